@@ -1,0 +1,35 @@
+"""The inference process: models, micro-batching and the memory ring; knows nothing of HTTP, media or S3.
+
+Other packages enter here: the values that cross, the errors, the client a worker uses, and the handle
+that a supervisor uses. The loop and the detector stay inside (``python -m inference.process``).
+"""
+
+from inference.detections import NO_BOXES, Boxes, DetectionParams
+from inference.errors import (
+    DeadlineExceeded,
+    DeviceUnavailable,
+    InferenceError,
+    InferenceFailed,
+    InferenceLost,
+    InferenceUnavailable,
+    ModelRefused,
+    RingFull,
+)
+from inference.model import Family, ModelInfo, Placement
+
+__all__ = [
+    "NO_BOXES",
+    "Boxes",
+    "DetectionParams",
+    "DeviceUnavailable",
+    "DeadlineExceeded",
+    "Family",
+    "InferenceError",
+    "InferenceFailed",
+    "InferenceLost",
+    "InferenceUnavailable",
+    "ModelInfo",
+    "ModelRefused",
+    "Placement",
+    "RingFull",
+]

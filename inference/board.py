@@ -1,0 +1,81 @@
+"""The board: one shared page on which the inference process and the supervisor post how they are.
+
+Its neighbours are the supervisor (which watches the heartbeat) and the workers (which answer probes from
+it without asking anybody). Every field has one writer; reads of an aligned 8-byte field do not tear.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from enum import IntEnum
+
+_FIELD = struct.Struct("<d")
+_BYTES = mmap.PAGESIZE
+
+
+class State(IntEnum):
+    """What the inference process is doing."""
+
+    STARTING = 0
+    LOADING = 1
+    WARMING = 2
+    READY = 3
+    DOWN = 4
+
+
+class Board:
+    """A page of named float64 fields in a sealed ``memfd`` that children inherit."""
+
+    #: Field name to index. Times are CLOCK_MONOTONIC seconds; 0 means never.
+    _FIELDS = {  # noqa: RUF012 - a constant table
+        "state": 0,  # inference process, DOWN by the supervisor
+        "heartbeat": 1,  # inference process: the loop turned at this time
+        "busy_since": 2,  # inference process: start of the oldest run in progress, 0 when idle
+        "run_limit_s": 3,  # inference process: a run that lasts longer is hung
+        "restarts": 4,  # supervisor
+        "draining": 5,  # supervisor
+        "pid": 6,  # inference process
+    }
+
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            fd = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(fd, _BYTES)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        self.fd = fd
+        self._memory = mmap.mmap(fd, _BYTES)
+
+    def post(self, field: str, value: float) -> None:
+        """Write one field. Raises KeyError for an unknown name."""
+        _FIELD.pack_into(self._memory, self._FIELDS[field] * 8, value)
+
+    def read(self, field: str) -> float:
+        """Read one field. Raises KeyError for an unknown name."""
+        return float(_FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0])
+
+    @property
+    def state(self) -> State:
+        """What the inference process last said it was doing."""
+        return State(int(self.read("state")))
+
+    def alive(self, now: float, *, beat_limit_s: float = 5.0) -> bool:
+        """Whether the inference loop turns: its beat is fresh and no run exceeds its limit.
+
+        While a model is loading or warming there is no beat to expect; the supervisor bounds that time.
+        """
+        if self.state is not State.READY:
+            return self.state is not State.DOWN
+        return now - self.read("heartbeat") < beat_limit_s and not self.hung(now)
+
+    def hung(self, now: float) -> bool:
+        """Whether a run has lasted longer than the limit that the inference process set itself."""
+        since = self.read("busy_since")
+        return since > 0 and now - since > self.read("run_limit_s")
+
+    def close(self) -> None:
+        """Unmap and close; the page lives on in the other processes."""
+        self._memory.close()
+        os.close(self.fd)

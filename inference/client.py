@@ -1,0 +1,310 @@
+"""A worker's link to the inference process: its ring, its requests, and what is known of the models.
+
+Runs on the worker's event loop; only `pixels` may be called from decoder threads. When the process
+dies, everything in flight ends with InferenceLost at once and the link reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inference import address as addresses
+from inference import wire
+from inference.detections import DetectionParams
+from inference.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.model import ModelInfo
+from inference.planner import worthwhile_buckets
+from inference.ring import FrameRing, slot_bytes_for
+from inference.wire import Kind, Result
+
+log = logging.getLogger("inference.client")
+
+#: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
+_RETRY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version as the inference process announced it."""
+
+    index: int
+    version: str
+    info: ModelInfo
+    #: Bucket size to milliseconds of one run.
+    cost_ms: dict[int, float]
+    #: Frames that should be in flight to keep the device busy: one set executing, one staged.
+    in_flight: int
+    #: Runs executing side by side.
+    parallel: int
+
+    @property
+    def capacity_fps(self) -> float:
+        """Frames per second that the device can do at its best bucket, by the warm-up's measure."""
+        return self.parallel * max(size / cost for size, cost in self.cost_ms.items()) * 1e3
+
+
+class Ticket:
+    """A ring slot on its way through the inference process; `answered` gets its Result or an error."""
+
+    __slots__ = ("answered", "epoch", "request_id", "ring", "slot")
+
+    def __init__(
+        self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
+    ) -> None:
+        #: Kept here because a restarted process may need a ring of another size.
+        self.ring = ring
+        self.slot = ring.acquire()
+        self.epoch = epoch
+        self.request_id = 0
+        self.answered = answered
+
+
+class InferenceClient:
+    """Construct, ``start()``, then `acquire` → `pixels` → `submit`; ``close()`` at the end.
+
+    ``spare_slots`` are added to what keeps the device busy, for frames that are being decoded.
+    """
+
+    def __init__(self, address: str, *, spare_slots: int = 4) -> None:
+        self._address = address
+        self._spare_slots = spare_slots
+        self._socket: socket.socket | None = None
+        self._ring: FrameRing | None = None
+        self._models: dict[str, ServedModel] = {}
+        #: Counts connections: a ticket of an older one is void.
+        self._epoch = 0
+        self._pending: dict[int, Ticket] = {}
+        self._request_ids = itertools.count(1)
+        #: Messages the socket had no room for; bounded by the ring's slots, twice (submit, cancel).
+        self._outbox: deque[bytes] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._lost: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = False
+        #: Called on the event loop whenever readiness changes.
+        self.on_change: Callable[[bool], None] = lambda _ready: None
+
+    @property
+    def ready(self) -> bool:
+        """Whether frames can be submitted now."""
+        return self._ready
+
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """Versions as last announced; empty before the first process was ready. Kept while one restarts."""
+        return self._models
+
+    @property
+    def free_slots(self) -> int:
+        """Ring slots that can be acquired now."""
+        return self._ring.free if self._ring is not None else 0
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._keep_connected(), name="inference-link")
+
+    async def close(self) -> None:
+        """Close the link; whatever is in flight ends with InferenceLost."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._ring is not None:
+            self._ring.close()
+
+    def acquire(self, answered: Callable[[Result | InferenceLost], None]) -> Ticket:
+        """Take a slot. Raises InferenceUnavailable when no process is ready, RingFull when all are taken."""
+        if not self._ready or self._ring is None:
+            raise InferenceUnavailable("no inference process is ready")
+        return Ticket(self._ring, self._epoch, answered)
+
+    def release(self, ticket: Ticket) -> None:
+        """Give back a slot that was never submitted."""
+        ticket.ring.release(ticket.slot)
+
+    def pixels(self, ticket: Ticket, model: ModelInfo) -> npt.NDArray[np.uint8]:
+        """Return the ticket's slot as a uint8 array (input height, input width, 3). Any thread may call."""
+        return ticket.ring.pixels(ticket.slot, model.input_width, model.input_height)
+
+    def submit(
+        self,
+        ticket: Ticket,
+        model: ServedModel,
+        params: DetectionParams,
+        *,
+        stream: int,
+        interactive: bool,
+        deadline: float,
+    ) -> None:
+        """Hand the filled slot over; from here on the link owns it. Event loop only.
+
+        ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
+        """
+        if ticket.epoch != self._epoch or not self._ready:
+            self.release(ticket)
+            ticket.answered(InferenceLost("the inference process went away before the frame was submitted"))
+            return
+        ticket.request_id = next(self._request_ids)
+        self._pending[ticket.request_id] = ticket
+        self._send(
+            wire.pack_submit(
+                wire.Submit(
+                    ticket.request_id, ticket.slot, model.index, interactive, stream, deadline, params
+                )
+            )
+        )
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ask that an item which has not started be dropped; it is still answered, as CANCELLED or not."""
+        if ticket.request_id in self._pending:
+            self._send(wire.pack_cancel(ticket.request_id))
+
+    def _send(self, message: bytes) -> None:
+        connection = self._socket
+        if connection is None:
+            return
+        if not self._outbox:
+            try:
+                connection.send(message)
+            except BlockingIOError:
+                pass
+            except OSError:  # the reader notices the same and ends everything in flight
+                return
+            else:
+                return
+        if not self._outbox and self._loop is not None:
+            self._loop.add_writer(connection.fileno(), self._flush)
+        self._outbox.append(message)
+
+    def _flush(self) -> None:
+        connection = self._socket
+        if connection is None or self._loop is None:
+            return
+        try:
+            while self._outbox:
+                connection.send(self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outbox.clear()
+        self._loop.remove_writer(connection.fileno())
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection = addresses.connect(self._address)
+            except OSError:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._socket = connection
+            self._lost = asyncio.Event()
+            assembler = wire.TextAssembler()
+            loop.add_reader(connection.fileno(), self._read, connection, assembler)
+            try:
+                await self._lost.wait()
+            finally:
+                self._disconnect(connection)
+
+    def _disconnect(self, connection: socket.socket) -> None:
+        """End everything in flight. The ring's slots are all ours again: nobody else maps them now."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(connection.fileno())
+        loop.remove_writer(connection.fileno())
+        connection.close()
+        self._socket = None
+        self._outbox.clear()
+        self._epoch += 1
+        was_ready, self._ready = self._ready, False
+        pending, self._pending = self._pending, {}
+        for ticket in pending.values():
+            self.release(ticket)
+        if was_ready:
+            self.on_change(False)
+        for ticket in pending.values():
+            ticket.answered(InferenceLost("the inference process ended while it held the frame"))
+
+    def _read(self, connection: socket.socket, assembler: wire.TextAssembler) -> None:
+        try:
+            while True:
+                data = connection.recv(wire.MAX_MESSAGE_BYTES)
+                if not data:
+                    self._mark_lost()
+                    return
+                if data[0] == Kind.RESULT:
+                    self._resolve(wire.unpack_result(data))
+                elif data[0] == Kind.HELLO:
+                    handshake = assembler.feed(data)
+                    if handshake is not None:
+                        self._welcome(connection, handshake)
+                else:
+                    raise WireError(f"unknown message kind {data[0]}")  # noqa: TRY301 - one place closes
+        except BlockingIOError:
+            return
+        except WireError as error:
+            log.error("closing the link to the inference process: %s", error)  # noqa: TRY400 - says it all
+            self._mark_lost()
+        except OSError:
+            self._mark_lost()
+
+    def _mark_lost(self) -> None:
+        if self._socket is not None and self._loop is not None:
+            # A readable end-of-file would call us again at once, until the task has run.
+            self._loop.remove_reader(self._socket.fileno())
+        if self._lost is not None:
+            self._lost.set()
+
+    def _resolve(self, result: Result) -> None:
+        ticket = self._pending.pop(result.request_id, None)
+        if ticket is None:
+            raise WireError(f"an answer to request {result.request_id}, which is not in flight")
+        self.release(ticket)
+        ticket.answered(result)
+
+    def _welcome(self, connection: socket.socket, handshake: dict[str, object]) -> None:
+        try:
+            models = _parse_handshake(handshake)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"a handshake that does not parse: {error!r}") from error
+        slots = sum(model.in_flight for model in models.values()) + self._spare_slots
+        slot_bytes = max(
+            slot_bytes_for(model.info.input_width, model.info.input_height) for model in models.values()
+        )
+        if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
+            # A fresh ring, not a resized one: decoder threads may still write into the old slots.
+            self._ring = FrameRing(slots, slot_bytes)
+        self._models = models
+        (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
+        socket.send_fds(connection, [attach], [self._ring.fd])
+        self._ready = True
+        self.on_change(True)
+
+
+def _parse_handshake(handshake: dict[str, object]) -> dict[str, ServedModel]:
+    parallel = handshake["parallel"]
+    versions = handshake["versions"]
+    if not isinstance(parallel, int) or not isinstance(versions, list):
+        raise TypeError("`parallel` is a number and `versions` a list")
+    models: dict[str, ServedModel] = {}
+    for index, entry in enumerate(versions):
+        cost_ms = {int(bucket): float(cost) for bucket, cost in entry["cost_ms"].items()}
+        in_flight = 2 * parallel * worthwhile_buckets(cost_ms)[-1]
+        version = str(entry["version"])
+        models[version] = ServedModel(
+            index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel
+        )
+    return models

@@ -1,0 +1,427 @@
+"""One model on one device: loads, probes, warms up, runs batches. The only file that imports onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import io
+import logging
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from inference import device as devices
+from inference.buffers import Buffers, Shapes, sizes_of
+from inference.decode import Decoder
+from inference.detections import Boxes, DetectionParams
+from inference.errors import DeviceUnavailable, InferenceError, ModelRefused
+from inference.family import Layout, Probe, recognise
+from inference.labels import choose_labels
+from inference.manifest import read_manifest
+from inference.model import Family, ModelInfo
+from inference.modelfile import check_file
+from inference.nms import best, suppress
+from inference.normaliser import Normaliser
+from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
+
+log = logging.getLogger("inference.detector")
+
+Frames = Sequence[npt.NDArray[np.uint8]]
+
+#: A second session over all cores must be this much faster for a lone frame to be worth its memory
+#: (10 MB with YOLOX-nano; gains 20 to 30 % on two cores).
+_WORTHWHILE_WIDE = 1.15
+#: Each bucket is timed this often, or for this long, whichever ends first.
+_TIMED_RUNS = 7
+_TIMED_S = 0.3
+#: onnxruntime also raises what it logs as an error; its warnings are of no use to a user.
+_LOG_FATAL = 4
+#: Releases what larger warm-up batches left in the memory arena.
+_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutputs:
+    """Outputs of one run, batch first, in the layout's order; the lane's next run overwrites them."""
+
+    arrays: tuple[npt.NDArray[np.generic], ...]
+
+
+class Detector:
+    """One model on one device. Thread-safe `infer` from as many threads as ``lanes``, each with its own lane.
+
+    ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
+    on the CPU. ``engine_cache`` keeps TensorRT engines across starts. Raises ModelRefused when the file
+    cannot be served and DeviceUnavailable when the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        version: str,
+        device: str,
+        batch_max: int,
+        lanes: int,
+        engine_cache: Path | None = None,
+    ) -> None:
+        if device not in devices.CHOICES:
+            raise DeviceUnavailable(f"DEVICE is {device!r}; allowed are {', '.join(devices.CHOICES)}")
+        self.version = version
+        self._path = path
+        manifest = read_manifest(path)
+        sha256 = check_file(path, manifest)
+        graph = _graph_of(_load(path, 1, devices.chain("cpu"))) if device == "tensorrt" else None
+        batch_max = min(batch_max, manifest.batch_max or batch_max)
+        profile = None
+        if graph is not None:
+            profile = _profile(image_input(str(path), graph, manifest), batch_max)
+        self._session, provider = _open(path, device, engine_cache, profile)
+        graph = graph or _graph_of(self._session)
+        self._image = image_input(str(path), graph, manifest)
+        self._buckets = _buckets(self._image.batch, batch_max)
+        outputs = self._probe(graph, self._buckets[0])
+        self._layout = recognise(
+            Probe(
+                str(path),
+                {name: array[:1] for name, array in outputs.items()},
+                self._image.width,
+                self._image.height,
+                graph.metadata,
+                manifest,
+                has_sizes_input=self._image.sizes_name is not None,
+            )
+        )
+        labels = choose_labels(str(path), manifest, graph.metadata, self._layout.class_count)
+        self._shapes = _fixed_shapes(graph, self._layout, outputs)
+        if len(self._buckets) > 1:
+            self._probe(graph, self._buckets[1])
+        convention = self._layout.convention
+        width, height = self._image.width, self._image.height
+        #: ``buckets`` is filled by `warm_up`.
+        self.model = ModelInfo(
+            name=manifest.name or path.stem,
+            sha256=sha256,
+            family=self._layout.family,
+            labels=labels,
+            input_width=width,
+            input_height=height,
+            placement=convention.placement,
+            pad_value=convention.pad_value,
+            provider=provider,
+            buckets=(),
+            conf_threshold=manifest.conf_threshold,
+        )
+        #: Bucket size to median seconds of one run; filled by `warm_up`.
+        self.cost_s: dict[int, float] = {}
+        self._decoder = Decoder(self._layout, width, height, len(labels))
+        self._normalisers = [Normaliser(convention, width, height) for _ in range(lanes)]
+        #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
+        self._buffers: dict[tuple[int, int, bool], Buffers] = {}
+        #: Session over all cores for a lone frame; None where it would not help.
+        self._wide_session: Any = None
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Run every bucket and measure it; the first runs choose kernels and claim memory.
+
+        On a CPU the lanes share one session, so one lane measures and the others only run the smallest
+        bucket; elsewhere every lane runs every bucket. Raises ModelRefused when a bucket fails.
+        """
+        on_cpu = self.model.provider == "cpu"
+        for bucket in self._buckets:
+            try:
+                self.cost_s[bucket] = self._measure(lambda size=bucket: self._warm(0, size))  # type: ignore[misc]
+                for lane in range(1, 1 if on_cpu else len(self._normalisers)):
+                    self._warm(lane, bucket)
+            except Exception as error:
+                raise self._batch_refusal(bucket, error) from error
+        if on_cpu:
+            self._consider_wide()
+            self._give_back_memory()
+            for lane in range(len(self._normalisers)):
+                self._warm(lane, self._buckets[0])
+        self.model = dataclasses.replace(self.model, buckets=self._buckets)
+
+    def _warm(self, lane: int, bucket: int, *, wide: bool = False) -> None:
+        self.infer([self._grey_frame()] * bucket, lane=lane, wide=wide)
+
+    def _grey_frame(self) -> npt.NDArray[np.uint8]:
+        shape = (self._image.height, self._image.width, 3)
+        return np.full(shape, self._layout.convention.pad_value, dtype=np.uint8)
+
+    @staticmethod
+    def _measure(run: Callable[[], None]) -> float:
+        """Return the median seconds of ``run``, after one that only counts where it is long."""
+        times: list[float] = []
+        while len(times) <= _TIMED_RUNS and sum(times) < _TIMED_S:
+            begun = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times[1:] or times)
+
+    def _consider_wide(self) -> None:
+        """Keep a session over all cores if a lone frame is answered clearly sooner with it."""
+        cores = len(os.sched_getaffinity(0))
+        bucket = self._buckets[0]
+        if cores < 2:
+            return
+        self._wide_session = _load(self._path, cores, devices.chain("cpu"))
+        wide_s = self._measure(lambda: self._warm(0, bucket, wide=True))
+        # Measured again, so that both figures are of the same moment.
+        narrow_s = min(self.cost_s[bucket], self._measure(lambda: self._warm(0, bucket)))
+        if narrow_s < wide_s * _WORTHWHILE_WIDE:
+            self._buffers.clear()
+            self._wide_session = None
+        log.debug("%s: %.1f ms on one core, %.1f ms on %d", self.version, narrow_s * 1e3, wide_s * 1e3, cores)
+
+    def _give_back_memory(self) -> None:
+        """Free what only the larger batches and the start needed: a CPU hardly ever runs batches."""
+        self._buffers.clear()
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(*_SHRINK)
+        self._session.run(None, self._feeds(self._buckets[0]), options)
+        # The launcher forbids malloc to return memory by itself, so that frames cause no page faults.
+        with contextlib.suppress(AttributeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def _feeds(self, batch: int) -> dict[str, npt.NDArray[np.generic]]:
+        """Return inputs with a gradient in them: a plain grey could hide a fault of the graph."""
+        image = self._image
+        ramp = np.linspace(0, 1, image.height * image.width * 3, dtype=np.float32)
+        plane = ramp.reshape(1, 3, image.height, image.width).astype(np.float16 if image.half else np.float32)
+        feeds: dict[str, npt.NDArray[np.generic]] = {image.name: np.repeat(plane, batch, axis=0)}
+        if image.sizes_name is not None:
+            feeds[image.sizes_name] = sizes_of(image, batch)
+        return feeds
+
+    def _probe(self, graph: Graph, batch: int) -> dict[str, npt.NDArray[np.generic]]:
+        """Run once; return the outputs by name. Raises ModelRefused when they are not fit to be served."""
+        try:
+            arrays = self._session.run(None, self._feeds(batch))
+        except Exception as error:
+            raise self._batch_refusal(batch, error) from error
+        outputs = {tensor.name: array for tensor, array in zip(graph.outputs, arrays, strict=True)}
+        for name, array in outputs.items():
+            if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[0] != batch:
+                found = (
+                    f"`{name}` {list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__}"
+                )
+                raise ModelRefused(
+                    str(self._path),
+                    expected=f"outputs that begin with the batch, {batch} for {batch} frames",
+                    found=found,
+                    fix=EXPORT + ", one row of outputs for each frame.",
+                )
+            if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
+                raise ModelRefused(
+                    str(self._path),
+                    expected="finite outputs for a plain picture",
+                    found=f"NaN in `{name}`",
+                    fix="The weights are damaged or overflow in half precision: export with `half=False`.",
+                )
+        return outputs
+
+    def _batch_refusal(self, batch: int, error: Exception) -> InferenceError:
+        if isinstance(error, InferenceError):
+            return error
+        dynamic = self._image.batch is None and batch > 1
+        return ModelRefused(
+            str(self._path),
+            expected=f"a run with {batch} frame{'s' * (batch > 1)} of "
+            f"{self._image.width}x{self._image.height} to succeed",
+            found=_first_line(error),
+            fix='Set "batch_max": 1 in the manifest, or export with a batch that is really dynamic.'
+            if dynamic
+            else EXPORT + "; where the size is dynamic, set `input` in the manifest.",
+        )
+
+    # -- work ----------------------------------------------------------------------------------------
+
+    def infer(self, frames: Frames, *, lane: int, wide: bool = False) -> RawOutputs:
+        """Run 1 to max-bucket frames: uint8 (input height, input width, 3), BGR.
+
+        The result is valid until the lane's next call. ``wide`` spends all cores on the smallest bucket,
+        where that helps. Raises ValueError for too many frames, and whatever the model raises.
+        """
+        count = len(frames)
+        bucket = next((size for size in self._buckets if size >= count), 0)
+        if not count or not bucket:
+            raise ValueError(f"a run takes 1 to {self._buckets[-1]} frames; found {count}")
+        wide = wide and self._wide_session is not None and bucket == self._buckets[0]
+        buffers = self._buffers.get((lane, bucket, wide))
+        if buffers is None:
+            session = self._wide_session if wide else self._session
+            buffers = Buffers(session, self._image, self._layout.outputs, self._shapes, bucket)
+            self._buffers[lane, bucket, wide] = buffers
+        normaliser = self._normalisers[lane]
+        for frame, planes in zip(frames, buffers.planes, strict=False):
+            normaliser.fill(frame, planes)
+        return RawOutputs(buffers.run())
+
+    def postprocess(self, raw: RawOutputs, index: int, params: DetectionParams) -> Boxes:
+        """Return the boxes of one frame of a run, in model-input pixels, sorted by score."""
+        candidates = self._decoder.candidates([array[index] for array in raw.arrays], params)
+        return suppress(candidates, params) if self._decoder.overlapping else best(candidates, params)
+
+    def close(self) -> None:
+        """Release sessions and buffers; nothing may run any more."""
+        self._buffers.clear()
+        self._session = self._wide_session = None
+
+
+def _buckets(static_batch: int | None, batch_max: int) -> tuple[int, ...]:
+    """Return the batch sizes to serve: powers of two, or the one that the file has."""
+    if static_batch is not None:
+        return (static_batch,)
+    return tuple(1 << power for power in range(batch_max.bit_length()))
+
+
+def _fixed_shapes(graph: Graph, layout: Layout, outputs: dict[str, npt.NDArray[np.generic]]) -> Shapes:
+    """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
+
+    A dense head's depends on the input alone. Others may have as many rows as they found objects,
+    unless the file declares a number.
+    """
+    dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+    declared = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
+    return {
+        name: (outputs[name].shape[1:], outputs[name].dtype)
+        for name in layout.outputs
+        if dense or declared[name]
+    }
+
+
+def _profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
+    if image.batch is not None:
+        return None
+    largest = _buckets(None, batch_max)[-1]
+    shape = f"3x{image.height}x{image.width}"
+    return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
+
+
+def _graph_of(session: Any) -> Graph:
+    def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(
+                node.name, node.type, tuple(side if isinstance(side, int) else None for side in node.shape)
+            )
+            for node in nodes
+        )
+
+    metadata = session.get_modelmeta().custom_metadata_map
+    return Graph(tensors(session.get_inputs()), tensors(session.get_outputs()), metadata)
+
+
+def _open(
+    path: Path, device: str, engine_cache: Path | None, profile: tuple[str, str] | None
+) -> tuple[Any, str]:
+    """Return a session and the device that it really uses, which may differ from ``auto`` alone."""
+    if device in ("auto", "cuda", "tensorrt"):
+        wanted = "cuda" if device == "auto" else device
+        fault = _loading_fault(wanted) or devices.driver_fault()
+        if not fault:
+            _preload_cuda()
+    elif device == "cpu":
+        wanted, fault = "cpu", ""
+    else:
+        wanted, fault = device, _loading_fault(device)
+    if not fault and wanted != "cpu":
+        session, fault = _try(path, wanted, devices.chain(wanted, engine_cache=engine_cache, profile=profile))
+        if not fault:
+            return session, wanted
+        if device == "auto":
+            log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)
+    if fault and device != "auto":
+        raise DeviceUnavailable(f"DEVICE is {device!r}, but {fault}. {devices.NEEDS[wanted]}")
+    return _load(path, 1, devices.chain("cpu")), "cpu"
+
+
+def _loading_fault(device: str) -> str:
+    # A provider that is listed may still fail to load; one that is not listed never will.
+    listed = devices.PROVIDERS[device] in onnxruntime.get_available_providers()
+    return "" if listed else f"this onnxruntime was built without {devices.PROVIDERS[device]}"
+
+
+def _try(path: Path, device: str, providers: list[tuple[str, dict[str, Any]]]) -> tuple[Any, str]:
+    """Return a session and an empty text, or None and why the device is not used."""
+    try:
+        session = _load(path, 1, providers)
+    except ModelRefused as error:
+        _load(path, 1, devices.chain("cpu"))  # raises the same when it is the file's fault
+        return None, f"it fails there: {error.found}"
+    if session.get_providers()[0] != devices.PROVIDERS[device]:
+        return None, f"{devices.PROVIDERS[device]} does not load (the lines above say what is missing)"
+    return session, ""
+
+
+def _preload_cuda() -> None:
+    """Load CUDA libraries that came as Python packages; it prints about those that did not."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            preload()
+        log.debug("preloading CUDA: %s", said.getvalue())
+
+
+def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
+    """Return a session. Raises ModelRefused with onnxruntime's own reason."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning takes the cores that decode frames: 33 against 41 images/s beside one busy process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = _LOG_FATAL
+    if providers[0][0] == devices.PROVIDERS["cpu"]:
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = False
+    try:
+        # Without fallback: otherwise a failing run moves to the CPU by itself, for good.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise ModelRefused(
+            str(path),
+            expected="an ONNX model that onnxruntime can load",
+            found=_first_line(error),
+            fix=EXPORT + ", and copy it with its external data, if any, into the same folder.",
+        ) from error
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Let all sessions of the process use one memory arena, once.
+
+    A second session then costs 3 MB instead of 13 with YOLOX-nano; taking memory as requested, not in
+    planned blocks or powers of two, saves another 9 at two lanes, at the same speed.
+    """
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_requested, default = 1, -1
+    arena = onnxruntime.OrtArenaCfg(
+        {
+            "max_mem": 0,
+            "arena_extend_strategy": as_requested,
+            "initial_chunk_size_bytes": default,
+            "max_dead_bytes_per_chunk": default,
+        }
+    )
+    onnxruntime.create_and_register_allocator(place, arena)
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,72 @@
+"""Starts an inference process and tells how it is; the supervisor decides what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+from inference import address
+from inference.board import Board, State
+from inference.settings import InferenceSettings
+
+#: Exit codes of the process that a restart cannot mend: model refused, device unavailable.
+FINAL_EXIT_CODES = frozenset({4, 5})
+
+
+class InferenceHandle:
+    """One inference process at a time, on an address and a board that outlive it."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self._settings = settings
+        self._listener: socket.socket = address.listen()
+        self.board = Board()
+        #: None before the first start.
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """What workers connect to; stays the same over restarts."""
+        return address.address_of(self._listener)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, or None when none was started."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self, environment: dict[str, str]) -> None:
+        """Start a process. ``environment`` is the whole of what it sees."""
+        self.board.post("state", State.STARTING)
+        self.board.post("busy_since", 0.0)
+        listener_fd, board_fd = self._listener.fileno(), self.board.fd
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "inference.process",
+            self._settings.to_json(),
+            str(listener_fd),
+            str(board_fd),
+            pass_fds=(listener_fd, board_fd),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+
+    async def wait(self) -> int:
+        """Wait for the process to end; returns its exit code, negative for a signal."""
+        if self._process is None:
+            raise RuntimeError("no inference process was started")
+        code = await self._process.wait()
+        self.board.post("state", State.DOWN)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal if the process still runs."""
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, number)
+
+    def close(self) -> None:
+        """Give up the address and the board."""
+        self._listener.close()
+        self.board.close()

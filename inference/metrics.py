@@ -1,0 +1,65 @@
+"""What the inference process counts; every label comes from a closed set.
+
+The values lie in memory-mapped files that the workers' ``/metrics`` merges (prometheus_client's
+multiprocess mode). The file is named after the role, not the pid, so a restarted process counts on.
+"""
+
+from __future__ import annotations
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from inference.model import ModelInfo
+
+#: Seconds; from a null model to a large one on a slow CPU.
+_RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
+
+def name_process(role: str) -> None:
+    """Make this process write its metrics under ``role``; call once, before any metric is made."""
+    values = prometheus_client.values
+    values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
+
+
+class InferenceMetrics:
+    """Counters and histograms of one inference process."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.run_s = Histogram(
+            "object_detection_inference_duration_seconds",
+            "Time of one model run, a batch, from filling the input to raw outputs.",
+            ["version"],
+            buckets=_RUN_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "object_detection_batch_size",
+            "Items per model run.",
+            ["version"],
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.batches = Counter(
+            "object_detection_batches_total",
+            "Model runs by why the batch left with its size.",
+            ["version", "reason"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "object_detection_inference_failures_total",
+            "Items on which the model raised, alone.",
+            ["version"],
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "object_detection_model_info",
+            "1 for each served model.",
+            ["version", "name", "sha256", "family", "provider"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def describe(self, version: str, model: ModelInfo) -> None:
+        """Publish which model a version serves, on which provider."""
+        self.model_info.labels(version, model.name, model.sha256[:12], model.family, model.provider).set(1)

@@ -1,0 +1,61 @@
+"""What is known of a loaded model: the description that crosses from the inference process to the workers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Family(StrEnum):
+    """Output layout and input convention of a detector; see docs/models.md for the table."""
+
+    YOLO = "yolo"
+    YOLO_END2END = "yolo-end2end"
+    YOLOV5 = "yolov5"
+    YOLOX = "yolox"
+    DETR = "detr"
+
+
+class Placement(StrEnum):
+    """How an image is fitted into the model input."""
+
+    CENTRED = "centred"
+    TOP_LEFT = "top-left"
+    STRETCH = "stretch"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One served model, as workers and clients see it. Sizes in pixels; plain JSON types only."""
+
+    name: str
+    sha256: str
+    family: Family
+    labels: tuple[str, ...]
+    input_width: int
+    input_height: int
+    placement: Placement
+    #: Grey level of the border that letterboxing leaves.
+    pad_value: int
+    #: Execution provider in use, such as ``cpu`` or ``cuda``.
+    provider: str = "cpu"
+    #: Batch sizes that were warmed up.
+    buckets: tuple[int, ...] = (1,)
+    #: Threshold the manifest recommends; None: the service default.
+    conf_threshold: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; the inverse of :meth:`from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelInfo:
+        """Rebuild from :meth:`to_dict`; raises KeyError, TypeError or ValueError on anything else."""
+        values = dict(data)
+        values["family"] = Family(values["family"])
+        values["placement"] = Placement(values["placement"])
+        values["labels"] = tuple(values["labels"])
+        values["buckets"] = tuple(values["buckets"])
+        return cls(**values)

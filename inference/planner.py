@@ -1,0 +1,231 @@
+"""The planner: decides which waiting items form the next batch. Pure; the loop carries it out.
+
+Its rules, in order: never wait while a lane is idle; items past their deadline are dropped, not run;
+versions share device time evenly; POSTs get their reserved share beside live frames; at most one frame
+of a stream executes at a time, so results keep their order; among streams the least recently served
+goes first; a batch grows only to sizes that the measured cost table says are worth it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inference.stride import Stride
+from inference.wire import Submit
+
+#: A larger bucket must serve at least this many times the items per second of the next smaller one.
+#: On a CPU batching gains 0 to 5 % (tests/bench/lanes.py), which is not worth the latency of a batch.
+WORTHWHILE_GAIN = 1.08
+#: Service history kept for fairness, over all workers.
+MAX_REMEMBERED_STREAMS = 4096
+
+
+class BatchReason(StrEnum):
+    """Why a batch left with the size it has."""
+
+    FULL = "full"  # the largest worthwhile bucket
+    DRAINED = "drained"  # everything that could go went
+    SPLIT = "split"  # the rest was left to other idle lanes
+    COST = "cost"  # a larger bucket would have been mostly padding
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A submitted frame with its worker and the time it joined the queue (monotonic seconds)."""
+
+    worker: int
+    submit: Submit
+    arrived: float
+
+    @property
+    def stream(self) -> tuple[int, int] | None:
+        """The live stream this is a frame of, or None for a POST."""
+        return None if self.submit.interactive else (self.worker, self.submit.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items of one version that run together, and why exactly these."""
+
+    version: int
+    items: tuple[Item, ...]
+    reason: BatchReason
+    #: Nothing else waits or runs: the device may spend all its cores on this one.
+    lone: bool
+
+
+def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
+    """Return the batch sizes worth forming, given seconds per run of each; always holds the smallest."""
+    kept: list[int] = []
+    best = 0.0
+    for bucket in sorted(cost_s):
+        rate = bucket / cost_s[bucket]
+        if not kept or rate >= best * WORTHWHILE_GAIN:
+            kept.append(bucket)
+            best = rate
+    return tuple(kept)
+
+
+class _Queue:
+    """Waiting items of one version: POSTs in order of arrival, and for each live stream its frames."""
+
+    def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
+        self.cost_s = dict(cost_s)
+        self.buckets = worthwhile_buckets(cost_s)
+        self.posts: deque[Item] = deque()
+        #: Least recently served first. Bounded by the slots of the workers' rings.
+        self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
+        self.classes = Stride({"post": interactive_share, "live": 1.0 - interactive_share})
+
+
+class Planner:
+    """Holds every waiting item and knows what executes. Not thread-safe: the loop holds its lock."""
+
+    def __init__(
+        self, costs_s: Mapping[int, Mapping[int, float]], *, parallel: int, interactive_share: float = 0.25
+    ) -> None:
+        self._queues = {version: _Queue(cost, interactive_share) for version, cost in costs_s.items()}
+        self._versions = Stride(dict.fromkeys(costs_s, 1.0))
+        #: Runs that the device really executes side by side: cores on a CPU, 1 on a GPU.
+        self._parallel = parallel
+        self._running: list[Batch] = []
+        self._executing: set[tuple[int, int]] = set()
+        #: Streams by their last turn, oldest first; those beyond the bound count as never served.
+        self._served: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._turn = 0
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait, of all versions."""
+        return sum(
+            len(queue.posts) + sum(map(len, queue.streams.values())) for queue in self._queues.values()
+        )
+
+    def add(self, item: Item) -> None:
+        """Take an item in. Raises KeyError when its version is not served."""
+        queue = self._queues[item.submit.version]
+        stream = item.stream
+        if stream is None:
+            queue.posts.append(item)
+        else:
+            queue.streams.setdefault(stream, deque()).append(item)
+
+    def cancel(self, worker: int, request_id: int) -> Item | None:
+        """Withdraw an item that has not started; None when it runs already or is unknown."""
+        for item in self._all():
+            if item.worker == worker and item.submit.request_id == request_id:
+                self._remove(item)
+                return item
+        return None
+
+    def forget_worker(self, worker: int) -> None:
+        """Drop everything of a worker that is gone; what runs for it still finishes."""
+        for item in self._all():
+            if item.worker == worker:
+                self._remove(item)
+        for key in [key for key in self._served if key[0] == worker]:
+            del self._served[key]
+
+    def expire(self, now: float) -> list[Item]:
+        """Remove and return the items whose deadline has passed."""
+        late = [item for item in self._all() if item.submit.deadline < now]
+        for item in late:
+            self._remove(item)
+        return late
+
+    def next(self) -> Batch | None:
+        """Form the batch that an idle lane should run now, or None when nothing can go.
+
+        The caller runs it and reports :meth:`done`; call :meth:`expire` first.
+        """
+        eligible = {version: count for version in self._queues if (count := self._eligible(version))}
+        if not eligible:
+            return None
+        version = self._versions.pick(eligible)
+        queue = self._queues[version]
+        count = eligible[version]
+        size, reason = self._size(queue, count)
+        items = tuple(self._take(queue) for _ in range(size))
+        lone = not self._running and size == 1 and sum(eligible.values()) == 1
+        batch = Batch(version, items, reason, lone)
+        self._running.append(batch)
+        # Charged at its expected cost now, so that lanes asking in the same instant see it.
+        self._versions.charge(version, _expected_cost_s(queue.cost_s, size))
+        return batch
+
+    def done(self, batch: Batch) -> None:
+        """A batch from :meth:`next` has finished: its streams may run again."""
+        self._running.remove(batch)
+        for item in batch.items:
+            if item.stream is not None:
+                self._executing.discard(item.stream)
+
+    def _all(self) -> list[Item]:
+        items: list[Item] = []
+        for queue in self._queues.values():
+            items.extend(queue.posts)
+            for frames in queue.streams.values():
+                items.extend(frames)
+        return items
+
+    def _remove(self, item: Item) -> None:
+        queue = self._queues[item.submit.version]
+        stream = item.stream
+        if stream is None:
+            queue.posts.remove(item)
+            return
+        frames = queue.streams[stream]
+        frames.remove(item)
+        if not frames:
+            del queue.streams[stream]
+
+    def _eligible(self, version: int) -> int:
+        """Return how many items of a version could go into one batch now."""
+        queue = self._queues[version]
+        return len(queue.posts) + sum(stream not in self._executing for stream in queue.streams)
+
+    def _size(self, queue: _Queue, eligible: int) -> tuple[int, BatchReason]:
+        """Return the number of items to take, and why; at most ``eligible``."""
+        idle = max(1, self._parallel - len(self._running))
+        fair = max(-(-eligible // idle), min(eligible, queue.buckets[0]))
+        largest = queue.buckets[-1]
+        if fair >= largest:
+            return largest, BatchReason.FULL
+        below = max((bucket for bucket in queue.buckets if bucket <= fair), default=fair)
+        if fair < eligible:
+            return below, BatchReason.SPLIT
+        if below == fair:
+            return fair, BatchReason.DRAINED
+        # Between two buckets: pad up where that costs less per item than the smaller one.
+        above = min(bucket for bucket in queue.buckets if bucket >= fair)
+        if queue.cost_s[above] / fair <= queue.cost_s[below] / below:
+            return fair, BatchReason.DRAINED
+        return below, BatchReason.COST
+
+    def _take(self, queue: _Queue) -> Item:
+        ready = [key for key in queue.streams if key not in self._executing]
+        classes = (["post"] if queue.posts else []) + (["live"] if ready else [])
+        choice = queue.classes.pick(classes)
+        queue.classes.charge(choice, 1.0)
+        if choice == "post":
+            return queue.posts.popleft()
+        key = min(ready, key=lambda stream: self._served.get(stream, 0))
+        self._turn += 1
+        self._served[key] = self._turn
+        self._served.move_to_end(key)
+        if len(self._served) > MAX_REMEMBERED_STREAMS:
+            self._served.popitem(last=False)
+        self._executing.add(key)
+        frames = queue.streams[key]
+        item = frames.popleft()
+        if not frames:
+            del queue.streams[key]
+        return item
+
+
+def _expected_cost_s(cost_s: Mapping[int, float], size: int) -> float:
+    """Return the measured cost of the smallest bucket that holds ``size`` items."""
+    return cost_s[min(bucket for bucket in cost_s if bucket >= size)]

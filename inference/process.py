@@ -1,0 +1,134 @@
+"""Entry point of the inference process: load, warm up, serve. Its neighbour, the handle, starts it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from inference.board import Board, State
+from inference.detector import Detector
+from inference.errors import DeviceUnavailable, ModelRefused
+from inference.loop import Loop
+from inference.metrics import InferenceMetrics, name_process
+from inference.settings import InferenceSettings
+
+log = logging.getLogger("inference.process")
+
+#: Exit codes; the supervisor does not restart into the first two.
+EXIT_MODEL_REFUSED = 4
+EXIT_DEVICE_UNAVAILABLE = 5
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, so that none is left without a supervisor."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per record, as the workers log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _set_up_logging(settings: InferenceSettings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.log_json:
+        handler.setFormatter(_JsonLines())
+    else:
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
+        )
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+
+
+def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
+    """Load every model, warm it up, serve until SIGTERM. Returns the exit code."""
+    board.post("state", State.LOADING)
+    board.post("pid", os.getpid())
+    cores = len(os.sched_getaffinity(0))
+    lanes = settings.lanes or (2 if settings.device in ("cuda", "tensorrt") else cores)
+    detectors: dict[str, Detector] = {}
+    try:
+        for version, path in settings.models.items():
+            detectors[version] = Detector(
+                Path(path),
+                version=version,
+                device=settings.device,
+                batch_max=settings.batch_max,
+                lanes=lanes,
+            )
+        board.post("state", State.WARMING)
+        for version, detector in detectors.items():
+            begun = time.perf_counter()
+            detector.warm_up()
+            model = detector.model
+            log.info(
+                "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
+                version,
+                model.name,
+                model.family,
+                len(model.labels),
+                model.input_width,
+                model.input_height,
+                model.provider,
+                time.perf_counter() - begun,
+                {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
+            )
+    except ModelRefused as error:
+        sys.stderr.write(f"model refused: {error}\n")
+        return EXIT_MODEL_REFUSED
+    except DeviceUnavailable as error:
+        sys.stderr.write(f"device unavailable: {error}\n")
+        return EXIT_DEVICE_UNAVAILABLE
+    metrics = InferenceMetrics()
+    for version, detector in detectors.items():
+        metrics.describe(version, detector.model)
+    on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
+    loop = Loop(
+        dict(detectors),
+        listener,
+        board,
+        lanes=lanes,
+        # A GPU runs one batch at a time; its second lane only hides the host's share of the work.
+        parallel=lanes if on_cpu else 1,
+        interactive_share=settings.interactive_share,
+        metrics=metrics,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    loop.run()
+    return 0
+
+
+def main() -> int:
+    """Run as ``python -m inference.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
+    die_with_parent()
+    # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = InferenceSettings.from_json(sys.argv[1])
+    _set_up_logging(settings)
+    name_process("inference")
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    return serve(settings, listener, Board(int(sys.argv[3])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Puts a worker together: every long-lived thing is made, started, drained and closed here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from inference.board import Board
+from inference.client import InferenceClient
+from streamer import images
+from streamer.auth import Gate, bearer_token
+from streamer.dispatch import Dispatcher
+from streamer.health import Health
+from streamer.limits import LIMITS, Limits
+from streamer.metrics import WorkerMetrics
+from streamer.openapi import openapi_document
+from streamer.pages import add_pages
+from streamer.problems import Problem, problem_middleware
+from streamer.settings import Settings
+from streamer.websocket import StreamHub
+
+log = logging.getLogger("streamer.app")
+
+VERSIONS = ("v1", "v2")
+#: Request headers must be complete within this time, on fresh and on kept connections.
+HEADER_TIMEOUT_S = 15.0
+LAG_PROBE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a worker is given by its process."""
+
+    number: int
+    settings: Settings
+    metrics: WorkerMetrics
+    board: Board
+    inference_address: str
+    metrics_dir: Path
+
+
+def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatcher]:
+    """Return the application with all its routes; nothing is started yet."""
+    settings, metrics = resources.settings, resources.metrics
+    versions = tuple(settings.models())
+    metrics.preset(versions)
+    limits = Limits(
+        image_bytes=settings.image_max_bytes,
+        total_bytes=settings.request_max_bytes,
+        max_images=settings.request_max_images,
+        image_px=settings.image_max_pixels,
+        image_side_px=settings.image_max_side,
+        body_timeout_s=settings.body_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+    )
+    client = InferenceClient(resources.inference_address)
+    gate = Gate(settings.keys, settings.origins)
+    dispatcher = Dispatcher(
+        client,
+        metrics,
+        limits,
+        queue_max=settings.request_queue_max,
+        min_fps=settings.stream_min_fps,
+        versions=versions,
+    )
+    stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate)
+    health = Health(resources.board, client, resources.metrics_dir, versions)
+
+    def on_change(ready: bool) -> None:
+        metrics.ready.set(ready)
+        hub.ready_changed(ready)
+        if ready:
+            dispatcher.pump_all()
+
+    client.on_change = on_change
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (
+            not gate.open
+            and request.path.endswith("/predict")
+            and not gate.allows_token(bearer_token(request))
+        ):
+            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
+        response = await handler(request)
+        if resources.board.read("draining") and not response.prepared:
+            response.force_close()
+        return response
+
+    app = web.Application(middlewares=[problem_middleware, guard], client_max_size=settings.request_max_bytes)
+    app[images.PREDICTOR] = dispatcher
+    app[images.METRICS] = _RequestMetrics(metrics)
+    app[LIMITS] = limits
+    images.add_routes(app)
+    app.router.add_get("/health", health.health)
+    app.router.add_get("/livez", health.livez)
+    app.router.add_get("/metrics", health.metrics)
+    app.router.add_get("/stream", hub.handle)
+    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle)
+    add_pages(app, openapi_document())
+
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        await client.start()
+        await dispatcher.start()
+        await hub.start()
+        lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
+        yield
+        lag.cancel()
+        await hub.close()
+        await dispatcher.close()
+        await client.close()
+
+    app.cleanup_ctx.append(lifetime)
+    return app, hub, dispatcher
+
+
+class _RequestMetrics:
+    """Carries finished predict requests into the metrics."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+
+    def observe(self, version: str, status: int, seconds: float) -> None:
+        """Account one answer; unknown versions are one label, whatever was asked for."""
+        known = version if version in VERSIONS else "unknown"
+        self._metrics.requests.labels(known, str(status)).inc()
+        self._metrics.request_s.labels(known).observe(seconds)
+
+
+async def make_runner(
+    resources: Resources, listener: socket.socket
+) -> tuple[web.AppRunner, Callable[[float], Awaitable[None]]]:
+    """Start serving on ``listener``; returns the runner to clean up and the drain to run before."""
+    settings = resources.settings
+    app, hub, dispatcher = make_app(resources)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        # aiohttp's only deadline for headers is the one for kept connections.
+        keepalive_timeout=HEADER_TIMEOUT_S,
+        shutdown_timeout=settings.drain_timeout_s,
+        max_line_size=8190,
+        max_headers=64,
+        handler_cancellation=True,
+    )
+    app.middlewares.insert(0, _connection_cap(runner, settings.connections_max or _default_connections()))
+    await runner.setup()
+    site = web.SockSite(runner, listener, backlog=128)
+    await site.start()
+
+    async def drain(delay_s: float) -> None:
+        # Balancers notice /health first; until they have, requests are still served.
+        await asyncio.sleep(delay_s)
+        await site.stop()
+        dispatcher.draining = True
+        await hub.drain(min(5.0, settings.drain_timeout_s))
+
+    return runner, drain
+
+
+def _default_connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, int(soft * 0.8))
+
+
+def _connection_cap(
+    runner: web.AppRunner, limit: int
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Refuse requests while more than ``limit`` connections are open, before descriptors run out."""
+
+    @web.middleware
+    async def cap(request: web.Request, handler: Handler) -> web.StreamResponse:
+        server = runner.server
+        if (
+            server is not None
+            and len(server.connections) > limit
+            and request.path not in ("/livez", "/health")
+        ):
+            response = web.json_response(
+                {
+                    "type": "about:blank",
+                    "title": "Service Unavailable",
+                    "status": 503,
+                    "detail": "too many connections",
+                },
+                status=503,
+                content_type="application/problem+json",
+                headers={"Retry-After": "5"},
+            )
+            response.force_close()
+            return response
+        return await handler(request)
+
+    return cap
+
+
+async def _measure_lag(metrics: WorkerMetrics) -> None:
+    """Sample how late the event loop wakes up: the one number that shows something blocking it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_PROBE_S
+        await asyncio.sleep(LAG_PROBE_S)
+        metrics.loop_lag_s.observe(max(0.0, loop.time() - due))

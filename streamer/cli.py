@@ -1,0 +1,93 @@
+"""The command line: ``streamer serve``, ``push`` and ``predict``. Imports what a command needs, not more."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+EXIT_USAGE = 2
+
+_SERVE_EXAMPLES = """\
+examples:
+  streamer serve
+  MODEL_V1_PATH=detector.onnx streamer serve --port 9000
+  HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
+
+Every setting is an environment variable (README, "Configuration"); the options here win over them.
+exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use, no model),
+4 model refused, 5 device unavailable, 6 a process keeps dying
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="streamer", description="Streaming object detection over HTTP, WebSocket and WebRTC."
+    )
+    parser.add_argument("--version", action="version", version=f"real-time-vision-api {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_client_commands(commands)
+    parsed = parser.parse_args(arguments)
+    result: int = parsed.run(parsed)
+    return result
+
+
+def _version() -> str:
+    try:
+        return version("real-time-vision-api")
+    except PackageNotFoundError:  # run from a source tree
+        return "(not installed)"
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run the service",
+        description="Run the service until SIGTERM or Ctrl-C, then drain.",
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--host", help="address to listen on (HOST)")
+    serve.add_argument("--port", type=int, help="TCP port, 0 for a free one (PORT)")
+    serve.add_argument("--workers", type=int, help="front-end processes (WORKERS)")
+    serve.add_argument("--log-level", help="debug, info, warning or error (LOG_LEVEL)")
+    serve.set_defaults(run=_serve)
+
+
+def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from streamer import predict, push  # noqa: PLC0415 - the server does not need the client, nor its parser
+
+    predict.add_arguments(commands.add_parser("predict", help="detect on images over HTTP"))
+    push.add_arguments(commands.add_parser("push", help="send a camera, video, folder or RTSP stream"))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # The server's modules stay out of `push` and `predict`.
+    from streamer.logs import set_up_logging  # noqa: PLC0415 - see above
+    from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
+    from streamer.supervisor import CannotStart, Supervisor  # noqa: PLC0415 - see above
+
+    try:
+        settings = load_settings(
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            log_level=arguments.log_level,
+        )
+    except SettingsError as error:
+        sys.stderr.write(f"streamer: {error}\n")
+        return EXIT_USAGE
+    set_up_logging(settings.log_level, settings.log_format)
+    try:
+        return asyncio.run(_supervise(Supervisor, settings))
+    except CannotStart as error:
+        sys.stderr.write(f"streamer: {error}\n")
+        return error.exit_code
+
+
+async def _supervise(supervisor: type, settings: object) -> int:
+    code: int = await supervisor(settings).run()
+    return code

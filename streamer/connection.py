@@ -1,0 +1,530 @@
+"""One WebSocket of detect.v1: reads frames and control messages, writes outcomes. The hub owns it.
+
+One task reads and never waits for inference; one task writes; results come from the dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Protocol
+
+from aiohttp import WSMsgType, web
+
+from inference import DetectionParams
+from streamer.auth import Gate
+from streamer.dispatch import Dispatcher
+from streamer.frame_counters import FrameCounters
+from streamer.limits import Limits
+from streamer.live_stream import LiveStream
+from streamer.messages import (
+    Bye,
+    Configure,
+    Hello,
+    Message,
+    Pause,
+    Ping,
+    Resume,
+    TextFrame,
+    parse_message,
+)
+from streamer.metrics import WorkerMetrics
+from streamer.outbox import Outbox, OutboxFull
+from streamer.protocol import (
+    FRAME_MARK,
+    CloseCode,
+    Frame,
+    ProtocolError,
+    decode_message,
+    encode_message,
+    unpack_frame,
+)
+from streamer.session import Session, UnsupportedCodec
+from streamer.settings import Settings
+from streamer.stream import WindowViolated
+
+CONTROL_MAX_BYTES = 64 << 10
+CONTROL_PER_S = 20.0
+#: A burst of short messages at the start of a session, or from a slider, is not abuse.
+CONTROL_BURST = 60
+#: Control messages refused for their rate before the connection is closed.
+CONTROL_REFUSALS = 60
+#: Hellos with a wrong field that are answered with an error before the connection is closed.
+HELLO_TRIES = 3
+#: A send that takes longer than this shows that the client reads slowly: stale results give way.
+SLOW_SEND_S = 0.05
+#: Time for outcomes of frames in flight after a client's `bye`.
+BYE_GRACE_S = 2.0
+#: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
+PAUSED_IDLE_FACTOR = 10
+
+
+class CloseConnection(Exception):
+    """The connection is to be closed with this code; the reason is cut to 120 bytes."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason.encode()[:120].decode(errors="ignore")
+
+
+class Owner(Protocol):
+    """The part of the hub that a connection uses."""
+
+    dispatcher: Dispatcher
+    metrics: WorkerMetrics
+    settings: Settings
+    limits: Limits
+    gate: Gate
+    #: Closes in progress; kept so that none is garbage-collected half-way.
+    background: set[asyncio.Task[None]]
+
+    def opened(self, connection: Connection) -> None:
+        """A session has started."""
+
+    def leave(self, connection: Connection, *, resumable: bool) -> None:
+        """The connection has ended."""
+
+    def resume(self, session_id: str, newcomer: Connection) -> Session | None:
+        """Return a session to continue."""
+
+    def describe_limits(self) -> dict[str, Any]:
+        """Return ``welcome.limits``."""
+
+
+class Connection:
+    """One WebSocket: reads frames and control messages, writes outcomes. The hub owns it."""
+
+    def __init__(
+        self,
+        hub: Owner,
+        socket: web.WebSocketResponse,
+        version: str,
+        subprotocol: str,
+        *,
+        trusted: bool,
+        transport: asyncio.Transport | None,
+    ) -> None:
+        self.hub = hub
+        self.metrics = hub.metrics
+        self.limits = hub.limits
+        self.max_age_s = hub.settings.stream_max_age_ms / 1e3
+        self._transport = transport
+        self.version = version
+        info = hub.dispatcher.model(version)
+        self.session = Session(
+            version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
+        )
+        self.streams: dict[int, LiveStream] = {}
+        self.counters = FrameCounters(hub.metrics, "websocket", version)
+        self.last_heard = time.monotonic()
+        self._model = info
+        self._socket = socket
+        self._subprotocol = subprotocol
+        #: Whether a valid key came with the upgrade; else `hello.token` must hold one.
+        self._trusted = trusted
+        self._outbox = Outbox()
+        self._outbox_filled = asyncio.Event()
+        #: Start of the send in progress; 0 while none is.
+        self._sending_since = 0.0
+        self._control_tokens = float(CONTROL_BURST)
+        self._control_at = time.monotonic()
+        self._control_refusals = 0
+        self._closing: CloseConnection | None = None
+        self._bye_received = False
+
+    # -- life cycle ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until either side closes."""
+        writer = asyncio.create_task(self._write(), name="stream-writer")
+        try:
+            await self._greet()
+            await self._read()
+        except CloseConnection as close:
+            self._closing = close
+        finally:
+            closing = self._closing
+            try:
+                if closing is None and self._bye_received:
+                    await self._finish_in_flight()
+                    closing = CloseConnection(CloseCode.DONE, "bye")
+                if closing is not None:
+                    await self._close(closing, writer)
+            finally:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer
+                self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
+
+    def close_soon(self, code: int, reason: str) -> None:
+        """Ask for an orderly close; the reading task carries it out."""
+        if self._closing is None:
+            self._closing = CloseConnection(code, reason)
+            self._outbox_filled.set()
+            task = asyncio.ensure_future(self._close_from_outside(self._closing))
+            self.hub.background.add(task)
+            task.add_done_callback(self.hub.background.discard)
+
+    async def _close_from_outside(self, close: CloseConnection) -> None:
+        # Closing makes the reading task's receive() return, which then ends run().
+        await self._send_close(close)
+
+    def _leave(self, *, resumable: bool) -> None:
+        for live in self.streams.values():
+            self.hub.dispatcher.close_source(self.version, live.key)
+            live.stream.abandon()
+            self.counters.account(live.stream)
+        self.hub.leave(self, resumable=resumable and bool(self.streams))
+
+    async def _close(self, close: CloseConnection, writer: asyncio.Task[None]) -> None:
+        """Send what still waits, then the close frame; bounded, whatever the client does."""
+        deadline = time.monotonic() + 1.0
+        while len(self._outbox) and not writer.done() and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        writer.cancel()
+        await self._send_close(close)
+
+    async def _send_close(self, close: CloseConnection) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._socket.close(code=close.code, message=close.reason.encode())
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()  # not even the close frame gets through
+        except (ConnectionError, RuntimeError):
+            return
+
+    async def _finish_in_flight(self) -> None:
+        """After a client's bye: the outcomes of its last frames are still on their way."""
+        deadline = time.monotonic() + BYE_GRACE_S
+        while time.monotonic() < deadline and any(
+            live.stream.ledger.in_flight for live in self.streams.values()
+        ):
+            await asyncio.sleep(0.01)
+
+    # -- hello ---------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        """Wait for a valid hello and answer it."""
+        tries = 0
+        try:
+            async with asyncio.timeout(self.hub.settings.stream_hello_timeout_s):
+                while True:
+                    message = await self._socket.receive()
+                    if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                        raise CloseConnection(CloseCode.DONE, "closed before hello")
+                    try:
+                        hello = self._parse_hello(message.data)
+                        self._welcome(hello)
+                    except UnsupportedCodec as error:
+                        self.send(_error_message(error))
+                        raise CloseConnection(CloseCode.UNSUPPORTED, str(error)) from error
+                    except ProtocolError as error:
+                        tries += 1
+                        self.send(_error_message(error))
+                        if tries >= HELLO_TRIES:
+                            raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
+                    else:
+                        return
+        except TimeoutError:
+            raise CloseConnection(
+                CloseCode.HELLO_TIMEOUT, f"no hello within {self.hub.settings.stream_hello_timeout_s:g} s"
+            ) from None
+
+    def _parse_hello(self, data: str | bytes) -> Hello:
+        """Parse the first message. What is not even a hello closes at once; a wrong field may be mended."""
+        if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
+            raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
+        if len(data) > CONTROL_MAX_BYTES:
+            raise CloseConnection(
+                CloseCode.LIMITS, f"hello has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
+            )
+        try:
+            message = decode_message(data)
+        except ProtocolError as error:
+            if error.code == "invalid":  # parses, but a number is not finite: the field is named
+                raise
+            self.send(_error_message(error, fatal=True))
+            raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
+        if message["type"] != "hello":
+            raise CloseConnection(
+                CloseCode.MALFORMED, f"the first message is `hello`, found {message['type'][:40]!r}"
+            )
+        hello = parse_message(message)
+        if not isinstance(hello, Hello):
+            raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`")
+        return hello
+
+    def _welcome(self, hello: Hello) -> None:
+        """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
+        hub = self.hub
+        if not self._trusted and not hub.gate.allows_token(hello.token):
+            raise CloseConnection(
+                CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server"
+            )
+        resumed = None
+        if hello.resume is not None:
+            resumed = hub.resume(hello.resume.session, self)
+        if resumed is not None:
+            self.session = resumed
+        self.session.configure(hello.params)
+        self.session.open_streams(hello)
+        for number, stream in self.session.streams.items():
+            live = LiveStream(self, stream)
+            self.streams[number] = live
+            hub.dispatcher.open(self.version, live)
+        hub.opened(self)
+        now = time.monotonic()
+        held = not hub.dispatcher.ready
+        if held:
+            for live in self.streams.values():
+                live.stream.hold(now, "restarting")
+        first = next(iter(self.streams.values())).stream
+        info = self._model
+        self.send(
+            {
+                "type": "welcome",
+                "session": self.session.id,
+                "resumed": resumed is not None,
+                "model": {
+                    "version": self.version,
+                    "name": info.name,
+                    "labels": list(info.labels),
+                    "input": [info.input_width, info.input_height],
+                },
+                "limits": hub.describe_limits(),
+                "flow": {"win": first.granted, "max_fps": first.max_fps},
+                "params": self.session.describe_params(),
+            }
+        )
+        self._report_unknown(hello)
+
+    def _report_unknown(self, message: Message) -> None:
+        """Unknown fields are ignored, but not in silence: most of them are misspelt."""
+        for name in message.unknown_fields()[:5]:
+            self.send(
+                {
+                    "type": "error",
+                    "code": "unknown_field",
+                    "message": f"field `{name}` of {message.type} is not known and was ignored",
+                    "field": name,
+                    "fatal": False,
+                }
+            )
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Take messages off the socket as they come; nothing here waits for inference."""
+        while not self._bye_received:
+            message = await self._socket.receive()
+            self.last_heard = time.monotonic()
+            if message.type is WSMsgType.BINARY:
+                data = message.data
+                if data[:1] == b"\x01":
+                    self._frame_received(data)
+                else:
+                    self._control_received(data)
+            elif message.type is WSMsgType.TEXT:
+                self._control_received(message.data)
+            else:  # closed by either side, or an error that aiohttp has answered already
+                return
+
+    def _frame_received(self, data: bytes) -> None:
+        try:
+            frame = unpack_frame(data)
+        except ProtocolError as error:
+            self.send(_error_message(error))
+            return
+        self._accept(frame)
+
+    def _accept(self, frame: Frame) -> None:
+        live = self.streams.get(frame.stream)
+        if live is None:
+            known = ", ".join(map(str, self.streams))
+            self.send(
+                {
+                    "type": "error",
+                    "code": "unknown_stream",
+                    "message": f"field `stream` is {frame.stream}; hello announced {known}",
+                    "field": "stream",
+                    "fatal": False,
+                    "stream": frame.stream,
+                    "seq": frame.seq,
+                }
+            )
+            return
+        try:
+            messages = live.stream.receive(frame, self.last_heard)
+        except WindowViolated as error:
+            self.counters.account(live.stream)
+            raise CloseConnection(CloseCode.LIMITS, str(error)) from error
+        self.counters.account(live.stream)
+        if messages:
+            self.send_all(messages)
+        if live.stream.pending:
+            self.hub.dispatcher.offer(self.version, live)
+
+    def _control_received(self, data: str | bytes) -> None:
+        self._limit_control(len(data), data)
+        try:
+            message = decode_message(data)
+            if message["type"] != "frame" and len(data) > CONTROL_MAX_BYTES:
+                raise CloseConnection(
+                    CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
+                )
+            if message["type"] == "hello":
+                raise ProtocolError("`hello` was sent already", code="unexpected", field="type")  # noqa: TRY301 - one place answers
+            if not self._take_control_token(message["type"]):
+                return
+            self._obey(parse_message(message))
+        except ProtocolError as error:
+            self.send(_error_message(error))
+
+    def _limit_control(self, size_bytes: int, data: str | bytes) -> None:
+        """Text larger than any control message can only be a debugging frame; binary cannot be one."""
+        if size_bytes > CONTROL_MAX_BYTES and isinstance(data, bytes) and data[:1] < b"\x80":
+            raise CloseConnection(CloseCode.LIMITS, f"a control message has {size_bytes} bytes")
+
+    def _take_control_token(self, kind: str) -> bool:
+        """Count a control message against the rate; False when it is to be ignored."""
+        if kind == "frame":
+            return True
+        now = self.last_heard
+        self._control_tokens = min(
+            CONTROL_BURST, self._control_tokens + (now - self._control_at) * CONTROL_PER_S
+        )
+        self._control_at = now
+        if self._control_tokens >= 1:
+            self._control_tokens -= 1
+            return True
+        self._control_refusals += 1
+        text = f"more than {CONTROL_PER_S:g} control messages a second"
+        if self._control_refusals > CONTROL_REFUSALS:
+            raise CloseConnection(CloseCode.LIMITS, text)
+        self.send(
+            {"type": "error", "code": "rate_limited", "message": text, "fatal": False, "retry_ms": 1000}
+        )
+        return False
+
+    def _obey(self, message: Message) -> None:
+        if isinstance(message, Configure):
+            self.session.configure(message.params)
+            self.session.cfg = message.cfg
+            self.send({"type": "configured", "cfg": message.cfg, "params": self.session.describe_params()})
+        elif isinstance(message, Ping):
+            received_us = int(self.last_heard * 1e6)
+            self.send(
+                {"type": "pong", "t0": message.t0, "t1": received_us, "t2": int(time.monotonic() * 1e6)}
+            )
+            for live in self.streams.values():
+                self.send(live.stream.flow("ping"))
+        elif isinstance(message, Pause | Resume):
+            live = self._live(message.stream)
+            self.send_all(live.stream.pause() if isinstance(message, Pause) else live.stream.resume())
+            self.counters.account(live.stream)
+        elif isinstance(message, Bye):
+            self._bye_received = True
+        elif isinstance(message, TextFrame):
+            self._accept(message.to_frame())
+        self._report_unknown(message)
+
+    def _live(self, number: int) -> LiveStream:
+        live = self.streams.get(number)
+        if live is None:
+            known = ", ".join(map(str, self.streams))
+            raise ProtocolError(
+                f"field `stream` is {number}; hello announced {known}", code="invalid", field="stream"
+            )
+        return live
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    def send_all(self, messages: list[dict[str, Any]]) -> None:
+        """Queue messages that belong to an outcome, and account it."""
+        for message in messages:
+            self.send(message)
+        for live in self.streams.values():
+            self.counters.account(live.stream)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue one message; never waits."""
+        if self._closing is not None:
+            return
+        now = time.monotonic()
+        slow = bool(self._sending_since) and now - self._sending_since > SLOW_SEND_S
+        live = self.streams.get(message.get("stream", -1))
+        try:
+            replaced = self._outbox.put(
+                message, replace_results=slow and live is not None and live.stream.mode == "live"
+            )
+        except OutboxFull as error:
+            self.close_soon(CloseCode.SLOW_CONSUMER, str(error))
+            return
+        if replaced:
+            self.hub.metrics.undelivered.labels("websocket").inc(replaced)
+        self._outbox_filled.set()
+
+    async def _write(self) -> None:
+        """Send queued messages; a client that takes none for too long is closed with 4441."""
+        timeout_s = self.hub.settings.stream_send_timeout_s
+        socket = self._socket
+        try:
+            while True:
+                message = self._outbox.take()
+                if message is None:
+                    self._outbox_filled.clear()
+                    await self._outbox_filled.wait()
+                    continue
+                encoded = encode_message(message, self._subprotocol)
+                self._sending_since = time.monotonic()
+                async with asyncio.timeout(timeout_s):
+                    if isinstance(encoded, str):
+                        await socket.send_str(encoded)
+                    else:
+                        await socket.send_bytes(encoded)
+                self._sending_since = 0.0
+        except TimeoutError:
+            self.close_soon(CloseCode.SLOW_CONSUMER, f"a send took longer than {timeout_s:g} s")
+        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
+            return
+
+    # -- what the hub asks ---------------------------------------------------------------------------
+
+    def ready_changed(self, now: float, *, ready: bool) -> None:
+        """The inference process went away or came back: hold the streams, or open them again."""
+        for live in self.streams.values():
+            self.send_all(live.stream.unhold("ready") if ready else live.stream.hold(now, "restarting"))
+
+    def tick(self, now: float) -> None:
+        """Once a second: tell drops that no result has carried, and close what is silent."""
+        limit_s = self.hub.settings.stream_idle_timeout_s
+        if self.streams and all(live.stream.paused for live in self.streams.values()):
+            limit_s *= PAUSED_IDLE_FACTOR
+        if now - self.last_heard > limit_s:
+            self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")
+            return
+        for live in self.streams.values():
+            messages = live.stream.tell_drops()
+            if messages:
+                self.send_all(messages)
+
+    def say_bye(self, reconnect_ms: int) -> None:
+        """The server is going away: tell the client when to come back, then close."""
+        self.send(
+            {
+                "type": "bye",
+                "code": CloseCode.RESTART.value,
+                "reason": "the server is shutting down",
+                "reconnect_ms": reconnect_ms,
+            }
+        )
+
+
+def _error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:
+    message: dict[str, Any] = {"type": "error", "code": error.code, "message": str(error), "fatal": fatal}
+    if error.field:
+        message["field"] = error.field
+    return message

@@ -1,0 +1,100 @@
+"""``/health``, ``/livez`` and ``/metrics``: how this replica is, for people, balancers and Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from inference.board import Board, State
+from inference.client import InferenceClient
+from streamer.metrics import render_metrics
+
+_STATES = {
+    State.STARTING: "starting",
+    State.LOADING: "loading",
+    State.WARMING: "warming",
+    State.READY: "ok",
+    State.DOWN: "restarting",
+}
+_REASONS = {
+    "starting": "the inference process is starting",
+    "loading": "models are being loaded",
+    "warming": "models are being warmed up",
+    "restarting": "the inference process has ended and is being restarted",
+    "draining": "this replica is shutting down",
+}
+
+
+class Health:
+    """Answers probes from the board, without asking the inference process."""
+
+    def __init__(
+        self, board: Board, client: InferenceClient, metrics_dir: Path, versions: tuple[str, ...]
+    ) -> None:
+        self._board = board
+        self._client = client
+        self._metrics_dir = metrics_dir
+        self._versions = versions
+
+    @property
+    def status(self) -> str:
+        """One word: ok, starting, loading, warming, restarting or draining."""
+        if self._board.read("draining"):
+            return "draining"
+        status = _STATES[self._board.state]
+        if status == "ok" and not self._client.ready:
+            return "warming"
+        if status in ("starting", "loading", "warming") and self._board.read("restarts"):
+            return "restarting"
+        return status
+
+    def describe(self) -> dict[str, Any]:
+        """Return the body of ``/health``."""
+        status = self.status
+        models = {
+            version: {
+                "name": model.info.name,
+                "sha256": model.info.sha256,
+                "family": model.info.family.value,
+                "input": [model.info.input_width, model.info.input_height],
+                "classes": len(model.info.labels),
+                "provider": model.info.provider,
+            }
+            for version, model in self._client.models.items()
+        }
+        body: dict[str, Any] = {
+            "status": status,
+            "models": models,
+            "device": next((model["provider"] for model in models.values()), None),
+            "inference_restarts": int(self._board.read("restarts")),
+        }
+        if status != "ok":
+            body["reasons"] = [_REASONS[status]]
+        return body
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """200 when this replica can serve, else 503 with the reason."""
+        body = self.describe()
+        ok = body["status"] == "ok"
+        return web.json_response(
+            body,
+            status=200 if ok else 503,
+            headers={"Cache-Control": "no-store"} | ({} if ok else {"Retry-After": "2"}),
+        )
+
+    async def livez(self, _request: web.Request) -> web.Response:
+        """200 while the inference loop's heart beats or the supervisor is bringing it back."""
+        alive = self._board.alive(time.monotonic()) or self._board.state is State.DOWN
+        body = {"alive": alive, "state": _STATES[self._board.state]}
+        return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Prometheus text of all processes of this replica."""
+        # Reads files: not on the event loop.
+        text = await asyncio.get_running_loop().run_in_executor(None, render_metrics, self._metrics_dir)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,46 @@
+"""The mailbox: where a stream's encoded frames wait for their turn. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+Entry = TypeVar("Entry")
+
+
+class Mailbox(Generic[Entry]):
+    """Live: one slot, the newest wins. All: a short queue in order, as long as the client's window.
+
+    Encoded bytes wait here, not pixels: a superseded frame costs no decode.
+    """
+
+    def __init__(self, capacity: int, *, newest_wins: bool) -> None:
+        if capacity < 1:
+            raise ValueError(f"a mailbox holds at least one entry, not {capacity}")
+        self._entries: deque[Entry] = deque()
+        self._capacity = capacity
+        self._newest_wins = newest_wins
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, entry: Entry) -> Entry | None:
+        """Put an entry in; returns the one it displaced, which is ``entry`` itself when a queue is full."""
+        if len(self._entries) < self._capacity:
+            self._entries.append(entry)
+            return None
+        if not self._newest_wins:
+            return entry
+        displaced = self._entries.popleft()
+        self._entries.append(entry)
+        return displaced
+
+    def take(self) -> Entry | None:
+        """Remove and return the next entry, or None when empty."""
+        return self._entries.popleft() if self._entries else None
+
+    def clear(self) -> list[Entry]:
+        """Remove and return everything."""
+        entries = list(self._entries)
+        self._entries.clear()
+        return entries

@@ -1,0 +1,138 @@
+"""What a worker counts, and the merged view of all processes that ``GET /metrics`` shows.
+
+Labels come from closed sets only: version, status code, transport, reason, stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from streamer.protocol import DropReason
+
+_REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+#: Stages a frame passes; ``mailbox`` is its age when it is taken for decoding.
+STAGES = ("mailbox", "decode", "queue", "inference", "postprocess")
+TRANSPORTS = ("http", "websocket")
+
+
+class WorkerMetrics:
+    """Counters of one worker; construct once per process, after `inference.metrics.name_process`."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.requests = Counter(
+            "object_detection_requests",
+            "Predict requests by model version and HTTP status.",
+            ["version", "status"],
+            registry=registry,
+        )
+        self.request_s = Histogram(
+            "object_detection_request_duration_seconds",
+            "Predict requests from their headers to their answer.",
+            ["version"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.stage_s = Histogram(
+            "object_detection_stage_duration_seconds",
+            "Time of a frame in each stage; `mailbox` is its age when it is taken for decoding.",
+            ["stage", "version"],
+            buckets=_STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.received = Counter(
+            "object_detection_frames_received",
+            "Frames that arrived.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.inferred = Counter(
+            "object_detection_frames_inferred",
+            "Frames that were answered with a result.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "object_detection_frames_dropped",
+            "Frames that were not inferred, by reason.",
+            ["transport", "version", "reason"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "object_detection_frames_failed",
+            "Frames that were answered with an error.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "object_detection_frames_in_flight",
+            "Frames received that have no outcome yet.",
+            ["transport", "version"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.streams = Gauge(
+            "object_detection_streams",
+            "Open live streams.",
+            ["transport", "version"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.undelivered = Counter(
+            "object_detection_results_undelivered",
+            "Results replaced by a newer one because the client read too slowly.",
+            ["transport"],
+            registry=registry,
+        )
+        self.loop_lag_s = Histogram(
+            "object_detection_event_loop_lag_seconds",
+            "How late the worker's event loop woke up, sampled once a second.",
+            buckets=_LAG_BUCKETS_S,
+            registry=registry,
+        )
+        self.ready = Gauge(
+            "object_detection_inference_ready",
+            "1 while the inference process is ready, as this replica's workers see it.",
+            registry=registry,
+            multiprocess_mode="min",
+        )
+
+    def preset(self, versions: tuple[str, ...]) -> None:
+        """Create every series at zero and clear gauges that a dead predecessor left."""
+        for version in versions:
+            for transport in TRANSPORTS:
+                for counter in (self.received, self.inferred, self.failed):
+                    counter.labels(transport, version)
+                for reason in DropReason:
+                    self.dropped.labels(transport, version, reason)
+                self.in_flight.labels(transport, version).set(0)
+                self.streams.labels(transport, version).set(0)
+        self.ready.set(0)
+
+
+class SupervisorMetrics:
+    """What the supervisor counts."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.restarts = Counter(
+            "object_detection_process_restarts",
+            "Processes started again after they ended, by role.",
+            ["role"],
+            registry=registry,
+        )
+        for role in ("inference", "worker"):
+            self.restarts.labels(role)
+
+
+def render_metrics(directory: Path) -> bytes:
+    """Return the exposition text of all processes that write into ``directory``."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

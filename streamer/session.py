@@ -1,0 +1,121 @@
+"""A detect.v1 session: what a client agreed with the server, whichever socket carries it at the moment."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference import DetectionParams
+from streamer.messages import Hello, Params, codec_of, resolve_params
+from streamer.protocol import IMAGE_CODECS, ProtocolError
+from streamer.stream import Stream
+from streamer.tracker import Tracker
+
+#: Sessions kept after their sockets were lost; beyond this the oldest is forgotten.
+MAX_KEPT_SESSIONS = 1000
+
+
+class UnsupportedCodec(ProtocolError):
+    """The codec exists in ``detect.v1`` but this server does not take it; the connection closes with 4406."""
+
+
+@dataclass(slots=True)
+class Session:
+    """Parameters and streams; outlives its socket so that a client can come back to it."""
+
+    version: str
+    labels: tuple[str, ...]
+    params: DetectionParams
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    cfg: int = 0
+    track: bool = False
+    streams: dict[int, Stream] = field(default_factory=dict)
+    trackers: dict[int, Tracker] = field(default_factory=dict)
+
+    def open_streams(self, hello: Hello) -> None:
+        """Create the streams that ``hello`` announces, continuing those of an earlier connection.
+
+        Raises ProtocolError for a duplicate id or unknown codec, UnsupportedCodec for encoded video.
+        """
+        streams: dict[int, Stream] = {}
+        acks = {int(number): ack for number, ack in ((hello.resume and hello.resume.acks) or {}).items()}
+        for index, offer in enumerate(hello.streams):
+            if offer.id in streams:
+                raise ProtocolError(
+                    f"field `streams[{index}].id` is {offer.id}, which another stream has already",
+                    code="invalid",
+                    field=f"streams[{index}].id",
+                )
+            codec = codec_of(offer.codec, f"streams[{index}].codec")
+            if codec not in IMAGE_CODECS:
+                raise UnsupportedCodec(
+                    f"field `streams[{index}].codec` is {offer.codec!r}; this server takes jpeg, png and webp",
+                    code="unsupported_codec",
+                    field=f"streams[{index}].codec",
+                )
+            stream = Stream(offer.id, mode=offer.mode, fps=offer.fps)
+            before = self.streams.get(offer.id)
+            if before is not None:
+                # Mode all: whatever the client has not seen the outcome of, it sends again.
+                stream.last_seq = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
+            streams[offer.id] = stream
+        self.streams = streams
+
+    def configure(self, params: Params) -> None:
+        """Change parameters. Raises ProtocolError naming a class that the model does not have."""
+        self.params = resolve_params(params, self.params, self.labels)
+        if params.track is not None:
+            self.track = params.track
+            if not self.track:
+                self.trackers.clear()
+
+    def describe_params(self) -> dict[str, Any]:
+        """Return the parameters in effect, as ``welcome`` and ``configured`` state them."""
+        return {
+            "conf_threshold": self.params.conf_threshold,
+            "iou_threshold": self.params.iou_threshold,
+            "max_detections": self.params.max_detections,
+            "classes": [self.labels[number] for number in self.params.class_ids],
+            "track": self.track,
+        }
+
+    def tracker(self, stream: int) -> Tracker:
+        """Return the stream's tracker, made on first use."""
+        return self.trackers.setdefault(stream, Tracker())
+
+
+class SessionStore:
+    """Sessions whose sockets were lost, for a while."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        #: Session id to (session, until when); oldest first.
+        self._kept: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, session: Session, now: float) -> None:
+        """Keep a session whose socket is gone."""
+        self._kept[session.id] = (session, now + self._keep_s)
+        self._kept.move_to_end(session.id)
+        if len(self._kept) > MAX_KEPT_SESSIONS:
+            self._kept.popitem(last=False)
+
+    def take(self, session_id: str, version: str, now: float) -> Session | None:
+        """Return and forget a kept session of that model version; None when unknown or too old."""
+        kept = self._kept.get(session_id)
+        if kept is None or kept[1] < now or kept[0].version != version:
+            return None
+        del self._kept[session_id]
+        return kept[0]
+
+    def expire(self, now: float) -> None:
+        """Forget what nobody has come back for."""
+        while self._kept:
+            session_id, (_, until) = next(iter(self._kept.items()))
+            if until >= now:
+                return
+            del self._kept[session_id]

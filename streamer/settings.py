@@ -1,0 +1,198 @@
+"""The one table of settings: environment variables, their types, defaults and what they mean.
+
+Only this file reads the environment. README's table is tested against it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: Where model files are looked for when no path is set; ships in the wheel.
+MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+
+#: File names tried in order for each version: the user's own, then the bundled default.
+_DEFAULT_MODELS = {
+    "v1": ("yolov9_v1.onnx", "codes_v1.onnx"),
+    "v2": ("yolov9_v2.onnx", "codes_v2.onnx"),
+}
+
+
+class SettingsError(Exception):
+    """A variable has a value that is not allowed; the text names variable, value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, by the name of its environment variable."""
+
+    model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", env_ignore_empty=True)
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Front-end processes that decode and talk to clients; one inference process.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: readable on a terminal, JSON lines elsewhere."
+    )
+
+    model_v1_path: Path | None = Field(
+        None,
+        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` where present, else the bundled default.",
+    )
+    model_v2_path: Path | None = Field(
+        None,
+        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the bundled default, else none.",
+    )
+    device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
+        "auto", description="Where models run. Only `auto` may fall back to the CPU."
+    )
+    batch_max: int = Field(
+        8, ge=1, le=64, description="Largest batch; batches only grow where the device gains by it."
+    )
+    inference_lanes: int = Field(
+        0, ge=0, le=64, description="Threads that call the model; 0: one per core on a CPU, 2 on a GPU."
+    )
+    interactive_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."
+    )
+    model_start_timeout_s: float = Field(
+        600, gt=0, description="Longest load and warm-up of the models before the start counts as failed."
+    )
+
+    request_timeout_s: float = Field(
+        10, gt=0, le=600, description="Deadline of one POST, from its headers to its answer; then 504."
+    )
+    request_queue_max: int = Field(
+        128,
+        ge=1,
+        le=100_000,
+        description="Images of POSTs that may wait per worker and version; beyond: 503.",
+    )
+    body_timeout_s: float = Field(
+        15, gt=0, description="Longest time a request body may take to arrive; then 408."
+    )
+    image_max_bytes: int = Field(8 << 20, ge=1024, description="Largest encoded image of a POST.")
+    request_max_bytes: int = Field(32 << 20, ge=1024, description="Largest POST body with several images.")
+    request_max_images: int = Field(16, ge=1, le=1000, description="Most images in one POST.")
+    image_max_pixels: int = Field(
+        33_554_432, ge=1, description="Most pixels of an image, known from its header."
+    )
+    image_max_side: int = Field(8192, ge=1, le=65535, description="Longest side of an image in pixels.")
+
+    stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")
+    stream_max_pixels: int = Field(16_777_216, ge=1, description="Most pixels of a stream's frame.")
+    stream_max_age_ms: float = Field(
+        500, gt=0, description="A live frame older than this at dispatch is `stale`."
+    )
+    stream_hello_timeout_s: float = Field(
+        5, gt=0, description="Time for `hello` after the upgrade; then 4408."
+    )
+    stream_idle_timeout_s: float = Field(
+        60, gt=0, description="Silence after which a stream is closed with 4440."
+    )
+    stream_heartbeat_s: float = Field(
+        20, gt=0, description="WebSocket ping interval; unanswered: disconnected."
+    )
+    stream_send_timeout_s: float = Field(10, gt=0, description="A send that takes longer closes with 4441.")
+    stream_resume_s: float = Field(30, ge=0, description="How long a session outlives its socket.")
+    stream_min_fps: float = Field(
+        5, ge=0, description="A new stream is refused when its fair share would be lower than this; 0: never."
+    )
+    connections_max: int = Field(
+        0, ge=0, description="Open connections per worker; 0: 80 % of the process's file descriptors."
+    )
+
+    api_keys: str = Field(
+        "",
+        description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
+    )
+    allowed_origins: str = Field(
+        "",
+        description="Comma-separated origins whose pages may open streams, besides this server's own; `*`: any.",
+    )
+    drain_delay_s: float = Field(
+        3,
+        ge=0,
+        description="After SIGTERM: how long new requests are still served while /health says draining.",
+    )
+    drain_timeout_s: float = Field(
+        20, gt=0, description="After that delay: time for streams and requests to finish."
+    )
+
+    @field_validator("model_v1_path", "model_v2_path")
+    @classmethod
+    def _file_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("no such file")
+        return path
+
+    def models(self) -> dict[str, Path]:
+        """Return version to model file; only versions that have one."""
+        found: dict[str, Path] = {}
+        for version, configured in (("v1", self.model_v1_path), ("v2", self.model_v2_path)):
+            candidates = (
+                [configured] if configured else [MODELS_DIR / name for name in _DEFAULT_MODELS[version]]
+            )
+            for path in candidates:
+                if path.is_file():
+                    found[version] = path.resolve()
+                    break
+        return found
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The API keys; empty means that none is asked for."""
+        return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Allowed foreign origins, lower case, without a trailing slash."""
+        return frozenset(
+            origin.strip().lower().rstrip("/") for origin in self.allowed_origins.split(",") if origin.strip()
+        )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; ``overrides`` (from the command line) win.
+
+    Raises SettingsError naming the first wrong variable, its value and what is allowed.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper()
+        value = first.get("input")
+        shown = "…" if name == "API_KEYS" else repr(value)
+        raise SettingsError(f"{name}={shown}: {_allowed(first)}") from error
+
+
+def _allowed(error: Any) -> str:
+    """Turn one pydantic error into a sentence that says what is allowed."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        return f"allowed are {error['ctx']['expected']}"
+    return message[0].lower() + message[1:]
+
+
+def settings_from_json(text: str) -> Settings:
+    """Rebuild the settings that the supervisor passes to a worker; the worker's environment is ignored."""
+    kept = dict(os.environ)
+    os.environ.clear()
+    try:
+        return Settings.model_validate_json(text)
+    finally:
+        os.environ.update(kept)

@@ -1,0 +1,342 @@
+"""The supervisor: starts the inference process and the workers, watches them, restarts and drains them.
+
+It owns what must outlive any of them: the listening sockets, the inference address, the board, the
+metrics folder. It loads neither aiohttp nor a model, so there is little in it that could fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.board import State
+from inference.handle import FINAL_EXIT_CODES, InferenceHandle
+from inference.metrics import name_process
+from inference.settings import InferenceSettings
+from streamer.logs import wants_json
+from streamer.metrics import SupervisorMetrics
+from streamer.settings import Settings
+
+log = logging.getLogger("streamer.supervisor")
+
+#: Exit codes; README lists them. 2: usage or configuration, 4: model refused, 5: device unavailable.
+EXIT_CANNOT_START = 3
+EXIT_KEEPS_DYING = 6
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 30.0
+#: A process that has lived this long starts again without delay.
+HEALTHY_AFTER_S = 60.0
+#: Deaths without a healthy period in between, after which a restart is not expected to help.
+MAX_DEATHS = 20
+WATCH_S = 0.5
+#: No beat of the inference loop for this long: it hangs outside of a run.
+BEAT_LIMIT_S = 5.0
+#: Beyond the workers' own drain time, before they are killed.
+KILL_AFTER_S = 5.0
+LISTEN_BACKLOG = 128
+
+#: Set for every child before it starts: glibc reads the first two, OpenCV the others, once.
+_CHILD_ENVIRONMENT = {
+    # Freed frame buffers go back to the kernel otherwise, and every frame pays for fresh pages:
+    # 2.6 times the cost of a frame with a model that does nothing (tests/bench/throughput.py).
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    # One arena per thread keeps memory that no other thread reuses.
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class CannotStart(Exception):
+    """The service cannot be started; the text is for the person who tries."""
+
+    def __init__(self, text: str, exit_code: int = EXIT_CANNOT_START) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+@dataclass(slots=True)
+class _Backoff:
+    """Delay before the next start of one process."""
+
+    deaths: int = 0
+
+    def next_delay_s(self, lived_s: float) -> float:
+        """Return how long to wait after a process that lived ``lived_s``; raises OverflowError at the limit."""
+        if lived_s >= HEALTHY_AFTER_S:
+            self.deaths = 0
+        self.deaths += 1
+        if self.deaths > MAX_DEATHS:
+            raise OverflowError(f"{self.deaths - 1} deaths in a row")
+        if self.deaths == 1:
+            return 0.0  # a single crash costs the streams no more than the load time
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (self.deaths - 2))
+        return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+class Supervisor:
+    """Runs the service until a signal, or until it cannot go on. Construct, then ``await run()``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models = settings.models()
+        if not self._models:
+            raise CannotStart(
+                "no model: set MODEL_V1_PATH to an ONNX detector (docs/models.md lists the families served), "
+                "or put one at models/yolov9_v1.onnx; none is bundled with this version"
+            )
+        self._sockets = _listen(settings.host, settings.port, settings.workers)
+        self._metrics_dir = Path(tempfile.mkdtemp(prefix="streamer-metrics-"))
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics_dir)
+        name_process("supervisor")
+        self._metrics = SupervisorMetrics()
+        self._inference = InferenceHandle(
+            InferenceSettings(
+                models={version: str(path) for version, path in self._models.items()},
+                device=settings.device,
+                batch_max=settings.batch_max,
+                lanes=settings.inference_lanes,
+                interactive_share=settings.interactive_share,
+                log_level=settings.log_level,
+                log_json=wants_json(settings.log_format),
+                metrics_dir=str(self._metrics_dir),
+            )
+        )
+        #: Running workers by number.
+        self._workers: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._failure: CannotStart | None = None
+        self._signals = 0
+
+    @property
+    def port(self) -> int:
+        """The port in use, which the kernel chose when the setting is 0."""
+        return int(self._sockets[0].getsockname()[1])
+
+    async def run(self) -> int:
+        """Start everything, watch it, drain it. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        log.info(
+            "listening on http://%s:%d with %d worker(s), models: %s",
+            self._settings.host,
+            self.port,
+            self._settings.workers,
+            ", ".join(f"{version}={path.name}" for version, path in self._models.items()),
+        )
+        tasks = [asyncio.create_task(self._keep_inference(), name="inference")]
+        tasks += [
+            asyncio.create_task(self._keep_worker(number), name=f"worker-{number}")
+            for number in range(self._settings.workers)
+        ]
+        tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        try:
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._release()
+        if self._failure is not None:
+            log.error("stopping: %s", self._failure)
+            return self._failure.exit_code
+        log.info("stopped")
+        return 0
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            log.info("%s: draining (again to stop at once)", signal.Signals(number).name)
+            if number == signal.SIGTERM:
+                self._inference.board.post("draining", 1)
+            else:
+                self._inference.board.post("draining", 2)  # a person at a terminal: no propagation delay
+        self._stopping.set()
+        if self._signals > 1:
+            for worker in self._workers.values():
+                _signal(worker, signal.SIGKILL)
+
+    def _fail(self, failure: CannotStart) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self._inference.board.post("draining", 2)
+        self._stopping.set()
+
+    # -- children ------------------------------------------------------------------------------------
+
+    def _environment(self) -> dict[str, str]:
+        side_px = self._settings.image_max_side
+        pixels = max(self._settings.image_max_pixels, self._settings.stream_max_pixels)
+        return (
+            os.environ
+            | _CHILD_ENVIRONMENT
+            | {
+                # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
+                "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
+                "OPENCV_IO_MAX_IMAGE_HEIGHT": str(side_px),
+                "OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels),
+                "OPENCV_OPENCL_RUNTIME": "disabled",
+            }
+        )
+
+    async def _keep_inference(self) -> None:
+        backoff = _Backoff()
+        while True:
+            started = time.monotonic()
+            await self._inference.start(self._environment())
+            code = await self._inference.wait()
+            if self._stopping.is_set():
+                return
+            if code in FINAL_EXIT_CODES:
+                self._fail(CannotStart("the inference process refused to start (see above)", code))
+                return
+            try:
+                delay_s = backoff.next_delay_s(time.monotonic() - started)
+            except OverflowError as error:
+                self._fail(CannotStart(f"the inference process keeps dying: {error}", EXIT_KEEPS_DYING))
+                return
+            board = self._inference.board
+            board.post("restarts", board.read("restarts") + 1)
+            self._metrics.restarts.labels("inference").inc()
+            log.error("the inference process ended with %s; restarting in %.1f s", _reason(code), delay_s)
+            await asyncio.sleep(delay_s)
+
+    async def _keep_worker(self, number: int) -> None:
+        backoff = _Backoff()
+        while True:
+            started = time.monotonic()
+            worker = await self._start_worker(number)
+            self._workers[number] = worker
+            code = await worker.wait()
+            del self._workers[number]
+            if self._stopping.is_set():
+                return
+            if code == EXIT_CANNOT_START:
+                self._fail(CannotStart(f"worker {number} cannot start (see above)"))
+                return
+            try:
+                delay_s = backoff.next_delay_s(time.monotonic() - started)
+            except OverflowError as error:
+                self._fail(CannotStart(f"worker {number} keeps dying: {error}", EXIT_KEEPS_DYING))
+                return
+            self._metrics.restarts.labels("worker").inc()
+            log.error("worker %d ended with %s; restarting in %.1f s", number, _reason(code), delay_s)
+            await asyncio.sleep(delay_s)
+
+    async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
+        listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "streamer.worker",
+            str(number),
+            self._settings.model_dump_json(),
+            str(listener),
+            str(board_fd),
+            self._inference.address,
+            pass_fds=(listener, board_fd),
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+
+    async def _watch(self) -> None:
+        """Kill an inference process whose loop no longer turns; the keeper then starts another."""
+        board = self._inference.board
+        state_since, state = time.monotonic(), board.state
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            if board.state is not state:
+                state_since, state = now, board.state
+            if state is State.READY:
+                if not board.alive(now, beat_limit_s=BEAT_LIMIT_S):
+                    what = "a model run hangs" if board.hung(now) else "its loop does not turn"
+                    log.error("killing the inference process: %s", what)
+                    board.post("state", State.DOWN)
+                    self._inference.signal(signal.SIGKILL)
+            elif state is not State.DOWN and now - state_since > self._settings.model_start_timeout_s:
+                log.error("killing the inference process: not ready after %.0f s", now - state_since)
+                self._inference.signal(signal.SIGKILL)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Workers first: they need the inference process to finish what they have accepted."""
+        for worker in self._workers.values():
+            _signal(worker, signal.SIGTERM)
+        patience_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + KILL_AFTER_S
+        waiting = [asyncio.create_task(worker.wait()) for worker in self._workers.values()]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=patience_s)
+            if late:
+                log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
+                for worker in self._workers.values():
+                    _signal(worker, signal.SIGKILL)
+        self._inference.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError, RuntimeError):
+            async with asyncio.timeout(KILL_AFTER_S):
+                await self._inference.wait()
+        self._inference.signal(signal.SIGKILL)
+
+    def _release(self) -> None:
+        for listener in self._sockets:
+            listener.close()
+        self._inference.close()
+        shutil.rmtree(self._metrics_dir, ignore_errors=True)
+
+
+def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
+    """Return one listening socket per worker, sharing the port.
+
+    The supervisor owns them, so connections that arrive while a worker restarts wait in its backlog
+    instead of being refused. Raises CannotStart when the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, resolved = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        if port:
+            # Without SO_REUSEPORT first: another service on this port must be noticed, not shared with.
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(resolved)
+        sockets: list[socket.socket] = []
+        for _ in range(workers):
+            listener = socket.socket(family, kind, protocol)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(sockets[0].getsockname() if sockets else resolved)
+            listener.listen(LISTEN_BACKLOG)
+            listener.set_inheritable(True)
+            sockets.append(listener)
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another HOST or PORT"
+        ) from error
+    return sockets
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

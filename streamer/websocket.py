@@ -1,0 +1,185 @@
+"""``GET /v1/stream``: all WebSocket streams of a worker, and what is refused before the upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from aiohttp import web
+
+from streamer.auth import Gate, bearer_token
+from streamer.connection import BYE_GRACE_S, CONTROL_MAX_BYTES, CONTROL_PER_S, Connection
+from streamer.dispatch import Dispatcher
+from streamer.limits import Limits
+from streamer.metrics import WorkerMetrics
+from streamer.problems import Problem
+from streamer.protocol import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
+from streamer.session import Session, SessionStore
+from streamer.settings import Settings
+
+#: What the transport may hold before a send waits; small, so that results do not age in it.
+WRITER_LIMIT_BYTES = 64 << 10
+
+
+class StreamHub:
+    """All WebSocket streams of one worker, and the sessions whose sockets were lost."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, metrics: WorkerMetrics, settings: Settings, limits: Limits, gate: Gate
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.metrics = metrics
+        self.settings = settings
+        self.limits = limits
+        self.gate = gate
+        self.background: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+        self._store = SessionStore(settings.stream_resume_s)
+        self._ticker: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Begin the once-a-second round."""
+        self._ticker = asyncio.create_task(self._tick(), name="stream-ticker")
+
+    async def drain(self, window_s: float) -> None:
+        """Tell every client to come back elsewhere, spread over ``window_s``, and close with 1012."""
+        self._draining = True
+        connections = list(self._connections)
+        for index, connection in enumerate(connections):
+            # Spread both the goodbyes and the returns, so that the next server is not stormed.
+            connection.say_bye(reconnect_ms=int(1000 * window_s * index / max(1, len(connections))) % 5000)
+        deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
+        while time.monotonic() < deadline and any(
+            live.stream.ledger.in_flight for c in self._connections for live in c.streams.values()
+        ):
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.close_soon(CloseCode.RESTART, "the server is shutting down")
+        deadline = time.monotonic() + window_s
+        while self._connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """End the round and what is still closing."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self.background):
+            task.cancel()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one WebSocket; everything that can be refused is refused before the upgrade."""
+        version = request.match_info.get("version", "v1")
+        trusted = self._check(request, version)
+        subprotocol = _choose_subprotocol(request)
+        socket = web.WebSocketResponse(
+            protocols=SUBPROTOCOLS,
+            # JPEGs do not compress, and inflating them would block the loop.
+            compress=False,
+            heartbeat=self.settings.stream_heartbeat_s,
+            # The limit is exclusive.
+            max_msg_size=self.settings.stream_max_message_bytes + 1,
+            writer_limit=WRITER_LIMIT_BYTES,
+            timeout=2.0,
+        )
+        await socket.prepare(request)
+        connection = Connection(
+            self, socket, version, subprotocol, trusted=trusted, transport=request.transport
+        )
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+        return socket
+
+    def _check(self, request: web.Request, version: str) -> bool:
+        """Raise the Problem that refuses this request; returns whether its key was good."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise Problem.upgrade_required(
+                "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
+            )
+        if request.can_read_body:
+            raise Problem.bad_request("An upgrade request carries no body.")
+        token = bearer_token(request)
+        trusted = self.gate.open
+        if token is not None and not trusted:
+            if not self.gate.allows_token(token):
+                raise Problem.unauthorized("The bearer token is not a key of this server.")
+            trusted = True
+        if not self.gate.allows_origin(request):
+            raise Problem.forbidden(
+                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here (ALLOWED_ORIGINS)."
+            )
+        self.dispatcher.served(version)
+        self.dispatcher.admit(version)
+        return trusted
+
+    def describe_limits(self) -> dict[str, Any]:
+        """Return ``welcome.limits``."""
+        settings = self.settings
+        return {
+            "message_bytes": settings.stream_max_message_bytes,
+            "control_bytes": CONTROL_MAX_BYTES,
+            "control_per_s": int(CONTROL_PER_S),
+            "side_px": settings.image_max_side,
+            "pixels": settings.stream_max_pixels,
+            "streams": MAX_STREAMS,
+            "idle_s": settings.stream_idle_timeout_s,
+            "heartbeat_s": settings.stream_heartbeat_s,
+            "max_age_ms": settings.stream_max_age_ms,
+        }
+
+    def opened(self, connection: Connection) -> None:
+        """A session has started on a connection."""
+        self.metrics.streams.labels("websocket", connection.version).inc(len(connection.streams))
+
+    def leave(self, connection: Connection, *, resumable: bool) -> None:
+        """A connection has ended; its session may be resumed for a while."""
+        self._connections.discard(connection)
+        self.metrics.streams.labels("websocket", connection.version).dec(len(connection.streams))
+        if resumable:
+            self._store.keep(connection.session, time.monotonic())
+
+    def resume(self, session_id: str, newcomer: Connection) -> Session | None:
+        """Return the session to continue; an older connection that still carries it is closed with 4409."""
+        for connection in self._connections:
+            if connection is not newcomer and connection.session.id == session_id and connection.streams:
+                if connection.version != newcomer.version:
+                    return None
+                connection.close_soon(CloseCode.TAKEN_OVER, "a newer connection took this session over")
+                return connection.session
+        return self._store.take(session_id, newcomer.version, time.monotonic())
+
+    def ready_changed(self, ready: bool) -> None:
+        """The inference process went away or came back."""
+        now = time.monotonic()
+        for connection in list(self._connections):
+            connection.ready_changed(now, ready=ready)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.tick(now)
+            self._store.expire(now)
+
+
+def _choose_subprotocol(request: web.Request) -> str:
+    """Return the first offered subprotocol that is known; JSON when none was offered."""
+    offered = [
+        name.strip()
+        for header in request.headers.getall("Sec-WebSocket-Protocol", [])
+        for name in header.split(",")
+        if name.strip()
+    ]
+    if not offered:
+        return SUBPROTOCOL_JSON
+    for name in offered:
+        if name in SUBPROTOCOLS:
+            return name
+    raise Problem.bad_request(
+        f"Subprotocols {', '.join(offered)[:200]!r} are not known; allowed are {', '.join(SUBPROTOCOLS)}."
+    )

@@ -1,0 +1,73 @@
+"""A worker process: one event loop that talks to clients. The supervisor starts it with its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from inference.board import Board
+from inference.metrics import name_process
+from streamer.app import Resources, make_runner
+from streamer.logs import set_up_logging
+from streamer.metrics import WorkerMetrics
+from streamer.settings import Settings, settings_from_json
+
+log = logging.getLogger("streamer.worker")
+
+_PR_SET_PDEATHSIG = 1
+#: Draining value on the board that means: no need to wait until balancers have noticed.
+_DRAIN_AT_ONCE = 2
+
+
+async def serve(
+    number: int, settings: Settings, listener: socket.socket, board: Board, inference_address: str
+) -> None:
+    """Serve until SIGTERM, then drain in phases and return."""
+    metrics = WorkerMetrics()
+    resources = Resources(
+        number=number,
+        settings=settings,
+        metrics=metrics,
+        board=board,
+        inference_address=inference_address,
+        metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
+    )
+    runner, drain = await make_runner(resources, listener)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    # What start-up allocated lives as long as the process: keep the collector from walking it.
+    gc.collect()
+    gc.freeze()
+    try:
+        await stop.wait()
+        delay_s = 0.0 if board.read("draining") == _DRAIN_AT_ONCE else settings.drain_delay_s
+        await drain(delay_s)
+    finally:
+        await runner.cleanup()
+
+
+def main() -> int:
+    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER_FD BOARD_FD ADDRESS``."""
+    number_text, settings_text, listener_fd, board_fd, inference_address = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = settings_from_json(settings_text)
+    set_up_logging(settings.log_level, settings.log_format)
+    name_process(f"worker-{number_text}")
+    listener = socket.socket(fileno=int(listener_fd))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(int(number_text), settings, listener, Board(int(board_fd)), inference_address))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Tiny ONNX models for tests: every family with chosen boxes, a model that does nothing, and faulty ones.
+
+Sizes are in pixels, boxes x1, y1, x2, y2, score, class in pixels of the model input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Floats = npt.NDArray[np.float32]
+Objects = Sequence[tuple[float, float, float, float, float, int]]
+
+STRIDES = (8, 16, 32)
+#: Two overlapping boxes of class 0, of which suppression keeps the first, and one of class 1.
+OBJECTS: Objects = (
+    (8.0, 8.0, 40.0, 48.0, 0.9, 0),
+    (10.0, 9.0, 41.0, 50.0, 0.6, 0),
+    (50.0, 20.0, 60.0, 60.0, 0.75, 1),
+)
+#: The same without the overlapping one, for families that suppress in the graph.
+DISTINCT: Objects = (OBJECTS[0], OBJECTS[2])
+
+_TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.uint8): TensorProto.UINT8,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """The image input of a model, and what is written about it."""
+
+    width: int = 64
+    height: int = 64
+    #: None: dynamic.
+    batch: int | None = None
+    dynamic_size: bool = False
+    name: str = "images"
+    dtype: Any = np.float32
+    #: Adds the second input of RT-DETR and D-FINE exports.
+    sizes: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+PLAIN = Input()
+
+
+def save(
+    path: Path,
+    nodes: Sequence[Any],
+    outputs: Mapping[str, tuple[Any, Sequence[int | str]]],
+    image: Input = PLAIN,
+    constants: Iterable[Any] = (),
+) -> Path:
+    """Write a model of these nodes; ``outputs`` maps names to element type and shape without the batch."""
+    batch = image.batch or "batch"
+    size: list[int | str] = ["height", "width"] if image.dynamic_size else [image.height, image.width]
+    inputs = [
+        helper.make_tensor_value_info(image.name, _TYPES[np.dtype(image.dtype)], [batch, 3, *size]),
+    ]
+    if image.sizes:
+        inputs.append(helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, [batch, 2]))
+    declared = [
+        helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], [batch, *shape])
+        for name, (dtype, shape) in outputs.items()
+    ]
+    graph = helper.make_graph(list(nodes), "test", inputs, declared, list(constants))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    for key, value in image.metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, str(path))
+    return path
+
+
+def constant_model(
+    path: Path, outputs: Mapping[str, npt.NDArray[Any]], image: Input = PLAIN, *, repeats: bool = True
+) -> Path:
+    """Write a model that gives ``outputs`` (batch of one) for every frame, whatever it shows.
+
+    With ``repeats`` false it gives them once for the whole batch, as a broken export does.
+    """
+    nodes = [
+        helper.make_node("Shape", [image.name], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+    ]
+    if image.sizes:  # the second input must be used, or the runtime drops it
+        nodes.append(helper.make_node("Shape", ["orig_target_sizes"], ["unused"]))
+    for name, array in outputs.items():
+        constants.append(numpy_helper.from_array(array, f"{name}_value"))
+        constants.append(numpy_helper.from_array(np.array(array.shape[1:], np.int64), f"{name}_rest"))
+        nodes.append(
+            helper.make_node(
+                "Concat", ["count" if repeats else "one", f"{name}_rest"], [f"{name}_to"], axis=0
+            )
+        )
+        nodes.append(helper.make_node("Expand", [f"{name}_value", f"{name}_to"], [name]))
+    return save(path, nodes, {n: (a.dtype, a.shape[1:]) for n, a in outputs.items()}, image, constants)
+
+
+def null_model(
+    path: Path, *, batch: int | None = None, size: int = 320, classes: int = 1, objects: Objects = ()
+) -> Path:
+    """Write a model that does nothing, of family yolo: it finds ``objects``, none by default."""
+    image = Input(width=size, height=size, batch=batch)
+    return constant_model(path, {"output0": yolo_rows(objects, classes, image)}, image)
+
+
+def cells(image: Input) -> list[tuple[int, int, int]]:
+    """Return column, row and stride of every cell of a dense head, finest stride first."""
+    return [
+        (column, row, stride)
+        for stride in STRIDES
+        for row in range(image.height // stride)
+        for column in range(image.width // stride)
+    ]
+
+
+def yolo_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
+    """Return [1, 4 + classes, cells] with the objects spread over the cells."""
+    rows = np.zeros((1, 4 + classes, len(cells(image))), np.float32)
+    for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):
+        place = 7 * number + 3
+        rows[0, :4, place] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        rows[0, 4 + kind, place] = score
+    return rows
+
+
+def yolov5_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
+    """Return [1, 3 * cells, 5 + classes]: objectness 0.95, the class score makes up the rest."""
+    rows = np.zeros((1, 3 * len(cells(image)), 5 + classes), np.float32)
+    for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):
+        row = rows[0, 11 * number + 5]
+        row[:5] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 0.95
+        row[5 + kind] = score / 0.95
+    return rows
+
+
+def yolox_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
+    """Return [1, cells, 5 + classes], boxes relative to their grid cell; objects on all three strides."""
+    grid = cells(image)
+    rows = np.zeros((1, len(grid), 5 + classes), np.float32)
+    for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):
+        place = [2, len(grid) - 1, len(grid) - 7][number % 3]
+        column, line, stride = grid[place]
+        row = rows[0, place]
+        row[:2] = (x1 + x2) / 2 / stride - column, (y1 + y2) / 2 / stride - line
+        row[2:5] = np.log((x2 - x1) / stride), np.log((y2 - y1) / stride), 0.95
+        row[5 + kind] = score / 0.95
+    return rows
+
+
+def end2end_rows(objects: Objects, queries: int = 20) -> Floats:
+    """Return [1, queries, 6] as models with suppression in the graph give them."""
+    rows = np.zeros((1, queries, 6), np.float32)
+    rows[0, : len(objects)] = np.array(objects, np.float32).reshape(-1, 6)
+    return rows
+
+
+def detr_ready(objects: Objects, queries: int = 20, unit: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return labels, boxes and scores; ``unit`` divides the boxes by this width and height."""
+    rows = end2end_rows(objects, queries)
+    boxes = rows[..., :4] / np.array((unit or (1, 1)) * 2, np.float32)
+    return {"labels": rows[..., 5].astype(np.int64), "boxes": boxes, "scores": rows[..., 4]}
+
+
+def detr_logits(
+    objects: Objects, classes: int, image: Input = PLAIN, queries: int = 20
+) -> tuple[Floats, Floats]:
+    """Return logits [1, queries, classes] of sigmoid scores and boxes [1, queries, 4] in 0..1."""
+    logits = np.full((1, queries, classes), -12.0, np.float32)
+    boxes = np.full((1, queries, 4), 0.5, np.float32)
+    for query, (x1, y1, x2, y2, score, kind) in enumerate(objects):
+        logits[0, query, kind] = np.log(score / (1 - score))
+        boxes[0, query] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        boxes[0, query] /= image.width, image.height, image.width, image.height
+    return logits, boxes
+
+
+def colour_model(path: Path, image: Input = PLAIN) -> Path:
+    """Write a yolo model of three classes whose scores are the means of its three input planes, one box each."""
+    count = len(cells(image))
+    boxes = yolo_rows([(8, 8, 40, 40, 0.0, 0)], 3, image)[:, :4]
+    boxes[:] = boxes[:, :, 3:4]
+    nodes = [
+        helper.make_node("ReduceMean", [image.name], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["means", "two"], ["column"]),
+        helper.make_node("Mul", ["column", "ones"], ["scores"]),
+        helper.make_node("Mul", ["scores", "nought"], ["blank"]),
+        helper.make_node("Slice", ["blank", "zero", "one", "one"], ["row"]),
+        helper.make_node("Add", ["row", "boxes"], ["placed"]),
+        helper.make_node("Concat", ["placed", "scores"], ["output0"], axis=1),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([2], np.int64), "two"),
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.ones((1, 3, count), np.float32), "ones"),
+        numpy_helper.from_array(np.float32(0).reshape(()), "nought"),
+        numpy_helper.from_array(boxes, "boxes"),
+    ]
+    return save(path, nodes, {"output0": (np.float32, [7, count])}, image, constants)
+
+
+def poison_model(path: Path, image: Input = PLAIN) -> Path:
+    """Write a yolo model that raises whenever a pixel of its batch is white (255), and finds nothing else."""
+    rows = yolo_rows((), 1, image)
+    nodes = [
+        helper.make_node("Shape", [image.name], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
+        helper.make_node("Concat", ["count", "rest"], ["to"], axis=0),
+        helper.make_node("ReduceMax", [image.name], ["brightest"], keepdims=0),
+        helper.make_node("Add", ["brightest", "almost_nothing"], ["above"]),
+        helper.make_node("Cast", ["above"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["single", "index"], ["shade"]),  # out of range for 1
+        helper.make_node("Add", ["rows", "shade"], ["shaded"]),
+        helper.make_node("Expand", ["shaded", "to"], ["output0"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array(rows.shape[1:], np.int64), "rest"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "single"),
+        numpy_helper.from_array(np.float32(1e-4).reshape(()), "almost_nothing"),
+        numpy_helper.from_array(rows, "rows"),
+    ]
+    return save(path, nodes, {"output0": (np.float32, rows.shape[1:])}, image, constants)
+
+
+def unknown_operator_model(path: Path) -> Path:
+    """Write a model with an operator that nobody has."""
+    nodes = [helper.make_node("Frobnicate", ["images"], ["output0"])]
+    return save(path, nodes, {"output0": (np.float32, [5, 84])})
+
+
+def fixed_reshape_model(path: Path) -> Path:
+    """Write a model that declares a dynamic batch and has 1 written into a reshape, as careless exports do."""
+    count = len(cells(PLAIN))
+    nodes = [
+        helper.make_node("Reshape", ["images", "flat"], ["row"]),
+        helper.make_node("Slice", ["row", "zero", "needed", "one"], ["cut"]),
+        helper.make_node("Mul", ["cut", "nought"], ["blank"]),
+        helper.make_node("Reshape", ["blank", "shape"], ["output0"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([1, 3 * 64 * 64], np.int64), "flat"),
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array([5 * count], np.int64), "needed"),
+        numpy_helper.from_array(np.array([1, 5, count], np.int64), "shape"),
+        numpy_helper.from_array(np.float32(0).reshape(()), "nought"),
+    ]
+    return save(path, nodes, {"output0": (np.float32, [5, count])}, PLAIN, constants)
+
+
+def external_data_model(path: Path, location: str) -> Path:
+    """Write a model whose weights are said to lie in the file ``location``."""
+    constant_model(path, {"output0": yolo_rows(OBJECTS, 2)})
+    model = onnx.load(str(path), load_external_data=False)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "output0_value")
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", location
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -1,0 +1,299 @@
+"""One stream's rules: exactly one outcome per frame, newest wins, acks, windows, drops told as ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.protocol import Codec, DropReason, Frame
+from streamer.stream import (
+    GROW_AFTER,
+    MAX_STARTED,
+    MAX_VIOLATIONS,
+    OVERRUN_BURST,
+    WINDOW_MAX_ALL,
+    WINDOW_MAX_LIVE,
+    WINDOW_START,
+    Stream,
+    WindowViolated,
+)
+
+Messages = list[dict[str, Any]]
+
+
+def frame(seq: int, codec: Codec = Codec.JPEG) -> Frame:
+    return Frame(codec, seq, seq * 1000, b"jpeg")
+
+
+def take(stream: Stream, now: float) -> int:
+    waiting, _ = stream.take(now, 0.5)
+    assert waiting is not None
+    return waiting.frame.seq
+
+
+def finish(stream: Stream, seq: int) -> dict[str, Any]:
+    stream.answered(seq)
+    return stream.result_fields()
+
+
+def test_a_frame_waits_in_the_mailbox_until_it_is_taken() -> None:
+    stream = Stream(0)
+    assert stream.receive(frame(1), 0.0) == []
+    assert stream.wants_turn(0.0)
+    assert take(stream, 0.0) == 1
+    assert not stream.wants_turn(0.0)
+    assert finish(stream, 1) == {"ack": 1, "win": WINDOW_START, "dropped": 0}
+
+
+def test_the_newest_frame_wins_and_the_older_one_is_told_as_superseded() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    assert take(stream, 0.0) == 1
+    stream.receive(frame(2), 0.01)
+    stream.receive(frame(3), 0.02)
+    (drop,) = stream.answered(1)
+    assert (drop["from"], drop["to"], drop["reason"]) == (2, 2, "superseded")
+    assert stream.result_fields() == {"ack": 2, "win": WINDOW_START, "dropped": 1}
+    assert take(stream, 0.03) == 3
+
+
+def test_adjoining_drops_are_told_as_one_range() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    take(stream, 0.0)
+    for seq in range(2, 8):
+        assert stream.receive(frame(seq), 0.01 * seq) == []
+    (drop,) = stream.answered(1)
+    assert (drop["from"], drop["to"]) == (2, 6)
+
+
+def test_no_more_than_two_frames_of_a_stream_are_started() -> None:
+    stream = Stream(0, mode="all")
+    stream.window = 8
+    for seq in range(1, 5):
+        stream.receive(frame(seq), 0.0)
+    for _ in range(MAX_STARTED):
+        take(stream, 0.0)
+    assert not stream.wants_turn(0.0)
+    stream.answered(1)
+    assert stream.wants_turn(0.0)
+
+
+def test_a_live_frame_that_waited_too_long_is_stale() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    waiting, messages = stream.take(0.6, 0.5)
+    assert waiting is None
+    assert [(m["type"], m["reason"], m["ack"]) for m in messages] == [("drop", "stale", 1)]
+
+
+def test_mode_all_drops_nothing_for_its_age() -> None:
+    stream = Stream(0, mode="all")
+    stream.receive(frame(1), 0.0)
+    waiting, messages = stream.take(60.0, 0.5)
+    assert waiting is not None
+    assert messages == []
+
+
+def test_ack_stops_before_the_first_frame_without_outcome() -> None:
+    stream = Stream(0, mode="all")
+    stream.window = 8
+    for seq in (1, 2, 3):
+        stream.receive(frame(seq), 0.0)
+    take(stream, 0.0)
+    take(stream, 0.0)
+    stream.answered(2)
+    assert stream.ack == 0
+    stream.answered(1)
+    assert stream.ack == 2
+
+
+def test_ack_of_a_stream_that_starts_at_a_later_number_is_right_before_it() -> None:
+    stream = Stream(0)
+    stream.receive(frame(501), 0.0)
+    assert stream.ack == 500
+
+
+def test_a_number_that_does_not_rise_is_an_error_and_costs_no_frame() -> None:
+    stream = Stream(0)
+    stream.receive(frame(5), 0.0)
+    (error,) = stream.receive(frame(5), 0.0)
+    assert (error["type"], error["code"], error["fatal"], error["seq"]) == ("error", "bad_seq", False, 5)
+    assert stream.ledger.received == 1
+
+
+def test_encoded_video_in_an_image_stream_is_an_error_of_that_frame() -> None:
+    stream = Stream(0)
+    (error,) = stream.receive(frame(1, Codec.H264), 0.0)
+    assert (error["code"], error["seq"], error["ack"]) == ("unsupported_codec", 1, 1)
+    assert stream.ledger.in_flight == 0
+
+
+def test_mode_all_refuses_three_frames_past_the_window_then_gives_up() -> None:
+    stream = Stream(0, mode="all")
+    for seq in range(1, WINDOW_START + 1):
+        assert stream.receive(frame(seq), 0.0) == []
+    for extra in range(MAX_VIOLATIONS):
+        messages = stream.receive(frame(WINDOW_START + 1 + extra), 0.0)
+        assert [m["code"] for m in messages if m["type"] == "error"] == ["window"]
+    with pytest.raises(WindowViolated):
+        stream.receive(frame(99), 0.0)
+
+
+def test_a_steady_live_sender_that_ignores_the_window_is_served_newest_first() -> None:
+    """200 fps against a device that takes 60: no error, only superseded frames."""
+    stream = Stream(0)
+    executing: int | None = None
+    now, seq, busy_until = 0.0, 0, 0.0
+    while now < 5.0:
+        seq += 1
+        assert not [m for m in stream.receive(frame(seq), now) if m["type"] == "error"]
+        if executing is not None and now >= busy_until:
+            stream.answered(executing)
+            executing = None
+        if executing is None and stream.wants_turn(now):
+            executing, busy_until = take(stream, now), now + 1 / 60
+        now += 1 / 200
+    assert stream.ledger.dropped[DropReason.SUPERSEDED] > 500
+    assert stream.ledger.inferred > 200
+
+
+def test_a_live_burst_far_past_the_window_ends_the_connection() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    take(stream, 0.0)
+    with pytest.raises(WindowViolated):
+        for seq in range(2, WINDOW_START + OVERRUN_BURST + MAX_VIOLATIONS + 2):
+            stream.receive(frame(seq), 0.0)
+
+
+def test_frames_sent_before_a_hold_arrived_are_still_taken() -> None:
+    stream = Stream(0, mode="all")
+    stream.hold(0.0, "restarting")
+    assert stream.granted == 0
+    assert stream.receive(frame(1), 0.05) == []
+    assert stream.receive(frame(2), 0.05) == []
+    (flow,) = stream.unhold("ready")
+    assert (flow["type"], flow["win"], flow["reason"]) == ("flow", WINDOW_START, "ready")
+
+
+@pytest.mark.parametrize(("mode", "limit"), [("live", WINDOW_MAX_LIVE), ("all", WINDOW_MAX_ALL)])
+def test_the_window_grows_to_its_limit_while_the_device_waits_for_frames(mode: str, limit: int) -> None:
+    stream = Stream(0, mode=mode)
+    for seq in range(1, GROW_AFTER * 10 + 1):
+        stream.receive(frame(seq), seq * 0.1)
+        finish(stream, take(stream, seq * 0.1))
+    assert stream.granted == limit
+
+
+def test_the_window_shrinks_when_frames_are_superseded() -> None:
+    stream = Stream(0)
+    stream.window = WINDOW_MAX_LIVE
+    for seq in range(1, 4):
+        stream.receive(frame(seq), 0.0)
+    assert stream.granted == WINDOW_MAX_LIVE - 2
+
+
+def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
+    stream = Stream(0)
+    (flow,) = stream.limit_rate(10.0, "overload")
+    assert (flow["max_fps"], flow["reason"]) == (10.0, "overload")
+    stream.receive(frame(1), 0.0)
+    finish(stream, take(stream, 0.0))
+    stream.receive(frame(2), 0.02)
+    assert not stream.wants_turn(0.05)
+    stream.receive(frame(3), 0.06)
+    assert stream.wants_turn(0.11)
+    assert stream.ledger.dropped == {DropReason.RATE: 1}
+
+
+def test_an_undecodable_frame_is_told_at_once_with_its_reason_in_words() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    take(stream, 0.0)
+    (drop,) = stream.dropped(1, DropReason.DECODE_ERROR, "the JPEG is truncated")
+    assert (drop["reason"], drop["message"], drop["ack"]) == ("decode_error", "the JPEG is truncated", 1)
+
+
+def test_a_pause_drops_what_waits_and_resume_says_what_is_granted() -> None:
+    stream = Stream(0)
+    stream.receive(frame(1), 0.0)
+    (drop,) = stream.pause()
+    assert (drop["reason"], drop["ack"]) == ("stale", 1)
+    (told,) = stream.receive(frame(2), 0.1)
+    assert told["reason"] == "rate"
+    (flow,) = stream.resume()
+    assert flow["win"] == WINDOW_START
+
+
+def test_resent_frames_that_were_answered_are_ignored_in_mode_all() -> None:
+    stream = Stream(0, mode="all")
+    stream.receive(frame(1), 0.0)
+    finish(stream, take(stream, 0.0))
+    assert stream.receive(frame(1), 1.0) == []
+    assert stream.ledger.received == 1
+
+
+actions = st.lists(
+    st.tuples(st.sampled_from(["send", "take", "finish", "fail", "expire", "pause", "resume", "wait", "hold"]), st.integers(0, 3)),
+    max_size=120,
+)
+
+
+@given(actions, st.sampled_from(["live", "all"]))
+def test_every_frame_has_exactly_one_outcome_whatever_happens(steps: list[tuple[str, int]], mode: str) -> None:
+    stream = Stream(0, mode=mode)
+    now, seq = 0.0, 0
+    started: list[int] = []
+    sent: set[int] = set()
+    outcomes: list[int] = []
+
+    def note(messages: Messages) -> None:
+        for message in messages:
+            if message["type"] == "drop":
+                outcomes.extend(range(message["from"], message["to"] + 1))
+            elif message["type"] == "error":
+                outcomes.append(message["seq"])
+
+    for action, number in steps:
+        if action == "send":
+            seq += 1 + (number == 3)
+            try:
+                note(stream.receive(frame(seq), now))
+            except WindowViolated:
+                sent.add(seq)  # the connection ends here; its last frame is refused with it
+                outcomes.append(seq)
+                break
+            sent.add(seq)
+        elif action == "take" and stream.wants_turn(now):
+            waiting, messages = stream.take(now, 0.5)
+            note(messages)
+            if waiting is not None:
+                started.append(waiting.frame.seq)
+        elif action in ("finish", "fail", "expire") and started:
+            done = started.pop(min(number, len(started) - 1))
+            if action == "finish":
+                note(stream.answered(done))
+                outcomes.append(done)
+            elif action == "fail":
+                note(stream.failed(done, "inference_failed", "x"))
+            else:
+                note(stream.dropped(done, DropReason.STALE))
+        elif action == "pause":
+            note(stream.pause())
+        elif action == "resume":
+            stream.resume()
+        elif action == "hold":
+            note(stream.hold(now, "x") + stream.unhold("y"))
+        now += number * 0.1
+        assert stream.ledger.in_flight >= 0
+    note(stream.abandon())
+    for done in started:
+        note(stream.answered(done))
+        outcomes.append(done)
+    note(stream.tell_drops())
+    assert sorted(outcomes) == sorted(sent)
+    assert stream.ledger.in_flight == 0
