@@ -15,7 +15,11 @@ Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Buffers:
-    """Input and output arrays of one lane for one batch size, bound to a session once."""
+    """Input and output arrays of one lane for one batch size, bound to a session.
+
+    ``copies``: the session runs on a device of its own, so that binding an input copies it there; then
+    it is bound anew for each run. On the CPU the session reads the array itself.
+    """
 
     def __init__(
         self,
@@ -24,7 +28,11 @@ class Buffers:
         outputs: tuple[str, ...],
         shapes: Shapes,
         batch: int,
+        *,
+        copies: bool = False,
     ) -> None:
+        self._copies = copies
+        self._image_name = image.name
         self._session = session
         self._binding = session.io_binding()
         #: Float planes of each frame: (batch, 3, height, width).
@@ -53,8 +61,13 @@ class Buffers:
         self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """Run the batch that lies in ``planes``."""
+        """Run the batch that lies in ``planes``; the next run overwrites what is returned."""
+        if self._copies:
+            self._bind_input(self._image_name, self.planes)
+            self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding)
+        if self._copies:
+            self._binding.synchronize_outputs()
         if self._complete is not None:
             return self._complete
         values = self._binding.get_outputs()

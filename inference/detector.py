@@ -21,18 +21,19 @@ import numpy.typing as npt
 import onnxruntime
 
 from inference import device as devices
-from inference.buffers import Buffers, Shapes, sizes_of
+from inference.buffers import Buffers, Shapes
 from inference.decode import Decoder
 from inference.detections import Boxes, DetectionParams
-from inference.errors import DeviceUnavailable, InferenceError, ModelRefused
+from inference.errors import DeviceUnavailable, ModelRefused
 from inference.family import Layout, Probe, recognise
-from inference.labels import choose_labels
+from inference.labels import check_ids, choose_labels
 from inference.manifest import read_manifest
 from inference.model import Family, ModelInfo
 from inference.modelfile import check_file
 from inference.nms import best, suppress
 from inference.normaliser import Normaliser
 from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
+from inference.trial import batch_refusal, feeds_of, reason_of, try_batch
 
 log = logging.getLogger("inference.detector")
 
@@ -90,7 +91,7 @@ class Detector:
         graph = graph or _graph_of(self._session)
         self._image = image_input(str(path), graph, manifest)
         self._buckets = _buckets(self._image.batch, batch_max)
-        outputs = self._probe(graph, self._buckets[0])
+        outputs = try_batch(self._session, str(path), graph, self._image, self._buckets[0])
         self._layout = recognise(
             Probe(
                 str(path),
@@ -103,9 +104,12 @@ class Detector:
             )
         )
         labels = choose_labels(str(path), manifest, graph.metadata, self._layout.class_count)
+        ids = self._layout.class_ids(outputs)
+        if ids is not None:
+            check_ids(str(path), ids, labels)
         self._shapes = _fixed_shapes(graph, self._layout, outputs)
         if len(self._buckets) > 1:
-            self._probe(graph, self._buckets[1])
+            try_batch(self._session, str(path), graph, self._image, self._buckets[1])
         convention = self._layout.convention
         width, height = self._image.width, self._image.height
         #: ``buckets`` is filled by `warm_up`.
@@ -142,11 +146,12 @@ class Detector:
         on_cpu = self.model.provider == "cpu"
         for bucket in self._buckets:
             try:
-                self.cost_s[bucket] = self._measure(lambda size=bucket: self._warm(0, size))  # type: ignore[misc]
+                times_s = self._times_s(functools.partial(self._warm, 0, bucket))
+                self.cost_s[bucket] = statistics.median(times_s)
                 for lane in range(1, 1 if on_cpu else len(self._normalisers)):
                     self._warm(lane, bucket)
             except Exception as error:
-                raise self._batch_refusal(bucket, error) from error
+                raise batch_refusal(str(self._path), self._image, bucket, error) from error
         if on_cpu:
             self._consider_wide()
             self._give_back_memory()
@@ -162,25 +167,27 @@ class Detector:
         return np.full(shape, self._layout.convention.pad_value, dtype=np.uint8)
 
     @staticmethod
-    def _measure(run: Callable[[], None]) -> float:
-        """Return the median seconds of ``run``, after one that only counts where it is long."""
+    def _times_s(run: Callable[[], None]) -> list[float]:
+        """Return how long ``run`` takes, several times; the first time only counts where it is long."""
         times: list[float] = []
         while len(times) <= _TIMED_RUNS and sum(times) < _TIMED_S:
             begun = time.perf_counter()
             run()
             times.append(time.perf_counter() - begun)
-        return statistics.median(times[1:] or times)
+        return times[1:] or times
 
     def _consider_wide(self) -> None:
-        """Keep a session over all cores if a lone frame is answered clearly sooner with it."""
+        """Keep a session over all cores if a lone frame is answered clearly sooner with it.
+
+        The quickest runs are compared: a neighbour that is busy at this moment must not decide for good.
+        """
         cores = len(os.sched_getaffinity(0))
         bucket = self._buckets[0]
         if cores < 2:
             return
         self._wide_session = _load(self._path, cores, devices.chain("cpu"))
-        wide_s = self._measure(lambda: self._warm(0, bucket, wide=True))
-        # Measured again, so that both figures are of the same moment.
-        narrow_s = min(self.cost_s[bucket], self._measure(lambda: self._warm(0, bucket)))
+        wide_s = min(self._times_s(lambda: self._warm(0, bucket, wide=True)))
+        narrow_s = min(self._times_s(lambda: self._warm(0, bucket)))
         if narrow_s < wide_s * _WORTHWHILE_WIDE:
             self._buffers.clear()
             self._wide_session = None
@@ -191,61 +198,10 @@ class Detector:
         self._buffers.clear()
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(*_SHRINK)
-        self._session.run(None, self._feeds(self._buckets[0]), options)
+        self._session.run(None, feeds_of(self._image, self._buckets[0]), options)
         # The launcher forbids malloc to return memory by itself, so that frames cause no page faults.
         with contextlib.suppress(AttributeError):  # not glibc
             ctypes.CDLL(None).malloc_trim(0)
-
-    def _feeds(self, batch: int) -> dict[str, npt.NDArray[np.generic]]:
-        """Return inputs with a gradient in them: a plain grey could hide a fault of the graph."""
-        image = self._image
-        ramp = np.linspace(0, 1, image.height * image.width * 3, dtype=np.float32)
-        plane = ramp.reshape(1, 3, image.height, image.width).astype(np.float16 if image.half else np.float32)
-        feeds: dict[str, npt.NDArray[np.generic]] = {image.name: np.repeat(plane, batch, axis=0)}
-        if image.sizes_name is not None:
-            feeds[image.sizes_name] = sizes_of(image, batch)
-        return feeds
-
-    def _probe(self, graph: Graph, batch: int) -> dict[str, npt.NDArray[np.generic]]:
-        """Run once; return the outputs by name. Raises ModelRefused when they are not fit to be served."""
-        try:
-            arrays = self._session.run(None, self._feeds(batch))
-        except Exception as error:
-            raise self._batch_refusal(batch, error) from error
-        outputs = {tensor.name: array for tensor, array in zip(graph.outputs, arrays, strict=True)}
-        for name, array in outputs.items():
-            if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[0] != batch:
-                found = (
-                    f"`{name}` {list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__}"
-                )
-                raise ModelRefused(
-                    str(self._path),
-                    expected=f"outputs that begin with the batch, {batch} for {batch} frames",
-                    found=found,
-                    fix=EXPORT + ", one row of outputs for each frame.",
-                )
-            if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
-                raise ModelRefused(
-                    str(self._path),
-                    expected="finite outputs for a plain picture",
-                    found=f"NaN in `{name}`",
-                    fix="The weights are damaged or overflow in half precision: export with `half=False`.",
-                )
-        return outputs
-
-    def _batch_refusal(self, batch: int, error: Exception) -> InferenceError:
-        if isinstance(error, InferenceError):
-            return error
-        dynamic = self._image.batch is None and batch > 1
-        return ModelRefused(
-            str(self._path),
-            expected=f"a run with {batch} frame{'s' * (batch > 1)} of "
-            f"{self._image.width}x{self._image.height} to succeed",
-            found=_first_line(error),
-            fix='Set "batch_max": 1 in the manifest, or export with a batch that is really dynamic.'
-            if dynamic
-            else EXPORT + "; where the size is dynamic, set `input` in the manifest.",
-        )
 
     # -- work ----------------------------------------------------------------------------------------
 
@@ -263,7 +219,14 @@ class Detector:
         buffers = self._buffers.get((lane, bucket, wide))
         if buffers is None:
             session = self._wide_session if wide else self._session
-            buffers = Buffers(session, self._image, self._layout.outputs, self._shapes, bucket)
+            buffers = Buffers(
+                session,
+                self._image,
+                self._layout.outputs,
+                self._shapes,
+                bucket,
+                copies=self.model.provider != "cpu",
+            )
             self._buffers[lane, bucket, wide] = buffers
         normaliser = self._normalisers[lane]
         for frame, planes in zip(frames, buffers.planes, strict=False):
@@ -395,7 +358,7 @@ def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]])
         raise ModelRefused(
             str(path),
             expected="an ONNX model that onnxruntime can load",
-            found=_first_line(error),
+            found=reason_of(error),
             fix=EXPORT + ", and copy it with its external data, if any, into the same folder.",
         ) from error
 
@@ -420,8 +383,3 @@ def _share_arena() -> None:
         }
     )
     onnxruntime.create_and_register_allocator(place, arena)
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,12 @@ class Layout:
     activation: Activation = Activation.SIGMOID
     #: Boxes of a READY detr: whether they lie in 0..1 instead of in input pixels.
     normalised: bool = False
+
+    def class_ids(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+        """Return the class ids in ``outputs``; None where classes are columns and need no check."""
+        if self.family is Family.YOLO_END2END:
+            return outputs[self.outputs[0]][..., 5]
+        return outputs[self.outputs[0]] if self.detr is DetrForm.READY else None
 
 
 @dataclass(frozen=True, slots=True)

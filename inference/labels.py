@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
 
 from inference.coco import COCO_80, COCO_91
 from inference.errors import ModelRefused
@@ -37,6 +40,18 @@ def choose_labels(
     if class_count == len(COCO_91):
         return COCO_91
     return tuple(f"class_{index}" for index in range(UNKNOWN_COUNT if class_count is None else class_count))
+
+
+def check_ids(path: str, ids: npt.NDArray[Any], labels: tuple[str, ...]) -> None:
+    """Raise ModelRefused when a model that outputs class ids gave one that has no label."""
+    highest = int(ids.max(initial=0))
+    if highest >= len(labels):
+        raise ModelRefused(
+            path,
+            expected=f"class ids 0 to {len(labels) - 1}, one for each label",
+            found=f"class id {highest}",
+            fix="Give exactly one label per class in the manifest's `labels`.",
+        )
 
 
 def parse_names(text: str) -> tuple[str, ...]:

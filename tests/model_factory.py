@@ -84,11 +84,17 @@ def save(
 
 
 def constant_model(
-    path: Path, outputs: Mapping[str, npt.NDArray[Any]], image: Input = PLAIN, *, repeats: bool = True
+    path: Path,
+    outputs: Mapping[str, npt.NDArray[Any]],
+    image: Input = PLAIN,
+    *,
+    repeats: bool = True,
+    open_rows: bool = False,
 ) -> Path:
     """Write a model that gives ``outputs`` (batch of one) for every frame, whatever it shows.
 
-    With ``repeats`` false it gives them once for the whole batch, as a broken export does.
+    With ``repeats`` false it gives them once for the whole batch, as a broken export does. With
+    ``open_rows`` the number of rows is declared dynamic, as where suppression in the graph decides it.
     """
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),
@@ -109,7 +115,11 @@ def constant_model(
             )
         )
         nodes.append(helper.make_node("Expand", [f"{name}_value", f"{name}_to"], [name]))
-    return save(path, nodes, {n: (a.dtype, a.shape[1:]) for n, a in outputs.items()}, image, constants)
+    declared: dict[str, tuple[Any, list[int | str]]] = {
+        name: (array.dtype, ["rows", *array.shape[2:]] if open_rows else [*array.shape[1:]])
+        for name, array in outputs.items()
+    }
+    return save(path, nodes, declared, image, constants)
 
 
 def null_model(
@@ -192,7 +202,7 @@ def detr_logits(
 
 
 def colour_model(path: Path, image: Input = PLAIN) -> Path:
-    """Write a yolo model of three classes whose scores are the means of its three input planes, one box each."""
+    """Write a yolo model of three classes whose scores are the means of its three input planes."""
     count = len(cells(image))
     boxes = yolo_rows([(8, 8, 40, 40, 0.0, 0)], 3, image)[:, :4]
     boxes[:] = boxes[:, :, 3:4]
@@ -248,7 +258,7 @@ def unknown_operator_model(path: Path) -> Path:
 
 
 def fixed_reshape_model(path: Path) -> Path:
-    """Write a model that declares a dynamic batch and has 1 written into a reshape, as careless exports do."""
+    """Write a model with a dynamic batch in its signature and 1 written into a reshape."""
     count = len(cells(PLAIN))
     nodes = [
         helper.make_node("Reshape", ["images", "flat"], ["row"]),

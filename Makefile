@@ -1,0 +1,59 @@
+# The commands of the project. `make help` lists them; CI and the README call the same ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check format bench constraints clean system-packages
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: install  ## install if needed, then run the service on port 8000
+	$(BIN)/streamer serve $(ARGS)
+
+install: $(VENV)/installed  ## create .venv with what the service needs
+
+test: $(VENV)/installed-dev system-packages  ## install what the tests need, run them all
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev  ## formatting, lint and types, as CI wants them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## format the code and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|recovery|idle|floor for others
+	$(BIN)/python -m tests.bench.$(or $(BENCH),throughput) $(ARGS)
+
+constraints: $(VENV)/installed-dev  ## resolve the pins anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
+
+clean:  ## remove what these commands made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@# Debian and Ubuntu keep ensurepip in a package of its own.
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/system_packages.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e . --group dev
+	@touch $@ $(VENV)/installed
+
+system-packages:
+	@sh tests/system_packages.sh chromium

@@ -1,0 +1,1 @@
+"""Default models and their manifests; training lives beside them."""

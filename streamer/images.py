@@ -1,0 +1,198 @@
+"""``POST /v1/predict``: images in a request, boxes in its answer. The dispatcher does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aiohttp import hdrs, web
+
+from inference import DetectionParams, InferenceError, InferenceFailed, ModelInfo
+from streamer.annotate import annotate
+from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer
+from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.limits import LIMITS, Limits
+from streamer.media import decode
+from streamer.parameters import read_parameters
+from streamer.prediction import Prediction
+from streamer.problems import Problem, request_id
+from streamer.upload import Upload, expect_continue, read_upload
+
+log = logging.getLogger("streamer.images")
+
+#: Version behind ``/predict`` while no traffic split is configured.
+DEFAULT_VERSION = "v1"
+#: Status under which a client that went away is counted; never sent.
+_CLIENT_GONE = 499
+
+
+class Predictor(Protocol):
+    """Runs images through a model."""
+
+    def model(self, version: str) -> ModelInfo:
+        """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
+
+    async def predict(
+        self, version: str, data: bytes, header: ImageHeader, params: DetectionParams, deadline: float
+    ) -> Prediction:
+        """Detect on one image; ``deadline`` in monotonic seconds.
+
+        Raises Problem (503, 504), ImageError (damaged) or InferenceError.
+        """
+
+
+class RequestMetrics(Protocol):
+    """Counts finished requests."""
+
+    def observe(self, version: str, status: int, seconds: float) -> None:
+        """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
+
+
+PREDICTOR = web.AppKey("predictor", Predictor)  # type: ignore[type-abstract]  # keys of protocols are fine
+METRICS = web.AppKey("request_metrics", RequestMetrics)  # type: ignore[type-abstract]
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the predict routes; the app must hold PREDICTOR, METRICS and LIMITS before it starts."""
+    for path in ("/predict", "/{version:v[0-9]+}/predict"):
+        app.router.add_post(path, predict, expect_handler=expect_continue)
+
+
+async def predict(request: web.Request) -> web.Response:
+    """Answer one predict request and account it, whatever becomes of it."""
+    begun = time.monotonic()
+    version = request.match_info.get("version", DEFAULT_VERSION)
+    status = 500
+    try:
+        response = await _answer(request, version)
+        status = response.status
+    except Problem as problem:
+        status = problem.status
+        raise
+    except asyncio.CancelledError:
+        status = _CLIENT_GONE
+        raise
+    finally:
+        request.app[METRICS].observe(version, status, time.monotonic() - begun)
+    return response
+
+
+async def _answer(request: web.Request, version: str) -> web.Response:
+    predictor, limits = request.app[PREDICTOR], request.app[LIMITS]
+    model = predictor.model(version)
+    form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
+    query = tuple(request.query.items())
+    # What the query says wrong is said before megabytes are read.
+    read_parameters(query, model.labels, model.conf_threshold)
+    upload = await read_upload(request, limits)
+    params = read_parameters((*query, *upload.fields), model.labels, model.conf_threshold)
+    if form is AnswerForm.JPEG and len(upload.images) > 1:
+        raise Problem.not_acceptable(
+            f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
+            "ask for application/json."
+        )
+    job = _Job(predictor, limits, version, model, params, request_id(request))
+    if form is AnswerForm.JPEG:
+        return await job.picture(upload.images[0])
+    body = encode_answer(await job.describe(upload), form)
+    return web.Response(body=body, content_type=form.value, headers={"Cache-Control": "no-store"})
+
+
+class _Job:
+    """The images of one request on their way through the model."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        limits: Limits,
+        version: str,
+        model: ModelInfo,
+        params: DetectionParams,
+        identifier: str,
+    ) -> None:
+        self._predictor = predictor
+        self._limits = limits
+        self._version = version
+        self._model = model
+        self._params = params
+        self._id = identifier
+        self._begun = time.monotonic()
+        self._deadline = self._begun + limits.request_timeout_s
+
+    async def describe(self, upload: Upload) -> dict[str, Any]:
+        """Return the answer map: the one image's, or one entry for each.
+
+        A problem of one among several stands in its entry. Raises Problem for a lone image, and when
+        none of several was answered through a fault of ours, so that the client sees to retry.
+        """
+        if len(upload.images) == 1:
+            return self._entry(await self._predict(upload.images[0]))
+        async with asyncio.TaskGroup() as group:
+            # Problems are values here: one must not cancel the others.
+            tasks = [group.create_task(self._try(data)) for data in upload.images]
+        outcomes = [task.result() for task in tasks]
+        _raise_if_all_ours(outcomes)
+        return {"results": [self._entry(outcome) for outcome in outcomes], "request_id": self._id}
+
+    async def picture(self, data: bytes) -> web.Response:
+        """Return the image with its boxes drawn."""
+        prediction = await self._predict(data)
+        header = self._limits.read_header(data)
+
+        def draw() -> bytes:
+            return annotate(decode(data, header), prediction.boxes, self._model.labels)
+
+        body = await asyncio.to_thread(draw)
+        return web.Response(
+            body=body, content_type=AnswerForm.JPEG.value, headers={"Cache-Control": "no-store"}
+        )
+
+    def _entry(self, outcome: Prediction | Problem) -> dict[str, Any]:
+        if isinstance(outcome, Problem):
+            return {"error": outcome.members(self._id), "request_id": self._id}
+        total_ms = (time.monotonic() - self._begun) * 1e3
+        return describe_prediction(outcome, self._version, self._model, total_ms, self._id)
+
+    async def _try(self, data: bytes) -> Prediction | Problem:
+        try:
+            return await self._predict(data)
+        except Problem as problem:
+            return problem
+        except Exception:
+            log.exception("request %s failed on one of its images", self._id)
+            return Problem.internal()
+
+    async def _predict(self, data: bytes) -> Prediction:
+        """Detect on one image; raises Problem only, or what nobody foresaw."""
+        try:
+            header = self._limits.read_header(data)
+            return await self._predictor.predict(self._version, data, header, self._params, self._deadline)
+        except ImageError as error:
+            raise _from_image_error(error) from error
+        except InferenceFailed as error:
+            log.error("request %s: the model failed: %s", self._id, error)  # noqa: TRY400 - raised elsewhere
+            raise Problem.internal("The model failed on this image.") from error
+        except InferenceError as error:
+            raise Problem.unavailable(
+                "The inference process is not available at the moment; try again.", retry_after_s=2
+            ) from error
+
+
+def _from_image_error(error: ImageError) -> Problem:
+    sentence = error.detail[0].upper() + error.detail[1:] + "."
+    if error.code is ImageErrorCode.EMPTY:
+        return Problem.bad_request(sentence, code="no_image", field="file")
+    if error.code is ImageErrorCode.TOO_LARGE:
+        return Problem.too_large(sentence)
+    if error.code is ImageErrorCode.UNSUPPORTED:
+        return Problem.unsupported_media(sentence)
+    return Problem.damaged(sentence)
+
+
+def _raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
+    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+    if len(problems) == len(outcomes) and all(problem.status >= 500 for problem in problems):
+        raise problems[0]

@@ -1,0 +1,218 @@
+"""Errors over HTTP as `application/problem+json` (RFC 9457); whoever refuses a request raises a Problem."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+log = logging.getLogger("streamer.problems")
+
+PROBLEM_TYPE = "application/problem+json"
+REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID_HEADER = "X-Request-Id"
+#: Ids of clients end up in logs: short, and without anything that a log viewer interprets.
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+class Problem(Exception):
+    """A refusal that the client is told. ``detail`` is a sentence a person can act on.
+
+    ``type`` stays ``about:blank`` (the status says the kind); ``code`` is a stable word for programs;
+    ``extra`` are further members, such as field, found and allowed.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def members(self, request_id: str) -> dict[str, Any]:
+        """Return the members of the problem document."""
+        return {
+            "type": "about:blank",
+            "title": _title(self.status),
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.extra,
+            "request_id": request_id,
+        }
+
+    def response(self, request_id: str) -> web.Response:
+        """Return the HTTP answer."""
+        body = json.dumps(self.members(request_id), ensure_ascii=False, separators=(",", ":"))
+        headers = {"Cache-Control": "no-store", REQUEST_ID_HEADER: request_id} | self.headers
+        return web.Response(
+            body=body.encode(), status=self.status, headers=headers, content_type=PROBLEM_TYPE
+        )
+
+    # -- the client's faults -------------------------------------------------------------------------
+
+    @classmethod
+    def bad_request(cls, detail: str, code: str = "bad_request", **extra: Any) -> Problem:
+        """400: the request does not hold what it must."""
+        return cls(400, code, detail, **extra)
+
+    @classmethod
+    def invalid_parameter(cls, field: str, found: str, allowed: str) -> Problem:
+        """400: a parameter is wrong; named by ``field``. What was found is cut to 100 characters."""
+        shown = found if len(found) <= 100 else found[:99] + "…"
+        return cls(
+            400,
+            "invalid_parameter",
+            f"Field `{field}` is {shown!r}; allowed: {allowed}.",
+            field=field,
+            found=shown,
+            allowed=allowed,
+        )
+
+    @classmethod
+    def unauthorized(cls, detail: str) -> Problem:
+        """401: no key, or a wrong one."""
+        return cls(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+    @classmethod
+    def forbidden(cls, detail: str) -> Problem:
+        """403: known, but not allowed."""
+        return cls(403, "forbidden", detail)
+
+    @classmethod
+    def not_found(cls, detail: str) -> Problem:
+        """404: no such thing here."""
+        return cls(404, "not_found", detail)
+
+    @classmethod
+    def not_acceptable(cls, detail: str) -> Problem:
+        """406: the answer does not exist in a form that ``Accept`` allows."""
+        return cls(406, "not_acceptable", detail)
+
+    @classmethod
+    def body_timeout(cls, detail: str) -> Problem:
+        """408: the body did not arrive in time."""
+        return cls(408, "body_timeout", detail)
+
+    @classmethod
+    def too_large(cls, detail: str) -> Problem:
+        """413: more bytes, pixels or images than allowed."""
+        return cls(413, "too_large", detail)
+
+    @classmethod
+    def unsupported_media(cls, detail: str) -> Problem:
+        """415: not a kind of content that is taken here."""
+        return cls(415, "unsupported_media", detail)
+
+    @classmethod
+    def damaged(cls, detail: str) -> Problem:
+        """422: an image that cannot be decoded."""
+        return cls(422, "damaged_image", detail)
+
+    @classmethod
+    def upgrade_required(cls, detail: str) -> Problem:
+        """426: this address speaks WebSocket."""
+        return cls(426, "upgrade_required", detail, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+
+    @classmethod
+    def too_many_requests(cls, detail: str, retry_after_s: int) -> Problem:
+        """429: this client asks too often."""
+        return cls(429, "too_many_requests", detail, headers={"Retry-After": str(retry_after_s)})
+
+    # -- ours ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def internal(cls, detail: str = "The server failed on this request; the log has the reason.") -> Problem:
+        """500: our fault; tells nothing internal."""
+        return cls(500, "internal_error", detail)
+
+    @classmethod
+    def unavailable(cls, detail: str, retry_after_s: int) -> Problem:
+        """503: saturated, warming or shutting down; worth another try after ``retry_after_s``."""
+        return cls(503, "unavailable", detail, headers={"Retry-After": str(retry_after_s)})
+
+    @classmethod
+    def deadline_exceeded(cls, detail: str) -> Problem:
+        """504: the request's deadline has passed."""
+        return cls(504, "deadline_exceeded", detail)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def request_id(request: web.Request) -> str:
+    """Return the request's id: the client's own when it is sane, else a new one; the same on every call."""
+    known = request.get(REQUEST_ID)
+    if known is None:
+        offered = request.headers.get(REQUEST_ID_HEADER, "")
+        known = offered if _SANE_ID.fullmatch(offered) else secrets.token_hex(8)
+        request[REQUEST_ID] = known
+    return known
+
+
+def _from_http_exception(error: web.HTTPException) -> Problem:
+    """Turn what the framework raises (no route, wrong method, body too large) into our form."""
+    title = _title(error.status)
+    details = {
+        404: "There is nothing at this address; /docs lists what there is.",
+        405: f"This address does not take this method; allowed: {error.headers.get('Allow', '')}.",
+        413: "The body is larger than allowed.",
+    }
+    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    return Problem(
+        error.status,
+        title.lower().replace(" ", "_"),
+        details.get(error.status, f"{title}."),
+        headers=headers,
+    )
+
+
+@web.middleware
+async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error as problem+json with the request's id; a WebSocket that is open is left alone."""
+    identifier = request_id(request)
+    try:
+        response = await handler(request)
+    except Problem as error:
+        if _has_answered(request):
+            raise
+        response = error.response(identifier)
+    except web.HTTPException as error:
+        if _has_answered(request) or error.status < 400:
+            raise
+        response = _from_http_exception(error).response(identifier)
+    except Exception:
+        log.exception("request %s to %s failed", identifier, request.rel_url.raw_path[:200])
+        if _has_answered(request):
+            raise
+        response = Problem.internal().response(identifier)
+    if response.status == 408:
+        response.force_close()  # the rest of that body will not be read
+    if not response.prepared:
+        response.headers.setdefault(REQUEST_ID_HEADER, identifier)
+    return response
+
+
+def _has_answered(request: web.Request) -> bool:
+    """Whether response headers are on their way already, as after a WebSocket upgrade."""
+    return request.writer.output_size > 0

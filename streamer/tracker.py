@@ -1,0 +1,188 @@
+"""Track ids for the boxes of one stream: two-stage association on predicted boxes. Pure; used by session.
+
+The association is ByteTrack's idea (Zhang et al., 2022, arXiv:2110.06864): confident boxes choose their
+track first, doubtful boxes may then continue a track that is still unmatched, but never begin one.
+Motion is an alpha-beta filter over real time, because frames are dropped and their spacing varies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from inference import Boxes
+
+#: Rows from here up choose first and may begin a track; lower ones only continue a track.
+START_SCORE = 0.4
+#: Least overlap with the predicted box, first and second stage. The second asks for more: its boxes are noise
+#: more often.
+START_IOU = 0.2
+DOUBTFUL_IOU = 0.4
+#: An unseen track is kept this long, so that an object behind a pillar returns under its own id.
+LOST_S = 1.0
+#: Longest distance between two frames over which the tracks of the former are still looked for.
+MAX_GAP_S = 3.0
+#: Tracks in memory. When full, the longest unseen give way; further rows stay untracked.
+MAX_TRACKS = 1024
+#: Ids are float32 cells of the result: whole numbers are exact up to here, then they begin at 1 again.
+MAX_TRACK_ID = (1 << 24) - 1
+
+#: Share of the residual that corrects position and size, and the one that corrects velocity.
+_ALPHA = 0.8
+_BETA = 0.4
+#: Timestamps that bunch up would turn a pixel of jitter into a great speed.
+_MIN_STEP_S = 0.01
+
+_Floats = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+
+
+class Tracker:
+    """Gives the boxes of one stream ids that stay with their objects from frame to frame.
+
+    Not safe for several threads; one per stream. Ids begin at 1. State is bounded by ``MAX_TRACKS``.
+    """
+
+    def __init__(self) -> None:
+        self._next_id = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks; ids go on, so that none is ever given to two objects."""
+        self._last_ts_us: int | None = None
+        self._clock_s = 0.0
+        self._ids = np.empty(0, dtype=np.int64)
+        self._classes = np.empty(0, dtype=np.float32)
+        #: Rows of centre x, centre y, width, height in px as of ``_seen_s``.
+        self._places: _Floats = np.empty((0, 4))
+        #: Rows of centre velocity in px/s; sizes are smoothed, never extrapolated.
+        self._speeds: _Floats = np.empty((0, 2))
+        self._seen_s: _Floats = np.empty(0)
+        self._hits = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def update(self, boxes: Boxes, ts_us: int) -> npt.NDArray[np.float32]:
+        """Return ``boxes`` (N, 6) with a seventh column ``track_id``, rows in the order given: (N, 7).
+
+        ``ts_us`` is the sender's clock in microseconds; a clock that stands or goes back counts as no
+        time passed. ``track_id`` is 0 for a row that belongs to no track: a score below ``START_SCORE``
+        that continues none, or ``MAX_TRACKS`` reached.
+        """
+        self._advance(ts_us)
+        rows: _Floats = boxes.astype(np.float64)
+        result = np.zeros((len(rows), 7), dtype=np.float32)
+        result[:, :6] = boxes
+        confident = rows[:, 4] >= START_SCORE
+        row_of_track = np.full(len(self._ids), -1, dtype=np.intp)
+        if len(self._ids) and len(rows):
+            overlap = self._overlap(rows)
+            first = np.where(confident[:, None], overlap, 0.0)
+            row_of_track = _match(first, START_IOU, row_of_track)
+            if not confident.all():
+                doubtful = np.where(confident[:, None] | (row_of_track >= 0), 0.0, overlap)
+                row_of_track = _match(doubtful, DOUBTFUL_IOU, row_of_track)
+            tracks = np.flatnonzero(row_of_track >= 0)
+            matched = row_of_track[tracks]
+            self._correct(tracks, rows[matched])
+            result[matched, 6] = self._ids[tracks]
+        new = np.flatnonzero(confident & (result[:, 6] == 0))[:MAX_TRACKS]
+        if len(new):
+            new = new[np.argsort(-rows[new, 4], kind="stable")]
+            begun = self._begin(rows[new])
+            result[new[: len(begun)], 6] = begun
+        return result
+
+    def _advance(self, ts_us: int) -> None:
+        """Move the clock to this frame and drop the tracks that are too old to be looked for."""
+        before_s = self._clock_s
+        if self._last_ts_us is not None:
+            self._clock_s += max(0, ts_us - self._last_ts_us) / 1e6
+        self._last_ts_us = ts_us
+        # A track of the previous frame outlives a slow frame rate; one already lost does not.
+        limit_s = np.where(self._seen_s >= before_s, MAX_GAP_S, LOST_S)
+        keep = self._clock_s - self._seen_s <= limit_s
+        if not keep.all():
+            self._keep(np.flatnonzero(keep))
+
+    def _overlap(self, rows: _Floats) -> _Floats:
+        """Return IoU (N, K) of rows and predicted tracks, 0 where the class differs."""
+        age_s = self._clock_s - self._seen_s
+        centre = self._places[:, :2] + self._speeds * age_s[:, None]
+        half = self._places[:, 2:] / 2
+        low, high = centre - half, centre + half
+        sides = np.minimum(rows[:, None, 2:4], high) - np.maximum(rows[:, None, :2], low)
+        shared = np.maximum(sides, 0.0).prod(axis=2)
+        areas = (rows[:, 2:4] - rows[:, :2]).prod(axis=1)
+        union = areas[:, None] + self._places[:, 2:].prod(axis=1) - shared
+        same = rows[:, 5, None] == self._classes
+        overlap: _Floats = np.divide(shared, union, out=np.zeros_like(shared), where=same & (union > 0))
+        return overlap
+
+    def _correct(self, tracks: _Indices, rows: _Floats) -> None:
+        age_s = (self._clock_s - self._seen_s[tracks])[:, None]
+        speed = self._speeds[tracks]
+        predicted = self._places[tracks]
+        predicted[:, :2] += speed * age_s
+        residual = _places(rows) - predicted
+        # The second sighting is the first that says anything about speed: it is taken whole.
+        beta = np.where(self._hits[tracks] == 1, 1.0, _BETA)[:, None]
+        self._places[tracks] = predicted + _ALPHA * residual
+        moved = np.where(age_s > 0, beta * residual[:, :2] / np.maximum(age_s, _MIN_STEP_S), 0.0)
+        self._speeds[tracks] = speed + moved
+        self._hits[tracks] += 1
+        self._seen_s[tracks] = self._clock_s
+
+    def _begin(self, rows: _Floats) -> npt.NDArray[np.int64]:
+        """Begin a track for each row while there is room, and return their ids."""
+        excess = len(self._ids) + len(rows) - MAX_TRACKS
+        if excess > 0:
+            unseen = np.flatnonzero(self._seen_s < self._clock_s)
+            longest = unseen[np.argsort(self._seen_s[unseen], kind="stable")][:excess]
+            self._keep(np.setdiff1d(np.arange(len(self._ids)), longest))
+            rows = rows[: MAX_TRACKS - len(self._ids)]
+        count = len(rows)
+        ids = (self._next_id - 1 + np.arange(count)) % MAX_TRACK_ID + 1
+        self._next_id = (self._next_id - 1 + count) % MAX_TRACK_ID + 1
+        self._ids = np.concatenate((self._ids, ids))
+        self._classes = np.concatenate((self._classes, rows[:, 5].astype(np.float32)))
+        self._places = np.concatenate((self._places, _places(rows)))
+        self._speeds = np.concatenate((self._speeds, np.zeros((count, 2))))
+        self._seen_s = np.concatenate((self._seen_s, np.full(count, self._clock_s)))
+        self._hits = np.concatenate((self._hits, np.ones(count, dtype=np.int64)))
+        return ids
+
+    def _keep(self, tracks: _Indices) -> None:
+        self._ids = self._ids[tracks]
+        self._classes = self._classes[tracks]
+        self._places = self._places[tracks]
+        self._speeds = self._speeds[tracks]
+        self._seen_s = self._seen_s[tracks]
+        self._hits = self._hits[tracks]
+
+
+def _places(rows: _Floats) -> _Floats:
+    """Return centre x, centre y, width, height of xyxy rows."""
+    low, high = rows[:, :2], rows[:, 2:4]
+    return np.concatenate(((low + high) / 2, high - low), axis=1)
+
+
+def _match(overlap: _Floats, least: float, row_of_track: _Indices) -> _Indices:
+    """Extend ``row_of_track`` (K,) greedily: the largest overlap of at least ``least`` first.
+
+    A row index of -1 means unmatched. Greedy, not optimal: motion already separates what competes, and
+    at 20 boxes it costs a tenth of the budget.
+    """
+    result = row_of_track.copy()
+    row_indices, track_indices = np.nonzero(overlap >= least)
+    order = np.argsort(-overlap[row_indices, track_indices], kind="stable")
+    taken_rows: set[int] = set()
+    taken_tracks: set[int] = set()
+    pairs = zip(row_indices[order].tolist(), track_indices[order].tolist(), strict=True)
+    for row, track in pairs:
+        if row not in taken_rows and track not in taken_tracks:
+            taken_rows.add(row)
+            taken_tracks.add(track)
+            result[track] = row
+    return result

@@ -1,0 +1,51 @@
+"""Fixtures shared by all tests: where shared media lie, and a real service as a subprocess."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Real models, photographs and videos for tests; beside the project, absent elsewhere.
+SHARED = ROOT.parent / "shared"
+
+
+def shared(path: str) -> Path:
+    """Return a shared file, or skip the test with a clear word."""
+    found = SHARED / path
+    if not found.exists():
+        pytest.skip(f"needs ../shared/{path}, which is not here")
+    return found
+
+
+@pytest.fixture(scope="session")
+def yolox_nano() -> Path:
+    """COCO detector, 80 classes, 416 px, static batch 1."""
+    return shared("models/yolox_nano.onnx")
+
+
+@pytest.fixture(scope="session")
+def yolov9t_ball() -> Path:
+    """One-class detector, dynamic axes."""
+    return shared("models/yolov9t_ball.onnx")
+
+
+@pytest.fixture(scope="session")
+def service(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
+    """The real service with YOLOX-nano as v1 and YOLOv9-t as v2, shared by all tests that do not break it."""
+    running = Service({"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolov9t_ball)})
+    with running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see only the settings they make themselves."""
+    for name in list(os.environ):
+        if name in {"HOST", "PORT", "WORKERS", "DEVICE", "API_KEYS"} or name.startswith(("MODEL_V", "STREAM_")):
+            monkeypatch.delenv(name)

@@ -1,0 +1,159 @@
+"""Runs ``streamer serve`` as a subprocess, the way users do, and finds its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 60.0
+
+
+class Service:
+    """One replica on a free port. ``settings`` are environment variables on top of a quiet default."""
+
+    def __init__(self, settings: dict[str, str], *, log_level: str = "info") -> None:
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="service-", suffix=".log", delete=False)  # noqa: SIM115 - closed in stop()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PROMETHEUS_")}
+        environment |= {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": log_level, "LOG_FORMAT": "json"}
+        environment |= {"DRAIN_DELAY_S": "0.2"} | settings
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=self._log
+        )
+        self.port = 0
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Service:
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until ``/health`` is 200; raises AssertionError with the log when it never is."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise AssertionError(f"the service exited with {self._process.returncode}:\n{self.log}")
+            if self.port == 0:
+                self.port = self._find_port()
+            elif self.get("/health")[0] == 200:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not ready after {timeout_s} s:\n{self.log}")
+
+    def _find_port(self) -> int:
+        for line in self.log.splitlines():
+            if "listening on" in line:
+                return int(json.loads(line)["message"].split("with")[0].rsplit(":", 1)[1])
+        return 0
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40.0) -> int:
+        """Send a signal, wait for the end; returns the exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if not self._log.closed:
+            self._log.close()
+            Path(self._log.name).unlink(missing_ok=True)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the supervisor."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 40.0) -> int:
+        """Wait for the supervisor to end; returns its exit code."""
+        return self._process.wait(timeout_s)
+
+    # -- views ---------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        """What was logged so far."""
+        return Path(self._log.name).read_text()
+
+    @property
+    def http_url(self) -> str:
+        """Base address for HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Base address for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        """The process that was started."""
+        return psutil.Process(self._process.pid)
+
+    def children(self, module: str) -> list[psutil.Process]:
+        """Return child processes whose command line holds ``module``."""
+        found = []
+        for child in self.supervisor.children():
+            try:
+                if module in child.cmdline():
+                    found.append(child)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    @property
+    def inference(self) -> psutil.Process:
+        """The inference process that runs now."""
+        (process,) = self.children("inference.process")
+        return process
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The workers that run now."""
+        return self.children("streamer.worker")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """GET a path; returns status and body, 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:  # noqa: S310 - loopback
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def get_json(self, path: str) -> Any:
+        """GET a path and parse its JSON."""
+        return json.loads(self.get(path)[1])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].decode().splitlines():
+            sample, _, value = line.rpartition(" ")
+            if sample.partition("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
+                total += float(value)
+        return total

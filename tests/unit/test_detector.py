@@ -1,0 +1,396 @@
+"""The detector on tiny real models: every family end to end, batching, lanes, devices, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference import detector as detector_module
+from inference import device as devices
+from inference.detections import DetectionParams
+from inference.detector import Detector
+from inference.errors import DeviceUnavailable, ModelRefused
+from inference.model import Family, Placement
+from tests import model_factory as factory
+from tests.model_factory import DISTINCT, OBJECTS, Input
+
+PARAMS = DetectionParams()
+GREY = np.full((64, 64, 3), 10, np.uint8)
+
+
+def load(path: Path, *, batch_max: int = 4, lanes: int = 1, device: str = "cpu") -> Detector:
+    return Detector(path, version="v1", device=device, batch_max=batch_max, lanes=lanes)
+
+
+def warm(path: Path, **options: Any) -> Detector:
+    detector = load(path, **options)
+    detector.warm_up()
+    return detector
+
+
+def solid(blue: int, green: int, red: int) -> np.ndarray[Any, Any]:
+    return np.full((64, 64, 3), (blue, green, red), np.uint8)
+
+
+def detr_logits(path: Path) -> Path:
+    logits, boxes = factory.detr_logits(DISTINCT, 3)
+    return factory.constant_model(path, {"logits": logits, "pred_boxes": boxes})
+
+
+MAKERS: dict[str, tuple[Family, Callable[[Path], Path]]] = {
+    "yolo": (Family.YOLO, lambda p: factory.constant_model(p, {"o": factory.yolo_rows(OBJECTS, 3)})),
+    "yolov5": (Family.YOLOV5, lambda p: factory.constant_model(p, {"o": factory.yolov5_rows(OBJECTS, 3)})),
+    "yolox": (Family.YOLOX, lambda p: factory.constant_model(p, {"o": factory.yolox_rows(OBJECTS, 3)})),
+    "end2end": (
+        Family.YOLO_END2END,
+        lambda p: factory.constant_model(p, {"o": factory.end2end_rows(DISTINCT)}),
+    ),
+    "rt-detr": (
+        Family.DETR,
+        lambda p: factory.constant_model(p, factory.detr_ready(DISTINCT), Input(sizes=True)),
+    ),
+    "detr": (Family.DETR, detr_logits),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_family_is_recognised_and_gives_its_boxes(kind: str, tmp_path: Path) -> None:
+    family, make = MAKERS[kind]
+    detector = warm(make(tmp_path / "m.onnx"))
+    assert detector.model.family is family
+    raw = detector.infer([GREY, GREY, GREY], lane=0)
+    for index in range(3):
+        found = detector.postprocess(raw, index, PARAMS)
+        assert found == pytest.approx(np.array(DISTINCT, np.float32), abs=1e-3)
+
+
+def test_an_output_with_as_many_rows_as_objects_is_read(tmp_path: Path) -> None:
+    arrays = factory.detr_ready(DISTINCT, queries=2)
+    ready = factory.constant_model(tmp_path / "m.onnx", arrays, Input(sizes=True), open_rows=True)
+    rows = factory.end2end_rows(DISTINCT, queries=2)
+    end2end = factory.constant_model(tmp_path / "n.onnx", {"o": rows}, open_rows=True)
+    for path in (ready, end2end):
+        detector = warm(path)
+        raw = detector.infer([GREY, GREY], lane=0)
+        found = detector.postprocess(raw, 1, PARAMS)
+        assert found == pytest.approx(np.array(DISTINCT, np.float32), abs=1e-3)
+
+
+def test_half_precision_models_are_served(tmp_path: Path) -> None:
+    rows = factory.yolo_rows(OBJECTS, 3).astype(np.float16)
+    detector = warm(factory.constant_model(tmp_path / "m.onnx", {"o": rows}, Input(dtype=np.float16)))
+    found = detector.postprocess(detector.infer([GREY], lane=0), 0, PARAMS)
+    assert found == pytest.approx(np.array(DISTINCT, np.float32), abs=0.05)
+
+
+def test_a_dynamic_batch_has_buckets_of_powers_of_two_with_costs(tmp_path: Path) -> None:
+    detector = warm(factory.null_model(tmp_path / "m.onnx", size=64), batch_max=7)
+    assert detector.model.buckets == (1, 2, 4)
+    assert set(detector.cost_s) == {1, 2, 4}
+    assert all(0 < cost < 1 for cost in detector.cost_s.values())
+
+
+def test_a_static_batch_is_filled_up(tmp_path: Path) -> None:
+    detector = warm(
+        factory.null_model(tmp_path / "m.onnx", size=64, batch=3, objects=OBJECTS[:2]), batch_max=8
+    )
+    assert detector.model.buckets == (3,)
+    for count in (1, 2, 3):
+        raw = detector.infer([GREY] * count, lane=0)
+        assert len(detector.postprocess(raw, count - 1, PARAMS)) == 1
+    with pytest.raises(ValueError, match="takes 1 to 3 frames; found 4"):
+        detector.infer([GREY] * 4, lane=0)
+    with pytest.raises(ValueError, match="found 0"):
+        detector.infer([], lane=0)
+
+
+def scores(detector: Detector, frame: np.ndarray[Any, Any]) -> list[float]:
+    """Return the score per class, that is the mean of each input plane, of a colour model."""
+    found = detector.postprocess(
+        detector.infer([frame], lane=0), 0, DetectionParams(conf_threshold=0.0, iou_threshold=1.0)
+    )
+    return [float(found[found[:, 5] == kind, 4].max(initial=0)) for kind in range(3)]
+
+
+def test_planes_are_rgb_in_0_to_1_unless_the_manifest_says_otherwise(tmp_path: Path) -> None:
+    path = factory.colour_model(tmp_path / "m.onnx")
+    assert scores(warm(path), solid(51, 102, 204)) == pytest.approx([0.8, 0, 0], abs=1e-4)
+    assert scores(warm(path), solid(204, 102, 51)) == pytest.approx([0, 0, 0.8], abs=1e-4)
+    (tmp_path / "m.json").write_text('{"colour": "bgr"}')
+    assert scores(warm(path), solid(204, 102, 51)) == pytest.approx([0.8, 0, 0], abs=1e-4)
+
+
+def test_scale_mean_and_std_are_applied_per_plane(tmp_path: Path) -> None:
+    path = factory.colour_model(tmp_path / "m.onnx")
+    (tmp_path / "m.json").write_text('{"scale": 0.01, "mean": [1, 0.5, 0], "std": [1, 2, 4]}')
+    # red 100 -> (1 - 1) / 1, green 250 -> (2.5 - 0.5) / 2, blue 200 -> 2 / 4; the best class is shown
+    assert scores(warm(path), solid(200, 250, 100)) == pytest.approx([0, 1, 0], abs=1e-4)
+    assert scores(warm(path), solid(200, 50, 100)) == pytest.approx([0, 0, 0.5], abs=1e-4)
+
+
+def test_frames_of_a_batch_keep_their_places(tmp_path: Path) -> None:
+    detector = warm(factory.colour_model(tmp_path / "m.onnx"))
+    frames = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
+    raw = detector.infer(frames, lane=0)
+    assert [detector.postprocess(raw, index, PARAMS)[0, 5] for index in range(3)] == [0, 1, 2]
+
+
+def test_lanes_run_side_by_side_without_mixing(tmp_path: Path) -> None:
+    detector = warm(factory.colour_model(tmp_path / "m.onnx"), lanes=3)
+    frames = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
+    wrong: list[object] = []
+
+    def run(lane: int) -> None:
+        for turn in range(60):
+            raw = detector.infer([frames[lane]] * (turn % 3 + 1), lane=lane, wide=turn % 2 == 0)
+            found = detector.postprocess(raw, turn % 3, PARAMS)
+            if found[:, 5].tolist() != [lane]:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=run, args=(lane,)) for lane in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_wide_session_stays_only_when_it_is_clearly_faster(
+    faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    detector = load(factory.null_model(tmp_path / "m.onnx", size=64), batch_max=1)
+    # Costs in the order of measuring: bucket 1, the wide session, the narrow one again.
+    costs = iter([0.010, 0.008 if faster else 0.009, 0.010])
+
+    def timed(run: Callable[[], None]) -> list[float]:
+        run()
+        best = next(costs)
+        return [best * 3, best]
+
+    monkeypatch.setattr(Detector, "_times_s", staticmethod(timed))
+    detector.warm_up()
+    assert (detector._wide_session is not None) is faster
+    assert len(detector.postprocess(detector.infer([GREY], lane=0, wide=True), 0, PARAMS)) == 0
+
+
+def test_one_core_has_no_wide_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert warm(factory.null_model(tmp_path / "m.onnx", size=64))._wide_session is None
+
+
+def test_a_run_that_raises_leaves_the_next_one_whole(tmp_path: Path) -> None:
+    detector = warm(factory.poison_model(tmp_path / "m.onnx"))
+    with pytest.raises(Exception, match="Gather"):
+        detector.infer([GREY, solid(255, 255, 255)], lane=0)
+    assert len(detector.postprocess(detector.infer([GREY], lane=0), 0, PARAMS)) == 0
+
+
+def test_name_labels_digest_and_threshold_are_published(tmp_path: Path) -> None:
+    path = MAKERS["yolo"][1](tmp_path / "mine.onnx")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = {
+        "name": "codes_v1",
+        "labels": ["a", "b", "c"],
+        "conf_threshold": 0.4,
+        "sha256": digest.upper(),
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(manifest))
+    model = warm(path).model
+    assert (model.name, model.labels, model.conf_threshold) == ("codes_v1", ("a", "b", "c"), 0.4)
+    assert (model.sha256, model.provider, model.placement) == (digest, "cpu", Placement.CENTRED)
+    assert (model.input_width, model.input_height, model.pad_value) == (64, 64, 114)
+    (tmp_path / "mine.json").unlink()
+    assert load(path).model.name == "mine"
+
+
+def test_metadata_gives_labels_and_size(tmp_path: Path) -> None:
+    image = Input(
+        width=96, height=64, dynamic_size=True, metadata={"imgsz": "[64, 96]", "names": "['x', 'y']"}
+    )
+    rows = factory.yolo_rows(DISTINCT, 2, image)
+    model = load(factory.constant_model(tmp_path / "m.onnx", {"o": rows}, image)).model
+    assert (model.labels, model.input_width, model.input_height) == (("x", "y"), 96, 64)
+
+
+def test_batch_max_of_the_manifest_serves_a_careless_export(tmp_path: Path) -> None:
+    path = factory.fixed_reshape_model(tmp_path / "m.onnx")
+    with pytest.raises(ModelRefused, match="batch_max"):
+        load(path)
+    (tmp_path / "m.json").write_text('{"batch_max": 1}')
+    assert warm(path).model.buckets == (1,)
+
+
+def written(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
+def truncated(path: Path) -> None:
+    factory.null_model(path, size=64, objects=OBJECTS[:1])
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def outside(location: str) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        path.parent.joinpath("../weights.bin").write_bytes(bytes(4 * 6 * 84))
+        target = path.parent / "link.bin"
+        target.symlink_to("../weights.bin")
+        factory.external_data_model(path, location.format(folder=path.parent.parent))
+
+    return make
+
+
+def constant(array: Any, image: Input = factory.PLAIN, **options: Any) -> Callable[[Path], object]:
+    return lambda path: factory.constant_model(path, {"o": array}, image, **options)
+
+
+ROWS = factory.yolo_rows(OBJECTS, 3)
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda _: None, "no such file"),
+    "a folder": (Path.mkdir, "directory"),
+    "empty": (written(b""), "an empty file"),
+    "zeros": (written(bytes(5000)), "zeros"),
+    "a web page": (written(b"\n<!DOCTYPE html><html>"), "a web page"),
+    "a pointer": (written(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "a checkpoint": (written(b"PK\x03\x04" + bytes(100)), "yolo export"),
+    "noise": (written(bytes(range(256)) * 8), "truncated, damaged or not ONNX"),
+    "truncated": (truncated, "truncated"),
+    "unknown operator": (factory.unknown_operator_model, "Frobnicate"),
+    "rank": (constant(np.zeros((1, 10), np.float32)), r"found `o` \[1, 10\]"),
+    "too few columns": (constant(np.zeros((1, 4, 84), np.float32)), r"4 \+ classes, 84\]"),
+    "input type": (constant(ROWS, Input(dtype=np.uint8)), r"tensor\(uint8\)"),
+    "one row of outputs for all": (constant(ROWS, repeats=False), "2 for 2 frames"),
+    "NaN": (constant(np.full_like(ROWS, np.nan)), "NaN in `o`"),
+    "data above": (outside("../weights.bin"), "escapes model directory"),
+    "data at an absolute path": (outside("{folder}/weights.bin"), "Absolute path not allowed"),
+    "data behind a link": (outside("link.bin"), "escapes model directory"),
+    "data missing": (outside("nowhere.bin"), "does not exist"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_file_is_refused_by_name_with_a_fix_within_moments(
+    fault: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make, text = FAULTS[fault]
+    path = tmp_path / "folder" / "bad.onnx"
+    path.parent.mkdir()
+    make(path)
+    begun = time.monotonic()
+    with pytest.raises(ModelRefused, match=text) as refusal:
+        load(path)
+    assert time.monotonic() - begun < 5
+    assert refusal.value.path == str(path)
+    assert refusal.value.fix
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_wrong_digest_is_refused(tmp_path: Path) -> None:
+    path = factory.null_model(tmp_path / "m.onnx", size=64)
+    (tmp_path / "m.json").write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(ModelRefused, match=r"sha256 0000.*m\.json says; found sha256"):
+        load(path)
+
+
+def test_labels_that_do_not_match_the_outputs_are_refused(tmp_path: Path) -> None:
+    path = MAKERS["yolo"][1](tmp_path / "m.onnx")
+    (tmp_path / "m.json").write_text('{"labels": ["a", "b"]}')
+    with pytest.raises(ModelRefused, match=r"2 classes of its manifest's `labels`; found outputs for 3"):
+        load(path)
+
+
+def test_class_ids_beyond_the_labels_are_refused(tmp_path: Path) -> None:
+    path = MAKERS["rt-detr"][1](tmp_path / "m.onnx")
+    (tmp_path / "m.json").write_text('{"labels": ["a"]}')
+    with pytest.raises(ModelRefused, match="found class id 1"):
+        load(path)
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "openvino"])
+def test_an_explicit_device_that_is_missing_is_an_error(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "driver_fault", lambda: "there is no NVIDIA driver")
+    with pytest.raises(DeviceUnavailable, match=f"DEVICE is '{device}'"):
+        load(factory.null_model(tmp_path / "m.onnx", size=64), device=device)
+
+
+def test_an_unknown_device_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match="'tpu'; allowed are auto, cpu, cuda"):
+        load(tmp_path / "m.onnx", device="tpu")
+
+
+def test_auto_is_the_cpu_without_a_word_where_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "driver_fault", lambda: "there is no NVIDIA driver")
+    assert load(factory.null_model(tmp_path / "m.onnx", size=64), device="auto").model.provider == "cpu"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def gpu_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver and a listed provider, as on a machine whose CUDA libraries are missing."""
+    cpu_only = detector_module._load
+
+    def load_session(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
+        return cpu_only(path, threads, [entry for entry in providers if entry[0] == devices.PROVIDERS["cpu"]])
+
+    monkeypatch.setattr(devices, "driver_fault", lambda: "")
+    monkeypatch.setattr(detector_module, "_loading_fault", lambda _: "")
+    monkeypatch.setattr(detector_module, "_preload_cuda", lambda: None)
+    monkeypatch.setattr(detector_module, "_load", load_session)
+
+
+@pytest.mark.usefixtures("gpu_that_does_not_load")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_falling_back_to_the_cpu_in_silence_is_not_allowed(device: str, tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match=f"'{device}', but .*ExecutionProvider does not load"):
+        load(factory.null_model(tmp_path / "m.onnx", size=64), device=device)
+
+
+@pytest.mark.usefixtures("gpu_that_does_not_load")
+def test_auto_falls_back_with_a_warning_where_a_gpu_is_present(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = warm(factory.null_model(tmp_path / "m.onnx", size=64), device="auto")
+    assert detector.model.provider == "cpu"
+    assert "there is a GPU" in caplog.text
+
+
+@pytest.mark.usefixtures("gpu_that_does_not_load")
+def test_a_bad_file_is_the_file_s_fault_on_every_device(tmp_path: Path) -> None:
+    path = factory.unknown_operator_model(tmp_path / "m.onnx")
+    for device in ("auto", "cuda", "tensorrt"):
+        with pytest.raises(ModelRefused, match="Frobnicate"):
+            load(path, device=device)
+
+
+def test_tensorrt_is_told_the_shapes_and_where_its_engines_lie() -> None:
+    (name, options), *rest = devices.chain(
+        "tensorrt", engine_cache=Path("/engines"), profile=("x:1x3x64x64", "x:8x3x64x64")
+    )
+    assert name == "TensorrtExecutionProvider"
+    assert options["trt_engine_cache_path"] == "/engines"
+    assert options["trt_profile_min_shapes"] == "x:1x3x64x64"
+    assert options["trt_profile_max_shapes"] == "x:8x3x64x64"
+    assert [entry[0] for entry in rest] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert rest[0][1]["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_close_releases_the_sessions(tmp_path: Path) -> None:
+    detector = warm(factory.null_model(tmp_path / "m.onnx", size=64))
+    detector.close()
+    assert detector._session is None
+    assert detector._buffers == {}

@@ -1,0 +1,43 @@
+"""What is not an image for us is still called by its name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.image_kind import name_kind
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"GIF89a....", "GIF"),
+        (b"BM123456", "BMP"),
+        (b"II*\x00\x08\x00", "TIFF"),
+        (b"MM\x00*\x00\x08", "TIFF"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51\x00", "JPEG 2000"),
+        (b"\x00\x00\x00\x1cftypavif", "AVIF"),
+        (b"\x00\x00\x00\x1cftypheic", "HEIC"),
+        (b"\x00\x00\x00\x1cftypisom", "MP4 or QuickTime video"),
+        (b"\x1a\x45\xdf\xa3\x01", "Matroska or WebM video"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "AVI video"),
+        (b"P6 2 2 255\n", "PNM"),
+        (b"%PDF-1.7", "PDF"),
+        (b"PK\x03\x04", "ZIP"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
+        (b'<?xml version="1.0"?>\n<svg/>', "SVG"),
+        (b"\n<!DOCTYPE html><html>", "HTML"),
+        (b"data:image/jpeg;base64,/9j/4AAQ", "data URL (send the bytes, not base64)"),
+        (b'{"image": "..."}', "text"),
+        (b"\x00\x01\x02\x03", "unknown data"),
+    ],
+)
+def test_formats_are_named(data: bytes, name: str) -> None:
+    assert name_kind(data) == name
+
+
+@given(st.binary(max_size=600))
+def test_every_blob_has_a_name(data: bytes) -> None:
+    assert name_kind(data)

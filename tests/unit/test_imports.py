@@ -1,0 +1,129 @@
+"""Imports run one way, as the architecture draws them; the heavy ones stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Layers from the bottom up; a module may import only from its own layer's left, never from its right.
+INFERENCE = [
+    ["errors", "detections", "model", "settings", "coco"],
+    ["manifest", "modelfile", "device", "signature", "labels", "letterbox", "stride", "board", "address", "metrics", "ring", "wire", "nms", "buffers"],
+    ["family", "normaliser", "planner"],
+    ["decode"],
+    ["detector", "client", "handle"],
+    ["loop"],
+    ["process"],
+]
+STREAMER = [
+    ["settings", "logs", "metrics", "protocol", "problems", "prediction", "tracker", "mailbox", "outbox", "fair_rate"],
+    ["image_header", "stream"],
+    ["limits", "media", "annotate", "frame_counters"],
+    ["messages", "auth"],
+    ["session", "dispatch"],
+    ["live_stream", "images", "openapi", "health"],
+    ["connection", "pages"],
+    ["websocket"],
+    ["app"],
+    ["worker", "supervisor"],
+    ["cli"],
+]
+#: What streamer may enter inference by: its root, its settings, its link, its handle and pure values.
+PUBLIC_INFERENCE = {
+    "inference",
+    "inference.settings",
+    "inference.client",
+    "inference.handle",
+    "inference.board",
+    "inference.metrics",
+    "inference.letterbox",
+    "inference.stride",
+    "inference.wire",
+    "inference.detections",
+}
+#: The command implementations belong to the client side.
+CLIENT_SIDE = {"push", "predict", "__main__"}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules a file imports at run time, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules(package: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / package).glob("*.py")) if path.stem != "__init__"}
+
+
+@pytest.mark.parametrize(("package", "layers"), [("inference", INFERENCE), ("streamer", STREAMER)])
+def test_every_file_imports_only_from_layers_below_it(package: str, layers: list[list[str]]) -> None:
+    level = {name: index for index, names in enumerate(layers) for name in names}
+    wrong = []
+    for name, path in modules(package).items():
+        if name in CLIENT_SIDE:
+            continue
+        assert name in level, f"{package}/{name}.py stands in no layer: say where it belongs"
+        for other in imported(path):
+            target = other.removeprefix(f"{package}.").split(".")[0]
+            if other.startswith(f"{package}.") and target in level and level[target] > level[name]:
+                wrong.append(f"{package}.{name} -> {other}")
+    assert wrong == []
+
+
+def test_inference_never_imports_streamer() -> None:
+    assert [n for n, p in modules("inference").items() if any(i.split(".")[0] == "streamer" for i in imported(p))] == []
+
+
+def test_streamer_enters_inference_only_by_its_public_modules() -> None:
+    files = list((ROOT / "streamer").rglob("*.py"))
+    wrong = {
+        f"{path.name} -> {name}"
+        for path in files
+        for name in imported(path)
+        if name.startswith("inference.")
+        and name not in PUBLIC_INFERENCE
+        and name.rpartition(".")[0] not in PUBLIC_INFERENCE
+    }
+    assert wrong == set()
+
+
+def test_one_file_imports_onnxruntime() -> None:
+    files = [*(ROOT / "inference").rglob("*.py"), *(ROOT / "streamer").rglob("*.py")]
+    assert [p.name for p in files if any(n.split(".")[0] == "onnxruntime" for n in imported(p))] == ["detector.py"]
+
+
+def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
+    allowed = ("streamer.protocol", "streamer.client")
+    wrong = {
+        f"{path.name} -> {name}"
+        for path in (ROOT / "streamer" / "client").rglob("*.py")
+        for name in imported(path)
+        if name.split(".")[0] in ("streamer", "inference") and name != "streamer" and not name.startswith(allowed)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("streamer.worker", {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"}),
+        ("streamer.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
+        ("inference.process", {"aiohttp", "av", "streamer", "evidently"}),
+    ],
+)
+def test_a_process_does_not_load_what_another_one_needs(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert set(answer.stdout.split()) & absent == set()

@@ -1,0 +1,174 @@
+"""Decoding: upright in all eight orientations, defined for odd pixel formats, and never from half a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.limits import Limits
+from streamer.media import Image, choose_reduction, decode
+from streamer.protocol import Codec
+from tests.unit.pictures import encode, png_chunk, scene, with_exif
+
+LIMITS = Limits()
+
+#: What a viewer does to the stored pixels, written down from the EXIF table (row 0 is ..., column 0 is ...).
+UPRIGHT: dict[int, Callable[[Image], Image]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored[::-1].transpose(1, 0, 2),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: stored[:, ::-1].transpose(1, 0, 2),
+}
+
+
+def decoded(
+    data: bytes, rotation: int = 0, target: tuple[int, int] | None = None, *, reduce: bool = False
+) -> Image:
+    return decode(data, LIMITS.read_header(data), rotation=rotation, target=target, reduce=reduce)
+
+
+def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    assert one.shape == other.shape
+    return float(np.abs(one.astype(np.int16) - other).max())
+
+
+@pytest.mark.parametrize("rotation", range(4))
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_picture_comes_out_upright(suffix: str, orientation: int, rotation: int) -> None:
+    stored = encode(scene(), suffix, *((cv2.IMWRITE_WEBP_QUALITY, 90) if suffix == ".webp" else ()))
+    expected = np.rot90(UPRIGHT[orientation](decoded(stored)), -rotation)
+    assert difference(decoded(with_exif(stored, orientation), rotation), expected) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_comes_out_upright_too(orientation: int) -> None:
+    data = with_exif(encode(scene(640, 384)), orientation)
+    reduced = decoded(data, target=(96, 96), reduce=True)
+    full = decoded(data)
+    assert reduced.shape[0] * 2 == full.shape[0] or reduced.shape[0] * 4 == full.shape[0]
+    size = (full.shape[1], full.shape[0])
+    assert difference(cv2.resize(reduced, size, interpolation=cv2.INTER_LINEAR), full) < 16
+
+
+def test_opencv_agrees_on_the_orientation_of_jpegs() -> None:
+    for orientation in range(1, 9):
+        data = with_exif(encode(scene()), orientation)
+        theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert theirs is not None
+        assert difference(decoded(data), theirs) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "rotation", "target", "denominator"),
+    [
+        ((1920, 1080), 0, (416, 416), 1),
+        ((1920, 1920), 0, (416, 416), 2),
+        ((3840, 2160), 0, (416, 416), 2),
+        ((8000, 4000), 0, (416, 416), 4),
+        ((8000, 8000), 0, (416, 416), 8),
+        ((8000, 4000), 1, (416, 832), 4),
+        ((8000, 4000), 1, (832, 416), 2),
+        ((100, 100), 0, (416, 416), 1),
+    ],
+)
+def test_the_reduction_leaves_twice_the_model_input(
+    size: tuple[int, int], rotation: int, target: tuple[int, int], denominator: int
+) -> None:
+    assert choose_reduction(ImageHeader(Codec.JPEG, *size), rotation, target) == denominator
+    assert choose_reduction(ImageHeader(Codec.PNG, *size), rotation, target) == 1
+
+
+@pytest.mark.parametrize("denominator", [2, 4, 8])
+def test_odd_sizes_are_reduced_upwards(denominator: int) -> None:
+    data = encode(scene(811, 607))
+    target = (607 // (2 * denominator),) * 2
+    reduced = decoded(data, target=target, reduce=True)
+    assert reduced.shape == (-(-607 // denominator), -(-811 // denominator), 3)
+
+
+def test_a_target_alone_reduces_nothing() -> None:
+    assert decoded(encode(scene(811, 607)), target=(32, 32)).shape == (607, 811, 3)
+
+
+# -- pixel formats -----------------------------------------------------------------------------------
+
+
+def test_grey_becomes_bgr() -> None:
+    grey = scene()[:, :, 0]
+    assert difference(decoded(encode(grey, ".png")), np.stack([grey] * 3, axis=2)) == 0
+
+
+def test_sixteen_bits_become_their_upper_eight() -> None:
+    picture = scene()
+    deep = picture.astype(np.uint16) * 256 + 99
+    assert difference(decoded(encode(deep, ".png")), picture) == 0
+
+
+def test_alpha_is_left_out_without_blending() -> None:
+    picture = scene()
+    clear = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
+    assert difference(decoded(encode(clear, ".png")), picture) == 0
+
+
+def test_one_pixel_is_a_picture() -> None:
+    for suffix in (".jpg", ".png", ".webp"):
+        assert decoded(encode(np.full((1, 1, 3), 200, np.uint8), suffix)).shape == (1, 1, 3)
+
+
+def test_the_first_picture_of_an_animation_is_taken() -> None:
+    still = encode(scene(), ".png")
+    control = png_chunk(b"acTL", (2).to_bytes(4, "big") + bytes(4))
+    assert LIMITS.read_header(still[:33] + control + still[33:]).animated
+
+    animation = cv2.Animation()
+    animation.frames = [scene(), np.zeros_like(scene())]
+    animation.durations = [100, 100]
+    done, encoded = cv2.imencodeanimation(".webp", animation, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert done
+    data = encoded.tobytes()
+    assert LIMITS.read_header(data).animated
+    assert difference(decoded(data), scene()) < 8
+
+
+# -- damage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_data_that_does_not_decode_is_damaged(suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encode(scene(), suffix))
+    middle = len(data) // 2
+    data[middle : middle + 30] = bytes(30)
+    if suffix == ".webp":
+        data[30:60] = bytes(30)
+    with pytest.raises(ImageError) as caught:
+        decoded(bytes(data))
+    assert caught.value.code is ImageErrorCode.DAMAGED
+    capfd.readouterr()  # the codec library writes its own line
+
+
+def test_a_header_that_differs_from_the_data_is_damaged() -> None:
+    data = encode(scene())
+    with pytest.raises(ImageError, match="its data differs"):
+        decode(data, ImageHeader(Codec.JPEG, 161, 96))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_half_a_file_that_slipped_through_gives_no_garbage(
+    suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encode(scene(), suffix)
+    header = LIMITS.read_header(data)
+    for share in (0.3, 0.5, 0.7, 0.9, 0.99):
+        with pytest.raises(ImageError):
+            decode(data[: int(len(data) * share)], header)
+    capfd.readouterr()

@@ -1,0 +1,76 @@
+"""Settings come from the environment, and a wrong value names variable, value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streamer.settings import Settings, SettingsError, load_settings, settings_from_json
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def test_defaults_are_those_of_the_readme() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.workers, settings.log_level) == ("127.0.0.1", 8000, 1, "info")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("PORT", "99999", "65535"),
+        ("PORT", "http", "integer"),
+        ("WORKERS", "0", "greater than or equal to 1"),
+        ("LOG_LEVEL", "loud", "'debug', 'info'"),
+        ("DEVICE", "gpu", "'cuda'"),
+        ("INTERACTIVE_SHARE", "1.5", "less than 1"),
+        ("MODEL_V1_PATH", "nowhere.onnx", "no such file"),
+    ],
+)
+def test_a_wrong_value_names_variable_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert value in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1234")
+    assert load_settings(port=4321, host=None).port == 4321
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_V1_PATH", "")
+    assert load_settings().model_v1_path is None
+
+
+def test_keys_never_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(api_keys="a, b ,").keys == {"a", "b"}
+
+
+def test_a_worker_gets_the_supervisors_settings_whatever_its_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = load_settings(port=4321).model_dump_json()
+    monkeypatch.setenv("PORT", "1")
+    assert settings_from_json(text).port == 4321
+
+
+def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.settings.MODELS_DIR", tmp_path)
+    (tmp_path / "yolov9_v2.onnx").write_bytes(b"x")
+    assert set(load_settings().models()) == {"v2"}
+
+
+def test_the_readme_table_lists_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*) \|", README.read_text(), re.MULTILINE))
+    assert set(rows) == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        assert rows[name.upper()].strip() == default, name
