@@ -43,10 +43,12 @@ class Buffers:
         if image.sizes_name is not None:
             self._target_sizes = sizes_of(image, batch)  # bound by address, so it must live as long
             self._bind_input(image.sizes_name, self._target_sizes)
+        #: Outputs whose size onnxruntime decides anew in each run.
+        self._open = tuple(name for name in outputs if name not in shapes)
         self._arrays: list[npt.NDArray[np.generic] | None] = []
         for name in outputs:
             if name not in shapes:
-                self._binding.bind_output(name, "cpu")
+                self._binding.bind_output(name, "cpu")  # fixes its place among the outputs
                 self._arrays.append(None)
                 continue
             shape, dtype = shapes[name]
@@ -65,6 +67,9 @@ class Buffers:
         if self._copies:
             self._bind_input(self._image_name, self.planes)
             self._binding.synchronize_inputs()
+        for name in self._open:
+            # A binding keeps what a run allocated, and the next one may need another size.
+            self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
         if self._copies:
             self._binding.synchronize_outputs()

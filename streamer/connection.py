@@ -175,7 +175,7 @@ class Connection:
         for live in self.streams.values():
             self.hub.dispatcher.close_source(self.version, live.key)
             live.stream.abandon()
-            self.counters.account(live.stream)
+            self.counters.account(live.stream.ledger)
         self.hub.leave(self, resumable=resumable and bool(self.streams))
 
     async def _close(self, close: CloseConnection, writer: asyncio.Task[None]) -> None:
@@ -359,9 +359,9 @@ class Connection:
         try:
             messages = live.stream.receive(frame, self.last_heard)
         except WindowViolated as error:
-            self.counters.account(live.stream)
+            self.counters.account(live.stream.ledger)
             raise CloseConnection(CloseCode.LIMITS, str(error)) from error
-        self.counters.account(live.stream)
+        self.counters.account(live.stream.ledger)
         if messages:
             self.send_all(messages)
         if live.stream.pending:
@@ -424,7 +424,7 @@ class Connection:
         elif isinstance(message, Pause | Resume):
             live = self._live(message.stream)
             self.send_all(live.stream.pause() if isinstance(message, Pause) else live.stream.resume())
-            self.counters.account(live.stream)
+            self.counters.account(live.stream.ledger)
         elif isinstance(message, Bye):
             self._bye_received = True
         elif isinstance(message, TextFrame):
@@ -447,7 +447,7 @@ class Connection:
         for message in messages:
             self.send(message)
         for live in self.streams.values():
-            self.counters.account(live.stream)
+            self.counters.account(live.stream.ledger)
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue one message; never waits."""

@@ -23,12 +23,15 @@ from inference.letterbox import Letterbox
 from inference.stride import Stride
 from inference.wire import Result, Status
 from streamer.fair_rate import FairRates, water_level
+from streamer.frame_counters import FrameCounters
 from streamer.image_header import ImageHeader
 from streamer.limits import Limits
 from streamer.media import decode
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
+from streamer.protocol import DropReason
+from streamer.stream import Ledger
 
 log = logging.getLogger("streamer.dispatch")
 
@@ -36,6 +39,8 @@ log = logging.getLogger("streamer.dispatch")
 MAX_ATTEMPTS = 2
 #: POSTs may exceed the in-flight bound by this much while live frames fill it.
 RESERVED_FOR_POSTS = 1
+#: How the ledger calls an image that was answered with this status instead of boxes.
+_DROP_OF_STATUS = {503: DropReason.OVERLOAD, 504: DropReason.STALE}
 #: Period of the fair-rate update.
 FAIR_RATE_S = 0.5
 
@@ -136,6 +141,9 @@ class Dispatcher:
         self._queue_max = queue_max
         self._min_fps = min_fps
         self._versions = {version: _Version() for version in versions}
+        #: Every posted image has one outcome too.
+        self._post_ledgers = {version: Ledger() for version in versions}
+        self._post_counters = {version: FrameCounters(metrics, "http", version) for version in versions}
         # Decoding releases the GIL; more threads than cores only add waiting.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -188,6 +196,28 @@ class Dispatcher:
         or MediaError when the image turns out to be damaged.
         """
         self.served(version)
+        ledger, counters = self._post_ledgers[version], self._post_counters[version]
+        ledger.received += 1
+        counters.account(ledger)
+        try:
+            prediction = await self._predict(version, data, header, params, deadline)
+        except Problem as problem:
+            # Refused or too late: the image was never run. Everything else failed on its own account.
+            ledger.dropped[_DROP_OF_STATUS.get(problem.status, DropReason.OVERLOAD)] += 1
+            raise
+        except BaseException:
+            ledger.failed += 1
+            raise
+        else:
+            ledger.inferred += 1
+            return prediction
+        finally:
+            counters.account(ledger)
+
+    async def _predict(
+        self, version: str, data: bytes, header: ImageHeader, params: DetectionParams, deadline: float
+    ) -> Prediction:
+        """Queue one image and wait for its answer."""
         state = self._versions[version]
         if self.draining:
             raise _unavailable("this server is shutting down")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from streamer.metrics import WorkerMetrics
 from streamer.protocol import DropReason
-from streamer.stream import Ledger, Stream
+from streamer.stream import Ledger
 
 
 class FrameCounters:
-    """Adds to the metrics what has changed in a stream's ledger since it was last looked at."""
+    """Adds to the metrics what has changed in a ledger since it was last looked at."""
 
     def __init__(self, metrics: WorkerMetrics, transport: str, version: str) -> None:
         self._received = metrics.received.labels(transport, version)
@@ -18,15 +18,14 @@ class FrameCounters:
         self._dropped = {
             reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
         }
-        #: What was accounted so far, per stream.
-        self._seen: dict[Stream, Ledger] = {}
+        #: What was accounted so far, per ledger (by identity: ledgers change).
+        self._seen: dict[int, Ledger] = {}
 
-    def account(self, stream: Stream) -> None:
-        """Bring the metrics up to date with one stream."""
-        ledger = stream.ledger
-        seen = self._seen.get(stream)
+    def account(self, ledger: Ledger) -> None:
+        """Bring the metrics up to date with one ledger, which the caller keeps alive."""
+        seen = self._seen.get(id(ledger))
         if seen is None:
-            seen = self._seen[stream] = Ledger()
+            seen = self._seen[id(ledger)] = Ledger()
         before = seen.in_flight
         if ledger.received != seen.received:
             self._received.inc(ledger.received - seen.received)

@@ -51,8 +51,8 @@ class RequestMetrics(Protocol):
         """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
 
 
-PREDICTOR = web.AppKey("predictor", Predictor)  # type: ignore[type-abstract]  # keys of protocols are fine
-METRICS = web.AppKey("request_metrics", RequestMetrics)  # type: ignore[type-abstract]
+PREDICTOR = web.AppKey("predictor", Predictor)
+METRICS = web.AppKey("request_metrics", RequestMetrics)
 
 
 def add_routes(app: web.Application) -> None:

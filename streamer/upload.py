@@ -65,10 +65,9 @@ def check_head(request: web.Request, limits: Limits) -> bool:
     kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
     is_form = kind == "multipart/form-data"
     if not (is_form or not kind or kind.startswith("image/") or kind == "application/octet-stream"):
-        hint = " (what curl --data-binary says of itself; add -H 'Content-Type: image/jpeg')"
-        raise Problem.unsupported_media(
-            f"Content-Type is {kind[:80]!r}{hint if kind == 'application/x-www-form-urlencoded' else ''}; {_HOW}."
-        )
+        from_curl = kind == "application/x-www-form-urlencoded"
+        hint = " (what curl --data-binary says of itself)" if from_curl else ""
+        raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}{hint}; {_HOW}.")
     most = limits.total_bytes + _FORM_OVERHEAD_BYTES if is_form else limits.image_bytes
     if request.content_length is not None and request.content_length > most:
         raise Problem.too_large(f"The body has {request.content_length} bytes; allowed are {most}.")

@@ -94,7 +94,8 @@ def constant_model(
     """Write a model that gives ``outputs`` (batch of one) for every frame, whatever it shows.
 
     With ``repeats`` false it gives them once for the whole batch, as a broken export does. With
-    ``open_rows`` the number of rows is declared dynamic, as where suppression in the graph decides it.
+    ``open_rows`` a white frame gives all rows and a black one none, as where suppression in the graph
+    decides on their number.
     """
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),
@@ -114,12 +115,26 @@ def constant_model(
                 "Concat", ["count" if repeats else "one", f"{name}_rest"], [f"{name}_to"], axis=0
             )
         )
-        nodes.append(helper.make_node("Expand", [f"{name}_value", f"{name}_to"], [name]))
+        whole = f"{name}_whole" if open_rows else name
+        nodes.append(helper.make_node("Expand", [f"{name}_value", f"{name}_to"], [whole]))
+        if open_rows:
+            nodes += _cut_by_brightness(image, whole, name)
+            constants.append(numpy_helper.from_array(np.array([array.shape[1]], np.float32), f"{name}_rows"))
     declared: dict[str, tuple[Any, list[int | str]]] = {
         name: (array.dtype, ["rows", *array.shape[2:]] if open_rows else [*array.shape[1:]])
         for name, array in outputs.items()
     }
     return save(path, nodes, declared, image, constants)
+
+
+def _cut_by_brightness(image: Input, whole: str, name: str) -> list[Any]:
+    """Return nodes that keep the first rows of ``whole``: the brightest pixel, 0 to 1, times all of them."""
+    return [
+        helper.make_node("ReduceMax", [image.name], [f"{name}_light"], keepdims=0),
+        helper.make_node("Mul", [f"{name}_light", f"{name}_rows"], [f"{name}_share"]),
+        helper.make_node("Cast", [f"{name}_share"], [f"{name}_end"], to=TensorProto.INT64),
+        helper.make_node("Slice", [whole, "zero", f"{name}_end", "one"], [name]),
+    ]
 
 
 def null_model(

@@ -1,0 +1,402 @@
+"""The WebSocket routes of a real service, spoken to by an independent client, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.conftest import shared
+from tests.service import Service
+from tests.wire_client import WireClient, frame_message
+
+
+@pytest.fixture(scope="module")
+def bus() -> bytes:
+    """A JPEG of 810x1080 with a bus and people."""
+    return shared("data/images/bus.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def grey() -> bytes:
+    """A small JPEG without any object."""
+    return bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 90, np.uint8))[1])
+
+
+async def refused(url: str, **options: Any) -> tuple[int, str]:
+    """Connect expecting a refusal before the upgrade; returns status and body."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with WireClient(url, **options):
+            pass
+    response = caught.value.response
+    assert response.headers["Content-Type"].startswith("application/problem+json")
+    return response.status_code, (response.body or b"").decode()
+
+
+@pytest.mark.parametrize("subprotocol", ["detect.v1.json", "detect.v1.msgpack", ""])
+async def test_a_frame_is_answered_in_the_negotiated_encoding(service: Service, bus: bytes, subprotocol: str) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream", subprotocol=subprotocol) as client:
+        assert client.socket.subprotocol == (subprotocol or None)
+        welcome = await client.hello()
+        assert welcome["resumed"] is False
+        assert welcome["model"]["version"] == "v1"
+        assert welcome["model"]["labels"][5] == "bus"
+        assert welcome["flow"] == {"win": 2, "max_fps": None}
+        assert welcome["params"]["conf_threshold"] == 0.25
+        assert welcome["limits"]["message_bytes"] == 2 << 20
+        await client.send_frame(1, bus, ts=123456789, epoch=7)
+        result = await client.receive("result")
+        assert (result["stream"], result["seq"], result["ts"], result["epoch"]) == (0, 1, 123456789, 7)
+        assert (result["width"], result["height"], result["ack"], result["dropped"]) == (810, 1080, 1, 0)
+        assert len(result["boxes"]) == 5
+        assert [type(value) for value in result["boxes"][0]] == [float] * 5 + [int]
+        assert set(result["t"]) == {"queue_ms", "infer_ms", "server_ms"}
+
+
+async def test_the_first_offered_subprotocol_that_is_known_is_taken(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream", subprotocol="detect.v9,detect.v1.msgpack") as client:
+        assert client.socket.subprotocol == "detect.v1.msgpack"
+
+
+async def test_what_can_be_refused_is_refused_before_the_upgrade(service: Service) -> None:
+    status, body = await refused(f"{service.ws_url}/v1/stream", subprotocol="detect.v2.json")
+    assert (status, "detect.v1.json" in body) == (400, True)
+    status, body = await refused(f"{service.ws_url}/v3/stream")
+    assert (status, "v1, v2" in body) == (404, True)
+    status, body = await refused(f"{service.ws_url}/v1/stream", headers={"Origin": "https://evil.example"})
+    assert (status, "evil.example" in body) == (403, True)
+    assert service.get("/v1/stream")[0] == 426
+
+
+async def test_a_page_of_this_server_may_open_a_stream(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream", headers={"Origin": service.http_url}) as client:
+        assert (await client.hello())["type"] == "welcome"
+
+
+async def test_rotation_turns_the_picture_upright_and_boxes_with_it(service: Service, bus: bytes) -> None:
+    image = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
+    lying = bytes(cv2.imencode(".png", cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE))[1])
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send_frame(1, bus)
+        upright = await client.receive("result")
+        await client.send_frame(2, lying, codec="png", rotation=1)
+        turned = await client.receive("result")
+    assert (turned["width"], turned["height"]) == (810, 1080)
+    np.testing.assert_allclose(turned["boxes"], upright["boxes"], atol=0.6)
+
+
+async def test_parameters_change_in_mid_stream_and_are_echoed(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(params={"classes": ["bus"]})
+        await client.send_frame(1, bus)
+        first = await client.receive("result")
+        assert ({box[5] for box in first["boxes"]}, first["cfg"]) == ({5}, 0)
+        await client.send({"type": "configure", "cfg": 3, "params": {"classes": ["person"], "conf_threshold": 0.8}})
+        configured = await client.receive("configured")
+        assert (configured["cfg"], configured["params"]["classes"]) == (3, ["person"])
+        assert configured["params"]["iou_threshold"] == 0.45
+        await client.send_frame(2, bus)
+        second = await client.receive("result")
+        assert ([box[5] for box in second["boxes"]], second["cfg"]) == ([0, 0], 3)
+
+
+async def test_tracking_adds_an_id_that_stays_with_its_object(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(params={"track": True})
+        ids = []
+        for seq in (1, 2, 3):
+            await client.send_frame(seq, bus, ts=seq * 33_000)
+            result = await client.receive("result")
+            ids.append([box[6] for box in result["boxes"]])
+        assert ids[0][:4] == [1, 2, 3, 4]
+        assert ids[0] == ids[1] == ids[2]
+
+
+async def test_several_streams_share_a_socket_each_with_its_own_numbers(service: Service, grey: bytes) -> None:
+    streams = [{"id": number, "codec": "jpeg", "mode": "live"} for number in (0, 3, 7)]
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(streams=streams)
+        for number in (0, 3, 7):
+            await client.send_frame(1, grey, stream=number)
+        for number in (0, 3, 7):
+            await client.until_outcomes([1], stream=number)
+        await client.send_frame(1, grey, stream=5)
+        error = await client.receive("error")
+        assert (error["code"], error["seq"], error["fatal"]) == ("unknown_stream", 1, False)
+
+
+async def test_mode_all_answers_every_frame_in_order(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        welcome = await client.hello(streams=[{"id": 0, "codec": "jpeg", "mode": "all"}])
+        window, acked, sent, seen = welcome["flow"]["win"], 0, 0, []
+        windows = []
+        while acked < 40:
+            while sent - acked < window and sent < 40:
+                sent += 1
+                await client.send_frame(sent, grey)
+            result = await client.receive("result")
+            seen.append(result["seq"])
+            acked, window = result["ack"], result["win"]
+            windows.append(window)
+    assert seen == list(range(1, 41))
+    assert max(windows) <= 8
+
+
+async def test_frames_past_the_window_are_refused_three_times_then_the_socket_closes(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v2/stream") as client:
+        await client.hello(streams=[{"id": 0, "codec": "jpeg", "mode": "all"}])
+        for seq in range(1, 30):
+            await client.socket.send(frame_message(seq, bus))
+        errors = [await client.receive("error") for _ in range(3)]
+        assert {error["code"] for error in errors} == {"window"}
+        code, reason = await client.closed()
+        assert (code, "window" in reason) == (4429, True)
+
+
+async def test_a_ping_is_answered_with_pong_and_the_present_grant(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send({"type": "ping", "t0": 42})
+        pong = await client.receive("pong")
+        assert (pong["t0"], pong["t1"] <= pong["t2"]) == (42, True)
+        flow = await client.receive("flow")
+        assert (flow["win"], flow["stream"]) == (2, 0)
+
+
+async def test_a_paused_stream_infers_nothing_until_it_resumes(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send({"type": "pause", "stream": 0})
+        await client.send_frame(1, grey)
+        assert (await client.receive("drop"))["reason"] == "rate"
+        await client.send({"type": "resume", "stream": 0})
+        await client.receive("flow")
+        await client.send_frame(2, grey)
+        assert (await client.receive("result"))["seq"] == 2
+
+
+async def test_bye_is_followed_by_the_outcomes_in_flight_and_a_clean_close(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send_frame(1, bus)
+        await client.send({"type": "bye"})
+        assert (await client.receive("result"))["seq"] == 1
+        assert (await client.closed())[0] == 1000
+
+
+async def test_a_frame_in_text_form_is_a_frame(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        data = base64.b64encode(bus).decode()
+        await client.send({"type": "frame", "seq": 1, "ts": 9, "codec": "jpeg", "data": data})
+        result = await client.receive("result")
+        assert (result["ts"], len(result["boxes"])) == (9, 5)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ('{"type": "configure", "cfg": 1, "params": {"conf_threshold": NaN}}', "params.conf_threshold"),
+        ('{"type": "configure", "cfg": 1, "params": {"conf_threshold": -0.5}}', "params.conf_threshold"),
+        ('{"type": "configure", "cfg": 1, "params": {"conf_threshold": "high"}}', "params.conf_threshold"),
+        ('{"type": "configure", "cfg": 1, "params": {"iou_threshold": 1e999}}', "params.iou_threshold"),
+        ('{"type": "configure", "cfg": 1, "params": {"classes": ["unicorn"]}}', "params.classes[0]"),
+        ('{"type": "configure", "cfg": 1, "params": {"treshold": 0.5}}', "params.treshold"),
+        ('{"type": "pause", "stream": 4}', "stream"),
+        ('{"type": "resume", "stream": "0"}', "stream"),
+        ('{"type": "ping", "t0": {}}', "t0"),
+        ('{"type": "bye", "code": "now"}', "code"),
+        ('{"type": "hello"}', "type"),
+        ('{"type": "frame", "seq": 1, "data": "%%%"}', "data"),
+        ('{"type": "teleport"}', "type"),
+        ('{"no": "type"}', "type"),
+    ],
+)
+async def test_a_wrong_message_names_its_field_and_the_session_lives(service: Service, grey: bytes, message: str, field: str) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.socket.send(message)
+        error = await client.receive("error")
+        assert (error["field"], error["fatal"]) == (field, False)
+        assert field in error["message"]
+        await client.send_frame(1, grey)
+        assert (await client.receive("result"))["seq"] == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '"hello"', "\x00"])
+async def test_text_that_is_no_message_is_an_error_after_hello(service: Service, text: str) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.socket.send(text)
+        assert (await client.receive("error"))["fatal"] is False
+        await client.send({"type": "ping"})
+        await client.receive("pong")
+
+
+@pytest.mark.parametrize(
+    ("hello", "field"),
+    [
+        ({"params": {"conf_threshold": 7}}, "params.conf_threshold"),
+        ({"streams": "x"}, "streams"),
+        ({"streams": [{"id": 0}, {"id": 0}]}, "streams[1].id"),
+        ({"streams": [{"id": 0, "codec": "gif"}]}, "streams[0].codec"),
+        ({"params": {"classes": ["unicorn"]}}, "params.classes[0]"),
+    ],
+)
+async def test_a_hello_with_a_wrong_field_may_be_sent_again(service: Service, hello: dict[str, Any], field: str) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.send({"type": "hello", **hello})
+        error = await client.receive("error")
+        assert (error["field"], error["fatal"]) == (field, False)
+        assert (await client.hello())["type"] == "welcome"
+
+
+async def test_an_unknown_field_of_hello_is_reported_after_the_welcome(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(params={"conf_treshold": 0.5})
+        error = await client.receive("error")
+        assert (error["code"], error["field"]) == ("unknown_field", "params.conf_treshold")
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [("nonsense", 4400), ("[]", 4400), ('{"type": "configure", "cfg": 1, "params": {}}', 4400), (frame_message(1, b"x"), 4400)],
+)
+async def test_a_first_message_that_is_no_hello_closes_with_4400(service: Service, first: str | bytes, code: int) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.socket.send(first)
+        assert (await client.closed())[0] == code
+
+
+async def test_encoded_video_is_refused_with_4406(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.send({"type": "hello", "streams": [{"id": 0, "codec": "h264"}]})
+        code, reason = await client.closed()
+        assert (code, "jpeg" in reason) == (4406, True)
+
+
+async def test_an_encoded_video_frame_in_an_image_stream_is_one_error(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send_frame(1, b"\x00\x00\x00\x01", codec="h264")
+        error = await client.receive("error")
+        assert (error["code"], error["seq"], error["ack"]) == ("unsupported_codec", 1, 1)
+        await client.send_frame(2, grey)
+        assert (await client.receive("result"))["seq"] == 2
+
+
+async def test_a_broken_frame_header_names_the_field_and_the_session_lives(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        for data, field in ((b"\x01short", "header"), (frame_message(0, b"x"), "seq"), (b"\x01\x09" + frame_message(1, b"x")[2:], "codec")):
+            await client.socket.send(data)
+            error = await client.receive("error")
+            assert (error["code"], error["field"]) == ("bad_frame", field)
+        await client.send_frame(1, grey)
+        await client.receive("result")
+
+
+async def test_a_message_over_the_limit_closes_with_1009_and_one_at_the_limit_does_not(service: Service) -> None:
+    limit = 2 << 20
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.socket.send(frame_message(1, b"\xff\xd8" + bytes(limit - 26)))
+        drop = await client.receive("drop")
+        assert drop["reason"] == "decode_error"
+        await client.socket.send(frame_message(2, bytes(limit)))
+        assert (await client.closed())[0] == 1009
+
+
+async def test_a_control_message_over_64_kib_closes_with_4429(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send({"type": "ping", "pad": "x" * 70_000})
+        assert (await client.closed())[0] == 4429
+
+
+async def test_too_many_control_messages_are_ignored_with_an_error_then_closed(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        for _ in range(300):
+            await client.send({"type": "pong"})
+        assert (await client.receive("error"))["code"] == "rate_limited"
+        assert (await client.closed())[0] == 4429
+
+
+async def test_a_lost_socket_can_be_resumed_with_its_parameters(service: Service, bus: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        session = (await client.hello(params={"classes": ["bus"]}))["session"]
+        await client.send_frame(1, bus)
+        await client.receive("result")
+        client.socket.transport.abort()
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        welcome = await client.hello(resume={"session": session, "acks": {"0": 1}})
+        assert (welcome["resumed"], welcome["session"], welcome["params"]["classes"]) == (True, session, ["bus"])
+        await client.send_frame(2, bus)
+        result = await client.receive("result")
+        assert (result["seq"], [box[5] for box in result["boxes"]]) == (2, [5])
+
+
+async def test_a_newer_connection_takes_a_session_over_and_the_older_is_closed_with_4409(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as old, WireClient(f"{service.ws_url}/v1/stream") as new:
+        session = (await old.hello())["session"]
+        welcome = await new.hello(resume={"session": session})
+        assert welcome["resumed"] is True
+        assert (await old.closed())[0] == 4409
+        await new.send_frame(1, grey)
+        await new.receive("result")
+
+
+async def test_an_unknown_session_is_not_resumed_but_served(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        welcome = await client.hello(resume={"session": "nobody-knows"})
+        assert welcome["resumed"] is False
+        await client.send_frame(501, grey)
+        result = await client.receive("result")
+        assert (result["seq"], result["ack"]) == (501, 501)
+
+
+async def test_frames_of_posts_and_both_versions_are_served_at_once(service: Service, bus: bytes) -> None:
+    async def stream(version: str) -> int:
+        async with WireClient(f"{service.ws_url}/{version}/stream") as client:
+            await client.hello()
+            for seq in range(1, 6):
+                await client.send_frame(seq, bus)
+                await client.until_outcomes([seq])
+            return len(client.outcomes[0])
+
+    assert await asyncio.gather(stream("v1"), stream("v2"), stream("v1")) == [5, 5, 5]
+
+
+async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        for seq in range(1, 60):
+            await client.send_frame(seq, grey if seq % 7 else b"no picture")
+            await asyncio.sleep(0.004)
+        await client.until_outcomes(range(1, 60))
+    assert sorted(client.outcomes[0]) == list(range(1, 60))
+    for _ in range(100):
+        counts = [service.metric(f"object_detection_frames_{name}", transport="websocket") for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")]
+        if counts[4] == 0 and service.metric("object_detection_streams") == 0:
+            break
+        await asyncio.sleep(0.05)
+    received, inferred, dropped, failed, in_flight = counts
+    assert received == inferred + dropped + failed + in_flight
+    assert in_flight == 0
+    assert received >= 59
+
+
+def test_the_worker_never_maps_onnxruntime_and_the_inference_process_no_aiohttp(service: Service) -> None:
+    for worker in service.workers:
+        assert "onnxruntime" not in Path(f"/proc/{worker.pid}/maps").read_text()
+    maps = Path(f"/proc/{service.inference.pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "aiohttp" not in maps

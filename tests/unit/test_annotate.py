@@ -1,0 +1,53 @@
+"""Boxes drawn on a picture, read back from the JPEG."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from inference import NO_BOXES
+from streamer.annotate import annotate, class_colour
+
+
+def drawn(
+    height: int, width: int, *rows: tuple[float, ...], labels: tuple[str, ...] = ("cat", "dog")
+) -> np.ndarray:
+    boxes = np.array(rows, dtype=np.float32) if rows else NO_BOXES
+    data = annotate(np.zeros((height, width, 3), np.uint8), boxes, labels)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image)
+
+
+def test_a_box_is_drawn_where_it_is_in_its_class_colour() -> None:
+    image = drawn(480, 640, (100, 150, 400, 350, 0.9, 1))
+    for x, y in ((100, 250), (400, 250), (250, 350)):
+        assert np.abs(image[y, x].astype(int) - class_colour(1)).max() < 60
+    assert image[250, 250].max() < 10
+    assert image[450, 600].max() < 10
+
+
+def test_without_boxes_the_picture_stays_as_it_is() -> None:
+    assert drawn(48, 64).max() == 0
+
+
+def test_the_label_stays_inside_the_picture_at_its_corners() -> None:
+    image = drawn(480, 640, (0, 0, 60, 60, 0.5, 0), (600, 440, 640, 480, 0.5, 1))
+    assert image[:12, :40].max() > 100
+    assert image[420:440, 560:].max() > 100
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3000), (3000, 8)])
+def test_the_oddest_pictures_can_be_drawn_on(size: tuple[int, int]) -> None:
+    assert drawn(*size, (0, 0, size[1], size[0], 1.0, 7)).shape == (*size, 3)
+
+
+def test_a_label_that_the_font_lacks_is_drawn_all_the_same() -> None:
+    assert drawn(100, 200, (20, 40, 180, 90, 0.5, 0), labels=("猫" * 300,)).max() > 100
+
+
+def test_neighbouring_classes_have_colours_far_apart() -> None:
+    for number in range(100):
+        distance = np.abs(np.subtract(class_colour(number), class_colour(number + 1)))
+        assert distance.max() > 60

@@ -1,0 +1,64 @@
+"""The OpenAPI document is valid, complete, and says what the code does."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from aiohttp import web
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from inference import Family, ModelInfo, Placement
+from streamer import images
+from streamer.answers import describe_prediction
+from streamer.openapi import openapi_document
+from streamer.parameters import NAMES
+from streamer.prediction import Prediction
+from streamer.problems import Problem
+
+DOCUMENT = openapi_document()
+
+
+def validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(
+        {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
+    )
+
+
+def test_it_is_a_valid_document_of_plain_json() -> None:
+    OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
+
+
+def test_it_has_every_route_of_the_http_table() -> None:
+    predict = {f"{prefix}/predict" for prefix in ("", "/v1", "/v2")}
+    stream = {f"{prefix}/stream" for prefix in ("", "/v1", "/v2")}
+    assert set(DOCUMENT["paths"]) == predict | stream | {"/health", "/livez", "/metrics"}
+    app = web.Application()
+    images.add_routes(app)
+    served = {
+        route.resource.canonical.replace("{version}", version)
+        for route in app.router.routes()
+        for version in ("v1", "v2")
+        if route.resource is not None
+    }
+    assert served == predict
+
+
+def test_its_parameters_are_those_the_code_takes() -> None:
+    operation = DOCUMENT["paths"]["/v1/predict"]["post"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == list(NAMES)
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"file", *NAMES}
+
+
+def test_answers_and_problems_match_their_schemas() -> None:
+    model = ModelInfo("nano", "ab", Family.YOLOX, ("cat",), 416, 416, Placement.TOP_LEFT, 114)
+    boxes = np.array([[1, 2, 3, 4, 0.5, 0]], np.float32)
+    answer = describe_prediction(Prediction(10, 10, boxes, 1, 1, 1, 1, 1), "v1", model, 4.0, "id")
+    problem = Problem.invalid_parameter("classes", "x", "y").members("id")
+    validator("Prediction").validate(answer)
+    validator("Problem").validate(problem)
+    failed = {"error": problem, "request_id": "id"}
+    validator("Predictions").validate({"results": [answer, failed], "request_id": "id"})
+    assert not validator("Prediction").is_valid(failed)

@@ -1,0 +1,154 @@
+"""Pages from memory: types, tags, ranges, policies, and no way to a file that is not listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from streamer.openapi import openapi_document
+from streamer.pages import add_pages, load_assets
+from streamer.problems import problem_middleware
+
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "static"
+    (folder / "js").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><title>demo</title>")
+    (folder / "js" / "app.js").write_text("export const x = 1;")
+    (folder / "clip.mp4").write_bytes(bytes(range(256)))
+    (folder / ".secret.js").write_text("no")
+    (folder / "__init__.py").write_text("no")
+    (folder / "app.js.map").write_text("no")
+    return folder
+
+
+@pytest.fixture
+async def client(folder: Path) -> AsyncIterator[Client]:
+    app = web.Application(middlewares=[problem_middleware])
+    add_pages(app, openapi_document(), folder)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/static/js/app.js", "text/javascript; charset=utf-8"),
+        ("/static/clip.mp4", "video/mp4"),
+        ("/favicon.ico", "image/svg+xml"),
+        ("/openapi.json", "application/json"),
+        ("/docs", "text/html; charset=utf-8"),
+        ("/docs-init.js", "text/javascript; charset=utf-8"),
+        ("/docs/swagger-ui.css", "text/css; charset=utf-8"),
+        ("/docs/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        ("/redoc", "text/html; charset=utf-8"),
+        ("/docs/redoc.standalone.js", "text/javascript; charset=utf-8"),
+    ],
+)
+async def test_files_have_their_type_and_are_not_guessed(
+    client: Client, path: str, content_type: str
+) -> None:
+    response = await client.get(path)
+    assert response.status == 200
+    assert response.headers["Content-Type"] == content_type
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Server"] == "streamer"
+    assert await response.read()
+    head = await client.head(path)
+    assert (head.status, head.headers["Content-Length"]) == (200, response.headers["Content-Length"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/.secret.js",
+        "/static/__init__.py",
+        "/static/app.js.map",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/",
+        "/docs/swagger-ui-bundle.js.map",
+        "/docs/apps.py",
+    ],
+)
+async def test_nothing_else_is_served(client: Client, path: str) -> None:
+    assert (await client.get(path)).status == 404
+
+
+async def test_a_file_that_the_client_has_is_not_sent_again(client: Client) -> None:
+    first = await client.get("/static/js/app.js")
+    again = await client.get("/static/js/app.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status, await again.read()) == (304, b"")
+    other = await client.get("/static/js/app.js", headers={"If-None-Match": '"other"'})
+    assert other.status == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "part"),
+    [
+        ("bytes=0-9", 206, bytes(range(10))),
+        ("bytes=250-", 206, bytes(range(250, 256))),
+        ("bytes=-3", 206, bytes(range(253, 256))),
+        ("bytes=250-999", 206, bytes(range(250, 256))),
+        ("bytes=256-", 416, b""),
+        ("bytes=0-1,5-6", 200, bytes(range(256))),
+        ("furlongs=1-2", 200, bytes(range(256))),
+    ],
+)
+async def test_players_may_ask_for_a_part(client: Client, wanted: str, status: int, part: bytes) -> None:
+    response = await client.get("/static/clip.mp4", headers={"Range": wanted})
+    assert (response.status, await response.read()) == (status, part)
+    if status == 206:
+        assert response.headers["Content-Range"] == f"bytes {part[0]}-{part[-1]}/256"
+
+
+async def test_only_the_documentation_may_style_inline(client: Client) -> None:
+    policies = {
+        path: (await client.get(path)).headers["Content-Security-Policy"] for path in ("/", "/docs", "/redoc")
+    }
+    for policy in policies.values():
+        assert "default-src 'none'; script-src 'self';" in policy
+        assert "frame-ancestors 'none'; base-uri 'none'; form-action 'none'" in policy
+        assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policies["/"]
+    assert "style-src 'self' 'unsafe-inline'" in policies["/docs"]
+    assert "worker-src 'self' blob:" in policies["/redoc"]
+
+
+async def test_pages_name_only_files_of_this_server_and_no_inline_script(client: Client) -> None:
+    for path in ("/docs", "/redoc"):
+        html = await (await client.get(path)).text()
+        assert not re.search(r"<script(?![^>]*\ssrc=)", html)
+        sources = re.findall(r'(?:src|href|spec-url)="([^"]+)"', html)
+        assert sources
+        for source in sources:
+            assert (await client.get(f"/{source}")).status == 200, source
+
+
+async def test_pages_are_for_reading_only(client: Client) -> None:
+    assert (await client.post("/")).status == 405
+
+
+def test_without_a_demo_page_the_documentation_is_there(tmp_path: Path) -> None:
+    assets = load_assets({"openapi": "3.1.0"}, tmp_path / "absent")
+    assert "/" not in assets
+    assert "/docs" in assets
+
+
+def test_without_the_viewers_there_is_a_warning_and_no_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("streamer.pages._VIEWERS_PACKAGE", "no_such_package_here")
+    assets = load_assets({}, tmp_path)
+    assert set(assets) == {"/openapi.json", "/favicon.ico"}
+    assert "no_such_package_here" in caplog.text
