@@ -20,9 +20,9 @@ from inference.model import Family, ModelInfo, Placement
 __all__ = [
     "NO_BOXES",
     "Boxes",
+    "DeadlineExceeded",
     "DetectionParams",
     "DeviceUnavailable",
-    "DeadlineExceeded",
     "Family",
     "InferenceError",
     "InferenceFailed",

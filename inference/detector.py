@@ -34,6 +34,7 @@ from inference.nms import best, suppress
 from inference.normaliser import Normaliser
 from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
 from inference.trial import batch_refusal, feeds_of, reason_of, try_batch
+from inference.warmup import WarmUp
 
 log = logging.getLogger("inference.detector")
 
@@ -137,13 +138,20 @@ class Detector:
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def warm_up(self) -> None:
+    def warm_up(self, known: WarmUp | None = None) -> WarmUp:
         """Run every bucket and measure it; the first runs choose kernels and claim memory.
 
         On a CPU the lanes share one session, so one lane measures and the others only run the smallest
-        bucket; elsewhere every lane runs every bucket. Raises ModelRefused when a bucket fails.
+        bucket; elsewhere every lane runs every bucket. With what an earlier process has measured, ``known``,
+        a CPU only runs the smallest bucket. Raises ModelRefused when a bucket fails.
         """
         on_cpu = self.model.provider == "cpu"
+        if known is not None and on_cpu and tuple(known.cost_s) == self._buckets:
+            self.cost_s = dict(known.cost_s)
+            if known.wide:
+                self._wide_session = _load(self._path, _cores(), devices.chain("cpu"))
+                self._warm(0, self._buckets[0], wide=True)
+            return self._warmed()
         for bucket in self._buckets:
             try:
                 times_s = self._times_s(functools.partial(self._warm, 0, bucket))
@@ -155,9 +163,14 @@ class Detector:
         if on_cpu:
             self._consider_wide()
             self._give_back_memory()
-            for lane in range(len(self._normalisers)):
-                self._warm(lane, self._buckets[0])
+        return self._warmed()
+
+    def _warmed(self) -> WarmUp:
+        """Make every lane's buffers, so that no frame pays for them."""
+        for lane in range(len(self._normalisers)):
+            self._warm(lane, self._buckets[0])
         self.model = dataclasses.replace(self.model, buckets=self._buckets)
+        return WarmUp(self.cost_s, wide=self._wide_session is not None)
 
     def _warm(self, lane: int, bucket: int, *, wide: bool = False) -> None:
         self.infer([self._grey_frame()] * bucket, lane=lane, wide=wide)
@@ -181,7 +194,7 @@ class Detector:
 
         The quickest runs are compared: a neighbour that is busy at this moment must not decide for good.
         """
-        cores = len(os.sched_getaffinity(0))
+        cores = _cores()
         bucket = self._buckets[0]
         if cores < 2:
             return
@@ -242,6 +255,10 @@ class Detector:
         """Release sessions and buffers; nothing may run any more."""
         self._buffers.clear()
         self._session = self._wide_session = None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _buckets(static_batch: int | None, batch_max: int) -> tuple[int, ...]:

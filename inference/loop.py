@@ -17,7 +17,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from inference import address, wire
 from inference.board import Board, State
@@ -47,10 +50,10 @@ class Detects(Protocol):
     model: ModelInfo
     cost_s: dict[int, float]
 
-    def infer(self, frames: Sequence[object], *, lane: int, wide: bool = False) -> object:
+    def infer(self, frames: Sequence[npt.NDArray[np.uint8]], *, lane: int, wide: bool = False) -> Any:
         """Run 1 to max-bucket frames."""
 
-    def postprocess(self, raw: object, index: int, params: DetectionParams) -> Boxes:
+    def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one item of a run."""
 
 

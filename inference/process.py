@@ -18,6 +18,7 @@ from inference.errors import DeviceUnavailable, ModelRefused
 from inference.loop import Loop
 from inference.metrics import InferenceMetrics, name_process
 from inference.settings import InferenceSettings
+from inference.warmup import load_warm_up, save_warm_up
 
 log = logging.getLogger("inference.process")
 
@@ -79,7 +80,10 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         board.post("state", State.WARMING)
         for version, detector in detectors.items():
             begun = time.perf_counter()
-            detector.warm_up()
+            known = load_warm_up(settings.metrics_dir, detector.model.sha256, settings.device)
+            measured = detector.warm_up(known)
+            if known is None:
+                save_warm_up(settings.metrics_dir, detector.model.sha256, settings.device, measured)
             model = detector.model
             log.info(
                 "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",

@@ -22,7 +22,7 @@ class InferenceSettings:
     interactive_share: float = 0.25
     log_level: str = "info"
     log_json: bool = False
-    #: Directory of the memory-mapped metric files shared by all processes of a replica.
+    #: Directory of the metric files of all processes of a replica, and of what warm-ups measured.
     metrics_dir: str = ""
 
     def to_json(self) -> str:

@@ -376,7 +376,9 @@ class Connection:
                     CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
                 )
             if message["type"] == "hello":
-                raise ProtocolError("`hello` was sent already", code="unexpected", field="type")  # noqa: TRY301 - one place answers
+                raise ProtocolError(
+                    "field `type` is hello, which was sent already", code="unexpected", field="type"
+                )  # noqa: TRY301 - one place answers
             if not self._take_control_token(message["type"]):
                 return
             self._obey(parse_message(message))

@@ -160,7 +160,9 @@ def unpack_frame(data: bytes | memoryview) -> Frame:
             code="bad_frame",
             field="header",
         )
-    mark, codec, flags, words, seq, ts, width, height, stream, rotation, epoch = FRAME_HEADER.unpack_from(data)
+    mark, codec, flags, words, seq, ts, width, height, stream, rotation, epoch = FRAME_HEADER.unpack_from(
+        data
+    )
     header_bytes = words * 4
     if mark != FRAME_MARK:
         raise _bad_frame("mark", f"0x{mark:02x}", "0x01")
@@ -191,7 +193,9 @@ def unpack_frame(data: bytes | memoryview) -> Frame:
 
 
 def _bad_frame(field: str, found: str, allowed: str) -> ProtocolError:
-    return ProtocolError(f"frame header: {field} is {found}; allowed: {allowed}", code="bad_frame", field=field)
+    return ProtocolError(
+        f"frame header: {field} is {found}; allowed: {allowed}", code="bad_frame", field=field
+    )
 
 
 def encode_message(message: dict[str, Any], subprotocol: str) -> str | bytes:

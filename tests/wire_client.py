@@ -18,7 +18,16 @@ HEADER = struct.Struct("<BBBBIQHHBBH")
 CODECS = {"jpeg": 0, "png": 1, "webp": 2, "h264": 16}
 
 
-def frame_message(seq: int, payload: bytes, *, codec: str = "jpeg", ts: int = 0, stream: int = 0, rotation: int = 0, epoch: int = 0) -> bytes:
+def frame_message(
+    seq: int,
+    payload: bytes,
+    *,
+    codec: str = "jpeg",
+    ts: int = 0,
+    stream: int = 0,
+    rotation: int = 0,
+    epoch: int = 0,
+) -> bytes:
     """Return one binary frame message, packed by the protocol's text alone."""
     return HEADER.pack(1, CODECS[codec], 1, 6, seq, ts, 0, 0, stream, rotation, epoch) + payload
 
@@ -26,7 +35,9 @@ def frame_message(seq: int, payload: bytes, *, codec: str = "jpeg", ts: int = 0,
 class WireClient:
     """One connection; ``messages`` holds everything received that nobody has asked for yet."""
 
-    def __init__(self, url: str, *, subprotocol: str = "detect.v1.json", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, subprotocol: str = "detect.v1.json", headers: dict[str, str] | None = None
+    ) -> None:
         self._url = url
         self._subprotocol = subprotocol
         self._headers = headers or {}
@@ -36,7 +47,9 @@ class WireClient:
     async def __aenter__(self) -> WireClient:
         self._socket = await connect(
             self._url,
-            subprotocols=[Subprotocol(name) for name in self._subprotocol.split(",")] if self._subprotocol else None,
+            subprotocols=[Subprotocol(name) for name in self._subprotocol.split(",")]
+            if self._subprotocol
+            else None,
             additional_headers=self._headers,
             max_size=None,
             compression=None,
@@ -90,7 +103,9 @@ class WireClient:
             if message["type"] in kinds:
                 return message
 
-    async def until_outcomes(self, seqs: Sequence[int], *, stream: int = 0, timeout_s: float = 30.0) -> list[dict[str, Any]]:
+    async def until_outcomes(
+        self, seqs: Sequence[int], *, stream: int = 0, timeout_s: float = 30.0
+    ) -> list[dict[str, Any]]:
         """Read until each of ``seqs`` has an outcome; returns the messages read."""
         messages = []
         async with asyncio.timeout(timeout_s):

@@ -40,7 +40,9 @@ async def refused(url: str, **options: Any) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("subprotocol", ["detect.v1.json", "detect.v1.msgpack", ""])
-async def test_a_frame_is_answered_in_the_negotiated_encoding(service: Service, bus: bytes, subprotocol: str) -> None:
+async def test_a_frame_is_answered_in_the_negotiated_encoding(
+    service: Service, bus: bytes, subprotocol: str
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream", subprotocol=subprotocol) as client:
         assert client.socket.subprotocol == (subprotocol or None)
         welcome = await client.hello()
@@ -98,7 +100,9 @@ async def test_parameters_change_in_mid_stream_and_are_echoed(service: Service, 
         await client.send_frame(1, bus)
         first = await client.receive("result")
         assert ({box[5] for box in first["boxes"]}, first["cfg"]) == ({5}, 0)
-        await client.send({"type": "configure", "cfg": 3, "params": {"classes": ["person"], "conf_threshold": 0.8}})
+        await client.send(
+            {"type": "configure", "cfg": 3, "params": {"classes": ["person"], "conf_threshold": 0.8}}
+        )
         configured = await client.receive("configured")
         assert (configured["cfg"], configured["params"]["classes"]) == (3, ["person"])
         assert configured["params"]["iou_threshold"] == 0.45
@@ -119,7 +123,9 @@ async def test_tracking_adds_an_id_that_stays_with_its_object(service: Service, 
         assert ids[0] == ids[1] == ids[2]
 
 
-async def test_several_streams_share_a_socket_each_with_its_own_numbers(service: Service, grey: bytes) -> None:
+async def test_several_streams_share_a_socket_each_with_its_own_numbers(
+    service: Service, grey: bytes
+) -> None:
     streams = [{"id": number, "codec": "jpeg", "mode": "live"} for number in (0, 3, 7)]
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello(streams=streams)
@@ -149,7 +155,9 @@ async def test_mode_all_answers_every_frame_in_order(service: Service, grey: byt
     assert max(windows) <= 8
 
 
-async def test_frames_past_the_window_are_refused_three_times_then_the_socket_closes(service: Service, bus: bytes) -> None:
+async def test_frames_past_the_window_are_refused_three_times_then_the_socket_closes(
+    service: Service, bus: bytes
+) -> None:
     async with WireClient(f"{service.ws_url}/v2/stream") as client:
         await client.hello(streams=[{"id": 0, "codec": "jpeg", "mode": "all"}])
         for seq in range(1, 30):
@@ -182,7 +190,9 @@ async def test_a_paused_stream_infers_nothing_until_it_resumes(service: Service,
         assert (await client.receive("result"))["seq"] == 2
 
 
-async def test_bye_is_followed_by_the_outcomes_in_flight_and_a_clean_close(service: Service, bus: bytes) -> None:
+async def test_bye_is_followed_by_the_outcomes_in_flight_and_a_clean_close(
+    service: Service, bus: bytes
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello()
         await client.send_frame(1, bus)
@@ -219,7 +229,9 @@ async def test_a_frame_in_text_form_is_a_frame(service: Service, bus: bytes) -> 
         ('{"no": "type"}', "type"),
     ],
 )
-async def test_a_wrong_message_names_its_field_and_the_session_lives(service: Service, grey: bytes, message: str, field: str) -> None:
+async def test_a_wrong_message_names_its_field_and_the_session_lives(
+    service: Service, grey: bytes, message: str, field: str
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello()
         await client.socket.send(message)
@@ -250,7 +262,9 @@ async def test_text_that_is_no_message_is_an_error_after_hello(service: Service,
         ({"params": {"classes": ["unicorn"]}}, "params.classes[0]"),
     ],
 )
-async def test_a_hello_with_a_wrong_field_may_be_sent_again(service: Service, hello: dict[str, Any], field: str) -> None:
+async def test_a_hello_with_a_wrong_field_may_be_sent_again(
+    service: Service, hello: dict[str, Any], field: str
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.send({"type": "hello", **hello})
         error = await client.receive("error")
@@ -267,9 +281,16 @@ async def test_an_unknown_field_of_hello_is_reported_after_the_welcome(service: 
 
 @pytest.mark.parametrize(
     ("first", "code"),
-    [("nonsense", 4400), ("[]", 4400), ('{"type": "configure", "cfg": 1, "params": {}}', 4400), (frame_message(1, b"x"), 4400)],
+    [
+        ("nonsense", 4400),
+        ("[]", 4400),
+        ('{"type": "configure", "cfg": 1, "params": {}}', 4400),
+        (frame_message(1, b"x"), 4400),
+    ],
 )
-async def test_a_first_message_that_is_no_hello_closes_with_4400(service: Service, first: str | bytes, code: int) -> None:
+async def test_a_first_message_that_is_no_hello_closes_with_4400(
+    service: Service, first: str | bytes, code: int
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.socket.send(first)
         assert (await client.closed())[0] == code
@@ -292,10 +313,16 @@ async def test_an_encoded_video_frame_in_an_image_stream_is_one_error(service: S
         assert (await client.receive("result"))["seq"] == 2
 
 
-async def test_a_broken_frame_header_names_the_field_and_the_session_lives(service: Service, grey: bytes) -> None:
+async def test_a_broken_frame_header_names_the_field_and_the_session_lives(
+    service: Service, grey: bytes
+) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello()
-        for data, field in ((b"\x01short", "header"), (frame_message(0, b"x"), "seq"), (b"\x01\x09" + frame_message(1, b"x")[2:], "codec")):
+        for data, field in (
+            (b"\x01short", "header"),
+            (frame_message(0, b"x"), "seq"),
+            (b"\x01\x09" + frame_message(1, b"x")[2:], "codec"),
+        ):
             await client.socket.send(data)
             error = await client.receive("error")
             assert (error["code"], error["field"]) == ("bad_frame", field)
@@ -303,7 +330,9 @@ async def test_a_broken_frame_header_names_the_field_and_the_session_lives(servi
         await client.receive("result")
 
 
-async def test_a_message_over_the_limit_closes_with_1009_and_one_at_the_limit_does_not(service: Service) -> None:
+async def test_a_message_over_the_limit_closes_with_1009_and_one_at_the_limit_does_not(
+    service: Service,
+) -> None:
     limit = 2 << 20
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello()
@@ -338,14 +367,23 @@ async def test_a_lost_socket_can_be_resumed_with_its_parameters(service: Service
         client.socket.transport.abort()
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         welcome = await client.hello(resume={"session": session, "acks": {"0": 1}})
-        assert (welcome["resumed"], welcome["session"], welcome["params"]["classes"]) == (True, session, ["bus"])
+        assert (welcome["resumed"], welcome["session"], welcome["params"]["classes"]) == (
+            True,
+            session,
+            ["bus"],
+        )
         await client.send_frame(2, bus)
         result = await client.receive("result")
         assert (result["seq"], [box[5] for box in result["boxes"]]) == (2, [5])
 
 
-async def test_a_newer_connection_takes_a_session_over_and_the_older_is_closed_with_4409(service: Service, grey: bytes) -> None:
-    async with WireClient(f"{service.ws_url}/v1/stream") as old, WireClient(f"{service.ws_url}/v1/stream") as new:
+async def test_a_newer_connection_takes_a_session_over_and_the_older_is_closed_with_4409(
+    service: Service, grey: bytes
+) -> None:
+    async with (
+        WireClient(f"{service.ws_url}/v1/stream") as old,
+        WireClient(f"{service.ws_url}/v1/stream") as new,
+    ):
         session = (await old.hello())["session"]
         welcome = await new.hello(resume={"session": session})
         assert welcome["resumed"] is True
@@ -384,7 +422,10 @@ async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> Non
         await client.until_outcomes(range(1, 60))
     assert sorted(client.outcomes[0]) == list(range(1, 60))
     for _ in range(100):
-        counts = [service.metric(f"object_detection_frames_{name}", transport="websocket") for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")]
+        counts = [
+            service.metric(f"object_detection_frames_{name}", transport="websocket")
+            for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
+        ]
         if counts[4] == 0 and service.metric("object_detection_streams") == 0:
             break
         await asyncio.sleep(0.05)

@@ -13,19 +13,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Layers from the bottom up; a module may import only from its own layer's left, never from its right.
 INFERENCE = [
-    ["errors", "detections", "model", "settings", "coco"],
-    ["manifest", "modelfile", "device", "signature", "labels", "letterbox", "stride", "board", "address", "metrics", "ring", "wire", "nms", "buffers"],
-    ["family", "normaliser", "planner"],
-    ["decode"],
+    ["errors", "detections", "model", "settings", "coco", "warmup", "stride", "board", "address", "metrics"],
+    ["manifest", "device", "letterbox", "ring", "wire"],
+    ["modelfile", "signature", "labels", "nms", "planner"],
+    ["family", "buffers"],
+    ["normaliser", "decode", "trial"],
     ["detector", "client", "handle"],
     ["loop"],
     ["process"],
 ]
 STREAMER = [
-    ["settings", "logs", "metrics", "protocol", "problems", "prediction", "tracker", "mailbox", "outbox", "fair_rate"],
-    ["image_header", "stream"],
-    ["limits", "media", "annotate", "frame_counters"],
-    ["messages", "auth"],
+    ["settings", "logs", "metrics", "protocol", "problems", "prediction", "tracker", "mailbox", "outbox"],
+    ["fair_rate", "exif", "image_kind", "stream"],
+    ["image_header", "frame_counters"],
+    ["limits", "media", "annotate"],
+    ["messages", "auth", "upload", "parameters", "answers"],
     ["session", "dispatch"],
     ["live_stream", "images", "openapi", "health"],
     ["connection", "pages"],
@@ -83,7 +85,9 @@ def test_every_file_imports_only_from_layers_below_it(package: str, layers: list
 
 
 def test_inference_never_imports_streamer() -> None:
-    assert [n for n, p in modules("inference").items() if any(i.split(".")[0] == "streamer" for i in imported(p))] == []
+    assert [
+        n for n, p in modules("inference").items() if any(i.split(".")[0] == "streamer" for i in imported(p))
+    ] == []
 
 
 def test_streamer_enters_inference_only_by_its_public_modules() -> None:
@@ -101,7 +105,9 @@ def test_streamer_enters_inference_only_by_its_public_modules() -> None:
 
 def test_one_file_imports_onnxruntime() -> None:
     files = [*(ROOT / "inference").rglob("*.py"), *(ROOT / "streamer").rglob("*.py")]
-    assert [p.name for p in files if any(n.split(".")[0] == "onnxruntime" for n in imported(p))] == ["detector.py"]
+    assert [p.name for p in files if any(n.split(".")[0] == "onnxruntime" for n in imported(p))] == [
+        "detector.py"
+    ]
 
 
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
@@ -110,7 +116,9 @@ def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
         f"{path.name} -> {name}"
         for path in (ROOT / "streamer" / "client").rglob("*.py")
         for name in imported(path)
-        if name.split(".")[0] in ("streamer", "inference") and name != "streamer" and not name.startswith(allowed)
+        if name.split(".")[0] in ("streamer", "inference")
+        and name != "streamer"
+        and not name.startswith(allowed)
     }
     assert wrong == set()
 
@@ -125,5 +133,7 @@ def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
 )
 def test_a_process_does_not_load_what_another_one_needs(module: str, absent: set[str]) -> None:
     code = f"import sys, {module}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert set(answer.stdout.split()) & absent == set()

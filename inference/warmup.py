@@ -1,0 +1,41 @@
+"""What a warm-up measured, kept for the next process: after a crash nothing needs to be measured again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Measurements of one model on one device."""
+
+    #: Bucket size to seconds of one run.
+    cost_s: dict[int, float]
+    #: Whether a session over all cores is worth its memory.
+    wide: bool
+
+
+def load_warm_up(directory: str, sha256: str, device: str) -> WarmUp | None:
+    """Return what an earlier process of this replica measured; None when there is nothing usable."""
+    if not directory:
+        return None
+    try:
+        data = json.loads(_path(directory, sha256, device).read_text())
+        return WarmUp(
+            {int(bucket): float(cost) for bucket, cost in data["cost_s"].items()}, bool(data["wide"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save_warm_up(directory: str, sha256: str, device: str, measured: WarmUp) -> None:
+    """Keep measurements for the next process; the supervisor removes the directory at its end."""
+    if directory:
+        text = json.dumps({"cost_s": measured.cost_s, "wide": measured.wide})
+        _path(directory, sha256, device).write_text(text)
+
+
+def _path(directory: str, sha256: str, device: str) -> Path:
+    return Path(directory) / f"warm-up-{sha256[:16]}-{device}.json"
