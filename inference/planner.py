@@ -17,7 +17,7 @@ from inference.stride import Stride
 from inference.wire import Submit
 
 #: A larger bucket must serve at least this many times the items per second of the next smaller one.
-#: On a CPU batching gains 0 to 5 % (tests/bench/test_model_side.py), which is not worth the latency of a batch.
+#: On a CPU batching gains 0 to 5 %, which is not worth the latency of a batch (docs/performance.md).
 WORTHWHILE_GAIN = 1.08
 #: Service history kept for fairness, over all workers.
 MAX_REMEMBERED_STREAMS = 4096

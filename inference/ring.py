@@ -64,7 +64,8 @@ class FrameRing:
         if seals & _SEALS != _SEALS or slots < 1 or size_bytes != slots * slot_bytes:
             os.close(fd)
             raise WireError(
-                f"a sealed ring of {slots} x {slot_bytes} bytes expected; found {size_bytes}, seals {seals:#x}"
+                f"a sealed ring of {slots} x {slot_bytes} bytes expected; "
+                f"found {size_bytes}, seals {seals:#x}"
             )
         return cls(slots, slot_bytes, fd=fd)
 

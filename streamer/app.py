@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from inference.board import Board
 from inference.client import InferenceClient
@@ -172,9 +172,7 @@ def _default_connections() -> int:
     return max(16, int(soft * 0.8))
 
 
-def _connection_cap(
-    runner: web.AppRunner, limit: int
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _connection_cap(runner: web.AppRunner, limit: int) -> Middleware:
     """Refuse requests while more than ``limit`` connections are open, before descriptors run out."""
 
     @web.middleware

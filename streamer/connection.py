@@ -376,9 +376,7 @@ class Connection:
                     CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
                 )
             if message["type"] == "hello":
-                raise ProtocolError(
-                    "field `type` is hello, which was sent already", code="unexpected", field="type"
-                )  # noqa: TRY301 - one place answers
+                raise _said_hello()
             if not self._take_control_token(message["type"]):
                 return
             self._obey(parse_message(message))
@@ -530,3 +528,7 @@ def _error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, An
     if error.field:
         message["field"] = error.field
     return message
+
+
+def _said_hello() -> ProtocolError:
+    return ProtocolError("field `type` is hello, which was sent already", code="unexpected", field="type")

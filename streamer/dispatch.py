@@ -69,6 +69,10 @@ class Job:
     #: None until the frame was decoded.
     letterbox: Letterbox | None = None
     decode_ms: float = 0.0
+    #: Whether its decoder thread is done with it, well or not.
+    decoded: bool = False
+    #: Why there are no pixels; None while there is no fault.
+    fault: Exception | None = None
     cancelled: bool = False
 
 
@@ -115,6 +119,8 @@ class _Version:
     served: dict[int, int] = field(default_factory=dict)
     turn: int = 0
     in_flight: int = 0
+    #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
+    decoding: dict[int, deque[Job]] = field(default_factory=dict)
     classes: Stride[str] = field(default_factory=lambda: Stride({"post": 0.25, "live": 0.75}))
     rates: FairRates[int] = field(default_factory=FairRates)
 
@@ -172,7 +178,7 @@ class Dispatcher:
         return self._client.ready
 
     def served(self, version: str) -> ServedModel:
-        """Return the model of a version. Raises Problem 404 when there is none, 503 before the first is ready."""
+        """Return the model of a version. Raises Problem 404 when there is none, 503 while it loads."""
         if version not in self._versions:
             known = ", ".join(self._versions) or "none"
             raise Problem.not_found(f"No model version {version!r} is served here; known: {known}.")
@@ -274,7 +280,8 @@ class Dispatcher:
         share = water_level([*wanted, float("inf")], model.capacity_fps)
         if share < self._min_fps:
             raise Problem.unavailable(
-                f"One more stream would get {share:.1f} frames per second; the least allowed is {self._min_fps:g}.",
+                f"One more stream would get {share:.1f} frames per second; "
+                f"the least allowed is {self._min_fps:g}.",
                 retry_after_s=5,
             )
 
@@ -366,6 +373,8 @@ class Dispatcher:
         job.ticket = ticket
         job.attempts += 1
         state.in_flight += 1
+        if job.stream:
+            state.decoding.setdefault(job.stream, deque()).append(job)
         self._pool.submit(self._decode, version, model, job, ticket)
         return True
 
@@ -375,7 +384,6 @@ class Dispatcher:
         if loop is None:
             return
         begun = time.perf_counter()
-        error: Exception | None = None
         try:
             info = model.info
             header = job.header or self._limits.read_header(job.data)
@@ -388,20 +396,34 @@ class Dispatcher:
             job.letterbox = Letterbox.fit(width, height, info)
             job.letterbox.write(image, self._client.pixels(ticket, info))
         except Exception as caught:  # noqa: BLE001 - handed to the loop, which tells faults of input from ours
-            error = caught
+            job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
         try:
-            loop.call_soon_threadsafe(self._decoded, version, model, job, ticket, error)
+            loop.call_soon_threadsafe(self._decoded, version, model, job)
         except RuntimeError:  # the loop has closed: nobody waits any more
             return
 
-    def _decoded(
-        self, version: str, model: ServedModel, job: Job, ticket: Ticket, error: Exception | None
-    ) -> None:
-        if error is not None or job.cancelled:
+    def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
+        """Hand a decoded frame on. Frames of a stream leave in order, whichever thread was quicker."""
+        job.decoded = True
+        if not job.stream:
+            self._submit(version, model, job)
+            return
+        decoding = self._versions[version].decoding
+        queue = decoding[job.stream]
+        while queue and queue[0].decoded:
+            self._submit(version, model, queue.popleft())
+        if not queue:
+            decoding.pop(job.stream, None)
+
+    def _submit(self, version: str, model: ServedModel, job: Job) -> None:
+        ticket = job.ticket
+        if ticket is None:  # never: a job is decoded into its ticket's slot
+            return
+        if job.fault is not None or job.cancelled:
             self._client.release(ticket)
             self._end(version)
-            job.finish(error or InferenceLost("cancelled"))
+            job.finish(job.fault or InferenceLost("cancelled"))
             self._pump(version)
             return
         self._metrics.stage_s.labels("decode", version).observe(job.decode_ms / 1e3)

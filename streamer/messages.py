@@ -256,7 +256,8 @@ def _class_id(item: str | int, index: int, labels: tuple[str, ...]) -> int:
         return item
     shown = ", ".join(labels[:_QUOTED_LABELS]) + (" …" if len(labels) > _QUOTED_LABELS else "")
     raise ProtocolError(
-        f"field `params.classes[{index}]` is {item!r}; allowed are class ids 0 to {len(labels) - 1} and labels: {shown}",
+        f"field `params.classes[{index}]` is {item!r}; "
+        f"allowed are class ids 0 to {len(labels) - 1} and labels: {shown}",
         code="invalid",
         field=f"params.classes[{index}]",
     )

@@ -51,7 +51,8 @@ class Session:
             codec = codec_of(offer.codec, f"streams[{index}].codec")
             if codec not in IMAGE_CODECS:
                 raise UnsupportedCodec(
-                    f"field `streams[{index}].codec` is {offer.codec!r}; this server takes jpeg, png and webp",
+                    f"field `streams[{index}].codec` is {offer.codec!r}; "
+                    "this server takes jpeg, png and webp",
                     code="unsupported_codec",
                     field=f"streams[{index}].codec",
                 )

@@ -50,11 +50,13 @@ class Settings(BaseSettings):
 
     model_v1_path: Path | None = Field(
         None,
-        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` where present, else the bundled default.",
+        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` where present, "
+        "else the bundled default.",
     )
     model_v2_path: Path | None = Field(
         None,
-        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the bundled default, else none.",
+        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the bundled default, "
+        "else none.",
     )
     device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto", description="Where models run. Only `auto` may fall back to the CPU."
@@ -121,7 +123,8 @@ class Settings(BaseSettings):
     )
     allowed_origins: str = Field(
         "",
-        description="Comma-separated origins whose pages may open streams, besides this server's own; `*`: any.",
+        description="Comma-separated origins whose pages may open streams, besides this server's own; "
+        "`*`: any.",
     )
     drain_delay_s: float = Field(
         3,

@@ -235,7 +235,7 @@ class Stream:
     # -- outcomes ------------------------------------------------------------------------------------
 
     def answered(self, seq: int) -> list[dict[str, Any]]:
-        """A started frame has its result; the caller appends the ``result`` message, see :meth:`result_fields`."""
+        """A started frame has its result; the caller appends the message, see :meth:`result_fields`."""
         self._started -= 1
         self.ledger.inferred += 1
         del self._unfinished[seq]
@@ -256,7 +256,7 @@ class Stream:
         return [*self._tell_drops(), self._error(code, text, seq, retry_ms)]
 
     def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
-        """A started frame is dropped after all: too old at dispatch, or undecodable for the reason ``text``."""
+        """A started frame is dropped after all: too old at dispatch, or undecodable, as ``text`` says."""
         self._started -= 1
         messages = self._drop(seq, reason)
         if text or (not self._started and not len(self._mailbox)):

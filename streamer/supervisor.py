@@ -75,7 +75,7 @@ class _Backoff:
     deaths: int = 0
 
     def next_delay_s(self, lived_s: float) -> float:
-        """Return how long to wait after a process that lived ``lived_s``; raises OverflowError at the limit."""
+        """Return the delay after a process that lived ``lived_s``. Raises OverflowError at the limit."""
         if lived_s >= HEALTHY_AFTER_S:
             self.deaths = 0
         self.deaths += 1
@@ -83,7 +83,7 @@ class _Backoff:
             raise OverflowError(f"{self.deaths - 1} deaths in a row")
         if self.deaths == 1:
             return 0.0  # a single crash costs the streams no more than the load time
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (self.deaths - 2))
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self.deaths - 2))
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 

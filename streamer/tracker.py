@@ -18,6 +18,9 @@ START_SCORE = 0.4
 #: more often.
 START_IOU = 0.2
 DOUBTFUL_IOU = 0.4
+#: A track seen once has no speed yet, so that a quick object has left its place by the next frame. Both boxes
+#: are grown by this factor before they are compared (buffered IoU: Yang et al., WACV 2023).
+FIRST_STEP_GROWTH = 1.6
 #: An unseen track is kept this long, so that an object behind a pillar returns under its own id.
 LOST_S = 1.0
 #: Longest distance between two frames over which the tracks of the former are still looked for.
@@ -109,13 +112,17 @@ class Tracker:
     def _overlap(self, rows: _Floats) -> _Floats:
         """Return IoU (N, K) of rows and predicted tracks, 0 where the class differs."""
         age_s = self._clock_s - self._seen_s
+        growth = np.where(self._hits == 1, FIRST_STEP_GROWTH, 1.0)[:, None]
         centre = self._places[:, :2] + self._speeds * age_s[:, None]
-        half = self._places[:, 2:] / 2
-        low, high = centre - half, centre + half
-        sides = np.minimum(rows[:, None, 2:4], high) - np.maximum(rows[:, None, :2], low)
+        half = self._places[:, 2:] / 2 * growth
+        found = _places(rows)
+        # Rows of (N, K, 2): a row's box is grown alike, for this track alone.
+        row_centre, row_half = found[:, None, :2], found[:, None, 2:] / 2 * growth
+        sides = np.minimum(row_centre + row_half, centre + half) - np.maximum(
+            row_centre - row_half, centre - half
+        )
         shared = np.maximum(sides, 0.0).prod(axis=2)
-        areas = (rows[:, 2:4] - rows[:, :2]).prod(axis=1)
-        union = areas[:, None] + self._places[:, 2:].prod(axis=1) - shared
+        union = (2 * row_half).prod(axis=2) + (2 * half).prod(axis=1) - shared
         same = rows[:, 5, None] == self._classes
         overlap: _Floats = np.divide(shared, union, out=np.zeros_like(shared), where=same & (union > 0))
         return overlap

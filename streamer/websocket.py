@@ -110,7 +110,8 @@ class StreamHub:
             trusted = True
         if not self.gate.allows_origin(request):
             raise Problem.forbidden(
-                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here (ALLOWED_ORIGINS)."
+                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here "
+                "(ALLOWED_ORIGINS)."
             )
         self.dispatcher.served(version)
         self.dispatcher.admit(version)

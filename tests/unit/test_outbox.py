@@ -33,7 +33,15 @@ def test_a_replaced_result_becomes_a_drop_so_that_no_frame_goes_missing() -> Non
     outbox.put(result(1, stream=1), replace_results=True)
     assert outbox.put(result(2), replace_results=True) == 1
     first, other, newest = drain(outbox)
-    assert first == {"type": "drop", "stream": 0, "from": 1, "to": 1, "ack": 1, "win": 2, "reason": "superseded"}
+    assert first == {
+        "type": "drop",
+        "stream": 0,
+        "from": 1,
+        "to": 1,
+        "ack": 1,
+        "win": 2,
+        "reason": "superseded",
+    }
     assert (other["type"], other["seq"]) == ("result", 1)
     assert (newest["type"], newest["seq"]) == ("result", 2)
 

@@ -63,7 +63,7 @@ def test_a_wrong_value_names_field_found_and_allowed(field: str, text: str) -> N
 def test_unknown_and_repeated_names_are_errors() -> None:
     with pytest.raises(Problem, match="`confidence` is not known; allowed: conf_threshold, iou"):
         read(("confidence", "0.5"))
-    with pytest.raises(Problem, match="`iou_threshold` is '0.1 and 0.2'; allowed: one value"):
+    with pytest.raises(Problem, match=r"`iou_threshold` is '0\.1 and 0\.2'; allowed: one value"):
         read(("iou_threshold", "0.1"), ("iou_threshold", "0.2"))
 
 

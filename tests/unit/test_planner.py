@@ -26,7 +26,9 @@ STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}  # a GPU: a batch costs hardly 
 _ids = itertools.count(1)
 
 
-def frame(stream: int, *, worker: int = 1, version: int = 0, deadline: float = 1e9, arrived: float = 0.0) -> Item:
+def frame(
+    stream: int, *, worker: int = 1, version: int = 0, deadline: float = 1e9, arrived: float = 0.0
+) -> Item:
     """Return a live frame, or a POST when ``stream`` is 0."""
     submit = Submit(next(_ids), 0, version, stream == 0, stream, deadline, DetectionParams())
     return Item(worker, submit, arrived)
@@ -110,7 +112,7 @@ def test_frames_of_a_stream_keep_their_order() -> None:
     frames = [frame(1) for _ in range(4)]
     for item in frames:
         plan.add(item)
-    served = []
+    served: list[Item] = []
     for _ in frames:
         batch = next_batch(plan)
         served += batch.items

@@ -11,16 +11,16 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from streamer.problems import PROBLEM_TYPE, Problem, problem_middleware
 
-SECRET = "secret of /srv/model.onnx"
+INTERNAL = "internals of /srv/model.onnx"
 
 
 async def refuse(request: web.Request) -> web.Response:
     raise {
         "parameter": Problem.invalid_parameter("conf_threshold", "x" * 500, "a number from 0 to 1"),
         "busy": Problem.unavailable("Busy.", retry_after_s=7),
-        "crash": RuntimeError(SECRET),
+        "crash": RuntimeError(INTERNAL),
         "slow": Problem.body_timeout("Too slow."),
-        "teapot": web.HTTPImATeapot(),
+        "gone": web.HTTPGone(),
     }[request.match_info["how"]]
 
 
@@ -37,7 +37,7 @@ async def open_socket(request: web.Request) -> web.WebSocketResponse:
     await socket.prepare(request)
     await socket.send_str("open")
     if await socket.receive_str() == "crash":
-        raise RuntimeError(SECRET)
+        raise RuntimeError(INTERNAL)
     raise Problem.bad_request("too late for this")
 
 
@@ -79,15 +79,15 @@ async def test_an_unexpected_error_tells_nothing_internal(
     response = await client.get("/refuse/crash")
     text = await response.text()
     assert response.status == 500
-    assert SECRET not in text
+    assert INTERNAL not in text
     assert "Traceback" not in text
-    assert SECRET in caplog.text
+    assert INTERNAL in caplog.text
     assert json.loads(text)["request_id"] in caplog.text
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("POST", "/redirect", 405), ("GET", "/refuse/teapot", 418)],
+    [("GET", "/nowhere", 404), ("POST", "/redirect", 405), ("GET", "/refuse/gone", 410)],
 )
 async def test_the_frameworks_own_errors_have_the_same_form(
     client: Client, method: str, path: str, status: int
@@ -116,7 +116,7 @@ async def test_a_sane_id_of_the_client_is_kept(client: Client, offered: str) -> 
     assert response.headers["X-Request-Id"] == offered
 
 
-@pytest.mark.parametrize("offered", ["", "f" * 65, "a b", "\x1b[31m", "ä"])
+@pytest.mark.parametrize("offered", ["", "f" * 65, "a b", "<b>", "ä"])
 async def test_any_other_id_is_replaced(client: Client, offered: str) -> None:
     response = await client.post("/echo", data=b"x", headers={"X-Request-Id": offered})
     assert response.headers["X-Request-Id"] != offered

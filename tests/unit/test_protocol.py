@@ -70,7 +70,15 @@ def test_a_longer_header_is_skipped() -> None:
 
 @pytest.mark.parametrize(
     ("offset", "value", "field"),
-    [(0, 2, "mark"), (1, 3, "codec"), (3, 5, "header length"), (3, 200, "header length"), (4, 0, "seq"), (20, 8, "stream"), (21, 4, "rotation")],
+    [
+        (0, 2, "mark"),
+        (1, 3, "codec"),
+        (3, 5, "header length"),
+        (3, 200, "header length"),
+        (4, 0, "seq"),
+        (20, 8, "stream"),
+        (21, 4, "rotation"),
+    ],
 )
 def test_a_wrong_header_field_is_named(offset: int, value: int, field: str) -> None:
     data = bytearray(pack_frame(Frame(Codec.JPEG, 1, 0, b"payload")))
@@ -116,7 +124,7 @@ def test_what_is_no_message_is_refused_in_words(data: str | bytes, text: str) ->
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_are_not_finite_are_named_by_their_path(number: str) -> None:
-    text = '{"type": "configure", "params": {"list": [1, {"conf_threshold": %s}]}}' % number
+    text = f'{{"type": "configure", "params": {{"list": [1, {{"conf_threshold": {number}}}]}}}}'
     with pytest.raises(ProtocolError, match=r"params\.list\[1\]\.conf_threshold") as caught:
         decode_message(text)
     assert caught.value.field == "params.list[1].conf_threshold"

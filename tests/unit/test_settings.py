@@ -14,7 +14,12 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 def test_defaults_are_those_of_the_readme() -> None:
     settings = load_settings()
-    assert (settings.host, settings.port, settings.workers, settings.log_level) == ("127.0.0.1", 8000, 1, "info")
+    assert (settings.host, settings.port, settings.workers, settings.log_level) == (
+        "127.0.0.1",
+        8000,
+        1,
+        "info",
+    )
 
 
 @pytest.mark.parametrize(

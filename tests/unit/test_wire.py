@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,10 +71,8 @@ def test_cancel_carries_the_request_id() -> None:
 @given(st.binary(max_size=200))
 def test_random_bytes_never_do_worse_than_a_wire_error(data: bytes) -> None:
     for unpack in (unpack_submit, unpack_result, unpack_cancel):
-        try:
+        with contextlib.suppress(WireError):
             unpack(data)
-        except WireError:
-            pass
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
