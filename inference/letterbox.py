@@ -81,6 +81,8 @@ class Letterbox:
 
     def to_source(self, boxes: Boxes) -> Boxes:
         """Map boxes (N, 6) from model-input to source pixels, clipped; those left without area go."""
+        if not len(boxes):
+            return boxes
         mapped = boxes.copy()
         scale_x = self.source_width / self.resized_width
         scale_y = self.source_height / self.resized_height

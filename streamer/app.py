@@ -33,6 +33,8 @@ VERSIONS = ("v1", "v2")
 #: Request headers must be complete within this time, on fresh and on kept connections.
 HEADER_TIMEOUT_S = 15.0
 LAG_PROBE_S = 1.0
+#: Between closing the port and refusing work: a round trip of a slow client.
+LAST_REQUESTS_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ async def make_runner(
         # Balancers notice /health first; until they have, requests are still served.
         await asyncio.sleep(delay_s)
         await site.stop()
+        # Connections accepted a moment ago still have their request on the way.
+        await asyncio.sleep(LAST_REQUESTS_S)
         dispatcher.draining = True
         await hub.drain(min(5.0, settings.drain_timeout_s))
 

@@ -174,7 +174,7 @@ class Connection:
     def _leave(self, *, resumable: bool) -> None:
         for live in self.streams.values():
             self.hub.dispatcher.close_source(self.version, live.key)
-            live.stream.abandon()
+            live.close()
             self.counters.account(live.stream.ledger)
         self.hub.leave(self, resumable=resumable and bool(self.streams))
 
@@ -366,6 +366,7 @@ class Connection:
             self.send_all(messages)
         if live.stream.pending:
             self.hub.dispatcher.offer(self.version, live)
+        live.tell_drops_soon()
 
     def _control_received(self, data: str | bytes) -> None:
         self._limit_control(len(data), data)
@@ -499,17 +500,12 @@ class Connection:
             self.send_all(live.stream.unhold("ready") if ready else live.stream.hold(now, "restarting"))
 
     def tick(self, now: float) -> None:
-        """Once a second: tell drops that no result has carried, and close what is silent."""
+        """Once a second: close what is silent."""
         limit_s = self.hub.settings.stream_idle_timeout_s
         if self.streams and all(live.stream.paused for live in self.streams.values()):
             limit_s *= PAUSED_IDLE_FACTOR
         if now - self.last_heard > limit_s:
             self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")
-            return
-        for live in self.streams.values():
-            messages = live.stream.tell_drops()
-            if messages:
-                self.send_all(messages)
 
     def say_bye(self, reconnect_ms: int) -> None:
         """The server is going away: tell the client when to come back, then close."""

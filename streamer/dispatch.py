@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from prometheus_client import Histogram
+
 from inference import DetectionParams, InferenceFailed, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
 from inference.letterbox import Letterbox
@@ -121,8 +123,39 @@ class _Version:
     in_flight: int = 0
     #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
     decoding: dict[int, deque[Job]] = field(default_factory=dict)
+    #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
+    observed_fps: float = 0.0
     classes: Stride[str] = field(default_factory=lambda: Stride({"post": 0.25, "live": 0.75}))
     rates: FairRates[int] = field(default_factory=FairRates)
+
+    def observe(self, model: ServedModel, result: Result) -> None:
+        """Learn from one answer how many frames per second the device does."""
+        fps = model.parallel * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
+        self.observed_fps += (fps - self.observed_fps) * (0.05 if self.observed_fps else 1.0)
+
+    def capacity_fps(self, model: ServedModel) -> float:
+        """Return what may be promised: a warm-up beside a busy neighbour must not throttle for good.
+
+        The larger of both: promised too much, mailboxes drop the surplus; promised too little, the
+        device idles.
+        """
+        return max(model.capacity_fps, self.observed_fps)
+
+
+@dataclass(frozen=True, slots=True)
+class _StageTimes:
+    """Histograms of one version; kept, because looking labels up costs more than observing."""
+
+    decode_s: Histogram
+    queue_s: Histogram
+    inference_s: Histogram
+    postprocess_s: Histogram
+
+    @classmethod
+    def of(cls, metrics: WorkerMetrics, version: str) -> _StageTimes:
+        """Return the histograms of ``version``."""
+        stages = ("decode", "queue", "inference", "postprocess")
+        return cls(*(metrics.stage_s.labels(stage, version) for stage in stages))
 
 
 class Dispatcher:
@@ -142,7 +175,6 @@ class Dispatcher:
         versions: tuple[str, ...],
     ) -> None:
         self._client = client
-        self._metrics = metrics
         self._limits = limits
         self._queue_max = queue_max
         self._min_fps = min_fps
@@ -150,6 +182,7 @@ class Dispatcher:
         #: Every posted image has one outcome too.
         self._post_ledgers = {version: Ledger() for version in versions}
         self._post_counters = {version: FrameCounters(metrics, "http", version) for version in versions}
+        self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
         # Decoding releases the GIL; more threads than cores only add waiting.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -277,7 +310,7 @@ class Dispatcher:
             return
         state = self._versions[version]
         wanted = [self._wanted_fps(state, key) for key in state.sources]
-        share = water_level([*wanted, float("inf")], model.capacity_fps)
+        share = water_level([*wanted, float("inf")], state.capacity_fps(model))
         if share < self._min_fps:
             raise Problem.unavailable(
                 f"One more stream would get {share:.1f} frames per second; "
@@ -335,9 +368,10 @@ class Dispatcher:
                 job: Job | None = state.posts.popleft()
             else:
                 source = min(ready, key=lambda s: state.served.get(s.key, 0))
-                state.turn += 1
-                state.served[source.key] = state.turn
                 job = source.take(now)
+                if job is not None:  # a stream whose frames were all too old keeps its turn
+                    state.turn += 1
+                    state.served[source.key] = state.turn
                 if not source.pending:
                     state.waiting.pop(source.key, None)
             if job is None:
@@ -426,7 +460,7 @@ class Dispatcher:
             job.finish(job.fault or InferenceLost("cancelled"))
             self._pump(version)
             return
-        self._metrics.stage_s.labels("decode", version).observe(job.decode_ms / 1e3)
+        self._stages[version].decode_s.observe(job.decode_ms / 1e3)
         self._client.submit(
             ticket,
             model,
@@ -442,7 +476,7 @@ class Dispatcher:
             self._lost(version, job, answer)
         else:
             if answer.status is Status.OK:
-                self._observe(version, job, answer)
+                self._observe(version, model, job, answer)
             job.finish(_outcome(job, answer))
         self._pump(version)
 
@@ -458,11 +492,12 @@ class Dispatcher:
     def _end(self, version: str) -> None:
         self._versions[version].in_flight -= 1
 
-    def _observe(self, version: str, job: Job, result: Result) -> None:
-        stages = self._metrics.stage_s
-        stages.labels("queue", version).observe(result.queue_ms / 1e3)
-        stages.labels("inference", version).observe(result.inference_ms / 1e3)
-        stages.labels("postprocess", version).observe(result.postprocess_ms / 1e3)
+    def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
+        self._versions[version].observe(model, result)
+        stages = self._stages[version]
+        stages.queue_s.observe(result.queue_ms / 1e3)
+        stages.inference_s.observe(result.inference_ms / 1e3)
+        stages.postprocess_s.observe(result.postprocess_ms / 1e3)
         demand = self._versions[version].demands.get(job.stream)
         if demand is not None:
             demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
@@ -488,12 +523,13 @@ class Dispatcher:
                     # Half a second of arrivals, smoothed over about a second.
                     demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
                     demand.arrived = 0
-                overloaded = sum(demand.fps for demand in state.demands.values()) > model.capacity_fps
+                capacity_fps = state.capacity_fps(model)
+                overloaded = sum(demand.fps for demand in state.demands.values()) > capacity_fps
                 wanted = {
                     key: demand.fps if not overloaded else self._wanted_fps(state, key)
                     for key, demand in state.demands.items()
                 }
-                for key, fps in state.rates.update(wanted, model.capacity_fps, now).items():
+                for key, fps in state.rates.update(wanted, capacity_fps, now).items():
                     state.sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
@@ -19,6 +20,9 @@ from streamer.session import Session
 from streamer.stream import Stream
 
 log = logging.getLogger("streamer.live_stream")
+
+#: Drops are told together with the next result, or after this: a frame or two of a camera.
+TELL_DROPS_S = 0.05
 
 
 class Carrier(Protocol):
@@ -45,6 +49,9 @@ class LiveStream:
         self.stream = stream
         self.declared_fps = stream.fps
         self._carrier = carrier
+        #: Set while drops wait to be told together.
+        self._telling: asyncio.TimerHandle | None = None
+        self._mailbox_s = carrier.metrics.stage_s.labels("mailbox", carrier.version)
 
     @property
     def pending(self) -> bool:
@@ -63,7 +70,7 @@ class LiveStream:
         if waiting is None:
             return None
         frame, arrived = waiting.frame, waiting.arrived
-        carrier.metrics.stage_s.labels("mailbox", carrier.version).observe(now - arrived)
+        self._mailbox_s.observe(now - arrived)
         session = carrier.session
         cfg, track = session.cfg, session.track
 
@@ -84,6 +91,28 @@ class LiveStream:
             finish,
             carrier.limits,
         )
+
+    def tell_drops_soon(self) -> None:
+        """Make sure that drops reach the client in a moment, also while its next result is far away.
+
+        Otherwise its window stays shut, the frame that waits grows old, and under load it would be stale
+        by its turn, every time.
+        """
+        if self._telling is None and self.stream.owes_drops:
+            self._telling = asyncio.get_running_loop().call_later(TELL_DROPS_S, self._tell_drops)
+
+    def _tell_drops(self) -> None:
+        self._telling = None
+        messages = self.stream.tell_drops()
+        if messages:
+            self._carrier.send_all(messages)
+
+    def close(self) -> None:
+        """The carrier is gone: drop what waits, tell nobody."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self.stream.abandon()
 
     def grant(self, max_fps: float | None) -> None:
         """Tell the client its fair rate."""

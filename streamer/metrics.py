@@ -5,6 +5,7 @@ Labels come from closed sets only: version, status code, transport, reason, stag
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -104,7 +105,11 @@ class WorkerMetrics:
         )
 
     def preset(self, versions: tuple[str, ...]) -> None:
-        """Create every series at zero and clear gauges that a dead predecessor left."""
+        """Create every series, clear gauges that a dead predecessor left, and balance its ledger.
+
+        Frames that a killed worker held have no outcome on the wire, where the socket is gone too; they
+        are counted as failed.
+        """
         for version in versions:
             for transport in TRANSPORTS:
                 for counter in (self.received, self.inferred, self.failed):
@@ -114,6 +119,19 @@ class WorkerMetrics:
                 self.in_flight.labels(transport, version).set(0)
                 self.streams.labels(transport, version).set(0)
         self.ready.set(0)
+        for (transport, version), count in self._without_outcome().items():
+            self.failed.labels(transport, version).inc(count)
+
+    def _without_outcome(self) -> dict[tuple[str, str], float]:
+        """Return frames received minus all outcomes, by transport and version; only where there are some."""
+        left: Counts[tuple[str, str]] = Counts()
+        for metric, sign in ((self.received, 1), (self.inferred, -1), (self.dropped, -1), (self.failed, -1)):
+            for family in metric.collect():
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        key = sample.labels["transport"], sample.labels["version"]
+                        left[key] += sign * int(sample.value)
+        return {key: count for key, count in left.items() if count > 0}
 
 
 class SupervisorMetrics:

@@ -19,6 +19,8 @@ from aiohttp import hdrs, web
 log = logging.getLogger("streamer.pages")
 
 STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
+#: The clip behind the demo page's sample button; the page hides the button when the file is absent.
+SAMPLE_FILE = Path(__file__).resolve().parent.parent / "data" / "sample.mp4"
 
 #: Served as they are; other files in the static folder are not served at all.
 _CONTENT_TYPES = {
@@ -159,24 +161,34 @@ class Asset:
         return web.Response(status=206, body=self.body[start:stop], headers=headers)
 
 
-def add_pages(app: web.Application, document: dict[str, Any], static_dir: Path = STATIC_DIR) -> None:
+def add_pages(
+    app: web.Application,
+    document: dict[str, Any],
+    static_dir: Path = STATIC_DIR,
+    sample: Path = SAMPLE_FILE,
+) -> None:
     """Add the routes of all pages, and security headers to every answer of ``app``.
 
     ``document`` is the OpenAPI document. Reads all files now, a few megabytes; raises OSError when one of
     the static folder cannot be read.
     """
-    for path, asset in load_assets(document, static_dir).items():
+    for path, asset in load_assets(document, static_dir, sample).items():
         app.router.add_get(path, _handler(asset))
     app.on_response_prepare.append(_add_security_headers)
 
 
-def load_assets(document: dict[str, Any], static_dir: Path = STATIC_DIR) -> dict[str, Asset]:
+def load_assets(
+    document: dict[str, Any], static_dir: Path = STATIC_DIR, sample: Path = SAMPLE_FILE
+) -> dict[str, Asset]:
     """Return URL path to asset."""
     assets = {
         "/openapi.json": Asset.make(json.dumps(document).encode(), "application/json"),
         "/favicon.ico": Asset.make(_FAVICON_SVG.encode(), _CONTENT_TYPES[".svg"]),
     }
     assets.update(_load_static(static_dir))
+    if sample.is_file():
+        # By name, not the whole folder: what else lies there is not for everybody.
+        assets["/data/sample.mp4"] = Asset.make(sample.read_bytes(), _CONTENT_TYPES[".mp4"])
     viewers = dict(_load_viewers())
     if viewers:
         assets.update(viewers)

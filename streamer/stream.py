@@ -22,9 +22,10 @@ WINDOW_MAX_ALL = 8
 GROW_AFTER = 4
 #: How long frames sent under an older, larger window are still accepted: a generous round trip.
 WINDOW_GRACE_S = 2.0
-#: A live sender that ignores the window is tolerated up to this rate, newest wins (docs/decisions).
+#: A live sender that ignores the window is tolerated up to this rate, newest wins (docs/decisions). The burst
+#: is half a second of a 200 fps sender: a stall of the network or of this process must not count against it.
 OVERRUN_FPS = 400.0
-OVERRUN_BURST = 12
+OVERRUN_BURST = 100
 #: Frames past the window that are refused with an error before the connection is closed.
 MAX_VIOLATIONS = 3
 
@@ -283,8 +284,13 @@ class Stream:
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
         return messages + self._tell_drops()
 
+    @property
+    def owes_drops(self) -> bool:
+        """Whether drops were not told yet. The client's window stays shut for them until they are."""
+        return self._untold is not None
+
     def tell_drops(self) -> list[dict[str, Any]]:
-        """Return drops that were not told yet; called from time to time while the device is away."""
+        """Return drops that no other outcome has carried for a while."""
         return self._tell_drops()
 
     def _grow_window(self) -> None:

@@ -277,6 +277,10 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """Workers first: they need the inference process to finish what they have accepted."""
+        # They hold the sockets too. While ours were open, a port that no worker serves any more would
+        # still take connections, and reset them in the end.
+        for listener in self._sockets:
+            listener.close()
         for worker in self._workers.values():
             _signal(worker, signal.SIGTERM)
         patience_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + KILL_AFTER_S
@@ -294,7 +298,7 @@ class Supervisor:
         self._inference.signal(signal.SIGKILL)
 
     def _release(self) -> None:
-        for listener in self._sockets:
+        for listener in self._sockets:  # still open where the drain was never reached
             listener.close()
         self._inference.close()
         shutil.rmtree(self._metrics_dir, ignore_errors=True)

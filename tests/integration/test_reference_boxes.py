@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.request import Request, urlopen
 
-import av
 import cv2
+import msgpack
 import numpy as np
 import pytest
 
-from inference.detections import Boxes, DetectionParams
+from inference.detections import DetectionParams
 from inference.detector import Detector
 from inference.letterbox import Letterbox
-
-SHARED = Path(__file__).parents[3] / "shared"
-REFERENCE = SHARED / "data" / "reference" / "detections.json"
+from tests.conftest import SHARED
+from tests.reference import REFERENCE, SCORE_TOLERANCE, THRESHOLDS, Found, differences, pictures
+from tests.service import Service
+from tests.wire_client import WireClient
 
 pytestmark = pytest.mark.skipif(
     not REFERENCE.is_file(), reason="needs the shared models and media beside the repository"
 )
 
-#: Model to the threshold that its reference was computed with.
-THRESHOLDS = {"yolox_nano": 0.25, "yolov9t_ball": 0.02}
-MIN_IOU = 0.98
-SCORE_TOLERANCE = 0.02
+#: Model to the version under which the shared service serves it.
+VERSIONS = {"yolox_nano": "v1", "yolov9t_ball": "v2"}
 
 
 @pytest.fixture(scope="module", params=THRESHOLDS)
@@ -39,87 +39,89 @@ def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
     model.close()
 
 
-def as_png(picture: np.ndarray[Any, Any]) -> bytes:
-    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert encoded
-    return bytes(data)
-
-
-def pictures(model: str) -> Iterator[tuple[str, bytes, list[dict[str, Any]]]]:
-    """Yield name, encoded image and expected detections of every image and listed video frame."""
-    for key, entries in json.loads(REFERENCE.read_text())[model].items():
-        path = SHARED / "data" / key
-        if key.startswith("images/"):
-            yield key, path.read_bytes(), entries
-            continue
-        wanted = {entry["frame"]: entry["detections"] for entry in entries}
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    yield f"{key}#{number}", as_png(frame.to_ndarray(format="bgr24")), wanted.pop(number)
-                if not wanted:
-                    break
-        assert not wanted, f"{key} ends before frames {sorted(wanted)}"
-
-
-def detect(detector: Detector, data: bytes, threshold: float) -> Boxes:
+def detect(detector: Detector, data: bytes, threshold: float) -> list[Found]:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     letterbox = Letterbox.fit(image.shape[1], image.shape[0], detector.model)
     slot = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
     letterbox.write(image, slot)
     raw = detector.infer([slot], lane=0)
-    return letterbox.to_source(detector.postprocess(raw, 0, DetectionParams(conf_threshold=threshold)))
+    boxes = letterbox.to_source(detector.postprocess(raw, 0, DetectionParams(conf_threshold=threshold)))
+    return [(detector.model.labels[int(box[5])], float(box[4]), box[:4].tolist()) for box in boxes]
 
 
-def iou(a: list[float], b: list[float]) -> float:
-    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / (areas - shared)
-
-
-def differences(
-    found: Boxes, expected: list[dict[str, Any]], labels: tuple[str, ...], floor: float
-) -> list[str]:
-    """Return what is missing, other or extra; below ``floor`` either side may leave a box out."""
-    rest = [(labels[int(box[5])], float(box[4]), box[:4].tolist()) for box in found]
-    wrong = []
-    for entry in expected:
-        same = [
-            item
-            for item in rest
-            if item[0] == entry["label"]
-            and abs(item[1] - entry["score"]) <= SCORE_TOLERANCE
-            and iou(item[2], entry["box"]) >= MIN_IOU
-        ]
-        if same:
-            rest.remove(max(same, key=lambda item: iou(item[2], entry["box"])))
-        elif entry["score"] > floor:
-            wrong.append(f"missing {entry}")
-    return wrong + [f"extra {item}" for item in rest if item[1] > floor]
-
-
-def test_boxes_equal_the_reference(detector: Detector) -> None:
-    """Same label, IoU of 0.98 or more, score within 0.02, nothing missing and nothing extra."""
-    threshold = THRESHOLDS[detector.model.name]
+def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
+    """Ask for the boxes of every reference picture; fail with all that is missing, other or extra."""
+    threshold = THRESHOLDS[model]
     compared = 0
     wrong = []
-    for name, data, expected in pictures(detector.model.name):
-        found = detect(detector, data, threshold)
+    for name, data, expected in pictures(model):
         compared += len(expected)
-        faults = differences(found, expected, detector.model.labels, threshold + SCORE_TOLERANCE)
+        faults = differences(ask(data, threshold), expected, threshold + SCORE_TOLERANCE)
         wrong += [f"{name}: {fault}" for fault in faults]
     assert compared > 0
     assert not wrong, "\n".join(wrong)
 
 
+def test_boxes_equal_the_reference(detector: Detector) -> None:
+    """Same label, IoU of 0.98 or more, score within 0.02, nothing missing and nothing extra."""
+    compare(detector.model.name, lambda data, threshold: detect(detector, data, threshold))
+
+
+def as_multipart(data: bytes) -> tuple[bytes, str]:
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    return (
+        head.encode() + data + f"\r\n--{boundary}--\r\n".encode(),
+        f"multipart/form-data; boundary={boundary}",
+    )
+
+
+@pytest.mark.parametrize("model", THRESHOLDS)
+@pytest.mark.parametrize("body", ["raw", "multipart"])
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+def test_posts_equal_the_reference(service: Service, model: str, body: str, accept: str) -> None:
+    def post(data: bytes, threshold: float) -> list[Found]:
+        payload, kind = as_multipart(data) if body == "multipart" else (data, "application/octet-stream")
+        url = f"{service.http_url}/{VERSIONS[model]}/predict?conf_threshold={threshold}"
+        request = Request(url, payload, {"Content-Type": kind, "Accept": accept})  # noqa: S310 - loopback
+        with urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+            assert answer.headers["Content-Type"].startswith(accept)
+            text = answer.read()
+        answered: dict[str, Any] = json.loads(text) if accept == "application/json" else msgpack.unpackb(text)
+        assert answered["model"]["name"] == model
+        return [(found["label"], found["score"], found["box"]) for found in answered["detections"]]
+
+    compare(model, post)
+
+
+@pytest.mark.parametrize("model", THRESHOLDS)
+@pytest.mark.parametrize("subprotocol", ["detect.v1.msgpack", "detect.v1.json"])
+async def test_streams_equal_the_reference(service: Service, model: str, subprotocol: str) -> None:
+    threshold = THRESHOLDS[model]
+    wrong = []
+    url = f"{service.ws_url}/{VERSIONS[model]}/stream"
+    async with WireClient(url, subprotocol=subprotocol) as client:
+        welcome = await client.hello(params={"conf_threshold": threshold})
+        labels = welcome["model"]["labels"]
+        for seq, (name, data, expected) in enumerate(pictures(model), start=1):
+            codec = "png" if data[:4] == b"\x89PNG" else "jpeg"
+            await client.send_frame(seq, data, codec=codec)
+            result = await client.receive("result")
+            assert result["seq"] == seq
+            found = [(labels[int(box[5])], box[4], box[:4]) for box in result["boxes"]]
+            faults = differences(found, expected, threshold + SCORE_TOLERANCE)
+            wrong += [f"{name}: {fault}" for fault in faults]
+    assert seq > 2
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_comparison_notices_what_is_missing_moved_or_extra() -> None:
     entry = {"label": "a", "score": 0.9, "box": [10.0, 10.0, 110.0, 110.0]}
-    good = np.array([[10, 10, 110, 110, 0.9, 0]], np.float32)
-    assert differences(good, [entry], ("a", "b"), 0.27) == []
-    for column, value in ((0, 14), (4, 0.87), (5, 1)):
-        bad = good.copy()
-        bad[0, column] = value
-        assert len(differences(bad, [entry], ("a", "b"), 0.27)) == 2
-    assert len(differences(good[:0], [entry], ("a", "b"), 0.27)) == 1
-    assert len(differences(np.repeat(good, 2, axis=0), [entry], ("a", "b"), 0.27)) == 1
+    good: Found = ("a", 0.9, [10.0, 10.0, 110.0, 110.0])
+    assert differences([good], [entry], 0.27) == []
+    moved: Found = ("a", 0.9, [14.0, 10.0, 110.0, 110.0])
+    for bad in (moved, ("a", 0.87, good[2]), ("b", 0.9, good[2])):
+        assert len(differences([bad], [entry], 0.27)) == 2
+    assert len(differences([], [entry], 0.27)) == 1
+    assert len(differences([good, good], [entry], 0.27)) == 1

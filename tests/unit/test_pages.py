@@ -31,9 +31,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def client(folder: Path) -> AsyncIterator[Client]:
+def sample(tmp_path: Path) -> Path:
+    sample = tmp_path / "data" / "sample.mp4"
+    sample.parent.mkdir()
+    sample.write_bytes(bytes(range(100)))
+    (sample.parent / "other.mp4").write_bytes(b"not for everybody")
+    (sample.parent / "make_sample.py").write_text("no")
+    return sample
+
+
+@pytest.fixture
+async def client(folder: Path, sample: Path) -> AsyncIterator[Client]:
     app = web.Application(middlewares=[problem_middleware])
-    add_pages(app, openapi_document(), folder)
+    add_pages(app, openapi_document(), folder, sample)
     async with TestClient(TestServer(app)) as client:
         yield client
 
@@ -44,6 +54,7 @@ async def client(folder: Path) -> AsyncIterator[Client]:
         ("/", "text/html; charset=utf-8"),
         ("/static/js/app.js", "text/javascript; charset=utf-8"),
         ("/static/clip.mp4", "video/mp4"),
+        ("/data/sample.mp4", "video/mp4"),
         ("/favicon.ico", "image/svg+xml"),
         ("/openapi.json", "application/json"),
         ("/docs", "text/html; charset=utf-8"),
@@ -77,6 +88,9 @@ async def test_files_have_their_type_and_are_not_guessed(
         "/static/../pages.py",
         "/static/%2e%2e/pages.py",
         "/static/",
+        "/data/",
+        "/data/other.mp4",
+        "/data/make_sample.py",
         "/docs/swagger-ui-bundle.js.map",
         "/docs/apps.py",
     ],
@@ -140,8 +154,9 @@ async def test_pages_are_for_reading_only(client: Client) -> None:
 
 
 def test_without_a_demo_page_the_documentation_is_there(tmp_path: Path) -> None:
-    assets = load_assets({"openapi": "3.1.0"}, tmp_path / "absent")
+    assets = load_assets({"openapi": "3.1.0"}, tmp_path / "absent", tmp_path / "absent.mp4")
     assert "/" not in assets
+    assert "/data/sample.mp4" not in assets
     assert "/docs" in assets
 
 
@@ -149,6 +164,22 @@ def test_without_the_viewers_there_is_a_warning_and_no_documentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("streamer.pages._VIEWERS_PACKAGE", "no_such_package_here")
-    assets = load_assets({}, tmp_path)
+    assets = load_assets({}, tmp_path, tmp_path / "absent.mp4")
     assert set(assets) == {"/openapi.json", "/favicon.ico"}
     assert "no_such_package_here" in caplog.text
+
+
+def test_the_demo_page_names_only_files_that_are_served() -> None:
+    assets = load_assets({})
+    html = assets["/"].body.decode()
+    assert " style=" not in html
+    assert not re.search(r"<script(?![^>]*\ssrc=)|\son[a-z]+=", html)
+    sources = [source for source in re.findall(r'(?:src|href)="([^"#]+)"', html) if source != "./"]
+    assert len(sources) >= 4
+    for source in sources:
+        assert f"/{source}" in assets, source
+    for path, asset in assets.items():
+        if path.startswith("/static/js/"):
+            folder = path.rpartition("/")[0]
+            for name in re.findall(r"from '\./([^']+)'", asset.body.decode()):
+                assert f"{folder}/{name}" in assets, f"{path} imports {name}"

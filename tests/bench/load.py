@@ -1,0 +1,220 @@
+"""Load on a running service, over loopback, bounded in time: streams and POSTs, closed and open loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgpack
+
+_HEADER = struct.Struct("<BBBBIQHHBBH")
+_CODEC_PNG = 1
+_CODEC_JPEG = 0
+
+
+@dataclass(slots=True)
+class End:
+    """When a load stops sending, monotonic seconds; may be moved while it runs."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> End:
+        """Return the end of a load that starts now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is time to stop."""
+        return time.monotonic() >= self.at
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a client saw: times in seconds, from sending a frame to having its result."""
+
+    sent: int = 0
+    results: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    latencies_s: list[float] = field(default_factory=list)
+    #: Arrival of each result, monotonic seconds.
+    arrivals: list[float] = field(default_factory=list)
+    #: Close code, or None while the socket is open.
+    closed: int | None = None
+
+    def merge(self, other: Tally) -> None:
+        """Add another client's account."""
+        self.sent += other.sent
+        self.results += other.results
+        self.drops += other.drops
+        self.errors += other.errors
+        self.latencies_s += other.latencies_s
+        self.arrivals += other.arrivals
+
+    def percentile_ms(self, share: float) -> float:
+        """Return a latency percentile, 0 to 1; NaN when nothing was answered."""
+        if not self.latencies_s:
+            return float("nan")
+        ordered = sorted(self.latencies_s)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every frame sent has exactly one outcome."""
+        return self.sent == self.results + self.drops.total() + self.errors.total()
+
+
+def pack(seq: int, payload: bytes, *, png: bool = False) -> bytes:
+    """Return a frame message of stream 0; ``ts`` is the time of sending in microseconds."""
+    codec = _CODEC_PNG if png else _CODEC_JPEG
+    now_us = int(time.monotonic() * 1e6)
+    return _HEADER.pack(1, codec, 1, 6, seq, now_us, 0, 0, 0, 0, 0) + payload
+
+
+class StreamLoad:
+    """One live stream. ``fps`` 0: as fast as the window allows; else that rate, whatever the window says."""
+
+    def __init__(
+        self,
+        url: str,
+        pictures: list[bytes],
+        *,
+        mode: str = "live",
+        fps: float = 0.0,
+        params: dict[str, Any] | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self._url = url
+        self._pictures = itertools.cycle(pictures)
+        self._mode = mode
+        self._fps = fps
+        self._params = params or {}
+        self._ack = 0
+        self._window = 0
+        self._moved = asyncio.Event()
+        self._sent_at: dict[int, float] = {}
+
+    async def run(self, session: aiohttp.ClientSession, until: End) -> Tally:
+        """Send until ``until``, then wait for what is in flight; returns the account."""
+        async with session.ws_connect(
+            self._url, protocols=["detect.v1.msgpack"], max_msg_size=0, compress=0, autoping=True
+        ) as socket:
+            hello = {
+                "type": "hello",
+                "streams": [{"id": 0, "codec": "jpeg", "mode": self._mode}],
+                "params": self._params,
+            }
+            await socket.send_bytes(msgpack.packb(hello))
+            reader = asyncio.create_task(self._read(socket))
+            try:
+                await self._send(socket, until)
+                deadline = time.monotonic() + 5
+                while not self.tally.balanced and time.monotonic() < deadline and not reader.done():
+                    await asyncio.sleep(0.01)
+                if not reader.done():
+                    await socket.send_bytes(msgpack.packb({"type": "bye", "code": 1000, "reason": "done"}))
+                    await asyncio.wait_for(reader, 5)
+            finally:
+                reader.cancel()
+        self.tally.closed = socket.close_code
+        return self.tally
+
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse, until: End) -> None:
+        due = time.monotonic()
+        while not until.passed and not socket.closed:
+            if self._fps:
+                due += 1.0 / self._fps
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+            else:
+                while self.tally.sent + 1 - self._ack > self._window and not socket.closed:
+                    if until.passed:
+                        return
+                    self._moved.clear()
+                    try:
+                        await asyncio.wait_for(self._moved.wait(), 0.5)
+                    except TimeoutError:
+                        continue
+            self.tally.sent += 1
+            seq = self.tally.sent
+            self._sent_at[seq] = time.monotonic()
+            try:
+                await socket.send_bytes(pack(seq, next(self._pictures)))
+            except ConnectionError:
+                self.tally.sent -= 1
+                return
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        tally = self.tally
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                continue
+            event = msgpack.unpackb(message.data)
+            now = time.monotonic()
+            kind = event["type"]
+            if kind == "welcome":
+                self._window = event["flow"]["win"]
+            elif kind == "result":
+                tally.results += 1
+                tally.latencies_s.append(now - self._sent_at.pop(event["seq"]))
+                tally.arrivals.append(now)
+            elif kind == "drop":
+                tally.drops[event["reason"]] += event["to"] - event["from"] + 1
+            elif kind == "error" and "seq" in event:
+                tally.errors[event["code"]] += 1
+            if "ack" in event:
+                self._ack = max(self._ack, event["ack"])
+                self._window = event["win"]
+            self._moved.set()
+
+
+async def post_in_turn(
+    session: aiohttp.ClientSession,
+    url: str,
+    pictures: list[bytes],
+    until: End,
+    *,
+    pause_s: float = 0.0,
+) -> Tally:
+    """POST one picture after the other until ``until``; ``pause_s`` between an answer and the next."""
+    tally = Tally()
+    for picture in itertools.cycle(pictures):
+        if until.passed:
+            return tally
+        begun = time.monotonic()
+        tally.sent += 1
+        try:
+            async with session.post(url, data=picture, headers={"Content-Type": "image/jpeg"}) as answer:
+                await answer.read()
+                if answer.status == 200:
+                    tally.results += 1
+                    tally.latencies_s.append(time.monotonic() - begun)
+                    tally.arrivals.append(time.monotonic())
+                else:
+                    tally.errors[str(answer.status)] += 1
+        except aiohttp.ClientError as error:
+            tally.errors[type(error).__name__] += 1
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    return tally
+
+
+def total(tallies: list[Tally]) -> Tally:
+    """Return all accounts as one."""
+    whole = Tally()
+    for tally in tallies:
+        whole.merge(tally)
+    return whole
+
+
+def http_session() -> aiohttp.ClientSession:
+    """Return a session without a bound on connections or total time."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
+    )

@@ -1,0 +1,98 @@
+"""Overload: one client sends far more than the model can do; a polite stream and a POST client beside it.
+
+Prints the polite ones' latency alone and beside the flood, the age of the flood's results, and memory.
+``make bench BENCH=overload`` or ``python -m tests.bench.overload --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
+from tests.bench.media import model, pictures
+from tests.service import Service
+
+POLITE_FPS = 5.0
+
+
+async def polite(service: Service, frames: list[bytes], until: End) -> tuple[Tally, Tally]:
+    """Run one stream of 5 fps and one POST client of about 5 images a second."""
+    async with http_session() as session:
+        stream = StreamLoad(f"{service.http_url}/v1/stream", frames, fps=POLITE_FPS)
+        posts = post_in_turn(session, f"{service.http_url}/v1/predict", frames, until, pause_s=1 / POLITE_FPS)
+        streamed, posted = await asyncio.gather(stream.run(session, until), posts)
+        return streamed, posted
+
+
+async def flood(service: Service, frames: list[bytes], until: End, fps: float) -> Tally:
+    """Send ``fps`` frames a second, whatever the window says."""
+    async with http_session() as session:
+        return await StreamLoad(f"{service.http_url}/v1/stream", frames, fps=fps).run(session, until)
+
+
+async def together(
+    service: Service, frames: list[bytes], seconds: float, fps: float
+) -> tuple[Tally, Tally, Tally]:
+    """Run the flood and the polite clients at once."""
+    until = End.after(seconds)
+    flooded, (streamed, posted) = await asyncio.gather(
+        flood(service, frames, until, fps), polite(service, frames, until)
+    )
+    return flooded, streamed, posted
+
+
+def memory_mb(service: Service) -> float:
+    """Return the proportional set size of all processes of the service, in MB."""
+    processes = [service.supervisor, *service.supervisor.children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in processes) / 1e6
+
+
+def main() -> None:
+    """Print one line for each measurement."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
+    parser.add_argument("--fps", type=float, default=200.0, help="rate of the flood")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--lanes", default="0", help="INFERENCE_LANES of the service")
+    arguments = parser.parse_args()
+    out = sys.stdout.write
+    frames = pictures()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "MODEL_V1_PATH": str(model(arguments.model, Path(folder))),
+            "STREAM_MIN_FPS": "0",
+            "INFERENCE_LANES": arguments.lanes,
+        }
+        with Service(settings) as service:
+            asyncio.run(polite(service, frames, End.after(3)))
+            before = asyncio.run(polite(service, frames, End.after(arguments.seconds / 2)))
+            asyncio.run(together(service, frames, 3, arguments.fps))
+            memory_before = memory_mb(service)
+            flooded, *after = asyncio.run(together(service, frames, arguments.seconds, arguments.fps))
+            memory_after = memory_mb(service)
+    for name, alone, loaded in zip(("5 fps stream", "POST client"), before, after, strict=True):
+        for share in (0.5, 0.95):
+            was, is_now = alone.percentile_ms(share), loaded.percentile_ms(share)
+            out(
+                f"{name:13} p{share * 100:.0f}  alone {was:6.1f} ms, beside the flood {is_now:6.1f} ms,"
+                f" ratio {is_now / was:.2f}\n"
+            )
+        out(f"{name:13} lost {loaded.sent - loaded.results} of {loaded.sent}\n")
+    out(
+        f"flood         {flooded.sent} sent, {flooded.results} results"
+        f" ({flooded.results / arguments.seconds:.0f} fps), dropped {dict(flooded.drops)}, errors {dict(flooded.errors)},"
+        f" balanced {flooded.balanced}, closed {flooded.closed}\n"
+        f"flood         age of results p50 {flooded.percentile_ms(0.5):.0f} ms,"
+        f" p99 {flooded.percentile_ms(0.99):.0f} ms, oldest {flooded.percentile_ms(1):.0f} ms\n"
+        f"memory        {memory_before:.0f} MB, after {arguments.seconds:.0f} s {memory_after:.0f} MB\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Throughput of the whole service against the bare loop on the same cores, in interleaved rounds.
+
+``make bench`` or ``python -m tests.bench.throughput --help``. Figures are frames per second; what
+counts is the ratio to the floor of the same round. The load client runs on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import floor
+from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn, total
+from tests.bench.media import model, pictures
+from tests.service import Service
+
+#: Enough to keep the device and the decoders busy; more only waits.
+STREAMS = 8
+CONNECTIONS = 16
+
+
+async def over_websocket(
+    service: Service, frames: list[bytes], seconds: float, *, mode: str, fps: float
+) -> Tally:
+    """Saturate with streams: obeying the window (``fps`` 0), or flooding with ``fps`` each."""
+    until = End.after(seconds)
+    async with http_session() as session:
+        loads = [
+            StreamLoad(f"{service.http_url}/v1/stream", frames, mode=mode, fps=fps) for _ in range(STREAMS)
+        ]
+        return total(list(await asyncio.gather(*(load.run(session, until) for load in loads))))
+
+
+async def over_post(service: Service, frames: list[bytes], seconds: float) -> Tally:
+    """Saturate with POSTs, each connection asking again as soon as it is answered."""
+    until = End.after(seconds)
+    async with http_session() as session:
+        url = f"{service.http_url}/v1/predict"
+        return total(
+            list(
+                await asyncio.gather(*(post_in_turn(session, url, frames, until) for _ in range(CONNECTIONS)))
+            )
+        )
+
+
+def rate(tally: Tally, seconds: float) -> float:
+    """Return results per second, without the first and last half second."""
+    first = min(tally.arrivals, default=0.0)
+    inside = [t for t in tally.arrivals if first + 0.5 <= t <= first + seconds - 0.5]
+    return len(inside) / (seconds - 1.0)
+
+
+def main() -> None:
+    """Print a table of rounds and the medians."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python -m tests.bench.throughput --model null --size 640x480 --rounds 3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
+    parser.add_argument("--size", default="640x480", help="frame size")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", default="1")
+    arguments = parser.parse_args()
+    width, _, height = arguments.size.partition("x")
+    frames = pictures(size=(int(width), int(height)))
+    seconds = arguments.seconds
+    out = sys.stdout.write
+    with tempfile.TemporaryDirectory() as folder:
+        path = model(arguments.model, Path(folder))
+        out(f"{path.name}, {arguments.size} JPEG, mean {sum(map(len, frames)) / len(frames) / 1e3:.0f} KB\n")
+        rows: dict[str, list[float]] = {}
+        floors: list[float] = []
+        for number in range(arguments.rounds):
+            floors.append(floor.measure(path, frames, seconds))
+            settings = {"MODEL_V1_PATH": str(path), "WORKERS": arguments.workers}
+            with Service(settings | {"STREAM_MIN_FPS": "0"}) as service:
+                for name, work in {
+                    "websocket, window": over_websocket(service, frames, seconds, mode="all", fps=0),
+                    "websocket, flood": over_websocket(service, frames, seconds, mode="live", fps=100),
+                    "POST": over_post(service, frames, seconds),
+                }.items():
+                    tally = asyncio.run(work)
+                    rows.setdefault(name, []).append(rate(tally, seconds))
+                    balance = "" if tally.balanced else "  LEDGER DOES NOT BALANCE"
+                    out(
+                        f"round {number + 1}  {name:18} {rows[name][-1]:7.1f} fps"
+                        f"  {rows[name][-1] / floors[-1]:.3f} of {floors[-1]:.1f}"
+                        f"  p50 {tally.percentile_ms(0.5):.0f} p99 {tally.percentile_ms(0.99):.0f} ms"
+                        f"{balance}\n"
+                    )
+        for name, rates in rows.items():
+            ratios = [value / base for value, base in zip(rates, floors, strict=True)]
+            out(f"median   {name:18} {statistics.median(ratios):.3f} of the floor\n")
+
+
+if __name__ == "__main__":
+    main()

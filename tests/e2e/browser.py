@@ -1,0 +1,204 @@
+"""A real Chromium on the demo page: starts it, feeds it a camera or a file, and listens to all it does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket
+
+from streamer.protocol import Frame, unpack_frame
+
+Picture = npt.NDArray[np.uint8]
+
+WAIT_S = 40.0
+_ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+#: Kept before the page's own scripts run; read when the test ends.
+_LISTEN_FOR_VIOLATIONS = """
+window.violations = [];
+document.addEventListener('securitypolicyviolation', (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+@contextmanager
+def chromium(
+    playwright: Playwright, *arguments: str, camera: Path | None = None, allow: bool = True
+) -> Iterator[Browser]:
+    """Start a Chromium whose camera shows the Motion JPEG file ``camera``; without one it has none.
+
+    ``allow`` answers the permission question with yes.
+    """
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium, which is not installed")
+    args = [*_ARGUMENTS, *arguments]
+    if camera is not None:
+        args += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={camera}"]
+        if allow:
+            args.append("--use-fake-ui-for-media-stream")
+    browser = playwright.chromium.launch(
+        executable_path=path, headless=True, chromium_sandbox=False, args=args
+    )
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+class DemoPage:
+    """One tab on the demo page, and everything that it sent, received and complained about."""
+
+    def __init__(self, browser: Browser, base_url: str, **options: Any) -> None:
+        options = {"viewport": {"width": 1280, "height": 800}} | options
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.page.add_init_script(_LISTEN_FOR_VIOLATIONS)
+        self.base_url = base_url
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+        #: Addresses of the WebSockets opened, in order.
+        self.sockets: list[str] = []
+        self.sent: list[dict[str, Any]] = []
+        self.frames: list[Frame] = []
+        self.received: list[dict[str, Any]] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._request)
+        self.page.on("websocket", self._socket)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # The tests' own look at the canvas is what Chromium would like to be announced.
+        if message.type in ("error", "warning") and "willReadFrequently" not in message.text:
+            self.errors.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith(("blob:", "data:")):
+            self.hosts.add(urlsplit(request.url).netloc)
+
+    def _socket(self, socket: WebSocket) -> None:
+        self.sockets.append(socket.url)
+        self.hosts.add(urlsplit(socket.url).netloc)
+        socket.on("framesent", self._frame_sent)
+        socket.on("framereceived", lambda data: self.received.append(json.loads(data)))
+
+    def _frame_sent(self, data: str | bytes) -> None:
+        if isinstance(data, str):
+            self.sent.append(json.loads(data))
+        else:
+            self.frames.append(unpack_frame(data))
+
+    # -- driving ---------------------------------------------------------------------------------
+
+    def open(self, query: str = "") -> None:
+        """Load the page and wait until it knows the server's models."""
+        self.page.goto(f"{self.base_url}/{query}")
+        self.wait("document.getElementById('model-hint').textContent !== ''")
+
+    def start(self, source: str) -> None:
+        """Press the start button of ``camera`` or ``sample``."""
+        self.page.click(f".start [data-source={source}]")
+
+    def start_file(self, path: Path) -> None:
+        """Choose a video file."""
+        self.page.set_input_files("#file", path)
+
+    def evaluate(self, expression: str, argument: Any = None) -> Any:
+        """Evaluate JavaScript in the page."""
+        return self.page.evaluate(expression, argument)
+
+    def wait(self, condition: str | Callable[[], Any], timeout_s: float = WAIT_S) -> None:
+        """Wait for a JavaScript expression, or a function here, to become true.
+
+        Polls from outside: the page's policy forbids evaluating strings inside.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.evaluate(f"Boolean({condition})") if isinstance(condition, str) else condition():
+                return
+            self.page.wait_for_timeout(50)
+        state = self.evaluate(
+            "JSON.stringify([demo.connection, demo.flow, demo.counts, demo.problem, demo.latest])"
+        )
+        raise AssertionError(f"never true: {condition}; page: {state}; errors: {self.errors}")
+
+    def wait_for_results(self, count: int = 1) -> None:
+        """Wait for ``count`` more results."""
+        before = self.evaluate("demo.counts.results")
+        self.wait(f"demo.counts.results >= {before + count}")
+
+    def wait_sent(self, kind: str, count: int = 1) -> None:
+        """Wait until the page has sent ``count`` control messages of a type."""
+        self.wait(lambda: sum(message["type"] == kind for message in self.sent) >= count)
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The newest result."""
+        latest: dict[str, Any] = self.evaluate("demo.latest")
+        return latest
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def assert_clean(self, *, but: tuple[str, ...] = ()) -> None:
+        """No complaint, no policy violation, no other host; errors with a text of ``but`` are expected."""
+        errors = [error for error in self.errors if not any(text in error for text in but)]
+        assert errors == [], errors
+        assert not (violations := self.evaluate("window.violations")), violations
+        assert self.hosts == {urlsplit(self.base_url).netloc}, self.hosts
+
+    def close(self) -> None:
+        """Close the tab."""
+        self.context.close()
+
+
+# -- media -------------------------------------------------------------------------------------------
+
+
+def write_camera(path: Path, pictures: Iterable[Picture]) -> Path:
+    """Write a Motion JPEG file that Chromium's fake camera shows in a loop, 30 a second."""
+    with path.open("wb") as file:
+        for picture in pictures:
+            file.write(bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]))
+    return path
+
+
+def write_clip(path: Path, pictures: Iterable[Picture], fps: int = 30) -> Path:
+    """Write an H.264 file."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "18"}
+        for index, picture in enumerate(pictures):
+            if index == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def letterboxed(picture: Picture, width: int, height: int) -> Picture:
+    """Return the picture in the middle of a grey canvas, as large as fits."""
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    canvas = np.full((height, width, 3), 110, np.uint8)
+    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas

@@ -1,0 +1,45 @@
+"""What an idle service costs, and which libraries each of its processes loads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bench.idle import cpu_s, family
+from tests.bench.overload import memory_mb
+from tests.service import Service
+
+MAX_PSS_MB = 320.0
+#: Share of one core, all processes together.
+MAX_IDLE_CPU = 0.01
+
+
+@pytest.fixture(scope="module")
+def idle(yolox_nano: Path) -> Service:
+    return Service({"MODEL_V1_PATH": str(yolox_nano)})
+
+
+def libraries(process: psutil.Process) -> set[str]:
+    """Return the files that a process has mapped."""
+    return {mapped.path for mapped in process.memory_maps()}
+
+
+def test_an_idle_service_is_small_and_quiet_and_a_worker_never_loads_onnxruntime(idle: Service) -> None:
+    with idle:
+        assert memory_mb(idle) <= MAX_PSS_MB
+        time.sleep(2.0)  # what start-up left behind
+        before, begun = cpu_s(idle), time.monotonic()
+        time.sleep(10.0)
+        share = (cpu_s(idle) - before) / (time.monotonic() - begun)
+        # Processor time, not a duration: a busy machine does not change it.
+        assert share < MAX_IDLE_CPU
+        loaded = {name: libraries(process) for name, process in family(idle).items()}
+    assert any("onnxruntime" in library for library in loaded["inference"])
+    for name in ("worker", "supervisor"):
+        assert not any("onnxruntime" in library for library in loaded[name])
+        # PyAV's; OpenCV brings some of its own, which cannot be left out.
+        assert not any("/av.libs/" in library for library in loaded[name])
+    assert not any("/cv2/" in library for library in loaded["supervisor"])

@@ -1,0 +1,168 @@
+"""Start, refusal and end of the service as an operator sees them: messages, exit codes, drained clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.bench.media import pictures
+from tests.model_factory import null_model
+from tests.service import ROOT, Service
+from tests.wire_client import WireClient
+
+
+@pytest.fixture(scope="module")
+def null(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+
+
+@pytest.fixture
+def idle(null: Path) -> Iterator[Service]:
+    with Service({"MODEL_V1_PATH": str(null), "DRAIN_DELAY_S": "1"}) as service:
+        yield service
+
+
+def refused(**settings: str) -> tuple[int, str]:
+    """Start a service that cannot; returns its exit code and what it wrote."""
+    environment = os.environ | {"HOST": "127.0.0.1", "PORT": "0", "LOG_FORMAT": "text"} | settings
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "serve"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed() -> None:
+    code, text = refused(PORT="http")
+    assert code == 2
+    assert "PORT='http'" in text
+
+
+def test_without_a_model_it_says_how_to_get_one(tmp_path: Path) -> None:
+    # The folder of a checkout may hold models of its user: an installation without any is imitated.
+    code = (
+        "import sys; from pathlib import Path; from streamer import settings, cli;"
+        f"settings.MODELS_DIR = Path({str(tmp_path)!r}); sys.exit(cli.main(['serve', '--port', '0']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 3
+    assert "MODEL_V1_PATH" in done.stderr
+    assert "docs/models.md" in done.stderr
+
+
+def test_a_port_in_use_is_said_before_anything_is_loaded(null: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, text = refused(PORT=str(port), MODEL_V1_PATH=str(null))
+    assert code == 3
+    assert f"127.0.0.1:{port}" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "empty"),
+        (b"<!doctype html><html>not found</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+        (b"\x08\x07" + b"\xff" * 500, "truncated, damaged or not ONNX"),
+    ],
+)
+def test_a_model_that_is_none_is_refused_with_its_own_code(
+    tmp_path: Path, content: bytes, found: str
+) -> None:
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(content)
+    code, text = refused(MODEL_V1_PATH=str(path))
+    assert code == 4
+    assert str(path) in text
+    assert "expected" in text
+    assert found in text
+
+
+def test_a_device_that_is_not_there_is_never_replaced_by_the_cpu(null: Path) -> None:
+    code, text = refused(MODEL_V1_PATH=str(null), DEVICE="openvino")
+    assert code == 5
+    assert "DEVICE is 'openvino'" in text
+
+
+def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(idle: Service) -> None:
+    picture = pictures(1)[0]
+
+    async def through_the_drain() -> tuple[list[int], dict[str, object], tuple[int, str]]:
+        statuses: list[int] = []
+        async with (
+            aiohttp.ClientSession() as session,
+            WireClient(f"{idle.ws_url}/v1/stream") as client,
+        ):
+            await client.hello()
+
+            async def post_until_refused() -> None:
+                while True:
+                    try:
+                        async with session.post(f"{idle.http_url}/v1/predict", data=picture) as answer:
+                            await answer.read()
+                            statuses.append(answer.status)
+                    except aiohttp.ClientOSError:
+                        return  # the port is closed: this connection was refused, or never accepted
+
+            posting = asyncio.create_task(post_until_refused())
+            await asyncio.sleep(0.2)
+            idle.signal(signal.SIGTERM)
+            bye = await client.receive("bye")
+            closed = await client.closed()
+            await asyncio.wait_for(posting, 20)
+        return statuses, bye, closed
+
+    statuses, bye, closed = asyncio.run(through_the_drain())
+    assert set(statuses) == {200}, "every accepted POST was answered"
+    assert isinstance(bye["reconnect_ms"], int)
+    assert closed[0] == 1012
+    assert idle.wait() == 0
+
+
+def test_health_says_draining_while_requests_are_still_served(idle: Service) -> None:
+    assert idle.get_json("/health")["status"] == "ok"
+    idle.signal(signal.SIGTERM)
+    seen = set()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        status, _ = idle.get("/health")
+        if not status:
+            break
+        seen.add(status)
+        if status == 503:
+            assert idle.get_json("/health")["reasons"] == ["this replica is shutting down"]
+            break
+    assert 503 in seen
+    assert idle.wait() == 0
+
+
+def test_ctrl_c_stops_without_the_delay_and_with_code_0(idle: Service) -> None:
+    assert idle.stop(signal.SIGINT) == 0
+
+
+def test_several_workers_share_one_port_and_one_inference_process(null: Path) -> None:
+    with Service({"MODEL_V1_PATH": str(null), "WORKERS": "2"}) as service:
+        assert len(service.workers) == 2
+        assert len(service.children("inference.process")) == 1
+        for _ in range(40):  # a fresh connection each: the kernel spreads them
+            assert service.get("/health")[0] == 200
+        assert service.metric("object_detection_inference_ready") == 1

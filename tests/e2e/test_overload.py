@@ -1,0 +1,66 @@
+"""A client sends far more than the model can do: fresh results, told drops, flat memory, nobody else harmed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.bench.load import End, StreamLoad, Tally, http_session
+from tests.bench.media import pictures
+from tests.bench.overload import memory_mb, together
+from tests.service import Service
+
+FLOOD_FPS = 200.0
+#: The age that live frames may have when they are dispatched, and the run itself.
+MAX_AGE_MS = 500.0
+#: What may come and go: decoder scratch, socket buffers, the collector's turn.
+MEMORY_NOISE_MB = 16.0
+
+
+def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: Path) -> None:
+    frames = pictures(8)
+    with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0"}) as service:
+        asyncio.run(together(service, frames, 5, FLOOD_FPS))
+        before_mb = memory_mb(service)
+        flooded, streamed, posted = asyncio.run(together(service, frames, 12, FLOOD_FPS))
+        after_mb = memory_mb(service)
+        metric = service.metric
+        received, outcomes = (
+            metric("object_detection_frames_received_total", transport="websocket"),
+            metric("object_detection_frames_inferred_total", transport="websocket")
+            + metric("object_detection_frames_dropped_total", transport="websocket")
+            + metric("object_detection_frames_failed_total", transport="websocket"),
+        )
+    assert flooded.closed == 1000
+    assert flooded.balanced, flooded
+    assert flooded.results > 0
+    assert flooded.drops.total() > flooded.results, "most of a flood cannot be served"
+    assert set(flooded.drops) <= {"superseded", "rate", "stale"}
+    assert not flooded.errors
+    assert flooded.percentile_ms(1) < MAX_AGE_MS
+    assert after_mb < before_mb + MEMORY_NOISE_MB
+    assert streamed.balanced
+    assert streamed.results >= 0.9 * streamed.sent, f"a polite stream is served: {streamed.drops}"
+    assert posted.results == posted.sent > 0
+    assert received == outcomes
+
+
+def test_every_stream_of_many_is_served_although_their_turns_are_further_apart_than_a_frame_may_age(
+    yolox_nano: Path,
+) -> None:
+    """40 streams on a model of some 35 to 140 fps: a frame that waits must give way to newer ones."""
+    frames = pictures(8)
+
+    async def many(service: Service) -> list[Tally]:
+        async with http_session() as session:
+            loads = [StreamLoad(f"{service.http_url}/v1/stream", frames) for _ in range(40)]
+            until = End.after(15)
+            return list(await asyncio.gather(*(load.run(session, until) for load in loads)))
+
+    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
+    with Service(settings) as service:
+        tallies = asyncio.run(many(service))
+    assert all(tally.balanced for tally in tallies)
+    counts = sorted(tally.results for tally in tallies)
+    assert counts[0] > 0, counts
+    assert counts[-1] <= 2 * counts[0] + 2, f"least recently served first: {counts}"

@@ -1,0 +1,123 @@
+"""Processes die under load: streams see a pause, nothing more, and no frame is left without an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
+from tests.bench.media import pictures
+from tests.service import Service
+
+STREAMS = 20
+RECOVERY_TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def fragile(yolox_nano: Path) -> Iterator[Service]:
+    """A service of its own, for tests that break it."""
+    with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WORKERS": "1"}) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[bytes]:
+    return pictures(8)
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = RECOVERY_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} within {timeout_s} s"
+        time.sleep(0.05)
+
+
+async def stream_through(
+    service: Service, frames: list[bytes], breakdown: Callable[[], None], seconds: float
+) -> tuple[list[Tally], Tally, float]:
+    """Load with 20 streams and a POST client until ``seconds`` after ``breakdown``; return accounts, its time."""
+    until = End.after(RECOVERY_TIMEOUT_S)
+    async with http_session() as session:
+        loads = [StreamLoad(f"{service.http_url}/v1/stream", frames) for _ in range(STREAMS)]
+        running = [asyncio.create_task(load.run(session, until)) for load in loads]
+        posting = asyncio.create_task(
+            post_in_turn(session, f"{service.http_url}/v1/predict", frames, until, pause_s=0.05)
+        )
+        while any(load.tally.results == 0 for load in loads):
+            assert not until.passed, "every stream gets results"
+            await asyncio.sleep(0.05)
+        breakdown()
+        broken = time.monotonic()
+        until.at = broken + seconds
+        return list(await asyncio.gather(*running)), await posting, broken
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [(signal.SIGKILL, 6.0), (signal.SIGSEGV, 6.0)])
+def test_streams_outlive_the_inference_process(
+    fragile: Service, frames: list[bytes], fault: signal.Signals, seconds: float
+) -> None:
+    before = fragile.inference.pid
+    tallies, posted, broken = asyncio.run(
+        stream_through(fragile, frames, lambda: fragile.inference.send_signal(fault), seconds)
+    )
+    assert fragile.inference.pid != before
+    for tally in tallies:
+        assert tally.closed == 1000, "every socket stayed open until the client's own bye"
+        assert tally.balanced
+        assert any(arrival > broken + 0.1 for arrival in tally.arrivals), "results came again"
+        assert set(tally.errors) <= {"inference_restarting"}
+    assert posted.results == posted.sent, f"a POST is tried again, not lost: {dict(posted.errors)}"
+    assert fragile.get_json("/health")["inference_restarts"] == 1
+    assert fragile.metric("object_detection_process_restarts_total", role="inference") == 1
+    assert fragile.metric("object_detection_frames_in_flight") == 0
+
+
+def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: list[bytes]) -> None:
+    before = fragile.inference
+    before.send_signal(signal.SIGSTOP)
+    wait_for(lambda: not before.is_running() or before.status() == psutil.STATUS_ZOMBIE, "it is killed")
+    wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
+    assert fragile.inference.pid != before.pid
+    (line,) = [line for line in fragile.log.splitlines() if "killing the inference process" in line]
+    assert "does not turn" in line or "hangs" in line
+
+
+def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
+    yolox_nano: Path, frames: list[bytes]
+) -> None:
+    with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0"}) as service:
+
+        async def break_off() -> None:
+            async with http_session() as session:
+                load = StreamLoad(f"{service.http_url}/v1/stream", frames)
+                running = asyncio.create_task(load.run(session, End.after(60)))
+                while load.tally.results < 5:
+                    await asyncio.sleep(0.05)
+                service.workers[0].kill()
+                await running
+
+        before = service.workers[0].pid
+        asyncio.run(break_off())
+        wait_for(lambda: service.get("/health")[0] == 200, "ready again")
+        assert service.workers[0].pid != before
+        received, inferred, dropped, failed, in_flight = (
+            service.metric(f"object_detection_frames_{name}")
+            for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
+        )
+        assert received > 0
+        assert in_flight == 0
+        assert received == inferred + dropped + failed
+
+
+def test_nothing_is_left_behind_when_the_supervisor_is_killed(fragile: Service) -> None:
+    family = fragile.supervisor.children(recursive=True)
+    assert len(family) == 2
+    fragile.signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []

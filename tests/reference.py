@@ -1,0 +1,80 @@
+"""The reference: boxes that independent code computed for real pictures, and how served boxes may differ."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from tests.conftest import SHARED
+
+REFERENCE = SHARED / "data" / "reference" / "detections.json"
+#: Model to the threshold that its reference was computed with.
+THRESHOLDS = {"yolox_nano": 0.25, "yolov9t_ball": 0.02}
+MIN_IOU = 0.98
+SCORE_TOLERANCE = 0.02
+
+#: Name, encoded image, expected detections.
+Picture = tuple[str, bytes, list[dict[str, Any]]]
+#: Label, score, box in pixels.
+Found = tuple[str, float, list[float]]
+
+
+def as_png(picture: np.ndarray[Any, Any]) -> bytes:
+    """Encode without loss."""
+    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert encoded
+    return bytes(data)
+
+
+@functools.cache
+def pictures(model: str) -> tuple[Picture, ...]:
+    """Return every image and listed video frame, the frames as PNG."""
+    return tuple(_pictures(model))
+
+
+def _pictures(model: str) -> Iterator[Picture]:
+    for key, entries in json.loads(REFERENCE.read_text())[model].items():
+        path = SHARED / "data" / key
+        if key.startswith("images/"):
+            yield key, path.read_bytes(), entries
+            continue
+        wanted = {entry["frame"]: entry["detections"] for entry in entries}
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    yield f"{key}#{number}", as_png(frame.to_ndarray(format="bgr24")), wanted.pop(number)
+                if not wanted:
+                    break
+        assert not wanted, f"{key} ends before frames {sorted(wanted)}"
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    """Return intersection over union of two xyxy boxes."""
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return shared / (areas - shared)
+
+
+def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: float) -> list[str]:
+    """Return what is missing, other or extra; below ``floor`` either side may leave a box out."""
+    rest = list(found)
+    wrong = []
+    for entry in expected:
+        same = [
+            item
+            for item in rest
+            if item[0] == entry["label"]
+            and abs(item[1] - entry["score"]) <= SCORE_TOLERANCE
+            and iou(item[2], entry["box"]) >= MIN_IOU
+        ]
+        if same:
+            rest.remove(max(same, key=lambda item: iou(item[2], entry["box"])))
+        elif entry["score"] > floor:
+            wrong.append(f"missing {entry}")
+    return wrong + [f"extra {item}" for item in rest if item[1] > floor]
