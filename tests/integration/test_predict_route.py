@@ -1,0 +1,379 @@
+"""The predict routes of a real service: every kind of picture and every wrong field gets a defined answer."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cv2
+import msgpack
+import numpy as np
+import pytest
+
+from tests.conftest import shared
+from tests.model_factory import null_model
+from tests.reference import iou
+from tests.service import Service
+from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def bus() -> bytes:
+    return shared("data/images/bus.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+
+
+async def post(
+    session: aiohttp.ClientSession, url: str, data: Any, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    """POST; returns status and the parsed answer, whose form is checked."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    # Bytes as a file: the client warns of large ones.
+    body = io.BytesIO(data) if isinstance(data, bytes) else data
+    async with session.post(url, data=body, headers=named) as answer:
+        answered: dict[str, Any] = json.loads(await answer.read())
+        kind = "application/json" if answer.status == 200 else "application/problem+json"
+        assert answer.content_type == kind
+        if answer.status != 200:
+            assert {"type", "title", "status", "detail", "request_id"} <= set(answered)
+            assert answered["status"] == answer.status
+            assert answered["detail"].endswith(".")
+            assert answer.headers["X-Request-Id"] == answered["request_id"]
+        return answer.status, answered
+
+
+def form(*images: bytes, **fields: str) -> aiohttp.FormData:
+    data = aiohttp.FormData()
+    for name, value in fields.items():
+        data.add_field(name, value)
+    for image in images:
+        data.add_field("file", image, filename="a.jpg", content_type="image/jpeg")
+    return data
+
+
+TWENTY_MEGAPIXELS = (5472, 3648)
+SCENE = encode(scene())
+
+
+def cmyk_jpeg() -> bytes:
+    pillow = pytest.importorskip("PIL.Image", reason="needs Pillow to write a CMYK JPEG")
+    buffer = io.BytesIO()
+    pillow.fromarray(scene()[:, :, ::-1].copy()).convert("CMYK").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (b"", 400, "image"),
+        (jpeg_claiming(65000, 16000), 413, "65000x16000"),
+        (png_claiming(65000, 16000), 413, "65000x16000"),
+        (encode(scene(4000, 3000))[:20_000], 422, "damaged"),
+        (SCENE[: len(SCENE) // 2], 422, "damaged"),
+        (b"this is no picture at all, only text", 415, "text"),
+        (b"GIF89a" + bytes(40), 415, "GIF"),
+        (b"II*\x00" + bytes(40), 415, "TIFF"),
+        (b"BM" + bytes(60), 415, "BMP"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(40), 415, "HEI"),
+        (b"%PDF-1.7" + bytes(40), 415, "PDF"),
+    ],
+    ids=["empty", "huge jpeg", "huge png", "cut", "cut early", "text", "gif", "tiff", "bmp", "heic", "pdf"],
+)
+@pytest.mark.parametrize("as_form", [False, True], ids=["raw", "form"])
+async def test_what_is_no_usable_picture_is_refused_with_a_reason(
+    service: Service, session: aiohttp.ClientSession, data: bytes, status: int, said: str, *, as_form: bool
+) -> None:
+    body = form(data) if as_form else data
+    found, answer = await post(session, f"{service.http_url}/v1/predict", body)
+    assert (found, said in answer["detail"] or said in str(answer)) == (status, True), answer
+
+
+def picture(name: str) -> tuple[bytes, int, int]:
+    """Return an unusual but sound picture, and its size."""
+    if name == "cmyk jpeg":
+        return cmyk_jpeg(), 160, 96
+    if name == "20 megapixels":
+        width, height = TWENTY_MEGAPIXELS
+        return encode(np.full((height, width, 3), 90, np.uint8)), width, height
+    image: np.ndarray[Any, Any] = {
+        "grey": scene()[:, :, 0],
+        "16 bit png": scene().astype(np.uint16) * 257,
+        "rgba png": cv2.cvtColor(scene(), cv2.COLOR_BGR2BGRA),
+        "one pixel": scene()[:1, :1],
+        "one row": scene(3000, 1),
+        "webp": scene(),
+    }[name]
+    suffix = ".webp" if name == "webp" else ".png"
+    return encode(image, suffix), image.shape[1], image.shape[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cmyk jpeg", "20 megapixels", "grey", "16 bit png", "rgba png", "one pixel", "one row", "webp"],
+)
+async def test_unusual_but_sound_pictures_are_taken(
+    service: Service, session: aiohttp.ClientSession, name: str
+) -> None:
+    data, width, height = picture(name)
+    status, answer = await post(session, f"{service.http_url}/v1/predict", data)
+    assert status == 200, answer
+    assert answer["image"] == {"width": width, "height": height}
+    assert isinstance(answer["detections"], list)
+
+
+async def test_the_answer_has_all_its_parts(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    status, answer = await post(session, f"{service.http_url}/v1/predict", bus, X_Request_Id="my-id-1")
+    assert status == 200
+    assert answer["request_id"] == "my-id-1"
+    assert (answer["model"]["version"], answer["model"]["name"]) == ("v1", "yolox_nano")
+    assert len(answer["model"]["sha256"]) == 64
+    assert answer["image"] == {"width": 810, "height": 1080}
+    assert set(answer["timings_ms"]) == {"decode", "queue", "inference", "total"}
+    assert answer["timings_ms"]["total"] >= answer["timings_ms"]["inference"] > 0
+    scores = [found["score"] for found in answer["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {found["label"] for found in answer["detections"]} >= {"bus", "person"}
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+async def test_boxes_are_in_pixels_of_the_upright_picture(
+    service: Service, session: aiohttp.ClientSession, bus: bytes, orientation: int
+) -> None:
+    """A phone stores its picture turned and says so: the answer is that of the upright one."""
+    upright = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
+    assert upright is not None
+    turns = {
+        3: cv2.ROTATE_180,
+        6: cv2.ROTATE_90_COUNTERCLOCKWISE,
+        8: cv2.ROTATE_90_CLOCKWISE,
+    }
+    stored = upright if orientation == 1 else cv2.rotate(upright, turns[orientation])
+    data = with_exif(encode(stored, ".png"), orientation)
+    status, answer = await post(session, f"{service.http_url}/v1/predict?classes=bus", data)
+    assert status == 200
+    assert answer["image"] == {"width": 810, "height": 1080}
+    _, plain = await post(session, f"{service.http_url}/v1/predict?classes=bus", encode(upright, ".png"))
+    (found,), (expected,) = answer["detections"], plain["detections"]
+    assert iou(found["box"], expected["box"]) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("conf_threshold=nan", "conf_threshold"),
+        ("conf_threshold=-0.1", "conf_threshold"),
+        ("conf_threshold=1.01", "conf_threshold"),
+        ("conf_threshold=", "conf_threshold"),
+        ("iou_threshold=inf", "iou_threshold"),
+        ("iou_threshold=much", "iou_threshold"),
+        ("max_detections=0", "max_detections"),
+        ("max_detections=1.5", "max_detections"),
+        ("max_detections=100000", "max_detections"),
+        ("classes=unicorn", "classes"),
+        ("classes=80", "classes"),
+        ("classes=-1", "classes"),
+        ("treshold=0.5", "treshold"),
+        ("conf_threshold=0.5&conf_threshold=0.6", "conf_threshold"),
+    ],
+)
+@pytest.mark.parametrize("where", ["query", "form"])
+async def test_a_wrong_parameter_is_named_with_what_is_allowed(
+    service: Service, session: aiohttp.ClientSession, query: str, field: str, where: str
+) -> None:
+    url = f"{service.http_url}/v1/predict"
+    if where == "query":
+        status, answer = await post(session, f"{url}?{query}", SCENE)
+    elif "&" in query:
+        return  # a form of aiohttp's client cannot be built from keywords twice
+    else:
+        name, _, value = query.partition("=")
+        status, answer = await post(session, url, form(SCENE, **{name: value}))
+    assert status == 400
+    assert answer["field"] == field
+    assert "allowed" in answer["detail"]
+
+
+async def test_parameters_act_and_the_form_counts_as_much_as_the_query(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    url = f"{service.http_url}/v1/predict"
+    _, everything = await post(session, url, bus)
+    _, certain = await post(session, url, form(bus, conf_threshold="0.8"))
+    assert 0 < len(certain["detections"]) < len(everything["detections"])
+    assert all(found["score"] >= 0.8 for found in certain["detections"])
+    _, buses = await post(session, f"{url}?classes=bus,dog&classes=5", bus)
+    assert {found["label"] for found in buses["detections"]} == {"bus"}
+    _, one = await post(session, f"{url}?max_detections=1", bus)
+    assert len(one["detections"]) == 1
+    # Suppression off: every overlapping candidate stays.
+    _, crowd = await post(session, f"{url}?iou_threshold=1", bus)
+    assert len(crowd["detections"]) > len(everything["detections"])
+
+
+async def test_several_images_are_answered_in_order_and_a_bad_one_spoils_only_its_entry(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    status, answer = await post(session, f"{service.http_url}/v1/predict", form(SCENE, b"text here", bus))
+    assert status == 200
+    first, second, third = answer["results"]
+    assert first["image"] == {"width": 160, "height": 96}
+    assert second["error"]["status"] == 415
+    assert third["image"] == {"width": 810, "height": 1080}
+    assert third["detections"]
+    status, answer = await post(session, f"{service.http_url}/v1/predict", form(*[SCENE] * 17))
+    assert (status, "16" in answer["detail"]) == (413, True)
+
+
+async def test_other_forms_of_the_answer(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    url = f"{service.http_url}/v1/predict"
+    async with session.post(url, data=bus, headers={"Accept": "application/msgpack"}) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/msgpack")
+        assert msgpack.unpackb(await answer.read())["image"] == {"width": 810, "height": 1080}
+    async with session.post(url, data=bus, headers={"Accept": "image/jpeg"}) as answer:
+        assert (answer.status, answer.content_type) == (200, "image/jpeg")
+        drawn = cv2.imdecode(np.frombuffer(await answer.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert drawn is not None
+    assert drawn.shape == (1080, 810, 3)
+    plain = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
+    assert plain is not None
+    changed = np.abs(drawn.astype(int) - plain.astype(int)).max(axis=2) > 60
+    assert changed.sum() > 1000, "boxes are drawn"
+    status, answer_406 = await post(session, url, bus, Accept="text/html")
+    assert (status, "application/json" in answer_406["detail"]) == (406, True)
+
+
+async def test_addresses_and_methods_that_are_not_there(
+    service: Service, session: aiohttp.ClientSession
+) -> None:
+    status, answer = await post(session, f"{service.http_url}/v3/predict", SCENE)
+    assert (status, "known: v1, v2" in answer["detail"]) == (404, True)
+    async with session.get(f"{service.http_url}/v1/predict") as got:
+        assert (got.status, got.headers["Allow"]) == (405, "POST")
+    status, answer = await post(
+        session, f"{service.http_url}/v1/predict", SCENE, Content_Type="application/x-www-form-urlencoded"
+    )
+    assert (status, "--data-binary" in answer["detail"]) == (415, True)
+    status, _ = await post(session, f"{service.http_url}/v1/predict", SCENE, Content_Encoding="gzip")
+    assert status == 415
+
+
+@pytest.fixture(scope="module")
+def strict(null_path: Path) -> Iterator[Service]:
+    """A service with a key and small limits."""
+    settings = {
+        "MODEL_V1_PATH": str(null_path),
+        "API_KEYS": "dummy-key",
+        "BODY_TIMEOUT_S": "1",
+        "IMAGE_MAX_BYTES": "20000",
+        "IMAGE_MAX_PIXELS": "10000",
+    }
+    with Service(settings) as service:
+        yield service
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic ZHVtbXk=", "dummy-key"])
+async def test_without_the_key_nothing_is_answered(
+    strict: Service, session: aiohttp.ClientSession, header: str | None
+) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    status, answer = await post(session, f"{strict.http_url}/v1/predict", SCENE, **headers)
+    assert status == 401
+    assert "dummy-key" not in str(answer)
+    status, _ = await post(
+        session,
+        f"{strict.http_url}/v1/predict",
+        encode(scene(100, 100)),
+        Authorization="Bearer dummy-key",
+    )
+    assert status == 200
+
+
+async def test_limits_hold_at_the_limit_and_one_beyond(
+    strict: Service, session: aiohttp.ClientSession
+) -> None:
+    url, key = f"{strict.http_url}/v1/predict", "Bearer dummy-key"
+    picture = encode(scene(100, 100))
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        yield picture
+        yield bytes(size - len(picture))
+
+    for size, expected in ((20_000, 200), (20_001, 413)):
+        padded = picture + bytes(size - len(picture))
+        assert (await post(session, url, padded, Authorization=key))[0] == expected
+        assert (await post(session, url, chunks(size), Authorization=key))[0] == expected
+    assert (await post(session, url, encode(scene(100, 101)), Authorization=key))[0] == 413
+
+
+async def test_a_body_that_stalls_is_cut_off_with_408(strict: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
+    writer.write(
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer dummy-key\r\n"
+        b"Content-Type: image/jpeg\r\nContent-Length: 5000\r\n\r\n" + SCENE[:100]
+    )
+    answer = await asyncio.wait_for(reader.read(), 20)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_what_cannot_be_queued_or_answered_in_time_is_refused_not_kept(
+    yolox_nano: Path, bus: bytes, session: aiohttp.ClientSession
+) -> None:
+    settings = {
+        "MODEL_V1_PATH": str(yolox_nano),
+        "REQUEST_QUEUE_MAX": "2",
+        "REQUEST_TIMEOUT_S": "2",
+        "INFERENCE_LANES": "1",
+    }
+    with Service(settings) as service:
+        url = f"{service.http_url}/v1/predict"
+        answers = await asyncio.gather(*(post(session, url, bus) for _ in range(40)))
+        statuses = [status for status, _ in answers]
+        assert set(statuses) <= {200, 503, 504}
+        assert statuses.count(503) > 0
+        assert statuses.count(200) > 0
+        async with session.post(url, data=bus) as answer:
+            assert answer.status == 200
+        names = ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
+        received, *outcomes = (
+            service.metric(f"object_detection_frames_{name}", transport="http") for name in names
+        )
+        assert received == 41 == sum(outcomes)
+        assert service.metric("object_detection_requests_total", status="200", version="v1") >= 1
+        assert service.metric("object_detection_requests_total") == 41
+
+
+async def test_a_client_that_leaves_is_not_worked_for(service: Service, bus: bytes) -> None:
+    before = service.metric("object_detection_requests_total", status="499")
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(bus)}\r\n\r\n"
+            connection.sendall(head.encode() + bus)
+    for _ in range(200):
+        if service.metric("object_detection_frames_in_flight", transport="http") == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert service.metric("object_detection_frames_in_flight", transport="http") == 0
+    assert service.metric("object_detection_requests_total", status="499") >= before
