@@ -28,7 +28,7 @@ format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|recovery|idle|floor for others
+bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|recovery|idle|model_side for others
 	$(BIN)/python -m tests.bench.$(or $(BENCH),throughput) $(ARGS)
 
 constraints: $(VENV)/installed-dev  ## resolve the pins anew

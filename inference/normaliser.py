@@ -14,7 +14,7 @@ class Normaliser:
     """Writes ``(pixel * scale - mean) / std``, plane by plane, into a model's input buffer.
 
     One for each lane: its scratch planes are not shared. Splitting first and converting whole planes
-    takes about half the time that strided conversion does (tests/bench/test_model_side.py).
+    takes about half the time that strided conversion does (tests/bench/model_side.py).
     """
 
     def __init__(self, convention: Convention, width: int, height: int) -> None:

@@ -104,7 +104,7 @@ def read_header(data: bytes | memoryview, limits: PixelLimits) -> ImageHeader:
     """
     blob = data if isinstance(data, bytes) else bytes(data)
     if not blob:
-        raise ImageError(ImageErrorCode.EMPTY, f"the image is empty (0 bytes); send a JPEG, PNG or WebP file")
+        raise ImageError(ImageErrorCode.EMPTY, "the image is empty (0 bytes); send a JPEG, PNG or WebP file")
     try:
         if blob.startswith(b"\xff\xd8\xff"):
             return _read_jpeg(blob, limits)

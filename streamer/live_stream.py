@@ -8,7 +8,10 @@ import logging
 import time
 from typing import Any, Protocol
 
-from inference import InferenceFailed, InferenceLost
+import numpy as np
+import numpy.typing as npt
+
+from inference import Boxes, InferenceFailed, InferenceLost
 from streamer.dispatch import DeadlinePassed, Job
 from streamer.image_header import ImageError
 from streamer.limits import Limits
@@ -49,6 +52,7 @@ class LiveStream:
         self.stream = stream
         self.declared_fps = stream.fps
         self._carrier = carrier
+        self._tracked_breaks = stream.breaks
         #: Set while drops wait to be told together.
         self._telling: asyncio.TimerHandle | None = None
         self._mailbox_s = carrier.metrics.stage_s.labels("mailbox", carrier.version)
@@ -72,11 +76,12 @@ class LiveStream:
         frame, arrived = waiting.frame, waiting.arrived
         self._mailbox_s.observe(now - arrived)
         session = carrier.session
-        cfg, track = session.cfg, session.track
+        cfg, track, breaks = session.cfg, session.track, stream.breaks
 
         def finish(outcome: Prediction | Exception) -> None:
             if isinstance(outcome, Prediction):
-                self._result(frame, arrived, now, cfg, outcome, track=track)
+                rows = self._track(frame, outcome.boxes, breaks) if track else outcome.boxes
+                self._result(frame, arrived, now, cfg, outcome, rows)
             else:
                 self._no_result(frame, outcome)
 
@@ -120,14 +125,25 @@ class LiveStream:
             self.stream.limit_rate(max_fps, "overload" if max_fps is not None else "relieved")
         )
 
+    def _track(self, frame: Frame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
+        """Return boxes with a column of track ids; a break in the picture begins anew."""
+        tracker = self._carrier.session.tracker(self.stream.number)
+        if breaks != self._tracked_breaks:
+            self._tracked_breaks = breaks
+            tracker.reset()
+        return tracker.update(boxes, frame.ts)
+
     def _result(
-        self, frame: Frame, arrived: float, taken: float, cfg: int, prediction: Prediction, *, track: bool
+        self,
+        frame: Frame,
+        arrived: float,
+        taken: float,
+        cfg: int,
+        prediction: Prediction,
+        boxes: npt.NDArray[np.float32],
     ) -> None:
         carrier, stream = self._carrier, self.stream
         messages = stream.answered(frame.seq)
-        boxes = prediction.boxes
-        if track:
-            boxes = carrier.session.tracker(stream.number).update(boxes, frame.ts)
         rows = boxes.astype("float64").round(2).tolist()
         for row, box in zip(rows, boxes.tolist(), strict=True):
             row[4] = round(box[4], 4)

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ _CSP_PAGE = (
     "media-src 'self' blob:; worker-src 'self'; font-src 'self'; manifest-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+#: What may stand in a policy as a host; anything else in a Host header stays out of it.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 #: Both viewers write styles at run time and carry icons as data; ReDoc searches in a worker from a blob.
 _CSP_DOCS = (
     _CSP_PAGE.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -56,7 +59,6 @@ _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     # Says neither language nor versions.
@@ -136,7 +138,7 @@ class Asset:
         """Return the file, a part of it (video players ask so), or 304 when the client has it."""
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache", hdrs.ACCEPT_RANGES: "bytes"}
         if self.csp is not None:
-            headers["Content-Security-Policy"] = self.csp
+            headers["Content-Security-Policy"] = _with_own_sockets(self.csp, request.host)
         known = request.if_none_match or ()
         if any(tag.value in (self.etag, "*") for tag in known):
             response = web.Response(status=304, headers=headers)
@@ -159,6 +161,13 @@ class Asset:
             return web.Response(status=416, headers=headers | {hdrs.CONTENT_RANGE: f"bytes */{size}"})
         headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
         return web.Response(status=206, body=self.body[start:stop], headers=headers)
+
+
+def _with_own_sockets(csp: str, host: str) -> str:
+    """Return the policy with this server's WebSockets: Safari before 16 does not count them as 'self'."""
+    if not _HOST.fullmatch(host):
+        return csp
+    return csp.replace("connect-src 'self'", f"connect-src 'self' ws://{host} wss://{host}")
 
 
 def add_pages(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamer.mailbox import Mailbox
-from streamer.protocol import IMAGE_CODECS, DropReason, Frame
+from streamer.protocol import IMAGE_CODECS, DropReason, Frame, FrameFlag
 
 #: Frames of a stream that may be staged or executing at once: one of each keeps the device busy.
 MAX_STARTED = 2
@@ -87,6 +87,9 @@ class Stream:
         self._empty_results = 0
         self._last_take = -1e9
         self._dropped_since_result = 0
+        #: Counts the breaks that the client has announced: what is tracked does not go on across one.
+        self.breaks = 0
+        self._epoch: int | None = None
         #: A run of dropped frames not yet told: from, to, reason.
         self._untold: tuple[int, int, DropReason] | None = None
 
@@ -158,6 +161,10 @@ class Stream:
             )
         self.last_seq = frame.seq
         self._unfinished[frame.seq] = self._arrivals
+        # Noted on arrival: the frame that says so may be superseded.
+        if frame.flags & FrameFlag.DISCONTINUITY or self._epoch not in (None, frame.epoch):
+            self.breaks += 1
+        self._epoch = frame.epoch
         if self.paused:
             self._drop(frame.seq, DropReason.RATE)
             return self._tell_drops()

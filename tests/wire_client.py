@@ -27,9 +27,10 @@ def frame_message(
     stream: int = 0,
     rotation: int = 0,
     epoch: int = 0,
+    flags: int = 1,
 ) -> bytes:
     """Return one binary frame message, packed by the protocol's text alone."""
-    return HEADER.pack(1, CODECS[codec], 1, 6, seq, ts, 0, 0, stream, rotation, epoch) + payload
+    return HEADER.pack(1, CODECS[codec], flags, 6, seq, ts, 0, 0, stream, rotation, epoch) + payload
 
 
 class WireClient:

@@ -1,13 +1,16 @@
-"""Time around the model: filling its input, decoding, suppressing; for the constants that name this file."""
+"""Time around the model: filling its input, decoding, suppressing; for the constants that name this file.
+
+``make bench BENCH=model_side``. Least of seven series: what the work costs without the neighbours.
+"""
 
 from __future__ import annotations
 
 import functools
+import sys
 import timeit
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 from inference.decode import MAX_CANDIDATES, Decoder
 from inference.detections import DetectionParams
@@ -17,20 +20,19 @@ from inference.nms import suppress
 from inference.normaliser import Normaliser
 from tests.model_factory import STRIDES
 
-pytestmark = pytest.mark.bench
-
 SIDE = 416
 PARAMS = DetectionParams()
 
 
 def least_ms(work: Callable[[], object], number: int = 50) -> float:
-    """Return milliseconds of the quickest of seven series: what the work costs without the neighbours."""
+    """Return milliseconds of the quickest of seven series."""
     return min(timeit.repeat(work, number=number, repeat=7)) / number * 1e3
 
 
-def report(capsys: pytest.CaptureFixture[str], **figures_ms: float) -> None:
-    with capsys.disabled():
-        print("\n  " + ", ".join(f"{name} {value:.3f} ms" for name, value in figures_ms.items()))  # noqa: T201
+def report(what: str, **figures_ms: float) -> None:
+    """Print one line."""
+    parts = ", ".join(f"{name.replace('_', ' ')} {value:.3f} ms" for name, value in figures_ms.items())
+    sys.stdout.write(f"{what:12} {parts}\n")
 
 
 def crowd(count: int) -> np.ndarray:
@@ -46,7 +48,8 @@ def crowd(count: int) -> np.ndarray:
     return boxes
 
 
-def test_filling_by_planes_beats_strided_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+def filling() -> None:
+    """Planes first, against strided conversion."""
     frame = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     planes = np.empty((3, SIDE, SIDE), np.float32)
     normaliser = Normaliser(CONVENTIONS[Family.YOLO], SIDE, SIDE)
@@ -55,14 +58,11 @@ def test_filling_by_planes_beats_strided_conversion(capsys: pytest.CaptureFixtur
         for plane in range(3):
             np.multiply(frame[:, :, 2 - plane], np.float32(1 / 255), out=planes[plane])
 
-    by_planes_ms = least_ms(lambda: normaliser.fill(frame, planes))
-    strided_ms = least_ms(strided)
-    report(capsys, by_planes=by_planes_ms, strided=strided_ms)
-    assert by_planes_ms < strided_ms
+    report("filling", by_planes=least_ms(lambda: normaliser.fill(frame, planes)), strided=least_ms(strided))
 
 
-def test_post_processing_is_short(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of 3549 rows 40 pass: the least time is at most 0.15 ms on the machine of the design's figures."""
+def decoding() -> None:
+    """Of 3549 rows 40 pass, against scoring every row."""
     rows = np.zeros((3549, 85), np.float32)
     chosen = np.random.default_rng(1).choice(3549, 40, replace=False)
     rows[chosen, 4] = 0.9
@@ -70,19 +70,26 @@ def test_post_processing_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(Family.YOLOX, ("o",), 80, CONVENTIONS[Family.YOLOX], strides=STRIDES)
     decoder = Decoder(layout, SIDE, SIDE, 80)
     candidates = decoder.candidates([rows], PARAMS)
-    decode_ms = least_ms(lambda: decoder.candidates([rows], PARAMS))
-    suppress_ms = least_ms(lambda: suppress(candidates, PARAMS))
-    report(capsys, decode=decode_ms, suppress=suppress_ms)
-    assert len(candidates) == 40
-    # Relative, as absolute times are the machine's: the prefilter must beat scoring every row.
-    every_row_ms = least_ms(lambda: (rows[:, 4:5] * rows[:, 5:]).max(axis=1))
-    assert decode_ms < every_row_ms
+    report(
+        "decoding",
+        decode=least_ms(lambda: decoder.candidates([rows], PARAMS)),
+        every_row=least_ms(lambda: (rows[:, 4:5] * rows[:, 5:]).max(axis=1)),
+        suppress=least_ms(lambda: suppress(candidates, PARAMS)),
+    )
 
 
-def test_suppression_grows_with_the_square_of_the_candidates(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {
-        f"of_{count}": least_ms(functools.partial(suppress, crowd(count), PARAMS), 3)
-        for count in (20, 200, MAX_CANDIDATES, 4 * MAX_CANDIDATES)
-    }
-    report(capsys, **figures)
-    assert figures[f"of_{MAX_CANDIDATES}"] < figures[f"of_{4 * MAX_CANDIDATES}"] / 2
+def suppressing() -> None:
+    """Grows with the square of the candidates."""
+    report(
+        "suppressing",
+        **{
+            f"of_{count}": least_ms(functools.partial(suppress, crowd(count), PARAMS), 3)
+            for count in (20, 200, MAX_CANDIDATES, 4 * MAX_CANDIDATES)
+        },
+    )
+
+
+if __name__ == "__main__":
+    filling()
+    decoding()
+    suppressing()

@@ -123,6 +123,21 @@ async def test_tracking_adds_an_id_that_stays_with_its_object(service: Service, 
         assert ids[0] == ids[1] == ids[2]
 
 
+@pytest.mark.parametrize("how", [{"flags": 2}, {"epoch": 1}])
+async def test_a_break_in_the_picture_begins_tracking_anew(
+    service: Service, bus: bytes, how: dict[str, int]
+) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(params={"track": True, "classes": ["bus"]})
+        ids = []
+        for seq in range(1, 5):
+            await client.send_frame(
+                seq, bus, ts=seq * 33_000, **(how if seq == 3 or ("epoch" in how and seq > 3) else {})
+            )
+            ids.append((await client.receive("result"))["boxes"][0][6])
+        assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
 async def test_several_streams_share_a_socket_each_with_its_own_numbers(
     service: Service, grey: bytes
 ) -> None:

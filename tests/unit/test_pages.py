@@ -139,6 +139,19 @@ async def test_only_the_documentation_may_style_inline(client: Client) -> None:
     assert "worker-src 'self' blob:" in policies["/redoc"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "vision.example.test", "[::1]:8000"])
+async def test_the_page_may_open_sockets_to_its_own_host_only(client: Client, host: str) -> None:
+    policy = (await client.get("/", headers={"Host": host})).headers["Content-Security-Policy"]
+    assert f"; connect-src 'self' ws://{host} wss://{host};" in policy
+
+
+@pytest.mark.parametrize("host", ["a;script-src *", "a b", "*", "*.test", "a'", "a:b", "a/b", "x:123456", ""])
+async def test_an_odd_host_stays_out_of_the_policy(client: Client, host: str) -> None:
+    response = await client.get("/", headers={"Host": host})
+    if response.status == 200:
+        assert "; connect-src 'self'; " in response.headers["Content-Security-Policy"]
+
+
 async def test_pages_name_only_files_of_this_server_and_no_inline_script(client: Client) -> None:
     for path in ("/docs", "/redoc"):
         html = await (await client.get(path)).text()

@@ -1,0 +1,363 @@
+"""Makes ``sample.mp4``: parcels with printed codes on a conveyor belt, drawn from nothing but numbers.
+
+Run ``python data/make_sample.py [OUTPUT]``. The same seed gives the same pictures, and the clip loops without
+a jump: in its length the belt moves by exactly its own period. No photograph or font file is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+
+SEED = 7
+WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 20, 9
+#: Drawn twice as large and shrunk: smooth edges.
+SUPERSAMPLING = 2
+#: The belt's pattern and the parcels repeat after this length.
+BELT_LENGTH_M, BELT_WIDTH_M = 3.6, 0.92
+TEXELS_PER_M = 520
+#: Unit vector's horizontal part: where shadows fall, per metre of height.
+SHADOW_PER_M = np.array([0.45, 0.30])
+
+# -- printed codes -----------------------------------------------------------------------------------
+
+_EAN_LEFT = (
+    "0001101 0011001 0010011 0111101 0100011 0110001 0101111 0111011 0110111 0001011".split()  # noqa: SIM905
+)
+#: Which of the six left digits are printed in the mirrored set, by the first digit.
+_EAN_PARITY = "000000 001011 001101 001110 010011 011001 011100 010101 010110 011010".split()  # noqa: SIM905
+#: Wide (1) and narrow (0) elements of the digits of Interleaved 2 of 5.
+_ITF = "00110 10001 01001 11000 00101 10100 01100 00011 10010 01010".split()  # noqa: SIM905
+
+
+def ean13(digits: str) -> str:
+    """Return the modules (1: bar) of an EAN-13 code for twelve digits; the check digit is added."""
+    weighted = sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(digits))
+    digits += str(-weighted % 10)
+    left = [_EAN_LEFT[int(digit)] for digit in digits[1:7]]
+    mirrored = _EAN_PARITY[int(digits[0])]
+    inverse = str.maketrans("01", "10")
+    left = [
+        code.translate(inverse)[::-1] if flag == "1" else code
+        for code, flag in zip(left, mirrored, strict=True)
+    ]
+    right = [_EAN_LEFT[int(digit)].translate(inverse) for digit in digits[7:]]
+    return f"101{''.join(left)}01010{''.join(right)}101"
+
+
+def interleaved_2_of_5(digits: str) -> str:
+    """Return the modules of an Interleaved 2 of 5 code for an even number of digits."""
+    modules = "1010"
+    for bars, spaces in zip(digits[::2], digits[1::2], strict=True):
+        for bar, space in zip(_ITF[int(bars)], _ITF[int(spaces)], strict=True):
+            modules += "1" * (3 if bar == "1" else 1) + "0" * (3 if space == "1" else 1)
+    return modules + "111" + "0" + "1"
+
+
+def bars_picture(modules: str, module_px: int, height_px: int) -> Picture:
+    """Return a linear code as black on white, with its quiet zones."""
+    row = np.array([255 * (module == "0") for module in f"{'0' * 9}{modules}{'0' * 9}"], np.uint8)
+    return np.repeat(np.repeat(row, module_px)[None], height_px, 0)
+
+
+def qr_picture(text: str, module_px: int) -> Picture:
+    """Return a QR code as black on white, with its quiet zone."""
+    code = np.asarray(cv2.QRCodeEncoder.create().encode(text), np.uint8)
+    ink = np.argwhere(code < 128)
+    (top, left), (bottom, right) = ink.min(0), ink.max(0)
+    code = np.pad(code[top : bottom + 1, left : right + 1], 3, constant_values=255)
+    return np.repeat(np.repeat(code, module_px, 0), module_px, 1)
+
+
+# -- things on the belt ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A box on the belt: where its middle is at the start, how large it is, and its faces."""
+
+    x_m: float
+    y_m: float
+    length_m: float
+    width_m: float
+    height_m: float
+    yaw_rad: float
+    top: Picture
+    side: Picture
+
+    def corners(self, moved_m: float) -> tuple[Points, Points]:
+        """Return the four corners on the belt and on top, in order, after the belt has moved."""
+        half = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]]) * [self.length_m / 2, self.width_m / 2]
+        turn = np.array(
+            [[np.cos(self.yaw_rad), -np.sin(self.yaw_rad)], [np.sin(self.yaw_rad), np.cos(self.yaw_rad)]]
+        )
+        middle = [(self.x_m + moved_m) % BELT_LENGTH_M - BELT_LENGTH_M / 2, self.y_m]
+        flat = half @ turn.T + middle
+        return np.c_[flat, np.zeros(4)], np.c_[flat, np.full(4, self.height_m)]
+
+
+def grain(rng: np.random.Generator, shape: tuple[int, int], scale: float, strength: float) -> Points:
+    """Return smooth noise around 0; ``scale`` is the size of its spots in pixels."""
+    small = rng.normal(size=(max(2, int(shape[0] / scale)), max(2, int(shape[1] / scale))))
+    return np.asarray(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)) * strength
+
+
+def tinted(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, int, int]) -> Picture:
+    """Return a card of one colour (BGR) with paper grain; ``size`` is width, height in pixels."""
+    width, height = size
+    light = grain(rng, (height, width), 1.5, 3.0) + grain(rng, (height, width), 90, 3.0)
+    return np.clip(np.array(colour)[None, None] + light[..., None], 0, 255).astype(np.uint8)
+
+
+def stick(
+    card: Picture, label: Picture, x: int, y: int, paper: tuple[int, int, int] = (238, 242, 244)
+) -> None:
+    """Put a black-and-white picture onto a card, in place, printed on paper of that colour."""
+    height, width = label.shape
+    ink = label[..., None] / 255.0
+    card[y : y + height, x : x + width] = (ink * paper + (1 - ink) * (34, 30, 28)).astype(np.uint8)
+
+
+def label_picture(code: Picture, title: str, lines: list[str], *, beside: bool) -> Picture:
+    """Return a shipping label: a code, and text beside or below it."""
+    text_width = 190 if beside else 0
+    text_height = 0 if beside else 26 + 24 * len(lines)
+    height = max(code.shape[0] + text_height + 16, (46 + 28 * len(lines)) if beside else 0)
+    label = np.full((height, code.shape[1] + text_width + 16), 255, np.uint8)
+    label[8 : 8 + code.shape[0], 8 : 8 + code.shape[1]] = code
+    x, y = (code.shape[1] + 16, 40) if beside else (22, code.shape[0] + 30)
+    for index, line in enumerate([title, *lines]):
+        size, weight = (0.8, 2) if index == 0 else (0.55, 1)
+        cv2.putText(label, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, 0, weight, cv2.LINE_AA)
+        y += 28 if beside else 22
+    label[:2] = label[-2:] = label[:, :2] = label[:, -2:] = 170
+    return label
+
+
+KRAFT, WHITE, BLUE, GREEN = (96, 140, 178), (206, 212, 216), (150, 104, 62), (104, 128, 74)
+
+
+def make_parcels(rng: np.random.Generator) -> list[Parcel]:
+    """Return the parcels, spread along the belt's whole period."""
+
+    def qr(text: str, module_px: int = 7) -> Picture:
+        return label_picture(qr_picture(text, module_px), "A-17", ["Bay 4", text[-8:], "1.2 kg"], beside=True)
+
+    def lone_qr(text: str, module_px: int) -> Picture:
+        return label_picture(qr_picture(text, module_px), text[-8:], [], beside=False)
+
+    def ean(digits: str) -> Picture:
+        return label_picture(bars_picture(ean13(digits), 3, 130), digits, [], beside=False)
+
+    def itf(digits: str) -> Picture:
+        return label_picture(
+            bars_picture(interleaved_2_of_5(digits), 3, 130), "EXPRESS", [digits], beside=False
+        )
+
+    plan = [
+        (0.00, 0.10, (0.44, 0.34, 0.17), 0.08, KRAFT, qr("parcel:1042-7781")),
+        (0.52, -0.17, (0.36, 0.24, 0.06), -0.16, WHITE, ean("400638133393")),
+        (0.98, 0.14, (0.34, 0.32, 0.21), 0.14, BLUE, lone_qr("parcel:3310-0625", 9)),
+        (1.46, -0.12, (0.42, 0.28, 0.10), -0.06, KRAFT, itf("10042778")),
+        (1.98, 0.12, (0.40, 0.30, 0.13), 0.22, GREEN, qr("parcel:5527-1904")),
+        (2.46, -0.16, (0.30, 0.28, 0.05), 0.10, WHITE, lone_qr("parcel:8080-2024", 8)),
+        (2.98, 0.06, (0.44, 0.30, 0.15), -0.12, KRAFT, ean("590123412345")),
+    ]
+    return [make_parcel(rng, *entry) for entry in plan]
+
+
+def make_parcel(
+    rng: np.random.Generator,
+    x_m: float,
+    y_m: float,
+    size_m: tuple[float, float, float],
+    yaw_rad: float,
+    colour: tuple[int, int, int],
+    label: Picture,
+) -> Parcel:
+    """Return one parcel with tape across its top and the label on it."""
+    length, width, height = size_m
+    texels = 1300
+    top = tinted(rng, (int(length * texels), int(width * texels)), colour)
+    if height > 0.08:  # boxes have tape, envelopes none
+        middle = top.shape[0] // 2
+        tape = top[middle - 24 : middle + 24]
+        tape[:] = (tape * 0.82 + np.array([40, 52, 58]) * 0.5).clip(0, 255).astype(np.uint8)
+    room = min(1.0, 0.86 * top.shape[1] / label.shape[1], 0.86 * top.shape[0] / label.shape[0])
+    label = np.asarray(cv2.resize(label, None, fx=room, fy=room, interpolation=cv2.INTER_AREA), np.uint8)
+    x = int((top.shape[1] - label.shape[1]) * rng.uniform(0.35, 0.65))
+    y = int((top.shape[0] - label.shape[0]) * rng.uniform(0.4, 0.6))
+    stick(top, label, x, y)
+    side = tinted(rng, (200, 80), colour)
+    return Parcel(x_m, y_m, length, width, height, yaw_rad, top, side)
+
+
+# -- camera and drawing ------------------------------------------------------------------------------
+
+
+class Camera:
+    """A pinhole camera over the near edge of the belt, looking down across it."""
+
+    def __init__(self, width: int, height: int) -> None:
+        place, target = np.array([0.10, -1.24, 1.28]), np.array([0.02, -0.035, 0.03])
+        forward = (target - place) / np.linalg.norm(target - place)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        right /= np.linalg.norm(right)
+        self._axes = np.stack([right, np.cross(forward, right), forward])
+        self._place = place
+        self._focal = 1.22 * width
+        self._middle = np.array([width / 2, height / 2])
+
+    def project(self, points: Points) -> Points:
+        """Return pixels (n, 2) of points in space (n, 3), metres."""
+        seen = (points - self._place) @ self._axes.T
+        return np.asarray(seen[:, :2] / seen[:, 2:] * self._focal + self._middle)
+
+
+def paste(picture: Points, face: Picture, corners: Points, light: float) -> None:
+    """Draw a face onto the picture, in place, its corners at the given pixels."""
+    height, width = face.shape[:2]
+    low = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, picture.shape[1::-1])
+    if (high <= low).any():
+        return
+    source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    matrix = cv2.getPerspectiveTransform(source, (corners - low).astype(np.float32))
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    warped = cv2.warpPerspective(
+        face, matrix, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+    ).astype(np.float64)
+    cover = np.zeros(size[::-1], np.uint8)
+    shift = 4
+    polygon = np.round((corners - low) * 2**shift).astype(np.int32)
+    cv2.fillConvexPoly(cover, polygon, 255, cv2.LINE_AA, shift)
+    alpha = cover[..., None] / 255.0
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    part[:] = part * (1 - alpha) + warped * light * alpha
+
+
+def belt_texture(rng: np.random.Generator) -> Picture:
+    """Return one period of the belt: dark rubber with fine ribs and a seam."""
+    shape = (int(BELT_WIDTH_M * TEXELS_PER_M), int(BELT_LENGTH_M * TEXELS_PER_M))
+    ribs = 5.0 * np.sin(np.arange(shape[1]) * 2 * np.pi / 26)[None]
+    wear = np.zeros(shape)
+    seam_blend = 200
+    for scale, strength in ((2, 3.0), (30, 3.0), (160, 4.0)):
+        spots = grain(rng, (shape[0], shape[1] + seam_blend), scale, strength)
+        # What lies past the end fades into the beginning: no edge where the belt comes round.
+        fade = np.linspace(0, 1, seam_blend)[None]
+        spots[:, :seam_blend] = spots[:, :seam_blend] * fade + spots[:, shape[1] :] * (1 - fade)
+        wear += spots[:, : shape[1]]
+    light = 58 + ribs + wear
+    seam = int(0.27 * TEXELS_PER_M)
+    light[:, seam : seam + 7] += 22
+    edge = np.minimum(np.arange(shape[0]), np.arange(shape[0])[::-1])[:, None]
+    light -= 18 * np.exp(-edge / 14)
+    texture: Picture = np.clip(light[..., None] + np.array([6, 2, -2]), 0, 255).astype(np.uint8)
+    return texture
+
+
+def surroundings(rng: np.random.Generator, camera: Camera, size: tuple[int, int]) -> Points:
+    """Return what does not move: floor and the rails along the belt."""
+    width, height = size
+    floor = np.full((height, width, 3), (74.0, 68.0, 62.0))
+    floor += (grain(rng, (height, width), 3, 2.0) + grain(rng, (height, width), 120, 6.0))[..., None]
+    for y, near in ((BELT_WIDTH_M / 2, False), (-BELT_WIDTH_M / 2, True)):
+        inner, outer = (y, y + 0.075) if not near else (y, y - 0.075)
+        rail = tinted(rng, (1200, 40), (158, 150, 142))
+        for x in range(60, 1200, 150):  # bolts
+            cv2.circle(rail, (x, 20), 7, (110, 104, 98), -1, cv2.LINE_AA)
+            cv2.circle(rail, (x - 1, 18), 4, (186, 180, 174), -1, cv2.LINE_AA)
+        far, close = max(inner, outer), min(inner, outer)
+        corners = np.array([[-2.0, far, 0.03], [2.0, far, 0.03], [2.0, close, 0.03], [-2.0, close, 0.03]])
+        paste(floor, rail, camera.project(corners), 1.0)
+        front = np.array([[-2.0, close, 0.03], [2.0, close, 0.03], [2.0, close, -0.09], [-2.0, close, -0.09]])
+        paste(floor, tinted(rng, (1200, 40), (108, 102, 96)), camera.project(front), 1.0)
+    return floor
+
+
+def draw_belt(picture: Points, texture: Picture, camera: Camera, moved_m: float) -> None:
+    """Draw the moving surface, in place."""
+    shifted = np.roll(texture, round(moved_m * TEXELS_PER_M), axis=1)
+    half_x, half_y = BELT_LENGTH_M / 2, BELT_WIDTH_M / 2
+    corners = np.array(
+        [[-half_x, half_y, 0], [half_x, half_y, 0], [half_x, -half_y, 0], [-half_x, -half_y, 0]]
+    )
+    paste(picture, shifted, camera.project(corners), 1.0)
+
+
+def draw_shadow(picture: Points, base: Points, height_m: float, camera: Camera) -> None:
+    """Darken where a parcel keeps the light away, in place."""
+    thrown = base.copy()
+    thrown[:, :2] += SHADOW_PER_M * height_m
+    outline = cv2.convexHull(camera.project(np.r_[base, thrown]).astype(np.float32))
+    shade = np.zeros(picture.shape[:2], np.uint8)
+    cv2.fillConvexPoly(shade, np.round(outline).astype(np.int32), 255)
+    soft = cv2.GaussianBlur(shade, (0, 0), 7) / 255.0
+    picture *= (1 - 0.55 * soft)[..., None]
+
+
+def draw_parcel(picture: Points, parcel: Parcel, camera: Camera, moved_m: float) -> None:
+    """Draw the faces that the camera sees, in place."""
+    base, lid = parcel.corners(moved_m)
+    low, high = camera.project(base), camera.project(lid)
+    for first, second, light in ((0, 1, 0.5), (1, 2, 0.62), (2, 3, 0.74), (3, 0, 0.62)):
+        face = np.array([high[first], high[second], low[second], low[first]])
+        # Seen from outside its corners run clockwise on the picture.
+        turn = np.cross(np.r_[face[1] - face[0], 0.0], np.r_[face[2] - face[1], 0.0])[2]
+        if turn < 0:
+            paste(picture, parcel.side, face, light)
+    paste(picture, parcel.top, high, 1.0)
+
+
+def pictures(seed: int = SEED) -> Iterator[Picture]:
+    """Yield all frames, BGR."""
+    rng = np.random.default_rng(seed)
+    width, height = WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING
+    camera = Camera(width, height)
+    texture, background = belt_texture(rng), surroundings(rng, camera, (width, height))
+    parcels = make_parcels(rng)
+    rows, columns = np.mgrid[0:height, 0:width]
+    falloff = ((columns / width - 0.42) ** 2 * 0.9 + (rows / height - 0.4) ** 2 * 1.1)[..., None]
+    lamp = 1.16 - 0.75 * falloff
+    for index in range(FPS * SECONDS):
+        moved_m = BELT_LENGTH_M * index / (FPS * SECONDS)
+        picture = background.copy()
+        draw_belt(picture, texture, camera, moved_m)
+        order = sorted(parcels, key=lambda parcel: -parcel.y_m)
+        for parcel in order:
+            draw_shadow(picture, parcel.corners(moved_m)[0], parcel.height_m, camera)
+        for parcel in order:
+            draw_parcel(picture, parcel, camera, moved_m)
+        picture = cv2.GaussianBlur(picture * lamp, (0, 0), 0.8)
+        yield np.clip(cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), 0, 255).astype(
+            np.uint8
+        )
+
+
+def write(path: Path) -> None:
+    """Encode the clip: H.264 that every browser plays, its index in front so that it starts at once."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"crf": "21", "preset": "veryslow", "profile": "main", "threads": "1"}
+        stream.codec_context.time_base = Fraction(1, FPS)
+        stream.codec_context.gop_size = 2 * FPS
+        for picture in pictures():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("sample.mp4"))

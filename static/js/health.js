@@ -1,0 +1,41 @@
+// Asks /health what the server can do now; a refused WebSocket tells a page no reason, this does.
+
+const TIMEOUT_MS = 4000;
+
+/**
+ * @typedef {object} HealthReport
+ * @property {boolean} reachable whether anything answered
+ * @property {boolean} ok whether streams are served now
+ * @property {string} status ok, starting, loading, warming, restarting, draining; empty when unreachable
+ * @property {string} reason in words, empty when ok
+ * @property {Record<string, {name: string, classes: number, provider: string}>} models by version
+ */
+
+/** @returns {Promise<HealthReport>} never rejects */
+export async function fetchHealth() {
+  const unreachable = { reachable: false, ok: false, status: '', reason: 'The server does not answer', models: {} };
+  try {
+    const response = await fetch('health', { cache: 'no-store', signal: timeoutSignal() });
+    const body = await response.json();
+    const reasons = Array.isArray(body.reasons) ? body.reasons : [];
+    return {
+      reachable: true,
+      ok: response.ok,
+      status: String(body.status ?? ''),
+      reason: response.ok ? '' : sentence(reasons.join('; ') || 'the server cannot serve right now'),
+      models: body.models ?? {},
+    };
+  } catch {
+    return unreachable;
+  }
+}
+
+function timeoutSignal() {
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), TIMEOUT_MS);
+  return controller.signal;
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,64 @@
+// What the person wants of the model, as detect.v1 says it: in the hello, and later by configure.
+
+/** A slider moves faster than the server takes control messages (20 a second). */
+const CONFIGURE_EVERY_MS = 120;
+
+export class Tuning {
+  /**
+   * @param {object} settings of the page; read anew each time
+   * @param {() => string[]} chosen chosen labels; none: all classes
+   * @param {(message: object) => void} send
+   */
+  constructor(settings, chosen, send) {
+    this._settings = settings;
+    this._chosen = chosen;
+    this._send = send;
+    this._cfg = 0;
+    this._timer = null;
+  }
+
+  /**
+   * @param {string} key API key; empty: none
+   * @param {object | null} resume the session to take up again
+   */
+  hello(key, resume) {
+    const hello = {
+      type: 'hello',
+      client: { name: 'demo-page', version: '1' },
+      streams: [{ id: 0, codec: 'jpeg', mode: 'live' }],
+      params: this._params,
+    };
+    if (key) hello.token = key;
+    if (resume) hello.resume = resume;
+    return hello;
+  }
+
+  /** The hello names no classes, since a label that the model lacks would spoil it: mend that now. */
+  welcomed(params) {
+    if (this._chosen().join('\n') !== (params.classes ?? []).join('\n')) this.changed();
+  }
+
+  /** Something has changed: tell the server soon, several changes at once. */
+  changed() {
+    this._timer ??= setTimeout(() => {
+      this._timer = null;
+      this._cfg += 1;
+      const params = { ...this._params, classes: this._chosen() };
+      this._send({ type: 'configure', cfg: this._cfg, params });
+    }, CONFIGURE_EVERY_MS);
+  }
+
+  /**
+   * Whether a box is wanted now: what an older setting let through vanishes before the server has heard.
+   * @param {number[]} row of a result
+   * @param {string[]} labels of the model
+   */
+  wants(row, labels) {
+    const chosen = this._chosen();
+    return row[4] >= this._settings.threshold && (!chosen.length || chosen.includes(labels[row[5]]));
+  }
+
+  get _params() {
+    return { conf_threshold: this._settings.threshold, track: this._settings.track };
+  }
+}

@@ -1,0 +1,161 @@
+"""What the demo page says when something is missing: camera, permission, secure address, a playable file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from tests.e2e.browser import DemoPage, chromium, write_camera
+from tests.service import Service
+
+pytestmark = pytest.mark.browser
+
+PHONE = {
+    "viewport": {"width": 360, "height": 740},
+    "device_scale_factor": 3,
+    "is_mobile": True,
+    "has_touch": True,
+}
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def blind(playwright: Playwright) -> Iterator[Browser]:
+    """A browser without any camera; `demo.test` leads to this machine."""
+    with chromium(playwright, "--host-resolver-rules=MAP demo.test 127.0.0.1") as running:
+        yield running
+
+
+def problem_of(demo: DemoPage) -> str:
+    """Wait for the notice; returns its text."""
+    demo.wait("demo.problem")
+    assert demo.page.is_visible("#notice")
+    return demo.page.inner_text("#notice")
+
+
+def test_without_a_camera_the_page_offers_file_and_sample(service: Service, blind: Browser) -> None:
+    demo = DemoPage(blind, service.http_url, permissions=["camera"])
+    demo.open()
+    demo.start("camera")
+    assert "No camera was found" in problem_of(demo)
+    assert demo.evaluate("demo.problem") == "no-camera"
+    assert demo.sockets == []
+    demo.page.get_by_role("button", name="Play the sample").click()
+    demo.wait_for_results()
+    assert not demo.page.is_visible("#notice")
+    demo.assert_clean()
+    demo.close()
+
+
+def test_a_denied_permission_is_explained(service: Service, playwright: Playwright, tmp_path: Path) -> None:
+    camera = write_camera(tmp_path / "grey.mjpeg", [np.full((120, 160, 3), 90, np.uint8)])
+    with chromium(playwright, "--deny-permission-prompts", camera=camera, allow=False) as browser:
+        demo = DemoPage(browser, service.http_url)
+        demo.open()
+        demo.start("camera")
+        text = problem_of(demo)
+        assert demo.evaluate("demo.problem") == "permission-denied"
+        assert "blocked" in text
+        assert "Allow" in text
+        assert demo.page.get_by_role("button", name="Try again").is_visible()
+        # Allowed after all, as the text says how.
+        demo.context.grant_permissions(["camera"])
+        demo.page.get_by_role("button", name="Try again").click()
+        demo.wait_for_results()
+        demo.assert_clean()
+        demo.close()
+
+
+def test_on_an_insecure_address_only_the_camera_is_missing(service: Service, blind: Browser) -> None:
+    demo = DemoPage(blind, f"http://demo.test:{service.port}")
+    demo.open()
+    assert demo.evaluate("window.isSecureContext") is False
+    demo.start("camera")
+    assert "https" in problem_of(demo)
+    assert demo.evaluate("demo.problem") == "insecure-origin"
+    demo.page.get_by_role("button", name="Play the sample").click()
+    demo.wait_for_results()
+    # Chromium mentions that it heeds this header on secure addresses only.
+    demo.assert_clean()
+    demo.close()
+
+
+def test_a_file_that_does_not_play_is_named(service: Service, blind: Browser, tmp_path: Path) -> None:
+    broken = tmp_path / "holiday.mp4"
+    broken.write_bytes(b"not a video at all" * 100)
+    demo = DemoPage(blind, service.http_url)
+    demo.open()
+    demo.start_file(broken)
+    assert "holiday.mp4" in problem_of(demo)
+    assert demo.evaluate("demo.problem") == "unplayable"
+    demo.assert_clean()
+    demo.close()
+
+
+def test_a_camera_that_goes_away_ends_the_stream_with_a_word(
+    service: Service, playwright: Playwright, tmp_path: Path
+) -> None:
+    camera = write_camera(tmp_path / "grey.mjpeg", [np.full((120, 160, 3), 90, np.uint8)])
+    with chromium(playwright, camera=camera) as browser:
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?source=camera&autostart=1")
+        demo.wait_for_results()
+        demo.evaluate(
+            "document.getElementById('video').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
+        )
+        assert "went away" in problem_of(demo)
+        demo.wait("demo.connection.name === 'idle'")
+        demo.assert_clean()
+        demo.close()
+
+
+_LAYOUT = """() => {
+  const outside = [];
+  for (const element of document.querySelectorAll('button, input, select, summary, a')) {
+    const box = element.getBoundingClientRect();
+    if (!box.width || element.closest('.visually-hidden, .spinner')) continue;
+    if (box.left < 0 || box.right > innerWidth + 0.5) outside.push(element.id || element.textContent);
+  }
+  const small = [...document.querySelectorAll('.tool, .button, .card-button')]
+    .filter((button) => button.offsetParent && Math.min(button.offsetWidth, button.offsetHeight) < 40)
+    .map((button) => button.id || button.textContent);
+  return { outside, small, scrolls: document.documentElement.scrollWidth > innerWidth };
+}"""
+
+
+@pytest.mark.parametrize("size", [(360, 740), (740, 360)], ids=["upright", "lying"])
+def test_on_a_phone_nothing_sticks_out_and_everything_is_in_reach(
+    service: Service, blind: Browser, size: tuple[int, int]
+) -> None:
+    options = PHONE | {"viewport": {"width": size[0], "height": size[1]}}
+    demo = DemoPage(blind, service.http_url, **options)
+    demo.open()
+    fine = {"outside": [], "small": [], "scrolls": False}
+    assert demo.evaluate(_LAYOUT) == fine
+    demo.page.tap(".start [data-source=sample]")
+    demo.wait_for_results(2)
+    assert demo.evaluate(_LAYOUT) == fine
+    ratio = demo.evaluate(
+        "document.getElementById('overlay').width / document.getElementById('stage').clientWidth"
+    )
+    assert ratio == pytest.approx(3, abs=0.02)
+    stage = demo.page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert stage["y"] + stage["height"] <= size[1]
+    demo.page.locator("#track").scroll_into_view_if_needed()
+    demo.page.locator(".switch").tap()
+    demo.wait_sent("configure")
+    demo.page.locator("#stop").scroll_into_view_if_needed()
+    demo.page.tap("#stop")
+    demo.wait("demo.connection.name === 'idle'")
+    demo.assert_clean()
+    demo.close()

@@ -1,0 +1,69 @@
+"""The bundled clip: what browsers can play at once, worth looking at, and made by the script beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from data import make_sample
+from streamer.pages import SAMPLE_FILE
+from tests.e2e.browser import Picture
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    with av.open(str(SAMPLE_FILE)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+def boxes_of(data: bytes) -> Iterator[str]:
+    """Yield the names of an MP4 file's outer boxes."""
+    at = 0
+    while at < len(data):
+        yield data[at + 4 : at + 8].decode()
+        at += int.from_bytes(data[at : at + 4], "big")
+
+
+def test_every_browser_plays_it_and_at_once() -> None:
+    data = SAMPLE_FILE.read_bytes()
+    assert len(data) <= 1_200_000
+    names = list(boxes_of(data))
+    assert names.index("moov") < names.index("mdat")
+    with av.open(str(SAMPLE_FILE)) as container:
+        (stream,) = container.streams
+        assert isinstance(stream, av.VideoStream)
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.width, stream.height, stream.average_rate) == (640, 360, make_sample.FPS)
+        assert stream.frames == make_sample.FPS * make_sample.SECONDS
+
+
+def test_it_moves_and_loops_without_a_jump(pictures: list[Picture]) -> None:
+    steps = [
+        float(np.abs(first.astype(int) - second).mean())
+        for first, second in pairwise([*pictures, pictures[0]])
+    ]
+    assert min(steps) > 0.5
+    assert steps[-1] < 1.5 * float(np.median(steps))
+
+
+def test_its_codes_can_be_read(pictures: list[Picture]) -> None:
+    read = set[str]()
+    for picture in pictures[::12]:
+        large = cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+        for reader in (cv2.QRCodeDetector(), cv2.barcode.BarcodeDetector()):
+            read |= {text for text in reader.detectAndDecodeMulti(large)[1] if text}
+    assert sum(text.startswith("parcel:") for text in read) >= 3, read
+    assert read & {"4006381333931", "5901234123457"}, read
+
+
+def test_it_is_what_the_script_makes(pictures: list[Picture]) -> None:
+    made = make_sample.pictures()
+    first = next(made)
+    assert np.array_equal(first, next(make_sample.pictures()))
+    for shown, drawn in zip(pictures, [first, next(made)], strict=False):
+        assert float(np.abs(shown.astype(int) - drawn).mean()) < 6

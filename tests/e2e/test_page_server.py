@@ -1,0 +1,158 @@
+"""The demo page while its server asks for a key, loses its model, or goes away and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from tests.e2e.browser import DemoPage, chromium
+from tests.service import Service
+
+pytestmark = pytest.mark.browser
+
+KEY = "dummy-key-for-tests"
+#: What Chromium itself writes to the console while nobody listens.
+GONE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "WebSocket connection to", "status of 503")
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    with chromium(playwright) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def settings(yolox_nano: Path) -> dict[str, str]:
+    """Settings of a service on a port that stays the same when it is started again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(port), "API_KEYS": KEY}
+
+
+@pytest.fixture(scope="module")
+def guarded(settings: dict[str, str]) -> Iterator[Service]:
+    """A service of this module's own, which wants a key; tests may break it."""
+    with Service(settings) as running:
+        yield running
+
+
+def kill_all(service: Service) -> None:
+    """Kill a service and its children without any chance to say goodbye."""
+    processes = [*service.supervisor.children(recursive=True), service.supervisor]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    service.wait()
+    psutil.wait_procs(processes[:-1], timeout=10)
+
+
+def open_with_key(demo: DemoPage) -> None:
+    """Start the sample on a server whose key this tab knows."""
+    demo.page.add_init_script(f"sessionStorage.setItem('demo.key', '{KEY}')")
+    demo.open("?source=sample&autostart=1")
+    demo.wait_for_results(2)
+
+
+def test_before_the_start_the_page_says_what_the_server_waits_for(guarded: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, guarded.http_url)
+    warming = {"status": "warming", "models": {}, "reasons": ["models are being warmed up"]}
+    demo.page.route("**/health", lambda route: route.fulfill(status=503, json=warming))
+    demo.page.goto(f"{demo.base_url}/")
+    demo.wait("document.getElementById('server-hint').textContent === 'Models are being warmed up'")
+    assert demo.page.inner_text("#connection") == "Not ready yet"
+    demo.page.unroute("**/health")
+    demo.wait("document.getElementById('server-hint').textContent.startsWith('Server ready')")
+    demo.assert_clean(but=GONE)
+    demo.close()
+
+
+def test_a_key_is_asked_for_and_never_leaves_by_the_address(guarded: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, guarded.http_url)
+    demo.open("?source=sample&autostart=1")
+    demo.wait("demo.problem === 'key'")
+    assert "asks for a key" in demo.page.inner_text("#notice")
+    demo.page.get_by_role("button", name="Enter a key").click()
+    demo.page.fill("#key", "wrong")
+    demo.page.keyboard.press("Enter")
+    demo.wait("document.querySelector('.notice-title').textContent.includes('does not know this key')")
+    demo.page.fill("#key", KEY)
+    demo.page.click("#key-form button")
+    demo.wait_for_results()
+    assert not demo.page.is_visible("#notice")
+    assert KEY not in " ".join([*demo.sockets, demo.page.url])
+    assert KEY not in demo.evaluate("JSON.stringify(localStorage)")
+    # One version only: the other is not offered.
+    assert demo.page.is_disabled("[name=version][value=v2]")
+    assert demo.page.locator("label:has([value=v2])").get_attribute("title") == "This server has no v2 model"
+    demo.assert_clean()
+    demo.close()
+
+
+def test_the_inference_process_dies_and_the_stream_goes_on(guarded: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, guarded.http_url)
+    open_with_key(demo)
+    guarded.inference.kill()
+    demo.wait(lambda: any(m["type"] == "flow" and m["win"] == 0 for m in demo.received))
+    demo.wait(lambda: any(m["type"] == "flow" and m["reason"] == "ready" for m in demo.received))
+    demo.wait_for_results(2)
+    assert demo.evaluate("demo.connection.opened") == 1
+    assert not demo.page.is_visible("#banner")
+    demo.assert_clean()
+    demo.close()
+
+
+def test_a_lost_server_is_said_and_the_page_comes_back_by_itself(
+    guarded: Service, settings: dict[str, str], browser: Browser
+) -> None:
+    demo = DemoPage(browser, guarded.http_url)
+    open_with_key(demo)
+    kill_all(guarded)
+    demo.wait("demo.connection.name === 'waiting'")
+    assert demo.page.is_visible("#banner")
+    assert demo.page.inner_text("#connection") == "Reconnecting"
+    demo.wait("document.getElementById('banner-text').textContent === 'The server does not answer'")
+    assert demo.evaluate("document.getElementById('banner-count').textContent").startswith("trying again in")
+    with Service(settings) as again:
+        demo.wait("demo.connection.opened === 2")
+        demo.wait_for_results(2)
+        assert not demo.page.is_visible("#banner")
+        seqs = [frame.seq for frame in demo.frames]
+        assert seqs == sorted(set(seqs))
+        hellos = [message for message in demo.sent if message["type"] == "hello"]
+        assert "resume" not in hellos[0]
+        assert hellos[-1]["resume"]["session"]
+        # In good order this time: the server says goodbye, and the page waits for the next one.
+        again.stop()
+        demo.wait(lambda: any(message["type"] == "bye" for message in demo.received))
+        demo.wait("demo.connection.name === 'waiting'")
+        demo.assert_clean(but=GONE)
+        demo.page.click("#stop")
+        demo.close()
+
+
+def test_a_refused_stream_is_explained_although_browsers_hide_the_answer(
+    yolox_nano: Path, browser: Browser
+) -> None:
+    with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "100000"}) as full:
+        demo = DemoPage(browser, full.http_url)
+        demo.open("?source=sample&autostart=1")
+        demo.wait("document.getElementById('banner-text').textContent.includes('too few frames')")
+        assert demo.page.get_by_role("button", name="Retry now").is_visible()
+        demo.page.click("#stop")
+        demo.wait("demo.connection.name === 'idle'")
+        assert not demo.page.is_visible("#banner")
+        demo.assert_clean(but=GONE)
+        demo.close()
