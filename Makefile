@@ -56,4 +56,4 @@ $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/installed
 
 system-packages:
-	@sh tests/system_packages.sh chromium
+	@sh tests/system_packages.sh chromium nodejs

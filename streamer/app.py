@@ -23,7 +23,7 @@ from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
 from streamer.openapi import openapi_document
 from streamer.pages import add_pages
-from streamer.problems import Problem, problem_middleware
+from streamer.problems import Problem, problem_middleware, request_id
 from streamer.settings import Settings
 from streamer.websocket import StreamHub
 
@@ -187,17 +187,8 @@ def _connection_cap(runner: web.AppRunner, limit: int) -> Middleware:
             and len(server.connections) > limit
             and request.path not in ("/livez", "/health")
         ):
-            response = web.json_response(
-                {
-                    "type": "about:blank",
-                    "title": "Service Unavailable",
-                    "status": 503,
-                    "detail": "too many connections",
-                },
-                status=503,
-                content_type="application/problem+json",
-                headers={"Retry-After": "5"},
-            )
+            problem = Problem.unavailable("Too many connections are open here; try again.", retry_after_s=5)
+            response = problem.response(request_id(request))
             response.force_close()
             return response
         return await handler(request)

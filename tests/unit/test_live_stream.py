@@ -1,0 +1,89 @@
+"""A live stream between its state and the dispatcher: what it tells although no result comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from streamer.limits import Limits
+from streamer.live_stream import LiveStream
+from streamer.protocol import Codec, Frame
+from streamer.stream import Stream
+
+
+class SilentHistogram:
+    def labels(self, *_: str) -> SilentHistogram:
+        return self
+
+    def observe(self, _: float) -> None:
+        return
+
+
+class FakeMetrics:
+    stage_s = SilentHistogram()
+
+
+class FakeSession:
+    cfg, track, params = 0, False, None
+
+
+class FakeCarrier:
+    """Keeps what it is told to send."""
+
+    version = "v1"
+    limits = Limits()
+    max_age_s = 0.5
+    session: Any = FakeSession()
+    metrics: Any = FakeMetrics()
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send_all(self, messages: list[dict[str, Any]]) -> None:
+        self.sent += messages
+
+
+@pytest.fixture
+async def carrier() -> FakeCarrier:
+    return FakeCarrier()
+
+
+def superseded(carrier: FakeCarrier) -> LiveStream:
+    """Return a stream whose first frame a second one has superseded, and whose turn has not come."""
+    live = LiveStream(carrier, Stream(0))
+    for seq in (1, 2):
+        carrier.send_all(live.stream.receive(Frame(Codec.JPEG, seq, 0, b"x"), 0.0))
+        live.tell_drops_soon()
+    assert carrier.sent == []
+    return live
+
+
+async def test_a_drop_is_told_although_the_streams_turn_is_far_away(carrier: FakeCarrier) -> None:
+    live = superseded(carrier)
+    async with asyncio.timeout(10):
+        while not carrier.sent:
+            await asyncio.sleep(0.01)
+    (drop,) = carrier.sent
+    assert (drop["type"], drop["from"], drop["to"], drop["reason"]) == ("drop", 1, 1, "superseded")
+    assert (drop["ack"], live.stream.pending) == (1, True), "the client may send a newer frame now"
+
+
+async def test_a_result_that_comes_first_carries_the_drop_and_nothing_is_told_twice(
+    carrier: FakeCarrier,
+) -> None:
+    live = superseded(carrier)
+    job = live.take(0.1)
+    assert job is not None
+    carrier.send_all(live.stream.answered(2))
+    await asyncio.sleep(0.2)
+    assert [message["type"] for message in carrier.sent] == ["drop"]
+
+
+async def test_a_closed_stream_tells_nobody(carrier: FakeCarrier) -> None:
+    live = superseded(carrier)
+    live.close()
+    await asyncio.sleep(0.2)
+    assert carrier.sent == []
+    assert live.stream.ledger.in_flight == 0
