@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 EXIT_USAGE = 2
+
+#: Command, module with its ``add_arguments``, and what the list of commands says of it.
+_CLIENT_COMMANDS = (
+    ("predict", "streamer.predict", "detect on images over HTTP"),
+    ("push", "streamer.push", "send a camera, video, folder or RTSP stream"),
+)
 
 _SERVE_EXAMPLES = """\
 examples:
@@ -24,12 +31,13 @@ exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use,
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="streamer", description="Streaming object detection over HTTP, WebSocket and WebRTC."
+        prog="streamer", description="Streaming object detection over HTTP and WebSocket."
     )
     parser.add_argument("--version", action="version", version=f"real-time-vision-api {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
-    _add_client_commands(commands)
+    given = sys.argv[1:] if arguments is None else arguments
+    _add_client_commands(commands, next((word for word in given if not word.startswith("-")), ""))
     parsed = parser.parse_args(arguments)
     result: int = parsed.run(parsed)
     return result
@@ -57,11 +65,12 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.set_defaults(run=_serve)
 
 
-def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from streamer import predict, push  # noqa: PLC0415 - the server does not need the client, nor its parser
-
-    predict.add_arguments(commands.add_parser("predict", help="detect on images over HTTP"))
-    push.add_arguments(commands.add_parser("push", help="send a camera, video, folder or RTSP stream"))
+def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str) -> None:
+    """Add ``predict`` and ``push``; only the one that is wanted is loaded, as both need OpenCV."""
+    for name, module, help_text in _CLIENT_COMMANDS:
+        parser = commands.add_parser(name, help=help_text)
+        if name == wanted:
+            importlib.import_module(module).add_arguments(parser)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

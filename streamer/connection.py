@@ -421,7 +421,7 @@ class Connection:
                 {"type": "pong", "t0": message.t0, "t1": received_us, "t2": int(time.monotonic() * 1e6)}
             )
             for live in self.streams.values():
-                self.send(live.stream.flow("ping"))
+                self.send_all(live.stream.flow("ping"))
         elif isinstance(message, Pause | Resume):
             live = self._live(message.stream)
             self.send_all(live.stream.pause() if isinstance(message, Pause) else live.stream.resume())

@@ -18,7 +18,7 @@ MAX_STARTED = 2
 WINDOW_START = 2
 WINDOW_MAX_LIVE = 4
 WINDOW_MAX_ALL = 8
-#: Results in a row that found no frame waiting before the window grows by one.
+#: Results that left the stream without any frame here, none having waited since, before the window grows.
 GROW_AFTER = 4
 #: How long frames sent under an older, larger window are still accepted: a generous round trip.
 WINDOW_GRACE_S = 2.0
@@ -106,9 +106,9 @@ class Stream:
         """The window as the client is told; 0 means hold."""
         return self.window if self._held_window is None else self._held_window
 
-    def flow(self, reason: str) -> dict[str, Any]:
-        """Return a ``flow`` message with the present grant."""
-        return {
+    def flow(self, reason: str) -> list[dict[str, Any]]:
+        """Return a ``flow`` message with the present grant, after the drops that its ``ack`` counts."""
+        message = {
             "type": "flow",
             "stream": self.number,
             "win": self.granted,
@@ -116,22 +116,23 @@ class Stream:
             "ack": self.ack,
             "reason": reason,
         }
+        return [*self._tell_drops(), message]
 
     def hold(self, now: float, reason: str) -> list[dict[str, Any]]:
         """Tell the client to stop sending for now."""
         self._remember_window(now)
         self._held_window = 0
-        return [*self._tell_drops(), self.flow(reason)]
+        return self.flow(reason)
 
     def unhold(self, reason: str) -> list[dict[str, Any]]:
         """Open the window again after :meth:`hold`."""
         self._held_window = None
-        return [*self._tell_drops(), self.flow(reason)]
+        return self.flow(reason)
 
     def limit_rate(self, max_fps: float | None, reason: str) -> list[dict[str, Any]]:
         """Grant another rate; None lifts the limit."""
         self.max_fps = max_fps
-        return [self.flow(reason)]
+        return self.flow(reason)
 
     # -- frames in -----------------------------------------------------------------------------------
 
@@ -282,7 +283,7 @@ class Stream:
     def resume(self) -> list[dict[str, Any]]:
         """The client goes on after a pause."""
         self.paused = False
-        return [self.flow("resumed")]
+        return self.flow("resumed")
 
     def abandon(self) -> list[dict[str, Any]]:
         """The connection is gone: drop what waits. Returns the messages that nobody will read."""
@@ -302,8 +303,9 @@ class Stream:
 
     def _grow_window(self) -> None:
         """Grow when results keep finding the mailbox empty: the round trip, not the device, is the limit."""
-        if len(self._mailbox) or self._started:
+        if len(self._mailbox):
             self._empty_results = 0
+        if len(self._mailbox) or self._started:
             return
         self._empty_results += 1
         limit = WINDOW_MAX_LIVE if self.mode == "live" else WINDOW_MAX_ALL

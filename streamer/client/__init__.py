@@ -1,0 +1,82 @@
+"""Client of the detection service: streams and one-shot requests with typed results, asynchronous and not.
+
+Importing it loads no server code, and neither OpenCV nor aiohttp: what needs them is loaded at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from streamer.client.errors import (
+    BadInput,
+    ClientError,
+    ConnectionFailed,
+    MissingPackage,
+    PredictFailed,
+    Rejected,
+    SourceFailed,
+    StreamClosed,
+    UnreadOutcomes,
+)
+from streamer.client.ledger import Ledger
+from streamer.client.params import Params
+from streamer.client.results import Detection, Detections, Drop, FrameError, Outcome, Prediction, Result
+from streamer.client.state import Phase, State
+
+if TYPE_CHECKING:
+    from streamer.client.oneshot import Request, predict, predict_async, predict_many
+    from streamer.client.options import Options
+    from streamer.client.stream import DetectStream
+    from streamer.client.sync import DetectStreamSync
+    from streamer.client.tls import Tls
+
+__all__ = [
+    "BadInput",
+    "ClientError",
+    "ConnectionFailed",
+    "DetectStream",
+    "DetectStreamSync",
+    "Detection",
+    "Detections",
+    "Drop",
+    "FrameError",
+    "Ledger",
+    "MissingPackage",
+    "Options",
+    "Outcome",
+    "Params",
+    "Phase",
+    "PredictFailed",
+    "Prediction",
+    "Rejected",
+    "Request",
+    "Result",
+    "SourceFailed",
+    "State",
+    "StreamClosed",
+    "Tls",
+    "UnreadOutcomes",
+    "predict",
+    "predict_async",
+    "predict_many",
+]
+
+#: Name to the module that is loaded with it.
+_LAZY = {
+    "DetectStream": "stream",
+    "DetectStreamSync": "sync",
+    "Options": "options",
+    "Request": "oneshot",
+    "Tls": "tls",
+    "predict": "oneshot",
+    "predict_async": "oneshot",
+    "predict_many": "oneshot",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _LAZY.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -11,6 +11,18 @@ class BadInput(ClientError):
     """A source, picture, address or option cannot be used; the message says what is allowed."""
 
 
+class SourceFailed(ClientError):
+    """A camera, file or address cannot be opened, decoded or read on; the message says which and why."""
+
+
+class SaveFailed(ClientError):
+    """A video, journal or picture cannot be written."""
+
+
+class UnreadOutcomes(ClientError):
+    """Nobody reads the outcomes while frames go on being offered; iterate the stream in a task of its own."""
+
+
 class MissingPackage(ClientError):
     """An optional package is needed for this; the message says how to install it."""
 
@@ -42,8 +54,18 @@ class StreamClosed(ClientError):
 class PredictFailed(ClientError):
     """The server answered a predict request with a problem document; ``status`` is its HTTP status."""
 
-    def __init__(self, message: str, *, status: int, code: str = "", request_id: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        request_id: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
+        #: The server's own statement of when to come back, seconds.
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.request_id = request_id

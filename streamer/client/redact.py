@@ -12,11 +12,11 @@ MASK = "***"
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#'\"]*@")
 #: The same when the password holds ``/``, ``?`` or ``#`` unescaped: up to the last ``@`` of the word.
 _WILD_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*:[^\s'\"]*@(?=[\w.\[-])")
-_SECRET_NAMES = (
+_TELLTALE = (
     r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|auth|signature|credential|session)[\w.-]*"
     r"|pass|key|sig|jwt|code"
 )
-_QUERY = re.compile(rf"(?P<name>[?&;](?:{_SECRET_NAMES})=)[^&;\s'\"#]*", re.IGNORECASE)
+_QUERY = re.compile(rf"(?P<name>[?&;](?:{_TELLTALE})=)[^&;\s'\"#]*", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?P<name>bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
 #: Shorter ones would blank ordinary words.
 _SHORTEST_SECRET = 4
@@ -38,7 +38,7 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
 
 
 def secrets_of(address: str) -> tuple[str, ...]:
-    """Return user name's password and secret query values of an address, to blank them wherever they turn up."""
+    """Return password and secret query values of an address, to blank them wherever they turn up."""
     found: list[str] = []
     try:
         parts = urlsplit(address)

@@ -86,8 +86,8 @@ def main() -> None:
         out(f"{name:13} lost {loaded.sent - loaded.results} of {loaded.sent}\n")
     out(
         f"flood         {flooded.sent} sent, {flooded.results} results"
-        f" ({flooded.results / arguments.seconds:.0f} fps), dropped {dict(flooded.drops)}, errors {dict(flooded.errors)},"
-        f" balanced {flooded.balanced}, closed {flooded.closed}\n"
+        f" ({flooded.results / arguments.seconds:.0f} fps), dropped {dict(flooded.drops)},"
+        f" errors {dict(flooded.errors)}, balanced {flooded.balanced}, closed {flooded.closed}\n"
         f"flood         age of results p50 {flooded.percentile_ms(0.5):.0f} ms,"
         f" p99 {flooded.percentile_ms(0.99):.0f} ms, oldest {flooded.percentile_ms(1):.0f} ms\n"
         f"memory        {memory_before:.0f} MB, after {arguments.seconds:.0f} s {memory_after:.0f} MB\n"

@@ -41,7 +41,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = RECOVE
 async def stream_through(
     service: Service, frames: list[bytes], breakdown: Callable[[], None], seconds: float
 ) -> tuple[list[Tally], Tally, float]:
-    """Load with 20 streams and a POST client until ``seconds`` after ``breakdown``; return accounts, its time."""
+    """Run 20 streams and POSTs until ``seconds`` after ``breakdown``; return accounts and its time."""
     until = End.after(RECOVERY_TIMEOUT_S)
     async with http_session() as session:
         loads = [StreamLoad(f"{service.http_url}/v1/stream", frames) for _ in range(STREAMS)]

@@ -1,0 +1,83 @@
+"""Makes what a person types as the service's address into the one to connect to; credentials apart. Pure."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from streamer.client.errors import BadInput
+from streamer.client.redact import redact, secrets_of
+
+STREAM_PATH = "/v1/stream"
+PREDICT_PATH = "/v1/predict"
+_SECURE = {"ws": False, "http": False, "wss": True, "https": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to connect: an address without credentials, and the header that carries them."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    #: Texts that must never be shown.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The address for people and logs."""
+        return redact(self.url, self.secrets)
+
+    def clean(self, text: object) -> str:
+        """Return ``text`` (or an exception's) without this address's credentials."""
+        return redact(text, self.secrets)
+
+
+def stream_address(text: str, token: str | None = None) -> Address:
+    """Return the WebSocket address; http(s) becomes ws(s), no path becomes ``/v1/stream``.
+
+    Raises BadInput.
+    """
+    return _address(text, token, ("ws", "wss"), STREAM_PATH)
+
+
+def predict_address(text: str, token: str | None = None) -> Address:
+    """Return the HTTP address; ws(s) becomes http(s), no path becomes ``/v1/predict``. Raises BadInput."""
+    return _address(text, token, ("http", "https"), PREDICT_PATH)
+
+
+def _address(text: str, token: str | None, schemes: tuple[str, str], default_path: str) -> Address:
+    given = text.strip()
+    if "://" not in given:
+        given = f"{schemes[0]}://{given}"
+    known = tuple(secret for secret in (token, *secrets_of(given)) if secret)
+    try:
+        parts = urlsplit(given)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadInput(
+            f"address {redact(given, known)!r} cannot be read: {redact(error, known)}; write ws://HOST:PORT"
+        ) from None
+    if parts.scheme.lower() not in _SECURE or not host:
+        raise BadInput(f"address {redact(given, known)!r} must begin with ws://, wss://, http:// or https://")
+    scheme = schemes[_SECURE[parts.scheme.lower()]]
+    shown_host = f"[{host}]" if ":" in host else host
+    where = shown_host if port is None else f"{shown_host}:{port}"
+    path = parts.path if parts.path not in ("", "/") else default_path
+    headers, secrets = _credentials(parts.username, parts.password, token)
+    return Address(urlunsplit((scheme, where, path, parts.query, "")), headers, (*known, *secrets))
+
+
+def _credentials(
+    user: str | None, password: str | None, token: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the header for a token, else for ``user:password@``, and what of it is secret."""
+    if token is not None:
+        if not token.isascii() or not token.isprintable() or " " in token or not token:
+            raise BadInput("the token must be printable ASCII without spaces")
+        return {"Authorization": f"Bearer {token}"}, (token,)
+    if user is None:
+        return {}, ()
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    encoded = base64.b64encode(pair.encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}, tuple(s for s in (unquote(password or ""), encoded) if s)

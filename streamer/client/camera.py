@@ -1,0 +1,86 @@
+"""Frames of a local camera by its number, through OpenCV."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streamer.client.backoff import Backoff
+from streamer.client.capture import Captured
+from streamer.client.errors import SourceFailed
+
+_DEFAULT_FPS = 30.0
+
+
+class Camera:
+    """A camera; one that is unplugged is opened again when it is back."""
+
+    live = True
+    total = None
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        reconnect: bool = True,
+        on_trouble: Callable[[str], None] | None = None,
+        opener: Callable[[int], Any] = cv2.VideoCapture,
+    ) -> None:
+        self.shown = f"camera {index}"
+        self._index = index
+        self._reconnect = reconnect
+        self._on_trouble = on_trouble or (lambda _: None)
+        self._opener = opener
+        self._device: Any = self._open()
+        if self._device is None:
+            raise SourceFailed(f"{self.shown}: cannot be opened{_known_cameras()}")
+
+    def _open(self) -> Any | None:
+        # It would write to the terminal by itself.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        device = self._opener(self._index)
+        if not device.isOpened():
+            device.release()
+            return None
+        device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return device
+
+    def frames(self, stop: threading.Event) -> Iterator[Captured]:
+        """Yield pictures as the camera delivers them; the clock is the capture time."""
+        number, begun, backoff = 0, time.monotonic(), Backoff()
+        try:
+            while not stop.is_set():
+                taken, image = self._device.read() if self._device is not None else (False, None)
+                if taken and image is not None:
+                    backoff.reset()
+                    fps = self._device.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS
+                    yield Captured(number, time.monotonic() - begun, 1.0 / fps, np.asarray(image, np.uint8))
+                    number += 1
+                    continue
+                self._release()
+                if not self._reconnect:
+                    raise SourceFailed(f"{self.shown}: gives no pictures")
+                delay_s = backoff.next_s()
+                self._on_trouble(f"{self.shown} gives no pictures; again in {delay_s:.1f} s")
+                if not stop.wait(delay_s):
+                    self._device = self._open()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._device is not None:
+            self._device.release()
+            self._device = None
+
+
+def _known_cameras() -> str:
+    """Name the cameras that this machine has, where the system lists them."""
+    root = Path("/dev")
+    found = sorted(path.name.removeprefix("video") for path in root.glob("video[0-9]*"))
+    return f"; this machine has {', '.join(found)}" if found else "; this machine shows no camera"

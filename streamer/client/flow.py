@@ -1,0 +1,270 @@
+"""The client's side of ``detect.v1`` flow control: numbers, window, acks, re-sending. Pure; no I/O.
+
+Takes what was sent, what was received and ``now`` (monotonic seconds); returns outcomes. Every frame that
+gets a sequence number gets exactly one outcome, whatever happens to the connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamer.client.ledger import Ledger
+from streamer.client.results import Detections, Drop, FrameError, Outcome, Result
+from streamer.protocol import Codec
+
+#: At window 0, and after as long without sending anything, the client pings.
+HOLD_PING_S = 5.0
+KEEPALIVE_S = 15.0
+#: A frame of mode all that has lost this many connections may be what loses them.
+MAX_SENDS = 4
+#: Share of a frame interval by which a frame may come early under ``max_fps``; cameras are not exact.
+_EARLY = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A frame with a sequence number and no outcome yet."""
+
+    seq: int
+    payload: bytes
+    codec: Codec
+    captured_s: float
+    tag: Any
+    #: What the boxes must be multiplied by to lie in the picture that was offered.
+    scale: tuple[float, float] = (1.0, 1.0)
+    #: Size of the picture offered, upright; (0, 0) when only the server knows.
+    size: tuple[int, int] = (0, 0)
+    sent_s: float = 0.0
+    sends: int = 0
+
+    @property
+    def ts_us(self) -> int:
+        """Capture time for the wire."""
+        return max(0, round(self.captured_s * 1e6))
+
+
+class Flow:
+    """State of one stream across all its connections. ``mode`` is ``live`` or ``all``."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.ledger = Ledger()
+        self.connected = False
+        self.session: str | None = None
+        self.labels: Sequence[str] = ()
+        self.window = 0
+        self.max_fps: float | None = None
+        self.last_seq = 0
+        #: In order of their numbers; a frame leaves with its outcome.
+        self._unfinished: dict[int, Sent] = {}
+        #: Frames of a lost connection that go again (mode all), lowest number first.
+        self._again: deque[Sent] = deque()
+        #: The server's account on this connection; it may know of outcomes that it has not told yet.
+        self._told_ack = 0
+        self._next_at = 0.0
+        self._held_since: float | None = None
+        self._asked_at = 0.0
+        self._spoke_at = 0.0
+
+    # -- what may be sent ----------------------------------------------------------------------------
+
+    @property
+    def ack(self) -> int:
+        """Highest sequence number up to which every frame is finished."""
+        first = next(iter(self._unfinished), self.last_seq + 1)
+        return max(first - 1, min(self._told_ack, self.last_seq))
+
+    @property
+    def in_flight(self) -> int:
+        """Frames without outcome."""
+        return len(self._unfinished)
+
+    @property
+    def must_resend(self) -> bool:
+        """Whether frames of a lost connection come before new ones."""
+        return bool(self._again)
+
+    def refusal(self, now: float, taken: int = 0) -> str | None:
+        """Return why the next frame may not be sent now, or None when it may.
+
+        ``taken`` counts frames that are on their way to being sent before it.
+        """
+        if not self.connected:
+            return "disconnected"
+        number = self._again[0].seq if self._again else self.last_seq + 1
+        if number + taken - self.ack > self.window:
+            return "window"
+        if self.max_fps is not None and now < self._next_at - _EARLY / self.max_fps:
+            return "rate"
+        return None
+
+    def rate_wait_s(self, now: float) -> float | None:
+        """Return how long ``max_fps`` alone still forbids a frame; None when it does not."""
+        if self.max_fps is None or self.refusal(now) != "rate":
+            return None
+        return self._next_at - _EARLY / self.max_fps - now
+
+    def sending(self, frame: Sent, now: float) -> None:
+        """Number a new frame that is about to be sent."""
+        self.last_seq += 1
+        frame.seq = self.last_seq
+        self._unfinished[frame.seq] = frame
+        self.ledger.sent += 1
+        self.ledger.in_flight = len(self._unfinished)
+        self._mark_sent(frame, now)
+
+    def resending(self, now: float) -> Sent:
+        """Return the next frame of a lost connection, which is about to be sent again."""
+        frame = self._again.popleft()
+        self.ledger.resent += 1
+        self._mark_sent(frame, now)
+        return frame
+
+    def _mark_sent(self, frame: Sent, now: float) -> None:
+        frame.sent_s = self._spoke_at = now
+        frame.sends += 1
+        if self.max_fps:
+            # The rate is kept on average: a frame that came early pushes the next one back.
+            self._next_at = max(self._next_at, now) + 1.0 / self.max_fps
+
+    # -- the connection ------------------------------------------------------------------------------
+
+    def welcomed(self, message: Mapping[str, Any], now: float) -> None:
+        """A connection is open. Numbers go on, in a new session too."""
+        self.connected = True
+        self.session = str(message.get("session", "")) or None
+        model = message.get("model")
+        if isinstance(model, Mapping):
+            self.labels = tuple(str(label) for label in model.get("labels", ()))
+        self._told_ack = 0
+        self._spoke_at = now
+        self.max_fps = None
+        self._next_at = 0.0
+        flow = message.get("flow")
+        self._grant(flow if isinstance(flow, Mapping) else {"win": 2}, now)
+        self._again = deque(self._unfinished.values()) if self.mode == "all" else deque()
+
+    def disconnected(self) -> list[Outcome]:
+        """The connection is lost. Live frames are lost with it; mode all keeps them to send again."""
+        self.connected = False
+        self.window = 0
+        self._held_since = None
+        self._again.clear()
+        lost = [f for f in self._unfinished.values() if self.mode == "live" or f.sends >= MAX_SENDS]
+        return [self._drop(frame, "disconnected") for frame in lost]
+
+    def abandon(self, reason: str) -> list[Outcome]:
+        """Nobody waits any longer: whatever is unfinished ends as a drop."""
+        self._again.clear()
+        return [self._drop(frame, reason) for frame in list(self._unfinished.values())]
+
+    def resume_offer(self) -> dict[str, Any] | None:
+        """Return ``hello.resume`` for the session of the last connection, if there was one."""
+        if self.session is None:
+            return None
+        first = next(iter(self._unfinished), self.last_seq + 1)
+        return {"session": self.session, "acks": {"0": first - 1}}
+
+    def wants_ping(self, now: float) -> bool:
+        """Whether to ping now: the window stays shut, or the server may think us gone. Marks it as done."""
+        if not self.connected:
+            return False
+        held = self._held_since is not None and now - max(self._held_since, self._asked_at) >= HOLD_PING_S
+        if held or now - self._spoke_at >= KEEPALIVE_S:
+            self._asked_at = self._spoke_at = now
+            return True
+        return False
+
+    # -- what is received ----------------------------------------------------------------------------
+
+    def received(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
+        """Take in a ``result``, ``drop``, ``error`` or ``flow``; returns the outcomes that it tells."""
+        if message.get("stream", 0) != 0:
+            return []
+        kind = message["type"]
+        outcomes: list[Outcome] = []
+        if kind == "result":
+            outcomes = self._result(message, now)
+        elif kind == "drop":
+            first, last = int(message["from"]), int(message["to"])
+            told = [frame for seq, frame in self._unfinished.items() if first <= seq <= last]
+            text = str(message.get("message", ""))
+            outcomes = [self._drop(frame, str(message["reason"]), text) for frame in told]
+        elif kind == "error" and isinstance(message.get("seq"), int):
+            outcomes = self._error(message)
+        if kind in ("result", "drop", "flow", "error"):
+            self._grant(message, now)
+        return outcomes
+
+    def _grant(self, message: Mapping[str, Any], now: float) -> None:
+        window, ack = message.get("win"), message.get("ack")
+        if isinstance(ack, int):
+            self._told_ack = max(self._told_ack, ack)
+        if isinstance(window, int):
+            self.window = window
+            if window > 0:
+                self._held_since = None
+            elif self._held_since is None:
+                self._held_since = now
+        if "max_fps" in message:
+            fps = message["max_fps"]
+            self.max_fps = float(fps) if isinstance(fps, int | float) and fps > 0 else None
+
+    def _result(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
+        frame = self._unfinished.get(int(message["seq"]))
+        if frame is None:  # told twice after a resume
+            return []
+        width, height = (
+            frame.size if frame.size != (0, 0) else (int(message["width"]), int(message["height"]))
+        )
+        timings = message.get("t")
+        return [
+            self._finish(
+                frame,
+                Result(
+                    seq=frame.seq,
+                    captured_s=frame.captured_s,
+                    tag=frame.tag,
+                    detections=Detections.from_rows(message["boxes"], self.labels).scaled(*frame.scale),
+                    width=width,
+                    height=height,
+                    cfg=int(message.get("cfg", 0)),
+                    round_trip_s=now - frame.sent_s,
+                    timings_ms=dict(timings) if isinstance(timings, Mapping) else {},
+                ),
+            )
+        ]
+
+    def _error(self, message: Mapping[str, Any]) -> list[Outcome]:
+        frame = self._unfinished.get(message["seq"])
+        if frame is None:
+            return []
+        retry = message.get("retry_ms")
+        return [
+            self._finish(
+                frame,
+                FrameError(
+                    frame.seq,
+                    frame.captured_s,
+                    frame.tag,
+                    code=str(message.get("code", "error")),
+                    message=str(message.get("message", "")),
+                    retry_ms=retry if isinstance(retry, int) else None,
+                ),
+            )
+        ]
+
+    def _drop(self, frame: Sent, reason: str, text: str = "") -> Outcome:
+        return self._finish(frame, Drop(frame.seq, frame.captured_s, frame.tag, reason, text))
+
+    def _finish(self, frame: Sent, outcome: Outcome) -> Outcome:
+        del self._unfinished[frame.seq]
+        if self._again:
+            # Told while it waited to go again: a late answer of the old session.
+            self._again = deque(f for f in self._again if f is not frame)
+        self.ledger.in_flight = len(self._unfinished)
+        self.ledger.account(outcome)
+        return outcome

@@ -1,0 +1,35 @@
+"""How a stream treats pictures and its server: what a caller may set, and what is allowed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streamer.client.encoder import DEFAULT_QUALITY
+from streamer.client.errors import BadInput
+from streamer.client.tls import Tls
+
+MODES = ("live", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How pictures are sent and how long a server is waited for."""
+
+    #: JPEG quality of arrays, 1..100.
+    quality: int = DEFAULT_QUALITY
+    #: Longer side in pixels to which larger pictures are reduced; boxes come back in the original's pixels.
+    max_side: int | None = None
+    #: The rate that pictures will be offered at, told to the server.
+    fps: float | None = None
+    connect_timeout_s: float = 10.0
+    #: Longest time without a connection, from the start or since it was lost. None: for ever; 0: one try.
+    give_up_after_s: float | None = 30.0
+    tls: Tls = field(default_factory=Tls)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise BadInput(f"quality is {self.quality}; allowed are 1 to 100")
+        if self.max_side is not None and self.max_side < 16:
+            raise BadInput(f"max_side is {self.max_side}; allowed are 16 pixels and more")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise BadInput(f"fps is {self.fps}; allowed is more than 0, up to 1000")

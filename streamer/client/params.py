@@ -1,0 +1,64 @@
+"""Detection parameters as a caller states them; what is None stays as the server has it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from streamer.client.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Thresholds and filters of a stream or a request. Raises BadInput naming the value that is wrong."""
+
+    #: Least score, 0..1.
+    conf_threshold: float | None = None
+    #: Overlap above which non-maximum suppression removes the weaker box, 0..1.
+    iou_threshold: float | None = None
+    #: Labels or class ids to keep; an empty sequence keeps all.
+    classes: Sequence[str | int] | None = None
+    #: Most boxes per picture, 1..1000.
+    max_detections: int | None = None
+    #: Whether boxes get a ``track_id``; streams only.
+    track: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("conf_threshold", "iou_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise BadInput(f"{name} is {value!r}; allowed is a number from 0 to 1")
+        if self.max_detections is not None and not 1 <= self.max_detections <= 1000:
+            raise BadInput(f"max_detections is {self.max_detections!r}; allowed are 1 to 1000")
+        if isinstance(self.classes, str):
+            raise BadInput(f"classes is the text {self.classes!r}; give a list of labels or class ids")
+
+    def merged(self, changes: Params) -> Params:
+        """Return these with everything that ``changes`` states."""
+        stated = {f.name: getattr(changes, f.name) for f in fields(self)}
+        return replace(self, **{name: value for name, value in stated.items() if value is not None})
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the map for ``hello.params`` and ``configure.params``."""
+        wire: dict[str, Any] = {}
+        for name in ("conf_threshold", "iou_threshold"):
+            if (value := getattr(self, name)) is not None:
+                wire[name] = float(value)
+        if self.max_detections is not None:
+            wire["max_detections"] = int(self.max_detections)
+        if self.classes is not None:
+            wire["classes"] = [item if isinstance(item, str) else int(item) for item in self.classes]
+        if self.track is not None:
+            wire["track"] = bool(self.track)
+        return wire
+
+    def to_query(self) -> list[tuple[str, str]]:
+        """Return the query of a predict request; ``track`` has no meaning there."""
+        wire = self.to_wire()
+        classes = wire.pop("classes", ())
+        wire.pop("track", None)
+        return [
+            *((name, str(value)) for name, value in wire.items()),
+            *(("classes", str(c)) for c in classes),
+        ]

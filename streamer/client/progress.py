@@ -1,0 +1,140 @@
+"""What the progress line and the closing table say. Pure: counts and times in, text out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from streamer.client.ledger import Ledger
+from streamer.client.state import Phase, State
+
+#: Rates are means over this long, seconds.
+SPAN_S = 3.0
+_ROUND_TRIPS = 4096
+_RECENT = 100
+
+
+class Rate:
+    """Events per second of late."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+        self._begun: float | None = None
+
+    def mark(self, now: float) -> None:
+        """Count one event."""
+        if self._begun is None:
+            self._begun = now
+        self._times.append(now)
+        self._forget(now)
+
+    def per_s(self, now: float) -> float:
+        """Return the rate."""
+        self._forget(now)
+        if self._begun is None:
+            return 0.0
+        return len(self._times) / min(SPAN_S, max(0.5, now - self._begun))
+
+    def _forget(self, now: float) -> None:
+        while self._times and self._times[0] < now - SPAN_S:
+            self._times.popleft()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the pusher has seen."""
+
+    captured: int = 0
+    total: int | None = None
+    time_s: float = 0.0
+    boxes: int = 0
+    captures: Rate = field(default_factory=Rate)
+    results: Rate = field(default_factory=Rate)
+    round_trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=_ROUND_TRIPS))
+
+    def result(self, boxes: int, round_trip_s: float, now: float) -> None:
+        """Count a result."""
+        self.boxes = boxes
+        self.results.mark(now)
+        self.round_trips_s.append(round_trip_s)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which ``share`` (0..1) of them lie; 0 when there are none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def progress_line(tally: Tally, ledger: Ledger, state: State, now: float) -> str:
+    """Return the status in one line; what matters most comes first, for narrow terminals."""
+    parts = [_connection(state)]
+    share = f" {min(100, 100 * tally.captured // tally.total)}%" if tally.total else ""
+    parts.append(f"{clock(tally.time_s)}{share}")
+    parts.append(f"in {tally.captures.per_s(now):.1f} fps, out {tally.results.per_s(now):.1f} fps")
+    recent = list(tally.round_trips_s)[-_RECENT:]
+    if recent:
+        parts.append(f"round trip {percentile(recent, 0.5) * 1e3:.0f} ms")
+    parts.append(f"boxes {tally.boxes}")
+    parts.append(f"skipped {_reasons(ledger.skipped)}")
+    parts.append(f"dropped {_reasons(ledger.dropped)}")
+    if ledger.errors:
+        parts.append(f"errors {_reasons(ledger.errors)}")
+    return " | ".join(parts)
+
+
+def _connection(state: State) -> str:
+    if state.phase is Phase.WAITING:
+        again = f", again in {state.retry_s:.1f} s" if state.retry_s is not None else ""
+        return f"{state.detail}{again}"
+    return state.phase.value
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    told = {reason: count for reason, count in counts.items() if count}
+    if not told:
+        return "0"
+    if len(told) == 1:
+        ((reason, count),) = told.items()
+        return f"{count} {reason}"
+    ordered = sorted(told.items(), key=lambda item: -item[1])
+    return f"{sum(told.values())} ({', '.join(f'{count} {reason}' for reason, count in ordered)})"
+
+
+def clock(seconds: float) -> str:
+    """Return a time as 0:07, 2:19 or 1:00:00."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def summary(tally: Tally, ledger: Ledger, saved: str = "") -> str:
+    """Return the closing table, and whether the ledger balances."""
+    rows = [
+        ("captured", f"{tally.captured} frames, {tally.time_s:.1f} s"),
+        ("skipped", f"{_reasons(ledger.skipped)} (never sent)"),
+        ("sent", f"{ledger.sent}" + (f", {ledger.resent} of them again" if ledger.resent else "")),
+        ("results", f"{ledger.results}"),
+        ("dropped", _reasons(ledger.dropped)),
+        ("errors", _reasons(ledger.errors)),
+        ("in flight", f"{ledger.in_flight}"),
+        ("ledger", _verdict(tally.captured, ledger)),
+    ]
+    if tally.round_trips_s:
+        p50, p95 = (percentile(tally.round_trips_s, share) * 1e3 for share in (0.5, 0.95))
+        rows.append(("round trip", f"half within {p50:.0f} ms, 95 % within {p95:.0f} ms"))
+    if saved:
+        rows.append(("saved", saved))
+    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+
+
+def _verdict(captured: int, ledger: Ledger) -> str:
+    off = unexplained(captured, ledger)
+    return "balances" if off == 0 else f"OFF BY {off}: please report this"
+
+
+def unexplained(captured: int, ledger: Ledger) -> int:
+    """Return how many captured frames the counts cannot explain; zero, or there is a bug."""
+    return ledger.balance + abs(captured - ledger.offered)

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM as a request to end in order. Used by ``streamer push``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, Self
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Signals:
+    """The first Ctrl-C or SIGTERM ends the run in order; the second ends it at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._told = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._stop: Callable[[], None] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def on_first(self, stop: Callable[[], None]) -> None:
+        """Call ``stop`` at the first signal, which may have come already."""
+        self._stop = stop
+        if self.exit_code:
+            stop()
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.exit_code:
+            raise KeyboardInterrupt
+        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+        self._loop.call_soon_threadsafe(self._told.set)
+        if self._stop is not None:
+            self._stop()
+
+    async def unless_told(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Await ``work``, giving it up at a signal; returns whether it was done."""
+        task, told = asyncio.ensure_future(work), asyncio.ensure_future(self._told.wait())
+        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False

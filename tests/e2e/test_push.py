@@ -1,0 +1,293 @@
+"""`streamer push` as users run it: a subprocess, real videos, the real service.
+
+The live run of the whole person video takes as long as the video; it is started first and judged last,
+while the other tests push beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.conftest import ROOT, shared
+from tests.service import Service
+
+PERSON = "video/one-by-one-person-detection.mp4"
+BOTTLE = "video/bottle-detection.mp4"
+KEY = "dummy-key-for-push"
+#: For 140 s of video on a machine that does other things too; nothing here measures speed.
+PATIENCE_S = 580.0
+
+
+@dataclass
+class Push:
+    """A running or finished command."""
+
+    process: subprocess.Popen[str]
+    lines: Path
+    video: Path
+
+    def end(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
+        """Wait; returns exit code and what was shown."""
+        _, shown = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, shown
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines.read_text().splitlines()]
+
+
+def start(folder: Path, source: str, url: str, *arguments: str) -> Push:
+    """Start a push that saves and journals into ``folder``."""
+    lines, video = folder / "out.jsonl", folder / "out.mp4"
+    command = [sys.executable, "-m", "streamer", "push", source, "--url", url]
+    command += ["--json", str(lines), "--save", str(video), *arguments]
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment | {"STREAMER_TOKEN": KEY}, stderr=subprocess.PIPE, text=True
+    )
+    return Push(process, lines, video)
+
+
+def stop(push: Push) -> None:
+    if push.process.poll() is None:
+        push.process.kill()
+        push.process.communicate()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_live(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Push]:
+    """The whole person video, live, under way from the first test on."""
+    push = start(tmp_path_factory.mktemp("live"), str(shared(f"data/{PERSON}")), service.ws_url)
+    yield push
+    stop(push)
+
+
+def measured(path: Path) -> tuple[int, float]:
+    """Decode a file to its end; returns its frames and duration in seconds."""
+    with av.open(str(path)) as container:
+        count = sum(1 for _ in container.decode(video=0))
+        return count, container.duration / 1e6
+
+
+def overlap(one: list[float], other: list[float]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    inside = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return inside / (sum(areas) - inside)
+
+
+def reference(video: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(shared("data/reference/detections.json").read_text())[
+        "yolox_nano"
+    ][video]
+    return found
+
+
+def agrees(expected: dict[str, Any], line: dict[str, Any]) -> bool:
+    return any(
+        found["label"] == expected["label"] and overlap(found["box"], expected["box"]) >= 0.5
+        for found in line["detections"]
+    )
+
+
+def check_boxes(video: str, label: str, journal: list[dict[str, Any]], reach: int) -> int:
+    """Assert that results hold the reference's boxes; ``reach``: frames to look before and after.
+
+    Boxes close to the threshold may go either way with JPEG; those well above it may not.
+    """
+    results = {line["frame"]: line for line in journal if line["type"] == "result"}
+    checked = 0
+    for entry in reference(video):
+        near = [results[n] for n in range(entry["frame"] - reach, entry["frame"] + reach + 1) if n in results]
+        assert near, f"no result near frame {entry['frame']}"
+        for expected in entry["detections"]:
+            if expected["label"] == label and expected["score"] >= 0.4:
+                assert any(agrees(expected, line) for line in near), (entry["frame"], expected)
+                checked += 1
+        if not any(expected["label"] == label for expected in entry["detections"]):
+            sure = [
+                found for found in near[0]["detections"] if found["label"] == label and found["score"] > 0.5
+            ]
+            assert sure == [], f"frame {entry['frame']} holds no {label}"
+    return checked
+
+
+def check_ledger(journal: list[dict[str, Any]], frames: int) -> dict[str, Any]:
+    """Assert that every captured frame is accounted for, in the summary and line by line."""
+    *lines, last = journal
+    assert last["type"] == "summary"
+    assert last["balance"] == 0
+    assert last["captured"] == last["offered"] == frames
+    assert last["offered"] == last["sent"] + sum(last["skipped"].values())
+    assert last["sent"] == last["results"] + sum(last["dropped"].values()) + sum(last["errors"].values())
+    assert sorted(line["seq"] for line in lines) == list(range(1, last["sent"] + 1))
+    assert sum(line["type"] == "result" for line in lines) == last["results"]
+    return last
+
+
+@pytest.mark.timeout(600)
+def test_mode_all_sends_every_frame_of_the_whole_video(service: Service, tmp_path: Path) -> None:
+    source = shared(f"data/{PERSON}")
+    frames, duration_s = measured(source)
+    push = start(tmp_path, str(source), service.http_url, "--mode", "all")
+    try:
+        code, shown = push.end()
+    finally:
+        stop(push)
+    assert code == 0, shown
+    journal = push.journal()
+    summary = check_ledger(journal, frames)
+    assert summary["results"] == frames
+    assert check_boxes(PERSON, "person", journal, reach=0) >= 5
+    saved, saved_s = measured(push.video)
+    assert saved == frames
+    assert abs(saved_s - duration_s) <= 0.1
+    assert "ledger     balances" in shown
+    assert re.search(r"connected \| \d:\d\d \d+% \| in [\d.]+ fps", shown)
+
+
+def test_ctrl_c_leaves_a_playable_file_and_a_balanced_ledger(service: Service, tmp_path: Path) -> None:
+    push = start(tmp_path, str(shared(f"data/{BOTTLE}")), service.ws_url, "--track")
+    try:
+        wait_for(lambda: push.lines.exists() and len(push.lines.read_text().splitlines()) > 20, push)
+        push.process.send_signal(signal.SIGINT)
+        code, shown = push.end(30)
+    finally:
+        stop(push)
+    assert code == 130, shown
+    journal = push.journal()
+    summary = check_ledger(journal, journal[-1]["captured"])
+    saved, saved_s = measured(push.video)
+    assert saved == summary["captured"]
+    assert abs(saved_s - saved * 6 / 179) <= 0.1
+    assert any("track_id" in found for line in journal[:-1] for found in line.get("detections", []))
+    assert "ledger     balances" in shown
+
+
+def test_show_serves_a_page_with_the_pictures(service: Service, tmp_path: Path) -> None:
+    command = ["--show", "--loop", "--fps", "10", "--quiet"]
+    push = start(tmp_path, str(shared(f"data/{BOTTLE}")), service.ws_url, *command)
+    try:
+        assert push.process.stderr is not None
+        line = push.process.stderr.readline()
+        url = line.removeprefix("preview: ").strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{12,}/", url)
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+            page = answer.read().decode()
+        assert '<img src="frames"' in page
+        with urllib.request.urlopen(f"{url}frames", timeout=20) as answer:  # noqa: S310 - loopback
+            assert answer.headers["Content-Type"].startswith("multipart/x-mixed-replace")
+            parts = answer.read(100_000)
+        assert parts.count(b"--frame\r\n") >= 2
+        assert b"\xff\xd8\xff" in parts
+        with urllib.request.urlopen(f"{url}status", timeout=10) as answer:  # noqa: S310 - loopback
+            assert answer.read().decode().startswith("connected | ")
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(url.rsplit("/", 2)[0] + "/", timeout=10)  # noqa: S310 - loopback
+        push.process.send_signal(signal.SIGTERM)
+        code, _ = push.end(30)
+    finally:
+        stop(push)
+    assert code == 143
+    assert push.journal()[-1]["skipped"].get("fps", 0) > 0
+
+
+def test_limits_end_the_run_and_images_are_sent_in_full(service: Service, tmp_path: Path) -> None:
+    push = start(tmp_path, str(shared("data/images")), service.ws_url, "--max-frames", "2", "--conf", "0.5")
+    try:
+        code, shown = push.end(60)
+    finally:
+        stop(push)
+    assert code == 0, shown
+    journal = push.journal()
+    check_ledger(journal, 2)
+    assert [line["name"] for line in journal[:-1]] == ["bus.jpg", "volleyball.jpg"]
+    assert measured(push.video)[0] == 2
+    short = start(
+        tmp_path, str(shared(f"data/{BOTTLE}")), service.ws_url, "--duration", "1", "--max-side", "320"
+    )
+    try:
+        code, shown = short.end(60)
+    finally:
+        stop(short)
+    assert code == 0, shown
+    assert check_ledger(short.journal(), 30)["results"] > 0
+    assert abs(measured(short.video)[1] - 1.0) <= 0.1
+    widths = {line["width"] for line in short.journal() if line["type"] == "result"}
+    assert widths == {640}
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "code", "says"),
+    [
+        ("nosuch.mp4", [], 2, "does not exist"),
+        ("README.md", [], 4, "README.md: cannot be opened"),
+        (f"rtsp://admin:{KEY}@127.0.0.1:9/live?token={KEY}", [], 4, r"rtsp://\*\*\*@127.0.0.1:9"),
+        ("IMAGES", ["--url", "ws://127.0.0.1:9", "--no-reconnect"], 3, "Connection refused"),
+        ("IMAGES", ["--url", f"http://me:{KEY}@127.0.0.1:9", "--give-up-after", "0.7"], 3, "refused"),
+        ("IMAGES", ["--url", "SERVICE/v9/stream"], 3, "no such model version"),
+        ("IMAGES", ["--url", "SERVICE", "--classes", "buss"], 2, "'buss'"),
+        ("IMAGES", ["--url", "SERVICE", "--save", "x.gif"], 2, r"\.mp4"),
+        ("IMAGES", ["--url", "SERVICE", "--json", "/no/such/folder/x"], 5, "--json"),
+        ("IMAGES", ["--quality", "0"], 2, "quality"),
+        ("IMAGES", ["--fps", "-1"], 2, "fps"),
+    ],
+)
+def test_exit_codes_and_that_no_secret_is_shown(
+    service: Service, source: str, arguments: list[str], code: int, says: str
+) -> None:
+    source = str(shared("data/images")) if source == "IMAGES" else source
+    words = [word.replace("SERVICE", service.ws_url) for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "push", source, *words],
+        cwd=ROOT,
+        env=os.environ | {"STREAMER_TOKEN": KEY},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert re.search(says, done.stderr)
+    assert KEY not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_person_video_live(whole_live: Push) -> None:
+    """Real time: person boxes in the right frames, a ledger that balances, a file of the right length."""
+    frames, duration_s = measured(shared(f"data/{PERSON}"))
+    code, shown = whole_live.end()
+    assert code == 0, shown
+    journal = whole_live.journal()
+    summary = check_ledger(journal, frames)
+    assert summary["results"] > 0
+    assert check_boxes(PERSON, "person", journal, reach=3) >= 5
+    saved, saved_s = measured(whole_live.video)
+    assert saved == frames
+    assert abs(saved_s - duration_s) <= 0.2
+    assert KEY not in shown
+
+
+def wait_for(true: Any, push: Push, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert push.process.poll() is None, "ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

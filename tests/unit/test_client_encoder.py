@@ -1,0 +1,114 @@
+"""Payloads: what goes out as it is, what is re-encoded, and how it is made to fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.client.encoder import PictureLimits, encode
+from streamer.client.errors import BadInput
+from streamer.client.image_size import image_size
+from streamer.protocol import Codec
+from tests.unit.pictures import encode as encode_file
+from tests.unit.pictures import scene, with_exif
+
+LIMITS = PictureLimits()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".jpg", Codec.JPEG), (".png", Codec.PNG), (".webp", Codec.WEBP)]
+)
+def test_files_that_the_server_takes_go_out_byte_for_byte(suffix: str, codec: Codec, tmp_path: Path) -> None:
+    data = encode_file(scene(), suffix)
+    (tmp_path / "x").write_bytes(data)
+    for picture in (data, bytearray(data), memoryview(data), tmp_path / "x", str(tmp_path / "x")):
+        encoded = encode(picture, LIMITS)
+        assert (encoded.payload, encoded.codec, encoded.scale, encoded.size) == (data, codec, (1, 1), (0, 0))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_sizes_are_read_from_the_header(suffix: str) -> None:
+    lossy = (cv2.IMWRITE_WEBP_QUALITY, 80) if suffix == ".webp" else ()
+    found = image_size(with_exif(encode_file(scene(150, 70), suffix, *lossy), 6))
+    assert found is not None
+    assert (found.width, found.height) == (150, 70)
+    lossless = encode_file(scene(33, 17), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
+    assert (size := image_size(lossless)) is not None
+    assert (size.width, size.height) == (33, 17)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_broken_header_has_no_size_and_never_raises(suffix: str) -> None:
+    data = encode_file(scene(), suffix)
+    for cut in range(40):
+        image_size(data[:cut])
+    assert image_size(b"") is None
+    assert image_size(b"GIF89a") is None
+
+
+def test_other_formats_are_re_encoded_as_jpeg() -> None:
+    encoded = encode(encode_file(scene(), ".bmp"), LIMITS)
+    assert (encoded.codec, encoded.size) == (Codec.JPEG, (160, 96))
+    assert image_size(encoded.payload) is not None
+
+
+def test_a_picture_over_the_pixel_limit_is_reduced_and_its_boxes_scale_back() -> None:
+    encoded = encode(encode_file(scene(400, 200)), PictureLimits(pixels=20_000))
+    size = image_size(encoded.payload)
+    assert size is not None
+    assert size.width * size.height <= 20_000
+    assert encoded.scale == (400 / size.width, 200 / size.height)
+    assert encoded.size == (400, 200)
+
+
+def test_max_side_reduces_and_exif_is_applied_when_a_file_must_be_decoded() -> None:
+    encoded = encode(with_exif(encode_file(scene(400, 200)), 6), LIMITS, max_side=100)
+    size = image_size(encoded.payload)
+    assert size is not None
+    assert (size.width, size.height) == (50, 100)
+    assert encoded.size == (200, 400)
+
+
+def test_what_is_too_many_bytes_is_made_to_fit() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    encoded = encode(noise, PictureLimits(bytes=20_000), quality=95)
+    assert len(encoded.payload) <= 20_000
+    with pytest.raises(BadInput, match="400x400"):
+        encode(noise, PictureLimits(bytes=100))
+
+
+def test_grey_and_alpha_are_taken() -> None:
+    for shape in ((20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)):
+        assert encode(np.zeros(shape, np.uint8), LIMITS).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "shape"),
+        (np.zeros(5, np.uint8), "shape"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_named(array: np.ndarray, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        encode(array, LIMITS)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for broken in (b"", b"no picture", encode_file(scene())[:20]):
+        with pytest.raises(BadInput, match="not a picture"):
+            encode(broken, LIMITS)
+    with pytest.raises(BadInput, match=r"absent\.jpg"):
+        encode(tmp_path / "absent.jpg", LIMITS)
+
+
+def test_limits_leave_room_for_the_frame_header() -> None:
+    assert PictureLimits.from_welcome({"message_bytes": 1000, "side_px": 64}) == PictureLimits(
+        976, LIMITS.pixels, 64
+    )
+    assert PictureLimits.from_welcome({}).side_px == LIMITS.side_px

@@ -1,0 +1,123 @@
+"""The status line and the closing table; and that the terminal shows no secret and stays tidy."""
+
+from __future__ import annotations
+
+import io
+
+from streamer.client.ledger import Ledger
+from streamer.client.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
+from streamer.client.state import Phase, State
+from streamer.client.terminal import PLAIN_INTERVAL_S, Terminal
+
+CONNECTED = State(Phase.CONNECTED, "ws://host")
+
+
+class FakeTerminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class GoneStream(io.StringIO):
+    """A pipe whose reader has left."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def tally() -> Tally:
+    made = Tally(captured=50, total=100, time_s=75.0)
+    for index in range(20):
+        made.captures.mark(index * 0.1)
+        made.result(3, 0.020 + index * 0.001, index * 0.1)
+    return made
+
+
+def test_the_line_says_rates_round_trip_reasons_and_share() -> None:
+    ledger = Ledger()
+    ledger.skipped.update(window=3, late=1)
+    ledger.dropped.update(stale=2)
+    line = progress_line(tally(), ledger, CONNECTED, 2.0)
+    assert line == (
+        "connected | 1:15 50% | in 10.0 fps, out 10.0 fps | round trip 30 ms | boxes 3 | "
+        "skipped 4 (3 window, 1 late) | dropped 2 stale"
+    )
+    ledger.errors.update(window=1)
+    waiting = progress_line(Tally(), ledger, State(Phase.WAITING, "no server", retry_s=1.25), 2.0)
+    assert waiting.startswith("no server, again in 1.2 s | 0:00 |")
+    assert waiting.endswith("errors 1 window")
+
+
+def test_the_summary_says_whether_the_ledger_balances() -> None:
+    ledger = Ledger(offered=50, sent=45, results=43)
+    ledger.skipped.update(window=5)
+    ledger.dropped.update(stale=2)
+    assert unexplained(50, ledger) == 0
+    text = summary(tally(), ledger, "x.mp4")
+    assert "ledger     balances" in text
+    assert "x.mp4" in text
+    ledger.results -= 1
+    assert unexplained(50, ledger) == 1
+    assert "OFF BY 1" in summary(tally(), ledger)
+    assert unexplained(52, ledger) == 3
+
+
+def test_rates_forget_what_is_long_past() -> None:
+    rate = Rate()
+    assert rate.per_s(0.0) == 0
+    for index in range(100):
+        rate.mark(index * 0.1)
+    assert round(rate.per_s(9.9), 1) == 10.3
+    assert rate.per_s(100.0) == 0
+
+
+def test_small_helpers() -> None:
+    assert [clock(s) for s in (0, 59.9, 139.4, 3600)] == ["0:00", "0:59", "2:19", "1:00:00"]
+    assert percentile([], 0.5) == 0
+    assert percentile([3, 1, 2], 0.5) == 2
+    assert percentile([1], 0.95) == 1
+
+
+def test_a_terminal_gets_one_line_rewritten_that_never_wraps() -> None:
+    stream = FakeTerminal()
+    terminal = Terminal(stream=stream)
+    terminal.status("x" * 500)
+    terminal.line("done")
+    terminal.close()
+    status, rest = stream.getvalue().split("\r\x1b[K")[1:]
+    assert len(status) < 500
+    assert "\n" not in status
+    assert rest == "done\n"
+
+
+def test_without_a_terminal_the_status_is_a_line_now_and_then() -> None:
+    stream, now = io.StringIO(), [100.0]
+    terminal = Terminal(stream=stream, clock=lambda: now[0])
+    for _ in range(100):
+        terminal.status("status")
+        now[0] += PLAIN_INTERVAL_S / 50
+    assert stream.getvalue() == "status\nstatus\n"
+
+
+def test_quiet_shows_errors_only() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(quiet=True, stream=stream)
+    terminal.line("hello")
+    terminal.status("status")
+    terminal.line("failed", always=True)
+    assert stream.getvalue() == "failed\n"
+
+
+def test_no_text_shows_a_secret() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(stream=stream, secrets=["dummy-token-1"])
+    terminal.line("opening rtsp://admin:dummy-pass@camera/x with dummy-token-1")
+    terminal.status("ws://host/?token=dummy-token-2 dummy-token-1")
+    shown = stream.getvalue()
+    assert "dummy-" not in shown
+    assert "rtsp://***@camera/x" in shown
+
+
+def test_a_reader_that_has_left_does_not_stop_the_work() -> None:
+    Terminal(stream=GoneStream()).line("hello")

@@ -1,0 +1,106 @@
+"""Typed results: numpy, supervision, drawing and the journal's lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import streamer.client
+from streamer.client import Detections, Drop, FrameError, Ledger, Result
+from streamer.client.capture import Captured
+from streamer.client.drawing import colour, draw
+from streamer.client.errors import SaveFailed
+from streamer.client.journal import Journal
+from streamer.client.results import Outcome
+
+ROWS = [[10, 20, 60, 80, 0.9, 1, 7], [0, 0, 5, 5, 0.4, 9, 8]]
+FRAME = Captured(3, 0.3, 0.1, np.zeros((100, 100, 3), np.uint8), "a.jpg")
+
+
+def detections() -> Detections:
+    return Detections.from_rows(ROWS, ["person", "bus"])
+
+
+def test_supervision_gets_boxes_names_and_tracks() -> None:
+    sv = pytest.importorskip("supervision")
+    converted = detections().to_supervision()
+    assert isinstance(converted, sv.Detections)
+    assert converted.xyxy.tolist() == [[10, 20, 60, 80], [0, 0, 5, 5]]
+    assert converted.class_id.tolist() == [1, 9]
+    assert converted.tracker_id.tolist() == [7, 8]
+    assert converted.data["class_name"].tolist() == ["bus", "9"]
+    empty = Detections.from_rows([], ["person"]).to_supervision()
+    assert len(empty) == 0
+    assert len(converted[converted.confidence > 0.5]) == 1
+
+
+def test_arrays_are_read_only_and_iteration_gives_plain_values() -> None:
+    found = detections()
+    with pytest.raises(ValueError, match="read-only"):
+        found.xyxy[0, 0] = 1
+    first = next(iter(found))
+    assert (first.box, first.label, first.class_id, first.track_id) == ((10, 20, 60, 80), "bus", 1, 7)
+    assert found.scaled(1.0, 1.0) is found
+
+
+def test_drawing_leaves_the_picture_alone_and_marks_the_box() -> None:
+    drawn = draw(FRAME.pixels(), detections())
+    assert not FRAME.pixels().any()
+    np.testing.assert_allclose(drawn[50, 10], colour(7), atol=40)  # smoothed edges
+    assert len({colour(number) for number in range(40)}) == 40
+
+
+def test_the_journal_has_a_line_for_each_frame_sent_and_a_summary(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    journal = Journal(str(path))
+    outcomes: list[Outcome] = [
+        Result(1, 0.3, FRAME, detections(), 100, 100, 0, 0.02, {"infer_ms": 3.0}),
+        Drop(2, 0.3, FRAME, "stale"),
+        FrameError(3, 0.3, FRAME, "inference_failed", "why"),
+        Drop(0, 0.3, FRAME, "replaced"),
+    ]
+    for outcome in outcomes:
+        journal.outcome(FRAME, outcome)
+    journal.summary(4, Ledger(offered=4, sent=3))
+    journal.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["type"] for line in lines] == ["result", "drop", "error", "summary"]
+    assert {line["frame"] for line in lines[:3]} == {3}
+    assert lines[0]["detections"][0]["track_id"] == 7
+    assert lines[0]["name"] == "a.jpg"
+    assert lines[3]["captured"] == 4
+    with pytest.raises(SaveFailed, match=r"no/such"):
+        Journal(str(tmp_path / "no" / "such"))
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in streamer.client.__all__:
+        assert getattr(streamer.client, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = streamer.client.nonsense
+
+
+def test_importing_the_client_loads_no_server_code() -> None:
+    """Nor anything heavy; and using it loads only the protocol of the service's modules."""
+    code = (
+        "import sys, streamer.client; light = set(sys.modules);"
+        "from streamer.client import DetectStream, DetectStreamSync, predict;"
+        "from streamer.client import pusher, sources, preview, recorder;"
+        "print(' '.join(light)); print(' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    light, used = (set(line.split()) for line in done.stdout.splitlines())
+    heavy = {"cv2", "av", "aiohttp", "onnxruntime", "pydantic", "prometheus_client", "aiortc", "supervision"}
+    assert {name.split(".")[0] for name in light} & heavy == set()
+    for loaded in (light, used):
+        ours = {name for name in loaded if name.split(".")[0] in ("streamer", "inference")}
+        assert {name for name in ours if not name.startswith("streamer.client")} <= {
+            "streamer",
+            "streamer.protocol",
+        }
+    assert used & {"onnxruntime", "pydantic", "prometheus_client", "aiortc", "supervision"} == set()
