@@ -1,4 +1,4 @@
-"""A client sends far more than the model can do: fresh results, told drops, flat memory, no harm to others."""
+"""A client sends far more than the model can do: fresh results, told drops, flat memory, no harm done."""
 
 from __future__ import annotations
 
