@@ -56,6 +56,8 @@ _CHILD_ENVIRONMENT = {
     # One arena per thread keeps memory that no other thread reuses.
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
+    # Frames are decoded side by side; splitting one resize over threads only adds hand-overs.
+    "OPENCV_FOR_THREADS_NUM": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
 
