@@ -18,6 +18,7 @@ from inference.client import InferenceClient
 from streamer import images
 from streamer.auth import Gate, bearer_token
 from streamer.dispatch import Dispatcher
+from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
@@ -106,8 +107,8 @@ def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatch
     app.router.add_get("/health", health.health)
     app.router.add_get("/livez", health.livez)
     app.router.add_get("/metrics", health.metrics)
-    app.router.add_get("/stream", hub.handle)
-    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle)
+    app.router.add_get("/stream", hub.handle, allow_head=False)
+    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -145,24 +146,35 @@ async def make_runner(
     settings = resources.settings
     app, hub, dispatcher = make_app(resources)
     runner = web.AppRunner(
-        app,
-        access_log=None,
-        # aiohttp's only deadline for headers is the one for kept connections.
-        keepalive_timeout=HEADER_TIMEOUT_S,
-        shutdown_timeout=settings.drain_timeout_s,
-        max_line_size=8190,
-        max_headers=64,
-        handler_cancellation=True,
+        app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
     app.middlewares.insert(0, _connection_cap(runner, settings.connections_max or _default_connections()))
     await runner.setup()
-    site = web.SockSite(runner, listener, backlog=128)
-    await site.start()
+    manager = runner.server
+    if manager is None:
+        raise RuntimeError("the runner was set up and has no server")
+    loop = asyncio.get_running_loop()
+
+    def connection() -> ConnectionHandler:
+        return ConnectionHandler(
+            manager,
+            loop=loop,
+            # None turns it off, which the annotation forgot.
+            access_log=None,  # type: ignore[arg-type]
+            # aiohttp's only deadline for headers is the one for kept connections.
+            keepalive_timeout=HEADER_TIMEOUT_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            # A compressed body is refused with a word, not inflated.
+            auto_decompress=False,
+        )
+
+    port = await loop.create_server(connection, sock=listener, backlog=128)
 
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.
         await asyncio.sleep(delay_s)
-        await site.stop()
+        port.close()
         # Connections accepted a moment ago still have their request on the way.
         await asyncio.sleep(LAST_REQUESTS_S)
         dispatcher.draining = True

@@ -25,7 +25,7 @@ class Gate:
         """Whether ``token`` is one of the keys; compares in constant time."""
         if self.open:
             return True
-        digest = hashlib.sha256((token or "").encode()).digest()
+        digest = hashlib.sha256((token or "").encode(errors="surrogateescape")).digest()
         # No short cut: the time must not tell which key matched.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)
@@ -36,7 +36,11 @@ class Gate:
         if origin is None or "*" in self._origins:
             return True
         origin = origin.lower().rstrip("/")
-        return origin in self._origins or urlsplit(origin).netloc == request.host.lower()
+        try:
+            own = urlsplit(origin).netloc == request.host.lower()
+        except ValueError:  # no origin that a browser would send
+            return False
+        return own or origin in self._origins
 
 
 def bearer_token(request: web.Request) -> str | None:

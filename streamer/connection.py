@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import Any, Protocol
 
@@ -30,9 +31,11 @@ from streamer.messages import (
     parse_message,
 )
 from streamer.metrics import WorkerMetrics
-from streamer.outbox import Outbox, OutboxFull
+from streamer.outbox import MAX_MESSAGES, Outbox, OutboxFull
 from streamer.protocol import (
     FRAME_MARK,
+    MAX_SEQ,
+    MAX_STREAMS,
     CloseCode,
     Frame,
     ProtocolError,
@@ -42,7 +45,9 @@ from streamer.protocol import (
 )
 from streamer.session import Session, UnsupportedCodec
 from streamer.settings import Settings
-from streamer.stream import WindowViolated
+from streamer.stream import Ledger, WindowViolated
+
+log = logging.getLogger("streamer.connection")
 
 CONTROL_MAX_BYTES = 64 << 10
 CONTROL_PER_S = 20.0
@@ -54,6 +59,8 @@ CONTROL_REFUSALS = 60
 HELLO_TRIES = 3
 #: A send that takes longer than this shows that the client reads slowly: stale results give way.
 SLOW_SEND_S = 0.05
+#: Unknown fields reported on one connection.
+MAX_TOLD_UNKNOWN = 50
 #: Time for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
@@ -131,6 +138,10 @@ class Connection:
         self._control_tokens = float(CONTROL_BURST)
         self._control_at = time.monotonic()
         self._control_refusals = 0
+        #: Frames that belong to no stream, or could not be read: refused, and accounted all the same.
+        self._strays = Ledger()
+        #: Message type and field of unknown fields that were reported.
+        self._told_unknown: set[tuple[str, str]] = set()
         self._closing: CloseConnection | None = None
         self._bye_received = False
 
@@ -153,10 +164,11 @@ class Connection:
                 if closing is not None:
                     await self._close(closing, writer)
             finally:
+                # First, as nothing may keep a stream registered whose socket is gone.
+                self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await writer
-                self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
 
     def close_soon(self, code: int, reason: str) -> None:
         """Ask for an orderly close; the reading task carries it out."""
@@ -176,6 +188,7 @@ class Connection:
             self.hub.dispatcher.close_source(self.version, live.key)
             live.close()
             self.counters.account(live.stream.ledger)
+        self.counters.account(self._strays)
         self.hub.leave(self, resumable=resumable and bool(self.streams))
 
     async def _close(self, close: CloseConnection, writer: asyncio.Task[None]) -> None:
@@ -264,6 +277,7 @@ class Connection:
             raise CloseConnection(
                 CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server"
             )
+        self.session.check(hello)
         resumed = None
         if hello.resume is not None:
             resumed = hub.resume(hello.resume.session, self)
@@ -302,8 +316,11 @@ class Connection:
         self._report_unknown(hello)
 
     def _report_unknown(self, message: Message) -> None:
-        """Unknown fields are ignored, but not in silence: most of them are misspelt."""
+        """Unknown fields are ignored, but not in silence: most of them are misspelt. Each is told once."""
         for name in message.unknown_fields()[:5]:
+            if (message.type, name) in self._told_unknown or len(self._told_unknown) >= MAX_TOLD_UNKNOWN:
+                continue
+            self._told_unknown.add((message.type, name))
             self.send(
                 {
                     "type": "error",
@@ -319,6 +336,9 @@ class Connection:
     async def _read(self) -> None:
         """Take messages off the socket as they come; nothing here waits for inference."""
         while not self._bye_received:
+            if len(self._outbox) > MAX_MESSAGES // 2:
+                # Messages that wait in the socket come without a pause: let the writer have its turn.
+                await asyncio.sleep(0)
             message = await self._socket.receive()
             self.last_heard = time.monotonic()
             if message.type is WSMsgType.BINARY:
@@ -336,15 +356,23 @@ class Connection:
         try:
             frame = unpack_frame(data)
         except ProtocolError as error:
-            self.send(_error_message(error))
+            self._refuse_stray(_error_message(error))
             return
         self._accept(frame)
+
+    def _refuse_stray(self, message: dict[str, Any]) -> None:
+        """Answer a frame that no stream can take; it counts as received and failed."""
+        self._strays.received += 1
+        self._strays.failed += 1
+        self.counters.account(self._strays)
+        if self._take_control_token():
+            self.send(message)
 
     def _accept(self, frame: Frame) -> None:
         live = self.streams.get(frame.stream)
         if live is None:
             known = ", ".join(map(str, self.streams))
-            self.send(
+            self._refuse_stray(
                 {
                     "type": "error",
                     "code": "unknown_stream",
@@ -372,27 +400,53 @@ class Connection:
         self._limit_control(len(data), data)
         try:
             message = decode_message(data)
-            if message["type"] != "frame" and len(data) > CONTROL_MAX_BYTES:
-                raise CloseConnection(
-                    CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
-                )
+        except ProtocolError as error:
+            if self._take_control_token():
+                self.send(_error_message(error))
+            return
+        if message["type"] == "frame":
+            self._text_frame_received(message)
+            return
+        if len(data) > CONTROL_MAX_BYTES:
+            raise CloseConnection(
+                CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
+            )
+        if not self._take_control_token():
+            return
+        try:
             if message["type"] == "hello":
                 raise _said_hello()
-            if not self._take_control_token(message["type"]):
-                return
             self._obey(parse_message(message))
         except ProtocolError as error:
             self.send(_error_message(error))
+
+    def _text_frame_received(self, message: dict[str, Any]) -> None:
+        try:
+            parsed = parse_message(message)
+            frame = parsed.to_frame() if isinstance(parsed, TextFrame) else None
+        except ProtocolError as error:
+            answer = _error_message(error)
+            # What can be said of a broken frame helps to find it.
+            for name, limit in (("seq", MAX_SEQ), ("stream", MAX_STREAMS - 1)):
+                value = message.get(name)
+                if isinstance(value, int) and 0 <= value <= limit:
+                    answer[name] = int(value)
+            self._refuse_stray(answer)
+            return
+        if frame is not None:
+            self._accept(frame)
+            self._report_unknown(parsed)
 
     def _limit_control(self, size_bytes: int, data: str | bytes) -> None:
         """Text larger than any control message can only be a debugging frame; binary cannot be one."""
         if size_bytes > CONTROL_MAX_BYTES and isinstance(data, bytes) and data[:1] < b"\x80":
             raise CloseConnection(CloseCode.LIMITS, f"a control message has {size_bytes} bytes")
 
-    def _take_control_token(self, kind: str) -> bool:
-        """Count a control message against the rate; False when it is to be ignored."""
-        if kind == "frame":
-            return True
+    def _take_control_token(self) -> bool:
+        """Count a control message, or a frame that is none, against the rate; False: it is to be ignored.
+
+        Raises CloseConnection when too many were ignored.
+        """
         now = self.last_heard
         self._control_tokens = min(
             CONTROL_BURST, self._control_tokens + (now - self._control_at) * CONTROL_PER_S
@@ -428,8 +482,6 @@ class Connection:
             self.counters.account(live.stream.ledger)
         elif isinstance(message, Bye):
             self._bye_received = True
-        elif isinstance(message, TextFrame):
-            self._accept(message.to_frame())
         self._report_unknown(message)
 
     def _live(self, number: int) -> LiveStream:
@@ -479,7 +531,12 @@ class Connection:
                     self._outbox_filled.clear()
                     await self._outbox_filled.wait()
                     continue
-                encoded = encode_message(message, self._subprotocol)
+                try:
+                    encoded = encode_message(message, self._subprotocol)
+                except (ValueError, TypeError, OverflowError):  # a bug of ours: end this stream, say why
+                    log.exception("a message of type %s cannot be encoded", message.get("type"))
+                    self.close_soon(CloseCode.SERVER_FAULT, "the server failed to encode a message")
+                    return
                 self._sending_since = time.monotonic()
                 async with asyncio.timeout(timeout_s):
                     if isinstance(encoded, str):

@@ -227,18 +227,19 @@ class Dispatcher:
     # -- POSTs ---------------------------------------------------------------------------------------
 
     async def predict(
-        self, version: str, data: bytes, header: ImageHeader, params: DetectionParams, deadline: float
+        self, version: str, data: bytes, params: DetectionParams, deadline: float
     ) -> Prediction:
         """Detect on one image; returns boxes in pixels of the upright original.
 
         ``deadline`` is in monotonic seconds. Raises Problem (503 saturated or unavailable, 504 too late)
-        or MediaError when the image turns out to be damaged.
+        or ImageError when it is no image, too large by its header, or damaged.
         """
         self.served(version)
         ledger, counters = self._post_ledgers[version], self._post_counters[version]
         ledger.received += 1
         counters.account(ledger)
         try:
+            header = self._limits.read_header(data)
             prediction = await self._predict(version, data, header, params, deadline)
         except Problem as problem:
             # Refused or too late: the image was never run. Everything else failed on its own account.
@@ -420,7 +421,7 @@ class Dispatcher:
         begun = time.perf_counter()
         try:
             info = model.info
-            header = job.header or self._limits.read_header(job.data)
+            header = job.header or job.limits.read_header(job.data)
             image = decode(
                 job.data, header, rotation=job.rotation, target=(info.input_width, info.input_height)
             )

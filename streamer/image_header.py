@@ -24,8 +24,10 @@ _MAX_JPEG_SEGMENTS = 1024
 _MAX_JPEG_STRAY_BYTES = 4096
 #: Progressive scans; encoders write about ten. Each one walks the whole picture again.
 _MAX_JPEG_SCANS = 64
-#: A PNG at the byte limit has a thousand; more would keep the event loop busy.
+#: A PNG at the byte limit has a thousand chunks of data; more would keep the event loop busy.
 _MAX_PNG_CHUNKS = 65_536
+#: Chunks besides those of data; libpng may write a line about each.
+_MAX_PNG_EXTRAS = 256
 _MAX_WEBP_CHUNKS = 4096
 #: Deflate makes at most 1032 bytes of one (a 258-byte match from two bits).
 _DEFLATE_MAX_RATIO = 1032
@@ -276,7 +278,7 @@ def _read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
 
 def _walk_png(blob: bytes) -> tuple[int, bool, int]:
     """Follow the chunks to the end; returns orientation, whether animated, and bytes of picture data."""
-    position, orientation, animated, data_bytes = 33, 1, False, 0
+    position, orientation, animated, data_bytes, extras = 33, 1, False, 0, 0
     for _ in range(_MAX_PNG_CHUNKS):
         if position + 12 > len(blob):
             raise _damaged("the file is cut off (no end chunk)")
@@ -292,6 +294,9 @@ def _walk_png(blob: bytes) -> tuple[int, bool, int]:
             animated = True
         elif kind == b"IEND":
             return orientation, animated, data_bytes
+        extras += kind != b"IDAT"
+        if extras > _MAX_PNG_EXTRAS:
+            raise _damaged(f"it has more than {_MAX_PNG_EXTRAS} chunks besides those of its picture")
         position = end
     raise _damaged(f"it has more than {_MAX_PNG_CHUNKS} chunks")
 

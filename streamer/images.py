@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from inference import DetectionParams, InferenceError, InferenceFailed, ModelInfo
 from streamer.annotate import annotate
 from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer
-from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.image_header import ImageError, ImageErrorCode
 from streamer.limits import LIMITS, Limits
 from streamer.media import decode
 from streamer.parameters import read_parameters
@@ -36,11 +36,11 @@ class Predictor(Protocol):
         """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
 
     async def predict(
-        self, version: str, data: bytes, header: ImageHeader, params: DetectionParams, deadline: float
+        self, version: str, data: bytes, params: DetectionParams, deadline: float
     ) -> Prediction:
         """Detect on one image; ``deadline`` in monotonic seconds.
 
-        Raises Problem (503, 504), ImageError (damaged) or InferenceError.
+        Raises Problem (503, 504), ImageError (not an image, too large, damaged) or InferenceError.
         """
 
 
@@ -168,8 +168,7 @@ class _Job:
     async def _predict(self, data: bytes) -> Prediction:
         """Detect on one image; raises Problem only, or what nobody foresaw."""
         try:
-            header = self._limits.read_header(data)
-            return await self._predictor.predict(self._version, data, header, self._params, self._deadline)
+            return await self._predictor.predict(self._version, data, self._params, self._deadline)
         except ImageError as error:
             raise _from_image_error(error) from error
         except InferenceFailed as error:

@@ -76,8 +76,6 @@ class AtMostOncePerSecond(logging.Filter):
         if self._held:
             record.msg = f"{record.getMessage()} (and {self._held} more like it)"
             record.args = ()
-        # A malformed request's traceback says nothing that its message does not.
-        record.exc_info = None
         self._next_at, self._held = now + 1.0, 0
         return True
 

@@ -10,15 +10,38 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference import DetectionParams
-from streamer.protocol import CODEC_NAMES, MAX_SEQ, MAX_STREAMS, Codec, Frame, FrameFlag, ProtocolError
+from streamer.protocol import (
+    CODEC_NAMES,
+    IMAGE_CODECS,
+    MAX_SEQ,
+    MAX_STREAMS,
+    Codec,
+    Frame,
+    FrameFlag,
+    ProtocolError,
+)
 
 #: Longest list of labels quoted in an error.
 _QUOTED_LABELS = 12
 
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _numbers(acks: object) -> object:
+    """JSON has text as keys only: turn those that are stream numbers into numbers."""
+    if not isinstance(acks, dict):
+        return acks
+    return {
+        int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 3 else key: value
+        for key, value in acks.items()
+    }
+
+
+StreamNumber = Annotated[int, Field(ge=0, lt=MAX_STREAMS)]
+Ack = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 
 
 class Message(BaseModel):
@@ -69,7 +92,7 @@ class ResumeOffer(Part):
     """The session to take up again, and what the client has seen of it: stream id to acked seq."""
 
     session: str = Field(min_length=1, max_length=64)
-    acks: dict[str, int] | dict[int, int] | None = None
+    acks: Annotated[dict[StreamNumber, Ack], BeforeValidator(_numbers)] | None = None
 
 
 class Hello(Message):
@@ -186,11 +209,22 @@ def parse_message(message: dict[str, Any]) -> Message:
         return kind.model_validate(message)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if not _is_branch(part))
-        found = repr(first.get("input"))[:60]
-        raise ProtocolError(
-            f"field `{field}` is {found}: {_allowed(str(first['msg']))}", code="invalid", field=field
-        ) from error
+        field = _path(first["loc"])
+        found = f"is {first.get('input')!r:.60}: {_allowed(str(first['msg']))}"
+        if first["type"] == "missing":
+            found = "is missing"
+        raise ProtocolError(f"field `{field}` {found}", code="invalid", field=field) from error
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return ``streams[0].id`` for the location of an error."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not _is_branch(part):
+            path += f".{part}" if path else part
+    return path
 
 
 def _is_branch(part: object) -> bool:
@@ -219,8 +253,9 @@ def codec_of(name: str, field: str) -> Codec:
     """Return the codec of that name. Raises ProtocolError listing the known ones."""
     codec = CODEC_NAMES.get(name)
     if codec is None:
+        taken = ", ".join(codec.name.lower() for codec in IMAGE_CODECS)
         raise ProtocolError(
-            f"field `{field}` is {name[:40]!r}; allowed are {', '.join(CODEC_NAMES)}",
+            f"field `{field}` is {name[:40]!r}; allowed are {taken}",
             code="unsupported_codec",
             field=field,
         )
@@ -256,7 +291,7 @@ def _class_id(item: str | int, index: int, labels: tuple[str, ...]) -> int:
         return item
     shown = ", ".join(labels[:_QUOTED_LABELS]) + (" …" if len(labels) > _QUOTED_LABELS else "")
     raise ProtocolError(
-        f"field `params.classes[{index}]` is {item!r}; "
+        f"field `params.classes[{index}]` is {item!r:.60}; "
         f"allowed are class ids 0 to {len(labels) - 1} and labels: {shown}",
         code="invalid",
         field=f"params.classes[{index}]",

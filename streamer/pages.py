@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from streamer.problems import Problem, request_id
+
 log = logging.getLogger("streamer.pages")
 
 STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
@@ -158,7 +160,10 @@ class Asset:
             return web.Response(body=self.body, headers=headers)
         start, stop, _ = wanted.indices(size)
         if start >= stop:
-            return web.Response(status=416, headers=headers | {hdrs.CONTENT_RANGE: f"bytes */{size}"})
+            problem = Problem(416, "range_not_satisfiable", f"The file has {size} bytes.")
+            response = problem.response(request_id(request))
+            response.headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
+            return response
         headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
         return web.Response(status=206, body=self.body[start:stop], headers=headers)
 

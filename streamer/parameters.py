@@ -56,7 +56,7 @@ def _share(name: str, single: dict[str, str], default: float) -> float:
         return default
     try:
         # float() would take 1_0 for ten.
-        value = math.nan if "_" in text else float(text)
+        value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:  # false for NaN too

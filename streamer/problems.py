@@ -62,7 +62,7 @@ class Problem(Exception):
         body = json.dumps(self.members(request_id), ensure_ascii=False, separators=(",", ":"))
         headers = {"Cache-Control": "no-store", REQUEST_ID_HEADER: request_id} | self.headers
         return web.Response(
-            body=body.encode(), status=self.status, headers=headers, content_type=PROBLEM_TYPE
+            body=body.encode(errors="replace"), status=self.status, headers=headers, content_type=PROBLEM_TYPE
         )
 
     # -- the client's faults -------------------------------------------------------------------------
@@ -178,6 +178,8 @@ def _from_http_exception(error: web.HTTPException) -> Problem:
         405: f"This address does not take this method; allowed: {error.headers.get('Allow', '')}.",
         413: "The body is larger than allowed.",
     }
+    if error.status == 400 and error.text:  # the framework says what it misses of a WebSocket upgrade
+        details[400] = f"{' '.join(error.text.split())[:200].rstrip('.')}."
     headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
     return Problem(
         error.status,

@@ -25,6 +25,8 @@ FRAME_HEADER = struct.Struct("<BBBBIQHHBBH")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
 MAX_STREAMS = 8
 MAX_SEQ = 0xFFFFFFFF
+#: Levels of maps and lists in a message; ours have four.
+MAX_DEPTH = 32
 
 
 class Codec(IntEnum):
@@ -209,34 +211,68 @@ def encode_message(message: dict[str, Any], subprotocol: str) -> str | bytes:
 def decode_message(data: str | bytes) -> dict[str, Any]:
     """Parse a control message: JSON when text, msgpack when bytes.
 
-    Raises ProtocolError when it does not parse, is not a map, has no string ``type``, or holds NaN or
-    infinity (named by ``field``).
+    Raises ProtocolError when it does not parse, is not a map, has no string ``type``, or holds what no
+    message may (named by ``field``): NaN, infinity, more than 64 bits or ``MAX_DEPTH`` levels.
     """
     try:
-        message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data)
+        message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
         kind = "JSON" if isinstance(data, str) else "msgpack"
-        raise ProtocolError(f"the message is not {kind}: {str(error)[:120]}") from error
+        reason = str(error)[:120] or type(error).__name__
+        raise ProtocolError(f"the message is not {kind}: {reason}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"a message is a map with a field `type`; found {type(message).__name__}")
     if not isinstance(message.get("type"), str):
         raise ProtocolError(
             f"field `type` must be a string; found {type(message.get('type')).__name__}", field="type"
         )
-    where = _find_non_finite(message, "")
-    if where:
-        raise ProtocolError(f"field `{where}` is not a finite number", code="invalid", field=where)
+    _check_values(message)
     return message
 
 
-def _find_non_finite(value: object, path: str) -> str:
-    """Return the dotted path of the first NaN or infinity in ``value``, or an empty string."""
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else path
-    if isinstance(value, dict):
-        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return ""
-    return next((found for where, item in items if (found := _find_non_finite(item, where))), "")
+def _check_values(message: dict[str, Any]) -> None:
+    """Refuse what could not be sent back, or costs more than it says: deep nesting, odd numbers and text.
+
+    Raises ProtocolError naming the field. No recursion: the depth is the sender's choice.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", message, 0)]
+    while waiting:
+        path, value, depth = waiting.pop()
+        fault = ""
+        if isinstance(value, float):
+            fault = "" if math.isfinite(value) else "is not a finite number"
+        elif isinstance(value, int):
+            fault = "" if -(1 << 63) <= value < 1 << 64 else "is a whole number of more than 64 bits"
+        elif isinstance(value, str):
+            fault = "" if _is_text(value) else "is not valid text"
+        elif isinstance(value, dict | list):
+            if depth >= MAX_DEPTH:
+                fault = f"is nested deeper than {MAX_DEPTH} levels"
+            elif isinstance(value, list):
+                waiting += [(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+            else:
+                waiting += [(_join(path, key), item, depth + 1) for key, item in value.items()]
+        elif value is not None and not isinstance(value, bytes):
+            fault = f"is a {type(value).__name__}, which no message holds"
+        if fault:
+            raise ProtocolError(f"field `{path}` {fault}", code="invalid", field=path)
+
+
+def _join(path: str, key: object) -> str:
+    """Return the path of an entry. Raises ProtocolError for a key that names no field."""
+    if isinstance(key, int) or (isinstance(key, str) and _is_text(key)):
+        return f"{path}.{key}" if path else str(key)
+    raise ProtocolError(
+        f"field `{path}` has a key that is no text: {key!r:.40}", code="invalid", field=path or "message"
+    )
+
+
+def _is_text(value: str) -> bool:
+    """Whether the string can be encoded; JSON may hold half of a surrogate pair."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

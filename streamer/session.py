@@ -34,15 +34,15 @@ class Session:
     streams: dict[int, Stream] = field(default_factory=dict)
     trackers: dict[int, Tracker] = field(default_factory=dict)
 
-    def open_streams(self, hello: Hello) -> None:
-        """Create the streams that ``hello`` announces, continuing those of an earlier connection.
+    def check(self, hello: Hello) -> None:
+        """Check what ``hello`` asks for, before an older connection is disturbed for it.
 
-        Raises ProtocolError for a duplicate id or unknown codec, UnsupportedCodec for encoded video.
+        Raises ProtocolError for a duplicate id, an unknown codec or class; UnsupportedCodec for video.
         """
-        streams: dict[int, Stream] = {}
-        acks = {int(number): ack for number, ack in ((hello.resume and hello.resume.acks) or {}).items()}
+        resolve_params(hello.params, self.params, self.labels)
+        numbers: set[int] = set()
         for index, offer in enumerate(hello.streams):
-            if offer.id in streams:
+            if offer.id in numbers:
                 raise ProtocolError(
                     f"field `streams[{index}].id` is {offer.id}, which another stream has already",
                     code="invalid",
@@ -56,11 +56,19 @@ class Session:
                     code="unsupported_codec",
                     field=f"streams[{index}].codec",
                 )
+            numbers.add(offer.id)
+
+    def open_streams(self, hello: Hello) -> None:
+        """Create the streams of a checked ``hello``, continuing those of an earlier connection."""
+        streams: dict[int, Stream] = {}
+        acks = (hello.resume and hello.resume.acks) or {}
+        for offer in hello.streams:
             stream = Stream(offer.id, mode=offer.mode, fps=offer.fps)
             before = self.streams.get(offer.id)
             if before is not None:
                 # Mode all: whatever the client has not seen the outcome of, it sends again.
-                stream.last_seq = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
+                seen = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
+                stream.last_seq = min(seen, before.last_seq)
             streams[offer.id] = stream
         self.streams = streams
 

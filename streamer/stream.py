@@ -144,6 +144,8 @@ class Stream:
         if frame.seq <= self.last_seq:
             if self.mode == "all" and frame.seq <= self.ack:
                 return []  # re-sent after a reconnect, and already answered
+            self.ledger.received += 1
+            self.ledger.failed += 1
             return [self._error("bad_seq", f"seq {frame.seq} after {self.last_seq}: it must rise", frame.seq)]
         self.ledger.received += 1
         self._arrivals += 1

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import BodyPartReader, hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader
 
 from streamer.limits import LIMITS, Limits
 from streamer.problems import Problem, request_id
@@ -68,6 +68,11 @@ def check_head(request: web.Request, limits: Limits) -> bool:
         from_curl = kind == "application/x-www-form-urlencoded"
         hint = " (what curl --data-binary says of itself)" if from_curl else ""
         raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}{hint}; {_HOW}.")
+    if is_form and "boundary=" not in request.headers[hdrs.CONTENT_TYPE].lower():
+        raise Problem.bad_request(
+            "Content-Type is multipart/form-data without a boundary; let the client write that header.",
+            code="malformed_form",
+        )
     most = limits.total_bytes + _FORM_OVERHEAD_BYTES if is_form else limits.image_bytes
     if request.content_length is not None and request.content_length > most:
         raise Problem.too_large(f"The body has {request.content_length} bytes; allowed are {most}.")
@@ -77,7 +82,8 @@ def check_head(request: web.Request, limits: Limits) -> bool:
 async def expect_continue(request: web.Request) -> web.Response | None:
     """Answer ``Expect: 100-continue``: a body that would be refused need not be sent at all."""
     if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="The only expectation known is 100-continue.")
+        problem = Problem(417, "expectation_failed", "The only expectation known is 100-continue.")
+        return problem.response(request_id(request))
     try:
         check_head(request, request.app[LIMITS])
     except Problem as problem:
@@ -110,6 +116,13 @@ async def _read_form(request: web.Request, limits: Limits) -> Upload:
                 raise Problem.bad_request("A form within the form is not taken.", code="malformed_form")
             _check_part(part)
             if part.name != "file":
+                if part.filename:
+                    raise Problem.bad_request(
+                        f"The form has a file in the field `{(part.name or '')[:40]}`; "
+                        "images are taken from fields named `file`.",
+                        code="no_image",
+                        field="file",
+                    )
                 if len(fields) >= _MAX_FIELDS:
                     raise Problem.too_large(f"The form has more than {_MAX_FIELDS} fields.")
                 fields.append((part.name or "", await _read_text(part)))
@@ -122,7 +135,7 @@ async def _read_form(request: web.Request, limits: Limits) -> Upload:
             left_bytes -= len(data)
             images.append(data)
     # The parser reports malformed input by these, RuntimeError for an overlong charset included.
-    except (ValueError, AssertionError, RuntimeError, LookupError) as error:
+    except (ValueError, AssertionError, RuntimeError, LookupError, InvalidHeader) as error:
         raise Problem.bad_request(
             "The multipart body is malformed or ends too early.", code="malformed_form"
         ) from error

@@ -20,7 +20,7 @@ from tests.conftest import shared
 from tests.model_factory import null_model
 from tests.reference import iou
 from tests.service import Service
-from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif
+from tests.unit.pictures import encode, jpeg_claiming, png_chunk, png_claiming, scene, with_exif
 
 
 @pytest.fixture
@@ -377,3 +377,69 @@ async def test_a_client_that_leaves_is_not_worked_for(service: Service, bus: byt
         await asyncio.sleep(0.05)
     assert service.metric("object_detection_frames_in_flight", transport="http") == 0
     assert service.metric("object_detection_requests_total", status="499") >= before
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"FOO\xff / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: +4\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: a\r\n" * 80 + b"\r\n", 400),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nExpect: tea\r\nContent-Length: 4\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=99999999-\r\n\r\n", 416),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nabcd",
+            415,
+        ),
+        (b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n", 400),
+    ],
+    ids=["method", "length", "long line", "many headers", "expect", "range", "encoding", "upgrade"],
+)
+async def test_even_what_is_hardly_http_is_answered_with_a_problem(
+    service: Service, head: bytes, status: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(head)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    # The framework answers in 1.0 where it could not read the version.
+    assert answer[8:].startswith(f" {status} ".encode())
+    assert b"Content-Type: application/problem+json" in answer
+    length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    problem = json.loads(await asyncio.wait_for(reader.readexactly(length), 10))
+    assert problem["status"] == status
+    assert problem["detail"].endswith(".")
+    assert "Bad Request." not in problem["detail"]
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_file_under_another_name_is_told_which_name_is_wanted(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    data = aiohttp.FormData()
+    data.add_field("image", bus, filename="bus.jpg", content_type="image/jpeg")
+    status, answer = await post(session, f"{service.http_url}/v1/predict", data)
+    assert (status, answer["field"]) == (400, "file")
+    assert "`image`" in answer["detail"]
+    status, answer = await post(
+        session, f"{service.http_url}/v1/predict", b"x", Content_Type="multipart/form-data"
+    )
+    assert (status, "boundary" in answer["detail"]) == (400, True)
+
+
+async def test_a_png_of_many_small_chunks_is_refused(
+    service: Service, session: aiohttp.ClientSession
+) -> None:
+    png = encode(scene(), ".png")
+    noisy = png[:33] + png_chunk(b"tEXt", b"") * 1000 + png[33:]
+    status, answer = await post(session, f"{service.http_url}/v1/predict", noisy)
+    assert (status, "chunks" in answer["detail"]) == (422, True)
+
+
+async def test_refused_images_are_in_the_ledger(service: Service, session: aiohttp.ClientSession) -> None:
+    names = ("received_total", "failed_total")
+    before = [service.metric(f"object_detection_frames_{name}", transport="http") for name in names]
+    await post(session, f"{service.http_url}/v1/predict", b"GIF89a" + bytes(40))
+    after = [service.metric(f"object_detection_frames_{name}", transport="http") for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]

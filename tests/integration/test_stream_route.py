@@ -457,3 +457,146 @@ def test_the_worker_never_maps_onnxruntime_and_the_inference_process_no_aiohttp(
     maps = Path(f"/proc/{service.inference.pid}/maps").read_text()
     assert "onnxruntime" in maps
     assert "aiohttp" not in maps
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ('{"type": "ping", "t0": 1180591620717411303424}', "t0"),
+        ('{"type": "ping", "t0": -9223372036854775809}', "t0"),
+        ('{"type": "ping", "t0": "\\ud800"}', "t0"),
+        ('{"type": "ping", "\\ud800": 1}', "message"),
+        ('{"type": "ping", "x": ' + "[" * 700 + "]" * 700 + "}", "x" + "[0]" * 31),
+        ('{"type": "ping", "x": ' + "[" * 40_000 + "]" * 20_000 + "}", ""),
+        (b"\x82\xa4type\xa4ping\xa1x" + b"\x91" * 900 + b"\xc0", "x" + "[0]" * 31),
+        (b"\x82\xa4type\xa4ping\xc0\x01", "message"),
+        (b"\x82\xa4type\xa4ping\xa2t0\xd6\xff\x00\x00\x00\x00", "t0"),
+    ],
+    ids=["large", "small", "text", "key", "deep", "deeper", "deep msgpack", "odd key", "timestamp"],
+)
+@pytest.mark.parametrize("subprotocol", ["detect.v1.msgpack", "detect.v1.json"])
+async def test_no_message_can_hurt_the_session_or_leave_a_stream_behind(
+    service: Service, grey: bytes, subprotocol: str, message: str | bytes, field: str
+) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream", subprotocol=subprotocol) as client:
+        await client.hello()
+        await client.socket.send(message)
+        error = await client.receive("error")
+        assert (error.get("field", ""), error["fatal"]) == (field, False)
+        await client.send_frame(1, grey)
+        assert (await client.receive("result"))["seq"] == 1
+    for _ in range(100):
+        if service.metric("object_detection_streams") == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert service.metric("object_detection_streams") == 0
+
+
+@pytest.mark.parametrize(
+    ("acks", "field"),
+    [
+        ({"abc": 1}, "resume.acks.abc"),
+        ({"8": 1}, "resume.acks[8]"),
+        ({"0": -5}, "resume.acks[0]"),
+        ({"0": 10**15}, "resume.acks[0]"),
+        ({"0": "1"}, "resume.acks[0]"),
+    ],
+)
+async def test_wrong_acks_are_named(service: Service, acks: dict[str, Any], field: str) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.send({"type": "hello", "resume": {"session": "x", "acks": acks}})
+        assert (await client.receive("error"))["field"] == field
+        await client.hello(resume={"session": "x", "acks": {"0": 1}})
+    async with WireClient(f"{service.ws_url}/v1/stream", subprotocol="detect.v1.msgpack") as client:
+        await client.hello(resume={"session": "x", "acks": {0: 1}})
+
+
+async def test_an_ack_of_frames_that_were_never_sent_does_not_silence_the_stream(
+    service: Service, grey: bytes
+) -> None:
+    streams = [{"id": 0, "codec": "jpeg", "mode": "all"}]
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        session = (await client.hello(streams=streams))["session"]
+        await client.send_frame(1, grey)
+        await client.receive("result")
+        client.socket.transport.abort()
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        resume = {"session": session, "acks": {"0": 4_294_967_295}}
+        assert (await client.hello(streams=streams, resume=resume))["resumed"] is True
+        await client.send_frame(2, grey)
+        assert (await client.receive("result"))["seq"] == 2
+
+
+async def test_a_wrong_hello_neither_takes_a_session_over_nor_loses_it(service: Service, grey: bytes) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as old:
+        session = (await old.hello())["session"]
+        async with WireClient(f"{service.ws_url}/v1/stream") as new:
+            resume = {"session": session}
+            await new.send({"type": "hello", "resume": resume, "params": {"classes": ["unicorn"]}})
+            assert (await new.receive("error"))["field"] == "params.classes[0]"
+            await old.send_frame(1, grey)
+            assert (await old.receive("result"))["seq"] == 1
+            assert (await new.hello(resume=resume))["resumed"] is True
+        assert (await old.closed())[0] == 4409
+
+
+async def test_a_burst_of_control_messages_is_answered_to_a_client_that_reads(service: Service) -> None:
+    streams = [{"id": number, "codec": "jpeg", "mode": "live"} for number in range(8)]
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(streams=streams)
+        for number in range(55):
+            await client.send({"type": "ping", "t0": number})
+        answers = [await client.receive("pong") for _ in range(55)]
+        assert [pong["t0"] for pong in answers] == list(range(55))
+
+
+async def test_messages_that_do_not_parse_count_against_the_rate_too(service: Service) -> None:
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        for _ in range(200):
+            await client.socket.send("{")
+        assert (await client.closed())[0] == 4429
+
+
+async def test_a_frame_is_held_to_the_limits_of_streams(service: Service) -> None:
+    picture = np.full((4200, 4200, 3), 90, np.uint8)
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        limits = (await client.hello())["limits"]
+        assert limits["pixels"] < 4200 * 4200
+        await client.send_frame(1, bytes(cv2.imencode(".jpg", picture)[1]))
+        drop = await client.receive("drop")
+        assert (drop["reason"], "16.8 megapixels" in drop["message"]) == ("decode_error", True)
+
+
+async def test_frames_that_no_stream_can_take_are_in_the_ledger(service: Service, grey: bytes) -> None:
+    names = ("received_total", "inferred_total", "dropped_total", "failed_total")
+    before = {name: service.metric(f"object_detection_frames_{name}") for name in names}
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send_frame(5, grey)
+        await client.receive("result")
+        await client.send_frame(5, grey)
+        await client.send_frame(1, grey, stream=3)
+        await client.socket.send(b"\x01short")
+        await client.send({"type": "frame", "seq": 9, "codec": "jpeg", "data": "%%%"})
+        errors = [await client.receive("error") for _ in range(4)]
+        assert [error["code"] for error in errors] == ["bad_seq", "unknown_stream", "bad_frame", "invalid"]
+        assert errors[3]["seq"] == 9
+    grown = {name: service.metric(f"object_detection_frames_{name}") - before[name] for name in names}
+    assert grown == {"received_total": 5, "inferred_total": 1, "dropped_total": 0, "failed_total": 4}
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://a\u2100b", "http://\u00ff"])
+async def test_an_origin_that_is_none_is_forbidden(service: Service, origin: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    head = (
+        "GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Origin: {origin}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"application/problem+json" in answer
+    writer.close()
+    await writer.wait_closed()

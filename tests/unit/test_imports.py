@@ -29,7 +29,7 @@ STREAMER = [
     ["limits", "media", "annotate"],
     ["messages", "auth", "upload", "parameters", "answers"],
     ["session", "dispatch"],
-    ["live_stream", "images", "openapi", "health"],
+    ["live_stream", "images", "openapi", "health", "handler"],
     ["connection", "pages"],
     ["websocket"],
     ["app"],

@@ -117,12 +117,12 @@ def test_ack_of_a_stream_that_starts_at_a_later_number_is_right_before_it() -> N
     assert stream.ack == 500
 
 
-def test_a_number_that_does_not_rise_is_an_error_and_costs_no_frame() -> None:
+def test_a_number_that_does_not_rise_is_an_error_of_that_frame_alone() -> None:
     stream = Stream(0)
     stream.receive(frame(5), 0.0)
     (error,) = stream.receive(frame(5), 0.0)
     assert (error["type"], error["code"], error["fatal"], error["seq"]) == ("error", "bad_seq", False, 5)
-    assert stream.ledger.received == 1
+    assert (stream.ledger.received, stream.ledger.failed, stream.ledger.in_flight) == (2, 1, 1)
 
 
 def test_encoded_video_in_an_image_stream_is_an_error_of_that_frame() -> None:
