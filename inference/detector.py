@@ -41,7 +41,7 @@ log = logging.getLogger("inference.detector")
 Frames = Sequence[npt.NDArray[np.uint8]]
 
 #: A second session over all cores must be this much faster for a lone frame to be worth its memory
-#: (10 MB with YOLOX-nano; gains 20 to 30 % on two cores).
+#: (some 20 MB with YOLOX-nano; it gains 20 to 40 % on two cores).
 _WORTHWHILE_WIDE = 1.15
 #: Each bucket is timed this often, or for this long, whichever ends first.
 _TIMED_RUNS = 7
@@ -364,10 +364,6 @@ def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]])
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = _LOG_FATAL
-    if providers[0][0] == devices.PROVIDERS["cpu"]:
-        _share_arena()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        options.enable_mem_pattern = False
     try:
         # Without fallback: otherwise a failing run moves to the CPU by itself, for good.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
@@ -378,25 +374,3 @@ def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]])
             found=reason_of(error),
             fix=EXPORT + ", and copy it with its external data, if any, into the same folder.",
         ) from error
-
-
-@functools.cache
-def _share_arena() -> None:
-    """Let all sessions of the process use one memory arena, once.
-
-    A second session then costs 3 MB instead of 13 with YOLOX-nano; taking memory as requested, not in
-    planned blocks or powers of two, saves another 9 at two lanes, at the same speed.
-    """
-    place = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    as_requested, default = 1, -1
-    arena = onnxruntime.OrtArenaCfg(
-        {
-            "max_mem": 0,
-            "arena_extend_strategy": as_requested,
-            "initial_chunk_size_bytes": default,
-            "max_dead_bytes_per_chunk": default,
-        }
-    )
-    onnxruntime.create_and_register_allocator(place, arena)
