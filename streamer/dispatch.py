@@ -12,21 +12,18 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from prometheus_client import Histogram
 
-from inference import DetectionParams, InferenceFailed, InferenceLost, ModelInfo, RingFull
+from inference import DetectionParams, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
 from inference.letterbox import Letterbox
-from inference.stride import Stride
 from inference.wire import Result, Status
-from streamer.fair_rate import FairRates, water_level
 from streamer.frame_counters import FrameCounters
 from streamer.image_header import ImageHeader
+from streamer.job import DeadlinePassed, Job, outcome_of
 from streamer.limits import Limits
 from streamer.media import decode
 from streamer.metrics import WorkerMetrics
@@ -34,112 +31,14 @@ from streamer.prediction import Prediction
 from streamer.problems import Problem
 from streamer.protocol import DropReason
 from streamer.stream import Ledger
+from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
 #: A POST that was lost with the inference process is tried this often in all.
 MAX_ATTEMPTS = 2
-#: POSTs may exceed the in-flight bound by this much while live frames fill it.
-RESERVED_FOR_POSTS = 1
 #: How the ledger calls an image that was answered with this status instead of boxes.
 _DROP_OF_STATUS = {503: DropReason.OVERLOAD, 504: DropReason.STALE}
-#: Period of the fair-rate update.
-FAIR_RATE_S = 0.5
-
-
-class DeadlinePassed(Exception):
-    """The frame was too old when its turn came."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One frame on its way; made when it is taken, forgotten when it is finished."""
-
-    data: bytes | memoryview
-    header: ImageHeader | None
-    rotation: int
-    params: DetectionParams
-    #: Latest start of execution, monotonic seconds.
-    deadline: float
-    #: 0 for POSTs.
-    stream: int
-    finish: Callable[[Prediction | Exception], None]
-    limits: Limits
-    attempts: int = 0
-    #: None until a slot was acquired.
-    ticket: Ticket | None = None
-    #: None until the frame was decoded.
-    letterbox: Letterbox | None = None
-    decode_ms: float = 0.0
-    #: Whether its decoder thread is done with it, well or not.
-    decoded: bool = False
-    #: Why there are no pixels; None while there is no fault.
-    fault: Exception | None = None
-    cancelled: bool = False
-
-
-class Source(Protocol):
-    """A live stream, as the dispatcher sees it."""
-
-    key: int
-    declared_fps: float | None
-
-    @property
-    def pending(self) -> bool:
-        """Whether a frame waits, startable or not."""
-
-    def wants_turn(self, now: float) -> bool:
-        """Whether a frame waits that may start now."""
-
-    def take(self, now: float) -> Job | None:
-        """Take that frame; None when all that waited was too old."""
-
-    def grant(self, max_fps: float | None) -> None:
-        """Tell the client its fair rate."""
-
-
-@dataclass(slots=True)
-class _Demand:
-    """What a stream has asked for lately."""
-
-    arrived: int = 0
-    fps: float = 0.0
-    #: Its frames wait for the device, so it would take more than it sends.
-    hungry: bool = False
-
-
-@dataclass(slots=True)
-class _Version:
-    """Queues of one model version."""
-
-    posts: deque[Job] = field(default_factory=deque)
-    #: Live streams with something to say, by key.
-    waiting: dict[int, Source] = field(default_factory=dict)
-    sources: dict[int, Source] = field(default_factory=dict)
-    demands: dict[int, _Demand] = field(default_factory=dict)
-    #: Key to the turn it was last served in.
-    served: dict[int, int] = field(default_factory=dict)
-    turn: int = 0
-    in_flight: int = 0
-    #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
-    decoding: dict[int, deque[Job]] = field(default_factory=dict)
-    #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
-    observed_fps: float = 0.0
-    classes: Stride[str] = field(default_factory=lambda: Stride({"post": 0.25, "live": 0.75}))
-    rates: FairRates[int] = field(default_factory=FairRates)
-
-    def observe(self, model: ServedModel, result: Result) -> None:
-        """Learn from one answer how many frames per second the device does."""
-        fps = model.parallel * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
-        self.observed_fps += (fps - self.observed_fps) * (0.05 if self.observed_fps else 1.0)
-
-    def capacity_fps(self, model: ServedModel) -> float:
-        """Return what may be promised: a warm-up beside a busy neighbour must not throttle for good.
-
-        The larger of both: promised too much, mailboxes drop the surplus; promised too little, the
-        device idles.
-        """
-        return max(model.capacity_fps, self.observed_fps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +77,13 @@ class Dispatcher:
         self._limits = limits
         self._queue_max = queue_max
         self._min_fps = min_fps
-        self._versions = {version: _Version() for version in versions}
+        self._versions = {version: VersionQueue() for version in versions}
         #: Every posted image has one outcome too.
         self._post_ledgers = {version: Ledger() for version in versions}
         self._post_counters = {version: FrameCounters(metrics, "http", version) for version in versions}
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
+        #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
+        self._decoding: dict[int, deque[Job]] = {}
         # Decoding releases the GIL; more threads than cores only add waiting.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -309,9 +210,7 @@ class Dispatcher:
             raise _unavailable("this server is shutting down")
         if not self._min_fps:
             return
-        state = self._versions[version]
-        wanted = [self._wanted_fps(state, key) for key in state.sources]
-        share = water_level([*wanted, float("inf")], state.capacity_fps(model))
+        share = self._versions[version].newcomers_share_fps(model)
         if share < self._min_fps:
             raise Problem.unavailable(
                 f"One more stream would get {share:.1f} frames per second; "
@@ -321,23 +220,15 @@ class Dispatcher:
 
     def open(self, version: str, source: Source) -> None:
         """Register a stream; :meth:`close_source` forgets it."""
-        state = self._versions[version]
-        state.sources[source.key] = source
-        state.demands[source.key] = _Demand()
+        self._versions[version].open(source)
 
     def close_source(self, version: str, key: int) -> None:
         """Forget a stream; frames of it that run still finish."""
-        state = self._versions[version]
-        for table in (state.sources, state.demands, state.waiting, state.served):
-            table.pop(key, None)
+        self._versions[version].close(key)
 
     def offer(self, version: str, source: Source) -> None:
         """A stream has a new frame in its mailbox."""
-        state = self._versions[version]
-        demand = state.demands.get(source.key)
-        if demand is not None:
-            demand.arrived += 1
-        state.waiting[source.key] = source
+        self._versions[version].offer(source)
         self._pump(version)
 
     def pump_all(self) -> None:
@@ -353,35 +244,12 @@ class Dispatcher:
         if model is None or not self._client.ready:
             return
         state = self._versions[version]
-        while True:
-            for_posts = state.in_flight < model.in_flight + RESERVED_FOR_POSTS
-            for_live = state.in_flight < model.in_flight
-            now = time.monotonic()
-            ready = (
-                [s for s in state.waiting.values() if s.wants_turn(now)] if for_live and state.waiting else []
-            )
-            classes = (["post"] if state.posts and for_posts else []) + (["live"] if ready else [])
-            if not classes:
-                self._look_again(state)
-                return
-            choice = state.classes.pick(classes)
-            if choice == "post":
-                job: Job | None = state.posts.popleft()
-            else:
-                source = min(ready, key=lambda s: state.served.get(s.key, 0))
-                job = source.take(now)
-                if job is not None:  # a stream whose frames were all too old keeps its turn
-                    state.turn += 1
-                    state.served[source.key] = state.turn
-                if not source.pending:
-                    state.waiting.pop(source.key, None)
-            if job is None:
-                continue
-            state.classes.charge(choice, 1.0)
+        while (job := state.next(model.in_flight, time.monotonic())) is not None:
             if not self._begin(version, state, model, job):
                 return
+        self._look_again(state)
 
-    def _look_again(self, state: _Version) -> None:
+    def _look_again(self, state: VersionQueue) -> None:
         """A rate-limited stream becomes ready by time alone: come back for it."""
         if not state.waiting or self._timer is not None or self._loop is None or state.in_flight:
             return
@@ -392,7 +260,7 @@ class Dispatcher:
 
         self._timer = self._loop.call_later(0.02, again)
 
-    def _begin(self, version: str, state: _Version, model: ServedModel, job: Job) -> bool:
+    def _begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
         """Acquire a slot and decode into it in a thread. False when there is no slot after all."""
         now = time.monotonic()
         if job.deadline < now:
@@ -409,7 +277,7 @@ class Dispatcher:
         job.attempts += 1
         state.in_flight += 1
         if job.stream:
-            state.decoding.setdefault(job.stream, deque()).append(job)
+            self._decoding.setdefault(job.stream, deque()).append(job)
         self._pool.submit(self._decode, version, model, job, ticket)
         return True
 
@@ -444,12 +312,11 @@ class Dispatcher:
         if not job.stream:
             self._submit(version, model, job)
             return
-        decoding = self._versions[version].decoding
-        queue = decoding[job.stream]
+        queue = self._decoding[job.stream]
         while queue and queue[0].decoded:
             self._submit(version, model, queue.popleft())
         if not queue:
-            decoding.pop(job.stream, None)
+            self._decoding.pop(job.stream, None)
 
     def _submit(self, version: str, model: ServedModel, job: Job) -> None:
         ticket = job.ticket
@@ -478,7 +345,7 @@ class Dispatcher:
         else:
             if answer.status is Status.OK:
                 self._observe(version, model, job, answer)
-            job.finish(_outcome(job, answer))
+            job.finish(outcome_of(job, answer))
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost) -> None:
@@ -494,65 +361,19 @@ class Dispatcher:
         self._versions[version].in_flight -= 1
 
     def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
-        self._versions[version].observe(model, result)
+        self._versions[version].observe(model, job.stream, result)
         stages = self._stages[version]
         stages.queue_s.observe(result.queue_ms / 1e3)
         stages.inference_s.observe(result.inference_ms / 1e3)
         stages.postprocess_s.observe(result.postprocess_ms / 1e3)
-        demand = self._versions[version].demands.get(job.stream)
-        if demand is not None:
-            demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
-
-    # -- fair rates ----------------------------------------------------------------------------------
-
-    def _wanted_fps(self, state: _Version, key: int) -> float:
-        """What a stream would take: its measured rate, or all it may declare when its frames wait."""
-        demand = state.demands[key]
-        if not demand.hungry:
-            return demand.fps
-        return max(demand.fps, state.sources[key].declared_fps or float("inf"))
 
     async def _share_rates(self) -> None:
         while True:
             await asyncio.sleep(FAIR_RATE_S)
-            now = time.monotonic()
             for version, state in self._versions.items():
                 model = self._client.models.get(version)
-                if model is None:
-                    continue
-                for demand in state.demands.values():
-                    # Half a second of arrivals, smoothed over about a second.
-                    demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
-                    demand.arrived = 0
-                capacity_fps = state.capacity_fps(model)
-                overloaded = sum(demand.fps for demand in state.demands.values()) > capacity_fps
-                wanted = {
-                    key: demand.fps if not overloaded else self._wanted_fps(state, key)
-                    for key, demand in state.demands.items()
-                }
-                for key, fps in state.rates.update(wanted, capacity_fps, now).items():
-                    state.sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
-
-
-def _outcome(job: Job, result: Result) -> Prediction | Exception:
-    """Turn an answer into what the frame's owner gets."""
-    if result.status is Status.OK and job.letterbox is not None:
-        letterbox = job.letterbox
-        return Prediction(
-            width=letterbox.source_width,
-            height=letterbox.source_height,
-            boxes=letterbox.to_source(result.boxes),
-            decode_ms=job.decode_ms,
-            queue_ms=result.queue_ms,
-            inference_ms=result.inference_ms,
-            postprocess_ms=result.postprocess_ms,
-            batch_size=result.batch_size,
-        )
-    if result.status is Status.EXPIRED:
-        return DeadlinePassed()
-    if result.status is Status.CANCELLED:
-        return InferenceLost("cancelled")
-    return InferenceFailed(result.detail)
+                if model is not None:
+                    state.share(model, time.monotonic())
 
 
 def _unavailable(why: str) -> Problem:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inference import Boxes, InferenceFailed, InferenceLost
-from streamer.dispatch import DeadlinePassed, Job
 from streamer.image_header import ImageError
+from streamer.job import DeadlinePassed, Job
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction

@@ -1,0 +1,66 @@
+"""A frame or posted image on its way through the dispatcher, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference import DetectionParams, InferenceFailed, InferenceLost
+from inference.client import Ticket
+from inference.letterbox import Letterbox
+from inference.wire import Result, Status
+from streamer.image_header import ImageHeader
+from streamer.limits import Limits
+from streamer.prediction import Prediction
+
+
+class DeadlinePassed(Exception):
+    """The frame was too old when its turn came."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One frame on its way; made when it is taken, forgotten when it is finished."""
+
+    data: bytes | memoryview
+    header: ImageHeader | None
+    rotation: int
+    params: DetectionParams
+    #: Latest start of execution, monotonic seconds.
+    deadline: float
+    #: 0 for POSTs.
+    stream: int
+    finish: Callable[[Prediction | Exception], None]
+    limits: Limits
+    attempts: int = 0
+    #: None until a slot was acquired.
+    ticket: Ticket | None = None
+    #: None until the frame was decoded.
+    letterbox: Letterbox | None = None
+    decode_ms: float = 0.0
+    #: Whether its decoder thread is done with it, well or not.
+    decoded: bool = False
+    #: Why there are no pixels; None while there is no fault.
+    fault: Exception | None = None
+    cancelled: bool = False
+
+
+def outcome_of(job: Job, result: Result) -> Prediction | Exception:
+    """Turn an answer into what the frame's owner gets."""
+    if result.status is Status.OK and job.letterbox is not None:
+        letterbox = job.letterbox
+        return Prediction(
+            width=letterbox.source_width,
+            height=letterbox.source_height,
+            boxes=letterbox.to_source(result.boxes),
+            decode_ms=job.decode_ms,
+            queue_ms=result.queue_ms,
+            inference_ms=result.inference_ms,
+            postprocess_ms=result.postprocess_ms,
+            batch_size=result.batch_size,
+        )
+    if result.status is Status.EXPIRED:
+        return DeadlinePassed()
+    if result.status is Status.CANCELLED:
+        return InferenceLost("cancelled")
+    return InferenceFailed(result.detail)

@@ -1,0 +1,142 @@
+"""Whose frame is decoded next, and what each stream may send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from inference import NO_BOXES, DetectionParams, Family, ModelInfo, Placement
+from inference.client import ServedModel
+from inference.wire import Result, Status
+from streamer.job import Job
+from streamer.limits import Limits
+from streamer.version_queue import FAIR_RATE_S, VersionQueue
+
+INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
+#: One run of 20 ms at a time: 50 frames per second.
+MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1)
+
+
+def job(stream: int) -> Job:
+    return Job(b"", None, 0, DetectionParams(), 1e9, stream, lambda _: None, Limits())
+
+
+@dataclass
+class FakeStream:
+    """A stream that always has a frame, or only ones that are too old."""
+
+    key: int
+    declared_fps: float | None = None
+    stale: bool = False
+    frames: int = 1_000_000
+    grants: list[float | None] = field(default_factory=list)
+
+    @property
+    def pending(self) -> bool:
+        return self.frames > 0
+
+    def wants_turn(self, _: float) -> bool:
+        return self.pending
+
+    def take(self, _: float) -> Job | None:
+        if self.stale:
+            self.frames = 0
+            return None
+        self.frames -= 1
+        return job(self.key)
+
+    def grant(self, max_fps: float | None) -> None:
+        self.grants.append(max_fps)
+
+
+def opened(*streams: FakeStream) -> VersionQueue:
+    queue = VersionQueue()
+    for stream in streams:
+        queue.open(stream)
+        queue.offer(stream)
+    return queue
+
+
+def served(queue: VersionQueue, count: int) -> list[int]:
+    taken = []
+    for _ in range(count):
+        job = queue.next(2, 0.0)
+        assert job is not None
+        taken.append(job.stream)
+    return taken
+
+
+def test_streams_are_served_in_turn_and_posts_have_their_share() -> None:
+    queue = opened(FakeStream(1), FakeStream(2), FakeStream(3))
+    assert sorted(served(queue, 3)) == [1, 2, 3]
+    queue.posts.extend(job(0) for _ in range(100))
+    assert 9 <= served(queue, 40).count(0) <= 11
+
+
+def test_nothing_goes_while_the_device_is_full_but_one_post() -> None:
+    queue = opened(FakeStream(1))
+    queue.in_flight = 2
+    assert queue.next(2, 0.0) is None
+    queue.posts.append(job(0))
+    taken = queue.next(2, 0.0)
+    assert taken is not None
+    assert taken.stream == 0
+    queue.in_flight = 3
+    queue.posts.append(job(0))
+    assert queue.next(2, 0.0) is None
+
+
+def test_a_stream_whose_frames_were_all_too_old_keeps_its_turn() -> None:
+    old = FakeStream(1, stale=True)
+    queue = opened(old, FakeStream(2))
+    assert served(queue, 2) == [2, 2]
+    assert 1 not in queue.waiting
+    old.stale, old.frames = False, 5
+    queue.offer(old)
+    assert served(queue, 1) == [1]
+
+
+def result(queue_ms: float, inference_ms: float = 20.0, batch_size: int = 1) -> Result:
+    return Result(1, Status.OK, NO_BOXES, queue_ms, inference_ms, 0.1, batch_size)
+
+
+def arrive(queue: VersionQueue, stream: FakeStream, fps: float) -> None:
+    for _ in range(int(fps * FAIR_RATE_S)):
+        queue.offer(stream)
+
+
+def test_under_overload_the_greedy_are_limited_to_what_the_modest_leave() -> None:
+    modest, greedy = FakeStream(1), FakeStream(2)
+    queue = opened(modest, greedy)
+    for tick in range(20):
+        arrive(queue, modest, 6)
+        arrive(queue, greedy, 200)
+        queue.observe(MODEL, greedy.key, result(queue_ms=30.0))
+        queue.share(MODEL, tick * FAIR_RATE_S)
+    assert modest.grants == []
+    assert greedy.grants[-1] == pytest.approx(44, abs=1)
+
+
+def test_a_newcomer_is_promised_what_is_left() -> None:
+    stream = FakeStream(1)
+    queue = opened(stream)
+    assert queue.newcomers_share_fps(MODEL) == pytest.approx(50)
+    for tick in range(20):
+        arrive(queue, stream, 20)
+        queue.share(MODEL, tick * FAIR_RATE_S)
+    assert queue.newcomers_share_fps(MODEL) == pytest.approx(30, abs=1)
+    queue.observe(MODEL, stream.key, result(queue_ms=30.0))
+    assert queue.newcomers_share_fps(MODEL) == pytest.approx(25, abs=1), "it waits, so it would take more"
+    queue.close(stream.key)
+    assert queue.newcomers_share_fps(MODEL) == pytest.approx(50)
+
+
+def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:
+    queue = opened(FakeStream(1))
+    for _ in range(200):
+        queue.observe(MODEL, 1, result(queue_ms=0.0, inference_ms=5.0))
+    assert queue.capacity_fps(MODEL) == pytest.approx(200, rel=0.01)
+    for _ in range(200):
+        queue.observe(MODEL, 1, result(queue_ms=0.0, inference_ms=100.0))
+    assert queue.capacity_fps(MODEL) == pytest.approx(50), "never less than the warm-up promised"
