@@ -15,8 +15,11 @@ from aiohttp import WSMsgType, web
 
 from inference import DetectionParams
 from streamer.auth import Gate
+from streamer.closing import CloseConnection
+from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
 from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
+from streamer.greeting import error_message, greet
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.messages import (
@@ -33,7 +36,6 @@ from streamer.messages import (
 from streamer.metrics import WorkerMetrics
 from streamer.outbox import MAX_MESSAGES, Outbox, OutboxFull
 from streamer.protocol import (
-    FRAME_MARK,
     MAX_SEQ,
     MAX_STREAMS,
     CloseCode,
@@ -43,20 +45,12 @@ from streamer.protocol import (
     encode_message,
     unpack_frame,
 )
-from streamer.session import Session, UnsupportedCodec
+from streamer.session import Session
 from streamer.settings import Settings
 from streamer.stream import Ledger, WindowViolated
 
 log = logging.getLogger("streamer.connection")
 
-CONTROL_MAX_BYTES = 64 << 10
-CONTROL_PER_S = 20.0
-#: A burst of short messages at the start of a session, or from a slider, is not abuse.
-CONTROL_BURST = 60
-#: Control messages refused for their rate before the connection is closed.
-CONTROL_REFUSALS = 60
-#: Hellos with a wrong field that are answered with an error before the connection is closed.
-HELLO_TRIES = 3
 #: A send that takes longer than this shows that the client reads slowly: stale results give way.
 SLOW_SEND_S = 0.05
 #: Unknown fields reported on one connection.
@@ -65,15 +59,6 @@ MAX_TOLD_UNKNOWN = 50
 BYE_GRACE_S = 2.0
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
 PAUSED_IDLE_FACTOR = 10
-
-
-class CloseConnection(Exception):
-    """The connection is to be closed with this code; the reason is cut to 120 bytes."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason.encode()[:120].decode(errors="ignore")
 
 
 class Owner(Protocol):
@@ -135,9 +120,7 @@ class Connection:
         self._outbox_filled = asyncio.Event()
         #: Start of the send in progress; 0 while none is.
         self._sending_since = 0.0
-        self._control_tokens = float(CONTROL_BURST)
-        self._control_at = time.monotonic()
-        self._control_refusals = 0
+        self._control = ControlRate(time.monotonic())
         #: Frames that belong to no stream, or could not be read: refused, and accounted all the same.
         self._strays = Ledger()
         #: Message type and field of unknown fields that were reported.
@@ -151,7 +134,8 @@ class Connection:
         """Serve until either side closes."""
         writer = asyncio.create_task(self._write(), name="stream-writer")
         try:
-            await self._greet()
+            limit_s = self.hub.settings.stream_hello_timeout_s
+            await greet(self._socket.receive, self._welcome, self.send, limit_s)
             await self._read()
         except CloseConnection as close:
             self._closing = close
@@ -218,57 +202,6 @@ class Connection:
             await asyncio.sleep(0.01)
 
     # -- hello ---------------------------------------------------------------------------------------
-
-    async def _greet(self) -> None:
-        """Wait for a valid hello and answer it."""
-        tries = 0
-        try:
-            async with asyncio.timeout(self.hub.settings.stream_hello_timeout_s):
-                while True:
-                    message = await self._socket.receive()
-                    if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                        raise CloseConnection(CloseCode.DONE, "closed before hello")
-                    try:
-                        hello = self._parse_hello(message.data)
-                        self._welcome(hello)
-                    except UnsupportedCodec as error:
-                        self.send(_error_message(error))
-                        raise CloseConnection(CloseCode.UNSUPPORTED, str(error)) from error
-                    except ProtocolError as error:
-                        tries += 1
-                        self.send(_error_message(error))
-                        if tries >= HELLO_TRIES:
-                            raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
-                    else:
-                        return
-        except TimeoutError:
-            raise CloseConnection(
-                CloseCode.HELLO_TIMEOUT, f"no hello within {self.hub.settings.stream_hello_timeout_s:g} s"
-            ) from None
-
-    def _parse_hello(self, data: str | bytes) -> Hello:
-        """Parse the first message. What is not even a hello closes at once; a wrong field may be mended."""
-        if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
-            raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
-        if len(data) > CONTROL_MAX_BYTES:
-            raise CloseConnection(
-                CloseCode.LIMITS, f"hello has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
-            )
-        try:
-            message = decode_message(data)
-        except ProtocolError as error:
-            if error.code == "invalid":  # parses, but a number is not finite: the field is named
-                raise
-            self.send(_error_message(error, fatal=True))
-            raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
-        if message["type"] != "hello":
-            raise CloseConnection(
-                CloseCode.MALFORMED, f"the first message is `hello`, found {message['type'][:40]!r}"
-            )
-        hello = parse_message(message)
-        if not isinstance(hello, Hello):
-            raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`")
-        return hello
 
     def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
@@ -356,7 +289,7 @@ class Connection:
         try:
             frame = unpack_frame(data)
         except ProtocolError as error:
-            self._refuse_stray(_error_message(error))
+            self._refuse_stray(error_message(error))
             return
         self._accept(frame)
 
@@ -402,7 +335,7 @@ class Connection:
             message = decode_message(data)
         except ProtocolError as error:
             if self._take_control_token():
-                self.send(_error_message(error))
+                self.send(error_message(error))
             return
         if message["type"] == "frame":
             self._text_frame_received(message)
@@ -418,14 +351,14 @@ class Connection:
                 raise _said_hello()
             self._obey(parse_message(message))
         except ProtocolError as error:
-            self.send(_error_message(error))
+            self.send(error_message(error))
 
     def _text_frame_received(self, message: dict[str, Any]) -> None:
         try:
             parsed = parse_message(message)
             frame = parsed.to_frame() if isinstance(parsed, TextFrame) else None
         except ProtocolError as error:
-            answer = _error_message(error)
+            answer = error_message(error)
             # What can be said of a broken frame helps to find it.
             for name, limit in (("seq", MAX_SEQ), ("stream", MAX_STREAMS - 1)):
                 value = message.get(name)
@@ -447,17 +380,10 @@ class Connection:
 
         Raises CloseConnection when too many were ignored.
         """
-        now = self.last_heard
-        self._control_tokens = min(
-            CONTROL_BURST, self._control_tokens + (now - self._control_at) * CONTROL_PER_S
-        )
-        self._control_at = now
-        if self._control_tokens >= 1:
-            self._control_tokens -= 1
+        if self._control.take(self.last_heard):
             return True
-        self._control_refusals += 1
         text = f"more than {CONTROL_PER_S:g} control messages a second"
-        if self._control_refusals > CONTROL_REFUSALS:
+        if self._control.exhausted:
             raise CloseConnection(CloseCode.LIMITS, text)
         self.send(
             {"type": "error", "code": "rate_limited", "message": text, "fatal": False, "retry_ms": 1000}
@@ -574,13 +500,6 @@ class Connection:
                 "reconnect_ms": reconnect_ms,
             }
         )
-
-
-def _error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:
-    message: dict[str, Any] = {"type": "error", "code": error.code, "message": str(error), "fatal": fatal}
-    if error.field:
-        message["field"] = error.field
-    return message
 
 
 def _said_hello() -> ProtocolError:

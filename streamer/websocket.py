@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from streamer.auth import Gate, bearer_token
-from streamer.connection import BYE_GRACE_S, CONTROL_MAX_BYTES, CONTROL_PER_S, Connection
+from streamer.connection import BYE_GRACE_S, Connection
+from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.dispatch import Dispatcher
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics

@@ -24,12 +24,12 @@ INFERENCE = [
 ]
 STREAMER = [
     ["settings", "logs", "metrics", "protocol", "problems", "prediction", "tracker", "mailbox", "outbox"],
-    ["fair_rate", "exif", "image_kind", "stream"],
+    ["fair_rate", "exif", "image_kind", "stream", "closing", "control_rate"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
     ["messages", "auth", "upload", "parameters", "answers"],
     ["session", "job"],
-    ["version_queue"],
+    ["version_queue", "greeting"],
     ["dispatch"],
     ["live_stream", "images", "openapi", "health", "handler"],
     ["connection", "pages"],

@@ -1,0 +1,83 @@
+"""The first message of a connection: waits for a hello that can be met."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType
+
+from streamer.closing import CloseConnection
+from streamer.control_rate import CONTROL_MAX_BYTES
+from streamer.messages import Hello, parse_message
+from streamer.protocol import FRAME_MARK, CloseCode, ProtocolError, decode_message
+from streamer.session import UnsupportedCodec
+
+#: Hellos with a wrong field that are answered with an error before the connection is closed.
+HELLO_TRIES = 3
+
+
+async def greet(
+    receive: Callable[[], Awaitable[WSMessage]],
+    welcome: Callable[[Hello], None],
+    send: Callable[[dict[str, Any]], None],
+    limit_s: float,
+) -> None:
+    """Wait for a hello that can be met; each that cannot is answered with an error that names the field.
+
+    ``welcome`` opens the session or raises ProtocolError. Raises CloseConnection when there will be none.
+    """
+    tries = 0
+    try:
+        async with asyncio.timeout(limit_s):
+            while True:
+                message = await receive()
+                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    raise CloseConnection(CloseCode.DONE, "closed before hello")
+                try:
+                    hello = parse_hello(message.data, send)
+                    welcome(hello)
+                except UnsupportedCodec as error:
+                    send(error_message(error))
+                    raise CloseConnection(CloseCode.UNSUPPORTED, str(error)) from error
+                except ProtocolError as error:
+                    tries += 1
+                    send(error_message(error))
+                    if tries >= HELLO_TRIES:
+                        raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
+                else:
+                    return
+    except TimeoutError:
+        raise CloseConnection(CloseCode.HELLO_TIMEOUT, f"no hello within {limit_s:g} s") from None
+
+
+def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None]) -> Hello:
+    """Parse the first message. What is not even a hello closes at once; a wrong field may be mended."""
+    if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
+        raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
+    if len(data) > CONTROL_MAX_BYTES:
+        raise CloseConnection(CloseCode.LIMITS, f"hello has {len(data)} bytes, at most {CONTROL_MAX_BYTES}")
+    try:
+        message = decode_message(data)
+    except ProtocolError as error:
+        if error.code == "invalid":  # parses, but a number is not finite: the field is named
+            raise
+        send(error_message(error, fatal=True))
+        raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
+    if message["type"] != "hello":
+        raise CloseConnection(
+            CloseCode.MALFORMED, f"the first message is `hello`, found {message['type'][:40]!r}"
+        )
+    hello = parse_message(message)
+    if not isinstance(hello, Hello):
+        raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`")
+    return hello
+
+
+def error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:
+    """Return the ``error`` message for what is wrong with a message."""
+    message: dict[str, Any] = {"type": "error", "code": error.code, "message": str(error), "fatal": fatal}
+    if error.field:
+        message["field"] = error.field
+    return message
