@@ -10,7 +10,7 @@ def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:
     assert all(rate.take(0.0) for _ in range(CONTROL_BURST))
     assert not rate.take(0.0)
     taken = sum(rate.take(0.01 * step) for step in range(1, 1001))
-    assert taken == 10 * CONTROL_PER_S
+    assert abs(taken - 10 * CONTROL_PER_S) <= 1
 
 
 def test_a_pause_gives_no_more_than_a_burst_back() -> None:
