@@ -84,6 +84,10 @@ class Dispatcher:
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
         #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
         self._decoding: dict[int, deque[Job]] = {}
+        #: Jobs that decoder threads are done with; they append, the event loop takes.
+        self._finished: deque[tuple[str, ServedModel, Job]] = deque()
+        #: Whether the event loop has been told to look there.
+        self._waking = False
         # Decoding releases the GIL; more threads than cores only add waiting.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -301,10 +305,21 @@ class Dispatcher:
         except Exception as caught:  # noqa: BLE001 - handed to the loop, which tells faults of input from ours
             job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
+        # One wake-up for all that finish before it is served: each costs a system call and the GIL.
+        self._finished.append((version, model, job))
+        if self._waking:
+            return
+        self._waking = True
         try:
-            loop.call_soon_threadsafe(self._decoded, version, model, job)
+            loop.call_soon_threadsafe(self._take_finished)
         except RuntimeError:  # the loop has closed: nobody waits any more
             return
+
+    def _take_finished(self) -> None:
+        # Reset first: a thread that still sees True has appended before, and is served below.
+        self._waking = False
+        while self._finished:
+            self._decoded(*self._finished.popleft())
 
     def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
         """Hand a decoded frame on. Frames of a stream leave in order, whichever thread was quicker."""
