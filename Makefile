@@ -1,12 +1,13 @@
 # The commands of the project. `make help` lists them; CI and the README call the same ones.
 PYTHON ?= python3
+PHOTOS ?= $(wildcard ../shared/data/codes)
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench constraints clean system-packages
+.PHONY: help install serve test check format bench train evaluate sample constraints clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +32,20 @@ format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|recovery|idle|model_side for others
 	$(BIN)/python -m tests.bench.$(or $(BENCH),throughput) $(ARGS)
 
+train: $(VENV)/installed-training  ## make both default models; PHOTOS=folder for real photographs, ARGS="--device cuda"
+	$(BIN)/python -m models.training.train v2 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
+	$(BIN)/python -m models.training.train v1 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
+
+evaluate: $(VENV)/installed-training  ## print the model card's table; PHOTOS=folder of annotated photographs
+	@test -n "$(PHOTOS)" || { echo "name a folder with annotations.json and images/: make evaluate PHOTOS=folder"; exit 1; }
+	$(BIN)/python -m models.training.evaluate --photos $(PHOTOS) $(ARGS)
+
+sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ anew
+	$(BIN)/python data/make_sample.py
+
 constraints: $(VENV)/installed-dev  ## resolve the pins anew
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra training --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
 
 clean:  ## remove what these commands made
@@ -53,6 +65,10 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e . --group dev
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[training]'
 	@touch $@ $(VENV)/installed
 
 system-packages:

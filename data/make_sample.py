@@ -1,7 +1,8 @@
-"""Makes ``sample.mp4``: parcels with printed codes on a conveyor belt, drawn from nothing but numbers.
+"""Makes ``sample.mp4`` and ``stills/``: printed codes on parcels and paper, drawn from nothing but numbers.
 
-Run ``python data/make_sample.py [OUTPUT]``. The same seed gives the same pictures, and the clip loops without
-a jump: in its length the belt moves by exactly its own period. No photograph or font file is used.
+Run ``python data/make_sample.py [FOLDER]`` (needs zxing-cpp, which draws the codes). The same seed gives the
+same pictures, and the clip loops without a jump: in its length the belt moves by exactly its own period. No
+photograph or font file is used.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+import zxingcpp
+from zxingcpp import BarcodeFormat as Format
 
 Picture = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -32,52 +35,20 @@ SHADOW_PER_M = np.array([0.45, 0.30])
 
 # -- printed codes -----------------------------------------------------------------------------------
 
-_EAN_LEFT = (
-    "0001101 0011001 0010011 0111101 0100011 0110001 0101111 0111011 0110111 0001011".split()  # noqa: SIM905
-)
-#: Which of the six left digits are printed in the mirrored set, by the first digit.
-_EAN_PARITY = "000000 001011 001101 001110 010011 011001 011100 010101 010110 011010".split()  # noqa: SIM905
-#: Wide (1) and narrow (0) elements of the digits of Interleaved 2 of 5.
-_ITF = "00110 10001 01001 11000 00101 10100 01100 00011 10010 01010".split()  # noqa: SIM905
+
+def code_picture(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Picture:
+    """Return a two-dimensional code as black on white, with its quiet zone."""
+    code = zxingcpp.create_barcode(text, kind, **options)
+    modules = np.array(code.to_image(scale=1, add_quiet_zones=False), np.uint8)
+    modules = np.pad(modules, 3, constant_values=255)
+    return np.repeat(np.repeat(modules, module_px, 0), module_px, 1)
 
 
-def ean13(digits: str) -> str:
-    """Return the modules (1: bar) of an EAN-13 code for twelve digits; the check digit is added."""
-    weighted = sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(digits))
-    digits += str(-weighted % 10)
-    left = [_EAN_LEFT[int(digit)] for digit in digits[1:7]]
-    mirrored = _EAN_PARITY[int(digits[0])]
-    inverse = str.maketrans("01", "10")
-    left = [
-        code.translate(inverse)[::-1] if flag == "1" else code
-        for code, flag in zip(left, mirrored, strict=True)
-    ]
-    right = [_EAN_LEFT[int(digit)].translate(inverse) for digit in digits[7:]]
-    return f"101{''.join(left)}01010{''.join(right)}101"
-
-
-def interleaved_2_of_5(digits: str) -> str:
-    """Return the modules of an Interleaved 2 of 5 code for an even number of digits."""
-    modules = "1010"
-    for bars, spaces in zip(digits[::2], digits[1::2], strict=True):
-        for bar, space in zip(_ITF[int(bars)], _ITF[int(spaces)], strict=True):
-            modules += "1" * (3 if bar == "1" else 1) + "0" * (3 if space == "1" else 1)
-    return modules + "111" + "0" + "1"
-
-
-def bars_picture(modules: str, module_px: int, height_px: int) -> Picture:
-    """Return a linear code as black on white, with its quiet zones."""
-    row = np.array([255 * (module == "0") for module in f"{'0' * 9}{modules}{'0' * 9}"], np.uint8)
+def bars_picture(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, height_px: int) -> Picture:
+    """Return a linear code as black on white, with its quiet zones at both ends."""
+    modules = np.array(zxingcpp.create_barcode(text, kind).to_image(scale=1, add_quiet_zones=False), np.uint8)
+    row = np.pad(modules[0], 9, constant_values=255)
     return np.repeat(np.repeat(row, module_px)[None], height_px, 0)
-
-
-def qr_picture(text: str, module_px: int) -> Picture:
-    """Return a QR code as black on white, with its quiet zone."""
-    code = np.asarray(cv2.QRCodeEncoder.create().encode(text), np.uint8)
-    ink = np.argwhere(code < 128)
-    (top, left), (bottom, right) = ink.min(0), ink.max(0)
-    code = np.pad(code[top : bottom + 1, left : right + 1], 3, constant_values=255)
-    return np.repeat(np.repeat(code, module_px, 0), module_px, 1)
 
 
 # -- things on the belt ------------------------------------------------------------------------------
@@ -151,28 +122,31 @@ KRAFT, WHITE, BLUE, GREEN = (96, 140, 178), (206, 212, 216), (150, 104, 62), (10
 def make_parcels(rng: np.random.Generator) -> list[Parcel]:
     """Return the parcels, spread along the belt's whole period."""
 
-    def qr(text: str, module_px: int = 7) -> Picture:
-        return label_picture(qr_picture(text, module_px), "A-17", ["Bay 4", text[-8:], "1.2 kg"], beside=True)
+    def labelled(text: str, kind: zxingcpp.BarcodeFormat, module_px: int = 7) -> Picture:
+        lines = ["Bay 4", text[-8:], "1.2 kg"]
+        return label_picture(code_picture(text, kind, module_px), "A-17", lines, beside=True)
 
-    def lone_qr(text: str, module_px: int) -> Picture:
-        return label_picture(qr_picture(text, module_px), text[-8:], [], beside=False)
+    def lone(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Picture:
+        return label_picture(code_picture(text, kind, module_px, **options), text[-8:], [], beside=False)
 
-    def ean(digits: str) -> Picture:
-        return label_picture(bars_picture(ean13(digits), 3, 130), digits, [], beside=False)
-
-    def itf(digits: str) -> Picture:
-        return label_picture(
-            bars_picture(interleaved_2_of_5(digits), 3, 130), "EXPRESS", [digits], beside=False
-        )
+    def bars(text: str, kind: zxingcpp.BarcodeFormat, lines: list[str], module_px: int = 3) -> Picture:
+        return label_picture(bars_picture(text, kind, module_px, 130), text, lines, beside=False)
 
     plan = [
-        (0.00, 0.10, (0.44, 0.34, 0.17), 0.08, KRAFT, qr("parcel:1042-7781")),
-        (0.52, -0.17, (0.36, 0.24, 0.06), -0.16, WHITE, ean("400638133393")),
-        (0.98, 0.14, (0.34, 0.32, 0.21), 0.14, BLUE, lone_qr("parcel:3310-0625", 9)),
-        (1.46, -0.12, (0.42, 0.28, 0.10), -0.06, KRAFT, itf("10042778")),
-        (1.98, 0.12, (0.40, 0.30, 0.13), 0.22, GREEN, qr("parcel:5527-1904")),
-        (2.46, -0.16, (0.30, 0.28, 0.05), 0.10, WHITE, lone_qr("parcel:8080-2024", 8)),
-        (2.98, 0.06, (0.44, 0.30, 0.15), -0.12, KRAFT, ean("590123412345")),
+        (0.00, 0.10, (0.44, 0.34, 0.17), 0.08, KRAFT, labelled("parcel:1042-7781", Format.QRCode)),
+        (0.52, -0.17, (0.36, 0.24, 0.06), -0.16, WHITE, bars("400638133393", Format.EAN13, [])),
+        (0.98, 0.14, (0.34, 0.32, 0.21), 0.14, BLUE, lone("parcel:3310-0625", Format.Aztec, 10)),
+        (
+            1.46,
+            -0.12,
+            (0.42, 0.28, 0.10),
+            -0.06,
+            KRAFT,
+            lone("parcel:1004-2778 bay 4 1.2 kg, fragile", Format.PDF417, 4, columns=3),
+        ),
+        (1.98, 0.12, (0.40, 0.30, 0.13), 0.22, GREEN, labelled("parcel:5527-1904", Format.DataMatrix, 9)),
+        (2.46, -0.16, (0.30, 0.28, 0.05), 0.10, WHITE, lone("parcel:8080-2024", Format.QRCode, 8)),
+        (2.98, 0.06, (0.44, 0.30, 0.15), -0.12, KRAFT, bars("10042778", Format.ITF, ["EXPRESS"])),
     ]
     return [make_parcel(rng, *entry) for entry in plan]
 
@@ -346,6 +320,44 @@ def pictures(seed: int = SEED) -> Iterator[Picture]:
         )
 
 
+def sheet(rng: np.random.Generator) -> Picture:
+    """Return a leaflet with one code of each class, lying on a table at an angle."""
+    cards = [
+        ("EAN-13", bars_picture("590123412345", Format.EAN13, 4, 190)),
+        ("QR Code", code_picture("https://example.org/parcel/1042", Format.QRCode, 8)),
+        ("Data Matrix", code_picture("1042-7781", Format.DataMatrix, 13)),
+        ("Aztec", code_picture("SEAT 17A", Format.Aztec, 14)),
+        ("PDF417", code_picture("ONE WAY 2026 SEAT 17A", Format.PDF417, 4, columns=3)),
+        ("Code 128", bars_picture("BAY-04", Format.Code128, 4, 190)),
+    ]
+    paper: Picture = np.full((760, 1500, 3), (238, 242, 244), np.uint8)
+    for index, (title, code) in enumerate(cards):
+        row, column = divmod(index, 3)
+        x, y = 250 + 500 * column - code.shape[1] // 2, 60 + 360 * row
+        stick(paper, code, x, y + (230 - code.shape[0]) // 2)
+        cv2.putText(
+            paper, title, (x + 10, y + 270), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (60, 60, 60), 2, cv2.LINE_AA
+        )
+    table: Points = np.full((720, 1280, 3), (70.0, 96.0, 124.0))
+    table += grain(rng, (720, 1280), 2, 3.0)[..., None] + grain(rng, (720, 1280), 200, 12.0)[..., None]
+    corners = np.array([[190.0, 120.0], [1060.0, 60.0], [1180.0, 590.0], [120.0, 650.0]])
+    shade = np.zeros(table.shape[:2], np.uint8)
+    cv2.fillConvexPoly(shade, (corners + np.array([14, 20])).astype(np.int32), 255)
+    table *= 1 - 0.5 * (cv2.GaussianBlur(shade, (0, 0), 12) / 255.0)[..., None]
+    paste(table, paper, corners, 1.0)
+    return np.clip(table, 0, 255).astype(np.uint8)
+
+
+def stills() -> Iterator[tuple[str, Picture]]:
+    """Yield names and pictures (BGR): a leaflet, a frame of the belt, the same at night."""
+    rng = np.random.default_rng(SEED)
+    yield "leaflet", sheet(rng)
+    belt = next(frame for index, frame in enumerate(pictures()) if index == 66)
+    yield "belt", belt
+    dim = belt.astype(np.float64) * 0.22 + rng.normal(0, 4.0, belt.shape)
+    yield "belt_at_night", np.clip(dim, 0, 255).astype(np.uint8)
+
+
 def write(path: Path) -> None:
     """Encode the clip: H.264 that every browser plays, its index in front so that it starts at once."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -360,4 +372,8 @@ def write(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("sample.mp4"))
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    (folder / "stills").mkdir(exist_ok=True)
+    for name, still in stills():
+        cv2.imwrite(str(folder / "stills" / f"{name}.jpg"), still, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    write(folder / "sample.mp4")

@@ -38,6 +38,7 @@ rtsp://, http://, https:// and others that FFmpeg reads. A lost connection or so
 """
 EXAMPLES = f"""\
 examples:
+  streamer push sample --show                               the clip that comes with this project
   streamer push 0 --show                                    a camera, with a preview page on this machine
   streamer push video.mp4 --save boxes.mp4 --json out.jsonl
   streamer push video.mp4 --mode all --classes person --track
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``streamer push`` and what runs it."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", metavar="SOURCE", help="camera number, file, folder or address")
+    parser.add_argument("source", metavar="SOURCE", help="`sample`, camera number, file, folder or address")
     parser.add_argument("--mode", choices=("live", "all"), help="newest frame wins, or every frame")
     add_server_arguments(parser, DEFAULT_URL)
     add_parameter_arguments(parser)

@@ -13,6 +13,9 @@ from streamer.client.folder import SUFFIXES, ImageFiles
 from streamer.client.redact import redact
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+#: The word for the clip that comes with the project, and where it lies, as a checkout and as installed.
+SAMPLE = "sample"
+SAMPLE_FILE = Path(__file__).resolve().parents[2] / "data" / "sample.mp4"
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
 
@@ -46,16 +49,18 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     if "://" in text:
         return _open_address(text, asked)
     path = Path(text)
+    if text == SAMPLE and not path.exists():  # a file or folder of that name goes first
+        path = SAMPLE_FILE
     if path.is_dir() or (path.is_file() and path.suffix.lower() in SUFFIXES):
         return ImageFiles(path, fps=asked.fps, loop=asked.loop)
     if path.is_file():
         from streamer.client.video import VideoFile  # noqa: PLC0415 - PyAV, only for videos
 
-        return VideoFile(text, loop=asked.loop)
+        return VideoFile(str(path), loop=asked.loop)
     if path.exists():
         raise SourceFailed(f"{text}: is neither a file nor a folder")
     raise BadInput(
-        f"source {text!r} does not exist; give a camera number, a video file, an image or folder of images, "
+        f"source {text!r} does not exist; give `{SAMPLE}`, a camera number, a video file, an image or folder of images, "
         f"or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
     )
 
@@ -67,5 +72,5 @@ def _open_address(text: str, asked: SourceOptions) -> Source:
     from streamer.client.video import LiveVideo, VideoFile, has_length  # noqa: PLC0415 - PyAV, only for videos
 
     if scheme in ("http", "https") and has_length(text):
-        return VideoFile(text, loop=asked.loop)
+        return VideoFile(str(path), loop=asked.loop)
     return LiveVideo(text, reconnect=asked.reconnect, on_trouble=asked.on_trouble)

@@ -123,6 +123,17 @@ def test_a_source_that_does_not_exist_is_a_usage_error_that_says_what_is_allowed
         open_source("gopher://host/x")
 
 
+def test_sample_is_the_clip_that_comes_with_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (frame,) = read(open_source("sample"), most=1)
+    assert frame.pixels().shape == (360, 640, 3)
+    (tmp_path / "sample").mkdir()
+    with pytest.raises(SourceFailed, match="sample"):  # a folder of one's own is meant, even an empty one
+        open_source("sample")
+
+
 def test_an_address_that_fails_is_shown_without_its_password() -> None:
     secret = "hunter22-dummy"  # noqa: S105 - a dummy
     for url in (f"rtsp://admin:{secret}@127.0.0.1:9/live", f"http://127.0.0.1:9/x?token={secret}"):

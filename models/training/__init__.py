@@ -1,0 +1,1 @@
+"""Training of the default code detectors: synthesis, network, training, evaluation, export."""

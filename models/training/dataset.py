@@ -1,0 +1,187 @@
+"""What the network is shown: scenes and photographs, cropped, joined, discoloured, each by its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from models.training.pool import Sample
+
+PAD = 114
+#: Codes in one picture; mosaics of sheets of labels can have more, of which some are then left out.
+_MAX_CODES = 48
+_MIN_VISIBLE = 0.6
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class _View:
+    """A picture (h, w, 3) BGR with class ids (n,) and boxes (n, 4)."""
+
+    picture: Picture
+    class_ids: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+
+
+class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """View number i of ``count``: picture (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
+
+    Class id -2 fills up, -1 marks what is to be ignored. The same number gives the same view, so a training
+    that was cut off goes on with exactly those that it has not seen. The last ``plain`` share has no mosaics.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Sample],
+        photos: Sequence[Sample],
+        *,
+        side: int,
+        count: int,
+        seed: int,
+        photo_share: float,
+        plain: float = 0.2,
+    ) -> None:
+        self._scenes, self._photos = scenes, photos
+        self._side, self._count, self._seed = side, count, seed
+        self._photo_share = photo_share if photos else 0.0
+        self._plain_from = count * (1 - plain)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self._seed, number])
+        joined = number < self._plain_from and rng.random() < 0.4
+        view = self._mosaic(rng) if joined else self._single(rng)
+        view.picture = _discoloured(rng, view.picture)
+        planes = np.ascontiguousarray(view.picture[..., ::-1].transpose(2, 0, 1))
+        class_ids = torch.full((_MAX_CODES,), -2, dtype=torch.int64)
+        boxes = torch.zeros(_MAX_CODES, 4)
+        kept = min(len(view.class_ids), _MAX_CODES)
+        class_ids[:kept] = torch.from_numpy(view.class_ids[:kept])
+        boxes[:kept] = torch.from_numpy(view.boxes[:kept])
+        return torch.from_numpy(planes), class_ids, boxes
+
+    def _pick(self, rng: np.random.Generator) -> _View:
+        source = self._photos if rng.random() < self._photo_share else self._scenes
+        sample = source[int(rng.integers(len(source)))]
+        return _turned(rng, _View(sample.picture(), sample.class_ids.copy(), sample.boxes.copy()))
+
+    def _single(self, rng: np.random.Generator) -> _View:
+        """Return one picture, half of the time just as the service would place it."""
+        view, side = self._pick(rng), self._side
+        height, width = view.picture.shape[:2]
+        scale = side / max(height, width)
+        fits = rng.random() < 0.5
+        if not fits:
+            scale *= float(np.exp(rng.uniform(np.log(0.4), np.log(1.6))))
+            stretch = float(np.exp(rng.normal(0, 0.12)))
+        scale_x, scale_y = (scale, scale) if fits else (scale * stretch, scale / stretch)
+        size = max(4, round(width * scale_x)), max(4, round(height * scale_y))
+        if fits:
+            left, top = (side - size[0]) // 2, (side - size[1]) // 2
+        else:
+            left, top = (int(rng.uniform(min(0, side - s), max(0, side - s) + 1)) for s in size)
+        ground = np.full((side, side, 3), PAD, np.uint8)
+        if not fits and rng.random() < 0.5:
+            ground[:] = rng.integers(0, 256, 3)
+        return _laid([(view, size, left, top)], ground, (0, 0, side, side))
+
+    def _mosaic(self, rng: np.random.Generator) -> _View:
+        """Return four pictures round a common corner."""
+        side = self._side
+        x, y = (int(v) for v in rng.uniform(0.25, 0.75, 2) * side)
+        ground = np.full((side, side, 3), PAD, np.uint8)
+        views = []
+        for column, row, right, bottom in (
+            (0, 0, x, y),
+            (x, 0, side, y),
+            (0, y, x, side),
+            (x, y, side, side),
+        ):
+            view = self._pick(rng)
+            height, width = view.picture.shape[:2]
+            scale = side * float(np.exp(rng.uniform(np.log(0.35), np.log(1.1)))) / max(height, width)
+            size = max(4, round(width * scale)), max(4, round(height * scale))
+            left = column + int(
+                rng.uniform(min(0, right - column - size[0]), max(0, right - column - size[0]) + 1)
+            )
+            top = row + int(rng.uniform(min(0, bottom - row - size[1]), max(0, bottom - row - size[1]) + 1))
+            views.append(_laid([(view, size, left, top)], ground, (column, row, right, bottom)))
+        class_ids = np.concatenate([view.class_ids for view in views])
+        return _View(ground, class_ids, np.concatenate([view.boxes for view in views]))
+
+
+def _laid(
+    parts: list[tuple[_View, tuple[int, int], int, int]], ground: Picture, frame: tuple[int, int, int, int]
+) -> _View:
+    """Draw pictures, resized, at their places onto the ground, in place, each cut off at the frame."""
+    x1, y1, x2, y2 = frame
+    class_ids, boxes = [], []
+    for view, size, left, top in parts:
+        # As the service resizes: bilinear, also where that samples instead of averaging.
+        resized = cv2.resize(view.picture, size, interpolation=cv2.INTER_LINEAR)
+        a, b, c, d = max(left, x1), max(top, y1), min(left + size[0], x2), min(top + size[1], y2)
+        if a < c and b < d:
+            ground[b:d, a:c] = resized[b - top : d - top, a - left : c - left]
+        ratio = np.array([size[0] / view.picture.shape[1], size[1] / view.picture.shape[0]] * 2, np.float32)
+        moved = view.boxes * ratio + np.array([left, top] * 2, np.float32)
+        cut = np.clip(moved, [a, b, a, b], [c, d, c, d]).astype(np.float32) if a < c and b < d else moved * 0
+        whole, seen = _areas(moved), _areas(cut)
+        sides = (cut[:, 2:] - cut[:, :2]).min(1, initial=1e9)
+        ignored = (seen < _MIN_VISIBLE * whole) | (sides < 6)
+        kept = seen > 4
+        class_ids.append(np.where(ignored, -1, view.class_ids)[kept])
+        boxes.append(cut[kept])
+    return _View(ground, np.concatenate(class_ids), np.concatenate(boxes))
+
+
+def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+
+
+def _turned(rng: np.random.Generator, view: _View) -> _View:
+    """Mirror and turn: a detector may not care, even if a decoder would."""
+    height, width = view.picture.shape[:2]
+    x1, y1, x2, y2 = view.boxes.T
+    if rng.random() < 0.4:
+        view.picture, x1, x2 = view.picture[:, ::-1], width - x2, width - x1
+    if rng.random() < 0.2:
+        view.picture, y1, y2 = view.picture[::-1], height - y2, height - y1
+    if rng.random() < 0.15:
+        view.picture, x1, y1, x2, y2 = view.picture.transpose(1, 0, 2), y1, x1, y2, x2
+    view.picture = np.ascontiguousarray(view.picture)
+    view.boxes = np.stack([x1, y1, x2, y2], 1)
+    return view
+
+
+def _discoloured(rng: np.random.Generator, picture: Picture) -> Picture:
+    """Change light and colours a little, sharpness at times."""
+    if rng.random() < 0.6:
+        table = np.arange(256, dtype=np.float32)[:, None] / 255
+        table = (
+            (table ** np.exp(rng.normal(0, 0.25)) - 0.5) * np.exp(rng.normal(0, 0.2))
+            + 0.5
+            + rng.normal(0, 0.06)
+        )
+        table = table * np.exp(rng.normal(0, 0.06, 3)) * 255
+        picture = cv2.LUT(picture, np.clip(table, 0, 255).astype(np.uint8)[None].transpose(1, 0, 2))
+    chance = rng.random()
+    if chance < 0.06:
+        picture = 255 - picture
+    elif chance < 0.16:
+        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    elif chance < 0.26:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.4))
+    elif chance < 0.32:
+        noise = rng.normal(0, rng.uniform(2, 14), picture.shape[:2]).astype(np.float32)
+        picture = np.clip(picture + noise[..., None], 0, 255).astype(np.uint8)
+    return picture

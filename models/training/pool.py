@@ -1,0 +1,86 @@
+"""A store of rendered scenes: made once, read by every epoch."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from models.training.scene import draw_scene
+
+#: Scenes in one file: small enough that a render that is cut off loses little.
+SHARD = 250
+_QUALITY = 95
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A stored picture, as JPEG bytes, with its codes; see `scene.Scene` for the arrays."""
+
+    jpeg: bytes
+    class_ids: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """Return the picture (h, w, 3), BGR."""
+        return np.asarray(cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def render(folder: Path, first: int, count: int, processes: int) -> None:
+    """Render the scenes ``first`` to ``first + count`` that are not there yet; a bar shows how far it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [
+        (folder, start) for start in range(first, first + count, SHARD) if not _path(folder, start).exists()
+    ]
+    if not shards:
+        return
+    # Spawned, not forked: OpenCV's threads do not survive a fork.
+    with multiprocessing.get_context("spawn").Pool(processes) as workers:
+        bar = tqdm(total=len(shards) * SHARD, desc="scenes", unit="scene")
+        for _ in workers.imap_unordered(_render_shard, shards):
+            bar.update(SHARD)
+        bar.close()
+
+
+def load(folder: Path, first: int, count: int) -> list[Sample]:
+    """Return stored scenes; they must have been rendered."""
+    samples: list[Sample] = []
+    for start in range(first, first + count, SHARD):
+        with np.load(_path(folder, start)) as shard:
+            data, ends = shard["data"].tobytes(), shard["ends"]
+            class_ids, boxes, codes = shard["class_ids"], shard["boxes"], shard["codes"]
+        begin = code = 0
+        for end, count_here in zip(ends.tolist(), codes.tolist(), strict=True):
+            part = slice(code, code + count_here)
+            samples.append(Sample(data[begin:end], class_ids[part], boxes[part]))
+            begin, code = end, code + count_here
+    return samples
+
+
+def _path(folder: Path, start: int) -> Path:
+    return folder / f"scenes-{start:07d}.npz"
+
+
+def _render_shard(task: tuple[Path, int]) -> None:
+    folder, start = task
+    cv2.setNumThreads(1)
+    scenes = [draw_scene(start + index) for index in range(SHARD)]
+    files = [
+        cv2.imencode(".jpg", scene.picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+        for scene in scenes
+    ]
+    part = _path(folder, start).with_suffix(".part.npz")
+    np.savez(
+        part,
+        data=np.frombuffer(b"".join(files), np.uint8),
+        ends=np.cumsum([len(file) for file in files]),
+        codes=np.array([len(scene.class_ids) for scene in scenes]),
+        class_ids=np.concatenate([scene.class_ids for scene in scenes]),
+        boxes=np.concatenate([scene.boxes for scene in scenes]),
+    )
+    part.rename(_path(folder, start))  # a shard is there as a whole or not at all
