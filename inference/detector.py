@@ -63,8 +63,9 @@ class Detector:
     """One model on one device. Thread-safe `infer` from as many threads as ``lanes``, each with its own lane.
 
     ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
-    on the CPU. ``engine_cache`` keeps TensorRT engines across starts. Raises ModelRefused when the file
-    cannot be served and DeviceUnavailable when the device cannot be used.
+    on the CPU. ``threads`` share one run on a CPU; the service leaves it at 1, its lanes take the cores.
+    ``engine_cache`` keeps TensorRT engines across starts. Raises ModelRefused when the file cannot be
+    served and DeviceUnavailable when the device cannot be used.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Detector:
         device: str,
         batch_max: int,
         lanes: int,
+        threads: int = 1,
         engine_cache: Path | None = None,
     ) -> None:
         if device not in devices.CHOICES:
             raise DeviceUnavailable(f"DEVICE is {device!r}; allowed are {', '.join(devices.CHOICES)}")
         self.version = version
         self._path = path
+        self._threads = threads
         manifest = read_manifest(path)
         sha256 = check_file(path, manifest)
         graph = _graph_of(_load(path, 1, devices.chain("cpu"))) if device == "tensorrt" else None
@@ -88,36 +91,38 @@ class Detector:
         profile = None
         if graph is not None:
             profile = _profile(image_input(str(path), graph, manifest), batch_max)
-        self._session, provider = _open(path, device, engine_cache, profile)
-        graph = graph or _graph_of(self._session)
-        self._image = image_input(str(path), graph, manifest)
-        self._buckets = _buckets(self._image.batch, batch_max)
-        outputs = try_batch(self._session, str(path), graph, self._image, self._buckets[0])
-        self._layout = recognise(
+        self._session, provider = _open(path, device, threads, engine_cache, profile)
+        #: What the file declares, and what of it is read and how.
+        self.graph = graph = graph or _graph_of(self._session)
+        self.image = image_input(str(path), graph, manifest)
+        #: Batch sizes that `infer` runs, ascending.
+        self.buckets = _buckets(self.image.batch, batch_max)
+        outputs = try_batch(self._session, str(path), graph, self.image, self.buckets[0])
+        self.layout = recognise(
             Probe(
                 str(path),
                 {name: array[:1] for name, array in outputs.items()},
-                self._image.width,
-                self._image.height,
+                self.image.width,
+                self.image.height,
                 graph.metadata,
                 manifest,
-                has_sizes_input=self._image.sizes_name is not None,
+                has_sizes_input=self.image.sizes_name is not None,
             )
         )
-        labels = choose_labels(str(path), manifest, graph.metadata, self._layout.class_count)
-        ids = self._layout.class_ids(outputs)
+        labels = choose_labels(str(path), manifest, graph.metadata, self.layout.class_count)
+        ids = self.layout.class_ids(outputs)
         if ids is not None:
             check_ids(str(path), ids, labels)
-        self._shapes = _fixed_shapes(graph, self._layout, outputs)
-        if len(self._buckets) > 1:
-            try_batch(self._session, str(path), graph, self._image, self._buckets[1])
-        convention = self._layout.convention
-        width, height = self._image.width, self._image.height
+        self._shapes = _fixed_shapes(graph, self.layout, outputs)
+        if len(self.buckets) > 1:
+            try_batch(self._session, str(path), graph, self.image, self.buckets[1])
+        convention = self.layout.convention
+        width, height = self.image.width, self.image.height
         #: ``buckets`` is filled by `warm_up`.
         self.model = ModelInfo(
             name=manifest.name or path.stem,
             sha256=sha256,
-            family=self._layout.family,
+            family=self.layout.family,
             labels=labels,
             input_width=width,
             input_height=height,
@@ -129,7 +134,7 @@ class Detector:
         )
         #: Bucket size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}
-        self._decoder = Decoder(self._layout, width, height, len(labels))
+        self._decoder = Decoder(self.layout, width, height, len(labels))
         self._normalisers = [Normaliser(convention, width, height) for _ in range(lanes)]
         #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
         self._buffers: dict[tuple[int, int, bool], Buffers] = {}
@@ -138,28 +143,33 @@ class Detector:
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def warm_up(self, known: WarmUp | None = None) -> WarmUp:
+    def warm_up(
+        self, known: WarmUp | None = None, *, on_bucket: Callable[[int], None] | None = None
+    ) -> WarmUp:
         """Run every bucket and measure it; the first runs choose kernels and claim memory.
 
         On a CPU the lanes share one session, so one lane measures and the others only run the smallest
         bucket; elsewhere every lane runs every bucket. With what an earlier process has measured, ``known``,
-        a CPU only runs the smallest bucket. Raises ModelRefused when a bucket fails.
+        a CPU only runs the smallest bucket. ``on_bucket`` hears of each bucket before it is measured.
+        Raises ModelRefused when a bucket fails.
         """
         on_cpu = self.model.provider == "cpu"
-        if known is not None and on_cpu and tuple(known.cost_s) == self._buckets:
+        if known is not None and on_cpu and tuple(known.cost_s) == self.buckets:
             self.cost_s = dict(known.cost_s)
             if known.wide:
                 self._wide_session = _load(self._path, _cores(), devices.chain("cpu"))
-                self._warm(0, self._buckets[0], wide=True)
+                self._warm(0, self.buckets[0], wide=True)
             return self._warmed()
-        for bucket in self._buckets:
+        for bucket in self.buckets:
+            if on_bucket is not None:
+                on_bucket(bucket)
             try:
                 times_s = self._times_s(functools.partial(self._warm, 0, bucket))
                 self.cost_s[bucket] = statistics.median(times_s)
                 for lane in range(1, 1 if on_cpu else len(self._normalisers)):
                     self._warm(lane, bucket)
             except Exception as error:
-                raise batch_refusal(str(self._path), self._image, bucket, error) from error
+                raise batch_refusal(str(self._path), self.image, bucket, error) from error
         if on_cpu:
             self._consider_wide()
             self._give_back_memory()
@@ -168,16 +178,16 @@ class Detector:
     def _warmed(self) -> WarmUp:
         """Make every lane's buffers, so that no frame pays for them."""
         for lane in range(len(self._normalisers)):
-            self._warm(lane, self._buckets[0])
-        self.model = dataclasses.replace(self.model, buckets=self._buckets)
+            self._warm(lane, self.buckets[0])
+        self.model = dataclasses.replace(self.model, buckets=self.buckets)
         return WarmUp(self.cost_s, wide=self._wide_session is not None)
 
     def _warm(self, lane: int, bucket: int, *, wide: bool = False) -> None:
         self.infer([self._grey_frame()] * bucket, lane=lane, wide=wide)
 
     def _grey_frame(self) -> npt.NDArray[np.uint8]:
-        shape = (self._image.height, self._image.width, 3)
-        return np.full(shape, self._layout.convention.pad_value, dtype=np.uint8)
+        shape = (self.image.height, self.image.width, 3)
+        return np.full(shape, self.layout.convention.pad_value, dtype=np.uint8)
 
     @staticmethod
     def _times_s(run: Callable[[], None]) -> list[float]:
@@ -195,8 +205,8 @@ class Detector:
         The quickest runs are compared: a neighbour that is busy at this moment must not decide for good.
         """
         cores = _cores()
-        bucket = self._buckets[0]
-        if cores < 2:
+        bucket = self.buckets[0]
+        if cores < 2 or self._threads > 1:
             return
         self._wide_session = _load(self._path, cores, devices.chain("cpu"))
         wide_s = min(self._times_s(lambda: self._warm(0, bucket, wide=True)))
@@ -211,7 +221,7 @@ class Detector:
         self._buffers.clear()
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(*_SHRINK)
-        self._session.run(None, feeds_of(self._image, self._buckets[0]), options)
+        self._session.run(None, feeds_of(self.image, self.buckets[0]), options)
         # The launcher forbids malloc to return memory by itself, so that frames cause no page faults.
         with contextlib.suppress(AttributeError):  # not glibc
             ctypes.CDLL(None).malloc_trim(0)
@@ -225,17 +235,17 @@ class Detector:
         where that helps. Raises ValueError for too many frames, and whatever the model raises.
         """
         count = len(frames)
-        bucket = next((size for size in self._buckets if size >= count), 0)
+        bucket = next((size for size in self.buckets if size >= count), 0)
         if not count or not bucket:
-            raise ValueError(f"a run takes 1 to {self._buckets[-1]} frames; found {count}")
-        wide = wide and self._wide_session is not None and bucket == self._buckets[0]
+            raise ValueError(f"a run takes 1 to {self.buckets[-1]} frames; found {count}")
+        wide = wide and self._wide_session is not None and bucket == self.buckets[0]
         buffers = self._buffers.get((lane, bucket, wide))
         if buffers is None:
             session = self._wide_session if wide else self._session
             buffers = Buffers(
                 session,
-                self._image,
-                self._layout.outputs,
+                self.image,
+                self.layout.outputs,
                 self._shapes,
                 bucket,
                 copies=self.model.provider != "cpu",
@@ -305,7 +315,7 @@ def _graph_of(session: Any) -> Graph:
 
 
 def _open(
-    path: Path, device: str, engine_cache: Path | None, profile: tuple[str, str] | None
+    path: Path, device: str, threads: int, engine_cache: Path | None, profile: tuple[str, str] | None
 ) -> tuple[Any, str]:
     """Return a session and the device that it really uses, which may differ from ``auto`` alone."""
     if device in ("auto", "cuda", "tensorrt"):
@@ -325,7 +335,7 @@ def _open(
             log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)
     if fault and device != "auto":
         raise DeviceUnavailable(f"DEVICE is {device!r}, but {fault}. {devices.NEEDS[wanted]}")
-    return _load(path, 1, devices.chain("cpu")), "cpu"
+    return _load(path, threads, devices.chain("cpu")), "cpu"
 
 
 def _loading_fault(device: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import ModelRefused
-from inference.manifest import Activation, Colour, Manifest, Triple
+from inference.fields import Triple
+from inference.manifest import Activation, Colour, Manifest
 from inference.model import Family, Placement
 
 #: Detection heads in use, by the strides of their grids: the usual one first, then with an extra

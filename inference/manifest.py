@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
+from inference import fields
 from inference.errors import ModelRefused
+from inference.fields import Parser, Triple
 from inference.model import Family, Placement
 
 MAX_BYTES = 1 << 20
-MAX_LABELS = 10_000
-MAX_TEXT = 200
-MIN_INPUT_PX = 32
-MAX_INPUT_PX = 4096
-
-Choice = TypeVar("Choice", bound=StrEnum)
-Triple = tuple[float, float, float]
 
 
 class Colour(StrEnum):
@@ -61,7 +53,10 @@ class Manifest:
     sha256: str | None = None
     conf_threshold: float | None = None
     batch_max: int | None = None
+    #: Licence of the weights, best as its SPDX identifier; for people.
     licence: str | None = None
+    #: Where the weights come from, an address as a rule; for people.
+    source: str | None = None
 
 
 def manifest_path(model_path: Path) -> Path:
@@ -100,18 +95,14 @@ def read_manifest(model_path: Path) -> Manifest:
 def parse_manifest(data: bytes, path: str) -> Manifest:
     """Parse a manifest's bytes; ``path`` is for messages. Raises ModelRefused as `read_manifest` does."""
     try:
-        values = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        values = fields.read_object(data)
+    except ValueError as error:
         raise ModelRefused(
             path,
             expected="a JSON object in UTF-8",
-            found=f"something that does not parse: {error}",
+            found=str(error),
             fix='Correct it, or remove it to have everything probed; {"labels": ["cat", "dog"]} suffices.',
         ) from error
-    if not isinstance(values, dict):
-        raise ModelRefused(
-            path, expected="a JSON object", found=_named(values), fix='Write {"labels": [...]} and the like.'
-        )
     known: dict[str, Any] = {}
     for field, value in values.items():
         parse = _PARSERS.get(field)
@@ -126,124 +117,29 @@ def parse_manifest(data: bytes, path: str) -> Manifest:
             known[field] = parse(value)
         except ValueError as error:
             raise ModelRefused(
-                path, expected=f"field `{field}` to be {error}", found=_shown(value), fix="Correct the field."
+                path,
+                expected=f"field `{field}` to be {error}",
+                found=fields.shown(value),
+                fix="Correct the field.",
             ) from None
     return Manifest(**known)
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _named(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return f"{_named(value)}, {text if len(text) <= 80 else text[:77] + '...'}"
-
-
-# Each parser returns the value or raises ValueError with a text that says what is allowed.
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
-        raise ValueError(f"printable text of 1 to {MAX_TEXT} characters")
-    return value
-
-
-def _choice(kind: type[Choice]) -> Callable[[object], Choice]:
-    def parse(value: object) -> Choice:
-        for member in kind:
-            if value == member.value:
-                return member
-        raise ValueError("one of " + ", ".join(f'"{member.value}"' for member in kind))
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)  # type: ignore[arg-type]
-
-    return parse
-
-
-def _integer(low: int, high: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _triple(low: float, high: float) -> Callable[[object], Triple]:
-    number = _number(low, high)
-
-    def parse(value: object) -> Triple:
-        try:
-            first, second, third = map(number, value if isinstance(value, list) else ())
-        except ValueError:
-            message = (
-                f"a list of three numbers from {low:g} to {high:g}, one per plane in the model's colour order"
-            )
-            raise ValueError(message) from None
-        return first, second, third
-
-    return parse
-
-
-def _size(value: object) -> tuple[int, int]:
-    side = _integer(MIN_INPUT_PX, MAX_INPUT_PX)
-    fields = value if isinstance(value, dict) and set(value) == {"width", "height"} else {}
-    try:
-        return side(fields.get("width")), side(fields.get("height"))
-    except ValueError:
-        message = (
-            f'an object {{"width": w, "height": h}} of whole numbers from {MIN_INPUT_PX} to {MAX_INPUT_PX}'
-        )
-        raise ValueError(message) from None
-
-
-def _labels(value: object) -> tuple[str, ...]:
-    allowed = f"a list of 1 to {MAX_LABELS} different class names, each of 1 to {MAX_TEXT} characters"
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_LABELS:
-        raise ValueError(allowed)
-    try:
-        labels = tuple(map(_text, value))
-    except ValueError:
-        raise ValueError(allowed) from None
-    if len(set(labels)) < len(labels):
-        raise ValueError(allowed)
-    return labels
-
-
-def _sha256(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise ValueError("64 hexadecimal digits")
-    return value.lower()
-
-
-_PARSERS: dict[str, Callable[[object], Any]] = {
-    "name": _text,
-    "family": _choice(Family),
-    "input": _size,
-    "placement": _choice(Placement),
-    "pad_value": _integer(0, 255),
-    "colour": _choice(Colour),
-    "scale": _number(1e-6, 1e6),
-    "mean": _triple(-1e6, 1e6),
-    "std": _triple(1e-6, 1e6),
-    "activation": _choice(Activation),
-    "labels": _labels,
-    "sha256": _sha256,
-    "conf_threshold": _number(0.0, 1.0),
-    "batch_max": _integer(1, 256),
-    "licence": _text,
+_PARSERS: Mapping[str, Parser] = {
+    "name": fields.text,
+    "family": fields.choice(Family),
+    "input": fields.size,
+    "placement": fields.choice(Placement),
+    "pad_value": fields.integer(0, 255),
+    "colour": fields.choice(Colour),
+    "scale": fields.number(1e-6, 1e6),
+    "mean": fields.triple(-1e6, 1e6),
+    "std": fields.triple(1e-6, 1e6),
+    "activation": fields.choice(Activation),
+    "labels": fields.labels,
+    "sha256": fields.sha256,
+    "conf_threshold": fields.number(0.0, 1.0),
+    "batch_max": fields.integer(1, 256),
+    "licence": fields.text,
+    "source": fields.text,
 }

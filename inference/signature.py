@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inference.errors import ModelRefused
-from inference.manifest import MAX_INPUT_PX, MIN_INPUT_PX, Manifest
+from inference.fields import MAX_INPUT_PX, MIN_INPUT_PX
+from inference.manifest import Manifest
 
 #: Used when height and width are dynamic and neither manifest nor metadata names a size.
 DEFAULT_INPUT_PX = 640

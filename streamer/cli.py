@@ -1,4 +1,4 @@
-"""The command line: ``streamer serve``, ``push`` and ``predict``. Imports what a command needs, not more."""
+"""The command line: ``streamer serve``, ``push``, ``predict``, ``models``. Loads what a command needs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 EXIT_USAGE = 2
 
 #: Command, module with its ``add_arguments``, and what the list of commands says of it.
-_CLIENT_COMMANDS = (
+_OTHER_COMMANDS = (
     ("predict", "streamer.predict", "detect on images over HTTP"),
     ("push", "streamer.push", "send a camera, video, folder or RTSP stream"),
+    ("models", "streamer.models", "list, pull, check and optimize models"),
 )
 
 _SERVE_EXAMPLES = """\
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     given = sys.argv[1:] if arguments is None else arguments
-    _add_client_commands(commands, next((word for word in given if not word.startswith("-")), ""))
+    _add_other_commands(commands, next((word for word in given if not word.startswith("-")), ""))
     parsed = parser.parse_args(arguments)
     result: int = parsed.run(parsed)
     return result
@@ -65,16 +66,16 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.set_defaults(run=_serve)
 
 
-def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str) -> None:
-    """Add ``predict`` and ``push``; only the one that is wanted is loaded, as both need OpenCV."""
-    for name, module, help_text in _CLIENT_COMMANDS:
+def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str) -> None:
+    """Add what is not the server; only the command that is wanted is loaded, as all need further packages."""
+    for name, module, help_text in _OTHER_COMMANDS:
         parser = commands.add_parser(name, help=help_text)
         if name == wanted:
             importlib.import_module(module).add_arguments(parser)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    # The server's modules stay out of `push` and `predict`.
+    # The server's modules stay out of the other commands.
     from streamer.logs import set_up_logging  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
     from streamer.supervisor import CannotStart, Supervisor  # noqa: PLC0415 - see above

@@ -15,11 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 #: Where model files are looked for when no path is set; ships in the wheel.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 
-#: File names tried in order for each version: the user's own, then the bundled default.
-_DEFAULT_MODELS = {
-    "v1": ("yolov9_v1.onnx", "codes_v1.onnx"),
-    "v2": ("yolov9_v2.onnx", "codes_v2.onnx"),
-}
+#: Where a user's own models are found without being named.
+_OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
+#: The code detectors that come with the project.
+_BUNDLED_MODELS = {"v1": "codes_v1.onnx", "v2": "codes_v2.onnx"}
 
 
 class SettingsError(Exception):
@@ -51,12 +50,12 @@ class Settings(BaseSettings):
     model_v1_path: Path | None = Field(
         None,
         description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` where present, "
-        "else the bundled default.",
+        "else the bundled code detector.",
     )
     model_v2_path: Path | None = Field(
         None,
-        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the bundled default, "
-        "else none.",
+        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the larger code detector "
+        "where v1 is the bundled one too, else none.",
     )
     device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto", description="Where models run. Only `auto` may fall back to the CPU."
@@ -143,16 +142,22 @@ class Settings(BaseSettings):
         return path
 
     def models(self) -> dict[str, Path]:
-        """Return version to model file; only versions that have one."""
+        """Return version to model file; only versions that have one.
+
+        The bundled v2 stands in only beside the bundled v1: who serves a detector of their own does not
+        want another one of printed codes to take memory beside it.
+        """
         found: dict[str, Path] = {}
-        for version, configured in (("v1", self.model_v1_path), ("v2", self.model_v2_path)):
-            candidates = (
-                [configured] if configured else [MODELS_DIR / name for name in _DEFAULT_MODELS[version]]
-            )
-            for path in candidates:
-                if path.is_file():
-                    found[version] = path.resolve()
-                    break
+        beside_ours = True
+        for version, given in (("v1", self.model_v1_path), ("v2", self.model_v2_path)):
+            bundled = MODELS_DIR / _BUNDLED_MODELS[version]
+            candidates = [given] if given else [MODELS_DIR / _OWN_MODELS[version]]
+            if not given and beside_ours:
+                candidates.append(bundled)
+            path = next((path for path in candidates if path.is_file()), None)
+            if path is not None:
+                found[version] = path.resolve()
+            beside_ours = path == bundled
         return found
 
     @property

@@ -98,7 +98,7 @@ class Supervisor:
         if not self._models:
             raise CannotStart(
                 "no model: set MODEL_V1_PATH to an ONNX detector (docs/models.md lists the families served), "
-                "or put one at models/yolov9_v1.onnx; none is bundled with this version"
+                "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
         self._sockets = _listen(settings.host, settings.port, settings.workers)
         self._metrics_dir = Path(tempfile.mkdtemp(prefix="streamer-metrics-"))

@@ -61,6 +61,8 @@ def save(
     outputs: Mapping[str, tuple[Any, Sequence[int | str]]],
     image: Input = PLAIN,
     constants: Iterable[Any] = (),
+    *,
+    opset: int = 17,
 ) -> Path:
     """Write a model of these nodes; ``outputs`` maps names to element type and shape without the batch."""
     batch = image.batch or "batch"
@@ -75,7 +77,7 @@ def save(
         for name, (dtype, shape) in outputs.items()
     ]
     graph = helper.make_graph(list(nodes), "test", inputs, declared, list(constants))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     for key, value in image.metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -239,6 +241,73 @@ def colour_model(path: Path, image: Input = PLAIN) -> Path:
         numpy_helper.from_array(boxes, "boxes"),
     ]
     return save(path, nodes, {"output0": (np.float32, [7, count])}, image, constants)
+
+
+def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
+    """Write a yolo model of one class that finds bright cells, by layers like those of real detectors.
+
+    Convolution and SiLU twice, three levels, a convolution each as head; then boxes in pixels and scores
+    of 0..1 are put into one output. A grey of 0.7 scores one half, white nearly 1.
+    """
+    random = np.random.default_rng(3)
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def constant(name: str, value: npt.NDArray[Any]) -> str:
+        constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def conv(name: str, source: str, weights: Floats, bias: Floats, stride: int = 1) -> str:
+        inputs = [source, constant(f"{name}_w", weights), constant(f"{name}_b", bias)]
+        nodes.append(helper.make_node("Conv", inputs, [name], name=name, strides=[stride, stride]))
+        return name
+
+    def silu(source: str) -> str:
+        nodes.append(helper.make_node("Sigmoid", [source], [f"{source}_gate"], name=f"{source}_gate"))
+        nodes.append(
+            helper.make_node("Mul", [source, f"{source}_gate"], [f"{source}_act"], name=f"{source}_act")
+        )
+        return f"{source}_act"
+
+    gains = np.array([4, 3, 2, 1, -1, -2, 0.5, 0.1], np.float32)
+    means = np.broadcast_to(gains[:, None, None, None] / (3 * 64), (8, 3, 8, 8)).astype(np.float32)
+    first = silu(conv("first", image.name, means, np.zeros(8, np.float32), stride=8))
+    mixing = random.normal(0, 0.05, (8, 8, 1, 1)).astype(np.float32)
+    mixing[0, :, 0, 0] = np.eye(8, dtype=np.float32)[0]
+    features = silu(conv("second", first, mixing, np.zeros(8, np.float32)))
+    levels = []
+    # What channel 0 gives for a grey of 0.7, where the score shall be one half.
+    middle = 0.7 * 4 / (1 + np.exp(-0.7 * 4))
+    middle /= 1 + np.exp(-middle)
+    for stride in STRIDES:
+        source = features
+        if stride > 8:
+            source = f"pooled_{stride}"
+            size = [stride // 8] * 2
+            nodes.append(
+                helper.make_node(
+                    "AveragePool", [features], [source], name=source, kernel_shape=size, strides=size
+                )
+            )
+        weights = np.zeros((5, 8, 1, 1), np.float32)
+        weights[4, 0] = 8
+        bias = np.array([0, 0, 0, 0, -8 * middle], np.float32)
+        level = conv(f"head_{stride}", source, weights, bias)
+        nodes.append(helper.make_node("Reshape", [level, "rows"], [f"{level}_rows"], name=f"{level}_rows"))
+        levels.append(f"{level}_rows")
+    constant("rows", np.array([0, 5, -1], np.int64))
+    grid = np.array([[(c + 0.5) * s, (r + 0.5) * s, s, s] for c, r, s in cells(image)], np.float32).T[None]
+    for name, value in (("nought", 0), ("four", 4), ("five", 5), ("channel", 1)):
+        constant(name, np.array([value], np.int64))
+    nodes += [
+        helper.make_node("Concat", levels, ["all"], name="all", axis=2),
+        helper.make_node("Slice", ["all", "nought", "four", "channel"], ["offsets"], name="offsets"),
+        helper.make_node("Slice", ["all", "four", "five", "channel"], ["logits"], name="logits"),
+        helper.make_node("Add", ["offsets", constant("grid", grid)], ["boxes"], name="boxes"),
+        helper.make_node("Sigmoid", ["logits"], ["scores"], name="scores"),
+        helper.make_node("Concat", ["boxes", "scores"], ["output0"], name="output0", axis=1),
+    ]
+    return save(path, nodes, {"output0": (np.float32, [5, len(cells(image))])}, image, constants, opset=opset)
 
 
 def poison_model(path: Path, image: Input = PLAIN) -> Path:

@@ -16,10 +16,15 @@ from models.training.symbols import Symbol, draw_decoy, draw_symbol
 from models.training.textures import (
     add_text,
     background,
+    bricks,
     clouds,
+    grain,
+    lattice,
     page,
     random_colour,
     smooth_noise,
+    stripes,
+    weave,
     words,
     write,
 )
@@ -73,6 +78,8 @@ def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
     kind = kind or str(rng.choice(_KINDS, p=_KIND_SHARES))
     if kind == "flush":
         canvas = _flush(rng, side)
+    elif kind == "texture":
+        canvas = _texture(rng, side)
     else:
         aspect = float(rng.choice([1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16, rng.uniform(0.5, 2)]))
         width, height = (side, int(side / aspect)) if aspect >= 1 else (int(side * aspect), side)
@@ -302,6 +309,20 @@ def _flush(rng: np.random.Generator, side: int) -> _Canvas:
         )
         canvas = under
     return canvas
+
+
+def _texture(rng: np.random.Generator, side: int) -> _Canvas:
+    """Return nothing but a surface: fine patterns from edge to edge are easily taken for dense codes."""
+    height = int(side * rng.choice([1.0, 0.75, 0.5625]))
+    draw = (grain, weave, weave, stripes, lattice, bricks)[int(rng.integers(6))]
+    picture = draw(rng, height, side)
+    if rng.random() < 0.3:  # two surfaces that meet, as a shoe on a carpet
+        other = draw(rng, height, side)
+        edge = np.zeros((height, side), np.uint8)
+        points = (rng.uniform(-0.3, 1.3, (5, 2)) * np.array([side, height])).astype(np.int32)
+        cv2.fillPoly(edge, [cv2.convexHull(points)], 255)
+        picture = np.where(edge[..., None] > 0, other, picture)
+    return _Canvas.over(picture)
 
 
 def _page(rng: np.random.Generator, height: int, width: int) -> _Canvas:

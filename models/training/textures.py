@@ -272,6 +272,42 @@ def background(rng: np.random.Generator, height: int, width: int) -> Picture:
     return _ANY[rng.choice(len(_ANY), p=_SHARES)](rng, height, width)
 
 
+def grain(rng: np.random.Generator, height: int, width: int) -> Picture:
+    """Return fine noise of strong contrast: gravel, stucco, carpet, grass, a television without a station."""
+    cell = rng.uniform(1.2, 6)
+    field = smooth_noise(rng, height, width, cell) + rng.uniform(0, 1) * smooth_noise(
+        rng, height, width, cell * 3
+    )
+    field = np.tanh(field * rng.uniform(0.8, 6))
+    return _between(rng, field * 0.5 + 0.5)
+
+
+def weave(rng: np.random.Generator, height: int, width: int) -> Picture:
+    """Return threads over and under: cloth, herringbone, knitwear, baskets, wire mesh, halftone prints."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    period = rng.uniform(3, 22)
+    aspect = float(np.exp(rng.normal(0, 0.5)))
+    band = period * rng.uniform(2, 9)
+    lean = rng.uniform(-1.2, 1.2) if rng.random() < 0.5 else 0.0
+    # Herringbone: the lean turns round from band to band.
+    zigzag = np.abs((x / band) % 2 - 1) * band if rng.random() < 0.5 else x
+    phase_x, phase_y = 2 * np.pi * x / period, 2 * np.pi * (y + lean * zigzag) / (period * aspect)
+    if rng.random() < 0.5:
+        field = np.sin(phase_x) * np.sin(phase_y)
+    else:  # every other row is shifted by half a thread
+        shift = np.pi * (np.floor(phase_y / (2 * np.pi)) % 2)
+        field = np.sin(phase_x + shift) + 0.5 * np.sin(phase_y)
+    field = field + rng.uniform(0, 0.8) * smooth_noise(rng, height, width, rng.uniform(1.5, 6))
+    field = np.tanh(field * rng.uniform(0.8, 6))
+    return _turned(rng, _between(rng, field * 0.5 + 0.5))
+
+
+def _between(rng: np.random.Generator, mix: npt.NDArray[np.floating]) -> Picture:
+    """Return a field of 0 to 1 in the shades between two colours."""
+    low, high = (np.array(random_colour(rng), np.float32) for _ in range(2))
+    return np.clip(low + (high - low) * mix[..., None], 0, 255).astype(np.uint8)
+
+
 def _turned(rng: np.random.Generator, picture: Picture) -> Picture:
     """Turn a pattern by any angle about its middle, mirrored at the edges so that it fills the frame."""
     height, width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to end in order. Used by ``streamer push``."""
+"""Ctrl-C and SIGTERM as a request to end in order. Used by ``push`` and ``models pull``."""
 
 from __future__ import annotations
 

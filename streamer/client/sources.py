@@ -60,8 +60,8 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     if path.exists():
         raise SourceFailed(f"{text}: is neither a file nor a folder")
     raise BadInput(
-        f"source {text!r} does not exist; give `{SAMPLE}`, a camera number, a video file, an image or folder of images, "
-        f"or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
+        f"source {text!r} does not exist; give `{SAMPLE}`, a camera number, a video file, an image or folder "
+        f"of images, or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
     )
 
 
@@ -72,5 +72,5 @@ def _open_address(text: str, asked: SourceOptions) -> Source:
     from streamer.client.video import LiveVideo, VideoFile, has_length  # noqa: PLC0415 - PyAV, only for videos
 
     if scheme in ("http", "https") and has_length(text):
-        return VideoFile(str(path), loop=asked.loop)
+        return VideoFile(text, loop=asked.loop)
     return LiveVideo(text, reconnect=asked.reconnect, on_trouble=asked.on_trouble)

@@ -1,4 +1,4 @@
-"""All text that `push` and `predict` show: lines, and one status line rewritten in place. Redacts it."""
+"""All text that the commands show to people: lines, and one status line rewritten in place. Redacts it."""
 
 from __future__ import annotations
 

@@ -395,3 +395,27 @@ def test_close_releases_the_sessions(tmp_path: Path) -> None:
     detector.close()
     assert detector._session is None
     assert detector._buffers == {}
+
+
+def test_threads_share_a_run_and_need_no_wider_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For `streamer models check`; the service leaves the cores to its lanes."""
+    asked: list[int] = []
+    load_session = detector_module._load
+
+    def note(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
+        asked.append(threads)
+        return load_session(path, threads, providers)
+
+    monkeypatch.setattr(detector_module, "_load", note)
+    monkeypatch.setattr(detector_module, "_cores", lambda: 4)
+    path = factory.null_model(tmp_path / "m.onnx", size=64)
+    buckets: list[int] = []
+    detector = Detector(path, version="v1", device="cpu", batch_max=4, lanes=1, threads=3)
+    detector.warm_up(on_bucket=buckets.append)
+    assert asked == [3]
+    assert buckets == list(detector.buckets) == [1, 2, 4]
+    asked.clear()
+    warm(path)
+    assert asked == [1, 4]

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Layers from the bottom up; a module may import only from its own layer's left, never from its right.
 INFERENCE = [
     ["errors", "detections", "model", "settings", "coco", "warmup", "stride", "board", "address", "metrics"],
+    ["fields"],
     ["manifest", "device", "letterbox", "ring", "wire"],
     ["modelfile", "signature", "labels", "nms", "planner"],
     ["family", "buffers"],
@@ -35,8 +36,26 @@ STREAMER = [
     ["connection", "pages"],
     ["websocket"],
     ["app"],
-    ["worker", "supervisor"],
+    ["worker", "supervisor", "models"],
     ["cli"],
+]
+CATALOGUE = [
+    ["errors", "address", "amounts", "rate", "header", "option_values"],
+    ["entry", "manifest_file", "partial", "interruption", "digest"],
+    ["catalogue", "transfer"],
+    ["installed", "pull"],
+    ["listing"],
+    ["list_command"],
+    ["pull_command"],
+]
+WORKSHOP = [
+    ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
+    ["head", "switched", "calibration", "examination", "drafts", "comparison"],
+    ["half", "quantiser", "sensitivity", "report"],
+    ["int8"],
+    ["optimisation"],
+    ["verdict"],
+    ["check_command", "optimize_command"],
 ]
 #: What streamer may enter inference by: its root, its settings, its link, its handle and pure values.
 PUBLIC_INFERENCE = {
@@ -51,6 +70,28 @@ PUBLIC_INFERENCE = {
     "inference.wire",
     "inference.detections",
 }
+#: What reads model files without running them: manifests, and the labels in them.
+CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
+    "inference.errors",
+    "inference.fields",
+    "inference.labels",
+    "inference.manifest",
+    "inference.model",
+    "inference.modelfile",
+}
+#: What examines and rebuilds models works on them as the inference process does, by its detector.
+WORKSHOP_INFERENCE = CATALOGUE_INFERENCE | {
+    "inference.buffers",
+    "inference.coco",
+    "inference.detector",
+    "inference.family",
+    "inference.normaliser",
+    "inference.planner",
+    "inference.signature",
+    "inference.trial",
+}
+#: Folder of streamer to what it may enter inference by; `models` gives their errors exit codes.
+ENTRANCES = {"catalogue": CATALOGUE_INFERENCE, "workshop": WORKSHOP_INFERENCE}
 #: The command implementations belong to the client side.
 CLIENT_SIDE = {"push", "predict", "__main__"}
 
@@ -71,18 +112,27 @@ def modules(package: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((ROOT / package).glob("*.py")) if path.stem != "__init__"}
 
 
-@pytest.mark.parametrize(("package", "layers"), [("inference", INFERENCE), ("streamer", STREAMER)])
+@pytest.mark.parametrize(
+    ("package", "layers"),
+    [
+        ("inference", INFERENCE),
+        ("streamer", STREAMER),
+        ("streamer/catalogue", CATALOGUE),
+        ("streamer/workshop", WORKSHOP),
+    ],
+)
 def test_every_file_imports_only_from_layers_below_it(package: str, layers: list[list[str]]) -> None:
     level = {name: index for index, names in enumerate(layers) for name in names}
     wrong = []
+    dotted = package.replace("/", ".")
     for name, path in modules(package).items():
-        if name in CLIENT_SIDE:
+        if name in CLIENT_SIDE and package == "streamer":
             continue
         assert name in level, f"{package}/{name}.py stands in no layer: say where it belongs"
         for other in imported(path):
-            target = other.removeprefix(f"{package}.").split(".")[0]
-            if other.startswith(f"{package}.") and target in level and level[target] > level[name]:
-                wrong.append(f"{package}.{name} -> {other}")
+            target = other.removeprefix(f"{dotted}.").split(".")[0]
+            if other.startswith(f"{dotted}.") and target in level and level[target] > level[name]:
+                wrong.append(f"{dotted}.{name} -> {other}")
     assert wrong == []
 
 
@@ -93,23 +143,50 @@ def test_inference_never_imports_streamer() -> None:
 
 
 def test_streamer_enters_inference_only_by_its_public_modules() -> None:
-    files = list((ROOT / "streamer").rglob("*.py"))
-    wrong = {
-        f"{path.name} -> {name}"
-        for path in files
-        for name in imported(path)
-        if name.startswith("inference.")
-        and name not in PUBLIC_INFERENCE
-        and name.rpartition(".")[0] not in PUBLIC_INFERENCE
-    }
+    wrong = set()
+    for path in (ROOT / "streamer").rglob("*.py"):
+        allowed = ENTRANCES.get(path.parent.name, PUBLIC_INFERENCE)
+        if path.name == "models.py":
+            allowed = CATALOGUE_INFERENCE
+        wrong |= {
+            f"{path.name} -> {name}"
+            for name in imported(path)
+            if name.startswith("inference.")
+            and name not in allowed
+            and name.rpartition(".")[0] not in allowed
+        }
     assert wrong == set()
 
 
-def test_one_file_imports_onnxruntime() -> None:
+def users_of(package: str) -> set[str]:
+    """Return the files, in the service and its commands, that import a package."""
     files = [*(ROOT / "inference").rglob("*.py"), *(ROOT / "streamer").rglob("*.py")]
-    assert [p.name for p in files if any(n.split(".")[0] == "onnxruntime" for n in imported(p))] == [
-        "detector.py"
-    ]
+    return {
+        f"{path.parent.name}/{path.name}"
+        for path in files
+        if any(name.split(".")[0] == package for name in imported(path))
+    }
+
+
+def test_one_file_of_the_service_imports_onnxruntime() -> None:
+    outside = {name for name in users_of("onnxruntime") if not name.startswith("workshop/")}
+    assert outside == {"inference/detector.py"}
+
+
+def test_graphs_are_edited_in_the_workshop_alone() -> None:
+    assert {name.split("/")[0] for name in users_of("onnx")} == {"workshop"}
+
+
+def test_the_service_enters_neither_catalogue_nor_workshop() -> None:
+    allowed = {"models", "catalogue", "workshop"}
+    wrong = {
+        f"{path.name} -> {name}"
+        for path in (ROOT / "streamer").rglob("*.py")
+        if path.stem not in allowed and path.parent.name not in allowed
+        for name in imported(path)
+        if name.startswith(("streamer.catalogue", "streamer.workshop"))
+    }
+    assert wrong == set()
 
 
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
@@ -130,6 +207,7 @@ def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
     [
         ("streamer.worker", {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"}),
         ("streamer.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
+        ("streamer.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
         ("inference.process", {"aiohttp", "av", "streamer", "evidently"}),
     ],
 )

@@ -29,6 +29,7 @@ EVERY_FIELD = {
     "conf_threshold": 0.4,
     "batch_max": 4,
     "licence": "Apache-2.0",
+    "source": "https://host/model",
 }
 
 
@@ -49,6 +50,7 @@ def test_every_field_is_read() -> None:
         conf_threshold=0.4,
         batch_max=4,
         licence="Apache-2.0",
+        source="https://host/model",
     )
 
 
@@ -88,6 +90,7 @@ def test_a_manifest_lies_beside_the_model_and_may_be_absent(tmp_path: Path) -> N
         ("conf_threshold", 1.5),
         ("batch_max", 0),
         ("licence", None),
+        ("source", ["https://host/model"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_file_and_field(field: str, value: object) -> None:

@@ -73,6 +73,33 @@ def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pyt
     assert set(load_settings().models()) == {"v2"}
 
 
+@pytest.mark.parametrize(
+    ("files", "named", "expected"),
+    [
+        (["codes_v1", "codes_v2"], None, {"v1": "codes_v1", "v2": "codes_v2"}),
+        (["codes_v1", "codes_v2", "yolov9_v1"], None, {"v1": "yolov9_v1"}),
+        (["codes_v1", "codes_v2", "yolov9_v2"], None, {"v1": "codes_v1", "v2": "yolov9_v2"}),
+        (["codes_v1", "codes_v2", "own"], ("MODEL_V1_PATH", "own"), {"v1": "own"}),
+        (["codes_v1", "codes_v2", "own"], ("MODEL_V2_PATH", "own"), {"v1": "codes_v1", "v2": "own"}),
+        (["codes_v1"], None, {"v1": "codes_v1"}),
+        (["codes_v2"], None, {}),
+    ],
+)
+def test_the_bundled_models_stand_in_where_no_own_one_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: list[str],
+    named: tuple[str, str] | None,
+    expected: dict[str, str],
+) -> None:
+    monkeypatch.setattr("streamer.settings.MODELS_DIR", tmp_path)
+    for name in files:
+        (tmp_path / f"{name}.onnx").write_bytes(b"x")
+    if named:
+        monkeypatch.setenv(named[0], str(tmp_path / f"{named[1]}.onnx"))
+    assert {version: path.stem for version, path in load_settings().models().items()} == expected
+
+
 def test_the_readme_table_lists_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*) \|", README.read_text(), re.MULTILINE))
     assert set(rows) == {name.upper() for name in Settings.model_fields}

@@ -1,0 +1,143 @@
+"""Parsers of single JSON fields: each returns the value or says what is allowed. For files people write.
+
+``manifest`` and the catalogue of known models are made of them. Every parser raises ValueError with a text
+that goes on after "to be": "a whole number from 1 to 256".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
+
+MAX_TEXT = 200
+MAX_LABELS = 10_000
+MIN_INPUT_PX = 32
+MAX_INPUT_PX = 4096
+
+Choice = TypeVar("Choice", bound=StrEnum)
+Parser = Callable[[object], Any]
+Triple = tuple[float, float, float]
+
+
+def read_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object in UTF-8. Raises ValueError that says what was found instead."""
+    try:
+        values = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"something that does not parse: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(name_of(values))  # noqa: TRY004 - one error for all that is wrong with a file
+    return values
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def name_of(value: object) -> str:
+    """Return what kind of JSON value this is, for messages."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: object) -> str:
+    """Return kind and, shortened, the value itself, for messages."""
+    text = json.dumps(value)
+    return f"{name_of(value)}, {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def text(value: object) -> str:
+    """Return one line of text."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+        raise ValueError(f"printable text of 1 to {MAX_TEXT} characters")
+    return value
+
+
+def choice(kind: type[Choice]) -> Callable[[object], Choice]:
+    """Return a parser of an enumeration's values."""
+
+    def parse(value: object) -> Choice:
+        for member in kind:
+            if value == member.value:
+                return member
+        raise ValueError("one of " + ", ".join(f'"{member.value}"' for member in kind))
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[object], float]:
+    """Return a parser of numbers in a range, both ends included."""
+
+    def parse(value: object) -> float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(value)  # type: ignore[arg-type]
+
+    return parse
+
+
+def integer(low: int, high: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers in a range, both ends included."""
+
+    def parse(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def triple(low: float, high: float) -> Callable[[object], Triple]:
+    """Return a parser of three numbers, one for each colour plane."""
+    plane = number(low, high)
+
+    def parse(value: object) -> Triple:
+        try:
+            first, second, third = map(plane, value if isinstance(value, list) else ())
+        except ValueError:
+            message = (
+                f"a list of three numbers from {low:g} to {high:g}, one per plane in the model's colour order"
+            )
+            raise ValueError(message) from None
+        return first, second, third
+
+    return parse
+
+
+def size(value: object) -> tuple[int, int]:
+    """Return width and height of a model input, in pixels."""
+    side = integer(MIN_INPUT_PX, MAX_INPUT_PX)
+    fields = value if isinstance(value, dict) and set(value) == {"width", "height"} else {}
+    try:
+        return side(fields.get("width")), side(fields.get("height"))
+    except ValueError:
+        message = (
+            f'an object {{"width": w, "height": h}} of whole numbers from {MIN_INPUT_PX} to {MAX_INPUT_PX}'
+        )
+        raise ValueError(message) from None
+
+
+def labels(value: object) -> tuple[str, ...]:
+    """Return class names, all different."""
+    allowed = f"a list of 1 to {MAX_LABELS} different class names, each of 1 to {MAX_TEXT} characters"
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_LABELS:
+        raise ValueError(allowed)
+    try:
+        names = tuple(map(text, value))
+    except ValueError:
+        raise ValueError(allowed) from None
+    if len(set(names)) < len(names):
+        raise ValueError(allowed)
+    return names
+
+
+def sha256(value: object) -> str:
+    """Return a digest in lower case."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("64 hexadecimal digits")
+    return value.lower()

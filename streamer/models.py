@@ -1,0 +1,98 @@
+"""``streamer models``: its four commands, their common options and exit codes. Loads what a command needs."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from importlib import import_module
+
+from inference.errors import DeviceUnavailable, ModelRefused
+from streamer.catalogue.errors import (
+    BadRequest,
+    CannotWrite,
+    ModelFileError,
+    NotTrusted,
+    PullFailed,
+    Unavailable,
+    WrongFile,
+)
+from streamer.client.errors import BadInput, SourceFailed
+from streamer.client.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
+from streamer.client.terminal import Terminal
+
+EXIT_USAGE = 2
+EXIT_PULL = 3
+EXIT_REFUSED = 4
+EXIT_WRITE = 5
+EXIT_WRONG_FILE = 6
+EXIT_NOT_TRUSTED = 7
+EXIT_UNAVAILABLE = 8
+
+#: Error to exit code; the first that fits.
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (BadRequest, EXIT_USAGE),
+    (BadInput, EXIT_USAGE),
+    (SourceFailed, EXIT_USAGE),
+    (PullFailed, EXIT_PULL),
+    (ModelRefused, EXIT_REFUSED),
+    (CannotWrite, EXIT_WRITE),
+    (WrongFile, EXIT_WRONG_FILE),
+    (NotTrusted, EXIT_NOT_TRUSTED),
+    (Unavailable, EXIT_UNAVAILABLE),
+    (DeviceUnavailable, EXIT_UNAVAILABLE),
+)
+
+#: Command, its module with `add_arguments` and `run`, and what the list of commands says of it.
+_COMMANDS = (
+    ("list", "streamer.catalogue.list_command", "installed and known models"),
+    ("pull", "streamer.catalogue.pull_command", "download a known model and verify it"),
+    ("check", "streamer.workshop.check_command", "say whether and how a file is served, and how fast"),
+    (
+        "optimize",
+        "streamer.workshop.optimize_command",
+        "make a faster file of a model, and say what it costs",
+    ),
+)
+
+DESCRIPTION = "Find, get, check and optimise detection models (ONNX files)."
+EXAMPLES = f"""\
+examples:
+  streamer models list
+  streamer models pull yolox_nano
+  streamer models check best.onnx
+  streamer models optimize best.onnx --precision int8 --images photos/
+
+exit codes: 0 done, {EXIT_USAGE} wrong option, name, folder or catalogue, {EXIT_PULL} the download failed,
+{EXIT_REFUSED} the service refuses the model, {EXIT_WRITE} a file cannot be written or is in the way,
+{EXIT_WRONG_FILE} what came is another file, {EXIT_NOT_TRUSTED} no checksum known and no --trust,
+{EXIT_UNAVAILABLE} a package or device is missing, {EXIT_INTERRUPTED} Ctrl-C, {EXIT_TERMINATED} SIGTERM
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the four commands. Their modules load heavy packages only when they run."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="models_command", required=True, metavar="COMMAND")
+    for name, module, help_text in _COMMANDS:
+        command = commands.add_parser(
+            name, help=help_text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        loaded = import_module(module)
+        loaded.add_arguments(command)
+        command.set_defaults(run=functools.partial(_run, name, loaded.run))
+
+
+def _run(name: str, run: Callable[[argparse.Namespace, Terminal], int], arguments: argparse.Namespace) -> int:
+    """Run one command; returns the exit code. What it cannot do is one line on standard error."""
+    terminal = Terminal(quiet=getattr(arguments, "quiet", False))
+    try:
+        return run(arguments, terminal)
+    except (ModelFileError, ModelRefused, DeviceUnavailable, BadInput, SourceFailed) as error:
+        terminal.line(f"streamer models {name}: {error}", always=True)
+        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        terminal.close()

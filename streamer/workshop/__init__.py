@@ -1,0 +1,4 @@
+"""Model files under examination and rebuilt: ``streamer models check`` and ``optimize``.
+
+Loads models as the inference process does, by its detector, so that what is said here holds there.
+"""

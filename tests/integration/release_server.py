@@ -1,0 +1,222 @@
+"""A file server that fails as told, byte by byte, and a forward proxy: what downloads meet in the world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+_RANGE = re.compile(r"bytes=(\d+)-")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request as it came."""
+
+    target: str
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Fault:
+    """What goes wrong with one answer."""
+
+    #: Status in place of the file.
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    #: The connection is cut after so many bytes of the body.
+    cut_after: int | None = None
+    #: Nothing more comes after so many bytes of the body, and the connection stays.
+    silent_after: int | None = None
+    #: Bytes per second; None: as fast as it goes.
+    rate: float | None = None
+    #: Without Content-Length, in chunks.
+    chunked: bool = False
+    #: Bytes of a range that are given at most, as servers may.
+    window: int | None = None
+
+
+class Server:
+    """Serves ``body`` on a free port of the loopback interface; ``faults`` are used up, one each request."""
+
+    def __init__(self, body: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
+        self.body = body
+        self.etag: str | None = '"one"'
+        #: Whether ranges are honoured.
+        self.ranges = True
+        self.faults: list[Fault] = []
+        self.seen: list[Seen] = []
+        self.bytes_sent = 0
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Address of the file."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/release/model.onnx"
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Cancelled at the end of a test: what asyncio would make of that is an error in its log.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            seen = await read_request(reader)
+            self.seen.append(seen)
+            await self._answer(seen, writer, self.faults.pop(0) if self.faults else Fault())
+        writer.transport.abort()
+
+    async def _answer(self, seen: Seen, writer: asyncio.StreamWriter, fault: Fault) -> None:
+        if fault.status is not None:
+            extra = "".join(f"{name}: {value}\r\n" for name, value in fault.headers.items())
+            writer.write(f"HTTP/1.1 {fault.status} Told\r\nContent-Length: 0\r\n{extra}\r\n".encode())
+            await writer.drain()
+            return
+        start = self._start(seen.headers)
+        if start >= len(self.body) > 0:
+            writer.write(b"HTTP/1.1 416 Behind\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            return
+        data = self.body[start:]
+        if start and fault.window is not None:
+            data = data[: fault.window]
+        lines = ["HTTP/1.1 206 Partial" if start else "HTTP/1.1 200 OK", "Connection: close"]
+        if start:
+            lines.append(f"Content-Range: bytes {start}-{start + len(data) - 1}/{len(self.body)}")
+        if self.etag is not None:
+            lines.append(f"ETag: {self.etag}")
+        lines += [f"{name}: {value}" for name, value in fault.headers.items()]
+        if fault.chunked:
+            lines.append("Transfer-Encoding: chunked")
+        else:
+            lines.append(f"Content-Length: {len(data)}")
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await self._send(writer, data, fault)
+
+    def _start(self, headers: Mapping[str, str]) -> int:
+        """Return where the answer begins, by the rules of RFC 9110."""
+        match = _RANGE.fullmatch(headers.get("range", ""))
+        if not match or not self.ranges:
+            return 0
+        condition = headers.get("if-range")
+        return int(match[1]) if condition in (None, self.etag) else 0
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes, fault: Fault) -> None:
+        cut = min(end for end in (fault.cut_after, fault.silent_after, len(data)) if end is not None)
+        step = max(1, int(fault.rate * 0.02)) if fault.rate else 1 << 16
+        for begin in range(0, cut, step):
+            piece = data[begin : min(begin + step, cut)]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if fault.chunked else piece)
+            await writer.drain()
+            self.bytes_sent += len(piece)
+            if fault.rate:
+                await asyncio.sleep(0.02)
+        if fault.silent_after is not None:
+            await asyncio.sleep(3600)
+        if fault.chunked and fault.cut_after is None:
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+
+class ForwardProxy:
+    """An HTTP proxy: GET with whole addresses, and CONNECT."""
+
+    def __init__(self) -> None:
+        #: First lines of what was asked.
+        self.asked: list[str] = []
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await self._serve(reader, writer)
+        writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        line = head.split(b"\r\n", 1)[0].decode()
+        self.asked.append(line)
+        method, target, _ = line.split(" ")
+        host, _, port = (target if method == "CONNECT" else target.split("/")[2]).rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        try:
+            if method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            else:
+                back.write(head.replace(target.encode(), b"/" + target.split("/", 3)[3].encode(), 1))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_relay(reader, back))
+                group.create_task(_relay(there, writer))
+        finally:
+            back.transport.abort()
+
+
+async def _relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+        sink.write_eof()
+
+
+async def read_request(reader: asyncio.StreamReader) -> Seen:
+    """Read the head of a request."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *rest = head.strip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+    return Seen(first.split(" ")[1], headers)

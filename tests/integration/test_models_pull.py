@@ -1,0 +1,570 @@
+"""``streamer models pull`` against a server that cuts, lies, stalls, redirects and changes its mind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from inference.manifest import Manifest, read_manifest
+from inference.model import Family
+from streamer.catalogue.entry import Entry
+from streamer.catalogue.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
+from streamer.catalogue.pull import Pulled, PullOptions, pull
+from streamer.client.backoff import Backoff
+from streamer.client.tls import Tls
+from tests.integration.release_server import Fault, ForwardProxy, Server
+from tests.integration.test_client_network import make_certificate
+from tests.model_factory import null_model
+
+BODY = random.Random(1).randbytes(300_000)
+#: Few tries; patient, as a busy machine may take its time for a local socket.
+QUICK = PullOptions(stall_s=10.0, tries=3)
+
+
+@dataclass
+class Report:
+    """Keeps what would be shown."""
+
+    lines: list[str] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def status(self, text: str) -> None:
+        self.statuses.append(text)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Server(BODY) as running:
+        yield running
+
+
+def entry_of(server: Server, *, sha256: str | None = "", size: int | None = len(BODY)) -> Entry:
+    """Return the catalogue's entry of the served file; an empty checksum stands for the right one."""
+    return Entry(
+        name="tiny",
+        title="Tiny",
+        family=Family.YOLO,
+        input=(64, 64),
+        classes=1,
+        licence="Apache-2.0",
+        url=server.url,
+        source="https://host/page",
+        sha256=server.sha256 if sha256 == "" else sha256,
+        size=size,
+        manifest={"batch_max": 1},
+    )
+
+
+async def get(
+    entry: Entry, folder: Path, options: PullOptions = QUICK, report: Report | None = None
+) -> Pulled:
+    no_wait = Backoff(uniform=lambda low, high: 0.0)
+    return await pull(entry, folder, report or Report(), options, no_wait)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_whole_file_is_put_into_place_with_its_manifest(server: Server, tmp_path: Path) -> None:
+    report = Report()
+    pulled = await get(entry_of(server), tmp_path / "models", report=report)
+    assert pulled == Pulled(tmp_path / "models" / "tiny.onnx", server.sha256)
+    assert pulled.path.read_bytes() == BODY
+    assert names(tmp_path / "models") == ["tiny.json", "tiny.onnx"]
+    assert read_manifest(pulled.path) == Manifest(
+        licence="Apache-2.0", source="https://host/page", sha256=server.sha256, batch_max=1
+    )
+    assert [seen.headers["accept-encoding"] for seen in server.seen] == ["identity"]
+    assert "tiny: sha256 is as expected" in report.lines
+    assert any(text.startswith("tiny  [") for text in report.statuses)
+
+
+async def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(cut_after=100_000), Fault(cut_after=50_000), Fault(cut_after=0)]
+    report = Report()
+    pulled = await get(entry_of(server), tmp_path, report=report)
+    assert pulled.path.read_bytes() == BODY
+    ranges = [seen.headers.get("range") for seen in server.seen]
+    assert ranges == [None, "bytes=100000-", "bytes=150000-", "bytes=150000-"]
+    assert [seen.headers.get("if-range") for seen in server.seen[1:]] == ['"one"'] * 3
+    assert server.bytes_sent == len(BODY)
+    assert sum("cut after" in line for line in report.lines) == 3
+
+
+async def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
+    server: Server, tmp_path: Path
+) -> None:
+    server.faults = [Fault(cut_after=100_000), *[Fault(cut_after=0)] * 5]
+    with pytest.raises(PullFailed, match=r"tiny: the connection was cut.*3 tries in vain; 100 kB are kept"):
+        await get(entry_of(server), tmp_path)
+    assert len(server.seen) == 3
+    assert names(tmp_path) == ["tiny.onnx.part", "tiny.onnx.part.json"]
+    server.faults = []
+    pulled = await get(entry_of(server), tmp_path)
+    assert server.seen[-1].headers["range"] == "bytes=100000-"
+    assert pulled.path.read_bytes() == BODY
+    assert names(tmp_path) == ["tiny.json", "tiny.onnx"]
+
+
+async def test_a_server_may_give_less_than_the_range(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(cut_after=100_000), Fault(window=50_000), Fault(window=50_000)]
+    assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
+    ranges = [seen.headers.get("range") for seen in server.seen]
+    assert ranges == [None, "bytes=100000-", "bytes=150000-", "bytes=200000-"]
+
+
+async def test_a_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    server.faults = [Fault(cut_after=100_000)]
+    pulled = await get(entry_of(server), tmp_path)
+    assert server.seen[1].headers["range"] == "bytes=100000-"
+    assert server.bytes_sent == 100_000 + len(BODY)
+    assert pulled.path.read_bytes() == BODY
+
+
+async def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(cut_after=100_000)] * 3
+    server.body = bytes(len(BODY))
+    with pytest.raises(PullFailed):
+        await get(entry_of(server), tmp_path, replace(QUICK, tries=1))
+    server.body, server.etag, server.faults = BODY, '"two"', []
+    pulled = await get(entry_of(server), tmp_path)
+    assert server.seen[-1].headers["if-range"] == '"one"'
+    assert pulled.path.read_bytes() == BODY
+
+
+async def test_parts_of_two_files_are_noticed_and_fetched_anew(server: Server, tmp_path: Path) -> None:
+    """Without entity tags nothing but the checksum can tell."""
+    server.etag = None
+    server.faults = [Fault(cut_after=100_000)]
+    server.body = bytes(len(BODY))
+    with pytest.raises(PullFailed):
+        await get(entry_of(server), tmp_path, replace(QUICK, tries=1))
+    server.body, report = BODY, Report()
+    pulled = await get(entry_of(server), tmp_path, report=report)
+    assert [seen.headers.get("range") for seen in server.seen] == [None, "bytes=100000-", None]
+    assert any("do not belong together" in line for line in report.lines)
+    assert pulled.path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+async def test_without_a_checksum_only_a_tag_lets_a_file_be_gone_on_with(
+    server: Server, tmp_path: Path, etag: str | None
+) -> None:
+    server.body = null_model(tmp_path / "source.onnx", size=64).read_bytes()
+    server.etag = etag
+    server.faults = [Fault(cut_after=1000)]
+    unknown = entry_of(server, sha256=None, size=None)
+    pulled = await get(unknown, tmp_path / "models", replace(QUICK, trust=True))
+    assert pulled.path.read_bytes() == server.body
+    assert server.seen[1].headers.get("range") == ("bytes=1000-" if etag else None)
+
+
+async def test_a_part_of_another_address_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(cut_after=100_000)]
+    with pytest.raises(PullFailed):
+        await get(entry_of(server), tmp_path, replace(QUICK, tries=1))
+    moved = replace(entry_of(server), url=server.url + "?other")
+    assert (await get(moved, tmp_path)).path.read_bytes() == BODY
+    assert "range" not in server.seen[-1].headers
+
+
+async def test_a_part_without_its_note_is_begun_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx.part").write_bytes(b"something")
+    assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
+    (tmp_path / "tiny.onnx").unlink()
+    (tmp_path / "tiny.onnx.part").write_bytes(b"something")
+    (tmp_path / "tiny.onnx.part.json").write_text("{")
+    assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
+    assert [seen.headers.get("range") for seen in server.seen] == [None, None]
+
+
+async def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
+    """As after a crash between the last byte and the move."""
+    (tmp_path / "tiny.onnx.part").write_bytes(BODY)
+    assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
+    assert server.seen == []
+    (tmp_path / "tiny.onnx").unlink()
+    (tmp_path / "tiny.onnx.part").write_bytes(bytes(len(BODY)))
+    note = {"url": server.url, "etag": server.etag, "total": len(BODY)}
+    (tmp_path / "tiny.onnx.part.json").write_text(json.dumps(note))
+    assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
+    assert [seen.headers.get("range") for seen in server.seen] == [None]
+
+
+async def test_a_part_that_is_longer_than_the_file_is_begun_anew(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(cut_after=100_000)]
+    sizeless = entry_of(server, size=None)
+    with pytest.raises(PullFailed):
+        await get(sizeless, tmp_path, replace(QUICK, tries=1))
+    with (tmp_path / "tiny.onnx.part").open("ab") as part:
+        part.write(bytes(len(BODY)))
+    assert (await get(sizeless, tmp_path)).path.read_bytes() == BODY
+
+
+async def test_a_wrong_checksum_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(
+        WrongFile, match=rf"expected sha256 {'0' * 64}; found {server.sha256}.*https://host/page"
+    ):
+        await get(entry_of(server, sha256="0" * 64), tmp_path)
+    assert names(tmp_path) == []
+    assert len(server.seen) == 1
+
+
+async def test_a_wrong_checksum_leaves_what_was_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(b"mine")
+    (tmp_path / "tiny.json").write_text('{"name": "mine"}')
+    with pytest.raises(WrongFile):
+        await get(entry_of(server, sha256="0" * 64), tmp_path, replace(QUICK, force=True))
+    assert (tmp_path / "tiny.onnx").read_bytes() == b"mine"
+    assert read_manifest(tmp_path / "tiny.onnx") == Manifest(name="mine")
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [(404, "source"), (403, "does not let"), (410, "removed"), (400, "400")]
+)
+async def test_a_refusal_is_final(server: Server, tmp_path: Path, status: int, hint: str) -> None:
+    server.faults = [Fault(status=status)] * 5
+    with pytest.raises(PullFailed, match=rf"http://127\.0\.0\.1:\d+ answers {status}.*{hint}|{hint}"):
+        await get(entry_of(server), tmp_path)
+    assert len(server.seen) == 1
+    assert names(tmp_path) == []
+
+
+async def test_a_busy_server_is_asked_again_and_then_given_up(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(status=503, headers={"Retry-After": "0"}), Fault(status=429)]
+    assert (await get(entry_of(server), tmp_path)).path.exists()
+    (tmp_path / "tiny.onnx").unlink()
+    server.faults = [Fault(status=500)] * 5
+    with pytest.raises(PullFailed, match=r"answers 500.*given up after 3 tries"):
+        await get(entry_of(server), tmp_path)
+    assert len(server.seen) == 3 + 3
+
+
+async def test_silence_ends_a_try_and_the_next_one_goes_on(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(silent_after=100_000)]
+    report = Report()
+    pulled = await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.5), report)
+    assert pulled.path.read_bytes() == BODY
+    assert server.seen[1].headers["range"] == "bytes=100000-"
+    assert any("came in 0.5 s" in line for line in report.lines)
+
+
+async def test_a_trickle_counts_as_silence(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(rate=2_000)] * 3
+    with pytest.raises(PullFailed, match=r"less than 16\.4 kB came in 0\.3 s; --stall-timeout"):
+        await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.3, tries=1))
+
+
+async def test_a_slow_server_is_waited_for(server: Server, tmp_path: Path) -> None:
+    """300 kB in two seconds: slower than the stall time, but never still."""
+    server.faults = [Fault(rate=150_000)]
+    assert (await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.9))).path.read_bytes() == BODY
+    assert len(server.seen) == 1
+
+
+async def test_another_size_is_refused_before_the_body(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(WrongFile, match=rf"expected 299999 bytes; found {len(BODY)} bytes"):
+        await get(entry_of(server, size=len(BODY) - 1), tmp_path)
+    assert names(tmp_path) == []
+
+
+async def test_a_body_without_an_end_is_cut_off(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(chunked=True)]
+    with pytest.raises(WrongFile, match="expected 1000 bytes; more than that came"):
+        await get(entry_of(server, size=1000), tmp_path)
+    assert names(tmp_path) == []
+
+
+async def test_a_body_of_unknown_length_is_taken(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(chunked=True)]
+    assert (await get(entry_of(server, size=None), tmp_path)).path.read_bytes() == BODY
+
+
+async def test_a_compressed_answer_is_refused(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(headers={"Content-Encoding": "gzip"})]
+    with pytest.raises(PullFailed, match=r"compressed \(gzip\)"):
+        await get(entry_of(server), tmp_path)
+
+
+async def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
+    async with Server() as front:
+        signed = f"{server.url}?sig=a%7Eb%2F"
+        front.faults = [
+            Fault(status=301, headers={"Location": "/moved"}),
+            Fault(status=302, headers={"Location": signed}),
+        ]
+        assert (await get(replace(entry_of(server), url=front.url), tmp_path)).path.read_bytes() == BODY
+        assert [seen.target for seen in front.seen] == ["/release/model.onnx", "/moved"]
+        assert server.seen[0].target.endswith("?sig=a%7Eb%2F")
+
+
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        (
+            "http://example.invalid/x?token=dummy",
+            r"redirects to http://example\.invalid, which is not followed",
+        ),
+        ("ftp://127.0.0.1/x", "is not followed"),
+        ("/again", "redirects more than 10 times"),
+        ("https://[", "an address that cannot be read, which is not followed"),
+        ("http://127.0.0.1:port/", "is not followed"),
+        ("", "is not followed"),
+    ],
+)
+async def test_a_redirect_to_nowhere_good_is_refused(
+    server: Server, tmp_path: Path, location: str, found: str
+) -> None:
+    server.faults = [Fault(status=302, headers={"Location": location} if location else {})] * 11
+    with pytest.raises(PullFailed, match=found) as refused:
+        await get(entry_of(server), tmp_path)
+    assert "dummy" not in str(refused.value)
+
+
+async def test_https_is_not_left_by_a_redirect(server: Server, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    trusting = replace(QUICK, tls=Tls(ca_file=str(certificate)))
+    async with Server(BODY, tls=context) as secure:
+        with pytest.raises(PullFailed, match=r"127\.0\.0\.1: the certificate is not trusted.*--ca-file"):
+            await get(entry_of(secure), tmp_path / "models")
+        secure.faults = [Fault(status=302, headers={"Location": server.url})]
+        with pytest.raises(PullFailed, match="which is not followed"):
+            await get(entry_of(secure), tmp_path / "models", trusting)
+        assert server.seen == []
+        assert (await get(entry_of(secure), tmp_path / "models", trusting)).path.read_bytes() == BODY
+
+
+async def test_the_proxy_of_the_environment_is_used(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ForwardProxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        await get(entry_of(server), tmp_path / "one")
+        assert proxy.asked == [f"GET {server.url} HTTP/1.1"]
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        await get(entry_of(server), tmp_path / "two")
+        assert len(proxy.asked) == 1
+        assert len(server.seen) == 2
+
+
+async def test_https_goes_through_the_proxy_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with Server(BODY, tls=context) as secure, ForwardProxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        options = replace(QUICK, tls=Tls(ca_file=str(certificate)))
+        assert (await get(entry_of(secure), tmp_path / "models", options)).path.read_bytes() == BODY
+        assert proxy.asked == [f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1"]
+
+
+async def test_nobody_there_is_said_with_host_and_reason(server: Server, tmp_path: Path) -> None:
+    gone = replace(entry_of(server), url="http://127.0.0.1:1/x.onnx")
+    with pytest.raises(PullFailed, match=r"127\.0\.0\.1:1 cannot be reached: Connection refused"):
+        await get(gone, tmp_path)
+
+
+async def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    await get(entry_of(server), tmp_path)
+    assert (await get(entry_of(server), tmp_path)).was_there
+    assert len(server.seen) == 1
+    (tmp_path / "tiny.onnx").write_bytes(b"another")
+    with pytest.raises(CannotWrite, match=r"tiny\.onnx: another file.*--force"):
+        await get(entry_of(server), tmp_path)
+    assert (tmp_path / "tiny.onnx").read_bytes() == b"another"
+    assert not (await get(entry_of(server), tmp_path, replace(QUICK, force=True))).was_there
+    assert (tmp_path / "tiny.onnx").read_bytes() == BODY
+
+
+async def test_a_manifest_of_ones_own_stays_and_doubts_are_said(server: Server, tmp_path: Path) -> None:
+    report = Report()
+    (tmp_path / "tiny.json").write_text('{"labels": ["mine"]}')
+    await get(entry_of(server), tmp_path, report=report)
+    assert read_manifest(tmp_path / "tiny.onnx") == Manifest(labels=("mine",))
+    assert "tiny: tiny.json is there and stays as it is" in report.lines
+    (tmp_path / "tiny.onnx").unlink()
+    (tmp_path / "tiny.json").write_text(json.dumps({"sha256": "0" * 64}))
+    await get(entry_of(server), tmp_path, report=report)
+    assert "its `sha256` is of another file" in report.lines[-1]
+
+
+async def test_without_a_checksum_somebody_must_say_to_trust(server: Server, tmp_path: Path) -> None:
+    server.body = null_model(tmp_path / "source.onnx", size=64).read_bytes()
+    folder = tmp_path / "models"
+    unknown = entry_of(server, sha256=None, size=None)
+    with pytest.raises(NotTrusted, match=r"no checksum.*https://host/page.*--trust"):
+        await get(unknown, folder)
+    assert server.seen == []
+    report = Report()
+    pulled = await get(unknown, folder, replace(QUICK, trust=True), report)
+    assert f"tiny: not verified; sha256 {server.sha256}" in report.lines
+    # From now on the service notices when the file changes.
+    assert read_manifest(pulled.path).sha256 == server.sha256
+    assert (await get(unknown, folder, replace(QUICK, trust=True))).was_there
+
+
+async def test_a_checksum_from_elsewhere_will_do(server: Server, tmp_path: Path) -> None:
+    unknown = entry_of(server, sha256=None)
+    with pytest.raises(WrongFile):
+        await get(unknown, tmp_path, replace(QUICK, sha256="0" * 64))
+    assert (await get(unknown, tmp_path, replace(QUICK, sha256=server.sha256))).path.exists()
+    with pytest.raises(NotTrusted, match="one of them is of another file"):
+        await get(entry_of(server), tmp_path, replace(QUICK, sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [(b"<!DOCTYPE html><p>log in</p>", "a web page"), (b"\x08\x07hello", "not ONNX"), (bytes(5000), "zeros")],
+)
+async def test_trust_does_not_take_what_is_no_model(
+    server: Server, tmp_path: Path, body: bytes, found: str
+) -> None:
+    server.body = body
+    with pytest.raises(WrongFile, match=f"expected an ONNX file; found .*{found}"):
+        await get(entry_of(server, sha256=None, size=None), tmp_path, replace(QUICK, trust=True))
+    assert names(tmp_path) == []
+
+
+async def test_a_full_disk_is_said_before_the_body_comes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(16 << 20) + len(BODY) - 1))
+    with pytest.raises(CannotWrite, match=f"{len(BODY)} more bytes are needed"):
+        await get(entry_of(server), tmp_path)
+    assert names(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match="file"):
+        await get(entry_of(server), tmp_path / "file" / "models")
+    assert server.seen == []
+
+
+# -- the command, as people call it ------------------------------------------------------------------
+
+
+def catalogue_for(server: Server, folder: Path) -> Path:
+    """Write a catalogue with one entry."""
+    model = {
+        "name": "tiny",
+        "title": "Tiny",
+        "family": "yolo",
+        "input": {"width": 64, "height": 64},
+        "classes": ["ball"],
+        "licence": "MIT",
+        "bytes": len(server.body),
+        "sha256": server.sha256,
+        "url": server.url,
+        "source": server.url,
+    }
+    path = folder / "catalogue.json"
+    path.write_text(json.dumps({"version": 1, "models": [model]}))
+    return path
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "streamer",
+        "models",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    out, error = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), error.decode()
+
+
+async def test_two_pulls_of_one_model_share_one_download(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault(rate=120_000)]
+    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(catalogue_for(server, tmp_path)))
+    one, other = await asyncio.gather(start(*arguments), start(*arguments))
+    outcomes = await asyncio.gather(finish(one), finish(other))
+    assert [code for code, _, _ in outcomes] == [0, 0]
+    assert [out for _, out, _ in outcomes] == [f"{tmp_path / 'tiny.onnx'}\n"] * 2
+    texts = "".join(error for _, _, error in outcomes)
+    assert "another process is getting it" in texts
+    assert "is there already, its sha256 is as expected" in texts
+    assert len(server.seen) == 1
+    assert (tmp_path / "tiny.onnx").read_bytes() == BODY
+    assert names(tmp_path) == ["catalogue.json", "tiny.json", "tiny.onnx"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+async def test_what_has_come_survives_ctrl_c_and_a_kill(
+    server: Server, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    server.faults = [Fault(silent_after=100_000)]
+    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(catalogue_for(server, tmp_path)))
+    process = await start(*arguments)
+    part = tmp_path / "tiny.onnx.part"
+    async with asyncio.timeout(20):
+        while not part.exists() or part.stat().st_size < 100_000:
+            await asyncio.sleep(0.02)
+    process.send_signal(number)
+    found, out, error = await finish(process)
+    assert (found, out) == (code, "")
+    if number is signal.SIGINT:
+        assert error.splitlines()[-1] == "tiny: stopped; the same command goes on from here"
+    assert part.stat().st_size == 100_000
+    found, out, error = await finish(await start(*arguments))
+    assert (found, out) == (0, f"{tmp_path / 'tiny.onnx'}\n")
+    assert server.seen[1].headers["range"] == "bytes=100000-"
+    assert (tmp_path / "tiny.onnx").read_bytes() == BODY
+    assert "licence MIT" in error
+    assert "MODEL_V1_PATH=" in error
+
+
+async def test_every_failure_has_its_own_exit_code(server: Server, tmp_path: Path) -> None:
+    catalogue = catalogue_for(server, tmp_path)
+    to = ("--to", str(tmp_path / "models"), "--catalogue", str(catalogue))
+
+    async def outcome(*arguments: str) -> tuple[int, str]:
+        code, _, error = await finish(await start("pull", *arguments))
+        return code, error
+
+    server.faults = [Fault(status=404)]
+    (code, error), unknown, wrong = await asyncio.gather(
+        outcome("tiny", *to), outcome("tiny2", *to), outcome("tiny", *to, "--sha256", "abc")
+    )
+    assert (code, error.count("\n")) == (3, 1)
+    assert error.startswith("streamer models pull: ")
+    assert unknown == (2, f"streamer models pull: NAME 'tiny2' is not in {catalogue}; did you mean tiny?\n")
+    assert wrong[0] == 2
+    assert "--sha256: expected 64 hexadecimal digits; found 'abc'" in wrong[1]
+    server.body = bytes(len(BODY))
+    code, error = await outcome("tiny", *to)
+    assert code == 6
+    assert "expected sha256" in error

@@ -1,0 +1,173 @@
+"""The unfinished file: held by one process, hashed once, moved into place whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from streamer.catalogue.errors import CannotWrite
+from streamer.catalogue.partial import Origin, Partial
+
+ORIGIN = Origin("https://host/x", '"tag"', 6)
+
+
+def hold(target: Path) -> Partial:
+    partial = Partial.hold(target)
+    assert partial is not None
+    return partial
+
+
+def hash_all(partial: Partial) -> str:
+    while partial.hash_on(2):
+        pass
+    return partial.sha256()
+
+
+def test_bytes_are_hashed_as_they_come(tmp_path: Path) -> None:
+    with hold(tmp_path / "deep" / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        partial.append(b"def")
+        assert partial.sha256() == hashlib.sha256(b"abcdef").hexdigest()
+        partial.finish()
+    assert (tmp_path / "deep" / "x.onnx").read_bytes() == b"abcdef"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.onnx"]
+
+
+def test_what_was_begun_is_known_again(tmp_path: Path) -> None:
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+    with hold(tmp_path / "x.onnx") as partial:
+        assert (partial.size, partial.origin, partial.joined) == (3, ORIGIN, False)
+        with pytest.raises(ValueError, match="0 of 3 bytes are hashed"):
+            partial.sha256()
+        partial.append(b"de")  # not hashed either: what is before it is not
+        hash_all(partial)
+        partial.append(b"f")
+        assert partial.sha256() == hashlib.sha256(b"abcdef").hexdigest()
+
+
+def test_beginning_anew_forgets_everything(tmp_path: Path) -> None:
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        partial.joined = True
+        partial.begin(Origin("https://host/y"))
+        assert (partial.size, partial.joined) == (0, False)
+        partial.append(b"z")
+        assert partial.sha256() == hashlib.sha256(b"z").hexdigest()
+    assert json.loads((tmp_path / "x.onnx.part.json").read_text())["url"] == "https://host/y"
+
+
+def test_an_empty_or_discarded_one_leaves_nothing(tmp_path: Path) -> None:
+    with hold(tmp_path / "x.onnx"):
+        pass
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        partial.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "x.onnx"
+    with hold(target) as partial:
+        assert Partial.hold(target) is None
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        partial.finish()
+        # The lock is on the file that is in place by now: the next one must not be handed that.
+        with hold(target) as other:
+            assert other.size == 0
+            other.begin(ORIGIN)
+    assert target.read_bytes() == b"abc"
+
+
+def test_a_file_that_was_moved_away_while_its_lock_was_awaited_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.onnx"
+    first = hold(target)
+    first.begin(ORIGIN)
+    first.append(b"abc")
+    flock = fcntl.flock
+
+    def finish_first(file: FileIO, operation: int) -> None:
+        if not target.exists():
+            first.finish()
+            first.close()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    with hold(target) as second:
+        second.begin(ORIGIN)
+    assert target.read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": "u", "etag": "", "total": "many"}'])
+def test_a_note_that_says_nothing_is_none(tmp_path: Path, note: str) -> None:
+    (tmp_path / "x.onnx.part").write_bytes(b"abc")
+    (tmp_path / "x.onnx.part.json").write_text(note)
+    with hold(tmp_path / "x.onnx") as partial:
+        assert partial.origin is None
+
+
+def test_a_disk_that_is_full_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+
+        class Full:
+            """A file that takes two bytes and no more."""
+
+            def __init__(self, file: FileIO) -> None:
+                self._file = file
+                self._room = 2
+
+            def write(self, data: memoryview) -> int:
+                if not self._room:
+                    raise OSError(errno.ENOSPC, "no space")
+                self._room = 0
+                return self._file.write(data[:2])
+
+            def fileno(self) -> int:
+                return self._file.fileno()
+
+        file = partial._file
+        monkeypatch.setattr(partial, "_file", Full(file))
+        with pytest.raises(CannotWrite, match=r"x\.onnx\.part: the disk is full; what has come is kept"):
+            partial.append(b"def")
+        monkeypatch.setattr(partial, "_file", file)
+        assert partial.size == 5
+        assert hash_all(partial) == hashlib.sha256(b"abcde").hexdigest()
+    assert (tmp_path / "x.onnx.part").read_bytes() == b"abcde"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_of_others_is_answered_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CannotWrite, match=r"x\.onnx\.part: .*; --to DIR puts it elsewhere"):
+        Partial.hold(tmp_path / "x.onnx")
+
+
+def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").mkdir()
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        with pytest.raises(CannotWrite, match=r"x\.onnx: Is a directory"):
+            partial.finish()
+    assert (tmp_path / "x.onnx.part").read_bytes() == b"abc"
