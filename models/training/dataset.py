@@ -24,11 +24,12 @@ Picture = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class _View:
-    """A picture (h, w, 3) BGR with class ids (n,) and boxes (n, 4)."""
+    """A picture (h, w, 3) BGR with class ids (n,) and boxes (n, 4), and how it is to be resized."""
 
     picture: Picture
     class_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
+    interpolation: int = cv2.INTER_LINEAR
 
 
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -47,11 +48,13 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         count: int,
         seed: int,
         photo_share: float,
+        sampled_share: float = 0.0,
         plain: float = 0.2,
     ) -> None:
         self._scenes, self._photos = scenes, photos
         self._side, self._count, self._seed = side, count, seed
         self._photo_share = photo_share if photos else 0.0
+        self._sampled_share = sampled_share
         self._plain_from = count * (1 - plain)
 
     def __len__(self) -> int:
@@ -73,7 +76,10 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _pick(self, rng: np.random.Generator) -> _View:
         source = self._photos if rng.random() < self._photo_share else self._scenes
         sample = source[int(rng.integers(len(source)))]
-        return _turned(rng, _View(sample.picture(), sample.class_ids.copy(), sample.boxes.copy()))
+        # Linear resizing of a picture many times as large hardly averages: fine modules turn into noise.
+        sampled = self._sampled_share > 0 and rng.random() < self._sampled_share
+        way = cv2.INTER_NEAREST if sampled else cv2.INTER_LINEAR
+        return _turned(rng, _View(sample.picture(), sample.class_ids.copy(), sample.boxes.copy(), way))
 
     def _single(self, rng: np.random.Generator) -> _View:
         """Return one picture, half of the time just as the service would place it."""
@@ -127,8 +133,7 @@ def _laid(
     x1, y1, x2, y2 = frame
     class_ids, boxes = [], []
     for view, size, left, top in parts:
-        # As the service resizes: bilinear, also where that samples instead of averaging.
-        resized = cv2.resize(view.picture, size, interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(view.picture, size, interpolation=view.interpolation)
         a, b, c, d = max(left, x1), max(top, y1), min(left + size[0], x2), min(top + size[1], y2)
         if a < c and b < d:
             ground[b:d, a:c] = resized[b - top : d - top, a - left : c - left]

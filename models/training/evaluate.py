@@ -65,6 +65,19 @@ def rates(detectors: Sequence[Detector]) -> list[float]:
     return best
 
 
+def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a Markdown table, its columns aligned so that it reads as text too."""
+    lines = [list(head), *([title, *cells] for title, cells in rows)]
+    lines = [[*line, *[""] * (len(head) - len(line))] for line in lines]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    texts = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -107,10 +120,7 @@ def main() -> None:
         ("false per empty photo", [f"{s.false_per_empty:.2f} of {s.empty_photos}" for _, s in scores])
     )
     rows.append(("images/s on one core", [f"{speed:.1f}" for speed in speeds]))
-    width = max(len(name) for name in names) + 8
-    print(" " * 24 + "".join(name.rjust(width) for name in names))
-    for title, cells in rows:
-        print(title.ljust(24) + "".join(cell.rjust(width) for cell in cells))
+    print(table(["", *names], rows))
     if options.wrong:
         for detector, (_, result) in zip(detectors, scores, strict=True):
             print(f"\n{detector.model.name}:", *result.wrong, sep="\n  ")

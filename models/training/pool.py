@@ -31,27 +31,27 @@ class Sample:
         return np.asarray(cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-def render(folder: Path, first: int, count: int, processes: int) -> None:
-    """Render the scenes ``first`` to ``first + count`` that are not there yet; a bar shows how far it is."""
+def render(folder: Path, count: int, processes: int, kind: str | None = None) -> None:
+    """Render those of the first ``count`` scenes that are not there yet; a bar shows how far it is."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = [
-        (folder, start) for start in range(first, first + count, SHARD) if not _path(folder, start).exists()
+        (folder, start, kind) for start in range(0, count, SHARD) if not _path(folder, start, kind).exists()
     ]
     if not shards:
         return
     # Spawned, not forked: OpenCV's threads do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(processes) as workers:
-        bar = tqdm(total=len(shards) * SHARD, desc="scenes", unit="scene")
+        bar = tqdm(total=len(shards) * SHARD, desc=kind or "scenes", unit="scene")
         for _ in workers.imap_unordered(_render_shard, shards):
             bar.update(SHARD)
         bar.close()
 
 
-def load(folder: Path, first: int, count: int) -> list[Sample]:
-    """Return stored scenes; they must have been rendered."""
+def load(folder: Path, count: int, kind: str | None = None) -> list[Sample]:
+    """Return the first ``count`` stored scenes, in whole shards; they must have been rendered."""
     samples: list[Sample] = []
-    for start in range(first, first + count, SHARD):
-        with np.load(_path(folder, start)) as shard:
+    for start in range(0, count, SHARD):
+        with np.load(_path(folder, start, kind)) as shard:
             data, ends = shard["data"].tobytes(), shard["ends"]
             class_ids, boxes, codes = shard["class_ids"], shard["boxes"], shard["codes"]
         begin = code = 0
@@ -62,19 +62,19 @@ def load(folder: Path, first: int, count: int) -> list[Sample]:
     return samples
 
 
-def _path(folder: Path, start: int) -> Path:
-    return folder / f"scenes-{start:07d}.npz"
+def _path(folder: Path, start: int, kind: str | None) -> Path:
+    return folder / f"{kind or 'scenes'}-{start:07d}.npz"
 
 
-def _render_shard(task: tuple[Path, int]) -> None:
-    folder, start = task
+def _render_shard(task: tuple[Path, int, str | None]) -> None:
+    folder, start, kind = task
     cv2.setNumThreads(1)
-    scenes = [draw_scene(start + index) for index in range(SHARD)]
+    scenes = [draw_scene(start + index, kind=kind) for index in range(SHARD)]
     files = [
         cv2.imencode(".jpg", scene.picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
         for scene in scenes
     ]
-    part = _path(folder, start).with_suffix(".part.npz")
+    part = _path(folder, start, kind).with_suffix(".part.npz")
     np.savez(
         part,
         data=np.frombuffer(b"".join(files), np.uint8),
@@ -83,4 +83,4 @@ def _render_shard(task: tuple[Path, int]) -> None:
         class_ids=np.concatenate([scene.class_ids for scene in scenes]),
         boxes=np.concatenate([scene.boxes for scene in scenes]),
     )
-    part.rename(_path(folder, start))  # a shard is there as a whole or not at all
+    part.rename(_path(folder, start, kind))  # a shard is there as a whole or not at all

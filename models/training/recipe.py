@@ -14,12 +14,19 @@ class Recipe:
     name: str
     shape: Shape
     side: int
-    #: Rendered scenes, views of them that are shown in all, and views per step.
+    #: Rendered scenes of all kinds, and further ones that are a surface and nothing else.
     scenes: int
+    textures: int
+    #: Views of them that are shown in all, and views per step.
     views: int
     batch: int
     learning_rate: float
     seed: int
+    #: For this share of the steps, pictures are of this side instead: they cost less and teach as much.
+    early_side: int = 0
+    early_share: float = 0.0
+    #: Share of the pictures that are shrunk by leaving pixels out, as very large photographs are in effect.
+    sampled_share: float = 0.0
     #: Share of photographs among the pictures, where a folder of them is given.
     photo_share: float = 0.22
 
@@ -30,6 +37,7 @@ RECIPES = {
         shape=Shape(stem=16, widths=(24, 48, 96, 128), depth=1, neck=(48, 64, 96), head=48),
         side=320,
         scenes=16_000,
+        textures=0,
         views=160_000,
         batch=32,
         learning_rate=2e-3,
@@ -40,9 +48,13 @@ RECIPES = {
         shape=Shape(stem=16, widths=(32, 64, 128, 192), depth=2, neck=(64, 96, 128), head=64),
         side=416,
         scenes=16_000,
-        views=140_000,
+        textures=1_500,
+        views=135_000,
         batch=32,
         learning_rate=2e-3,
         seed=2,
+        early_side=320,
+        early_share=0.55,
+        sampled_share=0.15,
     ),
 }

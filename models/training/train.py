@@ -62,6 +62,45 @@ def _groups(network: nn.Module) -> list[dict[str, object]]:
     ]
 
 
+def phases(recipe: Recipe) -> list[tuple[int, int, int]]:
+    """Return input side, first step and end of each phase: smaller pictures first, as they cost less."""
+    steps = recipe.views // recipe.batch
+    turn = int(steps * recipe.early_share)
+    return [(recipe.early_side, 0, turn), (recipe.side, turn, steps)]
+
+
+def _loader(
+    views: Views, numbers: range, recipe: Recipe, workers: int, device: torch.device
+) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    return DataLoader(
+        Subset(views, numbers),
+        batch_size=recipe.batch,
+        num_workers=workers if len(numbers) else 0,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers and len(numbers) else None,
+    )
+
+
+def _learn(
+    network: Detector,
+    optimiser: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    cells: tuple[Tensor, Tensor],
+    device: torch.device,
+) -> Tensor:
+    """Take one step on a batch of views; return the losses of scores and boxes (2,)."""
+    pictures, class_ids, boxes = (part.to(device, non_blocking=True) for part in batch)
+    inputs = pictures.to(memory_format=torch.channels_last).float() / 255
+    with torch.autocast(device.type, torch.bfloat16):
+        logits, distances = network(inputs)
+    losses = torch.stack(detection_loss(logits, distances, *cells, class_ids, boxes))
+    optimiser.zero_grad(set_to_none=True)
+    losses.sum().backward()
+    nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
+    optimiser.step()
+    return losses.detach()
+
+
 def train(
     recipe: Recipe,
     work: Path,
@@ -81,12 +120,11 @@ def train(
     torch.manual_seed(recipe.seed)
     # The loaders are forked; a pool of OpenCV's threads would not survive that and wait for ever.
     cv2.setNumThreads(1)
-    pool.render(work / "scenes", 0, recipe.scenes, os.cpu_count() or 1)
-    scenes = pool.load(work / "scenes", 0, recipe.scenes)
+    scenes = []
+    for kind, count in ((None, recipe.scenes), ("texture", recipe.textures)):
+        pool.render(work / "scenes", count, os.cpu_count() or 1, kind)
+        scenes += pool.load(work / "scenes", count, kind)
     shots = [as_sample(photo) for photo in read_photos(photos) if not is_validation(photo)] if photos else []
-    views = Views(
-        scenes, shots, side=recipe.side, count=recipe.views, seed=recipe.seed, photo_share=recipe.photo_share
-    )
     network = Detector(recipe.shape, len(CLASSES)).to(device, memory_format=torch.channels_last)
     average = averaged(network)
     optimiser = torch.optim.AdamW(_groups(network), lr=recipe.learning_rate, fused=device.type == "cuda")
@@ -98,43 +136,37 @@ def train(
         average.load_state_dict(found.average)
         optimiser.load_state_dict(found.optimiser)
         first = found.step
-    middles, strides = grid(recipe.side, recipe.side, device)
-    loader = DataLoader(
-        Subset(views, range(first * recipe.batch, steps * recipe.batch)),
-        batch_size=recipe.batch,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=False,
-        prefetch_factor=4 if workers else None,
-    )
     network.train()
     saved = time.monotonic()
-    shown: list[float] = [0.0, 0.0]
-    bar = tqdm(loader, initial=first, total=steps, desc=recipe.name, unit="step", mininterval=2.0)
-    for step, (pictures, class_ids, boxes) in enumerate(bar, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate_at(step, steps)
-        inputs = pictures.to(device, non_blocking=True).to(memory_format=torch.channels_last).float() / 255
-        with torch.autocast(device.type, torch.bfloat16):
-            logits, distances = network(inputs)
-        score_loss, box_loss = detection_loss(
-            logits, distances, middles, strides, class_ids.to(device), boxes.to(device)
+    shown = torch.zeros(2)
+    bar = tqdm(initial=first, total=steps, desc=recipe.name, unit="step", mininterval=2.0)
+    for side, begin, end in phases(recipe):
+        cells = grid(side, side, device)
+        views = Views(
+            scenes,
+            shots,
+            side=side,
+            count=recipe.views,
+            seed=recipe.seed,
+            photo_share=recipe.photo_share,
+            sampled_share=recipe.sampled_share,
         )
-        optimiser.zero_grad(set_to_none=True)
-        (score_loss + box_loss).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
-        optimiser.step()
-        average.update_parameters(network)
-        if step % 20 == 0:
-            for index, value in enumerate((score_loss, box_loss)):
-                shown[index] = shown[index] * 0.9 + value.item() * 0.1 if step else value.item()
-            bar.set_postfix_str(f"scores {shown[0]:.3f} boxes {shown[1]:.3f}", refresh=False)
-        if time.monotonic() - saved >= save_every_s or step + 1 == steps:
-            state = (network.state_dict(), average.state_dict(), optimiser.state_dict())
-            checkpoint.save(path, checkpoint.Checkpoint(checkpoint.plain(recipe), step + 1, *state))
-            saved = time.monotonic()
-        if step + 1 == stop_after:
-            raise KeyboardInterrupt
+        remaining = range(max(first, begin) * recipe.batch, end * recipe.batch)
+        for step, batch in enumerate(_loader(views, remaining, recipe, workers, device), max(first, begin)):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * rate_at(step, steps)
+            losses = _learn(network, optimiser, batch, cells, device)
+            average.update_parameters(network)
+            if step % 20 == 0:
+                shown = losses.cpu() if step in (0, first) else shown * 0.9 + losses.cpu() * 0.1
+                bar.set_postfix_str(f"scores {shown[0]:.3f} boxes {shown[1]:.3f}", refresh=False)
+            bar.update()
+            if time.monotonic() - saved >= save_every_s or step + 1 == steps:
+                state = (network.state_dict(), average.state_dict(), optimiser.state_dict())
+                checkpoint.save(path, checkpoint.Checkpoint(checkpoint.plain(recipe), step + 1, *state))
+                saved = time.monotonic()
+            if step + 1 == stop_after:
+                raise KeyboardInterrupt
     bar.close()
     trained: Detector = average.module.to("cpu", memory_format=torch.contiguous_format).eval()
     return trained

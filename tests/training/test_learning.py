@@ -22,17 +22,29 @@ from models.training.loss import ciou, detection_loss  # noqa: E402
 from models.training.network import STRIDES, Detector, Exported, Shape, corners, grid  # noqa: E402
 from models.training.recipe import RECIPES, Recipe  # noqa: E402
 from models.training.symbols import CLASSES  # noqa: E402
-from models.training.train import rate_at, train  # noqa: E402
+from models.training.train import phases, rate_at, train  # noqa: E402
 
 TINY = Shape(stem=8, widths=(8, 16, 16, 16), depth=1, neck=(16, 16, 16), head=16)
-RECIPE = Recipe(name="tiny", shape=TINY, side=96, scenes=8, views=48, batch=4, learning_rate=2e-3, seed=5)
+RECIPE = Recipe(
+    name="tiny",
+    shape=TINY,
+    side=96,
+    scenes=8,
+    textures=0,
+    views=48,
+    batch=4,
+    learning_rate=2e-3,
+    seed=5,
+    early_side=64,
+    early_share=0.34,
+)
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder whose scenes are rendered already."""
     work = tmp_path_factory.mktemp("training")
-    pool._render_shard((_made(work / "scenes"), 0))
+    pool._render_shard((_made(work / "scenes"), 0, None))
     return work
 
 
@@ -115,7 +127,7 @@ def test_the_network_learns_one_picture_by_heart() -> None:
 
 
 def test_views_are_made_from_their_number_and_their_boxes_fit(scenes: Path) -> None:
-    samples = pool.load(scenes / "scenes", 0, 8)
+    samples = pool.load(scenes / "scenes", 8)
     views = Views(samples, samples[:2], side=96, count=200, seed=1, photo_share=0.3)
     codes = 0
     for number in range(0, 200, 5):
@@ -140,6 +152,14 @@ def test_the_rate_rises_then_falls_to_a_hundredth() -> None:
     assert rates[-1] == pytest.approx(0.01, abs=1e-3)
 
 
+def test_small_pictures_come_first_and_every_step_belongs_to_one_phase() -> None:
+    assert phases(RECIPE) == [(64, 0, 4), (96, 4, 12)]
+    for recipe in RECIPES.values():
+        (_, first, turn), (side, begin, last) = phases(recipe)
+        assert (first, turn, last) == (0, begin, recipe.views // recipe.batch)
+        assert side == recipe.side
+
+
 def test_a_training_that_was_cut_off_ends_as_one_that_was_not(scenes: Path, tmp_path: Path) -> None:
     device = torch.device("cpu")
 
@@ -152,10 +172,10 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(scenes: Path, tmp_
     whole = train(RECIPE, work("whole"), None, device, 0)
     cut = work("cut")
     with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, cut, None, device, 0, save_every_s=0, stop_after=5)
+        train(RECIPE, cut, None, device, 0, save_every_s=0, stop_after=3)
     state = checkpoint.load(cut / "tiny.pt", RECIPE)
     assert state
-    assert state.step == 5
+    assert state.step == 3
     resumed = train(RECIPE, cut, None, device, 0)
     for name, value in whole.state_dict().items():
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-5), name
