@@ -100,18 +100,15 @@ def stick(
     card[y : y + height, x : x + width] = (ink * paper + (1 - ink) * (34, 30, 28)).astype(np.uint8)
 
 
-def label_picture(code: Picture, title: str, lines: list[str], *, beside: bool) -> Picture:
-    """Return a shipping label: a code, and text beside or below it."""
-    text_width = 190 if beside else 0
-    text_height = 0 if beside else 26 + 24 * len(lines)
-    height = max(code.shape[0] + text_height + 16, (46 + 28 * len(lines)) if beside else 0)
-    label = np.full((height, code.shape[1] + text_width + 16), 255, np.uint8)
+def label_picture(code: Picture, lines: list[str]) -> Picture:
+    """Return a shipping label: a code, and lines of text below it, the first of them larger."""
+    label = np.full((code.shape[0] + 42 + 24 * (len(lines) - 1), code.shape[1] + 16), 255, np.uint8)
     label[8 : 8 + code.shape[0], 8 : 8 + code.shape[1]] = code
-    x, y = (code.shape[1] + 16, 40) if beside else (22, code.shape[0] + 30)
-    for index, line in enumerate([title, *lines]):
+    y = code.shape[0] + 30
+    for index, line in enumerate(lines):
         size, weight = (0.8, 2) if index == 0 else (0.55, 1)
-        cv2.putText(label, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, 0, weight, cv2.LINE_AA)
-        y += 28 if beside else 22
+        cv2.putText(label, line, (22, y), cv2.FONT_HERSHEY_SIMPLEX, size, 0, weight, cv2.LINE_AA)
+        y += 22
     label[:2] = label[-2:] = label[:, :2] = label[:, -2:] = 170
     return label
 
@@ -122,31 +119,20 @@ KRAFT, WHITE, BLUE, GREEN = (96, 140, 178), (206, 212, 216), (150, 104, 62), (10
 def make_parcels(rng: np.random.Generator) -> list[Parcel]:
     """Return the parcels, spread along the belt's whole period."""
 
-    def labelled(text: str, kind: zxingcpp.BarcodeFormat, module_px: int = 7) -> Picture:
-        lines = ["Bay 4", text[-8:], "1.2 kg"]
-        return label_picture(code_picture(text, kind, module_px), "A-17", lines, beside=True)
-
     def lone(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Picture:
-        return label_picture(code_picture(text, kind, module_px, **options), text[-8:], [], beside=False)
+        return label_picture(code_picture(text, kind, module_px, **options), [text])
 
-    def bars(text: str, kind: zxingcpp.BarcodeFormat, lines: list[str], module_px: int = 3) -> Picture:
-        return label_picture(bars_picture(text, kind, module_px, 130), text, lines, beside=False)
+    def bars(text: str, kind: zxingcpp.BarcodeFormat, *lines: str) -> Picture:
+        return label_picture(bars_picture(text, kind, 3, 130), [text, *lines])
 
     plan = [
-        (0.00, 0.10, (0.44, 0.34, 0.17), 0.08, KRAFT, labelled("parcel:1042-7781", Format.QRCode)),
-        (0.52, -0.17, (0.36, 0.24, 0.06), -0.16, WHITE, bars("400638133393", Format.EAN13, [])),
-        (0.98, 0.14, (0.34, 0.32, 0.21), 0.14, BLUE, lone("parcel:3310-0625", Format.Aztec, 10)),
-        (
-            1.46,
-            -0.12,
-            (0.42, 0.28, 0.10),
-            -0.06,
-            KRAFT,
-            lone("parcel:1004-2778 bay 4 1.2 kg, fragile", Format.PDF417, 4, columns=3),
-        ),
-        (1.98, 0.12, (0.40, 0.30, 0.13), 0.22, GREEN, labelled("parcel:5527-1904", Format.DataMatrix, 9)),
-        (2.46, -0.16, (0.30, 0.28, 0.05), 0.10, WHITE, lone("parcel:8080-2024", Format.QRCode, 8)),
-        (2.98, 0.06, (0.44, 0.30, 0.15), -0.12, KRAFT, bars("10042778", Format.ITF, ["EXPRESS"])),
+        (0.00, 0.08, (0.40, 0.36, 0.17), 0.08, KRAFT, lone("1042-7781", Format.QRCode, 12)),
+        (0.52, -0.15, (0.38, 0.28, 0.06), -0.16, WHITE, bars("400638133393", Format.EAN13)),
+        (0.98, 0.10, (0.36, 0.36, 0.21), 0.14, BLUE, lone("3310-0625", Format.Aztec, 15)),
+        (1.46, -0.10, (0.44, 0.30, 0.10), -0.06, KRAFT, lone("1004-2778 bay 4", Format.PDF417, 4, columns=2)),
+        (1.98, 0.10, (0.38, 0.36, 0.13), 0.22, GREEN, lone("5527-1904", Format.DataMatrix, 17)),
+        (2.46, -0.13, (0.34, 0.33, 0.05), 0.10, WHITE, lone("8080-2024", Format.QRCode, 12)),
+        (2.98, 0.06, (0.44, 0.32, 0.15), -0.12, KRAFT, bars("10042778", Format.ITF, "EXPRESS")),
     ]
     return [make_parcel(rng, *entry) for entry in plan]
 
