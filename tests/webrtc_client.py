@@ -49,7 +49,8 @@ class Track(VideoStreamTrack):
         await asyncio.sleep(self._due - now)
         frame = av.VideoFrame.from_ndarray(self._picture(self.number), format="bgr24")
         frame = frame.reformat(format="yuv420p")
-        frame.pts, frame.time_base = int(self.number * 90_000 / self.fps), CLOCK
+        # Of the clock and not of the count: a slow encoder must not look like a slow network.
+        frame.pts, frame.time_base = int(time.monotonic() * 90_000), CLOCK
         self.number += 1
         return frame
 

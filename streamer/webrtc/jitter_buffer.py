@@ -75,6 +75,8 @@ class JitterBuffer:
         self._run = 0
         #: Whether `_start` begins a frame; else pieces are discarded up to the next frame.
         self._synced = False
+        #: Whether anything was cut yet; until then the stream may begin before the first packet that came.
+        self._under_way = False
         self._late = 0
 
     def __len__(self) -> int:
@@ -85,6 +87,8 @@ class JitterBuffer:
         if self._highest is None:
             self._begin_at(piece.seq, piece)
         number = self._extend(piece.seq)
+        if number < self._start and not self._under_way and self._start - number < MAX_LATE:
+            self._begin_before(number, piece, now)
         if number < self._run or number in self._pieces:
             return self._too_late(piece, now)
         self._late = 0
@@ -136,6 +140,14 @@ class JitterBuffer:
         self._highest = number
         self._start = self._run = number
         self._synced = piece.first
+        self._under_way = False
+
+    def _begin_before(self, number: int, piece: Piece, now: float) -> None:
+        """The first packet that came was not the first that was sent."""
+        between = range(number + 1, self._start)
+        self._missing = {absent: _Missing(now) for absent in between} | self._missing
+        self._start = self._run = number
+        self._synced = piece.first
 
     def _too_late(self, piece: Piece, now: float) -> list[EncodedFrame | Gap]:
         """A duplicate, or a packet of the past; many in a row mean that the sender counts anew."""
@@ -168,6 +180,7 @@ class JitterBuffer:
 
     def _cut(self, now: float) -> list[EncodedFrame | Gap]:
         """Take the pieces from `_start` to `_run` out; they are one frame, or the rest of a damaged one."""
+        self._under_way = True
         pieces = [self._pieces.pop(number) for number in range(self._start, self._run)]
         self._start = self._run
         while self._keys and self._keys[0] < self._start:
@@ -208,5 +221,6 @@ class JitterBuffer:
         for number in [number for number in self._missing if number < resume]:
             del self._missing[number]
         self._keys = [number for number in self._keys if number >= resume]
+        self._under_way = True
         self._start = self._run = resume
         self._synced = self._pieces[resume].first

@@ -86,8 +86,7 @@ async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, 
     last = results[-1]
     assert "ts" not in last
     assert (last["width"], last["height"], last["stream"]) == (404, 540, 0)
-    spacing = {(b["rtp"] - a["rtp"]) % 2**32 for a, b in pairwise(results)}
-    assert all(step % 18_000 == 0 for step in spacing)
+    assert all(9_000 < (b["rtp"] - a["rtp"]) % 2**32 < 900_000 for a, b in pairwise(results))
     for detection in expected:
         if detection["score"] > 0.6:
             assert max(iou(detection["box"], box[:4]) for box in last["boxes"]) > 0.8

@@ -100,6 +100,18 @@ def test_what_arrives_in_the_middle_of_a_frame_at_the_start_is_left_out() -> Non
     assert [f.rtp for f in feed(buffer, second) if isinstance(f, EncodedFrame)] == [3000]
 
 
+def test_the_first_packet_may_come_second() -> None:
+    buffer = JitterBuffer()
+    first, second, third = pieces_of(0, 3, 65535, key=True)
+    assert feed(buffer, [second, third]) == []
+    buffer = JitterBuffer()
+    assert feed(buffer, [second]) == []
+    (frame,) = feed(buffer, [first, third])
+    assert isinstance(frame, EncodedFrame)
+    assert frame.data == b"".join(piece.data for piece in (first, second, third))
+    assert buffer.due is None
+
+
 def test_missing_packets_are_asked_for_again_but_not_for_ever() -> None:
     buffer = JitterBuffer()
     feed(buffer, [Piece(65534, 0, last=True, data=b"a", first=True)])
