@@ -86,6 +86,10 @@ class Peers:
         if self._draining:
             raise Problem.unavailable("This server is shutting down.", retry_after_s=2)
         limit = self.settings.webrtc_sessions_max
+        if not limit:
+            raise Problem.unavailable(
+                "WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0).", retry_after_s=60
+            )
         if len(self._sessions) + self._making >= limit:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._making += 1
