@@ -26,6 +26,8 @@ from streamer.openapi import openapi_document
 from streamer.pages import add_pages
 from streamer.problems import Problem, problem_middleware, request_id
 from streamer.settings import Settings
+from streamer.webrtc.peers import Peers
+from streamer.webrtc.routes import Webrtc, add_webrtc
 from streamer.websocket import StreamHub
 
 log = logging.getLogger("streamer.app")
@@ -50,7 +52,16 @@ class Resources:
     metrics_dir: Path
 
 
-def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatcher]:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process drains."""
+
+    dispatcher: Dispatcher
+    hub: StreamHub
+    webrtc: Webrtc
+
+
+def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     """Return the application with all its routes; nothing is started yet."""
     settings, metrics = resources.settings, resources.metrics
     versions = tuple(settings.models())
@@ -76,11 +87,13 @@ def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatch
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate)
+    peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
     health = Health(resources.board, client, resources.metrics_dir, versions)
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
         hub.ready_changed(ready)
+        peers.ready_changed(ready)
         if ready:
             dispatcher.pump_all()
 
@@ -109,6 +122,7 @@ def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatch
     app.router.add_get("/metrics", health.metrics)
     app.router.add_get("/stream", hub.handle, allow_head=False)
     app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
+    webrtc = add_webrtc(app, peers, gate, settings.workers, resources.metrics_dir)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -123,7 +137,8 @@ def make_app(resources: Resources) -> tuple[web.Application, StreamHub, Dispatch
         await client.close()
 
     app.cleanup_ctx.append(lifetime)
-    return app, hub, dispatcher
+    app.cleanup_ctx.append(webrtc.lifetime)
+    return app, Parts(dispatcher, hub, webrtc)
 
 
 class _RequestMetrics:
@@ -144,7 +159,7 @@ async def make_runner(
 ) -> tuple[web.AppRunner, Callable[[float], Awaitable[None]]]:
     """Start serving on ``listener``; returns the runner to clean up and the drain to run before."""
     settings = resources.settings
-    app, hub, dispatcher = make_app(resources)
+    app, parts = make_app(resources)
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
@@ -170,6 +185,11 @@ async def make_runner(
         )
 
     port = await loop.create_server(connection, sock=listener, backlog=128)
+    own_socket = parts.webrtc.owners.own_socket
+    if own_socket is not None:
+        own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
+        # Kept open while draining: other workers still bring requests about our sessions.
+        await loop.create_unix_server(connection, str(own_socket))
 
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.
@@ -177,8 +197,8 @@ async def make_runner(
         port.close()
         # Connections accepted a moment ago still have their request on the way.
         await asyncio.sleep(LAST_REQUESTS_S)
-        dispatcher.draining = True
-        await hub.drain(min(5.0, settings.drain_timeout_s))
+        parts.dispatcher.draining = True
+        await asyncio.gather(parts.hub.drain(min(5.0, settings.drain_timeout_s)), parts.webrtc.peers.drain())
 
     return runner, drain
 

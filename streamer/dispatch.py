@@ -25,7 +25,7 @@ from streamer.frame_counters import FrameCounters
 from streamer.image_header import ImageHeader
 from streamer.job import DeadlinePassed, Job, outcome_of
 from streamer.limits import Limits
-from streamer.media import decode
+from streamer.media import Image, decode
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
@@ -293,14 +293,8 @@ class Dispatcher:
         begun = time.perf_counter()
         try:
             info = model.info
-            header = job.header or job.limits.read_header(job.data)
-            image = decode(
-                job.data, header, rotation=job.rotation, target=(info.input_width, info.input_height)
-            )
-            width, height = header.upright_size
-            if job.rotation % 2:
-                width, height = height, width
-            job.letterbox = Letterbox.fit(width, height, info)
+            image = _pixels(job, info)
+            job.letterbox = Letterbox.fit(image.shape[1], image.shape[0], info)
             job.letterbox.write(image, self._client.pixels(ticket, info))
         except Exception as caught:  # noqa: BLE001 - handed to the loop, which tells faults of input from ours
             job.fault = caught
@@ -389,6 +383,14 @@ class Dispatcher:
                 model = self._client.models.get(version)
                 if model is not None:
                     state.share(model, time.monotonic())
+
+
+def _pixels(job: Job, info: ModelInfo) -> Image:
+    """Return the picture upright. Raises ImageError."""
+    if not isinstance(job.data, bytes | memoryview):
+        return job.data.pixels()
+    header = job.header or job.limits.read_header(job.data)
+    return decode(job.data, header, rotation=job.rotation, target=(info.input_width, info.input_height))
 
 
 def _unavailable(why: str) -> Problem:

@@ -12,6 +12,7 @@ from inference.wire import Result, Status
 from streamer.image_header import ImageHeader
 from streamer.limits import Limits
 from streamer.prediction import Prediction
+from streamer.stream_frame import Picture
 
 
 class DeadlinePassed(Exception):
@@ -22,7 +23,8 @@ class DeadlinePassed(Exception):
 class Job:
     """One frame on its way; made when it is taken, forgotten when it is finished."""
 
-    data: bytes | memoryview
+    #: The encoded picture, or one that was decoded before.
+    data: bytes | memoryview | Picture
     header: ImageHeader | None
     rotation: int
     params: DetectionParams

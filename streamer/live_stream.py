@@ -18,9 +18,10 @@ from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
-from streamer.protocol import DropReason, Frame
+from streamer.protocol import DropReason
 from streamer.session import Session
 from streamer.stream import Stream
+from streamer.stream_frame import StreamFrame
 
 log = logging.getLogger("streamer.live_stream")
 
@@ -125,7 +126,7 @@ class LiveStream:
             self.stream.limit_rate(max_fps, "overload" if max_fps is not None else "relieved")
         )
 
-    def _track(self, frame: Frame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
+    def _track(self, frame: StreamFrame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
         """Return boxes with a column of track ids; a break in the picture begins anew."""
         tracker = self._carrier.session.tracker(self.stream.number)
         if breaks != self._tracked_breaks:
@@ -135,7 +136,7 @@ class LiveStream:
 
     def _result(
         self,
-        frame: Frame,
+        frame: StreamFrame,
         arrived: float,
         taken: float,
         cfg: int,
@@ -153,7 +154,7 @@ class LiveStream:
                 "type": "result",
                 "stream": stream.number,
                 "seq": frame.seq,
-                "ts": frame.ts,
+                **frame.stamp(),
                 "epoch": frame.epoch,
                 "cfg": cfg,
                 "width": prediction.width,
@@ -169,7 +170,7 @@ class LiveStream:
         )
         carrier.send_all(messages)
 
-    def _no_result(self, frame: Frame, error: Exception) -> None:
+    def _no_result(self, frame: StreamFrame, error: Exception) -> None:
         stream = self.stream
         if isinstance(error, DeadlinePassed):
             messages = stream.dropped(frame.seq, DropReason.STALE)

@@ -15,11 +15,24 @@ from streamer.protocol import DropReason
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_CONNECT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 #: Stages a frame passes; ``mailbox`` is its age when it is taken for decoding.
 STAGES = ("mailbox", "decode", "queue", "inference", "postprocess")
-TRANSPORTS = ("http", "websocket")
+TRANSPORTS = ("http", "websocket", "webrtc", "whip")
+#: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
+ENDINGS = (
+    "closed",
+    "peer_gone",
+    "connect_timeout",
+    "ice_failed",
+    "dtls_failed",
+    "no_media",
+    "limits",
+    "shutdown",
+    "server_fault",
+)
 
 
 class WorkerMetrics:
@@ -91,6 +104,24 @@ class WorkerMetrics:
             ["transport"],
             registry=registry,
         )
+        self.webrtc_sessions = Gauge(
+            "object_detection_webrtc_sessions",
+            "WebRTC and WHIP sessions, connecting ones included.",
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.webrtc_ended = Counter(
+            "object_detection_webrtc_ended",
+            "WebRTC and WHIP sessions that have ended, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.webrtc_connect_s = Histogram(
+            "object_detection_webrtc_connect_seconds",
+            "From a WebRTC offer until the connection stands.",
+            buckets=_CONNECT_BUCKETS_S,
+            registry=registry,
+        )
         self.loop_lag_s = Histogram(
             "object_detection_event_loop_lag_seconds",
             "How late the worker's event loop woke up, sampled once a second.",
@@ -118,6 +149,9 @@ class WorkerMetrics:
                     self.dropped.labels(transport, version, reason)
                 self.in_flight.labels(transport, version).set(0)
                 self.streams.labels(transport, version).set(0)
+        for ending in ENDINGS:
+            self.webrtc_ended.labels(ending)
+        self.webrtc_sessions.set(0)
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from streamer.answers import AnswerForm
+from streamer.openapi_video import video_paths
 from streamer.parameters import MAX_DETECTIONS
 from streamer.problems import PROBLEM_TYPE, REQUEST_ID_HEADER
 
@@ -56,6 +57,8 @@ def openapi_document() -> dict[str, Any]:
     for prefix, name in (("/v1", "v1"), ("/v2", "v2"), ("", None)):
         paths[f"{prefix}/predict"] = {"post": _predict(name)}
         paths[f"{prefix}/stream"] = {"get": _stream(name)}
+    for name in _VERSIONS:
+        paths |= video_paths(name, _problems)
     paths["/health"] = {"get": _health()}
     paths["/livez"] = {"get": _livez()}
     paths["/metrics"] = {"get": _metrics()}
@@ -65,7 +68,7 @@ def openapi_document() -> dict[str, Any]:
             "title": "real-time-vision-api",
             "version": _own_version(),
             "summary": "Streaming object detection",
-            "description": "Object detection on images by POST and on live frames by WebSocket.",
+            "description": "Object detection on images (POST), live frames (WebSocket) and video (WebRTC).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -73,6 +76,7 @@ def openapi_document() -> dict[str, Any]:
         "tags": [
             {"name": "predict", "description": "Images"},
             {"name": "stream", "description": "Live frames"},
+            {"name": "video", "description": "Video over WebRTC and WHIP"},
             {"name": "operations", "description": "Probes and metrics"},
         ],
         "paths": paths,

@@ -132,6 +132,10 @@ class Frame:
     epoch: int = 0
     flags: FrameFlag = NO_FLAGS
 
+    def stamp(self) -> dict[str, int]:
+        """Return the field by which results name the frame's time."""
+        return {"ts": self.ts}
+
 
 def pack_frame(frame: Frame) -> bytes:
     """Return ``frame`` as one binary message. Raises struct.error when a field is out of its range."""

@@ -42,6 +42,7 @@ examples:
   streamer push 0 --show                                    a camera, with a preview page on this machine
   streamer push video.mp4 --save boxes.mp4 --json out.jsonl
   streamer push video.mp4 --mode all --classes person --track
+  streamer push 0 --transport webrtc --url http://host:8000 video over UDP, results on a data channel
   streamer push photos/ --url ws://host:8000/v2/stream      version v2 of the model
   streamer push rtsp://user:secret@camera/stream --fps 5 --url wss://host/v1/stream
 
@@ -61,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", metavar="SOURCE", help="`sample`, camera number, file, folder or address")
     parser.add_argument("--mode", choices=("live", "all"), help="newest frame wins, or every frame")
+    parser.add_argument(
+        "--transport",
+        choices=("websocket", "webrtc"),
+        default="websocket",
+        help="pictures one by one (default), or video for lossy networks (live only)",
+    )
     add_server_arguments(parser, DEFAULT_URL)
     add_parameter_arguments(parser)
     parser.add_argument("--track", action="store_true", help="give boxes track ids")
@@ -117,22 +124,11 @@ def _fail(terminal: Terminal, error: Exception, code: int) -> int:
 
 
 async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    # OpenCV, aiohttp and PyAV are loaded after the arguments were found good.
-    from streamer.client.sources import is_picture_source  # noqa: PLC0415 - see above
-    from streamer.client.stream import DetectStream  # noqa: PLC0415 - see above
-
+    # OpenCV, aiohttp, PyAV and aiortc are loaded after the arguments were found good.
     _check(arguments)
-    mode = arguments.mode or ("all" if is_picture_source(arguments.source) else "live")
     with Signals() as signals:
         source = await _open_source(arguments, terminal)
-        stream = DetectStream(
-            arguments.url,
-            mode=mode,
-            params=read_parameters(arguments, track=True if arguments.track else None),
-            token=read_token(arguments),
-            options=_options(arguments),
-            on_state=lambda state: _report(state, terminal),
-        )
+        stream = _make_stream(arguments, terminal)
         if not await signals.unless_told(_connected(stream)):
             return signals.exit_code
         try:
@@ -140,6 +136,25 @@ async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
         finally:
             await stream.close()
     return signals.exit_code
+
+
+def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> Any:
+    """Return the stream, not yet connected: a DetectStream, or a VideoStream in its place."""
+    from streamer.client.sources import is_picture_source  # noqa: PLC0415 - see _push
+    from streamer.client.stream import DetectStream  # noqa: PLC0415 - see _push
+
+    settings: dict[str, Any] = {
+        "params": read_parameters(arguments, track=True if arguments.track else None),
+        "token": read_token(arguments),
+        "options": _options(arguments),
+        "on_state": lambda state: _report(state, terminal),
+    }
+    if arguments.transport == "webrtc":
+        from streamer.client.video_stream import VideoStream  # noqa: PLC0415 - loads aiortc
+
+        return VideoStream(arguments.url, **settings)
+    mode = arguments.mode or ("all" if is_picture_source(arguments.source) else "live")
+    return DetectStream(arguments.url, mode=mode, **settings)
 
 
 def _options(arguments: argparse.Namespace) -> Any:
@@ -157,6 +172,8 @@ def _options(arguments: argparse.Namespace) -> Any:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise BadInput for outputs that cannot work, before anything is opened."""
+    if arguments.transport == "webrtc" and arguments.mode == "all":
+        raise BadInput("--mode all needs --transport websocket: a video may lose frames on its way")
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise BadInput(f"--max-frames is {arguments.max_frames}; allowed are 1 and more")
     if arguments.save is not None:

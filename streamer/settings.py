@@ -5,12 +5,15 @@ Only this file reads the environment. README's table is tested against it.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streamer.ice_servers import parse_ice_servers
 
 #: Where model files are looked for when no path is set; ships in the wheel.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
@@ -112,6 +115,36 @@ class Settings(BaseSettings):
     stream_min_fps: float = Field(
         5, ge=0, description="A new stream is refused when its fair share would be lower than this; 0: never."
     )
+    ice_servers: str = Field(
+        "",
+        description="Comma-separated STUN and TURN servers (`stun:host:3478`, "
+        "`turn:host:3478?transport=udp`), told to clients; nothing is asked of any other.",
+    )
+    turn_secret: str = Field(
+        "",
+        description="Secret shared with the TURN servers, from which clients get short-lived credentials.",
+    )
+    turn_ttl_s: float = Field(3600, ge=60, le=86_400, description="How long TURN credentials are good.")
+    udp_port_range: str = Field(
+        "", description="UDP ports of WebRTC media, as `50000-50100`; one for each session. Unset: any."
+    )
+    public_ip: str = Field(
+        "", description="Address announced to WebRTC clients in place of our own, as behind a port mapping."
+    )
+    webrtc_sessions_max: int = Field(
+        64, ge=0, le=10_000, description="WebRTC and WHIP sessions per worker; beyond: 503."
+    )
+    webrtc_connect_timeout_s: float = Field(
+        10, gt=0, description="Time for a WebRTC connection to stand after its offer."
+    )
+    webrtc_media_timeout_s: float = Field(
+        15, gt=0, description="Time without video after which a WebRTC session is ended."
+    )
+    webrtc_private_candidates: bool = Field(
+        False,
+        description="Whether to send to private addresses that WebRTC clients offer, before they have "
+        "sent to us; needed only where a firewall lets nothing in that was not asked for.",
+    )
     connections_max: int = Field(
         0, ge=0, description="Open connections per worker; 0: 80 % of the process's file descriptors."
     )
@@ -140,6 +173,36 @@ class Settings(BaseSettings):
         if path is not None and not path.is_file():
             raise ValueError("no such file")
         return path
+
+    @field_validator("ice_servers")
+    @classmethod
+    def _are_ice_servers(cls, text: str) -> str:
+        parse_ice_servers(text)
+        return text
+
+    @field_validator("udp_port_range")
+    @classmethod
+    def _is_port_range(cls, text: str) -> str:
+        _parse_ports(text)
+        return text
+
+    @field_validator("public_ip")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        try:
+            return str(ipaddress.ip_address(text)) if text else ""
+        except ValueError:
+            raise ValueError("allowed is an IPv4 or IPv6 address") from None
+
+    @property
+    def ice_urls(self) -> tuple[str, ...]:
+        """The STUN and TURN servers."""
+        return parse_ice_servers(self.ice_servers)
+
+    @property
+    def udp_ports(self) -> tuple[int, int] | None:
+        """First and last UDP port of media; None: any."""
+        return _parse_ports(self.udp_port_range)
 
     def models(self) -> dict[str, Path]:
         """Return version to model file; only versions that have one.
@@ -173,6 +236,19 @@ class Settings(BaseSettings):
         )
 
 
+def _parse_ports(text: str) -> tuple[int, int] | None:
+    """Return first and last port of `50000-50100`; None when empty. Raises ValueError."""
+    if not text:
+        return None
+    first, dash, last = text.partition("-")
+    if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit() and dash):
+        raise ValueError("allowed is FIRST-LAST, such as 50000-50100")
+    ports = int(first), int(last)
+    if not 1024 <= ports[0] <= ports[1] <= 65535:
+        raise ValueError("allowed are ports from 1024 to 65535, the first not above the last")
+    return ports
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment; ``overrides`` (from the command line) win.
 
@@ -184,7 +260,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
         value = first.get("input")
-        shown = "…" if name == "API_KEYS" else repr(value)
+        shown = "…" if name in ("API_KEYS", "TURN_SECRET") else repr(value)
         raise SettingsError(f"{name}={shown}: {_allowed(first)}") from error
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamer.mailbox import Mailbox
-from streamer.protocol import IMAGE_CODECS, DropReason, Frame, FrameFlag
+from streamer.protocol import IMAGE_CODECS, Codec, DropReason, FrameFlag
+from streamer.stream_frame import StreamFrame
 
 #: Frames of a stream that may be staged or executing at once: one of each keeps the device busy.
 MAX_STARTED = 2
@@ -53,15 +54,23 @@ class Ledger:
 class Waiting:
     """A frame in the mailbox and when it arrived."""
 
-    frame: Frame
+    frame: StreamFrame
     arrived: float
 
 
 class Stream:
     """Sequence numbers, window and mailbox of one stream. Every frame gets exactly one outcome."""
 
-    def __init__(self, number: int, *, mode: str = "live", fps: float | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        mode: str = "live",
+        fps: float | None = None,
+        codecs: tuple[Codec, ...] = IMAGE_CODECS,
+    ) -> None:
         self.number = number
+        self._codecs = codecs
         self.mode = mode
         #: The client's own statement of its rate; an upper bound of what it wants.
         self.fps = fps
@@ -136,7 +145,7 @@ class Stream:
 
     # -- frames in -----------------------------------------------------------------------------------
 
-    def receive(self, frame: Frame, now: float) -> list[dict[str, Any]]:
+    def receive(self, frame: StreamFrame, now: float) -> list[dict[str, Any]]:
         """Take in one frame; returns the messages that follow from it at once.
 
         Raises WindowViolated when the client has ignored its window too often.
@@ -149,11 +158,9 @@ class Stream:
             return [self._error("bad_seq", f"seq {frame.seq} after {self.last_seq}: it must rise", frame.seq)]
         self.ledger.received += 1
         self._arrivals += 1
-        if frame.codec not in IMAGE_CODECS:
-            name = frame.codec.name.lower()
-            return self._refuse(
-                frame, "unsupported_codec", f"codec is {name}; this server takes jpeg, png, webp"
-            )
+        if frame.codec not in self._codecs:
+            name, taken = frame.codec.name.lower(), ", ".join(codec.name.lower() for codec in self._codecs)
+            return self._refuse(frame, "unsupported_codec", f"codec is {name}; this server takes {taken}")
         if self._past_window(now):
             self._violations += 1
             if self._violations > MAX_VIOLATIONS:
@@ -181,6 +188,15 @@ class Stream:
             messages += self._tell_drops()
         return messages
 
+    def discard(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
+        """A frame arrived that can never be inferred, as when a picture it refers to was lost."""
+        self.ledger.received += 1
+        self._arrivals += 1
+        self.last_seq = seq
+        self._unfinished[seq] = self._arrivals
+        messages = self._drop(seq, reason)
+        return messages + self._tell_drops(text) if text else messages
+
     def _past_window(self, now: float) -> bool:
         """Whether this arrival is one that the window, generously read, did not allow."""
         first = next(iter(self._unfinished.values()), self._arrivals)
@@ -199,7 +215,7 @@ class Stream:
             return False
         return True
 
-    def _refuse(self, frame: Frame, code: str, text: str) -> list[dict[str, Any]]:
+    def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[dict[str, Any]]:
         self.last_seq = frame.seq
         self.ledger.failed += 1
         return [*self._tell_drops(), self._error(code, text, frame.seq)]

@@ -5,6 +5,7 @@ for package in "$@"; do
     case "$package" in
         chromium) command -v chromium >/dev/null 2>&1 && continue ;;
         nodejs) command -v node >/dev/null 2>&1 && continue ;;
+        npm) command -v npm >/dev/null 2>&1 && continue ;;
         *) dpkg -s "$package" >/dev/null 2>&1 && continue ;;
     esac
     missing="$missing $package"

@@ -15,7 +15,9 @@ import { Stage } from './stage.js';
 import { StartView } from './start-view.js';
 import { StatisticsPanel } from './statistics-panel.js';
 import { Status } from './status.js';
+import { Transport } from './transport.js';
 import { Tuning } from './tuning.js';
+import { VideoConnection } from './video-connection.js';
 
 const PANEL_EVERY_MS = 250;
 
@@ -42,7 +44,7 @@ class App {
       onLost: () => this.fail(cameraProblem('lost')),
       onMuted: (muted) => this.pause({ cameraMuted: muted }),
     });
-    this.connection = new Connection({
+    const socket = new Connection({
       makeHello: (resume) => this.tuning.hello(this.key, resume),
       onMessage: (message) => this.heard(message),
       onState: (state) => this.connectionChanged(state),
@@ -50,9 +52,19 @@ class App {
       takePing: (nowMs) => this.pipeline.flow.takePing(nowMs),
       acks: () => ({ 0: this.pipeline.flow.ack }),
     });
+    const videoConnection = new VideoConnection({
+      makeParams: () => this.tuning.params,
+      key: () => this.key,
+      makeStream: () => this.source.stream,
+      onMessage: (message) => this.heard(message),
+      onState: (state) => this.connectionChanged(state),
+      onEncoded: (frame) => this.pipeline.encoded(frame),
+      onUnusable: (reason) => this.connection.fallBack(reason),
+    });
+    this.connection = new Transport(socket, videoConnection, () => this.settings.transport);
     this.pipeline = new Pipeline(this.connection, (result, frame) => this.show(result, frame));
-    this.clock = new FrameClock(this.video, (nowMs) => {
-      this.pipeline.offer(this.video, nowMs);
+    this.clock = new FrameClock(this.video, (nowMs, capturedMs) => {
+      this.pipeline.offer(this.video, nowMs, capturedMs);
       this.stage.videoFrame(nowMs);
     });
     this.statistics = new StatisticsPanel(byId('stats'));
@@ -135,6 +147,8 @@ class App {
     if (['idle', 'key', 'stopped'].includes(this.connection.state.name)) {
       this.pipeline.resetMeasurements();
       this.connection.open(this.settings.version);
+    } else {
+      this.connection.sourceChanged();
     }
     this.pause({});
     this.showCameras();
@@ -152,6 +166,7 @@ class App {
     this.source.close();
     this.connection.close();
     this.pipeline.inFlight.clear();
+    this.pipeline.recent.clear();
     this.stage.clear();
     this.busy(null);
     this.notice.hide();
@@ -197,11 +212,11 @@ class App {
   // -- settings ----------------------------------------------------------------------------------
 
   change(change) {
-    const { version } = this.settings;
+    const { version, transport } = this.settings;
     this.remember(change);
     this.applyView();
     this.stage.redraw();
-    if (this.settings.version !== version) this.switchVersion();
+    if (this.settings.version !== version || this.settings.transport !== transport) this.reopen();
     else if ('threshold' in change || 'track' in change || 'classes' in change) this.tuning.changed();
   }
 
@@ -219,7 +234,8 @@ class App {
     this.controls.showModels(this.models, this.settings.version);
   }
 
-  switchVersion() {
+  /** Another model, or another way to it. */
+  reopen() {
     this.latest = null;
     this.stage.clear();
     this.pipeline.resetMeasurements();
@@ -265,6 +281,7 @@ class App {
 
   connectionChanged(state) {
     if (state.name !== 'open') this.pipeline.inFlight.clear();
+    this.controls.showFallback(this.connection.fallback);
     if (state.name === 'waiting') {
       this.status.pill('bad', 'Reconnecting');
       this.status.banner(state.reason || 'The connection to the server was lost', state.retryAtMs);
@@ -291,7 +308,8 @@ class App {
 
   showHold() {
     const held = this.pipeline.flow.win === 0;
-    this.status.pill(held ? 'busy' : 'open', held ? 'Waiting' : `Live · ${this.settings.version}`);
+    const way = this.connection.carriesVideo ? ' · WebRTC' : '';
+    this.status.pill(held ? 'busy' : 'open', held ? 'Waiting' : `Live · ${this.settings.version}${way}`);
     if (held) this.status.banner(holdText(this.pipeline.flow.holdReason));
     else this.status.noBanner();
   }
@@ -342,7 +360,8 @@ class App {
   refresh() {
     const nowMs = performance.now();
     if (document.hidden) return;
-    this.statistics.update(this.pipeline.measured, nowMs);
+    const { carriesVideo, video } = this.connection;
+    this.statistics.update(this.pipeline.measured, nowMs, carriesVideo ? video.quality : null);
     this.classes.update(nowMs);
   }
 }

@@ -40,6 +40,7 @@ export class Controls {
   showSettings(settings, mirrored) {
     check('view', settings.view);
     check('version', settings.version);
+    check('transport', settings.transport);
     element('threshold').value = settings.threshold;
     element('threshold-value').textContent = `${Math.round(settings.threshold * 100)}%`;
     element('track').checked = settings.track;
@@ -81,6 +82,14 @@ export class Controls {
       : '';
   }
 
+  /** Say why frames do not go the way that was chosen; nothing when they do. @param {string} reason */
+  showFallback(reason) {
+    const hint = element('transport-hint');
+    const text = reason && `Frames go over WebSocket instead of WebRTC: ${reason.replace(/\.$/, '')}.`;
+    if (hint.textContent !== text) hint.textContent = text;
+    hint.hidden = !reason;
+  }
+
   showSample() {
     for (const button of document.querySelectorAll('[data-source=sample]')) button.hidden = false;
   }
@@ -105,7 +114,7 @@ export class Controls {
 
   _bindSettings() {
     const { change, play, useKey } = this._wants;
-    for (const name of ['view', 'version']) {
+    for (const name of ['view', 'version', 'transport']) {
       element(name).addEventListener('change', (event) => change({ [name]: event.target.value }));
     }
     element('threshold').addEventListener('input', (event) => change({ threshold: Number(event.target.value) }));

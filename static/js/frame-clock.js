@@ -3,7 +3,7 @@
 export class FrameClock {
   /**
    * @param {HTMLVideoElement} video
-   * @param {(nowMs: number) => void} onFrame
+   * @param {(nowMs: number, capturedMs: number) => void} onFrame `capturedMs`: by the camera, where it says so
    */
   constructor(video, onFrame) {
     this._video = video;
@@ -23,10 +23,11 @@ export class FrameClock {
   }
 
   _request() {
-    const step = () => {
+    const step = (_, metadata) => {
       if (!this._running) return;
       this._request();
-      if (this._isNew()) this._onFrame(performance.now());
+      const nowMs = performance.now();
+      if (this._isNew()) this._onFrame(nowMs, metadata?.captureTime ?? metadata?.presentationTime ?? nowMs);
     };
     if (this._video.requestVideoFrameCallback) this._video.requestVideoFrameCallback(step);
     else requestAnimationFrame(step);

@@ -15,6 +15,11 @@ export function exposeDemo(app) {
       const { state, opened, unsentBytes } = app.connection;
       return { ...state, opened, unsentBytes };
     },
+    /** How frames travel: what was chosen, what is in use, why not the same, and how good the line is. */
+    get transport() {
+      const { kind, fallback, video } = app.connection;
+      return { wanted: app.settings.transport, used: kind, fallback, line: video.quality };
+    },
     get flow() {
       const { nextSeq, ack, win, maxFps, ownFps } = app.pipeline.flow;
       return { nextSeq, ack, win, maxFps, ownFps, epoch: app.pipeline.epoch, inFlight: app.pipeline.inFlight.size };

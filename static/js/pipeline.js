@@ -6,11 +6,14 @@ import { Flow } from './flow.js';
 import { shrink } from './geometry.js';
 import { InFlight } from './in-flight.js';
 import { FLAG_DISCONTINUITY, packFrame } from './protocol.js';
+import { RecentFrames } from './recent-frames.js';
 import { RateMeter, Samples, Tally } from './statistics.js';
 
 /** Longest side sent when the model's own input is not known or larger than a live stream should carry. */
 const SIDE_MAX_PX = 1280;
 const SIDE_MIN_PX = 320;
+/** A result belongs to the frame captured within this time of its own; frames are 33 ms apart. */
+const SAME_FRAME_MS = 16;
 
 /** Everything that the statistics panel shows. */
 class Measurements {
@@ -35,7 +38,7 @@ class Measurements {
 
 export class Pipeline {
   /**
-   * @param {import('./connection.js').Connection} connection
+   * @param {import('./transport.js').Transport} connection
    * @param {(result: object, frame: {capturedMs: number, image: object | null}) => void} onResult only for
    *   frames of the present geometry, newest last
    */
@@ -54,6 +57,8 @@ export class Pipeline {
     this._periodUnsent = 0;
     this.flow = new Flow();
     this.inFlight = new InFlight();
+    /** Frames that go out as video. */
+    this.recent = new RecentFrames();
     this.measured = new Measurements();
     this.epoch = 0;
     /** Whether each frame's picture is kept until its result is there (synced view). */
@@ -78,7 +83,10 @@ export class Pipeline {
 
   welcomed(message, nowMs) {
     this.inFlight.clear();
-    this.flow.open(message.flow, nowMs);
+    this.recent.clear();
+    // Video has no window: its sender adapts by itself.
+    this.flow.open(message.flow ?? { win: 1, max_fps: null }, nowMs);
+    if (!message.flow) this._lastResultSeq = 0;
     const side = Math.max(...(message.model.input ?? [SIDE_MAX_PX]));
     this._inputSide = Math.min(SIDE_MAX_PX, Math.max(SIDE_MIN_PX, side));
   }
@@ -87,9 +95,14 @@ export class Pipeline {
    * A new picture is on the video element: send it, or drop it before any work is spent on it.
    * @param {HTMLVideoElement} video
    * @param {number} nowMs
+   * @param {number} capturedMs
    */
-  offer(video, nowMs) {
+  offer(video, nowMs, capturedMs) {
     if (this.paused || !this._connection.isOpen || !video.videoWidth) return;
+    if (this._connection.carriesVideo) {
+      this._remember(video, capturedMs);
+      return;
+    }
     this._adapt(nowMs);
     this._periodFrames += 1;
     const refusal = this._busy ? 'encoder' : this.flow.refusal(nowMs, this._connection.unsentBytes);
@@ -104,6 +117,13 @@ export class Pipeline {
       .finally(() => {
         this._busy = false;
       });
+  }
+
+  /** The browser has encoded a frame of the video. @param {{bytes: number, width: number, height: number}} frame */
+  encoded({ bytes, width, height }) {
+    this.measured.sent.tick(performance.now());
+    this.measured.sentCount += 1;
+    if (width) this.measured.frame = { width, height, quality: 0, bytes };
   }
 
   /** Take any message of the server but `welcome`. */
@@ -156,6 +176,10 @@ export class Pipeline {
     measured.serverMs.add(message.t.server_ms);
     measured.queueMs.add(message.t.queue_ms);
     measured.inferMs.add(message.t.infer_ms);
+    if (message.rtp !== undefined) {
+      this._videoResultHeard(message, nowMs);
+      return;
+    }
     const frame = this.inFlight.take(message.seq);
     if (!frame) return;
     measured.roundTripMs.add(nowMs - frame.sentMs);
@@ -166,6 +190,32 @@ export class Pipeline {
     }
     this._lastResultSeq = message.seq;
     this._onResult(message, frame);
+  }
+
+  /** Match by time of capture: nothing else of a frame survives its way through the encoder. */
+  _videoResultHeard(message, nowMs) {
+    const capturedMs = this._connection.video.clock.toMs(message.rtp);
+    const frame = capturedMs === null ? undefined : this.recent.take(capturedMs, SAME_FRAME_MS);
+    if (capturedMs !== null) {
+      this.measured.roundTripMs.add(nowMs - capturedMs);
+      this.measured.wireMs.add(Math.max(0, nowMs - capturedMs - message.t.server_ms));
+    }
+    if (message.seq < this._lastResultSeq) {
+      frame?.image?.close?.();
+      return;
+    }
+    this._lastResultSeq = message.seq;
+    this._onResult(message, frame ?? { capturedMs: capturedMs ?? nowMs, image: null });
+  }
+
+  /** Keep a frame that goes out as video until its result is there; its picture too in synced view. */
+  async _remember(video, capturedMs) {
+    const frame = { capturedMs, image: null };
+    this.recent.add(frame);
+    if (!this.keepImages) return;
+    const image = await createImageBitmap(video).catch(() => null);
+    if (this.recent.has(frame)) frame.image = image;
+    else image?.close();
   }
 
   _adapt(nowMs) {

@@ -6,6 +6,7 @@ const KEY_STORE = 'demo.key';
 const DEFAULTS = {
   view: 'live',
   version: 'v1',
+  transport: 'websocket',
   threshold: 0.25,
   track: false,
   fit: 'contain',
@@ -20,6 +21,7 @@ const DEFAULTS = {
 const ALLOWED = {
   view: (value) => value === 'live' || value === 'synced',
   version: (value) => /^v[0-9]+$/.test(value),
+  transport: (value) => value === 'websocket' || value === 'webrtc',
   threshold: (value) => typeof value === 'number' && value >= 0.01 && value <= 1,
   track: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',
@@ -38,7 +40,7 @@ export function loadSettings(storage, address) {
   } catch {
     // Broken or blocked storage: the defaults do.
   }
-  const asked = { view: address.get('view'), version: address.get('version') };
+  const asked = Object.fromEntries(['view', 'version', 'transport'].map((name) => [name, address.get(name)]));
   for (const [name, isAllowed] of Object.entries(ALLOWED)) {
     if (name in stored && isAllowed(stored[name])) settings[name] = stored[name];
     if (asked[name] && isAllowed(asked[name])) settings[name] = asked[name];

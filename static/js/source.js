@@ -16,6 +16,8 @@ export class Source {
     this._video = video;
     this._owner = owner;
     this._stream = null;
+    /** Made of the file that plays; null until it is asked for. */
+    this._captured = null;
     this._fileUrl = null;
     this._attempt = 0;
     /** @type {null | 'camera' | 'file' | 'sample'} */
@@ -48,6 +50,14 @@ export class Source {
     await this._video.play();
   }
 
+  /** What plays, as a stream that can be sent; null where the browser cannot make one of a file. */
+  get stream() {
+    if (this._stream) return this._stream;
+    if (!this.kind) return null;
+    this._captured ??= this._video.captureStream?.() ?? this._video.mozCaptureStream?.() ?? null;
+    return this._captured;
+  }
+
   /** @param {File} file */
   async openFile(file) {
     this.close();
@@ -67,7 +77,8 @@ export class Source {
     video.onerror = null;
     video.pause();
     if (this._stream) stopTracks(this._stream);
-    this._stream = null;
+    if (this._captured) stopTracks(this._captured);
+    this._stream = this._captured = null;
     video.srcObject = null;
     if (video.hasAttribute('src')) {
       video.removeAttribute('src');

@@ -18,8 +18,12 @@ export class StatisticsPanel {
     this._lists = { dropped: root.querySelector('#dropped-list'), skipped: root.querySelector('#skipped-list') };
   }
 
-  /** @param {object} measured of the pipeline @param {number} nowMs */
-  update(measured, nowMs) {
+  /**
+   * @param {object} measured of the pipeline
+   * @param {number} nowMs
+   * @param {import('./line-quality.js').LineQuality | null} line null where frames go as JPEG
+   */
+  update(measured, nowMs, line) {
     const { roundTripMs, serverMs, queueMs, inferMs, encodeMs, frame, dropped, skipped } = measured;
     const taken = dropped.total + measured.resultCount;
     this._write({
@@ -34,8 +38,7 @@ export class StatisticsPanel {
       'dropped-share': taken ? `${((100 * dropped.total) / taken).toFixed(dropped.total ? 1 : 0)}%` : '–',
       skipped: String(skipped.total),
       size: frame.width ? `${frame.width}×${frame.height}` : '–',
-      quality: frame.width ? `JPEG ${Math.round(frame.quality * 100)}` : 'JPEG',
-      weight: frame.width ? `${Math.round(frame.bytes / 1024)} KiB` : '–',
+      ...(line ? asVideo(line) : asJpeg(frame)),
       encode: milliseconds(encodeMs.quantile(0.5)),
     });
     list(this._lists.dropped, dropped.entries, DROP_REASONS, 'None so far');
@@ -49,6 +52,23 @@ export class StatisticsPanel {
       if (field && field.textContent !== value) field.textContent = value;
     }
   }
+}
+
+function asJpeg(frame) {
+  return {
+    quality: frame.width ? `JPEG ${Math.round(frame.quality * 100)}` : 'JPEG',
+    weight: frame.width ? `${Math.round(frame.bytes / 1024)} KiB` : '–',
+    line: '',
+  };
+}
+
+function asVideo({ codec, kbps, rttMs, lossShare, path }) {
+  const loss = lossShare === null ? '–' : `${(100 * lossShare).toFixed(lossShare ? 1 : 0)}%`;
+  return {
+    quality: codec || 'video',
+    weight: kbps === null ? '–' : `${Math.round(kbps)} kbit/s`,
+    line: `${milliseconds(rttMs)} ms · loss ${loss}${path && ` · ${path}`}`,
+  };
 }
 
 function milliseconds(value) {

@@ -26,7 +26,7 @@ export class Tuning {
       type: 'hello',
       client: { name: 'demo-page', version: '1' },
       streams: [{ id: 0, codec: 'jpeg', mode: 'live' }],
-      params: this._params,
+      params: this.params,
     };
     if (key) hello.token = key;
     if (resume) hello.resume = resume;
@@ -43,7 +43,7 @@ export class Tuning {
     this._timer ??= setTimeout(() => {
       this._timer = null;
       this._cfg += 1;
-      const params = { ...this._params, classes: this._chosen() };
+      const params = { ...this.params, classes: this._chosen() };
       this._send({ type: 'configure', cfg: this._cfg, params });
     }, CONFIGURE_EVERY_MS);
   }
@@ -58,7 +58,8 @@ export class Tuning {
     return row[4] >= this._settings.threshold && (!chosen.length || chosen.includes(labels[row[5]]));
   }
 
-  get _params() {
+  /** Thresholds as they are now; without classes, since a label that the model lacks would spoil a hello. */
+  get params() {
     return { conf_threshold: this._settings.threshold, track: this._settings.track };
   }
 }

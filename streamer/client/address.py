@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from streamer.client.errors import BadInput
@@ -11,6 +11,7 @@ from streamer.client.redact import redact, secrets_of
 
 STREAM_PATH = "/v1/stream"
 PREDICT_PATH = "/v1/predict"
+VIDEO_PATH = "/v1/webrtc"
 _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
 
 
@@ -44,6 +45,16 @@ def stream_address(text: str, token: str | None = None) -> Address:
 def predict_address(text: str, token: str | None = None) -> Address:
     """Return the HTTP address; ws(s) becomes http(s), no path becomes ``/v1/predict``. Raises BadInput."""
     return _address(text, token, ("http", "https"), PREDICT_PATH)
+
+
+def video_address(text: str, token: str | None = None) -> Address:
+    """Return the address of WebRTC offers; that of a stream becomes the one beside it. Raises BadInput."""
+    address = _address(text, token, ("http", "https"), VIDEO_PATH)
+    parts = urlsplit(address.url)
+    path = parts.path.rstrip("/")
+    if path.endswith("/stream"):
+        path = f"{path.removesuffix('stream')}webrtc"
+    return replace(address, url=urlunsplit(parts._replace(path=path)))
 
 
 def _address(text: str, token: str | None, schemes: tuple[str, str], default_path: str) -> Address:

@@ -24,16 +24,27 @@ INFERENCE = [
     ["process"],
 ]
 STREAMER = [
-    ["settings", "logs", "metrics", "protocol", "problems", "prediction", "tracker", "mailbox", "outbox"],
-    ["fair_rate", "exif", "image_kind", "stream", "closing", "control_rate"],
+    [
+        "logs",
+        "metrics",
+        "protocol",
+        "problems",
+        "prediction",
+        "tracker",
+        "mailbox",
+        "outbox",
+        "ice_servers",
+    ],
+    ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate"],
+    ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["messages", "auth", "upload", "parameters", "answers"],
+    ["openapi_video", "messages", "auth", "upload", "parameters", "answers"],
     ["session", "job"],
     ["version_queue", "greeting"],
     ["dispatch"],
     ["live_stream", "images", "openapi", "health", "handler"],
-    ["connection", "pages"],
+    ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
     ["worker", "supervisor", "models"],
@@ -47,6 +58,17 @@ CATALOGUE = [
     ["listing"],
     ["list_command"],
     ["pull_command"],
+]
+WEBRTC = [
+    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending", "trickle"],
+    ["offer", "picture", "listener", "channels", "control", "origin", "owners", "request_body"],
+    ["video_decoder", "stack"],
+    ["video_feed"],
+    ["peer_session"],
+    ["peers", "results"],
+    ["signalling"],
+    ["json_routes", "whip"],
+    ["routes"],
 ]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
@@ -118,6 +140,7 @@ def modules(package: str) -> dict[str, Path]:
         ("inference", INFERENCE),
         ("streamer", STREAMER),
         ("streamer/catalogue", CATALOGUE),
+        ("streamer/webrtc", WEBRTC),
         ("streamer/workshop", WORKSHOP),
     ],
 )
@@ -134,6 +157,22 @@ def test_every_file_imports_only_from_layers_below_it(package: str, layers: list
             if other.startswith(f"{dotted}.") and target in level and level[target] > level[name]:
                 wrong.append(f"{dotted}.{name} -> {other}")
     assert wrong == []
+
+
+def test_webrtc_imports_only_what_lies_below_it() -> None:
+    level = {name: index for index, names in enumerate(STREAMER) for name in names}
+    wrong = {
+        f"{path.name} -> {name}"
+        for path in modules("streamer/webrtc").values()
+        for name in imported(path)
+        if name.startswith("streamer.") and level[name.split(".")[1]] > level["webrtc"]
+    }
+    assert wrong == set()
+
+
+def test_one_file_knows_the_inside_of_the_webrtc_stack() -> None:
+    # The client's side uses aiortc too, by its public names.
+    assert users_of("aiortc") | users_of("aioice") == {"webrtc/stack.py", "client/video_link.py"}
 
 
 def test_inference_never_imports_streamer() -> None:

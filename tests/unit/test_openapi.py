@@ -33,7 +33,13 @@ def test_it_is_a_valid_document_of_plain_json() -> None:
 def test_it_has_every_route_of_the_http_table() -> None:
     predict = {f"{prefix}/predict" for prefix in ("", "/v1", "/v2")}
     stream = {f"{prefix}/stream" for prefix in ("", "/v1", "/v2")}
-    assert set(DOCUMENT["paths"]) == predict | stream | {"/health", "/livez", "/metrics"}
+    video = {
+        f"/{version}/{kind}{rest}"
+        for version in ("v1", "v2")
+        for kind in ("webrtc", "whip")
+        for rest in ("", "/{session}", "/{session}/results")
+    }
+    assert set(DOCUMENT["paths"]) == predict | stream | video | {"/health", "/livez", "/metrics"}
     app = web.Application()
     images.add_routes(app)
     served = {

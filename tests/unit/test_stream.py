@@ -290,7 +290,7 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
         elif action == "pause":
             note(stream.pause())
         elif action == "resume":
-            stream.resume()
+            note(stream.resume())
         elif action == "hold":
             note(stream.hold(now, "x") + stream.unhold("y"))
         now += number * 0.1

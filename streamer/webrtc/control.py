@@ -1,0 +1,120 @@
+"""Control messages of a client whose video comes over WebRTC: checked, limited, obeyed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
+from streamer.greeting import error_message
+from streamer.live_stream import LiveStream
+from streamer.messages import Bye, Configure, Message, Pause, Ping, Resume, parse_message
+from streamer.protocol import ProtocolError, decode_message
+from streamer.session import Session
+
+#: Unknown fields reported in one session.
+_MAX_TOLD_UNKNOWN = 50
+
+
+class TooManyMessages(Exception):
+    """The client was told to send less, and does not."""
+
+
+class Controlled(Protocol):
+    """What control messages act on."""
+
+    session: Session
+    live: LiveStream
+
+    def send_all(self, messages: list[dict[str, Any]]) -> None:
+        """Queue messages; never waits."""
+
+    def say_bye(self) -> None:
+        """The client leaves."""
+
+
+class Control:
+    """Obeys what arrives on the control channel, or on the WebSocket of whoever reads the results."""
+
+    def __init__(self, target: Controlled) -> None:
+        self._target = target
+        self._rate = ControlRate(time.monotonic())
+        self._told_unknown: set[tuple[str, str]] = set()
+
+    def received(self, data: str | bytes) -> None:
+        """Take in one message. Raises TooManyMessages."""
+        now = time.monotonic()
+        if not self._rate.take(now):
+            text = f"more than {CONTROL_PER_S:g} control messages a second"
+            if self._rate.exhausted:
+                raise TooManyMessages(text)
+            self._send(
+                {"type": "error", "code": "rate_limited", "message": text, "fatal": False, "retry_ms": 1000}
+            )
+            return
+        try:
+            self._obey(_parse(data), now)
+        except ProtocolError as error:
+            self._send(error_message(error))
+
+    def _obey(self, message: Message, now: float) -> None:
+        target = self._target
+        if isinstance(message, Configure):
+            target.session.configure(message.params)
+            target.session.cfg = message.cfg
+            self._send({"type": "configured", "cfg": message.cfg, "params": target.session.describe_params()})
+        elif isinstance(message, Ping):
+            self._send(
+                {
+                    "type": "pong",
+                    "t0": message.t0,
+                    "t1": int(now * 1e6),
+                    "t2": int(time.monotonic() * 1e6),
+                }
+            )
+        elif isinstance(message, Pause | Resume):
+            if message.stream != 0:
+                raise ProtocolError(
+                    f"field `stream` is {message.stream}; a video is stream 0", code="invalid", field="stream"
+                )
+            stream = target.live.stream
+            target.send_all(stream.pause() if isinstance(message, Pause) else stream.resume())
+        elif isinstance(message, Bye):
+            target.say_bye()
+        else:
+            raise ProtocolError(
+                f"field `type` is {message.type}, which is not sent here: the offer was the hello, and "
+                "frames come as video",
+                code="unexpected",
+                field="type",
+            )
+        self._report_unknown(message)
+
+    def _report_unknown(self, message: Message) -> None:
+        """Unknown fields are ignored, but not in silence: most of them are misspelt. Each is told once."""
+        for name in message.unknown_fields()[:5]:
+            told = (message.type, name)
+            if told in self._told_unknown or len(self._told_unknown) >= _MAX_TOLD_UNKNOWN:
+                continue
+            self._told_unknown.add(told)
+            self._send(
+                {
+                    "type": "error",
+                    "code": "unknown_field",
+                    "message": f"field `{name}` of {message.type} is not known and was ignored",
+                    "field": name,
+                    "fatal": False,
+                }
+            )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._target.send_all([message])
+
+
+def _parse(data: str | bytes) -> Message:
+    """Return the message. Raises ProtocolError."""
+    if len(data) > CONTROL_MAX_BYTES:
+        raise ProtocolError(
+            f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}", code="too_large"
+        )
+    return parse_message(decode_message(data))

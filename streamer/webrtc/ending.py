@@ -1,0 +1,39 @@
+"""Why a session over WebRTC has ended: a word for metrics and programs, and a sentence for people."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """The closed set of reasons; those of `metrics.ENDINGS`."""
+
+    CLOSED = "closed"
+    PEER_GONE = "peer_gone"
+    CONNECT_TIMEOUT = "connect_timeout"
+    ICE_FAILED = "ice_failed"
+    DTLS_FAILED = "dtls_failed"
+    NO_MEDIA = "no_media"
+    LIMITS = "limits"
+    SHUTDOWN = "shutdown"
+    SERVER_FAULT = "server_fault"
+
+
+_SENTENCES = {
+    Ending.CLOSED: "closed by the client",
+    Ending.PEER_GONE: "the client went away without a word",
+    Ending.CONNECT_TIMEOUT: "no connection within {limit}; packets between client and server do not get "
+    "through (firewall, UDP blocked, or a TURN server is needed)",
+    Ending.ICE_FAILED: "the network path between client and server was lost",
+    Ending.DTLS_FAILED: "the encrypted connection could not be set up: the certificate does not match the "
+    "offer, or no cipher is shared (peers with RSA certificates must be the DTLS client)",
+    Ending.NO_MEDIA: "no video for {limit}",
+    Ending.LIMITS: "a limit was passed",
+    Ending.SHUTDOWN: "the server is shutting down",
+    Ending.SERVER_FAULT: "the server failed",
+}
+
+
+def explain(ending: Ending, limit: str = "the time allowed") -> str:
+    """Return the sentence; ``limit`` is a time, such as `10 s`, where one is named."""
+    return _SENTENCES[ending].format(limit=limit)

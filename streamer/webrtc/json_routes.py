@@ -1,0 +1,168 @@
+"""``/v1/webrtc``: offer and answer as JSON, results on the client's data channels."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from aiohttp import web
+
+from streamer.messages import Hello, parse_message
+from streamer.problems import Problem
+from streamer.protocol import ProtocolError
+from streamer.webrtc.candidate import MAX_CANDIDATES
+from streamer.webrtc.offer import CODECS_TAKEN, MAX_SDP_BYTES
+from streamer.webrtc.origin import preflight_headers
+from streamer.webrtc.request_body import read_json
+from streamer.webrtc.signalling import Signalling
+from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
+
+METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
+
+
+class JsonRoutes:
+    """Handlers of the JSON protocol."""
+
+    def __init__(self, signalling: Signalling) -> None:
+        self._signalling = signalling
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        base = "/{version:v[0-9]+}/{kind:webrtc}"
+        for path, method, handler in (
+            (base, "GET", self.describe),
+            (base, "POST", self.offer),
+            (base, "OPTIONS", self.options),
+            (base + "/{session}", "GET", self.state),
+            (base + "/{session}", "PATCH", self.trickle),
+            (base + "/{session}", "DELETE", self.delete),
+            (base + "/{session}", "OPTIONS", self.options),
+            (base + "/{session}/results", "GET", self._signalling.results),
+            (base + "/{session}/results", "OPTIONS", self.options),
+        ):
+            app.router.add_route(method, path, handler)
+
+    async def options(self, request: web.Request) -> web.Response:
+        """Answer a preflight request."""
+        return web.Response(
+            status=204,
+            headers={"Allow": METHODS} | preflight_headers(request, self._signalling.gate, METHODS),
+        )
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """Say what a client needs before its offer: ICE servers, codecs, limits."""
+        signalling = self._signalling
+        signalling.check(request)
+        signalling.peers.dispatcher.served(request.match_info["version"])
+        settings = signalling.settings
+        return _json(
+            {
+                "ice_servers": self._ice_servers(),
+                "codecs": CODECS_TAKEN,
+                "limits": {
+                    "sdp_bytes": MAX_SDP_BYTES,
+                    "candidates": MAX_CANDIDATES,
+                    "connect_s": settings.webrtc_connect_timeout_s,
+                    "media_s": settings.webrtc_media_timeout_s,
+                },
+            }
+        )
+
+    async def offer(self, request: web.Request) -> web.Response:
+        """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}}``."""
+        signalling = self._signalling
+        signalling.check(request)
+        version = request.match_info["version"]
+        signalling.peers.dispatcher.served(version)
+        # JSON escapes every line end; twice the limit leaves room for that.
+        body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)
+        sdp, hello = _read(body)
+        offer = signalling.read_offer(sdp)
+        try:
+            session, answer = await signalling.peers.create(version, offer, "webrtc", hello.params)
+        except ProtocolError as error:
+            raise _bad_field(error) from error
+        url = signalling.session_url(request, session)
+        welcome = session.describe_model()
+        return _json(
+            {
+                "type": "answer",
+                "sdp": answer,
+                "url": url,
+                "results": f"{url}/results",
+                "ice_servers": self._ice_servers(),
+                "candidates_left_out": offer.candidates_left_out,
+                "ignored": hello.unknown_fields(),
+                **welcome,
+            },
+            status=201,
+            headers={"Location": url, "ETag": session.etag},
+        )
+
+    async def state(self, request: web.Request) -> web.StreamResponse:
+        """Say how the connection is, and for a minute after its end, why it ended."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        return _json(signalling.describe(request))
+
+    async def trickle(self, request: web.Request) -> web.StreamResponse:
+        """Take candidates that came after the offer."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        session = signalling.find(request)
+        body = await read_json(request, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
+        try:
+            candidates = read_candidates(body)
+        except BadFragment as error:
+            raise Problem.bad_request(f"{error}.", "malformed_candidate") from error
+        await signalling.add_candidates(session, candidates)
+        return web.Response(status=204)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """End a session; again is fine."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        signalling.end(request)
+        return web.Response(status=204)
+
+    def _ice_servers(self) -> list[dict[str, Any]]:
+        return self._signalling.peers.ice_servers.describe(secrets.token_hex(4), time.time())
+
+
+def _read(body: object) -> tuple[str, Hello]:
+    """Return SDP and parameters. Raises Problem naming the field that is wrong."""
+    if not isinstance(body, dict):
+        raise Problem.bad_request(
+            f"The body is a {type(body).__name__}; expected a map with `type` and `sdp`."
+        )
+    if body.get("type") != "offer":
+        raise Problem.invalid_parameter("type", str(body.get("type")), "offer")
+    sdp = body.get("sdp")
+    if not isinstance(sdp, str) or not sdp:
+        raise Problem.invalid_parameter("sdp", str(sdp), "the offer's SDP as text")
+    rest = {name: value for name, value in body.items() if name not in ("sdp", "streams", "resume", "token")}
+    try:
+        hello = parse_message({**rest, "type": "hello"})
+    except ProtocolError as error:
+        raise _bad_field(error) from error
+    if not isinstance(hello, Hello):
+        raise TypeError("parsed as hello, and is none")
+    return sdp, hello
+
+
+def _bad_field(error: ProtocolError) -> Problem:
+    return Problem.bad_request(f"{error}.", "invalid_parameter", field=error.field)
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(body, status=status, headers={"Cache-Control": "no-store"} | (headers or {}))

@@ -1,0 +1,298 @@
+"""One client that sends its video over WebRTC: connection, stream, readers of its results.
+
+Made by `peers.py`, which also closes it; the frames enter the dispatcher as those of a WebSocket do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Any, Protocol
+
+from inference import DetectionParams
+from streamer.dispatch import Dispatcher
+from streamer.frame_counters import FrameCounters
+from streamer.limits import Limits
+from streamer.live_stream import LiveStream
+from streamer.messages import Params
+from streamer.metrics import WorkerMetrics
+from streamer.protocol import CloseCode, Codec, DropReason
+from streamer.session import Session
+from streamer.settings import Settings
+from streamer.stream import Stream, WindowViolated
+from streamer.webrtc.channels import ChannelFull, Channels
+from streamer.webrtc.control import Control, TooManyMessages
+from streamer.webrtc.ending import Ending, explain
+from streamer.webrtc.listener import Listener
+from streamer.webrtc.offer import Offer
+from streamer.webrtc.stack import Peer, UdpPlan
+from streamer.webrtc.video_feed import VideoFeed, VideoFrame
+
+log = logging.getLogger("streamer.webrtc.session")
+
+VIDEO_CODECS = (Codec.H264, Codec.VP8)
+#: Readers of one session's results over HTTP.
+MAX_LISTENERS = 8
+#: A paused stream may be without media this many times longer.
+_PAUSED_FACTOR = 10
+#: For closing: DTLS and SCTP say goodbye, sockets close. Nobody waits for it.
+_SHUT_S = 5.0
+
+
+class Owner(Protocol):
+    """The part of the sessions' owner that a session uses."""
+
+    dispatcher: Dispatcher
+    metrics: WorkerMetrics
+    settings: Settings
+    limits: Limits
+    #: Closes in progress; kept so that none is garbage-collected half-way.
+    background: set[asyncio.Task[None]]
+
+    def ended(self, session: PeerSession) -> None:
+        """A session has ended."""
+
+
+class PeerSession:
+    """One peer connection with one video; construct, ``await answer(offer)``, ``end(reason)``."""
+
+    def __init__(
+        self, owner: Owner, session_id: str, version: str, transport: str, params: Params, plan: UdpPlan
+    ) -> None:
+        self.id = session_id
+        self.version = version
+        #: `webrtc` or `whip`; a label.
+        self.transport = transport
+        self.metrics = owner.metrics
+        self.limits = owner.limits
+        self.max_age_s = owner.settings.stream_max_age_ms / 1e3
+        self.etag = f'"{secrets.token_hex(8)}"'
+        #: The client's ICE user name fragment, by which a restart is told from a trickled candidate.
+        self.ufrag = ""
+        #: Why it has ended; None while it lives.
+        self.ending: Ending | None = None
+        self.reason = ""
+        self.candidates_used = 0
+        self._owner = owner
+        info = owner.dispatcher.model(version)
+        self._model = info
+        self.session = Session(
+            version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
+        )
+        self.session.configure(params)
+        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS))
+        self._counters = FrameCounters(owner.metrics, transport, version)
+        self._feed = VideoFeed(self)
+        self._peer = Peer(plan, self._feed)
+        self._channels = Channels(self._welcome, self.control_received)
+        self._control = Control(self)
+        self._listeners: set[Listener] = set()
+        self._begun = time.monotonic()
+        #: When the connection stood, monotonic seconds; None before.
+        self._connected: float | None = None
+        self._opened = False
+
+    # -- signalling ----------------------------------------------------------------------------------
+
+    async def answer(self, offer: Offer) -> str:
+        """Return the SDP answer. Raises what `stack.Peer.answer` raises."""
+        self._peer.on("connectionstatechange", self._state_changed)
+        self._peer.on("datachannel", self._channels.opened)
+        sdp = await self._peer.answer(offer)
+        self._opened = True
+        self._owner.dispatcher.open(self.version, self.live)
+        self.metrics.streams.labels(self.transport, self.version).inc()
+        return sdp
+
+    async def add_candidate(self, candidate: str) -> None:
+        """Add a checked candidate that came after the offer."""
+        await self._peer.add_candidate(candidate)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, or stood."""
+        return self._connected is not None
+
+    def _state_changed(self) -> None:
+        state = self._peer.connectionState
+        if state == "connected" and self._connected is None:
+            self._connected = time.monotonic()
+            self.metrics.webrtc_connect_s.observe(self._connected - self._begun)
+            if not self._owner.dispatcher.ready:
+                self.send_all(self.live.stream.hold(self._connected, "restarting"))
+        elif state == "failed":
+            ice, _ = self._peer.states()
+            self.end(Ending.ICE_FAILED if ice == "failed" else Ending.DTLS_FAILED)
+        elif state == "closed":
+            self.end(Ending.PEER_GONE)
+
+    # -- frames --------------------------------------------------------------------------------------
+
+    def picture(self, frame: VideoFrame, arrived: float) -> None:
+        """A picture of the video: into the mailbox, newest wins."""
+        if self.ending is not None:
+            return
+        try:
+            messages = self.live.stream.receive(frame, arrived)
+        except WindowViolated as error:
+            self.account()
+            self.end(Ending.LIMITS, f"{error}: too many frames a second")
+            return
+        self.send_all(messages)
+        if self.live.pending:
+            self._owner.dispatcher.offer(self.version, self.live)
+        self.live.tell_drops_soon()
+
+    def no_picture(self, seq: int, reason: DropReason, text: str) -> None:
+        """A frame that cannot be examined."""
+        if self.ending is None:
+            self.send_all(self.live.stream.discard(seq, reason, text))
+            self.live.tell_drops_soon()
+
+    def ended(self) -> None:
+        """The sender has ended its video (RTCP BYE)."""
+        self.end(Ending.CLOSED, "the client has ended its video")
+
+    # -- messages ------------------------------------------------------------------------------------
+
+    def send_all(self, messages: list[dict[str, Any]]) -> None:
+        """Send messages to the data channels and to every reader, and account outcomes."""
+        self.account()
+        if self.ending is not None:
+            return
+        for message in messages:
+            self._send(message)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        before = self._channels.undelivered
+        try:
+            self._channels.send(message)
+        except ChannelFull as error:
+            self.end(Ending.LIMITS, str(error))
+            return
+        except Exception:
+            log.debug("a message could not be sent", exc_info=True)
+        replaced = self._channels.undelivered - before
+        for listener in tuple(self._listeners):
+            replaced += listener.put(message)
+        if replaced:
+            self.metrics.undelivered.labels(self.transport).inc(replaced)
+
+    def account(self) -> None:
+        """Bring the metrics up to date."""
+        self._counters.account(self.live.stream.ledger)
+
+    def control_received(self, data: str | bytes) -> None:
+        """Take in one control message of the client."""
+        try:
+            self._control.received(data)
+        except TooManyMessages as error:
+            self.end(Ending.LIMITS, str(error))
+
+    def say_bye(self) -> None:
+        """The client leaves."""
+        self.end(Ending.CLOSED)
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return what `welcome` says, but for its type."""
+        info = self._model
+        return {
+            "session": self.id,
+            "resumed": False,
+            "model": {
+                "version": self.version,
+                "name": info.name,
+                "labels": list(info.labels),
+                "input": [info.input_width, info.input_height],
+            },
+            "params": self.session.describe_params(),
+        }
+
+    def _welcome(self) -> None:
+        self.send_all([{"type": "welcome", **self.describe_model()}])
+
+    def listen(self) -> Listener | None:
+        """Return a new reader, which begins with `welcome`; None when there are too many."""
+        if len(self._listeners) >= MAX_LISTENERS:
+            return None
+        listener = Listener()
+        self._listeners.add(listener)
+        listener.put({"type": "welcome", **self.describe_model()})
+        if self.ending is not None:
+            listener.end()
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """A reader has gone."""
+        self._listeners.discard(listener)
+
+    # -- life cycle ----------------------------------------------------------------------------------
+
+    def ready_changed(self, now: float, *, ready: bool) -> None:
+        """The inference process went away or came back."""
+        stream = self.live.stream
+        self.send_all(stream.unhold("ready") if ready else stream.hold(now, "restarting"))
+
+    def tick(self, now: float) -> None:
+        """Once a second: end what does not connect, or sends nothing."""
+        settings = self._owner.settings
+        if self._connected is None:
+            if now - self._begun > settings.webrtc_connect_timeout_s:
+                self.end(
+                    Ending.CONNECT_TIMEOUT,
+                    explain(Ending.CONNECT_TIMEOUT, f"{settings.webrtc_connect_timeout_s:g} s"),
+                )
+            return
+        limit_s = settings.webrtc_media_timeout_s * (_PAUSED_FACTOR if self.live.stream.paused else 1)
+        if now - max(self._connected, self._feed.last_packet) > limit_s:
+            self.end(Ending.NO_MEDIA, explain(Ending.NO_MEDIA, f"{limit_s:g} s"))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state for whoever asks: connection, its quality, and why it ended."""
+        ice, dtls = self._peer.states() if self._opened else ("new", "new")
+        body: dict[str, Any] = {
+            "session": self.id,
+            "state": "ended" if self.ending else "connected" if self.connected else "connecting",
+            "ice": ice,
+            "dtls": dtls,
+        }
+        pair = self._peer.selected_pair() if self._opened else None
+        if pair is not None:
+            body["candidates"] = {"local": pair[0], "remote": pair[1]}
+        receiver = self._peer.video_receiver()
+        if receiver is not None:
+            ledger = self.live.stream.ledger
+            body["video"] = {
+                "packets_lost": receiver.lost,
+                "jitter_ms": round(receiver.jitter / 90, 1),
+                "bytes": receiver.bytes_received,
+                "gaps": self._feed.gaps,
+                "frames": ledger.received,
+                "inferred": ledger.inferred,
+            }
+        if self.ending is not None:
+            body["reason"] = {"code": self.ending.value, "text": self.reason}
+        return body
+
+    def end(self, ending: Ending, reason: str = "") -> None:
+        """End it; returns at once, sockets and threads follow by themselves. A second call does nothing."""
+        if self.ending is not None:
+            return
+        self.reason = reason or explain(ending)
+        code = CloseCode.RESTART if ending is Ending.SHUTDOWN else CloseCode.DONE
+        self.send_all([{"type": "bye", "code": code.value, "reason": self.reason, "ending": ending.value}])
+        self.ending = ending
+        if self._opened:
+            self._owner.dispatcher.close_source(self.version, self.live.key)
+            self.metrics.streams.labels(self.transport, self.version).dec()
+        self.live.close()
+        self.account()
+        self._feed.close()
+        for listener in self._listeners:
+            listener.end()
+        self._owner.ended(self)
+        task = asyncio.create_task(self._peer.shut(_SHUT_S), name="webrtc-shut")
+        self._owner.background.add(task)
+        task.add_done_callback(self._owner.background.discard)

@@ -1,0 +1,202 @@
+"""All WebRTC sessions of a worker: makes them, watches their time, ends them.
+
+The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from streamer.dispatch import Dispatcher
+from streamer.ice_servers import IceServers
+from streamer.limits import Limits
+from streamer.messages import Params
+from streamer.metrics import WorkerMetrics
+from streamer.problems import Problem
+from streamer.settings import Settings
+from streamer.webrtc.ending import Ending
+from streamer.webrtc.offer import Offer
+
+if TYPE_CHECKING:
+    from streamer.webrtc.peer_session import PeerSession
+
+log = logging.getLogger("streamer.webrtc.peers")
+
+#: An answer takes milliseconds, and GATHER_S where a STUN server does not answer.
+_ANSWER_S = 5.0
+#: How long the state of an ended session can be asked for, and how many are kept.
+_REMEMBER_S = 60.0
+_MAX_REMEMBERED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A session that has ended: why, for whoever asks; its connection is not kept alive by it."""
+
+    version: str
+    transport: str
+    description: dict[str, Any]
+    #: Monotonic seconds.
+    until: float
+
+
+class Peers:
+    """Sessions by their id, which begins with the number of the worker that owns them."""
+
+    def __init__(
+        self, number: int, dispatcher: Dispatcher, metrics: WorkerMetrics, settings: Settings, limits: Limits
+    ) -> None:
+        self.number = number
+        self.dispatcher = dispatcher
+        self.metrics = metrics
+        self.settings = settings
+        self.limits = limits
+        self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
+        self.background: set[asyncio.Task[None]] = set()
+        self._sessions: dict[str, PeerSession] = {}
+        #: Ended sessions by id, oldest first.
+        self._remembered: OrderedDict[str, Remembered] = OrderedDict()
+        self._ticker: asyncio.Task[None] | None = None
+        #: Set while the stack is being loaded or is loaded.
+        self._stack: asyncio.Future[Any] | None = None
+        self._making = 0
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def start(self) -> None:
+        """Begin the once-a-second round."""
+        self._ticker = asyncio.create_task(self._tick(), name="webrtc-ticker")
+
+    async def create(
+        self, version: str, offer: Offer, transport: str, params: Params
+    ) -> tuple[PeerSession, str]:
+        """Return a new session and its answer. Raises Problem (400, 422, 503) or ProtocolError (params)."""
+        self.dispatcher.served(version)
+        self.dispatcher.admit(version)
+        if self._draining:
+            raise Problem.unavailable("This server is shutting down.", retry_after_s=2)
+        limit = self.settings.webrtc_sessions_max
+        if not limit:
+            raise Problem.unavailable(
+                "WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0).", retry_after_s=60
+            )
+        if len(self._sessions) + self._making >= limit:
+            raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
+        self._making += 1
+        try:
+            return await self._create(version, offer, transport, params)
+        finally:
+            self._making -= 1
+
+    async def _create(
+        self, version: str, offer: Offer, transport: str, params: Params
+    ) -> tuple[PeerSession, str]:
+        stack, module = await self._load()
+        settings = self.settings
+        plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
+        session_id = f"{self.number}-{secrets.token_urlsafe(18)}"
+        session: PeerSession = module.PeerSession(self, session_id, version, transport, params, plan)
+        session.candidates_used = len(offer.candidates)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await session.answer(offer)
+        except stack.NoPortLeft as error:
+            session.end(Ending.SERVER_FAULT, str(error))
+            raise Problem.unavailable(f"No UDP port is left: {error}.", retry_after_s=5) from error
+        except TimeoutError as error:
+            session.end(Ending.SERVER_FAULT, "no answer in time")
+            raise Problem.unavailable("The answer took too long.", retry_after_s=2) from error
+        except asyncio.CancelledError:
+            session.end(Ending.CLOSED, "the request was cancelled")
+            raise
+        except Exception as error:
+            # The parser of the stack raises whatever it trips over; the offer passed our own checks.
+            log.info("an offer could not be answered: %s: %s", type(error).__name__, str(error)[:200])
+            session.end(Ending.SERVER_FAULT, "the offer could not be answered")
+            raise Problem(
+                422,
+                "unusable_offer",
+                f"The offer cannot be answered: {str(error)[:200] or type(error).__name__}.",
+            ) from error
+        self._sessions[session_id] = session
+        self.metrics.webrtc_sessions.inc()
+        return session, answer
+
+    async def _load(self) -> tuple[Any, Any]:
+        """Import the stack once, off the event loop."""
+        if self._stack is None:
+            self._stack = asyncio.get_running_loop().run_in_executor(None, _import_stack)
+        loaded: tuple[Any, Any] = await asyncio.shield(self._stack)
+        return loaded
+
+    def get(self, session_id: str) -> PeerSession | None:
+        """Return a session; None when it is unknown or has ended."""
+        return self._sessions.get(session_id)
+
+    def recall(self, session_id: str) -> Remembered | None:
+        """Return what is remembered of a session that has ended; None when nothing is."""
+        return self._remembered.get(session_id)
+
+    def ended(self, session: PeerSession) -> None:
+        """A session has ended: its state can be asked for a while longer."""
+        if session.ending is not None:
+            self.metrics.webrtc_ended.labels(session.ending.value).inc()
+        if self._sessions.pop(session.id, None) is None:
+            return  # it was never answered, so nobody knows its id
+        self.metrics.webrtc_sessions.dec()
+        self._remembered[session.id] = Remembered(
+            session.version, session.transport, session.describe(), time.monotonic() + _REMEMBER_S
+        )
+        if len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def ready_changed(self, ready: bool) -> None:
+        """The inference process went away or came back."""
+        now = time.monotonic()
+        for session in list(self._sessions.values()):
+            session.ready_changed(now, ready=ready)
+
+    async def drain(self) -> None:
+        """Tell every client that the server goes away, and end the sessions."""
+        self._draining = True
+        for session in list(self._sessions.values()):
+            session.end(Ending.SHUTDOWN)
+        if self.background:
+            await asyncio.wait(set(self.background), timeout=2.0)
+
+    async def close(self) -> None:
+        """End the round and what is still there."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        await self.drain()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for session in list(self._sessions.values()):
+                session.tick(now)
+            while self._remembered and next(iter(self._remembered.values())).until < now:
+                self._remembered.popitem(last=False)
+
+
+def _import_stack() -> tuple[Any, Any]:
+    """Load what takes a second: aiortc, libav. Runs in a thread."""
+    for name in ("aioice", "aiortc"):
+        # At info they tell every address and candidate pair.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    stack = import_module("streamer.webrtc.stack")
+    stack.register_profiles()
+    return stack, import_module("streamer.webrtc.peer_session")

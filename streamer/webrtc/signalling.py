@@ -1,0 +1,123 @@
+"""What the routes of WebRTC and WHIP share: who may, which session, and the answers they have in common."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import web
+
+from streamer.auth import Gate, bearer_token
+from streamer.problems import Problem
+from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
+from streamer.webrtc.ending import Ending
+from streamer.webrtc.offer import BadOffer, Offer, check_offer
+from streamer.webrtc.origin import absolute_url
+from streamer.webrtc.owners import Owners
+from streamer.webrtc.peers import Peers
+from streamer.webrtc.results import serve_results
+
+if TYPE_CHECKING:
+    from streamer.webrtc.peer_session import PeerSession
+
+
+class Addressed(Protocol):
+    """What a session's address says of it, beside its id."""
+
+    @property
+    def version(self) -> str:
+        """Model version."""
+
+    @property
+    def transport(self) -> str:
+        """`webrtc` or `whip`."""
+
+
+class Signalling:
+    """The parts of both protocols that are the same."""
+
+    def __init__(self, peers: Peers, gate: Gate, owners: Owners) -> None:
+        self.peers = peers
+        self.gate = gate
+        self.owners = owners
+        self.settings = peers.settings
+
+    def check(self, request: web.Request) -> None:
+        """Raise Problem 401 or 403 unless the request may be made."""
+        if not self.gate.allows_origin(request):
+            raise Problem.forbidden(
+                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here "
+                "(ALLOWED_ORIGINS)."
+            )
+        if not self.gate.allows_token(bearer_token(request)):
+            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
+
+    def read_offer(self, sdp: str) -> Offer:
+        """Check an offer. Raises Problem 400, 413 or 422."""
+        try:
+            return check_offer(sdp, allow_private=self.settings.webrtc_private_candidates)
+        except BadOffer as error:
+            raise Problem(error.status, error.code, str(error)) from error
+
+    def links(self) -> list[str]:
+        """Return `Link` headers of the ICE servers."""
+        return self.peers.ice_servers.links(secrets.token_hex(4), time.time())
+
+    def session_url(self, request: web.Request, session: PeerSession) -> str:
+        """Return the absolute address of a session."""
+        return absolute_url(request, f"/{session.version}/{session.transport}/{session.id}")
+
+    def find(self, request: web.Request) -> PeerSession:
+        """Return the session of the address. Raises Problem 410 when it has ended, 404 when it is unknown."""
+        session = self.peers.get(request.match_info["session"])
+        if session is not None and _is_meant(request, session):
+            return session
+        reason = self._recall(request)["reason"]["text"]
+        raise Problem(410, "session_ended", f"The session has ended: {reason}.")
+
+    def describe(self, request: web.Request) -> dict[str, Any]:
+        """Return the state of a session, also of one that ended a moment ago. Raises Problem 404."""
+        session = self.peers.get(request.match_info["session"])
+        if session is not None and _is_meant(request, session):
+            return session.describe()
+        return self._recall(request)
+
+    def end(self, request: web.Request) -> None:
+        """End a session; one that ended a moment ago is fine. Raises Problem 404."""
+        session = self.peers.get(request.match_info["session"])
+        if session is not None and _is_meant(request, session):
+            session.end(Ending.CLOSED)
+        else:
+            self._recall(request)
+
+    def _recall(self, request: web.Request) -> dict[str, Any]:
+        """Return the last state of an ended session. Raises Problem 404."""
+        remembered = self.peers.recall(request.match_info["session"])
+        if remembered is None or not _is_meant(request, remembered):
+            raise Problem.not_found("There is no such session here; it may have ended a while ago.")
+        return remembered.description
+
+    async def add_candidates(self, session: PeerSession, candidates: list[str]) -> None:
+        """Add candidates that came later, as far as they may be sent to. Raises Problem 400."""
+        for candidate in candidates:
+            try:
+                good = usable(candidate, allow_private=self.settings.webrtc_private_candidates)
+            except BadCandidate as error:
+                raise Problem.bad_request(f"{error}.", "malformed_candidate") from error
+            if good and session.candidates_used < MAX_CANDIDATES:
+                session.candidates_used += 1
+                await session.add_candidate(candidate)
+
+    async def results(self, request: web.Request) -> web.StreamResponse:
+        """``GET …/{session}/results``: server-sent events, or a WebSocket where an upgrade is asked for."""
+        self.check(request)
+        forwarded = await self.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        return await serve_results(request, self.find(request))
+
+
+def _is_meant(request: web.Request, session: Addressed) -> bool:
+    """Whether the address is that session's own, and not its id under another version or protocol."""
+    return (session.version, session.transport) == (request.match_info["version"], request.match_info["kind"])

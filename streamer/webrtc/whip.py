@@ -1,0 +1,150 @@
+"""``/v1/whip``: ingest by WHIP (RFC 9725), for OBS, GStreamer, ffmpeg and pages without our script."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from streamer.messages import Params
+from streamer.parameters import read_parameters
+from streamer.problems import Problem
+from streamer.webrtc.offer import MAX_SDP_BYTES
+from streamer.webrtc.origin import preflight_headers
+from streamer.webrtc.request_body import read_text
+from streamer.webrtc.signalling import Signalling
+from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+ENDPOINT_METHODS = "POST, OPTIONS"
+SESSION_METHODS = "GET, PATCH, DELETE, OPTIONS"
+
+
+class WhipRoutes:
+    """Handlers of the WHIP endpoint and of the sessions that it makes."""
+
+    def __init__(self, signalling: Signalling) -> None:
+        self._signalling = signalling
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes; other methods are answered 405, as the RFC wants it."""
+        base = "/{version:v[0-9]+}/{kind:whip}"
+        for path, method, handler in (
+            (base, "POST", self.offer),
+            (base, "OPTIONS", self.endpoint_options),
+            (base + "/{session}", "GET", self.state),
+            (base + "/{session}", "PATCH", self.trickle),
+            (base + "/{session}", "DELETE", self.delete),
+            (base + "/{session}", "OPTIONS", self.session_options),
+            (base + "/{session}/results", "GET", self._signalling.results),
+            (base + "/{session}/results", "OPTIONS", self.session_options),
+        ):
+            app.router.add_route(method, path, handler)
+
+    async def endpoint_options(self, request: web.Request) -> web.Response:
+        """Say what is posted here, and which ICE servers there are (RFC 9725 sections 4.2 and 4.6)."""
+        signalling = self._signalling
+        response = web.Response(
+            status=204,
+            headers={"Allow": ENDPOINT_METHODS, "Accept-Post": SDP}
+            | preflight_headers(request, signalling.gate, ENDPOINT_METHODS),
+        )
+        preflight = "Access-Control-Request-Method" in request.headers
+        if not preflight:  # TURN credentials are for those who may stream
+            signalling.check(request)
+            for link in signalling.links():
+                response.headers.add(hdrs.LINK, link)
+        return response
+
+    async def session_options(self, request: web.Request) -> web.Response:
+        """Answer a preflight request of a session's address."""
+        return web.Response(
+            status=204,
+            headers={"Allow": SESSION_METHODS, "Accept-Patch": FRAGMENT}
+            | preflight_headers(request, self._signalling.gate, SESSION_METHODS),
+        )
+
+    async def offer(self, request: web.Request) -> web.Response:
+        """Answer an offer: 201 with the session's address; parameters as for predict, in the query."""
+        signalling = self._signalling
+        signalling.check(request)
+        version = request.match_info["version"]
+        model = signalling.peers.dispatcher.model(version)
+        wanted = read_parameters(tuple(request.query.items()), model.labels, model.conf_threshold)
+        params = Params(
+            conf_threshold=wanted.conf_threshold,
+            iou_threshold=wanted.iou_threshold,
+            max_detections=wanted.max_detections,
+            classes=list(wanted.class_ids) or None,
+        )
+        sdp = await read_text(request, SDP, MAX_SDP_BYTES, signalling.settings.body_timeout_s)
+        offer = signalling.read_offer(sdp)
+        session, answer = await signalling.peers.create(version, offer, "whip", params)
+        session.ufrag = _ufrag(sdp)
+        url = signalling.session_url(request, session)
+        response = web.Response(
+            status=201,
+            body=answer.encode(),
+            content_type=SDP,
+            headers={
+                "Location": url,
+                "ETag": session.etag,
+                "Accept-Patch": FRAGMENT,
+                "Cache-Control": "no-store",
+            },
+        )
+        for link in signalling.links():
+            response.headers.add(hdrs.LINK, link)
+        response.headers.add(hdrs.LINK, f'<{url}/results>; rel="results"; type="text/event-stream"')
+        return response
+
+    async def state(self, request: web.Request) -> web.StreamResponse:
+        """Say how the connection is, and for a minute after its end, why it ended."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        return web.json_response(signalling.describe(request), headers={"Cache-Control": "no-store"})
+
+    async def trickle(self, request: web.Request) -> web.StreamResponse:
+        """Take candidates that came after the offer (RFC 9725 section 4.3)."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        session = signalling.find(request)
+        text = await read_text(request, FRAGMENT, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
+        expected = request.headers.get(hdrs.IF_MATCH)
+        if expected is None:
+            raise Problem(428, "precondition_required", "PATCH wants If-Match with the session's ETag.")
+        if expected not in (session.etag, "*"):
+            raise Problem(
+                412, "precondition_failed", f"If-Match is {expected[:80]}; the ETag is another one."
+            )
+        try:
+            candidates = read_fragment(text, session.ufrag)
+        except BadFragment as error:
+            raise Problem.bad_request(f"The fragment is malformed: {error}.") from error
+        except RestartAsked as error:
+            raise Problem(
+                422, "no_ice_restart", "ICE is not restarted here; DELETE this session and POST a new offer."
+            ) from error
+        await signalling.add_candidates(session, candidates)
+        return web.Response(status=204)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """End a session; again is fine, for a minute."""
+        signalling = self._signalling
+        signalling.check(request)
+        forwarded = await signalling.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        signalling.end(request)
+        return web.Response(status=200)
+
+
+def _ufrag(sdp: str) -> str:
+    """Return the first ice-ufrag of an offer that was checked before."""
+    lines = (line.strip() for line in sdp.split("\n"))
+    return next((line[len("a=ice-ufrag:") :] for line in lines if line.startswith("a=ice-ufrag:")), "")

@@ -1,0 +1,219 @@
+"""The demo page with WebRTC: video from a camera or a file, results on their frames, and the way back."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from tests.conftest import shared
+from tests.e2e.browser import DemoPage, Picture, chromium
+from tests.e2e.test_page import overlap, predicted
+from tests.e2e.webrtc_tools import program
+from tests.service import Service
+
+pytestmark = pytest.mark.browser
+
+#: What the canvas shows and what the page says that it shows, read in one breath.
+DRAWN = """
+() => demo.drawn && demo.drawn.boxes.length
+  ? {...demo.drawn, labels: undefined, png: document.getElementById('overlay').toDataURL('image/png')}
+  : null
+"""
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def people() -> Path:
+    """People who walk by one after the other."""
+    return shared("data/video/one-by-one-person-detection.mp4")
+
+
+@pytest.fixture(scope="module")
+def camera(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a camera: 640x360, 10 s."""
+    ffmpeg = program("ffmpeg", "ffmpeg")
+    path = tmp_path_factory.mktemp("camera") / "people.mjpeg"
+    command = [ffmpeg, "-loglevel", "error", "-ss", "5", "-t", "10", "-i", str(people), "-r", "15"]
+    subprocess.run([*command, "-vf", "scale=640:360", "-c:v", "mjpeg", "-q:v", "3", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, camera: Path) -> Iterator[Browser]:
+    with chromium(playwright, camera=camera) as running:
+        yield running
+
+
+@pytest.fixture
+def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
+    """A fresh tab; whatever the test did, the page must not complain."""
+    page = DemoPage(browser, service.http_url)
+    yield page
+    page.assert_clean()
+    page.close()
+
+
+def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path: Path) -> None:
+    demo.open("?transport=webrtc")
+    demo.start("camera")
+    demo.wait("demo.connection.name === 'open'")
+    demo.wait_for_results(30)
+    demo.wait("demo.drawn && demo.drawn.boxes.length")
+    demo.wait(
+        "demo.transport.line && demo.transport.line.kbps !== null && demo.transport.line.rttMs !== null"
+    )
+    assert demo.sockets == []
+    transport = demo.evaluate("demo.transport")
+    assert (transport["wanted"], transport["used"], transport["fallback"]) == ("webrtc", "webrtc", "")
+    assert (transport["line"]["codec"], transport["line"]["path"]) == ("VP8", "direct")
+    assert demo.page.inner_text("#connection-text") == "Live · v1 · WebRTC"
+    demo.wait("document.querySelector('[data-stat=line]').textContent.includes('direct')")
+    assert "kbit/s" in demo.page.inner_text("[data-stat=weight]")
+    # A round trip that is known means that encoded frames were matched to camera frames.
+    demo.wait("Number(document.querySelector('[data-stat=round-trip-50]').textContent) > 0")
+    assert demo.evaluate("demo.counts.sent") > 20
+    demo.page.screenshot(path=tmp_path / "webrtc.png")
+
+
+def test_in_synced_view_each_frame_has_its_own_boxes(service: Service, demo: DemoPage) -> None:
+    demo.open("?transport=webrtc&view=synced")
+    demo.start("camera")
+    demo.wait_for_results(20)
+    checked = 0
+    for _ in range(12):
+        demo.wait(lambda: demo.evaluate(DRAWN) is not None)
+        drawn = demo.evaluate(DRAWN)
+        if drawn is None:
+            continue
+        checked += has_its_own_boxes(service, drawn)
+        demo.page.wait_for_timeout(137)
+        if checked >= 4:
+            break
+    assert checked >= 4
+    # Nearly every result finds its frame, or the view would stand still.
+    first = demo.evaluate("demo.drawn?.seq ?? 0")
+    demo.wait_for_results(15)
+    assert demo.evaluate("demo.drawn?.seq ?? 0") != first
+
+
+def has_its_own_boxes(service: Service, drawn: dict[str, Any]) -> bool:
+    """Whether a person in the picture on the canvas has a box around them; False where nobody is clear."""
+    encoded = base64.b64decode(drawn["png"].partition(",")[2])
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    there: Picture = np.asarray(picture, np.uint8)
+    clear = [d for d in predicted(service, there) if d["label"] == "person" and d["score"] > 0.6]
+    placement, frame = drawn["placement"], drawn["frame"]
+    scale = placement["width"] / frame["width"]
+    for detection in clear:
+        boxes = []
+        for row in drawn["boxes"]:
+            left, right = row[0] * scale, row[2] * scale
+            if placement["mirror"]:
+                left, right = placement["width"] - right, placement["width"] - left
+            top = placement["top"]
+            boxes.append(
+                [
+                    placement["left"] + left,
+                    top + row[1] * scale,
+                    placement["left"] + right,
+                    top + row[3] * scale,
+                ]
+            )
+        assert max(overlap(box, detection["box"]) for box in boxes) > 0.7
+    return bool(clear)
+
+
+def test_a_file_goes_as_video_and_another_source_follows(demo: DemoPage, people: Path) -> None:
+    demo.open("?transport=webrtc")
+    demo.start_file(people)
+    demo.wait_for_results(10)
+    assert demo.latest["width"] / demo.latest["height"] == pytest.approx(768 / 432, rel=0.02)
+    opened = demo.evaluate("demo.connection.opened")
+    demo.page.click(".source-buttons [data-source=camera]")
+    demo.wait("demo.latest && Math.abs(demo.latest.width / demo.latest.height - 640 / 360) < 0.03")
+    demo.wait_for_results(10)
+    assert demo.evaluate("demo.connection.opened") == opened
+
+
+def test_the_way_is_changed_while_it_runs(demo: DemoPage) -> None:
+    demo.open()
+    demo.start("camera")
+    demo.wait_for_results(3)
+    assert demo.evaluate("demo.transport.used") == "websocket"
+    demo.page.click("#transport label:has([value=webrtc])")
+    demo.wait("demo.transport.used === 'webrtc' && demo.connection.name === 'open'")
+    demo.wait_for_results(5)
+    assert "rtp" in demo.latest
+    demo.page.click("#transport label:has([value=websocket])")
+    demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+    demo.wait_for_results(3)
+    assert "ts" in demo.latest
+
+
+def test_the_threshold_and_pauses_are_told_over_the_control_channel(demo: DemoPage) -> None:
+    demo.open("?transport=webrtc")
+    demo.start("camera")
+    demo.wait_for_results(5)
+    demo.page.locator("#threshold").fill("0.9")
+    demo.wait("demo.latest.cfg > 0")
+    demo.page.click("#pause")
+    demo.page.wait_for_timeout(500)
+    before = demo.evaluate("demo.counts.results")
+    demo.page.wait_for_timeout(600)
+    assert demo.evaluate("demo.counts.results") == before
+    demo.page.click("#pause")
+    demo.wait_for_results(5)
+
+
+def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why(
+    browser: Browser, yolox_nano: Path, tmp_path: Path
+) -> None:
+    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "0"}
+    with Service(settings) as service:
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?transport=webrtc")
+        demo.start("camera")
+        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait_for_results(3)
+        hint = demo.page.inner_text("#transport-hint")
+        assert hint == (
+            "Frames go over WebSocket instead of WebRTC: WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0)."
+        )
+        assert demo.evaluate("demo.transport.wanted") == "webrtc"
+        demo.page.screenshot(path=tmp_path / "fallback.png")
+        demo.assert_clean(but=("503",))
+        demo.close()
+
+
+def test_with_wrong_turn_credentials_alone_the_page_says_so(browser: Browser, service: Service) -> None:
+    demo = DemoPage(browser, service.http_url)
+    # A page that may use relays only, and whose relay does not answer: no candidate at all.
+    demo.page.add_init_script(
+        """
+        const Real = RTCPeerConnection;
+        window.RTCPeerConnection = function (options) {
+          const iceServers = [{ urls: 'turn:127.0.0.1:9?transport=udp', username: 'x', credential: 'y' }];
+          return new Real({ ...options, iceServers, iceTransportPolicy: 'relay' });
+        };
+        """
+    )
+    demo.open("?transport=webrtc")
+    demo.start("camera")
+    demo.wait("demo.transport.fallback !== ''")
+    demo.wait_for_results(2)
+    assert "are its credentials right?" in demo.page.inner_text("#transport-hint")
+    demo.close()

@@ -1,0 +1,141 @@
+"""Independent WebRTC parts for tests: installed where possible, else the test skips with a clear word."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+#: npm takes seconds where there is a registry, and for ever where there is none.
+_INSTALL_S = 120.0
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program, or skip naming the Debian package that brings it."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"needs {name} (Debian package {package}), which is not installed")
+    return path
+
+
+def werift_folder(cache: Path) -> Path:
+    """Return a folder with werift installed and our publisher in it."""
+    npm = program("npm", "npm")
+    if not (cache / "node_modules" / "werift").is_dir():
+        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "werift@0.24"]
+        try:
+            subprocess.run(command, cwd=cache, check=True, capture_output=True, timeout=_INSTALL_S)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"werift cannot be installed from npm here: {error}")
+    shutil.copy(HERE / "werift_publisher.mjs", cache)
+    return cache
+
+
+def free_udp_port() -> int:
+    """Return a UDP port of the loopback interface that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_ENCODERS = {
+    "VP8": ["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"],
+    "H264": ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-profile:v", "baseline"],
+}
+
+
+@contextmanager
+def rtp_of(video: Path, codec: str, port: int) -> Iterator[None]:
+    """Send a video as RTP to a port, again and again: 640x360, 10 fps, a key frame each second."""
+    ffmpeg = program("ffmpeg", "ffmpeg")
+    command = [ffmpeg, "-loglevel", "error", "-nostdin", "-re", "-stream_loop", "-1", "-ss", "5"]
+    command += ["-i", str(video), "-vf", "scale=640:360", "-r", "10", "-g", "10", "-b:v", "1M"]
+    command += [*_ENCODERS[codec], "-f", "rtp", "-payload_type", "96"]
+    command.append(f"rtp://127.0.0.1:{port}?pkt_size=1200")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Publisher:
+    """A publishing program that prints JSON lines, and ends its session on "stop"."""
+
+    def __init__(self, command: list[str], cwd: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def read(self) -> dict[str, Any]:
+        """Return the next line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.kill()
+            raise AssertionError(f"the publisher has ended: {self._process.communicate()[1][-2000:]}")
+        parsed: dict[str, Any] = json.loads(line)
+        return parsed
+
+    def stop(self) -> dict[str, Any]:
+        """End the session; returns what the publisher says of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("stop\n")
+        self._process.stdin.flush()
+        return self.read()
+
+
+def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
+    """Return results of a session as they come by server-sent events."""
+    results: list[dict[str, Any]] = []
+    deadline = time.monotonic() + timeout_s
+    with urllib.request.urlopen(f"{location}/results", timeout=timeout_s) as events:  # noqa: S310 - loopback
+        for line in events:
+            assert time.monotonic() < deadline, f"{len(results)} results in {timeout_s} s"
+            if line.startswith(b"data: ") and (message := json.loads(line[6:]))["type"] == "result":
+                results.append(message)
+                if len(results) == count:
+                    break
+    return results
+
+
+@contextmanager
+def turn_server(folder: Path, secret: str) -> Iterator[int]:
+    """Run coturn on the loopback interface with credentials made of ``secret``; yields its port."""
+    turnserver = program("turnserver", "coturn")
+    port = free_udp_port()
+    command = [turnserver, "-n", "-L", "127.0.0.1", "-p", str(port), "-E", "127.0.0.1"]
+    command += ["--allow-loopback-peers", "-r", "test.local", "--use-auth-secret"]
+    command += ["--static-auth-secret", secret, "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"]
+    command += ["--simple-log", "--min-port", "49160", "--max-port", "49260"]
+    command += ["--pidfile", str(folder / "turn.pid"), "--userdb", str(folder / "turn.db")]
+    with (folder / "turn.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            time.sleep(1.0)
+            assert process.poll() is None, (folder / "turn.log").read_text()[-1000:]
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)

@@ -1,0 +1,217 @@
+"""WebRTC over bad networks and among hostile datagrams, with a service that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.service import Service
+from tests.udp_proxy import UdpProxy
+from tests.webrtc_client import Track, WebrtcClient
+
+FPS = 20
+
+
+def noise(number: int) -> np.ndarray[Any, Any]:
+    """Return a picture of some detail: a frame of it fills about five packets."""
+    return (
+        np.random.default_rng(number % 7).integers(0, 255, (96, 128, 3), np.uint8).repeat(3, 0).repeat(3, 1)
+    )
+
+
+def plain(number: int) -> np.ndarray[Any, Any]:
+    """Return a picture whose frames fill one packet each."""
+    return np.full((120, 160, 3), 60 + number % 50, np.uint8)
+
+
+@pytest.mark.parametrize("picture", [plain, noise], ids=["one packet", "five packets"])
+async def test_after_a_lost_packet_results_go_on_and_the_delay_returns_to_what_it_was(
+    service: Service, picture: Any
+) -> None:
+    async with UdpProxy(delay_s=0.05, jitter_s=0.02) as proxy:
+        client = WebrtcClient(
+            f"{service.http_url}/v1/webrtc",
+            track=Track(picture, fps=FPS),
+            change_answer=proxy.rewrite,
+        )
+        async with client:
+            await client.wait_for("result", 20)
+            await asyncio.sleep(2)
+            first = len(client.messages)
+            await asyncio.sleep(3)
+            base = delays(client, first, len(client.messages))
+            proxy.loss = 0.02
+            lossy = len(client.messages)
+            await asyncio.sleep(12)
+            proxy.loss = 0.0
+            after = len(client.messages)
+            await asyncio.sleep(1.5)
+            last = len(client.messages)
+            await asyncio.sleep(3)
+            settled = delays(client, last, len(client.messages))
+        assert proxy.lost > 3
+        gaps = np.diff(
+            [
+                t
+                for t, m in list(zip(client.times, client.messages, strict=True))[lossy:after]
+                if m["type"] == "result"
+            ]
+        )
+        # One lost packet costs at most a round trip, or 150 ms and a key frame; two in a row may cost both.
+        assert np.percentile(gaps, 95) < 0.3
+        assert gaps.max() < 1.5
+        assert abs(settled - base) < 0.06
+
+
+def delays(client: WebrtcClient, begin: int, end: int) -> float:
+    """Return the median of arrival minus media time: the delay, up to a constant."""
+    pairs = [
+        (time, message["rtp"])
+        for time, message in zip(client.times[begin:end], client.messages[begin:end], strict=True)
+        if message["type"] == "result"
+    ]
+    assert len(pairs) > 10
+    return float(statistics.median(time - rtp / 90_000 for time, rtp in pairs))
+
+
+async def test_a_key_frame_of_many_packets_decodes_over_a_lossy_network(service: Service) -> None:
+    def heavy(number: int) -> np.ndarray[Any, Any]:
+        return np.random.default_rng(number).integers(0, 255, (480, 640, 3), np.uint8)
+
+    seen: list[int] = []
+    async with UdpProxy(delay_s=0.02, loss=0.005) as proxy:
+        client = WebrtcClient(
+            f"{service.http_url}/v1/webrtc", track=Track(heavy, fps=3), change_answer=proxy.rewrite
+        )
+
+        def drop(data: bytes) -> bool:
+            seen.append(len(data))
+            return len(seen) % 200 == 150
+
+        proxy.drop = drop
+        async with client:
+            results = await client.wait_for("result", 3, timeout_s=40)
+    assert (results[-1]["width"], results[-1]["height"]) == (640, 480)
+    assert len(seen) > 100
+
+
+async def test_datagrams_of_strangers_change_nothing(service: Service) -> None:
+    """ClientHellos before the handshake, then junk of every kind, from sockets that nobody announced."""
+    async with UdpProxy() as proxy:
+        hello = bytes.fromhex("16feff0000000000000000") + bytes(100)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            client = WebrtcClient(
+                f"{service.http_url}/v1/webrtc", track=Track(fps=20), change_answer=proxy.rewrite
+            )
+
+            def race(answer: str) -> str:
+                rewritten = proxy.rewrite(answer)
+                for _ in range(50):
+                    stranger.sendto(hello, proxy.server)
+                return rewritten
+
+            client._change_answer = race
+            async with client:
+                for _ in range(20):
+                    stranger.sendto(hello, proxy.server)
+                    await asyncio.sleep(0.005)
+                await client.wait_for("result", 5)
+                drawn = random.Random(3)
+                before = len(client.of_type("result"))
+                for number in range(3000):
+                    junk = bytes((drawn.choice((0x00, 0x16, 0x80, 0x90, 0xFF)),)) + drawn.randbytes(60)
+                    stranger.sendto(junk, proxy.server)
+                    if number % 30 == 0:
+                        await asyncio.sleep(0.02)
+                results = await client.wait_for("result", before + 20)
+                assert (await client.state())["video"]["gaps"] == 0
+                stranger.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    stranger.recv(2000)  # and nobody has answered
+        assert len(results) >= before + 20
+
+
+async def test_nothing_is_sent_to_addresses_that_were_only_offered(service: Service) -> None:
+    """Candidates that name this machine's own sockets: a server that probed them would be heard there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loopback:
+        loopback.bind(("127.0.0.1", 0))
+        loopback.setblocking(False)
+        port = loopback.getsockname()[1]
+        client = WebrtcClient(f"{service.http_url}/v1/webrtc")
+        sdp = await client.offer()
+        lines = "".join(
+            f"a=candidate:{n} 1 udp 2130706431 {host} {port} typ host\r\n"
+            for n, host in enumerate(("127.0.0.1", "10.0.0.1", "169.254.169.254", "x.local", "::1"))
+        )
+        async with client.http.post(
+            client.endpoint, json={"type": "offer", "sdp": sdp.replace("a=mid:0\r\n", f"a=mid:0\r\n{lines}")}
+        ) as response:
+            body = await response.json()
+            assert response.status == 201, body
+            assert body["candidates_left_out"] >= 5
+        await asyncio.sleep(1.5)
+        with pytest.raises(BlockingIOError):
+            loopback.recv(2000)
+        await client.http.delete(body["url"])
+        await client.close()
+
+
+class Footprint:
+    """What a worker holds: file descriptors, threads, memory in MB."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.descriptors = process.num_fds()
+        self.threads = process.num_threads()
+        self.memory_mb = process.memory_full_info().uss / 1e6
+
+
+async def test_sessions_that_come_and_go_leave_nothing_behind(yolov9t_ball: Path) -> None:
+    """Connected ones, paused ones, handshakes that are given up; the end of the run against its beginning."""
+    settings = {
+        "MODEL_V1_PATH": str(yolov9t_ball),
+        "STREAM_MIN_FPS": "0",
+        "WEBRTC_CONNECT_TIMEOUT_S": "2",
+        "WEBRTC_SESSIONS_MAX": "200",
+    }
+    with Service(settings) as service:
+        (worker,) = service.workers
+        prints = []
+        for _ in range(3):
+            for batch in range(6):
+                await asyncio.gather(*(come_and_go(service, batch * 5 + n) for n in range(5)))
+            async with asyncio.timeout(30):
+                while service.metric("object_detection_webrtc_sessions"):
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(2)
+            prints.append(Footprint(worker))
+        first, last = prints[0], prints[-1]
+        assert last.descriptors <= first.descriptors + 3
+        assert last.threads <= first.threads + 1
+        assert last.memory_mb < prints[1].memory_mb + 12
+        assert "Traceback" not in service.log
+
+
+async def come_and_go(service: Service, number: int) -> None:
+    """Use one session in one of the ways that sessions are used."""
+    client = WebrtcClient(f"{service.http_url}/v1/webrtc", track=Track(fps=10))
+    if number % 3 == 0:  # offers and never connects
+        sdp = await client.offer()
+        async with client.http.post(client.endpoint, json={"type": "offer", "sdp": sdp}) as response:
+            assert response.status == 201
+        await client.close()
+        return
+    async with client:
+        await client.wait_for("result", 2)
+        if number % 3 == 1:  # stops and goes without a word
+            client.send({"type": "pause", "stream": 0})
+            await asyncio.sleep(0.2)
+            await client.peer.close()
+        await client.http.delete(client.location)

@@ -1,0 +1,282 @@
+"""``/v1/webrtc`` of a real service: offer and answer, results on data channels, and how sessions end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import shared
+from tests.service import Service
+from tests.webrtc_client import Track, WebrtcClient
+
+#: Connect and media deadlines short enough for tests, long enough for a busy machine.
+LIMITS = {"WEBRTC_CONNECT_TIMEOUT_S": "3", "WEBRTC_MEDIA_TIMEOUT_S": "3", "WEBRTC_SESSIONS_MAX": "3"}
+
+
+@pytest.fixture(scope="module")
+def endpoint(service: Service) -> str:
+    return f"{service.http_url}/v1/webrtc"
+
+
+@pytest.fixture(scope="module")
+def strict(yolov9t_ball: Path) -> Iterator[Service]:
+    """A service with keys and short deadlines."""
+    variables = {"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0", "API_KEYS": "dummy-key"}
+    with Service(variables | LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def bus(_: int) -> np.ndarray[Any, Any]:
+    """A photograph with a bus and people, 405x540."""
+    image = cv2.imread(str(shared("data/images/bus.jpg")))
+    assert image is not None
+    small: np.ndarray[Any, Any] = cv2.resize(image, (404, 540))
+    return small
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0.0, width) * max(0.0, height)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return common / (areas - common)
+
+
+@pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
+async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, codec: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        still = bytes(cv2.imencode(".png", bus(0))[1])
+        async with http.post(f"{service.http_url}/v1/predict", data=still) as response:
+            expected = (await response.json())["detections"]
+    before = {
+        name: service.metric(f"object_detection_frames_{name}_total", transport="webrtc")
+        for name in ("received", "inferred", "dropped", "failed")
+    }
+    track = Track(bus, fps=5)
+    async with WebrtcClient(f"{service.http_url}/v1/webrtc", codec=codec, track=track) as client:
+        (welcome,) = await client.wait_for("welcome")
+        assert welcome["model"]["labels"][5] == "bus"
+        assert welcome["session"] == client.answer["session"]
+        results = await client.wait_for("result", 8)
+        state = await client.state()
+        assert (state["state"], state["ice"], state["dtls"]) == ("connected", "completed", "connected")
+        assert state["video"]["packets_lost"] == 0
+        async with client.http.delete(client.location) as response:
+            assert response.status == 204
+        reason = await client.wait_ended()
+        assert reason["code"] == "closed"
+        async with client.http.delete(client.location) as response:
+            assert response.status == 204  # again is fine
+    last = results[-1]
+    assert "ts" not in last
+    assert (last["width"], last["height"], last["stream"]) == (404, 540, 0)
+    assert all(9_000 < (b["rtp"] - a["rtp"]) % 2**32 < 900_000 for a, b in pairwise(results))
+    for detection in expected:
+        if detection["score"] > 0.6:
+            assert max(iou(detection["box"], box[:4]) for box in last["boxes"]) > 0.8
+    await asyncio.sleep(0.3)
+    counts = {
+        name: service.metric(f"object_detection_frames_{name}_total", transport="webrtc") - value
+        for name, value in before.items()
+    }
+    assert counts["received"] == counts["inferred"] + counts["dropped"] + counts["failed"]
+    assert counts["inferred"] >= 8
+    assert service.metric("object_detection_webrtc_sessions") == 0
+    assert service.metric("object_detection_streams", transport="webrtc") == 0
+
+
+async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
+    async with WebrtcClient(endpoint, candidates_later=True) as client:
+        await client.wait_for("result")
+
+
+async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -> None:
+    body = {"params": {"conf_threshold": 0.5, "track": True}, "annotate": True}
+    async with WebrtcClient(endpoint, body=body) as client:
+        assert client.answer["params"]["conf_threshold"] == 0.5
+        assert client.answer["ignored"] == ["annotate"]
+        await client.wait_for("result")
+        client.send({"type": "configure", "cfg": 7, "params": {"classes": ["bus"]}})
+        (configured,) = await client.wait_for("configured")
+        assert (configured["cfg"], configured["params"]["classes"]) == (7, ["bus"])
+        client.send({"type": "configure", "cfg": 8, "params": {"classes": ["unicorn"]}})
+        client.send({"type": "hello"})
+        client.send({"type": "ping", "t0": 5})
+        (pong,) = await client.wait_for("pong")
+        assert pong["t0"] == 5
+        errors = await client.wait_for("error", 2)
+        assert "unicorn" in errors[0]["message"]
+        assert "hello" in errors[1]["message"]
+        client.send({"type": "pause", "stream": 0})
+        await client.wait_for("drop")
+        paused = len(client.of_type("result"))
+        await asyncio.sleep(0.5)
+        assert len(client.of_type("result")) <= paused + 2
+        assert client.of_type("drop")[-1]["reason"] == "rate"
+        client.send({"type": "resume", "stream": 0})
+        results = await client.wait_for("result", paused + 4)
+        assert results[-1]["cfg"] == 7
+        client.send({"type": "bye"})
+        assert (await client.wait_ended())["code"] == "closed"
+
+
+async def test_two_messages_of_one_frame_and_nothing_twice(endpoint: str) -> None:
+    async with WebrtcClient(endpoint, track=Track(fps=30)) as client:
+        await client.wait_for("result", 20)
+        seqs = [result["seq"] for result in client.of_type("result")]
+        drops = [n for drop in client.of_type("drop") for n in range(drop["from"], drop["to"] + 1)]
+    assert len(set(seqs)) == len(seqs)
+    assert not set(seqs) & set(drops)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ([], 400, "expected a map"),
+        ({"type": "answer", "sdp": "v=0"}, 400, "`type`"),
+        ({"type": "offer"}, 400, "`sdp`"),
+        ({"type": "offer", "sdp": "v=1"}, 400, "v=0"),
+        ({"type": "offer", "sdp": "v=0", "params": {"conf_threshold": 7}}, 400, "params.conf_threshold"),
+        ({"type": "offer", "sdp": "x" * 140_000}, 413, "131072"),
+    ],
+)
+async def test_wrong_offers_are_problems(
+    endpoint: str, http: aiohttp.ClientSession, body: Any, status: int, words: str
+) -> None:
+    async with http.post(endpoint, json=body) as response:
+        text = await response.text()
+        assert (response.status, response.content_type) == (status, "application/problem+json")
+        assert words in text
+
+
+async def test_other_refusals_are_problems_too(
+    endpoint: str, http: aiohttp.ClientSession, service: Service
+) -> None:
+    async with http.post(endpoint, data=b"v=0") as response:
+        assert response.status == 415
+    async with http.post(endpoint, data=b"{", headers={"Content-Type": "application/json"}) as response:
+        assert response.status == 400
+    async with http.post(f"{service.http_url}/v7/webrtc", json={}) as response:
+        assert response.status == 404
+    async with http.post(endpoint, json={}, headers={"Origin": "https://evil.example"}) as response:
+        assert response.status == 403
+        assert "Access-Control-Allow-Origin" not in response.headers
+    async with http.put(endpoint) as response:
+        assert response.status == 405
+    async with http.get(f"{endpoint}/0-aaaaaaaaaaaaaaaaaaaaaaaa") as response:
+        assert response.status == 404
+    async with http.get(endpoint) as response:
+        body = await response.json()
+        assert (response.status, body["ice_servers"]) == (200, [])
+
+
+async def test_every_request_wants_the_key(strict: Service, http: aiohttp.ClientSession) -> None:
+    url = f"{strict.http_url}/v1/webrtc"
+    async with WebrtcClient(url, key="dummy-key") as client:
+        await client.wait_for("result")
+        for method, path in (
+            ("POST", url),
+            ("GET", url),
+            ("GET", client.location),
+            ("PATCH", client.location),
+            ("DELETE", client.location),
+            ("GET", f"{client.location}/results"),
+        ):
+            async with http.request(method, path, json={}) as response:
+                assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer"), method
+        assert (await client.state())["state"] == "connected"
+
+
+async def test_who_never_connects_is_ended_and_told_why(strict: Service) -> None:
+    before = strict.metric("object_detection_webrtc_ended_total", reason="connect_timeout")
+
+    def nowhere(sdp: str) -> str:
+        return "".join(f"{line}\r\n" for line in sdp.splitlines() if not line.startswith("a=candidate"))
+
+    client = WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key", change_answer=nowhere)
+    async with client:
+        await client.peer.close()
+        reason = await client.wait_ended(10)
+    assert reason["code"] == "connect_timeout"
+    assert "within 3 s" in reason["text"]
+    assert strict.metric("object_detection_webrtc_ended_total", reason="connect_timeout") == before + 1
+
+
+async def test_a_stream_without_video_is_ended(strict: Service) -> None:
+    async with WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key") as client:
+        await client.wait_for("result")
+        client.track.running.clear()
+        begun = time.monotonic()
+        (bye,) = await client.wait_for("bye", timeout_s=12)
+        assert bye["ending"] == "no_media"
+        assert time.monotonic() - begun > 1.5
+
+
+async def test_who_goes_away_without_a_word_is_noticed(strict: Service) -> None:
+    client = WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key")
+    async with client:
+        await client.wait_for("result")
+        await client.peer.close()
+        reason = await client.wait_ended(15)
+    assert reason["code"] in ("peer_gone", "closed", "no_media")
+
+
+async def test_sessions_are_limited(strict: Service) -> None:
+    clients = [WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key") for _ in range(4)]
+    async with asyncio.timeout(20):
+        while strict.metric("object_detection_webrtc_sessions"):
+            await asyncio.sleep(0.1)
+    for client in clients[:3]:
+        await client.__aenter__()
+    offer = await clients[3].offer()
+    async with clients[3].http.post(clients[3].endpoint, json={"type": "offer", "sdp": offer}) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert "3 WebRTC sessions" in await response.text()
+    for client in clients:
+        if client.location:
+            await client.http.delete(client.location)
+        await client.close()
+
+
+async def test_the_results_are_also_sent_as_events_and_on_a_websocket(endpoint: str) -> None:
+    async with WebrtcClient(endpoint) as client:
+        await client.wait_for("result")
+        async with client.http.get(f"{client.location}/results") as events:
+            assert events.content_type == "text/event-stream"
+            kinds = [await next_event(events) for _ in range(3)]
+        assert kinds[0]["type"] == "welcome"
+        assert {"result"} <= {event["type"] for event in kinds}
+        async with client.http.ws_connect(
+            f"{client.location}/results", protocols=["detect.v1.json"]
+        ) as socket:
+            assert (await socket.receive_json())["type"] == "welcome"
+            await socket.send_json({"type": "configure", "cfg": 3, "params": {}})
+            kinds = [await socket.receive_json() for _ in range(6)]
+            assert "configured" in {message["type"] for message in kinds}
+
+
+async def next_event(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """Return the data of the next server-sent event."""
+    async with asyncio.timeout(10):
+        while True:
+            line = await response.content.readline()
+            assert line, "the events have ended"
+            if line.startswith(b"data: "):
+                data: dict[str, Any] = json.loads(line[6:])
+                return data

@@ -1,0 +1,117 @@
+"""A UDP relay between WebRTC client and service that loses, delays and reorders, as networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+Address = tuple[str, int]
+
+
+class _Side(asyncio.DatagramProtocol):
+    """One socket of the relay."""
+
+    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
+        self._received = received
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._received(data, (addr[0], addr[1]))
+
+
+class UdpProxy:
+    """Give :meth:`rewrite` the server's answer; from then on the client talks to the relay.
+
+    ``loss`` is a share; ``delay_s`` and ``jitter_s`` (evenly, both ways of it) are for one way. ``drop``,
+    where it is set, decides on media packets of the client (True: lose it) in place of ``loss``.
+    """
+
+    def __init__(
+        self, *, loss: float = 0.0, delay_s: float = 0.0, jitter_s: float = 0.0, seed: int = 1
+    ) -> None:
+        self.loss = loss
+        self.delay_s = delay_s
+        self.jitter_s = jitter_s
+        self.drop: Callable[[bytes], bool] | None = None
+        self.lost = 0
+        self._random = random.Random(seed)
+        self._near: _Side | None = None
+        self._far: _Side | None = None
+        self._client: Address | None = None
+        self._server: Address = ("", 0)
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        _, self._near = await loop.create_datagram_endpoint(
+            lambda: _Side(self._from_client),
+            local_addr=("0.0.0.0", 0),  # noqa: S104 - the client's own address
+        )
+        _, self._far = await loop.create_datagram_endpoint(
+            lambda: _Side(self._from_server),
+            local_addr=("0.0.0.0", 0),  # noqa: S104
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for side in (self._near, self._far):
+            assert side is not None
+            side.transport.close()
+
+    def rewrite(self, answer: str) -> str:
+        """Return the answer with the relay as the only candidate."""
+        assert self._near is not None
+        port = self._near.transport.get_extra_info("sockname")[1]
+        lines = []
+        for line in answer.splitlines():
+            match = re.fullmatch(r"(a=candidate:\S+ 1 udp \d+) (\d+\.\d+\.\d+\.\d+) (\d+) (typ host.*)", line)
+            if match:
+                self._server = (match.group(2), int(match.group(3)))
+                line = f"{match.group(1)} {match.group(2)} {port} {match.group(4)}"
+            elif line.startswith("a=candidate"):
+                continue
+            lines.append(line)
+        assert self._server[1], "the answer has no IPv4 candidate"
+        return "".join(f"{line}\r\n" for line in lines)
+
+    def _from_client(self, data: bytes, address: Address) -> None:
+        self._client = address
+        media = 127 < data[0] < 192 and not 192 <= data[1] <= 223
+        decide = self.drop if self.drop is not None and media else self._lose
+        lose = decide(data)
+        self._pass(self._far, data, self._server, lose=lose)
+
+    def _lose(self, _: bytes) -> bool:
+        return self._random.random() < self.loss
+
+    def _from_server(self, data: bytes, _: Address) -> None:
+        if self._client is not None:
+            self._pass(self._near, data, self._client, lose=self._random.random() < self.loss)
+
+    def _pass(self, side: _Side | None, data: bytes, to: Address, *, lose: bool) -> None:
+        assert side is not None
+        if lose:
+            self.lost += 1
+            return
+        delay_s = self.delay_s + self._random.uniform(-self.jitter_s, self.jitter_s)
+        if delay_s <= 0:
+            side.transport.sendto(data, to)
+        else:
+            asyncio.get_running_loop().call_later(delay_s, self._send_late, side, data, to)
+
+    def _send_late(self, side: _Side, data: bytes, to: Address) -> None:
+        if not side.transport.is_closing():
+            side.transport.sendto(data, to)
+
+    @property
+    def server(self) -> Address:
+        """The service's own media address."""
+        return self._server

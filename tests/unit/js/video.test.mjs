@@ -1,0 +1,62 @@
+// Matching results to frames by RTP timestamps, and what is said of the line.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { lineQuality } from '../../../static/js/line-quality.js';
+import { RecentFrames } from '../../../static/js/recent-frames.js';
+import { RtpClock } from '../../../static/js/rtp-clock.js';
+
+test('capture times follow from RTP timestamps, whatever the encoder takes, across the wrap', () => {
+  const clock = new RtpClock();
+  assert.equal(clock.toMs(5), null);
+  const start = 2 ** 32 - 9000; // wraps after 100 ms
+  const rtpAt = (ms) => (start + ms * 90) % 2 ** 32;
+  for (let frame = 0; frame < 30; frame += 1) {
+    const capturedMs = 1000 + frame * 33;
+    const delayMs = 4 + (frame % 3) * 20;
+    clock.encoded(rtpAt(frame * 33), capturedMs + delayMs);
+  }
+  for (const frame of [0, 3, 10, 29]) {
+    assert.ok(Math.abs(clock.toMs(rtpAt(frame * 33)) - (1000 + frame * 33) - 4) < 0.01);
+  }
+});
+
+test('the nearest frame is taken, older ones are forgotten and their pictures closed', () => {
+  const frames = new RecentFrames();
+  const closed = [];
+  for (let n = 0; n < 5; n += 1) frames.add({ capturedMs: n * 33, image: { close: () => closed.push(n) } });
+  assert.equal(frames.take(70, 16).capturedMs, 66);
+  assert.deepEqual(closed, [0, 1]);
+  assert.equal(frames.take(1, 16), undefined);
+  assert.equal(frames.take(115.5, 16), undefined);
+  assert.equal(frames.size, 2);
+  frames.clear();
+  assert.deepEqual(closed, [0, 1, 3, 4]);
+});
+
+test('frames without results cost no memory', () => {
+  const frames = new RecentFrames();
+  let open = 0;
+  for (let n = 0; n < 500; n += 1) {
+    open += 1;
+    frames.add({ capturedMs: n, image: { close: () => (open -= 1) } });
+  }
+  assert.ok(open <= 30);
+});
+
+test('the line is described by the statistics of the browser', () => {
+  const stats = [
+    { id: 'a', type: 'outbound-rtp', kind: 'video', bytesSent: 225000, timestamp: 2000, codecId: 'c' },
+    { id: 'b', type: 'remote-inbound-rtp', kind: 'video', roundTripTime: 0.012, fractionLost: 0.03 },
+    { id: 'c', type: 'codec', mimeType: 'video/VP8' },
+    { id: 'd', type: 'candidate-pair', state: 'succeeded', nominated: true, localCandidateId: 'e' },
+    { id: 'e', type: 'local-candidate', candidateType: 'relay' },
+  ];
+  const { sent, ...line } = lineQuality(stats, { bytes: 100000, atMs: 1000 });
+  assert.deepEqual(line, { rttMs: 12, lossShare: 0.03, kbps: 1000, codec: 'VP8', path: 'relay' });
+  assert.deepEqual(sent, { bytes: 225000, atMs: 2000 });
+  assert.deepEqual(lineQuality([], null), {
+    rttMs: null, lossShare: null, kbps: null, codec: '', path: '', sent: null,
+  });
+});

@@ -1,0 +1,161 @@
+"""Loss and its repair on a virtual network: how long output stops, and that the delay goes back to its base.
+
+A sender that repeats packets when asked and sends a key frame when asked, 50 ± 20 ms away in each direction.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
+from streamer.webrtc.key_frame_requests import KeyFrameRequests
+
+FRAME_S = 1 / 30
+
+
+class Network:
+    """Events in virtual time; every datagram takes 30 to 70 ms, and is lost as ``lose`` says."""
+
+    def __init__(self, seed: int, lose: Callable[[str, int], bool]) -> None:
+        self.now = 0.0
+        self._random = random.Random(seed)
+        self._lose = lose
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = itertools.count()
+        self._sent: dict[str, int] = {}
+
+    def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+        heapq.heappush(self._events, (time, next(self._order), action, arguments))
+
+    def send(self, kind: str, action: Callable[..., None], *arguments: Any) -> None:
+        number = self._sent[kind] = self._sent.get(kind, -1) + 1
+        if not self._lose(kind, number):
+            self.at(self.now + self._random.uniform(0.03, 0.07), action, *arguments)
+
+    def run(self) -> None:
+        while self._events:
+            self.now, _, action, arguments = heapq.heappop(self._events)
+            action(*arguments)
+
+
+class Call:
+    """A sender with ``count`` packets to a frame and a receiver; ``shown`` are (time shown, time sent)."""
+
+    def __init__(self, network: Network, count: int, frames: int) -> None:
+        self.network = network
+        self.shown: list[tuple[float, float]] = []
+        self._count = count
+        self._history: dict[int, Piece] = {}
+        self._key_wanted = True
+        self._buffer = JitterBuffer()
+        self._requests = KeyFrameRequests()
+        self._intact = False
+        self._keys: set[int] = set()
+        for number in range(frames):
+            network.at(1 + number * FRAME_S, self._send_frame, number)
+
+    def _send_frame(self, number: int) -> None:
+        key, self._key_wanted = self._key_wanted, False
+        if key:
+            self._keys.add(number)
+        for place in range(self._count):
+            seq = number * self._count + place
+            piece = Piece(
+                seq,
+                number * 3000,
+                last=place == self._count - 1,
+                data=b"x",
+                first=place == 0,
+                key=key and place == 0,
+            )
+            self._history[seq] = piece
+            self.network.send("media", self._received, piece)
+
+    def _repeat(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            self.network.send("repeated", self._received, self._history[seq])
+
+    def _want_key(self) -> None:
+        self._key_wanted = True
+
+    def _received(self, piece: Piece) -> None:
+        now = self.network.now
+        self._take(self._buffer.add(piece, now))
+        missing = self._buffer.to_nack(now)
+        if missing:
+            self.network.send("nack", self._repeat, missing)
+        if self._buffer.due is not None:
+            self.network.at(self._buffer.due + 0.001, self._poll)
+        if self._requests.again(now):
+            self.network.send("pli", self._want_key)
+
+    def _poll(self) -> None:
+        self._take(self._buffer.poll(self.network.now))
+
+    def _take(self, outputs: list[EncodedFrame | Gap]) -> None:
+        now = self.network.now
+        for output in outputs:
+            if isinstance(output, EncodedFrame):
+                number = output.rtp // 3000
+                self._intact = self._intact or number in self._keys
+            if isinstance(output, Gap) or not self._intact:
+                self._intact = False
+                if self._requests.want(now):
+                    self.network.send("pli", self._want_key)
+                continue
+            self._requests.satisfied()
+            self.shown.append((now, 1 + number * FRAME_S))
+
+
+def outages(call: Call) -> list[float]:
+    """Return the pauses between pictures."""
+    return [b - a for (a, _), (b, _) in itertools.pairwise(call.shown)]
+
+
+def late_delay(call: Call) -> float:
+    """Return the mean delay of the last second."""
+    tail = call.shown[-30:]
+    return sum(shown - sent for shown, sent in tail) / len(tail)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("seed", range(8))
+def test_one_lost_packet_stops_the_output_for_less_than_300_ms(count: int, seed: int) -> None:
+    lost = 60 * count + seed % count
+    network = Network(seed, lambda kind, number: kind == "media" and number == lost)
+    call = Call(network, count, 150)
+    network.run()
+    assert max(outages(call)) < 0.3
+    # Repaired, not skipped; before, the first key frame may have arrived in the wrong order.
+    assert sum(sent > 2 for _, sent in call.shown) == 150 - 31
+    assert late_delay(call) < 0.09
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_where_nothing_can_be_repeated_a_key_frame_is_the_repair(count: int) -> None:
+    lost = 60 * count
+    network = Network(1, lambda kind, number: kind == "repeated" or (kind == "media" and number == lost))
+    call = Call(network, count, 150)
+    network.run()
+    # 150 ms of patience, a request, the next frame, and its way: 150 + 70 + 33 + 70.
+    assert max(outages(call)) < 0.36
+    assert late_delay(call) < 0.09
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_with_two_percent_lost_everywhere_the_output_goes_on(count: int) -> None:
+    drawn = random.Random(5)
+    network = Network(2, lambda _, number: number > 30 and number < 1700 * count and drawn.random() < 0.02)
+    call = Call(network, count, 1800)
+    network.run()
+    pauses = sorted(outages(call))
+    assert pauses[int(len(pauses) * 0.99)] < 0.3
+    assert pauses[-1] < 0.7
+    assert len(call.shown) > 1800 * 0.9
+    assert late_delay(call) < 0.09

@@ -1,0 +1,144 @@
+"""Small pure parts of WebRTC signalling: servers, credentials, trickled candidates, addresses, feedback."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.auth import Gate
+from streamer.ice_servers import IceServers, parse_ice_servers
+from streamer.metrics import ENDINGS
+from streamer.settings import SettingsError, load_settings
+from streamer.webrtc.ending import Ending, explain
+from streamer.webrtc.key_frame_requests import AGAIN_S, KeyFrameRequests
+from streamer.webrtc.origin import absolute_url, cors_headers, preflight_headers
+from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
+
+
+def test_servers_are_told_with_credentials_that_end() -> None:
+    servers = IceServers(("stun:a", "turn:b?transport=tcp", "turns:c:443"), "dummy", 600)
+    stun, turn = servers.describe("me", 1000.7)
+    assert stun == {"urls": ["stun:a"]}
+    assert (turn["urls"], turn["username"]) == (["turn:b?transport=tcp", "turns:c:443"], "1600:me")
+    expected = hmac.new(b"dummy", b"1600:me", hashlib.sha1).digest()
+    assert turn["credential"] == base64.b64encode(expected).decode()
+    assert len(servers.links("me", 0)) == 3
+    assert servers.stun_urls == ("stun:a",)
+
+
+def test_turn_without_a_secret_is_not_told() -> None:
+    assert IceServers(("turn:b",)).describe("me", 0) == []
+    assert IceServers().describe("me", 0) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a", "stun", "stun:", "stun:a?transport=udp", "turn:a b", "stun:a;turn:b"]
+)
+def test_what_is_no_ice_server_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="is no ICE server; allowed are stun:HOST"):
+        parse_ice_servers(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ice_servers", "http://x", "ICE_SERVERS='http://x': 'http://x' is no ICE server"),
+        ("udp_port_range", "50000", "allowed is FIRST-LAST"),
+        ("udp_port_range", "80-90", "ports from 1024"),
+        ("udp_port_range", "50000-40000", "ports from 1024"),
+        ("public_ip", "example.org", "IPv4 or IPv6"),
+        ("webrtc_sessions_max", -1, "WEBRTC_SESSIONS_MAX"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: object, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_settings(**{name: value})
+
+
+def test_settings_are_read() -> None:
+    settings = load_settings(
+        udp_port_range="50000-50010", public_ip="2001:DB8::1", ice_servers="stun:a, turn:b"
+    )
+    assert settings.udp_ports == (50000, 50010)
+    assert settings.public_ip == "2001:db8::1"
+    assert settings.ice_urls == ("stun:a", "turn:b")
+
+
+def test_fragments_hold_candidates_and_no_restart() -> None:
+    lines = ("ice-ufrag:u", "ice-pwd:p", "mid:0", "candidate:one", "end-of-candidates")
+    text = "".join(f"a={line}\r\n" for line in lines)
+    assert read_fragment(text, "u") == ["one"]
+    with pytest.raises(RestartAsked):
+        read_fragment(text, "v")
+    with pytest.raises(BadFragment):
+        read_fragment("nonsense", "u")
+
+
+def test_candidates_of_browsers_are_read_in_every_form() -> None:
+    assert read_candidates({"candidate": {"candidate": "candidate:a", "sdpMid": "0"}}) == ["a"]
+    assert read_candidates(
+        {"candidates": [{"candidate": "a"}, "a=candidate:b", {"candidate": ""}, None]}
+    ) == [
+        "a",
+        "b",
+    ]
+    assert read_candidates({"candidate": None}) == []
+    wrongs: list[object] = [[], {}, {"candidates": 5}, {"candidates": [5]}, {"candidate": {"candidate": 5}}]
+    for wrong in wrongs:
+        with pytest.raises(BadFragment):
+            read_candidates(wrong)
+
+
+@given(st.text(max_size=100))
+def test_no_fragment_does_any_other_harm(text: str) -> None:
+    try:
+        read_fragment(text, "u")
+    except (BadFragment, RestartAsked):
+        return
+
+
+def test_addresses_are_absolute_and_headers_that_make_no_sense_are_ignored() -> None:
+    def url(**headers: str) -> str:
+        given_headers = {"Host": "here:8000"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return absolute_url(make_mocked_request("POST", "/", headers=given_headers), "/v1/whip/x")
+
+    assert url() == "http://here:8000/v1/whip/x"
+    assert url(X_Forwarded_Proto="https", X_Forwarded_Host="a.b") == "https://a.b/v1/whip/x"
+    assert url(X_Forwarded_Host="a.b, c.d", X_Forwarded_Prefix="/p/q/") == "http://a.b/p/q/v1/whip/x"
+    assert url(X_Forwarded_Proto="ftp", X_Forwarded_Host='a"b', X_Forwarded_Prefix="no") == url()
+
+
+def test_only_pages_of_allowed_origins_are_told_that_they_may() -> None:
+    gate = Gate(frozenset(), frozenset({"https://good.example"}))
+    good = make_mocked_request("POST", "/", headers={"Origin": "https://good.example", "Host": "h"})
+    bad = make_mocked_request("POST", "/", headers={"Origin": "https://bad.example", "Host": "h"})
+    program = make_mocked_request("POST", "/", headers={"Host": "h"})
+    assert cors_headers(good, gate)["Access-Control-Allow-Origin"] == "https://good.example"
+    assert preflight_headers(good, gate, "POST")["Access-Control-Allow-Methods"] == "POST"
+    assert (
+        cors_headers(bad, gate) == preflight_headers(bad, gate, "POST") == cors_headers(program, gate) == {}
+    )
+
+
+def test_key_frames_are_asked_for_until_one_comes_but_not_too_often() -> None:
+    requests = KeyFrameRequests()
+    assert not requests.again(0.0)
+    assert requests.want(1.0)
+    assert not requests.want(1.0 + AGAIN_S / 2)
+    assert requests.again(1.0 + AGAIN_S)
+    requests.satisfied()
+    assert not requests.again(9.0)
+
+
+def test_every_ending_has_a_label_and_a_sentence() -> None:
+    assert tuple(Ending) == ENDINGS
+    for ending in Ending:
+        assert "{" not in explain(ending)

@@ -1,0 +1,179 @@
+"""The private names of aiortc and aioice that `streamer/webrtc/stack.py` relies on: a contract.
+
+When one of these fails after an upgrade: read the new source of the name in the test, change `stack.py`
+(and nothing else), then run this file, `tests/integration/test_webrtc_*.py` and the junk datagrams among
+them. Until then keep `aiortc` and `aioice` in constraints.txt as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from aioice import ice, stun, turn
+from aiortc import (
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    rtcdtlstransport,
+    rtcpeerconnection,
+    rtcrtptransceiver,
+)
+from aiortc.codecs import CODECS
+
+from streamer.webrtc import stack
+from streamer.webrtc.offer import check_offer
+from streamer.webrtc.stack import NoPortLeft, Peer, UdpPlan, register_profiles
+
+ADVICE = "see the top of tests/unit/test_webrtc_stack.py"
+
+
+def test_the_versions_are_those_that_were_read() -> None:
+    assert version("aiortc").split(".")[:2] == ["1", "16"], ADVICE
+    assert version("aioice").split(".")[:2] == ["0", "13"], ADVICE
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (
+            RTCPeerConnection,
+            ["_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__createTransceiver"],
+        ),
+        (
+            RTCRtpReceiver,
+            ["_handle_rtp_packet", "_handle_rtcp_packet", "_handle_disconnect", "_set_rtcp_ssrc"],
+        ),
+        (
+            rtcdtlstransport.RTCDtlsTransport,
+            ["_register_rtp_receiver", "_unregister_rtp_receiver", "_send_rtp", "_set_role"],
+        ),
+        (
+            ice.Connection,
+            ["get_component_candidates", "respond_error", "data_received", "check_incoming"],
+        ),
+        (ice.StunProtocol, ["datagram_received"]),
+        (ice, ["server_reflexive_candidate", "CandidatePair"]),
+        (turn, ["UDP_SOCKET_BUFFER_SIZE"]),
+    ],
+)
+def test_what_is_overridden_or_called_exists(owner: Any, names: list[str]) -> None:
+    assert [name for name in names if not hasattr(owner, name)] == [], ADVICE
+
+
+def test_what_is_overridden_is_called_as_it_was() -> None:
+    source = inspect.getsource(rtcpeerconnection)
+    for call in (
+        'self.__createTransceiver(\n                        direction="recvonly", kind=media.kind',
+        "self.__createDtlsTransport()",
+        "transceiver.receiver._set_rtcp_ssrc(transceiver.sender._ssrc)",
+    ):
+        assert call in source, ADVICE
+    assert "self.__receiver = receiver" in inspect.getsource(rtcrtptransceiver), ADVICE
+    assert "self.receiver.data_received(data, self.local_candidate.component)" in inspect.getsource(
+        ice.StunProtocol.datagram_received
+    ), ADVICE
+    assert "await self.gather_candidates()" not in inspect.getsource(ice.Connection.gather_candidates)
+    assert "self.get_component_candidates(component=component, addresses=addresses)" in inspect.getsource(
+        ice.Connection.gather_candidates
+    ), ADVICE
+
+
+def test_main_and_high_are_registered_once() -> None:
+    register_profiles()
+    before = len(CODECS["video"])
+    register_profiles()
+    assert len(CODECS["video"]) == before
+    profiles = {codec.parameters.get("profile-level-id") for codec in CODECS["video"]}
+    assert {"42001f", "42e01f", "4d001f", "640c1f", "64001f"} <= profiles
+
+
+class NoSink:
+    """Takes packets and forgets them."""
+
+    def received(self, *_: object) -> None:
+        return
+
+    def ended(self) -> None:
+        return
+
+
+async def offer_of_a_browser() -> tuple[RTCPeerConnection, Any]:
+    client = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    client.addTransceiver("video", "sendonly")
+    client.createDataChannel("results")
+    await client.setLocalDescription(await client.createOffer())
+    return client, check_offer(client.localDescription.sdp, allow_private=False)
+
+
+async def test_an_answer_comes_from_our_own_agent_sockets_and_receiver() -> None:
+    client, offer = await offer_of_a_browser()
+    peer = Peer(UdpPlan(), NoSink())
+    answer = await peer.answer(offer)
+    assert "a=recvonly" in answer
+    assert "a=setup:passive" in answer
+    assert isinstance(peer.video_receiver(), stack.Receiver)
+    transport = peer.getTransceivers()[0].receiver.transport.transport
+    assert type(transport._connection) is stack._Agent
+    assert all(type(protocol) is stack._Socket for protocol in transport._connection._protocols)
+    assert transport._connection.stun_server is None
+    await peer.shut(2.0)
+    await client.close()
+
+
+async def test_without_servers_nobody_is_asked_and_with_a_dead_one_the_answer_comes_in_time() -> None:
+    client, offer = await offer_of_a_browser()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
+        dead.bind(("127.0.0.1", 0))
+        plan = UdpPlan(stun_servers=(f"stun:127.0.0.1:{dead.getsockname()[1]}",))
+        peer = Peer(plan, NoSink())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await peer.answer(offer)
+        assert loop.time() - begun < stack.GATHER_S + 1.0
+        await peer.shut(2.0)
+    await client.close()
+
+
+async def test_the_public_address_is_announced_alone_and_ports_come_from_the_range() -> None:
+    client, offer = await offer_of_a_browser()
+    plan = UdpPlan(ports=(47310, 47311), public_ip="203.0.113.7")
+    peers = [Peer(plan, NoSink()) for _ in range(3)]
+    announced = []
+    for peer in peers[:2]:
+        answer = await peer.answer(offer)
+        candidates = {line for line in answer.splitlines() if line.startswith("a=candidate")}
+        assert [line.split()[4] for line in candidates] == ["203.0.113.7"]
+        announced += [int(line.split()[5]) for line in candidates]
+    assert sorted(announced) == [47310, 47311]
+    with pytest.raises(NoPortLeft, match="47310 to 47311"):
+        await peers[2].answer(offer)
+    for peer in peers:
+        await peer.shut(2.0)
+    await client.close()
+
+
+class FakeProtocol:
+    """Counts what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send_stun(self, message: Any, address: Any) -> None:
+        self.sent.append((message, address))
+
+
+async def test_who_does_not_know_the_password_gets_no_answer() -> None:
+    agent = ice.Connection(ice_controlling=False)
+    agent.__class__ = stack._Agent
+    protocol: Any = FakeProtocol()
+    request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    agent.request_received(request, ("198.51.100.1", 5000), protocol)
+    request.attributes["USERNAME"] = "some:body"
+    request.add_message_integrity(b"wrong")
+    agent.request_received(request, ("198.51.100.1", 5000), protocol)
+    assert protocol.sent == []
