@@ -107,10 +107,10 @@ async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
 
 
 async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -> None:
-    body = {"params": {"conf_threshold": 0.5, "track": True}, "annotate": True}
+    body = {"params": {"conf_threshold": 0.5, "track": True}, "anotate": True}
     async with WebrtcClient(endpoint, body=body) as client:
         assert client.answer["params"]["conf_threshold"] == 0.5
-        assert client.answer["ignored"] == ["annotate"]
+        assert client.answer["ignored"] == ["anotate"]
         await client.wait_for("result")
         client.send({"type": "configure", "cfg": 7, "params": {"classes": ["bus"]}})
         (configured,) = await client.wait_for("configured")
@@ -136,6 +136,42 @@ async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -
         assert (await client.wait_ended())["code"] == "closed"
 
 
+async def test_the_video_comes_back_with_its_boxes_drawn(endpoint: str) -> None:
+    client = WebrtcClient(endpoint, track=Track(bus, fps=5), body={"annotate": True}, direction="sendrecv")
+    back: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def look(track: Any) -> None:
+        while not back.done():
+            frame = await track.recv()
+            if client.of_type("result"):
+                back.set_result(frame.to_ndarray(format="bgr24"))
+
+    looking: list[asyncio.Task[None]] = []
+    client.peer.on("track", lambda track: looking.append(asyncio.create_task(look(track))))
+    async with client:
+        results = await client.wait_for("result", 3)
+        async with asyncio.timeout(20):
+            picture = await back
+        looking[0].cancel()
+    assert picture.shape == (540, 404, 3)
+    left, top, right, bottom = (round(value) for value in results[-1]["boxes"][0][:4])
+    was = bus(0)
+    # The frame of the best box is drawn, what is within it is not.
+    edge = slice(top + 60, bottom - 20), slice(max(0, left - 1), left + 2)
+    middle = slice((top + bottom) // 2 - 20, (top + bottom) // 2 + 20), slice(left + 40, right - 40)
+    changed = [np.abs(picture[part].astype(int) - was[part]).mean() for part in (edge, middle)]
+    assert changed[0] > 2 * changed[1], changed
+
+
+async def test_a_video_is_sent_back_only_to_those_who_receive_one(endpoint: str) -> None:
+    client = WebrtcClient(endpoint)
+    sdp = await client.offer()
+    async with client.http.post(endpoint, json={"type": "offer", "sdp": sdp, "annotate": True}) as response:
+        assert response.status == 400
+        assert "sendrecv" in await response.text()
+    await client.close()
+
+
 async def test_two_messages_of_one_frame_and_nothing_twice(endpoint: str) -> None:
     async with WebrtcClient(endpoint, track=Track(fps=30)) as client:
         await client.wait_for("result", 20)
@@ -152,6 +188,7 @@ async def test_two_messages_of_one_frame_and_nothing_twice(endpoint: str) -> Non
         ({"type": "answer", "sdp": "v=0"}, 400, "`type`"),
         ({"type": "offer"}, 400, "`sdp`"),
         ({"type": "offer", "sdp": "v=1"}, 400, "v=0"),
+        ({"type": "offer", "sdp": "v=0", "annotate": "yes"}, 400, "`annotate`"),
         ({"type": "offer", "sdp": "v=0", "params": {"conf_threshold": 7}}, 400, "params.conf_threshold"),
         ({"type": "offer", "sdp": "x" * 140_000}, 413, "131072"),
     ],
