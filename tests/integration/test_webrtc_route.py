@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -14,6 +16,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
+from aiortc import AudioStreamTrack
 
 from tests.conftest import shared
 from tests.service import Service
@@ -104,6 +107,22 @@ async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, 
 async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
     async with WebrtcClient(endpoint, candidates_later=True) as client:
         await client.wait_for("result")
+
+
+async def test_audio_is_accepted_and_costs_nothing(service: Service, endpoint: str) -> None:
+    (worker,) = service.workers
+    client = WebrtcClient(endpoint)
+    # First of all sections: the transport is the audio's, and the video shares it.
+    client.peer.addTransceiver(AudioStreamTrack(), "sendonly")
+    async with client:
+        await client.wait_for("result", 3)
+        with_audio = worker.num_threads()
+        assert client.peer.remoteDescription.sdp.index("m=audio") < client.peer.remoteDescription.sdp.index(
+            "m=video"
+        )
+    async with WebrtcClient(endpoint) as silent:
+        await silent.wait_for("result", 3)
+        assert with_audio <= worker.num_threads() + 1
 
 
 async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -> None:
@@ -255,6 +274,18 @@ async def test_who_never_connects_is_ended_and_told_why(strict: Service) -> None
     assert strict.metric("object_detection_webrtc_ended_total", reason="connect_timeout") == before + 1
 
 
+async def test_a_certificate_that_was_not_offered_ends_the_session(strict: Service) -> None:
+    class Impostor(WebrtcClient):
+        async def offer(self) -> str:
+            sdp = await super().offer()
+            return re.sub(r"(a=fingerprint:sha-\d+ )([0-9A-F]{2})", r"\g<1>00", sdp)
+
+    async with Impostor(f"{strict.http_url}/v1/webrtc", key="dummy-key") as client:
+        reason = await client.wait_ended(10)
+    assert reason["code"] == "dtls_failed"
+    assert "certificate does not match the offer" in reason["text"]
+
+
 async def test_a_stream_without_video_is_ended(strict: Service) -> None:
     async with WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key") as client:
         await client.wait_for("result")
@@ -289,6 +320,17 @@ async def test_sessions_are_limited(strict: Service) -> None:
         if client.location:
             await client.http.delete(client.location)
         await client.close()
+
+
+async def test_a_server_that_shuts_down_says_so_and_ends_in_order(yolov9t_ball: Path) -> None:
+    with Service({"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0"}) as service:
+        async with WebrtcClient(f"{service.http_url}/v1/webrtc") as client:
+            await client.wait_for("result", 2)
+            service.signal(signal.SIGTERM)
+            (bye,) = await client.wait_for("bye")
+            assert (bye["ending"], bye["code"]) == ("shutdown", 1012)
+        assert await asyncio.to_thread(service.wait) == 0
+        assert "Traceback" not in service.log
 
 
 async def test_the_results_are_also_sent_as_events_and_on_a_websocket(endpoint: str) -> None:
