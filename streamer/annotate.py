@@ -1,4 +1,4 @@
-"""Draws boxes on a picture and encodes it as JPEG: the answer for people who look, not parse."""
+"""Draws boxes on a picture, and encodes it as JPEG: the answer for people who look, not parse."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
     ``boxes`` is float32 (N, 6) xyxy, score, class id in pixels of ``image``. A class id without a label
     shows as its number. Raises RuntimeError when the picture cannot be encoded.
     """
+    draw_boxes(image, boxes.tolist(), labels)
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not done:
+        raise RuntimeError(f"cannot encode a picture of shape {image.shape}")
+    return encoded.tobytes()
+
+
+def draw_boxes(image: Image, rows: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
+    """Draw on ``image`` (uint8 BGR); rows are x1, y1, x2, y2, score, class id and more, best first."""
     # Lines and letters keep their share of the picture from thumbnails to posters.
     unit = max(image.shape[:2]) / 640
     thickness = max(1, round(2 * unit))
     scale = max(0.3, 0.5 * unit)
     # Best last, so that it lies on top.
-    for x1, y1, x2, y2, score, class_id in reversed(boxes.tolist()):
+    for x1, y1, x2, y2, score, class_id, *_ in reversed(rows):
         number = int(class_id)
         colour = class_colour(number)
         left, top, right, bottom = round(x1), round(y1), round(x2), round(y2)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         label = labels[number] if 0 <= number < len(labels) else str(number)
         _write_label(image, f"{_drawable(label)} {score:.2f}", (left, top), colour, scale)
-    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not done:
-        raise RuntimeError(f"cannot encode a picture of shape {image.shape}")
-    return encoded.tobytes()
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:

@@ -188,8 +188,11 @@ async def make_runner(
     own_socket = parts.webrtc.owners.own_socket
     if own_socket is not None:
         own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
-        # Kept open while draining: other workers still bring requests about our sessions.
-        await loop.create_unix_server(connection, str(own_socket))
+        try:
+            # Kept open while draining: other workers still bring requests about our sessions.
+            await loop.create_unix_server(connection, str(own_socket))
+        except OSError as error:  # a path of more than 107 bytes, for one
+            log.warning("workers cannot reach each other at %s (%s): set a shorter TMPDIR", own_socket, error)
 
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.

@@ -70,6 +70,7 @@ class WebrtcClient:
         body: dict[str, Any] | None = None,
         change_answer: Callable[[str], str] | None = None,
         candidates_later: bool = False,
+        direction: str = "sendonly",
     ) -> None:
         self.endpoint = url
         self.kind = kind
@@ -89,6 +90,7 @@ class WebrtcClient:
         self._body = body or {}
         self._change_answer = change_answer
         self._candidates_later = candidates_later
+        self._direction = direction
         self._news = asyncio.Event()
         self.http = aiohttp.ClientSession(headers=self._headers)
 
@@ -112,7 +114,7 @@ class WebrtcClient:
 
     async def offer(self) -> str:
         """Return an offer with one video, and channels where results come that way."""
-        transceiver = self.peer.addTransceiver(self.track, "sendonly")
+        transceiver = self.peer.addTransceiver(self.track, self._direction)
         wanted = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType == self._codec]
         transceiver.setCodecPreferences(wanted)
         if self.kind == "webrtc":

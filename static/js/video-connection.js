@@ -9,6 +9,9 @@ const CONNECT_TIMEOUT_MS = 8000;
 /** Candidates of TURN servers come late; the offer does not wait longer for them. */
 const GATHER_MS = 2000;
 const QUALITY_EVERY_MS = 1000;
+/** How long nothing may come through before a new connection is tried. */
+const DISCONNECTED_MS = 3000;
+const LOST = 'The way to the server was lost';
 
 /** WebRTC does not work here; `message` says why, in words for a person. */
 class Unusable extends Error {}
@@ -36,6 +39,7 @@ export class VideoConnection {
     this._url = '';
     this._version = '';
     this._timer = null;
+    this._patience = null;
     this._asleep = false;
     this._sent = null;
     /** Rises with each attempt: work begun for an older one is void. */
@@ -168,8 +172,14 @@ export class VideoConnection {
   _stateChanged(generation) {
     if (generation !== this.generation) return;
     const { connectionState } = this._peer;
+    clearTimeout(this._patience);
+    if (connectionState === 'disconnected' && this.isOpen) {
+      // It may come back by itself; a server that died does not.
+      this._patience = setTimeout(() => generation === this.generation && this._lost(LOST), DISCONNECTED_MS);
+      return;
+    }
     if (connectionState !== 'failed' && connectionState !== 'closed') return;
-    if (this.isOpen) this._lost('the way to the server was lost');
+    if (this.isOpen) this._lost(LOST);
     else this._timedOut(generation);
   }
 
@@ -237,6 +247,7 @@ export class VideoConnection {
   /** Forget the connection: nothing it still says is heard. */
   _drop() {
     clearTimeout(this._timer);
+    clearTimeout(this._patience);
     this.generation += 1;
     const peer = this._peer;
     this._peer = this._sender = this._control = this.quality = this._sent = null;

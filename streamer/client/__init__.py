@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from streamer.client.stream import DetectStream
     from streamer.client.sync import DetectStreamSync
     from streamer.client.tls import Tls
+    from streamer.client.video_stream import VideoStream
 
 __all__ = [
     "BadInput",
@@ -57,6 +58,7 @@ __all__ = [
     "StreamClosed",
     "Tls",
     "UnreadOutcomes",
+    "VideoStream",
     "predict",
     "predict_async",
     "predict_many",
@@ -69,6 +71,7 @@ _LAZY = {
     "Options": "options",
     "Request": "oneshot",
     "Tls": "tls",
+    "VideoStream": "video_stream",
     "predict": "oneshot",
     "predict_async": "oneshot",
     "predict_many": "oneshot",

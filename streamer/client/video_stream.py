@@ -35,6 +35,9 @@ from streamer.client.video_link import CLOCK_HZ, Camera, VideoLink
 _MAX_SENT = 60
 #: After the last frame: results that have not come by then were lost, or their frames were.
 _LAST_RESULTS_S = 1.0
+#: A server that died is noticed by ICE after half a minute; results that stay away tell it sooner. Longer
+#: than the inference process takes to come back.
+_SILENCE_S = 8.0
 
 
 @dataclass(slots=True)
@@ -296,14 +299,24 @@ class VideoStream:
             self._set_state(State(Phase.CONNECTED, self._address.shown))
             self._bell.ring()
             while True:
-                message = await link.receive()
-                if message["type"] == "result":
+                message = await self._receive(link)
+                if message is not None and message["type"] == "result":
                     self._result(message)
         finally:
             self._connected = False
             camera.stop()
             self._let_go("closed" if self._closing else "disconnected")
             await link.close()
+
+    async def _receive(self, link: VideoLink) -> dict[str, Any] | None:
+        """Return the next message; None when nothing came and nothing was due. Raises LinkLost."""
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                return await link.receive()
+        except TimeoutError:
+            if self._sent:
+                raise LinkLost(f"no result for {_SILENCE_S:g} s") from None
+            return None
 
 
 def _as_pixels(picture: Picture) -> Pixels:

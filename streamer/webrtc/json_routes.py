@@ -70,17 +70,21 @@ class JsonRoutes:
         )
 
     async def offer(self, request: web.Request) -> web.Response:
-        """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}}``."""
+        """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "annotate": false}``."""
         signalling = self._signalling
         signalling.check(request)
         version = request.match_info["version"]
         signalling.peers.dispatcher.served(version)
         # JSON escapes every line end; twice the limit leaves room for that.
         body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)
-        sdp, hello = _read(body)
+        sdp, hello, annotate = _read(body)
         offer = signalling.read_offer(sdp)
+        if annotate and not offer.wants_video:
+            raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
         try:
-            session, answer = await signalling.peers.create(version, offer, "webrtc", hello.params)
+            session, answer = await signalling.peers.create(
+                version, offer, "webrtc", hello.params, annotate=annotate
+            )
         except ProtocolError as error:
             raise _bad_field(error) from error
         url = signalling.session_url(request, session)
@@ -139,8 +143,8 @@ class JsonRoutes:
         return self._signalling.peers.ice_servers.describe(secrets.token_hex(4), time.time())
 
 
-def _read(body: object) -> tuple[str, Hello]:
-    """Return SDP and parameters. Raises Problem naming the field that is wrong."""
+def _read(body: object) -> tuple[str, Hello, bool]:
+    """Return SDP, parameters, whether the video is wanted back. Raises Problem naming the wrong field."""
     if not isinstance(body, dict):
         raise Problem.bad_request(
             f"The body is a {type(body).__name__}; expected a map with `type` and `sdp`."
@@ -150,14 +154,18 @@ def _read(body: object) -> tuple[str, Hello]:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp:
         raise Problem.invalid_parameter("sdp", str(sdp), "the offer's SDP as text")
-    rest = {name: value for name, value in body.items() if name not in ("sdp", "streams", "resume", "token")}
+    annotate = body.get("annotate", False)
+    if not isinstance(annotate, bool):
+        raise Problem.invalid_parameter("annotate", str(annotate), "true or false")
+    others = ("sdp", "annotate", "streams", "resume", "token")
+    rest = {name: value for name, value in body.items() if name not in others}
     try:
         hello = parse_message({**rest, "type": "hello"})
     except ProtocolError as error:
         raise _bad_field(error) from error
     if not isinstance(hello, Hello):
         raise TypeError("parsed as hello, and is none")
-    return sdp, hello
+    return sdp, hello, annotate
 
 
 def _bad_field(error: ProtocolError) -> Problem:

@@ -104,9 +104,13 @@ async def _forward_http(client: aiohttp.ClientSession, request: web.Request) -> 
             if name.lower() not in _HOP_BY_HOP:
                 response.headers.add(name, value)
         await response.prepare(request)
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
+        # Events end where either side goes away.
+        with contextlib.suppress(
+            aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError
+        ):
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
         return response
 
 

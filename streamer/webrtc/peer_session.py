@@ -22,6 +22,7 @@ from streamer.protocol import CloseCode, Codec, DropReason
 from streamer.session import Session
 from streamer.settings import Settings
 from streamer.stream import Stream, WindowViolated
+from streamer.webrtc.annotated_track import AnnotatedTrack
 from streamer.webrtc.channels import ChannelFull, Channels
 from streamer.webrtc.control import Control, TooManyMessages
 from streamer.webrtc.ending import Ending, explain
@@ -59,7 +60,15 @@ class PeerSession:
     """One peer connection with one video; construct, ``await answer(offer)``, ``end(reason)``."""
 
     def __init__(
-        self, owner: Owner, session_id: str, version: str, transport: str, params: Params, plan: UdpPlan
+        self,
+        owner: Owner,
+        session_id: str,
+        version: str,
+        transport: str,
+        params: Params,
+        plan: UdpPlan,
+        *,
+        annotate: bool = False,
     ) -> None:
         self.id = session_id
         self.version = version
@@ -86,6 +95,8 @@ class PeerSession:
         self._counters = FrameCounters(owner.metrics, transport, version)
         self._feed = VideoFeed(self)
         self._peer = Peer(plan, self._feed)
+        #: The video with boxes that goes back; None unless it was asked for.
+        self._back = AnnotatedTrack(info.labels) if annotate else None
         self._channels = Channels(self._welcome, self.control_received)
         self._control = Control(self)
         self._listeners: set[Listener] = set()
@@ -100,7 +111,7 @@ class PeerSession:
         """Return the SDP answer. Raises what `stack.Peer.answer` raises."""
         self._peer.on("connectionstatechange", self._state_changed)
         self._peer.on("datachannel", self._channels.opened)
-        sdp = await self._peer.answer(offer)
+        sdp = await self._peer.answer(offer, self._back)
         self._opened = True
         self._owner.dispatcher.open(self.version, self.live)
         self.metrics.streams.labels(self.transport, self.version).inc()
@@ -140,6 +151,8 @@ class PeerSession:
             self.account()
             self.end(Ending.LIMITS, f"{error}: too many frames a second")
             return
+        if self._back is not None:
+            self._back.examined(frame.seq, frame.payload, frame.ts)
         self.send_all(messages)
         if self.live.pending:
             self._owner.dispatcher.offer(self.version, self.live)
@@ -163,6 +176,8 @@ class PeerSession:
         if self.ending is not None:
             return
         for message in messages:
+            if self._back is not None and message["type"] == "result":
+                self._back.answered(message["seq"], message["boxes"])
             self._send(message)
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -290,6 +305,8 @@ class PeerSession:
         self.live.close()
         self.account()
         self._feed.close()
+        if self._back is not None:
+            self._back.stop()
         for listener in self._listeners:
             listener.end()
         self._owner.ended(self)

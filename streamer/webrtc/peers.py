@@ -78,9 +78,12 @@ class Peers:
         self._ticker = asyncio.create_task(self._tick(), name="webrtc-ticker")
 
     async def create(
-        self, version: str, offer: Offer, transport: str, params: Params
+        self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool = False
     ) -> tuple[PeerSession, str]:
-        """Return a new session and its answer. Raises Problem (400, 422, 503) or ProtocolError (params)."""
+        """Return a new session and its answer; with ``annotate`` the video goes back with boxes.
+
+        Raises Problem (400, 422, 503) or ProtocolError (params).
+        """
         self.dispatcher.served(version)
         self.dispatcher.admit(version)
         if self._draining:
@@ -94,18 +97,20 @@ class Peers:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._making += 1
         try:
-            return await self._create(version, offer, transport, params)
+            return await self._create(version, offer, transport, params, annotate=annotate)
         finally:
             self._making -= 1
 
     async def _create(
-        self, version: str, offer: Offer, transport: str, params: Params
+        self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool
     ) -> tuple[PeerSession, str]:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = f"{self.number}-{secrets.token_urlsafe(18)}"
-        session: PeerSession = module.PeerSession(self, session_id, version, transport, params, plan)
+        session: PeerSession = module.PeerSession(
+            self, session_id, version, transport, params, plan, annotate=annotate
+        )
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from aioice import ice, stun, turn
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aiortc import (
+    MediaStreamTrack,
     RTCBundlePolicy,
     RTCConfiguration,
     RTCIceServer,
@@ -369,12 +370,14 @@ class Peer(RTCPeerConnection):
         setattr(made, _RECEIVER, receiver)
         return made
 
-    async def answer(self, offer: Offer) -> str:
-        """Return the answer to ``offer``, with all candidates of ours in it.
+    async def answer(self, offer: Offer, back: MediaStreamTrack | None = None) -> str:
+        """Return the answer to ``offer``, with all candidates of ours in it; ``back`` is sent to the client.
 
         Raises whatever aiortc finds wrong with the offer, NoPortLeft, or ConnectionError when no socket
         could be opened.
         """
+        if back is not None:
+            self.addTransceiver(back, "sendrecv")
         await self.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         for transceiver in self.getTransceivers():
             for codec in transceiver._codecs:

@@ -199,6 +199,26 @@ def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why
         demo.close()
 
 
+def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
+    browser: Browser, yolox_nano: Path
+) -> None:
+    # An address for documentation, where nobody is: as behind a firewall that lets no UDP pass.
+    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "PUBLIC_IP": "203.0.113.7"}
+    with Service(settings) as service:
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?transport=webrtc")
+        demo.start("camera")
+        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait_for_results(3)
+        assert demo.page.inner_text("#transport-hint") == (
+            "Frames go over WebSocket instead of WebRTC: packets (UDP) do not get through to the server."
+        )
+        # The server was told to forget the session.
+        demo.wait(lambda: service.metric("object_detection_webrtc_sessions") == 0)
+        demo.assert_clean()
+        demo.close()
+
+
 def test_with_wrong_turn_credentials_alone_the_page_says_so(browser: Browser, service: Service) -> None:
     demo = DemoPage(browser, service.http_url)
     # A page that may use relays only, and whose relay does not answer: no candidate at all.

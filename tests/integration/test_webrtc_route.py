@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -14,6 +16,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
+from aiortc import AudioStreamTrack
 
 from tests.conftest import shared
 from tests.service import Service
@@ -106,11 +109,27 @@ async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
         await client.wait_for("result")
 
 
+async def test_audio_is_accepted_and_costs_nothing(service: Service, endpoint: str) -> None:
+    (worker,) = service.workers
+    client = WebrtcClient(endpoint)
+    # First of all sections: the transport is the audio's, and the video shares it.
+    client.peer.addTransceiver(AudioStreamTrack(), "sendonly")
+    async with client:
+        await client.wait_for("result", 3)
+        with_audio = worker.num_threads()
+        assert client.peer.remoteDescription.sdp.index("m=audio") < client.peer.remoteDescription.sdp.index(
+            "m=video"
+        )
+    async with WebrtcClient(endpoint) as silent:
+        await silent.wait_for("result", 3)
+        assert with_audio <= worker.num_threads() + 1
+
+
 async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -> None:
-    body = {"params": {"conf_threshold": 0.5, "track": True}, "annotate": True}
+    body = {"params": {"conf_threshold": 0.5, "track": True}, "anotate": True}
     async with WebrtcClient(endpoint, body=body) as client:
         assert client.answer["params"]["conf_threshold"] == 0.5
-        assert client.answer["ignored"] == ["annotate"]
+        assert client.answer["ignored"] == ["anotate"]
         await client.wait_for("result")
         client.send({"type": "configure", "cfg": 7, "params": {"classes": ["bus"]}})
         (configured,) = await client.wait_for("configured")
@@ -136,6 +155,42 @@ async def test_control_messages_are_obeyed_and_wrong_ones_named(endpoint: str) -
         assert (await client.wait_ended())["code"] == "closed"
 
 
+async def test_the_video_comes_back_with_its_boxes_drawn(endpoint: str) -> None:
+    client = WebrtcClient(endpoint, track=Track(bus, fps=5), body={"annotate": True}, direction="sendrecv")
+    back: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def look(track: Any) -> None:
+        while not back.done():
+            frame = await track.recv()
+            if client.of_type("result"):
+                back.set_result(frame.to_ndarray(format="bgr24"))
+
+    looking: list[asyncio.Task[None]] = []
+    client.peer.on("track", lambda track: looking.append(asyncio.create_task(look(track))))
+    async with client:
+        results = await client.wait_for("result", 3)
+        async with asyncio.timeout(20):
+            picture = await back
+        looking[0].cancel()
+    assert picture.shape == (540, 404, 3)
+    left, top, right, bottom = (round(value) for value in results[-1]["boxes"][0][:4])
+    was = bus(0)
+    # The frame of the best box is drawn, what is within it is not.
+    edge = slice(top + 60, bottom - 20), slice(max(0, left - 1), left + 2)
+    middle = slice((top + bottom) // 2 - 20, (top + bottom) // 2 + 20), slice(left + 40, right - 40)
+    changed = [np.abs(picture[part].astype(int) - was[part]).mean() for part in (edge, middle)]
+    assert changed[0] > 2 * changed[1], changed
+
+
+async def test_a_video_is_sent_back_only_to_those_who_receive_one(endpoint: str) -> None:
+    client = WebrtcClient(endpoint)
+    sdp = await client.offer()
+    async with client.http.post(endpoint, json={"type": "offer", "sdp": sdp, "annotate": True}) as response:
+        assert response.status == 400
+        assert "sendrecv" in await response.text()
+    await client.close()
+
+
 async def test_two_messages_of_one_frame_and_nothing_twice(endpoint: str) -> None:
     async with WebrtcClient(endpoint, track=Track(fps=30)) as client:
         await client.wait_for("result", 20)
@@ -152,6 +207,7 @@ async def test_two_messages_of_one_frame_and_nothing_twice(endpoint: str) -> Non
         ({"type": "answer", "sdp": "v=0"}, 400, "`type`"),
         ({"type": "offer"}, 400, "`sdp`"),
         ({"type": "offer", "sdp": "v=1"}, 400, "v=0"),
+        ({"type": "offer", "sdp": "v=0", "annotate": "yes"}, 400, "`annotate`"),
         ({"type": "offer", "sdp": "v=0", "params": {"conf_threshold": 7}}, 400, "params.conf_threshold"),
         ({"type": "offer", "sdp": "x" * 140_000}, 413, "131072"),
     ],
@@ -218,6 +274,18 @@ async def test_who_never_connects_is_ended_and_told_why(strict: Service) -> None
     assert strict.metric("object_detection_webrtc_ended_total", reason="connect_timeout") == before + 1
 
 
+async def test_a_certificate_that_was_not_offered_ends_the_session(strict: Service) -> None:
+    class Impostor(WebrtcClient):
+        async def offer(self) -> str:
+            sdp = await super().offer()
+            return re.sub(r"(a=fingerprint:sha-\d+ )([0-9A-F]{2})", r"\g<1>00", sdp)
+
+    async with Impostor(f"{strict.http_url}/v1/webrtc", key="dummy-key") as client:
+        reason = await client.wait_ended(10)
+    assert reason["code"] == "dtls_failed"
+    assert "certificate does not match the offer" in reason["text"]
+
+
 async def test_a_stream_without_video_is_ended(strict: Service) -> None:
     async with WebrtcClient(f"{strict.http_url}/v1/webrtc", key="dummy-key") as client:
         await client.wait_for("result")
@@ -252,6 +320,17 @@ async def test_sessions_are_limited(strict: Service) -> None:
         if client.location:
             await client.http.delete(client.location)
         await client.close()
+
+
+async def test_a_server_that_shuts_down_says_so_and_ends_in_order(yolov9t_ball: Path) -> None:
+    with Service({"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0"}) as service:
+        async with WebrtcClient(f"{service.http_url}/v1/webrtc") as client:
+            await client.wait_for("result", 2)
+            service.signal(signal.SIGTERM)
+            (bye,) = await client.wait_for("bye")
+            assert (bye["ending"], bye["code"]) == ("shutdown", 1012)
+        assert await asyncio.to_thread(service.wait) == 0
+        assert "Traceback" not in service.log
 
 
 async def test_the_results_are_also_sent_as_events_and_on_a_websocket(endpoint: str) -> None:

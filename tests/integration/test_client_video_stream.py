@@ -1,0 +1,101 @@
+"""The client's stream as video: outcomes, what is refused, and a server that dies and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer.client import BadInput, Params, Rejected, Result, StreamClosed
+from streamer.client.options import Options
+from streamer.client.results import Drop, Outcome
+from streamer.client.state import Phase, State
+from streamer.client.video_stream import VideoStream
+from tests.service import Service
+
+KEY = "dummy-key"
+
+
+@pytest.fixture(scope="module")
+def guarded(yolov9t_ball: Path) -> Iterator[Service]:
+    """A service with a key."""
+    settings = {"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0", "API_KEYS": KEY}
+    with Service(settings) as running:
+        yield running
+
+
+def grey(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return a picture of odd size: 161x121."""
+    return np.full((121, 161, 3), 40 + number % 100, np.uint8)
+
+
+async def feed(stream: VideoStream, seconds: float, fps: float = 10) -> None:
+    """Offer numbered pictures; each is the tag of its own number."""
+    for number in range(int(seconds * fps)):
+        stream.offer(grey(number), tag=number)
+        await asyncio.sleep(1 / fps)
+
+
+async def read(stream: VideoStream, outcomes: list[Outcome]) -> None:
+    async for outcome in stream:
+        outcomes.append(outcome)  # noqa: PERF401 - others look at the list meanwhile
+
+
+async def test_every_picture_taken_has_one_outcome_with_its_own_tag(guarded: Service) -> None:
+    outcomes: list[Outcome] = []
+    async with VideoStream(guarded.ws_url, token=KEY, params=Params(conf_threshold=0.9)) as stream:
+        reader = asyncio.create_task(read(stream, outcomes))
+        await feed(stream, 3)
+        assert stream.labels == ("ball",) or stream.labels
+    await reader
+    ledger = stream.ledger
+    assert ledger.balance == 0
+    assert ledger.in_flight == ledger.waiting == 0
+    tags = [outcome.tag for outcome in outcomes]
+    assert len(tags) == len(set(tags)) == ledger.sent
+    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+    assert len(results) > 10
+    assert {(result.width, result.height) for result in results} == {(161, 121)}
+    assert all(result.round_trip_s < 5 for result in results)
+    with pytest.raises(StreamClosed):
+        stream.offer(grey(0))
+
+
+async def test_a_wrong_key_and_a_wrong_class_are_refused_for_good(guarded: Service) -> None:
+    with pytest.raises(Rejected, match="API keys"):
+        async with VideoStream(guarded.http_url, token=KEY[::-1]):
+            pass
+    with pytest.raises(BadInput, match="unicorn"):
+        async with VideoStream(guarded.http_url, token=KEY, params=Params(classes=["unicorn"])):
+            pass
+
+
+async def test_a_worker_that_dies_costs_a_pause(guarded: Service) -> None:
+    states: list[State] = []
+    outcomes: list[Outcome] = []
+    options = Options(give_up_after_s=60)
+    async with VideoStream(
+        guarded.http_url,
+        token=KEY,
+        options=options,
+        on_state=states.append,
+    ) as stream:
+        reader = asyncio.create_task(read(stream, outcomes))
+        await feed(stream, 1.5)
+        (worker,) = guarded.workers
+        worker.kill()
+        killed = time.monotonic()
+        while Phase.WAITING not in [state.phase for state in states]:
+            await feed(stream, 0.5)
+            assert time.monotonic() - killed < 25
+        before = sum(isinstance(outcome, Result) for outcome in outcomes)
+        while sum(isinstance(outcome, Result) for outcome in outcomes) < before + 5:
+            await feed(stream, 0.5)
+            assert time.monotonic() - killed < 45
+    await reader
+    assert stream.ledger.balance == 0
+    assert "disconnected" in {outcome.reason for outcome in outcomes if isinstance(outcome, Drop)}
