@@ -38,6 +38,7 @@ class Board:
         "restarts": 4,  # supervisor
         "draining": 5,  # supervisor
         "pid": 6,  # inference process
+        "sampling": 7,  # observer process, by the supervisor while there is none
     }
 
     def __init__(self, fd: int | None = None) -> None:

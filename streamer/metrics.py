@@ -91,6 +91,12 @@ class WorkerMetrics:
             ["transport"],
             registry=registry,
         )
+        self.sampler_dropped = Counter(
+            "sampler_dropped",
+            "Candidates for samples that did not reach the observer, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.loop_lag_s = Histogram(
             "object_detection_event_loop_lag_seconds",
             "How late the worker's event loop woke up, sampled once a second.",
@@ -103,6 +109,10 @@ class WorkerMetrics:
             registry=registry,
             multiprocess_mode="min",
         )
+
+    def sample_dropped(self, reason: str) -> None:
+        """Account a candidate that did not reach the observer."""
+        self.sampler_dropped.labels(reason).inc()
 
     def preset(self, versions: tuple[str, ...]) -> None:
         """Create every series, clear gauges that a dead predecessor left, and balance its ledger.
@@ -118,6 +128,8 @@ class WorkerMetrics:
                     self.dropped.labels(transport, version, reason)
                 self.in_flight.labels(transport, version).set(0)
                 self.streams.labels(transport, version).set(0)
+        for lost in ("busy", "no_observer"):
+            self.sampler_dropped.labels(lost)
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)
@@ -145,7 +157,7 @@ class SupervisorMetrics:
             ["role"],
             registry=registry,
         )
-        for role in ("inference", "worker"):
+        for role in ("inference", "worker", "observer"):
             self.restarts.labels(role)
 
 

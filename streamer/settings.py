@@ -125,6 +125,46 @@ class Settings(BaseSettings):
         description="Comma-separated origins whose pages may open streams, besides this server's own; "
         "`*`: any.",
     )
+    sampling: bool = Field(
+        True, description="Keep frames worth labelling (docs/sampling.md); `False`: no frame is ever stored."
+    )
+    samples_dir: Path = Field(
+        Path("data/samples"),
+        description="Folder of samples, and of those that wait for a store; one replica's own.",
+    )
+    uncertainty_threshold: float = Field(
+        0.7,
+        ge=0,
+        le=2,
+        description="A frame is worth labelling from this uncertainty on, 0 to 1; 0: every frame, "
+        "more than 1: none.",
+    )
+    samples_interval_s: float = Field(
+        60, ge=0, description="Of each stream, the best candidate of this time is taken."
+    )
+    samples_spacing_s: float = Field(10, ge=0, description="Least time between two samples of a stream.")
+    samples_random_every_s: float = Field(
+        1800, ge=0, description="One frame of each stream at random in this time on average; 0: none."
+    )
+    samples_stream_per_hour: int = Field(20, ge=0, description="Samples of one stream in an hour.")
+    samples_per_hour: int = Field(200, ge=0, description="Samples in an hour.")
+    samples_per_day: int = Field(2000, ge=0, description="Samples in a day (UTC).")
+    samples_day_bytes: int = Field(500 << 20, ge=0, description="Bytes of samples in a day (UTC).")
+    samples_max_bytes: int = Field(
+        2 << 30,
+        ge=0,
+        description="Bytes in `SAMPLES_DIR`; beyond, new samples are refused and none is deleted.",
+    )
+    samples_strip_metadata: bool = Field(
+        False, description="Take GPS, camera and comments out of samples; the pixels stay as they came."
+    )
+    samples_deny: str = Field("", description="Comma-separated names of streams that are never sampled.")
+    samples_drain_s: float = Field(
+        10,
+        ge=0,
+        description="At the end: time to deliver samples; the rest is delivered after the next start.",
+    )
+
     drain_delay_s: float = Field(
         3,
         ge=0,
@@ -164,6 +204,11 @@ class Settings(BaseSettings):
     def keys(self) -> frozenset[str]:
         """The API keys; empty means that none is asked for."""
         return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+
+    @property
+    def samples_denied(self) -> frozenset[str]:
+        """Names of streams that are never sampled."""
+        return frozenset(name.strip() for name in self.samples_deny.split(",") if name.strip())
 
     @property
     def origins(self) -> frozenset[str]:
