@@ -72,4 +72,4 @@ $(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/installed
 
 system-packages:
-	@sh tests/system_packages.sh chromium nodejs
+	@sh tests/system_packages.sh chromium nodejs radosgw ceph-mon ceph-osd ceph-common

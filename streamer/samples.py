@@ -34,6 +34,7 @@ EXAMPLES = f"""\
 examples:
   streamer samples stats
   streamer samples verify --in /srv/samples
+  streamer samples stats --in s3://ml-active-learning/parcels
   streamer samples export --format coco --out parcels/
 
 exit codes: 0 done, {EXIT_USAGE} wrong option or no samples, {EXIT_FILES} a file cannot be read or written,

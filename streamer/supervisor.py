@@ -185,11 +185,12 @@ class Supervisor:
 
     # -- children ------------------------------------------------------------------------------------
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, *, credentials: bool = False) -> dict[str, str]:
+        """Return what a child sees; the store's ``credentials`` are for the observer alone."""
         side_px = self._settings.image_max_side
         pixels = max(self._settings.image_max_pixels, self._settings.stream_max_pixels)
         return (
-            os.environ
+            {name: text for name, text in os.environ.items() if credentials or not name.startswith("AWS_")}
             | _CHILD_ENVIRONMENT
             | {
                 # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
@@ -249,7 +250,7 @@ class Supervisor:
         backoff = _Backoff()
         while True:
             started = time.monotonic()
-            code = await self._observer.run(self._environment())
+            code = await self._observer.run(self._environment(credentials=True))
             if self._stopping.is_set():
                 return
             try:

@@ -55,6 +55,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see only the settings they make themselves."""
     for name in list(os.environ):
         if name in {"HOST", "PORT", "WORKERS", "DEVICE", "API_KEYS"} or name.startswith(
-            ("MODEL_V", "STREAM_")
+            ("MODEL_V", "STREAM_", "AWS_", "S3_", "SAMPL")
         ):
             monkeypatch.delenv(name)

@@ -26,7 +26,8 @@ class Service:
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info") -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="service-", suffix=".log", delete=False)  # noqa: SIM115 - closed in stop()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PROMETHEUS_")}
+        foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment |= {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": log_level, "LOG_FORMAT": "json"}
         # Samples of tests must not pile up in the checkout.
         self._samples = tempfile.TemporaryDirectory(prefix="samples-")

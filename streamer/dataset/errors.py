@@ -12,7 +12,7 @@ class BadRequest(DatasetError):
 
 
 class CannotRead(DatasetError):
-    """A folder or file cannot be read; says which and why."""
+    """A folder, bucket or file cannot be read; says which and why."""
 
 
 class CannotWrite(DatasetError):

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace, _terminal: Terminal) -> int:
         arguments.below_threshold,
         arguments.address,
     )
-    parts = export(open_origin(arguments), arguments.out, wishes)
+    with open_origin(arguments) as source:
+        parts = export(source, arguments.out, wishes)
     counts = ", ".join(f"{parts[part]} {part}" for part in PARTS)
     sys.stdout.write(f"{arguments.out}: {parts.total()} pictures ({counts})\n")
     return 0

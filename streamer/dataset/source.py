@@ -1,4 +1,4 @@
-"""Where samples are read from: a folder that the service filled. Objects are named by their keys."""
+"""Where samples are read from: a folder that the service filled. Its neighbour is ``bucket``."""
 
 from __future__ import annotations
 

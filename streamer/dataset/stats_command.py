@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, _terminal: Terminal) -> int:
     """Count; returns the exit code. Raises DatasetError."""
-    statistics = count(read_samples(open_origin(arguments)))
+    with open_origin(arguments) as source:
+        statistics = count(read_samples(source))
     text = json.dumps(statistics.to_dict(), ensure_ascii=False, indent=2)
     sys.stdout.write((text if arguments.json else statistics.to_text()) + "\n")
     return 0

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Check; returns the exit code. Raises DatasetError."""
-    result = verify(open_origin(arguments))
+    with open_origin(arguments) as source:
+        result = verify(source)
     for problem in result.problems:
         terminal.line(problem, always=True)
     for key in result.incomplete:

@@ -7,24 +7,31 @@ delivered stays and is tried again, now or after the next start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from typing import Protocol
 
-from streamer.observer.errors import SpoolBroken, StoreUnavailable
+from streamer.observer.breaker import Breaker
+from streamer.observer.errors import (
+    ObjectRefused,
+    SpoolBroken,
+    StoreError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 from streamer.observer.layout import sidecar_key
 from streamer.observer.spool import Spool, Spooled
 
 log = logging.getLogger("streamer.observer.delivery")
 
-#: Pauses after failures double from the first to the last, times 0.5 to 1.
-FIRST_PAUSE_S = 1.0
-LAST_PAUSE_S = 300.0
-#: The same failure is logged once in this time.
+#: A sample that the store has refused so often, while it took others, is set aside.
+REFUSALS = 10
+#: The same kind of failure is logged once in this time.
 LOG_EVERY_S = 600.0
 CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -33,7 +40,7 @@ class Store(Protocol):
     """Where samples end up."""
 
     async def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store one object, replacing what is there. Raises StoreUnavailable."""
+        """Store one object, replacing what is there. Raises StoreError."""
 
     async def close(self) -> None:
         """Release what is held; no put is running."""
@@ -43,24 +50,33 @@ class DeliveryMetrics(Protocol):
     """Counts what becomes of deliveries."""
 
     def delivered(self, result: str, seconds: float) -> None:
-        """Account one attempt to deliver a sample; ``result`` is ``stored`` or ``failed``."""
+        """Account one attempt to deliver a sample; ``result`` is ``stored``, ``failed`` or ``dead``."""
+
+    def held_back(self, *, is_open: bool, blocked: str) -> None:
+        """Publish whether attempts are held back, and which setting is wrong; empty: none."""
 
 
 class Delivery:
     """Construct, ``start()``, ``wake()`` after each acceptance, ``stop()``."""
 
-    def __init__(self, spool: Spool, store: Callable[[], Store], metrics: DeliveryMetrics) -> None:
+    def __init__(self, spool: Spool, store: Store, metrics: DeliveryMetrics) -> None:
         self._spool = spool
-        self._make_store = store
+        #: Used on the thread's loop alone.
+        self._store = store
         self._metrics = metrics
+        self._breaker = Breaker(random.Random())  # noqa: S311 - jitter, not a secret
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         #: Set by the thread once its loop turns.
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
-        #: When to stop although samples wait, monotonic; None while nobody has asked to stop.
-        self._stop_at: float | None = None
-        self._next_log_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        #: Refusals by sample, and how many samples were stored since the first one of each.
+        self._refusals: Counter[str] = Counter()
+        self._stored = 0
+        self._stored_before: dict[str, int] = {}
+        self._next_log_at: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin with what an earlier process left."""
@@ -69,74 +85,99 @@ class Delivery:
 
     def wake(self) -> None:
         """There is a new sample."""
-        if self._loop is not None and self._woken is not None:
-            self._loop.call_soon_threadsafe(self._woken.set)
+        loop, woken = self._loop, self._woken
+        if loop is not None and woken is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                loop.call_soon_threadsafe(woken.set)
 
     def stop(self, drain_s: float) -> None:
         """Deliver what waits, for ``drain_s`` at most, then end; the rest stays in the spool. Blocks."""
-        self._stop_at = time.monotonic() + drain_s
+        loop, task = self._loop, self._task
+        if loop is None or task is None:
+            return
+        self._stopping = True
         self.wake()
-        self._thread.join(drain_s + 1.0)
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(lambda: loop.call_later(drain_s, task.cancel))
+        self._thread.join(drain_s + 2.0)
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self._task = asyncio.current_task()
         self._ready.set()
-        store = self._make_store()
         try:
-            failures = 0
-            while not self._must_stop():
+            while True:
                 self._woken.clear()
-                if await self._deliver_all(store):
-                    failures = 0
-                    if self._stop_at is not None:
-                        return
-                    await self._woken.wait()
+                pause_s = await self._deliver_all()
+                if pause_s:
+                    # New samples do not end it: the store is what is missing.
+                    await asyncio.sleep(pause_s)
+                elif self._stopping:
+                    return
                 else:
-                    failures += 1
-                    await self._pause(failures)
+                    await self._woken.wait()
         finally:
-            await store.close()
+            await self._store.close()
 
-    def _must_stop(self) -> bool:
-        return self._stop_at is not None and time.monotonic() >= self._stop_at
-
-    async def _pause(self, failures: int) -> None:
-        pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))
-        pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        until = time.monotonic() + pause_s
-        # In steps, so that a stop is seen; new samples do not end it.
-        while time.monotonic() < until and not self._must_stop():
-            await asyncio.sleep(min(0.1, pause_s))
-
-    async def _deliver_all(self, store: Store) -> bool:
-        """Deliver what waits; False as soon as the store does not take it."""
+    async def _deliver_all(self) -> float:
+        """Deliver what waits; returns the pause to make before the next try, 0 when nothing is left."""
+        refused = False
         for name in self._spool.oldest():
-            if self._must_stop():
-                return False
             begun = time.monotonic()
             try:
-                sample = self._spool.read(name)
-                await deliver(sample, store)
-            except (StoreUnavailable, SpoolBroken) as error:
-                self._metrics.delivered("failed", time.monotonic() - begun)
-                self._complain(error)
-                return False
-            self._spool.done(name)
-            self._metrics.delivered("stored", time.monotonic() - begun)
-        return True
+                await deliver(self._spool.read(name), self._store)
+            except ObjectRefused as error:
+                refused = True
+                self._refused(name, error)
+            except (StoreUnavailable, StoreMisconfigured, SpoolBroken) as error:
+                return self._failed(error, time.monotonic() - begun)
+            else:
+                self._stored_one(name, time.monotonic() - begun)
+        if refused and len(self._spool):
+            return self._breaker.failed(misconfigured=False)
+        return 0.0
 
-    def _complain(self, error: Exception) -> None:
+    def _stored_one(self, name: str, seconds: float) -> None:
+        self._spool.done(name)
+        self._stored += 1
+        self._refusals.pop(name, None)
+        self._breaker.succeeded()
+        self._metrics.delivered("stored", seconds)
+        self._metrics.held_back(is_open=False, blocked="")
+
+    def _failed(self, error: StoreError | SpoolBroken, seconds: float) -> float:
+        blocked = error.reason if isinstance(error, StoreMisconfigured) else ""
+        pause_s = self._breaker.failed(misconfigured=bool(blocked))
+        self._metrics.delivered("failed", seconds)
+        self._metrics.held_back(is_open=self._breaker.is_open, blocked=blocked)
+        self._complain(blocked or type(error).__name__, error)
+        return pause_s
+
+    def _refused(self, name: str, error: ObjectRefused) -> None:
+        """Set one sample aside that is refused again and again while the store takes others."""
+        self._metrics.delivered("failed", 0.0)
+        self._stored_before.setdefault(name, self._stored)
+        self._refusals[name] += 1
+        self._complain("refused", error)
+        if self._refusals[name] >= REFUSALS and self._stored > self._stored_before[name]:
+            log.error("the store refused %s %d times; it is kept in dead/: %s", name, REFUSALS, error)
+            with contextlib.suppress(SpoolBroken):
+                self._spool.bury(name)
+            self._metrics.delivered("dead", 0.0)
+
+    def _complain(self, kind: str, error: Exception) -> None:
         now = time.monotonic()
-        if now >= self._next_log_at:
-            self._next_log_at = now + LOG_EVERY_S
+        if now >= self._next_log_at.get(kind, 0.0):
+            self._next_log_at[kind] = now + LOG_EVERY_S
             log.error("samples cannot be delivered, %d wait in the spool: %s", len(self._spool), error)
 
 
 async def deliver(sample: Spooled, store: Store) -> None:
-    """Put the picture, then its description. Raises StoreUnavailable; doing it again is safe."""
+    """Put the picture, then its description. Raises StoreError; doing it again is safe."""
     key = sample.sidecar["image"]["key"]
     await store.put(key, sample.image, CONTENT_TYPES[key.rpartition(".")[2]])
     body = json.dumps(sample.sidecar, ensure_ascii=False).encode()

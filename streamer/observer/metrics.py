@@ -8,7 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 REASONS = ("uncertainty", "flicker", "random", "user")
 #: Why a candidate worth taking was not.
 DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
-RESULTS = ("stored", "failed")
+#: What became of an attempt to deliver; refused ten times while others were stored, a sample is dead.
+RESULTS = ("stored", "failed", "dead")
+#: What keeps a store from taking anything until somebody mends a setting.
+BLOCKS = ("credentials", "denied", "no_bucket", "region", "clock")
 
 
 class ObserverMetrics:
@@ -45,6 +48,18 @@ class ObserverMetrics:
         self.spool_oldest_s = self._gauge(
             "spool_oldest_seconds", "How long the oldest of them has waited.", registry
         )
+        self.breaker_open = self._gauge(
+            "breaker_open", "1 while the store is tried once in a while only.", registry
+        )
+        self.blocked = Gauge(
+            "active_learning_upload_blocked",
+            "1 while a setting keeps the store from taking samples, by what is wrong.",
+            ["reason"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        for reason in BLOCKS:
+            self.blocked.labels(reason).set(0)
         for reason in REASONS:
             self.samples.labels(reason)
         for reason in DROPS:
@@ -61,3 +76,9 @@ class ObserverMetrics:
         self.uploads.labels(result).inc()
         if result == "stored":
             self.upload_s.observe(seconds)
+
+    def held_back(self, *, is_open: bool, blocked: str) -> None:
+        """Publish whether attempts are held back, and which setting is wrong; empty: none."""
+        self.breaker_open.set(is_open)
+        for reason in BLOCKS:
+            self.blocked.labels(reason).set(reason == blocked)

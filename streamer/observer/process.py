@@ -24,13 +24,13 @@ from streamer.logs import set_up_logging
 from streamer.observer.candidate import MAX_BYTES, MalformedCandidate, unpack_candidate
 from streamer.observer.delivery import Delivery
 from streamer.observer.errors import SpoolBroken, SpoolInUse
-from streamer.observer.folder import FolderStore
 from streamer.observer.metrics import ObserverMetrics
 from streamer.observer.observer import Observer
 from streamer.observer.policy import Policy
 from streamer.observer.selection import Selection
 from streamer.observer.spool import Spool
 from streamer.observer.standing import Standing
+from streamer.observer.stores import describe_store, open_store
 from streamer.settings import Settings, settings_from_json
 
 log = logging.getLogger("streamer.observer")
@@ -86,14 +86,18 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     metrics = ObserverMetrics()
-    store = FolderStore(settings.samples_dir)
-    spool = Spool(settings.samples_dir / ".spool", settings.samples_max_bytes, lambda: store.used_bytes)
+    store, beside = open_store(settings)
+    spool = Spool(
+        settings.samples_dir / ".spool",
+        settings.samples_max_bytes,
+        lambda: beside.used_bytes if beside is not None else 0,
+    )
     intake = Intake()
     server = await asyncio.start_unix_server(intake.accept, sock=listener)
     try:
         if not await _open(spool, board, stop):
             return
-        delivery = Delivery(spool, lambda: store, metrics)
+        delivery = Delivery(spool, store, metrics)
         delivery.start()
         observer = Observer(
             Selection(Policy.of(settings), random.Random()),  # noqa: S311 - draws samples, no secret
@@ -106,7 +110,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
         )
         intake.observer = observer
         board.post("sampling", Standing.ON)
-        log.info("samples are kept in %s; %d wait from before", settings.samples_dir, len(spool))
+        log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
             observer.tick()
             with contextlib.suppress(TimeoutError):

@@ -1,8 +1,8 @@
 """Accepted samples on disk until the store has them. Accepted means flushed; nothing accepted is deleted.
 
 One folder: ``ready/NAME.bin`` (the picture) and ``ready/NAME.json`` (its description, written last),
-``aside/`` for what is being written, ``lock``. One observer owns it. Methods may be called from its two
-threads: the one that accepts, and the one that delivers.
+``aside/`` for what is being written, ``dead/`` for what the store refuses, ``lock``. One observer owns it.
+Methods may be called from its two threads: the one that accepts, and the one that delivers.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Spool:
     def __init__(self, folder: Path, limit_bytes: int, also_used: Callable[[], int] = lambda: 0) -> None:
         self._ready = folder / "ready"
         self._aside = folder / "aside"
+        self._dead = folder / "dead"
         self._folder = folder
         self._limit_bytes = limit_bytes
         #: Bytes outside of the spool that count against its limit: a store on the same disk.
@@ -47,6 +48,8 @@ class Spool:
         self._lock = threading.Lock()
         #: Name to (bytes, time accepted as unix seconds); oldest first. Guarded by the lock.
         self._items: dict[str, tuple[int, float]] = {}
+        #: Bytes of samples that the store refused; they count against the limit.
+        self._dead_bytes = 0
         #: None until the spool is open.
         self._lock_fd: int | None = None
 
@@ -58,7 +61,7 @@ class Spool:
         Raises SpoolInUse, or SpoolBroken naming the folder.
         """
         try:
-            for folder in (self._ready, self._aside):
+            for folder in (self._ready, self._aside, self._dead):
                 folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             self._take_lock()
             for left in self._aside.iterdir():
@@ -98,6 +101,7 @@ class Spool:
             image, sidecar = self._image(name).stat(), self._sidecar(name).stat()
             found.append((sidecar.st_mtime, name, image.st_size + sidecar.st_size))
         self._items = {name: (size, at) for at, name, size in sorted(found)}
+        self._dead_bytes = sum(path.stat().st_size for path in self._dead.iterdir())
 
     # -- in ------------------------------------------------------------------------------------------
 
@@ -163,13 +167,30 @@ class Spool:
         with self._lock:
             self._items.pop(name, None)
 
+    def bury(self, name: str) -> None:
+        """The store refuses this one for good: keep it for a person to look at, out of the way.
+
+        Raises SpoolBroken when it cannot be moved.
+        """
+        try:
+            # The picture first: a description alone in `ready` is half a sample, and is cleared.
+            for path in (self._image(name), self._sidecar(name)):
+                path.rename(self._dead / path.name)
+            flush(self._dead)
+            flush(self._ready)
+        except OSError as error:
+            raise SpoolBroken(f"{self._dead}: {error.strerror or error}") from error
+        with self._lock:
+            size, _ = self._items.pop(name, (0, 0.0))
+            self._dead_bytes += size
+
     # -- views ---------------------------------------------------------------------------------------
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of what waits."""
+        """Bytes of what waits, and of what the store refused."""
         with self._lock:
-            return sum(size for size, _ in self._items.values())
+            return sum(size for size, _ in self._items.values()) + self._dead_bytes
 
     def __len__(self) -> int:
         with self._lock:

@@ -49,16 +49,29 @@ CATALOGUE = [
     ["pull_command"],
 ]
 OBSERVER = [
-    ["errors", "candidate", "slug", "standing", "overlap", "uncertainty", "fingerprint", "budget", "balance"],
-    ["policy", "layout", "bare_image", "durable", "metrics"],
-    ["handover", "tap", "flicker", "spool", "folder"],
+    [
+        "errors",
+        "candidate",
+        "slug",
+        "standing",
+        "breaker",
+        "overlap",
+        "uncertainty",
+        "fingerprint",
+        "budget",
+        "balance",
+    ],
+    ["policy", "layout", "bare_image", "durable", "metrics", "s3_errors"],
+    ["handover", "tap", "flicker", "spool", "folder", "s3"],
     ["taps", "selection", "delivery"],
+    ["stores"],
     ["sidecar"],
     ["observer", "handle"],
     ["process"],
 ]
 DATASET = [
     ["errors", "sample", "source", "split"],
+    ["bucket"],
     ["labelled", "origin", "upright", "verification", "statistics"],
     ["coco", "yolo", "label_studio"],
     ["export"],
