@@ -73,6 +73,7 @@ class Health:
             "models": models,
             "device": next((model["provider"] for model in models.values()), None),
             "inference_restarts": int(self._board.read("restarts")),
+            "samples": int(self._board.read("samples")),
             "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
         }
         if status != "ok":

@@ -323,6 +323,7 @@ def _schemas() -> dict[str, Any]:
             "status": {"enum": ["ok", "starting", "loading", "warming", "restarting", "draining"]},
             "models": {"type": "object"},
             "device": {"type": ["string", "null"]},
+            "samples": whole,
             "sampling": {"enum": [standing.name.lower() for standing in Standing]},
             "reasons": {"type": "array", "items": text},
         },

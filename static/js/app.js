@@ -9,6 +9,7 @@ import { exposeDemo } from './hook.js';
 import { Notice } from './notice.js';
 import { Pipeline } from './pipeline.js';
 import { cameraProblem, closeProblem, fileProblem, holdText, keyProblem } from './problems.js';
+import { SamplingPanel } from './sampling-panel.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
@@ -76,6 +77,19 @@ class App {
       },
       (labels) => this.change({ classes: { ...this.settings.classes, [this.settings.version]: labels } }),
     );
+    this.sampling = new SamplingPanel(
+      {
+        button: byId('report'),
+        field: byId('keep-field'),
+        toggle: byId('keep'),
+        hint: byId('samples-hint'),
+        start: byId('start-hint'),
+      },
+      {
+        report: () => this.connection.send({ type: 'report', stream: 0 }),
+        keep: (keep) => this.change({ keep }),
+      },
+    );
     this.tuning = new Tuning(this.settings, () => this.classes.chosen, (message) => this.connection.send(message));
     this.controls = new Controls({
       play: (kind, options) => this.play(kind, options),
@@ -99,6 +113,7 @@ class App {
   }
 
   async begin(address) {
+    this.sampling.watch();
     await Promise.all([this.startView.lookForSample(), this.startView.watch()]);
     if (this.startView.hasSample) this.controls.showSample();
     const source = address.get('source');
@@ -201,7 +216,8 @@ class App {
     this.remember(change);
     this.applyView();
     this.stage.redraw();
-    if (this.settings.version !== version) this.switchVersion();
+    // Both are said in the hello alone.
+    if (this.settings.version !== version || 'keep' in change) this.switchVersion();
     else if ('threshold' in change || 'track' in change || 'classes' in change) this.tuning.changed();
   }
 
@@ -216,6 +232,7 @@ class App {
     this.stage.set({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
     this.controls.showSettings(this.settings, mirrored);
+    this.sampling.showKeep(this.settings.keep);
     this.controls.showModels(this.models, this.settings.version);
   }
 
@@ -242,6 +259,7 @@ class App {
   heard(message) {
     const nowMs = performance.now();
     if (message.type === 'welcome') this.welcomed(message, nowMs);
+    else if (message.type === 'reported') this.sampling.reported(message);
     else this.pipeline.heard(message, nowMs);
     if (message.type === 'flow') this.showHold();
   }

@@ -8,6 +8,8 @@ const DEFAULTS = {
   version: 'v1',
   threshold: 0.25,
   track: false,
+  /** Whether the server may keep single frames for training. */
+  keep: true,
   fit: 'contain',
   /** null: as the camera faces. */
   mirror: null,
@@ -22,6 +24,7 @@ const ALLOWED = {
   version: (value) => /^v[0-9]+$/.test(value),
   threshold: (value) => typeof value === 'number' && value >= 0.01 && value <= 1,
   track: (value) => typeof value === 'boolean',
+  keep: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',
   mirror: (value) => value === null || typeof value === 'boolean',
   cameraId: (value) => typeof value === 'string',

@@ -45,6 +45,19 @@ LAST_CANDIDATES_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
+class Accepted:
+    """Is told of every accepted sample: counts it on the board, which outlives this process, and delivers."""
+
+    def __init__(self, board: Board, delivery: Delivery) -> None:
+        self._board = board
+        self._delivery = delivery
+
+    def wake(self) -> None:
+        """There is a new sample in the spool."""
+        self._board.post("samples", self._board.read("samples") + 1)
+        self._delivery.wake()
+
+
 class Intake:
     """Reads candidates from the workers' connections; without an observer behind it they are let go."""
 
@@ -102,7 +115,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
         observer = Observer(
             Selection(Policy.of(settings), random.Random()),  # noqa: S311 - draws samples, no secret
             spool,
-            delivery,
+            Accepted(board, delivery),
             metrics,
             strip_metadata=settings.samples_strip_metadata,
             threshold=settings.uncertainty_threshold,
