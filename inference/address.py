@@ -1,7 +1,7 @@
-"""Where workers find the inference process: a listening socket that the supervisor owns.
+"""Where workers find another process of the replica: a listening socket that the supervisor owns.
 
-The supervisor keeps it open, so the address outlives every inference process: a worker that reconnects
-after a crash waits in the backlog until the next process accepts.
+The supervisor keeps it open, so the address outlives every process that listens there: a worker that
+reconnects after a crash waits in the backlog until the next one accepts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _UCRED = struct.Struct("3i")
 SOCKET_BUFFER_BYTES = 1 << 20
 
 
-def listen() -> socket.socket:
-    """Return a listening SEQPACKET socket with a name the kernel chose (abstract: nothing to clean up)."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+def listen(kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
+    """Return a listening socket with a name the kernel chose (abstract: nothing to clean up)."""
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     # An empty address makes Linux choose a free abstract name.
     listener.bind("")
     listener.listen(64)
@@ -30,9 +30,9 @@ def address_of(listener: socket.socket) -> str:
     return (name if isinstance(name, bytes) else name.encode()).hex()
 
 
-def connect(address: str) -> socket.socket:
+def connect(address: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
     """Return a non-blocking connection to :func:`address_of`. Raises OSError when nobody listens."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     try:
         enlarge(connection)
         connection.setblocking(False)

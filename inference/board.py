@@ -38,6 +38,8 @@ class Board:
         "restarts": 4,  # supervisor
         "draining": 5,  # supervisor
         "pid": 6,  # inference process
+        "sampling": 7,  # observer process, by the supervisor while there is none
+        "samples": 8,  # observer process: accepted since the replica was started
     }
 
     def __init__(self, fd: int | None = None) -> None:

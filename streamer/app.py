@@ -22,6 +22,8 @@ from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
+from streamer.observer.handover import Handover
+from streamer.observer.taps import Taps
 from streamer.openapi import openapi_document
 from streamer.pages import add_pages
 from streamer.problems import Problem, problem_middleware, request_id
@@ -49,6 +51,8 @@ class Resources:
     metrics: WorkerMetrics
     board: Board
     inference_address: str
+    #: Empty where sampling is off.
+    observer_address: str
     metrics_dir: Path
 
 
@@ -86,7 +90,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         versions=versions,
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate)
+    handover, taps = _make_taps(resources)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps)
     peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
     health = Health(resources.board, client, resources.metrics_dir, versions)
 
@@ -114,6 +119,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 
     app = web.Application(middlewares=[problem_middleware, guard], client_max_size=settings.request_max_bytes)
     app[images.PREDICTOR] = dispatcher
+    app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
     images.add_routes(app)
@@ -136,9 +142,29 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         await dispatcher.close()
         await client.close()
 
-    app.cleanup_ctx.append(lifetime)
-    app.cleanup_ctx.append(webrtc.lifetime)
+    # First to start and last to end: streams hand their last candidates over when they are closed.
+    app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime])
     return app, Parts(dispatcher, hub, webrtc)
+
+
+def _make_taps(resources: Resources) -> tuple[Handover | None, Taps]:
+    """Return the way to the observer, None where sampling is off, and the taps that lead to it."""
+    denied = resources.settings.samples_denied
+    if not resources.observer_address:
+        return None, Taps(None, denied)
+    handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
+    return handover, Taps(handover.offer, denied)
+
+
+def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        if handover is not None:
+            handover.start()
+        yield
+        if handover is not None:
+            await asyncio.to_thread(handover.close)
+
+    return lifetime
 
 
 class _RequestMetrics:

@@ -1,4 +1,4 @@
-"""The command line: ``streamer serve``, ``push``, ``predict``, ``models``. Loads what a command needs."""
+"""The command line: ``serve``, ``push``, ``predict``, ``models``, ``samples``. Loads what a command needs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _OTHER_COMMANDS = (
     ("predict", "streamer.predict", "detect on images over HTTP"),
     ("push", "streamer.push", "send a camera, video, folder or RTSP stream"),
     ("models", "streamer.models", "list, pull, check and optimize models"),
+    ("samples", "streamer.samples", "count, verify and export collected samples"),
 )
 
 _SERVE_EXAMPLES = """\

@@ -29,11 +29,15 @@ from streamer.messages import (
     Message,
     Pause,
     Ping,
+    Report,
     Resume,
+    StreamOffer,
     TextFrame,
     parse_message,
 )
 from streamer.metrics import WorkerMetrics
+from streamer.observer.tap import Tap
+from streamer.observer.taps import Taps
 from streamer.outbox import MAX_MESSAGES, Outbox, OutboxFull
 from streamer.protocol import (
     MAX_SEQ,
@@ -69,6 +73,7 @@ class Owner(Protocol):
     settings: Settings
     limits: Limits
     gate: Gate
+    taps: Taps
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -218,8 +223,9 @@ class Connection:
             self.session = resumed
         self.session.configure(hello.params)
         self.session.open_streams(hello)
+        offers = {offer.id: offer for offer in hello.streams}
         for number, stream in self.session.streams.items():
-            live = LiveStream(self, stream)
+            live = LiveStream(self, stream, self._tap(hello, offers[number]))
             self.streams[number] = live
             hub.dispatcher.open(self.version, live)
         hub.opened(self)
@@ -247,6 +253,12 @@ class Connection:
             }
         )
         self._report_unknown(hello)
+
+    def _tap(self, hello: Hello, offer: StreamOffer) -> Tap | None:
+        """Return the tap of a stream; None when nobody may keep its frames."""
+        if not (hello.collect and offer.collect):
+            return None
+        return self.hub.taps.open(offer.name, "websocket", self.version, self._model)
 
     def _report_unknown(self, message: Message) -> None:
         """Unknown fields are ignored, but not in silence: most of them are misspelt. Each is told once."""
@@ -406,9 +418,27 @@ class Connection:
             live = self._live(message.stream)
             self.send_all(live.stream.pause() if isinstance(message, Pause) else live.stream.resume())
             self.counters.account(live.stream.ledger)
+        elif isinstance(message, Report):
+            self.send(self._hand_over(message))
         elif isinstance(message, Bye):
             self._bye_received = True
         self._report_unknown(message)
+
+    def _hand_over(self, report: Report) -> dict[str, Any]:
+        """Hand a stream's last frame over for a person; raises ProtocolError when there is none to keep."""
+        tap = self._live(report.stream).tap
+        if tap is None:
+            raise ProtocolError(
+                "frames of this stream are not kept: `collect` is false in hello, or the server is set so",
+                code="not_collected",
+                field="stream",
+            )
+        taken = tap.report(report.note)
+        if taken is None:
+            raise ProtocolError(
+                f"stream {report.stream} has no result yet", code="nothing_to_report", field="stream"
+            )
+        return {"type": "reported", "stream": report.stream, "seq": taken[0], "taken": taken[1]}
 
     def _live(self, number: int) -> LiveStream:
         live = self.streams.get(number)

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from inference.board import Board, State
 from inference.client import InferenceClient
 from streamer.metrics import render_metrics
+from streamer.observer.standing import Standing
 
 _STATES = {
     State.STARTING: "starting",
@@ -72,6 +73,8 @@ class Health:
             "models": models,
             "device": next((model["provider"] for model in models.values()), None),
             "inference_restarts": int(self._board.read("restarts")),
+            "samples": int(self._board.read("samples")),
+            "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
         }
         if status != "ok":
             body["reasons"] = [_REASONS[status]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from streamer.answers import AnswerForm, choose_form, describe_prediction, encod
 from streamer.image_header import ImageError, ImageErrorCode
 from streamer.limits import LIMITS, Limits
 from streamer.media import decode
-from streamer.parameters import read_parameters
+from streamer.observer.slug import POSTED
+from streamer.observer.tap import Shot, Tap, lowered, over
+from streamer.observer.taps import Taps
+from streamer.parameters import read_collect, read_parameters
 from streamer.prediction import Prediction
 from streamer.problems import Problem, request_id
 from streamer.upload import Upload, expect_continue, read_upload
@@ -51,12 +55,27 @@ class RequestMetrics(Protocol):
         """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
 
 
+class Sampler:
+    """The taps of posted pictures, one for each version; all of them are one stream to the observer."""
+
+    def __init__(self, taps: Taps) -> None:
+        self._taps = taps
+        self._open: dict[str, Tap | None] = {}
+
+    def tap(self, version: str, model: ModelInfo) -> Tap | None:
+        """Return the tap of a version; None where posted pictures are not kept."""
+        if version not in self._open:
+            self._open[version] = self._taps.open(POSTED, "http", version, model, still=True)
+        return self._open[version]
+
+
 PREDICTOR = web.AppKey("predictor", Predictor)
+SAMPLER = web.AppKey("sampler", Sampler)
 METRICS = web.AppKey("request_metrics", RequestMetrics)
 
 
 def add_routes(app: web.Application) -> None:
-    """Add the predict routes; the app must hold PREDICTOR, METRICS and LIMITS before it starts."""
+    """Add the predict routes; the app must hold PREDICTOR, SAMPLER, METRICS and LIMITS before it starts."""
     for path in ("/predict", "/{version:v[0-9]+}/predict"):
         app.router.add_post(path, predict, expect_handler=expect_continue)
 
@@ -87,6 +106,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     query = tuple(request.query.items())
     # What the query says wrong is said before megabytes are read.
     read_parameters(query, model.labels, model.conf_threshold)
+    read_collect(query)
     upload = await read_upload(request, limits)
     params = read_parameters((*query, *upload.fields), model.labels, model.conf_threshold)
     if form is AnswerForm.JPEG and len(upload.images) > 1:
@@ -94,7 +114,9 @@ async def _answer(request: web.Request, version: str) -> web.Response:
             f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
             "ask for application/json."
         )
-    job = _Job(predictor, limits, version, model, params, request_id(request))
+    collect = read_collect((*query, *upload.fields))
+    tap = request.app[SAMPLER].tap(version, model) if collect else None
+    job = _Job(predictor, limits, version, model, params, request_id(request), tap)
     if form is AnswerForm.JPEG:
         return await job.picture(upload.images[0])
     body = encode_answer(await job.describe(upload), form)
@@ -112,6 +134,7 @@ class _Job:
         model: ModelInfo,
         params: DetectionParams,
         identifier: str,
+        tap: Tap | None,
     ) -> None:
         self._predictor = predictor
         self._limits = limits
@@ -119,6 +142,7 @@ class _Job:
         self._model = model
         self._params = params
         self._id = identifier
+        self._tap = tap
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
@@ -168,7 +192,10 @@ class _Job:
     async def _predict(self, data: bytes) -> Prediction:
         """Detect on one image; raises Problem only, or what nobody foresaw."""
         try:
-            return await self._predictor.predict(self._version, data, self._params, self._deadline)
+            now = time.monotonic()
+            if self._tap is None or not self._tap.wants(now):
+                return await self._predictor.predict(self._version, data, self._params, self._deadline)
+            return await self._predict_candidate(self._tap, data, now)
         except ImageError as error:
             raise _from_image_error(error) from error
         except InferenceFailed as error:
@@ -178,6 +205,15 @@ class _Job:
             raise Problem.unavailable(
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
+
+    async def _predict_candidate(self, tap: Tap, data: bytes, arrived: float) -> Prediction:
+        """Detect with a lowered threshold, show all boxes to the tap, return those that were asked for."""
+        params, unix_s = self._params, time.time()
+        found = await self._predictor.predict(self._version, data, lowered(params), self._deadline)
+        asked = dataclasses.replace(found, boxes=over(found.boxes, params.conf_threshold))
+        shot = Shot(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
+        tap.finished(shot, found.boxes)
+        return asked
 
 
 def _from_image_error(error: ImageError) -> Problem:

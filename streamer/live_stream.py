@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import time
@@ -11,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from inference import Boxes, InferenceFailed, InferenceLost
+from inference import Boxes, DetectionParams, InferenceFailed, InferenceLost
 from streamer.image_header import ImageError
 from streamer.job import DeadlinePassed, Job
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
+from streamer.observer.tap import Shot, Tap, lowered, over
 from streamer.prediction import Prediction
 from streamer.problems import Problem
 from streamer.protocol import DropReason
@@ -48,9 +50,11 @@ class LiveStream:
 
     _keys = itertools.count(1)
 
-    def __init__(self, carrier: Carrier, stream: Stream) -> None:
+    def __init__(self, carrier: Carrier, stream: Stream, tap: Tap | None = None) -> None:
         self.key = next(self._keys)
         self.stream = stream
+        #: None where frames of this stream are not to be kept.
+        self.tap = tap
         self.declared_fps = stream.fps
         self._carrier = carrier
         self._tracked_breaks = stream.breaks
@@ -77,10 +81,13 @@ class LiveStream:
         frame, arrived = waiting.frame, waiting.arrived
         self._mailbox_s.observe(now - arrived)
         session = carrier.session
-        cfg, track, breaks = session.cfg, session.track, stream.breaks
+        params, cfg, track, breaks = session.params, session.cfg, session.track, stream.breaks
+        chosen = self.tap is not None and self.tap.wants(now)
 
         def finish(outcome: Prediction | Exception) -> None:
             if isinstance(outcome, Prediction):
+                if self.tap is not None:
+                    outcome = _show(self.tap, frame, arrived, params, outcome, chosen=chosen)
                 rows = self._track(frame, outcome.boxes, breaks) if track else outcome.boxes
                 self._result(frame, arrived, now, cfg, outcome, rows)
             else:
@@ -91,7 +98,7 @@ class LiveStream:
             frame.payload,
             None,
             frame.rotation,
-            carrier.session.params,
+            lowered(params) if chosen else params,
             deadline,
             self.key,
             finish,
@@ -118,6 +125,8 @@ class LiveStream:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
+        if self.tap is not None:
+            self.tap.close()
         self.stream.abandon()
 
     def grant(self, max_fps: float | None) -> None:
@@ -185,3 +194,33 @@ class LiveStream:
                 frame.seq, "inference_restarting", "the inference process was restarted; send on", 500
             )
         self._carrier.send_all(messages)
+
+
+def _show(
+    tap: Tap,
+    frame: StreamFrame,
+    arrived: float,
+    params: DetectionParams,
+    prediction: Prediction,
+    *,
+    chosen: bool,
+) -> Prediction:
+    """Show a detection to the stream's tap; returns it with the boxes that the client asked for."""
+    asked = prediction
+    if chosen:
+        asked = dataclasses.replace(prediction, boxes=over(prediction.boxes, params.conf_threshold))
+    if not isinstance(frame.payload, bytes | memoryview):
+        return asked  # a picture of a video: there are no original bytes to keep
+    shot = Shot(
+        frame.payload,
+        frame.seq,
+        frame.rotation,
+        arrived,
+        time.time() - (time.monotonic() - arrived),
+        prediction.width,
+        prediction.height,
+        params,
+        asked.boxes,
+    )
+    tap.finished(shot, prediction.boxes if chosen else None)
+    return asked

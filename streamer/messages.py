@@ -86,6 +86,9 @@ class StreamOffer(Part):
     codec: str = "jpeg"
     mode: Literal["live", "all"] = "live"
     fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    #: What samples of it are filed under; a camera keeps its name over connections.
+    name: str = Field("", max_length=100)
+    collect: bool = True
 
 
 class ResumeOffer(Part):
@@ -105,6 +108,8 @@ class Hello(Message):
     )
     params: Params = Field(default_factory=Params)
     resume: ResumeOffer | None = None
+    #: Whether frames of this connection may be kept as samples.
+    collect: bool = True
 
 
 class Configure(Message):
@@ -138,6 +143,13 @@ class Resume(Message):
     """The stream goes on."""
 
     stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+
+
+class Report(Message):
+    """A person says that the stream's last result is wrong, or worth labelling."""
+
+    stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+    note: str = Field("", max_length=500)
 
 
 class Bye(Message):
@@ -191,6 +203,7 @@ _TYPES: dict[str, type[Message]] = {
     "pong": Pong,
     "pause": Pause,
     "resume": Resume,
+    "report": Report,
     "bye": Bye,
     "frame": TextFrame,
 }

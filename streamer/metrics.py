@@ -122,6 +122,12 @@ class WorkerMetrics:
             buckets=_CONNECT_BUCKETS_S,
             registry=registry,
         )
+        self.sampler_dropped = Counter(
+            "sampler_dropped",
+            "Candidates for samples that did not reach the observer, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.loop_lag_s = Histogram(
             "object_detection_event_loop_lag_seconds",
             "How late the worker's event loop woke up, sampled once a second.",
@@ -134,6 +140,10 @@ class WorkerMetrics:
             registry=registry,
             multiprocess_mode="min",
         )
+
+    def sample_dropped(self, reason: str) -> None:
+        """Account a candidate that did not reach the observer."""
+        self.sampler_dropped.labels(reason).inc()
 
     def preset(self, versions: tuple[str, ...]) -> None:
         """Create every series, clear gauges that a dead predecessor left, and balance its ledger.
@@ -152,6 +162,8 @@ class WorkerMetrics:
         for ending in ENDINGS:
             self.webrtc_ended.labels(ending)
         self.webrtc_sessions.set(0)
+        for lost in ("busy", "no_observer"):
+            self.sampler_dropped.labels(lost)
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)
@@ -179,7 +191,7 @@ class SupervisorMetrics:
             ["role"],
             registry=registry,
         )
-        for role in ("inference", "worker"):
+        for role in ("inference", "worker", "observer"):
             self.restarts.labels(role)
 
 

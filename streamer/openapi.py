@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from streamer.answers import AnswerForm
+from streamer.observer.standing import Standing
 from streamer.openapi_video import video_paths
 from streamer.parameters import MAX_DETECTIONS
 from streamer.problems import PROBLEM_TYPE, REQUEST_ID_HEADER
@@ -152,6 +153,11 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
             "type": "array",
             "items": {"type": "string"},
             "description": "Labels or class ids to keep, comma-separated or repeated; all when absent.",
+        },
+        "collect": {
+            "type": "boolean",
+            "default": True,
+            "description": "Whether these pictures may be kept as samples for labelling.",
         },
     }
 
@@ -321,6 +327,8 @@ def _schemas() -> dict[str, Any]:
             "status": {"enum": ["ok", "starting", "loading", "warming", "restarting", "draining"]},
             "models": {"type": "object"},
             "device": {"type": ["string", "null"]},
+            "samples": whole,
+            "sampling": {"enum": [standing.name.lower() for standing in Standing]},
             "reasons": {"type": "array", "items": text},
         },
         optional=("reasons",),

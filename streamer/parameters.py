@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from inference import DetectionParams
 from streamer.problems import Problem
 
-NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes")
+NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
+_YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MAX_DETECTIONS = 1000
 DEFAULT_CONF_THRESHOLD = 0.25
 #: Labels listed in an error before it says how many more there are.
@@ -47,6 +48,17 @@ def read_parameters(
         max_detections=_count("max_detections", single, defaults.max_detections),
         class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels) for item in classes)),
     )
+
+
+def read_collect(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Return whether the pictures of a request may be kept as samples; yes unless it says no.
+
+    Raises Problem 400 naming what was found and what is allowed.
+    """
+    text = next((text for name, text in pairs if name == "collect"), "1")
+    if text.lower() not in _YES | _NO:
+        raise Problem.invalid_parameter("collect", text, "1 or 0")
+    return text.lower() in _YES
 
 
 def _share(name: str, single: dict[str, str], default: float) -> float:

@@ -24,6 +24,16 @@ _OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
 _BUNDLED_MODELS = {"v1": "codes_v1.onnx", "v2": "codes_v2.onnx"}
 
 
+#: What shows that somebody has set AWS up; an instance's own role does not show, `SAMPLES_STORE=s3` says it.
+_AWS_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
 class SettingsError(Exception):
     """A variable has a value that is not allowed; the text names variable, value and what is allowed."""
 
@@ -158,6 +168,70 @@ class Settings(BaseSettings):
         description="Comma-separated origins whose pages may open streams, besides this server's own; "
         "`*`: any.",
     )
+    sampling: bool = Field(
+        True, description="Keep frames worth labelling (docs/sampling.md); `False`: no frame is ever stored."
+    )
+    samples_dir: Path = Field(
+        Path("data/samples"),
+        description="Folder of samples, and of those that wait for a store; one replica's own.",
+    )
+    samples_store: Literal["auto", "s3", "folder"] = Field(
+        "auto",
+        description="Where samples go: `s3`, `folder` (`SAMPLES_DIR`), or `auto`: S3 where the environment "
+        "has AWS credentials, else the folder.",
+    )
+    s3_bucket_name: str = Field(
+        "ml-active-learning", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Bucket of samples."
+    )
+    s3_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9!_.*'()/=-]{0,512}$",
+        description="What stands before every key in the bucket.",
+    )
+    s3_endpoint_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+/?)?$",
+        description="Address of an S3-compatible store; empty: AWS, or `AWS_ENDPOINT_URL_S3`.",
+    )
+    aws_region: str = Field("", description="Region of the bucket; else `AWS_DEFAULT_REGION`.")
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        "",
+        description="Encryption to ask for: `AES256` or `aws:kms`; empty: the bucket's default.",
+    )
+    s3_timeout_s: float = Field(30, gt=0, description="Longest time to store one object in the bucket.")
+    uncertainty_threshold: float = Field(
+        0.7,
+        ge=0,
+        le=2,
+        description="A frame is worth labelling from this uncertainty on, 0 to 1; 0: every frame, "
+        "more than 1: none.",
+    )
+    samples_interval_s: float = Field(
+        60, ge=0, description="Of each stream, the best candidate of this time is taken."
+    )
+    samples_spacing_s: float = Field(10, ge=0, description="Least time between two samples of a stream.")
+    samples_random_every_s: float = Field(
+        1800, ge=0, description="One frame of each stream at random in this time on average; 0: none."
+    )
+    samples_stream_per_hour: int = Field(20, ge=0, description="Samples of one stream in an hour.")
+    samples_per_hour: int = Field(200, ge=0, description="Samples in an hour.")
+    samples_per_day: int = Field(2000, ge=0, description="Samples in a day (UTC).")
+    samples_day_bytes: int = Field(500 << 20, ge=0, description="Bytes of samples in a day (UTC).")
+    samples_max_bytes: int = Field(
+        2 << 30,
+        ge=0,
+        description="Bytes in `SAMPLES_DIR`; beyond, new samples are refused and none is deleted.",
+    )
+    samples_strip_metadata: bool = Field(
+        False, description="Take GPS, camera and comments out of samples; the pixels stay as they came."
+    )
+    samples_deny: str = Field("", description="Comma-separated names of streams that are never sampled.")
+    samples_drain_s: float = Field(
+        10,
+        ge=0,
+        description="At the end: time to deliver samples; the rest is delivered after the next start.",
+    )
+
     drain_delay_s: float = Field(
         3,
         ge=0,
@@ -227,6 +301,18 @@ class Settings(BaseSettings):
     def keys(self) -> frozenset[str]:
         """The API keys; empty means that none is asked for."""
         return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+
+    @property
+    def uses_s3(self) -> bool:
+        """Whether samples go to a bucket. Credentials themselves are read by botocore, never here."""
+        if self.samples_store != "auto":
+            return self.samples_store == "s3"
+        return any(os.environ.get(name) for name in _AWS_CREDENTIALS)
+
+    @property
+    def samples_denied(self) -> frozenset[str]:
+        """Names of streams that are never sampled."""
+        return frozenset(name.strip() for name in self.samples_deny.split(",") if name.strip())
 
     @property
     def origins(self) -> frozenset[str]:

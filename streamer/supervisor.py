@@ -1,4 +1,4 @@
-"""The supervisor: starts the inference process and the workers, watches them, restarts and drains them.
+"""The supervisor: starts inference process, workers and observer, watches them, restarts and drains them.
 
 It owns what must outlive any of them: the listening sockets, the inference address, the board, the
 metrics folder. It loads neither aiohttp nor a model, so there is little in it that could fail.
@@ -26,6 +26,7 @@ from inference.metrics import name_process
 from inference.settings import InferenceSettings
 from streamer.logs import wants_json
 from streamer.metrics import SupervisorMetrics
+from streamer.observer.handle import ObserverHandle
 from streamer.settings import Settings
 
 log = logging.getLogger("streamer.supervisor")
@@ -117,6 +118,7 @@ class Supervisor:
                 metrics_dir=str(self._metrics_dir),
             )
         )
+        self._observer = ObserverHandle(settings, self._inference.board)
         #: Running workers by number.
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -146,6 +148,8 @@ class Supervisor:
             for number in range(self._settings.workers)
         ]
         tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        if self._settings.sampling:
+            tasks.append(asyncio.create_task(self._keep_observer(), name="observer"))
         try:
             await self._stopping.wait()
             await self._drain()
@@ -181,11 +185,12 @@ class Supervisor:
 
     # -- children ------------------------------------------------------------------------------------
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, *, credentials: bool = False) -> dict[str, str]:
+        """Return what a child sees; the store's ``credentials`` are for the observer alone."""
         side_px = self._settings.image_max_side
         pixels = max(self._settings.image_max_pixels, self._settings.stream_max_pixels)
         return (
-            os.environ
+            {name: text for name, text in os.environ.items() if credentials or not name.startswith("AWS_")}
             | _CHILD_ENVIRONMENT
             | {
                 # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
@@ -240,6 +245,22 @@ class Supervisor:
             log.error("worker %d ended with %s; restarting in %.1f s", number, _reason(code), delay_s)
             await asyncio.sleep(delay_s)
 
+    async def _keep_observer(self) -> None:
+        """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
+        backoff = _Backoff()
+        while True:
+            started = time.monotonic()
+            code = await self._observer.run(self._environment(credentials=True))
+            if self._stopping.is_set():
+                return
+            try:
+                delay_s = backoff.next_delay_s(time.monotonic() - started)
+            except OverflowError:
+                delay_s = BACKOFF_MAX_S
+            self._metrics.restarts.labels("observer").inc()
+            log.error("the observer ended with %s; restarting in %.1f s", _reason(code), delay_s)
+            await asyncio.sleep(delay_s)
+
     async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
         listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
         return await asyncio.create_subprocess_exec(
@@ -251,6 +272,7 @@ class Supervisor:
             str(listener),
             str(board_fd),
             self._inference.address,
+            self._observer.address,
             pass_fds=(listener, board_fd),
             env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
@@ -293,16 +315,21 @@ class Supervisor:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
                 for worker in self._workers.values():
                     _signal(worker, signal.SIGKILL)
+        # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
+        observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
         self._inference.signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError, RuntimeError):
             async with asyncio.timeout(KILL_AFTER_S):
                 await self._inference.wait()
         self._inference.signal(signal.SIGKILL)
+        if not await observer:
+            log.error("the observer did not end; what it had accepted is kept for the next start")
 
     def _release(self) -> None:
         for listener in self._sockets:  # still open where the drain was never reached
             listener.close()
         self._inference.close()
+        self._observer.close()
         shutil.rmtree(self._metrics_dir, ignore_errors=True)
 
 

@@ -14,6 +14,7 @@ from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.dispatch import Dispatcher
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
+from streamer.observer.taps import Taps
 from streamer.problems import Problem
 from streamer.protocol import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
 from streamer.session import Session, SessionStore
@@ -27,13 +28,20 @@ class StreamHub:
     """All WebSocket streams of one worker, and the sessions whose sockets were lost."""
 
     def __init__(
-        self, dispatcher: Dispatcher, metrics: WorkerMetrics, settings: Settings, limits: Limits, gate: Gate
+        self,
+        dispatcher: Dispatcher,
+        metrics: WorkerMetrics,
+        settings: Settings,
+        limits: Limits,
+        gate: Gate,
+        taps: Taps,
     ) -> None:
         self.dispatcher = dispatcher
         self.metrics = metrics
         self.settings = settings
         self.limits = limits
         self.gate = gate
+        self.taps = taps
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._store = SessionStore(settings.stream_resume_s)

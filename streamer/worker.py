@@ -28,16 +28,20 @@ _DRAIN_AT_ONCE = 2
 
 
 async def serve(
-    number: int, settings: Settings, listener: socket.socket, board: Board, inference_address: str
+    number: int, settings: Settings, listener: socket.socket, board: Board, addresses: tuple[str, str]
 ) -> None:
-    """Serve until SIGTERM, then drain in phases and return."""
+    """Serve until SIGTERM, then drain in phases and return.
+
+    ``addresses`` are those of the inference process and of the observer, the latter empty without one.
+    """
     metrics = WorkerMetrics()
     resources = Resources(
         number=number,
         settings=settings,
         metrics=metrics,
         board=board,
-        inference_address=inference_address,
+        inference_address=addresses[0],
+        observer_address=addresses[1],
         metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
     )
     runner, drain = await make_runner(resources, listener)
@@ -55,8 +59,8 @@ async def serve(
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER_FD BOARD_FD ADDRESS``."""
-    number_text, settings_text, listener_fd, board_fd, inference_address = sys.argv[1:]
+    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER_FD BOARD_FD ADDRESS OBSERVER``."""
+    number_text, settings_text, listener_fd, board_fd, *addresses = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,7 +69,8 @@ def main() -> int:
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(int(number_text), settings, listener, Board(int(board_fd)), inference_address))
+        board, (inference_address, observer_address) = Board(int(board_fd)), addresses
+        asyncio.run(serve(int(number_text), settings, listener, board, (inference_address, observer_address)))
     return 0
 
 

@@ -55,6 +55,17 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see only the settings they make themselves."""
     for name in list(os.environ):
         if name in {"HOST", "PORT", "WORKERS", "DEVICE", "API_KEYS"} or name.startswith(
-            ("MODEL_V", "STREAM_", "WEBRTC_", "ICE_", "TURN_", "UDP_PORT_", "PUBLIC_IP")
+            (
+                "MODEL_V",
+                "STREAM_",
+                "WEBRTC_",
+                "ICE_",
+                "TURN_",
+                "UDP_PORT_",
+                "PUBLIC_IP",
+                "AWS_",
+                "S3_",
+                "SAMPL",
+            )
         ):
             monkeypatch.delenv(name)

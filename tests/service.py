@@ -26,9 +26,12 @@ class Service:
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info") -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="service-", suffix=".log", delete=False)  # noqa: SIM115 - closed in stop()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PROMETHEUS_")}
+        foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment |= {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": log_level, "LOG_FORMAT": "json"}
-        environment |= {"DRAIN_DELAY_S": "0.2"} | settings
+        # Samples of tests must not pile up in the checkout.
+        self._samples = tempfile.TemporaryDirectory(prefix="samples-")
+        environment |= {"DRAIN_DELAY_S": "0.2", "SAMPLES_DIR": self._samples.name} | settings
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=self._log
         )
@@ -80,6 +83,7 @@ class Service:
         if not self._log.closed:
             self._log.close()
             Path(self._log.name).unlink(missing_ok=True)
+        self._samples.cleanup()
         return code
 
     def signal(self, number: signal.Signals) -> None:
@@ -127,6 +131,12 @@ class Service:
     def inference(self) -> psutil.Process:
         """The inference process that runs now."""
         (process,) = self.children("inference.process")
+        return process
+
+    @property
+    def observer(self) -> psutil.Process:
+        """The observer that runs now."""
+        (process,) = self.children("streamer.observer.process")
         return process
 
     @property

@@ -9,6 +9,7 @@ import { exposeDemo } from './hook.js';
 import { Notice } from './notice.js';
 import { Pipeline } from './pipeline.js';
 import { cameraProblem, closeProblem, fileProblem, holdText, keyProblem } from './problems.js';
+import { SamplingPanel } from './sampling-panel.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
@@ -88,6 +89,19 @@ class App {
       },
       (labels) => this.change({ classes: { ...this.settings.classes, [this.settings.version]: labels } }),
     );
+    this.sampling = new SamplingPanel(
+      {
+        button: byId('report'),
+        field: byId('keep-field'),
+        toggle: byId('keep'),
+        hint: byId('samples-hint'),
+        start: byId('start-hint'),
+      },
+      {
+        report: () => this.connection.send({ type: 'report', stream: 0 }),
+        keep: (keep) => this.change({ keep }),
+      },
+    );
     this.tuning = new Tuning(this.settings, () => this.classes.chosen, (message) => this.connection.send(message));
     this.controls = new Controls({
       play: (kind, options) => this.play(kind, options),
@@ -111,6 +125,7 @@ class App {
   }
 
   async begin(address) {
+    this.sampling.watch();
     await Promise.all([this.startView.lookForSample(), this.startView.watch()]);
     if (this.startView.hasSample) this.controls.showSample();
     const source = address.get('source');
@@ -216,7 +231,8 @@ class App {
     this.remember(change);
     this.applyView();
     this.stage.redraw();
-    if (this.settings.version !== version || this.settings.transport !== transport) this.reopen();
+    // All three are said when the stream is opened, and only then.
+    if (this.settings.version !== version || this.settings.transport !== transport || 'keep' in change) this.reopen();
     else if ('threshold' in change || 'track' in change || 'classes' in change) this.tuning.changed();
   }
 
@@ -231,6 +247,7 @@ class App {
     this.stage.set({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
     this.controls.showSettings(this.settings, mirrored);
+    this.sampling.showKeep(this.settings.keep);
     this.controls.showModels(this.models, this.settings.version);
   }
 
@@ -258,6 +275,7 @@ class App {
   heard(message) {
     const nowMs = performance.now();
     if (message.type === 'welcome') this.welcomed(message, nowMs);
+    else if (message.type === 'reported') this.sampling.reported(message);
     else this.pipeline.heard(message, nowMs);
     if (message.type === 'flow') this.showHold();
   }

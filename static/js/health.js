@@ -8,12 +8,22 @@ const TIMEOUT_MS = 4000;
  * @property {boolean} ok whether streams are served now
  * @property {string} status ok, starting, loading, warming, restarting, draining; empty when unreachable
  * @property {string} reason in words, empty when ok
+ * @property {string} sampling on, off, starting, no_spool; empty when unreachable
+ * @property {number} samples frames kept since the server was started
  * @property {Record<string, {name: string, classes: number, provider: string}>} models by version
  */
 
 /** @returns {Promise<HealthReport>} never rejects */
 export async function fetchHealth() {
-  const unreachable = { reachable: false, ok: false, status: '', reason: 'The server does not answer', models: {} };
+  const unreachable = {
+    reachable: false,
+    ok: false,
+    status: '',
+    reason: 'The server does not answer',
+    sampling: '',
+    samples: 0,
+    models: {},
+  };
   try {
     const response = await fetch('health', { cache: 'no-store', signal: timeoutSignal() });
     const body = await response.json();
@@ -23,6 +33,8 @@ export async function fetchHealth() {
       ok: response.ok,
       status: String(body.status ?? ''),
       reason: response.ok ? '' : sentence(reasons.join('; ') || 'the server cannot serve right now'),
+      sampling: String(body.sampling ?? ''),
+      samples: Number(body.samples ?? 0),
       models: body.models ?? {},
     };
   } catch {

@@ -9,6 +9,8 @@ const DEFAULTS = {
   transport: 'websocket',
   threshold: 0.25,
   track: false,
+  /** Whether the server may keep single frames for training. */
+  keep: true,
   fit: 'contain',
   /** null: as the camera faces. */
   mirror: null,
@@ -24,6 +26,7 @@ const ALLOWED = {
   transport: (value) => value === 'websocket' || value === 'webrtc',
   threshold: (value) => typeof value === 'number' && value >= 0.01 && value <= 1,
   track: (value) => typeof value === 'boolean',
+  keep: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',
   mirror: (value) => value === null || typeof value === 'boolean',
   cameraId: (value) => typeof value === 'string',

@@ -28,6 +28,7 @@ export class Tuning {
       streams: [{ id: 0, codec: 'jpeg', mode: 'live' }],
       params: this.params,
     };
+    if (!this._settings.keep) hello.collect = false;
     if (key) hello.token = key;
     if (resume) hello.resume = resume;
     return hello;

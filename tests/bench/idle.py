@@ -22,7 +22,12 @@ def cpu_s(service: Service) -> float:
 def family(service: Service) -> dict[str, psutil.Process]:
     """Return the processes of a service with one worker by role."""
     (worker,) = service.workers
-    return {"supervisor": service.supervisor, "worker": worker, "inference": service.inference}
+    return {
+        "supervisor": service.supervisor,
+        "worker": worker,
+        "inference": service.inference,
+        "observer": service.observer,
+    }
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ STREAMER = [
     ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
-    ["worker", "supervisor", "models"],
+    ["worker", "supervisor", "models", "samples"],
     ["cli"],
 ]
 CATALOGUE = [
@@ -70,6 +70,39 @@ WEBRTC = [
     ["json_routes", "whip"],
     ["routes"],
 ]
+OBSERVER = [
+    [
+        "errors",
+        "candidate",
+        "slug",
+        "standing",
+        "breaker",
+        "overlap",
+        "uncertainty",
+        "fingerprint",
+        "budget",
+        "balance",
+    ],
+    ["policy", "layout", "bare_image", "durable", "metrics", "s3_errors"],
+    ["handover", "tap", "flicker", "spool", "folder", "s3"],
+    ["taps", "selection", "delivery"],
+    ["stores"],
+    ["sidecar"],
+    ["observer", "handle"],
+    ["process"],
+]
+DATASET = [
+    ["errors", "sample", "source", "split"],
+    ["bucket"],
+    ["labelled", "origin", "upright", "verification", "statistics"],
+    ["coco", "yolo", "label_studio"],
+    ["export"],
+    ["stats_command", "verify_command", "export_command"],
+]
+#: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
+OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle"}
+#: What the observer takes from the service.
+OBSERVER_STREAMER = {"settings", "logs", "protocol", "image_header", "media", "observer"}
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -91,6 +124,7 @@ PUBLIC_INFERENCE = {
     "inference.stride",
     "inference.wire",
     "inference.detections",
+    "inference.address",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
@@ -141,6 +175,8 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer", STREAMER),
         ("streamer/catalogue", CATALOGUE),
         ("streamer/webrtc", WEBRTC),
+        ("streamer/observer", OBSERVER),
+        ("streamer/dataset", DATASET),
         ("streamer/workshop", WORKSHOP),
     ],
 )
@@ -229,6 +265,16 @@ def test_the_service_enters_neither_catalogue_nor_workshop() -> None:
     assert wrong == set()
 
 
+def test_workers_and_observer_share_only_what_passes_between_them() -> None:
+    into, out = set(), set()
+    for path in (ROOT / "streamer").glob("*.py"):
+        into |= {name for name in imported(path) if name.startswith("streamer.observer.")}
+    for path in (ROOT / "streamer" / "observer").glob("*.py"):
+        out |= {name for name in imported(path) if name.startswith("streamer.")}
+    assert {name.split(".")[2] for name in into} <= OBSERVER_SHARED
+    assert {name.split(".")[1] for name in out} <= OBSERVER_STREAMER
+
+
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
     allowed = ("streamer.protocol", "streamer.client")
     wrong = {
@@ -247,6 +293,7 @@ def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
     [
         ("streamer.worker", {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"}),
         ("streamer.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
+        ("streamer.observer.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
         ("streamer.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
         ("inference.process", {"aiohttp", "av", "streamer", "evidently"}),
     ],

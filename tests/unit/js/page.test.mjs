@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { classColour, classDash } from '../../../static/js/palette.js';
 import { cameraProblem, closeProblem, fileProblem, keyProblem } from '../../../static/js/problems.js';
 import { afterClose, streamUrl } from '../../../static/js/protocol.js';
+import { samplesText, startText } from '../../../static/js/sampling-panel.js';
 import { loadSettings, saveSettings } from '../../../static/js/settings.js';
 import { RateMeter, Samples, Tally } from '../../../static/js/statistics.js';
 
@@ -92,4 +93,12 @@ test('every problem says what to do', () => {
   assert.match(cameraProblem('NotReadableError').text, /another program/i);
   assert.equal(cameraProblem('OverconstrainedError').kind, 'no-camera');
   assert.equal(closeProblem(4401, '').kind, 'key');
+});
+
+test('the page says before it opens a camera whether frames may be kept, and how many were', () => {
+  assert.match(startText(true), /this server only.*may keep single frames/);
+  assert.doesNotMatch(startText(false), /keep/);
+  assert.equal(samplesText(0), 'None kept so far');
+  assert.match(samplesText(1), /^1 frame kept/);
+  assert.match(samplesText(12), /^12 frames kept/);
 });

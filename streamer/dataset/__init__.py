@@ -1,0 +1,1 @@
+"""Collected samples as data sets: `streamer samples`."""

@@ -1,0 +1,1 @@
+"""The observer: a process beside the service that keeps frames worth labelling; and the way to it."""

@@ -1,0 +1,101 @@
+"""A candidate: a finished detection with its original bytes, on its way to the observer. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from inference import Boxes
+
+#: Largest candidate on the wire: the largest image of a POST that can be configured sensibly, and its boxes.
+MAX_BYTES = 64 << 20
+
+
+class MalformedCandidate(Exception):
+    """Bytes that are no candidate; only a worker of another version could send them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the frames of one stream come from and what looks at them; the same for all of its candidates."""
+
+    #: Name as it stands in keys: ``[a-z0-9-]``, 64 at most.
+    stream: str
+    #: ``websocket`` or ``http``.
+    transport: str
+    version: str
+    model_name: str
+    model_sha256: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One frame and its boxes. Boxes are xyxy in pixels of the upright picture, (N, 6), best first."""
+
+    origin: Origin
+    #: Unix time of the frame's arrival, seconds.
+    captured_at: float
+    #: Sequence number in its stream; 0 for POSTs.
+    seq: int
+    #: The caller's threshold, and the lower one down to which ``boxes`` reach.
+    threshold: float
+    low_threshold: float
+    iou_threshold: float
+    #: Classes that the caller asked for; empty: all. Others were not looked for.
+    class_ids: tuple[int, ...]
+    #: Size of the upright picture in pixels.
+    width: int
+    height: int
+    #: Clockwise quarter turns that the sender said, on top of the EXIF orientation.
+    rotation: int
+    #: The encoded picture as it came.
+    data: bytes | memoryview
+    boxes: Boxes
+    #: Boxes over ``threshold`` of the frames just before and after; None where there was none close by.
+    before: Boxes | None = None
+    after: Boxes | None = None
+    #: A person asked for this frame.
+    reported: bool = False
+    note: str = ""
+
+
+def pack_candidate(candidate: Candidate) -> bytes:
+    """Return the candidate as one msgpack map; the inverse of :func:`unpack_candidate`."""
+    fields: dict[str, Any] = {
+        field.name: getattr(candidate, field.name) for field in dataclasses.fields(Candidate)
+    }
+    fields["origin"] = dataclasses.asdict(candidate.origin)
+    for name in ("boxes", "before", "after"):
+        boxes = fields[name]
+        fields[name] = None if boxes is None else np.ascontiguousarray(boxes, "<f4").tobytes()
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def unpack_candidate(data: bytes) -> Candidate:
+    """Rebuild a candidate. Raises MalformedCandidate saying what is wrong."""
+    try:
+        fields = msgpack.unpackb(data)
+        origin = fields["origin"]
+        origin["labels"] = tuple(origin["labels"])
+        fields["origin"] = Origin(**origin)
+        fields["class_ids"] = tuple(fields["class_ids"])
+        for name in ("boxes", "before", "after"):
+            fields[name] = _boxes(fields[name])
+        return Candidate(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
+        raise MalformedCandidate(f"not a candidate: {error!r:.200}") from error
+
+
+def _boxes(data: bytes | None) -> Boxes | None:
+    if data is None:
+        return None
+    boxes: Boxes = np.frombuffer(data, "<f4").reshape(-1, 6)
+    if not np.isfinite(boxes).all():
+        raise ValueError("boxes hold values that are not finite")
+    return boxes

@@ -1,0 +1,41 @@
+"""Writes files that are whole or absent, also after a crash: aside, flushed, renamed, and that flushed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: Samples are people's pictures: nobody else on the machine may read them.
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+
+def write_durably(path: Path, data: bytes, aside: Path, *, flush_folder: bool = True) -> None:
+    """Put ``data`` at ``path`` by way of ``aside``, a path on the same file system. Raises OSError.
+
+    Without ``flush_folder`` the name is not safe yet; the caller flushes the folder after several files.
+    """
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    if flush_folder:
+        flush(path.parent)
+
+
+def flush(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Starts an observer process; the supervisor decides when. Its address outlives every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+from inference import address
+from inference.board import Board
+from streamer.observer.standing import Standing
+from streamer.settings import Settings
+
+
+class ObserverHandle:
+    """One observer at a time. Without sampling there is none, and ``address`` is empty."""
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        self._settings = settings
+        self._board = board
+        #: None where sampling is off.
+        self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
+        #: None before the first start.
+        self._process: asyncio.subprocess.Process | None = None
+        board.post("sampling", Standing.STARTING if settings.sampling else Standing.OFF)
+
+    @property
+    def address(self) -> str:
+        """What workers connect to; stays the same over restarts."""
+        return address.address_of(self._listener) if self._listener is not None else ""
+
+    async def run(self, environment: dict[str, str]) -> int:
+        """Start a process and wait for its end; returns its exit code, negative for a signal."""
+        if self._listener is None:
+            raise RuntimeError("sampling is off")
+        listener_fd, board_fd = self._listener.fileno(), self._board.fd
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "streamer.observer.process",
+            self._settings.model_dump_json(),
+            str(listener_fd),
+            str(board_fd),
+            pass_fds=(listener_fd, board_fd),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        code = await self._process.wait()
+        self._board.post("sampling", Standing.STARTING)
+        return code
+
+    async def stop(self, patience_s: float) -> bool:
+        """End the process, hard after ``patience_s``. False when it had to be killed."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return True
+        process.terminate()
+        try:
+            async with asyncio.timeout(patience_s):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the address up."""
+        if self._listener is not None:
+            self._listener.close()

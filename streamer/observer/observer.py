@@ -1,0 +1,162 @@
+"""The observer itself: candidates in, samples in the spool. ``process`` feeds it and tells the time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamer.image_header import ImageError, ImageHeader, read_header
+from streamer.media import Image, decode
+from streamer.observer.bare_image import bare_image
+from streamer.observer.candidate import Candidate
+from streamer.observer.errors import SpoolBroken, SpoolFull
+from streamer.observer.fingerprint import fingerprint
+from streamer.observer.layout import image_key
+from streamer.observer.metrics import ObserverMetrics
+from streamer.observer.selection import Choice, Selection
+from streamer.observer.sidecar import Picture, describe
+from streamer.observer.spool import Spool
+from streamer.protocol import Codec
+
+log = logging.getLogger("streamer.observer")
+
+#: After the disk has failed, nothing is tried on it for so long.
+DISK_PAUSE_S = 60.0
+#: A refusal for the same reason is logged once in this time.
+LOG_EVERY_S = 600.0
+#: A fingerprint needs no more pixels than these, per side.
+_LOOK_PX = (160, 160)
+_EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class _AnySize:
+    """The workers have judged sizes before."""
+
+    image_px: int = 1 << 40
+    image_side_px: int = 65_535
+
+
+class Waker(Protocol):
+    """Is told of every accepted sample."""
+
+    def wake(self) -> None:
+        """There is a new sample in the spool."""
+
+
+class Observer:
+    """Judges candidates and keeps the samples. ``spool`` is open."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        spool: Spool,
+        delivery: Waker,
+        metrics: ObserverMetrics,
+        *,
+        strip_metadata: bool,
+        threshold: float,
+        service_version: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._selection = selection
+        self._spool = spool
+        self._delivery = delivery
+        self._metrics = metrics
+        self._strip = strip_metadata
+        self._threshold = threshold
+        self._service_version = service_version
+        self._clock = clock
+        self._paused_until = 0.0
+        #: When each kind of refusal may be logged again.
+        self._next_log_at: dict[str, float] = {}
+        self._told: Counter[str] = Counter()
+
+    def consider(self, candidate: Candidate) -> None:
+        """Judge one candidate; it may become a sample at once, at the end of its interval, or not at all."""
+
+        def look() -> int:
+            return fingerprint(self._decode(candidate))
+
+        try:
+            choices = self._selection.consider(candidate, self._clock(), look)
+        except (ImageError, MemoryError):
+            # The worker could decode it: this is rare, and the next frame is as good.
+            self._metrics.drops.labels("damaged").inc()
+            return
+        self._keep(choices)
+
+    def tick(self) -> None:
+        """Once a second: end intervals, and publish how full the spool is."""
+        self._keep(self._selection.due(self._clock()))
+        unix_s = time.time()
+        self._metrics.spool_bytes.set(self._spool.used_bytes)
+        self._metrics.spool_items.set(len(self._spool))
+        self._metrics.spool_oldest_s.set(self._spool.oldest_s(unix_s))
+
+    def flush(self) -> None:
+        """Keep what is held: the observer ends."""
+        self._keep(self._selection.flush(self._clock()))
+
+    @staticmethod
+    def _decode(candidate: Candidate) -> Image:
+        header = read_header(candidate.data, _AnySize())
+        return decode(candidate.data, header, rotation=candidate.rotation, target=_LOOK_PX, reduce=True)
+
+    def _keep(self, choices: list[Choice]) -> None:
+        for choice in choices:
+            self._accept(choice)
+        for reason, count in self._selection.passed_over.items():
+            self._metrics.drops.labels(reason).inc(count - self._told[reason])
+            self._told[reason] = count
+
+    def _accept(self, choice: Choice) -> None:
+        """Put one sample into the spool; a full or failing disk costs the sample and nothing else."""
+        if self._clock() < self._paused_until:
+            self._metrics.drops.labels("disk_error").inc()
+            return
+        candidate = choice.candidate
+        try:
+            header = read_header(candidate.data, _AnySize())
+            data = bytes(candidate.data)
+            if self._strip:
+                data = bare_image(data, header.codec, header.orientation)
+        except (ImageError, ValueError):
+            self._metrics.drops.labels("damaged").inc()
+            return
+        try:
+            self._spool_one(choice, data, header)
+        except SpoolFull as error:
+            self._refuse("spool_full", error)
+        except SpoolBroken as error:
+            self._paused_until = self._clock() + DISK_PAUSE_S
+            self._refuse("disk_error", error)
+
+    def _spool_one(self, choice: Choice, data: bytes, header: ImageHeader) -> None:
+        candidate = choice.candidate
+        digest = hashlib.sha256(data).hexdigest()
+        kind = _EXTENSIONS[header.codec]
+        key = image_key(candidate.origin.stream, candidate.captured_at, digest, kind)
+        sidecar = describe(
+            choice,
+            Picture(key, digest, len(data), kind, header.orientation, self._strip),
+            threshold=self._threshold,
+            service_version=self._service_version,
+        )
+        # Flat, and unique as the key is.
+        name = key.split("/", 2)[2].rpartition(".")[0].replace("/", "_")
+        if self._spool.accept(name, data, sidecar, time.time()):
+            self._metrics.samples.labels(choice.reasons[0]).inc()
+            self._delivery.wake()
+
+    def _refuse(self, reason: str, error: Exception) -> None:
+        self._metrics.drops.labels(reason).inc()
+        now = self._clock()
+        if now >= self._next_log_at.get(reason, 0.0):
+            self._next_log_at[reason] = now + LOG_EVERY_S
+            log.error("samples are refused (%s): %s", reason, error)

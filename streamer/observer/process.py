@@ -1,0 +1,181 @@
+"""The observer process: takes candidates of all workers from its socket. The supervisor starts it.
+
+Nice, one per replica; its absence costs samples and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from inference import address
+from inference.board import Board
+from inference.metrics import name_process
+from streamer.logs import set_up_logging
+from streamer.observer.candidate import MAX_BYTES, MalformedCandidate, unpack_candidate
+from streamer.observer.delivery import Delivery
+from streamer.observer.errors import SpoolBroken, SpoolInUse
+from streamer.observer.metrics import ObserverMetrics
+from streamer.observer.observer import Observer
+from streamer.observer.policy import Policy
+from streamer.observer.selection import Selection
+from streamer.observer.spool import Spool
+from streamer.observer.standing import Standing
+from streamer.observer.stores import describe_store, open_store
+from streamer.settings import Settings, settings_from_json
+
+log = logging.getLogger("streamer.observer")
+
+NICE = 19
+TICK_S = 1.0
+#: Between attempts to open a spool that another replica uses, or whose disk fails.
+SPOOL_RETRY_S = 5.0
+LOG_EVERY_S = 600.0
+#: At the end: time to read what workers have sent, and time to deliver what waits.
+LAST_CANDIDATES_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Accepted:
+    """Is told of every accepted sample: counts it on the board, which outlives this process, and delivers."""
+
+    def __init__(self, board: Board, delivery: Delivery) -> None:
+        self._board = board
+        self._delivery = delivery
+
+    def wake(self) -> None:
+        """There is a new sample in the spool."""
+        self._board.post("samples", self._board.read("samples") + 1)
+        self._delivery.wake()
+
+
+class Intake:
+    """Reads candidates from the workers' connections; without an observer behind it they are let go."""
+
+    def __init__(self) -> None:
+        #: None while there is no spool.
+        self.observer: Observer | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one worker's connection in a task of its own."""
+        peer: socket.socket = writer.get_extra_info("socket")
+        if not address.is_own_user(peer):
+            log.error("refusing candidates of another user")
+            writer.close()
+            return
+        task = asyncio.ensure_future(self._read(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(4), "little")
+                if size > MAX_BYTES:
+                    raise MalformedCandidate(f"a candidate of {size} bytes; at most {MAX_BYTES}")  # noqa: TRY301 - one place closes
+                data = await reader.readexactly(size)
+                if self.observer is not None:
+                    self.observer.consider(unpack_candidate(data))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # the worker has ended, perhaps half-way through a candidate
+        except MalformedCandidate as error:
+            log.error("closing a worker's connection: %s", error)  # noqa: TRY400 - says it all
+        finally:
+            writer.close()
+
+
+async def serve(settings: Settings, listener: socket.socket, board: Board) -> None:
+    """Take candidates until SIGTERM; then keep what is held and deliver for a while."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    metrics = ObserverMetrics()
+    store, beside = open_store(settings)
+    spool = Spool(
+        settings.samples_dir / ".spool",
+        settings.samples_max_bytes,
+        lambda: beside.used_bytes if beside is not None else 0,
+    )
+    intake = Intake()
+    server = await asyncio.start_unix_server(intake.accept, sock=listener)
+    try:
+        if not await _open(spool, board, stop):
+            return
+        delivery = Delivery(spool, store, metrics)
+        delivery.start()
+        observer = Observer(
+            Selection(Policy.of(settings), random.Random()),  # noqa: S311 - draws samples, no secret
+            spool,
+            Accepted(board, delivery),
+            metrics,
+            strip_metadata=settings.samples_strip_metadata,
+            threshold=settings.uncertainty_threshold,
+            service_version=_own_version(),
+        )
+        intake.observer = observer
+        board.post("sampling", Standing.ON)
+        log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
+        while not stop.is_set():
+            observer.tick()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TICK_S)
+        # The workers have ended before us; what they sent last may still stand in the sockets.
+        if intake.tasks:
+            await asyncio.wait(intake.tasks, timeout=LAST_CANDIDATES_S)
+        observer.flush()
+        await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
+    finally:
+        server.close()
+        spool.close()
+
+
+async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
+    """Open the spool, however long that takes; False when the process is to end before."""
+    next_log_at = 0.0
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(spool.open)
+        except (SpoolInUse, SpoolBroken) as error:
+            board.post("sampling", Standing.NO_SPOOL)
+            if time.monotonic() >= next_log_at:
+                next_log_at = time.monotonic() + LOG_EVERY_S
+                log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - says it all
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SPOOL_RETRY_S)
+        else:
+            return True
+    return False
+
+
+def _own_version() -> str:
+    try:
+        return version("real-time-vision-api")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+def main() -> int:
+    """Run as ``python -m streamer.observer.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
+    settings_text, listener_fd, board_fd = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICE)
+    settings = settings_from_json(settings_text)
+    set_up_logging(settings.log_level, settings.log_format)
+    name_process("observer")
+    listener = socket.socket(fileno=int(listener_fd))
+    asyncio.run(serve(settings, listener, Board(int(board_fd))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""A tap on one stream: picks by the clock which finished detections become candidates. Only ``offer`` acts.
+
+Lives on the worker's event loop. Per finished detection it compares a clock and keeps one reference; the
+frame it keeps is the stream's last one, so at most one encoded picture per open stream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference import Boxes, DetectionParams
+from streamer.observer.candidate import Candidate, Origin
+
+#: One candidate of a stream in this time, jittered so that streams do not march in step. The observer decides
+#: among them what is worth keeping; more would only find more of the same scene.
+INTERVAL_S = 1.0
+JITTER = 0.2
+#: Frames further apart than this say nothing of flicker.
+NEIGHBOUR_S = 0.5
+#: Boxes are looked for down to half the threshold, but no lower than this: below is noise.
+LEAST_LOW_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One finished detection. Sizes in pixels of the upright picture."""
+
+    data: bytes | memoryview
+    seq: int
+    rotation: int
+    #: Arrival of the frame, monotonic and unix seconds.
+    at: float
+    captured_at: float
+    width: int
+    height: int
+    params: DetectionParams
+    #: Boxes over the caller's threshold.
+    boxes: Boxes
+
+
+def low_threshold(threshold: float) -> float:
+    """Return how far down boxes are looked for in a candidate; never above the caller's threshold."""
+    return min(threshold, max(LEAST_LOW_THRESHOLD, threshold / 2))
+
+
+def lowered(params: DetectionParams) -> DetectionParams:
+    """Return the parameters with which a candidate runs.
+
+    Boxes of lower scores suppress none above them, so the caller's boxes are a prefix of what comes back
+    (:func:`over`).
+    """
+    return dataclasses.replace(params, conf_threshold=low_threshold(params.conf_threshold))
+
+
+def over(boxes: Boxes, threshold: float) -> Boxes:
+    """Return the boxes that the caller asked for, of those that a lowered threshold found."""
+    # float32 on both sides: the inference process compares so.
+    return boxes[boxes[:, 4] >= np.float32(threshold)]
+
+
+class Tap:
+    """Made with the stream, closed with it. All methods belong to the event loop."""
+
+    def __init__(
+        self, origin: Origin, offer: Callable[[Candidate], bool], now: float, *, still: bool = False
+    ) -> None:
+        self._origin = origin
+        #: Its pictures have nothing to do with each other: no neighbours, no last frame.
+        self._still = still
+        self._offer = offer
+        # A stream's first candidate comes at once: it may not live for long.
+        self._next_at = now
+        #: None until the first detection is finished.
+        self._last: Shot | None = None
+        #: A candidate that waits for the frame after it.
+        self._waiting: tuple[Candidate, float] | None = None
+
+    def wants(self, now: float) -> bool:
+        """Whether the frame that starts now is to be a candidate; run it with :func:`lowered` then."""
+        if now < self._next_at:
+            return False
+        self._next_at = now + INTERVAL_S * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        return True
+
+    def finished(self, shot: Shot, all_boxes: Boxes | None) -> None:
+        """Take note of a detection; ``all_boxes`` are those of a candidate, None for all other frames."""
+        threshold = low_threshold(shot.params.conf_threshold)
+        if self._still:
+            if all_boxes is not None:
+                self._offer(self._candidate(shot, all_boxes, threshold, None))
+            return
+        self._settle(shot)
+        if all_boxes is not None:
+            last = self._last
+            before = last.boxes if last is not None and shot.at - last.at <= NEIGHBOUR_S else None
+            self._waiting = (self._candidate(shot, all_boxes, threshold, before), shot.at)
+        self._last = shot
+
+    def report(self, note: str) -> tuple[int, bool] | None:
+        """Hand over the last frame because a person asks for it; returns its seq and whether it was taken.
+
+        None when no detection of this stream has finished yet.
+        """
+        shot = self._last
+        if shot is None:
+            return None
+        candidate = self._candidate(shot, shot.boxes, shot.params.conf_threshold, None)
+        return shot.seq, self._offer(dataclasses.replace(candidate, reported=True, note=note))
+
+    def close(self) -> None:
+        """The stream has ended: its last candidate gets no neighbour any more."""
+        self._settle(None)
+        self._last = None
+
+    def _settle(self, after: Shot | None) -> None:
+        if self._waiting is None:
+            return
+        candidate, at = self._waiting
+        self._waiting = None
+        if after is not None and after.at - at <= NEIGHBOUR_S:
+            candidate = dataclasses.replace(candidate, after=after.boxes)
+        self._offer(candidate)
+
+    def _candidate(self, shot: Shot, boxes: Boxes, threshold: float, before: Boxes | None) -> Candidate:
+        return Candidate(
+            origin=self._origin,
+            captured_at=shot.captured_at,
+            seq=shot.seq,
+            threshold=shot.params.conf_threshold,
+            low_threshold=threshold,
+            iou_threshold=shot.params.iou_threshold,
+            class_ids=shot.params.class_ids,
+            width=shot.width,
+            height=shot.height,
+            rotation=shot.rotation,
+            data=shot.data,
+            boxes=boxes,
+            before=before,
+        )

@@ -1,0 +1,37 @@
+"""Opens taps for a worker's streams: none where sampling is off, or a stream's owner does not want it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from inference import ModelInfo
+from streamer.observer.candidate import Candidate, Origin
+from streamer.observer.slug import slug
+from streamer.observer.tap import Tap
+
+
+class Taps:
+    """``offer`` hands a candidate over, never waiting; None where sampling is off."""
+
+    def __init__(self, offer: Callable[[Candidate], bool] | None, denied: Collection[str]) -> None:
+        self._offer = offer
+        self._denied = frozenset(slug(name) for name in denied)
+
+    @property
+    def on(self) -> bool:
+        """Whether frames may be kept at all."""
+        return self._offer is not None
+
+    def open(
+        self, name: str, transport: str, version: str, model: ModelInfo, *, still: bool = False
+    ) -> Tap | None:
+        """Return a tap for the stream of that name; None when its frames must not be kept.
+
+        ``still``: its pictures have nothing to do with each other.
+        """
+        stream = slug(name)
+        if self._offer is None or stream in self._denied:
+            return None
+        origin = Origin(stream, transport, version, model.name, model.sha256, model.labels)
+        return Tap(origin, self._offer, time.monotonic(), still=still)

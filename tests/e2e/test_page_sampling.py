@@ -1,0 +1,76 @@
+"""The demo page says that frames are kept, lets a person report one, and lets it be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from streamer.dataset.export import read_samples
+from streamer.dataset.source import FolderSource
+from tests.conftest import shared
+from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
+from tests.observer_run import wait_for
+from tests.service import Service
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    photo = cv2.imread(str(shared("data/images/bus.jpg")))
+    assert photo is not None
+    bus = letterboxed(np.asarray(photo, np.uint8), 640, 480)
+    camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [bus] * 3)
+    with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
+        yield running
+
+
+def settings(yolox_nano: Path, folder: Path, **more: str) -> dict[str, str]:
+    base = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "SAMPLES_DIR": str(folder)}
+    return base | {"UNCERTAINTY_THRESHOLD": "2", "SAMPLES_RANDOM_EVERY_S": "0"} | more
+
+
+def test_a_person_reports_a_picture_sees_it_counted_and_can_refuse(
+    yolox_nano: Path, browser: Browser, tmp_path: Path
+) -> None:
+    with Service(settings(yolox_nano, tmp_path / "samples")) as service:
+        wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+        demo = DemoPage(browser, service.http_url)
+        demo.open()
+        demo.wait("document.getElementById('start-hint').textContent.includes('may keep single frames')")
+        assert demo.page.is_visible("#keep-field")
+        assert not demo.page.is_visible("#report")
+        demo.start("camera")
+        demo.wait_for_results()
+        demo.page.click("#report")
+        demo.wait(lambda: any(message["type"] == "reported" for message in demo.received))
+        demo.wait("document.getElementById('report').title === 'Kept for training'")
+        demo.wait("document.getElementById('samples-hint').textContent.startsWith('1 frame kept')", 15.0)
+        (sample,) = read_samples(FolderSource(tmp_path / "samples"))
+        assert sample.reasons[0] == "user"
+        demo.page.click("#keep-field")
+        demo.wait(lambda: demo.sent[-1].get("collect") is False or demo.sent[-2].get("collect") is False)
+        demo.wait_for_results()
+        assert not demo.page.is_visible("#report")
+        demo.assert_clean()
+        demo.close()
+
+
+def test_nothing_is_said_of_samples_where_none_are_taken(
+    yolox_nano: Path, browser: Browser, tmp_path: Path
+) -> None:
+    with Service(settings(yolox_nano, tmp_path / "samples", SAMPLING="0")) as service:
+        demo = DemoPage(browser, service.http_url)
+        demo.open()
+        demo.start("camera")
+        demo.wait_for_results()
+        assert not demo.page.is_visible("#keep-field")
+        assert not demo.page.is_visible("#report")
+        assert "keep" not in demo.evaluate("document.getElementById('start-hint').textContent")
+        demo.assert_clean()
+        demo.close()

@@ -1,0 +1,145 @@
+"""The store fails, the disk fills up, the observer is killed: no accepted sample is lost, only PUTs sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamer.observer import handover
+from tests.observer_run import ObserverRun, wait_for
+from tests.stores.faulty import FAULTS, FaultyS3
+
+
+def hashes_in(store: FaultyS3) -> set[str]:
+    """Return the hashes of samples that are complete; checks that every object is whole."""
+    complete = set()
+    for key, body in list(store.objects.items()):
+        if not key.endswith(".json"):
+            continue
+        sidecar = json.loads(body)
+        image = store.objects[sidecar["image"]["key"]]  # the picture went first
+        assert hashlib.sha256(image).hexdigest() == sidecar["image"]["sha256"]
+        complete.add(sidecar["image"]["sha256"])
+    return complete
+
+
+def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    accepted: set[str] = set()
+    with (
+        FaultyS3(share=0.15) as store,
+        ObserverRun(tmp_path, store.environment | {"S3_TIMEOUT_S": "0.5"}) as run,
+    ):
+        number = 0
+        for _ in range(20):
+            run.wait_on()
+            end = time.monotonic() + rng.uniform(0.05, 1.2)
+            while time.monotonic() < end:
+                run.offer(number := number + 1)
+                time.sleep(0.02)
+            run.kill()
+            accepted |= run.spooled() | hashes_in(store)
+            run.start()
+        run.wait_on()
+        store.share = 0.0
+        wait_for(lambda: run.spooled() == set())
+        assert len(accepted) > 100
+        assert accepted <= hashes_in(store)
+        assert run.metric("active_learning_samples_total") <= len(hashes_in(store))
+        assert set(store.methods) == {"PUT"}
+        assert store.changed == []
+        assert sum(store.broken.values()) > 10
+        assert run.stop() == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_alone_only_delays(tmp_path: Path, fault: str) -> None:
+    with FaultyS3(share=1.0, faults=(fault,)) as store, ObserverRun(tmp_path, store.environment) as run:
+        run.wait_on()
+        run.offer(1)
+        wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") >= 1)
+        assert len(run.spooled()) == 1
+        store.share = 0.0
+        wait_for(lambda: len(hashes_in(store)) == 1)
+        wait_for(lambda: run.metric("active_learning_uploads_total", result="stored") == 1)
+        assert set(store.methods) == {"PUT"}
+
+
+def test_what_an_outage_left_is_sent_by_the_next_start(tmp_path: Path) -> None:
+    with FaultyS3() as store, ObserverRun(tmp_path, store.environment | {"SAMPLES_DRAIN_S": "0.5"}) as run:
+        store.answer = (503, "Busy")
+        run.wait_on()
+        for number in range(5):
+            run.offer(number)
+        wait_for(lambda: len(run.spooled()) == 5)
+        begun = time.monotonic()
+        assert run.stop() == 0
+        assert time.monotonic() - begun < 10
+        assert len(run.spooled()) == 5
+        store.answer = None
+        run.start()
+        wait_for(lambda: len(hashes_in(store)) == 5)
+
+
+def test_a_wrong_setting_is_told_once_with_a_hint_and_mended_without_loss(tmp_path: Path) -> None:
+    with FaultyS3() as store, ObserverRun(tmp_path, store.environment) as run:
+        store.answer = (404, "NoSuchBucket")
+        run.wait_on()
+        run.offer(1)
+        wait_for(lambda: run.metric("active_learning_upload_blocked", reason="no_bucket") == 1)
+        assert run.metric("active_learning_breaker_open") == 1
+        assert run.log_path.read_text().count("make the bucket, or set S3_BUCKET_NAME") == 1
+        run.kill()
+        store.answer = None
+        run.start()
+        wait_for(lambda: len(hashes_in(store)) == 1)
+        wait_for(lambda: run.metric("active_learning_upload_blocked", reason="no_bucket") == 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root, to mount a file system of 16 MB")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "MAX_WAITING", 100_000)
+    with FaultyS3() as store, ObserverRun(small_disk, store.environment) as run:
+        store.answer = (503, "Busy")
+        run.wait_on()
+        number = 0
+        while run.metric("active_learning_dropped_total", reason="spool_full") == 0:
+            run.offer(number := number + 1)
+            assert number < 5000
+            time.sleep(0.002)
+        kept = run.spooled()
+        assert run.metric("active_learning_samples_total") >= len(kept) > 100
+        assert shutil.disk_usage(small_disk).free > 1 << 20
+        store.answer = None
+        run.kill()  # rather than wait for the breaker
+        run.start()
+        wait_for(lambda: kept <= hashes_in(store))
+        run.offer(10_000)
+        wait_for(lambda: len(run.spooled()) == 0)
+        assert run.metric("active_learning_dropped_total", reason="disk_error") == 0

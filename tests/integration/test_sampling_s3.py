@@ -1,0 +1,154 @@
+"""Samples in a real S3: Ceph's gateway. Skips where it is not installed; test_sampling_faults needs none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.cli import main
+from streamer.dataset.bucket import BucketSource
+from streamer.observer.s3 import Bucket, open_client
+from tests.conftest import shared
+from tests.observer_run import ObserverRun, reported, wait_for
+from tests.service import Service
+from tests.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
+
+BUCKET = "ml-active-learning"
+
+
+@pytest.fixture(scope="module")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    absent = missing()
+    if absent:
+        pytest.skip(f"needs a real S3; not found: {', '.join(absent)} (as root: apt-get install {PACKAGES})")
+    with Ceph(tmp_path_factory.mktemp("ceph")) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of the service for a prefix of the test's own; the tests' own process may read there."""
+    values = {
+        "S3_ENDPOINT_URL": ceph.url,
+        "S3_PREFIX": f"t{time.monotonic_ns()}",
+        "S3_TIMEOUT_S": "2",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    asyncio.run(_make_bucket(ceph.url))
+    return values
+
+
+async def _make_bucket(url: str) -> None:
+    async with open_client(Bucket(BUCKET, endpoint=url)) as client:
+        try:
+            await client.create_bucket(Bucket=BUCKET)
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            return
+
+
+def keys(environment: dict[str, str], prefix: str = "v1/samples/") -> list[str]:
+    bucket = Bucket(BUCKET, environment["S3_PREFIX"], environment["S3_ENDPOINT_URL"])
+    with BucketSource(bucket) as source:
+        return list(source.keys(prefix))
+
+
+def test_the_service_fills_a_bucket_that_the_commands_read(
+    yolox_nano: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bus = shared("data/images/bus.jpg").read_bytes()
+    settings = {
+        "MODEL_V1_PATH": str(yolox_nano),
+        "UNCERTAINTY_THRESHOLD": "0",
+        "SAMPLES_INTERVAL_S": "0",
+        "SAMPLES_STRIP_METADATA": "1",
+        "SAMPLES_RANDOM_EVERY_S": "0",
+    }
+    with Service(environment | settings) as service:
+        wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+        assert f"s3://{BUCKET}/{environment['S3_PREFIX']}" in service.log
+        request = urllib.request.Request(f"{service.http_url}/v1/predict", data=bus)  # noqa: S310 - loopback
+        request.add_header("Content-Type", "image/jpeg")
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+            shown: list[Any] = json.loads(answer.read())["detections"]
+        wait_for(lambda: service.metric("active_learning_uploads_total", result="stored") == 1)
+        # The store's secrets are the observer's alone.
+        assert "AWS_SECRET_ACCESS_KEY" in service.observer.environ()
+        for process in (*service.workers, service.inference):
+            assert not any(name.startswith("AWS_") for name in process.environ())
+        assert SECRET_KEY not in " ".join(service.observer.cmdline())
+    place = f"s3://{BUCKET}/{environment['S3_PREFIX']}"
+    assert main(["samples", "verify", "--in", place]) == 0
+    assert "1 samples, 0 problems" in capsys.readouterr().out
+    out = ["--out", str(tmp_path / "out"), "--format", "coco", "--split", "1,0,0"]
+    assert main(["samples", "export", "--in", place, *out]) == 0
+    annotations = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    (picture,) = (tmp_path / "out" / "images" / "train").iterdir()
+    assert picture.stat().st_size <= len(bus)
+    for annotation, detection in zip(annotations["annotations"], shown, strict=True):
+        x, y, width, height = annotation["bbox"]
+        assert [x, y, x + width, y + height] == pytest.approx(detection["box"], abs=0.02)
+
+
+def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, str], tmp_path: Path) -> None:
+    with ObserverRun(tmp_path, environment) as run:
+        run.wait_on()
+        run.offer(1)
+        wait_for(lambda: len(keys(environment)) == 1)
+        ceph.freeze_gateway()
+        run.offer(2)
+        wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") >= 1)
+        ceph.thaw_gateway()
+        wait_for(lambda: run.spooled() == set())
+        ceph.stop_gateway()
+        failed = run.metric("active_learning_uploads_total", result="failed")
+        run.offer(3)
+        wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") > failed)
+        assert len(run.spooled()) == 1
+        ceph.start_gateway()
+        wait_for(lambda: run.spooled() == set())
+        assert len(keys(environment)) == 3
+        assert len(keys(environment, "v1/images/")) == 3
+        assert reported(1).data != reported(2).data
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "hint"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "dummy-wrong"}, "credentials", "AWS_SECRET_ACCESS_KEY does not belong"),
+        ({"AWS_ACCESS_KEY_ID": "dummy-wrong"}, "credentials", "AWS_ACCESS_KEY_ID is not known"),
+        ({"S3_BUCKET_NAME": "no-such-bucket"}, "no_bucket", "make the bucket, or set S3_BUCKET_NAME"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_is_said_and_nothing_is_lost(
+    environment: dict[str, str], tmp_path: Path, change: dict[str, str], reason: str, hint: str
+) -> None:
+    with ObserverRun(tmp_path, environment | change) as run:
+        run.wait_on()
+        run.offer(1)
+        wait_for(lambda: run.metric("active_learning_upload_blocked", reason=reason) == 1)
+        assert hint in run.log_path.read_text()
+        assert len(run.spooled()) == 1
+
+
+def test_a_bucket_that_cannot_be_read_is_named(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["samples", "stats", "--in", "s3://no-such-bucket/x"]) == 3
+    assert "no-such-bucket" in capsys.readouterr().err
+    assert main(["samples", "stats", "--in", "s3:///x"]) == 2
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-wrong")
+    assert main(["samples", "verify", "--in", f"s3://{BUCKET}"]) == 3
+    assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err

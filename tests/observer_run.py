@@ -1,0 +1,142 @@
+"""Runs the observer process alone, as the supervisor does, and feeds it pictures that all differ."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from inference import address
+from inference.board import Board
+from streamer.observer.candidate import Candidate
+from streamer.observer.handover import Handover
+from streamer.observer.standing import Standing
+from streamer.settings import load_settings
+from tests.candidates import candidate
+from tests.unit.pictures import encode, scene, with_jpeg_segment
+
+ROOT = Path(__file__).resolve().parent.parent
+_PICTURE = encode(scene(640, 480))
+
+
+def reported(number: int) -> Candidate:
+    """A candidate that is taken whatever else; its picture is unlike any other, byte by byte."""
+    data = with_jpeg_segment(_PICTURE, 0xFE, f"number {number}".encode())
+    return candidate(0.5, data=data, seq=number, reported=True, width=640, height=480)
+
+
+class ObserverRun:
+    """``with ObserverRun(folder, environment) as run``; ``kill()`` and ``start()`` as often as wanted."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder / "samples"
+        self._metrics = folder / "metrics"
+        self._metrics.mkdir()
+        self._environment = os.environ | environment | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
+        fields = {name.lower(): value for name, value in environment.items() if not name.startswith("AWS_")}
+        budgets = dict.fromkeys(("samples_stream_per_hour", "samples_per_hour", "samples_per_day"), 10**9)
+        self._settings = load_settings(
+            samples_dir=self.folder, samples_day_bytes=1 << 40, samples_store="s3", **budgets, **fields
+        )
+        self._listener = address.listen(socket.SOCK_STREAM)
+        self._board = Board()
+        self.lost: Counter[str] = Counter()
+        self._handover = Handover(address.address_of(self._listener), self._count)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = (folder / "log").open("ab")
+        self.log_path = folder / "log"
+
+    def _count(self, reason: str) -> None:
+        self.lost[reason] += 1
+
+    def __enter__(self) -> ObserverRun:
+        self._handover.start()
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._handover.close()
+        self._listener.close()
+        self._board.close()
+        self._log.close()
+
+    def start(self) -> None:
+        """Start a process; it takes candidates when ``wait_on`` returns."""
+        self._board.post("sampling", Standing.STARTING)
+        fds = (self._listener.fileno(), self._board.fd)
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "streamer.observer.process",
+                self._settings.model_dump_json(),
+                *map(str, fds),
+            ],
+            cwd=ROOT,
+            env=self._environment,
+            pass_fds=fds,
+            stderr=self._log,
+        )
+
+    def wait_on(self) -> None:
+        """Wait until the spool is open."""
+        wait_for(lambda: self._board.read("sampling") == Standing.ON)
+
+    def offer(self, number: int) -> None:
+        """Hand one candidate over."""
+        self._handover.offer(reported(number))
+
+    def kill(self) -> None:
+        """Kill it, hard."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """End it in order; returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(60)
+
+    def spooled(self) -> set[str]:
+        """Return the hashes of what is complete in the spool."""
+        ready = self.folder / ".spool" / "ready"
+        if not ready.is_dir():
+            return set()
+        names = [path.name for path in ready.iterdir()]
+        whole = {n[:-4] for n in names if n.endswith(".bin")} & {n[:-5] for n in names if n.endswith(".json")}
+        return {name.rpartition("_")[2] for name in whole}
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._metrics))  # type: ignore[no-untyped-call]
+        return sum(
+            sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait until the condition holds; raises AssertionError when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s")

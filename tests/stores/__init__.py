@@ -1,0 +1,1 @@
+"""Stores for tests: one that fails on purpose, and a real one."""

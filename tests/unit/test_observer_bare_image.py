@@ -1,0 +1,65 @@
+"""Metadata goes, pixels and the orientation stay, in all three formats."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.image_header import read_header
+from streamer.limits import Limits
+from streamer.media import decode
+from streamer.observer.bare_image import bare_image
+from tests.unit.pictures import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
+
+SECRET = b"GPS 52.5200 N 13.4050 E"
+LIMITS = Limits()
+
+
+def secretive(suffix: str, orientation: int) -> bytes:
+    """A picture with an orientation, and the secret wherever its format has room for one."""
+    # WebP with a quality is lossy, as with_exif wants it.
+    quality = (cv2.IMWRITE_WEBP_QUALITY, 80) if suffix == ".webp" else ()
+    data = with_exif(encode(scene(), suffix, *quality), orientation)
+    if suffix == ".jpg":
+        for marker, body in (
+            (0xE1, b"http://ns.adobe.com/xap/1.0/\x00" + SECRET),
+            (0xED, SECRET),
+            (0xFE, SECRET),
+        ):
+            data = with_jpeg_segment(data, marker, body)
+        return with_jpeg_segment(data, 0xE1, b"Exif\x00\x00" + SECRET) if orientation == 1 else data
+    if suffix == ".png":
+        return data[:33] + png_chunk(b"tEXt", b"Comment\x00" + SECRET) + data[33:]
+    return riff(data[12:] + webp_chunk(b"XMP ", SECRET))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_and_orientation_stay_and_the_rest_goes(suffix: str, orientation: int) -> None:
+    data = secretive(suffix, orientation)
+    assert SECRET in data
+    header = read_header(data, LIMITS)
+    bare = bare_image(data, header.codec, header.orientation)
+    assert SECRET not in bare
+    after = read_header(bare, LIMITS)
+    assert (after.orientation, after.upright_size) == (orientation, header.upright_size)
+    np.testing.assert_array_equal(decode(bare, after), decode(data, header))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_picture_without_metadata_stays_as_it_is(suffix: str) -> None:
+    data = encode(scene(), suffix)
+    assert bare_image(data, read_header(data, LIMITS).codec, 1) == data
+
+
+def test_a_progressive_jpeg_and_its_colour_profile_stay_whole() -> None:
+    data = encode(scene(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    data = with_jpeg_segment(data, 0xE2, b"ICC_PROFILE\x00\x01\x01" + b"p" * 100)
+    assert bare_image(data, read_header(data, LIMITS).codec, 1) == data
+
+
+def test_what_is_cut_off_is_refused_not_kept() -> None:
+    data = encode(scene())
+    with pytest.raises(ValueError, match="cut off"):
+        bare_image(data[:30], read_header(data, LIMITS).codec, 1)

@@ -1,0 +1,38 @@
+"""Candidates cross the socket whole, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.observer.candidate import MalformedCandidate, pack_candidate, unpack_candidate
+from tests.candidates import boxes, candidate
+
+
+def test_a_candidate_comes_back_as_it_was() -> None:
+    before = candidate(
+        0.9, 0.4, after=boxes(0.8), rotation=3, note="wrong", reported=True, data=memoryview(b"abc")
+    )
+    after = unpack_candidate(pack_candidate(before))
+    assert after.before is None
+    assert (after.origin, after.data, after.note, after.rotation) == (before.origin, b"abc", "wrong", 3)
+    np.testing.assert_array_equal(after.boxes, before.boxes)
+    np.testing.assert_array_equal(after.after, boxes(0.8))
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_are_refused_with_a_word(data: bytes) -> None:
+    with pytest.raises(MalformedCandidate):
+        unpack_candidate(data)
+
+
+@pytest.mark.parametrize(
+    "change", [{"boxes": b"123"}, {"boxes": np.full((1, 6), np.nan, "<f4").tobytes()}, {"other": 1}]
+)
+def test_a_field_that_is_wrong_is_refused(change: dict[str, object]) -> None:
+    fields = msgpack.unpackb(pack_candidate(candidate(0.5)))
+    with pytest.raises(MalformedCandidate):
+        unpack_candidate(msgpack.packb(fields | change))

@@ -1,0 +1,84 @@
+"""What the uncertainty of a frame is: the tent, flicker, and the boxes both look at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.observer.balance import LEAST, MOST, Balance
+from streamer.observer.flicker import flicker
+from streamer.observer.overlap import match, overlap
+from streamer.observer.uncertainty import confidence_doubt, doubts
+from tests.candidates import boxes
+
+
+@pytest.mark.parametrize(
+    ("threshold", "low", "high"), [(0.5, 0.35, 0.65), (0.25, 0.175, 0.475)], ids=["half", "quarter"]
+)
+def test_seven_tenths_means_a_score_near_the_threshold(threshold: float, low: float, high: float) -> None:
+    scores = np.array([low - 0.01, low + 0.001, threshold, high - 0.001, high + 0.01], np.float32)
+    assert (doubts(scores, threshold) >= 0.7).tolist() == [False, True, True, True, False]
+
+
+@given(st.floats(0, 1, width=32), st.floats(0.0009765625, 0.9990234375, width=32))
+def test_doubt_is_a_share_and_greatest_at_the_threshold(score: float, threshold: float) -> None:
+    (doubt,) = doubts(np.array([score], np.float32), threshold)
+    assert 0 <= doubt <= 1
+    assert doubts(np.array([threshold], np.float32), threshold)[0] >= doubt
+
+
+def test_the_frame_takes_the_greatest_doubt_and_is_ranked_by_three() -> None:
+    doubt, rank = confidence_doubt(boxes(0.9, 0.75, 0.5, 0.25), 0.5)
+    assert doubt == pytest.approx(1.0)
+    assert rank == pytest.approx((1.0 + 0.5 + 0.5) / 3)
+    assert confidence_doubt(boxes(), 0.5) == (0.0, 0.0)
+
+
+def test_boxes_of_different_classes_do_not_overlap() -> None:
+    same, other = boxes(0.9), boxes(0.9, label=1)
+    assert overlap(same, same).tolist() == [[1.0]]
+    assert overlap(same, other).tolist() == [[0.0]]
+    half = same.copy()
+    half[0, 2] -= 10  # half of its width
+    assert overlap(same, half)[0, 0] == pytest.approx(0.5)
+
+
+def test_each_box_is_matched_once_the_closest_pair_first() -> None:
+    one = boxes(0.9)
+    shifted = np.concatenate([one, one])
+    shifted[0, [0, 2]] += 5
+    assert [(row, column) for row, column, _ in match(one, shifted, 0.3)] == [(0, 1)]
+    assert match(one, boxes(), 0.3) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "middle", "after", "expected"),
+    [
+        (boxes(0.9), boxes(0.9), boxes(0.9), 0.0),
+        (boxes(), boxes(0.9), boxes(), 1.0),
+        (boxes(0.9), boxes(), boxes(0.9), 1.0),
+        (boxes(0.9), boxes(), boxes(), 0.0),
+        (boxes(0.9, 0.8), boxes(0.9), boxes(0.9, 0.8), 0.5),
+        (boxes(), boxes(), boxes(), 0.0),
+    ],
+    ids=["steady", "blip", "gap", "left", "one of two", "empty"],
+)
+def test_flicker_counts_blips_and_gaps_among_the_objects(
+    before: np.ndarray, middle: np.ndarray, after: np.ndarray, expected: float
+) -> None:
+    assert flicker(before, middle, after) == expected
+
+
+def test_a_rare_class_weighs_more_than_a_common_one() -> None:
+    balance = Balance()
+    assert balance.weight([0]) == 1.0
+    for _ in range(50):
+        balance.take([0])
+    balance.take([1])
+    assert balance.weight([0]) < 1 < balance.weight([0, 1])
+    assert balance.weight([0]) == pytest.approx(0.707, abs=0.01)
+    assert balance.weight([2]) == MOST
+    assert balance.weight([]) == 1.0
+    assert LEAST < 1 < MOST

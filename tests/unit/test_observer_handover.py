@@ -1,0 +1,132 @@
+"""The way to the observer never holds its caller up, and counts what it loses."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from inference import address
+from streamer.observer import handover as module
+from streamer.observer.candidate import unpack_candidate
+from streamer.observer.handover import MAX_WAITING, Handover
+from tests.candidates import candidate
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with address.listen(socket.SOCK_STREAM) as opened:
+        yield opened
+
+
+@pytest.fixture
+def lost() -> Counter[str]:
+    return Counter()
+
+
+def counting(lost: Counter[str]):  # type: ignore[no-untyped-def]
+    def count(reason: str) -> None:
+        lost[reason] += 1
+
+    return count
+
+
+def read_one(connection: socket.socket) -> int:
+    """Read one candidate; returns its seq."""
+    stream = connection.makefile("rb")
+    size = int.from_bytes(stream.read(4), "little")
+    return unpack_candidate(stream.read(size)).seq
+
+
+def until(condition, timeout_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str]) -> None:
+    handover = Handover(address.address_of(listener), counting(lost))
+    handover.start()
+    for seq in range(3):
+        assert handover.offer(candidate(0.5, seq=seq))
+    connection, _ = listener.accept()
+    stream = connection.makefile("rb")
+    seqs = []
+    for _ in range(3):
+        size = int.from_bytes(stream.read(4), "little")
+        seqs.append(unpack_candidate(stream.read(size)).seq)
+    assert seqs == [0, 1, 2]
+    handover.close()
+    assert stream.read() == b""
+    stream.close()
+    connection.close()
+    assert not lost
+
+
+def test_a_stalled_observer_costs_candidates_and_no_time(
+    listener: socket.socket, lost: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_S", 0.1)
+    handover = Handover(address.address_of(listener), counting(lost))
+    handover.start()  # nobody accepts or reads
+    large = candidate(0.5, data=b"x" * (1 << 20))
+    taken, slowest_s = 0, 0.0
+    for _ in range(200):
+        begun = time.perf_counter()
+        taken += handover.offer(large)
+        slowest_s = max(slowest_s, time.perf_counter() - begun)
+    assert taken <= MAX_WAITING + 3  # and what the socket holds
+    assert lost["busy"] == 200 - taken
+    assert slowest_s < 0.5
+    handover.close()
+
+
+def test_bytes_are_bounded_as_well_as_numbers(listener: socket.socket, lost: Counter[str]) -> None:
+    handover = Handover(address.address_of(listener), counting(lost))
+    huge = candidate(0.5, data=memoryview(bytes(module.MAX_WAITING_BYTES // 2)))
+    assert [handover.offer(huge) for _ in range(3)] == [True, True, False]
+
+
+def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_successor(
+    lost: Counter[str],
+) -> None:
+    first = address.listen(socket.SOCK_STREAM)
+    handover = Handover(address.address_of(first), counting(lost))
+    handover.start()
+    handover.offer(candidate(0.5, seq=1))
+    connection, _ = first.accept()
+    assert read_one(connection) == 1
+    connection.close()  # the observer dies; its listener is the supervisor's and stays
+    accepted: list[int] = []
+
+    def successor() -> None:
+        following, _ = first.accept()
+        with following:
+            accepted.append(read_one(following))
+
+    thread = threading.Thread(target=successor)
+    thread.start()
+    handover.offer(candidate(0.5, seq=2))
+    thread.join(10)
+    assert accepted == [2]
+    first.close()
+    handover.offer(candidate(0.5, seq=3))
+    handover.offer(candidate(0.5, seq=4))
+    until(lambda: lost["no_observer"] >= 1)
+    handover.close()
+
+
+def test_an_offer_takes_microseconds(listener: socket.socket, lost: Counter[str]) -> None:
+    handover = Handover(address.address_of(listener), counting(lost))
+    small = candidate(0.5, data=b"x")
+    times = []
+    for _ in range(MAX_WAITING):
+        begun = time.perf_counter()
+        handover.offer(small)
+        times.append(time.perf_counter() - begun)
+    assert sorted(times)[len(times) // 2] < 100e-6  # some 1 µs; the bound leaves room for a busy machine

@@ -1,0 +1,138 @@
+"""The bucket store: one PUT for one object whatever happens, and errors that say what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from streamer.observer.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
+from streamer.observer.s3 import Bucket, S3Store
+from streamer.observer.s3_errors import meaning_of
+from streamer.settings import load_settings
+from tests.stores.faulty import BUCKET, FaultyS3
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with FaultyS3() as running:
+        yield running
+
+
+@pytest.fixture
+async def store(server: FaultyS3) -> AsyncIterator[S3Store]:
+    opened = S3Store(Bucket(BUCKET, "team/a", server.url, encryption="AES256", timeout_s=1.0))
+    yield opened
+    await opened.close()
+
+
+async def test_an_object_is_one_put(server: FaultyS3, store: S3Store) -> None:
+    await store.put("v1/images/x.jpg", b"jpeg" * 50_000, "image/jpeg")
+    assert server.objects == {"team/a/v1/images/x.jpg": b"jpeg" * 50_000}
+    assert server.methods == {"PUT": 1}
+    assert server.headers["Content-Type"] == "image/jpeg"
+    assert server.headers["x-amz-server-side-encryption"] == "AES256"
+    assert "Expect" not in server.headers
+    assert not any("checksum" in name.lower() for name in server.headers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reason", "word"),
+    [
+        ((500, "InternalError"), StoreUnavailable, "", "500"),
+        ((503, "SlowDown"), StoreUnavailable, "", "SlowDown"),
+        ((429, "Busy"), StoreUnavailable, "", "429"),
+        ((409, "OperationAborted"), StoreUnavailable, "", "409"),
+        ((400, "RequestTimeout"), StoreUnavailable, "", "RequestTimeout"),
+        ((403, "AccessDenied"), StoreMisconfigured, "denied", "s3:PutObject"),
+        ((403, "SignatureDoesNotMatch"), StoreMisconfigured, "credentials", "AWS_SECRET_ACCESS_KEY"),
+        ((403, "InvalidAccessKeyId"), StoreMisconfigured, "credentials", "AWS_ACCESS_KEY_ID"),
+        ((400, "ExpiredToken"), StoreMisconfigured, "credentials", "AWS_SESSION_TOKEN"),
+        ((403, "RequestTimeTooSkewed"), StoreMisconfigured, "clock", "clock"),
+        ((404, "NoSuchBucket"), StoreMisconfigured, "no_bucket", "S3_BUCKET_NAME"),
+        ((301, "PermanentRedirect"), StoreMisconfigured, "region", "AWS_REGION"),
+        ((400, "AuthorizationHeaderMalformed"), StoreMisconfigured, "region", "AWS_REGION"),
+        ((400, "InvalidArgument"), ObjectRefused, "", "InvalidArgument"),
+        ((403, "Strange"), StoreMisconfigured, "denied", "s3:PutObject"),
+        ((404, "Strange"), StoreMisconfigured, "no_bucket", "S3_BUCKET_NAME"),
+    ],
+)
+async def test_every_answer_has_a_meaning_and_is_asked_once(
+    server: FaultyS3,
+    store: S3Store,
+    answer: tuple[int, str],
+    kind: type[StoreError],
+    reason: str,
+    word: str,
+) -> None:
+    server.answer = answer
+    with pytest.raises(kind, match=word) as caught:
+        await store.put("k", b"x", "image/jpeg")
+    assert getattr(caught.value, "reason", "") == reason
+    # No second try of botocore's, no question for the bucket's region.
+    assert server.methods == {"PUT": 1}
+    server.answer = None
+    await store.put("k", b"x", "image/jpeg")
+
+
+@pytest.mark.parametrize("fault", ["hang", "reset", "reset_midway"])
+async def test_a_store_that_does_not_answer_is_unavailable_in_time(
+    server: FaultyS3, store: S3Store, fault: str
+) -> None:
+    server.share, server.faults = 1.0, (fault,)
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await store.put("k", b"x" * 1_000_000, "image/jpeg")
+    assert time.monotonic() - begun < 10
+    assert set(server.methods) == {"PUT"}
+
+
+async def test_a_store_that_is_not_there_is_unavailable(server: FaultyS3) -> None:
+    store = S3Store(Bucket(BUCKET, endpoint="http://127.0.0.1:9", timeout_s=5.0))
+    with pytest.raises(StoreUnavailable):
+        await store.put("k", b"x", "image/jpeg")
+    await store.close()
+
+
+async def test_no_credentials_are_told_as_such(server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    store = S3Store(Bucket(BUCKET, endpoint=server.url))
+    with pytest.raises(StoreMisconfigured, match="AWS_ACCESS_KEY_ID") as caught:
+        await store.put("k", b"x", "image/jpeg")
+    assert caught.value.reason == "credentials"
+    assert server.methods == {}
+    await store.close()
+
+
+def test_a_read_time_out_whose_response_is_none_is_transient() -> None:
+    class ReadTimeoutError(Exception):
+        response = None
+
+    assert isinstance(meaning_of(ReadTimeoutError("slow")), StoreUnavailable)
+    assert isinstance(meaning_of(TimeoutError()), StoreUnavailable)
+    assert str(meaning_of(TimeoutError())) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("store", "variable", "expected"),
+    [
+        ("auto", None, False),
+        ("auto", "AWS_ACCESS_KEY_ID", True),
+        ("auto", "AWS_WEB_IDENTITY_TOKEN_FILE", True),
+        ("folder", "AWS_ACCESS_KEY_ID", False),
+        ("s3", None, True),
+    ],
+)
+def test_s3_is_used_where_somebody_has_set_it_up(
+    monkeypatch: pytest.MonkeyPatch, store: str, variable: str | None, expected: bool
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "dummy")
+    assert load_settings(samples_store=store).uses_s3 is expected

@@ -1,0 +1,174 @@
+"""Which candidates become samples, and in which order the rules are asked."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from streamer.observer import selection as module
+from streamer.observer.fingerprint import Remembered, fingerprint
+from streamer.observer.policy import Policy
+from streamer.observer.selection import Choice, Selection
+from tests.candidates import boxes, candidate
+from tests.unit.pictures import scene
+
+T0 = 1_800_000_000.0
+#: Fingerprints that differ in all bits of a byte each.
+HASHES = [0xFF << (8 * index) for index in range(8)]
+
+
+def quiet(**rules: float) -> Policy:
+    """A policy without random samples and with ample budgets."""
+    return Policy(**({"random_every_s": 0.0, "stream_per_hour": 3600, "per_hour": 3600} | rules))  # type: ignore[arg-type]
+
+
+class Judge:
+    """A selection and its clock: capture time and monotonic time go together."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.selection = Selection(policy, random.Random(2))
+        self.looks = 0
+
+    def consider(self, now: float, *scores: float, look: int = 0, **fields: Any) -> list[Choice]:
+        def count() -> int:
+            self.looks += 1
+            return look
+
+        return self.selection.consider(candidate(*scores, at=T0 + now, **fields), now, count)
+
+
+def seqs(choices: list[Choice]) -> list[int]:
+    return [choice.candidate.seq for choice in choices]
+
+
+def test_the_best_of_an_interval_is_taken_at_its_end() -> None:
+    judge = Judge(quiet(interval_s=60))
+    assert judge.consider(0, 0.6, seq=1) == []
+    assert judge.consider(1, 0.52, seq=2, look=HASHES[1]) == []
+    assert judge.consider(2, 0.62, seq=3) == []
+    assert judge.selection.due(59.0) == []
+    (choice,) = judge.selection.due(60.0)
+    assert (choice.candidate.seq, choice.reasons) == (2, ("uncertainty",))
+    assert choice.uncertainty == pytest.approx(0.96, abs=1e-3)
+    assert judge.selection.due(120.0) == []
+
+
+def test_what_cannot_win_is_never_decoded() -> None:
+    judge = Judge(quiet())
+    judge.consider(0, 0.95)
+    assert judge.looks == 0
+    judge.consider(1, 0.5)
+    judge.consider(2, 0.6)
+    assert judge.looks == 1
+
+
+def test_samples_of_a_stream_keep_their_distance_in_time() -> None:
+    judge = Judge(quiet(interval_s=0, spacing_s=10))
+    judge.consider(0, 0.5, seq=1, look=HASHES[0])
+    assert seqs(judge.selection.due(0.0)) == [1]
+    judge.consider(9, 0.5, seq=2, look=HASHES[1])
+    assert judge.selection.due(9.0) == []
+    judge.consider(10, 0.5, seq=3, look=HASHES[2])
+    assert seqs(judge.selection.due(10.0)) == [3]
+
+
+def test_a_picture_that_was_taken_already_is_passed_over() -> None:
+    judge = Judge(quiet(interval_s=0, spacing_s=0))
+    judge.consider(0, 0.5, look=HASHES[0])
+    judge.selection.due(0.0)
+    judge.consider(20, 0.5, look=HASHES[0] ^ 0b111111)
+    assert judge.selection.due(20.0) == []
+    assert judge.selection.passed_over == {"duplicate": 1}
+    judge.consider(40, 0.5, look=HASHES[0] ^ 0b1111111)
+    assert len(judge.selection.due(40.0)) == 1
+    judge.consider(60, 0.5, look=HASHES[0], stream="other")
+    assert len(judge.selection.due(60.0)) == 1
+
+
+def test_a_person_comes_first_and_passes_everything_but_the_budget() -> None:
+    judge = Judge(quiet(threshold=2, stream_per_hour=2))
+    for now, expected in ((0, 1), (1, 1), (2, 0)):
+        assert len(judge.consider(now, 0.99, reported=True)) == expected
+    assert judge.selection.passed_over == {"budget": 1}
+    judge = Judge(quiet())
+    (choice,) = judge.consider(0, 0.5, reported=True)
+    assert choice.reasons == ("user", "uncertainty")
+
+
+def test_flicker_is_a_reason_of_its_own() -> None:
+    judge = Judge(quiet(interval_s=0))
+    judge.consider(0, 0.95, before=boxes(), after=boxes())
+    (choice,) = judge.selection.due(0.0)
+    assert (choice.reasons, choice.components["flicker"]) == (("flicker",), 1.0)
+
+
+def test_boxes_under_the_callers_threshold_do_not_flicker() -> None:
+    judge = Judge(quiet(interval_s=0))
+    judge.consider(0, 0.3, before=boxes(), after=boxes())
+    assert judge.selection.due(0.0) == []
+
+
+@pytest.mark.parametrize(("threshold", "taken"), [(0.0, 1), (0.7, 0), (1.01, 0)])
+def test_the_threshold_goes_from_everything_to_nothing(threshold: float, taken: int) -> None:
+    judge = Judge(quiet(threshold=threshold, interval_s=0))
+    judge.consider(0, 0.99)
+    assert len(judge.selection.due(0.0)) == taken
+    judge = Judge(quiet(threshold=1.01, interval_s=0))
+    judge.consider(0, 0.5)
+    assert judge.selection.due(0.0) == []
+
+
+@pytest.mark.parametrize("fps", [1.0, 0.1])
+def test_random_frames_come_at_their_rate_whatever_that_of_the_frames(fps: float) -> None:
+    judge = Judge(quiet(threshold=2, random_every_s=1800))
+    hours = 20
+    taken = [
+        choice
+        for index in range(int(hours * 3600 * fps))
+        for choice in judge.consider(index / fps, 0.99, data=b"")
+    ]
+    assert 20 <= len(taken) <= 60  # 40 expected, standard deviation 6
+    assert all(choice.reasons == ("random",) for choice in taken)
+    assert taken[0].probability == pytest.approx(1 / fps / 1800, rel=0.01)
+
+
+def test_what_is_held_is_kept_at_the_end() -> None:
+    judge = Judge(quiet())
+    judge.consider(0, 0.5, seq=1)
+    judge.consider(0, 0.5, seq=2, stream="other")
+    assert sorted(seqs(judge.selection.flush(1.0))) == [1, 2]
+    assert judge.selection.flush(1.0) == []
+
+
+def test_held_pictures_are_bounded_and_the_oldest_is_taken_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 250)
+    judge = Judge(quiet())
+    taken: list[Choice] = []
+    for index in range(4):
+        taken += judge.consider(index, 0.5, stream=f"s{index}", seq=index, data=b"x" * 100)
+    assert seqs(taken) == [0, 1]
+
+
+def test_the_stream_unheard_for_longest_gives_way_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 2)
+    judge = Judge(quiet())
+    taken: list[Choice] = []
+    for index in range(4):
+        taken += judge.consider(index, 0.5, stream=f"s{index}", seq=index)
+    assert seqs(taken) == [0, 1]
+
+
+def test_fingerprints_survive_a_little_noise_and_tell_pictures_apart() -> None:
+    picture = scene()
+    noisy = picture.copy()
+    noisy[::2] += 1
+    known = Remembered(2)
+    assert known.nearest_bits(0) == 64
+    known.add(fingerprint(picture))
+    assert known.nearest_bits(fingerprint(noisy)) <= 6
+    assert known.nearest_bits(fingerprint(picture[:, ::-1].copy())) > 6
+    for value in (1, 2):
+        known.add(value)
+    assert known.nearest_bits(fingerprint(picture)) > 6

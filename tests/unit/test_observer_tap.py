@@ -1,0 +1,117 @@
+"""The tap: which detections become candidates, with which neighbours, and what a person can report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference import DetectionParams
+from streamer.observer.candidate import Candidate
+from streamer.observer.slug import slug
+from streamer.observer.tap import Shot, Tap, low_threshold, lowered, over
+from tests.candidates import ORIGIN, boxes
+
+
+def shot(seq: int, at: float, *scores: float) -> Shot:
+    return Shot(b"jpeg", seq, 0, at, 1000.0 + at, 160, 96, DetectionParams(0.5), boxes(*scores))
+
+
+@pytest.fixture
+def taken() -> list[Candidate]:
+    return []
+
+
+@pytest.fixture
+def tap(taken: list[Candidate]) -> Tap:
+    def offer(candidate: Candidate) -> bool:
+        taken.append(candidate)
+        return True
+
+    return Tap(ORIGIN, offer, 0.0)
+
+
+def test_one_frame_a_second_is_wanted(tap: Tap) -> None:
+    wanted = [tap.wants(index / 30) for index in range(300)]
+    assert wanted[0]
+    assert 8 <= sum(wanted) <= 13
+
+
+def test_a_candidate_has_the_boxes_of_the_frames_around_it(tap: Tap, taken: list[Candidate]) -> None:
+    tap.finished(shot(1, 0.0, 0.9), None)
+    tap.finished(shot(2, 0.1, 0.8), boxes(0.8, 0.3))
+    assert taken == []
+    tap.finished(shot(3, 0.2, 0.7), None)
+    (candidate,) = taken
+    assert (candidate.seq, candidate.captured_at, candidate.low_threshold) == (2, 1000.1, 0.25)
+    assert candidate.boxes[:, 4].tolist() == pytest.approx([0.8, 0.3])
+    assert candidate.before is not None
+    assert candidate.after is not None
+    assert (candidate.before[0, 4], candidate.after[0, 4]) == (np.float32(0.9), np.float32(0.7))
+
+
+def test_frames_far_away_are_no_neighbours(tap: Tap, taken: list[Candidate]) -> None:
+    tap.finished(shot(1, 0.0, 0.9), None)
+    tap.finished(shot(2, 0.6, 0.8), boxes(0.8))
+    tap.finished(shot(3, 1.2, 0.7), None)
+    assert (taken[0].before, taken[0].after) == (None, None)
+
+
+def test_the_last_candidate_of_a_stream_is_not_lost(tap: Tap, taken: list[Candidate]) -> None:
+    tap.finished(shot(1, 0.0), boxes(0.8))
+    tap.close()
+    assert [candidate.seq for candidate in taken] == [1]
+    tap.close()
+    assert len(taken) == 1
+
+
+def test_a_person_gets_the_last_finished_frame(tap: Tap, taken: list[Candidate]) -> None:
+    assert tap.report("") is None
+    tap.finished(shot(4, 0.0, 0.9), None)
+    assert tap.report("a cat, not a dog") == (4, True)
+    assert (taken[0].reported, taken[0].note, taken[0].low_threshold) == (True, "a cat, not a dog", 0.5)
+
+
+def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[Candidate]) -> None:
+    def offer(candidate: Candidate) -> bool:
+        taken.append(candidate)
+        return True
+
+    tap = Tap(ORIGIN, offer, 0.0, still=True)
+    tap.finished(shot(0, 0.0, 0.9), None)
+    tap.finished(shot(0, 0.1, 0.8), boxes(0.8, 0.3))
+    assert len(taken) == 1
+    assert taken[0].before is None
+    assert tap.report("") is None
+
+
+@given(st.floats(0, 1, width=32), st.lists(st.floats(0, 1, width=32), max_size=20))
+def test_the_callers_boxes_are_those_over_its_threshold(threshold: float, scores: list[float]) -> None:
+    assert low_threshold(threshold) <= threshold
+    params = lowered(DetectionParams(threshold, max_detections=5))
+    assert (params.conf_threshold, params.max_detections) == (low_threshold(threshold), 5)
+    found = boxes(*sorted((s for s in scores if s >= params.conf_threshold), reverse=True))
+    assert over(found, threshold)[:, 4].tolist() == [s for s in found[:, 4].tolist() if s >= threshold]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Gate 3", "gate-3"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("", "unnamed"),
+        ("日本", "unnamed"),
+        ("a" * 90, "a" * 64),
+    ],
+)
+def test_names_are_made_fit_for_keys(name: str, expected: str) -> None:
+    assert slug(name) == expected
+
+
+@given(st.text())
+def test_a_slug_is_always_fit_for_a_key(name: str) -> None:
+    found = slug(name)
+    assert 1 <= len(found) <= 64
+    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert slug(found) == found
