@@ -106,7 +106,8 @@ class WorkerMetrics:
         )
         self.webrtc_sessions = Gauge(
             "object_detection_webrtc_sessions",
-            "WebRTC and WHIP sessions, connecting ones included.",
+            "WebRTC and WHIP sessions, by whether their connection stands yet.",
+            ["state"],
             registry=registry,
             multiprocess_mode="sum",
         )
@@ -161,7 +162,8 @@ class WorkerMetrics:
                 self.streams.labels(transport, version).set(0)
         for ending in ENDINGS:
             self.webrtc_ended.labels(ending)
-        self.webrtc_sessions.set(0)
+        for state in ("connecting", "connected"):
+            self.webrtc_sessions.labels(state).set(0)
         for lost in ("busy", "no_observer"):
             self.sampler_dropped.labels(lost)
         self.ready.set(0)

@@ -52,6 +52,9 @@ class Owner(Protocol):
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
+    def connected(self, session: PeerSession) -> None:
+        """The connection of a session stands."""
+
     def ended(self, session: PeerSession) -> None:
         """A session has ended."""
 
@@ -130,6 +133,7 @@ class PeerSession:
         state = self._peer.connectionState
         if state == "connected" and self._connected is None:
             self._connected = time.monotonic()
+            self._owner.connected(self)
             self.metrics.webrtc_connect_s.observe(self._connected - self._begun)
             if not self._owner.dispatcher.ready:
                 self.send_all(self.live.stream.hold(self._connected, "restarting"))

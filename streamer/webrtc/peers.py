@@ -134,7 +134,7 @@ class Peers:
                 f"The offer cannot be answered: {str(error)[:200] or type(error).__name__}.",
             ) from error
         self._sessions[session_id] = session
-        self.metrics.webrtc_sessions.inc()
+        self.metrics.webrtc_sessions.labels("connecting").inc()
         return session, answer
 
     async def _load(self) -> tuple[Any, Any]:
@@ -152,13 +152,19 @@ class Peers:
         """Return what is remembered of a session that has ended; None when nothing is."""
         return self._remembered.get(session_id)
 
+    def connected(self, session: PeerSession) -> None:
+        """The connection of a session stands."""
+        if session.id in self._sessions:
+            self.metrics.webrtc_sessions.labels("connecting").dec()
+            self.metrics.webrtc_sessions.labels("connected").inc()
+
     def ended(self, session: PeerSession) -> None:
         """A session has ended: its state can be asked for a while longer."""
         if session.ending is not None:
             self.metrics.webrtc_ended.labels(session.ending.value).inc()
         if self._sessions.pop(session.id, None) is None:
             return  # it was never answered, so nobody knows its id
-        self.metrics.webrtc_sessions.dec()
+        self.metrics.webrtc_sessions.labels("connected" if session.connected else "connecting").dec()
         self._remembered[session.id] = Remembered(
             session.version, session.transport, session.describe(), time.monotonic() + _REMEMBER_S
         )

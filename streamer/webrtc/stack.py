@@ -279,6 +279,8 @@ class _Agent(ice.Connection):
             if protocol is None:
                 continue
             hosts.append(protocol)
+            # At once: whatever happens next, closing the agent closes it.
+            self._protocols.append(protocol)
             _, port = protocol.transport.get_extra_info("sockname")[:2]
             host = plan.public_ip or address
             protocol.local_candidate = Candidate(
@@ -291,7 +293,6 @@ class _Agent(ice.Connection):
                 type="host",
             )
             candidates.append(protocol.local_candidate)
-        self._protocols += hosts
         if self.stun_server and not plan.public_ip:
             candidates += await _reflexive(hosts, self.stun_server)
         return candidates

@@ -157,6 +157,19 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
     await client.close()
 
 
+async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
+    agent = ice.Connection(ice_controlling=False)
+    agent.__class__ = stack._Agent
+    plan = UdpPlan(ports=(47312, 47312))
+    agent.plan = plan  # type: ignore[attr-defined]
+    with pytest.raises(NoPortLeft):
+        # The same address twice: the second finds the only port taken.
+        await agent.get_component_candidates(1, ["127.0.0.1", "127.0.0.1"])
+    await agent.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 47312))
+
+
 class FakeProtocol:
     """Counts what is sent."""
 
