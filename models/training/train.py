@@ -30,8 +30,9 @@ _WARMUP_STEPS = 200
 _FINAL_RATE = 0.01
 _WEIGHT_DECAY = 0.03
 _MAX_GRADIENT = 10.0
-#: Time constant of the averaged weights, in steps; shorter at the start.
-_AVERAGE_STEPS = 1000
+#: Time constant of the averaged weights, in steps; shorter at the start. With 1,000 of some 4,500 steps the
+#: average lagged behind: it found 0.936 of the QR codes where the last weights found 0.987 (codes_v2).
+_AVERAGE_STEPS = 100
 
 
 def rate_at(step: int, steps: int) -> float:

@@ -30,11 +30,11 @@ from tests.service import Service
 
 #: A little below what was measured when the files were made: another processor rounds in other places.
 LEAST_RECALL = {
-    "v1": {"barcode": 0.87, "qr_code": 0.90, "data_matrix": 0.80, "aztec": 0.80, "pdf417": 0.80},
+    "v1": {"barcode": 0.92, "qr_code": 0.94, "data_matrix": 0.92, "aztec": 0.92, "pdf417": 0.88},
     "v2": {"barcode": 0.92, "qr_code": 0.95, "data_matrix": 0.85, "aztec": 0.85, "pdf417": 0.85},
 }
 #: By label: what is wholly in the picture of the belt.
-BELT = {"barcode": 1, "aztec": 1}
+BELT = {"barcode": 1, "aztec": 1, "qr_code": 1}
 DATA = ROOT / "data"
 SYMBOLOGY_CLASS = {"QR Code": "qr_code", "Data Matrix": "data_matrix", "Aztec": "aztec", "PDF417": "pdf417"}
 
