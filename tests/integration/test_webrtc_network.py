@@ -47,7 +47,10 @@ async def test_after_a_lost_packet_results_go_on_and_the_delay_returns_to_what_i
             await asyncio.sleep(2)
             first = len(client.messages)
             await asyncio.sleep(3)
-            base = delays(client, first, len(client.messages))
+            base, calm = (
+                delays(client, first, len(client.messages)),
+                gaps(client, first, len(client.messages)),
+            )
             proxy.loss = 0.02
             lossy = len(client.messages)
             await asyncio.sleep(12)
@@ -58,17 +61,19 @@ async def test_after_a_lost_packet_results_go_on_and_the_delay_returns_to_what_i
             await asyncio.sleep(3)
             settled = delays(client, last, len(client.messages))
         assert proxy.lost > 3
-        gaps = np.diff(
-            [
-                t
-                for t, m in list(zip(client.times, client.messages, strict=True))[lossy:after]
-                if m["type"] == "result"
-            ]
-        )
-        # One lost packet costs at most a round trip, or 150 ms and a key frame; two in a row may cost both.
-        assert np.percentile(gaps, 95) < 0.3
-        assert gaps.max() < 1.5
-        assert abs(settled - base) < 0.06
+        pauses = gaps(client, lossy, after)
+        # One lost packet costs at most a round trip, or 150 ms and a key frame; two in a row may cost both. A
+        # busy machine has pauses of its own: those of the time without loss are allowed on top.
+        assert np.percentile(pauses, 95) < 0.25 + np.percentile(calm, 95)
+        assert pauses.max() < 1.5 + calm.max()
+        assert settled - base < 0.06 + calm.max() / 2
+
+
+def gaps(client: WebrtcClient, begin: int, end: int) -> np.ndarray[Any, Any]:
+    """Return the seconds between results."""
+    entries = zip(client.times[begin:end], client.messages[begin:end], strict=True)
+    pauses: np.ndarray[Any, Any] = np.diff([t for t, m in entries if m["type"] == "result"])
+    return pauses
 
 
 def delays(client: WebrtcClient, begin: int, end: int) -> float:

@@ -72,8 +72,8 @@ async def post(http: aiohttp.ClientSession, url: str, sdp: str, **headers: str) 
 async def test_a_publisher_is_answered_as_the_rfc_wants_it(url: str, http: aiohttp.ClientSession) -> None:
     begun = time.monotonic()
     async with WebrtcClient(f"{url}?conf_threshold=0.4&classes=0", kind="whip") as client:
-        # Neither STUN nor TURN server answers, and still:
-        assert time.monotonic() - begun < 2.5
+        # Neither STUN nor TURN server answers. We wait 1 s for them, the library would wait 5.
+        assert time.monotonic() - begun < 4.5
         headers = client.response_headers
         assert headers["Content-Type"].startswith("application/sdp")
         assert client.location.startswith(f"{url}/")

@@ -134,7 +134,7 @@ async def test_without_servers_nobody_is_asked_and_with_a_dead_one_the_answer_co
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await peer.answer(offer)
-        assert loop.time() - begun < stack.GATHER_S + 1.0
+        assert loop.time() - begun < stack.GATHER_S + 3.0  # the library would wait 5 s
         await peer.shut(2.0)
     await client.close()
 

@@ -123,7 +123,7 @@ def test_what_waits_is_bounded_and_closing_does_not_wait() -> None:
     assert MAX_WAITING <= taken <= MAX_WAITING + 1
     begun = time.monotonic()
     decoder.close()
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 1.0  # the thread is held for ever
     assert not decoder.put(frame, after_gap=False)
     held.put(None)
     deadline = time.monotonic() + 5
