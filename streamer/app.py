@@ -17,6 +17,7 @@ from inference.board import Board
 from inference.client import InferenceClient
 from streamer import images
 from streamer.auth import Gate, bearer_token
+from streamer.comparison import Comparison
 from streamer.dispatch import Dispatcher
 from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
@@ -90,7 +91,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         versions=versions,
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
-    handover, taps = _make_taps(resources)
+    handover, taps = _make_taps(
+        resources, Comparison(dispatcher, limits) if settings.samples_compare else None
+    )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps)
     peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
     health = Health(resources.board, client, resources.metrics_dir, versions)
@@ -147,13 +150,13 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     return app, Parts(dispatcher, hub, webrtc)
 
 
-def _make_taps(resources: Resources) -> tuple[Handover | None, Taps]:
+def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Handover | None, Taps]:
     """Return the way to the observer, None where sampling is off, and the taps that lead to it."""
     denied = resources.settings.samples_denied
     if not resources.observer_address:
         return None, Taps(None, denied)
     handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
-    return handover, Taps(handover.offer, denied)
+    return handover, Taps(handover.offer, denied, comparison.start if comparison is not None else None)
 
 
 def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:

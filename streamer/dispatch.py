@@ -240,6 +240,27 @@ class Dispatcher:
         for version in self._versions:
             self._pump(version)
 
+    # -- comparisons ---------------------------------------------------------------------------------
+
+    def rival(self, version: str) -> ServedModel | None:
+        """Return another version with the same classes; None when there is none, or it is not loaded."""
+        models = self._client.models
+        own = models.get(version)
+        if own is None:
+            return None
+        return next(
+            (m for name, m in models.items() if name != version and m.info.labels == own.info.labels), None
+        )
+
+    def run_if_idle(self, version: str, job: Job) -> bool:
+        """Start a frame that nobody waits for, if nothing runs and nothing waits; else return False."""
+        model = self._client.models.get(version)
+        if model is None or not self._client.ready or self.draining:
+            return False
+        if any(state.in_flight or state.posts or state.waiting for state in self._versions.values()):
+            return False
+        return self._begin(version, self._versions[version], model, job)
+
     # -- the way of a frame --------------------------------------------------------------------------
 
     def _pump(self, version: str) -> None:

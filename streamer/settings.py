@@ -225,6 +225,11 @@ class Settings(BaseSettings):
     samples_strip_metadata: bool = Field(
         False, description="Take GPS, camera and comments out of samples; the pixels stay as they came."
     )
+    samples_compare: bool = Field(
+        False,
+        description="Run candidates through the other model version too, while the device is idle, "
+        "and keep frames on which both differ.",
+    )
     samples_deny: str = Field("", description="Comma-separated names of streams that are never sampled.")
     samples_drain_s: float = Field(
         10,

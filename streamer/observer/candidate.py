@@ -34,6 +34,16 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """What another model found in the same frame, down to the same lower threshold."""
+
+    version: str
+    model_name: str
+    model_sha256: str
+    boxes: Boxes
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One frame and its boxes. Boxes are xyxy in pixels of the upright picture, (N, 6), best first."""
 
@@ -59,6 +69,8 @@ class Candidate:
     #: Boxes over ``threshold`` of the frames just before and after; None where there was none close by.
     before: Boxes | None = None
     after: Boxes | None = None
+    #: None where no other model looked.
+    rival: Rival | None = None
     #: A person asked for this frame.
     reported: bool = False
     note: str = ""
@@ -71,8 +83,9 @@ def pack_candidate(candidate: Candidate) -> bytes:
     }
     fields["origin"] = dataclasses.asdict(candidate.origin)
     for name in ("boxes", "before", "after"):
-        boxes = fields[name]
-        fields[name] = None if boxes is None else np.ascontiguousarray(boxes, "<f4").tobytes()
+        fields[name] = _bytes(fields[name])
+    if candidate.rival is not None:
+        fields["rival"] = dataclasses.asdict(candidate.rival) | {"boxes": _bytes(candidate.rival.boxes)}
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -87,9 +100,15 @@ def unpack_candidate(data: bytes) -> Candidate:
         fields["class_ids"] = tuple(fields["class_ids"])
         for name in ("boxes", "before", "after"):
             fields[name] = _boxes(fields[name])
+        if fields["rival"] is not None:
+            fields["rival"] = Rival(**fields["rival"] | {"boxes": _boxes(fields["rival"]["boxes"])})
         return Candidate(**fields)
     except (KeyError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
         raise MalformedCandidate(f"not a candidate: {error!r:.200}") from error
+
+
+def _bytes(boxes: Boxes | None) -> bytes | None:
+    return None if boxes is None else np.ascontiguousarray(boxes, "<f4").tobytes()
 
 
 def _boxes(data: bytes | None) -> Boxes | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from streamer.observer.balance import Balance
 from streamer.observer.budget import Budget
 from streamer.observer.candidate import Candidate
+from streamer.observer.disagreement import disagreement
 from streamer.observer.fingerprint import DUPLICATE_BITS, Remembered
 from streamer.observer.flicker import flicker
 from streamer.observer.policy import Policy
@@ -32,7 +33,7 @@ class Choice:
     """A candidate that becomes a sample, and why."""
 
     candidate: Candidate
-    #: All that apply, the first one counts in the metrics: user, random, uncertainty, flicker.
+    #: All that apply, the first one counts in the metrics: user, random, else the greatest component.
     reasons: tuple[str, ...]
     #: Uncertainty by kind, each in [0, 1]; and what the candidates of an interval are ranked by.
     components: dict[str, float]
@@ -141,6 +142,9 @@ class Selection:
             middle = over(candidate.boxes, candidate.threshold)
             components["flicker"] = flicker(candidate.before, middle, candidate.after)
             rank = max(rank, components["flicker"])
+        if candidate.rival is not None:
+            components["disagreement"] = disagreement(candidate.boxes, candidate.rival.boxes)
+            rank = max(rank, components["disagreement"])
         return components, rank
 
     def _random_chance(self, quiet_s: float) -> float:

@@ -69,7 +69,8 @@ def describe(choice: Choice, picture: Picture, *, threshold: float, service_vers
         },
         "classes": list(origin.labels),
         "classes_asked": list(candidate.class_ids),
-        "detections": _detections(candidate),
+        "detections": _detections(candidate, candidate.boxes),
+        "rival": _rival(candidate),
         "selection": {
             "reasons": list(choice.reasons),
             "uncertainty": round(choice.uncertainty, 4),
@@ -85,7 +86,19 @@ def describe(choice: Choice, picture: Picture, *, threshold: float, service_vers
     }
 
 
-def _detections(candidate: Candidate) -> list[dict[str, Any]]:
+def _rival(candidate: Candidate) -> dict[str, Any] | None:
+    rival = candidate.rival
+    if rival is None:
+        return None
+    return {
+        "version": rival.version,
+        "name": rival.model_name,
+        "sha256": rival.model_sha256,
+        "detections": _detections(candidate, rival.boxes),
+    }
+
+
+def _detections(candidate: Candidate, boxes: Boxes) -> list[dict[str, Any]]:
     labels = candidate.origin.labels
     asked = np.float32(candidate.threshold)
     return [
@@ -96,7 +109,7 @@ def _detections(candidate: Candidate) -> list[dict[str, Any]]:
             "label": labels[int(row[5])] if int(row[5]) < len(labels) else str(int(row[5])),
             "below_threshold": bool(np.float32(row[4]) < asked),
         }
-        for row in _rows(candidate.boxes)
+        for row in _rows(boxes)
     ]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference import Boxes, DetectionParams
-from streamer.observer.candidate import Candidate, Origin
+from streamer.observer.candidate import Candidate, Origin, Rival
 
 #: One candidate of a stream in this time, jittered so that streams do not march in step. The observer decides
 #: among them what is worth keeping; more would only find more of the same scene.
@@ -43,6 +43,22 @@ class Shot:
     boxes: Boxes
 
 
+#: Begins to run a shot through another model; calls back later, with None when nothing came of it. False when
+#: it does not even begin.
+Compare = Callable[[Shot, Callable[[Rival | None], None]], bool]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A candidate that waits for the frame after it, for another model, or for both."""
+
+    candidate: Candidate
+    #: Arrival of its frame, monotonic seconds.
+    at: float
+    for_frame: bool
+    for_rival: bool
+
+
 def low_threshold(threshold: float) -> float:
     """Return how far down boxes are looked for in a candidate; never above the caller's threshold."""
     return min(threshold, max(LEAST_LOW_THRESHOLD, threshold / 2))
@@ -67,9 +83,17 @@ class Tap:
     """Made with the stream, closed with it. All methods belong to the event loop."""
 
     def __init__(
-        self, origin: Origin, offer: Callable[[Candidate], bool], now: float, *, still: bool = False
+        self,
+        origin: Origin,
+        offer: Callable[[Candidate], bool],
+        now: float,
+        *,
+        still: bool = False,
+        compare: Compare | None = None,
     ) -> None:
         self._origin = origin
+        #: None where no other model is to look.
+        self._compare = compare
         #: Its pictures have nothing to do with each other: no neighbours, no last frame.
         self._still = still
         self._offer = offer
@@ -77,8 +101,8 @@ class Tap:
         self._next_at = now
         #: None until the first detection is finished.
         self._last: Shot | None = None
-        #: A candidate that waits for the frame after it.
-        self._waiting: tuple[Candidate, float] | None = None
+        #: The newest candidate, while something of it is missing.
+        self._waiting: _Waiting | None = None
 
     def wants(self, now: float) -> bool:
         """Whether the frame that starts now is to be a candidate; run it with :func:`lowered` then."""
@@ -89,17 +113,11 @@ class Tap:
 
     def finished(self, shot: Shot, all_boxes: Boxes | None) -> None:
         """Take note of a detection; ``all_boxes`` are those of a candidate, None for all other frames."""
-        threshold = low_threshold(shot.params.conf_threshold)
-        if self._still:
-            if all_boxes is not None:
-                self._offer(self._candidate(shot, all_boxes, threshold, None))
-            return
-        self._settle(shot)
+        self._frame_came(shot)
         if all_boxes is not None:
-            last = self._last
-            before = last.boxes if last is not None and shot.at - last.at <= NEIGHBOUR_S else None
-            self._waiting = (self._candidate(shot, all_boxes, threshold, before), shot.at)
-        self._last = shot
+            self._begin(shot, all_boxes)
+        if not self._still:
+            self._last = shot
 
     def report(self, note: str) -> tuple[int, bool] | None:
         """Hand over the last frame because a person asks for it; returns its seq and whether it was taken.
@@ -114,17 +132,46 @@ class Tap:
 
     def close(self) -> None:
         """The stream has ended: its last candidate gets no neighbour any more."""
-        self._settle(None)
+        self._release()
         self._last = None
 
-    def _settle(self, after: Shot | None) -> None:
-        if self._waiting is None:
+    def _begin(self, shot: Shot, all_boxes: Boxes) -> None:
+        """Make a candidate; it is offered when nothing of it is missing any more."""
+        self._release()  # an older one that still waits goes as it is
+        last = self._last
+        before = last.boxes if last is not None and shot.at - last.at <= NEIGHBOUR_S else None
+        candidate = self._candidate(shot, all_boxes, low_threshold(shot.params.conf_threshold), before)
+        waiting = self._waiting = _Waiting(candidate, shot.at, not self._still, for_rival=False)
+        if self._compare is not None:
+            waiting.for_rival = True
+            if not self._compare(shot, lambda rival: self._compared(waiting, rival)):
+                waiting.for_rival = False
+        self._release_if_complete()
+
+    def _frame_came(self, shot: Shot) -> None:
+        waiting = self._waiting
+        if waiting is None or not waiting.for_frame:
             return
-        candidate, at = self._waiting
-        self._waiting = None
-        if after is not None and after.at - at <= NEIGHBOUR_S:
-            candidate = dataclasses.replace(candidate, after=after.boxes)
-        self._offer(candidate)
+        waiting.for_frame = False
+        if shot.at - waiting.at <= NEIGHBOUR_S:
+            waiting.candidate = dataclasses.replace(waiting.candidate, after=shot.boxes)
+        self._release_if_complete()
+
+    def _compared(self, waiting: _Waiting, rival: Rival | None) -> None:
+        waiting.for_rival = False
+        if rival is not None:
+            waiting.candidate = dataclasses.replace(waiting.candidate, rival=rival)
+        if self._waiting is waiting:
+            self._release_if_complete()
+
+    def _release_if_complete(self) -> None:
+        if self._waiting is not None and not self._waiting.for_frame and not self._waiting.for_rival:
+            self._release()
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._offer(waiting.candidate)
 
     def _candidate(self, shot: Shot, boxes: Boxes, threshold: float, before: Boxes | None) -> Candidate:
         return Candidate(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection
 
 from inference import ModelInfo
-from streamer.observer.candidate import Candidate, Origin
+from streamer.observer.candidate import Candidate, Origin, Rival
 from streamer.observer.slug import slug
-from streamer.observer.tap import Tap
+from streamer.observer.tap import Shot, Tap
+
+#: Begins to run a shot of a version through another one.
+CompareVersions = Callable[[str, Shot, Callable[[Rival | None], None]], bool]
 
 
 class Taps:
     """``offer`` hands a candidate over, never waiting; None where sampling is off."""
 
-    def __init__(self, offer: Callable[[Candidate], bool] | None, denied: Collection[str]) -> None:
+    def __init__(
+        self,
+        offer: Callable[[Candidate], bool] | None,
+        denied: Collection[str],
+        compare: CompareVersions | None = None,
+    ) -> None:
         self._offer = offer
+        self._compare = compare
         self._denied = frozenset(slug(name) for name in denied)
 
     @property
@@ -34,4 +44,5 @@ class Taps:
         if self._offer is None or stream in self._denied:
             return None
         origin = Origin(stream, transport, version, model.name, model.sha256, model.labels)
-        return Tap(origin, self._offer, time.monotonic(), still=still)
+        compare = functools.partial(self._compare, version) if self._compare is not None else None
+        return Tap(origin, self._offer, time.monotonic(), still=still, compare=compare)

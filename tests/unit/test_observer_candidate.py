@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.observer.candidate import MalformedCandidate, pack_candidate, unpack_candidate
+from streamer.observer.candidate import MalformedCandidate, Rival, pack_candidate, unpack_candidate
 from tests.candidates import boxes, candidate
 
 
@@ -27,6 +27,14 @@ def test_a_candidate_comes_back_as_it_was() -> None:
 def test_other_bytes_are_refused_with_a_word(data: bytes) -> None:
     with pytest.raises(MalformedCandidate):
         unpack_candidate(data)
+
+
+def test_what_another_model_found_comes_along() -> None:
+    rival = Rival("v2", "small", "cd" * 32, boxes(0.6, label=1))
+    after = unpack_candidate(pack_candidate(candidate(0.9, rival=rival))).rival
+    assert after is not None
+    assert (after.version, after.model_name, after.model_sha256) == ("v2", "small", "cd" * 32)
+    np.testing.assert_array_equal(after.boxes, rival.boxes)
 
 
 @pytest.mark.parametrize(

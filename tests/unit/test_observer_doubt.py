@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.observer.balance import LEAST, MOST, Balance
+from streamer.observer.disagreement import disagreement
 from streamer.observer.flicker import flicker
 from streamer.observer.overlap import match, overlap
 from streamer.observer.uncertainty import confidence_doubt, doubts
@@ -69,6 +70,17 @@ def test_flicker_counts_blips_and_gaps_among_the_objects(
     before: np.ndarray, middle: np.ndarray, after: np.ndarray, expected: float
 ) -> None:
     assert flicker(before, middle, after) == expected
+
+
+def test_two_models_that_see_the_same_agree_and_what_one_alone_sees_counts_by_its_score() -> None:
+    both = boxes(0.9, 0.8)
+    assert disagreement(both, both) == pytest.approx(0, abs=1e-6)
+    assert disagreement(both, boxes()) == 1
+    assert disagreement(boxes(), boxes()) == 0
+    assert disagreement(boxes(0.9), boxes(0.9, label=1)) == 1
+    # One of three boxes, with 0.8 of 2.6 in all, has no partner.
+    assert disagreement(both, boxes(0.9)) == pytest.approx(0.8 / 2.6, abs=1e-5)
+    assert disagreement(boxes(0.9), both) == disagreement(both, boxes(0.9))
 
 
 def test_a_rare_class_weighs_more_than_a_common_one() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streamer.observer import selection as module
+from streamer.observer.candidate import Rival
 from streamer.observer.fingerprint import Remembered, fingerprint
 from streamer.observer.policy import Policy
 from streamer.observer.selection import Choice, Selection
@@ -102,6 +103,16 @@ def test_flicker_is_a_reason_of_its_own() -> None:
     judge.consider(0, 0.95, before=boxes(), after=boxes())
     (choice,) = judge.selection.due(0.0)
     assert (choice.reasons, choice.components["flicker"]) == (("flicker",), 1.0)
+
+
+def test_disagreement_of_two_models_is_a_reason_of_its_own() -> None:
+    judge = Judge(quiet(interval_s=0))
+    for label, expected in ((0, 0), (1, 1)):
+        rival = Rival("v2", "small", "", boxes(0.95, label=label))
+        judge.consider(0, 0.95, rival=rival)
+        taken = judge.selection.due(0.0)
+        assert len(taken) == expected
+    assert taken[0].reasons == ("disagreement",)
 
 
 def test_boxes_under_the_callers_threshold_do_not_flicker() -> None:

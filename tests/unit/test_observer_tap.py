@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import DetectionParams
-from streamer.observer.candidate import Candidate
+from streamer.observer.candidate import Candidate, Rival
 from streamer.observer.slug import slug
 from streamer.observer.tap import Shot, Tap, low_threshold, lowered, over
 from tests.candidates import ORIGIN, boxes
+
+RIVAL = Rival("v2", "small", "cd" * 32, boxes(0.6))
 
 
 def shot(seq: int, at: float, *scores: float) -> Shot:
@@ -84,6 +88,56 @@ def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[Ca
     assert len(taken) == 1
     assert taken[0].before is None
     assert tap.report("") is None
+
+
+class Rivals:
+    """A comparison that answers when it is told to."""
+
+    def __init__(self, *, begins: bool = True) -> None:
+        self.begins = begins
+        self.answers: list[Callable[[Rival | None], None]] = []
+
+    def __call__(self, _shot: Shot, done: Callable[[Rival | None], None]) -> bool:
+        if self.begins:
+            self.answers.append(done)
+        return self.begins
+
+
+@pytest.mark.parametrize("frame_first", [True, False])
+def test_a_candidate_waits_for_the_next_frame_and_for_the_other_model(
+    taken: list[Candidate], frame_first: bool
+) -> None:
+    rivals = Rivals()
+    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, compare=rivals)  # type: ignore[func-returns-value]
+    tap.finished(shot(1, 0.0), boxes(0.8))
+    steps: list[Callable[[], None]] = [
+        lambda: tap.finished(shot(2, 0.1), None),
+        lambda: rivals.answers[0](RIVAL),
+    ]
+    for step in steps if frame_first else reversed(steps):
+        assert taken == []
+        step()
+    (candidate,) = taken
+    assert candidate.rival is RIVAL
+    assert candidate.after is not None
+
+
+def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(taken: list[Candidate]) -> None:
+    rivals = Rivals()
+    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, still=True, compare=rivals)  # type: ignore[func-returns-value]
+    tap.finished(shot(1, 0.0), boxes(0.8))
+    assert taken == []
+    tap.finished(shot(2, 1.0), boxes(0.8))
+    assert [c.seq for c in taken] == [1]
+    rivals.answers[0](RIVAL)  # too late: nothing is offered twice
+    rivals.answers[1](None)
+    assert [(c.seq, c.rival) for c in taken] == [(1, None), (2, None)]
+
+
+def test_where_no_other_model_looks_nothing_waits(taken: list[Candidate]) -> None:
+    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, still=True, compare=Rivals(begins=False))  # type: ignore[func-returns-value]
+    tap.finished(shot(1, 0.0), boxes(0.8))
+    assert len(taken) == 1
 
 
 @given(st.floats(0, 1, width=32), st.lists(st.floats(0, 1, width=32), max_size=20))

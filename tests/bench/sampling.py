@@ -1,0 +1,78 @@
+"""What sampling costs a detection: p50 and p99 with it on, off, and on with a store that hangs, in one run.
+
+``make bench BENCH=sampling``. Three services run side by side and are asked in turn, so that what the machine
+does meanwhile meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+from tests.bench.media import model, pictures
+from tests.service import Service
+from tests.stores.faulty import FaultyS3
+
+_JPEG = {"Content-Type": "image/jpeg"}
+_EAGER = {
+    "UNCERTAINTY_THRESHOLD": "0",
+    "SAMPLES_INTERVAL_S": "1",
+    "SAMPLES_SPACING_S": "0",
+    "SAMPLES_STREAM_PER_HOUR": "100000",
+    "SAMPLES_PER_HOUR": "100000",
+    "SAMPLES_PER_DAY": "1000000",
+}
+
+
+async def measure(services: dict[str, Service], bodies: list[bytes], rounds: int) -> dict[str, list[float]]:
+    """POST pictures to each service in turn; returns seconds of each answer."""
+    times: dict[str, list[float]] = {name: [] for name in services}
+    async with aiohttp.ClientSession() as session:
+        for number in range(rounds):
+            body = bodies[number % len(bodies)]
+            for name, service in services.items():
+                begun = time.perf_counter()
+                async with session.post(f"{service.http_url}/v1/predict", data=body, headers=_JPEG) as answer:
+                    await answer.read()
+                    assert answer.status == 200
+                times[name].append(time.perf_counter() - begun)
+    return times
+
+
+def main() -> None:
+    """Print the quantiles and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
+    parser.add_argument("--rounds", type=int, default=600)
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        base = {"MODEL_V1_PATH": str(model(arguments.model, folder))}
+        store = stack.enter_context(FaultyS3(share=1.0, faults=("hang",)))
+        settings = {
+            "off": {"SAMPLING": "0"},
+            "on": _EAGER,
+            "on, store hangs": _EAGER | store.environment,
+        }
+        services = {name: stack.enter_context(Service(base | own)) for name, own in settings.items()}
+        times = asyncio.run(measure(services, pictures(), arguments.rounds))
+        taken = {name: service.get_json("/health")["samples"] for name, service in services.items()}
+    quantiles = {name: np.quantile(values, (0.5, 0.99)) * 1e3 for name, values in times.items()}
+    for name, (p50, p99) in quantiles.items():
+        ratios = quantiles[name] / quantiles["off"]
+        sys.stdout.write(
+            f"{name:16} p50 {p50:6.1f} ms ({ratios[0]:.3f})  p99 {p99:6.1f} ms ({ratios[1]:.3f})"
+            f"  {taken[name]} samples\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
