@@ -152,9 +152,10 @@ class Delivery:
     def _failed(self, error: StoreError | SpoolBroken, seconds: float) -> float:
         blocked = error.reason if isinstance(error, StoreMisconfigured) else ""
         pause_s = self._breaker.failed(misconfigured=bool(blocked))
+        # The word first: who sees the gauge looks for it in the log.
+        self._complain(blocked or type(error).__name__, error)
         self._metrics.delivered("failed", seconds)
         self._metrics.held_back(is_open=self._breaker.is_open, blocked=blocked)
-        self._complain(blocked or type(error).__name__, error)
         return pause_s
 
     def _refused(self, name: str, error: ObjectRefused) -> None:

@@ -150,7 +150,7 @@ async def test_who_does_not_want_it_is_not_kept(eager: Service, bus: bytes, fold
 
 
 async def test_a_person_can_report_the_last_frame(yolox_nano: Path, bus: bytes, folder: Path) -> None:
-    # EAGER but for the threshold: admission depends on the machine, and only the report is to be taken.
+    # EAGER but for the threshold: the report alone is to be taken, and admission depends on the machine.
     settings = EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder)}
     settings["UNCERTAINTY_THRESHOLD"] = "2"
     with Service(settings | {"SAMPLES_DENY": "private", "SAMPLES_STRIP_METADATA": "1"}) as service:

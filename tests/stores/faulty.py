@@ -93,6 +93,10 @@ class FaultyS3:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+        hanging = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.methods[request.method] += 1
