@@ -246,7 +246,7 @@ class App {
     const mirrored = this.source.kind === 'camera' ? (mirror ?? this.source.facesUser) : (mirror ?? false);
     this.stage.set({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
-    this.controls.showSettings(this.settings, mirrored);
+    this.controls.showSettings(this.settings, this.tuning.threshold, mirrored);
     this.sampling.showKeep(this.settings.keep);
     this.controls.showModels(this.models, this.settings.version);
   }
@@ -288,6 +288,7 @@ class App {
     this.classes.setModel(labels, this.settings.classes[version] ?? []);
     this.controls.showModels(this.models, this.settings.version);
     this.tuning.welcomed(message.params);
+    this.applyView(); // the threshold may be the model's own, known only now
     if (this.wasPaused) this.connection.send({ type: 'pause', stream: 0 });
   }
 
