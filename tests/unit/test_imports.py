@@ -48,6 +48,7 @@ STREAMER = [
     ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
+    ["command_group"],
     ["worker", "supervisor", "models", "samples"],
     ["cli"],
 ]
