@@ -35,7 +35,7 @@ from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
-#: A POST that was lost with the inference process is tried this often in all.
+#: A POST, or a frame in mode all, that was lost with the inference process is tried this often in all.
 MAX_ATTEMPTS = 2
 #: How the ledger calls an image that was answered with this status instead of boxes.
 _DROP_OF_STATUS = {503: DropReason.OVERLOAD, 504: DropReason.STALE}
@@ -106,8 +106,10 @@ class Dispatcher:
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
-            while state.posts:
-                state.posts.popleft().finish(_unavailable("shutting down"))
+            for job in (*state.returned, *state.posts):
+                job.finish(_unavailable("shutting down"))
+            state.returned.clear()
+            state.posts.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -257,7 +259,7 @@ class Dispatcher:
         model = self._client.models.get(version)
         if model is None or not self._client.ready or self.draining:
             return False
-        if any(state.in_flight or state.posts or state.waiting for state in self._versions.values()):
+        if not all(state.idle for state in self._versions.values()):
             return False
         return self._begin(version, self._versions[version], model, job)
 
@@ -379,9 +381,17 @@ class Dispatcher:
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost) -> None:
-        """POSTs are idempotent and somebody waits: try again. Live frames have newer ones behind them."""
-        if job.stream == 0 and job.attempts < MAX_ATTEMPTS and not job.cancelled:
-            self._versions[version].posts.appendleft(job)
+        """Somebody waits for a POST, and for every frame in mode all: try again, once.
+
+        Live frames have newer ones behind them.
+        """
+        state = self._versions[version]
+        if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
+            job.decoded = False
+            if job.stream:
+                state.returned.append(job)
+            else:
+                state.posts.appendleft(job)
         elif job.stream == 0:
             job.finish(_unavailable("the inference process was lost twice while it held this image"))
         else:
