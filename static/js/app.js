@@ -57,6 +57,8 @@ class App {
       makeParams: () => this.tuning.params,
       key: () => this.key,
       makeStream: () => this.source.stream,
+      // By the address only: remembered, it would be in the way where there is no TURN server.
+      icePolicy: address.get('ice') === 'relay' ? 'relay' : 'all',
       onMessage: (message) => this.heard(message),
       onState: (state) => this.connectionChanged(state),
       onEncoded: (frame) => this.pipeline.encoded(frame),

@@ -1,6 +1,7 @@
 """All WebRTC sessions of a worker: makes them, watches their time, ends them.
 
-The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing.
+The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing. Where
+there are STUN servers it is loaded at the start, so that no answer waits for both.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class Peers:
     async def start(self) -> None:
         """Begin the once-a-second round."""
         self._ticker = asyncio.create_task(self._tick(), name="webrtc-ticker")
+        if self.ice_servers.stun_urls:
+            # Answers wait for them; with the loading of the stack on top, the first would take too long.
+            self._begin_loading()
 
     async def create(
         self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool = False
@@ -139,10 +143,13 @@ class Peers:
 
     async def _load(self) -> tuple[Any, Any]:
         """Import the stack once, off the event loop."""
+        loaded: tuple[Any, Any] = await asyncio.shield(self._begin_loading())
+        return loaded
+
+    def _begin_loading(self) -> asyncio.Future[Any]:
         if self._stack is None:
             self._stack = asyncio.get_running_loop().run_in_executor(None, _import_stack)
-        loaded: tuple[Any, Any] = await asyncio.shield(self._stack)
-        return loaded
+        return self._stack
 
     def get(self, session_id: str) -> PeerSession | None:
         """Return a session; None when it is unknown or has ended."""
