@@ -34,8 +34,10 @@ STREAMER = [
         "mailbox",
         "outbox",
         "ice_servers",
+        "replicas",
     ],
-    ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate"],
+    ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate", "forwarding"],
+    ["owners"],
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
@@ -62,7 +64,7 @@ CATALOGUE = [
 ]
 WEBRTC = [
     ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending", "trickle"],
-    ["offer", "picture", "listener", "channels", "control", "origin", "owners", "request_body"],
+    ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
     ["video_feed"],
     ["peer_session"],
