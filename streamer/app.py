@@ -28,6 +28,7 @@ from streamer.observer.taps import Taps
 from streamer.openapi import openapi_document
 from streamer.owners import Owners
 from streamer.pages import add_pages
+from streamer.port import close_port
 from streamer.problems import Problem, problem_middleware, request_id
 from streamer.replicas import REPLICA_HEADER, Replicas
 from streamer.settings import Settings
@@ -255,7 +256,7 @@ async def make_runner(
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.
         await asyncio.sleep(delay_s)
-        port.close()
+        await close_port(port, listener, connection)
         # Connections accepted a moment ago still have their request on the way.
         await asyncio.sleep(LAST_REQUESTS_S)
         # Idle ones are closed: no request enters from here on, and all that have entered are served.

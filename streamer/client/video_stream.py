@@ -322,7 +322,8 @@ class VideoStream:
                 if not self._sent:
                     return None
             if await link.is_gone():
-                raise LinkLost("the server no longer has this session")
+                # Somebody answers in its place, and can be connected to.
+                raise LinkLost("the server no longer has this session", retry_after_s=0.0)
             if time.monotonic() - silent_since > _SILENCE_S:
                 raise LinkLost(f"no result for {_SILENCE_S:g} s")
 
