@@ -93,7 +93,7 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: Set while draining: new work is refused.
+        #: Set while draining: new streams are refused; requests that came before are still served.
         self.draining = False
 
     async def start(self) -> None:
@@ -166,8 +166,6 @@ class Dispatcher:
     ) -> Prediction:
         """Queue one image and wait for its answer."""
         state = self._versions[version]
-        if self.draining:
-            raise _unavailable("this server is shutting down")
         if len(state.posts) >= self._queue_max:
             raise Problem.unavailable(
                 f"{len(state.posts)} images wait already; try again later.", retry_after_s=1

@@ -123,6 +123,12 @@ class WorkerMetrics:
             buckets=_CONNECT_BUCKETS_S,
             registry=registry,
         )
+        self.forwarded = Counter(
+            "object_detection_requests_forwarded",
+            "Requests about a session that reached another process than its owner, by where that is.",
+            ["to"],
+            registry=registry,
+        )
         self.sampler_dropped = Counter(
             "sampler_dropped",
             "Candidates for samples that did not reach the observer, by reason.",
@@ -141,6 +147,10 @@ class WorkerMetrics:
             registry=registry,
             multiprocess_mode="min",
         )
+
+    def request_forwarded(self, to: str) -> None:
+        """Account a request passed on to its session's owner: `worker` or `replica`."""
+        self.forwarded.labels(to).inc()
 
     def sample_dropped(self, reason: str) -> None:
         """Account a candidate that did not reach the observer."""
@@ -164,6 +174,8 @@ class WorkerMetrics:
             self.webrtc_ended.labels(ending)
         for state in ("connecting", "connected"):
             self.webrtc_sessions.labels(state).set(0)
+        for owner in ("worker", "replica"):
+            self.forwarded.labels(owner)
         for lost in ("busy", "no_observer"):
             self.sampler_dropped.labels(lost)
         self.ready.set(0)

@@ -78,6 +78,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
                 "TURN_",
                 "UDP_PORT_",
                 "PUBLIC_IP",
+                "REPLICA_",
                 "AWS_",
                 "S3_",
                 "SAMPL",

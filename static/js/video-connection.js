@@ -167,7 +167,7 @@ export class VideoConnection {
 
   _receive(message) {
     if (message.type === 'bye') {
-      this._lost(message.reason);
+      this._lost(message.reason, message.reconnect_ms);
     } else if (message.type === 'welcome') {
       clearTimeout(this._timer);
       this._backoff.reset();
@@ -217,10 +217,10 @@ export class VideoConnection {
     return this._problems.text || 'the browser found no network path: no TURN server has answered';
   }
 
-  /** It has worked: try again, after a while. */
-  _lost(reason) {
+  /** It has worked: try again, after a while, or when the server asks for it. */
+  _lost(reason, askedMs) {
     this._drop();
-    const pauseMs = this._asleep ? Infinity : this._backoff.next();
+    const pauseMs = this._asleep ? Infinity : (askedMs ?? this._backoff.next());
     if (pauseMs !== Infinity) this._timer = setTimeout(() => this._connect(), pauseMs);
     this._become({ name: 'waiting', retryAtMs: performance.now() + pauseMs, reason });
   }

@@ -1,0 +1,1 @@
+"""Several replicas, and what stands in front of them."""
