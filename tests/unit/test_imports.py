@@ -34,6 +34,7 @@ STREAMER = [
         "mailbox",
         "outbox",
         "ice_servers",
+        "probe",
     ],
     ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate"],
     ["stream"],
