@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     interactive_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."
     )
+    engine_cache_dir: Path | None = Field(
+        None,
+        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: each start builds them.",
+    )
     model_start_timeout_s: float = Field(
         600, gt=0, description="Longest load and warm-up of the models before the start counts as failed."
     )

@@ -36,6 +36,7 @@ STREAMER = [
         "outbox",
         "ice_servers",
         "replicas",
+        "probe",
     ],
     [
         "settings",
