@@ -95,7 +95,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         resources, Comparison(dispatcher, limits) if settings.samples_compare else None
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps)
-    peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
+    peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits, taps)
     health = Health(resources.board, client, resources.metrics_dir, versions)
 
     def on_change(ready: bool) -> None:
@@ -267,3 +267,4 @@ async def _measure_lag(metrics: WorkerMetrics) -> None:
         due = loop.time() + LAG_PROBE_S
         await asyncio.sleep(LAG_PROBE_S)
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
+        metrics.tasks.set(len(asyncio.all_tasks(loop)))
