@@ -108,7 +108,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
-    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps)
     health = Health(resources.board, client, resources.metrics_dir, versions)
 
     def on_change(ready: bool) -> None:
@@ -300,3 +300,4 @@ async def _measure_lag(metrics: WorkerMetrics) -> None:
         due = loop.time() + LAG_PROBE_S
         await asyncio.sleep(LAG_PROBE_S)
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
+        metrics.tasks.set(len(asyncio.all_tasks(loop)))

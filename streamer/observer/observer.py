@@ -7,13 +7,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.image_header import ImageError, ImageHeader, read_header
-from streamer.media import Image, decode
 from streamer.observer.bare_image import bare_image
 from streamer.observer.candidate import Candidate
+from streamer.observer.candidate_picture import AnySize, image_of, stored_bytes
 from streamer.observer.errors import SpoolBroken, SpoolFull
 from streamer.observer.fingerprint import fingerprint
 from streamer.observer.layout import image_key
@@ -32,14 +31,6 @@ LOG_EVERY_S = 600.0
 #: A fingerprint needs no more pixels than these, per side.
 _LOOK_PX = (160, 160)
 _EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
-
-
-@dataclass(frozen=True, slots=True)
-class _AnySize:
-    """The workers have judged sizes before."""
-
-    image_px: int = 1 << 40
-    image_side_px: int = 65_535
 
 
 class Waker(Protocol):
@@ -81,7 +72,7 @@ class Observer:
         """Judge one candidate; it may become a sample at once, at the end of its interval, or not at all."""
 
         def look() -> int:
-            return fingerprint(self._decode(candidate))
+            return fingerprint(image_of(candidate, _LOOK_PX))
 
         try:
             choices = self._selection.consider(candidate, self._clock(), look)
@@ -103,11 +94,6 @@ class Observer:
         """Keep what is held: the observer ends."""
         self._keep(self._selection.flush(self._clock()))
 
-    @staticmethod
-    def _decode(candidate: Candidate) -> Image:
-        header = read_header(candidate.data, _AnySize())
-        return decode(candidate.data, header, rotation=candidate.rotation, target=_LOOK_PX, reduce=True)
-
     def _keep(self, choices: list[Choice]) -> None:
         for choice in choices:
             self._accept(choice)
@@ -122,8 +108,8 @@ class Observer:
             return
         candidate = choice.candidate
         try:
-            header = read_header(candidate.data, _AnySize())
-            data = bytes(candidate.data)
+            data = stored_bytes(candidate)
+            header = read_header(data, AnySize())
             if self._strip:
                 data = bare_image(data, header.codec, header.orientation)
         except (ImageError, ValueError):
@@ -144,7 +130,7 @@ class Observer:
         key = image_key(candidate.origin.stream, candidate.captured_at, digest, kind)
         sidecar = describe(
             choice,
-            Picture(key, digest, len(data), kind, header.orientation, self._strip),
+            Picture(key, digest, len(data), kind, header.orientation, self._strip, candidate.source),
             threshold=self._threshold,
             service_version=self._service_version,
         )

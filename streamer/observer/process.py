@@ -22,6 +22,7 @@ from inference.board import Board
 from inference.metrics import name_process
 from streamer.logs import set_up_logging
 from streamer.observer.candidate import MAX_BYTES, MalformedCandidate, unpack_candidate
+from streamer.observer.candidate_picture import encoded
 from streamer.observer.delivery import Delivery
 from streamer.observer.errors import SpoolBroken, SpoolInUse
 from streamer.observer.metrics import ObserverMetrics
@@ -113,7 +114,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
         delivery = Delivery(spool, store, metrics)
         delivery.start()
         observer = Observer(
-            Selection(Policy.of(settings), random.Random()),  # noqa: S311 - draws samples, no secret
+            Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - draws samples, no secret
             spool,
             Accepted(board, delivery),
             metrics,

@@ -10,7 +10,7 @@ import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streamer.observer.balance import Balance
 from streamer.observer.budget import Budget
@@ -64,9 +64,16 @@ class _Stream:
 class Selection:
     """``consider()`` every candidate, call ``due()`` once a second and ``flush()`` at the end."""
 
-    def __init__(self, policy: Policy, rng: random.Random) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rng: random.Random,
+        encoded: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+    ) -> None:
         self._policy = policy
         self._rng = rng
+        #: Makes a picture small that came as pixels; for those alone that are held or taken.
+        self._encoded = encoded
         self._budget = Budget(
             stream_per_hour=policy.stream_per_hour,
             per_hour=policy.per_hour,
@@ -154,12 +161,17 @@ class Selection:
         return 1 - math.exp(-quiet_s / self._policy.random_every_s)
 
     def _hold(self, stream: _Stream, choice: Choice, now: float) -> None:
+        choice = self._small(choice)
         if stream.held is None:
             stream.held_since = now
         else:
-            self._held_bytes -= len(stream.held.candidate.data)
+            self._held_bytes -= stream.held.candidate.size_bytes
         stream.held = choice
-        self._held_bytes += len(choice.candidate.data)
+        self._held_bytes += choice.candidate.size_bytes
+
+    def _small(self, choice: Choice) -> Choice:
+        candidate = self._encoded(choice.candidate)
+        return choice if candidate is choice.candidate else replace(choice, candidate=candidate)
 
     def _relieve(self, now: float) -> list[Choice]:
         """End intervals early, the oldest first, until what is held fits its bound."""
@@ -176,13 +188,14 @@ class Selection:
         choice, stream.held = stream.held, None
         if choice is None:
             return []
-        self._held_bytes -= len(choice.candidate.data)
+        self._held_bytes -= choice.candidate.size_bytes
         return self._take(stream, choice, now)
 
     def _take(self, stream: _Stream, choice: Choice, now: float) -> list[Choice]:
         """Return the choice if the budgets allow it; what was taken is remembered."""
+        choice = self._small(choice)
         candidate = choice.candidate
-        size = len(candidate.data)
+        size = candidate.size_bytes
         if not self._budget.take(candidate.origin.stream, size, now, candidate.captured_at):
             self.passed_over["budget"] += 1
             return []

@@ -34,6 +34,8 @@ class Picture:
     orientation: int
     #: Its metadata was taken out.
     bare: bool
+    #: ``original``, or ``encoded_q95`` where the frame came as part of a video.
+    source: str
 
 
 def describe(choice: Choice, picture: Picture, *, threshold: float, service_version: str) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def describe(choice: Choice, picture: Picture, *, threshold: float, service_vers
             "exif_orientation": picture.orientation,
             "rotation": candidate.rotation,
             "metadata_removed": picture.bare,
+            "source": picture.source,
         },
         "captured_at": _timestamp(candidate.captured_at),
         "stream": origin.stream,

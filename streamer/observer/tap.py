@@ -15,6 +15,7 @@ import numpy as np
 
 from inference import Boxes, DetectionParams
 from streamer.observer.candidate import Candidate, Origin, Rival
+from streamer.stream_frame import Picture
 
 #: One candidate of a stream in this time, jittered so that streams do not march in step. The observer decides
 #: among them what is worth keeping; more would only find more of the same scene.
@@ -30,7 +31,7 @@ LEAST_LOW_THRESHOLD = 0.1
 class Shot:
     """One finished detection. Sizes in pixels of the upright picture."""
 
-    data: bytes | memoryview
+    data: bytes | memoryview | Picture
     seq: int
     rotation: int
     #: Arrival of the frame, monotonic and unix seconds.
