@@ -1,0 +1,1 @@
+"""What surrounds the service: image, compose file, alert rules, dashboard, workflows."""
