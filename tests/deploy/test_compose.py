@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,40 @@ def test_images_of_others_are_pinned(compose: dict[str, Any]) -> None:
 def test_the_volume_of_the_store_is_the_bucket_that_the_service_writes_to(compose: dict[str, Any]) -> None:
     bucket = compose["services"]["cpu"]["environment"]["S3_BUCKET_NAME"]
     assert compose["services"]["s3"]["volumes"] == [f"bucket:/buckets/{bucket}:rw"]
+
+
+#: Where the file lets the relay send to, and where it must not; both exist in a network of their own.
+_INSIDE, _OUTSIDE, _RELAY = "172.30.55.6", "10.99.0.1", "172.30.55.5"
+_RELAYING = """
+for address in $INSIDE $OUTSIDE $RELAY; do ip addr add $address/32 dev lo; done
+ip link set lo up
+turnserver -n -L $RELAY --pidfile=$FOLDER/pid "$@" >$FOLDER/log 2>&1 &
+relay=$!
+for address in $INSIDE $OUTSIDE; do turnutils_peer -L $address >/dev/null 2>&1 & peers="$peers $!"; done
+sleep 1
+for address in $INSIDE $OUTSIDE; do
+    timeout 20 turnutils_uclient -e $address -u somebody -W dummy-turn-secret -n 1 -m 1 $RELAY
+    echo "=== end of $address"
+done
+kill $relay $peers
+"""
+
+
+def test_the_relay_sends_to_the_service_and_to_nothing_else(compose: dict[str, Any], tmp_path: Path) -> None:
+    for program in ("turnserver", "turnutils_uclient", "turnutils_peer"):
+        tool(program, "coturn")
+    names = {"INSIDE": _INSIDE, "OUTSIDE": _OUTSIDE, "RELAY": _RELAY, "FOLDER": str(tmp_path)}
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", _RELAYING, "relay", *compose["services"]["turn"]["command"]],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | names,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip("needs a network namespace of its own (unshare -n, as root)")
+    inside, outside, _ = (done.stdout + done.stderr).replace("\r", "").split("=== end of")
+    assert "Total lost packets 0 " in inside
+    assert "403 (Forbidden IP)" in outside
+    assert "Total lost packets" not in outside
