@@ -78,3 +78,4 @@ system-packages:
 		gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice python3-gi python3-gst-1.0 \
 		gir1.2-gst-plugins-bad-1.0
 	@sh tests/system_packages.sh radosgw ceph-mon ceph-osd ceph-common
+	@sh tests/system_packages.sh prometheus
