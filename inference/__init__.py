@@ -4,6 +4,12 @@ Other packages enter here: the values that cross, the errors, the client a worke
 that a supervisor uses. The loop and the detector stay inside (``python -m inference.process``).
 """
 
+import os
+
+# ONNX Runtime's Linux builds send what they run to their makers, unless this is set before they are loaded.
+# Whoever loads it imports this package first: docs/decisions/0013.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from inference.detections import NO_BOXES, Boxes, DetectionParams
 from inference.errors import (
     DeadlineExceeded,

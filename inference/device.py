@@ -68,6 +68,15 @@ def _tensorrt_options(engine_cache: Path | None, profile: tuple[str, str] | None
     return options
 
 
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is installed or was given to this container, whatever state it is in."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def driver_fault() -> str:
     """Say why there is no usable NVIDIA GPU, or return an empty text when the driver shows one.
 

@@ -59,7 +59,18 @@ class InferenceMetrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self.gpu_fallback = Gauge(
+            "object_detection_gpu_fallback",
+            "1 where there is an NVIDIA driver and DEVICE=auto ended up on the CPU all the same.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
 
-    def describe(self, version: str, model: ModelInfo) -> None:
-        """Publish which model a version serves, on which provider."""
+    def describe(self, version: str, model: ModelInfo, *, fell_back: bool) -> None:
+        """Publish which model a version serves and on which provider; create its other series."""
+        self.run_s.labels(version)
+        self.batch_size.labels(version)
+        self.failures.labels(version)
+        self.gpu_fallback.labels(version).set(fell_back)
         self.model_info.labels(version, model.name, model.sha256[:12], model.family, model.provider).set(1)

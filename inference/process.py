@@ -14,6 +14,7 @@ from pathlib import Path
 
 from inference.board import Board, State
 from inference.detector import Detector
+from inference.device import has_driver
 from inference.errors import DeviceUnavailable, ModelRefused
 from inference.loop import Loop
 from inference.metrics import InferenceMetrics, name_process
@@ -61,6 +62,20 @@ def _set_up_logging(settings: InferenceSettings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
+def _folder(name: str) -> Path | None:
+    """Return a folder that can be written, made if need be; None, with a warning, where there is none."""
+    if not name:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+    except OSError as error:
+        log.warning("ENGINE_CACHE_DIR=%s cannot be written (%s): engines are not kept", name, error)
+        return None
+    return folder
+
+
 def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
     """Load every model, warm it up, serve until SIGTERM. Returns the exit code."""
     board.post("state", State.LOADING)
@@ -76,6 +91,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
                 device=settings.device,
                 batch_max=settings.batch_max,
                 lanes=lanes,
+                engine_cache=_folder(settings.engine_cache_dir),
             )
         board.post("state", State.WARMING)
         for version, detector in detectors.items():
@@ -105,7 +121,9 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
     for version, detector in detectors.items():
-        metrics.describe(version, detector.model)
+        # A driver is only where a GPU was meant to be used: containers get it together with the device.
+        fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
+        metrics.describe(version, detector.model, fell_back=fell_back)
     on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
     loop = Loop(
         dict(detectors),

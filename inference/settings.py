@@ -20,6 +20,8 @@ class InferenceSettings:
     lanes: int = 0
     #: Share of the device that waiting POSTs get while streams wait too, 0..1.
     interactive_share: float = 0.25
+    #: Folder in which TensorRT engines are kept between starts; empty: none are.
+    engine_cache_dir: str = ""
     log_level: str = "info"
     log_json: bool = False
     #: Directory of the metric files of all processes of a replica, and of what warm-ups measured.

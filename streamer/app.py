@@ -26,8 +26,11 @@ from streamer.metrics import WorkerMetrics
 from streamer.observer.handover import Handover
 from streamer.observer.taps import Taps
 from streamer.openapi import openapi_document
+from streamer.owners import Owners
 from streamer.pages import add_pages
+from streamer.port import close_port
 from streamer.problems import Problem, problem_middleware, request_id
+from streamer.replicas import REPLICA_HEADER, Replicas
 from streamer.settings import Settings
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
@@ -41,6 +44,8 @@ HEADER_TIMEOUT_S = 15.0
 LAG_PROBE_S = 1.0
 #: Between closing the port and refusing work: a round trip of a slow client.
 LAST_REQUESTS_S = 0.25
+#: Over which the clients of a server that goes away are asked to come back elsewhere.
+RETURN_WINDOW_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Parts:
     dispatcher: Dispatcher
     hub: StreamHub
     webrtc: Webrtc
+    owners: Owners
 
 
 def make_app(resources: Resources) -> tuple[web.Application, Parts]:
@@ -94,8 +100,15 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     handover, taps = _make_taps(
         resources, Comparison(dispatcher, limits) if settings.samples_compare else None
     )
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps)
-    peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
+    owners = Owners(
+        resources.number,
+        settings.workers,
+        resources.metrics_dir,
+        Replicas(settings.own_address, settings.peer_addresses),
+        metrics.request_forwarded,
+    )
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits)
     health = Health(resources.board, client, resources.metrics_dir, versions)
 
     def on_change(ready: bool) -> None:
@@ -125,13 +138,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
-    images.add_routes(app)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/livez", health.livez)
-    app.router.add_get("/metrics", health.metrics)
-    app.router.add_get("/stream", hub.handle, allow_head=False)
-    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
-    webrtc = add_webrtc(app, peers, gate, settings.workers, resources.metrics_dir)
+    _add_routes(app, health, hub)
+    webrtc = add_webrtc(app, peers, gate, owners)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -142,12 +150,34 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         yield
         lag.cancel()
         await hub.close()
+        await owners.close()
         await dispatcher.close()
         await client.close()
 
+    if owners.replica:
+        _name_replica(app, owners.replica)
     # First to start and last to end: streams hand their last candidates over when they are closed.
     app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime])
-    return app, Parts(dispatcher, hub, webrtc)
+    return app, Parts(dispatcher, hub, webrtc, owners)
+
+
+def _add_routes(app: web.Application, health: Health, hub: StreamHub) -> None:
+    images.add_routes(app)
+    app.router.add_get("/health", health.health)
+    app.router.add_get("/livez", health.livez)
+    app.router.add_get("/metrics", health.metrics)
+    app.router.add_get("/stream", hub.handle, allow_head=False)
+    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
+    app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)
+
+
+def _name_replica(app: web.Application, name: str) -> None:
+    """Say in every answer who gave it; what came from another replica names that one."""
+
+    async def name_replica(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault(REPLICA_HEADER, name)
+
+    app.on_response_prepare.append(name_replica)
 
 
 def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Handover | None, Taps]:
@@ -214,7 +244,7 @@ async def make_runner(
         )
 
     port = await loop.create_server(connection, sock=listener, backlog=128)
-    own_socket = parts.webrtc.owners.own_socket
+    own_socket = parts.owners.own_socket
     if own_socket is not None:
         own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
         try:
@@ -226,11 +256,14 @@ async def make_runner(
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.
         await asyncio.sleep(delay_s)
-        port.close()
+        await close_port(port, listener, connection)
         # Connections accepted a moment ago still have their request on the way.
         await asyncio.sleep(LAST_REQUESTS_S)
+        # Idle ones are closed: no request enters from here on, and all that have entered are served.
+        manager.pre_shutdown()
         parts.dispatcher.draining = True
-        await asyncio.gather(parts.hub.drain(min(5.0, settings.drain_timeout_s)), parts.webrtc.peers.drain())
+        window_s = min(RETURN_WINDOW_S, settings.drain_timeout_s)
+        await asyncio.gather(parts.hub.drain(window_s), parts.webrtc.peers.drain(window_s))
 
     return runner, drain
 

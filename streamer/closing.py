@@ -10,3 +10,11 @@ class CloseConnection(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason.encode()[:120].decode(errors="ignore")
+
+
+def return_ms(window_s: float, index: int, count: int) -> int:
+    """Return when the client of that index, of ``count``, is asked to come back: spread over the window.
+
+    The next server is not stormed then. Milliseconds.
+    """
+    return int(1000 * window_s * index / max(1, count))

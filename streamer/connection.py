@@ -39,6 +39,7 @@ from streamer.metrics import WorkerMetrics
 from streamer.observer.tap import Tap
 from streamer.observer.taps import Taps
 from streamer.outbox import MAX_MESSAGES, Outbox, OutboxFull
+from streamer.owners import Owners
 from streamer.protocol import (
     MAX_SEQ,
     MAX_STREAMS,
@@ -74,6 +75,7 @@ class Owner(Protocol):
     limits: Limits
     gate: Gate
     taps: Taps
+    owners: Owners
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -83,7 +85,7 @@ class Owner(Protocol):
     def leave(self, connection: Connection, *, resumable: bool) -> None:
         """The connection has ended."""
 
-    def resume(self, session_id: str, newcomer: Connection) -> Session | None:
+    async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
         """Return a session to continue."""
 
     def describe_limits(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class Connection:
         socket: web.WebSocketResponse,
         version: str,
         subprotocol: str,
+        token: str | None,
         *,
         trusted: bool,
         transport: asyncio.Transport | None,
@@ -111,7 +114,10 @@ class Connection:
         self.version = version
         info = hub.dispatcher.model(version)
         self.session = Session(
-            version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
+            version,
+            info.labels,
+            DetectionParams(conf_threshold=info.conf_threshold or 0.25),
+            id=hub.owners.new_id(),
         )
         self.streams: dict[int, LiveStream] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
@@ -121,6 +127,7 @@ class Connection:
         self._subprotocol = subprotocol
         #: Whether a valid key came with the upgrade; else `hello.token` must hold one.
         self._trusted = trusted
+        self._token = token
         self._outbox = Outbox()
         self._outbox_filled = asyncio.Event()
         #: Start of the send in progress; 0 while none is.
@@ -208,7 +215,7 @@ class Connection:
 
     # -- hello ---------------------------------------------------------------------------------------
 
-    def _welcome(self, hello: Hello) -> None:
+    async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
         hub = self.hub
         if not self._trusted and not hub.gate.allows_token(hello.token):
@@ -218,7 +225,7 @@ class Connection:
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:
-            resumed = hub.resume(hello.resume.session, self)
+            resumed = await hub.resume(hello.resume.session, self, hello.token or self._token)
         if resumed is not None:
             self.session = resumed
         self.session.configure(hello.params)

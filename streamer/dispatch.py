@@ -35,7 +35,7 @@ from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
-#: A POST that was lost with the inference process is tried this often in all.
+#: A POST, or a frame in mode all, that was lost with the inference process is tried this often in all.
 MAX_ATTEMPTS = 2
 #: How the ledger calls an image that was answered with this status instead of boxes.
 _DROP_OF_STATUS = {503: DropReason.OVERLOAD, 504: DropReason.STALE}
@@ -93,7 +93,7 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: Set while draining: new work is refused.
+        #: Set while draining: new streams are refused; requests that came before are still served.
         self.draining = False
 
     async def start(self) -> None:
@@ -106,8 +106,10 @@ class Dispatcher:
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
-            while state.posts:
-                state.posts.popleft().finish(_unavailable("shutting down"))
+            for job in (*state.returned, *state.posts):
+                job.finish(_unavailable("shutting down"))
+            state.returned.clear()
+            state.posts.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -164,8 +166,6 @@ class Dispatcher:
     ) -> Prediction:
         """Queue one image and wait for its answer."""
         state = self._versions[version]
-        if self.draining:
-            raise _unavailable("this server is shutting down")
         if len(state.posts) >= self._queue_max:
             raise Problem.unavailable(
                 f"{len(state.posts)} images wait already; try again later.", retry_after_s=1
@@ -257,7 +257,7 @@ class Dispatcher:
         model = self._client.models.get(version)
         if model is None or not self._client.ready or self.draining:
             return False
-        if any(state.in_flight or state.posts or state.waiting for state in self._versions.values()):
+        if not all(state.idle for state in self._versions.values()):
             return False
         return self._begin(version, self._versions[version], model, job)
 
@@ -379,9 +379,17 @@ class Dispatcher:
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost) -> None:
-        """POSTs are idempotent and somebody waits: try again. Live frames have newer ones behind them."""
-        if job.stream == 0 and job.attempts < MAX_ATTEMPTS and not job.cancelled:
-            self._versions[version].posts.appendleft(job)
+        """Somebody waits for a POST, and for every frame in mode all: try again, once.
+
+        Live frames have newer ones behind them.
+        """
+        state = self._versions[version]
+        if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
+            job.decoded = False
+            if job.stream:
+                state.returned.append(job)
+            else:
+                state.posts.appendleft(job)
         elif job.stream == 0:
             job.finish(_unavailable("the inference process was lost twice while it held this image"))
         else:

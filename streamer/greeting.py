@@ -20,7 +20,7 @@ HELLO_TRIES = 3
 
 async def greet(
     receive: Callable[[], Awaitable[WSMessage]],
-    welcome: Callable[[Hello], None],
+    welcome: Callable[[Hello], Awaitable[None]],
     send: Callable[[dict[str, Any]], None],
     limit_s: float,
 ) -> None:
@@ -37,7 +37,7 @@ async def greet(
                     raise CloseConnection(CloseCode.DONE, "closed before hello")
                 try:
                     hello = parse_hello(message.data, send)
-                    welcome(hello)
+                    await welcome(hello)
                 except UnsupportedCodec as error:
                     send(error_message(error))
                     raise CloseConnection(CloseCode.UNSUPPORTED, str(error)) from error

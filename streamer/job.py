@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +46,11 @@ class Job:
     #: Why there are no pixels; None while there is no fault.
     fault: Exception | None = None
     cancelled: bool = False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for just this frame: a POST, or a frame of a stream in mode all."""
+        return self.stream == 0 or self.deadline == math.inf
 
 
 def outcome_of(job: Job, result: Result) -> Prediction | Exception:

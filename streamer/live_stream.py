@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import math
 import time
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ class LiveStream:
             else:
                 self._no_result(frame, outcome)
 
-        deadline = arrived + carrier.max_age_s if stream.mode == "live" else float("inf")
+        deadline = arrived + carrier.max_age_s if stream.mode == "live" else math.inf
         return Job(
             frame.payload,
             None,

@@ -21,6 +21,8 @@ _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 #: Stages a frame passes; ``mailbox`` is its age when it is taken for decoding.
 STAGES = ("mailbox", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
+#: Statuses counted from the start: a rate does not see a series begin, so the first errors would be missed.
+_STATUSES = ("200", "500", "503", "504")
 #: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
 ENDINGS = (
     "closed",
@@ -123,6 +125,12 @@ class WorkerMetrics:
             buckets=_CONNECT_BUCKETS_S,
             registry=registry,
         )
+        self.forwarded = Counter(
+            "object_detection_requests_forwarded",
+            "Requests about a session that reached another process than its owner, by where that is.",
+            ["to"],
+            registry=registry,
+        )
         self.sampler_dropped = Counter(
             "sampler_dropped",
             "Candidates for samples that did not reach the observer, by reason.",
@@ -142,6 +150,10 @@ class WorkerMetrics:
             multiprocess_mode="min",
         )
 
+    def request_forwarded(self, to: str) -> None:
+        """Account a request passed on to its session's owner: `worker` or `replica`."""
+        self.forwarded.labels(to).inc()
+
     def sample_dropped(self, reason: str) -> None:
         """Account a candidate that did not reach the observer."""
         self.sampler_dropped.labels(reason).inc()
@@ -153,22 +165,35 @@ class WorkerMetrics:
         are counted as failed.
         """
         for version in versions:
-            for transport in TRANSPORTS:
-                for counter in (self.received, self.inferred, self.failed):
-                    counter.labels(transport, version)
-                for reason in DropReason:
-                    self.dropped.labels(transport, version, reason)
-                self.in_flight.labels(transport, version).set(0)
-                self.streams.labels(transport, version).set(0)
+            self._preset_version(version)
+        for transport in TRANSPORTS:
+            if transport != "http":
+                self.undelivered.labels(transport)
         for ending in ENDINGS:
             self.webrtc_ended.labels(ending)
         for state in ("connecting", "connected"):
             self.webrtc_sessions.labels(state).set(0)
+        for owner in ("worker", "replica"):
+            self.forwarded.labels(owner)
         for lost in ("busy", "no_observer"):
             self.sampler_dropped.labels(lost)
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)
+
+    def _preset_version(self, version: str) -> None:
+        for transport in TRANSPORTS:
+            for counter in (self.received, self.inferred, self.failed):
+                counter.labels(transport, version)
+            for reason in DropReason:
+                self.dropped.labels(transport, version, reason)
+            self.in_flight.labels(transport, version).set(0)
+            self.streams.labels(transport, version).set(0)
+        for status in _STATUSES:
+            self.requests.labels(version, status)
+        self.request_s.labels(version)
+        for stage in STAGES:
+            self.stage_s.labels(stage, version)
 
     def _without_outcome(self) -> dict[tuple[str, str], float]:
         """Return frames received minus all outcomes, by transport and version; only where there are some."""

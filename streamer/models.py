@@ -1,17 +1,13 @@
-"""``streamer models``: its four commands, their common options and exit codes. Loads what a command needs."""
+"""``streamer models``: its four commands, their common options and exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Callable
-from importlib import import_module
 
 from inference.errors import DeviceUnavailable, ModelRefused
 from streamer.catalogue.errors import (
     BadRequest,
     CannotWrite,
-    ModelFileError,
     NotTrusted,
     PullFailed,
     Unavailable,
@@ -19,7 +15,7 @@ from streamer.catalogue.errors import (
 )
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
-from streamer.client.terminal import Terminal
+from streamer.command_group import CommandGroup
 
 EXIT_USAGE = 2
 EXIT_PULL = 3
@@ -71,28 +67,5 @@ exit codes: 0 done, {EXIT_USAGE} wrong option, name, folder or catalogue, {EXIT_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the four commands. Their modules load heavy packages only when they run."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="models_command", required=True, metavar="COMMAND")
-    for name, module, help_text in _COMMANDS:
-        command = commands.add_parser(
-            name, help=help_text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        loaded = import_module(module)
-        loaded.add_arguments(command)
-        command.set_defaults(run=functools.partial(_run, name, loaded.run))
-
-
-def _run(name: str, run: Callable[[argparse.Namespace, Terminal], int], arguments: argparse.Namespace) -> int:
-    """Run one command; returns the exit code. What it cannot do is one line on standard error."""
-    terminal = Terminal(quiet=getattr(arguments, "quiet", False))
-    try:
-        return run(arguments, terminal)
-    except (ModelFileError, ModelRefused, DeviceUnavailable, BadInput, SourceFailed) as error:
-        terminal.line(f"streamer models {name}: {error}", always=True)
-        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    finally:
-        terminal.close()
+    """Add the four commands."""
+    CommandGroup("models", _COMMANDS, _EXIT_CODES).add_arguments(parser, DESCRIPTION, EXAMPLES)

@@ -1,15 +1,12 @@
-"""``streamer samples``: its three commands and exit codes. Loads what a command needs."""
+"""``streamer samples``: its three commands and exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Callable
-from importlib import import_module
 
 from streamer.client.signals import EXIT_INTERRUPTED
-from streamer.client.terminal import Terminal
-from streamer.dataset.errors import BadRequest, CannotRead, CannotWrite, DamagedSample, DatasetError
+from streamer.command_group import CommandGroup
+from streamer.dataset.errors import BadRequest, CannotRead, CannotWrite, DamagedSample
 
 EXIT_USAGE = 2
 EXIT_FILES = 3
@@ -44,27 +41,4 @@ exit codes: 0 done, {EXIT_USAGE} wrong option or no samples, {EXIT_FILES} a file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the three commands."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="samples_command", required=True, metavar="COMMAND")
-    for name, module, help_text in _COMMANDS:
-        command = commands.add_parser(
-            name, help=help_text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        loaded = import_module(module)
-        loaded.add_arguments(command)
-        command.set_defaults(run=functools.partial(_run, name, loaded.run))
-
-
-def _run(name: str, run: Callable[[argparse.Namespace, Terminal], int], arguments: argparse.Namespace) -> int:
-    """Run one command; returns the exit code. What it cannot do is one line on standard error."""
-    terminal = Terminal()
-    try:
-        return run(arguments, terminal)
-    except DatasetError as error:
-        terminal.line(f"streamer samples {name}: {error}", always=True)
-        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    finally:
-        terminal.close()
+    CommandGroup("samples", _COMMANDS, _EXIT_CODES).add_arguments(parser, DESCRIPTION, EXAMPLES)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from inference import DetectionParams
 from streamer.messages import Hello, Params, codec_of, resolve_params
@@ -21,6 +22,13 @@ class UnsupportedCodec(ProtocolError):
     """The codec exists in ``detect.v1`` but this server does not take it; the connection closes with 4406."""
 
 
+class Mark(NamedTuple):
+    """How far a stream has come."""
+
+    last_seq: int
+    ack: int
+
+
 @dataclass(slots=True)
 class Session:
     """Parameters and streams; outlives its socket so that a client can come back to it."""
@@ -33,6 +41,45 @@ class Session:
     track: bool = False
     streams: dict[int, Stream] = field(default_factory=dict)
     trackers: dict[int, Tracker] = field(default_factory=dict)
+    #: Where streams stood in the process that had the session before; stream id to the mark.
+    marks: dict[int, Mark] = field(default_factory=dict)
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], version: str, labels: tuple[str, ...], new_id: str
+    ) -> Session:
+        """Continue a session of another process from its :meth:`to_state`, under an id of ours.
+
+        Raises ValueError when its classes are not ``labels``; KeyError, TypeError or ValueError when the
+        state is of another form.
+        """
+        if tuple(state["labels"]) != labels:
+            raise ValueError("its model has other classes")
+        params = DetectionParams(**{**state["params"], "class_ids": tuple(state["params"]["class_ids"])})
+        return cls(
+            version,
+            labels,
+            params,
+            id=new_id,
+            cfg=int(state["cfg"]),
+            track=bool(state["track"]),
+            trackers={int(number): Tracker.from_state(each) for number, each in state["trackers"].items()},
+            marks={int(number): Mark(*map(int, each)) for number, each in state["marks"].items()},
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what another process needs to continue the session, as JSON."""
+        standing = self.marks | {
+            number: Mark(stream.last_seq, stream.ack) for number, stream in self.streams.items()
+        }
+        return {
+            "labels": list(self.labels),
+            "params": asdict(self.params),
+            "cfg": self.cfg,
+            "track": self.track,
+            "trackers": {number: tracker.to_state() for number, tracker in self.trackers.items()},
+            "marks": standing,
+        }
 
     def check(self, hello: Hello) -> None:
         """Check what ``hello`` asks for, before an older connection is disturbed for it.
@@ -64,7 +111,7 @@ class Session:
         acks = (hello.resume and hello.resume.acks) or {}
         for offer in hello.streams:
             stream = Stream(offer.id, mode=offer.mode, fps=offer.fps)
-            before = self.streams.get(offer.id)
+            before = self.streams.get(offer.id) or self.marks.get(offer.id)
             if before is not None:
                 # Mode all: whatever the client has not seen the outcome of, it sends again.
                 seen = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)

@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamer.ice_servers import parse_ice_servers
+from streamer.replicas import Address, parse_own, parse_peers
 
 #: Where model files are looked for when no path is set; ships in the wheel.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
@@ -81,6 +82,10 @@ class Settings(BaseSettings):
     )
     interactive_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."
+    )
+    engine_cache_dir: Path | None = Field(
+        None,
+        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: each start builds them.",
     )
     model_start_timeout_s: float = Field(
         600, gt=0, description="Longest load and warm-up of the models before the start counts as failed."
@@ -154,6 +159,16 @@ class Settings(BaseSettings):
         False,
         description="Whether to send to private addresses that WebRTC clients offer, before they have "
         "sent to us; needed only where a firewall lets nothing in that was not asked for.",
+    )
+    replica_address: str = Field(
+        "",
+        description="This replica's own address among `REPLICA_PEERS`, as `IP` or `IP:PORT`; "
+        "the port is `PORT` unless named.",
+    )
+    replica_peers: str = Field(
+        "",
+        description="Comma-separated addresses of the replicas of this release, which bring each other "
+        "requests about their sessions; a DNS name may stand for all of them. Unset: alone.",
     )
     connections_max: int = Field(
         0, ge=0, description="Open connections per worker; 0: 80 % of the process's file descriptors."
@@ -272,6 +287,29 @@ class Settings(BaseSettings):
             return str(ipaddress.ip_address(text)) if text else ""
         except ValueError:
             raise ValueError("allowed is an IPv4 or IPv6 address") from None
+
+    @field_validator("replica_address")
+    @classmethod
+    def _is_own_address(cls, text: str) -> str:
+        parse_own(text, 1)
+        return text
+
+    @field_validator("replica_peers")
+    @classmethod
+    def _are_peers(cls, text: str, info: ValidationInfo) -> str:
+        if parse_peers(text, 1) and not info.data.get("replica_address"):
+            raise ValueError("allowed together with REPLICA_ADDRESS, by which the others reach this replica")
+        return text
+
+    @property
+    def own_address(self) -> Address | None:
+        """Where the other replicas reach this one; None: it is alone."""
+        return parse_own(self.replica_address, self.port)
+
+    @property
+    def peer_addresses(self) -> tuple[Address, ...]:
+        """The replicas of this release, or names that stand for several."""
+        return parse_peers(self.replica_peers, self.port)
 
     @property
     def ice_urls(self) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ class Supervisor:
                 batch_max=settings.batch_max,
                 lanes=settings.inference_lanes,
                 interactive_share=settings.interactive_share,
+                engine_cache_dir=str(settings.engine_cache_dir or ""),
                 log_level=settings.log_level,
                 log_json=wants_json(settings.log_format),
                 metrics_dir=str(self._metrics_dir),

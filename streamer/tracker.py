@@ -7,6 +7,9 @@ Motion is an alpha-beta filter over real time, because frames are dropped and th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +38,9 @@ _ALPHA = 0.8
 _BETA = 0.4
 #: Timestamps that bunch up would turn a pixel of jitter into a great speed.
 _MIN_STEP_S = 0.01
+
+#: What is kept of each track, and how many numbers each is; 0: one, not in a row of its own.
+_COLUMNS = {"ids": 0, "classes": 0, "places": 4, "speeds": 2, "seen_s": 0, "hits": 0}
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
@@ -65,6 +71,29 @@ class Tracker:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return all that it knows, as JSON."""
+        return {"next_id": self._next_id, "last_ts_us": self._last_ts_us, "clock_s": self._clock_s} | {
+            name: getattr(self, f"_{name}").tolist() for name in _COLUMNS
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Tracker:
+        """Go on from :meth:`to_state`. Raises KeyError, TypeError or ValueError when it is no such state."""
+        tracker = cls()
+        last_ts_us = state["last_ts_us"]
+        tracker._next_id = int(state["next_id"])
+        tracker._last_ts_us = None if last_ts_us is None else int(last_ts_us)
+        tracker._clock_s = float(state["clock_s"])
+        count = len(state["ids"])
+        if count > MAX_TRACKS:
+            raise ValueError(f"{count} tracks; at most {MAX_TRACKS}")
+        for name, width in _COLUMNS.items():
+            empty = getattr(tracker, f"_{name}")
+            values = np.array(state[name], dtype=empty.dtype)
+            setattr(tracker, f"_{name}", values.reshape((count, width) if width else (count,)))
+        return tracker
 
     def update(self, boxes: Boxes, ts_us: int) -> npt.NDArray[np.float32]:
         """Return ``boxes`` (N, 6) with a seventh column ``track_id``, rows in the order given: (N, 7).

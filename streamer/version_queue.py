@@ -57,6 +57,8 @@ class VersionQueue:
     """POSTs in order, live streams in turn; times are monotonic seconds."""
 
     posts: deque[Job] = field(default_factory=deque)
+    #: Frames of streams in mode all that an inference process took with it, in order: they go first.
+    returned: deque[Job] = field(default_factory=deque)
     #: Live streams with something to say, by key.
     waiting: dict[int, Source] = field(default_factory=dict)
     #: Frames in decoder threads or with the inference process.
@@ -70,6 +72,11 @@ class VersionQueue:
     _observed_fps: float = 0.0
     _classes: Stride[str] = field(default_factory=lambda: Stride({"post": 0.25, "live": 0.75}))
     _rates: FairRates[int] = field(default_factory=FairRates)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not (self.in_flight or self.posts or self.returned or self.waiting)
 
     # -- turns ---------------------------------------------------------------------------------------
 
@@ -96,6 +103,8 @@ class VersionQueue:
         Classes share by weight; among streams the least recently served goes first.
         """
         for_live = self.in_flight < room
+        if self.returned and for_live:
+            return self.returned.popleft()
         while True:
             ready = [s for s in self.waiting.values() if s.wants_turn(now)] if for_live else []
             classes = ["live"] if ready else []

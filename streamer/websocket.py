@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 from aiohttp import web
 
 from streamer.auth import Gate, bearer_token
+from streamer.closing import return_ms
 from streamer.connection import BYE_GRACE_S, Connection
 from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.dispatch import Dispatcher
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
+from streamer.owners import Owners
 from streamer.problems import Problem
 from streamer.protocol import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
 from streamer.session import Session, SessionStore
 from streamer.settings import Settings
+
+log = logging.getLogger("streamer.websocket")
 
 #: What the transport may hold before a send waits; small, so that results do not age in it.
 WRITER_LIMIT_BYTES = 64 << 10
@@ -35,6 +40,7 @@ class StreamHub:
         limits: Limits,
         gate: Gate,
         taps: Taps,
+        owners: Owners,
     ) -> None:
         self.dispatcher = dispatcher
         self.metrics = metrics
@@ -42,6 +48,7 @@ class StreamHub:
         self.limits = limits
         self.gate = gate
         self.taps = taps
+        self.owners = owners
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._store = SessionStore(settings.stream_resume_s)
@@ -57,8 +64,7 @@ class StreamHub:
         self._draining = True
         connections = list(self._connections)
         for index, connection in enumerate(connections):
-            # Spread both the goodbyes and the returns, so that the next server is not stormed.
-            connection.say_bye(reconnect_ms=int(1000 * window_s * index / max(1, len(connections))) % 5000)
+            connection.say_bye(return_ms(window_s, index, len(connections)))
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
         while time.monotonic() < deadline and any(
             live.stream.ledger.in_flight for c in self._connections for live in c.streams.values()
@@ -80,7 +86,8 @@ class StreamHub:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one WebSocket; everything that can be refused is refused before the upgrade."""
         version = request.match_info.get("version", "v1")
-        trusted = self._check(request, version)
+        token = bearer_token(request)
+        trusted = self._check(request, version, token)
         subprotocol = _choose_subprotocol(request)
         socket = web.WebSocketResponse(
             protocols=SUBPROTOCOLS,
@@ -94,7 +101,7 @@ class StreamHub:
         )
         await socket.prepare(request)
         connection = Connection(
-            self, socket, version, subprotocol, trusted=trusted, transport=request.transport
+            self, socket, version, subprotocol, token, trusted=trusted, transport=request.transport
         )
         self._connections.add(connection)
         try:
@@ -103,7 +110,7 @@ class StreamHub:
             self._connections.discard(connection)
         return socket
 
-    def _check(self, request: web.Request, version: str) -> bool:
+    def _check(self, request: web.Request, version: str, token: str | None) -> bool:
         """Raise the Problem that refuses this request; returns whether its key was good."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise Problem.upgrade_required(
@@ -111,20 +118,22 @@ class StreamHub:
             )
         if request.can_read_body:
             raise Problem.bad_request("An upgrade request carries no body.")
-        token = bearer_token(request)
         trusted = self.gate.open
         if token is not None and not trusted:
             if not self.gate.allows_token(token):
                 raise Problem.unauthorized("The bearer token is not a key of this server.")
             trusted = True
+        self._check_origin(request)
+        self.dispatcher.served(version)
+        self.dispatcher.admit(version)
+        return trusted
+
+    def _check_origin(self, request: web.Request) -> None:
         if not self.gate.allows_origin(request):
             raise Problem.forbidden(
                 f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here "
                 "(ALLOWED_ORIGINS)."
             )
-        self.dispatcher.served(version)
-        self.dispatcher.admit(version)
-        return trusted
 
     def describe_limits(self) -> dict[str, Any]:
         """Return ``welcome.limits``."""
@@ -152,15 +161,48 @@ class StreamHub:
         if resumable:
             self._store.keep(connection.session, time.monotonic())
 
-    def resume(self, session_id: str, newcomer: Connection) -> Session | None:
-        """Return the session to continue; an older connection that still carries it is closed with 4409."""
+    async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
+        """Return the session to continue, from another process too; None when nobody has it any more."""
+        version = newcomer.version
+        session = self._release(session_id, version, newcomer)
+        if session is not None:
+            return session
+        state = await self.owners.take(version, session_id, token)
+        if state is None:
+            return None
+        labels = self.dispatcher.model(version).labels
+        try:
+            return Session.from_state(state, version, labels, self.owners.new_id())
+        except (KeyError, TypeError, ValueError) as error:
+            # Of another release, or of another model: its client starts anew.
+            log.info("a session of another process cannot be continued: %r", error)
+            return None
+
+    def _release(self, session_id: str, version: str, newcomer: Connection | None) -> Session | None:
+        """Give a session of ours away; an older connection that still carries it is closed with 4409."""
         for connection in self._connections:
             if connection is not newcomer and connection.session.id == session_id and connection.streams:
-                if connection.version != newcomer.version:
+                if connection.version != version:
                     return None
                 connection.close_soon(CloseCode.TAKEN_OVER, "a newer connection took this session over")
                 return connection.session
-        return self._store.take(session_id, newcomer.version, time.monotonic())
+        return self._store.take(session_id, version, time.monotonic())
+
+    async def hand_over(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/stream/{session}``: give a session to the process to which its client has come back.
+
+        Whoever has the session's id and a key could as well resume it themselves.
+        """
+        self._check_origin(request)
+        if not self.gate.allows_token(bearer_token(request)):
+            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
+        forwarded = await self.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        session = self._release(request.match_info["session"], request.match_info["version"], None)
+        if session is None:
+            raise Problem.not_found("There is no such session here; it may have ended a while ago.")
+        return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})
 
     def ready_changed(self, ready: bool) -> None:
         """The inference process went away or came back."""

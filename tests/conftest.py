@@ -11,9 +11,24 @@ from hypothesis import settings
 
 from tests.service import Service
 
+# Tests that load ONNX Runtime by themselves send nothing either.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # A slow machine is no fault of the code under test.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Some tests have a form that takes minutes; it runs when it is asked for."""
+    parser.addoption("--full", action="store_true", help="run the long form of tests that have one")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether the long form was asked for."""
+    return bool(pytestconfig.getoption("--full"))
+
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Real models, photographs and videos for tests; beside the project, absent elsewhere.
@@ -63,6 +78,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
                 "TURN_",
                 "UDP_PORT_",
                 "PUBLIC_IP",
+                "REPLICA_",
                 "AWS_",
                 "S3_",
                 "SAMPL",

@@ -112,6 +112,11 @@ class Service:
         return f"ws://127.0.0.1:{self.port}"
 
     @property
+    def alive(self) -> bool:
+        """Whether the supervisor runs."""
+        return self._process.poll() is None
+
+    @property
     def supervisor(self) -> psutil.Process:
         """The process that was started."""
         return psutil.Process(self._process.pid)

@@ -81,6 +81,8 @@ class WebrtcClient:
         self.location = ""
         self.answer: dict[str, Any] = {}
         self.response_headers: Any = {}
+        #: What the server took for the answer, seconds.
+        self.answer_s = 0.0
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.control: Any = None
         self._codec = codec
@@ -130,6 +132,7 @@ class WebrtcClient:
         later = [line[2:] for line in sdp.splitlines() if line.startswith("a=candidate:")]
         if self._candidates_later:
             sdp = "".join(f"{line}\r\n" for line in sdp.splitlines() if "candidate" not in line)
+        posted = time.monotonic()
         if self.kind == "webrtc":
             body = {"type": "offer", "sdp": sdp} | self._body
             async with self.http.post(self.endpoint, json=body) as response:
@@ -139,6 +142,7 @@ class WebrtcClient:
             headers = {"Content-Type": "application/sdp"}
             async with self.http.post(self.endpoint, data=sdp, headers=headers) as response:
                 answer = await response.text()
+        self.answer_s = time.monotonic() - posted
         assert response.status == 201, self.answer or answer
         self.response_headers = response.headers
         self.location = response.headers["Location"]

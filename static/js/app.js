@@ -57,6 +57,8 @@ class App {
       makeParams: () => this.tuning.params,
       key: () => this.key,
       makeStream: () => this.source.stream,
+      // By the address only: remembered, it would be in the way where there is no TURN server.
+      icePolicy: address.get('ice') === 'relay' ? 'relay' : 'all',
       onMessage: (message) => this.heard(message),
       onState: (state) => this.connectionChanged(state),
       onEncoded: (frame) => this.pipeline.encoded(frame),
@@ -246,7 +248,7 @@ class App {
     const mirrored = this.source.kind === 'camera' ? (mirror ?? this.source.facesUser) : (mirror ?? false);
     this.stage.set({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
-    this.controls.showSettings(this.settings, mirrored);
+    this.controls.showSettings(this.settings, this.tuning.threshold, mirrored);
     this.sampling.showKeep(this.settings.keep);
     this.controls.showModels(this.models, this.settings.version);
   }
@@ -288,6 +290,7 @@ class App {
     this.classes.setModel(labels, this.settings.classes[version] ?? []);
     this.controls.showModels(this.models, this.settings.version);
     this.tuning.welcomed(message.params);
+    this.applyView(); // the threshold may be the model's own, known only now
     if (this.wasPaused) this.connection.send({ type: 'pause', stream: 0 });
   }
 

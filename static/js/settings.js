@@ -7,7 +7,8 @@ const DEFAULTS = {
   view: 'live',
   version: 'v1',
   transport: 'websocket',
-  threshold: 0.25,
+  /** null: the model's own. */
+  threshold: null,
   track: false,
   /** Whether the server may keep single frames for training. */
   keep: true,
@@ -24,7 +25,7 @@ const ALLOWED = {
   view: (value) => value === 'live' || value === 'synced',
   version: (value) => /^v[0-9]+$/.test(value),
   transport: (value) => value === 'websocket' || value === 'webrtc',
-  threshold: (value) => typeof value === 'number' && value >= 0.01 && value <= 1,
+  threshold: (value) => value === null || (typeof value === 'number' && value >= 0.01 && value <= 1),
   track: (value) => typeof value === 'boolean',
   keep: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',

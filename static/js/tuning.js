@@ -15,6 +15,13 @@ export class Tuning {
     this._send = send;
     this._cfg = 0;
     this._timer = null;
+    /** What the server judges by while nothing else was asked for; the model names it. */
+    this._ownThreshold = 0.25;
+  }
+
+  /** Share of certainty, 0 to 1, from which on boxes are wanted. */
+  get threshold() {
+    return this._settings.threshold ?? this._ownThreshold;
   }
 
   /**
@@ -36,6 +43,7 @@ export class Tuning {
 
   /** The hello names no classes, since a label that the model lacks would spoil it: mend that now. */
   welcomed(params) {
+    if (this._settings.threshold === null) this._ownThreshold = params.conf_threshold ?? this._ownThreshold;
     if (this._chosen().join('\n') !== (params.classes ?? []).join('\n')) this.changed();
   }
 
@@ -56,11 +64,12 @@ export class Tuning {
    */
   wants(row, labels) {
     const chosen = this._chosen();
-    return row[4] >= this._settings.threshold && (!chosen.length || chosen.includes(labels[row[5]]));
+    return row[4] >= this.threshold && (!chosen.length || chosen.includes(labels[row[5]]));
   }
 
   /** Thresholds as they are now; without classes, since a label that the model lacks would spoil a hello. */
   get params() {
-    return { conf_threshold: this._settings.threshold, track: this._settings.track };
+    const { threshold, track } = this._settings;
+    return threshold === null ? { track } : { conf_threshold: threshold, track };
   }
 }

@@ -1,6 +1,7 @@
 // The source as video over WebRTC: offer, answer, data channels, and why it does not work where it does not.
 
 import { Backoff } from './backoff.js';
+import { IceProblems } from './ice-problems.js';
 import { lineQuality } from './line-quality.js';
 import { RtpClock } from './rtp-clock.js';
 
@@ -24,6 +25,7 @@ export class VideoConnection {
    * @param {() => object} owner.makeParams
    * @param {() => string} owner.key API key; empty: none
    * @param {() => MediaStream | null} owner.makeStream what to send
+   * @param {RTCIceTransportPolicy} owner.icePolicy `relay`: over TURN servers only
    * @param {(message: object) => void} owner.onMessage every message but `bye`
    * @param {(state: import('./connection.js').ConnectionState) => void} owner.onState
    * @param {(frame: {bytes: number, width: number, height: number}) => void} owner.onEncoded
@@ -42,6 +44,7 @@ export class VideoConnection {
     this._patience = null;
     this._asleep = false;
     this._sent = null;
+    this._problems = new IceProblems();
     /** Rises with each attempt: work begun for an older one is void. */
     this.generation = 0;
     this.opened = 0;
@@ -113,8 +116,14 @@ export class VideoConnection {
     if (!track) throw new Unusable('this browser cannot send this source as video');
     const description = await this._request('GET', this._address());
     if (generation !== this.generation) return;
-    const peer = new RTCPeerConnection({ iceServers: description.ice_servers, bundlePolicy: 'max-bundle' });
+    const peer = new RTCPeerConnection({
+      iceServers: description.ice_servers,
+      iceTransportPolicy: this._owner.icePolicy,
+      bundlePolicy: 'max-bundle',
+    });
     this._peer = peer;
+    this._problems = new IceProblems();
+    peer.onicecandidateerror = (event) => generation === this.generation && this._problems.add(event);
     this.clock = new RtpClock();
     this._openChannels(peer, generation);
     const transceiver = peer.addTransceiver(track, { direction: 'sendonly' });
@@ -123,6 +132,7 @@ export class VideoConnection {
     await peer.setLocalDescription();
     await gathered(peer);
     if (generation !== this.generation) return;
+    if (peer.iceGatheringState === 'complete' && !hasPath(peer)) throw new Unusable(this._noPath());
     const offer = { type: 'offer', sdp: peer.localDescription.sdp, params: this._owner.makeParams() };
     const answer = await this._request('POST', this._address(), offer);
     if (generation !== this.generation) {
@@ -157,7 +167,7 @@ export class VideoConnection {
 
   _receive(message) {
     if (message.type === 'bye') {
-      this._lost(message.reason);
+      this._lost(message.reason, message.reconnect_ms);
     } else if (message.type === 'welcome') {
       clearTimeout(this._timer);
       this._backoff.reset();
@@ -186,10 +196,7 @@ export class VideoConnection {
   /** The server may know why; the browser only knows that nothing came. */
   async _timedOut(generation) {
     if (generation !== this.generation) return;
-    const hasPath = this._peer.localDescription.sdp.includes('a=candidate');
-    let reason = hasPath
-      ? 'packets (UDP) do not get through to the server'
-      : 'the browser found no network path (is the TURN server reachable, are its credentials right?)';
+    let reason = hasPath(this._peer) ? this._blocked() : this._noPath();
     try {
       const { reason: told } = await this._request('GET', this._url);
       if (told) reason = told.text;
@@ -201,10 +208,19 @@ export class VideoConnection {
     this._owner.onUnusable(reason);
   }
 
-  /** It has worked: try again, after a while. */
-  _lost(reason) {
+  _blocked() {
+    const blocked = 'packets (UDP) do not get through to the server';
+    return this._problems.text ? `${blocked}, and ${this._problems.text}` : blocked;
+  }
+
+  _noPath() {
+    return this._problems.text || 'the browser found no network path: no TURN server has answered';
+  }
+
+  /** It has worked: try again, after a while, or when the server asks for it. */
+  _lost(reason, askedMs) {
     this._drop();
-    const pauseMs = this._asleep ? Infinity : this._backoff.next();
+    const pauseMs = this._asleep ? Infinity : (askedMs ?? this._backoff.next());
     if (pauseMs !== Infinity) this._timer = setTimeout(() => this._connect(), pauseMs);
     this._become({ name: 'waiting', retryAtMs: performance.now() + pauseMs, reason });
   }
@@ -253,7 +269,7 @@ export class VideoConnection {
     this._peer = this._sender = this._control = this.quality = this._sent = null;
     this._url = '';
     if (peer) {
-      peer.onconnectionstatechange = null;
+      peer.onconnectionstatechange = peer.onicecandidateerror = null;
       peer.close();
     }
   }
@@ -262,6 +278,10 @@ export class VideoConnection {
     this.state = state;
     this._owner.onState(state);
   }
+}
+
+function hasPath(peer) {
+  return peer.localDescription.sdp.includes('a=candidate');
 }
 
 function gathered(peer) {

@@ -11,6 +11,7 @@ import aiohttp
 
 from streamer.client.address import Address, predict_address
 from streamer.client.backoff import Backoff
+from streamer.client.cookies import cookies
 from streamer.client.encoder import DEFAULT_QUALITY, Encoded, Picture, PictureLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.link import retry_after_s, why_not
@@ -116,6 +117,7 @@ def _session(asked: Request) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=asked.timeout_s),
         connector=aiohttp.TCPConnector(ssl=asked.tls.context()),
+        cookie_jar=cookies(),
         headers={"User-Agent": f"streamer-client/{client_version()}"},
     )
 

@@ -16,6 +16,7 @@ import aiohttp
 from streamer.client.address import stream_address
 from streamer.client.bell import Bell
 from streamer.client.control import Control
+from streamer.client.cookies import cookies
 from streamer.client.dialer import Dialer
 from streamer.client.encoder import Picture, PictureLimits
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, StreamClosed, UnreadOutcomes
@@ -294,7 +295,7 @@ class DetectStream:
     async def _run(self) -> None:
         """Connect, serve, and connect again, until closed or refused for good."""
         try:
-            async with aiohttp.ClientSession() as session:
+            async with aiohttp.ClientSession(cookie_jar=cookies()) as session:
                 while True:
                     link = await self._dialer.connect(session, self._hello())
                     await self._dialer.pause(await self._serve(link))

@@ -28,6 +28,7 @@ from streamer.protocol import ProtocolError, decode_message
 CLOCK_HZ = 90_000
 _CLOCK = fractions.Fraction(1, CLOCK_HZ)
 _CLOSE_S = 2.0
+_ASK_S = 2.0
 
 
 class Camera(MediaStreamTrack):
@@ -107,8 +108,23 @@ class VideoLink:
         if message is None:
             raise LinkLost("the WebRTC connection was lost")
         if message["type"] == "bye":
-            raise LinkLost(self._address.clean(f"the server says: {message.get('reason', '')}"))
+            asked = message.get("reconnect_ms")
+            raise LinkLost(
+                self._address.clean(f"the server says: {message.get('reason', '')}"),
+                retry_after_s=asked / 1e3 if isinstance(asked, int | float) else None,
+            )
         return message
+
+    async def is_gone(self) -> bool:
+        """Whether the server says that it has the session no more; silence says nothing."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                state = await self._request("GET", self._url)
+        except Rejected as error:
+            return error.code in (404, 410)
+        except (TimeoutError, ConnectionFailed, BadInput):
+            return False
+        return state.get("state") == "ended"
 
     async def close(self) -> None:
         """End the session; bounded, whatever the server does."""

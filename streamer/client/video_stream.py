@@ -20,6 +20,7 @@ import numpy as np
 from streamer.client.address import video_address
 from streamer.client.backoff import Backoff
 from streamer.client.bell import Bell
+from streamer.client.cookies import cookies
 from streamer.client.encoder import Picture, Pixels, as_bgr, decode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, StreamClosed
 from streamer.client.ledger import Ledger
@@ -38,6 +39,8 @@ _LAST_RESULTS_S = 1.0
 #: A server that died is noticed by ICE after half a minute; results that stay away tell it sooner. Longer
 #: than the inference process takes to come back.
 _SILENCE_S = 8.0
+#: Silence after which the server is asked for the session: one that took its place answers at once.
+_ASK_S = 0.5
 
 
 @dataclass(slots=True)
@@ -268,7 +271,7 @@ class VideoStream:
         patience_s = self._options.give_up_after_s
         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
         try:
-            async with aiohttp.ClientSession() as http:
+            async with aiohttp.ClientSession(cookie_jar=cookies()) as http:
                 while True:
                     try:
                         await self._serve(http)
@@ -310,13 +313,19 @@ class VideoStream:
 
     async def _receive(self, link: VideoLink) -> dict[str, Any] | None:
         """Return the next message; None when nothing came and nothing was due. Raises LinkLost."""
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                return await link.receive()
-        except TimeoutError:
-            if self._sent:
-                raise LinkLost(f"no result for {_SILENCE_S:g} s") from None
-            return None
+        silent_since = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(_ASK_S):
+                    return await link.receive()
+            except TimeoutError:
+                if not self._sent:
+                    return None
+            if await link.is_gone():
+                # Somebody answers in its place, and can be connected to.
+                raise LinkLost("the server no longer has this session", retry_after_s=0.0)
+            if time.monotonic() - silent_since > _SILENCE_S:
+                raise LinkLost(f"no result for {_SILENCE_S:g} s")
 
 
 def _as_pixels(picture: Picture) -> Pixels:

@@ -66,6 +66,7 @@ class ObserverMetrics:
             self.drops.labels(reason)
         for result in RESULTS:
             self.uploads.labels(result)
+        self.breaker_open.set(0)
 
     @staticmethod
     def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:

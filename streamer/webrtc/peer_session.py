@@ -295,13 +295,17 @@ class PeerSession:
             body["reason"] = {"code": self.ending.value, "text": self.reason}
         return body
 
-    def end(self, ending: Ending, reason: str = "") -> None:
-        """End it; returns at once, sockets and threads follow by themselves. A second call does nothing."""
+    def end(self, ending: Ending, reason: str = "", *, reconnect_ms: int | None = None) -> None:
+        """End it; returns at once, sockets and threads follow by themselves. A second call does nothing.
+
+        ``reconnect_ms`` is when the client should come back, where the end is ours.
+        """
         if self.ending is not None:
             return
         self.reason = reason or explain(ending)
         code = CloseCode.RESTART if ending is Ending.SHUTDOWN else CloseCode.DONE
-        self.send_all([{"type": "bye", "code": code.value, "reason": self.reason, "ending": ending.value}])
+        bye = {"type": "bye", "code": code.value, "reason": self.reason, "ending": ending.value}
+        self.send_all([bye if reconnect_ms is None else {**bye, "reconnect_ms": reconnect_ms}])
         self.ending = ending
         if self._opened:
             self._owner.dispatcher.close_source(self.version, self.live.key)

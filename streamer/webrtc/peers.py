@@ -1,6 +1,7 @@
 """All WebRTC sessions of a worker: makes them, watches their time, ends them.
 
-The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing.
+The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing. Where
+there are STUN servers it is loaded at the start, so that no answer waits for both.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from streamer.closing import return_ms
 from streamer.dispatch import Dispatcher
 from streamer.ice_servers import IceServers
 from streamer.limits import Limits
@@ -49,12 +51,17 @@ class Remembered:
 
 
 class Peers:
-    """Sessions by their id, which begins with the number of the worker that owns them."""
+    """Sessions by their id, which ``new_id`` makes: it names the worker that owns them."""
 
     def __init__(
-        self, number: int, dispatcher: Dispatcher, metrics: WorkerMetrics, settings: Settings, limits: Limits
+        self,
+        new_id: Callable[[], str],
+        dispatcher: Dispatcher,
+        metrics: WorkerMetrics,
+        settings: Settings,
+        limits: Limits,
     ) -> None:
-        self.number = number
+        self._new_id = new_id
         self.dispatcher = dispatcher
         self.metrics = metrics
         self.settings = settings
@@ -76,6 +83,9 @@ class Peers:
     async def start(self) -> None:
         """Begin the once-a-second round."""
         self._ticker = asyncio.create_task(self._tick(), name="webrtc-ticker")
+        if self.ice_servers.stun_urls:
+            # Answers wait for them; with the loading of the stack on top, the first would take too long.
+            self._begin_loading()
 
     async def create(
         self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool = False
@@ -107,7 +117,7 @@ class Peers:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
-        session_id = f"{self.number}-{secrets.token_urlsafe(18)}"
+        session_id = self._new_id()
         session: PeerSession = module.PeerSession(
             self, session_id, version, transport, params, plan, annotate=annotate
         )
@@ -139,10 +149,13 @@ class Peers:
 
     async def _load(self) -> tuple[Any, Any]:
         """Import the stack once, off the event loop."""
+        loaded: tuple[Any, Any] = await asyncio.shield(self._begin_loading())
+        return loaded
+
+    def _begin_loading(self) -> asyncio.Future[Any]:
         if self._stack is None:
             self._stack = asyncio.get_running_loop().run_in_executor(None, _import_stack)
-        loaded: tuple[Any, Any] = await asyncio.shield(self._stack)
-        return loaded
+        return self._stack
 
     def get(self, session_id: str) -> PeerSession | None:
         """Return a session; None when it is unknown or has ended."""
@@ -177,11 +190,12 @@ class Peers:
         for session in list(self._sessions.values()):
             session.ready_changed(now, ready=ready)
 
-    async def drain(self) -> None:
-        """Tell every client that the server goes away, and end the sessions."""
+    async def drain(self, window_s: float) -> None:
+        """Tell every client that the server goes away, to come back spread over ``window_s``; end all."""
         self._draining = True
-        for session in list(self._sessions.values()):
-            session.end(Ending.SHUTDOWN)
+        sessions = list(self._sessions.values())
+        for index, session in enumerate(sessions):
+            session.end(Ending.SHUTDOWN, reconnect_ms=return_ms(window_s, index, len(sessions)))
         if self.background:
             await asyncio.wait(set(self.background), timeout=2.0)
 
@@ -191,7 +205,7 @@ class Peers:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
-        await self.drain()
+        await self.drain(0.0)
 
     async def _tick(self) -> None:
         while True:

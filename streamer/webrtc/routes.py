@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from aiohttp import web
 
 from streamer.auth import Gate
+from streamer.owners import Owners
 from streamer.webrtc.json_routes import JsonRoutes
 from streamer.webrtc.origin import cors_headers
-from streamer.webrtc.owners import Owners
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.whip import WhipRoutes
@@ -22,19 +21,16 @@ class Webrtc:
     """WebRTC in one worker."""
 
     peers: Peers
-    owners: Owners
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
         """Start and close with the application."""
         await self.peers.start()
         yield
         await self.peers.close()
-        await self.owners.close()
 
 
-def add_webrtc(app: web.Application, peers: Peers, gate: Gate, workers: int, folder: Path) -> Webrtc:
-    """Add it; ``folder`` is the replica's own, where workers reach each other."""
-    owners = Owners(peers.number, workers, folder)
+def add_webrtc(app: web.Application, peers: Peers, gate: Gate, owners: Owners) -> Webrtc:
+    """Add it."""
     signalling = Signalling(peers, gate, owners)
     JsonRoutes(signalling).add_to(app)
     WhipRoutes(signalling).add_to(app)
@@ -46,4 +42,4 @@ def add_webrtc(app: web.Application, peers: Peers, gate: Gate, workers: int, fol
                 response.headers.setdefault(name, value)
 
     app.on_response_prepare.append(allow_origins)
-    return Webrtc(peers, owners)
+    return Webrtc(peers)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from streamer.auth import Gate, bearer_token
+from streamer.owners import Owners
 from streamer.problems import Problem
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import BadOffer, Offer, check_offer
 from streamer.webrtc.origin import absolute_url
-from streamer.webrtc.owners import Owners
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.results import serve_results
 

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import floor
-from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn, total
+from tests.bench import bare_posts, floor
+from tests.bench.load import End, StreamLoad, Tally, http_session, total
 from tests.bench.media import model, pictures
 from tests.service import Service
 
@@ -37,14 +37,8 @@ async def over_websocket(
 
 async def over_post(service: Service, frames: list[bytes], seconds: float) -> Tally:
     """Saturate with POSTs, each connection asking again as soon as it is answered."""
-    until = End.after(seconds)
-    async with http_session() as session:
-        url = f"{service.http_url}/v1/predict"
-        return total(
-            list(
-                await asyncio.gather(*(post_in_turn(session, url, frames, until) for _ in range(CONNECTIONS)))
-            )
-        )
+    url = f"{service.http_url}/v1/predict"
+    return await asyncio.to_thread(bare_posts.post, url, frames, seconds, CONNECTIONS)
 
 
 def rate(tally: Tally, seconds: float) -> float:

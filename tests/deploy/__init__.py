@@ -1,1 +1,1 @@
-"""Tests of what puts the service somewhere: image, compose, chart, rules, replicas behind a balancer."""
+"""Several replicas, and what stands in front of them."""

@@ -22,6 +22,9 @@ BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 #: Settings that have values of their own in the chart, or that it decides.
 CHART_SETS = {
     "HOST",
+    "ENGINE_CACHE_DIR",
+    "REPLICA_ADDRESS",
+    "REPLICA_PEERS",
     "PORT",
     "MODEL_V1_PATH",
     "MODEL_V2_PATH",

@@ -221,6 +221,18 @@ def test_rules_and_dashboard_arrive_as_they_are(chart: Chart, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_runbooks_are_links_where_their_address_is_known(chart: Chart) -> None:
+    def runbooks(values: dict[str, Any]) -> set[str]:
+        spec = chart.render(values, "keda").one("PrometheusRule")["spec"]
+        return {rule["annotations"]["runbook_url"] for group in spec["groups"] for rule in group["rules"]}
+
+    plain = runbooks({})
+    assert plain
+    base = "https://git.example.org/vision/blob/main"
+    linked = runbooks({"monitoring": {"prometheusRule": {"runbookBase": f"{base}/"}}})
+    assert linked == {f"{base}/{path}" for path in plain}
+
+
 def test_braces_in_rules_and_dashboard_are_left_to_prometheus_and_grafana(chart: Chart) -> None:
     words = "{{ $labels.pod }} waits {{ $value | humanizeDuration }}"
     rule = {"alert": "A", "expr": "up", "annotations": {"summary": words}}

@@ -27,6 +27,7 @@ def test_variables_are_settings_of_the_service_with_values_that_it_takes(
         # Files of a volume are not here, and references are resolved by the kubelet.
         if isinstance(value, str) and not variable.startswith("MODEL_V"):
             monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("REPLICA_ADDRESS", "10.244.0.7")
     settings = Settings()
     assert (settings.host, settings.port) == ("0.0.0.0", 8000)  # noqa: S104 - that is what a pod wants
 
@@ -134,6 +135,18 @@ def test_without_a_spool_it_is_a_deployment_that_never_waits_for_its_own_gpu(
     assert "emptyDir" in spool
 
 
+def test_replicas_know_each_other_by_the_headless_service(chart: Chart) -> None:
+    manifests = chart.render({"replicaCount": 3, "containerPort": 8080})
+    environment = manifests.environment
+    assert environment["REPLICA_ADDRESS"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    settings = Settings(replica_address="10.244.0.7", replica_peers=environment["REPLICA_PEERS"], port=8080)
+    (peers,) = settings.peer_addresses
+    headless = manifests.one("Service", "-replicas")
+    assert (peers.host, peers.port) == (headless["metadata"]["name"], headless["spec"]["ports"][0]["port"])
+    assert settings.own_address is not None
+    assert settings.own_address.port == manifests.container["ports"][0]["containerPort"]
+
+
 def test_a_gpu_is_asked_for_and_never_given_up_silently(chart: Chart) -> None:
     manifests = chart.render(None, "gpu-node")
     resources = manifests.container["resources"]
@@ -145,6 +158,8 @@ def test_a_gpu_is_asked_for_and_never_given_up_silently(chart: Chart) -> None:
     ]
     assert manifests.container["image"].endswith("-gpu")
     assert "INFERENCE_LANES" not in manifests.environment
+    mount = next(m for m in manifests.container["volumeMounts"] if m["name"] == "spool")
+    assert manifests.environment["ENGINE_CACHE_DIR"].startswith(mount["mountPath"] + "/")
     plain = chart.render()
     assert not any(name.startswith("nvidia") for name in plain.container["resources"]["limits"])
     assert plain.environment["DEVICE"] == "cpu"

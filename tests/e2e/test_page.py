@@ -282,6 +282,23 @@ def test_the_sample_plays(demo: DemoPage) -> None:
     assert demo.page.is_visible(".start")
 
 
+def test_without_any_setting_the_page_finds_the_codes_in_the_sample(browser: Browser) -> None:
+    with Service({}) as service:
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?source=sample&autostart=1")
+        demo.wait("demo.latest && demo.latest.boxes.length >= 1")
+        # The model's own threshold, not one of the page's.
+        assert demo.page.inner_text("#threshold-value") == "35%"
+        hello, welcome = (
+            next(m for m in way if m["type"] == kind)
+            for way, kind in ((demo.sent, "hello"), (demo.received, "welcome"))
+        )
+        assert "conf_threshold" not in hello["params"]
+        assert welcome["params"]["conf_threshold"] == 0.35
+        demo.assert_clean()
+        demo.close()
+
+
 def test_a_file_may_be_dropped_onto_the_stage_and_replaces_the_camera(demo: DemoPage) -> None:
     demo.open("?source=camera&autostart=1")
     demo.wait_for_results()

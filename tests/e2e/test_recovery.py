@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,6 +77,31 @@ def test_streams_outlive_the_inference_process(
     assert fragile.get_json("/health")["inference_restarts"] == 1
     assert fragile.metric("object_detection_process_restarts_total", role="inference") == 1
     assert fragile.metric("object_detection_frames_in_flight") == 0
+
+
+def test_in_mode_all_no_frame_is_lost_with_the_inference_process(
+    fragile: Service, frames: list[bytes]
+) -> None:
+    async def stream_all() -> list[Tally]:
+        until = End.after(RECOVERY_TIMEOUT_S)
+        async with http_session() as session:
+            loads = [StreamLoad(f"{fragile.http_url}/v1/stream", frames, mode="all") for _ in range(3)]
+            running = [asyncio.create_task(load.run(session, until)) for load in loads]
+            while any(load.tally.results < 5 for load in loads):
+                assert not until.passed, "every stream gets results"
+                await asyncio.sleep(0.02)
+            fragile.inference.send_signal(signal.SIGKILL)
+            before = [load.tally.results for load in loads]
+            while any(load.tally.results < n + 20 for load, n in zip(loads, before, strict=True)):
+                assert not until.passed, "results come again"
+                await asyncio.sleep(0.05)
+            until.at = time.monotonic()
+            return list(await asyncio.gather(*running))
+
+    for tally in asyncio.run(stream_all()):
+        assert tally.balanced
+        assert (tally.results, tally.errors, tally.drops) == (tally.sent, Counter(), Counter())
+    assert fragile.get_json("/health")["inference_restarts"] == 1
 
 
 def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: list[bytes]) -> None:

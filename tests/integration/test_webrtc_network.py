@@ -6,11 +6,9 @@ import asyncio
 import random
 import socket
 import statistics
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from tests.service import Service
@@ -142,81 +140,3 @@ async def test_datagrams_of_strangers_change_nothing(service: Service) -> None:
                 with pytest.raises(BlockingIOError):
                     stranger.recv(2000)  # and nobody has answered
         assert len(results) >= before + 20
-
-
-async def test_nothing_is_sent_to_addresses_that_were_only_offered(service: Service) -> None:
-    """Candidates that name this machine's own sockets: a server that probed them would be heard there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loopback:
-        loopback.bind(("127.0.0.1", 0))
-        loopback.setblocking(False)
-        port = loopback.getsockname()[1]
-        client = WebrtcClient(f"{service.http_url}/v1/webrtc")
-        sdp = await client.offer()
-        lines = "".join(
-            f"a=candidate:{n} 1 udp 2130706431 {host} {port} typ host\r\n"
-            for n, host in enumerate(("127.0.0.1", "10.0.0.1", "169.254.169.254", "x.local", "::1"))
-        )
-        async with client.http.post(
-            client.endpoint, json={"type": "offer", "sdp": sdp.replace("a=mid:0\r\n", f"a=mid:0\r\n{lines}")}
-        ) as response:
-            body = await response.json()
-            assert response.status == 201, body
-            assert body["candidates_left_out"] >= 5
-        await asyncio.sleep(1.5)
-        with pytest.raises(BlockingIOError):
-            loopback.recv(2000)
-        await client.http.delete(body["url"])
-        await client.close()
-
-
-class Footprint:
-    """What a worker holds: file descriptors, threads, memory in MB."""
-
-    def __init__(self, process: psutil.Process) -> None:
-        self.descriptors = process.num_fds()
-        self.threads = process.num_threads()
-        self.memory_mb = process.memory_full_info().uss / 1e6
-
-
-async def test_sessions_that_come_and_go_leave_nothing_behind(yolov9t_ball: Path) -> None:
-    """Connected ones, paused ones, handshakes that are given up; the end of the run against its beginning."""
-    settings = {
-        "MODEL_V1_PATH": str(yolov9t_ball),
-        "STREAM_MIN_FPS": "0",
-        "WEBRTC_CONNECT_TIMEOUT_S": "2",
-        "WEBRTC_SESSIONS_MAX": "200",
-    }
-    with Service(settings) as service:
-        (worker,) = service.workers
-        prints = []
-        for _ in range(3):
-            for batch in range(6):
-                await asyncio.gather(*(come_and_go(service, batch * 5 + n) for n in range(5)))
-            async with asyncio.timeout(30):
-                while service.metric("object_detection_webrtc_sessions"):
-                    await asyncio.sleep(0.2)
-            await asyncio.sleep(2)
-            prints.append(Footprint(worker))
-        first, last = prints[0], prints[-1]
-        assert last.descriptors <= first.descriptors + 3
-        assert last.threads <= first.threads + 1
-        assert last.memory_mb < prints[1].memory_mb + 12
-        assert "Traceback" not in service.log
-
-
-async def come_and_go(service: Service, number: int) -> None:
-    """Use one session in one of the ways that sessions are used."""
-    client = WebrtcClient(f"{service.http_url}/v1/webrtc", track=Track(fps=10))
-    if number % 3 == 0:  # offers and never connects
-        sdp = await client.offer()
-        async with client.http.post(client.endpoint, json={"type": "offer", "sdp": sdp}) as response:
-            assert response.status == 201
-        await client.close()
-        return
-    async with client:
-        await client.wait_for("result", 2)
-        if number % 3 == 1:  # stops and goes without a word
-            client.send({"type": "pause", "stream": 0})
-            await asyncio.sleep(0.2)
-            await client.peer.close()
-        await client.http.delete(client.location)

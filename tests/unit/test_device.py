@@ -44,6 +44,7 @@ def test_the_driver_tells_whether_there_is_a_gpu(
     said = devices.driver_fault()
     assert fault in said
     assert bool(said) is bool(fault)
+    assert devices.has_driver() is (library is not None)
 
 
 @pytest.mark.parametrize("device", devices.PROVIDERS)

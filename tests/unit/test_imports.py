@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,21 @@ STREAMER = [
         "mailbox",
         "outbox",
         "ice_servers",
+        "replicas",
+        "probe",
     ],
-    ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate"],
+    [
+        "settings",
+        "fair_rate",
+        "exif",
+        "image_kind",
+        "stream_frame",
+        "closing",
+        "control_rate",
+        "forwarding",
+        "port",
+    ],
+    ["owners"],
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
@@ -48,6 +62,7 @@ STREAMER = [
     ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
+    ["command_group"],
     ["worker", "supervisor", "models", "samples"],
     ["cli"],
 ]
@@ -62,7 +77,7 @@ CATALOGUE = [
 ]
 WEBRTC = [
     ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending", "trickle"],
-    ["offer", "picture", "listener", "channels", "control", "origin", "owners", "request_body"],
+    ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
     ["video_feed"],
     ["peer_session"],
@@ -248,6 +263,18 @@ def users_of(package: str) -> set[str]:
 def test_one_file_of_the_service_imports_onnxruntime() -> None:
     outside = {name for name in users_of("onnxruntime") if not name.startswith("workshop/")}
     assert outside == {"inference/detector.py"}
+
+
+@pytest.mark.parametrize("package", ["inference", "streamer.workshop", "models.training"])
+def test_whoever_loads_onnxruntime_has_turned_its_telemetry_off(package: str) -> None:
+    code = (
+        f"import {package}, os, sys; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    assert answer.stdout.split() == ["1", "False"]
 
 
 def test_graphs_are_edited_in_the_workshop_alone() -> None:

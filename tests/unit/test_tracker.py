@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import numpy.typing as npt
@@ -206,3 +207,21 @@ def test_a_moving_crowd_keeps_its_ids_whatever_frames_are_dropped_and_however_ro
         result = ids(tracker.update(boxes(*rows), frame * FRAME_US))
         for cell, track_id in zip(shuffled, result, strict=True):
             assert expected.setdefault(cell, track_id) == track_id
+
+
+def test_a_tracker_goes_on_in_another_process() -> None:
+    here, there = Tracker(), Tracker()
+    rng = np.random.default_rng(5)
+    for step in range(40):
+        corner = rng.uniform(0, 400, (5, 2)).round(1)
+        rows = np.hstack((corner, corner + 50, rng.uniform(0.1, 0.9, (5, 1)), rng.integers(0, 2, (5, 1))))
+        boxes = rows.astype(np.float32)
+        expected = here.update(boxes, step * 40_000)
+        there = Tracker.from_state(json.loads(json.dumps(there.to_state())))
+        assert np.array_equal(there.update(boxes, step * 40_000), expected)
+
+
+@pytest.mark.parametrize("change", [{"ids": [1] * 2000}, {"places": [[1, 2, 3]]}, {"clock_s": None}])
+def test_a_state_of_another_form_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Tracker.from_state(Tracker().to_state() | change)

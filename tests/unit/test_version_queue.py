@@ -67,6 +67,20 @@ def served(queue: VersionQueue, count: int) -> list[int]:
     return taken
 
 
+def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
+    queue = opened(FakeStream(1))
+    assert not queue.idle
+    lost = [job(7), job(8), job(7)]
+    queue.returned.extend(lost)
+    queue.posts.append(job(0))
+    assert [queue.next(2, 0.0) for _ in lost] == lost
+    queue.returned.append(lost[0])
+    queue.in_flight = 2
+    following = queue.next(2, 0.0)
+    assert following is not None
+    assert following.stream == 0, "no more than the device has room for"
+
+
 def test_streams_are_served_in_turn_and_posts_have_their_share() -> None:
     queue = opened(FakeStream(1), FakeStream(2), FakeStream(3))
     assert sorted(served(queue, 3)) == [1, 2, 3]

@@ -13,6 +13,8 @@
 {{- if $v.gpu.enabled }}
 - name: DEVICE
   value: {{ $v.gpu.device }}
+- name: ENGINE_CACHE_DIR
+  value: {{ printf "%s/engines" $v.persistence.spool.mountPath }}
 {{- else if not (hasKey $v.settings "DEVICE") }}
 - name: DEVICE
   value: cpu
@@ -26,6 +28,13 @@
       resource: requests.cpu
       divisor: "1"
 {{- end }}
+# Replicas bring each other requests about sessions; the headless Service names them all.
+- name: REPLICA_ADDRESS
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+- name: REPLICA_PEERS
+  value: {{ include "rtv.fullname" . }}-replicas
 {{- range $version, $file := $v.models }}
 {{- if $file }}
 - name: MODEL_{{ upper $version }}_PATH

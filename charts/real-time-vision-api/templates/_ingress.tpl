@@ -1,8 +1,8 @@
 {{/* Annotations of the ingress controllers: affinity by cookie, no time limit that would cut a stream, bodies as large
      as the service takes, nothing buffered. */}}
 
-{{/* Longest silence of a stream: WebSockets are pinged, WHIP's events are not. */}}
-{{- define "rtv.streamTimeoutS" -}}3600{{- end -}}
+{{/* Longest silence of a stream: WebSockets are pinged every 20 s, event streams have a comment every 15 s. */}}
+{{- define "rtv.silenceS" -}}75{{- end -}}
 
 {{- define "rtv.bodyMaxMiB" -}}
 {{- divf (.Values.settings.REQUEST_MAX_BYTES | default 33554432 | float64) 1048576 | ceil | int -}}
@@ -18,14 +18,15 @@
 {{ $p }}/session-cookie-samesite: Lax
 # The cookie of a replica that is gone is replaced.
 {{ $p }}/session-cookie-change-on-failure: "true"
-{{ $p }}/proxy-read-timeout: {{ include "rtv.streamTimeoutS" . | quote }}
-{{ $p }}/proxy-send-timeout: {{ include "rtv.streamTimeoutS" . | quote }}
-{{ $p }}/proxy-connect-timeout: "2"
+{{ $p }}/proxy-read-timeout: {{ include "rtv.silenceS" . | quote }}
+{{ $p }}/proxy-send-timeout: {{ include "rtv.silenceS" . | quote }}
+{{ $p }}/proxy-connect-timeout: "1"
 {{ $p }}/proxy-body-size: {{ include "rtv.bodyMaxMiB" . }}m
 {{ $p }}/proxy-buffering: "off"
-# Detecting twice does no harm: a POST that met a replica on its way out goes to another one.
-{{ $p }}/proxy-next-upstream: error timeout http_503 non_idempotent
-{{ $p }}/proxy-next-upstream-tries: "3"
+# Detecting twice does no harm: a POST whose replica died is sent to the next one. Not on 503, which a saturated release
+# would answer all the more often.
+{{ $p }}/proxy-next-upstream: error timeout non_idempotent
+{{ $p }}/proxy-next-upstream-tries: "2"
 {{- end -}}
 
 {{- define "rtv.ingressAnnotations.haproxy" -}}
@@ -34,9 +35,9 @@
 {{ $p }}/load-balance: leastconn
 {{ $p }}/check: "true"
 {{ $p }}/check-http: /health
-{{ $p }}/check-interval: 2s
-{{ $p }}/timeout-tunnel: {{ include "rtv.streamTimeoutS" . }}s
-{{ $p }}/timeout-server: {{ include "rtv.streamTimeoutS" . }}s
+{{ $p }}/check-interval: 1s
+{{ $p }}/timeout-tunnel: 1h
+{{ $p }}/timeout-server: {{ include "rtv.silenceS" . }}s
 {{- end -}}
 
 {{- define "rtv.ingressAnnotations.haproxy-ingress" -}}
@@ -47,9 +48,9 @@
 {{ $p }}/session-cookie-same-site: "true"
 {{ $p }}/balance-algorithm: leastconn
 {{ $p }}/health-check-uri: /health
-{{ $p }}/health-check-interval: 2s
-{{ $p }}/timeout-tunnel: {{ include "rtv.streamTimeoutS" . }}s
-{{ $p }}/timeout-server: {{ include "rtv.streamTimeoutS" . }}s
+{{ $p }}/health-check-interval: 1s
+{{ $p }}/timeout-tunnel: 1h
+{{ $p }}/timeout-server: {{ include "rtv.silenceS" . }}s
 {{ $p }}/proxy-body-size: {{ include "rtv.bodyMaxMiB" . }}m
 {{- end -}}
 

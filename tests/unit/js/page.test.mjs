@@ -9,6 +9,7 @@ import { afterClose, streamUrl } from '../../../static/js/protocol.js';
 import { samplesText, startText } from '../../../static/js/sampling-panel.js';
 import { loadSettings, saveSettings } from '../../../static/js/settings.js';
 import { RateMeter, Samples, Tally } from '../../../static/js/statistics.js';
+import { Tuning } from '../../../static/js/tuning.js';
 
 test('stream addresses follow the page, also below a prefix, and carry no query', () => {
   assert.equal(streamUrl('http://127.0.0.1:8000/?source=sample', 'v1'), 'ws://127.0.0.1:8000/v1/stream');
@@ -66,10 +67,25 @@ test('settings survive, broken or foreign values do not', () => {
   saveSettings(store, { ...settings, threshold: 0.6 });
   assert.equal(loadSettings(store, new URLSearchParams()).threshold, 0.6);
   for (const broken of ['{', 'null', '[]', '7']) {
-    assert.equal(loadSettings(storage(broken), new URLSearchParams()).threshold, 0.25);
+    assert.equal(loadSettings(storage(broken), new URLSearchParams()).threshold, null);
   }
   assert.equal(loadSettings(null, new URLSearchParams('view=synced')).view, 'synced');
   assert.equal(loadSettings(null, new URLSearchParams('view=nonsense')).view, 'live');
+});
+
+test('the threshold is the model\'s own until the person moves the slider', () => {
+  const settings = loadSettings(null, new URLSearchParams());
+  const tuning = new Tuning(settings, () => [], () => {});
+  assert.deepEqual(tuning.hello('', null).params, { track: false });
+  tuning.welcomed({ conf_threshold: 0.35, classes: [] });
+  assert.equal(tuning.threshold, 0.35);
+  assert.equal(tuning.wants([0, 0, 1, 1, 0.3, 0], ['bus']), false);
+  settings.threshold = 0.2;
+  assert.deepEqual(tuning.params, { conf_threshold: 0.2, track: false });
+  assert.equal(tuning.wants([0, 0, 1, 1, 0.3, 0], ['bus']), true);
+  tuning.welcomed({ conf_threshold: 0.2, classes: [] });
+  settings.threshold = null;
+  assert.equal(tuning.threshold, 0.35);
 });
 
 test('neighbouring classes differ in colour, and classes of one colour in their line', () => {

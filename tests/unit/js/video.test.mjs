@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { IceProblems } from '../../../static/js/ice-problems.js';
 import { lineQuality } from '../../../static/js/line-quality.js';
 import { RecentFrames } from '../../../static/js/recent-frames.js';
 import { RtpClock } from '../../../static/js/rtp-clock.js';
@@ -59,4 +60,22 @@ test('the line is described by the statistics of the browser', () => {
   assert.deepEqual(lineQuality([], null), {
     rttMs: null, lossShare: null, kbps: null, codec: '', path: '', sent: null,
   });
+});
+
+test('what TURN and STUN servers refuse is said of each server once, credentials before all', () => {
+  const problems = new IceProblems();
+  assert.equal(problems.text, '');
+  problems.add({ url: 'turn:turn.example:3478?transport=udp', errorCode: 701 });
+  assert.equal(problems.text, 'the TURN server turn.example:3478 does not answer');
+  problems.add({ url: 'turn:turn.example:3478?transport=udp', errorCode: 401 });
+  problems.add({ url: 'turn:turn.example:3478?transport=tcp', errorCode: 701 });
+  problems.add({ url: 'stun:stun.example:3478', errorCode: 701 });
+  assert.equal(
+    problems.text,
+    'the TURN server turn.example:3478 refuses the TURN credentials (401: is its secret the one in TURN_SECRET?), ' +
+      'and the STUN server stun.example:3478 does not answer',
+  );
+  const full = new IceProblems();
+  full.add({ url: 'turns:turn.example:5349', errorCode: 486 });
+  assert.equal(full.text, 'the TURN server turn.example:5349 takes no more clients (486)');
 });

@@ -1,0 +1,113 @@
+# Two images from one file: `docker build --target cpu .` and `docker build --target gpu .`; docs/deployment.md.
+# An index of your own, or a CA of your own: --secret id=pip_conf,src=pip.conf --secret id=ca,src=ca.pem
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
+
+# -- cpu: what is installed, in a stage that has pip --------------------------------------------------
+FROM ${PYTHON_IMAGE} AS cpu-build
+WORKDIR /src
+COPY deploy/venv.sh pyproject.toml constraints.txt ./
+# Extras of pyproject.toml, separated by spaces, such as EXTRAS=optimize.
+ARG EXTRAS=""
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    sh venv.sh dependencies cpu ${EXTRAS}
+COPY README.md LICENSE ./
+COPY inference inference
+COPY streamer streamer
+COPY static static
+COPY models models
+COPY data data
+RUN sh venv.sh project
+
+# -- cpu: what is shipped -------------------------------------------------------------------------------
+FROM ${PYTHON_IMAGE} AS cpu
+# Nothing is installed at run time: what could install goes.
+RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* \
+        /usr/local/bin/wheel \
+    && install -d -o 65532 -g 65532 /data
+COPY --from=cpu-build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SAMPLES_DIR=/data/samples
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+USER 65532:65532
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=4s --start-period=60s --retries=3 CMD ["python3", "-m", "streamer.probe"]
+ENTRYPOINT ["streamer"]
+CMD ["serve"]
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="real-time-vision-api" \
+      org.opencontainers.image.description="Streaming object detection over HTTP, WebSocket and WebRTC, on the CPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
+
+# -- gpu: CUDA 13 and cuDNN 9 come from the base --------------------------------------------------------
+FROM ${CUDA_IMAGE} AS gpu-base
+# More of the base's own packages, such as GPU_PACKAGES="libnvinfer10 libnvonnxparsers10" for DEVICE=tensorrt.
+ARG GPU_PACKAGES=""
+# Which Python 3 that is, the base decides: both stages must have the same, so none is pinned.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 ${GPU_PACKAGES} \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM gpu-base AS gpu-build
+WORKDIR /src
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY deploy/venv.sh pyproject.toml constraints.txt ./
+ARG EXTRAS=""
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    sh venv.sh dependencies gpu ${EXTRAS}
+COPY README.md LICENSE ./
+COPY inference inference
+COPY streamer streamer
+COPY static static
+COPY models models
+COPY data data
+RUN sh venv.sh project
+
+FROM gpu-base AS gpu
+RUN install -d -o 65532 -g 65532 /data /cache
+COPY --from=gpu-build /opt/venv /opt/venv
+# DEVICE=cuda: without a GPU this image says so and ends, rather than serve a fraction of what was planned.
+ENV PATH=/opt/venv/bin:$PATH \
+    DEVICE=cuda \
+    ENGINE_CACHE_DIR=/cache/engines \
+    HOME=/tmp \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SAMPLES_DIR=/data/samples
+WORKDIR /data
+VOLUME ["/data", "/cache"]
+EXPOSE 8000
+USER 65532:65532
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=4s --start-period=600s --retries=3 CMD ["python3", "-m", "streamer.probe"]
+ENTRYPOINT ["streamer"]
+CMD ["serve"]
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="real-time-vision-api" \
+      org.opencontainers.image.description="Streaming object detection over HTTP, WebSocket and WebRTC, on CUDA" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"

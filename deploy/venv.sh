@@ -1,0 +1,63 @@
+#!/bin/sh
+# Makes the virtual environment of an image; the Dockerfile calls it twice, so that code can change without
+# installing everything anew. Every package comes from constraints.txt.
+#   venv.sh dependencies cpu|gpu [EXTRA...]    what pyproject.toml asks for
+#   venv.sh project                            the project itself
+set -eu
+tools=/opt/tools/bin
+venv=/opt/venv
+
+# A CA of the builder's own, given as a secret; pip and what pip starts read it from here.
+if [ -s /run/secrets/ca ]; then
+    export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca
+fi
+
+install_dependencies() {
+    flavour=$1
+    shift
+    # pip stays outside: the environment that is shipped has none.
+    python3 -m venv /opt/tools
+    python3 -m venv --without-pip "$venv"
+    if [ "$flavour" = cpu ]; then
+        # Without a GPU the plain build of ONNX Runtime does the same and is 261 MiB smaller. No marker can say
+        # that, so it is said here, in the metadata too.
+        sed -i -e '/"onnxruntime-gpu/d' -e '/^gpu = /d' -e 's/\("onnxruntime>=[^;"]*\);[^"]*"/\1"/' pyproject.toml
+        sed -i -e '/^onnxruntime-gpu==/d' -e 's/^\(onnxruntime==[^ ]*\) ;.*/\1/' constraints.txt
+    fi
+    python3 - "$@" > requirements.txt <<'PYTHON'
+import sys
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+extras = project.get("optional-dependencies", {})
+wanted = list(project["dependencies"])
+for extra in sys.argv[1:]:
+    if extra not in extras:
+        sys.exit(f"EXTRAS: {extra!r} is not an extra of this project; allowed are {', '.join(extras)}")
+    wanted += extras[extra]
+print(*wanted, sep="\n")
+PYTHON
+    "$tools/pip" install --quiet -c constraints.txt setuptools
+    "$tools/pip" --python "$venv/bin/python3" install --quiet -c constraints.txt -r requirements.txt
+}
+
+install_project() {
+    "$tools/pip" wheel --quiet --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .
+    "$tools/pip" --python "$venv/bin/python3" install --quiet --no-deps --no-cache-dir dist/*.whl
+    "$tools/pip" --python "$venv/bin/python3" check
+    # A test of the loader, and of the libraries that the base must bring.
+    "$venv/bin/python3" -c "import cv2, av, onnxruntime"
+}
+
+case "${1-}" in
+    dependencies)
+        shift
+        case "${1-}" in
+            cpu | gpu) install_dependencies "$@" ;;
+            *) echo "venv.sh dependencies ${1-}: allowed are cpu and gpu" >&2; exit 2 ;;
+        esac
+        ;;
+    project) install_project ;;
+    *) echo "venv.sh ${1-}: allowed are dependencies and project" >&2; exit 2 ;;
+esac

@@ -1,0 +1,108 @@
+"""Carries a request to another process of ours and its answer back: HTTP, event streams, WebSockets.
+
+`owners` says where to; whatever goes wrong before the answer has begun is raised as aiohttp raises it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+#: Time for the head of an answer; a process that hangs must not make its neighbours hang.
+HEAD_S = 5.0
+#: Longer than the comments that keep a quiet stream of events open.
+SILENCE_S = 45.0
+CONNECT_S = 2.0
+#: Headers of one connection, which the next one has its own of (RFC 9110 section 7.6.1).
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+}
+
+
+async def forward(
+    client: aiohttp.ClientSession, base: str, request: web.Request, extra: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send the request to ``base`` with ``extra`` headers, answer it with what comes back.
+
+    Raises aiohttp.ClientError or TimeoutError as long as nothing has been answered.
+    """
+    headers = {
+        name: value
+        for name, value in request.headers.items()
+        if name.lower() not in _HOP_BY_HOP and not name.lower().startswith("sec-websocket")
+    } | dict(extra)
+    url = f"{base}{request.rel_url.raw_path_qs}"
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return await _forward_websocket(client, url, request, headers)
+    return await _forward_http(client, url, request, headers)
+
+
+async def _forward_http(
+    client: aiohttp.ClientSession, url: str, request: web.Request, headers: dict[str, str]
+) -> web.StreamResponse:
+    body = await request.read() if request.can_read_body else None
+    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
+    async with asyncio.timeout(HEAD_S):
+        answer = await client.request(
+            request.method, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+        )
+    async with answer:
+        response = web.StreamResponse(status=answer.status)
+        for name, value in answer.headers.items():
+            if name.lower() not in _HOP_BY_HOP:
+                response.headers.add(name, value)
+        await response.prepare(request)
+        # Events end where either side goes away.
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+        return response
+
+
+async def _forward_websocket(
+    client: aiohttp.ClientSession, url: str, request: web.Request, headers: dict[str, str]
+) -> web.StreamResponse:
+    offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    async with asyncio.timeout(HEAD_S):
+        theirs = await client.ws_connect(
+            url, headers=headers, protocols=[name for name in offered if name], compress=0
+        )
+    async with theirs:
+        chosen = (theirs.protocol,) if theirs.protocol else ()
+        ours = web.WebSocketResponse(protocols=chosen, compress=False, heartbeat=20)
+        await ours.prepare(request)
+        upward = asyncio.create_task(_pump(ours, theirs))
+        try:
+            await _pump(theirs, ours)
+        finally:
+            upward.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await upward
+            await ours.close(code=theirs.close_code or 1000)
+        return ours
+
+
+async def _pump(
+    source: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
+    target: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
+) -> None:
+    """Carry messages one way until the source closes."""
+    async for message in source:
+        if message.type is WSMsgType.TEXT:
+            await target.send_str(message.data)
+        elif message.type is WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+    await target.close(code=source.close_code or 1000)

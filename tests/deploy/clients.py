@@ -1,0 +1,198 @@
+"""Clients that keep a balancer's cookie, and note which replica answered them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from streamer.replicas import REPLICA_HEADER
+from tests.wire_client import frame_message
+
+COOKIE = "rtva-replica"
+_FINGERPRINT = ":".join(["AB"] * 32)
+#: An offer whose media never comes: what is tested is the way of its signalling.
+OFFER = f"""v=0\r
+o=- 1 2 IN IP4 127.0.0.1\r
+s=-\r
+t=0 0\r
+m=video 9 UDP/TLS/RTP/SAVPF 96\r
+c=IN IP4 0.0.0.0\r
+a=mid:0\r
+a=sendonly\r
+a=rtcp-mux\r
+a=ice-ufrag:abcd\r
+a=ice-pwd:abcdefghijklmnopqrstuv\r
+a=fingerprint:sha-256 {_FINGERPRINT}\r
+a=setup:actpass\r
+a=rtpmap:96 VP8/90000\r
+"""
+SDP = {"Content-Type": "application/sdp"}
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+class HttpClient:
+    """One browser's worth of HTTP: a cookie jar, kept connections, and the replicas that answered."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.seen: list[str] = []
+        #: Status of each POST; 0 where no answer came.
+        self.statuses: list[int] = []
+        #: When each POST was answered well, monotonic seconds.
+        self.served_at: list[float] = []
+        self.http = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.close()
+
+    async def predict(self, picture: bytes) -> None:
+        """POST one picture and note what came."""
+        try:
+            async with self.http.post(f"{self.base}/v1/predict", data=picture) as answer:
+                await answer.read()
+        except aiohttp.ClientError:
+            self.statuses.append(0)
+            return
+        self.statuses.append(answer.status)
+        self.seen.append(answer.headers.get(REPLICA_HEADER, ""))
+        if answer.status == 200:
+            self.served_at.append(time.monotonic())
+
+    async def keep_posting(self, picture: bytes, stop: asyncio.Event, pause_s: float) -> None:
+        """POST again and again, with pauses so that many such clients do not fill the machine."""
+        while not stop.is_set():
+            await self.predict(picture)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)
+
+    async def publish(self) -> tuple[str, str]:
+        """Make a WHIP session that nothing is sent to; returns its address and ETag."""
+        async with self.http.post(f"{self.base}/v1/whip", data=OFFER, headers=SDP) as answer:
+            text = await answer.text()
+            assert answer.status == 201, text
+            self.seen.append(answer.headers[REPLICA_HEADER])
+            return answer.headers["Location"], answer.headers["ETag"]
+
+    async def request(self, method: str, url: str, expected: int, **options: Any) -> Any:
+        """Make a request whose status is known; returns its JSON, or None."""
+        async with self.http.request(method, url, **options) as answer:
+            text = await answer.text()
+            assert answer.status == expected, f"{method} {url}: {answer.status} {text}"
+            self.seen.append(answer.headers[REPLICA_HEADER])
+            return json.loads(text) if "json" in answer.content_type else None
+
+
+class StreamClient:
+    """A WebSocket client on the independent `websockets` package; it keeps the cookie by itself."""
+
+    def __init__(self, url: str, picture: bytes) -> None:
+        self._url = f"{url}/v1/stream"
+        self._picture = picture
+        self._cookie: dict[str, str] = {}
+        self._seq = 0
+        self._session: str | None = None
+        self.socket: ClientConnection | None = None
+        #: Replica of each connection.
+        self.seen: list[str] = []
+        self.welcomes: list[dict[str, Any]] = []
+        #: When each welcome came, monotonic seconds.
+        self.times: list[float] = []
+        self.byes: list[dict[str, Any]] = []
+        self.closes: list[int] = []
+        #: Connections that were refused, or that ended before their welcome.
+        self.refused = 0
+        self.results = 0
+
+    async def open(self) -> None:
+        """Connect and greet. Raises OSError, InvalidStatus or ConnectionClosed."""
+        socket = await connect(
+            self._url,
+            subprotocols=[Subprotocol("detect.v1.json")],
+            additional_headers=self._cookie,
+            compression=None,
+            ping_interval=None,
+        )
+        assert socket.response is not None
+        headers = socket.response.headers
+        for value in headers.get_all("Set-Cookie"):
+            name, _, rest = value.partition("=")
+            assert name == COOKIE
+            self._cookie = {"Cookie": f"{COOKIE}={rest.partition(';')[0]}"}
+        hello: dict[str, Any] = {"type": "hello"}
+        if self._session is not None:
+            hello["resume"] = {"session": self._session}
+        await socket.send(json.dumps(hello))
+        welcome = json.loads(await socket.recv())
+        assert welcome["type"] == "welcome", welcome
+        self.socket = socket
+        self._session = welcome["session"]
+        self.seen.append(headers[REPLICA_HEADER])
+        self.welcomes.append(welcome)
+        self.times.append(time.monotonic())
+
+    async def drop(self) -> None:
+        """Lose the socket without a word."""
+        assert self.socket is not None
+        self.socket.transport.abort()
+        await self.socket.wait_closed()
+
+    async def detect(self) -> None:
+        """Send one frame, wait for its result."""
+        assert self.socket is not None
+        self._seq += 1
+        await self.socket.send(frame_message(self._seq, self._picture))
+        while True:
+            message = json.loads(await self.socket.recv())
+            if message["type"] == "bye":
+                self.byes.append(message)
+            elif message["type"] == "result" and message["seq"] == self._seq:
+                self.results += 1
+                return
+
+    async def _read_last_words(self) -> None:
+        """Read what came before the close, which the next send did not wait for."""
+        assert self.socket is not None
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                message = json.loads(await self.socket.recv())
+                if message["type"] == "bye":
+                    self.byes.append(message)
+
+    async def stay(self, stop: asyncio.Event, pause_s: float) -> None:
+        """Detect, and come back as the protocol says, until told to stop."""
+        while not stop.is_set():
+            asked_s: float | None = None
+            try:
+                if self.socket is None:
+                    await self.open()
+                await self.detect()
+                await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)
+            except (OSError, InvalidStatus, ConnectionClosed) as error:
+                if self.socket is None:
+                    self.refused += 1
+                elif isinstance(error, ConnectionClosed):
+                    await self._read_last_words()
+                    self.closes.append(error.rcvd.code if error.rcvd is not None else 1006)
+                    if self.byes and self.closes[-1] == 1012:
+                        asked_s = self.byes[-1]["reconnect_ms"] / 1e3
+                self.socket = None
+                await asyncio.sleep(random.uniform(0.5, 1.0) if asked_s is None else asked_s)
+
+    async def close(self) -> None:
+        """Close."""
+        if self.socket is not None:
+            await self.socket.close()

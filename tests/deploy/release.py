@@ -1,0 +1,82 @@
+"""Two replicas of one release on this machine, which know each other, and can be ended and started again."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from streamer.replicas import Address
+from tests.service import Service
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now; peers are named before they start."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class Release:
+    """Replicas by number; ``names`` are theirs in `X-Replica`."""
+
+    def __init__(self, model: Path, settings: dict[str, str], count: int = 2) -> None:
+        self.ports = free_ports(count)
+        self.names = [Address("127.0.0.1", port).name for port in self.ports]
+        self._settings = {
+            "MODEL_V1_PATH": str(model),
+            "STREAM_MIN_FPS": "0",
+            "SAMPLING": "0",
+            "REPLICA_PEERS": ",".join(f"127.0.0.1:{port}" for port in self.ports),
+        } | settings
+        #: None where a replica is not running.
+        self.services: list[Service | None] = [None] * count
+
+    def __enter__(self) -> Release:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the replicas that do not run, and wait for all."""
+        for number, port in enumerate(self.ports):
+            if self.services[number] is None:
+                own = {"PORT": str(port), "REPLICA_ADDRESS": f"127.0.0.1:{port}"}
+                self.services[number] = Service(self._settings | own)
+        for service in self.services:
+            if service is not None:
+                service.wait_ready()
+
+    def stop(self) -> None:
+        """End all."""
+        for number in range(len(self.services)):
+            self.end(number)
+
+    def __getitem__(self, number: int) -> Service:
+        service = self.services[number]
+        assert service is not None, f"replica {number} is not running"
+        return service
+
+    def end(self, number: int, *, at_once: bool = False) -> int:
+        """End a replica with SIGTERM, or all its processes with SIGKILL; returns its exit code."""
+        service = self.services[number]
+        if service is None:
+            return 0
+        if at_once and service.alive:
+            processes = service.supervisor.children(recursive=True)
+            service.supervisor.kill()
+            for process in processes:
+                process.kill()
+        self.services[number] = None
+        return service.stop()

@@ -1,0 +1,99 @@
+"""The demo page through a real TURN server (coturn): by relay alone, and what it says where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.browser import DemoPage, chromium, write_camera
+from tests.e2e.webrtc_tools import free_udp_port, turn_server
+from tests.service import Service
+
+pytestmark = pytest.mark.browser
+
+SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
+#: Which kind of address of ours the pair in use begins at; told by the browser, shown by the page.
+RELAY = "relay"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium whose camera shows grey pictures that move."""
+    pictures = (np.roll(np.tile(np.arange(320, dtype=np.uint8), (240, 1)), 8 * n, 1) for n in range(40))
+    camera = write_camera(
+        tmp_path_factory.mktemp("camera") / "grey.mjpeg", (np.dstack([p, p, p]) for p in pictures)
+    )
+    with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
+        yield running
+
+
+def settings(model: Path, turn_port: int, secret: str) -> dict[str, str]:
+    """Return those of a service with one TURN server."""
+    return {
+        "MODEL_V1_PATH": str(model),
+        "STREAM_MIN_FPS": "0",
+        "ICE_SERVERS": f"turn:127.0.0.1:{turn_port}?transport=udp",
+        "TURN_SECRET": secret,
+        # A busy machine may need longer than users would wait.
+        "WEBRTC_CONNECT_TIMEOUT_S": "30",
+    }
+
+
+def test_with_the_right_credentials_the_video_goes_by_the_relay(
+    browser: Browser, yolov9t_ball: Path, tmp_path: Path
+) -> None:
+    with (
+        turn_server(tmp_path, SECRET) as port,
+        Service(settings(yolov9t_ball, port, SECRET)) as service,
+    ):
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?transport=webrtc&ice=relay")
+        demo.start("camera")
+        demo.wait("demo.transport.used === 'webrtc' && demo.connection.name === 'open'")
+        demo.wait_for_results(5)
+        demo.wait("demo.transport.line && demo.transport.line.path !== ''")
+        # The candidate type of the pair in use, from the browser's own statistics.
+        assert demo.evaluate("demo.transport.line.path") == RELAY
+        assert demo.evaluate("demo.transport.fallback") == ""
+        demo.assert_clean()
+        demo.close()
+
+
+def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
+    browser: Browser, yolov9t_ball: Path, tmp_path: Path
+) -> None:
+    # The mistake that is made in practice: service and TURN server do not have the same secret.
+    with (
+        turn_server(tmp_path, SECRET) as port,
+        Service(settings(yolov9t_ball, port, "dummy-other-secret")) as service,
+    ):
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?transport=webrtc&ice=relay")
+        demo.start("camera")
+        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait_for_results(2)
+        assert demo.page.inner_text("#transport-hint") == (
+            f"Frames go over WebSocket instead of WebRTC: the TURN server 127.0.0.1:{port} refuses the TURN "
+            "credentials (401: is its secret the one in TURN_SECRET?)."
+        )
+        demo.page.screenshot(path=tmp_path / "credentials.png")
+        # No offer without a way was made, so no session waits for one.
+        assert service.metric("object_detection_webrtc_sessions") == 0
+        demo.assert_clean()
+        demo.close()
+
+
+def test_where_no_turn_server_answers_the_page_says_that(browser: Browser, yolov9t_ball: Path) -> None:
+    with Service(settings(yolov9t_ball, free_udp_port(), SECRET)) as service:
+        demo = DemoPage(browser, service.http_url)
+        demo.open("?transport=webrtc&ice=relay")
+        demo.start("camera")
+        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        # Browsers ask for ten seconds; by then the page has gone on.
+        assert "found no network path: no TURN server has answered" in demo.page.inner_text("#transport-hint")
+        demo.assert_clean()
+        demo.close()

@@ -1,0 +1,107 @@
+"""Where a service sends packets, WebRTC above all: heard in a network of its own, whose ways lead nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.network_namespace import Ears, in_own_network
+from tests.service import Service
+from tests.webrtc_client import WebrtcClient
+
+KEY = "dummy-key"
+STUN = ("10.99.0.50", 3478)
+#: An address that may be sent to, if a client with a key offers it.
+PUBLIC = ("8.8.4.4", 40_000)
+#: Never: a service on this network, the network's own, everybody, a metadata service, a port of services.
+FORBIDDEN = (
+    ("10.99.0.7", 40_000),
+    ("127.0.0.1", 40_000),
+    ("239.1.1.1", 40_000),
+    ("169.254.169.254", 40_000),
+    ("8.8.8.8", 53),
+    # Names are not looked up, so the name server hears nothing either.
+    ("camera.local", 40_000),
+    ("probe.example", 40_000),
+)
+
+
+def with_candidates(sdp: str, *addresses: tuple[str, int]) -> str:
+    """Return the offer with more candidates."""
+    lines = "".join(
+        f"a=candidate:{n} 1 udp 2130706431 {host} {port} typ host\r\n"
+        for n, (host, port) in enumerate(addresses)
+    )
+    return sdp.replace("a=mid:0\r\n", f"a=mid:0\r\n{lines}", 1)
+
+
+async def offer(url: str, key: str, *addresses: tuple[str, int]) -> tuple[int, int]:
+    """Offer addresses and let the service try them; returns status and how many it leaves out."""
+    client = WebrtcClient(url, key=key)
+    try:
+        body = {"type": "offer", "sdp": with_candidates(await client.offer(), *addresses)}
+        async with client.http.post(url, json=body) as response:
+            answer = await response.json()
+        await asyncio.sleep(1.5)
+        return response.status, answer.get("candidates_left_out", 0)
+    finally:
+        await client.close()
+
+
+async def use(url: str) -> None:
+    """Send video as an honest client does, and read its results."""
+    async with WebrtcClient(url, key=KEY) as client:
+        await client.wait_for("result", 3)
+
+
+@pytest.fixture(autouse=True)
+def _libraries_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that report to their makers are silent in CI and where the tests say so; not here."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+
+
+@pytest.mark.parametrize("servers", [(), (STUN,)], ids=["no servers", "a STUN server"])
+def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
+    yolov9t_ball: Path, servers: tuple[tuple[str, int], ...]
+) -> None:
+    settings = {
+        "MODEL_V1_PATH": str(yolov9t_ball),
+        "STREAM_MIN_FPS": "0",
+        "API_KEYS": KEY,
+        "ICE_SERVERS": ",".join(f"stun:{host}:{port}" for host, port in servers),
+    }
+
+    def act(ears: Ears) -> None:
+        with Service(settings) as service:
+            url = f"{service.http_url}/v1/webrtc"
+            asyncio.run(use(url))
+            assert ears.heard() == set(servers)
+            assert asyncio.run(offer(url, "", PUBLIC)) == (401, 0)
+            assert ears.heard() == set()
+            status, left_out = asyncio.run(offer(url, KEY, *FORBIDDEN))
+            # A client of this network has a private address of its own; it is left out as well.
+            assert (status, left_out >= len(FORBIDDEN)) == (201, True)
+            assert ears.heard() == set(servers)
+            # The ears are good: what may be sent to is sent to.
+            assert asyncio.run(offer(url, KEY, PUBLIC))[0] == 201
+            assert ears.heard() == {*servers, PUBLIC}
+
+    in_own_network(act)
+
+
+def test_a_setting_lets_private_addresses_in(yolov9t_ball: Path) -> None:
+    settings = {
+        "MODEL_V1_PATH": str(yolov9t_ball),
+        "STREAM_MIN_FPS": "0",
+        "WEBRTC_PRIVATE_CANDIDATES": "true",
+    }
+
+    def act(ears: Ears) -> None:
+        with Service(settings) as service:
+            assert asyncio.run(offer(f"{service.http_url}/v1/webrtc", "", *FORBIDDEN))[0] == 201
+            assert ears.heard() == {FORBIDDEN[0]}
+
+    in_own_network(act)

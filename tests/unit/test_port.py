@@ -1,0 +1,33 @@
+"""A port that closes loses nobody who was let in."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from streamer.port import close_port
+
+
+class Greeter(asyncio.Protocol):
+    """Says hello and closes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
+
+
+async def test_connections_that_wait_are_served_and_new_ones_are_refused() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = await asyncio.get_running_loop().create_server(Greeter, sock=listener)
+    # Made while the event loop does not turn: all of them wait.
+    clients = [socket.create_connection(address) for _ in range(5)]
+    await close_port(server, listener, Greeter)
+    await asyncio.sleep(0.1)
+    for client in clients:
+        with client:
+            client.settimeout(5)
+            assert client.recv(10) == b"hello"
+    with socket.socket() as late:
+        assert late.connect_ex(address) != 0

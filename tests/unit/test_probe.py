@@ -1,0 +1,53 @@
+"""The image's HEALTHCHECK: 0 where the service can serve, 1 with the reason where it cannot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from streamer import probe
+
+
+class Answer(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        assert self.path == "/health"
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(b'{"status": "told"}')
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("PORT", str(server.server_port))
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_its_exit_code_is_whether_the_service_can_serve(
+    server: HTTPServer,
+    status: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Answer, "status", status)
+    assert probe.main() == code
+    assert "told" in capsys.readouterr().out
+
+
+def test_nobody_there_is_said_with_the_port(server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.server_close()
+    assert probe.main() == 1
+    assert f"port {server.server_port}" in capsys.readouterr().out
