@@ -27,8 +27,10 @@ from streamer.upload import Upload, expect_continue, read_upload
 
 log = logging.getLogger("streamer.images")
 
-#: Version behind ``/predict`` while no traffic split is configured.
+#: Version behind ``/predict`` where nothing in front of us splits its traffic.
 DEFAULT_VERSION = "v1"
+#: By which a gateway says whose share a request to ``/predict`` is; addresses with a version ignore it.
+VERSION_HEADER = "X-Model-Version"
 #: Status under which a client that went away is counted; never sent.
 _CLIENT_GONE = 499
 
@@ -83,7 +85,8 @@ def add_routes(app: web.Application) -> None:
 async def predict(request: web.Request) -> web.Response:
     """Answer one predict request and account it, whatever becomes of it."""
     begun = time.monotonic()
-    version = request.match_info.get("version", DEFAULT_VERSION)
+    asked = request.headers.get(VERSION_HEADER, DEFAULT_VERSION)
+    version: str = request.match_info.get("version", asked)
     status = 500
     try:
         response = await _answer(request, version)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from streamer.answers import AnswerForm
+from streamer.images import DEFAULT_VERSION, VERSION_HEADER
 from streamer.observer.standing import Standing
 from streamer.openapi_video import video_paths
 from streamer.parameters import MAX_DETECTIONS
@@ -50,6 +51,14 @@ _PREDICT_WORDS = (
     '`{"results": […]}` in order, and a bad one has an `error` in its place. `Accept` chooses the form: '
     "JSON, msgpack of the same map, or for a single image a JPEG with its boxes drawn."
 )
+
+_VERSION_PARAMETER = {
+    "name": VERSION_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "enum": list(_VERSIONS), "default": DEFAULT_VERSION},
+    "description": "Which model answers; a gateway that splits traffic sets it.",
+}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -194,7 +203,8 @@ def _predict(name: str | None) -> dict[str, Any]:
                 **({"style": "form", "explode": False} if field == "classes" else {}),
             }
             for field, schema in _parameter_schemas().items()
-        ],
+        ]
+        + ([] if name else [_VERSION_PARAMETER]),
         "requestBody": {
             "required": True,
             "content": {"multipart/form-data": {"schema": form}} | dict.fromkeys(_IMAGE_TYPES, binary),

@@ -281,6 +281,22 @@ async def test_addresses_and_methods_that_are_not_there(
     assert status == 415
 
 
+async def test_a_gateway_names_the_version_behind_the_address_without_one(
+    service: Service, session: aiohttp.ClientSession
+) -> None:
+    url = f"{service.http_url}/predict"
+    versions = []
+    for header in ({}, {"X_Model_Version": "v1"}, {"X_Model_Version": "v2"}):
+        status, answer = await post(session, url, SCENE, **header)
+        assert status == 200
+        versions.append(answer["model"]["version"])
+    assert versions == ["v1", "v1", "v2"]
+    status, answer = await post(session, url, SCENE, X_Model_Version="v9")
+    assert (status, "known: v1, v2" in answer["detail"]) == (404, True)
+    status, answer = await post(session, f"{service.http_url}/v1/predict", SCENE, X_Model_Version="v2")
+    assert (status, answer["model"]["version"]) == (200, "v1"), "the address wins"
+
+
 @pytest.fixture(scope="module")
 def strict(null_path: Path) -> Iterator[Service]:
     """A service with a key and small limits."""

@@ -1,0 +1,74 @@
+{{/* What a schema cannot say about values that depend on each other. Rendered once, with the workload. */}}
+
+{{/* Seconds from the first word that a pod goes until its last process is killed: preStop, the service's own phases,
+     a quarter of a second for late requests, and five seconds each before workers and the observer are killed. */}}
+{{- define "rtv.drainWindow" -}}
+{{- $d := .Values.drain -}}
+{{- addf $d.preStopSeconds $d.delaySeconds $d.timeoutSeconds 5 $d.samplesSeconds 5 | ceil | int -}}
+{{- end -}}
+
+{{- define "rtv.check" -}}
+{{- $window := include "rtv.drainWindow" . | int -}}
+{{- if le (int .Values.terminationGracePeriodSeconds) $window -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d and the drain takes up to %d seconds (drain.* and 10): set more than that, or pods are killed with frames in their hands" (int .Values.terminationGracePeriodSeconds) $window) -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
+{{- fail (printf "autoscaling.maxReplicas is %d, less than autoscaling.minReplicas, %d" (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (eq .Values.autoscaling.method "keda") (not .Values.autoscaling.keda.prometheusAddress) -}}
+{{- fail "autoscaling.keda.prometheusAddress is empty: KEDA asks Prometheus, as at http://prometheus-operated.monitoring.svc:9090" -}}
+{{- end -}}
+{{- if and (eq (include "rtv.several" .) "true") .Values.persistence.models.enabled (not .Values.persistence.models.existingClaim) -}}
+{{- if has "ReadWriteOncePod" .Values.persistence.models.accessModes -}}
+{{- fail "persistence.models.accessModes is ReadWriteOncePod, and several replicas mount it: use ReadWriteMany or ReadOnlyMany" -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $file := .Values.models -}}
+{{- if and $file (not (hasPrefix "/" $file)) (not $.Values.persistence.models.enabled) -}}
+{{- fail (printf "models.%s is %s, relative to persistence.models.mountPath, and persistence.models.enabled is false: enable it, or give an absolute path in the image" $name $file) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.awsCredentials.accessKeyId (not .Values.awsCredentials.secretAccessKey) -}}
+{{- fail "awsCredentials.accessKeyId is set and awsCredentials.secretAccessKey is empty" -}}
+{{- end -}}
+{{- if and (eq .Values.sampling.store "s3") (not .Values.sampling.enabled) -}}
+{{- fail "sampling.store is s3 and sampling.enabled is false: nothing would be stored" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs is empty: name the Gateway to attach to, as [{name: public, namespace: gateways}]" -}}
+{{- end -}}
+{{- if ne (add (int .Values.istio.split.v1) (int .Values.istio.split.v2)) 100 -}}
+{{- fail (printf "istio.split.v1 and istio.split.v2 are %d and %d: together they must be 100" (int .Values.istio.split.v1) (int .Values.istio.split.v2)) -}}
+{{- end -}}
+{{- if and (or .Values.coturn.enabled .Values.stunner.enabled) (not .Values.webrtc.enabled) -}}
+{{- fail "webrtc.enabled is false, and a TURN server would have nothing to forward to: set coturn.enabled and stunner.enabled to false" -}}
+{{- end -}}
+{{- if and .Values.coturn.enabled .Values.stunner.enabled -}}
+{{- fail "coturn.enabled and stunner.enabled are both true: one TURN server is enough" -}}
+{{- end -}}
+{{- if and (or .Values.coturn.enabled .Values.stunner.enabled) (not (include "rtv.turnSecret" .)) -}}
+{{- fail "a TURN server needs webrtc.turn.existingSecret, the Secret that it shares with the service" -}}
+{{- end -}}
+{{- if .Values.coturn.enabled -}}
+{{- if not .Values.coturn.host -}}
+{{- fail "coturn.host is empty: the name or address at which clients reach the TURN server" -}}
+{{- end -}}
+{{- if not .Values.coturn.podCIDRs -}}
+{{- fail "coturn.podCIDRs is empty: the networks of the cluster's pods, to which the TURN server may forward, as [10.244.0.0/16]" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.stunner.enabled (not .Values.stunner.host) -}}
+{{- fail "stunner.host is empty: the name or address at which clients reach the Gateway" -}}
+{{- end -}}
+{{- if and .Values.gpu.enabled (hasKey .Values.settings "DEVICE") -}}
+{{- fail "settings.DEVICE is set and gpu.enabled is true: set gpu.device instead" -}}
+{{- end -}}
+{{- if and (not .Values.webrtc.enabled) (hasKey .Values.settings "WEBRTC_SESSIONS_MAX") -}}
+{{- fail "settings.WEBRTC_SESSIONS_MAX is set and webrtc.enabled is false: set one of them" -}}
+{{- end -}}
+{{- range $env := .Values.extraEnv -}}
+{{- if hasKey $.Values.settings $env.name -}}
+{{- fail (printf "extraEnv has %s, which is in settings too: name it once" $env.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,158 @@
+{{/* Settings of the service. Names are those of its own table, which a test compares them with. */}}
+
+{{- define "rtv.environment" -}}
+{{- $v := .Values -}}
+- name: HOST
+  value: 0.0.0.0
+- name: PORT
+  value: {{ $v.containerPort | quote }}
+{{- if not (hasKey $v.settings "LOG_FORMAT") }}
+- name: LOG_FORMAT
+  value: json
+{{- end }}
+{{- if $v.gpu.enabled }}
+- name: DEVICE
+  value: {{ $v.gpu.device }}
+- name: ENGINE_CACHE_DIR
+  value: {{ printf "%s/engines" $v.persistence.spool.mountPath }}
+{{- else if not (hasKey $v.settings "DEVICE") }}
+- name: DEVICE
+  value: cpu
+{{- end }}
+{{- if and (not $v.gpu.enabled) (not (hasKey $v.settings "INFERENCE_LANES")) (dig "requests" "cpu" "" $v.resources) }}
+# As many model threads as cores are asked for; the service alone would count those of the node.
+- name: INFERENCE_LANES
+  valueFrom:
+    resourceFieldRef:
+      containerName: service
+      resource: requests.cpu
+      divisor: "1"
+{{- end }}
+# Replicas bring each other requests about sessions; the headless Service names them all.
+- name: REPLICA_ADDRESS
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+- name: REPLICA_PEERS
+  value: {{ include "rtv.fullname" . }}-replicas
+{{- range $version, $file := $v.models }}
+{{- if $file }}
+- name: MODEL_{{ upper $version }}_PATH
+  value: {{ ternary $file (printf "%s/%s" $v.persistence.models.mountPath $file) (hasPrefix "/" $file) | quote }}
+{{- end }}
+{{- end }}
+- name: DRAIN_DELAY_S
+  value: {{ $v.drain.delaySeconds | quote }}
+- name: DRAIN_TIMEOUT_S
+  value: {{ $v.drain.timeoutSeconds | quote }}
+- name: SAMPLES_DRAIN_S
+  value: {{ $v.drain.samplesSeconds | quote }}
+{{- with include "rtv.apiKeysSecret" . }}
+- name: API_KEYS
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ include "rtv.apiKeysKey" $ }}
+{{- end }}
+- name: SAMPLING
+  value: {{ $v.sampling.enabled | quote }}
+{{- if $v.sampling.enabled }}
+- name: SAMPLES_STORE
+  value: {{ $v.sampling.store }}
+- name: SAMPLES_DIR
+  value: {{ printf "%s/samples" $v.persistence.spool.mountPath }}
+{{- include "rtv.s3Environment" . }}
+{{- end }}
+{{- include "rtv.webrtcEnvironment" . }}
+{{- range $name, $value := $v.settings }}
+- name: {{ $name }}
+  {{- /* Helm reads numbers as floats: whole ones must not be written as 2.097152e+06. */}}
+  {{- if and (kindIs "float64" $value) (eq $value (floor $value)) }}
+  value: {{ int64 $value | quote }}
+  {{- else }}
+  value: {{ $value | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "rtv.s3Environment" -}}
+{{- $v := .Values }}
+- name: S3_BUCKET_NAME
+  value: {{ $v.s3.bucket | quote }}
+{{- with $v.s3.prefix }}
+- name: S3_PREFIX
+  value: {{ . | quote }}
+{{- end }}
+{{- with $v.s3.region }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with $v.s3.endpointUrl }}
+- name: S3_ENDPOINT_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- with $v.s3.encryption }}
+- name: S3_ENCRYPTION
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "rtv.awsSecret" . }}
+{{- $own := empty $v.awsCredentials.existingSecret }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ ternary "AWS_ACCESS_KEY_ID" $v.awsCredentials.accessKeyIdKey $own }}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ ternary "AWS_SECRET_ACCESS_KEY" $v.awsCredentials.secretAccessKeyKey $own }}
+{{- if and (not $own) $v.awsCredentials.sessionTokenKey }}
+- name: AWS_SESSION_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $v.awsCredentials.sessionTokenKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "rtv.webrtcEnvironment" -}}
+{{- $v := .Values }}
+{{- if $v.webrtc.enabled }}
+- name: UDP_PORT_RANGE
+  value: {{ $v.webrtc.udpPortRange | quote }}
+{{- with $v.webrtc.publicIP }}
+- name: PUBLIC_IP
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "rtv.iceServers" . }}
+- name: ICE_SERVERS
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "rtv.turnSecret" . }}
+- name: TURN_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ include "rtv.turnKey" $ }}
+{{- end }}
+{{- else }}
+- name: WEBRTC_SESSIONS_MAX
+  value: "0"
+{{- end }}
+{{- end -}}
+
+{{/* What clients are told: your servers, and those that the chart runs or wires. */}}
+{{- define "rtv.iceServers" -}}
+{{- $servers := .Values.webrtc.iceServers -}}
+{{- if .Values.coturn.enabled -}}
+{{- range $transport := list "udp" "tcp" -}}
+{{- $servers = append $servers (printf "turn:%s:%d?transport=%s" $.Values.coturn.host (int $.Values.coturn.service.port) $transport) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.stunner.enabled -}}
+{{- $servers = append $servers (printf "turn:%s:%d?transport=udp" .Values.stunner.host (int .Values.stunner.port)) -}}
+{{- end -}}
+{{- join "," $servers -}}
+{{- end -}}

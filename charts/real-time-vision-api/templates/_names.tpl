@@ -1,0 +1,74 @@
+{{/* Names, labels and selectors. */}}
+
+{{- define "rtv.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* 52 characters: a StatefulSet's pods, and what hangs on the name here, must still be DNS labels. */}}
+{{- define "rtv.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains (include "rtv.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "rtv.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "rtv.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: service
+{{- end -}}
+
+{{- define "rtv.coturnSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "rtv.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: coturn
+{{- end -}}
+
+{{/* Labels of everything but pods' selectors; the component is added where there is one. */}}
+{{- define "rtv.commonLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "rtv.labels" -}}
+{{ include "rtv.selectorLabels" . }}
+{{ include "rtv.commonLabels" . }}
+{{- end -}}
+
+{{- define "rtv.coturnLabels" -}}
+{{ include "rtv.coturnSelectorLabels" . }}
+{{ include "rtv.commonLabels" . }}
+{{- end -}}
+
+{{- define "rtv.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "rtv.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- $tag := ternary (printf "%s-gpu" .Chart.AppVersion) .Chart.AppVersion .Values.gpu.enabled -}}
+{{- printf "%s:%s" .Values.image.repository (default $tag .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What owns the pods: a StatefulSet where each replica has a spool of its own. */}}
+{{- define "rtv.workloadKind" -}}
+{{- ternary "StatefulSet" "Deployment" .Values.persistence.spool.enabled -}}
+{{- end -}}
+
+{{/* More than one replica, now or after scaling. */}}
+{{- define "rtv.several" -}}
+{{- if or (and .Values.autoscaling.enabled (gt (int .Values.autoscaling.maxReplicas) 1)) (and (not .Values.autoscaling.enabled) (gt (int .Values.replicaCount) 1)) -}}
+true
+{{- end -}}
+{{- end -}}

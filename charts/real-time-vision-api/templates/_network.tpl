@@ -1,0 +1,97 @@
+{{/* Peers of network policies. */}}
+
+{{/* Networks as peers. Whole address families leave out where clouds keep metadata and credentials. */}}
+{{- define "rtv.networkPeers" -}}
+{{- range . }}
+- ipBlock:
+    cidr: {{ . }}
+    {{- if eq . "0.0.0.0/0" }}
+    except:
+      - 169.254.0.0/16
+      - 100.100.100.200/32
+      - 168.63.129.16/32
+      - 192.0.0.192/32
+    {{- else if eq . "::/0" }}
+    except:
+      - fe80::/10
+      - fd00:ec2::/32
+    {{- else if hasPrefix "169.254." . }}
+    {{- fail (printf "networkPolicy allows %s, in which clouds keep their metadata: only networkPolicy.dnsCIDRs may" .) }}
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "rtv.namespacePeers" -}}
+{{- range . }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* First and last of a port range, as a port of a NetworkPolicy. */}}
+{{- define "rtv.udpRange" -}}
+{{- $ports := splitList "-" . -}}
+- protocol: UDP
+  port: {{ first $ports }}
+  endPort: {{ last $ports }}
+{{- end -}}
+
+{{/* Whether samples may go to a bucket. A role shows in the ServiceAccount's annotations only. */}}
+{{- define "rtv.usesS3" -}}
+{{- $given := or (include "rtv.awsSecret" .) .Values.serviceAccount.annotations .Values.s3.endpointUrl -}}
+{{- if and .Values.sampling.enabled (or (eq .Values.sampling.store "s3") (and (eq .Values.sampling.store "auto") $given)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* One rule: a store in the cluster by its namespace, whatever the port of its pods is; any other by its network. */}}
+{{- define "rtv.s3Egress" -}}
+{{- $url := urlParse (default "https://s3.amazonaws.com" .Values.s3.endpointUrl) -}}
+{{- $labels := splitList "." $url.hostname -}}
+{{- if and (ge (len $labels) 3) (eq (index $labels 2) "svc") -}}
+- to:
+    {{- include "rtv.namespacePeers" (list (index $labels 1)) | trim | nindent 4 }}
+{{- else -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+- to:
+    {{- include "rtv.networkPeers" .Values.networkPolicy.s3CIDRs | trim | nindent 4 }}
+  ports:
+    - protocol: TCP
+      port: {{ $port }}
+{{- end -}}
+{{- end -}}
+
+{{/* Pods that forward clients' media: of coturn, or STUNner. */}}
+{{- define "rtv.turnPeers" -}}
+{{- if .Values.coturn.enabled }}
+- podSelector:
+    matchLabels:
+      {{- include "rtv.coturnSelectorLabels" . | nindent 6 }}
+{{- end }}
+{{- if .Values.stunner.enabled }}
+{{- include "rtv.namespacePeers" (list (default .Release.Namespace .Values.stunner.namespace)) }}
+{{- end }}
+{{- end -}}
+
+{{/* 10.244.0.0/16 as coturn wants it: 10.244.0.0-10.244.255.255. Ranges are taken as they are. */}}
+{{- define "rtv.addressRange" -}}
+{{- if not (contains "/" .) -}}
+{{- . -}}
+{{- else -}}
+{{- $parts := splitList "/" . -}}
+{{- $bits := last $parts | int -}}
+{{- $first := list -}}
+{{- $last := list -}}
+{{- range $index, $byte := splitList "." (first $parts) -}}
+{{- /* Bits of this byte that the network leaves open, and how many addresses that makes. */}}
+{{- $open := max 0 (min 8 (sub (mul 8 (add1 $index)) $bits)) | int -}}
+{{- $size := 1 -}}
+{{- range until $open -}}{{- $size = mul $size 2 -}}{{- end -}}
+{{- $from := mul (div (int $byte) $size) $size -}}
+{{- $first = append $first (toString $from) -}}
+{{- $last = append $last (toString (sub (add $from $size) 1)) -}}
+{{- end -}}
+{{- printf "%s-%s" (join "." $first) (join "." $last) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,170 @@
+{{/* The pod of a replica; its neighbours are workload.yaml, which owns it, and _environment.tpl, its settings. */}}
+
+{{- define "rtv.podTemplate" -}}
+metadata:
+  labels:
+    {{- include "rtv.selectorLabels" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    # A changed Secret of the chart restarts the pods; one of yours does not.
+    checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
+    kubectl.kubernetes.io/default-container: service
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ include "rtv.serviceAccountName" . }}
+  automountServiceAccountToken: false
+  # Kubernetes would set variables for every Service of the namespace, among them such as this service reads.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  securityContext:
+    {{- toYaml .Values.podSecurityContext | nindent 4 }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- if and .Values.gpu.enabled .Values.gpu.runtimeClassName }}
+  runtimeClassName: {{ .Values.gpu.runtimeClassName }}
+  {{- end }}
+  {{- with merge (dict) .Values.nodeSelector (ternary .Values.gpu.nodeSelector dict .Values.gpu.enabled) }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with concat .Values.tolerations (ternary .Values.gpu.tolerations list .Values.gpu.enabled) }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  topologySpreadConstraints:
+    {{- if .Values.topologySpreadConstraints }}
+    {{- toYaml .Values.topologySpreadConstraints | nindent 4 }}
+    {{- else }}
+    {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+    - topologyKey: {{ $key }}
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "rtv.selectorLabels" $ | nindent 10 }}
+    {{- end }}
+    {{- end }}
+  containers:
+    - name: service
+      image: {{ include "rtv.image" . }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      securityContext:
+        {{- toYaml .Values.securityContext | nindent 8 }}
+      env:
+        {{- include "rtv.environment" . | nindent 8 }}
+        {{- with .Values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .Values.extraEnvFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      ports:
+        - name: http
+          containerPort: {{ .Values.containerPort }}
+          protocol: TCP
+      {{- include "rtv.probes" . | nindent 6 }}
+      lifecycle:
+        preStop:
+          # Endpoints are told while this sleeps; only then does the service get SIGTERM.
+          {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
+          sleep:
+            seconds: {{ .Values.drain.preStopSeconds }}
+          {{- else }}
+          exec:
+            command: ["sleep", {{ .Values.drain.preStopSeconds | quote }}]
+          {{- end }}
+      resources:
+        {{- include "rtv.resources" . | nindent 8 }}
+      volumeMounts:
+        - name: tmp
+          mountPath: /tmp
+        - name: spool
+          mountPath: {{ .Values.persistence.spool.mountPath }}
+        {{- if .Values.persistence.models.enabled }}
+        - name: models
+          mountPath: {{ .Values.persistence.models.mountPath }}
+          readOnly: true
+        {{- end }}
+        {{- if .Values.persistence.data.enabled }}
+        - name: data
+          mountPath: {{ .Values.persistence.data.mountPath }}
+        {{- end }}
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  # Frames pass between processes in a sealed memfd: no volume at /dev/shm is needed.
+  volumes:
+    - name: tmp
+      emptyDir:
+        sizeLimit: {{ .Values.tmpSize }}
+    {{- if not .Values.persistence.spool.enabled }}
+    - name: spool
+      emptyDir:
+        sizeLimit: {{ .Values.persistence.spool.size }}
+    {{- end }}
+    {{- if .Values.persistence.models.enabled }}
+    - name: models
+      persistentVolumeClaim:
+        claimName: {{ default (printf "%s-models" (include "rtv.fullname" .)) .Values.persistence.models.existingClaim }}
+        readOnly: true
+    {{- end }}
+    {{- if .Values.persistence.data.enabled }}
+    - name: data
+      persistentVolumeClaim:
+        claimName: {{ default (printf "%s-data" (include "rtv.fullname" .)) .Values.persistence.data.existingClaim }}
+    {{- end }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* /health is 200 once models are warm and until the drain begins; /livez while the inference loop turns or is being
+     brought back. So a crash of the inference process makes a replica unready and never restarts its streams. */}}
+{{- define "rtv.probes" -}}
+{{- $start := .Values.settings.MODEL_START_TIMEOUT_S | default 600 | float64 -}}
+startupProbe:
+  httpGet:
+    path: /health
+    port: http
+  periodSeconds: {{ .Values.startupProbe.periodSeconds }}
+  timeoutSeconds: 3
+  # The service itself ends when its models do not load in time, and says why; the kubelet must not be first.
+  failureThreshold: {{ divf (addf $start 30) .Values.startupProbe.periodSeconds | ceil | int }}
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: http
+  periodSeconds: {{ .Values.livenessProbe.periodSeconds }}
+  timeoutSeconds: 5
+  failureThreshold: {{ .Values.livenessProbe.failureThreshold }}
+readinessProbe:
+  httpGet:
+    path: /health
+    port: http
+  periodSeconds: {{ .Values.readinessProbe.periodSeconds }}
+  timeoutSeconds: 2
+  failureThreshold: {{ .Values.readinessProbe.failureThreshold }}
+{{- end -}}
+
+{{- define "rtv.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if .Values.gpu.enabled -}}
+{{- $gpu := dict .Values.gpu.resourceName (int .Values.gpu.count) -}}
+{{- $resources = mergeOverwrite $resources (dict "requests" $gpu "limits" $gpu) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}

@@ -1,0 +1,26 @@
+{{/* What hurts, as PromQL. The list given is (series selector, grouping clause): KEDA asks for the release as a whole,
+     prometheus-adapter for each pod. */}}
+
+{{/* Series of this release's replicas, whoever scrapes them. */}}
+{{- define "rtv.series" -}}
+{{- $pods := ternary "[0-9]+" "[a-z0-9]+-[a-z0-9]+" .Values.persistence.spool.enabled -}}
+namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $pods }}"
+{{- end -}}
+
+{{- define "rtv.query.streams" -}}
+{{- $s := index . 0 -}}{{- $by := index . 1 -}}
+sum(object_detection_streams{{ "{" }}{{ $s }}}){{ $by }}
+{{- end -}}
+
+{{/* Of the frames that arrived, those dropped because nobody had time for them: not those that a client's own rate or a
+     damaged picture cost. At least one frame a second is counted, so that an idle replica is at zero. */}}
+{{- define "rtv.query.droppedPercent" -}}
+{{- $s := index . 0 -}}{{- $by := index . 1 -}}
+100 * sum(rate(object_detection_frames_dropped_total{{ "{" }}{{ $s }},reason=~"superseded|stale|overload"}[2m])){{ $by }} / clamp_min(sum(rate(object_detection_frames_received_total{{ "{" }}{{ $s }}}[2m])){{ $by }}, 1)
+{{- end -}}
+
+{{/* Mean time that a frame waited, in its stream's mailbox and in the queue, for each frame that ran. */}}
+{{- define "rtv.query.queueAgeMs" -}}
+{{- $s := index . 0 -}}{{- $by := index . 1 -}}
+1000 * sum(rate(object_detection_stage_duration_seconds_sum{{ "{" }}{{ $s }},stage=~"mailbox|queue"}[2m])){{ $by }} / clamp_min(sum(rate(object_detection_stage_duration_seconds_count{{ "{" }}{{ $s }},stage="queue"}[2m])){{ $by }}, 1)
+{{- end -}}

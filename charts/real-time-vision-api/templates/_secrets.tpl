@@ -1,0 +1,34 @@
+{{/* Which Secrets hold what: yours where named, else the chart's own. */}}
+
+{{- define "rtv.apiKeysSecret" -}}
+{{- if .Values.auth.existingSecret -}}
+{{- .Values.auth.existingSecret -}}
+{{- else if .Values.auth.apiKeys -}}
+{{- include "rtv.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.awsSecret" -}}
+{{- if .Values.awsCredentials.existingSecret -}}
+{{- .Values.awsCredentials.existingSecret -}}
+{{- else if .Values.awsCredentials.accessKeyId -}}
+{{- include "rtv.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.turnSecret" -}}
+{{- if .Values.webrtc.turn.existingSecret -}}
+{{- .Values.webrtc.turn.existingSecret -}}
+{{- else if .Values.webrtc.turn.secret -}}
+{{- include "rtv.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Keys of the chart's own Secret are the defaults; those of yours are named by values. */}}
+{{- define "rtv.apiKeysKey" -}}
+{{- ternary .Values.auth.existingSecretKey "api-keys" (not (empty .Values.auth.existingSecret)) -}}
+{{- end -}}
+
+{{- define "rtv.turnKey" -}}
+{{- ternary .Values.webrtc.turn.existingSecretKey "turn-secret" (not (empty .Values.webrtc.turn.existingSecret)) -}}
+{{- end -}}

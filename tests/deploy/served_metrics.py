@@ -1,0 +1,23 @@
+"""Which series the service has, and with which labels: from the objects that count, not from a text."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from inference.metrics import InferenceMetrics
+from streamer.metrics import SupervisorMetrics, WorkerMetrics
+from streamer.observer.metrics import ObserverMetrics
+
+_SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
+
+
+def served_series() -> dict[str, set[str]]:
+    """Return series name, as Prometheus stores it, to the names of its labels."""
+    series = {}
+    for owner in (WorkerMetrics(), InferenceMetrics(), ObserverMetrics(), SupervisorMetrics()):
+        for metric in vars(owner).values():
+            if isinstance(metric, Counter | Gauge | Histogram):
+                labels = set(metric._labelnames)
+                for suffix in _SUFFIXES[type(metric)]:
+                    series[f"{metric._name}{suffix}"] = labels | ({"le"} if suffix == "_bucket" else set())
+    return series

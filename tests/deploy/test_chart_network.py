@@ -1,0 +1,259 @@
+"""Ways to a replica: services, ingresses with affinity, what is public, what a network policy leaves open."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from streamer.images import VERSION_HEADER
+from streamer.openapi import openapi_document
+from streamer.pages import load_assets
+from streamer.settings import Settings
+from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
+
+#: Never shown outside: Prometheus and the kubelet ask pods directly.
+PRIVATE = {"/metrics", "/livez"}
+METADATA = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "100.100.100.200",
+    "168.63.129.16",
+    "fd00:ec2::254",
+]
+DEFAULTS = Settings()
+COOKIE = "rtva-replica"
+
+
+def served_paths() -> set[str]:
+    """Return every path of the service, with braces filled in."""
+    paths = {path.replace("{session}", "0-abc") for path in openapi_document()["paths"]}
+    return paths | set(load_assets(openapi_document()))
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_selectors_find_the_pods_and_ports_their_names(chart: Chart, name: str) -> None:
+    manifests = chart.render(None, name)
+    labels = manifests.workload["spec"]["template"]["metadata"]["labels"]
+    selector = manifests.workload["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= labels.items()
+    assert "helm.sh/chart" not in labels, "a new version of the chart alone restarts nobody"
+    ports = {port["name"]: port["containerPort"] for port in manifests.container["ports"]}
+    assert str(ports["http"]) == manifests.environment["PORT"]
+    services = [service for service in manifests.of("Service") if "coturn" not in service["metadata"]["name"]]
+    assert len(services) == 2
+    for service in services:
+        assert service["spec"]["selector"] == selector
+        assert {port["targetPort"] for port in service["spec"]["ports"]} == {"http"}
+    headless = manifests.one("Service", "-replicas")
+    assert headless["spec"]["clusterIP"] == "None"
+    assert headless["spec"]["publishNotReadyAddresses"] is True, "a replica that drains still owns sessions"
+    if manifests.of("Deployment"):
+        for deployment in manifests.of("Deployment"):
+            other = deployment["spec"]["template"]["metadata"]["labels"]
+            assert deployment["metadata"]["name"] == manifests.workload["metadata"]["name"] or not (
+                selector.items() <= other.items()
+            ), "coturn's pods are not the service's"
+
+
+def ingress_paths(manifests: Manifests) -> list[tuple[str, str]]:
+    return [
+        (path["pathType"], path["path"])
+        for rule in manifests.one("Ingress")["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    ]
+
+
+def route_paths(manifests: Manifests) -> list[tuple[str, str]]:
+    (rule,) = manifests.one("HTTPRoute")["spec"]["rules"]
+    return [(m["path"]["type"].removeprefix("Path"), m["path"]["value"]) for m in rule["matches"]]
+
+
+def mesh_paths(manifests: Manifests) -> list[tuple[str, str]]:
+    matches = [m["uri"] for rule in manifests.one("VirtualService")["spec"]["http"] for m in rule["match"]]
+    return [(kind.capitalize(), path) for uri in matches for kind, path in uri.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "paths_of"), [("keda", ingress_paths), ("gateway", route_paths), ("istio", mesh_paths)]
+)
+def test_everything_is_public_but_metrics_and_liveness(chart: Chart, name: str, paths_of: Any) -> None:
+    rules = paths_of(chart.render(None, name))
+
+    def reached(path: str) -> bool:
+        return any(
+            path == rule or (kind == "Prefix" and path.startswith(f"{rule.rstrip('/')}/"))
+            for kind, rule in rules
+        )
+
+    assert {path for path in served_paths() if not reached(path)} == PRIVATE
+
+
+def test_ingress_nginx_keeps_clients_on_their_replica(chart: Chart) -> None:
+    manifests = chart.render({"settings": {"REQUEST_MAX_BYTES": 67108865}}, "keda")
+    ingress = manifests.one("Ingress")
+    prefix = "nginx.ingress.kubernetes.io/"
+    annotations = {
+        key.removeprefix(prefix): value for key, value in ingress["metadata"]["annotations"].items()
+    }
+    assert annotations["affinity"] == "cookie"
+    assert annotations["affinity-mode"] == "persistent"
+    assert annotations["session-cookie-name"] == COOKIE
+    assert annotations["session-cookie-change-on-failure"] == "true"
+    assert int(annotations["proxy-read-timeout"]) > DEFAULTS.stream_heartbeat_s, "pings are seen in time"
+    assert annotations["proxy-buffering"] == "off"
+    assert annotations["proxy-body-size"] == "65m", "as large as the service takes, rounded up"
+    assert annotations["proxy-next-upstream"] == "error timeout non_idempotent", "never on 503"
+    assert ingress["spec"]["ingressClassName"] == "nginx"
+    assert ingress["spec"]["tls"] == [{"hosts": ["detect.example.org"], "secretName": "detect-tls"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "haproxy",
+            {
+                "haproxy.org/cookie-persistence": COOKIE,
+                "haproxy.org/check-http": "/health",
+                "haproxy.org/timeout-tunnel": "1h",
+            },
+        ),
+        (
+            "haproxy-ingress",
+            {
+                "haproxy-ingress.github.io/affinity": "cookie",
+                "haproxy-ingress.github.io/session-cookie-name": COOKIE,
+                "haproxy-ingress.github.io/timeout-tunnel": "1h",
+                "haproxy-ingress.github.io/timeout-server": "10m",
+            },
+        ),
+    ],
+)
+def test_haproxy_keeps_clients_on_their_replica(chart: Chart, name: str, expected: dict[str, str]) -> None:
+    annotations = chart.render(None, name).one("Ingress")["metadata"]["annotations"]
+    assert expected.items() <= annotations.items()
+    assert not any(key.startswith("nginx") for key in annotations)
+
+
+def test_without_a_controller_only_your_annotations_are_written(chart: Chart) -> None:
+    values = {"ingress": {"enabled": True, "controller": "none", "annotations": {"a/b": "c"}}}
+    ingress = chart.render(values).one("Ingress")
+    assert ingress["metadata"]["annotations"] == {"a/b": "c"}
+    assert "host" not in ingress["spec"]["rules"][0]
+
+
+def test_a_gateway_keeps_clients_on_their_replica(chart: Chart) -> None:
+    manifests = chart.render(None, "gateway")
+    route = manifests.one("HTTPRoute")
+    (rule,) = route["spec"]["rules"]
+    assert rule["sessionPersistence"]["type"] == "Cookie"
+    assert rule["sessionPersistence"]["sessionName"] == COOKIE
+    assert rule["timeouts"] == {"request": "0s"}, "a stream has no time limit"
+    service = manifests.one("Service")
+    (backend,) = rule["backendRefs"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"] == service["spec"]["ports"][0]["port"]
+    standard = chart.render({"httpRoute": {"sessionPersistence": {"enabled": False}}}, "gateway")
+    assert "sessionPersistence" not in standard.one("HTTPRoute")["spec"]["rules"][0]
+
+
+def test_istio_splits_predict_by_weight_over_both_versions(chart: Chart) -> None:
+    manifests = chart.render(None, "istio")
+    split, rest = manifests.one("VirtualService")["spec"]["http"]
+    assert split["match"] == [{"uri": {"exact": "/predict"}}]
+    shares = {}
+    for route in split["route"]:
+        (header,) = route["headers"]["request"]["set"].items()
+        assert header[0] == VERSION_HEADER.lower()
+        shares[header[1]] = route["weight"]
+    assert shares == {"v1": 90, "v2": 10}
+    assert rest["timeout"] == "0s"
+    rule = manifests.one("DestinationRule")["spec"]
+    host = f"{manifests.one('Service')['metadata']['name']}.{NAMESPACE}.svc.cluster.local"
+    assert rule["host"] == split["route"][0]["destination"]["host"] == host
+    assert rule["trafficPolicy"]["loadBalancer"]["consistentHash"]["httpCookie"]["name"] == COOKIE
+
+
+def allows(peers: list[dict[str, Any]], address: str) -> bool:
+    """Whether one of the peers is a network with this address."""
+    wanted = ipaddress.ip_address(address)
+    for block in (peer["ipBlock"] for peer in peers if "ipBlock" in peer):
+        excepted = [ipaddress.ip_network(network) for network in block.get("except", [])]
+        if wanted in ipaddress.ip_network(block["cidr"]) and not any(wanted in n for n in excepted):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_no_pod_reaches_the_metadata_of_the_cloud(chart: Chart, name: str) -> None:
+    policies = chart.render(None, name).of("NetworkPolicy")
+    assert policies
+    for policy in policies:
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        for rule in policy["spec"]["egress"]:
+            assert rule.get("to"), "a rule without peers lets everything out"
+            assert not any(allows(rule["to"], address) for address in METADATA)
+            for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+                network = ipaddress.ip_network(block["cidr"])
+                for excepted in block.get("except", []):
+                    part = ipaddress.ip_network(excepted)
+                    assert part.version == network.version
+                    assert part.subnet_of(network), "Kubernetes wants exceptions inside"  # type: ignore[arg-type]
+
+
+def egress(manifests: Manifests) -> list[tuple[list[Any], list[tuple[str, Any]]]]:
+    return [
+        (rule["to"], [(port["protocol"], port["port"]) for port in rule.get("ports", [])])
+        for rule in manifests.one("NetworkPolicy")["spec"]["egress"]
+    ]
+
+
+def test_a_replica_reaches_dns_and_other_replicas_unless_it_needs_more(chart: Chart) -> None:
+    manifests = chart.render()
+    dns, replicas = egress(manifests)
+    assert dns[1] == [("UDP", 53), ("TCP", 53)]
+    assert dns[0][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert (
+        replicas[0][0]["podSelector"]["matchLabels"] == manifests.workload["spec"]["selector"]["matchLabels"]
+    )
+
+
+def test_the_bucket_is_reached_where_it_is(chart: Chart) -> None:
+    *_, (peers, ports) = egress(chart.render(None, "aws-role"))
+    assert allows(peers, "52.218.1.1")
+    assert ports == [("TCP", 443)]
+    *_, (peers, ports) = egress(chart.render({"s3": {"endpointUrl": "http://198.51.100.7:9000"}}))
+    assert ports == [("TCP", 9000)]
+    *_, (peers, ports) = egress(chart.render({"s3": {"endpointUrl": "http://store.example.org"}}))
+    assert ports == [("TCP", 80)]
+    *_, (peers, ports) = egress(chart.render(None, "s3-store"))
+    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}}]
+    assert ports == [], "the port of the store's pods is not that of its Service"
+    for store in ({"enabled": False}, {"store": "folder"}):
+        assert len(egress(chart.render({"sampling": store} | {"s3": {"endpointUrl": "http://x"}}))) == 2
+
+
+def ingress_rules(manifests: Manifests) -> list[dict[str, Any]]:
+    return list(manifests.one("NetworkPolicy")["spec"]["ingress"])
+
+
+def test_ingress_controllers_prometheus_and_replicas_may_ask(chart: Chart) -> None:
+    http, media = ingress_rules(chart.render())
+    assert http["ports"] == [{"protocol": "TCP", "port": "http"}]
+    namespaces = {
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for peer in http["from"]
+        if "namespaceSelector" in peer
+    }
+    assert {"ingress-nginx", "haproxy-controller", "envoy-gateway-system", "monitoring"} <= namespaces
+    assert not any("ipBlock" in peer for peer in http["from"])
+    assert media["ports"] == [{"protocol": "UDP", "port": 50000, "endPort": 50100}]
+    assert len(ingress_rules(chart.render({"webrtc": {"enabled": False}}))) == 1
+
+
+def test_every_path_of_the_service_was_thought_of() -> None:
+    # What the OpenAPI document leaves out would escape the comparison above.
+    assert {"/", "/docs", "/data/sample.mp4", "/v1/whip/0-abc/results", "/metrics"} <= served_paths()

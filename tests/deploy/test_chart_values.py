@@ -1,0 +1,154 @@
+"""What may be set: every value described and checked, wrong ones refused with a word that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streamer.settings import Settings
+from tests.deploy.chart import CHART, VALUE_SETS, Chart, Refused
+from tests.deploy.chart_reference import (
+    CHART_SETS,
+    read_values,
+    render_readme,
+    render_schema,
+    schema_text,
+)
+
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+#: What coturn and STUNner need besides being enabled.
+TURN = {"turn": {"existingSecret": "turn"}}
+
+
+def objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object of the schema that has properties, with its path."""
+    if "properties" in schema:
+        yield path, schema
+        for name, child in schema["properties"].items():
+            yield from objects(child, f"{path}.{name}".lstrip("."))
+    if isinstance(schema.get("items"), dict):
+        yield from objects(schema["items"], f"{path}[]")
+
+
+def test_there_are_value_sets_for_every_way_to_install() -> None:
+    assert len(VALUE_SETS) >= 8
+
+
+def test_the_readme_and_the_schema_say_what_values_yaml_says() -> None:
+    values = read_values((CHART / "values.yaml").read_text())
+    readme = (CHART / "README.md").read_text()
+    hint = "run: python -m tests.deploy.chart_reference"
+    assert readme == render_readme(readme, values), hint
+    assert (CHART / "values.schema.json").read_text() == schema_text(render_schema(SCHEMA, values)), hint
+
+
+def test_a_value_without_a_description_is_found() -> None:
+    with pytest.raises(ValueError, match=r"pod\.port has no description"):
+        read_values("# -- A name.\nname: x\npod:\n  port: 1\n")
+
+
+def test_the_schema_allows_nothing_that_it_does_not_know() -> None:
+    open_objects = [
+        path for path, schema in objects(SCHEMA) if schema.get("additionalProperties", True) is True
+    ]
+    # Parts of Kubernetes' own objects are left to Kubernetes.
+    assert [path for path in open_objects if path not in ("resources",)] == []
+    undescribed = [
+        f"{path}.{name}"
+        for path, schema in objects(SCHEMA)
+        if "[]" not in path and path != "resources"
+        for name, child in schema["properties"].items()
+        if "description" not in child and "properties" not in child
+    ]
+    assert undescribed == []
+
+
+def test_every_setting_of_the_service_can_be_set() -> None:
+    all_settings = {name.upper() for name in Settings.model_fields}
+    assert all_settings >= CHART_SETS
+    assert set(SCHEMA["properties"]["settings"]["properties"]) == all_settings - CHART_SETS
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_lint_has_nothing_to_say(chart: Chart, name: str) -> None:
+    done = chart.run("lint", "--strict", str(chart.folder), "-f", str(CHART / "ci" / f"{name}-values.yaml"))
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+    assert "[ERROR]" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"replicaCount": "two"}, "replicaCount: Invalid type. Expected: integer, given: string"),
+        ({"replicaCount": -1}, "replicaCount: Must be greater than or equal to 0"),
+        ({"replicaCuont": 2}, "Additional property replicaCuont is not allowed"),
+        ({"image": {"name": "x"}}, "image: Additional property name is not allowed"),
+        ({"gpu": {"device": "rocm"}}, 'gpu.device must be one of the following: "cuda", "tensorrt"'),
+        ({"settings": {"WORKERZ": 2}}, "settings: Additional property WORKERZ is not allowed"),
+        ({"settings": {"WORKERS": 65}}, "settings.WORKERS: Must be less than or equal to 64"),
+        ({"settings": {"LOG_LEVEL": "loud"}}, 'one of the following: "debug", "info", "warning", "error"'),
+        ({"settings": {"API_KEYS": "x"}}, "settings: Additional property API_KEYS is not allowed"),
+        ({"auth": {"apiKeys": ["a,b,c,d,e"]}}, "auth.apiKeys.0: Does not match pattern"),
+        ({"s3": {"bucket": "Not A Bucket"}}, "s3.bucket: Does not match pattern"),
+        ({"s3": {"endpointUrl": "minio:9000"}}, "s3.endpointUrl: Does not match pattern"),
+        ({"ingress": {"controller": "traefik"}}, '"nginx", "haproxy", "haproxy-ingress", "none"'),
+        (
+            {"autoscaling": {"method": "both"}},
+            'autoscaling.method must be one of the following: "hpa", "keda"',
+        ),
+        ({"autoscaling": {"hpa": {"enabled": True}}}, "autoscaling: Additional property hpa is not allowed"),
+        ({"persistence": {"models": {"size": "big"}}}, "persistence.models.size: Does not match pattern"),
+        ({"networkPolicy": {"s3CIDRs": ["10.0.0.1"]}}, "networkPolicy.s3CIDRs.0: Does not match pattern"),
+        ({"webrtc": {"udpPortRange": "80-90"}}, "webrtc.udpPortRange: Does not match pattern"),
+        ({"terminationGracePeriodSeconds": 30}, "is 30 and the drain takes up to 48 seconds"),
+        ({"drain": {"timeoutSeconds": 60}}, "is 60 and the drain takes up to 88 seconds"),
+        ({"autoscaling": {"enabled": True, "method": "keda"}}, "autoscaling.keda.prometheusAddress is empty"),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}},
+            "autoscaling.maxReplicas is 2, less than autoscaling.minReplicas, 5",
+        ),
+        ({"models": {"v1": "x.onnx"}}, "models.v1 is x.onnx, relative to persistence.models.mountPath"),
+        ({"awsCredentials": {"accessKeyId": "dummy"}}, "awsCredentials.secretAccessKey is empty"),
+        (
+            {"sampling": {"enabled": False, "store": "s3"}},
+            "sampling.store is s3 and sampling.enabled is false",
+        ),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
+        ({"istio": {"split": {"v1": 90, "v2": 20}}}, "are 90 and 20: together they must be 100"),
+        ({"coturn": {"enabled": True}}, "needs webrtc.turn.existingSecret"),
+        ({"coturn": {"enabled": True}, "webrtc": TURN}, "coturn.host is empty"),
+        (
+            {"coturn": {"enabled": True, "host": "turn.example.org"}, "webrtc": TURN},
+            "coturn.podCIDRs is empty",
+        ),
+        ({"coturn": {"enabled": True}, "stunner": {"enabled": True}}, "one TURN server is enough"),
+        ({"stunner": {"enabled": True}, "webrtc": TURN}, "stunner.host is empty"),
+        ({"coturn": {"enabled": True}, "webrtc": {"enabled": False}}, "webrtc.enabled is false"),
+        ({"gpu": {"enabled": True}, "settings": {"DEVICE": "cpu"}}, "set gpu.device instead"),
+        (
+            {"settings": {"WORKERS": 2}, "extraEnv": [{"name": "WORKERS", "value": "3"}]},
+            "extraEnv has WORKERS, which is in settings too",
+        ),
+        (
+            {"sampling": {"store": "s3"}, "networkPolicy": {"s3CIDRs": ["169.254.169.254/32"]}},
+            "in which clouds keep their metadata",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(chart: Chart, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused) as caught:
+        chart.render(values)
+    assert said in str(caught.value)
+
+
+def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Any) -> None:
+    (chart.folder / "files" / "alerts.yaml").rename(tmp_path / "alerts.yaml")
+    try:
+        with pytest.raises(Refused, match=r"files/alerts\.yaml is missing"):
+            chart.render({"monitoring": {"prometheusRule": {"enabled": True}}})
+    finally:
+        (tmp_path / "alerts.yaml").rename(chart.folder / "files" / "alerts.yaml")
