@@ -34,6 +34,7 @@ STREAMER = [
         "mailbox",
         "outbox",
         "ice_servers",
+        "durable",
     ],
     ["settings", "fair_rate", "exif", "image_kind", "stream_frame", "closing", "control_rate"],
     ["stream"],
@@ -84,13 +85,22 @@ OBSERVER = [
         "budget",
         "balance",
     ],
-    ["policy", "layout", "bare_image", "durable", "metrics", "s3_errors"],
+    ["policy", "layout", "bare_image", "metrics", "s3_errors"],
     ["handover", "tap", "flicker", "disagreement", "spool", "folder", "s3"],
     ["taps", "selection", "delivery"],
     ["stores"],
     ["sidecar"],
     ["observer", "handle"],
     ["process"],
+]
+DRIFT = [
+    ["columns", "errors", "distance", "plan", "episode"],
+    ["image_features", "prediction_features", "table", "pace"],
+    ["calibration"],
+    ["yardstick", "window"],
+    ["reference"],
+    ["reference_document", "monitor"],
+    ["reference_file", "status"],
 ]
 DATASET = [
     ["errors", "sample", "source", "split"],
@@ -103,7 +113,9 @@ DATASET = [
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
 OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle"}
 #: What the observer takes from the service.
-OBSERVER_STREAMER = {"settings", "logs", "protocol", "image_header", "media", "observer"}
+OBSERVER_STREAMER = {"settings", "logs", "protocol", "image_header", "media", "observer", "durable", "drift"}
+#: What drift takes from the service: it knows neither workers nor the observer.
+DRIFT_STREAMER = {"drift", "settings", "durable"}
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -178,6 +190,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
+        ("streamer/drift", DRIFT),
         ("streamer/workshop", WORKSHOP),
     ],
 )
@@ -274,6 +287,11 @@ def test_workers_and_observer_share_only_what_passes_between_them() -> None:
         out |= {name for name in imported(path) if name.startswith("streamer.")}
     assert {name.split(".")[2] for name in into} <= OBSERVER_SHARED
     assert {name.split(".")[1] for name in out} <= OBSERVER_STREAMER
+
+
+def test_drift_knows_neither_workers_nor_the_observer() -> None:
+    out = {name for path in modules("streamer/drift").values() for name in imported(path)}
+    assert {name.split(".")[1] for name in out if name.startswith("streamer.")} <= DRIFT_STREAMER
 
 
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
