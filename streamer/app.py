@@ -19,6 +19,8 @@ from streamer import images
 from streamer.auth import Gate, bearer_token
 from streamer.comparison import Comparison
 from streamer.dispatch import Dispatcher
+from streamer.drift.status_page import StatusPage
+from streamer.drift_routes import GUARDED, DriftRoutes, add_drift
 from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
 from streamer.limits import LIMITS, Limits
@@ -51,6 +53,7 @@ class Resources:
     settings: Settings
     metrics: WorkerMetrics
     board: Board
+    drift_page: StatusPage
     inference_address: str
     #: Empty where sampling is off.
     observer_address: str
@@ -97,6 +100,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps)
     peers = Peers(resources.number, dispatcher, metrics, settings, stream_limits)
     health = Health(resources.board, client, resources.metrics_dir, versions)
+    drift = DriftRoutes(resources.drift_page, resources.board, resources.observer_address)
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -111,7 +115,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if (
             not gate.open
-            and request.path.endswith("/predict")
+            and (request.path.endswith("/predict") or request.path in GUARDED)
             and not gate.allows_token(bearer_token(request))
         ):
             raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
@@ -126,9 +130,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
     images.add_routes(app)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/livez", health.livez)
-    app.router.add_get("/metrics", health.metrics)
+    _add_operations(app, health, drift)
     app.router.add_get("/stream", hub.handle, allow_head=False)
     app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
     webrtc = add_webrtc(app, peers, gate, settings.workers, resources.metrics_dir)
@@ -150,13 +152,22 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     return app, Parts(dispatcher, hub, webrtc)
 
 
+def _add_operations(app: web.Application, health: Health, drift: DriftRoutes) -> None:
+    """Add what operators and probes ask for."""
+    app.router.add_get("/health", health.health)
+    app.router.add_get("/livez", health.livez)
+    app.router.add_get("/metrics", health.metrics)
+    add_drift(app, drift)
+
+
 def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Handover | None, Taps]:
     """Return the way to the observer, None where sampling is off, and the taps that lead to it."""
     denied = resources.settings.samples_denied
     if not resources.observer_address:
         return None, Taps(None, denied)
     handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
-    return handover, Taps(handover.offer, denied, comparison.start if comparison is not None else None)
+    compare = comparison.start if comparison is not None else None
+    return handover, Taps(handover.offer, denied, compare, resources.settings.samples_candidate_s)
 
 
 def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:

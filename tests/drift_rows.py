@@ -45,7 +45,7 @@ class World:
             self._state[place] = state
             own = path[:, FACTORS:] * np.sqrt(0.4)
             total += np.sqrt(share) * (path[:, :FACTORS] @ self._loads + own)
-        return total.astype(np.float32)
+        return np.asarray(total, np.float32)
 
 
 def rows(

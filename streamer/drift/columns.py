@@ -72,9 +72,11 @@ class Row:
     classes: Bag
 
     def bag(self, column: str) -> Bag:
-        """Return the words of a column of ``BAGS``. Raises AttributeError for another."""
+        """Return the words of a column of ``BAGS``, none where it is unknown. Raises AttributeError."""
         words: str | Bag = getattr(self, column)
-        return ((words, 1),) if isinstance(words, str) else words
+        if isinstance(words, str):
+            return ((words, 1),) if words else ()
+        return words
 
 
 def model_key(version: str, sha256: str) -> str:

@@ -63,8 +63,10 @@ def newest_model(rows: Sequence[Row]) -> str:
     return Counter(row.model for row in newest).most_common(1)[0][0] if newest else ""
 
 
-def learn(rows: Sequence[Row], window_s: float, alpha: float) -> tuple[GroupReference, list[Row]]:
-    """Return a group's reference with its thresholds, and the rows to be stored, at most ``MAX_ROWS``.
+def learn(
+    rows: Sequence[Row], window_s: float, alpha: float, most: int = MAX_ROWS
+) -> tuple[GroupReference, list[Row]]:
+    """Return a group's reference with its thresholds, and the rows to be stored, ``most`` of them.
 
     Only rows of the newest model count. Thresholds come from all of them, thinned afterwards: a block must
     hold as many rows as a window. Calibrated where that can be; raises ValueError below ``LEAST_ROWS``.
@@ -75,7 +77,7 @@ def learn(rows: Sequence[Row], window_s: float, alpha: float) -> tuple[GroupRefe
         raise ValueError(f"{len(rows)} rows of model {model!r}; needed are {LEAST_ROWS}")
     table = Table.of(rows)
     span_s = float(table.at[-1] - table.at[0])
-    positions = range(len(rows)) if len(rows) <= MAX_ROWS else _even(len(rows), MAX_ROWS)
+    positions = range(len(rows)) if len(rows) <= most else _even(len(rows), most)
     kept = [rows[position] for position in positions]
     thin = Table.of(kept)
     seasons = {}

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,16 @@ def parse_plain_rows(rows: Any) -> dict[str, list[Row]]:
 
 
 def document_of(
-    groups: Mapping[str, tuple[GroupReference, Sequence[Row]]], *, window_s: float, interval_s: float
+    groups: Mapping[str, tuple[GroupReference, Sequence[Row]]],
+    *,
+    window_s: float,
+    interval_s: float,
+    others: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """Return the document of these groups."""
-    described = {name: _describe(reference, rows) for name, (reference, rows) in groups.items()}
+    """Return the document of these groups, and of ``others`` as another document has them."""
+    described = dict(others) | {
+        name: _describe(reference, rows) for name, (reference, rows) in groups.items()
+    }
     head = {
         "schema": SCHEMA,
         "feature_version": FEATURE_VERSION,

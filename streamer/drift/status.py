@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any
 
 from streamer.drift.calibration import LEAST_ROWS
 from streamer.drift.episode import SEVERE, severity
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import Reference
+from streamer.drift.word import Word
 from streamer.drift.yardstick import ColumnScore
 
 #: Columns named as what has moved.
 MAX_MOVED = 5
-
-
-class Word(IntEnum):
-    """How drift is at the moment, as the board's field ``drift`` holds it; later ones win over groups."""
-
-    DISABLED = 0
-    NO_REFERENCE = 1
-    INSUFFICIENT_DATA = 2
-    OK = 3
-    STALE_REFERENCE = 4
-    DRIFT = 5
-    ERROR = 6
 
 
 def word_of(monitor: Monitor, error: str) -> Word:

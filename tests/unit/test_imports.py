@@ -45,7 +45,7 @@ STREAMER = [
     ["version_queue", "greeting"],
     ["dispatch"],
     ["comparison"],
-    ["live_stream", "images", "openapi", "health", "handler"],
+    ["live_stream", "images", "openapi", "health", "handler", "drift_routes"],
     ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
@@ -85,22 +85,24 @@ OBSERVER = [
         "budget",
         "balance",
     ],
-    ["policy", "layout", "bare_image", "metrics", "s3_errors"],
+    ["policy", "layout", "bare_image", "metrics", "drift_metrics", "s3_errors", "questions", "measure"],
     ["handover", "tap", "flicker", "disagreement", "spool", "folder", "s3"],
     ["taps", "selection", "delivery"],
     ["stores"],
     ["sidecar"],
-    ["observer", "handle"],
+    ["observer", "handle", "watch"],
+    ["drift_desk"],
     ["process"],
 ]
 DRIFT = [
-    ["columns", "errors", "distance", "plan", "episode"],
-    ["image_features", "prediction_features", "table", "pace"],
+    ["columns", "errors", "distance", "plan", "episode", "word", "status_page", "evidently_process"],
+    ["image_features", "prediction_features", "table", "pace", "history"],
     ["calibration"],
     ["yardstick", "window"],
     ["reference"],
     ["reference_document", "monitor"],
-    ["reference_file", "status"],
+    ["reference_file", "status", "engine"],
+    ["lesson"],
 ]
 DATASET = [
     ["errors", "sample", "source", "split"],
@@ -111,7 +113,7 @@ DATASET = [
     ["stats_command", "verify_command", "export_command"],
 ]
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
-OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle"}
+OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
 #: What the observer takes from the service.
 OBSERVER_STREAMER = {"settings", "logs", "protocol", "image_header", "media", "observer", "durable", "drift"}
 #: What drift takes from the service: it knows neither workers nor the observer.
