@@ -41,6 +41,8 @@ class Origin:
     model_name: str
     model_sha256: str
     labels: tuple[str, ...]
+    #: Tells streams of one name apart, where the name is nobody's own; else 0.
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)

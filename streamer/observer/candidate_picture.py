@@ -21,8 +21,8 @@ class AnySize:
     image_side_px: int = 65_535
 
 
-def image_of(candidate: Candidate, target: tuple[int, int]) -> Image:
-    """Return the picture upright as uint8 BGR (height, width, 3), at least as large as ``target``.
+def image_of(candidate: Candidate, target: tuple[int, int] | None = None) -> Image:
+    """Return the picture upright as uint8 BGR (height, width, 3), in full or at least as large as ``target``.
 
     ``target`` is width and height in pixels; the picture is never enlarged. Raises ImageError.
     """
@@ -30,14 +30,14 @@ def image_of(candidate: Candidate, target: tuple[int, int]) -> Image:
     if candidate.source == PIXELS:
         return np.frombuffer(data, np.uint8).reshape(candidate.height, candidate.width, 3)
     header = read_header(data, AnySize())
-    return decode(data, header, rotation=candidate.rotation, target=target, reduce=True)
+    return decode(data, header, rotation=candidate.rotation, target=target, reduce=target is not None)
 
 
 def encoded(candidate: Candidate) -> Candidate:
     """Return the candidate with a picture that can be stored: as it came, or as a JPEG (4.7 ms at 1080p)."""
     if candidate.source != PIXELS:
         return candidate
-    image = image_of(candidate, (0, 0))
+    image = image_of(candidate)
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return dataclasses.replace(candidate, data=data.tobytes(), source=ENCODED)
 

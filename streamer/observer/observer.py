@@ -16,6 +16,7 @@ from streamer.observer.candidate_picture import AnySize, image_of, stored_bytes
 from streamer.observer.errors import SpoolBroken, SpoolFull
 from streamer.observer.fingerprint import fingerprint
 from streamer.observer.layout import image_key
+from streamer.observer.measure import measure
 from streamer.observer.metrics import ObserverMetrics
 from streamer.observer.selection import Choice, Selection
 from streamer.observer.sidecar import Picture, describe
@@ -40,6 +41,16 @@ class Waker(Protocol):
         """There is a new sample in the spool."""
 
 
+class DriftSource(Protocol):
+    """Knows which streams no longer look like their reference."""
+
+    def wants_sample(self, candidate: Candidate) -> bool:
+        """Whether the candidate is worth labelling because of it."""
+
+    def sample_taken(self, candidate: Candidate) -> None:
+        """It was kept because of it."""
+
+
 class Observer:
     """Judges candidates and keeps the samples. ``spool`` is open."""
 
@@ -62,6 +73,8 @@ class Observer:
         self._strip = strip_metadata
         self._threshold = threshold
         self._service_version = service_version
+        #: None where nobody watches for drift.
+        self.drift: DriftSource | None = None
         self._clock = clock
         self._paused_until = 0.0
         #: When each kind of refusal may be logged again.
@@ -74,8 +87,9 @@ class Observer:
         def look() -> int:
             return fingerprint(image_of(candidate, _LOOK_PX))
 
+        drifting = self.drift is not None and self.drift.wants_sample(candidate)
         try:
-            choices = self._selection.consider(candidate, self._clock(), look)
+            choices = self._selection.consider(candidate, self._clock(), look, drifting=drifting)
         except (ImageError, MemoryError):
             # The worker could decode it: this is rare, and the next frame is as good.
             self._metrics.drops.labels("damaged").inc()
@@ -93,6 +107,14 @@ class Observer:
     def flush(self) -> None:
         """Keep what is held: the observer ends."""
         self._keep(self._selection.flush(self._clock()))
+
+    @staticmethod
+    def _features(candidate: Candidate) -> dict[str, float]:
+        """Return the columns of drift; none of a picture that cannot be decoded."""
+        try:
+            return measure(candidate, image_of(candidate), None)[0]
+        except (ImageError, MemoryError):
+            return {}
 
     def _keep(self, choices: list[Choice]) -> None:
         for choice in choices:
@@ -133,11 +155,14 @@ class Observer:
             Picture(key, digest, len(data), kind, header.orientation, self._strip, candidate.source),
             threshold=self._threshold,
             service_version=self._service_version,
+            features=self._features(candidate),
         )
         # Flat, and unique as the key is.
         name = key.split("/", 2)[2].rpartition(".")[0].replace("/", "_")
         if self._spool.accept(name, data, sidecar, time.time()):
             self._metrics.samples.labels(choice.reasons[0]).inc()
+            if self.drift is not None and "drift" in choice.reasons:
+                self.drift.sample_taken(candidate)
             self._delivery.wake()
 
     def _refuse(self, reason: str, error: Exception) -> None:

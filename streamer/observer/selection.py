@@ -33,7 +33,7 @@ class Choice:
     """A candidate that becomes a sample, and why."""
 
     candidate: Candidate
-    #: All that apply, the first one counts in the metrics: user, random, else the greatest component.
+    #: All that apply, the first one counts in the metrics: user, random, drift, else the greatest component.
     reasons: tuple[str, ...]
     #: Uncertainty by kind, each in [0, 1]; and what the candidates of an interval are ranked by.
     components: dict[str, float]
@@ -86,8 +86,13 @@ class Selection:
         #: Candidates worth taking that were not, by reason: duplicate, budget. Only ever grows.
         self.passed_over: Counter[str] = Counter()
 
-    def consider(self, candidate: Candidate, now: float, look: Callable[[], int]) -> list[Choice]:
-        """Return what is to be stored now. ``look`` decodes the picture and returns its fingerprint."""
+    def consider(
+        self, candidate: Candidate, now: float, look: Callable[[], int], *, drifting: bool = False
+    ) -> list[Choice]:
+        """Return what is to be stored now. ``look`` decodes the picture and returns its fingerprint.
+
+        ``drifting``: the stream no longer looks like its reference, which is a reason of its own.
+        """
         name = candidate.origin.stream
         stream, taken = self._stream(name, now)
         quiet_s, stream.heard_at = max(0.0, now - stream.heard_at), now
@@ -96,6 +101,8 @@ class Selection:
             (kind for kind, value in components.items() if value >= self._policy.threshold),
             key=lambda kind: -components[kind],
         )
+        if drifting:
+            reasons.insert(0, "drift")
         if candidate.reported:
             choice = Choice(candidate, ("user", *reasons), components, rank, look())
             return taken + self._take(stream, choice, now)

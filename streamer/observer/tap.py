@@ -91,8 +91,10 @@ class Tap:
         *,
         still: bool = False,
         compare: Compare | None = None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._origin = origin
+        self._interval_s = interval_s
         #: None where no other model is to look.
         self._compare = compare
         #: Its pictures have nothing to do with each other: no neighbours, no last frame.
@@ -109,7 +111,7 @@ class Tap:
         """Whether the frame that starts now is to be a candidate; run it with :func:`lowered` then."""
         if now < self._next_at:
             return False
-        self._next_at = now + INTERVAL_S * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        self._next_at = now + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return True
 
     def finished(self, shot: Shot, all_boxes: Boxes | None) -> None:
