@@ -1,1 +1,1 @@
-"""What surrounds the service: image, compose file, chart, several replicas behind a proxy, alert rules, workflows."""
+"""What surrounds the service: image, compose file, chart, proxies before several replicas, alert rules."""
