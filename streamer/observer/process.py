@@ -137,10 +137,12 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
     intake = Intake(watch)
     if watch is not None:
         await watch.open()
+    # Before anything is read: what waits in the sockets would be let go.
+    opened = await _try_open(spool, board)
     server = await asyncio.start_unix_server(intake.accept, sock=listener)
     ticking = asyncio.create_task(_tick(watch)) if watch is not None else None
     try:
-        if not await _open(spool, board, stop):
+        if not opened and not await _open(spool, board, stop):
             return
         delivery = Delivery(spool, store, metrics)
         delivery.start()
@@ -182,20 +184,27 @@ async def _tick(watch: Watch) -> None:
 
 async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
     """Open the spool, however long that takes; False when the process is to end before."""
-    next_log_at = 0.0
+    next_log_at = time.monotonic() + LOG_EVERY_S
     while not stop.is_set():
-        try:
-            await asyncio.to_thread(spool.open)
-        except (SpoolInUse, SpoolBroken) as error:
-            board.post("sampling", Standing.NO_SPOOL)
-            if time.monotonic() >= next_log_at:
-                next_log_at = time.monotonic() + LOG_EVERY_S
-                log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - says it all
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SPOOL_RETRY_S)
-        else:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), SPOOL_RETRY_S)
+        if await _try_open(spool, board, quiet=time.monotonic() < next_log_at):
             return True
+        if time.monotonic() >= next_log_at:
+            next_log_at = time.monotonic() + LOG_EVERY_S
     return False
+
+
+async def _try_open(spool: Spool, board: Board, *, quiet: bool = False) -> bool:
+    """Open the spool; says on the board, and unless ``quiet`` in the log, why it cannot be."""
+    try:
+        await asyncio.to_thread(spool.open)
+    except (SpoolInUse, SpoolBroken) as error:
+        board.post("sampling", Standing.NO_SPOOL)
+        if not quiet:
+            log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - says it all
+        return False
+    return True
 
 
 def _own_version() -> str:
