@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,8 +132,9 @@ def test_lint_has_nothing_to_say(chart: Chart, name: str) -> None:
         ({"gpu": {"enabled": True}, "settings": {"DEVICE": "cpu"}}, "set gpu.device instead"),
         (
             {"settings": {"WORKERS": 2}, "extraEnv": [{"name": "WORKERS", "value": "3"}]},
-            "extraEnv has WORKERS, which is in settings too",
+            "extraEnv has WORKERS, which the chart sets already",
         ),
+        ({"extraEnv": [{"name": "HOST", "value": "::"}]}, "extraEnv has HOST, which the chart sets already"),
         (
             {"sampling": {"store": "s3"}, "networkPolicy": {"s3CIDRs": ["169.254.169.254/32"]}},
             "in which clouds keep their metadata",
@@ -145,10 +147,9 @@ def test_a_wrong_value_is_refused_by_name(chart: Chart, values: dict[str, Any], 
     assert said in str(caught.value)
 
 
-def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Any) -> None:
-    (chart.folder / "files" / "alerts.yaml").rename(tmp_path / "alerts.yaml")
-    try:
-        with pytest.raises(Refused, match=r"files/alerts\.yaml is missing"):
-            chart.render({"monitoring": {"prometheusRule": {"enabled": True}}})
-    finally:
-        (tmp_path / "alerts.yaml").rename(chart.folder / "files" / "alerts.yaml")
+def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Path) -> None:
+    for part, name in (("prometheusRule", "alerts.yaml"), ("dashboard", "dashboard.json")):
+        changed = chart.copied(tmp_path / part)
+        (changed.folder / "files" / name).unlink()
+        with pytest.raises(Refused, match=rf"files/{name} is missing"):
+            changed.render({"monitoring": {part: {"enabled": True}}})
