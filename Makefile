@@ -7,7 +7,7 @@ CONSTRAINTS := constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench train evaluate sample constraints clean system-packages
+.PHONY: help install serve test check format bench train evaluate image sample constraints clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ train: $(VENV)/installed-training  ## make both default models; PHOTOS=folder fo
 evaluate: $(VENV)/installed-training  ## print the model card's table; PHOTOS=folder of annotated photographs
 	@test -n "$(PHOTOS)" || { echo "name a folder with annotations.json and images/: make evaluate PHOTOS=folder"; exit 1; }
 	$(BIN)/python -m models.training.evaluate --photos $(PHOTOS) $(ARGS)
+
+image:  ## build the container image; TARGET=gpu for CUDA, ARGS="--build-arg EXTRAS=optimize"
+	docker build --target $(or $(TARGET),cpu) --tag real-time-vision-api:$(or $(TARGET),cpu) $(ARGS) .
 
 sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ anew
 	$(BIN)/python data/make_sample.py
@@ -79,3 +82,4 @@ system-packages:
 		gir1.2-gst-plugins-bad-1.0
 	@sh tests/system_packages.sh nginx-light haproxy
 	@sh tests/system_packages.sh radosgw ceph-mon ceph-osd ceph-common
+	@sh tests/system_packages.sh prometheus docker-compose buildah podman runc debootstrap

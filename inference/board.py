@@ -40,6 +40,7 @@ class Board:
         "pid": 6,  # inference process
         "sampling": 7,  # observer process, by the supervisor while there is none
         "samples": 8,  # observer process: accepted since the replica was started
+        "drift": 9,  # observer process: the word of `streamer.drift.status`
     }
 
     def __init__(self, fd: int | None = None) -> None:

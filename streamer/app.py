@@ -19,6 +19,8 @@ from streamer import images
 from streamer.auth import Gate, bearer_token
 from streamer.comparison import Comparison
 from streamer.dispatch import Dispatcher
+from streamer.drift.status_page import StatusPage
+from streamer.drift_routes import GUARDED, DriftRoutes, add_drift
 from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
 from streamer.limits import LIMITS, Limits
@@ -56,6 +58,7 @@ class Resources:
     settings: Settings
     metrics: WorkerMetrics
     board: Board
+    drift_page: StatusPage
     inference_address: str
     #: Empty where sampling is off.
     observer_address: str
@@ -108,8 +111,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
-    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps)
     health = Health(resources.board, client, resources.metrics_dir, versions)
+    drift = DriftRoutes(resources.drift_page, resources.board, resources.observer_address)
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -124,7 +128,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if (
             not gate.open
-            and request.path.endswith("/predict")
+            and (request.path.endswith("/predict") or request.path in GUARDED)
             and not gate.allows_token(bearer_token(request))
         ):
             raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
@@ -138,7 +142,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
-    _add_routes(app, health, hub)
+    _add_routes(app, health, drift, hub)
     webrtc = add_webrtc(app, peers, gate, owners)
     add_pages(app, openapi_document())
 
@@ -161,11 +165,12 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     return app, Parts(dispatcher, hub, webrtc, owners)
 
 
-def _add_routes(app: web.Application, health: Health, hub: StreamHub) -> None:
+def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:
     images.add_routes(app)
     app.router.add_get("/health", health.health)
     app.router.add_get("/livez", health.livez)
     app.router.add_get("/metrics", health.metrics)
+    add_drift(app, drift)
     app.router.add_get("/stream", hub.handle, allow_head=False)
     app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
     app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)
@@ -186,7 +191,8 @@ def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Han
     if not resources.observer_address:
         return None, Taps(None, denied)
     handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
-    return handover, Taps(handover.offer, denied, comparison.start if comparison is not None else None)
+    compare = comparison.start if comparison is not None else None
+    return handover, Taps(handover.offer, denied, compare, resources.settings.samples_candidate_s)
 
 
 def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:
@@ -300,3 +306,4 @@ async def _measure_lag(metrics: WorkerMetrics) -> None:
         due = loop.time() + LAG_PROBE_S
         await asyncio.sleep(LAG_PROBE_S)
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
+        metrics.tasks.set(len(asyncio.all_tasks(loop)))

@@ -426,26 +426,10 @@ class Connection:
             self.send_all(live.stream.pause() if isinstance(message, Pause) else live.stream.resume())
             self.counters.account(live.stream.ledger)
         elif isinstance(message, Report):
-            self.send(self._hand_over(message))
+            self.send(self._live(message.stream).report(message.note))
         elif isinstance(message, Bye):
             self._bye_received = True
         self._report_unknown(message)
-
-    def _hand_over(self, report: Report) -> dict[str, Any]:
-        """Hand a stream's last frame over for a person; raises ProtocolError when there is none to keep."""
-        tap = self._live(report.stream).tap
-        if tap is None:
-            raise ProtocolError(
-                "frames of this stream are not kept: `collect` is false in hello, or the server is set so",
-                code="not_collected",
-                field="stream",
-            )
-        taken = tap.report(report.note)
-        if taken is None:
-            raise ProtocolError(
-                f"stream {report.stream} has no result yet", code="nothing_to_report", field="stream"
-            )
-        return {"type": "reported", "stream": report.stream, "seq": taken[0], "taken": taken[1]}
 
     def _live(self, number: int) -> LiveStream:
         live = self.streams.get(number)

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from inference.board import Board, State
 from inference.client import InferenceClient
+from streamer.drift.word import Word
 from streamer.metrics import render_metrics
 from streamer.observer.standing import Standing
 
@@ -75,6 +76,7 @@ class Health:
             "inference_restarts": int(self._board.read("restarts")),
             "samples": int(self._board.read("samples")),
             "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
+            "drift": Word(int(self._board.read("drift"))).name.lower(),
         }
         if status != "ok":
             body["reasons"] = [_REASONS[status]]

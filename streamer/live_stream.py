@@ -21,7 +21,7 @@ from streamer.metrics import WorkerMetrics
 from streamer.observer.tap import Shot, Tap, lowered, over
 from streamer.prediction import Prediction
 from streamer.problems import Problem
-from streamer.protocol import DropReason
+from streamer.protocol import DropReason, ProtocolError
 from streamer.session import Session
 from streamer.stream import Stream
 from streamer.stream_frame import StreamFrame
@@ -130,6 +130,25 @@ class LiveStream:
             self.tap.close()
         self.stream.abandon()
 
+    def report(self, note: str) -> dict[str, Any]:
+        """Hand the last frame over because a person asks for it; returns the answer to the client.
+
+        Raises ProtocolError when there is none that may be kept.
+        """
+        number = self.stream.number
+        if self.tap is None:
+            raise ProtocolError(
+                "frames of this stream are not kept: its client said `collect` false, or the server says so",
+                code="not_collected",
+                field="stream",
+            )
+        taken = self.tap.report(note)
+        if taken is None:
+            raise ProtocolError(
+                f"stream {number} has no result yet", code="nothing_to_report", field="stream"
+            )
+        return {"type": "reported", "stream": number, "seq": taken[0], "taken": taken[1]}
+
     def grant(self, max_fps: float | None) -> None:
         """Tell the client its fair rate."""
         self._carrier.send_all(
@@ -210,8 +229,6 @@ def _show(
     asked = prediction
     if chosen:
         asked = dataclasses.replace(prediction, boxes=over(prediction.boxes, params.conf_threshold))
-    if not isinstance(frame.payload, bytes | memoryview):
-        return asked  # a picture of a video: there are no original bytes to keep
     shot = Shot(
         frame.payload,
         frame.seq,

@@ -143,6 +143,12 @@ class WorkerMetrics:
             buckets=_LAG_BUCKETS_S,
             registry=registry,
         )
+        self.tasks = Gauge(
+            "object_detection_event_loop_tasks",
+            "Tasks of the workers' event loops, counted once a second.",
+            registry=registry,
+            multiprocess_mode="sum",
+        )
         self.ready = Gauge(
             "object_detection_inference_ready",
             "1 while the inference process is ready, as this replica's workers see it.",
@@ -177,6 +183,7 @@ class WorkerMetrics:
             self.forwarded.labels(owner)
         for lost in ("busy", "no_observer"):
             self.sampler_dropped.labels(lost)
+        self.tasks.set(0)
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)

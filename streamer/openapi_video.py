@@ -105,6 +105,7 @@ def _json_offer(version: str, problems: Problems) -> dict[str, Any]:
             "type": {"const": "offer"},
             "sdp": {"type": "string"},
             "params": {"type": "object", "description": "As in `hello` of detect.v1."},
+            "streams": {"type": "array", "description": "One, as in `hello`: `name` and `collect` count."},
             "annotate": {"type": "boolean", "description": "Send the video back with boxes (sendrecv)."},
         },
     }

@@ -11,6 +11,7 @@ from streamer.problems import Problem
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MAX_DETECTIONS = 1000
+MAX_NAME_CHARS = 100
 DEFAULT_CONF_THRESHOLD = 0.25
 #: Labels listed in an error before it says how many more there are.
 _SHOWN_LABELS = 20
@@ -59,6 +60,14 @@ def read_collect(pairs: Iterable[tuple[str, str]]) -> bool:
     if text.lower() not in _YES | _NO:
         raise Problem.invalid_parameter("collect", text, "1 or 0")
     return text.lower() in _YES
+
+
+def read_name(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the stream's name, empty when there is none. Raises Problem 400 when it is too long."""
+    name = next((text for name, text in pairs if name == "name"), "")
+    if len(name) > MAX_NAME_CHARS:
+        raise Problem.invalid_parameter("name", f"{len(name)} characters", f"at most {MAX_NAME_CHARS}")
+    return name
 
 
 def _share(name: str, single: dict[str, str], default: float) -> float:

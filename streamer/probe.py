@@ -1,4 +1,4 @@
-"""The image's HEALTHCHECK, ``python -m streamer.probe``: ends with 0 where ``/health`` says 200, else 1."""
+"""The HEALTHCHECK of the image, ``python -m streamer.probe``: 0 where ``/health`` says 200, else 1."""
 
 from __future__ import annotations
 

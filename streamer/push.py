@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--track", action="store_true", help="give boxes track ids")
     source = parser.add_argument_group("what is sent")
     source.add_argument(
+        "--stream", default="", metavar="NAME", help="name of the stream: samples are filed under it"
+    )
+    source.add_argument(
         "--fps", type=positive, metavar="N", help="send at most N frames a second of source time"
     )
     source.add_argument(
@@ -165,6 +168,7 @@ def _options(arguments: argparse.Namespace) -> Any:
         quality=arguments.quality,
         max_side=arguments.max_side,
         fps=arguments.fps,
+        stream=arguments.stream,
         give_up_after_s=0.0 if arguments.no_reconnect else arguments.give_up_after,
         tls=Tls(arguments.ca_file, arguments.insecure),
     )

@@ -252,6 +252,48 @@ class Settings(BaseSettings):
         description="At the end: time to deliver samples; the rest is delivered after the next start.",
     )
 
+    samples_candidate_s: float = Field(
+        1,
+        ge=0,
+        le=60,
+        description="One frame of each stream in this time is looked at: for a sample, and for drift.",
+    )
+    drift: bool = Field(
+        True,
+        description="Watch whether streams still look like the reference (docs/drift.md); needs `SAMPLING`.",
+    )
+    reference_data_path: Path = Field(
+        Path("data/reference_features.json"),
+        description="The reference of drift; one replica's own, made by `POST /reference/update`.",
+    )
+    drift_sample_interval_s: float = Field(
+        5, ge=0.1, le=60, description="One row of each stream in this time."
+    )
+    drift_window_s: float = Field(1800, ge=60, le=86_400, description="Length of a window of rows.")
+    drift_step_s: float = Field(600, ge=20, le=86_400, description="Time between two judgements.")
+    drift_alpha: float = Field(
+        0.001,
+        gt=0,
+        le=0.1,
+        description="Chance that a window looks like drift and is none; it takes two of three.",
+    )
+    drift_samples: int = Field(
+        20, ge=0, description="Samples taken because of one episode; budgets hold for them too."
+    )
+    drift_history_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="Bytes of rows kept in `SAMPLES_DIR/.drift`, from which a reference can be made.",
+    )
+    drift_engine: Literal["auto", "builtin"] = Field(
+        "auto",
+        description="`auto`: Evidently decides, in a process of its own, where it is installed; "
+        "`builtin`: never started.",
+    )
+    drift_engine_timeout_s: float = Field(
+        180, gt=0, description="Time after which a run of Evidently is killed."
+    )
+
     drain_delay_s: float = Field(
         3,
         ge=0,

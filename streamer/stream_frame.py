@@ -16,6 +16,10 @@ class Picture(Protocol):
     width: int
     height: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels."""
+
     def pixels(self) -> npt.NDArray[np.uint8]:
         """Return it upright as uint8 BGR (height, width, 3)."""
 

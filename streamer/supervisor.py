@@ -264,6 +264,7 @@ class Supervisor:
 
     async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
         listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
+        page_fd = self._observer.page.fd
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -272,9 +273,10 @@ class Supervisor:
             self._settings.model_dump_json(),
             str(listener),
             str(board_fd),
+            str(page_fd),
             self._inference.address,
             self._observer.address,
-            pass_fds=(listener, board_fd),
+            pass_fds=(listener, board_fd, page_fd),
             env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
         )

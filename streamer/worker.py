@@ -16,9 +16,10 @@ from pathlib import Path
 from inference.board import Board
 from inference.metrics import name_process
 from streamer.app import Resources, make_runner
+from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
-from streamer.settings import Settings, settings_from_json
+from streamer.settings import settings_from_json
 
 log = logging.getLogger("streamer.worker")
 
@@ -27,23 +28,9 @@ _PR_SET_PDEATHSIG = 1
 _DRAIN_AT_ONCE = 2
 
 
-async def serve(
-    number: int, settings: Settings, listener: socket.socket, board: Board, addresses: tuple[str, str]
-) -> None:
-    """Serve until SIGTERM, then drain in phases and return.
-
-    ``addresses`` are those of the inference process and of the observer, the latter empty without one.
-    """
-    metrics = WorkerMetrics()
-    resources = Resources(
-        number=number,
-        settings=settings,
-        metrics=metrics,
-        board=board,
-        inference_address=addresses[0],
-        observer_address=addresses[1],
-        metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
-    )
+async def serve(resources: Resources, listener: socket.socket) -> None:
+    """Serve until SIGTERM, then drain in phases and return."""
+    settings = resources.settings
     runner, drain = await make_runner(resources, listener)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -52,15 +39,18 @@ async def serve(
     gc.freeze()
     try:
         await stop.wait()
-        delay_s = 0.0 if board.read("draining") == _DRAIN_AT_ONCE else settings.drain_delay_s
+        delay_s = 0.0 if resources.board.read("draining") == _DRAIN_AT_ONCE else settings.drain_delay_s
         await drain(delay_s)
     finally:
         await runner.cleanup()
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER_FD BOARD_FD ADDRESS OBSERVER``."""
-    number_text, settings_text, listener_fd, board_fd, *addresses = sys.argv[1:]
+    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER BOARD PAGE ADDRESS OBSERVER``.
+
+    The addresses are those of the inference process and of the observer, the latter empty without one.
+    """
+    number_text, settings_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -69,8 +59,17 @@ def main() -> int:
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))
     with contextlib.suppress(KeyboardInterrupt):
-        board, (inference_address, observer_address) = Board(int(board_fd)), addresses
-        asyncio.run(serve(int(number_text), settings, listener, board, (inference_address, observer_address)))
+        resources = Resources(
+            number=int(number_text),
+            settings=settings,
+            metrics=WorkerMetrics(),
+            board=Board(int(board_fd)),
+            drift_page=StatusPage(int(page_fd)),
+            inference_address=addresses[0],
+            observer_address=addresses[1],
+            metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
+        )
+        asyncio.run(serve(resources, listener))
     return 0
 
 

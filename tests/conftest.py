@@ -82,6 +82,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
                 "AWS_",
                 "S3_",
                 "SAMPL",
+                "DRIFT",
+                "REFERENCE_",
             )
         ):
             monkeypatch.delenv(name)

@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from inference import address
 from inference.board import Board
+from streamer.drift.status_page import StatusPage
 from streamer.observer.candidate import Candidate
 from streamer.observer.handover import Handover
 from streamer.observer.standing import Standing
@@ -46,10 +47,16 @@ class ObserverRun:
         fields = {name.lower(): value for name, value in environment.items() if not name.startswith("AWS_")}
         budgets = dict.fromkeys(("samples_stream_per_hour", "samples_per_hour", "samples_per_day"), 10**9)
         self._settings = load_settings(
-            samples_dir=self.folder, samples_day_bytes=1 << 40, samples_store="s3", **budgets, **fields
+            samples_dir=self.folder,
+            reference_data_path=folder / "reference.json",
+            samples_day_bytes=1 << 40,
+            samples_store="s3",
+            **budgets,
+            **fields,
         )
         self._listener = address.listen(socket.SOCK_STREAM)
         self._board = Board()
+        self._page = StatusPage()
         self.lost: Counter[str] = Counter()
         self._handover = Handover(address.address_of(self._listener), self._count)
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,12 +78,13 @@ class ObserverRun:
         self._handover.close()
         self._listener.close()
         self._board.close()
+        self._page.close()
         self._log.close()
 
     def start(self) -> None:
         """Start a process; it takes candidates when ``wait_on`` returns."""
         self._board.post("sampling", Standing.STARTING)
-        fds = (self._listener.fileno(), self._board.fd)
+        fds = (self._listener.fileno(), self._board.fd, self._page.fd)
         self._process = subprocess.Popen(
             [
                 sys.executable,

@@ -26,12 +26,13 @@ class Service:
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info") -> None:
         self._log = tempfile.NamedTemporaryFile("w+", prefix="service-", suffix=".log", delete=False)  # noqa: SIM115 - closed in stop()
-        foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL")
+        foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL", "DRIFT", "REFERENCE_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment |= {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": log_level, "LOG_FORMAT": "json"}
         # Samples of tests must not pile up in the checkout.
         self._samples = tempfile.TemporaryDirectory(prefix="samples-")
-        environment |= {"DRAIN_DELAY_S": "0.2", "SAMPLES_DIR": self._samples.name} | settings
+        environment |= {"DRAIN_DELAY_S": "0.2", "SAMPLES_DIR": self._samples.name}
+        environment |= {"REFERENCE_DATA_PATH": f"{self._samples.name}/reference.json"} | settings
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=self._log
         )

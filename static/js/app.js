@@ -21,6 +21,8 @@ import { Tuning } from './tuning.js';
 import { VideoConnection } from './video-connection.js';
 
 const PANEL_EVERY_MS = 250;
+/** Longest name of a stream that the server takes. */
+const NAME_MAX = 100;
 
 class App {
   constructor() {
@@ -54,7 +56,7 @@ class App {
       acks: () => ({ 0: this.pipeline.flow.ack }),
     });
     const videoConnection = new VideoConnection({
-      makeParams: () => this.tuning.params,
+      makeWishes: () => this.tuning.wishes,
       key: () => this.key,
       makeStream: () => this.source.stream,
       // By the address only: remembered, it would be in the way where there is no TURN server.
@@ -104,7 +106,13 @@ class App {
         keep: (keep) => this.change({ keep }),
       },
     );
-    this.tuning = new Tuning(this.settings, () => this.classes.chosen, (message) => this.connection.send(message));
+    this.tuning = new Tuning(
+      this.settings,
+      // A page that shows a certain camera names it: /?stream=gate-3
+      (address.get('stream') || 'demo-page').slice(0, NAME_MAX),
+      () => this.classes.chosen,
+      (message) => this.connection.send(message),
+    );
     this.controls = new Controls({
       play: (kind, options) => this.play(kind, options),
       stop: () => this.stop(),

@@ -6,11 +6,13 @@ const CONFIGURE_EVERY_MS = 120;
 export class Tuning {
   /**
    * @param {object} settings of the page; read anew each time
+   * @param {string} name of the stream: samples are filed under it
    * @param {() => string[]} chosen chosen labels; none: all classes
    * @param {(message: object) => void} send
    */
-  constructor(settings, chosen, send) {
+  constructor(settings, name, chosen, send) {
     this._settings = settings;
+    this._name = name;
     this._chosen = chosen;
     this._send = send;
     this._cfg = 0;
@@ -32,13 +34,18 @@ export class Tuning {
     const hello = {
       type: 'hello',
       client: { name: 'demo-page', version: '1' },
-      streams: [{ id: 0, codec: 'jpeg', mode: 'live' }],
-      params: this.params,
+      ...this.wishes,
     };
-    if (!this._settings.keep) hello.collect = false;
     if (key) hello.token = key;
     if (resume) hello.resume = resume;
     return hello;
+  }
+
+  /** What hello and offer have in common. */
+  get wishes() {
+    const wishes = { streams: [{ id: 0, codec: 'jpeg', mode: 'live', name: this._name }], params: this.params };
+    if (!this._settings.keep) wishes.collect = false;
+    return wishes;
   }
 
   /** The hello names no classes, since a label that the model lacks would spoil it: mend that now. */

@@ -22,7 +22,7 @@ class KeyNeeded extends Error {}
 export class VideoConnection {
   /**
    * @param {object} owner
-   * @param {() => object} owner.makeParams
+   * @param {() => object} owner.makeWishes parameters, name of the stream, whether frames may be kept
    * @param {() => string} owner.key API key; empty: none
    * @param {() => MediaStream | null} owner.makeStream what to send
    * @param {RTCIceTransportPolicy} owner.icePolicy `relay`: over TURN servers only
@@ -133,7 +133,7 @@ export class VideoConnection {
     await gathered(peer);
     if (generation !== this.generation) return;
     if (peer.iceGatheringState === 'complete' && !hasPath(peer)) throw new Unusable(this._noPath());
-    const offer = { type: 'offer', sdp: peer.localDescription.sdp, params: this._owner.makeParams() };
+    const offer = { type: 'offer', sdp: peer.localDescription.sdp, ...this._owner.makeWishes() };
     const answer = await this._request('POST', this._address(), offer);
     if (generation !== this.generation) {
       this._request('DELETE', answer.url).catch(() => {});

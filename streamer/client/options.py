@@ -9,6 +9,7 @@ from streamer.client.errors import BadInput
 from streamer.client.tls import Tls
 
 MODES = ("live", "all")
+MAX_NAME_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Options:
     connect_timeout_s: float = 10.0
     #: Longest time without a connection, from the start or since it was lost. None: for ever; 0: one try.
     give_up_after_s: float | None = 30.0
+    #: What the service files samples of this stream under; empty: unnamed. A camera should keep its name.
+    stream: str = ""
     tls: Tls = field(default_factory=Tls)
 
     def __post_init__(self) -> None:
@@ -31,5 +34,7 @@ class Options:
             raise BadInput(f"quality is {self.quality}; allowed are 1 to 100")
         if self.max_side is not None and self.max_side < 16:
             raise BadInput(f"max_side is {self.max_side}; allowed are 16 pixels and more")
+        if len(self.stream) > MAX_NAME_CHARS:
+            raise BadInput(f"stream is {len(self.stream)} characters; allowed are {MAX_NAME_CHARS}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise BadInput(f"fps is {self.fps}; allowed is more than 0, up to 1000")

@@ -308,6 +308,8 @@ class DetectStream:
         offer: dict[str, Any] = {"id": 0, "codec": "jpeg", "mode": self.mode}
         if self._options.fps is not None:
             offer["fps"] = float(self._options.fps)
+        if self._options.stream:
+            offer["name"] = self._options.stream
         hello: dict[str, Any] = {
             "type": "hello",
             "client": {"name": "streamer.client", "version": client_version()},

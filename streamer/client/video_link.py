@@ -61,17 +61,20 @@ class VideoLink:
         #: Messages as they come; None at the end.
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    async def open(self, camera: Camera, params: dict[str, Any], timeout_s: float) -> None:
-        """Connect. Raises Rejected (refused for good), BadInput (a parameter) or ConnectionFailed."""
+    async def open(self, camera: Camera, wishes: dict[str, Any], timeout_s: float) -> None:
+        """Connect; ``wishes`` are fields of the offer, named as in hello.
+
+        Raises Rejected (refused for good), BadInput (a parameter) or ConnectionFailed.
+        """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._open(camera, params)
+                await self._open(camera, wishes)
         except TimeoutError:
             raise ConnectionFailed(
                 f"no connection to {self._address.shown} within {timeout_s:g} s; do UDP packets get through?"
             ) from None
 
-    async def _open(self, camera: Camera, params: dict[str, Any]) -> None:
+    async def _open(self, camera: Camera, wishes: dict[str, Any]) -> None:
         described = await self._request("GET", self._address.url)
         servers = [
             RTCIceServer(server["urls"], server.get("username"), server.get("credential"))
@@ -84,7 +87,7 @@ class VideoLink:
             channel.on("message", self._received)
         peer.addTransceiver(camera, "sendonly")
         await peer.setLocalDescription(await peer.createOffer())
-        offer = {"type": "offer", "sdp": peer.localDescription.sdp, "params": params}
+        offer = {"type": "offer", "sdp": peer.localDescription.sdp} | wishes
         answer = await self._request("POST", self._address.url, offer)
         # Not answer["url"]: a proxy that names itself wrongly must not lead the key elsewhere.
         self._url = f"{self._address.url}/{answer['session']}"

@@ -289,13 +289,20 @@ class VideoStream:
             self._let_go("disconnected")
             self._set_state(State(Phase.CLOSED, str(error)))
 
+    def _wishes(self) -> dict[str, Any]:
+        """Return what the offer says besides the video, with the names of hello."""
+        wishes: dict[str, Any] = {"params": self._params.to_wire()}
+        if self._options.stream:
+            wishes["streams"] = [{"id": 0, "name": self._options.stream}]
+        return wishes
+
     async def _serve(self, http: aiohttp.ClientSession) -> None:
         """Carry pictures and results in one session. Raises ConnectionFailed at its end."""
         self._set_state(State(Phase.CONNECTING, self._address.shown))
         link = VideoLink(http, self._address, self._options.tls.context())
         camera = Camera(self._next_picture)
         try:
-            await link.open(camera, self._params.to_wire(), self._options.connect_timeout_s)
+            await link.open(camera, self._wishes(), self._options.connect_timeout_s)
             self.model = link.welcome.get("model", {})
             self._origin = RtpOrigin()
             self._connected = True

@@ -1,4 +1,4 @@
-"""A candidate: a finished detection with its original bytes, on its way to the observer. Pure."""
+"""A candidate: a finished detection and its picture, on its way to the observer. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ import msgpack
 import numpy as np
 
 from inference import Boxes
+from streamer.stream_frame import Picture
 
 #: Largest candidate on the wire: the largest image of a POST that can be configured sensibly, and its boxes.
 MAX_BYTES = 64 << 20
+
+
+#: What ``Candidate.data`` is: the encoded picture as it came,
+ORIGINAL = "original"
+#: pixels of a video's picture (BGR rows), which are never stored,
+PIXELS = "pixels"
+#: or such pixels as a JPEG of this quality.
+JPEG_QUALITY = 95
+ENCODED = f"encoded_q{JPEG_QUALITY}"
 
 
 class MalformedCandidate(Exception):
@@ -25,12 +35,14 @@ class Origin:
 
     #: Name as it stands in keys: ``[a-z0-9-]``, 64 at most.
     stream: str
-    #: ``websocket`` or ``http``.
+    #: ``websocket``, ``webrtc``, ``whip`` or ``http``.
     transport: str
     version: str
     model_name: str
     model_sha256: str
     labels: tuple[str, ...]
+    #: Tells streams of one name apart, where the name is nobody's own; else 0.
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +75,8 @@ class Candidate:
     height: int
     #: Clockwise quarter turns that the sender said, on top of the EXIF orientation.
     rotation: int
-    #: The encoded picture as it came.
-    data: bytes | memoryview
+    #: The picture, as ``source`` says; a :class:`Picture` until it is packed.
+    data: bytes | memoryview | Picture
     boxes: Boxes
     #: Boxes over ``threshold`` of the frames just before and after; None where there was none close by.
     before: Boxes | None = None
@@ -74,13 +86,26 @@ class Candidate:
     #: A person asked for this frame.
     reported: bool = False
     note: str = ""
+    #: ORIGINAL, PIXELS or ENCODED.
+    source: str = ORIGINAL
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the picture in its present form."""
+        return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
 
 def pack_candidate(candidate: Candidate) -> bytes:
-    """Return the candidate as one msgpack map; the inverse of :func:`unpack_candidate`."""
+    """Return the candidate as one msgpack map; the inverse of :func:`unpack_candidate`.
+
+    Makes the pixels of a video's picture, which takes a millisecond or two: not for the event loop.
+    """
     fields: dict[str, Any] = {
         field.name: getattr(candidate, field.name) for field in dataclasses.fields(Candidate)
     }
+    if not isinstance(candidate.data, bytes | memoryview):
+        fields["data"] = np.ascontiguousarray(candidate.data.pixels()).data.cast("B")
+        fields["source"] = PIXELS
     fields["origin"] = dataclasses.asdict(candidate.origin)
     for name in ("boxes", "before", "after"):
         fields[name] = _bytes(fields[name])
@@ -102,9 +127,17 @@ def unpack_candidate(data: bytes) -> Candidate:
             fields[name] = _boxes(fields[name])
         if fields["rival"] is not None:
             fields["rival"] = Rival(**fields["rival"] | {"boxes": _boxes(fields["rival"]["boxes"])})
-        return Candidate(**fields)
+        candidate = Candidate(**fields)
+        _check_size(candidate)
     except (KeyError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
         raise MalformedCandidate(f"not a candidate: {error!r:.200}") from error
+    return candidate
+
+
+def _check_size(candidate: Candidate) -> None:
+    expected = 3 * candidate.width * candidate.height
+    if candidate.source == PIXELS and candidate.size_bytes != expected:
+        raise ValueError(f"{candidate.size_bytes} bytes are no {candidate.width}x{candidate.height} pixels")
 
 
 def _bytes(boxes: Boxes | None) -> bytes | None:

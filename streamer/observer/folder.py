@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamer.observer.durable import FOLDER_MODE, write_durably
+from streamer.durable import FOLDER_MODE, write_durably
 from streamer.observer.errors import StoreUnavailable
 
 

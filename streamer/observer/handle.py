@@ -8,6 +8,7 @@ import sys
 
 from inference import address
 from inference.board import Board
+from streamer.drift.status_page import StatusPage
 from streamer.observer.standing import Standing
 from streamer.settings import Settings
 
@@ -20,6 +21,8 @@ class ObserverHandle:
         self._board = board
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
+        #: Where it posts how drift is; stays the same over restarts.
+        self.page = StatusPage()
         #: None before the first start.
         self._process: asyncio.subprocess.Process | None = None
         board.post("sampling", Standing.STARTING if settings.sampling else Standing.OFF)
@@ -33,15 +36,14 @@ class ObserverHandle:
         """Start a process and wait for its end; returns its exit code, negative for a signal."""
         if self._listener is None:
             raise RuntimeError("sampling is off")
-        listener_fd, board_fd = self._listener.fileno(), self._board.fd
+        descriptors = (self._listener.fileno(), self._board.fd, self.page.fd)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "streamer.observer.process",
             self._settings.model_dump_json(),
-            str(listener_fd),
-            str(board_fd),
-            pass_fds=(listener_fd, board_fd),
+            *map(str, descriptors),
+            pass_fds=descriptors,
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
         )
@@ -67,3 +69,4 @@ class ObserverHandle:
         """Give the address up."""
         if self._listener is not None:
             self._listener.close()
+        self.page.close()

@@ -46,7 +46,7 @@ class Handover:
 
     def offer(self, candidate: Candidate) -> bool:
         """Queue a candidate. False when there is no room; it is counted, and the caller forgets it."""
-        size = len(candidate.data)
+        size = candidate.size_bytes
         waiting_bytes = self._put_bytes - self._taken_bytes
         if self._queue.qsize() >= MAX_WAITING or waiting_bytes + size > MAX_WAITING_BYTES:
             self._dropped("busy")
@@ -68,7 +68,7 @@ class Handover:
             except OSError:
                 self._dropped("no_observer")
                 self._disconnect()
-            self._taken_bytes += len(candidate.data)
+            self._taken_bytes += candidate.size_bytes
         self._disconnect()
 
     def _send(self, data: bytes) -> None:

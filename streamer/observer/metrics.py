@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 #: Why a sample was taken; the first of its reasons counts.
-REASONS = ("uncertainty", "flicker", "disagreement", "random", "user")
+REASONS = ("uncertainty", "flicker", "disagreement", "drift", "random", "user")
 #: Why a candidate worth taking was not.
 DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
 #: What became of an attempt to deliver; refused ten times while others were stored, a sample is dead.

@@ -7,16 +7,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.image_header import ImageError, ImageHeader, read_header
-from streamer.media import Image, decode
 from streamer.observer.bare_image import bare_image
 from streamer.observer.candidate import Candidate
+from streamer.observer.candidate_picture import AnySize, image_of, stored_bytes
 from streamer.observer.errors import SpoolBroken, SpoolFull
 from streamer.observer.fingerprint import fingerprint
 from streamer.observer.layout import image_key
+from streamer.observer.measure import measure
 from streamer.observer.metrics import ObserverMetrics
 from streamer.observer.selection import Choice, Selection
 from streamer.observer.sidecar import Picture, describe
@@ -34,19 +34,21 @@ _LOOK_PX = (160, 160)
 _EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
 
 
-@dataclass(frozen=True, slots=True)
-class _AnySize:
-    """The workers have judged sizes before."""
-
-    image_px: int = 1 << 40
-    image_side_px: int = 65_535
-
-
 class Waker(Protocol):
     """Is told of every accepted sample."""
 
     def wake(self) -> None:
         """There is a new sample in the spool."""
+
+
+class DriftSource(Protocol):
+    """Knows which streams no longer look like their reference."""
+
+    def wants_sample(self, candidate: Candidate) -> bool:
+        """Whether the candidate is worth labelling because of it."""
+
+    def sample_taken(self, candidate: Candidate) -> None:
+        """It was kept because of it."""
 
 
 class Observer:
@@ -71,6 +73,8 @@ class Observer:
         self._strip = strip_metadata
         self._threshold = threshold
         self._service_version = service_version
+        #: None where nobody watches for drift.
+        self.drift: DriftSource | None = None
         self._clock = clock
         self._paused_until = 0.0
         #: When each kind of refusal may be logged again.
@@ -81,10 +85,11 @@ class Observer:
         """Judge one candidate; it may become a sample at once, at the end of its interval, or not at all."""
 
         def look() -> int:
-            return fingerprint(self._decode(candidate))
+            return fingerprint(image_of(candidate, _LOOK_PX))
 
+        drifting = self.drift is not None and self.drift.wants_sample(candidate)
         try:
-            choices = self._selection.consider(candidate, self._clock(), look)
+            choices = self._selection.consider(candidate, self._clock(), look, drifting=drifting)
         except (ImageError, MemoryError):
             # The worker could decode it: this is rare, and the next frame is as good.
             self._metrics.drops.labels("damaged").inc()
@@ -104,9 +109,12 @@ class Observer:
         self._keep(self._selection.flush(self._clock()))
 
     @staticmethod
-    def _decode(candidate: Candidate) -> Image:
-        header = read_header(candidate.data, _AnySize())
-        return decode(candidate.data, header, rotation=candidate.rotation, target=_LOOK_PX, reduce=True)
+    def _features(candidate: Candidate) -> dict[str, float]:
+        """Return the columns of drift; none of a picture that cannot be decoded."""
+        try:
+            return measure(candidate, image_of(candidate), None)[0]
+        except (ImageError, MemoryError):
+            return {}
 
     def _keep(self, choices: list[Choice]) -> None:
         for choice in choices:
@@ -122,8 +130,8 @@ class Observer:
             return
         candidate = choice.candidate
         try:
-            header = read_header(candidate.data, _AnySize())
-            data = bytes(candidate.data)
+            data = stored_bytes(candidate)
+            header = read_header(data, AnySize())
             if self._strip:
                 data = bare_image(data, header.codec, header.orientation)
         except (ImageError, ValueError):
@@ -144,14 +152,17 @@ class Observer:
         key = image_key(candidate.origin.stream, candidate.captured_at, digest, kind)
         sidecar = describe(
             choice,
-            Picture(key, digest, len(data), kind, header.orientation, self._strip),
+            Picture(key, digest, len(data), kind, header.orientation, self._strip, candidate.source),
             threshold=self._threshold,
             service_version=self._service_version,
+            features=self._features(candidate),
         )
         # Flat, and unique as the key is.
         name = key.split("/", 2)[2].rpartition(".")[0].replace("/", "_")
         if self._spool.accept(name, data, sidecar, time.time()):
             self._metrics.samples.labels(choice.reasons[0]).inc()
+            if self.drift is not None and "drift" in choice.reasons:
+                self.drift.sample_taken(candidate)
             self._delivery.wake()
 
     def _refuse(self, reason: str, error: Exception) -> None:

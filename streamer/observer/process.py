@@ -1,4 +1,4 @@
-"""The observer process: takes candidates of all workers from its socket. The supervisor starts it.
+"""The observer process: takes candidates and questions of all workers. The supervisor starts it.
 
 Nice, one per replica; its absence costs samples and nothing else.
 """
@@ -16,21 +16,30 @@ import socket
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgpack
 
 from inference import address
 from inference.board import Board
 from inference.metrics import name_process
+from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
-from streamer.observer.candidate import MAX_BYTES, MalformedCandidate, unpack_candidate
+from streamer.observer.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
+from streamer.observer.candidate_picture import encoded
 from streamer.observer.delivery import Delivery
+from streamer.observer.drift_desk import DriftDesk
+from streamer.observer.drift_metrics import DriftMetrics
 from streamer.observer.errors import SpoolBroken, SpoolInUse
 from streamer.observer.metrics import ObserverMetrics
 from streamer.observer.observer import Observer
 from streamer.observer.policy import Policy
+from streamer.observer.questions import QUESTION_BIT, pack_answer
 from streamer.observer.selection import Selection
 from streamer.observer.spool import Spool
 from streamer.observer.standing import Standing
 from streamer.observer.stores import describe_store, open_store
+from streamer.observer.watch import Watch
 from streamer.settings import Settings, settings_from_json
 
 log = logging.getLogger("streamer.observer")
@@ -59,11 +68,14 @@ class Accepted:
 
 
 class Intake:
-    """Reads candidates from the workers' connections; without an observer behind it they are let go."""
+    """Reads candidates and questions from the workers' connections; without an observer they are let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None) -> None:
         #: None while there is no spool.
         self.observer: Observer | None = None
+        #: None where nobody watches for drift.
+        self._watch = watch
+        self._desk = DriftDesk(watch) if watch is not None else None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,12 +92,15 @@ class Intake:
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                size = int.from_bytes(await reader.readexactly(4), "little")
+                head = int.from_bytes(await reader.readexactly(4), "little")
+                size = head & ~QUESTION_BIT
                 if size > MAX_BYTES:
-                    raise MalformedCandidate(f"a candidate of {size} bytes; at most {MAX_BYTES}")  # noqa: TRY301 - one place closes
+                    raise MalformedCandidate(f"a message of {size} bytes; at most {MAX_BYTES}")  # noqa: TRY301 - one place closes
                 data = await reader.readexactly(size)
-                if self.observer is not None:
-                    self.observer.consider(unpack_candidate(data))
+                if head & QUESTION_BIT:
+                    await self._answer(data, writer)
+                else:
+                    self._consider(unpack_candidate(data))
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the worker has ended, perhaps half-way through a candidate
         except MalformedCandidate as error:
@@ -93,27 +108,44 @@ class Intake:
         finally:
             writer.close()
 
+    def _consider(self, candidate: Candidate) -> None:
+        if self._watch is not None:
+            self._watch.look(candidate)
+        if self.observer is not None:
+            self.observer.consider(candidate)
 
-async def serve(settings: Settings, listener: socket.socket, board: Board) -> None:
+    async def _answer(self, question: bytes, writer: asyncio.StreamWriter) -> None:
+        answer: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
+        if self._desk is not None:
+            answer = await self._desk.answer(msgpack.unpackb(question))
+        writer.write(pack_answer(answer))
+        await writer.drain()
+
+
+async def serve(settings: Settings, listener: socket.socket, board: Board, page: StatusPage) -> None:
     """Take candidates until SIGTERM; then keep what is held and deliver for a while."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     metrics = ObserverMetrics()
+    watch = Watch(settings, DriftMetrics(), page, board) if settings.drift else None
     store, beside = open_store(settings)
     spool = Spool(
         settings.samples_dir / ".spool",
         settings.samples_max_bytes,
         lambda: beside.used_bytes if beside is not None else 0,
     )
-    intake = Intake()
+    intake = Intake(watch)
+    if watch is not None:
+        await watch.open()
     server = await asyncio.start_unix_server(intake.accept, sock=listener)
+    ticking = asyncio.create_task(_tick(watch)) if watch is not None else None
     try:
         if not await _open(spool, board, stop):
             return
         delivery = Delivery(spool, store, metrics)
         delivery.start()
         observer = Observer(
-            Selection(Policy.of(settings), random.Random()),  # noqa: S311 - draws samples, no secret
+            Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - draws samples, no secret
             spool,
             Accepted(board, delivery),
             metrics,
@@ -121,6 +153,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
             threshold=settings.uncertainty_threshold,
             service_version=_own_version(),
         )
+        observer.drift = watch
         intake.observer = observer
         board.post("sampling", Standing.ON)
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
@@ -136,6 +169,15 @@ async def serve(settings: Settings, listener: socket.socket, board: Board) -> No
     finally:
         server.close()
         spool.close()
+        if watch is not None and ticking is not None:
+            ticking.cancel()
+            await watch.close()
+
+
+async def _tick(watch: Watch) -> None:
+    while True:
+        await asyncio.sleep(TICK_S)
+        watch.tick()
 
 
 async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
@@ -164,8 +206,8 @@ def _own_version() -> str:
 
 
 def main() -> int:
-    """Run as ``python -m streamer.observer.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
-    settings_text, listener_fd, board_fd = sys.argv[1:]
+    """Run as ``python -m streamer.observer.process SETTINGS_JSON LISTENER_FD BOARD_FD PAGE_FD``."""
+    settings_text, listener_fd, board_fd, page_fd = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
@@ -173,7 +215,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
-    asyncio.run(serve(settings, listener, Board(int(board_fd))))
+    asyncio.run(serve(settings, listener, Board(int(board_fd)), StatusPage(int(page_fd))))
     return 0
 
 

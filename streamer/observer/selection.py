@@ -10,7 +10,7 @@ import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streamer.observer.balance import Balance
 from streamer.observer.budget import Budget
@@ -33,7 +33,7 @@ class Choice:
     """A candidate that becomes a sample, and why."""
 
     candidate: Candidate
-    #: All that apply, the first one counts in the metrics: user, random, else the greatest component.
+    #: All that apply, the first one counts in the metrics: user, random, drift, else the greatest component.
     reasons: tuple[str, ...]
     #: Uncertainty by kind, each in [0, 1]; and what the candidates of an interval are ranked by.
     components: dict[str, float]
@@ -64,9 +64,16 @@ class _Stream:
 class Selection:
     """``consider()`` every candidate, call ``due()`` once a second and ``flush()`` at the end."""
 
-    def __init__(self, policy: Policy, rng: random.Random) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rng: random.Random,
+        encoded: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+    ) -> None:
         self._policy = policy
         self._rng = rng
+        #: Makes a picture small that came as pixels; for those alone that are held or taken.
+        self._encoded = encoded
         self._budget = Budget(
             stream_per_hour=policy.stream_per_hour,
             per_hour=policy.per_hour,
@@ -79,8 +86,13 @@ class Selection:
         #: Candidates worth taking that were not, by reason: duplicate, budget. Only ever grows.
         self.passed_over: Counter[str] = Counter()
 
-    def consider(self, candidate: Candidate, now: float, look: Callable[[], int]) -> list[Choice]:
-        """Return what is to be stored now. ``look`` decodes the picture and returns its fingerprint."""
+    def consider(
+        self, candidate: Candidate, now: float, look: Callable[[], int], *, drifting: bool = False
+    ) -> list[Choice]:
+        """Return what is to be stored now. ``look`` decodes the picture and returns its fingerprint.
+
+        ``drifting``: the stream no longer looks like its reference, which is a reason of its own.
+        """
         name = candidate.origin.stream
         stream, taken = self._stream(name, now)
         quiet_s, stream.heard_at = max(0.0, now - stream.heard_at), now
@@ -89,6 +101,8 @@ class Selection:
             (kind for kind, value in components.items() if value >= self._policy.threshold),
             key=lambda kind: -components[kind],
         )
+        if drifting:
+            reasons.insert(0, "drift")
         if candidate.reported:
             choice = Choice(candidate, ("user", *reasons), components, rank, look())
             return taken + self._take(stream, choice, now)
@@ -154,12 +168,17 @@ class Selection:
         return 1 - math.exp(-quiet_s / self._policy.random_every_s)
 
     def _hold(self, stream: _Stream, choice: Choice, now: float) -> None:
+        choice = self._small(choice)
         if stream.held is None:
             stream.held_since = now
         else:
-            self._held_bytes -= len(stream.held.candidate.data)
+            self._held_bytes -= stream.held.candidate.size_bytes
         stream.held = choice
-        self._held_bytes += len(choice.candidate.data)
+        self._held_bytes += choice.candidate.size_bytes
+
+    def _small(self, choice: Choice) -> Choice:
+        candidate = self._encoded(choice.candidate)
+        return choice if candidate is choice.candidate else replace(choice, candidate=candidate)
 
     def _relieve(self, now: float) -> list[Choice]:
         """End intervals early, the oldest first, until what is held fits its bound."""
@@ -176,13 +195,14 @@ class Selection:
         choice, stream.held = stream.held, None
         if choice is None:
             return []
-        self._held_bytes -= len(choice.candidate.data)
+        self._held_bytes -= choice.candidate.size_bytes
         return self._take(stream, choice, now)
 
     def _take(self, stream: _Stream, choice: Choice, now: float) -> list[Choice]:
         """Return the choice if the budgets allow it; what was taken is remembered."""
+        choice = self._small(choice)
         candidate = choice.candidate
-        size = len(candidate.data)
+        size = candidate.size_bytes
         if not self._budget.take(candidate.origin.stream, size, now, candidate.captured_at):
             self.passed_over["budget"] += 1
             return []

@@ -6,7 +6,9 @@ made from it.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +36,22 @@ class Picture:
     orientation: int
     #: Its metadata was taken out.
     bare: bool
+    #: ``original``, or ``encoded_q95`` where the frame came as part of a video.
+    source: str
 
 
-def describe(choice: Choice, picture: Picture, *, threshold: float, service_version: str) -> dict[str, Any]:
-    """Return the map of one sample, of plain JSON types; ``threshold`` is that of uncertainty."""
+def describe(
+    choice: Choice,
+    picture: Picture,
+    *,
+    threshold: float,
+    service_version: str,
+    features: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the map of one sample, of plain JSON types.
+
+    ``threshold`` is that of uncertainty, ``features`` are the columns of drift, NaN where there is none.
+    """
     candidate = choice.candidate
     origin = candidate.origin
     return {
@@ -54,6 +68,7 @@ def describe(choice: Choice, picture: Picture, *, threshold: float, service_vers
             "exif_orientation": picture.orientation,
             "rotation": candidate.rotation,
             "metadata_removed": picture.bare,
+            "source": picture.source,
         },
         "captured_at": _timestamp(candidate.captured_at),
         "stream": origin.stream,
@@ -81,6 +96,9 @@ def describe(choice: Choice, picture: Picture, *, threshold: float, service_vers
             "fingerprint": f"{choice.fingerprint:016x}",
             "policy": POLICY_VERSION,
             "note": candidate.note,
+        },
+        "features": {
+            name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in features.items()
         },
         "service": {"version": service_version},
     }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamer.observer.durable import FOLDER_MODE, flush, write_durably
+from streamer.durable import FOLDER_MODE, flush, write_durably
 from streamer.observer.errors import SpoolBroken, SpoolFull, SpoolInUse
 
 #: Left to others on the disk: this share of it, but no more than so many bytes.

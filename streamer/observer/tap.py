@@ -15,6 +15,7 @@ import numpy as np
 
 from inference import Boxes, DetectionParams
 from streamer.observer.candidate import Candidate, Origin, Rival
+from streamer.stream_frame import Picture
 
 #: One candidate of a stream in this time, jittered so that streams do not march in step. The observer decides
 #: among them what is worth keeping; more would only find more of the same scene.
@@ -30,7 +31,7 @@ LEAST_LOW_THRESHOLD = 0.1
 class Shot:
     """One finished detection. Sizes in pixels of the upright picture."""
 
-    data: bytes | memoryview
+    data: bytes | memoryview | Picture
     seq: int
     rotation: int
     #: Arrival of the frame, monotonic and unix seconds.
@@ -90,8 +91,10 @@ class Tap:
         *,
         still: bool = False,
         compare: Compare | None = None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._origin = origin
+        self._interval_s = interval_s
         #: None where no other model is to look.
         self._compare = compare
         #: Its pictures have nothing to do with each other: no neighbours, no last frame.
@@ -108,7 +111,7 @@ class Tap:
         """Whether the frame that starts now is to be a candidate; run it with :func:`lowered` then."""
         if now < self._next_at:
             return False
-        self._next_at = now + INTERVAL_S * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        self._next_at = now + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return True
 
     def finished(self, shot: Shot, all_boxes: Boxes | None) -> None:

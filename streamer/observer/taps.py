@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import secrets
 import time
 from collections.abc import Callable, Collection
 
 from inference import ModelInfo
 from streamer.observer.candidate import Candidate, Origin, Rival
-from streamer.observer.slug import slug
-from streamer.observer.tap import Shot, Tap
+from streamer.observer.slug import UNNAMED, slug
+from streamer.observer.tap import INTERVAL_S, Shot, Tap
 
 #: Begins to run a shot of a version through another one.
 CompareVersions = Callable[[str, Shot, Callable[[Rival | None], None]], bool]
@@ -23,8 +24,10 @@ class Taps:
         offer: Callable[[Candidate], bool] | None,
         denied: Collection[str],
         compare: CompareVersions | None = None,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._offer = offer
+        self._interval_s = interval_s
         self._compare = compare
         self._denied = frozenset(slug(name) for name in denied)
 
@@ -43,6 +46,14 @@ class Taps:
         stream = slug(name)
         if self._offer is None or stream in self._denied:
             return None
-        origin = Origin(stream, transport, version, model.name, model.sha256, model.labels)
+        session = secrets.randbits(32) if stream == UNNAMED else 0
+        origin = Origin(stream, transport, version, model.name, model.sha256, model.labels, session)
         compare = functools.partial(self._compare, version) if self._compare is not None else None
-        return Tap(origin, self._offer, time.monotonic(), still=still, compare=compare)
+        return Tap(
+            origin,
+            self._offer,
+            time.monotonic(),
+            still=still,
+            compare=compare,
+            interval_s=self._interval_s,
+        )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
 from streamer.greeting import error_message
 from streamer.live_stream import LiveStream
-from streamer.messages import Bye, Configure, Message, Pause, Ping, Resume, parse_message
+from streamer.messages import Bye, Configure, Message, Pause, Ping, Report, Resume, parse_message
 from streamer.protocol import ProtocolError, decode_message
 from streamer.session import Session
 
@@ -74,11 +74,13 @@ class Control:
             )
         elif isinstance(message, Pause | Resume):
             if message.stream != 0:
-                raise ProtocolError(
-                    f"field `stream` is {message.stream}; a video is stream 0", code="invalid", field="stream"
-                )
+                raise _wrong_stream(message.stream)
             stream = target.live.stream
             target.send_all(stream.pause() if isinstance(message, Pause) else stream.resume())
+        elif isinstance(message, Report):
+            if message.stream != 0:
+                raise _wrong_stream(message.stream)
+            self._send(target.live.report(message.note))
         elif isinstance(message, Bye):
             target.say_bye()
         else:
@@ -109,6 +111,10 @@ class Control:
 
     def _send(self, message: dict[str, Any]) -> None:
         self._target.send_all([message])
+
+
+def _wrong_stream(number: int) -> ProtocolError:
+    return ProtocolError(f"field `stream` is {number}; a video is stream 0", code="invalid", field="stream")
 
 
 def _parse(data: str | bytes) -> Message:

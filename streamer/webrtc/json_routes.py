@@ -17,6 +17,7 @@ from streamer.webrtc.origin import preflight_headers
 from streamer.webrtc.request_body import read_json
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
+from streamer.webrtc.wishes import Wishes
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 
@@ -70,7 +71,7 @@ class JsonRoutes:
         )
 
     async def offer(self, request: web.Request) -> web.Response:
-        """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "annotate": false}``."""
+        """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "streams": […], "annotate": …}``."""
         signalling = self._signalling
         signalling.check(request)
         version = request.match_info["version"]
@@ -79,12 +80,12 @@ class JsonRoutes:
         body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         sdp, hello, annotate = _read(body)
         offer = signalling.read_offer(sdp)
+        (stream,) = hello.streams
+        wishes = Wishes(hello.params, annotate, stream.name, hello.collect and stream.collect)
         if annotate and not offer.wants_video:
             raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
         try:
-            session, answer = await signalling.peers.create(
-                version, offer, "webrtc", hello.params, annotate=annotate
-            )
+            session, answer = await signalling.peers.create(version, offer, "webrtc", wishes)
         except ProtocolError as error:
             raise _bad_field(error) from error
         url = signalling.session_url(request, session)
@@ -157,7 +158,7 @@ def _read(body: object) -> tuple[str, Hello, bool]:
     annotate = body.get("annotate", False)
     if not isinstance(annotate, bool):
         raise Problem.invalid_parameter("annotate", str(annotate), "true or false")
-    others = ("sdp", "annotate", "streams", "resume", "token")
+    others = ("sdp", "annotate", "resume", "token")
     rest = {name: value for name, value in body.items() if name not in others}
     try:
         hello = parse_message({**rest, "type": "hello"})
@@ -165,6 +166,8 @@ def _read(body: object) -> tuple[str, Hello, bool]:
         raise _bad_field(error) from error
     if not isinstance(hello, Hello):
         raise TypeError("parsed as hello, and is none")
+    if len(hello.streams) > 1:
+        raise Problem.invalid_parameter("streams", f"{len(hello.streams)} streams", "one: that of the video")
     return sdp, hello, annotate
 
 

@@ -16,8 +16,8 @@ from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
-from streamer.messages import Params
 from streamer.metrics import WorkerMetrics
+from streamer.observer.taps import Taps
 from streamer.protocol import CloseCode, Codec, DropReason
 from streamer.session import Session
 from streamer.settings import Settings
@@ -30,6 +30,7 @@ from streamer.webrtc.listener import Listener
 from streamer.webrtc.offer import Offer
 from streamer.webrtc.stack import Peer, UdpPlan
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
+from streamer.webrtc.wishes import Wishes
 
 log = logging.getLogger("streamer.webrtc.session")
 
@@ -49,6 +50,7 @@ class Owner(Protocol):
     metrics: WorkerMetrics
     settings: Settings
     limits: Limits
+    taps: Taps
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -68,10 +70,8 @@ class PeerSession:
         session_id: str,
         version: str,
         transport: str,
-        params: Params,
+        wishes: Wishes,
         plan: UdpPlan,
-        *,
-        annotate: bool = False,
     ) -> None:
         self.id = session_id
         self.version = version
@@ -93,13 +93,14 @@ class PeerSession:
         self.session = Session(
             version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
         )
-        self.session.configure(params)
-        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS))
+        self.session.configure(wishes.params)
+        tap = owner.taps.open(wishes.name, transport, version, info) if wishes.collect else None
+        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap)
         self._counters = FrameCounters(owner.metrics, transport, version)
         self._feed = VideoFeed(self)
         self._peer = Peer(plan, self._feed)
         #: The video with boxes that goes back; None unless it was asked for.
-        self._back = AnnotatedTrack(info.labels) if annotate else None
+        self._back = AnnotatedTrack(info.labels) if wishes.annotate else None
         self._channels = Channels(self._welcome, self.control_received)
         self._control = Control(self)
         self._listeners: set[Listener] = set()

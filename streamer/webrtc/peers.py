@@ -20,12 +20,13 @@ from streamer.closing import return_ms
 from streamer.dispatch import Dispatcher
 from streamer.ice_servers import IceServers
 from streamer.limits import Limits
-from streamer.messages import Params
 from streamer.metrics import WorkerMetrics
+from streamer.observer.taps import Taps
 from streamer.problems import Problem
 from streamer.settings import Settings
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import Offer
+from streamer.webrtc.wishes import Wishes
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
@@ -60,12 +61,14 @@ class Peers:
         metrics: WorkerMetrics,
         settings: Settings,
         limits: Limits,
+        taps: Taps,
     ) -> None:
         self._new_id = new_id
         self.dispatcher = dispatcher
         self.metrics = metrics
         self.settings = settings
         self.limits = limits
+        self.taps = taps
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
@@ -88,9 +91,9 @@ class Peers:
             self._begin_loading()
 
     async def create(
-        self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool = False
+        self, version: str, offer: Offer, transport: str, wishes: Wishes
     ) -> tuple[PeerSession, str]:
-        """Return a new session and its answer; with ``annotate`` the video goes back with boxes.
+        """Return a new session and its answer.
 
         Raises Problem (400, 422, 503) or ProtocolError (params).
         """
@@ -107,20 +110,18 @@ class Peers:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._making += 1
         try:
-            return await self._create(version, offer, transport, params, annotate=annotate)
+            return await self._create(version, offer, transport, wishes)
         finally:
             self._making -= 1
 
     async def _create(
-        self, version: str, offer: Offer, transport: str, params: Params, *, annotate: bool
+        self, version: str, offer: Offer, transport: str, wishes: Wishes
     ) -> tuple[PeerSession, str]:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
-        session: PeerSession = module.PeerSession(
-            self, session_id, version, transport, params, plan, annotate=annotate
-        )
+        session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan)
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):

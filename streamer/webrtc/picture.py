@@ -17,8 +17,13 @@ class Picture:
 
     def __init__(self, frame: av.VideoFrame) -> None:
         self._frame = frame
-        self.width = frame.width
-        self.height = frame.height
+        self.width: int = frame.width
+        self.height: int = frame.height
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels."""
+        return 3 * self.width * self.height
 
     def pixels(self) -> Image:
         """Return the picture as uint8 BGR (height, width, 3)."""

@@ -4,7 +4,7 @@ What it changes, and why, for the versions in constraints.txt:
 
 - Receivers keep frames without bound, decode in as many threads as there are cores and join them on the
   event loop: `Receiver` passes packets on and does nothing else.
-- Any datagram reaches DTLS, from whatever address: `_Socket` takes those of checked pairs only.
+- Any datagram reaches DTLS, from whatever address: `_Socket` takes those of peers that know the password.
 - Errors are sent to whoever sends an unauthenticated STUN request: `_Agent` stays silent.
 - Sockets take any port and announce private addresses: `_Agent` binds within a range, announces one.
 - Waiting for STUN servers delays an answer by 5 s: `_Agent` waits for `GATHER_S`.
@@ -61,6 +61,8 @@ from streamer.webrtc.offer import Offer
 
 #: For answers of STUN servers; an answer to the client must not take longer than 2 s.
 GATHER_S = 1.0
+#: Addresses of one client; it has some eight pairs, and a new one after each change of its network.
+_MAX_SHOWN = 64
 #: Where a transceiver keeps its receiver.
 _RECEIVER = "_RTCRtpTransceiver__receiver"
 #: Receiver reports go out this often; peers measure loss and round trip by them.
@@ -230,7 +232,7 @@ class Receiver(RTCRtpReceiver):
 
 
 class _Socket(ice.StunProtocol):
-    """A media socket: what is no STUN passes only from the address of a pair that was checked."""
+    """A media socket: what is no STUN passes only from an address that has shown the password."""
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
         agent = self.receiver
@@ -245,9 +247,25 @@ class _Agent(ice.Connection):
     """An ICE agent that sends to nobody who has not shown the session's password."""
 
     plan: UdpPlan
+    #: Who has sent a request with the password, to which of our sockets.
+    shown: set[tuple[ice.StunProtocol, tuple[str, int]]]
+
+    def check_incoming(
+        self, message: stun.Message, addr: tuple[str, int], protocol: ice.StunProtocol
+    ) -> None:
+        """Take in a request that was authenticated, and remember its sender."""
+        if len(self.shown) < _MAX_SHOWN:
+            self.shown.add((protocol, (addr[0], addr[1])))
+        super().check_incoming(message, addr, protocol)
 
     def knows(self, protocol: ice.StunProtocol, address: tuple[str, int]) -> bool:
-        """Whether ``address`` is the far end of a pair that passed its check."""
+        """Whether ``address`` has shown the password, or is the far end of a pair that passed its check.
+
+        Both: once a pair is nominated, aioice forgets those that it had not checked itself yet, and one of
+        them may be the pair that the client has chosen.
+        """
+        if (protocol, address) in self.shown:
+            return True
         good = ice.CandidatePair.State.SUCCEEDED
         return any(
             pair.protocol is protocol
@@ -358,6 +376,7 @@ class Peer(RTCPeerConnection):
         agent: Any = created.transport._connection
         agent.__class__ = _Agent
         agent.plan = self._plan
+        agent.shown = set()
         return created
 
     def _RTCPeerConnection__createTransceiver(  # noqa: N802 - overrides a private name

@@ -5,13 +5,14 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from streamer.messages import Params
-from streamer.parameters import read_parameters
+from streamer.parameters import read_collect, read_name, read_parameters
 from streamer.problems import Problem
 from streamer.webrtc.offer import MAX_SDP_BYTES
 from streamer.webrtc.origin import preflight_headers
 from streamer.webrtc.request_body import read_text
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
+from streamer.webrtc.wishes import Wishes
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
@@ -69,7 +70,10 @@ class WhipRoutes:
         signalling.check(request)
         version = request.match_info["version"]
         model = signalling.peers.dispatcher.model(version)
-        wanted = read_parameters(tuple(request.query.items()), model.labels, model.conf_threshold)
+        query = tuple(request.query.items())
+        name, collect = read_name(query), read_collect(query)
+        asked = tuple(pair for pair in query if pair[0] != "name")
+        wanted = read_parameters(asked, model.labels, model.conf_threshold)
         params = Params(
             conf_threshold=wanted.conf_threshold,
             iou_threshold=wanted.iou_threshold,
@@ -78,7 +82,8 @@ class WhipRoutes:
         )
         sdp = await read_text(request, SDP, MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         offer = signalling.read_offer(sdp)
-        session, answer = await signalling.peers.create(version, offer, "whip", params)
+        wishes = Wishes(params, name=name, collect=collect)
+        session, answer = await signalling.peers.create(version, offer, "whip", wishes)
         session.ufrag = _ufrag(sdp)
         url = signalling.session_url(request, session)
         response = web.Response(

@@ -1,1 +1,1 @@
-"""Several replicas, and what stands in front of them."""
+"""What surrounds the service: image, compose file, chart, several replicas behind a proxy, alert rules, workflows."""

@@ -42,8 +42,8 @@ def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
     digest = hashlib.sha256(data).hexdigest()
     kind = {Codec.JPEG: "jpg", Codec.PNG: "png"}[header.codec]
     key = image_key(found.origin.stream, found.captured_at, digest, kind)
-    picture = Picture(key, digest, len(data), kind, header.orientation, bare=False)
-    sidecar = describe(choice(found, *reasons), picture, threshold=0.7, service_version="1")
+    picture = Picture(key, digest, len(data), kind, header.orientation, bare=False, source="original")
+    sidecar = describe(choice(found, *reasons), picture, threshold=0.7, service_version="1", features={})
     for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body)

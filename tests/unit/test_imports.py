@@ -37,6 +37,7 @@ STREAMER = [
         "ice_servers",
         "replicas",
         "probe",
+        "durable",
     ],
     [
         "settings",
@@ -58,7 +59,7 @@ STREAMER = [
     ["version_queue", "greeting"],
     ["dispatch"],
     ["comparison"],
-    ["live_stream", "images", "openapi", "health", "handler"],
+    ["live_stream", "images", "openapi", "health", "handler", "drift_routes"],
     ["connection", "pages", "webrtc"],
     ["websocket"],
     ["app"],
@@ -76,7 +77,8 @@ CATALOGUE = [
     ["pull_command"],
 ]
 WEBRTC = [
-    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending", "trickle"],
+    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending"],
+    ["trickle", "wishes"],
     ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
     ["video_feed"],
@@ -99,13 +101,34 @@ OBSERVER = [
         "budget",
         "balance",
     ],
-    ["policy", "layout", "bare_image", "durable", "metrics", "s3_errors"],
+    [
+        "policy",
+        "layout",
+        "bare_image",
+        "candidate_picture",
+        "metrics",
+        "drift_metrics",
+        "s3_errors",
+        "questions",
+    ],
+    ["measure"],
     ["handover", "tap", "flicker", "disagreement", "spool", "folder", "s3"],
     ["taps", "selection", "delivery"],
     ["stores"],
     ["sidecar"],
-    ["observer", "handle"],
+    ["observer", "handle", "watch"],
+    ["drift_desk"],
     ["process"],
+]
+DRIFT = [
+    ["columns", "errors", "distance", "plan", "episode", "word", "status_page", "evidently_process"],
+    ["image_features", "prediction_features", "table", "pace", "history"],
+    ["calibration"],
+    ["yardstick", "window"],
+    ["reference"],
+    ["reference_document", "monitor"],
+    ["reference_file", "status", "engine"],
+    ["lesson"],
 ]
 DATASET = [
     ["errors", "sample", "source", "split"],
@@ -116,9 +139,21 @@ DATASET = [
     ["stats_command", "verify_command", "export_command"],
 ]
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
-OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle"}
+OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
 #: What the observer takes from the service.
-OBSERVER_STREAMER = {"settings", "logs", "protocol", "image_header", "media", "observer"}
+OBSERVER_STREAMER = {
+    "stream_frame",
+    "settings",
+    "logs",
+    "protocol",
+    "image_header",
+    "media",
+    "observer",
+    "durable",
+    "drift",
+}
+#: What drift takes from the service: it knows neither workers nor the observer.
+DRIFT_STREAMER = {"drift", "settings", "durable"}
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -193,6 +228,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
+        ("streamer/drift", DRIFT),
         ("streamer/workshop", WORKSHOP),
     ],
 )
@@ -213,13 +249,11 @@ def test_every_file_imports_only_from_layers_below_it(package: str, layers: list
 
 def test_webrtc_imports_only_what_lies_below_it() -> None:
     level = {name: index for index, names in enumerate(STREAMER) for name in names}
-    wrong = {
-        f"{path.name} -> {name}"
-        for path in modules("streamer/webrtc").values()
-        for name in imported(path)
-        if name.startswith("streamer.") and level[name.split(".")[1]] > level["webrtc"]
-    }
-    assert wrong == set()
+    names = {name for path in modules("streamer/webrtc").values() for name in imported(path)}
+    service = {name for name in names if name.startswith("streamer.")}
+    observer = {name for name in service if name.startswith("streamer.observer.")}
+    assert {name.split(".")[2] for name in observer} <= OBSERVER_SHARED
+    assert {name for name in service - observer if level[name.split(".")[1]] > level["webrtc"]} == set()
 
 
 def test_one_file_knows_the_inside_of_the_webrtc_stack() -> None:
@@ -301,6 +335,11 @@ def test_workers_and_observer_share_only_what_passes_between_them() -> None:
         out |= {name for name in imported(path) if name.startswith("streamer.")}
     assert {name.split(".")[2] for name in into} <= OBSERVER_SHARED
     assert {name.split(".")[1] for name in out} <= OBSERVER_STREAMER
+
+
+def test_drift_knows_neither_workers_nor_the_observer() -> None:
+    out = {name for path in modules("streamer/drift").values() for name in imported(path)}
+    assert {name.split(".")[1] for name in out if name.startswith("streamer.")} <= DRIFT_STREAMER
 
 
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.observer.candidate import MalformedCandidate, Rival, pack_candidate, unpack_candidate
+from streamer.media import Image
+from streamer.observer.candidate import PIXELS, MalformedCandidate, Rival, pack_candidate, unpack_candidate
+from streamer.observer.candidate_picture import encoded, image_of
 from tests.candidates import boxes, candidate
 
 
@@ -44,3 +48,36 @@ def test_a_field_that_is_wrong_is_refused(change: dict[str, object]) -> None:
     fields = msgpack.unpackb(pack_candidate(candidate(0.5)))
     with pytest.raises(MalformedCandidate):
         unpack_candidate(msgpack.packb(fields | change))
+
+
+class Decoded:
+    """A picture of a video: its pixels are made when they are asked for."""
+
+    width, height = 6, 4
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @property
+    def nbytes(self) -> int:
+        return 72
+
+    def pixels(self) -> Image:
+        self.asked += 1
+        return np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+
+
+def test_a_picture_of_a_video_crosses_as_pixels_that_are_made_at_the_last_moment() -> None:
+    picture = Decoded()
+    before = candidate(0.9, data=picture, width=6, height=4)
+    assert (before.size_bytes, picture.asked) == (72, 0)
+    after = unpack_candidate(pack_candidate(before))
+    assert (after.source, after.size_bytes, picture.asked) == (PIXELS, 72, 1)
+    np.testing.assert_array_equal(image_of(after, (160, 160)), picture.pixels())
+    small = encoded(after)
+    assert (small.source, small.size_bytes < 2000) == ("encoded_q95", True)
+    assert image_of(small, (160, 160)).shape == (4, 6, 3)
+    assert encoded(small) is small
+    cut = dataclasses.replace(after, height=5)
+    with pytest.raises(MalformedCandidate, match="72 bytes are no 6x5 pixels"):
+        unpack_candidate(pack_candidate(cut))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
 import pytest
 
 from streamer.observer import selection as module
-from streamer.observer.candidate import Rival
+from streamer.observer.candidate import ENCODED, Candidate, Rival
 from streamer.observer.fingerprint import Remembered, fingerprint
 from streamer.observer.policy import Policy
 from streamer.observer.selection import Choice, Selection
@@ -183,3 +184,20 @@ def test_fingerprints_survive_a_little_noise_and_tell_pictures_apart() -> None:
     for value in (1, 2):
         known.add(value)
     assert known.nearest_bits(fingerprint(picture)) > 6
+
+
+def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
+    encoded: list[int] = []
+
+    def encode(found: Candidate) -> Candidate:
+        encoded.append(found.seq)
+        return dataclasses.replace(found, data=b"small", source=ENCODED)
+
+    selection = Selection(quiet(interval_s=60, day_bytes=5), random.Random(2), encode)
+    for now, score, look in ((0, 0.6, 0), (1, 0.52, 0xFF), (2, 0.62, 0xFF00)):
+        found = candidate(score, at=T0 + now, seq=now, data=b"large" * 100)
+        assert selection.consider(found, now, iter((look,)).__next__) == []
+    # The budget counts the small form, of which it has room for one.
+    (choice,) = selection.due(60.0)
+    assert (choice.candidate.seq, choice.candidate.data, choice.candidate.source) == (1, b"small", ENCODED)
+    assert set(encoded) == {0, 1}

@@ -190,3 +190,24 @@ async def test_who_does_not_know_the_password_gets_no_answer() -> None:
     request.add_message_integrity(b"wrong")
     agent.request_received(request, ("198.51.100.1", 5000), protocol)
     assert protocol.sent == []
+
+
+async def test_who_has_shown_the_password_is_heard_also_when_another_pair_was_nominated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine with two addresses has two pairs; the client may choose the one that we have given up."""
+    # What the library makes of a request is its own affair; here no pair comes of it.
+    monkeypatch.setattr(ice.Connection, "check_incoming", lambda *_: None)
+    agent: Any = ice.Connection(ice_controlling=False)
+    agent.__class__ = stack._Agent
+    agent.shown = set()
+    ours, other = FakeProtocol(), FakeProtocol()
+    request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    assert not agent.knows(ours, ("198.51.100.1", 5000))
+    agent.check_incoming(request, ("198.51.100.1", 5000), ours)
+    assert agent.knows(ours, ("198.51.100.1", 5000))
+    for protocol, address in ((ours, ("198.51.100.1", 5001)), (other, ("198.51.100.1", 5000))):
+        assert not agent.knows(protocol, address)
+    for port in range(1000):
+        agent.check_incoming(request, ("198.51.100.2", port), ours)
+    assert len(agent.shown) == stack._MAX_SHOWN

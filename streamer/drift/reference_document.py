@@ -1,0 +1,220 @@
+"""The reference as JSON, `schema` 1; docs/drift.md describes it. Pure.
+
+Also takes plain rows, a list of maps: what a person can write by hand or from a notebook.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from streamer.drift.calibration import BUCKETS, LEAST_ROWS, Calibration, plain
+from streamer.drift.columns import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row
+from streamer.drift.errors import ReferenceBroken
+from streamer.drift.reference import ANY, GroupReference, Reference, learn, season_rows
+from streamer.drift.table import Table
+from streamer.drift.yardstick import Yardstick
+
+SCHEMA = 1
+COLUMNS = ("at", "stream", *ALL)
+_PLAIN_FIELDS = frozenset((*ALL, "at", "stream", "group", "model"))
+_FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
+
+
+def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
+    """Read a document, or plain rows. Raises ReferenceBroken."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReferenceBroken(f"not JSON: {error}") from error
+    digest = hashlib.sha256(text).hexdigest()
+    if isinstance(document, dict) and "groups" in document:
+        return _parse_document(document, digest)
+    rows = document.get("rows") if isinstance(document, dict) else document
+    by_group = parse_plain_rows(rows)
+    groups = {}
+    for name, found in by_group.items():
+        groups[name] = learn_plain(name, found, window_s, alpha)[0]
+    return Reference(groups, "", digest)
+
+
+def learn_plain(
+    name: str, rows: Sequence[Row], window_s: float, alpha: float
+) -> tuple[GroupReference, list[Row]]:
+    """Learn one group of plain rows; without times it stays uncalibrated. Raises ReferenceBroken."""
+    try:
+        return learn(rows, window_s, alpha)
+    except ValueError as error:
+        raise ReferenceBroken(f"group {name!r} has {error}") from error
+
+
+def parse_plain_rows(rows: Any) -> dict[str, list[Row]]:
+    """Return rows by group, from maps of column to value. Raises ReferenceBroken.
+
+    A column that is missing in a row is unknown there.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise ReferenceBroken(f"needed is a list of rows, or a map with {_FIELDS}")
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ReferenceBroken(f"row {number} is {_shown(row)}; needed is a map of column to value")
+        unknown = sorted(row.keys() - _PLAIN_FIELDS)
+        if unknown:
+            raise ReferenceBroken(f"row {number} has the column {unknown[0]!r}; known are {', '.join(ALL)}")
+        groups[str(row.get("group", ANY))].append(_row(row, str(row.get("model", "")), f"row {number}"))
+    return dict(groups)
+
+
+def document_of(
+    groups: Mapping[str, tuple[GroupReference, Sequence[Row]]],
+    *,
+    window_s: float,
+    interval_s: float,
+    others: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
+    """Return the document of these groups, and of ``others`` as another document has them."""
+    described = dict(others) | {
+        name: _describe(reference, rows) for name, (reference, rows) in groups.items()
+    }
+    head = {
+        "schema": SCHEMA,
+        "feature_version": FEATURE_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "window_s": window_s,
+        "interval_s": interval_s,
+        "columns": list(COLUMNS),
+        "groups": described,
+    }
+    whole = head | {"sha256": _digest(head)}
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    told = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _describe(reference: GroupReference, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "model": reference.model,
+        "span_h": round(reference.span_h, 2),
+        "calibration": _describe_calibration(reference.whole.calibration),
+        "seasons": {
+            str(bucket): _describe_calibration(stick.calibration)
+            for bucket, stick in reference.seasons.items()
+        },
+        "rows": [
+            [
+                round(row.at, 1),
+                row.stream,
+                *(None if math.isnan(value) else float(f"{value:.6g}") for value in row.numbers.tolist()),
+                *(getattr(row, name) for name in CATEGORICAL),
+                dict(row.classes),
+            ]
+            for row in rows
+        ],
+    }
+
+
+def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "blocks": calibration.blocks,
+        "thresholds": {name: float(f"{value:.6g}") for name, value in calibration.thresholds.items()},
+    }
+
+
+def _parse_document(document: dict[str, Any], digest: str) -> Reference:
+    if document.get("schema") != SCHEMA:
+        raise ReferenceBroken(f"schema is {_shown(document.get('schema'))}; this release reads {SCHEMA}")
+    if document.get("feature_version") != FEATURE_VERSION:
+        raise ReferenceBroken(
+            f"feature_version is {_shown(document.get('feature_version'))}; this release measures "
+            f"version {FEATURE_VERSION}: make a new reference (POST /reference/update)"
+        )
+    if "sha256" in document and document["sha256"] != _digest(document):
+        raise ReferenceBroken(
+            "sha256 does not fit: the file was cut off or edited; take the field out if that was meant"
+        )
+    columns, groups = document.get("columns"), document["groups"]
+    if not isinstance(columns, list) or set(columns) - set(COLUMNS) or "at" not in columns:
+        raise ReferenceBroken(f"columns is {_shown(columns)}; allowed are {', '.join(COLUMNS)}")
+    if not isinstance(groups, dict) or not groups:
+        raise ReferenceBroken("groups is empty; needed is a map of group to its rows")
+    parsed = {str(name): _parse_group(str(name), group, columns) for name, group in groups.items()}
+    return Reference(parsed, str(document.get("created", "")), digest)
+
+
+def _parse_group(name: str, group: Any, columns: list[str]) -> GroupReference:
+    where = f"group {name!r}"
+    if not isinstance(group, dict) or not isinstance(group.get("rows"), list):
+        raise ReferenceBroken(f"{where} has no list `rows`")
+    model = str(group.get("model", ""))
+    rows = []
+    for number, values in enumerate(group["rows"]):
+        if not isinstance(values, list) or len(values) != len(columns):
+            raise ReferenceBroken(f"{where}, row {number}: needed is a list of {len(columns)} values")
+        rows.append(_row(dict(zip(columns, values, strict=True)), model, f"{where}, row {number}"))
+    if len(rows) < LEAST_ROWS:
+        raise ReferenceBroken(f"{where} has {len(rows)} rows; needed are {LEAST_ROWS}")
+    table = Table.of(rows)
+    whole = Yardstick(table, _parse_calibration(group.get("calibration"), where))
+    seasons = {}
+    for key, calibration in (group.get("seasons") or {}).items():
+        if key not in {str(bucket) for bucket in range(BUCKETS)}:
+            raise ReferenceBroken(f"{where}, seasons: {_shown(key)}; allowed are 0 to {BUCKETS - 1}")
+        bucket = int(key)
+        seasons[bucket] = Yardstick(season_rows(table, bucket), _parse_calibration(calibration, where))
+    span_h = float(table.at[-1] - table.at[0]) / 3600
+    return GroupReference(model, len(rows), span_h, whole, seasons)
+
+
+def _parse_calibration(calibration: Any, where: str) -> Calibration:
+    usual = plain()
+    if calibration is None:
+        return usual
+    if not isinstance(calibration, dict) or not isinstance(calibration.get("thresholds"), dict):
+        raise ReferenceBroken(f"{where}: calibration has no map `thresholds`")
+    thresholds = dict(usual.thresholds)
+    for name, value in calibration["thresholds"].items():
+        if name not in thresholds:
+            raise ReferenceBroken(f"{where}: a threshold for {name!r}; known are {', '.join(ALL)}")
+        thresholds[name] = _number(value, f"{where}: threshold of {name}")
+        if not thresholds[name] > 0:
+            raise ReferenceBroken(f"{where}: threshold of {name} is {value}; allowed is more than 0")
+    return Calibration(thresholds, int(_number(calibration.get("blocks", 0), f"{where}: blocks")))
+
+
+def _row(values: Mapping[str, Any], model: str, where: str) -> Row:
+    numbers = [
+        math.nan if values.get(name) is None else _number(values[name], f"{where}: {name}")
+        for name in NUMERIC
+    ]
+    words = {name: str(values.get(name) or "") for name in CATEGORICAL}
+    classes = values.get(CLASSES) or {}
+    if not isinstance(classes, dict):
+        raise ReferenceBroken(f"{where}: {CLASSES} is {_shown(classes)}; needed is a map of label to count")
+    bag = tuple((str(word), int(_number(count, f"{where}: {CLASSES}"))) for word, count in classes.items())
+    at = _number(values.get("at") or 0, f"{where}: at")
+    stream = str(values.get("stream") or "")
+    return Row(at, stream, 0, model, np.array(numbers, np.float32), **words, classes=bag)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ReferenceBroken(f"{where} is {_shown(value)}; needed is a finite number")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60}"

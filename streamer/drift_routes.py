@@ -1,0 +1,113 @@
+"""``/drift/status``, ``/drift/report`` and ``/reference/update``; the observer does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from inference.board import Board
+from streamer.drift.status_page import StatusPage
+from streamer.drift.word import Word
+from streamer.observer.questions import ObserverSilent, ask
+from streamer.observer.standing import Standing
+from streamer.problems import Problem
+
+MAX_UPLOAD_BYTES = 16 << 20
+#: Evidently may wait for a run in progress, and take its own time after that.
+REPORT_TIMEOUT_S = 400.0
+UPDATE_TIMEOUT_S = 300.0
+BODY_TIMEOUT_S = 60.0
+#: What wants an API key where keys are configured: one costs seconds, the other decides what is normal.
+GUARDED = frozenset(("/drift/report", "/reference/update"))
+#: Evidently's page brings its own scripts: they run, but in an origin of their own.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+
+
+class DriftRoutes:
+    """``observer_address`` is empty where sampling is off."""
+
+    def __init__(self, page: StatusPage, board: Board, observer_address: str) -> None:
+        self._page = page
+        self._board = board
+        self._observer = observer_address
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """200 whatever happens: what the observer last said, and how the observer is."""
+        text = self._page.read()
+        body: dict[str, Any] = json.loads(text) if text else {"status": self._without_page().name.lower()}
+        body["observer"] = Standing(int(self._board.read("sampling"))).name.lower()
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+    def _without_page(self) -> Word:
+        starting = self._board.read("sampling") == Standing.STARTING
+        return Word.INSUFFICIENT_DATA if starting else Word.DISABLED
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Evidently's page about one group."""
+        group = request.query.get("group", "")
+        answer = await self._ask({"question": "report", "group": group}, REPORT_TIMEOUT_S)
+        return web.Response(
+            text=answer,
+            content_type="text/html",
+            headers={"Content-Security-Policy": _REPORT_POLICY, "Cache-Control": "no-store"},
+        )
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Make another reference; answers with what was learnt."""
+        # A page of another origin cannot send this type without asking first, which nobody answers.
+        if request.content_type != "application/json":
+            raise Problem.unsupported_media("Content-Type must be application/json.")
+        flags = {name: _flag(request, name) for name in ("dry_run", "force")}
+        body = await _read_body(request)
+        answer = await self._ask({"question": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
+        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+    async def _ask(self, question: dict[str, Any], timeout_s: float) -> Any:
+        if not self._observer:
+            raise Problem(409, "off", "SAMPLING is off here, and with it drift.")
+        try:
+            answer = await ask(self._observer, question, timeout_s)
+        except ObserverSilent as silent:
+            raise Problem.unavailable(f"{str(silent).capitalize()}; try again.", retry_after_s=5) from silent
+        if "error" in answer:
+            error = answer["error"]
+            raise Problem(error["status"], error["code"], error["detail"])
+        return answer["result"]
+
+
+def add_drift(app: web.Application, routes: DriftRoutes) -> None:
+    """Add the three routes."""
+    app.router.add_get("/drift/status", routes.status)
+    app.router.add_get("/drift/report", routes.report, allow_head=False)
+    app.router.add_post("/reference/update", routes.update)
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise Problem.invalid_parameter(name, text, "true, false, 1, 0")
+    return text in ("true", "1")
+
+
+async def _read_body(request: web.Request) -> bytes:
+    too_large = Problem.too_large(f"The body has more than {MAX_UPLOAD_BYTES} bytes, which is the limit.")
+    if (request.content_length or 0) > MAX_UPLOAD_BYTES:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size > MAX_UPLOAD_BYTES:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem.body_timeout(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+    return b"".join(chunks)

@@ -1,0 +1,234 @@
+"""For every alert: series on which it fires, what it then says, and series on which it must stay quiet.
+
+Values are promtool's: ``0+6x30`` starts at 0 and grows by 6 in each of 30 minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_TARGET = 'job="vision",instance="a:8000"'
+_FRAMES = 'transport="websocket",version="v1"'
+
+
+@dataclass(frozen=True)
+class Case:
+    """One alert. ``fires`` and ``quiet`` are series (name with labels, without the target's) and values."""
+
+    alert: str
+    fires: dict[str, str]
+    quiet: dict[str, str]
+    #: Minute at which it fires, not earlier than its `for` allows.
+    at: int
+    #: The description as an operator reads it.
+    says: str
+    #: Labels beyond severity, job and instance.
+    labels: dict[str, str] = field(default_factory=dict)
+    #: Minute at which it must not have fired yet; None for alerts without `for`.
+    not_yet: int | None = None
+    by_replica: bool = True
+
+
+def series(name: str) -> str:
+    """Return a series' name as a scrape of replica ``a:8000`` stores it."""
+    return f"{name[:-1]},{_TARGET}}}" if name.endswith("}") else f"{name}{{{_TARGET}}}"
+
+
+def _ledger(received: str, inferred: str) -> dict[str, str]:
+    still = "0x40"
+    return {
+        f"object_detection_frames_received_total{{{_FRAMES}}}": received,
+        f"object_detection_frames_inferred_total{{{_FRAMES}}}": inferred,
+        f'object_detection_frames_dropped_total{{{_FRAMES},reason="stale"}}': "4x40",
+        f"object_detection_frames_failed_total{{{_FRAMES}}}": "1x40",
+        f"object_detection_frames_in_flight{{{_FRAMES}}}": still,
+    }
+
+
+def _buckets(name: str, labels: str, fast: str, slow: str) -> dict[str, str]:
+    """A histogram of which ``fast`` stay below 50 ms and ``slow`` below a second (both growing)."""
+    head = f"{name}_bucket{{{labels}" + ("," if labels else "")
+    return {head + 'le="0.05"}': fast, head + 'le="1.0"}': slow, head + 'le="+Inf"}': slow}
+
+
+CASES = (
+    Case(
+        "VisionNoReadyReplica",
+        fires={"object_detection_inference_ready": "1x9 0x20"},
+        quiet={"object_detection_inference_ready": "0x1 1x30"},
+        at=12,
+        not_yet=10,
+        by_replica=False,
+        labels={"job": "vision"},
+        says="Every replica that Prometheus sees is without a ready inference process, or it sees none"
+        " at all. Requests are answered with 503.",
+    ),
+    Case(
+        "VisionReplicaNotReady",
+        fires={"object_detection_inference_ready": "1x9 0x20"},
+        quiet={"object_detection_inference_ready": "1x9 0x3 1x20"},
+        at=16,
+        not_yet=13,
+        says="a:8000 is loading models, building an engine or restarting for longer than a start takes.",
+    ),
+    Case(
+        "VisionInferenceRestarted",
+        fires={'object_detection_process_restarts_total{role="inference"}': "0x9 1x20"},
+        quiet={'object_detection_process_restarts_total{role="observer"}': "0x9 1x20"},
+        at=12,
+        labels={"role": "inference"},
+        says="a:8000 lost its inference process 1 time(s) in 15 minutes. Streams went on after a "
+        "pause; frames that it held had to be sent again.",
+    ),
+    Case(
+        "VisionProcessKeepsDying",
+        fires={'object_detection_process_restarts_total{role="worker"}': "0x9 0+1x8 8x20"},
+        quiet={'object_detection_process_restarts_total{role="worker"}': "0x9 1x4 2x4 3x20"},
+        at=17,
+        labels={"role": "worker"},
+        says="On a:8000 the process worker was restarted 7 times in ten minutes. After 20 deaths in a "
+        "row of the inference process or a worker the replica ends with code 6.",
+    ),
+    Case(
+        "VisionGpuFallback",
+        fires={
+            'object_detection_gpu_fallback{version="v1"}': "1x30",
+            'object_detection_gpu_fallback{version="v2"}': "0x30",
+        },
+        quiet={'object_detection_gpu_fallback{version="v1"}': "0x30"},
+        at=2,
+        not_yet=0,
+        says="a:8000 has an NVIDIA driver, so a GPU was meant to be used, but its models run on the "
+        "CPU. It serves a fraction of what was planned.",
+    ),
+    Case(
+        "VisionFramesDropped",
+        fires={
+            f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
+            f'object_detection_frames_dropped_total{{{_FRAMES},reason="superseded"}}': "0+90x30",
+            f'object_detection_frames_dropped_total{{{_FRAMES},reason="stale"}}': "0+60x30",
+        },
+        quiet={  # what a client sends beyond what it was granted is no fault of ours
+            f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
+            f'object_detection_frames_dropped_total{{{_FRAMES},reason="superseded"}}': "0+50x30",
+            f'object_detection_frames_dropped_total{{{_FRAMES},reason="rate"}}': "0+400x30",
+        },
+        at=12,
+        not_yet=4,
+        says="a:8000 drops 25% of the frames it receives because newer ones overtook them or they grew"
+        " too old: there is more load than it can carry.",
+    ),
+    Case(
+        "VisionFramesWaitLong",
+        fires=_buckets(
+            "object_detection_stage_duration_seconds", 'stage="queue",version="v1"', "0+50x30", "0+100x30"
+        ),
+        quiet=_buckets(
+            "object_detection_stage_duration_seconds", 'stage="queue",version="v1"', "0+97x30", "0+100x30"
+        )
+        # A slow model is not a long wait.
+        | _buckets(
+            "object_detection_stage_duration_seconds", 'stage="inference",version="v1"', "0x30", "0+9x30"
+        ),
+        at=12,
+        not_yet=4,
+        says="On a:8000 one frame in twenty waits for 905ms or more. At half a second live frames are "
+        "dropped as stale.",
+    ),
+    Case(
+        "VisionFramesFailing",
+        fires={
+            f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
+            f"object_detection_frames_failed_total{{{_FRAMES}}}": "0+30x30",
+        },
+        quiet={
+            f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
+            f"object_detection_frames_failed_total{{{_FRAMES}}}": "0+3x30",
+        },
+        at=12,
+        not_yet=4,
+        says="a:8000 answers 5% of its frames with an error.",
+    ),
+    Case(
+        "VisionRequestsFailing",
+        fires={
+            'object_detection_requests_total{version="v1",status="200"}': "0+90x30",
+            'object_detection_requests_total{version="v1",status="503"}': "0+10x30",
+        },
+        quiet={  # what clients did wrong is not counted
+            'object_detection_requests_total{version="v1",status="200"}': "0+90x30",
+            'object_detection_requests_total{version="v1",status="400"}': "0+90x30",
+            'object_detection_requests_total{version="v1",status="504"}': "0+1x30",
+        },
+        at=12,
+        not_yet=4,
+        says="a:8000 answers 10% of its POSTs with 5xx.",
+    ),
+    Case(
+        "VisionWebrtcFailing",
+        fires={
+            'object_detection_webrtc_ended_total{reason="ice_failed"}': "0+1x30",
+            'object_detection_webrtc_ended_total{reason="closed"}': "0+1x30",
+        },
+        quiet={
+            'object_detection_webrtc_ended_total{reason="ice_failed"}': "0+1x30",
+            'object_detection_webrtc_ended_total{reason="closed"}': "0+9x30",
+        },
+        at=25,
+        not_yet=4,
+        says="On a:8000 15 WebRTC sessions failed in 15 minutes, more than a fifth of those that ended.",
+    ),
+    Case(
+        "VisionEventLoopLag",
+        fires=_buckets("object_detection_event_loop_lag_seconds", "", "0+50x30", "0+60x30"),
+        quiet=_buckets("object_detection_event_loop_lag_seconds", "", "0+59x30", "0+60x30"),
+        at=16,
+        not_yet=8,
+        says="On a:8000 the event loop wakes up 715ms late one time in twenty. Every answer is late by"
+        " as much.",
+    ),
+    Case(
+        "VisionLedgerUnbalanced",
+        fires=_ledger("8x40", "2x40"),
+        # Scrapes under 60 frames a second that are a few frames off, in turn.
+        quiet=_ledger("8+3600x40", "6+3600x40"),
+        at=16,
+        not_yet=8,
+        says="On a:8000 1 frames were received that are neither answered, dropped, failed nor in "
+        "flight. This is a fault of the service.",
+    ),
+    Case(
+        "VisionSamplesWaiting",
+        fires={"active_learning_spool_oldest_seconds": "3500+60x30"},
+        quiet={"active_learning_spool_oldest_seconds": "3500x30"},
+        at=12,
+        not_yet=4,
+        says="On a:8000 the oldest sample has waited for 1h 10m 20s. None is lost while there is room "
+        "in SAMPLES_DIR.",
+    ),
+    Case(
+        "VisionUploadsBlocked",
+        fires={'active_learning_upload_blocked{reason="credentials"}': "1x30"},
+        quiet={'active_learning_upload_blocked{reason="credentials"}': "1x8 0x30"},
+        at=11,
+        not_yet=8,
+        labels={"reason": "credentials"},
+        says="a:8000 cannot store samples until somebody mends its credentials.",
+    ),
+    Case(
+        "VisionSamplesRefused",
+        fires={'active_learning_dropped_total{reason="spool_full"}': "0x9 3x30"},
+        quiet={'active_learning_dropped_total{reason="duplicate"}': "0x9 3x30"},
+        at=12,
+        says="a:8000 refused 3 samples in an hour: SAMPLES_DIR is full or cannot be written.",
+    ),
+    Case(
+        "VisionDriftActive",
+        fires={"data_drift_active": "0x9 1x30"},
+        quiet={"data_drift_active": "0x30"},
+        at=12,
+        not_yet=9,
+        says="a:8000 sees data that differs from what it was told is normal. Detections may be worse "
+        "than they were.",
+    ),
+)

@@ -1,0 +1,229 @@
+"""Builds the image from the Dockerfile and runs it, without an engine: debootstrap, buildah, podman and runc.
+
+The base comes from Debian's own packages under the name that FROM asks for. Base and layers are kept in the
+user's cache folder, so that only the first build takes minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from tests.deploy.pip_settings import ca_bundle, pip_conf
+from tests.deploy.rules import ROOT
+
+PROGRAMS = ("debootstrap", "buildah", "podman", "runc")
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+TAG = "localhost/real-time-vision-api:test-cpu"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "real-time-vision-api"
+#: A base older than this is made anew.
+BASE_MAX_AGE_S = 30 * 86400
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+#: crun refuses hybrid cgroups, and there is no systemd to ask for any.
+PODMAN = ("podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
+USER = "65532"
+
+
+def require_tools() -> None:
+    """Skip the test where images cannot be built or run."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if os.geteuid() != 0:
+        absent.append("root")
+    if absent:
+        pytest.skip(f"cannot build an image here; not found: {', '.join(absent)}")
+
+
+class Images:
+    """A place for images of its own, under `CACHE`."""
+
+    def __init__(self) -> None:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        config = CACHE / "storage.conf"
+        config.write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{CACHE}/images"\nrunroot = "{CACHE}/run"\n'
+        )
+        self._environment = os.environ | {
+            "CONTAINERS_STORAGE_CONF": str(config),
+            "BUILDAH_ISOLATION": "chroot",
+        }
+
+    def run(
+        self, *command: str | Path, timeout_s: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program on these images. Raises AssertionError with its words when it fails and must not."""
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if check:
+            assert done.returncode == 0, f"{command[0]}: {(done.stdout + done.stderr)[-3000:]}"
+        return done
+
+    def podman(
+        self, *arguments: str, timeout_s: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run podman."""
+        return self.run(*PODMAN, *arguments, timeout_s=timeout_s, check=check)
+
+    def import_base(self) -> None:
+        """Provide `BASE`; skips the test where Debian's packages or containers cannot be had."""
+        if self.podman("image", "exists", BASE, check=False).returncode != 0:
+            tar = _base_tar()
+            self.podman("import", str(tar), BASE, timeout_s=300)
+        tried = self.podman("run", "--rm", "--network", "host", *ulimits(), BASE, "true", check=False)
+        if tried.returncode != 0:
+            pytest.skip(f"podman cannot run containers here: {tried.stderr.strip()[-300:]}")
+
+    def build(self, folder: Path) -> None:
+        """Build the target cpu as `TAG`; ``folder`` takes pip's settings for as long as it lasts."""
+        conf, ca = folder / "pip.conf", ca_bundle()
+        conf.write_text(pip_conf())
+        secrets = ["--secret", f"id=pip_conf,src={conf}"]
+        if ca is not None:
+            secrets += ["--secret", f"id=ca,src={ca}"]
+        self.run(
+            *("buildah", "bud", "--format", "docker", "--pull-never", "--network", "host", "--layers"),
+            *secrets,
+            *("--target", "cpu", "--build-arg", "REVISION=tested", "-t", TAG, str(ROOT)),
+            timeout_s=1500,
+        )
+        # What an older Dockerfile left.
+        self.run("buildah", "rmi", "--prune", check=False)
+
+    def inspect(self) -> Any:
+        """Return podman's description of the image."""
+        return json.loads(self.podman("image", "inspect", TAG).stdout)[0]
+
+
+def ulimits() -> tuple[str, ...]:
+    """Limits that this user may set; podman's own defaults may lie beyond."""
+    hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
+    return ("--ulimit", f"nofile={min(1024, hard)}:{hard}", "--ulimit", "nproc=2048:4096")
+
+
+def _mirror() -> str:
+    """The mirror that apt uses for bookworm, else Debian's."""
+    done = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Codename: bookworm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return next(iter(done.stdout.split()), DEFAULT_MIRROR)
+
+
+def _base_tar() -> Path:
+    tar, root = CACHE / "base.tar", CACHE / "base"
+    if tar.exists() and time.time() - tar.stat().st_mtime < BASE_MAX_AGE_S:
+        return tar
+    shutil.rmtree(root, ignore_errors=True)
+    done = subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", str(root), _mirror()],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"debootstrap cannot make a base here: {(done.stdout + done.stderr).strip()[-300:]}")
+    part = CACHE / "base.tar.part"
+    subprocess.run(["tar", "-C", root, "--one-file-system", "-cf", part, "."], timeout=300, check=True)
+    part.rename(tar)
+    shutil.rmtree(root, ignore_errors=True)
+    return tar
+
+
+class Container:
+    """The image as it should be run: read-only, without rights, with bounded memory. ``with`` starts it."""
+
+    def __init__(self, images: Images, name: str, settings: dict[str, str], *, memory: str = "1g") -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self._images = images
+        self.name = name
+        environment = {"HOST": "127.0.0.1", "PORT": str(self.port)} | settings
+        self._arguments: Sequence[str] = (
+            *(
+                "run",
+                "--detach",
+                "--name",
+                name,
+                "--network",
+                "host",
+                "--read-only",
+                "--read-only-tmpfs=false",
+            ),
+            *("--tmpfs", "/tmp:rw,size=128m,mode=1777", "--cap-drop=ALL"),  # noqa: S108 - in the container
+            *("--security-opt", "no-new-privileges", "--memory", memory, "--pids-limit", "300"),
+            *ulimits(),
+            *(word for key, value in environment.items() for word in ("--env", f"{key}={value}")),
+            TAG,
+        )
+        self.start_s = 0.0
+
+    def __enter__(self) -> Container:
+        self._images.podman("rm", "--force", "--volumes", self.name, check=False)
+        begun = time.monotonic()
+        self._images.podman(*self._arguments, timeout_s=120)
+        try:
+            self._wait_ready(begun)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._images.podman("rm", "--force", "--volumes", "--time", "0", self.name, check=False)
+
+    def _wait_ready(self, begun: float) -> None:
+        deadline = begun + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if b" 200 " in self._ask(b"GET /health HTTP/1.0\r\n\r\n"):
+                    self.start_s = time.monotonic() - begun
+                    return
+            assert self.state()["Running"], self.log()
+            time.sleep(0.1)
+        raise AssertionError(f"not ready after 120 s:\n{self.log()}")
+
+    def _ask(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(request)
+            return connection.recv(64)
+
+    def state(self) -> Any:
+        """Return podman's view of it: Running, ExitCode, OOMKilled."""
+        return json.loads(self._images.podman("inspect", self.name).stdout)[0]["State"]
+
+    def log(self) -> str:
+        """Return what it wrote."""
+        done = self._images.podman("logs", self.name, check=False)
+        return done.stdout + done.stderr
+
+    def shell(self, script: str) -> str:
+        """Run a script inside; returns what it wrote."""
+        return self._images.podman("exec", self.name, "sh", "-c", script).stdout
+
+    def probe(self) -> int:
+        """Run the image's own health check; returns its exit code."""
+        return self._images.podman("healthcheck", "run", self.name, check=False).returncode
+
+    def stop(self, grace_s: int) -> float:
+        """Send SIGTERM, after the grace period SIGKILL; returns the seconds that it took to end."""
+        begun = time.monotonic()
+        self._images.podman("stop", "--time", str(grace_s), self.name, timeout_s=grace_s + 60)
+        return time.monotonic() - begun

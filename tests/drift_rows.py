@@ -1,0 +1,73 @@
+"""Rows that are as alike from one to the next as those of a camera are, seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.drift.columns import NUMERIC, Row
+
+#: Begin of simulated time, unix seconds: a Monday, 00:00 UTC.
+START = 1_800_230_400.0
+INTERVAL_S = 5.0
+FACTORS = 3
+
+
+class World:
+    """A camera before a scene: columns share slow and fast causes. Values have mean 0 and deviation 1.
+
+    Sum of Ornstein-Uhlenbeck parts with time constants of 10 s, 60 s and 20 min, and white noise. ``slow``
+    is the share of the slowest: at .35 half an hour differs from the day by more than a standard deviation.
+    """
+
+    def __init__(self, seed: int, *, slow: float = 0.1) -> None:
+        self._rng = np.random.default_rng(seed)
+        quick = (0.9 - slow) / 2
+        self._parts = [(quick, 10.0), (quick, 60.0), (slow, 1200.0)]
+        loads = self._rng.standard_normal((FACTORS, len(NUMERIC)))
+        self._loads = loads / np.sqrt((loads**2).sum(axis=0)) * np.sqrt(0.6)
+        width = FACTORS + len(NUMERIC)
+        self._state = self._rng.standard_normal((len(self._parts), width))
+
+    def values(self, count: int) -> npt.NDArray[np.float32]:
+        """Return the next rows' numbers, (count, columns); one goes on where the last call ended."""
+        total = np.sqrt(0.1) * self._rng.standard_normal((count, len(NUMERIC)))
+        for place, (share, tau_s) in enumerate(self._parts):
+            keep = np.exp(-INTERVAL_S / tau_s)
+            kicks = self._rng.standard_normal((count, self._state.shape[1])) * np.sqrt(1 - keep**2)
+            path = np.empty_like(kicks)
+            state = self._state[place]
+            for step in range(count):
+                state = keep * state + kicks[step]
+                path[step] = state
+            self._state[place] = state
+            own = path[:, FACTORS:] * np.sqrt(0.4)
+            total += np.sqrt(share) * (path[:, :FACTORS] @ self._loads + own)
+        return np.asarray(total, np.float32)
+
+
+def rows(
+    values: npt.NDArray[np.float32],
+    begin: float = START,
+    *,
+    stream: str = "gate",
+    model: str = "v1:ab",
+    interval_s: float = INTERVAL_S,
+) -> Iterator[Row]:
+    """Yield a row for each line of values, one in an interval; words follow from the numbers."""
+    top, boxes = NUMERIC.index("conf_max"), NUMERIC.index("n_boxes")
+    for place, line in enumerate(values):
+        label = "cat" if line[top] > 0 else "dog"
+        yield Row(
+            at=begin + place * interval_s,
+            stream=stream,
+            session=0,
+            model=model,
+            numbers=line,
+            top_class=label,
+            resolution="640x480",
+            source="websocket",
+            classes=((label, 1 + int(abs(line[boxes]))),),
+        )

@@ -1,0 +1,220 @@
+"""Drift from end to end: pictures over HTTP and WebSocket, an episode, a report, another reference.
+
+Time is simulated: each picture comes six seconds after the last one by the clock of the service's processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.dataset.source import FolderSource
+from streamer.drift.image_features import grey, image_features, thumbnail
+from tests.drift_rows import START
+from tests.model_factory import blob_model
+from tests.service import Service
+from tests.simulated_clock import SimulatedClock
+from tests.unit.pictures import encode
+from tests.wire_client import WireClient
+
+#: More than an interval with its jitter: every picture becomes a row.
+FRAME_S = 6.2
+#: Windows of 12 minutes, so that 20 of them fit into four hours.
+WINDOWS = {"DRIFT_WINDOW_S": "720", "DRIFT_STEP_S": "240"}
+QUIET = {
+    "SAMPLES_CANDIDATE_S": "0",
+    "UNCERTAINTY_THRESHOLD": "2",
+    "SAMPLES_RANDOM_EVERY_S": "0",
+    "STREAM_MIN_FPS": "0",
+    "STREAM_MAX_AGE_MS": "60000",
+}
+
+
+class Camera:
+    """Pictures of bright spots on a grey wall: light, focus and number of spots wander by themselves."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._state = self._rng.standard_normal(3)
+        #: Deviations by which light, blur and content are off.
+        self.shift = np.zeros(3)
+
+    def picture(self) -> bytes:
+        self._state = 0.9 * self._state + np.sqrt(1 - 0.81) * self._rng.standard_normal(3)
+        light, blur, content = self._state + self.shift
+        image = np.full((180, 240, 3), np.clip(90 + 10 * light, 0, 200), np.uint8)
+        for _ in range(max(0, round(5 + 1.5 * content))):
+            centre = self._rng.integers(20, 160, 2)
+            cv2.rectangle(image, centre.tolist(), (centre + 18).tolist(), (255, 255, 255), -1)
+        image = np.asarray(
+            cv2.GaussianBlur(image, (0, 0), float(np.clip(1.5 + 0.3 * blur, 0.3, 9))), np.uint8
+        )
+        noise = self._rng.integers(-6, 7, image.shape)
+        return encode(np.clip(image + noise, 0, 255).astype(np.uint8), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 85)
+
+
+def reference_rows(camera: Camera, count: int) -> list[dict[str, float]]:
+    """What a person would send who has measured pictures of the past: nothing of what a model finds."""
+    rows: list[dict[str, float]] = []
+    before = None
+    for place in range(count):
+        data = camera.picture()
+        image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+        small = thumbnail(image)
+        found = image_features(image, small, before, 8 * len(data) / (240 * 180))
+        before = grey(small)
+        known = {name: value for name, value in found.items() if np.isfinite(value)}
+        rows.append({"at": START - 86_400 + place * FRAME_S} | known)
+    return rows
+
+
+class Scene:
+    """Two cameras before one service: `gate` streams, the other one posts."""
+
+    def __init__(self, service: Service, clock: SimulatedClock) -> None:
+        self.service = service
+        self.clock = clock
+        self.cameras = Camera(1), Camera(2)
+        self.sent = 0
+
+    async def run(self, minutes: float, until: Callable[[], bool] = lambda: False) -> float:
+        """Let so much simulated time pass, or less when ``until`` holds; returns how much, in minutes."""
+        begun = self.clock.now
+        async with WireClient(f"{self.service.ws_url}/v1/stream") as client:
+            await client.hello(streams=[{"id": 0, "name": "gate"}], params={"conf_threshold": 0.5})
+            for seq in range(1, round(minutes * 60 / FRAME_S) + 1):
+                self.clock.advance(FRAME_S)
+                await client.send_frame(seq, self.cameras[0].picture())
+                await asyncio.to_thread(self.post, self.cameras[1].picture())
+                await client.receive("result")
+                self.sent += 2
+                if not seq % 10:
+                    await self.settled()
+                    if until():
+                        break
+        return (self.clock.now - begun) / 60
+
+    async def settled(self) -> None:
+        """Wait until every picture has become a row: where all cores are busy the observer comes last.
+
+        The newest one of a stream waits for the frame after it.
+        """
+
+        def seen() -> bool:
+            lost = self.service.metric("sampler_dropped_total")
+            return self.service.metric("data_drift_rows_total") + lost >= self.sent - 1
+
+        await asyncio.to_thread(wait_for, seen, 50)
+
+    def post(self, picture: bytes) -> None:
+        status, body = call(self.service, "/v1/predict?conf_threshold=0.5", picture, "image/jpeg")
+        assert status == 200, body
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.service.get_json("/drift/status")
+        return found
+
+
+def moved(status: dict[str, Any]) -> dict[str, Any]:
+    """What a failing test wants to know."""
+    return {
+        name: {column["name"]: column["ratio"] for column in group["columns"] if column["drifted"]}
+        for name, group in status["groups"].items()
+    }
+
+
+def call(service: Service, path: str, body: bytes | None, kind: str = "application/json") -> tuple[int, Any]:
+    """POST a body, or GET; returns status and the parsed answer, or its text."""
+    request = urllib.request.Request(  # noqa: S310 - loopback
+        service.http_url + path, data=body, headers={"Content-Type": kind}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, text = error.code, error.read()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text.decode()
+
+
+def update(service: Service, query: str = "", **fields: Any) -> tuple[int, Any]:
+    return call(service, f"/reference/update{query}", json.dumps(fields).encode())
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return blob_model(tmp_path_factory.mktemp("model") / "blobs.onnx")
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Iterator[SimulatedClock]:
+    with SimulatedClock(tmp_path / "clock", START) as running:
+        yield running
+
+
+async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_websocket(
+    model: Path, clock: SimulatedClock, tmp_path: Path
+) -> None:
+    settings = QUIET | WINDOWS | clock.environment | {"MODEL_V1_PATH": str(model), "WORKERS": "2"}
+    settings |= {
+        "DRIFT_ENGINE": "builtin",
+        "SAMPLES_DIR": str(tmp_path / "samples"),
+        "SAMPLES_INTERVAL_S": "0",
+    }
+    with Service(settings) as service:
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        scene = Scene(service, clock)
+        assert scene.status()["status"] == "no_reference"
+        learnt = update(service, rows=reference_rows(Camera(3), 2500))
+        assert learnt[0] == 200, learnt
+        assert learnt[1]["groups"]["*"]["calibrated"], learnt
+        await asyncio.to_thread(wait_for, lambda: scene.status()["status"] == "insufficient_data")
+        await scene.run(36)
+        found = scene.status()
+        assert (found["status"], found["engine"]) == ("ok", "builtin"), moved(found)
+        assert service.metric("data_drift_detected_total", group="gate") == 0
+        # Two deviations more light, blur and spots before the streaming camera alone.
+        scene.cameras[0].shift[:] = 2
+        took = await scene.run(60, lambda: scene.status()["status"] == "drift")
+        assert took <= 40
+        found = scene.status()["groups"]
+        assert (found["gate"]["status"], found["posted"]["status"]) == ("drift", "ok")
+        assert "brightness" in found["gate"]["moved"]
+        assert service.get_json("/health")["drift"] == "drift"
+        assert update(service, hours=5)[0] == 409
+        # It stays one episode however long it lasts, and samples are taken because of it.
+        await scene.run(12)
+        assert service.metric("data_drift_detected_total", group="gate") == 1
+        assert service.metric("data_drift_active", group="gate") == 1
+        assert service.metric("data_drift_detected_total", group="posted") == 0
+        assert 1 <= service.metric("active_learning_samples_total", reason="drift") <= 20
+        source = FolderSource(tmp_path / "samples")
+        sidecar = json.loads(source.read(next(iter(source.keys("v1/samples/")))))
+        assert sidecar["selection"]["reasons"] == ["drift"]
+        assert sidecar["features"]["n_boxes"] == sum(not d["below_threshold"] for d in sidecar["detections"])
+        scene.cameras[0].shift[:] = 0
+        await scene.run(60, lambda: scene.status()["status"] == "ok")
+        assert service.metric("data_drift_active", group="gate") == 0
+        assert service.metric("data_drift_detected_total", group="gate") == 1

@@ -1,0 +1,118 @@
+"""Sessions that come and go in every way: what the worker holds at the end against what it held before.
+
+`pytest --full` makes 1,000 of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.service import Service
+from tests.webrtc_client import Track, WebrtcClient
+
+#: Sessions at the same time.
+TOGETHER = 5
+#: Sessions in all, a multiple of the ways and of the rounds.
+FEW, MANY = 200, 1000
+#: The worker is looked at after each; the first is for what is made once and kept.
+ROUNDS = 5
+WAYS = 5
+
+
+class Holdings:
+    """What a worker holds: file descriptors, threads, tasks, memory in MB."""
+
+    def __init__(self, service: Service, worker: psutil.Process) -> None:
+        self.descriptors = worker.num_fds()
+        self.threads = worker.num_threads()
+        self.tasks = service.metric("object_detection_event_loop_tasks")
+        self.memory_mb = round(worker.memory_full_info().uss / 1e6, 1)
+
+
+# The full form takes longer than tests may.
+@pytest.mark.timeout(3600)
+async def test_sessions_that_come_and_go_leave_nothing_behind(
+    yolov9t_ball: Path, tmp_path: Path, full: bool
+) -> None:
+    settings = {
+        "MODEL_V1_PATH": str(yolov9t_ball),
+        "STREAM_MIN_FPS": "0",
+        # Long enough for a busy machine; it is waited for at the end of each round.
+        "WEBRTC_CONNECT_TIMEOUT_S": "6",
+        "WEBRTC_SESSIONS_MAX": "1000",
+    }
+    count = MANY if full else FEW
+    with Service(settings) as service:
+        (worker,) = service.workers
+        holdings = []
+        for round_number in range(ROUNDS):
+            first = round_number * count // ROUNDS
+            for begin in range(first, first + count // ROUNDS, TOGETHER):
+                await asyncio.gather(*(come_and_go(service, begin + n) for n in range(TOGETHER)))
+            async with asyncio.timeout(60):
+                while service.metric("object_detection_webrtc_sessions"):
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(2)
+            holdings.append(Holdings(service, worker))
+        ended = service.metric("object_detection_webrtc_ended_total")
+        assert "Traceback" not in service.log
+    shown = [vars(held) for held in holdings]
+    (tmp_path / "holdings.json").write_text(json.dumps(shown))
+    print(json.dumps(shown))  # noqa: T201 - for whoever asks with -s
+    assert ended == count
+    # The second half against the first, without its first round.
+    half, last = holdings[ROUNDS // 2], holdings[-1]
+    assert last.descriptors <= half.descriptors + 3, shown
+    assert last.threads <= half.threads + 1, shown
+    assert last.tasks <= half.tasks + 1, shown
+    assert last.memory_mb < half.memory_mb + 0.02 * count + 4, shown
+
+
+async def come_and_go(service: Service, number: int) -> None:
+    """Use one session in one of the ways that sessions are used."""
+    client = WebrtcClient(f"{service.http_url}/v1/webrtc", track=Track(fps=10))
+    way = number % WAYS
+    if way == 0:  # offers and never connects
+        await never_connect(client)
+    elif way == 1:  # begins the handshake and gives up
+        await give_up(client)
+    else:
+        async with client:
+            await client.wait_for("welcome")
+            await client.wait_for("result")
+            if way == 2:  # stops, and goes without a word
+                client.send({"type": "pause", "stream": 0})
+                await client.wait_for("drop")
+                await client.peer.close()
+            elif way == 3:  # stops, and its session is ended while it is paused
+                client.send({"type": "pause", "stream": 0})
+                await client.wait_for("drop")
+            # Or is ended in full flow.
+            await client.http.delete(client.location)
+
+
+async def never_connect(client: WebrtcClient) -> None:
+    """Offer, read the answer, and forget it."""
+    sdp = await client.offer()
+    async with client.http.post(client.endpoint, json={"type": "offer", "sdp": sdp}) as response:
+        assert response.status == 201
+    await client.close()
+
+
+async def give_up(client: WebrtcClient) -> None:
+    """Connect as far as the DTLS handshake, and vanish in it."""
+    connecting = asyncio.ensure_future(client._connect())
+    transport = None
+    async with asyncio.timeout(20):
+        while transport is None or transport.state == "new":
+            await asyncio.sleep(0.005)
+            transceivers = client.peer.getTransceivers()
+            transport = transceivers[0].sender.transport if transceivers else None
+    # Half of a handshake has no goodbye: the service hears nothing more.
+    await client.close()
+    await asyncio.gather(connecting, return_exceptions=True)

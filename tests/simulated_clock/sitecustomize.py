@@ -1,0 +1,20 @@
+"""Loaded by every Python process that has this folder in its path: its unix time is the test's."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+
+with Path(os.environ["SIMULATED_CLOCK"]).open("rb") as _file:
+    _memory = mmap.mmap(_file.fileno(), 8, access=mmap.ACCESS_READ)
+
+
+def _now() -> float:
+    return float(struct.unpack_from("<d", _memory)[0])
+
+
+time.time = _now
+time.time_ns = lambda: int(_now() * 1e9)

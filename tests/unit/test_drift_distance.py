@@ -1,0 +1,85 @@
+"""The numpy engine measures what scipy, and with it Evidently, measures; odd columns do not stop it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial import distance
+
+from streamer.drift.calibration import plain
+from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.distance import jensen_shannon, wasserstein
+from streamer.drift.table import OTHER, Table, Vocabulary
+from streamer.drift.yardstick import Yardstick
+from tests.drift_rows import World, rows
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
+def test_wasserstein_is_that_of_scipy_in_deviations(shift: float) -> None:
+    rng = np.random.default_rng(3)
+    known, values = rng.gamma(2, 3, 3000), rng.gamma(2, 3, 360) + shift
+    expected = stats.wasserstein_distance(known, values) / known.std()
+    assert wasserstein(np.sort(known), float(known.std()), values) == pytest.approx(expected, abs=0.005)
+
+
+def test_a_constant_column_that_moves_is_far_away() -> None:
+    still = np.full(500, 4.0)
+    assert wasserstein(still, 0.0, still[:100]) == 0
+    assert wasserstein(still, 0.0, still[:100] + 1) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("counts", [([5, 3, 2], [1, 1, 8]), ([1, 0, 9], [0, 4, 6]), ([3, 3, 3], [1, 1, 1])])
+def test_jensen_shannon_is_that_of_scipy(counts: tuple[list[int], list[int]]) -> None:
+    first, second = (np.array(values, np.float64) for values in counts)
+    expected = distance.jensenshannon(first, second)
+    assert jensen_shannon(first, second) == pytest.approx(expected, abs=1e-7)
+
+
+def test_nothing_counted_is_no_distance() -> None:
+    assert math.isnan(jensen_shannon(np.zeros(2), np.ones(2)))
+
+
+def test_rare_and_new_words_are_one() -> None:
+    vocabulary = Vocabulary.of([(("cat", 99),), (("dog", 100),), (("newt", 1),)])
+    assert vocabulary.words == ("cat", "dog")
+    assert vocabulary.counts.tolist() == [99, 100, 1]
+    assert vocabulary.matrix([(("newt", 2), ("cat", 1), (OTHER, 1))]).tolist() == [[1, 0, 3]]
+
+
+def scored(window: list[Row], known: list[Row]) -> dict[str, float | None]:
+    table = Table.of(window)
+    return {c.name: c.score for c in Yardstick(Table.of(known), plain()).score(table, table)}
+
+
+def test_columns_without_values_are_left_out_and_say_so() -> None:
+    known, window = World(1).values(500), World(2).values(200)
+    window[:, NUMERIC.index("conf_mean")] = np.nan
+    known[:480, NUMERIC.index("jpeg_bpp")] = np.nan
+    table = Table.of(list(rows(window)))
+    columns = Yardstick(Table.of(list(rows(known))), plain()).score(table, table)
+    assert {c.name for c in columns if c.skipped} == {"conf_mean", "jpeg_bpp"}
+    assert all(c.ratio == 0 for c in columns if c.skipped)
+
+
+def test_a_new_class_moves_the_words_alone() -> None:
+    known = list(rows(World(1).values(500)))
+    window = [dataclasses.replace(row, classes=(("bird", 1),)) for row in known[:200]]
+    scores = scored(window, known)
+    assert (scores["classes"] or 0) > 0.8
+    assert scores["top_class"] == pytest.approx(0, abs=0.1)
+
+
+def test_one_row_is_no_error() -> None:
+    known = list(rows(World(1).values(200)))
+    assert set(scored(known[:1], known).values()) == {None}
+
+
+def test_without_rows_of_its_model_predictions_are_not_compared() -> None:
+    table = Table.of(list(rows(World(1).values(200))))
+    columns = Yardstick(table, plain()).score(table, None)
+    assert {c.name for c in columns if c.skipped == "other_model"} >= {"n_boxes", "top_class", "classes"}
+    assert all(c.score is not None for c in columns if c.name in ("brightness", "resolution"))

@@ -1,0 +1,188 @@
+"""Windows, episodes and groups, by a clock that the rows bring along."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.episode import Episode, severity
+from streamer.drift.monitor import MAX_GROUPS, Check, Monitor
+from streamer.drift.pace import Pace
+from streamer.drift.plan import Plan
+from streamer.drift.reference import Reference, learn
+from streamer.drift.status import describe, group_word, wants_attention
+from streamer.drift.window import Recent
+from tests.drift_rows import START, World, rows
+
+PLAN = Plan()
+LATER = START + 7 * 86_400
+REFERENCE, _ = learn(list(rows(World(1).values(12 * 720))), PLAN.window_s, PLAN.alpha)
+
+
+def monitor(**groups: object) -> Monitor:
+    made = Monitor(PLAN, lambda name: name == "unnamed")
+    made.refer_to(Reference({"gate": REFERENCE} | groups, "", "ab"))  # type: ignore[arg-type]
+    return made
+
+
+def feed(watch: Monitor, found: Iterable[Row]) -> list[Check]:
+    """Settle every check as the builtin engine has it; returns those with which an episode began."""
+    return [check for row in found for check in watch.add(row) if watch.settle(check)]
+
+
+def shifted(count: int, columns: tuple[str, ...], by: float, seed: int = 2) -> np.ndarray:
+    values = World(seed).values(count)
+    for name in columns:
+        values[:, NUMERIC.index(name)] += by
+    return values
+
+
+def test_a_stream_gives_one_row_in_an_interval_whatever_its_clock_does() -> None:
+    pace = Pace(5.0, random.Random(1))
+    taken = [t for t in np.arange(0, 500, 0.2) if pace.wants("gate", 0, float(t))]
+    assert 90 <= len(taken) <= 110
+    assert all(4 <= b - a <= 6.21 for a, b in itertools.pairwise(taken))
+    assert pace.wants("gate", 0, 100.0)
+    assert not pace.wants("gate", 0, 101.0)
+
+
+def test_streams_of_one_name_share_its_rows() -> None:
+    pace = Pace(5.0, random.Random(1))
+    taken = sum(pace.wants("unnamed", s, float(t)) for t in np.arange(0, 100, 0.5) for s in range(40))
+    assert 60 <= taken <= 100  # four an interval
+
+
+def test_no_passer_by_speaks_for_all_of_them() -> None:
+    recent = Recent(1800, 5, mixed=True)
+    for second in range(0, 1800, 5):
+        for session in [1] if second % 20 else [1, 2, 3]:
+            recent.add(Row(second + 1.0, "unnamed", session, "", np.zeros(27, np.float32), "", "", "", ()))
+    window = recent.window(1800.0)
+    counts = [sum(row.session == session for row in window.rows) for session in (1, 2, 3)]
+    assert counts == [135, 90, 90]  # 540 rows came in
+    assert window.coverage == 1
+
+
+def test_gaps_and_short_streams_are_no_windows() -> None:
+    watch = monitor()
+    found = list(rows(World(2).values(1440), LATER))
+    feed(watch, [row for row in found if row.at - LATER < 2400])
+    assert group_word(watch.groups["gate"]).name == "OK"
+    for check in watch.advance(LATER + 2400 + 1200):
+        watch.settle(check)
+    assert group_word(watch.groups["gate"]).name == "INSUFFICIENT_DATA"
+
+
+def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
+    watch = monitor()
+    begun = feed(watch, rows(World(2).values(1440), LATER))
+    assert begun == []
+    values = shifted(1440, ("brightness", "noise", "conf_mean"), 2.0)
+    begun = feed(watch, rows(values, LATER + 7200))
+    assert len(begun) == 1
+    assert begun[0].window.end - (LATER + 7200) <= 2400
+    group = watch.groups["gate"]
+    assert (group.episode.on, group.episodes) == (True, 1)
+    found = describe(watch, "")
+    assert found["status"] == "drift"
+    assert {"brightness", "noise", "conf_mean"} <= set(found["groups"]["gate"]["moved"])
+    assert found["severity"] in ("minor", "moderate", "severe")
+    feed(watch, rows(World(3).values(1440), LATER + 14_400))
+    assert not group.episode.on
+    assert group.episodes == 1
+
+
+def test_two_of_three_or_one_severe_window_begin_an_episode_three_clean_ones_end_it() -> None:
+    def run(ratios: list[float], *, calibrated: bool = True) -> tuple[list[int], bool]:
+        episode = Episode()
+        begun = [i for i, r in enumerate(ratios) if episode.see(r, float(i + 1), calibrated=calibrated)]
+        return begun, episode.on
+
+    assert run([1.2, 0.5, 0.5, 1.2, 0.4, 0.4]) == ([], False)
+    assert run([1.2, 0.5, 1.2]) == ([2], True)
+    assert run([1.2, 1.2, 0.5, 0.5, 1.0, 0.5, 0.5]) == ([1], True)
+    assert run([1.2, 1.2, 0.5, 0.5, 0.5, 1.2, 0.5]) == ([1], False)
+    assert run([1.2, 1.2, 0.5, 0.5, 0.5, 1.2, 1.2]) == ([1, 6], True)
+    assert run([3.1]) == ([0], True)
+    assert run([5.0, 1.2, 0.5], calibrated=False) == ([], False)
+    assert run([1.2, 1.2, 1.2], calibrated=False) == ([2], True)
+    assert [severity(r) for r in (1.0, 1.5, 3.0)] == ["minor", "moderate", "severe"]
+
+
+def test_near_a_threshold_and_once_an_hour_evidently_is_asked_and_its_word_counts() -> None:
+    watch = monitor()
+    asked = [c for row in rows(World(2).values(1440), LATER) for c in watch.add(row) if c.ask]
+    assert 2 <= len(asked) <= 4
+    values = shifted(720, ("brightness",), 4.0)
+    checks = [c for row in rows(values, LATER + 7200) for c in watch.add(row)]
+    assert all(check.ask for check in checks if check.ratio >= 0.8)
+    for check in checks:
+        assert not watch.settle(check, {"brightness": 0.01})
+    assert watch.groups["gate"].check is checks[-1]
+    assert checks[-1].engine == "evidently"
+
+
+def test_another_model_is_no_drift_of_its_predictions() -> None:
+    watch = monitor()
+    values = shifted(1440, ("n_boxes", "conf_mean", "area_med"), 6.0)
+    assert feed(watch, rows(values, LATER, model="v1:other")) == []
+    assert group_word(watch.groups["gate"]).name == "STALE_REFERENCE"
+    assert describe(watch, "")["status"] == "stale_reference"
+    # What the camera sees is compared all the same.
+    assert feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
+    assert describe(watch, "")["status"] == "drift"
+
+
+def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
+    watch = Monitor(PLAN)
+    assert describe(watch, "")["status"] == "no_reference"
+    assert describe(watch, "broken")["status"] == "error"
+    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
+    assert describe(watch, "")["status"] == "no_reference"
+    watch.refer_to(Reference({"*": REFERENCE}, "", ""))
+    assert describe(watch, "")["status"] == "insufficient_data"
+    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
+    assert describe(watch, "")["status"] == "drift"
+    watch.refer_to(watch.reference)
+    assert describe(watch, "")["status"] == "insufficient_data"
+
+
+def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
+    watch = monitor(yard=REFERENCE)
+    for name in ("gate", "yard"):
+        feed(watch, rows(World(2).values(10), LATER, stream=name))
+    gate, yard = watch.groups["gate"].episode, watch.groups["yard"].episode
+    gate.since, gate.worst = LATER, 1.4
+    assert not wants_attention(watch)
+    assert describe(watch, "")["status"] == "drift"
+    gate.worst = 3.2
+    assert wants_attention(watch)
+    gate.worst, yard.since = 1.4, LATER
+    assert wants_attention(watch)
+
+
+def test_groups_are_bounded_and_an_episode_gives_so_many_samples() -> None:
+    watch = monitor()
+    for number in range(MAX_GROUPS + 5):
+        watch.add(next(rows(World(2).values(1), LATER, stream=f"s{number}")))
+    assert len(watch.groups) == MAX_GROUPS
+    watch = monitor()
+    assert not watch.wants_sample("gate")
+    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
+    for _ in range(PLAN.samples):
+        assert watch.wants_sample("gate")
+        watch.sample_taken("gate")
+    assert not watch.wants_sample("gate")
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 30 * 86_400.0])
+def test_a_clock_that_jumps_costs_a_few_windows_and_no_alarm(jump_s: float) -> None:
+    watch = monitor()
+    feed(watch, rows(World(2).values(720), LATER))
+    assert feed(watch, rows(World(3).values(1440), LATER + jump_s)) == []
+    assert group_word(watch.groups["gate"]).name == "OK"

@@ -1,0 +1,115 @@
+"""A reference survives being written and read; what a person wrote loads too, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamer.drift.columns import NUMERIC
+from streamer.drift.errors import ReferenceBroken
+from streamer.drift.reference import Reference, learn
+from streamer.drift.reference_document import document_of, parse
+from streamer.drift.reference_file import KEPT, load, save
+from tests.drift_rows import World, rows
+
+PLAN = {"window_s": 1800.0, "alpha": 0.001}
+
+
+def document(count: int = 300, seed: int = 1) -> bytes:
+    values = World(seed).values(count)
+    values[::7, 3] = np.nan
+    return document_of({"gate": learn(list(rows(values)), 1800, 0.001)}, window_s=1800, interval_s=5)
+
+
+def edited(change: dict[str, Any], **group: Any) -> bytes:
+    whole = json.loads(document())
+    whole["groups"]["gate"] |= group
+    del whole["sha256"]
+    return json.dumps(whole | change).encode()
+
+
+def test_what_is_read_measures_as_what_was_written() -> None:
+    values = World(4).values(8000)
+    learnt, kept = learn(list(rows(values)), 1800, 0.001)
+    text = document_of({"gate": (learnt, kept)}, window_s=1800, interval_s=5)
+    read = parse(text, **PLAN).groups["gate"]
+    assert (read.model, read.rows) == (learnt.model, learnt.rows)
+    assert read.whole.calibration.blocks == learnt.whole.calibration.blocks > 20
+    for name, threshold in learnt.whole.calibration.thresholds.items():
+        assert read.whole.calibration.thresholds[name] == pytest.approx(threshold, rel=1e-5)
+    np.testing.assert_allclose(read.whole.numbers["noise"], learnt.whole.numbers["noise"], rtol=1e-5)
+    assert read.whole.words["classes"].words == learnt.whole.words["classes"].words
+
+
+def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
+    plain = [{"brightness": 100 + i % 7, "n_boxes": i % 3, "top_class": "cat"} for i in range(200)]
+    for text in (plain, {"rows": plain}):
+        reference = parse(json.dumps(text).encode(), **PLAN)
+        found = reference.of("any stream at all")
+        assert found is not None
+        assert (found.rows, found.model, found.whole.calibration.calibrated) == (200, "", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"3", "a list of rows"),
+        (b"[]", "a list of rows"),
+        (b"[1]", "row 0 is 1"),
+        (json.dumps([{"brightness": 1, "hue": 2}]).encode(), "row 0 has the column 'hue'"),
+        (json.dumps([{"brightness": "x"}]).encode(), "row 0: brightness is 'x'"),
+        (json.dumps([{"brightness": 1}] * 99).encode(), "has 99 rows"),
+        (edited({"schema": 2}), "schema is 2; this release reads 1"),
+        (edited({"feature_version": 9}), "feature_version is 9"),
+        (edited({"columns": ["at", "hue"]}), "columns is ['at', 'hue']"),
+        (edited({"groups": {}}), "groups is empty"),
+        (edited({}, rows=[[1, 2]]), "group 'gate', row 0: needed is a list of 33 values"),
+        (edited({}, calibration={"thresholds": {"hue": 1}}), "a threshold for 'hue'"),
+        (edited({}, calibration={"thresholds": {"noise": 0}}), "threshold of noise is 0"),
+        (edited({}, seasons={"7": {}}), "seasons: '7'; allowed are 0 to 5"),
+        (document().replace(b'"span_h":0.4', b'"span_h":9.4'), "sha256 does not fit"),
+    ],
+)
+def test_what_is_wrong_is_said(text: bytes, said: str) -> None:
+    with pytest.raises(ReferenceBroken) as caught:
+        parse(text, **PLAN)
+    assert said in str(caught.value)
+
+
+def test_the_file_is_replaced_whole_and_five_old_ones_stay(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "reference.json"
+    assert load(path, **PLAN) is None
+    for count in range(100, 108):
+        save(path, document(count))
+    newest = load(path, **PLAN)
+    assert isinstance(newest, Reference)
+    assert newest.groups["gate"].rows == 107
+    older = [load(path.with_name(f"reference.json.{n}"), **PLAN) for n in range(1, KEPT + 1)]
+    assert [found.groups["gate"].rows for found in older if found] == [106, 105, 104, 103, 102]
+    assert {entry.name for entry in path.parent.iterdir()} == {
+        "reference.json",
+        *(f"reference.json.{n}" for n in range(1, KEPT + 1)),
+    }
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(document()[:-40])
+    for path in (tmp_path, tmp_path / "cut"):
+        with pytest.raises(ReferenceBroken, match=str(path)):
+            load(path, **PLAN)
+
+
+def test_columns_may_be_fewer_than_they_are_today() -> None:
+    whole = json.loads(document())
+    del whole["sha256"]
+    whole["columns"] = ["at", "brightness"]
+    whole["groups"]["gate"]["rows"] = [[i, i % 5] for i in range(200)]
+    found = parse(json.dumps(whole).encode(), **PLAN).groups["gate"]
+    assert len(found.whole.numbers["brightness"]) == 200
+    assert len(found.whole.numbers[NUMERIC[1]]) == 0
