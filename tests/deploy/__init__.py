@@ -1,1 +1,1 @@
-"""What surrounds the service: image, compose file, chart, several replicas behind a proxy, alert rules, workflows."""
+"""What puts the service somewhere: image, compose file, chart, rules, workflows, several replicas."""
