@@ -32,9 +32,9 @@ def _jpeg_bpp(candidate: Candidate) -> float:
     if candidate.source != ORIGINAL:
         return math.nan
     header = read_header(stored_bytes(candidate), AnySize())
-    return (
-        8 * candidate.size_bytes / (header.width * header.height) if header.codec is Codec.JPEG else math.nan
-    )
+    if header.codec is not Codec.JPEG:
+        return math.nan
+    return 8 * candidate.size_bytes / (header.width * header.height)
 
 
 def row_of(candidate: Candidate, numbers: dict[str, float]) -> Row:

@@ -1,1 +1,1 @@
-"""What puts the service somewhere: image, compose file, chart, rules, workflows, several replicas."""
+"""What surrounds the service: image, compose file, chart, proxies before several replicas, alert rules."""

@@ -75,7 +75,7 @@ test('settings survive, broken or foreign values do not', () => {
 
 test('the threshold is the model\'s own until the person moves the slider', () => {
   const settings = loadSettings(null, new URLSearchParams());
-  const tuning = new Tuning(settings, () => [], () => {});
+  const tuning = new Tuning(settings, '', () => [], () => {});
   assert.deepEqual(tuning.hello('', null).params, { track: false });
   tuning.welcomed({ conf_threshold: 0.35, classes: [] });
   assert.equal(tuning.threshold, 0.35);
