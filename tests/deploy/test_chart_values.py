@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from streamer.settings import Settings
 from tests.deploy.chart import CHART, VALUE_SETS, Chart, Refused
@@ -41,9 +43,15 @@ def test_there_are_value_sets_for_every_way_to_install() -> None:
 def test_the_readme_and_the_schema_say_what_values_yaml_says() -> None:
     values = read_values((CHART / "values.yaml").read_text())
     readme = (CHART / "README.md").read_text()
-    hint = "run: python -m tests.deploy.chart_reference"
+    hint = "run: make chart"
     assert readme == render_readme(readme, values), hint
     assert (CHART / "values.schema.json").read_text() == schema_text(render_schema(SCHEMA, values)), hint
+
+
+def test_the_chart_is_of_the_version_of_the_project() -> None:
+    project = tomllib.loads((CHART.parents[1] / "pyproject.toml").read_text())["project"]
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert described["version"] == described["appVersion"] == project["version"]
 
 
 def test_a_value_without_a_description_is_found() -> None:
