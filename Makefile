@@ -7,7 +7,7 @@ CONSTRAINTS := constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench train evaluate image sample constraints clean system-packages
+.PHONY: help install serve test check format bench train evaluate image sample constraints chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ constraints: $(VENV)/installed-dev  ## resolve the pins anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra training --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
+
+chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
+	$(BIN)/python -m tests.deploy.chart_reference
 
 clean:  ## remove what these commands made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

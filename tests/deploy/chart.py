@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,12 @@ class Chart:
     folder: Path
     helm: Path
     home: Path
+    #: What was rendered before, by everything that it depends on: many tests look at the same manifests.
+    _rendered: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def copied(self, home: Path) -> Chart:
+        """Return a chart whose files a test may change; ``home`` is a folder of the test's own."""
+        return Chart(copy_chart(home), self.helm, home)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run helm, with its own homes and nobody's cluster."""
@@ -99,10 +105,13 @@ class Chart:
             given = self.home / "values.json"
             given.write_text(json.dumps(values))
             arguments += ["-f", str(given)]
-        done = self.run(*arguments)
-        if done.returncode:
-            raise Refused(done.stderr)
-        return done.stdout
+        key = (*arguments, json.dumps(values))
+        if key not in self._rendered:
+            done = self.run(*arguments)
+            if done.returncode:
+                raise Refused(done.stderr)
+            self._rendered[key] = done.stdout
+        return self._rendered[key]
 
     def render(self, values: Manifest | None = None, *sets: str, kubernetes: str = "1.31") -> Manifests:
         """Return rendered manifests. Raises Refused."""

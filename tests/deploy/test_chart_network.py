@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from typing import Any
 
 import pytest
 
+from inference.board import Board
+from streamer.app import Resources, make_app
+from streamer.drift.status_page import StatusPage
 from streamer.images import VERSION_HEADER
-from streamer.openapi import openapi_document
-from streamer.pages import load_assets
-from streamer.settings import Settings
+from streamer.metrics import WorkerMetrics
+from streamer.settings import Settings, load_settings
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
-#: Never shown outside: Prometheus and the kubelet ask pods directly.
-PRIVATE = {"/metrics", "/livez"}
+#: Never shown outside: Prometheus, the kubelet and who runs the service ask pods directly.
+PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update"}
 METADATA = [
     "169.254.169.254",
     "169.254.170.2",
@@ -27,10 +30,24 @@ DEFAULTS = Settings()
 COOKIE = "rtva-replica"
 
 
-def served_paths() -> set[str]:
-    """Return every path of the service, with braces filled in."""
-    paths = {path.replace("{session}", "0-abc") for path in openapi_document()["paths"]}
-    return paths | set(load_assets(openapi_document()))
+@pytest.fixture(scope="module")
+def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Every path of the service, from its router, with braces filled in."""
+    with contextlib.closing(Board()) as board, contextlib.closing(StatusPage()) as page:
+        resources = Resources(
+            number=0,
+            settings=load_settings(),
+            metrics=WorkerMetrics(),
+            board=board,
+            drift_page=page,
+            inference_address="",
+            observer_address="",
+            metrics_dir=tmp_path_factory.mktemp("metrics"),
+        )
+        app, _ = make_app(resources)
+    patterns = {resource.canonical for resource in app.router.resources()}
+    known = {"version": "v1", "session": "0-abc", "kind": "whip"}
+    return {pattern.format_map(known) for pattern in patterns}
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
@@ -79,7 +96,9 @@ def mesh_paths(manifests: Manifests) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("name", "paths_of"), [("keda", ingress_paths), ("gateway", route_paths), ("istio", mesh_paths)]
 )
-def test_everything_is_public_but_metrics_and_liveness(chart: Chart, name: str, paths_of: Any) -> None:
+def test_everything_is_public_but_what_is_for_who_runs_it(
+    chart: Chart, served_paths: set[str], name: str, paths_of: Any
+) -> None:
     rules = paths_of(chart.render(None, name))
 
     def reached(path: str) -> bool:
@@ -88,7 +107,8 @@ def test_everything_is_public_but_metrics_and_liveness(chart: Chart, name: str, 
             for kind, rule in rules
         )
 
-    assert {path for path in served_paths() if not reached(path)} == PRIVATE
+    assert {"/", "/docs", "/data/sample.mp4", "/v1/whip/0-abc/results"} <= served_paths
+    assert {path for path in served_paths if not reached(path)} == PRIVATE
 
 
 def test_ingress_nginx_keeps_clients_on_their_replica(chart: Chart) -> None:
@@ -252,8 +272,3 @@ def test_ingress_controllers_prometheus_and_replicas_may_ask(chart: Chart) -> No
     assert not any("ipBlock" in peer for peer in http["from"])
     assert media["ports"] == [{"protocol": "UDP", "port": 50000, "endPort": 50100}]
     assert len(ingress_rules(chart.render({"webrtc": {"enabled": False}}))) == 1
-
-
-def test_every_path_of_the_service_was_thought_of() -> None:
-    # What the OpenAPI document leaves out would escape the comparison above.
-    assert {"/", "/docs", "/data/sample.mp4", "/v1/whip/0-abc/results", "/metrics"} <= served_paths()

@@ -58,8 +58,13 @@ def test_one_gpu_node(chart: Chart, tmp_path: Path) -> None:
     assert manifests.pod["runtimeClassName"] == "nvidia"
     assert (manifests.environment["DEVICE"], manifests.environment["WORKERS"]) == ("cuda", "4")
     own = re.findall(r"```yaml\n(.*?)```", section("One GPU node"), re.DOTALL)[1]
-    environment = chart.render(yaml.safe_load(own)).environment
-    assert environment["MODEL_V1_PATH"] == "/models/parcels.onnx"
+    values = yaml.safe_load(own)
+    assert chart.render(values).environment["MODEL_V1_PATH"] == "/models/parcels.onnx"
+    (applied,) = re.findall(r"<<'EOF'\n(.*?)\nEOF", section("One GPU node"), re.DOTALL)
+    claim, pod = yaml.safe_load_all(applied)
+    name = values["persistence"]["models"]["existingClaim"]
+    assert claim["metadata"]["name"] == name
+    assert pod["spec"]["volumes"][0]["persistentVolumeClaim"] == {"claimName": name}
 
 
 def test_three_replicas_with_keda(chart: Chart, tmp_path: Path) -> None:
@@ -118,16 +123,14 @@ def test_installs_can_be_combined(chart: Chart, tmp_path: Path) -> None:
     ],
 )
 def test_notes_say_what_to_do_next(
-    chart: Chart, values: dict[str, object], said: list[str], unsaid: list[str]
+    chart: Chart, tmp_path: Path, values: dict[str, object], said: list[str], unsaid: list[str]
 ) -> None:
     # helm shows notes only after it has asked a cluster; as a part of a manifest they come without one.
-    template = chart.folder / "templates" / "notes-shown.yaml"
+    changed = chart.copied(tmp_path)
     shown = '{{ include (print .Template.BasePath "/NOTES.txt") . | quote }}'
-    template.write_text(f"{{apiVersion: v1, kind: Notes, metadata: {{name: notes}}, text: {shown}}}\n")
-    try:
-        notes = chart.render(values).one("Notes")["text"]
-    finally:
-        template.unlink()
+    manifest = f"{{apiVersion: v1, kind: Notes, metadata: {{name: notes}}, text: {shown}}}\n"
+    (changed.folder / "templates" / "notes-shown.yaml").write_text(manifest)
+    notes = changed.render(values).one("Notes")["text"]
     assert all(words in notes for words in said), notes
     assert not any(words in notes for words in unsaid), notes
 

@@ -233,19 +233,16 @@ def test_runbooks_are_links_where_their_address_is_known(chart: Chart) -> None:
     assert linked == {f"{base}/{path}" for path in plain}
 
 
-def test_braces_in_rules_and_dashboard_are_left_to_prometheus_and_grafana(chart: Chart) -> None:
+def test_braces_in_rules_and_dashboard_are_left_to_prometheus_and_grafana(
+    chart: Chart, tmp_path: Path
+) -> None:
     words = "{{ $labels.pod }} waits {{ $value | humanizeDuration }}"
     rule = {"alert": "A", "expr": "up", "annotations": {"summary": words}}
     alerts = yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]})
-    files = chart.folder / "files"
-    kept = {name: (files / name).read_text() for name in ("alerts.yaml", "dashboard.json")}
-    try:
-        (files / "alerts.yaml").write_text(alerts)
-        (files / "dashboard.json").write_text('{"legend": "{{pod}}"}')
-        manifests = chart.render(None, "keda")
-    finally:
-        for name, text in kept.items():
-            (files / name).write_text(text)
+    changed = chart.copied(tmp_path)
+    (changed.folder / "files" / "alerts.yaml").write_text(alerts)
+    (changed.folder / "files" / "dashboard.json").write_text('{"legend": "{{pod}}"}')
+    manifests = changed.render(None, "keda")
     annotations = manifests.one("PrometheusRule")["spec"]["groups"][0]["rules"][0]["annotations"]
     assert annotations == {"summary": words}
     assert '"{{pod}}"' in str(manifests.one("ConfigMap", "-dashboard")["data"])

@@ -17,6 +17,8 @@ from tests.deploy import chart_tools
 from tests.deploy.chart import CHART, VALUE_SETS, Chart
 from tests.deploy.crd_models import find_faults, is_modelled
 
+#: The first run fetches half a gigabyte of validators.
+pytestmark = pytest.mark.timeout(chart_tools.LARGE_FETCH_S + 200)
 #: Oldest minor version that Chart.yaml allows, and what stands for "newest that is known".
 OLDEST, NEWEST = 25, 999
 #: Custom resources of which no model is to be had; their shape is compared with STUNner's documentation.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from streamer.settings import Settings
 from tests.deploy.chart import CHART, VALUE_SETS, Chart, Refused
@@ -40,9 +43,15 @@ def test_there_are_value_sets_for_every_way_to_install() -> None:
 def test_the_readme_and_the_schema_say_what_values_yaml_says() -> None:
     values = read_values((CHART / "values.yaml").read_text())
     readme = (CHART / "README.md").read_text()
-    hint = "run: python -m tests.deploy.chart_reference"
+    hint = "run: make chart"
     assert readme == render_readme(readme, values), hint
     assert (CHART / "values.schema.json").read_text() == schema_text(render_schema(SCHEMA, values)), hint
+
+
+def test_the_chart_is_of_the_version_of_the_project() -> None:
+    project = tomllib.loads((CHART.parents[1] / "pyproject.toml").read_text())["project"]
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert described["version"] == described["appVersion"] == project["version"]
 
 
 def test_a_value_without_a_description_is_found() -> None:
@@ -131,8 +140,9 @@ def test_lint_has_nothing_to_say(chart: Chart, name: str) -> None:
         ({"gpu": {"enabled": True}, "settings": {"DEVICE": "cpu"}}, "set gpu.device instead"),
         (
             {"settings": {"WORKERS": 2}, "extraEnv": [{"name": "WORKERS", "value": "3"}]},
-            "extraEnv has WORKERS, which is in settings too",
+            "extraEnv has WORKERS, which the chart sets already",
         ),
+        ({"extraEnv": [{"name": "HOST", "value": "::"}]}, "extraEnv has HOST, which the chart sets already"),
         (
             {"sampling": {"store": "s3"}, "networkPolicy": {"s3CIDRs": ["169.254.169.254/32"]}},
             "in which clouds keep their metadata",
@@ -145,10 +155,9 @@ def test_a_wrong_value_is_refused_by_name(chart: Chart, values: dict[str, Any], 
     assert said in str(caught.value)
 
 
-def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Any) -> None:
-    (chart.folder / "files" / "alerts.yaml").rename(tmp_path / "alerts.yaml")
-    try:
-        with pytest.raises(Refused, match=r"files/alerts\.yaml is missing"):
-            chart.render({"monitoring": {"prometheusRule": {"enabled": True}}})
-    finally:
-        (tmp_path / "alerts.yaml").rename(chart.folder / "files" / "alerts.yaml")
+def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Path) -> None:
+    for part, name in (("prometheusRule", "alerts.yaml"), ("dashboard", "dashboard.json")):
+        changed = chart.copied(tmp_path / part)
+        (changed.folder / "files" / name).unlink()
+        with pytest.raises(Refused, match=rf"files/{name} is missing"):
+            changed.render({"monitoring": {part: {"enabled": True}}})

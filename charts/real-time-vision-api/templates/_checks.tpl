@@ -66,9 +66,13 @@
 {{- if and (not .Values.webrtc.enabled) (hasKey .Values.settings "WEBRTC_SESSIONS_MAX") -}}
 {{- fail "settings.WEBRTC_SESSIONS_MAX is set and webrtc.enabled is false: set one of them" -}}
 {{- end -}}
-{{- range $env := .Values.extraEnv -}}
-{{- if hasKey $.Values.settings $env.name -}}
-{{- fail (printf "extraEnv has %s, which is in settings too: name it once" $env.name) -}}
+{{- $ours := list -}}
+{{- range include "rtv.environment" . | fromYamlArray -}}
+{{- $ours = append $ours .name -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $ours -}}
+{{- fail (printf "extraEnv has %s, which the chart sets already: use the value that it comes from, or settings" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -61,6 +61,10 @@
   value: {{ $v.sampling.store }}
 - name: SAMPLES_DIR
   value: {{ printf "%s/samples" $v.persistence.spool.mountPath }}
+{{- if not (hasKey $v.settings "REFERENCE_DATA_PATH") }}
+- name: REFERENCE_DATA_PATH
+  value: {{ printf "%s/reference_features.json" $v.persistence.spool.mountPath }}
+{{- end }}
 {{- include "rtv.s3Environment" . }}
 {{- end }}
 {{- include "rtv.webrtcEnvironment" . }}

@@ -1,11 +1,12 @@
-{{/* What the outside may ask for: everything that the service answers, but /metrics and /livez. A test compares this
-     with the service's routes. */}}
+{{/* What the outside may ask for: everything that the service answers, but probes, metrics, and what is about one replica
+     and for who runs it: /drift/report and /reference/update. A test compares this with the service's routes. */}}
 {{- define "rtv.publicPaths" -}}
 exact:
   - /
   - /predict
   - /stream
   - /health
+  - /drift/status
   - /openapi.json
   - /docs-init.js
   - /redoc

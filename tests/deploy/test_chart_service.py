@@ -1,0 +1,55 @@
+"""The real service runs with the environment of the chart's pod, answers its probes, ends in its grace."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tests.deploy.chart import Chart
+from tests.service import Service
+
+
+def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_path: Path) -> None:
+    values = {
+        "models": {"v1": str(null)},
+        "persistence": {"spool": {"mountPath": str(tmp_path)}},
+        "auth": {"apiKeys": ["dummy-key-for-tests"]},
+        "webrtc": {"udpPortRange": "50200-50250"},
+    }
+    manifests = chart.render(values)
+    # What the kubelet would put in place of references.
+    resolved = {
+        "REPLICA_ADDRESS": "127.0.0.1",
+        "INFERENCE_LANES": manifests.container["resources"]["requests"]["cpu"],
+        "API_KEYS": manifests.one("Secret")["stringData"]["api-keys"],
+        # Peers cannot be looked up here, and the port must be free.
+        "REPLICA_PEERS": "127.0.0.1",
+        "PORT": "0",
+    }
+    environment = manifests.environment | resolved
+    assert all(isinstance(value, str) for value in environment.values())
+    container = manifests.container
+    with Service(environment) as service:
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert service.get(container[probe]["httpGet"]["path"])[0] == 200, probe
+        assert service.get("/metrics")[0] == 200
+        assert (tmp_path / "samples").is_dir(), "the spool lies on the replica's volume"
+        readiness = container["readinessProbe"]
+        begun = time.monotonic()
+        service.signal(signal.SIGTERM)
+        noticed: list[float] = []
+
+        def watch() -> None:
+            while not noticed and service.get(readiness["httpGet"]["path"])[0] == 200:
+                time.sleep(readiness["periodSeconds"])
+            noticed.append(time.monotonic() - begun)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        grace_s = manifests.pod["terminationGracePeriodSeconds"] - 5  # less the sleep before
+        assert service.wait(grace_s) == 0
+        watcher.join(10)
+        assert noticed
+        assert noticed[0] < float(environment["DRAIN_DELAY_S"]), "not ready before the port is closed"
