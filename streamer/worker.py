@@ -18,7 +18,7 @@ from inference.metrics import name_process
 from streamer.app import Resources, make_runner
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
-from streamer.settings import Settings, settings_from_json
+from streamer.settings import Settings, inherited_settings
 
 log = logging.getLogger("streamer.worker")
 
@@ -59,12 +59,12 @@ async def serve(
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER_FD BOARD_FD ADDRESS OBSERVER``."""
-    number_text, settings_text, listener_fd, board_fd, *addresses = sys.argv[1:]
+    """Run as ``python -m streamer.worker NUMBER LISTENER_FD BOARD_FD ADDRESS OBSERVER``."""
+    number_text, listener_fd, board_fd, *addresses = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = settings_from_json(settings_text)
+    settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format)
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))

@@ -16,7 +16,6 @@ class ObserverHandle:
     """One observer at a time. Without sampling there is none, and ``address`` is empty."""
 
     def __init__(self, settings: Settings, board: Board) -> None:
-        self._settings = settings
         self._board = board
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
@@ -38,7 +37,6 @@ class ObserverHandle:
             sys.executable,
             "-m",
             "streamer.observer.process",
-            self._settings.model_dump_json(),
             str(listener_fd),
             str(board_fd),
             pass_fds=(listener_fd, board_fd),
