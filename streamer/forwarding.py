@@ -12,11 +12,16 @@ from collections.abc import Mapping
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from streamer.problems import Problem
+
 #: Time for the head of an answer; a process that hangs must not make its neighbours hang.
 HEAD_S = 5.0
 #: Longer than the comments that keep a quiet stream of events open.
 SILENCE_S = 45.0
 CONNECT_S = 2.0
+#: The owner has limits of its own, no wider than these.
+BODY_S = 15.0
+MAX_BODY_BYTES = 256 << 10
 #: Headers of one connection, which the next one has its own of (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {
     "connection",
@@ -36,7 +41,7 @@ async def forward(
 ) -> web.StreamResponse:
     """Send the request to ``base`` with ``extra`` headers, answer it with what comes back.
 
-    Raises aiohttp.ClientError or TimeoutError as long as nothing has been answered.
+    Raises aiohttp.ClientError or TimeoutError as long as nothing has been answered; Problem for its body.
     """
     headers = {
         name: value
@@ -52,7 +57,7 @@ async def forward(
 async def _forward_http(
     client: aiohttp.ClientSession, url: str, request: web.Request, headers: dict[str, str]
 ) -> web.StreamResponse:
-    body = await request.read() if request.can_read_body else None
+    body = await _read_body(request) if request.can_read_body else None
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
     async with asyncio.timeout(HEAD_S):
         answer = await client.request(
@@ -70,6 +75,20 @@ async def _forward_http(
                 await response.write(chunk)
             await response.write_eof()
         return response
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """Return the body: candidates and the like. Raises Problem 408 or 413."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise Problem.too_large(f"The body has more than {MAX_BODY_BYTES} bytes.")
+    except TimeoutError:
+        raise Problem.body_timeout(f"The body did not arrive within {BODY_S:g} s.") from None
+    return bytes(body)
 
 
 async def _forward_websocket(

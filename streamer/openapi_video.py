@@ -20,8 +20,9 @@ _OFFER_REFUSALS = _REFUSALS | {
 }
 _SESSION_REFUSALS = _REFUSALS | {
     404: "No such session.",
-    410: "The session has ended; says why.",
+    410: "The session has ended; says why. Or its replica is gone.",
     503: "The worker of this session is being restarted.",
+    504: "The worker or replica of this session does not answer.",
 }
 
 

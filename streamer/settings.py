@@ -35,6 +35,10 @@ _AWS_CREDENTIALS = (
 )
 
 
+#: Variable in which the supervisor passes its settings to its children.
+_INHERITED = "STREAMER_SETTINGS"
+
+
 class SettingsError(Exception):
     """A variable has a value that is not allowed; the text names variable, value and what is allowed."""
 
@@ -443,11 +447,19 @@ def _allowed(error: Any) -> str:
     return message[0].lower() + message[1:]
 
 
-def settings_from_json(text: str) -> Settings:
-    """Rebuild the settings that the supervisor passes to a worker; the worker's environment is ignored."""
+def pass_on(settings: Settings) -> dict[str, str]:
+    """Return what a child's environment needs for :func:`inherited_settings`.
+
+    Keys are among them: a command line, the other way there is, can be read by every user of the machine.
+    """
+    return {_INHERITED: settings.model_dump_json()}
+
+
+def inherited_settings() -> Settings:
+    """Return the settings that the supervisor passes to its children; nothing else is read for them."""
     kept = dict(os.environ)
     os.environ.clear()
     try:
-        return Settings.model_validate_json(text)
+        return Settings.model_validate_json(kept[_INHERITED])
     finally:
         os.environ.update(kept)

@@ -27,7 +27,7 @@ from inference.settings import InferenceSettings
 from streamer.logs import wants_json
 from streamer.metrics import SupervisorMetrics
 from streamer.observer.handle import ObserverHandle
-from streamer.settings import Settings
+from streamer.settings import Settings, pass_on
 
 log = logging.getLogger("streamer.supervisor")
 
@@ -193,6 +193,7 @@ class Supervisor:
         return (
             {name: text for name, text in os.environ.items() if credentials or not name.startswith("AWS_")}
             | _CHILD_ENVIRONMENT
+            | pass_on(self._settings)
             | {
                 # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
                 "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
@@ -270,7 +271,6 @@ class Supervisor:
             "-m",
             "streamer.worker",
             str(number),
-            self._settings.model_dump_json(),
             str(listener),
             str(board_fd),
             str(page_fd),

@@ -19,7 +19,7 @@ from streamer.app import Resources, make_runner
 from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
-from streamer.settings import settings_from_json
+from streamer.settings import inherited_settings
 
 log = logging.getLogger("streamer.worker")
 
@@ -46,15 +46,15 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER SETTINGS_JSON LISTENER BOARD PAGE ADDRESS OBSERVER``.
+    """Run as ``python -m streamer.worker NUMBER LISTENER BOARD PAGE ADDRESS OBSERVER``.
 
     The addresses are those of the inference process and of the observer, the latter empty without one.
     """
-    number_text, settings_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
+    number_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = settings_from_json(settings_text)
+    settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format)
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))

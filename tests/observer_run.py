@@ -22,7 +22,7 @@ from streamer.drift.status_page import StatusPage
 from streamer.observer.candidate import Candidate
 from streamer.observer.handover import Handover
 from streamer.observer.standing import Standing
-from streamer.settings import load_settings
+from streamer.settings import load_settings, pass_on
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_jpeg_segment
 
@@ -86,15 +86,9 @@ class ObserverRun:
         self._board.post("sampling", Standing.STARTING)
         fds = (self._listener.fileno(), self._board.fd, self._page.fd)
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "streamer.observer.process",
-                self._settings.model_dump_json(),
-                *map(str, fds),
-            ],
+            [sys.executable, "-m", "streamer.observer.process", *map(str, fds)],
             cwd=ROOT,
-            env=self._environment,
+            env=self._environment | pass_on(self._settings),
             pass_fds=fds,
             stderr=self._log,
         )

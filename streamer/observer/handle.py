@@ -17,7 +17,6 @@ class ObserverHandle:
     """One observer at a time. Without sampling there is none, and ``address`` is empty."""
 
     def __init__(self, settings: Settings, board: Board) -> None:
-        self._settings = settings
         self._board = board
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
@@ -41,7 +40,6 @@ class ObserverHandle:
             sys.executable,
             "-m",
             "streamer.observer.process",
-            self._settings.model_dump_json(),
             *map(str, descriptors),
             pass_fds=descriptors,
             env=environment,

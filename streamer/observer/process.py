@@ -40,7 +40,7 @@ from streamer.observer.spool import Spool
 from streamer.observer.standing import Standing
 from streamer.observer.stores import describe_store, open_store
 from streamer.observer.watch import Watch
-from streamer.settings import Settings, settings_from_json
+from streamer.settings import Settings, inherited_settings
 
 log = logging.getLogger("streamer.observer")
 
@@ -215,12 +215,12 @@ def _own_version() -> str:
 
 
 def main() -> int:
-    """Run as ``python -m streamer.observer.process SETTINGS_JSON LISTENER_FD BOARD_FD PAGE_FD``."""
-    settings_text, listener_fd, board_fd, page_fd = sys.argv[1:]
+    """Run as ``python -m streamer.observer.process LISTENER_FD BOARD_FD PAGE_FD``."""
+    listener_fd, board_fd, page_fd = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    settings = settings_from_json(settings_text)
+    settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))

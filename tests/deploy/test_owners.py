@@ -74,6 +74,8 @@ async def test_a_whip_session_is_reached_through_the_other_replica(
             headers = sdpfrag | {"If-Match": etag}
             async with http.patch(other, data="a=end-of-candidates\r\n", headers=headers) as response:
                 assert response.status == status, await response.text()
+        async with http.patch(other, data=b"a" * (1 << 20), headers=sdpfrag) as response:
+            assert response.status == 413
         async with http.get(other) as response:
             assert (await response.json())["state"] == "connected"
         async with http.get(other, headers={"Authorization": "Bearer wrong"}) as response:

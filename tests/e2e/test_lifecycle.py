@@ -159,6 +159,16 @@ def test_ctrl_c_stops_without_the_delay_and_with_code_0(idle: Service) -> None:
     assert idle.stop(signal.SIGINT) == 0
 
 
+def test_no_secret_stands_on_a_command_line(null: Path) -> None:
+    secrets = {"API_KEYS": "dummy-key-1,dummy-key-2", "TURN_SECRET": "dummy-turn-secret"}
+    with Service({"MODEL_V1_PATH": str(null)} | secrets) as service:
+        lines = [process.cmdline() for process in service.supervisor.children(recursive=True)]
+        assert len(lines) == 3  # worker, inference process, observer
+        assert not any("dummy" in word for line in lines for word in line)
+        # And yet they are in force.
+        assert service.get("/v1/webrtc")[0] == 401
+
+
 def test_several_workers_share_one_port_and_one_inference_process(null: Path) -> None:
     with Service({"MODEL_V1_PATH": str(null), "WORKERS": "2"}) as service:
         assert len(service.workers) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.settings import Settings, SettingsError, load_settings, settings_from_json
+from streamer.settings import Settings, SettingsError, inherited_settings, load_settings, pass_on
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -62,9 +62,10 @@ def test_keys_never_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_gets_the_supervisors_settings_whatever_its_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text = load_settings(port=4321).model_dump_json()
+    for name, value in pass_on(load_settings(port=4321)).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("PORT", "1")
-    assert settings_from_json(text).port == 4321
+    assert inherited_settings().port == 4321
 
 
 def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
