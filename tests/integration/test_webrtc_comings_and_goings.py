@@ -70,7 +70,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(
     assert last.descriptors <= half.descriptors + 3, shown
     assert last.threads <= half.threads + 1, shown
     assert last.tasks <= half.tasks + 1, shown
-    assert last.memory_mb < half.memory_mb + 0.02 * count + 4, shown
+    assert last.memory_mb < half.memory_mb + 4 + 0.005 * count, shown
 
 
 async def come_and_go(service: Service, number: int) -> None:
