@@ -115,12 +115,7 @@ class ObserverRun:
 
     def spooled(self) -> set[str]:
         """Return the hashes of what is complete in the spool."""
-        ready = self.folder / ".spool" / "ready"
-        if not ready.is_dir():
-            return set()
-        names = [path.name for path in ready.iterdir()]
-        whole = {n[:-4] for n in names if n.endswith(".bin")} & {n[:-5] for n in names if n.endswith(".json")}
-        return {name.rpartition("_")[2] for name in whole}
+        return spooled(self.folder)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
@@ -132,6 +127,16 @@ class ObserverRun:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+
+def spooled(folder: Path) -> set[str]:
+    """Return the hashes of what is complete in the spool of a folder of samples."""
+    ready = folder / ".spool" / "ready"
+    if not ready.is_dir():
+        return set()
+    names = [path.name for path in ready.iterdir()]
+    whole = {n[:-4] for n in names if n.endswith(".bin")} & {n[:-5] for n in names if n.endswith(".json")}
+    return {name.rpartition("_")[2] for name in whole}
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -86,6 +87,15 @@ class Service:
             Path(self._log.name).unlink(missing_ok=True)
         self._samples.cleanup()
         return code
+
+    def kill_all(self) -> None:
+        """Kill the supervisor and everything that it started, hard, at this moment."""
+        processes = [self.supervisor, *self.supervisor.children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        psutil.wait_procs(processes, timeout=10)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 Address = tuple[str, int]
+_SO_RCVBUFFORCE = 33
+_BUFFER_BYTES = 4 << 20
 
 
 class _Side(asyncio.DatagramProtocol):
@@ -21,6 +25,12 @@ class _Side(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        # A frame of 200 packets comes at once, and is not to be lost here. Root may have what it asks for.
+        opened = transport.get_extra_info("socket")
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._received(data, (addr[0], addr[1]))
@@ -41,6 +51,8 @@ class UdpProxy:
         self.jitter_s = jitter_s
         self.drop: Callable[[bytes], bool] | None = None
         self.lost = 0
+        #: Media packets of the client as they came here: monotonic seconds, RTP timestamp, whether lost.
+        self.media: list[tuple[float, int, bool]] = []
         self._random = random.Random(seed)
         self._near: _Side | None = None
         self._far: _Side | None = None
@@ -87,6 +99,8 @@ class UdpProxy:
         media = 127 < data[0] < 192 and not 192 <= data[1] <= 223
         decide = self.drop if self.drop is not None and media else self._lose
         lose = decide(data)
+        if media:
+            self.media.append((time.monotonic(), int.from_bytes(data[4:8], "big"), lose))
         self._pass(self._far, data, self._server, lose=lose)
 
     def _lose(self, _: bytes) -> bool:

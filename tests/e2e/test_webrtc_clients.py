@@ -108,14 +108,19 @@ def test_werift_publishes(service: Service, people: Path, pytestconfig: pytest.C
     assert service.get_json(told["location"].removeprefix(service.http_url))["state"] == "ended"
 
 
-def test_gstreamer_publishes_with_its_own_rsa_certificate(service: Service, people: Path) -> None:
+@pytest.mark.parametrize(("codec", "encoder"), [("VP8", "vp8enc"), ("H264", "openh264enc")])
+def test_gstreamer_publishes_with_its_own_rsa_certificate(
+    service: Service, people: Path, codec: str, encoder: str
+) -> None:
     check = "import gi; gi.require_version('GstWebRTC', '1.0')"
-    program("gst-inspect-1.0", "gstreamer1.0-tools")
+    inspect = program("gst-inspect-1.0", "gstreamer1.0-tools")
+    if subprocess.run([inspect, "--exists", encoder], check=False).returncode:
+        pytest.skip(f"needs {encoder} of GStreamer's plugins, which is not installed")
     if subprocess.run(["/usr/bin/python3", "-c", check], capture_output=True, check=False).returncode:
         pytest.skip("needs python3-gst-1.0 and gir1.2-gst-plugins-bad-1.0, which are not installed")
     script = str(HERE / "gstreamer_publisher.py")
     with Publisher(
-        ["/usr/bin/python3", script, f"{service.http_url}/v1/whip", str(people), "VP8"]
+        ["/usr/bin/python3", script, f"{service.http_url}/v1/whip", str(people), codec]
     ) as publisher:
         told = publisher.read()
         assert told["status"] == 201, told

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import random
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,16 @@ import pytest
 
 from streamer.cli import main
 from streamer.dataset.bucket import BucketSource
+from streamer.dataset.verification import verify
 from streamer.observer.s3 import Bucket, open_client
 from tests.conftest import shared
-from tests.observer_run import ObserverRun, reported, wait_for
+from tests.model_factory import null_model
+from tests.observer_run import ObserverRun, reported, spooled, wait_for
 from tests.service import Service
 from tests.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
+from tests.stores.faulty import FaultyS3
+from tests.unit.pictures import encode, scene, with_jpeg_segment
+from tests.wire_client import WireClient
 
 BUCKET = "ml-active-learning"
 
@@ -60,6 +67,11 @@ def keys(environment: dict[str, str], prefix: str = "v1/samples/") -> list[str]:
     bucket = Bucket(BUCKET, environment["S3_PREFIX"], environment["S3_ENDPOINT_URL"])
     with BucketSource(bucket) as source:
         return list(source.keys(prefix))
+
+
+def hashes_in(environment: dict[str, str]) -> set[str]:
+    """Return the hashes of samples in the bucket, by their keys."""
+    return {key.rpartition("/")[2].removesuffix(".json") for key in keys(environment)}
 
 
 def test_the_service_fills_a_bucket_that_the_commands_read(
@@ -122,6 +134,72 @@ def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, st
         assert len(keys(environment)) == 3
         assert len(keys(environment, "v1/images/")) == 3
         assert reported(1).data != reported(2).data
+
+
+@pytest.mark.timeout(1200)
+def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
+    ceph: Ceph, environment: dict[str, str], tmp_path: Path, full: bool
+) -> None:
+    """Supervisor, worker, model and observer at once, while every third request to the store breaks."""
+    folder, rng = tmp_path / "samples", random.Random(7)
+    with FaultyS3(share=0.3, behind=ceph.url) as between:
+        settings = environment | {
+            "S3_ENDPOINT_URL": between.url,
+            "S3_TIMEOUT_S": "1",
+            "SAMPLES_DIR": str(folder),
+            # Finds nothing, at once: a service that starts quickly is killed often.
+            "MODEL_V1_PATH": str(null_model(tmp_path / "null.onnx")),
+            "UNCERTAINTY_THRESHOLD": "0",
+            "SAMPLES_INTERVAL_S": "0",
+            "SAMPLES_SPACING_S": "0",
+            "SAMPLES_RANDOM_EVERY_S": "0",
+            "SAMPLES_PER_HOUR": "100000",
+            "STREAM_MIN_FPS": "0",
+        }
+        accepted: set[str] = set()
+        for number in range(20 if full else 4):
+            with Service(settings) as service:
+                asyncio.run(_stream(service, f"run{number}", _moment(number % 4, service, between)))
+                time.sleep(rng.uniform(0.0, 1.0))
+                service.kill_all()
+            accepted |= spooled(folder) | hashes_in(environment)
+        between.share = 0.0
+        with Service(settings):
+            wait_for(lambda: not spooled(folder), timeout_s=300)
+        # All of them, whole, and by PUT alone.
+        assert len(accepted) >= (15 if full else 3)
+        assert accepted <= hashes_in(environment)
+        assert set(between.methods) == {"PUT"}
+        assert sum(between.broken.values()) > 0
+    place = Bucket(BUCKET, environment["S3_PREFIX"], environment["S3_ENDPOINT_URL"])
+    with BucketSource(place) as source:
+        assert verify(source).problems == []
+
+
+def _moment(kind: int, service: Service, store: FaultyS3) -> Callable[[], bool]:
+    """Return what a kill waits for, so that on a machine of any speed kills meet every step of the way."""
+    requests = sum(store.methods.values())
+    return {
+        0: lambda: True,  # the observer may still be starting
+        1: lambda: bool(service.get_json("/health")["samples"]),
+    }.get(kind, lambda: sum(store.methods.values()) > requests)
+
+
+async def _stream(service: Service, name: str, until: Callable[[], bool]) -> None:
+    """Send pictures that all differ over streams that are all new, until it is time to kill."""
+    picture = encode(scene(640, 480))
+    for number in itertools.count():
+        streams = [{"id": n, "codec": "jpeg", "name": f"{name}-{number}-{n}"} for n in range(8)]
+        async with WireClient(f"{service.ws_url}/v1/stream") as client:
+            await client.hello(streams=streams, params={"conf_threshold": 0.02})
+            for n in range(8):
+                data = with_jpeg_segment(picture, 0xFE, f"{name} {number} {n}".encode())
+                await client.send_frame(1, data, stream=n)
+            for n in range(8):
+                await client.until_outcomes([1], stream=n)
+        if await asyncio.to_thread(until):
+            return
+        await asyncio.sleep(0.5)
 
 
 @pytest.mark.parametrize(

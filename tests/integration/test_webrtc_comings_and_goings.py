@@ -43,7 +43,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(
         "MODEL_V1_PATH": str(yolov9t_ball),
         "STREAM_MIN_FPS": "0",
         # Long enough for a busy machine; it is waited for at the end of each round.
-        "WEBRTC_CONNECT_TIMEOUT_S": "6",
+        "WEBRTC_CONNECT_TIMEOUT_S": "20" if full else "10",
         "WEBRTC_SESSIONS_MAX": "1000",
     }
     count = MANY if full else FEW
@@ -70,7 +70,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(
     assert last.descriptors <= half.descriptors + 3, shown
     assert last.threads <= half.threads + 1, shown
     assert last.tasks <= half.tasks + 1, shown
-    assert last.memory_mb < half.memory_mb + 0.02 * count + 4, shown
+    assert last.memory_mb < half.memory_mb + 4 + 0.005 * count, shown
 
 
 async def come_and_go(service: Service, number: int) -> None:
@@ -83,8 +83,12 @@ async def come_and_go(service: Service, number: int) -> None:
         await give_up(client)
     else:
         async with client:
-            await client.wait_for("welcome")
-            await client.wait_for("result")
+            try:
+                await client.wait_for("welcome", timeout_s=60)
+                await client.wait_for("result", timeout_s=60)
+            except TimeoutError:
+                peer = (client.peer.iceConnectionState, client.peer.connectionState)
+                raise AssertionError(f"{peer}, service: {await client.state()}") from None
             if way == 2:  # stops, and goes without a word
                 client.send({"type": "pause", "stream": 0})
                 await client.wait_for("drop")

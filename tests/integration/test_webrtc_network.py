@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import statistics
+import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +24,7 @@ FPS = 20
 
 def noise(number: int) -> np.ndarray[Any, Any]:
     """Return a picture of some detail: a frame of it fills about five packets."""
-    return (
-        np.random.default_rng(number % 7).integers(0, 255, (96, 128, 3), np.uint8).repeat(3, 0).repeat(3, 1)
-    )
+    return np.random.default_rng(number % 7).integers(0, 255, (20, 28, 3), np.uint8).repeat(8, 0).repeat(8, 1)
 
 
 def plain(number: int) -> np.ndarray[Any, Any]:
@@ -30,10 +32,11 @@ def plain(number: int) -> np.ndarray[Any, Any]:
     return np.full((120, 160, 3), 60 + number % 50, np.uint8)
 
 
-@pytest.mark.parametrize("picture", [plain, noise], ids=["one packet", "five packets"])
-async def test_after_a_lost_packet_results_go_on_and_the_delay_returns_to_what_it_was(
-    service: Service, picture: Any
+@pytest.mark.parametrize(("picture", "packets"), [(plain, 1), (noise, 5)], ids=["one packet", "five packets"])
+async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was(
+    service: Service, picture: Any, packets: int, tmp_path: Path, full: bool
 ) -> None:
+    lossy_s = 60 if full else 12
     async with UdpProxy(delay_s=0.05, jitter_s=0.02) as proxy:
         client = WebrtcClient(
             f"{service.http_url}/v1/webrtc",
@@ -43,67 +46,89 @@ async def test_after_a_lost_packet_results_go_on_and_the_delay_returns_to_what_i
         async with client:
             await client.wait_for("result", 20)
             await asyncio.sleep(2)
-            first = len(client.messages)
-            await asyncio.sleep(3)
-            base, calm = (
-                delays(client, first, len(client.messages)),
-                gaps(client, first, len(client.messages)),
-            )
+            calm_from = time.monotonic()
+            await asyncio.sleep(4)
+            lossy_from = time.monotonic()
             proxy.loss = 0.02
-            lossy = len(client.messages)
-            await asyncio.sleep(12)
+            await asyncio.sleep(lossy_s)
+            lossy_to = time.monotonic()
             proxy.loss = 0.0
-            after = len(client.messages)
             await asyncio.sleep(1.5)
-            last = len(client.messages)
+            settled_from = time.monotonic()
             await asyncio.sleep(3)
-            settled = delays(client, last, len(client.messages))
-        assert proxy.lost > 3
-        pauses = gaps(client, lossy, after)
-        # One lost packet costs at most a round trip, or 150 ms and a key frame; two in a row may cost both. A
-        # busy machine has pauses of its own: those of the time without loss are allowed on top.
-        assert np.percentile(pauses, 95) < 0.25 + np.percentile(calm, 95)
-        assert pauses.max() < 1.5 + calm.max()
-        assert settled - base < 0.06 + calm.max() / 2
+            settled_to = time.monotonic()
+            await asyncio.sleep(1)  # for the results of the last ones
+    sizes = Counter(rtp for at, rtp, _ in proxy.media if calm_from < at < lossy_from)
+    assert packets - 1 <= statistics.median(sizes.values()) <= packets + 2, sizes
+    base = ages(client, proxy, calm_from, lossy_from, lost=False)
+    settled = ages(client, proxy, settled_from, settled_to, lost=False)
+    resumed = ages(client, proxy, lossy_from, lossy_to, lost=True) - np.median(base)
+    figures = {
+        "packets_a_frame": statistics.median(sizes.values()),
+        "lost": len(resumed),
+        "base_ms": round(1e3 * float(np.median(base))),
+        "base_p95_ms": round(1e3 * float(np.quantile(base, 0.95))),
+        "resumed_p50_ms": round(1e3 * float(np.median(resumed))),
+        "resumed_p90_ms": round(1e3 * float(np.quantile(resumed, 0.9))),
+        "resumed_max_ms": round(1e3 * float(resumed.max())),
+        "settled_ms": round(1e3 * float(np.median(settled))),
+    }
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    print(json.dumps(figures))  # noqa: T201 - for whoever asks with -s
+    assert len(resumed) > 3
+    # A busy machine has pauses of its own: those of the time without loss are allowed on top.
+    own = float(np.quantile(base, 0.95) - np.median(base))
+    # One packet costs a round trip once the next shows that it is missing. Where its repair is lost too, it
+    # costs 150 ms and a key frame, which may need repair itself.
+    assert np.median(resumed) < 0.3 + own, figures
+    assert np.quantile(resumed, 0.9) < 0.6 + own, figures
+    assert resumed.max() < 1.5 + 2 * own, figures
+    assert np.median(settled) - np.median(base) < 0.06 + own / 2, figures
 
 
-def gaps(client: WebrtcClient, begin: int, end: int) -> np.ndarray[Any, Any]:
-    """Return the seconds between results."""
-    entries = zip(client.times[begin:end], client.messages[begin:end], strict=True)
-    pauses: np.ndarray[Any, Any] = np.diff([t for t, m in entries if m["type"] == "result"])
-    return pauses
-
-
-def delays(client: WebrtcClient, begin: int, end: int) -> float:
-    """Return the median of arrival minus media time: the delay, up to a constant."""
-    pairs = [
-        (time, message["rtp"])
-        for time, message in zip(client.times[begin:end], client.messages[begin:end], strict=True)
+def ages(
+    client: WebrtcClient, proxy: UdpProxy, begin: float, end: float, *, lost: bool
+) -> np.ndarray[Any, Any]:
+    """Return for packets that passed or were lost in a time: seconds until a result of their frame or a later
+    one, whatever became of their own.
+    """
+    results = [
+        (at, message["rtp"])
+        for at, message in zip(client.times, client.messages, strict=True)
         if message["type"] == "result"
     ]
-    assert len(pairs) > 10
-    return float(statistics.median(time - rtp / 90_000 for time, rtp in pairs))
+    found = []
+    for at, rtp, was_lost in proxy.media:
+        if begin < at < end and was_lost is lost:
+            later = (came for came, of in results if came > at and (of - rtp) % 2**32 < 2**31)
+            found.append(next(later) - at)
+    return np.array(found)
 
 
-async def test_a_key_frame_of_many_packets_decodes_over_a_lossy_network(service: Service) -> None:
+async def test_a_key_frame_of_200_packets_decodes_although_one_is_lost(service: Service) -> None:
     def heavy(number: int) -> np.ndarray[Any, Any]:
-        return np.random.default_rng(number).integers(0, 255, (480, 640, 3), np.uint8)
+        return np.random.default_rng(number).integers(0, 255, (960, 1280, 3), np.uint8)
 
-    seen: list[int] = []
-    async with UdpProxy(delay_s=0.02, loss=0.005) as proxy:
+    async with UdpProxy(delay_s=0.02, jitter_s=0.01) as proxy:
         client = WebrtcClient(
-            f"{service.http_url}/v1/webrtc", track=Track(heavy, fps=3), change_answer=proxy.rewrite
+            f"{service.http_url}/v1/webrtc", track=Track(heavy, fps=1), change_answer=proxy.rewrite
         )
+        seen = 0
 
-        def drop(data: bytes) -> bool:
-            seen.append(len(data))
-            return len(seen) % 200 == 150
+        def drop(_: bytes) -> bool:
+            nonlocal seen
+            seen += 1
+            # Of the first frame, one packet: the sender repeats only its last 128.
+            return seen == 150
 
         proxy.drop = drop
         async with client:
-            results = await client.wait_for("result", 3, timeout_s=40)
-    assert (results[-1]["width"], results[-1]["height"]) == (640, 480)
-    assert len(seen) > 100
+            results = await client.wait_for("result", 1, timeout_s=40)
+    # The first frame is a key frame, and its own result is there: it was repaired, not replaced.
+    _, first, _ = proxy.media[0]
+    assert sum(rtp == first for _, rtp, _ in proxy.media) >= 200
+    assert any(rtp == first and was_lost for _, rtp, was_lost in proxy.media)
+    assert (results[0]["rtp"], results[0]["width"], results[0]["height"]) == (first, 1280, 960)
 
 
 async def test_datagrams_of_strangers_change_nothing(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""A small S3 in a thread that keeps objects whole and breaks as it is told."""
+"""A small S3 in a thread that breaks as it is told: keeps objects itself, or hands them to a real store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import threading
 from collections import Counter
 from types import TracebackType
 
+import aiohttp
 from aiohttp import web
+from yarl import URL
 
 BUCKET = "samples"
 
@@ -22,7 +24,11 @@ _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>on purpose</Message>
 class FaultyS3:
     """``with FaultyS3() as store``; thread-safe to look at, faults may be changed at any time."""
 
-    def __init__(self, *, share: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 1) -> None:
+    def __init__(
+        self, *, share: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 1, behind: str = ""
+    ) -> None:
+        #: Address of the real store behind this one; empty: there is none.
+        self._behind = behind
         #: Share of requests that break, each in one of ``faults``.
         self.share = share
         self.faults = faults
@@ -114,8 +120,20 @@ class FaultyS3:
             return self._cut(request)
         if fault == "hang":
             await asyncio.sleep(3600)
-        answer = self._keep(request, await request.read())
+        body = await request.read()
+        answer = await self._pass_on(request, body) if self._behind else self._keep(request, body)
         return _refusal(500, "InternalError") if fault == "stored_500" else answer
+
+    async def _pass_on(self, request: web.Request, body: bytes) -> web.Response:
+        """Hand a request to the real store as it came: its signature is over path, host and body."""
+        headers = {name: value for name, value in request.headers.items() if name != "Expect"}
+        url = URL(self._behind + request.raw_path, encoded=True)
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as http,
+            http.request(request.method, url, data=body, headers=headers) as answer,
+        ):
+            kept = {name: value for name, value in answer.headers.items() if name in ("ETag", "Content-Type")}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
 
     def _keep(self, request: web.Request, body: bytes) -> web.Response:
         key = request.match_info["key"]
