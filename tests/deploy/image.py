@@ -88,6 +88,7 @@ class Images:
 
     def build(self, folder: Path) -> None:
         """Build the target cpu as `TAG`; ``folder`` takes pip's settings for as long as it lasts."""
+        before = self._id()
         conf, ca = folder / "pip.conf", ca_bundle()
         conf.write_text(pip_conf())
         secrets = ["--secret", f"id=pip_conf,src={conf}"]
@@ -99,8 +100,13 @@ class Images:
             *("--target", "cpu", "--build-arg", "REVISION=tested", "-t", TAG, str(ROOT)),
             timeout_s=1500,
         )
-        # What an older Dockerfile left.
-        self.run("buildah", "rmi", "--prune", check=False)
+        if before and before != self._id():
+            # What an older Dockerfile or older code left; layers that both have stay.
+            self.podman("rmi", before, timeout_s=300, check=False)
+
+    def _id(self) -> str:
+        """Return the id of the image of an earlier build, or an empty text."""
+        return self.podman("images", "--quiet", "--no-trunc", TAG, check=False).stdout.strip()
 
     def inspect(self) -> Any:
         """Return podman's description of the image."""
