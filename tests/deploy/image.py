@@ -7,6 +7,7 @@ user's cache folder, so that only the first build takes minutes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,6 +60,13 @@ class Images:
             "CONTAINERS_STORAGE_CONF": str(config),
             "BUILDAH_ISOLATION": "chroot",
         }
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other run of the tests uses these images, and keep them to this one."""
+        with (CACHE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def run(
         self, *command: str | Path, timeout_s: float = 60, check: bool = True

@@ -23,12 +23,13 @@ POSTING_CLIENTS = 3
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     require_tools()
     images = Images()
-    images.import_base()
-    images.build(tmp_path_factory.mktemp("build"))
-    return images
+    with images.alone():
+        images.import_base()
+        images.build(tmp_path_factory.mktemp("build"))
+        yield images
 
 
 @pytest.fixture(scope="module")
