@@ -27,7 +27,6 @@ FROM ${PYTHON_IMAGE} AS cpu
 RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* \
         /usr/local/bin/wheel \
     && install -d -o 65532 -g 65532 /data
-COPY --from=cpu-build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     HOST=0.0.0.0 \
@@ -51,6 +50,8 @@ LABEL org.opencontainers.image.title="real-time-vision-api" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
+# The large layer last: what only describes the image then costs nothing to build.
+COPY --from=cpu-build /opt/venv /opt/venv
 
 # -- gpu: CUDA 13 and cuDNN 9 come from the base --------------------------------------------------------
 FROM ${CUDA_IMAGE} AS gpu-base
@@ -84,7 +85,6 @@ RUN sh venv.sh project
 
 FROM gpu-base AS gpu
 RUN install -d -o 65532 -g 65532 /data /cache
-COPY --from=gpu-build /opt/venv /opt/venv
 # DEVICE=cuda: without a GPU this image says so and ends, rather than serve a fraction of what was planned.
 ENV PATH=/opt/venv/bin:$PATH \
     DEVICE=cuda \
@@ -111,3 +111,5 @@ LABEL org.opencontainers.image.title="real-time-vision-api" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
+# The large layer last: what only describes the image then costs nothing to build.
+COPY --from=gpu-build /opt/venv /opt/venv

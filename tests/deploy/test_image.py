@@ -23,12 +23,13 @@ POSTING_CLIENTS = 3
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     require_tools()
     images = Images()
-    images.import_base()
-    images.build(tmp_path_factory.mktemp("build"))
-    return images
+    with images.alone():
+        images.import_base()
+        images.build(tmp_path_factory.mktemp("build"))
+        yield images
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_it_says_what_it_is_and_runs_as_nobody(images: Images, capsys: pytest.Ca
     config = found["Config"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "streamer.probe"]
+    assert found["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "streamer.probe"]
     assert "HOST=0.0.0.0" in config["Env"]
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
     assert labels["title"] == "real-time-vision-api"
@@ -205,6 +206,6 @@ def test_settings_that_are_wrong_end_it_with_their_own_code(images: Images) -> N
 
 
 def test_no_setting_of_this_machine_is_in_it(images: Images, tmp_path: Path) -> None:
-    text = images.podman("history", "--no-trunc", TAG).stdout + json.dumps(images.inspect())
+    text = images.podman("history", "--no-trunc", TAG).stdout + json.dumps(images.inspect()["Config"])
     for word in ("PIP_INDEX_URL", "PIP_CERT", "extra-index-url", "/root/", str(tmp_path.parent)):
         assert word not in text.replace("/root/.cache/pip", ""), word
