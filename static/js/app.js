@@ -4,6 +4,7 @@ import { listCameras } from './camera.js';
 import { ClassPanel } from './class-panel.js';
 import { Connection } from './connection.js';
 import { Controls } from './controls.js';
+import { DriftLight } from './drift-light.js';
 import { FrameClock } from './frame-clock.js';
 import { exposeDemo } from './hook.js';
 import { Notice } from './notice.js';
@@ -102,6 +103,7 @@ class App {
         keep: (keep) => this.change({ keep }),
       },
     );
+    this.drift = new DriftLight(byId('drift-light'));
     this.tuning = new Tuning(this.settings, () => this.classes.chosen, (message) => this.connection.send(message));
     this.controls = new Controls({
       play: (kind, options) => this.play(kind, options),
@@ -126,6 +128,7 @@ class App {
 
   async begin(address) {
     this.sampling.watch();
+    this.drift.watch();
     await Promise.all([this.startView.lookForSample(), this.startView.watch()]);
     if (this.startView.hasSample) this.controls.showSample();
     const source = address.get('source');

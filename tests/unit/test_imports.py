@@ -40,7 +40,7 @@ STREAMER = [
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "messages", "auth", "upload", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "messages", "auth", "upload", "parameters", "answers"],
     ["session", "job"],
     ["version_queue", "greeting"],
     ["dispatch"],
