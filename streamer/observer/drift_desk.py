@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.reference_file import save
-from streamer.observer.watch import Watch
+from streamer.observer.watch import Watch, give_memory_back
 
 log = logging.getLogger("streamer.drift")
 
@@ -110,8 +109,7 @@ class DriftDesk:
             ) from error
         finally:
             self._updating = False
-            # What a day of rows took goes back to the kernel; the allocator would keep it.
-            ctypes.CDLL(None).malloc_trim(0)
+            give_memory_back()
 
     def _refuse_in_drift(self, request: Request) -> None:
         drifting = self._watch.monitor.drifting

@@ -6,6 +6,7 @@ The loop owns everything here; what takes long runs in threads and in a process 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import math
@@ -48,6 +49,11 @@ TELL_AGAIN_S = 86_400.0
 MAX_THUMBS, THUMB_INTERVALS = 256, 4
 #: Checks that may wait for Evidently; beyond, ours decide.
 MAX_PENDING = 512
+
+
+def give_memory_back() -> None:
+    """Return to the kernel what reading many rows took; the allocator would keep it."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 class Watch:
@@ -179,6 +185,8 @@ class Watch:
             log.error("no drift is watched for: %s (REFERENCE_DATA_PATH)", error)  # noqa: TRY400 - says it all
             self.refer_to(None, str(error))
             return
+        finally:
+            give_memory_back()
         self.refer_to(reference)
         if reference is not None:
             log.info("the reference of drift is %s, of %s", self.path, reference.created or "unknown age")

@@ -219,6 +219,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         await scene.run(60, lambda: scene.status()["status"] == "ok")
         assert service.metric("data_drift_active", group="gate") == 0
         assert service.metric("data_drift_detected_total", group="gate") == 1
+        assert service.observer.memory_info().rss < 150 << 20
 
 
 @pytest.mark.timeout(400)  # Evidently runs at the lowest priority
