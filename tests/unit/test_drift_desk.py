@@ -191,6 +191,8 @@ def test_rows_on_disk_survive_a_cut_and_are_bounded(tmp_path: Path) -> None:
     assert history.open() == ""
     assert "another replica" in History(tmp_path, 1 << 20).open()
     found = list(rows(World(1).values(9000)))
+    history.append(next(rows(World(1).values(1), stream="lock")))
+    assert history.groups() == ["lock"]
     for row in found[:5000]:
         history.append(row)
     history.close()
