@@ -29,6 +29,7 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
+@pytest.mark.timeout(400)
 def test_the_light_says_what_has_moved(browser: Browser, tmp_path: Path) -> None:
     reference = tmp_path / "r.json"
     # Far brighter than what the cameras will show, and known by its brightness alone.

@@ -38,6 +38,8 @@ QUIET = {
     "SAMPLES_RANDOM_EVERY_S": "0",
     "STREAM_MIN_FPS": "0",
     "STREAM_MAX_AGE_MS": "60000",
+    # Between two pictures the observer may have to catch up.
+    "STREAM_IDLE_TIMEOUT_S": "300",
 }
 
 
@@ -115,7 +117,7 @@ class Scene:
             lost = self.service.metric("sampler_dropped_total")
             return self.service.metric("data_drift_rows_total") + lost >= self.sent - 1
 
-        await asyncio.to_thread(wait_for, seen, 50)
+        await asyncio.to_thread(wait_for, seen, 240)
 
     def post(self, picture: bytes) -> None:
         status, body = call(self.service, "/v1/predict?conf_threshold=0.5", picture, "image/jpeg")
@@ -175,6 +177,7 @@ def clock(tmp_path: Path) -> Iterator[SimulatedClock]:
         yield running
 
 
+@pytest.mark.timeout(600)  # the observer, at the lowest priority, has to see every picture
 async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_websocket(
     model: Path, clock: SimulatedClock, tmp_path: Path
 ) -> None:
