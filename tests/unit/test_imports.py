@@ -87,7 +87,7 @@ OBSERVER = [
     ],
     ["policy", "layout", "bare_image", "metrics", "drift_metrics", "s3_errors", "questions", "measure"],
     ["handover", "tap", "flicker", "disagreement", "spool", "folder", "s3"],
-    ["taps", "selection", "delivery"],
+    ["taps", "selection", "delivery", "row_maker"],
     ["stores"],
     ["sidecar"],
     ["observer", "handle", "watch"],
