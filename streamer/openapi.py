@@ -7,8 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from streamer.answers import AnswerForm
+from streamer.drift.word import Word
 from streamer.images import DEFAULT_VERSION, VERSION_HEADER
 from streamer.observer.standing import Standing
+from streamer.openapi_drift import drift_paths, drift_schemas
 from streamer.openapi_video import video_paths
 from streamer.parameters import MAX_DETECTIONS
 from streamer.problems import PROBLEM_TYPE, REQUEST_ID_HEADER
@@ -72,6 +74,7 @@ def openapi_document() -> dict[str, Any]:
     paths["/health"] = {"get": _health()}
     paths["/livez"] = {"get": _livez()}
     paths["/metrics"] = {"get": _metrics()}
+    paths |= drift_paths(_problems)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -339,6 +342,7 @@ def _schemas() -> dict[str, Any]:
             "device": {"type": ["string", "null"]},
             "samples": whole,
             "sampling": {"enum": [standing.name.lower() for standing in Standing]},
+            "drift": {"enum": [word.name.lower() for word in Word]},
             "reasons": {"type": "array", "items": text},
         },
         optional=("reasons",),
@@ -350,4 +354,5 @@ def _schemas() -> dict[str, Any]:
         "Predictions": _object({"results": results, "request_id": text}),
         "Problem": problem,
         "Health": health,
+        **drift_schemas(),
     }

@@ -4,6 +4,7 @@ import { listCameras } from './camera.js';
 import { ClassPanel } from './class-panel.js';
 import { Connection } from './connection.js';
 import { Controls } from './controls.js';
+import { DriftLight } from './drift-light.js';
 import { FrameClock } from './frame-clock.js';
 import { exposeDemo } from './hook.js';
 import { Notice } from './notice.js';
@@ -106,6 +107,7 @@ class App {
         keep: (keep) => this.change({ keep }),
       },
     );
+    this.drift = new DriftLight(byId('drift-light'));
     this.tuning = new Tuning(
       this.settings,
       // A page that shows a certain camera names it: /?stream=gate-3
@@ -136,6 +138,7 @@ class App {
 
   async begin(address) {
     this.sampling.watch();
+    this.drift.watch();
     await Promise.all([this.startView.lookForSample(), this.startView.watch()]);
     if (this.startView.hasSample) this.controls.showSample();
     const source = address.get('source');

@@ -41,19 +41,10 @@ async def ask_evidently(
     Raises EngineFailed, within ``timeout_s``. One at a time; the process ends in any case.
     """
     text = await asyncio.to_thread(_request, checks, models, html)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "streamer.drift.evidently_process",
-        str(len(checks)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PROMETHEUS_"))
-        },
-        start_new_session=True,
-    )
+    try:
+        process = await _start(len(checks))
+    except OSError as error:
+        raise EngineFailed("crashed", f"Evidently cannot be started: {error.strerror or error}") from error
     try:
         async with asyncio.timeout(timeout_s):
             output, errors = await process.communicate(text)
@@ -67,6 +58,21 @@ async def ask_evidently(
         last = errors.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise EngineFailed("crashed", f"Evidently ended with {process.returncode}: {last or 'no word'}")
     return await asyncio.to_thread(_answer, output)
+
+
+async def _start(groups: int) -> asyncio.subprocess.Process:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "PROMETHEUS_"))}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "streamer.drift.evidently_process",
+        str(groups),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=kept,
+        start_new_session=True,
+    )
 
 
 def _answer(output: bytes) -> Answer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-#: Hot windows of the last three that begin an episode; with thresholds that fit nothing in particular, all.
-ENTER, ENTER_PLAIN, OF = 2, 3, 3
+#: Of the last three windows two well over a threshold begin an episode, or all of them just over it. Two just
+#: over it are once in a week or two what a quiet day looks like; waiting for the third costs ten minutes.
+ENTER, OF, WELL_OVER = 2, 3, 1.15
 #: Clean windows in a row that end it.
 CLEAR = 3
 #: Score by threshold from which one window is enough: a covered lens.
@@ -28,8 +29,8 @@ class Episode:
     since: float | None = None
     #: Greatest ratio since then.
     worst: float = 0.0
-    #: Whether the last windows were hot, the newest last.
-    hot: deque[bool] = field(default_factory=lambda: deque(maxlen=OF))
+    #: Greatest ratios of the last windows, the newest last; 1 and more is hot.
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=OF))
     _clean: int = 0
 
     @property
@@ -39,28 +40,28 @@ class Episode:
 
     def see(self, ratio: float, at: float, *, calibrated: bool) -> bool:
         """Take in a window's greatest score by threshold; returns whether an episode has begun with it."""
-        is_hot = ratio >= 1
-        self.hot.append(is_hot)
-        self._clean = 0 if is_hot else self._clean + 1
+        self.ratios.append(ratio)
+        self._clean = 0 if ratio >= 1 else self._clean + 1
         if self.on:
             self.worst = max(self.worst, ratio)
             if self._clean >= CLEAR:
                 self.reset()
             return False
-        if not self.would_enter(ratio, calibrated=calibrated, seen=True):
+        if not self._begins(ratio, calibrated=calibrated):
             return False
         self.since, self.worst = at, ratio
         return True
 
-    def would_enter(self, ratio: float, *, calibrated: bool, seen: bool = False) -> bool:
-        """Whether a window of that ratio begins an episode; ``seen``: it is among the last ones already."""
-        if self.on or ratio < 1:
+    def _begins(self, ratio: float, *, calibrated: bool) -> bool:
+        """Whether the newest window, of that ratio, begins an episode."""
+        if sum(past >= 1 for past in self.ratios) == OF:
+            return True
+        # Thresholds that fit nothing in particular are passed well by any busy hour.
+        if not calibrated or ratio < 1:
             return False
-        needed = ENTER if calibrated else ENTER_PLAIN
-        last = [*self.hot, *([] if seen else [True])][-OF:]
-        return sum(last) >= needed or (calibrated and ratio >= SEVERE)
+        return ratio >= SEVERE or sum(past >= WELL_OVER for past in self.ratios) >= ENTER
 
     def reset(self) -> None:
         """Forget everything: it is over, or the reference is another one."""
         self.since, self.worst, self._clean = None, 0.0, 0
-        self.hot.clear()
+        self.ratios.clear()

@@ -27,6 +27,8 @@ from streamer.durable import FOLDER_MODE
 FILE_S = 6 * 3600.0
 #: Files open at a time; a group that has not written for longest closes its own.
 MAX_OPEN = 64
+#: Files kept: names of streams are up to clients, and a disk has only so many.
+MAX_FILES = 10_000
 #: How often the folder's size is looked at, in rows.
 WEIGH_EVERY = 2000
 
@@ -49,7 +51,8 @@ class History:
             return "DRIFT_HISTORY_BYTES is 0"
         try:
             self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # No stream can have this name, and with it a folder in the way.
+            lock_fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             return f"{self._folder}: {error.strerror or error}"
         try:
@@ -123,8 +126,8 @@ class History:
     def _make_room(self) -> None:
         found = [(_begun(path), path.stat().st_size, path) for path in self._folder.glob("*/*.rows")]
         excess = sum(size for _, size, _ in found) - self._limit_bytes
-        for _, size, path in sorted(found):
-            if excess <= 0:
+        for place, (_, size, path) in enumerate(sorted(found)):
+            if excess <= 0 and len(found) - place <= MAX_FILES:
                 break
             path.unlink(missing_ok=True)
             excess -= size

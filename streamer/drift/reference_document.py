@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from streamer.drift.calibration import BUCKETS, LEAST_ROWS, Calibration, plain
@@ -24,6 +25,8 @@ from streamer.drift.table import Table
 from streamer.drift.yardstick import Yardstick
 
 SCHEMA = 1
+#: Stands last in a file; the digest is that of the text with nothing in its place.
+_NO_DIGEST = '"sha256":""'
 COLUMNS = ("at", "stream", *ALL)
 _PLAIN_FIELDS = frozenset((*ALL, "at", "stream", "group", "model"))
 _FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
@@ -32,18 +35,18 @@ _FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
 def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
     """Read a document, or plain rows. Raises ReferenceBroken."""
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReferenceBroken(f"not JSON: {error}") from error
-    digest = hashlib.sha256(text).hexdigest()
+        document = json.loads(text, object_hook=_compact)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise ReferenceBroken(f"not JSON that fits: {error}") from error
     if isinstance(document, dict) and "groups" in document:
-        return _parse_document(document, digest)
+        _check_digest(document, text)
+        return _parse_document(document, hashlib.sha256(text).hexdigest())
     rows = document.get("rows") if isinstance(document, dict) else document
-    by_group = parse_plain_rows(rows)
+    by_group = parse_plain_rows(rows.open() if isinstance(rows, _Packed) else rows)
     groups = {}
     for name, found in by_group.items():
         groups[name] = learn_plain(name, found, window_s, alpha)[0]
-    return Reference(groups, "", digest)
+    return Reference(groups, "", hashlib.sha256(text).hexdigest())
 
 
 def learn_plain(
@@ -82,9 +85,6 @@ def document_of(
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """Return the document of these groups, and of ``others`` as another document has them."""
-    described = dict(others) | {
-        name: _describe(reference, rows) for name, (reference, rows) in groups.items()
-    }
     head = {
         "schema": SCHEMA,
         "feature_version": FEATURE_VERSION,
@@ -92,15 +92,53 @@ def document_of(
         "window_s": window_s,
         "interval_s": interval_s,
         "columns": list(COLUMNS),
-        "groups": described,
     }
-    whole = head | {"sha256": _digest(head)}
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+    # One group after the other: as Python's numbers all rows together take a hundred megabytes.
+    told = [f"{_dump(name)}:{_dump(found)}" for name, found in others.items() if name not in groups]
+    told += [
+        f"{_dump(name)}:{_dump(_describe(reference, rows))}" for name, (reference, rows) in groups.items()
+    ]
+    text = f'{_dump(head)[:-1]},"groups":{{{",".join(told)}}},{_NO_DIGEST}}}'.encode()
+    body = text[: -len(_NO_DIGEST) - 1]
+    return body + _with_digest(hashlib.sha256(text).hexdigest()) + b"}"
 
 
-def _digest(document: Mapping[str, Any]) -> str:
-    told = {name: value for name, value in document.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _with_digest(digest: str) -> bytes:
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _check_digest(document: Mapping[str, Any], text: bytes) -> None:
+    """Raise ReferenceBroken when the text is another one than was written; without a digest nobody knows."""
+    digest = document.get("sha256")
+    if digest is None:
+        return
+    head, _, tail = text.rpartition(_with_digest(str(digest)))
+    if hashlib.sha256(head + _NO_DIGEST.encode() + tail).hexdigest() != digest:
+        raise ReferenceBroken(
+            "sha256 does not fit: the file was cut off or edited; take the field out if that was meant"
+        )
+
+
+def _compact(found: dict[str, Any]) -> dict[str, Any]:
+    """Keep the rows of a group that has been read as bytes, until it is their turn."""
+    if isinstance(found.get("rows"), list):
+        found["rows"] = _Packed(msgpack.packb(found["rows"]))
+    return found
+
+
+class _Packed:
+    """Rows of JSON, packed."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def open(self) -> Any:
+        """Return them as they were."""
+        return msgpack.unpackb(self._data, strict_map_key=False)
 
 
 def _describe(reference: GroupReference, rows: Sequence[Row]) -> dict[str, Any]:
@@ -140,10 +178,6 @@ def _parse_document(document: dict[str, Any], digest: str) -> Reference:
             f"feature_version is {_shown(document.get('feature_version'))}; this release measures "
             f"version {FEATURE_VERSION}: make a new reference (POST /reference/update)"
         )
-    if "sha256" in document and document["sha256"] != _digest(document):
-        raise ReferenceBroken(
-            "sha256 does not fit: the file was cut off or edited; take the field out if that was meant"
-        )
     columns, groups = document.get("columns"), document["groups"]
     if not isinstance(columns, list) or set(columns) - set(COLUMNS) or "at" not in columns:
         raise ReferenceBroken(f"columns is {_shown(columns)}; allowed are {', '.join(COLUMNS)}")
@@ -155,11 +189,11 @@ def _parse_document(document: dict[str, Any], digest: str) -> Reference:
 
 def _parse_group(name: str, group: Any, columns: list[str]) -> GroupReference:
     where = f"group {name!r}"
-    if not isinstance(group, dict) or not isinstance(group.get("rows"), list):
+    if not isinstance(group, dict) or not isinstance(group.get("rows"), _Packed):
         raise ReferenceBroken(f"{where} has no list `rows`")
     model = str(group.get("model", ""))
     rows = []
-    for number, values in enumerate(group["rows"]):
+    for number, values in enumerate(group["rows"].open()):
         if not isinstance(values, list) or len(values) != len(columns):
             raise ReferenceBroken(f"{where}, row {number}: needed is a list of {len(columns)} values")
         rows.append(_row(dict(zip(columns, values, strict=True)), model, f"{where}, row {number}"))

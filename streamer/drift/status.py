@@ -84,7 +84,7 @@ def _describe_group(monitor: Monitor, name: str, group: Group) -> dict[str, Any]
         "engine": check.engine if check is not None and check.yardstick is not None else None,
         "calibrated": check.yardstick.calibration.calibrated if check and check.yardstick else None,
         "reference_model": known.model if known is not None else None,
-        "hot_last3": list(episode.hot),
+        "hot_last3": [ratio >= 1 for ratio in episode.ratios],
         "window": _describe_window(check),
         "moved": [column.name for column in moved(check)] if check is not None else [],
         "columns": [_describe_column(column) for column in check.columns] if check is not None else [],

@@ -47,6 +47,8 @@ class Recent:
     def add(self, row: Row) -> None:
         """Take in one."""
         self._rows.append(row)
+        while self._rows[0].at < row.at - 1.25 * self._window_s:
+            self._rows.popleft()
 
     def clear(self) -> None:
         """Forget them: they were judged by another reference."""

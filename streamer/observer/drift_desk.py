@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.reference_file import save
-from streamer.observer.watch import Watch
+from streamer.observer.watch import Watch, give_memory_back
 
 log = logging.getLogger("streamer.drift")
 
@@ -59,20 +58,36 @@ class DriftDesk:
         return self._report[1]
 
     def _choose(self, name: str) -> Check:
-        """Return the last check of a group; without a name that of the worst one."""
+        """Return the last check of a group, or its present window; of the worst group without a name."""
         groups = self._watch.monitor.groups
         if name and name not in groups:
             raise UpdateRefused(
                 404, "not_found", f"No group {name:.64}; there are: {', '.join(groups) or 'none'}."
             )
-        checks = [g.check for n, g in groups.items() if g.check is not None and name in ("", n)]
-        scored = [check for check in checks if check.yardstick is not None]
+        checks = [self._last_check(found) for found in groups if name in ("", found)]
+        scored = [check for check in checks if check is not None]
         if not scored:
             why = (
                 "no reference" if self._watch.monitor.reference is None else "no window with enough rows yet"
             )
             raise UpdateRefused(409, "nothing_to_report", f"There is {why}; GET /drift/status says more.")
         return max(scored, key=lambda check: check.ratio)
+
+    def _last_check(self, name: str) -> Check | None:
+        monitor = self._watch.monitor
+        check = monitor.groups[name].check
+        if check is not None and check.yardstick is not None:
+            return check
+        return self._measure(name, monitor.reference)
+
+    def _measure(self, name: str, reference: Reference | None) -> Check | None:
+        """Score a group's present window by a reference; None where that cannot be."""
+        known = reference.of(name) if reference is not None else None
+        group = self._watch.monitor.groups.get(name)
+        if known is None or group is None:
+            return None
+        window = group.recent.window(group.recent.newest)
+        return self._watch.monitor.measure(name, window, known) if window.enough else None
 
     # -- another reference ---------------------------------------------------------------------------
 
@@ -94,8 +109,7 @@ class DriftDesk:
             ) from error
         finally:
             self._updating = False
-            # What a day of rows took goes back to the kernel; the allocator would keep it.
-            ctypes.CDLL(None).malloc_trim(0)
+            give_memory_back()
 
     def _refuse_in_drift(self, request: Request) -> None:
         drifting = self._watch.monitor.drifting
@@ -171,11 +185,5 @@ class DriftDesk:
 
     def _ratio(self, name: str, reference: Reference | None) -> float | None:
         """Return how far a group's present window lies from a reference; None where it cannot be said."""
-        known = reference.of(name) if reference is not None else None
-        group = self._watch.monitor.groups.get(name)
-        if known is None or group is None:
-            return None
-        window = group.recent.window(group.recent.newest)
-        if not window.enough:
-            return None
-        return float(f"{self._watch.monitor.measure(name, window, known).ratio:.4g}")
+        check = self._measure(name, reference)
+        return float(f"{check.ratio:.4g}") if check is not None else None

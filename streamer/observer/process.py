@@ -76,6 +76,7 @@ class Intake:
         #: None where nobody watches for drift.
         self._watch = watch
         self._desk = DriftDesk(watch) if watch is not None else None
+        self._next_log_at = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,9 +111,18 @@ class Intake:
 
     def _consider(self, candidate: Candidate) -> None:
         if self._watch is not None:
-            self._watch.look(candidate)
+            self._watch_candidate(self._watch, candidate)
         if self.observer is not None:
             self.observer.consider(candidate)
+
+    def _watch_candidate(self, watch: Watch, candidate: Candidate) -> None:
+        """Drift must not cost a sample, whatever happens in it."""
+        try:
+            watch.look(candidate)
+        except Exception:
+            if time.monotonic() >= self._next_log_at:
+                self._next_log_at = time.monotonic() + LOG_EVERY_S
+                log.exception("a row of drift cannot be made")
 
     async def _answer(self, question: bytes, writer: asyncio.StreamWriter) -> None:
         answer: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
@@ -179,7 +189,11 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
 async def _tick(watch: Watch) -> None:
     while True:
         await asyncio.sleep(TICK_S)
-        watch.tick()
+        try:
+            watch.tick()
+        except Exception:
+            log.exception("drift cannot be judged")
+            await asyncio.sleep(LOG_EVERY_S)
 
 
 async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:

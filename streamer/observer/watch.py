@@ -6,12 +6,11 @@ The loop owns everything here; what takes long runs in threads and in a process 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import math
-import random
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
 from inference.board import Board
@@ -21,18 +20,15 @@ from streamer.drift.engine import Answer, ask_evidently
 from streamer.drift.episode import severity
 from streamer.drift.errors import EngineFailed, ReferenceBroken
 from streamer.drift.history import History
-from streamer.drift.image_features import Image
 from streamer.drift.monitor import Check, Monitor
-from streamer.drift.pace import Pace
 from streamer.drift.plan import Plan
 from streamer.drift.reference import Reference
 from streamer.drift.reference_file import load
 from streamer.drift.status_page import StatusPage
 from streamer.image_header import ImageError
 from streamer.observer.candidate import Candidate
-from streamer.observer.candidate_picture import image_of
 from streamer.observer.drift_metrics import DriftMetrics
-from streamer.observer.measure import measure, row_of
+from streamer.observer.row_maker import RowMaker
 from streamer.observer.slug import UNNAMED
 from streamer.settings import Settings
 
@@ -45,10 +41,13 @@ PUBLISH_EVERY_S = 10.0
 GIVE_UP_AFTER, GIVE_UP_S = 3, 3600.0
 #: An episode that lasts is told again.
 TELL_AGAIN_S = 86_400.0
-#: Thumbnails kept, one of each stream; older than so many intervals they say nothing of motion.
-MAX_THUMBS, THUMB_INTERVALS = 256, 4
 #: Checks that may wait for Evidently; beyond, ours decide.
 MAX_PENDING = 512
+
+
+def give_memory_back() -> None:
+    """Return to the kernel what reading many rows took; the allocator would keep it."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 class Watch:
@@ -69,9 +68,7 @@ class Watch:
         self._metrics = metrics
         self._page = page
         self._board = board
-        self._pace = Pace(self.plan.interval_s, random.Random())  # noqa: S311 - jitter, no secret
-        #: By stream: when its last row was, and the luma of its thumbnail.
-        self._thumbs: OrderedDict[tuple[str, int], tuple[float, Image]] = OrderedDict()
+        self._rows = RowMaker(self.plan.interval_s)
         #: Why there is no reference though there is a file; empty: no such thing.
         self.error = ""
         #: Time and size of the file that was read last.
@@ -112,30 +109,15 @@ class Watch:
 
     def look(self, candidate: Candidate) -> None:
         """Make a row of the candidate, if it is time for one of its stream."""
-        origin = candidate.origin
-        # A report is a person's choice of frame, and boxes below the threshold are missing in it.
-        if candidate.reported or not self._pace.wants(origin.stream, origin.session, candidate.captured_at):
-            return
         try:
-            image = image_of(candidate)
-            numbers, thumb = measure(candidate, image, self._before(candidate))
+            row = self._rows.make(candidate)
         except (ImageError, MemoryError):
             self._metrics.failures.labels("damaged").inc()
             return
-        if origin.transport != "http":  # posted pictures have nothing to do with each other
-            self._thumbs[origin.stream, origin.session] = candidate.captured_at, thumb
-            self._thumbs.move_to_end((origin.stream, origin.session))
-            if len(self._thumbs) > MAX_THUMBS:
-                self._thumbs.popitem(last=False)
-        row = row_of(candidate, numbers)
-        self._metrics.taken.inc()
-        self.history.append(row)
-        self._handle(self.monitor.add(row))
-
-    def _before(self, candidate: Candidate) -> Image | None:
-        at, thumb = self._thumbs.get((candidate.origin.stream, candidate.origin.session), (-math.inf, None))
-        recent = 0 <= candidate.captured_at - at <= THUMB_INTERVALS * self.plan.interval_s
-        return thumb if recent else None
+        if row is not None:
+            self._metrics.taken.inc()
+            self.history.append(row)
+            self._handle(self.monitor.add(row))
 
     def tick(self) -> None:
         """Once a second: judge also where no rows come, look for another file, publish."""
@@ -180,6 +162,8 @@ class Watch:
             log.error("no drift is watched for: %s (REFERENCE_DATA_PATH)", error)  # noqa: TRY400 - says it all
             self.refer_to(None, str(error))
             return
+        finally:
+            give_memory_back()
         self.refer_to(reference)
         if reference is not None:
             log.info("the reference of drift is %s, of %s", self.path, reference.created or "unknown age")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from streamer.dataset.source import FolderSource
+from streamer.drift.engine import installed
 from streamer.drift.image_features import grey, image_features, thumbnail
 from tests.drift_rows import START
 from tests.model_factory import blob_model
@@ -37,6 +38,8 @@ QUIET = {
     "SAMPLES_RANDOM_EVERY_S": "0",
     "STREAM_MIN_FPS": "0",
     "STREAM_MAX_AGE_MS": "60000",
+    # Between two pictures the observer may have to catch up.
+    "STREAM_IDLE_TIMEOUT_S": "300",
 }
 
 
@@ -114,7 +117,7 @@ class Scene:
             lost = self.service.metric("sampler_dropped_total")
             return self.service.metric("data_drift_rows_total") + lost >= self.sent - 1
 
-        await asyncio.to_thread(wait_for, seen, 50)
+        await asyncio.to_thread(wait_for, seen, 240)
 
     def post(self, picture: bytes) -> None:
         status, body = call(self.service, "/v1/predict?conf_threshold=0.5", picture, "image/jpeg")
@@ -159,7 +162,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     while time.monotonic() < deadline:
         if condition():
             return
-        time.sleep(0.02)
+        time.sleep(0.2)
     raise AssertionError(f"not within {timeout_s} s")
 
 
@@ -174,6 +177,7 @@ def clock(tmp_path: Path) -> Iterator[SimulatedClock]:
         yield running
 
 
+@pytest.mark.timeout(600)  # the observer, at the lowest priority, has to see every picture
 async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_websocket(
     model: Path, clock: SimulatedClock, tmp_path: Path
 ) -> None:
@@ -218,3 +222,55 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         await scene.run(60, lambda: scene.status()["status"] == "ok")
         assert service.metric("data_drift_active", group="gate") == 0
         assert service.metric("data_drift_detected_total", group="gate") == 1
+        assert service.observer.memory_info().rss < 150 << 20
+
+
+@pytest.mark.timeout(400)  # Evidently runs at the lowest priority
+async def test_the_report_is_evidentlys_and_the_status_outlives_the_observer(
+    model: Path, clock: SimulatedClock, tmp_path: Path
+) -> None:
+    if not installed():
+        pytest.skip("needs Evidently, which is not installed")
+    settings = QUIET | WINDOWS | clock.environment | {"MODEL_V1_PATH": str(model), "DRIFT_STEP_S": "86400"}
+    settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
+    (tmp_path / "r.json").write_text(json.dumps(reference_rows(Camera(3), 600)))
+    with Service(settings) as service:
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        scene = Scene(service, clock)
+        assert scene.status()["status"] == "insufficient_data"
+        assert call(service, "/drift/report", None)[0] == 409
+        await scene.run(11.5)
+        assert call(service, "/drift/report?group=nobody", None)[0] == 404
+        begun = time.monotonic()
+        status, page = await asyncio.to_thread(call, service, "/drift/report?group=gate", None)
+        took_s = time.monotonic() - begun
+        assert status == 200
+        assert "brightness" in page
+        with urllib.request.urlopen(f"{service.http_url}/drift/report?group=gate") as again:  # noqa: S310, ASYNC210
+            assert len(again.read()) > 1_000_000
+            assert "sandbox" in again.headers["Content-Security-Policy"]
+        assert time.monotonic() - begun - took_s < took_s / 2
+        # The observer dies: the status stays, and its successor knows the rows.
+        service.observer.kill()
+        assert service.get("/drift/status")[0] == 200
+        wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
+        wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+        tried = update(service, dry_run=True, force=True)[1]["groups"]["gate"]
+        assert tried["rows"] >= 105
+        assert tried["ratio_before"] is not None
+
+
+def test_who_may_ask(model: Path, tmp_path: Path) -> None:
+    keys = {"MODEL_V1_PATH": str(model), "API_KEYS": "dummy"}
+    with Service(keys) as service:
+        assert service.get("/drift/status")[0] == 200
+        for path, body in (("/drift/report", None), ("/reference/update", b"{}")):
+            assert call(service, path, body)[0] == 401
+    with Service({"MODEL_V1_PATH": str(model), "SAMPLING": "0"}) as service:
+        assert service.get_json("/drift/status") == {"status": "disabled", "observer": "off"}
+        assert service.get_json("/health")["drift"] == "disabled"
+        for path, body in (("/drift/report", None), ("/reference/update", b"{}")):
+            assert call(service, path, body)[0] == 409
+        assert call(service, "/reference/update", b"{}", "text/plain")[0] == 415
+        assert call(service, "/reference/update?force=maybe", b"{}")[0] == 400
+        assert call(service, "/reference/update", b" " * (17 << 20))[0] == 413

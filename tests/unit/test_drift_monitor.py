@@ -97,7 +97,7 @@ def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
     assert group.episodes == 1
 
 
-def test_two_of_three_or_one_severe_window_begin_an_episode_three_clean_ones_end_it() -> None:
+def test_two_of_three_strong_windows_or_one_severe_begin_an_episode_three_clean_ones_end_it() -> None:
     def run(ratios: list[float], *, calibrated: bool = True) -> tuple[list[int], bool]:
         episode = Episode()
         begun = [i for i, r in enumerate(ratios) if episode.see(r, float(i + 1), calibrated=calibrated)]
@@ -105,6 +105,9 @@ def test_two_of_three_or_one_severe_window_begin_an_episode_three_clean_ones_end
 
     assert run([1.2, 0.5, 0.5, 1.2, 0.4, 0.4]) == ([], False)
     assert run([1.2, 0.5, 1.2]) == ([2], True)
+    assert run([1.1, 1.1, 0.5, 1.1, 1.1]) == ([], False)
+    assert run([1.1, 1.2, 1.1]) == ([2], True)
+    assert run([1.2, 1.2, 0.9]) == ([1], True)
     assert run([1.2, 1.2, 0.5, 0.5, 1.0, 0.5, 0.5]) == ([1], True)
     assert run([1.2, 1.2, 0.5, 0.5, 0.5, 1.2, 0.5]) == ([1], False)
     assert run([1.2, 1.2, 0.5, 0.5, 0.5, 1.2, 1.2]) == ([1, 6], True)

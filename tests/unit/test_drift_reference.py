@@ -58,6 +58,8 @@ def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
     ("text", "said"),
     [
         (b"{", "not JSON"),
+        (b'{"groups": {"g": {"rows": [[1e999, 1]]}}}', "schema is None"),
+        (b'{"groups": {"g": {"rows": [[%d]]}}}' % 10**30, "not JSON that fits"),
         (b"[" * 100_000, "not JSON"),
         (b"3", "a list of rows"),
         (b"[]", "a list of rows"),

@@ -39,7 +39,8 @@ def test_it_has_every_route_of_the_http_table() -> None:
         for kind in ("webrtc", "whip")
         for rest in ("", "/{session}", "/{session}/results")
     }
-    assert set(DOCUMENT["paths"]) == predict | stream | video | {"/health", "/livez", "/metrics"}
+    drift = {"/drift/status", "/drift/report", "/reference/update"}
+    assert set(DOCUMENT["paths"]) == predict | stream | video | drift | {"/health", "/livez", "/metrics"}
     app = web.Application()
     images.add_routes(app)
     served = {

@@ -1,0 +1,92 @@
+"""Memory of the observer over ten simulated days, and with as many groups as it watches.
+
+Rows of ten days go through the code of the observer in this process; 64 groups with a full reference go
+into a real observer. ``make bench BENCH=drift`` prints both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from inference.board import Board
+from streamer.drift.lesson import Lesson, publish
+from streamer.drift.plan import Plan
+from streamer.drift.reference import Reference, learn
+from streamer.drift.status_page import StatusPage
+from streamer.observer.drift_metrics import DriftMetrics
+from streamer.observer.watch import Watch
+from streamer.settings import load_settings
+from tests.drift_rows import START, World, rows
+from tests.observer_run import wait_for
+from tests.service import Service
+
+DAYS = 10
+DAY = 17_280
+GROUPS = 64
+
+
+async def ten_days(folder: Path) -> list[float]:
+    """Return the resident MB after each day."""
+    settings = load_settings(
+        samples_dir=folder, reference_data_path=folder / "r.json", drift_engine="builtin"
+    )
+    watch = Watch(settings, DriftMetrics(), StatusPage(), Board())
+    await watch.open()
+    world = World(1)
+    learnt, _ = learn(list(rows(world.values(DAY))), 1800, 0.001)
+    watch.monitor.refer_to(Reference({"gate": learnt}, "", ""))
+    used = []
+    for day in range(DAYS):
+        for row in rows(world.values(DAY), START + (day + 2) * 86_400):
+            watch.history.append(row)
+            watch._handle(watch.monitor.add(row))
+        used.append(psutil.Process().memory_info().rss / 1e6)
+    await watch.close()
+    return used
+
+
+def full_reference(path: Path) -> None:
+    """Write a reference of 64 groups, as many rows as it may have."""
+    found = learn(list(rows(World(1).values(8000))), 1800, 0.001, 40_000 // GROUPS)
+    publish(path, Lesson({f"camera-{number}": found for number in range(GROUPS)}), Plan())
+
+
+def observer_mb(folder: Path) -> tuple[float, float]:
+    """Return the resident MB of a real observer: without a reference, and with the full one."""
+    path = folder / "r.json"
+    with Service({"REFERENCE_DATA_PATH": str(path)}) as service:
+        wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+        time.sleep(2)
+        bare = service.observer.memory_info().rss / 1e6
+        full_reference(path)
+        wait_for(
+            lambda: (
+                len((service.get_json("/drift/status").get("reference") or {"groups": ()})["groups"])
+                == GROUPS
+            ),
+            120,
+        )
+        time.sleep(2)
+        return bare, service.observer.memory_info().rss / 1e6
+
+
+def main() -> None:
+    """Print both."""
+    with tempfile.TemporaryDirectory() as name:
+        bare, full = observer_mb(Path(name))
+        print(f"observer: {bare:.0f} MB, with a reference of {GROUPS} groups {full:.0f} MB")  # noqa: T201
+    with tempfile.TemporaryDirectory() as name:
+        used = asyncio.run(ten_days(Path(name)))
+    slope = np.polyfit(np.arange(2, DAYS), used[2:], 1)[0]
+    print("resident MB after each of ten days:", " ".join(f"{mb:.1f}" for mb in used))  # noqa: T201
+    print(f"slope from the third day on: {slope:+.3f} MB a day")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

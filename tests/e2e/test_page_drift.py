@@ -1,0 +1,65 @@
+"""The demo page's light: what is compared, what has moved, and nothing where nobody watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.drift_rows import START
+from tests.e2e.browser import DemoPage, chromium
+from tests.integration.test_drift import QUIET, WINDOWS, Scene
+from tests.model_factory import blob_model
+from tests.observer_run import wait_for
+from tests.service import Service
+from tests.simulated_clock import SimulatedClock
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, chromium(playwright) as running:
+        yield running
+
+
+@pytest.mark.timeout(400)
+def test_the_light_says_what_has_moved(browser: Browser, tmp_path: Path) -> None:
+    reference = tmp_path / "r.json"
+    # Far brighter than what the cameras will show, and known by its brightness alone.
+    reference.write_text(json.dumps([{"brightness": 190 + place % 9} for place in range(300)]))
+    with SimulatedClock(tmp_path / "clock", START) as clock:
+        settings = QUIET | WINDOWS | clock.environment | {"REFERENCE_DATA_PATH": str(reference)}
+        settings |= {"MODEL_V1_PATH": str(blob_model(tmp_path / "m.onnx")), "DRIFT_ENGINE": "builtin"}
+        with Service(settings) as service:
+            wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+            page = DemoPage(browser, service.http_url)
+            page.open()
+            page.wait("document.getElementById('drift-light').textContent.startsWith('Too few pictures')")
+            with ThreadPoolExecutor() as pool:  # Playwright has a loop in this thread
+                pool.submit(asyncio.run, Scene(service, clock).run(22)).result()
+            assert service.get_json("/health")["drift"] == "drift"
+            page.wait("document.getElementById('drift-light').dataset.state === 'drift'")
+            said = page.evaluate("document.getElementById('drift-light').textContent")
+            assert "gate (brightness)" in said
+            assert "posted (brightness)" in said
+            if "SCREENSHOT" in os.environ:
+                page.page.screenshot(path=os.environ["SCREENSHOT"], full_page=True)
+            page.assert_clean()
+            page.close()
+
+
+def test_nothing_is_shown_where_there_is_no_reference(browser: Browser, tmp_path: Path) -> None:
+    with Service({"MODEL_V1_PATH": str(blob_model(tmp_path / "m.onnx"))}) as service:
+        page = DemoPage(browser, service.http_url)
+        page.open()
+        page.wait("document.getElementById('connection').dataset.state !== undefined")
+        assert not page.page.is_visible("#drift-light")
+        page.assert_clean()
+        page.close()

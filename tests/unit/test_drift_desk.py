@@ -1,0 +1,229 @@
+"""Another reference: what may be learnt, what is refused, what stays; and rows that outlive a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.board import Board
+from streamer.drift.columns import NUMERIC
+from streamer.drift.history import History
+from streamer.drift.status_page import PAGE_BYTES, StatusPage
+from streamer.drift.word import Word
+from streamer.observer.drift_desk import DriftDesk
+from streamer.observer.drift_metrics import DriftMetrics
+from streamer.observer.watch import Watch
+from streamer.settings import load_settings
+from tests.drift_rows import World, rows
+
+HOURS = 11
+
+
+class Desk:
+    """A watch with its files in a folder, and the desk before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page, self.board = StatusPage(), Board()
+        self.settings = load_settings(
+            samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
+        )
+        self.watch = Watch(self.settings, DriftMetrics(), self.page, self.board)
+        self.desk = DriftDesk(self.watch)
+
+    async def ask(self, body: Any = None, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
+        text = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
+        question = {"question": "update", "body": text, "dry_run": dry_run, "force": force}
+        return await self.desk.answer(question)
+
+    def live(self, stream: str, hours: float = HOURS, seed: int = 1, by: float = 0.0) -> None:
+        """Rows up to now, as a camera gave them."""
+        values = World(seed).values(int(hours * 720))
+        values[:, NUMERIC.index("noise")] += by
+        for row in rows(values, time.time() - hours * 3600, stream=stream):
+            self.watch.history.append(row)
+            self.watch._handle(self.watch.monitor.add(row))
+
+    def status(self) -> dict[str, Any]:
+        self.watch._publish()
+        status: dict[str, Any] = json.loads(self.page.read())
+        return status
+
+    async def close(self) -> None:
+        await self.watch.close()
+        self.page.close()
+        self.board.close()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    made = Desk(tmp_path)
+    await made.watch.open()
+    yield made
+    await made.close()
+
+
+async def test_the_last_hours_are_learnt_and_found_again_by_the_next_process(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.live("gate")
+    desk.live("yard", hours=0.5)
+    assert desk.status()["status"] == "no_reference"
+    tried = (await desk.ask({"hours": 24, "dry_run": True}))["result"]
+    assert not (tmp_path / "r.json").exists()
+    learnt = (await desk.ask({"hours": 24}))["result"]
+    assert learnt["groups"] == tried["groups"]
+    assert (tried["sha256"], tried["dry_run"]) == (None, True)
+    gate = learnt["groups"]["gate"]
+    assert (gate["calibrated"], gate["rows"], gate["model"]) == (True, 5000, "v1:ab")
+    assert gate["ratio_after"] < 1
+    assert "360 rows" in learnt["skipped"]["yard"]
+    await desk.watch.close()
+    again = Desk(tmp_path)
+    await again.watch.open()
+    try:
+        found = again.status()
+        assert found["reference"]["sha256"] == learnt["sha256"]
+        group = again.watch.monitor.groups["gate"]
+        assert len(group.recent.window(group.recent.newest).rows) >= 350
+    finally:
+        await again.close()
+
+
+async def test_drift_is_not_learnt_unless_somebody_insists(desk: Desk) -> None:
+    desk.live("gate")
+    await desk.ask()
+    desk.live("gate", hours=1, seed=2, by=6.0)
+    found = desk.status()
+    assert (found["status"], found["alert"]) == ("drift", True)
+    assert desk.board.read("drift") == Word.DRIFT
+    refused = (await desk.ask())["error"]
+    assert (refused["status"], refused["code"]) == (409, "in_drift")
+    tried = (await desk.ask({"dry_run": True}))["result"]["groups"]["gate"]
+    assert tried["ratio_before"] > 1.5
+    assert "result" in await desk.ask(force=True)
+    assert desk.status()["status"] == "insufficient_data"
+
+
+async def test_one_group_is_learnt_beside_the_others_and_two_updates_do_not_meet(desk: Desk) -> None:
+    desk.live("gate")
+    desk.live("yard", seed=4)
+    first, second = await asyncio.gather(desk.ask({"group": "gate"}), desk.ask())
+    assert first["result"]["sha256"]
+    assert (second["error"]["status"], second["error"]["code"]) == (423, "locked")
+    assert set(desk.status()["reference"]["groups"]) == {"gate"}
+    assert "result" in await desk.ask({"group": "yard"})
+    assert set(desk.status()["reference"]["groups"]) == {"gate", "yard"}
+    document = (desk.folder / "r.json").read_bytes()
+    assert set((await desk.ask(document))["result"]["groups"]) == {"gate", "yard"}
+    assert (desk.folder / "r.json").read_bytes() == document
+    nobody = (await desk.ask({"group": "nobody"}))["error"]
+    assert (nobody["status"], nobody["code"]) == (409, "too_little_data")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "not JSON"),
+        ({"hours": 0}, "Field `hours` is 0"),
+        ({"hours": True}, "Field `hours` is True"),
+        ({"minutes": 3}, "Field `minutes` is not known"),
+        ({"source": "s3"}, "Field `source` is 's3'"),
+        ({"force": 1}, "Field `force` is 1"),
+        ({"rows": [{"hue": 1}]}, "Field `rows`: row 0 has the column 'hue'"),
+        ({"groups": {}, "schema": 7}, "The document: schema is 7"),
+        (b"3", "no JSON object"),
+    ],
+)
+async def test_what_is_wrong_with_an_update_is_said(desk: Desk, body: Any, said: str) -> None:
+    error = (await desk.ask(body))["error"]
+    assert error["status"] == 400
+    assert said in error["detail"]
+    assert not (desk.folder / "r.json").exists()
+
+
+async def test_rows_without_times_are_taken_from_who_insists(desk: Desk) -> None:
+    plain = [{"brightness": float(value)} for value in np.random.default_rng(0).normal(100, 9, 600)]
+    assert (await desk.ask({"rows": plain}))["error"]["code"] == "too_little_data"
+    learnt = (await desk.ask({"rows": plain}, force=True))["result"]
+    assert learnt["groups"]["*"]["calibrated"] is False
+    assert desk.status()["reference"]["groups"]["*"]["rows"] == 600
+
+
+async def test_a_broken_file_is_said_and_mended_by_another(desk: Desk) -> None:
+    path = desk.folder / "r.json"
+    path.write_text("[1]")
+    await desk.watch._read_reference()
+    found = desk.status()
+    assert found["status"] == "error"
+    assert f"{path}: row 0 is 1" in found["error"]
+    desk.live("gate", hours=0.5)
+    assert desk.status()["status"] == "error"
+    path.write_text(json.dumps([{"brightness": i % 5} for i in range(200)]))
+    await desk.watch._read_reference()
+    assert desk.status()["error"] is None
+    path.unlink()
+    await desk.watch._read_reference()
+    assert desk.status()["status"] == "no_reference"
+
+
+async def test_a_disk_that_cannot_be_written_costs_the_update_alone(desk: Desk) -> None:
+    desk.live("gate")
+    (desk.folder / "r.json").mkdir()
+    error = (await desk.ask())["error"]
+    assert (error["status"], error["code"]) == (503, "cannot_write")
+
+
+async def test_there_is_no_report_before_there_is_something_to_report(desk: Desk) -> None:
+    assert (await desk.desk.answer({"question": "report"}))["error"]["status"] == 409
+    assert (await desk.desk.answer({"question": "report", "group": "x"}))["error"]["status"] == 404
+
+
+def test_rows_on_disk_survive_a_cut_and_are_bounded(tmp_path: Path) -> None:
+    history = History(tmp_path, 1 << 20)
+    assert history.open() == ""
+    assert "another replica" in History(tmp_path, 1 << 20).open()
+    found = list(rows(World(1).values(9000)))
+    history.append(next(rows(World(1).values(1), stream="lock")))
+    assert history.groups() == ["lock"]
+    for row in found[:5000]:
+        history.append(row)
+    history.close()
+    newest = max((tmp_path / "gate").glob("*.rows"))
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert history.open() == ""
+    for row in found[5000:]:
+        history.append(row)
+    read = list(history.read("gate", found[4500].at))
+    assert [row.at for row in read] == [row.at for row in found[4500:4999] + found[5000:]]
+    np.testing.assert_array_equal(read[0].numbers, found[4500].numbers)
+    assert read[-1].classes == found[-1].classes
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.rows")) < 1.6 * (1 << 20)
+    history.close()
+    assert list(History(tmp_path / "none", 1).read("gate", 0)) == []
+    assert "DRIFT_HISTORY_BYTES" in History(tmp_path / "off", 0).open()
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in History(tmp_path / "file", 1).open()
+
+
+def test_the_page_never_shows_half_an_edition() -> None:
+    page = StatusPage()
+    reader = StatusPage(page.fd)
+    assert reader.read() == b""
+    page.post(b"first")
+    assert reader.read() == b"first"
+    page._memory[20:22] = b"xx"  # a writer that was killed at work
+    page._memory[0] += 1
+    assert reader.read() == b"first"
+    page.post(b"second, longer")
+    assert reader.read() == b"second, longer"
+    with pytest.raises(ValueError, match="the page holds"):
+        page.post(bytes(PAGE_BYTES))
+    page.close()

@@ -1,0 +1,178 @@
+"""Evidently in its process measures what we do; one that hangs, dies or is absent is no loss."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from inference.board import Board
+from streamer.drift import engine
+from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.engine import ask_evidently
+from streamer.drift.errors import EngineFailed
+from streamer.drift.monitor import Check, Monitor
+from streamer.drift.plan import Plan
+from streamer.drift.reference import Reference, learn
+from streamer.drift.status_page import StatusPage
+from streamer.observer.drift_desk import DriftDesk
+from streamer.observer.drift_metrics import DriftMetrics
+from streamer.observer.watch import Watch
+from streamer.settings import load_settings
+from tests.drift_rows import START, World, rows
+
+REFERENCE, _ = learn(list(rows(World(1).values(8000))), 1800, 0.001)
+LATER = START + 10 * 86_400
+
+
+def shifted(count: int, by: float) -> list[Row]:
+    values = World(2).values(count)
+    values[:, NUMERIC.index("noise")] += by
+    return list(rows(values, LATER))
+
+
+def check() -> Check:
+    """A window with a column of NaN, and one that the reference has no values for."""
+    known = World(1).values(3000)
+    known[:, NUMERIC.index("jpeg_bpp")] = np.nan
+    reference, _ = learn(list(rows(known)), 1800, 0.001)
+    monitor = Monitor(Plan())
+    monitor.refer_to(Reference({"gate": reference}, "", ""))
+    values = World(2).values(500)
+    values[:, NUMERIC.index("conf_mean")] = np.nan
+    return [found for row in rows(values, LATER) for found in monitor.add(row)][-1]
+
+
+def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Put another Evidently before the real one."""
+    (folder / "evidently").mkdir()
+    (folder / "evidently" / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def running(parent: int | None = None) -> list[psutil.Process]:
+    """Processes of Evidently that descend from one of ours."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [child for child in children if "streamer.drift.evidently_process" in child.cmdline()]
+
+
+HANGS = "import time\ntime.sleep(3600)\n"
+
+
+async def test_evidently_measures_what_we_measure_and_makes_the_page() -> None:
+    found = check()
+    answer = await ask_evidently([found], {"gate": "v1:ab"}, 150, html=True)
+    ours = {c.name: c.score for c in found.columns if c.score is not None and c.name != "classes"}
+    assert "conf_mean" not in ours
+    assert "jpeg_bpp" not in ours
+    assert answer.scores["gate"] == pytest.approx(ours, abs=0.01)
+    assert "<html" in answer.html[:200]
+    assert "brightness" in answer.html
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "said"),
+    [
+        (HANGS, "timeout", "stopped after 3 s"),
+        ("raise ModuleNotFoundError('no evidently')", "crashed", "no evidently"),
+        ("import os\nos.abort()", "crashed", "-6"),
+        ("raise SystemExit(0)", "malformed", "cannot be read"),
+        ("held = bytearray(4 << 30)", "crashed", "MemoryError"),
+    ],
+)
+async def test_one_that_fails_is_said_in_time_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str, said: str
+) -> None:
+    pretend(tmp_path, monkeypatch, code)
+    with pytest.raises(EngineFailed) as caught:
+        await ask_evidently([check()], {}, 3 if reason == "timeout" else 60, html=False)
+    assert caught.value.reason == reason
+    assert said in str(caught.value)
+    assert running() == []
+
+
+def test_it_does_not_outlive_the_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path, monkeypatch, HANGS)
+    code = (
+        "import asyncio\nfrom tests.unit.test_drift_engine import ask_evidently, check\n"
+        "asyncio.run(ask_evidently([check()], {}, 100, html=False))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while not running(parent.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (orphan,) = running(parent.pid)
+        time.sleep(0.5)  # until it has said whose death ends it
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    psutil.wait_procs([orphan], timeout=10)
+    assert not orphan.is_running()
+
+
+@pytest.fixture
+async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
+    monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "1")
+    settings = load_settings(
+        samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=2
+    )
+    page, board = StatusPage(), Board()
+    made = Watch(settings, DriftMetrics(), page, board)
+    await made.open()
+    made.monitor.refer_to(Reference({"gate": REFERENCE}, "", ""))
+    yield made
+    await made.close()
+    page.close()
+    board.close()
+
+
+async def feed(watch: Watch, found: list[Row]) -> dict[str, object]:
+    """Let rows in, wait for what is judged; returns the status."""
+    for row in found:
+        watch._handle(watch.monitor.add(row))
+    while watch._judging is not None and not watch._judging.done():
+        await asyncio.sleep(0.05)
+    watch._publish()
+    status: dict[str, object] = json.loads(watch._page.read())
+    return status
+
+
+@pytest.mark.parametrize("absent", [True, False])
+async def test_without_it_our_engine_decides_and_the_status_says_so(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+) -> None:
+    if absent:
+        monkeypatch.setattr(engine, "installed", lambda: False)
+    else:
+        pretend(tmp_path, monkeypatch, HANGS)
+    status = await feed(watch, shifted(1080, 5.0))
+    assert (status["status"], status["engine"]) == ("drift", "builtin")
+    assert ("not installed" if absent else "stopped after 2 s") in str(status["engine_error"])
+    # After three failures in a row it is left alone for an hour.
+    begun = time.monotonic()
+    await feed(watch, shifted(120, 5.0))
+    assert time.monotonic() - begun < 2
+    with pytest.raises(EngineFailed):
+        await watch.ask([check()])
+    answer = await DriftDesk(watch).answer({"question": "report"})
+    assert answer["error"]["status"] == 503
+    assert running() == []
+
+
+async def test_its_word_counts_where_it_answers(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def disagrees(checks: list[Check], *_: object, **__: object) -> engine.Answer:
+        return engine.Answer({found.group: {"noise": 0.0} for found in checks}, "")
+
+    monkeypatch.setattr("streamer.observer.watch.ask_evidently", disagrees)
+    status = await feed(watch, shifted(1080, 5.0))
+    assert (status["status"], status["engine"], status["engine_error"]) == ("ok", "evidently", None)

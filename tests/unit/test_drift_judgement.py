@@ -1,0 +1,40 @@
+"""A day without drift raises nothing, two deviations are found within 40 minutes, once; five seeds.
+
+The rows are those of cameras whose half-hours differ (`World`); what is fed is what the observer feeds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streamer.drift.columns import NUMERIC
+from streamer.drift.monitor import Monitor
+from streamer.drift.plan import Plan
+from streamer.drift.reference import Reference, learn
+from tests.drift_rows import START, World, rows
+
+PLAN = Plan()
+DAY_S = 86_400.0
+DAY = int(DAY_S / PLAN.interval_s)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_quiet_day_and_then_a_shift(seed: int) -> None:
+    world = World(seed)
+    reference, _ = learn(list(rows(world.values(DAY), START)), PLAN.window_s, PLAN.alpha)
+    monitor = Monitor(PLAN)
+    monitor.refer_to(Reference({"gate": reference}, "", ""))
+    values = world.values(DAY + 2 * 720)
+    moved = np.random.default_rng(seed).choice(len(NUMERIC), 3, replace=False)
+    values[DAY:, moved] += 2.0
+    begun = START + 2 * DAY_S
+    entered = [
+        check.window.end - begun - DAY_S
+        for row in rows(values, begun)
+        for check in monitor.add(row)
+        if monitor.settle(check)
+    ]
+    assert len(entered) == 1
+    assert 0 < entered[0] <= 40 * 60
+    assert monitor.groups["gate"].episode.on

@@ -1,0 +1,61 @@
+"""Which candidates become rows, and what a row says of its frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from streamer.drift.columns import NUMERIC, Row
+from streamer.image_header import ImageError
+from streamer.observer.candidate import Candidate
+from streamer.observer.row_maker import RowMaker
+from tests.candidates import candidate
+from tests.unit.pictures import encode, scene, with_exif
+
+T0 = 1_800_000_000.0
+
+
+def value(row: Row | None, name: str) -> float:
+    assert row is not None
+    return float(row.numbers[NUMERIC.index(name)])
+
+
+def test_a_row_tells_words_numbers_and_motion() -> None:
+    maker = RowMaker(5.0)
+    first = maker.make(candidate(0.9, 0.3, at=T0))
+    assert first is not None
+    assert (first.stream, first.session, first.model) == ("gate", 0, "v1:" + "ab" * 6)
+    assert (first.resolution, first.source, first.top_class) == ("160x96", "websocket", "cat")
+    assert first.classes == (("cat", 1),)
+    assert (value(first, "n_boxes"), value(first, "n_low")) == (1, 1)
+    assert math.isnan(value(first, "frame_diff"))
+    assert 0.1 < value(first, "jpeg_bpp") < 10
+    assert maker.make(candidate(0.9, at=T0 + 3)) is None
+    assert value(maker.make(candidate(0.9, at=T0 + 7)), "frame_diff") == 0
+    assert math.isnan(value(maker.make(candidate(0.9, at=T0 + 60)), "frame_diff"))
+
+
+def test_posted_pictures_have_no_motion_and_other_codecs_no_bits() -> None:
+    maker = RowMaker(5.0)
+    found = candidate(0.9, data=encode(scene(), ".png"))
+    posted = dataclasses.replace(found, origin=dataclasses.replace(found.origin, transport="http"))
+    for step in range(2):
+        row = maker.make(dataclasses.replace(posted, captured_at=T0 + 10 * step))
+        assert math.isnan(value(row, "frame_diff"))
+        assert math.isnan(value(row, "jpeg_bpp"))
+
+
+def test_frames_are_measured_upright() -> None:
+    turned: Candidate = candidate(0.9, data=with_exif(encode(scene()), 6), width=96, height=160)
+    assert value(RowMaker(5.0).make(turned), "aspect") == pytest.approx(96 / 160)
+
+
+def test_reported_frames_are_no_rows_and_damaged_ones_are_said() -> None:
+    maker = RowMaker(5.0)
+    assert maker.make(candidate(0.9, reported=True)) is None
+    with pytest.raises(ImageError):
+        maker.make(candidate(0.9, data=encode(scene())[:200]))
+    assert np.isfinite(value(maker.make(candidate(0.9, at=T0 + 10)), "brightness"))
