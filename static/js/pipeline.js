@@ -86,7 +86,8 @@ export class Pipeline {
     this.recent.clear();
     // Video has no window: its sender adapts by itself.
     this.flow.open(message.flow ?? { win: 1, max_fps: null }, nowMs);
-    if (!message.flow) this._lastResultSeq = 0;
+    // Another session counts in its own way: video counts every frame, so its numbers run far ahead.
+    if (!message.resumed) this._lastResultSeq = 0;
     const side = Math.max(...(message.model.input ?? [SIDE_MAX_PX]));
     this._inputSide = Math.min(SIDE_MAX_PX, Math.max(SIDE_MIN_PX, side));
   }
