@@ -33,12 +33,15 @@ class Judge:
         self.selection = Selection(policy, random.Random(2))
         self.looks = 0
 
-    def consider(self, now: float, *scores: float, look: int = 0, **fields: Any) -> list[Choice]:
+    def consider(
+        self, now: float, *scores: float, look: int = 0, drifting: bool = False, **fields: Any
+    ) -> list[Choice]:
         def count() -> int:
             self.looks += 1
             return look
 
-        return self.selection.consider(candidate(*scores, at=T0 + now, **fields), now, count)
+        found = candidate(*scores, at=T0 + now, **fields)
+        return self.selection.consider(found, now, count, drifting=drifting)
 
 
 def seqs(choices: list[Choice]) -> list[int]:
@@ -55,6 +58,21 @@ def test_the_best_of_an_interval_is_taken_at_its_end() -> None:
     assert (choice.candidate.seq, choice.reasons) == (2, ("uncertainty",))
     assert choice.uncertainty == pytest.approx(0.96, abs=1e-3)
     assert judge.selection.due(120.0) == []
+
+
+def test_a_stream_in_drift_is_sampled_whatever_the_model_thinks_within_the_rules() -> None:
+    judge = Judge(quiet(interval_s=60, stream_per_hour=2))
+    assert judge.consider(0, 0.99) == []
+    assert judge.selection.due(60) == []
+    taken = []
+    for minute in range(1, 5):
+        judge.consider(minute * 100.0, seq=minute, look=HASHES[minute], drifting=True)
+        taken += judge.selection.due(minute * 100.0 + 60)
+    assert [choice.reasons for choice in taken] == [("drift",)] * 2
+    assert judge.selection.passed_over["budget"] == 2
+    judge = Judge(quiet(interval_s=0))
+    judge.consider(0, 0.55, drifting=True)
+    assert judge.selection.due(1)[0].reasons == ("drift", "uncertainty")
 
 
 def test_what_cannot_win_is_never_decoded() -> None:
