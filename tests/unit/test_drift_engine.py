@@ -124,7 +124,7 @@ def test_it_does_not_outlive_the_observer(tmp_path: Path, monkeypatch: pytest.Mo
 async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "1")
     settings = load_settings(
-        samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=2
+        samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=1
     )
     page, board = StatusPage(), Board()
     made = Watch(settings, DriftMetrics(), page, board)
@@ -157,7 +157,7 @@ async def test_without_it_our_engine_decides_and_the_status_says_so(
         pretend(tmp_path, monkeypatch, HANGS)
     status = await feed(watch, shifted(1080, 5.0))
     assert (status["status"], status["engine"]) == ("drift", "builtin")
-    assert ("not installed" if absent else "stopped after 2 s") in str(status["engine_error"])
+    assert ("not installed" if absent else "stopped after 1 s") in str(status["engine_error"])
     # After three failures in a row it is left alone for an hour.
     begun = time.monotonic()
     await feed(watch, shifted(120, 5.0))
