@@ -10,7 +10,7 @@ import pytest
 
 from streamer.drift.columns import NUMERIC, Row
 from streamer.image_header import ImageError
-from streamer.observer.candidate import Candidate
+from streamer.observer.candidate import PIXELS, Candidate
 from streamer.observer.row_maker import RowMaker
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_exif
@@ -46,6 +46,21 @@ def test_posted_pictures_have_no_motion_and_other_codecs_no_bits() -> None:
         row = maker.make(dataclasses.replace(posted, captured_at=T0 + 10 * step))
         assert math.isnan(value(row, "frame_diff"))
         assert math.isnan(value(row, "jpeg_bpp"))
+
+
+def test_pictures_of_video_are_measured_as_they_are() -> None:
+    maker = RowMaker(5.0)
+    encoded = candidate(0.9, data=encode(scene(), ".png"))
+    pixels = np.ascontiguousarray(scene()).tobytes()
+    origin = dataclasses.replace(encoded.origin, stream="video", transport="webrtc")
+    video = dataclasses.replace(encoded, data=pixels, source=PIXELS, origin=origin)
+    one, other = maker.make(encoded), maker.make(video)
+    assert one is not None
+    assert other is not None
+    assert other.source == "webrtc"
+    assert np.array_equal(one.numbers, other.numbers, equal_nan=True)
+    later = dataclasses.replace(video, captured_at=video.captured_at + 7)
+    assert value(maker.make(later), "frame_diff") == 0
 
 
 def test_frames_are_measured_upright() -> None:
