@@ -23,7 +23,11 @@ POSTING_CLIENTS = 3
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+def images(tmp_path_factory: pytest.TempPathFactory, full: bool) -> Iterator[Images]:
+    if not full:
+        pytest.skip(
+            "builds the image, some four minutes: `make test ARGS='--full tests/deploy/test_image.py'`"
+        )
     require_tools()
     images = Images()
     with images.alone():

@@ -107,15 +107,15 @@ class Scene:
                         break
         return (self.clock.now - begun) / 60
 
-    async def settled(self) -> None:
+    async def settled(self, streams: int = 1) -> None:
         """Wait until every picture has become a row: where all cores are busy the observer comes last.
 
-        The newest one of a stream waits for the frame after it.
+        The newest one of each stream waits for the frame after it.
         """
 
         def seen() -> bool:
             lost = self.service.metric("sampler_dropped_total")
-            return self.service.metric("data_drift_rows_total") + lost >= self.sent - 1
+            return self.service.metric("data_drift_rows_total") + lost >= self.sent - streams
 
         await asyncio.to_thread(wait_for, seen, 240)
 
@@ -274,3 +274,58 @@ def test_who_may_ask(model: Path, tmp_path: Path) -> None:
         assert call(service, "/reference/update", b"{}", "text/plain")[0] == 415
         assert call(service, "/reference/update?force=maybe", b"{}")[0] == 400
         assert call(service, "/reference/update", b" " * (17 << 20))[0] == 413
+
+
+@pytest.mark.timeout(3000)
+async def test_two_days_of_five_cameras_and_then_a_shift(
+    model: Path, clock: SimulatedClock, tmp_path: Path, full: bool
+) -> None:
+    """A day to learn from, a day without drift, a shift of two deviations: all by default settings."""
+    if not full:
+        pytest.skip("147,000 pictures, some ten minutes; `--full` runs it")
+    settings = QUIET | clock.environment | {"MODEL_V1_PATH": str(model), "DRIFT_ENGINE": "builtin"}
+    settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
+    cameras = [Camera(seed) for seed in range(5)]
+    # Four stream over one socket, the fifth posts.
+    groups = [*(f"camera-{place}" for place in range(4)), "posted"]
+    with Service(settings) as service:
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        scene = Scene(service, clock)
+        async with WireClient(f"{service.ws_url}/v1/stream") as client:
+            streams = [{"id": place, "name": groups[place]} for place in range(4)]
+            await client.hello(streams=streams, params={"conf_threshold": 0.5})
+            seq = 0
+
+            async def live(minutes: float) -> None:
+                nonlocal seq
+                for _ in range(round(minutes * 60 / FRAME_S)):
+                    seq += 1
+                    clock.advance(FRAME_S)
+                    for place in range(4):
+                        await client.send_frame(seq, cameras[place].picture(), stream=place)
+                    await asyncio.to_thread(scene.post, cameras[4].picture())
+                    for _answer in range(4):
+                        await client.receive("result")
+                    client.outcomes.clear()
+                    scene.sent += 5
+                    if not seq % 20:
+                        await scene.settled(4)
+
+            def episodes() -> list[float]:
+                return [service.metric("data_drift_detected_total", group=name) for name in groups]
+
+            await live(24 * 60)
+            status, learnt = await asyncio.to_thread(update, service, hours=24)
+            assert status == 200, learnt
+            assert all(learnt["groups"][name]["calibrated"] for name in groups), learnt
+            await live(24 * 60)
+            assert episodes() == [0] * 5, moved(scene.status())
+            assert scene.status()["status"] == "ok"
+            for camera in cameras:
+                camera.shift[:] = 2
+            await live(40)
+            await scene.settled(4)
+            assert episodes() == [1] * 5, moved(scene.status())
+            await live(60)
+            assert episodes() == [1] * 5, "one episode, however long it lasts"
+            assert service.observer.memory_info().rss < 150 << 20

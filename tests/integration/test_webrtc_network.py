@@ -36,7 +36,7 @@ def plain(number: int) -> np.ndarray[Any, Any]:
 async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was(
     service: Service, picture: Any, packets: int, tmp_path: Path, full: bool
 ) -> None:
-    lossy_s = 60 if full else 12
+    lossy_s = 60 if full else 8
     async with UdpProxy(delay_s=0.05, jitter_s=0.02) as proxy:
         client = WebrtcClient(
             f"{service.http_url}/v1/webrtc",

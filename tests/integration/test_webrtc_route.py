@@ -77,7 +77,8 @@ async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, 
         assert welcome["model"]["labels"][5] == "bus"
         assert welcome["session"] == client.answer["session"]
         results = await client.wait_for("result", 8)
-        assert service.metric("object_detection_webrtc_sessions", state="connected") == 1
+        # Sessions of other tests, whose clients are gone, may not have been missed yet.
+        assert service.metric("object_detection_webrtc_sessions", state="connected") >= 1
         state = await client.state()
         assert (state["state"], state["ice"], state["dtls"]) == ("connected", "completed", "connected")
         assert state["video"]["packets_lost"] == 0
