@@ -9,10 +9,10 @@ WORKDIR /src
 COPY deploy/venv.sh pyproject.toml constraints.txt ./
 # Extras of pyproject.toml, separated by spaces, such as EXTRAS=optimize.
 ARG EXTRAS=""
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    sh venv.sh dependencies cpu ${EXTRAS}
+    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies cpu ${EXTRAS}
 COPY README.md LICENSE ./
 COPY inference inference
 COPY streamer streamer
@@ -71,10 +71,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY deploy/venv.sh pyproject.toml constraints.txt ./
 ARG EXTRAS=""
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    sh venv.sh dependencies gpu ${EXTRAS}
+    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies gpu ${EXTRAS}
 COPY README.md LICENSE ./
 COPY inference inference
 COPY streamer streamer

@@ -32,7 +32,6 @@ TAG = "localhost/real-time-vision-api:test-cpu"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "real-time-vision-api"
 #: A base older than this is made anew.
 BASE_MAX_AGE_S = 30 * 86400
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 #: crun refuses hybrid cgroups, and there is no systemd to ask for any.
 PODMAN = ("podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 USER = "65532"
@@ -135,7 +134,10 @@ def _mirror() -> str:
         text=True,
         check=False,
     )
-    return next(iter(done.stdout.split()), DEFAULT_MIRROR)
+    mirrors = done.stdout.split()
+    if not mirrors:
+        pytest.skip("cannot build an image here: apt names no mirror of bookworm")
+    return mirrors[0]
 
 
 def _base_tar() -> Path:

