@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 from streamer.drift.calibration import LEAST_VALUES, Calibration
 from streamer.drift.columns import BAGS, NUMERIC, OF_MODEL
-from streamer.drift.distance import JENSEN_SHANNON, WASSERSTEIN, jensen_shannon, wasserstein
+from streamer.drift.distance import (
+    JENSEN_SHANNON,
+    WASSERSTEIN,
+    jensen_shannon,
+    wasserstein,
+    wasserstein_without_freaks,
+)
 from streamer.drift.table import Table, Vocabulary
 
 
@@ -23,13 +29,20 @@ class ColumnScore:
     #: None where it cannot be said; ``skipped`` says why: `few_values` or `other_model`.
     score: float | None = None
     skipped: str = ""
+    #: The same without a few freak rows; None for words.
+    common: float | None = None
     #: Middle of the reference and of the window; None for words.
     medians: tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float:
-        """Score by threshold: 1 and more has drifted; 0 where nothing can be said."""
-        return self.score / self.threshold if self.score is not None else 0.0
+        """Score by threshold, of all rows or without freaks, whichever is less: 1 and more has drifted.
+
+        0 where nothing can be said.
+        """
+        if self.score is None:
+            return 0.0
+        return min(self.score, self.score if self.common is None else self.common) / self.threshold
 
 
 class Yardstick:
@@ -75,6 +88,7 @@ class Yardstick:
             column.skipped = "few_values"
             return
         column.score = wasserstein(known, self._deviations[column.name], values)
+        column.common = wasserstein_without_freaks(known, self._deviations[column.name], values)
         column.medians = float(np.median(known)), float(np.median(values))
 
     def _measure_words(self, column: ColumnScore, rows: Table) -> None:

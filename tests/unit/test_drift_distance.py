@@ -12,7 +12,7 @@ from scipy.spatial import distance
 
 from streamer.drift.calibration import plain
 from streamer.drift.columns import NUMERIC, Row
-from streamer.drift.distance import jensen_shannon, wasserstein
+from streamer.drift.distance import jensen_shannon, wasserstein, wasserstein_without_freaks
 from streamer.drift.table import OTHER, Table, Vocabulary
 from streamer.drift.yardstick import Yardstick
 from tests.drift_rows import World, rows
@@ -83,3 +83,17 @@ def test_without_rows_of_its_model_predictions_are_not_compared() -> None:
     columns = Yardstick(table, plain()).score(table, None)
     assert {c.name for c in columns if c.skipped == "other_model"} >= {"n_boxes", "top_class", "classes"}
     assert all(c.score is not None for c in columns if c.name in ("brightness", "resolution"))
+
+
+def test_a_few_freak_rows_are_far_off_and_no_drift() -> None:
+    rng = np.random.default_rng(5)
+    reference = np.sort(rng.normal(0, 0.01, 5000))
+    quiet = rng.normal(0, 0.01, 289)
+    freaks = quiet.copy()
+    freaks[[10, 11, 12, 200]] = 1.0
+    deviation = float(reference.std())
+    assert wasserstein(reference, deviation, freaks) > 1
+    assert wasserstein_without_freaks(reference, deviation, freaks) < 0.2
+    moved = wasserstein(reference, deviation, quiet + 0.02)
+    assert wasserstein_without_freaks(reference, deviation, quiet + 0.02) == pytest.approx(moved, rel=0.05)
+    assert wasserstein_without_freaks(reference, deviation, quiet[:1]) >= 0
