@@ -284,7 +284,7 @@ async def test_two_days_of_five_cameras_and_then_a_shift(
 ) -> None:
     """A day to learn from, a day without drift, a shift of two deviations: all by default settings."""
     if not full:
-        pytest.skip("147,000 pictures, some ten minutes; `--full` runs it")
+        pytest.skip("128,000 pictures, some eight minutes; `--full` runs it")
     settings = QUIET | clock.environment | {"MODEL_V1_PATH": str(model), "DRIFT_ENGINE": "builtin"}
     settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
     cameras = [Camera(seed) for seed in range(5)]
