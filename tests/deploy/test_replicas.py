@@ -330,6 +330,8 @@ async def test_clients_of_a_killed_replica_are_back_within_two_seconds(
         *(proxy.kind, min(back), max(back), video_s, usual_s, len(failed)),
     )
     assert max(back) < 2.0 + 3 * usual_s, sorted(back)
+    # 0.6 to 1.2 s on an idle machine; it makes a connection anew, which takes long where both cores are busy.
+    assert video_s < 10.0 + 3 * usual_s
     # It was told; of media that stops, the stack itself takes half a minute to say so.
     assert "the server no longer has this session" in video_watch.losses
     assert all(client.seen == [old, new] for client in moving)
