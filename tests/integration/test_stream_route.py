@@ -442,7 +442,7 @@ async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> Non
             service.metric(f"object_detection_frames_{name}", transport="websocket")
             for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
         ]
-        if counts[4] == 0 and service.metric("object_detection_streams") == 0:
+        if counts[4] == 0 and service.metric("object_detection_streams", transport="websocket") == 0:
             break
         await asyncio.sleep(0.05)
     received, inferred, dropped, failed, in_flight = counts
@@ -486,10 +486,10 @@ async def test_no_message_can_hurt_the_session_or_leave_a_stream_behind(
         await client.send_frame(1, grey)
         assert (await client.receive("result"))["seq"] == 1
     for _ in range(100):
-        if service.metric("object_detection_streams") == 0:
+        if service.metric("object_detection_streams", transport="websocket") == 0:
             break
         await asyncio.sleep(0.05)
-    assert service.metric("object_detection_streams") == 0
+    assert service.metric("object_detection_streams", transport="websocket") == 0
 
 
 @pytest.mark.parametrize(

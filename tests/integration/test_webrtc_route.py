@@ -71,13 +71,15 @@ async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, 
         name: service.metric(f"object_detection_frames_{name}_total", transport="webrtc")
         for name in ("received", "inferred", "dropped", "failed")
     }
+    # Sessions of other tests, whose clients are gone, may not have been missed yet: they only become fewer.
+    sessions = service.metric("object_detection_webrtc_sessions")
+    streams = service.metric("object_detection_streams", transport="webrtc")
     track = Track(bus, fps=5)
     async with WebrtcClient(f"{service.http_url}/v1/webrtc", codec=codec, track=track) as client:
         (welcome,) = await client.wait_for("welcome")
         assert welcome["model"]["labels"][5] == "bus"
         assert welcome["session"] == client.answer["session"]
         results = await client.wait_for("result", 8)
-        # Sessions of other tests, whose clients are gone, may not have been missed yet.
         assert service.metric("object_detection_webrtc_sessions", state="connected") >= 1
         state = await client.state()
         assert (state["state"], state["ice"], state["dtls"]) == ("connected", "completed", "connected")
@@ -104,8 +106,8 @@ async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, 
     }
     assert counts["received"] == counts["inferred"] + counts["dropped"] + counts["failed"]
     assert counts["inferred"] >= 8
-    assert service.metric("object_detection_webrtc_sessions") == 0
-    assert service.metric("object_detection_streams", transport="webrtc") == 0
+    assert service.metric("object_detection_webrtc_sessions") <= sessions
+    assert service.metric("object_detection_streams", transport="webrtc") <= streams
 
 
 async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
