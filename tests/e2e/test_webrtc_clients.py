@@ -138,7 +138,9 @@ def test_chromium_publishes_by_a_few_lines_of_script(service: Service, blank: Pa
     check_people(read_results(told["location"], 40))
     state = service.get_json(told["location"].removeprefix(service.http_url))
     assert (state["state"], state["video"]["frames"] >= 40) == ("connected", True)
-    assert blank.evaluate("async url => (await fetch(url, {method: 'DELETE'})).status", told["location"]) == 200
+    assert (
+        blank.evaluate("async url => (await fetch(url, {method: 'DELETE'})).status", told["location"]) == 200
+    )
 
 
 @pytest.mark.browser
