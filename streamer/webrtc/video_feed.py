@@ -21,6 +21,8 @@ from streamer.webrtc.video_decoder import Decoded, VideoDecoder
 
 _CODECS = {"VP8": Codec.VP8, "H264": Codec.H264}
 _RTP_CLOCK_HZ = 90_000
+#: Timers wait this much longer: what they come for is then due, whatever the clock rounds.
+_TICK_S = 0.001
 
 
 class Packet(Protocol):
@@ -125,11 +127,9 @@ class VideoFeed:
             key=payload.key,
         )
         self._take(self._buffer.add(piece, now), now)
-        missing = self._buffer.to_nack(now)
-        if missing:
-            receiver.ask_again(packet.ssrc, missing)
+        self._ask_again(now)
         if self._requests.again(now):
-            receiver.ask_key_frame(packet.ssrc)
+            self._ask_key_frame()
         self._set_timer()
 
     def ended(self) -> None:
@@ -159,16 +159,22 @@ class VideoFeed:
             self._decoder = VideoDecoder(codec, self._from_thread)
 
     def _set_timer(self) -> None:
-        """Come back for a gap that no packet will ever close."""
+        """Come back for a gap that no packet may ever close. An early timer stays: it sets the next."""
         due = self._buffer.due
-        if due is None or self._timer is not None:
+        if due is None:
             return
-        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()) + 0.001, self._on_timer)
+        if self._timer is not None:
+            if self._timer.when() <= due + _TICK_S:
+                return
+            self._timer.cancel()
+        # asyncio's clock is the monotonic one.
+        self._timer = self._loop.call_at(due + _TICK_S, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         now = time.monotonic()
         self._take(self._buffer.poll(now), now)
+        self._ask_again(now)
         self._set_timer()
 
     # -- frames through ------------------------------------------------------------------------------
@@ -189,6 +195,11 @@ class VideoFeed:
         self._after_gap = True
         if self._requests.want(now):
             self._ask_key_frame()
+
+    def _ask_again(self, now: float) -> None:
+        missing = self._buffer.to_nack(now)
+        if missing and self._feedback is not None and self._ssrc is not None:
+            self._feedback.ask_again(self._ssrc, missing)
 
     def _ask_key_frame(self) -> None:
         if self._feedback is not None and self._ssrc is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +11,7 @@ from streamer.webrtc.jitter_buffer import (
     CAPACITY,
     GAP_S,
     MAX_LATE,
-    MAX_NACKS,
-    NACK_AGAIN_S,
+    NACK_AT_S,
     EncodedFrame,
     Gap,
     JitterBuffer,
@@ -74,6 +75,7 @@ def test_an_unrepaired_gap_is_skipped_after_its_time_and_said() -> None:
     frames = stream(4, 5)
     feed(buffer, frames[0])
     feed(buffer, frames[1][:2] + frames[1][3:], 1.0)
+    assert buffer.to_nack(1.0 + NACK_AT_S[-1]) == [7]
     assert buffer.due == 1.0 + GAP_S
     assert feed(buffer, frames[2], 1.05) == []
     assert buffer.poll(1.0 + GAP_S - 0.001) == []
@@ -117,9 +119,23 @@ def test_missing_packets_are_asked_for_again_but_not_for_ever() -> None:
     feed(buffer, [Piece(65534, 0, last=True, data=b"a", first=True)])
     feed(buffer, [Piece(1, 9000, last=True, data=b"b")])
     assert buffer.to_nack(0.0) == [65535, 0]
-    assert buffer.to_nack(NACK_AGAIN_S / 2) == []
-    asked = [buffer.to_nack(NACK_AGAIN_S * n) for n in range(1, 10)]
-    assert sum(map(bool, asked)) == MAX_NACKS - 1
+    for before, at in pairwise(NACK_AT_S):
+        assert buffer.due == at
+        assert buffer.to_nack((before + at) / 2) == []
+        assert buffer.to_nack(at) == [65535, 0]
+    assert buffer.due == GAP_S
+    assert buffer.to_nack(GAP_S) == []
+
+
+def test_times_of_asking_that_were_missed_are_made_up_for_once() -> None:
+    buffer = JitterBuffer()
+    feed(buffer, [Piece(1, 0, last=True, data=b"a", first=True)])
+    feed(buffer, [Piece(3, 9000, last=True, data=b"b")])
+    assert buffer.to_nack(NACK_AT_S[2]) == [2]
+    assert buffer.to_nack(NACK_AT_S[2]) == []
+    feed(buffer, [Piece(6, 18000, last=True, data=b"c")], 0.05)
+    assert buffer.to_nack(0.05) == [4, 5]
+    assert buffer.due == 0.05 + NACK_AT_S[1]
 
 
 def test_a_key_frame_of_200_packets_passes() -> None:
