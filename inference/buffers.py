@@ -35,10 +35,8 @@ class Buffers:
         self._image_name = image.name
         self._session = session
         self._binding = session.io_binding()
-        #: Float planes of each frame: (batch, 3, height, width).
-        self.planes = np.zeros(
-            (batch, 3, image.height, image.width), dtype=np.float16 if image.half else np.float32
-        )
+        #: Float planes of each frame, batch first.
+        self.planes = np.zeros((batch, *image.planes_shape), dtype=np.float16 if image.half else np.float32)
         self._bind_input(image.name, self.planes)
         if image.sizes_name is not None:
             self._target_sizes = sizes_of(image, batch)  # bound by address, so it must live as long

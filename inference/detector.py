@@ -33,6 +33,7 @@ from inference.modelfile import check_file
 from inference.nms import best, suppress
 from inference.normaliser import Normaliser
 from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
+from inference.stem import Stem, find_stem
 from inference.trial import batch_refusal, feeds_of, reason_of, try_batch
 from inference.warmup import WarmUp
 
@@ -91,10 +92,12 @@ class Detector:
         profile = None
         if graph is not None:
             profile = _profile(image_input(str(path), graph, manifest), batch_max)
-        self._session, provider = _open(path, device, threads, engine_cache, profile)
+        self._session, provider, self._stem = _open(path, device, threads, engine_cache, profile)
         #: What the file declares, and what of it is read and how.
-        self.graph = graph = graph or _graph_of(self._session)
+        self.graph = graph = graph or _graph_of(self._session, self._stem)
         self.image = image_input(str(path), graph, manifest)
+        if self._stem is not None:
+            self.image = dataclasses.replace(self.image, patches=self._stem.patches)
         #: Batch sizes that `infer` runs, ascending.
         self.buckets = _buckets(self.image.batch, batch_max)
         outputs = try_batch(self._session, str(path), graph, self.image, self.buckets[0])
@@ -135,7 +138,7 @@ class Detector:
         #: Bucket size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}
         self._decoder = Decoder(self.layout, width, height, len(labels))
-        self._normalisers = [Normaliser(convention, width, height) for _ in range(lanes)]
+        self._normalisers = [Normaliser(convention, width, height, self.image.patches) for _ in range(lanes)]
         #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
         self._buffers: dict[tuple[int, int, bool], Buffers] = {}
         #: Session over all cores for a lone frame; None where it would not help.
@@ -157,7 +160,7 @@ class Detector:
         if known is not None and on_cpu and tuple(known.cost_s) == self.buckets:
             self.cost_s = dict(known.cost_s)
             if known.wide:
-                self._wide_session = _load(self._path, _cores(), devices.chain("cpu"))
+                self._wide_session, _ = _load_on_cpu(self._path, _cores(), self._stem)
                 self._warm(0, self.buckets[0], wide=True)
             return self._warmed()
         for bucket in self.buckets:
@@ -179,6 +182,7 @@ class Detector:
         """Make every lane's buffers, so that no frame pays for them."""
         for lane in range(len(self._normalisers)):
             self._warm(lane, self.buckets[0])
+        self._stem = None  # all sessions are there; the model in it is as large as the file
         self.model = dataclasses.replace(self.model, buckets=self.buckets)
         return WarmUp(self.cost_s, wide=self._wide_session is not None)
 
@@ -208,7 +212,7 @@ class Detector:
         bucket = self.buckets[0]
         if cores < 2 or self._threads > 1:
             return
-        self._wide_session = _load(self._path, cores, devices.chain("cpu"))
+        self._wide_session, _ = _load_on_cpu(self._path, cores, self._stem)
         wide_s = min(self._times_s(lambda: self._warm(0, bucket, wide=True)))
         narrow_s = min(self._times_s(lambda: self._warm(0, bucket)))
         if narrow_s < wide_s * _WORTHWHILE_WIDE:
@@ -301,7 +305,9 @@ def _profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
     return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
 
 
-def _graph_of(session: Any) -> Graph:
+def _graph_of(session: Any, stem: Stem | None = None) -> Graph:
+    """Return what the file declares, of which ``stem`` was taken out."""
+
     def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(
             Tensor(
@@ -310,14 +316,22 @@ def _graph_of(session: Any) -> Graph:
             for node in nodes
         )
 
+    inputs = tensors(session.get_inputs())
+    if stem is not None:
+        inputs = tuple(
+            dataclasses.replace(tensor, shape=stem.shape) if tensor.name == stem.image else tensor
+            for tensor in inputs
+        )
     metadata = session.get_modelmeta().custom_metadata_map
-    return Graph(tensors(session.get_inputs()), tensors(session.get_outputs()), metadata)
+    return Graph(inputs, tensors(session.get_outputs()), metadata)
 
 
 def _open(
     path: Path, device: str, threads: int, engine_cache: Path | None, profile: tuple[str, str] | None
-) -> tuple[Any, str]:
-    """Return a session and the device that it really uses, which may differ from ``auto`` alone."""
+) -> tuple[Any, str, Stem | None]:
+    """Return a session, the device that it really uses, which may differ from ``auto`` alone, and the stem
+    that was taken out of its model.
+    """
     if device in ("auto", "cuda", "tensorrt"):
         wanted = "cuda" if device == "auto" else device
         fault = _loading_fault(wanted) or devices.driver_fault()
@@ -330,12 +344,13 @@ def _open(
     if not fault and wanted != "cpu":
         session, fault = _try(path, wanted, devices.chain(wanted, engine_cache=engine_cache, profile=profile))
         if not fault:
-            return session, wanted
+            return session, wanted, None
         if device == "auto":
             log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)
     if fault and device != "auto":
         raise DeviceUnavailable(f"DEVICE is {device!r}, but {fault}. {devices.NEEDS[wanted]}")
-    return _load(path, threads, devices.chain("cpu")), "cpu"
+    session, stem = _load_on_cpu(path, threads, find_stem(path))
+    return session, "cpu", stem
 
 
 def _loading_fault(device: str) -> str:
@@ -365,8 +380,23 @@ def _preload_cuda() -> None:
         log.debug("preloading CUDA: %s", said.getvalue())
 
 
-def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
-    """Return a session. Raises ModelRefused with onnxruntime's own reason."""
+def _load_on_cpu(path: Path, threads: int, stem: Stem | None) -> tuple[Any, Stem | None]:
+    """Return a session, and ``stem`` if the model runs without it. Raises ModelRefused."""
+    if stem is not None:
+        try:
+            return _load(path, threads, devices.chain("cpu"), stem.model), stem
+        except ModelRefused as error:
+            log.warning("%s is loaded as it is; without its stem it fails: %s", path, error.found)
+    return _load(path, threads, devices.chain("cpu")), None
+
+
+def _load(
+    path: Path,
+    threads: int,
+    providers: list[tuple[str, dict[str, Any]]],
+    edited: bytes | None = None,
+) -> Any:
+    """Return a session of the file, or of what was made of it. Raises ModelRefused and says why."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -376,7 +406,9 @@ def _load(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]])
     options.log_severity_level = _LOG_FATAL
     try:
         # Without fallback: otherwise a failing run moves to the CPU by itself, for good.
-        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            edited or str(path), options, providers=providers, enable_fallback=0
+        )
     except Exception as error:
         raise ModelRefused(
             str(path),

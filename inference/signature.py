@@ -51,6 +51,15 @@ class ImageInput:
     height: int
     #: Name of the second input, which takes ``[width, height]`` per frame as int64; None without one.
     sizes_name: str | None
+    #: Where the session takes pictures in patches: what `stem.Stem` says of them.
+    patches: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def planes_shape(self) -> tuple[int, int, int]:
+        """Shape of what the session takes for one frame."""
+        if self.patches:
+            return 3 * len(self.patches), self.height // 2, self.width // 2
+        return 3, self.height, self.width
 
 
 def image_input(path: str, graph: Graph, manifest: Manifest) -> ImageInput:

@@ -310,6 +310,71 @@ def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
     return save(path, nodes, {"output0": (np.float32, [5, len(cells(image))])}, image, constants, opset=opset)
 
 
+#: Row and column of each patch, in the order of YOLOX and YOLOv5.
+FOCUS = ((0, 0), (1, 0), (0, 1), (1, 1))
+
+
+def focus(
+    image: Input,
+    patches: Sequence[tuple[int, int]] = FOCUS,
+    *,
+    at_once: bool = False,
+    as_nodes: bool = False,
+    integers: Any = np.int64,
+    end: int = (1 << 63) - 1,
+) -> tuple[list[Any], list[Any]]:
+    """Return the nodes of a space-to-depth stem from the image to `stem`, and their constants.
+
+    One Slice for rows and one for columns, or both ``at_once``; their parameters are initializers, or
+    Constant nodes with ``as_nodes``.
+    """
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
+
+    def sliced(source: str, target: str, axes: Sequence[int], starts: Sequence[int]) -> None:
+        names = []
+        values = {"starts": starts, "ends": [end] * len(axes), "axes": axes, "steps": [2] * len(axes)}
+        for what, numbers in values.items():
+            name = f"{target}_{what}"
+            tensor = numpy_helper.from_array(np.array(numbers, integers), name)
+            if as_nodes:
+                nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+            else:
+                constants[name] = tensor
+            names.append(name)
+        nodes.append(helper.make_node("Slice", [source, *names], [target]))
+
+    branches = []
+    for row, column in patches:
+        name = f"patch_{row}{column}"
+        if at_once:
+            sliced(image.name, name, [2, 3], [row, column])
+        else:
+            sliced(image.name, f"{name}_rows", [-2], [row])
+            sliced(f"{name}_rows", name, [3], [column])
+        branches.append(name)
+    nodes.append(helper.make_node("Concat", branches, ["stem"], axis=1))
+    return nodes, list(constants.values())
+
+
+def focus_model(path: Path, image: Input = PLAIN, **kind: Any) -> Path:
+    """Write a yolo model of three classes whose every output depends on the pixels behind a `focus` stem."""
+    nodes, constants = focus(image, **kind)
+    random = np.random.default_rng(1)
+    weights = random.normal(0, 0.2, (7, 12, 3, 3)).astype(np.float32)
+    constants.append(numpy_helper.from_array(weights, "weights"))
+    constants.append(numpy_helper.from_array(np.array([0, 7, -1], np.int64), "flat"))
+    nodes.append(helper.make_node("Conv", ["stem", "weights"], ["mixed"], pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node("Sigmoid", ["mixed"], ["share"]))
+    for stride in STRIDES:
+        side = [stride // 2] * 2
+        nodes.append(helper.make_node("MaxPool", ["share"], [f"p{stride}"], kernel_shape=side, strides=side))
+        nodes.append(helper.make_node("Reshape", [f"p{stride}", "flat"], [f"rows{stride}"]))
+    nodes.append(helper.make_node("Concat", [f"rows{stride}" for stride in STRIDES], ["output0"], axis=2))
+    count = "cells" if image.dynamic_size else len(cells(image))
+    return save(path, nodes, {"output0": (np.float32, [7, count])}, image, constants)
+
+
 def poison_model(path: Path, image: Input = PLAIN) -> Path:
     """Write a yolo model that raises whenever a pixel of its batch is white (255), and finds nothing else."""
     rows = yolo_rows((), 1, image)

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Layers from the bottom up; a module may import only from its own layer's left, never from its right.
 INFERENCE = [
     ["errors", "detections", "model", "settings", "coco", "warmup", "stride", "board", "address", "metrics"],
-    ["fields"],
+    ["fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire"],
-    ["modelfile", "signature", "labels", "nms", "planner"],
+    ["modelfile", "signature", "labels", "nms", "planner", "stem"],
     ["family", "buffers"],
     ["normaliser", "decode", "trial"],
     ["detector", "client", "handle"],

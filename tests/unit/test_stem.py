@@ -1,0 +1,231 @@
+"""Models without their space-to-depth stem: the same numbers, found in every form, nothing else touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from inference import protobuf
+from inference.detector import Detector
+from inference.family import CONVENTIONS
+from inference.model import Family
+from inference.normaliser import Normaliser
+from inference.stem import find_stem
+from tests import model_factory as factory
+from tests.model_factory import FOCUS, PLAIN, Input
+
+FORMS: dict[str, dict[str, Any]] = {
+    "two slices a patch": {},
+    "one slice a patch": {"at_once": True},
+    "constants as nodes": {"as_nodes": True},
+    "32-bit parameters": {"integers": np.int32, "end": (1 << 31) - 1},
+    "another order": {"patches": ((1, 1), (0, 0), (0, 1), (1, 0))},
+}
+INPUTS = {
+    "dynamic batch": PLAIN,
+    "fixed batch": Input(batch=2),
+    "dynamic size": Input(dynamic_size=True, metadata={"imgsz": "[64, 64]"}),
+    "not square": Input(width=96, height=64),
+}
+
+
+def run(model: Path | bytes, planes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    source = model if isinstance(model, bytes) else str(model)
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"images": planes})
+    assert isinstance(output, np.ndarray)
+    return output
+
+
+@pytest.mark.parametrize("image", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_without_its_stem_a_model_gives_the_very_same_numbers(
+    tmp_path: Path, form: dict[str, Any], image: Input
+) -> None:
+    path = factory.focus_model(tmp_path / "m.onnx", image, **form)
+    stem = find_stem(path)
+    assert stem is not None
+    assert stem.patches == form.get("patches", FOCUS)
+    onnx.checker.check_model(onnx.load_from_string(stem.model), full_check=True)
+    assert not any(node.op_type == "Slice" for node in onnx.load_from_string(stem.model).graph.node)
+    shape = (image.batch or 1, 3, image.height, image.width)
+    pictures = np.random.default_rng(2).random(shape, np.float32)
+    patches = np.concatenate([pictures[:, :, row::2, column::2] for row, column in stem.patches], axis=1)
+    assert np.array_equal(run(stem.model, patches), run(path, pictures))
+
+
+@pytest.mark.parametrize("family", [Family.YOLO, Family.YOLOX, Family.DETR])
+@pytest.mark.parametrize("patches", [FOCUS, FORMS["another order"]["patches"]])
+def test_the_normaliser_writes_the_patches_of_its_planes(
+    family: Family, patches: tuple[tuple[int, int], ...]
+) -> None:
+    frame = np.random.default_rng(4).integers(0, 255, (64, 96, 3), np.uint8)
+    planes = np.empty((3, 64, 96), np.float32)
+    Normaliser(CONVENTIONS[family], 96, 64).fill(frame, planes)
+    found = np.empty((12, 32, 48), np.float32)
+    Normaliser(CONVENTIONS[family], 96, 64, patches).fill(frame, found)
+    assert np.array_equal(found, np.concatenate([planes[:, row::2, column::2] for row, column in patches]))
+
+
+@pytest.mark.parametrize("image", INPUTS.values(), ids=INPUTS)
+def test_the_detector_runs_it_without_and_says_what_the_file_declares(tmp_path: Path, image: Input) -> None:
+    path = factory.focus_model(tmp_path / "m.onnx", image)
+    detector = Detector(path, version="v1", device="cpu", batch_max=4, lanes=2)
+    detector.warm_up()
+    assert detector.image.patches == FOCUS
+    sides = (None, None) if image.dynamic_size else (image.height, image.width)
+    assert detector.graph.inputs[0].shape == (image.batch, 3, *sides)
+    frame = np.random.default_rng(5).integers(0, 255, (image.height, image.width, 3), np.uint8)
+    planes = np.empty((1, 3, image.height, image.width), np.float32)
+    Normaliser(detector.layout.convention, image.width, image.height).fill(frame, planes[0])
+    expected = run(path, np.repeat(planes, image.batch or 1, axis=0))
+    for lane in (0, 1):
+        (found,) = detector.infer([frame], lane=lane).arrays
+        # Fused differently, if at all: single-precision noise.
+        assert np.allclose(found[0], expected[0], atol=1e-6)
+
+
+def edited(path: Path, change: Callable[[Any], None]) -> Path:
+    model = onnx.load(str(path))
+    change(model.graph)
+    onnx.save(model, str(path))
+    return path
+
+
+def read_image_elsewhere(graph: Any) -> None:
+    graph.node.append(helper.make_node("Shape", ["images"], ["size"]))
+    graph.output.append(helper.make_tensor_value_info("size", TensorProto.INT64, [4]))
+
+
+def show_a_patch(graph: Any) -> None:
+    graph.output.append(helper.make_tensor_value_info("patch_01", TensorProto.FLOAT, None))
+
+
+def read_a_patch_elsewhere(graph: Any) -> None:
+    graph.node.append(helper.make_node("Relu", ["patch_01"], ["again"]))
+    graph.output.append(helper.make_tensor_value_info("again", TensorProto.FLOAT, None))
+
+
+def change_first(graph: Any) -> None:
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == "images":
+                node.input[place] = "scaled"
+    graph.node.insert(0, helper.make_node("Relu", ["images"], ["scaled"]))
+
+
+def end_at(row: int) -> Callable[[Any], None]:
+    def change(graph: Any) -> None:
+        for tensor in graph.initializer:
+            if tensor.name == "patch_00_rows_ends":
+                tensor.CopyFrom(numpy_helper.from_array(np.array([row], np.int64), tensor.name))
+
+    return change
+
+
+def concatenate_rows(graph: Any) -> None:
+    for node in graph.node:
+        if node.op_type == "Concat" and node.output[0] == "stem":
+            node.attribute[0].i = 2
+
+
+def begin_with_if(graph: Any) -> None:
+    empty = helper.make_graph(
+        [helper.make_node("Identity", ["patch_00"], ["taken"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)],
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.append(helper.make_node("If", ["yes"], ["chosen"], then_branch=empty, else_branch=empty))
+    graph.output.append(helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        read_image_elsewhere,
+        show_a_patch,
+        read_a_patch_elsewhere,
+        change_first,
+        end_at(62),
+        concatenate_rows,
+        begin_with_if,
+    ],
+)
+def test_what_is_no_such_stem_or_used_otherwise_stays(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    assert find_stem(edited(factory.focus_model(tmp_path / "m.onnx"), change)) is None
+
+
+@pytest.mark.parametrize("patches", [FOCUS[:3], (*FOCUS[:3], (0, 0)), (*FOCUS, (0, 0))])
+def test_patches_that_do_not_make_up_the_picture_stay(
+    tmp_path: Path, patches: tuple[tuple[int, int], ...]
+) -> None:
+    nodes, constants = factory.focus(PLAIN, patches)
+    factory.save(tmp_path / "m.onnx", nodes, {"stem": (np.float32, [12, 32, 32])}, PLAIN, constants)
+    assert find_stem(tmp_path / "m.onnx") is None
+
+
+def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
+    assert find_stem(factory.colour_model(tmp_path / "a.onnx")) is None
+    assert find_stem(tmp_path / "absent.onnx") is None
+    for content in (b"", b"<html>", b"\x00" * 100, b"\xff" * 100):
+        (tmp_path / "b.onnx").write_bytes(content)
+        assert find_stem(tmp_path / "b.onnx") is None
+    path = factory.focus_model(tmp_path / "c.onnx")
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="weights", size_threshold=0)
+    assert find_stem(path) is None
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return factory.focus_model(tmp_path_factory.mktemp("stem") / "m.onnx").read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_files_raise_nothing(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    cut = data.draw(st.integers(0, len(whole)))
+    place = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:place] + bytes([data.draw(st.integers(0, 255))]) + whole[place + 1 : cut])
+    find_stem(path)
+
+
+@given(st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 2**64 - 1) | st.binary(max_size=300))))
+def test_fields_come_back_as_they_were_written(written: list[tuple[int, int | bytes]]) -> None:
+    message = b"".join(
+        protobuf.write_varint(number, value)
+        if isinstance(value, int)
+        else protobuf.write_bytes(number, value)
+        for number, value in written
+    )
+    read = list(protobuf.fields(memoryview(message)))
+    assert b"".join(raw for _, raw, _, _ in read) == message
+    assert [(number, value or bytes(content) or None) for number, _, value, content in read] == [
+        (number, value or None) for number, value in written
+    ]
+
+
+@pytest.mark.parametrize("message", [b"\x08", b"\x0a\x05abc", b"\x0b", b"\xff" * 11])
+def test_a_damaged_message_is_said(message: bytes) -> None:
+    with pytest.raises(ValueError, match=r"cut off|behind|known|64 bits"):
+        list(protobuf.fields(memoryview(message)))
+
+
+@pytest.mark.parametrize("value", [-1, 0, 7, -(2**63), 2**63 - 1])
+def test_whole_numbers_are_signed(value: int) -> None:
+    packed = protobuf.write_varint(1, value % 2**64)[1:]
+    assert protobuf.varints(memoryview(packed * 2)) == [value, value]
