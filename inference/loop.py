@@ -99,6 +99,9 @@ class Loop:
         self._run_limit_s = max(
             HUNG_MIN_S, HUNG_FACTOR * max(max(d.cost_s.values()) for d in self._detectors)
         )
+        #: Series by version index; kept, because looking labels up costs more than counting.
+        self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
+        self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
         self._turn = threading.Condition()
         self._postprocessing = threading.Lock()
         self._connections: dict[int, _Connection] = {}
@@ -297,7 +300,7 @@ class Loop:
 
     def _execute(self, lane: int, batch: Batch, started: float) -> None:
         version = self._versions[batch.version]
-        self._metrics.batch_size.labels(version).observe(len(batch.items))
+        self._batch_sizes[batch.version].observe(len(batch.items))
         self._metrics.batches.labels(version, batch.reason).inc()
         try:
             self._run(lane, batch.version, batch.items, started, wide=batch.lone)
@@ -330,7 +333,7 @@ class Loop:
         begun = time.perf_counter()
         raw = detector.infer(frames, lane=lane, wide=wide)
         ran_s = time.perf_counter() - begun
-        self._metrics.run_s.labels(self._versions[version]).observe(ran_s)
+        self._run_s[version].observe(ran_s)
         with self._postprocessing:
             for index, item in enumerate(items):
                 begun = time.perf_counter()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import Counter, Histogram
 
 from inference.board import Board
 from inference.client import InferenceClient
@@ -211,12 +212,19 @@ class _RequestMetrics:
 
     def __init__(self, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
+        #: Kept, because looking labels up costs more than counting.
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, version: str, status: int, seconds: float) -> None:
         """Account one answer; unknown versions are one label, whatever was asked for."""
         known = version if version in VERSIONS else "unknown"
-        self._metrics.requests.labels(known, str(status)).inc()
-        self._metrics.request_s.labels(known).observe(seconds)
+        series = self._series.get((known, status))
+        if series is None:
+            series = self._metrics.requests.labels(known, str(status)), self._metrics.request_s.labels(known)
+            self._series[known, status] = series
+        counted, timed = series
+        counted.inc()
+        timed.observe(seconds)
 
 
 async def make_runner(

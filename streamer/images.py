@@ -108,16 +108,18 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
     query = tuple(request.query.items())
     # What the query says wrong is said before megabytes are read.
-    read_parameters(query, model.labels, model.conf_threshold)
-    read_collect(query)
+    params = read_parameters(query, model.labels, model.conf_threshold)
+    collect = read_collect(query)
     upload = await read_upload(request, limits)
-    params = read_parameters((*query, *upload.fields), model.labels, model.conf_threshold)
+    if upload.fields:
+        both = (*query, *upload.fields)
+        params = read_parameters(both, model.labels, model.conf_threshold)
+        collect = read_collect(both)
     if form is AnswerForm.JPEG and len(upload.images) > 1:
         raise Problem.not_acceptable(
             f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
             "ask for application/json."
         )
-    collect = read_collect((*query, *upload.fields))
     tap = request.app[SAMPLER].tap(version, model) if collect else None
     job = _Job(predictor, limits, version, model, params, request_id(request), tap)
     if form is AnswerForm.JPEG:
