@@ -138,6 +138,24 @@ def concatenate_rows(graph: Any) -> None:
             node.attribute[0].i = 2
 
 
+def feed_itself(graph: Any) -> None:
+    for node in graph.node:
+        if node.output[0] == "patch_01_rows":
+            node.input[0] = "patch_01_rows"
+
+
+def feed_itself_for_ever(graph: Any) -> None:
+    for node in graph.node:
+        if node.output[0] == "patch_01":
+            node.input[0] = "patch_01"
+
+
+def drop_inputs(graph: Any) -> None:
+    for node in graph.node:
+        if node.output[0] == "patch_01_rows":
+            del node.input[:]
+
+
 def begin_with_if(graph: Any) -> None:
     empty = helper.make_graph(
         [helper.make_node("Identity", ["patch_00"], ["taken"])],
@@ -159,6 +177,9 @@ def begin_with_if(graph: Any) -> None:
         change_first,
         end_at(62),
         concatenate_rows,
+        feed_itself,
+        feed_itself_for_ever,
+        drop_inputs,
         begin_with_if,
     ],
 )
