@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from inference.detections import NO_BOXES, Boxes, DetectionParams
 from inference.family import DetrForm, Layout
+from inference.head import BRANCHES, Head, sigmoid
 from inference.manifest import Activation
 from inference.model import Family
 
@@ -34,19 +35,25 @@ _TINY = 1e-6
 
 
 class Decoder:
-    """Decodes the outputs of one model. Stateless between calls; any thread may use it."""
+    """Decodes the outputs of one model. Stateless between calls; any thread may use it.
 
-    def __init__(self, layout: Layout, width: int, height: int, class_count: int) -> None:
+    ``head``: its branches are the outputs, not what ``layout`` names.
+    """
+
+    def __init__(
+        self, layout: Layout, width: int, height: int, class_count: int, head: Head | None = None
+    ) -> None:
         self._layout = layout
         self._class_count = class_count
         #: Width, height twice over, in pixels: from 0..1 to the model input.
         self._extent = np.array([width, height, width, height], dtype=np.float32)
+        self._levels = head.levels if head is not None else ()
         self._grid, self._stride = _grid(width, height, layout.strides)
         self._decode: Callable[[Sequence[Array], DetectionParams], Boxes] = {
             Family.YOLO: self._yolo,
             Family.YOLO_END2END: self._end2end,
             Family.YOLOV5: self._yolov5,
-            Family.YOLOX: self._yolox,
+            Family.YOLOX: self._opened if head is not None else self._yolox,
             Family.DETR: self._ready if layout.detr is DetrForm.READY else self._logits,
         }[layout.family]
 
@@ -115,7 +122,36 @@ class Decoder:
         if kept is None:
             return NO_BOXES
         rows, scores, classes = kept
-        raw = outputs[0][rows, :4].astype(np.float32)
+        return self._from_grid(outputs[0][rows, :4].astype(np.float32), rows, scores, classes)
+
+    def _opened(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        least = _logit(params.conf_threshold) if params.conf_threshold > _TINY else -math.inf
+        found: list[tuple[Index, npt.NDArray[np.float32]]] = []
+        begin = 0
+        for number, level in enumerate(self._levels):
+            boxes, objectness, features = outputs[BRANCHES * number :][:BRANCHES]
+            # A class score is at most 1, so objectness alone rules out nearly every cell.
+            cells = np.flatnonzero(objectness >= least)
+            if len(cells):
+                box, sure, feature = (
+                    part.reshape(len(part), -1)[:, cells].astype(np.float32)
+                    for part in (boxes, objectness, features)
+                )
+                found.append((begin + cells, np.concatenate((box, sure, level.logits(feature)))))
+            begin += objectness.size
+        if not found:
+            return NO_BOXES
+        rows = np.concatenate([cells for cells, _ in found])
+        table = np.concatenate([columns for _, columns in found], axis=1)
+        picks = np.arange(len(rows))
+        logits = table[5:]
+        classes = logits.argmax(axis=0)
+        scores = sigmoid(table[4]) * sigmoid(logits[classes, picks])
+        picks, scores, classes = self._kept(picks, scores, classes, params)
+        return self._from_grid(table[:4, picks].T, rows[picks], scores, classes)
+
+    def _from_grid(self, raw: npt.NDArray[np.float32], rows: Index, scores: Scores, classes: Index) -> Boxes:
+        """Return boxes from offsets to their cells and logarithms of their sides; ``raw`` is overwritten."""
         stride = self._stride[rows]
         raw[:, :2] = (raw[:, :2] + self._grid[rows]) * stride
         raw[:, 2:] = np.exp(raw[:, 2:]) * stride
@@ -148,7 +184,7 @@ class Decoder:
         else:
             # One query may name several classes: sigmoid scores do not compete.
             queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
-            scores = np.float32(1) / (np.float32(1) + np.exp(-logits[queries, classes].astype(np.float32)))
+            scores = sigmoid(logits[queries, classes].astype(np.float32))
         if not len(queries):
             return NO_BOXES
         queries, kept, classes = self._kept(queries, scores, classes, params)

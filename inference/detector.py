@@ -22,6 +22,7 @@ import onnxruntime
 
 from inference import device as devices
 from inference.buffers import Buffers, Shapes
+from inference.cpu_model import CpuModel, read_cpu_model
 from inference.decode import Decoder
 from inference.detections import Boxes, DetectionParams
 from inference.errors import DeviceUnavailable, ModelRefused
@@ -33,8 +34,7 @@ from inference.modelfile import check_file
 from inference.nms import best, suppress
 from inference.normaliser import Normaliser
 from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
-from inference.stem import Stem, find_stem
-from inference.trial import batch_refusal, feeds_of, reason_of, try_batch
+from inference.trial import batch_refusal, declared, feeds_of, reason_of, try_batch
 from inference.warmup import WarmUp
 
 log = logging.getLogger("inference.detector")
@@ -55,7 +55,7 @@ _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 @dataclass(frozen=True, slots=True)
 class RawOutputs:
-    """Outputs of one run, batch first, in the layout's order; the lane's next run overwrites them."""
+    """Outputs of one run, batch first, as `Decoder` takes them; the lane's next run overwrites them."""
 
     arrays: tuple[npt.NDArray[np.generic], ...]
 
@@ -92,15 +92,18 @@ class Detector:
         profile = None
         if graph is not None:
             profile = _profile(image_input(str(path), graph, manifest), batch_max)
-        self._session, provider, self._stem = _open(path, device, threads, engine_cache, profile)
+        self._session, provider, self._edited = _open(path, device, threads, engine_cache, profile)
         #: What the file declares, and what of it is read and how.
-        self.graph = graph = graph or _graph_of(self._session, self._stem)
+        self.graph = graph = graph or _graph_of(self._session, self._edited)
         self.image = image_input(str(path), graph, manifest)
-        if self._stem is not None:
-            self.image = dataclasses.replace(self.image, patches=self._stem.patches)
+        if self._edited is not None and self._edited.stem is not None:
+            self.image = dataclasses.replace(self.image, patches=self._edited.stem.patches)
+        head = self._edited.head if self._edited is not None else None
         #: Batch sizes that `infer` runs, ascending.
         self.buckets = _buckets(self.image.batch, batch_max)
-        outputs = try_batch(self._session, str(path), graph, self.image, self.buckets[0])
+        given = try_batch(self._session, str(path), self.image, self.buckets[0], head)
+        outputs = declared(given, head)
+        #: How the outputs are read that the file declares; the session may give branches instead.
         self.layout = recognise(
             Probe(
                 str(path),
@@ -116,9 +119,13 @@ class Detector:
         ids = self.layout.class_ids(outputs)
         if ids is not None:
             check_ids(str(path), ids, labels)
-        self._shapes = _fixed_shapes(graph, self.layout, outputs)
+        if head is not None and self.layout.family is not Family.YOLOX:  # a manifest may see it otherwise
+            self._session, self._edited = _load_on_cpu(path, threads, read_cpu_model(path, opened=False))
+            head, given = None, outputs
+        self._outputs = self.layout.outputs if head is None else head.branches
+        self._shapes = _fixed_shapes(graph, self.layout, self._outputs, given)
         if len(self.buckets) > 1:
-            try_batch(self._session, str(path), graph, self.image, self.buckets[1])
+            try_batch(self._session, str(path), self.image, self.buckets[1], head)
         convention = self.layout.convention
         width, height = self.image.width, self.image.height
         #: ``buckets`` is filled by `warm_up`.
@@ -137,7 +144,7 @@ class Detector:
         )
         #: Bucket size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}
-        self._decoder = Decoder(self.layout, width, height, len(labels))
+        self._decoder = Decoder(self.layout, width, height, len(labels), head)
         self._normalisers = [Normaliser(convention, width, height, self.image.patches) for _ in range(lanes)]
         #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
         self._buffers: dict[tuple[int, int, bool], Buffers] = {}
@@ -160,7 +167,7 @@ class Detector:
         if known is not None and on_cpu and tuple(known.cost_s) == self.buckets:
             self.cost_s = dict(known.cost_s)
             if known.wide:
-                self._wide_session, _ = _load_on_cpu(self._path, _cores(), self._stem)
+                self._wide_session, _ = _load_on_cpu(self._path, _cores(), self._edited)
                 self._warm(0, self.buckets[0], wide=True)
             return self._warmed()
         for bucket in self.buckets:
@@ -182,7 +189,7 @@ class Detector:
         """Make every lane's buffers, so that no frame pays for them."""
         for lane in range(len(self._normalisers)):
             self._warm(lane, self.buckets[0])
-        self._stem = None  # all sessions are there; the model in it is as large as the file
+        self._edited = None  # all sessions are there; it is as large as the file
         self.model = dataclasses.replace(self.model, buckets=self.buckets)
         return WarmUp(self.cost_s, wide=self._wide_session is not None)
 
@@ -212,7 +219,7 @@ class Detector:
         bucket = self.buckets[0]
         if cores < 2 or self._threads > 1:
             return
-        self._wide_session, _ = _load_on_cpu(self._path, cores, self._stem)
+        self._wide_session, _ = _load_on_cpu(self._path, cores, self._edited)
         wide_s = min(self._times_s(lambda: self._warm(0, bucket, wide=True)))
         narrow_s = min(self._times_s(lambda: self._warm(0, bucket)))
         if narrow_s < wide_s * _WORTHWHILE_WIDE:
@@ -249,7 +256,7 @@ class Detector:
             buffers = Buffers(
                 session,
                 self.image,
-                self.layout.outputs,
+                self._outputs,
                 self._shapes,
                 bucket,
                 copies=self.model.provider != "cpu",
@@ -282,19 +289,17 @@ def _buckets(static_batch: int | None, batch_max: int) -> tuple[int, ...]:
     return tuple(1 << power for power in range(batch_max.bit_length()))
 
 
-def _fixed_shapes(graph: Graph, layout: Layout, outputs: dict[str, npt.NDArray[np.generic]]) -> Shapes:
+def _fixed_shapes(
+    graph: Graph, layout: Layout, names: Sequence[str], outputs: dict[str, npt.NDArray[np.generic]]
+) -> Shapes:
     """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
 
     A dense head's depends on the input alone. Others may have as many rows as they found objects,
     unless the file declares a number.
     """
     dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
-    declared = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
-    return {
-        name: (outputs[name].shape[1:], outputs[name].dtype)
-        for name in layout.outputs
-        if dense or declared[name]
-    }
+    fixed = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
+    return {name: (outputs[name].shape[1:], outputs[name].dtype) for name in names if dense or fixed[name]}
 
 
 def _profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
@@ -305,8 +310,8 @@ def _profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
     return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
 
 
-def _graph_of(session: Any, stem: Stem | None = None) -> Graph:
-    """Return what the file declares, of which ``stem`` was taken out."""
+def _graph_of(session: Any, edited: CpuModel | None = None) -> Graph:
+    """Return what the file declares that the session was made of, or of which ``edited`` was made."""
 
     def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(
@@ -317,20 +322,23 @@ def _graph_of(session: Any, stem: Stem | None = None) -> Graph:
         )
 
     inputs = tensors(session.get_inputs())
-    if stem is not None:
+    outputs = tensors(session.get_outputs())
+    if edited is not None and edited.stem is not None:
+        stem = edited.stem
         inputs = tuple(
             dataclasses.replace(tensor, shape=stem.shape) if tensor.name == stem.image else tensor
             for tensor in inputs
         )
-    metadata = session.get_modelmeta().custom_metadata_map
-    return Graph(inputs, tensors(session.get_outputs()), metadata)
+    if edited is not None and edited.head is not None:
+        outputs = (Tensor(edited.head.name, outputs[0].dtype, edited.head.shape),)
+    return Graph(inputs, outputs, session.get_modelmeta().custom_metadata_map)
 
 
 def _open(
     path: Path, device: str, threads: int, engine_cache: Path | None, profile: tuple[str, str] | None
-) -> tuple[Any, str, Stem | None]:
-    """Return a session, the device that it really uses, which may differ from ``auto`` alone, and the stem
-    that was taken out of its model.
+) -> tuple[Any, str, CpuModel | None]:
+    """Return a session, the device that it really uses, which may differ from ``auto`` alone, and what it was
+    made of in place of the file.
     """
     if device in ("auto", "cuda", "tensorrt"):
         wanted = "cuda" if device == "auto" else device
@@ -349,8 +357,8 @@ def _open(
             log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)
     if fault and device != "auto":
         raise DeviceUnavailable(f"DEVICE is {device!r}, but {fault}. {devices.NEEDS[wanted]}")
-    session, stem = _load_on_cpu(path, threads, find_stem(path))
-    return session, "cpu", stem
+    session, edited = _load_on_cpu(path, threads, read_cpu_model(path))
+    return session, "cpu", edited
 
 
 def _loading_fault(device: str) -> str:
@@ -380,13 +388,13 @@ def _preload_cuda() -> None:
         log.debug("preloading CUDA: %s", said.getvalue())
 
 
-def _load_on_cpu(path: Path, threads: int, stem: Stem | None) -> tuple[Any, Stem | None]:
-    """Return a session, and ``stem`` if the model runs without it. Raises ModelRefused."""
-    if stem is not None:
+def _load_on_cpu(path: Path, threads: int, edited: CpuModel | None) -> tuple[Any, CpuModel | None]:
+    """Return a session, and ``edited`` if that is what was loaded. Raises ModelRefused."""
+    if edited is not None:
         try:
-            return _load(path, threads, devices.chain("cpu"), stem.model), stem
+            return _load(path, threads, devices.chain("cpu"), edited.model), edited
         except ModelRefused as error:
-            log.warning("%s is loaded as it is; without its stem it fails: %s", path, error.found)
+            log.warning("%s is loaded as it is; edited for a CPU it fails: %s", path, error.found)
     return _load(path, threads, devices.chain("cpu")), None
 
 
@@ -394,7 +402,7 @@ def _load(
     path: Path,
     threads: int,
     providers: list[tuple[str, dict[str, Any]]],
-    edited: bytes | None = None,
+    model: bytes | None = None,
 ) -> Any:
     """Return a session of the file, or of what was made of it. Raises ModelRefused and says why."""
     options = onnxruntime.SessionOptions()
@@ -407,7 +415,7 @@ def _load(
     try:
         # Without fallback: otherwise a failing run moves to the CPU by itself, for good.
         return onnxruntime.InferenceSession(
-            edited or str(path), options, providers=providers, enable_fallback=0
+            model or str(path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:
         raise ModelRefused(

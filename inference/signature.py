@@ -51,7 +51,7 @@ class ImageInput:
     height: int
     #: Name of the second input, which takes ``[width, height]`` per frame as int64; None without one.
     sizes_name: str | None
-    #: Where the session takes pictures in patches: what `stem.Stem` says of them.
+    #: Where the session takes pictures in patches: what `Stem` says of them.
     patches: tuple[tuple[int, int], ...] = ()
 
     @property

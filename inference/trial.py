@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from inference.buffers import sizes_of
 from inference.errors import InferenceError, ModelRefused
-from inference.signature import EXPORT, Graph, ImageInput
+from inference.head import Head
+from inference.signature import EXPORT, ImageInput
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -25,20 +26,25 @@ def feeds_of(image: ImageInput, batch: int) -> Arrays:
     return feeds
 
 
-def try_batch(session: Any, path: str, graph: Graph, image: ImageInput, batch: int) -> Arrays:
-    """Run ``batch`` frames; return the outputs by name.
+def try_batch(session: Any, path: str, image: ImageInput, batch: int, head: Head | None = None) -> Arrays:
+    """Run ``batch`` frames; return what the session gives, by name. ``head``: what was opened in its model.
 
-    Raises ModelRefused when the run fails, when an output does not have one row for each frame, or when
-    it holds NaN.
+    Raises ModelRefused when the run fails, when an output of the file does not have one row for each
+    frame, or when it holds NaN.
     """
     try:
         arrays = session.run(None, feeds_of(image, batch))
     except Exception as error:
         raise batch_refusal(path, image, batch, error) from error
-    outputs = {tensor.name: array for tensor, array in zip(graph.outputs, arrays, strict=True)}
-    for name, array in outputs.items():
+    outputs = {output.name: array for output, array in zip(session.get_outputs(), arrays, strict=True)}
+    for name, array in declared(outputs, head).items():
         _check(path, name, array, batch)
     return outputs
+
+
+def declared(outputs: Arrays, head: Head | None) -> Arrays:
+    """Return the outputs that the file declares, from those of a session whose model has ``head`` opened."""
+    return outputs if head is None else {head.name: head.join([outputs[name] for name in head.branches])}
 
 
 def _check(path: str, name: str, array: object, batch: int) -> None:

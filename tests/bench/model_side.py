@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import sys
 import timeit
 from collections.abc import Callable
@@ -16,10 +17,13 @@ import onnxruntime
 from inference.decode import MAX_CANDIDATES, Decoder
 from inference.detections import DetectionParams
 from inference.family import CONVENTIONS, Layout
+from inference.head import open_head
 from inference.model import Family
 from inference.nms import suppress
 from inference.normaliser import Normaliser
-from inference.stem import find_stem
+from inference.onnx_graph import OnnxGraph
+from inference.pools import chain_pools
+from inference.stem import take_stem
 from tests.conftest import SHARED
 from tests.model_factory import FOCUS, STRIDES
 
@@ -69,25 +73,32 @@ def filling() -> None:
         "stem",
         planes=least_ms(lambda: whole.fill(frame, planes)),
         patches=least_ms(lambda: in_patches.fill(frame, patches)),
-        **runs_ms(),
     )
 
 
-def runs_ms() -> dict[str, float]:
-    """Return the least time of a run of YOLOX-nano with and without its stem; nothing where it is absent."""
+def edits() -> None:
+    """Run YOLOX-nano as its file is, and with one edit after the other; nothing where it is absent."""
     path = SHARED / "models" / "yolox_nano.onnx"
-    stem = find_stem(path)
-    if stem is None:
-        return {}
+    if not path.exists():
+        return
+    graph = OnnxGraph(memoryview(path.read_bytes()))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    found = {}
-    for name, source, planes in (("run", str(path), 3), ("run_without", stem.model, 12)):
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        side = SIDE if planes == 3 else SIDE // 2
-        picture = np.zeros((1, planes, side, side), np.float32)
-        found[name] = least_ms(functools.partial(session.run, None, {stem.image: picture}), 30)
-    return found
+    options.log_severity_level = 4
+    runs = {}
+    for name, edit in {
+        "file": lambda _: None,
+        "and_stem_taken": take_stem,
+        "and_pools_chained": chain_pools,
+        "and_head_opened": open_head,
+    }.items():
+        edit(graph)
+        session = onnxruntime.InferenceSession(graph.write(), options, providers=["CPUExecutionProvider"])
+        image = session.get_inputs()[0]
+        runs[name] = functools.partial(session.run, None, {image.name: np.zeros(image.shape, np.float32)})
+    # In turn, and the median: one is compared with the next, whatever the neighbours do meanwhile.
+    series = [{name: timeit.timeit(run, number=3) / 3 * 1e3 for name, run in runs.items()} for _ in range(40)]
+    report("edits", **{name: statistics.median(each[name] for each in series) for name in runs})
 
 
 def decoding() -> None:
@@ -120,5 +131,6 @@ def suppressing() -> None:
 
 if __name__ == "__main__":
     filling()
+    edits()
     decoding()
     suppressing()

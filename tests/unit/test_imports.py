@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 INFERENCE = [
     ["errors", "detections", "model", "settings", "coco", "warmup", "stride", "board", "address", "metrics"],
     ["fields", "protobuf"],
-    ["manifest", "device", "letterbox", "ring", "wire"],
-    ["modelfile", "signature", "labels", "nms", "planner", "stem"],
-    ["family", "buffers"],
+    ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
+    ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
+    ["family", "buffers", "cpu_model"],
     ["normaliser", "decode", "trial"],
     ["detector", "client", "handle"],
     ["loop"],

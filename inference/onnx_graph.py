@@ -1,0 +1,259 @@
+"""The graph of an ONNX file as `cpu_model` edits it: what makes and reads each tensor; weights stay unread.
+
+Only as much of onnx.proto3 as that takes; no process of the service loads the ``onnx`` package.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from inference import protobuf
+from inference.protobuf import Field
+
+# Field numbers of onnx.proto3.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTS, _ATTRIBUTE_TYPE = 1, 3, 5, 8, 20
+_TYPE_INTS = 7
+_TENSOR_SIDES, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32, _TENSOR_INT64 = 1, 2, 4, 5, 7
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
+_FLOAT, _INT32, _INT64, _HALF = 1, 6, 7, 10
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 1, 2, 1, 1
+#: Operators with graphs of their own, which may read any tensor of the outer one.
+_NESTING = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+
+#: Declared sides; None is a dynamic one.
+Shape = tuple[int | None, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One operator. ``raw`` is its field of the graph, as it stands in the file or was written."""
+
+    raw: bytes | memoryview
+    op: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    attributes: dict[str, list[Field]] = field(default_factory=dict)
+
+    def whole(self, name: str) -> int | None:
+        """Return an attribute that is a whole number; None without it."""
+        attribute = self.attributes.get(name, [])
+        return next((protobuf.signed(value) for n, _, value, _ in attribute if n == _ATTRIBUTE_INT), None)
+
+    def wholes(self, name: str) -> list[int]:
+        """Return an attribute that is a list of whole numbers; empty without it."""
+        found: list[int] = []
+        for number, _, value, content in self.attributes.get(name, []):
+            if number == _ATTRIBUTE_INTS:
+                found += protobuf.varints(content) if content else [protobuf.signed(value)]
+        return found
+
+
+def make_node(op: str, source: str, target: str, **attributes: Sequence[int]) -> Node:
+    """Return a node from one tensor to one other, with attributes that are lists of numbers from 0 up."""
+    parts = [
+        protobuf.write_bytes(_NODE_INPUT, source.encode()),
+        protobuf.write_bytes(_NODE_OUTPUT, target.encode()),
+        protobuf.write_bytes(_NODE_NAME, f"{target}_edited".encode()),
+        protobuf.write_bytes(_NODE_OP, op.encode()),
+    ]
+    for name, numbers in attributes.items():
+        parts.append(
+            protobuf.write_bytes(
+                _NODE_ATTRIBUTE,
+                protobuf.write_bytes(_ATTRIBUTE_NAME, name.encode()),
+                *(protobuf.write_varint(_ATTRIBUTE_INTS, number) for number in numbers),
+                protobuf.write_varint(_ATTRIBUTE_TYPE, _TYPE_INTS),
+            )
+        )
+    return Node(protobuf.write_bytes(_GRAPH_NODE, *parts), op, [source], [target])
+
+
+class OnnxGraph:
+    """The one graph of a model. Raises ValueError or struct.error where the file is damaged.
+
+    ``makers``, ``readers`` and ``tensors`` are of the file, whatever has been edited since.
+    """
+
+    def __init__(self, model: memoryview) -> None:
+        self._model = list(protobuf.fields(model))
+        graphs = [content for number, _, _, content in self._model if number == _MODEL_GRAPH]
+        if len(graphs) != 1:
+            raise ValueError(f"a model has one graph; found {len(graphs)}")
+        #: In the order in which they run.
+        self.nodes: list[Node] = []
+        self.makers: dict[str, Node] = {}
+        self.readers: dict[str, list[Node]] = {}
+        #: Constants that stand in the file, unparsed.
+        self.tensors: dict[str, list[Field]] = {}
+        #: Declarations by name.
+        self.inputs: dict[str, memoryview] = {}
+        self.outputs: dict[str, memoryview] = {}
+        #: Whether it is of a kind that is better left alone: weights in other files, nested graphs.
+        self.entangled = False
+        self._others: list[memoryview] = []
+        self._written_inputs: dict[str, bytes] = {}
+        self._written_outputs: dict[str, bytes] = {}
+        for number, raw, _, content in protobuf.fields(graphs[0]):
+            self._take(number, raw, content)
+
+    def _take(self, number: int, raw: memoryview, content: memoryview) -> None:
+        if number == _GRAPH_NODE:
+            node = _read_node(raw, content)
+            self.entangled |= node.op in _NESTING
+            self.nodes.append(node)
+            self.makers.update(dict.fromkeys(node.outputs, node))
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
+        elif number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+            name = next((_text(part) for n, _, _, part in protobuf.fields(content) if n == _VALUE_NAME), "")
+            (self.inputs if number == _GRAPH_INPUT else self.outputs)[name] = content
+        else:
+            self._others.append(raw)
+            if number == _GRAPH_INITIALIZER:
+                tensor = list(protobuf.fields(content))
+                self.entangled |= any(n == _TENSOR_LOCATION and value for n, _, value, _ in tensor)
+                self.tensors.update((_text(part), tensor) for n, _, _, part in tensor if n == _TENSOR_NAME)
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    def constant(self, name: str) -> Sequence[int]:
+        """Return a list of whole numbers that stands in the file; empty if it is something else."""
+        tensor = self.tensors.get(name)
+        maker = self.makers.get(name)
+        if tensor is None and maker is not None and maker.op == "Constant":
+            attribute = maker.attributes.get("value", [])
+            tensor = next(
+                (list(protobuf.fields(part)) for n, _, _, part in attribute if n == _ATTRIBUTE_TENSOR), None
+            )
+        if tensor is None:
+            return []
+        kind = next((value for n, _, value, _ in tensor if n == _TENSOR_TYPE), 0)
+        if kind not in (_INT32, _INT64):
+            return []
+        code, unpacked = ("i", _TENSOR_INT32) if kind == _INT32 else ("q", _TENSOR_INT64)
+        numbers: list[int] = []
+        for number, _, value, part in tensor:
+            if number == _TENSOR_RAW:
+                numbers += struct.unpack(f"<{len(part) // struct.calcsize(code)}{code}", part)
+            elif number == unpacked:
+                numbers += protobuf.varints(part) if part else [protobuf.signed(value)]
+        return numbers
+
+    def sides(self, name: str) -> list[int]:
+        """Return the shape of a constant; empty where there is none, or it is a single number."""
+        found: list[int] = []
+        for number, _, value, content in self.tensors.get(name, []):
+            if number == _TENSOR_SIDES:
+                found += protobuf.varints(content) if content else [value]
+        return found
+
+    def numbers(self, name: str) -> npt.NDArray[np.float32] | None:
+        """Return a constant of single or half precision as single; None if there is none such."""
+        tensor = self.tensors.get(name, [])
+        kind = next((value for n, _, value, _ in tensor if n == _TENSOR_TYPE), 0)
+        types = {(_FLOAT, _TENSOR_RAW): "<f4", (_FLOAT, _TENSOR_FLOAT): "<f4", (_HALF, _TENSOR_RAW): "<f2"}
+        parts = [(content, types[kind, n]) for n, _, _, content in tensor if (kind, n) in types]
+        if len(parts) != 1:
+            return None
+        return np.frombuffer(*parts[0]).astype(np.float32).reshape(self.sides(name))
+
+    # -- editing -------------------------------------------------------------------------------------
+
+    def replace(self, old: Sequence[Node], new: Sequence[Node]) -> None:
+        """Put ``new`` where the first of ``old`` stands, and take the others out."""
+        place = next(index for index, node in enumerate(self.nodes) if node in old)
+        self.nodes[place : place + 1] = new
+        self.nodes = [node for node in self.nodes if node not in old]
+
+    def declare_input(self, name: str, shape: Shape) -> None:
+        """Declare another shape for an input; its type stays."""
+        self._written_inputs[name] = _declaration(_GRAPH_INPUT, name, self.inputs[name], shape)
+
+    def declare_outputs(self, names: Sequence[str], rank: int) -> None:
+        """Let these tensors be the outputs, of the type that the one output has and of any size."""
+        (value,) = self.outputs.values()
+        shape = (None,) * rank
+        self._written_outputs = {name: _declaration(_GRAPH_OUTPUT, name, value, shape) for name in names}
+
+    def write(self) -> bytes:
+        """Return the model with what was edited, without nodes that no output depends on."""
+        inputs = [
+            self._written_inputs.get(name) or protobuf.write_bytes(_GRAPH_INPUT, value)
+            for name, value in self.inputs.items()
+        ]
+        outputs = self._written_outputs or {
+            name: protobuf.write_bytes(_GRAPH_OUTPUT, value) for name, value in self.outputs.items()
+        }
+        nodes = [node.raw for node in self._needed(outputs)]
+        graph = protobuf.write_bytes(_MODEL_GRAPH, *nodes, *self._others, *inputs, *outputs.values())
+        return b"".join(graph if number == _MODEL_GRAPH else raw for number, raw, _, _ in self._model)
+
+    def _needed(self, outputs: Sequence[str] | dict[str, bytes]) -> list[Node]:
+        wanted = set(outputs)
+        needed: list[Node] = []
+        for node in reversed(self.nodes):
+            if not wanted.isdisjoint(node.outputs):
+                needed.append(node)
+                wanted.update(node.inputs)
+        return needed[::-1]
+
+
+def shape_of(value: memoryview) -> Shape:
+    """Return the shape of a declared tensor; empty when none is declared."""
+    dims = _inside(value, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM)
+    return tuple(
+        next((side for n, _, side, _ in protobuf.fields(dim) if n == _DIM_VALUE), 0) or None for dim in dims
+    )
+
+
+def _read_node(raw: memoryview, content: memoryview) -> Node:
+    node = Node(raw)
+    for number, _, _, inner in protobuf.fields(content):
+        if number == _NODE_INPUT:
+            node.inputs.append(_text(inner))
+        elif number == _NODE_OUTPUT:
+            node.outputs.append(_text(inner))
+        elif number == _NODE_OP:
+            node.op = _text(inner)
+        elif number == _NODE_ATTRIBUTE:
+            attribute = list(protobuf.fields(inner))
+            name = next((_text(part) for n, _, _, part in attribute if n == _ATTRIBUTE_NAME), "")
+            node.attributes[name] = attribute
+    return node
+
+
+def _declaration(number: int, name: str, like: memoryview, shape: Shape) -> bytes:
+    """Return the declaration of a tensor of the element type of another."""
+    kinds = _inside(like, _VALUE_TYPE, _TYPE_TENSOR)
+    element = [raw for kind in kinds for n, raw, _, _ in protobuf.fields(kind) if n == _TENSOR_ELEMENT]
+    sides = [
+        protobuf.write_bytes(_SHAPE_DIM, protobuf.write_varint(_DIM_VALUE, side) if side else b"")
+        for side in shape
+    ]
+    tensor = protobuf.write_bytes(_TYPE_TENSOR, *element, protobuf.write_bytes(_TENSOR_SHAPE, *sides))
+    return protobuf.write_bytes(
+        number,
+        protobuf.write_bytes(_VALUE_NAME, name.encode()),
+        protobuf.write_bytes(_VALUE_TYPE, tensor),
+    )
+
+
+def _inside(message: memoryview, *path: int) -> list[memoryview]:
+    """Return the messages that are reached by these fields, one within the other."""
+    found = [message]
+    for wanted in path:
+        found = [inner for outer in found for n, _, _, inner in protobuf.fields(outer) if n == wanted]
+    return found
+
+
+def _text(content: memoryview) -> str:
+    return bytes(content).decode()
