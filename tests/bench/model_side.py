@@ -1,4 +1,4 @@
-"""Time around the model: filling its input, decoding, suppressing; for the constants that name this file.
+"""Time around the model: reading frames, filling its input, decoding, suppressing; for what names this file.
 
 ``make bench BENCH=model_side``. Least of seven series: what the work costs without the neighbours.
 """
@@ -11,8 +11,10 @@ import sys
 import timeit
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import onnxruntime
+import simplejpeg
 
 from inference.decode import MAX_CANDIDATES, Decoder
 from inference.detections import DetectionParams
@@ -24,6 +26,7 @@ from inference.normaliser import Normaliser
 from inference.onnx_graph import OnnxGraph
 from inference.pools import chain_pools
 from inference.stem import take_stem
+from tests.bench.media import pictures
 from tests.conftest import SHARED
 from tests.model_factory import FOCUS, STRIDES
 
@@ -40,6 +43,20 @@ def report(what: str, **figures_ms: float) -> None:
     """Print one line."""
     parts = ", ".join(f"{name.replace('_', ' ')} {value:.3f} ms" for name, value in figures_ms.items())
     sys.stdout.write(f"{what:12} {parts}\n")
+
+
+def reading() -> None:
+    """Decode the JPEG frames of 640x480 that the other benches send, with what serves and with OpenCV."""
+    frames = pictures()
+
+    def each(decode: Callable[[bytes], object]) -> float:
+        return least_ms(lambda: [decode(frame) for frame in frames], 1) / len(frames)
+
+    report(
+        "reading",
+        simplejpeg=each(lambda frame: simplejpeg.decode_jpeg(frame, colorspace="BGR")),
+        opencv=each(lambda frame: cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR)),
+    )
 
 
 def crowd(count: int) -> np.ndarray:
@@ -130,6 +147,7 @@ def suppressing() -> None:
 
 
 if __name__ == "__main__":
+    reading()
     filling()
     edits()
     decoding()

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.limits import Limits
@@ -98,6 +100,71 @@ def test_odd_sizes_are_reduced_upwards(denominator: int) -> None:
 
 def test_a_target_alone_reduces_nothing() -> None:
     assert decoded(encode(scene(811, 607)), target=(32, 32)).shape == (607, 811, 3)
+
+
+# -- jpeg has a decoder of its own -------------------------------------------------------------------
+
+
+def opencv(data: bytes) -> Image | None:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def textured(width: int, height: int) -> Image:
+    noise = np.random.default_rng(7).integers(0, 60, (height, width, 3))
+    return (scene(width, height) // 2 + noise).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(160, 96), (161, 97), (17, 33), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "params",
+    [
+        (),
+        (cv2.IMWRITE_JPEG_QUALITY, 20),
+        (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        (cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+        *(
+            (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor)
+            for factor in (
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_jpeg_has_the_pixels_that_opencv_gives(size: tuple[int, int], params: tuple[int, ...]) -> None:
+    for picture in (textured(*size), textured(*size)[:, :, 0]):
+        data = encode(picture, ".jpg", *params)
+        expected = opencv(data)
+        assert expected is not None
+        assert np.array_equal(decoded(data), expected)
+        assert np.array_equal(decode(memoryview(data), LIMITS.read_header(data)), expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_damaged_jpeg_is_judged_as_opencv_judges_it(data: st.DataObject) -> None:
+    picture = encode(textured(40, 24), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, data.draw(st.integers(0, 1)))
+    header = LIMITS.read_header(picture)
+    # Behind the frame header, so that the size stays: `LIMITS` judges that before.
+    begin = picture.index(b"\xff\xda")
+    damaged = bytearray(picture[: data.draw(st.integers(begin, len(picture)))])
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(begin, len(damaged)) if len(damaged) > begin else st.just(0)) - 1] = (
+            0x55
+        )
+    expected = opencv(bytes(damaged))
+    if expected is None:
+        with pytest.raises(ImageError, match="damaged"):
+            decode(bytes(damaged), header)
+    else:
+        assert np.array_equal(decode(bytes(damaged), header), expected)
 
 
 # -- pixel formats -----------------------------------------------------------------------------------
