@@ -34,8 +34,11 @@ from inference.wire import Kind, Result, Status
 
 log = logging.getLogger("inference.loop")
 
-#: The heart beats at least this often; also the latest an expired item is noticed while lanes are busy.
+#: The heart beats at least this often while there is work; also the latest an expired item is noticed while
+#: lanes are busy.
 BEAT_S = 0.25
+#: And this often while there is none: each beat wakes a core (tests/bench/idle.py).
+IDLE_BEAT_S = 1.0
 #: A run that lasts longer than this many times the slowest warm-up run is taken for hung.
 HUNG_FACTOR = 10.0
 HUNG_MIN_S = 2.0
@@ -135,16 +138,16 @@ class Loop:
         for lane in lanes:
             lane.start()
         self._board.post("run_limit_s", self._run_limit_s)
-        self._beat()
+        busy = self._beat()
         self._board.post("state", State.READY)
         while not self._stopping:
-            for key, events in self._selector.select(BEAT_S):
+            for key, events in self._selector.select(BEAT_S if busy else IDLE_BEAT_S):
                 handler = key.data
                 if isinstance(handler, _Connection):
                     self._serve(handler, events)
                 else:
                     handler()
-            self._beat()
+            busy = self._beat()
         with self._turn:
             self._turn.notify_all()
         for lane in lanes:
@@ -153,16 +156,20 @@ class Loop:
     def stop(self) -> None:
         """Make :meth:`run` return; safe in a signal handler."""
         self._stopping = True
+        self._wake_writer.send(b"w")
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Tell the board how it stands; returns whether anything runs or waits."""
         now = time.monotonic()
         with self._turn:
             late = self._planner.expire(now)
             busy = [since for since in self._busy_since if since]
+            waiting = self._planner.waiting
         for item in late:
             self._answer(item, Result(item.submit.request_id, Status.EXPIRED, NO_BOXES))
         self._board.post("busy_since", min(busy, default=0.0))
         self._board.post("heartbeat", now)
+        return bool(busy or waiting)
 
     def _accept(self) -> None:
         try:

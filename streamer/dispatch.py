@@ -99,7 +99,6 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin to serve; the link may still be connecting."""
         self._loop = asyncio.get_running_loop()
-        self._rates_task = self._loop.create_task(self._share_rates(), name="fair-rates")
 
     async def close(self) -> None:
         """Stop the decoder threads; whatever waits is answered as unavailable."""
@@ -225,6 +224,8 @@ class Dispatcher:
     def open(self, version: str, source: Source) -> None:
         """Register a stream; :meth:`close_source` forgets it."""
         self._versions[version].open(source)
+        if self._loop is not None and (self._rates_task is None or self._rates_task.done()):
+            self._rates_task = self._loop.create_task(self._share_rates(), name="fair-rates")
 
     def close_source(self, version: str, key: int) -> None:
         """Forget a stream; frames of it that run still finish."""
@@ -406,7 +407,8 @@ class Dispatcher:
         stages.postprocess_s.observe(result.postprocess_ms / 1e3)
 
     async def _share_rates(self) -> None:
-        while True:
+        """Grant rates for as long as there are streams: a worker that has none is not woken for it."""
+        while any(state.streams for state in self._versions.values()):
             await asyncio.sleep(FAIR_RATE_S)
             for version, state in self._versions.items():
                 model = self._client.models.get(version)

@@ -78,6 +78,11 @@ class VersionQueue:
         """Whether nothing runs and nothing waits."""
         return not (self.in_flight or self.posts or self.returned or self.waiting)
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._sources)
+
     # -- turns ---------------------------------------------------------------------------------------
 
     def open(self, source: Source) -> None:

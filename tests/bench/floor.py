@@ -1,7 +1,8 @@
 """The floor: a bare loop of decode, letterbox, onnxruntime and suppression in one process per core.
 
-It has no network, no queue and no isolation, so nothing that serves can be faster on the same cores.
-Deliberately independent of the service's code. ``python -m tests.bench.floor --help``.
+It has no network, no queue and no isolation, and runs the file as it is: what serves gets beyond it only by
+having less to compute (docs/decisions/0009). Deliberately independent of the service's code.
+``python -m tests.bench.floor --help``.
 """
 
 from __future__ import annotations
