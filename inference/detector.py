@@ -121,7 +121,7 @@ class Detector:
             check_ids(str(path), ids, labels)
         if head is not None and self.layout.family is not Family.YOLOX:  # a manifest may see it otherwise
             self._session, self._edited = _load_on_cpu(path, threads, read_cpu_model(path, opened=False))
-            head, given = None, outputs
+            head, given = None, try_batch(self._session, str(path), self.image, self.buckets[0])
         self._outputs = self.layout.outputs if head is None else head.branches
         self._shapes = _fixed_shapes(graph, self.layout, self._outputs, given)
         if len(self.buckets) > 1:

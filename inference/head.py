@@ -80,18 +80,19 @@ def open_head(graph: OnnxGraph) -> Head | None:
     joined = _made(graph, turned.inputs[0], "Concat") if turned else None
     if turned is None or joined is None or turned.wholes("perm") != [0, 2, 1]:
         return None
-    levels = [_level(graph, level) for level in joined.inputs]
+    shape = shape_of(declared)
+    levels = [_level(graph, level, shape[0] if shape else None) for level in joined.inputs]
     found = tuple(level for level in levels if level is not None)
     if joined.whole("axis") not in (2, -1) or len(found) != len(levels):
         return None
-    head = Head(found, name, shape_of(declared))
+    head = Head(found, name, shape)
     if len(set(head.branches)) != len(head.branches) or len({len(level.bias) for level in found}) != 1:
         return None
     graph.declare_outputs(head.branches, 4)
     return head
 
 
-def _level(graph: OnnxGraph, name: str) -> Level | None:
+def _level(graph: OnnxGraph, name: str, batch: int | None) -> Level | None:
     """Return a level from the row of its cells; None if that is made of anything else."""
     flat = _made(graph, name, "Reshape")
     joined = _made(graph, flat.inputs[0], "Concat") if flat else None
@@ -108,7 +109,7 @@ def _level(graph: OnnxGraph, name: str) -> Level | None:
         return None
     last = _made(graph, logits[1], "Conv")
     table = _table(graph, last) if last else None
-    if last is None or table is None or not _flattens(graph, flat, 5 + len(table)):
+    if last is None or table is None or not _flattens(graph, flat, batch, 5 + len(table)):
         return None
     bias = graph.numbers(last.inputs[2]) if len(last.inputs) > 2 else np.zeros(len(table), np.float32)
     if bias is None or bias.shape != table.shape[:1]:
@@ -129,17 +130,18 @@ def _table(graph: OnnxGraph, node: Node) -> Floats | None:
     if weights is None or weights.ndim != 4 or weights.shape[2:] != (1, 1) or not weights.size:
         return None
     single = {*node.wholes("strides"), *node.wholes("dilations"), node.whole("group") or 1} == {1}
-    plain = not any(node.wholes("pads")) and "auto_pad" not in node.attributes
+    plain = not any(node.wholes("pads")) and not node.pads_itself
     return weights[:, :, 0, 0] if single and plain else None
 
 
-def _flattens(graph: OnnxGraph, node: Node, channels: int) -> bool:
-    """Whether a Reshape keeps batch and channels and puts all cells into a row."""
-    if len(node.inputs) != 2 or node.whole("allowzero"):
+def _flattens(graph: OnnxGraph, node: Node, batch: int | None, channels: int) -> bool:
+    """Whether a Reshape keeps batch (None: dynamic) and channels and puts all cells into a row."""
+    if len(node.inputs) != 2:
         return False
     shape = graph.constant(node.inputs[1])
     if shape:
-        return len(shape) == 3 and shape[1] in (0, channels)
+        literal = node.whole("allowzero") and 0 in shape
+        return len(shape) == 3 and shape[0] in (0, -1, batch) and shape[1] in (0, channels) and not literal
     # Exports with dynamic sides take the first two of the tensor itself, and -1.
     sides = _made(graph, node.inputs[1], "Concat")
     if sides is None or len(sides.inputs) != 2 or list(graph.constant(sides.inputs[1])) != [-1]:

@@ -6,7 +6,7 @@ Only as much of onnx.proto3 as that takes; no process of the service loads the `
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,16 +18,19 @@ from inference.protobuf import Field
 # Field numbers of onnx.proto3.
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
-_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTS, _ATTRIBUTE_TYPE = 1, 3, 5, 8, 20
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TEXT, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH = 1, 3, 4, 5, 6
+_ATTRIBUTE_INTS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_TYPE = 8, 11, 20
 _TYPE_INTS = 7
 _TENSOR_SIDES, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32, _TENSOR_INT64 = 1, 2, 4, 5, 7
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
 _FLOAT, _INT32, _INT64, _HALF = 1, 6, 7, 10
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 1, 2, 1, 1
-#: Operators with graphs of their own, which may read any tensor of the outer one.
-_NESTING = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+#: The domain of the operators that ONNX itself defines; those of others may do anything under the same name.
+_OWN_DOMAINS = ("", "ai.onnx")
+#: Of lists that name axes, starts or sizes; nothing here reads a longer one.
+_MAX_LIST_BYTES = 128
 
 #: Declared sides; None is a dynamic one.
 Shape = tuple[int | None, ...]
@@ -38,6 +41,7 @@ class Node:
     """One operator. ``raw`` is its field of the graph, as it stands in the file or was written."""
 
     raw: bytes | memoryview
+    #: Empty where ONNX does not define it.
     op: str = ""
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -47,6 +51,12 @@ class Node:
         """Return an attribute that is a whole number; None without it."""
         attribute = self.attributes.get(name, [])
         return next((protobuf.signed(value) for n, _, value, _ in attribute if n == _ATTRIBUTE_INT), None)
+
+    @property
+    def pads_itself(self) -> bool:
+        """Whether a convolution or pool finds its padding by itself, whatever its ``pads`` say."""
+        attribute = self.attributes.get("auto_pad", [])
+        return any(n == _ATTRIBUTE_TEXT and _text(content) != "NOTSET" for n, _, _, content in attribute)
 
     def wholes(self, name: str) -> list[int]:
         """Return an attribute that is a list of whole numbers; empty without it."""
@@ -108,7 +118,7 @@ class OnnxGraph:
     def _take(self, number: int, raw: memoryview, content: memoryview) -> None:
         if number == _GRAPH_NODE:
             node = _read_node(raw, content)
-            self.entangled |= node.op in _NESTING
+            self.entangled |= any(_reaches_out(attribute) for attribute in node.attributes.values())
             self.nodes.append(node)
             self.makers.update(dict.fromkeys(node.outputs, node))
             for name in node.inputs:
@@ -120,7 +130,7 @@ class OnnxGraph:
             self._others.append(raw)
             if number == _GRAPH_INITIALIZER:
                 tensor = list(protobuf.fields(content))
-                self.entangled |= any(n == _TENSOR_LOCATION and value for n, _, value, _ in tensor)
+                self.entangled |= _lies_elsewhere(tensor)
                 self.tensors.update((_text(part), tensor) for n, _, _, part in tensor if n == _TENSOR_NAME)
 
     # -- looking -------------------------------------------------------------------------------------
@@ -142,6 +152,8 @@ class OnnxGraph:
         code, unpacked = ("i", _TENSOR_INT32) if kind == _INT32 else ("q", _TENSOR_INT64)
         numbers: list[int] = []
         for number, _, value, part in tensor:
+            if len(part) > _MAX_LIST_BYTES and number in (_TENSOR_RAW, unpacked):
+                return []
             if number == _TENSOR_RAW:
                 numbers += struct.unpack(f"<{len(part) // struct.calcsize(code)}{code}", part)
             elif number == unpacked:
@@ -210,13 +222,27 @@ class OnnxGraph:
 def shape_of(value: memoryview) -> Shape:
     """Return the shape of a declared tensor; empty when none is declared."""
     dims = _inside(value, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM)
-    return tuple(
-        next((side for n, _, side, _ in protobuf.fields(dim) if n == _DIM_VALUE), 0) or None for dim in dims
+    sides = (next((side for n, _, side, _ in protobuf.fields(dim) if n == _DIM_VALUE), 0) for dim in dims)
+    # Some exports write a dynamic side as -1.
+    return tuple(side if protobuf.signed(side) > 0 else None for side in sides)
+
+
+def _reaches_out(attribute: list[Field]) -> bool:
+    """Whether an attribute is a graph, which may read tensors of the outer one, or lies in another file."""
+    return any(
+        number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)
+        or (number == _ATTRIBUTE_TENSOR and _lies_elsewhere(protobuf.fields(content)))
+        for number, _, _, content in attribute
     )
+
+
+def _lies_elsewhere(tensor: Iterable[Field]) -> bool:
+    return any(number == _TENSOR_LOCATION and value for number, _, value, _ in tensor)
 
 
 def _read_node(raw: memoryview, content: memoryview) -> Node:
     node = Node(raw)
+    domain = ""
     for number, _, _, inner in protobuf.fields(content):
         if number == _NODE_INPUT:
             node.inputs.append(_text(inner))
@@ -228,6 +254,10 @@ def _read_node(raw: memoryview, content: memoryview) -> Node:
             attribute = list(protobuf.fields(inner))
             name = next((_text(part) for n, _, _, part in attribute if n == _ATTRIBUTE_NAME), "")
             node.attributes[name] = attribute
+        elif number == _NODE_DOMAIN:
+            domain = _text(inner)
+    if domain not in _OWN_DOMAINS:
+        node.op = ""
     return node
 
 

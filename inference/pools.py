@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from inference.onnx_graph import Node, OnnxGraph, make_node
 
-#: Attributes of a plain pool; what else there may be, such as ``auto_pad``, is left alone.
-_PLAIN = frozenset(("kernel_shape", "pads", "strides", "dilations", "ceil_mode", "storage_order"))
+#: Attributes of a plain pool; one with others is left alone.
+_PLAIN = frozenset(("kernel_shape", "pads", "strides", "dilations", "ceil_mode", "storage_order", "auto_pad"))
 
 
 def chain_pools(graph: OnnxGraph) -> int:
@@ -53,7 +53,7 @@ def _window(graph: OnnxGraph, node: Node) -> int:
     side = kernel[0]
     centred = side > 1 and side % 2 and kernel[1] == side and pads == [side // 2] * 4
     single = {*node.wholes("strides"), *node.wholes("dilations")} <= {1}
-    plain = not node.whole("ceil_mode") and not node.whole("storage_order")
+    plain = not node.whole("ceil_mode") and not node.whole("storage_order") and not node.pads_itself
     # Quantized pools are fused with what stands around them, which a second reader would prevent.
     quantized = any(reader.op == "QuantizeLinear" for reader in graph.readers.get(node.outputs[0], ()))
     return side if centred and single and plain and not quantized else 0

@@ -34,10 +34,11 @@ def try_batch(session: Any, path: str, image: ImageInput, batch: int, head: Head
     """
     try:
         arrays = session.run(None, feeds_of(image, batch))
+        outputs = {output.name: array for output, array in zip(session.get_outputs(), arrays, strict=True)}
+        whole = declared(outputs, head)
     except Exception as error:
         raise batch_refusal(path, image, batch, error) from error
-    outputs = {output.name: array for output, array in zip(session.get_outputs(), arrays, strict=True)}
-    for name, array in declared(outputs, head).items():
+    for name, array in whole.items():
         _check(path, name, array, batch)
     return outputs
 

@@ -30,6 +30,16 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     assert read_cpu_model(path) is None
 
 
+def test_constants_in_other_files_are_seen_in_nodes_too(tmp_path: Path) -> None:
+    path = factory.focus_model(tmp_path / "m.onnx", as_nodes=True)
+    model = onnx.load(str(path))
+    constant = next(node for node in model.graph.node if node.op_type == "Constant")
+    onnx.external_data_helper.set_external_data(constant.attribute[0].t, "w.bin", 0, 8)
+    constant.attribute[0].t.data_location = onnx.TensorProto.EXTERNAL
+    path.write_bytes(model.SerializeToString())
+    assert read_cpu_model(path) is None
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("whole")

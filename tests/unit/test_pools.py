@@ -81,6 +81,14 @@ def test_other_pools_stay(tmp_path: Path, windows: tuple[int, ...], attributes: 
     assert read_cpu_model(factory.pyramid_model(tmp_path / "m.onnx", windows, **attributes)) is None
 
 
+def test_pools_of_another_domain_stay(tmp_path: Path) -> None:
+    path = factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
+    model = onnx.load(str(path))
+    model.graph.node[1].domain = "my.own"
+    onnx.save(model, str(path))
+    assert read_cpu_model(path) is None
+
+
 def test_quantized_pools_stay(tmp_path: Path) -> None:
     path = factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
     model = onnx.load(str(path))

@@ -188,6 +188,16 @@ def test_what_is_no_such_stem_or_used_otherwise_stays(tmp_path: Path, change: Ca
     assert read_cpu_model(changed(factory.focus_model(tmp_path / "m.onnx"), change)) is None
 
 
+def test_a_side_of_minus_one_is_a_dynamic_one(tmp_path: Path) -> None:
+    def change(graph: Any) -> None:
+        graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+
+    edited = read_cpu_model(changed(factory.focus_model(tmp_path / "m.onnx"), change))
+    assert edited is not None
+    assert edited.stem is not None
+    assert edited.stem.shape == (None, 3, 64, 64)
+
+
 @pytest.mark.parametrize("patches", [FOCUS[:3], (*FOCUS[:3], (0, 0)), (*FOCUS, (0, 0))])
 def test_patches_that_do_not_make_up_the_picture_stay(
     tmp_path: Path, patches: tuple[tuple[int, int], ...]
