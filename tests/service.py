@@ -183,3 +183,11 @@ class Service:
             if sample.partition("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
                 total += float(value)
         return total
+
+
+def is_dead(process: psutil.Process) -> bool:
+    """Whether a process has ended, buried or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two questions
+        return True

@@ -14,7 +14,7 @@ import pytest
 
 from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
 from tests.bench.media import pictures
-from tests.service import Service
+from tests.service import Service, is_dead
 
 STREAMS = 20
 RECOVERY_TIMEOUT_S = 60.0
@@ -107,7 +107,7 @@ def test_in_mode_all_no_frame_is_lost_with_the_inference_process(
 def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: list[bytes]) -> None:
     before = fragile.inference
     before.send_signal(signal.SIGSTOP)
-    wait_for(lambda: not before.is_running() or before.status() == psutil.STATUS_ZOMBIE, "it is killed")
+    wait_for(lambda: is_dead(before), "it is killed")
     wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
     assert fragile.inference.pid != before.pid
     (line,) = [line for line in fragile.log.splitlines() if "killing the inference process" in line]

@@ -15,14 +15,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 from streamer.dataset.sample import Sample, parse_sample
 from streamer.dataset.source import FolderSource
 from streamer.dataset.verification import verify
 from tests.conftest import shared
-from tests.service import Service
+from tests.service import Service, is_dead
 from tests.unit.pictures import with_exif
 from tests.wire_client import WireClient
 
@@ -190,13 +189,6 @@ def test_what_is_held_for_its_interval_is_kept_at_the_end(yolox_nano: Path, bus:
         assert service.stop() == 0
     assert len(samples_in(folder)) == 1
     assert list((folder / ".spool" / "ready").iterdir()) == []
-
-
-def is_dead(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # between the two questions
-        return True
 
 
 def test_no_detection_feels_the_observer_die_and_no_accepted_sample_is_lost(
