@@ -209,7 +209,7 @@ class OnnxGraph:
         graph = protobuf.write_bytes(_MODEL_GRAPH, *nodes, *self._others, *inputs, *outputs.values())
         return b"".join(graph if number == _MODEL_GRAPH else raw for number, raw, _, _ in self._model)
 
-    def _needed(self, outputs: Sequence[str] | dict[str, bytes]) -> list[Node]:
+    def _needed(self, outputs: Iterable[str]) -> list[Node]:
         wanted = set(outputs)
         needed: list[Node] = []
         for node in reversed(self.nodes):

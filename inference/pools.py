@@ -15,10 +15,10 @@ from inference.onnx_graph import Node, OnnxGraph, make_node
 _PLAIN = frozenset(("kernel_shape", "pads", "strides", "dilations", "ceil_mode", "storage_order", "auto_pad"))
 
 
-def chain_pools(graph: OnnxGraph) -> int:
-    """Let pools of one tensor pool each other, the smallest first; returns how many were changed."""
-    changed = 0
-    for source, pools in list(_pyramids(graph)):
+def chain_pools(graph: OnnxGraph) -> bool:
+    """Let pools of one tensor pool each other, the smallest first; returns whether there were any."""
+    changed = False
+    for source, pools in _pyramids(graph):
         chain: list[Node] = []
         below, kernel = source, 1
         for wanted, pool in sorted(pools.items()):
@@ -28,7 +28,7 @@ def chain_pools(graph: OnnxGraph) -> int:
             chain.append(make_node("MaxPool", below, pool.outputs[0], kernel_shape=[side] * 2, pads=pads))
             below, kernel = pool.outputs[0], wanted
         graph.replace(list(pools.values()), chain)
-        changed += len(chain)
+        changed = True
     return changed
 
 

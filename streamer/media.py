@@ -59,7 +59,7 @@ def decode(
     denominator = choose_reduction(header, rotation, target) if reduce and target is not None else 1
     image = None
     if header.codec is Codec.JPEG and denominator == 1:
-        image = _plain_jpeg(data)
+        image = _plain_jpeg(data, header)
     if image is None:
         image = _any_picture(data, header, _FLAGS[denominator])
     expected = (-(-header.height // denominator), -(-header.width // denominator), 3)
@@ -71,13 +71,15 @@ def decode(
     return _turn_upright(image, header.orientation, rotation)
 
 
-def _plain_jpeg(data: bytes | memoryview) -> Image | None:
+def _plain_jpeg(data: bytes | memoryview, header: ImageHeader) -> Image | None:
     """Return the pixels that OpenCV gives too, in four fifths of its time; None for it to judge what is odd.
 
-    Odd is what libjpeg warns of, such as data that end early, and CMYK (tests/bench/model_side.py).
+    Odd is what libjpeg warns of, such as data that end early, and CMYK (tests/bench/model_side.py). So are
+    more pixels than ``header`` says: whatever data claim, no more memory is taken than for the header's.
     """
+    space = np.empty((header.height, header.width, 3), np.uint8)
     try:
-        image: Image = simplejpeg.decode_jpeg(data, colorspace="BGR")
+        image: Image = simplejpeg.decode_jpeg(data, colorspace="BGR", buffer=space)
     except ValueError:
         return None
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from tests.bench.load import End, StreamLoad, Tally, http_session
@@ -66,3 +67,20 @@ def test_every_stream_of_many_is_served_although_their_turns_are_further_apart_t
     counts = sorted(tally.results for tally in tallies)
     assert counts[0] > 0, counts
     assert counts[-1] <= 2 * counts[0] + 2, f"least recently served first: {counts}"
+
+
+def test_rates_are_granted_anew_after_a_time_without_streams(yolox_nano: Path) -> None:
+    frames = pictures(8)
+
+    async def flood(service: Service) -> Tally:
+        async with http_session() as session:
+            load = StreamLoad(f"{service.http_url}/v1/stream", frames, mode="live", fps=FLOOD_FPS)
+            return await load.run(session, End.after(5))
+
+    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
+    with Service(settings) as service:
+        for _ in range(2):
+            tally = asyncio.run(flood(service))
+            assert tally.balanced
+            assert tally.drops["rate"] > 0, tally.drops
+            time.sleep(2)  # longer than a worker without streams goes on measuring what they ask for

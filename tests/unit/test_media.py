@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer import media
 from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.limits import Limits
 from streamer.media import Image, choose_reduction, decode
@@ -223,10 +224,17 @@ def test_data_that_does_not_decode_is_damaged(suffix: str, capfd: pytest.Capture
     capfd.readouterr()  # the codec library writes its own line
 
 
-def test_a_header_that_differs_from_the_data_is_damaged() -> None:
+@pytest.mark.parametrize("size", [(161, 96), (160, 95), (96, 160), (8, 8)], ids=str)
+def test_a_header_that_differs_from_the_data_is_damaged(size: tuple[int, int]) -> None:
     data = encode(scene())
     with pytest.raises(ImageError, match="its data differs"):
-        decode(data, ImageHeader(Codec.JPEG, 161, 96))
+        decode(data, ImageHeader(Codec.JPEG, *size))
+
+
+def test_data_that_claim_more_than_their_header_get_no_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "_any_picture", lambda *_: pytest.fail("OpenCV has a limit of its own"))
+    with pytest.raises(pytest.fail.Exception, match="limit of its own"):
+        decode(encode(scene(400, 300)), ImageHeader(Codec.JPEG, 160, 96))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
