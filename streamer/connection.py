@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from typing import Any, Protocol
 
@@ -38,7 +37,7 @@ from streamer.messages import (
 from streamer.metrics import WorkerMetrics
 from streamer.observer.tap import Tap
 from streamer.observer.taps import Taps
-from streamer.outbox import MAX_MESSAGES, Outbox, OutboxFull
+from streamer.outbox import MAX_MESSAGES, OutboxFull
 from streamer.owners import Owners
 from streamer.protocol import (
     MAX_SEQ,
@@ -47,17 +46,13 @@ from streamer.protocol import (
     Frame,
     ProtocolError,
     decode_message,
-    encode_message,
     unpack_frame,
 )
 from streamer.session import Session
 from streamer.settings import Settings
+from streamer.socket_writer import SocketWriter
 from streamer.stream import Ledger, WindowViolated
 
-log = logging.getLogger("streamer.connection")
-
-#: A send that takes longer than this shows that the client reads slowly: stale results give way.
-SLOW_SEND_S = 0.05
 #: Unknown fields reported on one connection.
 MAX_TOLD_UNKNOWN = 50
 #: Time for outcomes of frames in flight after a client's `bye`.
@@ -110,7 +105,6 @@ class Connection:
         self.metrics = hub.metrics
         self.limits = hub.limits
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
-        self._transport = transport
         self.version = version
         info = hub.dispatcher.model(version)
         self.session = Session(
@@ -124,14 +118,12 @@ class Connection:
         self.last_heard = time.monotonic()
         self._model = info
         self._socket = socket
-        self._subprotocol = subprotocol
         #: Whether a valid key came with the upgrade; else `hello.token` must hold one.
         self._trusted = trusted
         self._token = token
-        self._outbox = Outbox()
-        self._outbox_filled = asyncio.Event()
-        #: Start of the send in progress; 0 while none is.
-        self._sending_since = 0.0
+        self._writer = SocketWriter(
+            socket, transport, subprotocol, send_timeout_s=hub.settings.stream_send_timeout_s
+        )
         self._control = ControlRate(time.monotonic())
         #: Frames that belong to no stream, or could not be read: refused, and accounted all the same.
         self._strays = Ledger()
@@ -144,7 +136,7 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until either side closes."""
-        writer = asyncio.create_task(self._write(), name="stream-writer")
+        writing = asyncio.create_task(self._write(), name="stream-writer")
         try:
             limit_s = self.hub.settings.stream_hello_timeout_s
             await greet(self._socket.receive, self._welcome, self.send, limit_s)
@@ -158,26 +150,24 @@ class Connection:
                     await self._finish_in_flight()
                     closing = CloseConnection(CloseCode.DONE, "bye")
                 if closing is not None:
-                    await self._close(closing, writer)
+                    await self._writer.flush(writing)
+                    writing.cancel()
+                    await self._writer.close(closing)
             finally:
                 # First, as nothing may keep a stream registered whose socket is gone.
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
-                writer.cancel()
+                writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await writer
+                    await writing
 
     def close_soon(self, code: int, reason: str) -> None:
         """Ask for an orderly close; the reading task carries it out."""
         if self._closing is None:
             self._closing = CloseConnection(code, reason)
-            self._outbox_filled.set()
-            task = asyncio.ensure_future(self._close_from_outside(self._closing))
+            # Closing makes the reading task's receive() return, which then ends run().
+            task = asyncio.ensure_future(self._writer.close(self._closing))
             self.hub.background.add(task)
             task.add_done_callback(self.hub.background.discard)
-
-    async def _close_from_outside(self, close: CloseConnection) -> None:
-        # Closing makes the reading task's receive() return, which then ends run().
-        await self._send_close(close)
 
     def _leave(self, *, resumable: bool) -> None:
         for live in self.streams.values():
@@ -186,24 +176,6 @@ class Connection:
             self.counters.account(live.stream.ledger)
         self.counters.account(self._strays)
         self.hub.leave(self, resumable=resumable and bool(self.streams))
-
-    async def _close(self, close: CloseConnection, writer: asyncio.Task[None]) -> None:
-        """Send what still waits, then the close frame; bounded, whatever the client does."""
-        deadline = time.monotonic() + 1.0
-        while len(self._outbox) and not writer.done() and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
-        writer.cancel()
-        await self._send_close(close)
-
-    async def _send_close(self, close: CloseConnection) -> None:
-        try:
-            async with asyncio.timeout(2.0):
-                await self._socket.close(code=close.code, message=close.reason.encode())
-        except TimeoutError:
-            if self._transport is not None:
-                self._transport.abort()  # not even the close frame gets through
-        except (ConnectionError, RuntimeError):
-            return
 
     async def _finish_in_flight(self) -> None:
         """After a client's bye: the outcomes of its last frames are still on their way."""
@@ -288,7 +260,7 @@ class Connection:
     async def _read(self) -> None:
         """Take messages off the socket as they come; nothing here waits for inference."""
         while not self._bye_received:
-            if len(self._outbox) > MAX_MESSAGES // 2:
+            if len(self._writer) > MAX_MESSAGES // 2:
                 # Messages that wait in the socket come without a pause: let the writer have its turn.
                 await asyncio.sleep(0)
             message = await self._socket.receive()
@@ -453,48 +425,20 @@ class Connection:
         """Queue one message; never waits."""
         if self._closing is not None:
             return
-        now = time.monotonic()
-        slow = bool(self._sending_since) and now - self._sending_since > SLOW_SEND_S
         live = self.streams.get(message.get("stream", -1))
         try:
-            replaced = self._outbox.put(
-                message, replace_results=slow and live is not None and live.stream.mode == "live"
-            )
+            replaced = self._writer.put(message, newest_only=live is not None and live.stream.mode == "live")
         except OutboxFull as error:
             self.close_soon(CloseCode.SLOW_CONSUMER, str(error))
             return
         if replaced:
             self.hub.metrics.undelivered.labels("websocket").inc(replaced)
-        self._outbox_filled.set()
 
     async def _write(self) -> None:
-        """Send queued messages; a client that takes none for too long is closed with 4441."""
-        timeout_s = self.hub.settings.stream_send_timeout_s
-        socket = self._socket
         try:
-            while True:
-                message = self._outbox.take()
-                if message is None:
-                    self._outbox_filled.clear()
-                    await self._outbox_filled.wait()
-                    continue
-                try:
-                    encoded = encode_message(message, self._subprotocol)
-                except (ValueError, TypeError, OverflowError):  # a bug of ours: end this stream, say why
-                    log.exception("a message of type %s cannot be encoded", message.get("type"))
-                    self.close_soon(CloseCode.SERVER_FAULT, "the server failed to encode a message")
-                    return
-                self._sending_since = time.monotonic()
-                async with asyncio.timeout(timeout_s):
-                    if isinstance(encoded, str):
-                        await socket.send_str(encoded)
-                    else:
-                        await socket.send_bytes(encoded)
-                self._sending_since = 0.0
-        except TimeoutError:
-            self.close_soon(CloseCode.SLOW_CONSUMER, f"a send took longer than {timeout_s:g} s")
-        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
-            return
+            await self._writer.run()
+        except CloseConnection as close:
+            self.close_soon(close.code, close.reason)
 
     # -- what the hub asks ---------------------------------------------------------------------------
 

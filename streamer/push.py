@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamer.client.arguments import (
     TOKEN_VARIABLE,
@@ -22,6 +22,10 @@ from streamer.client.arguments import (
 from streamer.client.errors import BadInput, ClientError, SaveFailed, SourceFailed
 from streamer.client.signals import EXIT_INTERRUPTED, EXIT_TERMINATED, Signals
 from streamer.client.terminal import Terminal
+
+if TYPE_CHECKING:
+    from streamer.client.capture import Source
+    from streamer.client.picture_stream import PictureStream
 
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
@@ -141,8 +145,8 @@ async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return signals.exit_code
 
 
-def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> Any:
-    """Return the stream, not yet connected: a DetectStream, or a VideoStream in its place."""
+def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> PictureStream:
+    """Return the stream, not yet connected."""
     from streamer.client.sources import is_picture_source  # noqa: PLC0415 - see _push
     from streamer.client.stream import DetectStream  # noqa: PLC0415 - see _push
 
@@ -205,7 +209,7 @@ async def _open_source(arguments: argparse.Namespace, terminal: Terminal) -> Any
     return await asyncio.to_thread(open_source, arguments.source, options)
 
 
-async def _connected(stream: Any) -> None:
+async def _connected(stream: PictureStream) -> None:
     await stream.__aenter__()
 
 
@@ -221,7 +225,12 @@ class _Run:
     """The outputs of one push, opened and closed around it."""
 
     def __init__(
-        self, arguments: argparse.Namespace, terminal: Terminal, source: Any, stream: Any, signals: Signals
+        self,
+        arguments: argparse.Namespace,
+        terminal: Terminal,
+        source: Source,
+        stream: PictureStream,
+        signals: Signals,
     ) -> None:
         from streamer.client.pusher import Limits, Pusher  # noqa: PLC0415 - loads aiohttp
 

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from streamer.client.capture import Captured, Source, paced, thinned
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
+from streamer.client.picture_stream import PictureStream
 from streamer.client.progress import Tally
 from streamer.client.results import Detections, Outcome, Result
-from streamer.client.stream import DetectStream
 
 #: A source thread that does not end by then hangs in a driver; it must not keep us.
 JOIN_S = 2.0
@@ -70,7 +70,7 @@ class Pusher:
     """One run. ``stop`` may be called from a signal handler or another thread."""
 
     source: Source
-    stream: DetectStream
+    stream: PictureStream
     sinks: Sinks = field(default_factory=Sinks)
     limits: Limits = field(default_factory=Limits)
     #: Whether a source that has no pace of its own is read in real time.

@@ -6,27 +6,24 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
 from streamer.client.address import stream_address
-from streamer.client.bell import Bell
 from streamer.client.control import Control
 from streamer.client.cookies import cookies
 from streamer.client.dialer import Dialer
 from streamer.client.encoder import Picture, PictureLimits
-from streamer.client.errors import BadInput, ClientError, ConnectionFailed, StreamClosed, UnreadOutcomes
+from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
 from streamer.client.ledger import Ledger
 from streamer.client.link import Link, LinkLost
 from streamer.client.offers import Offer, Offers
 from streamer.client.options import MODES, Options
 from streamer.client.params import Params
-from streamer.client.results import Outcome
+from streamer.client.picture_stream import PictureStream
 from streamer.client.sender import Sender
 from streamer.client.state import Phase, State, Watcher
 from streamer.client.version import client_version
@@ -34,12 +31,10 @@ from streamer.protocol import CloseCode
 
 log = logging.getLogger("streamer.client")
 
-#: Outcomes that may wait to be read. Half a minute of a camera; whoever is further behind does not read.
-UNREAD_MAX = 1000
 TICK_S = 0.5
 
 
-class DetectStream:
+class DetectStream(PictureStream):
     """One live stream of pictures to a ``/v1/stream`` address.
 
     ``mode`` is ``live`` (newest picture wins, none is sent twice) or ``all`` (every picture, in order).
@@ -59,98 +54,41 @@ class DetectStream:
     ) -> None:
         if mode not in MODES:
             raise BadInput(f"mode is {mode!r}; allowed are {' and '.join(MODES)}")
+        super().__init__(on_state)
         self.mode = mode
-        self.state = State(Phase.CLOSED)
-        #: What the server said of its model: ``version``, ``name``, ``labels``, ``input``.
-        self.model: Mapping[str, Any] = {}
         self._address = stream_address(url, token)
         self._control = Control(params if isinstance(params, Params) else Params(**(params or {})))
         self._options = options or Options()
         self._dialer = Dialer(self._address, self._options, self._set_state)
-        self._on_state = on_state
         self._flow = Flow(mode)
         self._offers = Offers(mode, self._flow.ledger)
-        self._bell = Bell()
         self._sender = Sender(self._flow, self._offers, self._bell, self._options, self._emit)
-        self._outcomes: deque[Outcome] = deque()
-        #: None until started; ends with the stream.
-        self._runner: asyncio.Task[None] | None = None
         self._link: Link | None = None
-        self._failure: ClientError | None = None
-        self._closing = False
 
     # -- life cycle ----------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        self._runner = asyncio.create_task(self._run(), name="detect-stream")
-        self._runner.add_done_callback(lambda _: self._bell.ring())
-        try:
-            await self._bell.until(lambda: self._link is not None or self._over)
-        except BaseException:
-            await self.close()
-            raise
-        if self._over:
-            await self.close()
-            self._raise_failure()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            await self.finish(timeout_s=5.0)
-        else:
-            await self.close()
-
-    async def finish(self, timeout_s: float = 30.0) -> None:
-        """Take no more pictures, wait for the outcomes of those on their way, say goodbye.
-
-        What has none after ``timeout_s`` ends as a drop ``closed``. Outcomes stay to be read.
-        """
-        self._closing = True
-        self._bell.ring()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._bell.until(self._nothing_pending)
-        await self.close()
-
-    def _nothing_pending(self) -> bool:
-        return self._over or not (len(self._offers) or self._flow.in_flight)
+    @property
+    def _connected(self) -> bool:
+        return self._link is not None
 
     @property
-    def _over(self) -> bool:
-        """Whether no outcome will come any more."""
-        return self._failure is not None or self._runner is None or self._runner.done()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._runner is not None and self._runner.done() and not self._runner.cancelled():
-            self._runner.result()  # a bug of ours: raise what it was
+    def _pending(self) -> bool:
+        return bool(len(self._offers) or self._flow.in_flight)
 
     async def close(self) -> None:
         """End at once; whatever has no outcome yet becomes a drop ``closed``."""
         self._closing = True
-        link, runner = self._link, self._runner
+        link = self._link
         if link is not None and not link.leaving:
             with contextlib.suppress(LinkLost, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await link.send({"type": "bye", "code": CloseCode.DONE.value, "reason": "done"})
-        self._emit(self._let_go("closed"))
-        if runner is not None:
-            runner.cancel()
-            # Not our own cancellation: the runner's.
-            await asyncio.wait([runner])
-        if self._failure is None:
-            self._set_state(State(Phase.CLOSED))
-        self._bell.ring()
+        await super().close()
 
-    def _let_go(self, reason: str) -> list[Outcome]:
-        return [
-            *self._flow.abandon(reason),
-            *self._offers.drop_current(reason),
-            *self._offers.drop_waiting(reason),
-        ]
+    def _let_go(self, reason: str) -> None:
+        self._emit(self._flow.abandon(reason))
+        self._emit(self._offers.drop_current(reason))
+        self._emit(self._offers.drop_waiting(reason))
 
     # -- pictures in ---------------------------------------------------------------------------------
 
@@ -158,11 +96,8 @@ class DetectStream:
         """Offer a picture without waiting; returns whether it was taken.
 
         Not taken (and counted in ``ledger.skipped``): no connection, window shut, faster than granted,
-        paused. Every picture taken has exactly one outcome, which carries ``tag``; its ``seq`` is 0 when a
-        newer picture took its place before it was sent. ``captured_s`` is the capture time in seconds on
-        any clock that does not go back; the monotonic clock when None.
-
-        Raises StreamClosed after the end, or the error that ended the stream.
+        paused. The outcome's ``seq`` is 0 when a newer picture took its place before it was sent. Raises as
+        `PictureStream.offer`, and BadInput for a capture time that the wire cannot carry.
         """
         self._check_open()
         captured = _capture_time(captured_s)
@@ -174,7 +109,7 @@ class DetectStream:
         return True
 
     def skip(self, reason: str) -> None:
-        """Count a picture that the caller itself left out, so that the ledger covers everything captured."""
+        """Count a picture that the caller itself left out."""
         self._offers.refuse(reason)
 
     async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
@@ -201,15 +136,6 @@ class DetectStream:
         if self._link is None or self._link.leaving:
             return "disconnected"
         return self._flow.refusal(now, taken=int(self._offers.current is not None))
-
-    def _check_open(self) -> None:
-        self._raise_failure()
-        if self._closing or self._over:
-            raise StreamClosed("the stream is not open")
-        if len(self._outcomes) >= UNREAD_MAX:
-            raise UnreadOutcomes(
-                f"{len(self._outcomes)} outcomes were not read; iterate over the stream in a task of its own"
-            )
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -263,46 +189,13 @@ class DetectStream:
         """Labels of the served model, by class id."""
         return tuple(self._flow.labels)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        """Return the next outcome; raises the error that ended the stream after the last one."""
-        while not self._outcomes:
-            if self._over:
-                self._raise_failure()
-                raise StopAsyncIteration
-            await self._bell.wait()
-        outcome = self._outcomes.popleft()
-        self._bell.ring()
-        return outcome
-
-    def _emit(self, outcomes: list[Outcome]) -> None:
-        if outcomes:
-            self._outcomes.extend(outcomes)
-            self._bell.ring()
-
-    def _set_state(self, state: State) -> None:
-        if state == self.state:
-            return
-        self.state = state
-        log.debug("%s %s", state.phase, state.detail)
-        if self._on_state is not None:
-            self._on_state(state)
-
     # -- connections ---------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """Connect, serve, and connect again, until closed or refused for good."""
-        try:
-            async with aiohttp.ClientSession(cookie_jar=cookies()) as session:
-                while True:
-                    link = await self._dialer.connect(session, self._hello())
-                    await self._dialer.pause(await self._serve(link))
-        except ClientError as error:
-            self._failure = error
-            self._emit(self._let_go("disconnected"))
-            self._set_state(State(Phase.CLOSED, str(error)))
+    async def _work(self) -> None:
+        async with aiohttp.ClientSession(cookie_jar=cookies()) as session:
+            while True:
+                link = await self._dialer.connect(session, self._hello())
+                await self._dialer.pause(await self._serve(link))
 
     def _hello(self) -> dict[str, Any]:
         offer: dict[str, Any] = {"id": 0, "codec": "jpeg", "mode": self.mode}

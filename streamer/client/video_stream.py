@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import dataclass
 from os import PathLike
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import cv2
@@ -19,14 +16,14 @@ import numpy as np
 
 from streamer.client.address import video_address
 from streamer.client.backoff import Backoff
-from streamer.client.bell import Bell
 from streamer.client.cookies import cookies
 from streamer.client.encoder import Picture, Pixels, as_bgr, decode
-from streamer.client.errors import BadInput, ClientError, ConnectionFailed, StreamClosed
+from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.ledger import Ledger
 from streamer.client.link import LinkLost
 from streamer.client.options import Options
 from streamer.client.params import Params
+from streamer.client.picture_stream import PictureStream
 from streamer.client.results import Detections, Drop, Outcome, Result
 from streamer.client.rtp_origin import RtpOrigin, dithered
 from streamer.client.state import Phase, State, Watcher
@@ -55,10 +52,10 @@ class _Sent:
     height: int
 
 
-class VideoStream:
+class VideoStream(PictureStream):
     """One live stream of pictures as video, to a ``/v1/webrtc`` address; newest picture wins.
 
-    It has the part of `DetectStream` that sending a source needs. A picture that the server dropped, or
+    A picture that the server dropped, or
     that was lost on its way, ends as a drop ``unanswered`` when a newer one is answered.
     """
 
@@ -73,97 +70,76 @@ class VideoStream:
         options: Options | None = None,
         on_state: Watcher | None = None,
     ) -> None:
-        self.state = State(Phase.CLOSED)
-        #: What the server said of its model: ``version``, ``name``, ``labels``, ``input``.
-        self.model: Mapping[str, Any] = {}
+        super().__init__(on_state)
         self._address = video_address(url, token)
         self._params = params or Params()
         self._options = options or Options()
-        self._on_state = on_state
         self._ledger = Ledger()
-        self._bell = Bell()
-        self._outcomes: deque[Outcome] = deque()
         #: Taken, not yet at the encoder.
         self._waiting: tuple[Pixels, _Sent] | None = None
         #: At the encoder or beyond, by time on the 90 kHz clock, oldest first.
         self._sent: OrderedDict[int, _Sent] = OrderedDict()
         self._origin = RtpOrigin()
-        self._connected = False
-        self._closing = False
-        self._failure: ClientError | None = None
-        self._runner: asyncio.Task[None] | None = None
         self._last_pts = 0
+        #: None while there is no session.
+        self._link: VideoLink | None = None
 
     # -- life cycle ----------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        self._runner = asyncio.create_task(self._run(), name="video-stream")
-        self._runner.add_done_callback(lambda _: self._bell.ring())
-        try:
-            await self._bell.until(lambda: self._connected or self._over)
-        except BaseException:
-            await self.close()
-            raise
-        if self._over:
-            await self.close()
-            self._raise_failure()
-        return self
+    @property
+    def _connected(self) -> bool:
+        return self._link is not None
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await (self.finish() if kind is None else self.close())
+    @property
+    def _pending(self) -> bool:
+        return bool(self._sent or self._waiting)
 
     async def finish(self, timeout_s: float = 30.0) -> None:
         """Take no more pictures, wait a moment for the last results, end the session."""
-        self._closing = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(timeout_s, _LAST_RESULTS_S)):
-                await self._bell.until(lambda: self._over or not (self._sent or self._waiting))
-        await self.close()
-
-    async def close(self) -> None:
-        """End at once; whatever has no outcome yet becomes a drop ``closed``."""
-        self._closing = True
-        self._let_go("closed")
-        runner = self._runner
-        if runner is not None:
-            runner.cancel()
-            await asyncio.wait([runner])
-        if self._failure is None:
-            self._set_state(State(Phase.CLOSED))
-        self._bell.ring()
-
-    @property
-    def _over(self) -> bool:
-        return self._failure is not None or self._runner is None or self._runner.done()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._runner is not None and self._runner.done() and not self._runner.cancelled():
-            self._runner.result()  # a bug of ours: raise what it was
+        await super().finish(min(timeout_s, _LAST_RESULTS_S))
 
     # -- pictures in ---------------------------------------------------------------------------------
 
     def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """Offer a picture without waiting; returns whether it was taken. Raises as `DetectStream.offer`."""
-        self._raise_failure()
-        if self._closing or self._over:
-            raise StreamClosed("the stream is not open")
-        self._ledger.offered += 1
-        reason = "disconnected" if not self._connected else "encoder" if self._waiting else None
+        """Offer a picture without waiting; returns whether it was taken.
+
+        Not taken (and counted in ``ledger.skipped``): no connection, the encoder has one that waits. Raises
+        as `PictureStream.offer`, and BadInput for what is no picture.
+        """
+        self._check_open()
+        reason = self._refusal()
         if reason is not None:
-            self._ledger.skipped[reason] += 1
+            self.skip(reason)
             return False
+        self._take(picture, tag, captured_s)
+        return True
+
+    async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
+        """Offer a picture, waiting until it is taken. Raises as :meth:`offer` does."""
+        captured = time.monotonic() if captured_s is None else captured_s
+        while True:
+            self._check_open()
+            if self._refusal() is None:
+                self._take(picture, tag, captured)
+                return
+            await self._bell.wait()
+
+    def _refusal(self) -> str | None:
+        if self._link is None:
+            return "disconnected"
+        return None if self._waiting is None else "encoder"
+
+    def _take(self, picture: Picture, tag: Any, captured_s: float | None) -> None:
         pixels = _as_pixels(picture)
         captured = time.monotonic() if captured_s is None else captured_s
         height, width = pixels.shape[:2]
-        sent = _Sent(0, tag, captured, 0.0, width, height)
-        self._waiting = (_fit(pixels, self._options.max_side), sent)
+        self._waiting = (
+            _fit(pixels, self._options.max_side),
+            _Sent(0, tag, captured, 0.0, width, height),
+        )
+        self._ledger.offered += 1
         self._ledger.waiting += 1
         self._bell.ring()
-        return True
 
     def skip(self, reason: str) -> None:
         """Count a picture that the caller itself left out."""
@@ -200,24 +176,11 @@ class VideoStream:
         """Labels of the served model, by class id."""
         return tuple(self.model.get("labels", ()))
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        """Return the next outcome; raises the error that ended the stream after the last one."""
-        while not self._outcomes:
-            if self._over:
-                self._raise_failure()
-                raise StopAsyncIteration
-            await self._bell.wait()
-        return self._outcomes.popleft()
-
     def _settle(self, pts: int, outcome: Outcome) -> None:
         del self._sent[pts]
         self._ledger.in_flight -= 1
         self._ledger.account(outcome)
-        self._outcomes.append(outcome)
-        self._bell.ring()
+        self._emit([outcome])
 
     def _drop(self, pts: int, reason: str) -> None:
         sent = self._sent[pts]
@@ -228,7 +191,7 @@ class VideoStream:
             (_, sent), self._waiting = self._waiting, None
             self._ledger.waiting -= 1
             self._ledger.skipped[reason] += 1
-            self._outcomes.append(Drop(0, sent.captured_s, sent.tag, reason))
+            self._emit([Drop(0, sent.captured_s, sent.tag, reason)])
         for pts in list(self._sent):
             self._drop(pts, reason)
 
@@ -259,35 +222,23 @@ class VideoStream:
 
     # -- sessions ------------------------------------------------------------------------------------
 
-    def _set_state(self, state: State) -> None:
-        if state != self.state:
-            self.state = state
-            if self._on_state is not None:
-                self._on_state(state)
-
-    async def _run(self) -> None:
-        """Connect, serve, and connect again, until closed or refused for good."""
+    async def _work(self) -> None:
         backoff = Backoff()
         patience_s = self._options.give_up_after_s
         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
-        try:
-            async with aiohttp.ClientSession(cookie_jar=cookies()) as http:
-                while True:
-                    try:
-                        await self._serve(http)
-                    except ConnectionFailed as error:
-                        if isinstance(error, LinkLost):
-                            backoff.reset()
-                            give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
-                        delay_s = backoff.next_s(error.retry_after_s)
-                        if patience_s == 0 or time.monotonic() + delay_s > give_up_at:
-                            raise
-                        self._set_state(State(Phase.WAITING, str(error), retry_s=delay_s))
-                        await asyncio.sleep(delay_s)
-        except ClientError as error:
-            self._failure = error
-            self._let_go("disconnected")
-            self._set_state(State(Phase.CLOSED, str(error)))
+        async with aiohttp.ClientSession(cookie_jar=cookies()) as http:
+            while True:
+                try:
+                    await self._serve(http)
+                except ConnectionFailed as error:
+                    if isinstance(error, LinkLost):
+                        backoff.reset()
+                        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+                    delay_s = backoff.next_s(error.retry_after_s)
+                    if patience_s == 0 or time.monotonic() + delay_s > give_up_at:
+                        raise
+                    self._set_state(State(Phase.WAITING, str(error), retry_s=delay_s))
+                    await asyncio.sleep(delay_s)
 
     def _wishes(self) -> dict[str, Any]:
         """Return what the offer says besides the video, with the names of hello."""
@@ -305,7 +256,7 @@ class VideoStream:
             await link.open(camera, self._wishes(), self._options.connect_timeout_s)
             self.model = link.welcome.get("model", {})
             self._origin = RtpOrigin()
-            self._connected = True
+            self._link = link
             self._set_state(State(Phase.CONNECTED, self._address.shown))
             self._bell.ring()
             while True:
@@ -313,7 +264,7 @@ class VideoStream:
                 if message is not None and message["type"] == "result":
                     self._result(message)
         finally:
-            self._connected = False
+            self._link = None
             camera.stop()
             self._let_go("closed" if self._closing else "disconnected")
             await link.close()

@@ -108,19 +108,17 @@ class JsonRoutes:
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Say how the connection is, and for a minute after its end, why it ended."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         return _json(signalling.describe(request))
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
         """Take candidates that came after the offer."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         session = signalling.find(request)
         body = await read_json(request, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
         try:
@@ -133,10 +131,9 @@ class JsonRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """End a session; again is fine."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         signalling.end(request)
         return web.Response(status=204)
 

@@ -53,6 +53,14 @@ class Signalling:
         if not self.gate.allows_token(bearer_token(request)):
             raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
 
+    async def elsewhere(self, request: web.Request) -> web.StreamResponse | None:
+        """Return the answer of the worker or replica that has the session of the address; None: it is here.
+
+        Raises Problem 401 or 403 unless the request may be made.
+        """
+        self.check(request)
+        return await self.owners.forward(request)
+
     def read_offer(self, sdp: str) -> Offer:
         """Check an offer. Raises Problem 400, 413 or 422."""
         try:
@@ -111,10 +119,9 @@ class Signalling:
 
     async def results(self, request: web.Request) -> web.StreamResponse:
         """``GET …/{session}/results``: server-sent events, or a WebSocket where an upgrade is asked for."""
-        self.check(request)
-        forwarded = await self.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await self.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         return await serve_results(request, self.find(request))
 
 

@@ -105,19 +105,17 @@ class WhipRoutes:
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Say how the connection is, and for a minute after its end, why it ended."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         return web.json_response(signalling.describe(request), headers={"Cache-Control": "no-store"})
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
         """Take candidates that came after the offer (RFC 9725 section 4.3)."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         session = signalling.find(request)
         text = await read_text(request, FRAGMENT, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
         expected = request.headers.get(hdrs.IF_MATCH)
@@ -141,10 +139,9 @@ class WhipRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """End a session; again is fine, for a minute."""
         signalling = self._signalling
-        signalling.check(request)
-        forwarded = await signalling.owners.forward(request)
-        if forwarded is not None:
-            return forwarded
+        elsewhere = await signalling.elsewhere(request)
+        if elsewhere is not None:
+            return elsewhere
         signalling.end(request)
         return web.Response(status=200)
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.client import BadInput, Params, Rejected, Result, StreamClosed
+from streamer.client import (
+    BadInput,
+    Params,
+    Rejected,
+    Result,
+    StreamClosed,
+    UnreadOutcomes,
+    picture_stream,
+)
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
@@ -72,6 +80,34 @@ async def test_a_wrong_key_and_a_wrong_class_are_refused_for_good(guarded: Servi
     with pytest.raises(BadInput, match="unicorn"):
         async with VideoStream(guarded.http_url, token=KEY, params=Params(classes=["unicorn"])):
             pass
+
+
+async def test_outcomes_that_nobody_reads_are_bounded(
+    guarded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_stream, "UNREAD_MAX", 3)
+    async with VideoStream(guarded.ws_url, token=KEY) as stream:
+        taken = 0
+        with pytest.raises(UnreadOutcomes):
+            while True:
+                await stream.send(grey(taken))
+                taken += 1
+                await asyncio.sleep(0.05)
+        await stream.finish()
+        assert len([outcome async for outcome in stream]) == taken
+        assert stream.ledger.balance == 0
+
+
+async def test_what_is_no_picture_is_refused_and_not_counted(guarded: Service) -> None:
+    async with VideoStream(guarded.ws_url, token=KEY) as stream:
+        for wrong in ("a path", b"GIF89a", np.zeros((4, 4), np.float64)):
+            with pytest.raises(BadInput):
+                await stream.send(wrong)  # type: ignore[arg-type]
+            with pytest.raises(BadInput):
+                stream.offer(wrong)  # type: ignore[arg-type]
+        assert stream.ledger.offered == 0
+        assert stream.offer(grey(0))
+        assert stream.ledger.balance == 0
 
 
 async def test_a_worker_that_dies_costs_a_pause(guarded: Service) -> None:

@@ -56,7 +56,7 @@ STREAMER = [
     ["limits", "media", "annotate"],
     ["openapi_video", "openapi_drift", "messages", "auth", "upload", "parameters", "answers"],
     ["session", "job"],
-    ["version_queue", "greeting"],
+    ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
     ["comparison"],
     ["live_stream", "images", "openapi", "health", "handler", "drift_routes"],
