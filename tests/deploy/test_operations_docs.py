@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -29,19 +31,29 @@ def page() -> dict[str, str]:
     return {path.name: path.read_text() for path in PAGES}
 
 
+def metrics(service: Service) -> tuple[list[str], set[str]]:
+    """Return the lines of all series, and the names of all metrics."""
+    exposed = service.get("/metrics")[1].decode()
+    samples = [line for line in exposed.splitlines() if line and not line.startswith("#")]
+    typed = re.findall(r"^# TYPE (\w+)", exposed, re.M)
+    return samples, {re.split(r"[{ ]", line)[0] for line in samples} | set(typed)
+
+
 async def test_every_metric_that_is_named_exists(null: Path, page: dict[str, str]) -> None:
+    named = {(name, metric) for name, text in page.items() for metric in METRIC.findall(text)}
+    assert len(named) > 20
     with Service({"MODEL_V1_PATH": str(null)}) as service:
         async with HttpClient(service.http_url) as client:
             await client.predict(pictures(1, (160, 120))[0])
             assert client.statuses == [200]
-        exposed = service.get("/metrics")[1].decode()
-    samples = [line for line in exposed.splitlines() if line and not line.startswith("#")]
-    known = {re.split(r"[{ ]", line)[0] for line in samples} | set(
-        re.findall(r"^# TYPE (\w+)", exposed, re.M)
-    )
-    named = {(name, metric) for name, text in page.items() for metric in METRIC.findall(text)}
-    assert len(named) > 20
-    assert {(name, metric) for name, metric in named if metric not in known} == set()
+        give_up = time.monotonic() + 30
+        while True:  # the observer brings its metrics a moment after the service is ready
+            samples, known = metrics(service)
+            unknown = {(name, metric) for name, metric in named if metric not in known}
+            if not unknown or time.monotonic() > give_up:
+                break
+            await asyncio.sleep(0.2)
+    assert unknown == set()
     for name, text in page.items():
         for metric, label, value in LABELS.findall(text):
             wanted = f'{label}="{value}"' if value else f'{label}="'
