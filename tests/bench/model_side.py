@@ -73,7 +73,7 @@ def crowd(count: int) -> np.ndarray:
 
 
 def filling() -> None:
-    """Planes first, against strided conversion."""
+    """Planes first, against strided conversion, and planes that lie alike; patches against whole planes."""
     frame = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     planes = np.empty((3, SIDE, SIDE), np.float32)
     normaliser = Normaliser(CONVENTIONS[Family.YOLO], SIDE, SIDE)
@@ -82,7 +82,19 @@ def filling() -> None:
         for plane in range(3):
             np.multiply(frame[:, :, 2 - plane], np.float32(1 / 255), out=planes[plane])
 
-    report("filling", by_planes=least_ms(lambda: normaliser.fill(frame, planes)), strided=least_ms(strided))
+    alike = list(np.empty((3, SIDE, SIDE), np.uint8))
+
+    def planes_alike() -> None:
+        cv2.split(frame, alike)
+        for plane in range(3):
+            np.multiply(alike[2 - plane], np.float32(1 / 255), out=planes[plane])
+
+    report(
+        "filling",
+        by_planes=least_ms(lambda: normaliser.fill(frame, planes)),
+        planes_alike=least_ms(planes_alike),
+        strided=least_ms(strided),
+    )
     in_patches = Normaliser(CONVENTIONS[Family.YOLOX], SIDE, SIDE, FOCUS)
     whole = Normaliser(CONVENTIONS[Family.YOLOX], SIDE, SIDE)
     patches = np.empty((12, SIDE // 2, SIDE // 2), np.float32)
