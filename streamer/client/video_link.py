@@ -131,14 +131,17 @@ class VideoLink:
 
     async def close(self) -> None:
         """End the session; bounded, whatever the server does."""
-        with contextlib.suppress(TimeoutError, ConnectionFailed, Rejected, BadInput):
-            async with asyncio.timeout(_CLOSE_S):
-                if self._url:
-                    await self._request("DELETE", self._url)
-        if self._peer is not None:
-            with contextlib.suppress(TimeoutError):
+        try:
+            with contextlib.suppress(TimeoutError, ConnectionFailed, Rejected, BadInput):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._peer.close()
+                    if self._url:
+                        await self._request("DELETE", self._url)
+        finally:
+            # Whoever loses patience with the server cancels this: the peer's sockets must not stay for it.
+            if self._peer is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await self._peer.close()
 
     async def _request(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the answer. Raises Rejected, BadInput or ConnectionFailed."""

@@ -7,8 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import numpy as np
+import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from streamer.client import (
     BadInput,
@@ -19,9 +24,12 @@ from streamer.client import (
     UnreadOutcomes,
     picture_stream,
 )
+from streamer.client.address import video_address
+from streamer.client.errors import ConnectionFailed
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
+from streamer.client.video_link import Camera, VideoLink
 from streamer.client.video_stream import VideoStream
 from tests.service import Service
 
@@ -135,3 +143,57 @@ async def test_a_worker_that_dies_costs_a_pause(guarded: Service) -> None:
     await reader
     assert stream.ledger.balance == 0
     assert "disconnected" in {outcome.reason for outcome in outcomes if isinstance(outcome, Drop)}
+
+
+async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patience() -> None:
+    far = RTCPeerConnection()
+    deleting = asyncio.Event()
+
+    async def describe(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def answer(request: web.Request) -> web.Response:
+        offer = await request.json()
+        await far.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
+        await far.setLocalDescription(await far.createAnswer())
+        return web.json_response({"session": "s", "sdp": far.localDescription.sdp}, status=201)
+
+    async def say_nothing(_: web.Request) -> web.Response:
+        deleting.set()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async def no_picture() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int]:
+        await asyncio.sleep(60)
+        return grey(0), 0
+
+    app = web.Application()
+    app.router.add_get("/v1/webrtc", describe)
+    app.router.add_post("/v1/webrtc", answer)
+    app.router.add_delete("/v1/webrtc/s", say_nothing)
+    before = udp_sockets()
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        camera = Camera(no_picture)
+        link = VideoLink(http, video_address(str(server.make_url("/v1/webrtc")), None), tls=True)
+        with pytest.raises(ConnectionFailed, match="within 1 s"):
+            await link.open(camera, {}, 1.0)
+        assert far.sctp is not None
+        gatherer = far.sctp.transport.transport.iceGatherer
+        ports = {candidate.port for candidate in gatherer.getLocalCandidates()}
+        own = {address for address in udp_sockets() - before if address[1] not in ports}
+        assert own
+        closing = asyncio.create_task(link.close())
+        await deleting.wait()
+        closing.cancel()
+        await asyncio.wait([closing])
+        camera.stop()
+        give_up = time.monotonic() + 3
+        while udp_sockets() & own and time.monotonic() < give_up:
+            await asyncio.sleep(0.05)
+        assert udp_sockets() & own == set()
+    await far.close()
+
+
+def udp_sockets() -> set[tuple[str, int]]:
+    """Return the addresses of those that this process has open."""
+    return {each.laddr for each in psutil.Process().net_connections("udp")}
