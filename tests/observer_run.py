@@ -7,9 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +23,7 @@ from streamer.observer.standing import Standing
 from streamer.settings import load_settings, pass_on
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_jpeg_segment
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 _PICTURE = encode(scene(640, 480))
@@ -137,13 +136,3 @@ def spooled(folder: Path) -> set[str]:
     names = [path.name for path in ready.iterdir()]
     whole = {n[:-4] for n in names if n.endswith(".bin")} & {n[:-5] for n in names if n.endswith(".json")}
     return {name.rpartition("_")[2] for name in whole}
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Wait until the condition holds; raises AssertionError when it never does."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout_s} s")

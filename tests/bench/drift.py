@@ -23,8 +23,8 @@ from streamer.observer.drift_metrics import DriftMetrics
 from streamer.observer.watch import Watch
 from streamer.settings import load_settings
 from tests.drift_rows import START, World, rows
-from tests.observer_run import wait_for
 from tests.service import Service
+from tests.waiting import wait_for
 
 DAYS = 10
 DAY = 17_280
@@ -70,6 +70,7 @@ def observer_mb(folder: Path) -> tuple[float, float]:
                 len((service.get_json("/drift/status").get("reference") or {"groups": ()})["groups"])
                 == GROUPS
             ),
+            "a reference of every group",
             120,
         )
         time.sleep(2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.deploy.chart import Chart
 from tests.service import Service
+from tests.waiting import wait_for
 
 
 def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_path: Path) -> None:
@@ -35,7 +36,8 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert service.get(container[probe]["httpGet"]["path"])[0] == 200, probe
         assert service.get("/metrics")[0] == 200
-        assert (tmp_path / "samples").is_dir(), "the spool lies on the replica's volume"
+        # By the observer, which starts beside the service.
+        wait_for((tmp_path / "samples").is_dir, "the spool lies on the replica's volume")
         readiness = container["readinessProbe"]
         begun = time.monotonic()
         service.signal(signal.SIGTERM)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.bench.media import pictures
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.rules import ALERTS, DASHBOARD, ROOT, alert_rules, tool
 from tests.service import Service
+from tests.waiting import wait_for
 from tests.webrtc_client import WebrtcClient
 from tests.wire_client import WireClient
 
@@ -138,14 +139,15 @@ def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens() -
     asked = {name for name in asked if not name.startswith("data_drift")}
     asked.discard("object_detection_batches_total")
     with Service({}) as fresh:
-        give_up = time.monotonic() + 30
-        while True:  # the observer brings its metrics a moment after the service is ready
+
+        def missing() -> set[str]:
             text = fresh.get("/metrics")[1].decode()
-            missing = asked - set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE))
-            if not missing or time.monotonic() > give_up:
-                break
-            time.sleep(0.2)
-    assert missing == set()
+            return asked - set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE))
+
+        # The observer brings its metrics a moment after the service is ready.
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not missing())
+        assert missing() == set()
 
 
 def test_panels_have_titles_descriptions_and_places_of_their_own() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from streamer.settings import Settings
 from tests.bench.media import pictures
 from tests.deploy.clients import HttpClient
 from tests.service import ROOT, Service
+from tests.waiting import wait_for
 
 FOLDER = ROOT / "docs" / "operations"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -46,14 +46,16 @@ async def test_every_metric_that_is_named_exists(null: Path, page: dict[str, str
         async with HttpClient(service.http_url) as client:
             await client.predict(pictures(1, (160, 120))[0])
             assert client.statuses == [200]
-        give_up = time.monotonic() + 30
-        while True:  # the observer brings its metrics a moment after the service is ready
-            samples, known = metrics(service)
-            unknown = {(name, metric) for name, metric in named if metric not in known}
-            if not unknown or time.monotonic() > give_up:
-                break
-            await asyncio.sleep(0.2)
-    assert unknown == set()
+
+        def unknown() -> set[tuple[str, str]]:
+            known = metrics(service)[1]
+            return {(name, metric) for name, metric in named if metric not in known}
+
+        # The observer brings its metrics a moment after the service is ready.
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not unknown())
+        assert unknown() == set()
+        samples, _ = metrics(service)
     for name, text in page.items():
         for metric, label, value in LABELS.findall(text):
             wanted = f'{label}="{value}"' if value else f'{label}="'

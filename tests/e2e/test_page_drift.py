@@ -16,9 +16,9 @@ from tests.drift_rows import START
 from tests.e2e.browser import DemoPage, chromium
 from tests.integration.test_drift import QUIET, WINDOWS, Scene
 from tests.model_factory import blob_model
-from tests.observer_run import wait_for
 from tests.service import Service
 from tests.simulated_clock import SimulatedClock
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 

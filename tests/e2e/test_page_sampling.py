@@ -14,8 +14,8 @@ from streamer.dataset.export import read_samples
 from streamer.dataset.source import FolderSource
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
-from tests.observer_run import wait_for
 from tests.service import Service
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 

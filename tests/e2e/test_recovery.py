@@ -15,6 +15,7 @@ import pytest
 from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
 from tests.bench.media import pictures
 from tests.service import Service, is_dead
+from tests.waiting import wait_for
 
 STREAMS = 20
 RECOVERY_TIMEOUT_S = 60.0
@@ -30,13 +31,6 @@ def fragile(yolox_nano: Path) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def frames() -> list[bytes]:
     return pictures(8)
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = RECOVERY_TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} within {timeout_s} s"
-        time.sleep(0.05)
 
 
 async def stream_through(

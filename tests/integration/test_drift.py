@@ -26,6 +26,7 @@ from tests.model_factory import blob_model
 from tests.service import Service
 from tests.simulated_clock import SimulatedClock
 from tests.unit.pictures import encode
+from tests.waiting import wait_for
 from tests.wire_client import WireClient
 
 #: More than an interval with its jitter: every picture becomes a row.
@@ -119,7 +120,7 @@ class Scene:
             lost = self.service.metric("sampler_dropped_total")
             return self.service.metric("data_drift_rows_total") + lost >= self.sent - streams
 
-        await asyncio.to_thread(wait_for, seen, 240)
+        await asyncio.to_thread(wait_for, seen, "every row measured", 240)
 
     def post(self, picture: bytes) -> None:
         status, body = call(self.service, "/v1/predict?conf_threshold=0.5", picture, "image/jpeg")
@@ -157,15 +158,6 @@ def call(service: Service, path: str, body: bytes | None, kind: str = "applicati
 
 def update(service: Service, query: str = "", **fields: Any) -> tuple[int, Any]:
     return call(service, f"/reference/update{query}", json.dumps(fields).encode())
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"not within {timeout_s} s")
 
 
 @pytest.fixture(scope="module")

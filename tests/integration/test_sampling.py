@@ -9,7 +9,7 @@ import json
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from streamer.dataset.verification import verify
 from tests.conftest import shared
 from tests.service import Service, is_dead
 from tests.unit.pictures import with_exif
+from tests.waiting import wait_for
 from tests.wire_client import WireClient
 
 #: Every candidate is taken at once, within ample budgets.
@@ -54,15 +55,6 @@ def eager(yolox_nano: Path, folder: Path) -> Iterator[Service]:
     with Service(EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder)}) as running:
         wait_for(lambda: running.get_json("/health")["sampling"] == "on")
         yield running
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s")
 
 
 def samples_in(folder: Path) -> list[Sample]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from streamer.observer import handover
-from tests.observer_run import ObserverRun, wait_for
+from tests.observer_run import ObserverRun
 from tests.stores.faulty import FAULTS, FaultyS3
+from tests.waiting import wait_for
 
 
 def hashes_in(store: FaultyS3) -> set[str]:

@@ -20,11 +20,12 @@ from streamer.dataset.verification import verify
 from streamer.observer.s3 import Bucket, open_client
 from tests.conftest import shared
 from tests.model_factory import null_model
-from tests.observer_run import ObserverRun, reported, spooled, wait_for
+from tests.observer_run import ObserverRun, reported, spooled
 from tests.service import Service
 from tests.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
 from tests.stores.faulty import FaultyS3
 from tests.unit.pictures import encode, scene, with_jpeg_segment
+from tests.waiting import wait_for
 from tests.wire_client import WireClient
 
 BUCKET = "ml-active-learning"

@@ -18,8 +18,8 @@ from streamer.dataset.sample import Sample, parse_sample
 from streamer.dataset.source import FolderSource
 from streamer.dataset.verification import verify
 from tests.conftest import ROOT, shared
-from tests.observer_run import wait_for
 from tests.service import Service
+from tests.waiting import wait_for
 from tests.webrtc_client import Track, WebrtcClient
 
 #: Every candidate is taken at once, within ample budgets.

@@ -7,7 +7,7 @@ import random
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from streamer.observer.errors import ObjectRefused, StoreError, StoreMisconfigur
 from streamer.observer.folder import FolderStore
 from streamer.observer.layout import image_key, sidecar_key
 from streamer.observer.spool import Spool
+from tests.waiting import wait_for
 
 
 class FakeStore:
@@ -79,13 +80,6 @@ def accept(spool: Spool, name: str) -> str:
     return key
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
-
-
 def test_keys_depend_on_capture_and_content_alone() -> None:
     key = image_key("gate", 1_800_000_000.0, "ab", "png")
     assert key == "v1/images/dt=2027-01-15/stream=gate/ab.png"
@@ -97,10 +91,10 @@ def test_the_picture_goes_first_and_then_the_spool_forgets_it(spool: Spool) -> N
     key = accept(spool, "a")
     delivery = Delivery(spool, store, metrics)
     delivery.start()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     second = accept(spool, "b")
     delivery.wake()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     delivery.stop(1.0)
     assert store.order == [
         f"image/jpeg {key}",
@@ -119,7 +113,7 @@ def test_what_fails_is_tried_again_until_it_is_stored(spool: Spool) -> None:
         accept(spool, name)
     delivery = Delivery(spool, store, metrics)
     delivery.start()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     delivery.stop(1.0)
     assert (len(store.objects), metrics.results) == (6, {"failed": 5, "stored": 3})
 
@@ -139,7 +133,7 @@ def test_failures_in_a_row_open_the_breaker_and_a_success_closes_it(spool: Spool
     accept(spool, "a")
     delivery = Delivery(spool, store, metrics)
     delivery.start()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     delivery.stop(1.0)
     assert metrics.states == [(False, "")] * 4 + [(True, "")] * 2 + [(False, "")]
 
@@ -152,7 +146,7 @@ def test_a_wrong_setting_is_told_and_nothing_is_given_up(
     accept(spool, "a")
     delivery = Delivery(spool, store, metrics)
     delivery.start()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     delivery.stop(1.0)
     assert metrics.states == [(True, "no_bucket")] * 3 + [(False, "")]
     assert [record.getMessage() for record in caplog.records].count(
@@ -169,10 +163,10 @@ def test_one_sample_that_is_refused_does_not_hold_up_the_others_and_is_kept(
         accept(spool, name)
     delivery = Delivery(spool, store, metrics)
     delivery.start()
-    until(lambda: spool.oldest() == ["b"])
+    wait_for(lambda: spool.oldest() == ["b"])
     accept(spool, "d")
     delivery.wake()
-    until(lambda: len(spool) == 0)
+    wait_for(lambda: len(spool) == 0)
     delivery.stop(1.0)
     assert metrics.results == {"stored": 3, "failed": 10, "dead": 1}
     assert sorted(path.name for path in (tmp_path / ".spool" / "dead").iterdir()) == ["b.bin", "b.json"]

@@ -15,6 +15,7 @@ from streamer.observer import handover as module
 from streamer.observer.candidate import unpack_candidate
 from streamer.observer.handover import MAX_WAITING, Handover
 from tests.candidates import candidate
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -40,13 +41,6 @@ def read_one(connection: socket.socket) -> int:
     stream = connection.makefile("rb")
     size = int.from_bytes(stream.read(4), "little")
     return unpack_candidate(stream.read(size)).seq
-
-
-def until(condition, timeout_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str]) -> None:
@@ -117,7 +111,7 @@ def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_s
     first.close()
     handover.offer(candidate(0.5, seq=3))
     handover.offer(candidate(0.5, seq=4))
-    until(lambda: lost["no_observer"] >= 1)
+    wait_for(lambda: lost["no_observer"] >= 1)
     handover.close()
 
 

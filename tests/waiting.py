@@ -1,0 +1,15 @@
+"""Waiting for what other processes and threads bring about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
+    """Return as soon as ``condition()`` holds. Raises AssertionError with ``what`` when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what or 'what was waited for'}: not within {timeout_s:g} s")
+        time.sleep(0.02)
