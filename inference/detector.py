@@ -61,7 +61,7 @@ class RawOutputs:
 
 
 class Detector:
-    """One model on one device. Thread-safe `infer` from as many threads as ``lanes``, each with its own lane.
+    """One model on one device. `infer` is thread-safe for threads that each have a lane of their own.
 
     ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
     on the CPU. ``threads`` share one run on a CPU; the service leaves it at 1, its lanes take the cores.
@@ -76,7 +76,6 @@ class Detector:
         version: str,
         device: str,
         batch_max: int,
-        lanes: int,
         threads: int = 1,
         engine_cache: Path | None = None,
     ) -> None:
@@ -145,7 +144,8 @@ class Detector:
         #: Bucket size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}
         self._decoder = Decoder(self.layout, width, height, len(labels), head)
-        self._normalisers = [Normaliser(convention, width, height, self.image.patches) for _ in range(lanes)]
+        #: By lane; made at first use, each used by its lane alone.
+        self._normalisers: dict[int, Normaliser] = {}
         #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
         self._buffers: dict[tuple[int, int, bool], Buffers] = {}
         #: Session over all cores for a lone frame; None where it would not help.
@@ -154,7 +154,11 @@ class Detector:
     # -- start ---------------------------------------------------------------------------------------
 
     def warm_up(
-        self, known: WarmUp | None = None, *, on_bucket: Callable[[int], None] | None = None
+        self,
+        known: WarmUp | None = None,
+        *,
+        lanes: int = 1,
+        on_bucket: Callable[[int], None] | None = None,
     ) -> WarmUp:
         """Run every bucket and measure it; the first runs choose kernels and claim memory.
 
@@ -169,25 +173,25 @@ class Detector:
             if known.wide:
                 self._wide_session, _ = _load_on_cpu(self._path, _cores(), self._edited)
                 self._warm(0, self.buckets[0], wide=True)
-            return self._warmed()
+            return self._warmed(lanes)
         for bucket in self.buckets:
             if on_bucket is not None:
                 on_bucket(bucket)
             try:
                 times_s = self._times_s(functools.partial(self._warm, 0, bucket))
                 self.cost_s[bucket] = statistics.median(times_s)
-                for lane in range(1, 1 if on_cpu else len(self._normalisers)):
+                for lane in range(1, 1 if on_cpu else lanes):
                     self._warm(lane, bucket)
             except Exception as error:
                 raise batch_refusal(str(self._path), self.image, bucket, error) from error
         if on_cpu:
             self._consider_wide()
             self._give_back_memory()
-        return self._warmed()
+        return self._warmed(lanes)
 
-    def _warmed(self) -> WarmUp:
+    def _warmed(self, lanes: int) -> WarmUp:
         """Make every lane's buffers, so that no frame pays for them."""
-        for lane in range(len(self._normalisers)):
+        for lane in range(lanes):
             self._warm(lane, self.buckets[0])
         self._edited = None  # all sessions are there; it is as large as the file
         self.model = dataclasses.replace(self.model, buckets=self.buckets)
@@ -262,7 +266,11 @@ class Detector:
                 copies=self.model.provider != "cpu",
             )
             self._buffers[lane, bucket, wide] = buffers
-        normaliser = self._normalisers[lane]
+        normaliser = self._normalisers.get(lane)
+        if normaliser is None:
+            image = self.image
+            normaliser = Normaliser(self.layout.convention, image.width, image.height, image.patches)
+            self._normalisers[lane] = normaliser
         for frame, planes in zip(frames, buffers.planes, strict=False):
             normaliser.fill(frame, planes)
         return RawOutputs(buffers.run())

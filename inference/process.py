@@ -27,6 +27,9 @@ log = logging.getLogger("inference.process")
 EXIT_MODEL_REFUSED = 4
 EXIT_DEVICE_UNAVAILABLE = 5
 
+#: Providers that run batches beside the processor.
+_GPUS = ("cuda", "tensorrt")
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -76,12 +79,20 @@ def _folder(name: str) -> Path | None:
     return folder
 
 
+def _default_lanes(providers: list[str]) -> int:
+    """Return how many threads call the models, by the providers they really got.
+
+    A GPU runs one batch at a time; a second lane prepares the next batch meanwhile.
+    """
+    if all(provider in _GPUS for provider in providers):
+        return 2
+    return len(os.sched_getaffinity(0))
+
+
 def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
     """Load every model, warm it up, serve until SIGTERM. Returns the exit code."""
     board.post("state", State.LOADING)
     board.post("pid", os.getpid())
-    cores = len(os.sched_getaffinity(0))
-    lanes = settings.lanes or (2 if settings.device in ("cuda", "tensorrt") else cores)
     detectors: dict[str, Detector] = {}
     try:
         for version, path in settings.models.items():
@@ -90,14 +101,14 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
                 version=version,
                 device=settings.device,
                 batch_max=settings.batch_max,
-                lanes=lanes,
                 engine_cache=_folder(settings.engine_cache_dir),
             )
         board.post("state", State.WARMING)
+        lanes = settings.lanes or _default_lanes([detector.model.provider for detector in detectors.values()])
         for version, detector in detectors.items():
             begun = time.perf_counter()
             known = load_warm_up(settings.metrics_dir, detector.model.sha256, settings.device)
-            measured = detector.warm_up(known)
+            measured = detector.warm_up(known, lanes=lanes)
             if known is None:
                 save_warm_up(settings.metrics_dir, detector.model.sha256, settings.device, measured)
             model = detector.model

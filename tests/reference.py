@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import av
 import cv2
 import numpy as np
 
+from inference.detections import DetectionParams
+from inference.detector import Detector
+from inference.letterbox import Letterbox
 from tests.conftest import SHARED
 
 REFERENCE = SHARED / "data" / "reference" / "detections.json"
@@ -78,3 +81,37 @@ def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: f
         elif entry["score"] > floor:
             wrong.append(f"missing {entry}")
     return wrong + [f"extra {item}" for item in rest if item[1] > floor]
+
+
+def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
+    """Ask for the boxes of every reference picture; fail with all that is missing, other or extra."""
+    threshold = THRESHOLDS[model]
+    compared = 0
+    wrong = []
+    for name, data, expected in pictures(model):
+        compared += len(expected)
+        faults = differences(ask(data, threshold), expected, threshold + SCORE_TOLERANCE)
+        wrong += [f"{name}: {fault}" for fault in faults]
+    assert compared > 0
+    assert not wrong, "\n".join(wrong)
+
+
+def detect(detector: Detector, images: Sequence[bytes], threshold: float) -> list[list[Found]]:
+    """Run pictures through a detector as one batch; return the boxes of each."""
+    slots = []
+    letterboxes = []
+    for data in images:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        letterboxes.append(Letterbox.fit(image.shape[1], image.shape[0], detector.model))
+        slots.append(np.empty((detector.model.input_height, detector.model.input_width, 3), np.uint8))
+        letterboxes[-1].write(image, slots[-1])
+    raw = detector.infer(slots, lane=0)
+    params = DetectionParams(conf_threshold=threshold)
+    return [
+        [
+            (detector.model.labels[int(box[5])], float(box[4]), box[:4].tolist())
+            for box in letterbox.to_source(detector.postprocess(raw, index, params))
+        ]
+        for index, letterbox in enumerate(letterboxes)
+    ]

@@ -38,7 +38,7 @@ def detect(detector: Detector, photo: Photo, threshold: float) -> Boxes:
 
 def open_model(path: Path) -> Detector:
     """Load a model on one core. Raises ModelRefused as the service would."""
-    return Detector(path, version="v1", device="cpu", batch_max=1, lanes=1)
+    return Detector(path, version="v1", device="cpu", batch_max=1)
 
 
 def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Score:

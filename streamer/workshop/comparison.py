@@ -35,7 +35,7 @@ class Speed:
 
 def open_detector(path: Path, device: str = "cpu", threads: int = 1) -> Detector:
     """Load a model as the service does. Raises ModelRefused or DeviceUnavailable."""
-    return Detector(path, version="optimize", device=device, batch_max=1, lanes=1, threads=threads)
+    return Detector(path, version="optimize", device=device, batch_max=1, threads=threads)
 
 
 def compare_boxes(

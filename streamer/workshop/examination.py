@@ -97,7 +97,7 @@ def examine(
 
 
 def _load(path: Path, device: str, batch_max: int, timing: bool, told: Progress) -> Served:
-    detector = Detector(path, version="check", device=device, batch_max=batch_max, lanes=1)
+    detector = Detector(path, version="check", device=device, batch_max=batch_max)
     try:
         cores = len(os.sched_getaffinity(0))
         on_all = timing and cores > 1 and detector.model.provider == "cpu"
@@ -130,7 +130,7 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, told: Progress)
 
 
 def _on_all_cores(path: Path, batch_max: int, cores: int, told: Progress, steps: int) -> dict[int, float]:
-    detector = Detector(path, version="check", device="cpu", batch_max=batch_max, lanes=1, threads=cores)
+    detector = Detector(path, version="check", device="cpu", batch_max=batch_max, threads=cores)
     try:
         detector.warm_up(on_bucket=_counted(told, f"{cores} cores", len(detector.buckets), steps))
         return dict(detector.cost_s)

@@ -49,7 +49,7 @@ class Reference:
     """Persons on the camera's pictures before any video codec saw them."""
 
     def __init__(self, model: Path, pictures: list[Picture]) -> None:
-        self._detector = Detector(model, version="v1", device="cpu", batch_max=1, lanes=1)
+        self._detector = Detector(model, version="v1", device="cpu", batch_max=1)
         self._pictures = pictures
         self._known: dict[int, list[list[float]]] = {}
 

@@ -69,7 +69,7 @@ def test_it_is_as_small_as_promised_and_says_what_it_is(version: str, detector: 
 
 
 def test_it_runs_batches(version: str) -> None:
-    batched = Detector(path_of(version), version=version, device="cpu", batch_max=4, lanes=1)
+    batched = Detector(path_of(version), version=version, device="cpu", batch_max=4)
     assert batched.buckets[-1] == 4
     side = batched.model.input_width
     frames = list(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8))

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.request import Request, urlopen
 
-import cv2
 import msgpack
-import numpy as np
 import pytest
 
-from inference.detections import DetectionParams
 from inference.detector import Detector
-from inference.letterbox import Letterbox
 from tests.conftest import SHARED
-from tests.reference import REFERENCE, SCORE_TOLERANCE, THRESHOLDS, Found, differences, pictures
+from tests.reference import (
+    REFERENCE,
+    SCORE_TOLERANCE,
+    THRESHOLDS,
+    Found,
+    compare,
+    detect,
+    differences,
+    pictures,
+)
 from tests.service import Service
 from tests.wire_client import WireClient
 
@@ -31,41 +36,15 @@ VERSIONS = {"yolox_nano": "v1", "yolov9t_ball": "v2"}
 
 @pytest.fixture(scope="module", params=THRESHOLDS)
 def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
-    model = Detector(
-        SHARED / "models" / f"{request.param}.onnx", version="v1", device="cpu", batch_max=1, lanes=1
-    )
+    model = Detector(SHARED / "models" / f"{request.param}.onnx", version="v1", device="cpu", batch_max=1)
     model.warm_up()
     yield model
     model.close()
 
 
-def detect(detector: Detector, data: bytes, threshold: float) -> list[Found]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None
-    letterbox = Letterbox.fit(image.shape[1], image.shape[0], detector.model)
-    slot = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
-    letterbox.write(image, slot)
-    raw = detector.infer([slot], lane=0)
-    boxes = letterbox.to_source(detector.postprocess(raw, 0, DetectionParams(conf_threshold=threshold)))
-    return [(detector.model.labels[int(box[5])], float(box[4]), box[:4].tolist()) for box in boxes]
-
-
-def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
-    """Ask for the boxes of every reference picture; fail with all that is missing, other or extra."""
-    threshold = THRESHOLDS[model]
-    compared = 0
-    wrong = []
-    for name, data, expected in pictures(model):
-        compared += len(expected)
-        faults = differences(ask(data, threshold), expected, threshold + SCORE_TOLERANCE)
-        wrong += [f"{name}: {fault}" for fault in faults]
-    assert compared > 0
-    assert not wrong, "\n".join(wrong)
-
-
 def test_boxes_equal_the_reference(detector: Detector) -> None:
     """Same label, IoU of 0.98 or more, score within 0.02, nothing missing and nothing extra."""
-    compare(detector.model.name, lambda data, threshold: detect(detector, data, threshold))
+    compare(detector.model.name, lambda data, threshold: detect(detector, [data], threshold)[0])
 
 
 def as_multipart(data: bytes) -> tuple[bytes, str]:

@@ -196,7 +196,7 @@ def test_the_file_is_served_as_it_was_trained(tmp_path: Path) -> None:
     network = Detector(TINY, len(CLASSES)).eval()
     path = export(network, RECIPE, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.json", "tiny.onnx"]
-    served = Served(path, version="v1", device="cpu", batch_max=4, lanes=1)
+    served = Served(path, version="v1", device="cpu", batch_max=4)
     assert (served.model.family, served.model.labels) == (Family.YOLO, CLASSES)
     assert (served.model.input_width, served.buckets[-1]) == (96, 4)
     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)

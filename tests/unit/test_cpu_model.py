@@ -76,7 +76,7 @@ def test_an_edit_that_onnxruntime_refuses_is_not_used(
 
     monkeypatch.setattr(module, "read_cpu_model", broken)
     with caplog.at_level(logging.WARNING):
-        detector = Detector(path, version="v1", device="cpu", batch_max=1, lanes=1)
+        detector = Detector(path, version="v1", device="cpu", batch_max=1)
     assert "is loaded as it is" in caplog.text
     detector.warm_up()
     grey = np.full((64, 64, 3), 114, np.uint8)

@@ -27,13 +27,13 @@ PARAMS = DetectionParams()
 GREY = np.full((64, 64, 3), 10, np.uint8)
 
 
-def load(path: Path, *, batch_max: int = 4, lanes: int = 1, device: str = "cpu") -> Detector:
-    return Detector(path, version="v1", device=device, batch_max=batch_max, lanes=lanes)
+def load(path: Path, *, batch_max: int = 4, device: str = "cpu") -> Detector:
+    return Detector(path, version="v1", device=device, batch_max=batch_max)
 
 
-def warm(path: Path, **options: Any) -> Detector:
+def warm(path: Path, *, lanes: int = 1, **options: Any) -> Detector:
     detector = load(path, **options)
-    detector.warm_up()
+    detector.warm_up(lanes=lanes)
     return detector
 
 
@@ -412,7 +412,7 @@ def test_threads_share_a_run_and_need_no_wider_session(
     monkeypatch.setattr(detector_module, "_cores", lambda: 4)
     path = factory.null_model(tmp_path / "m.onnx", size=64)
     buckets: list[int] = []
-    detector = Detector(path, version="v1", device="cpu", batch_max=4, lanes=1, threads=3)
+    detector = Detector(path, version="v1", device="cpu", batch_max=4, threads=3)
     detector.warm_up(on_bucket=buckets.append)
     assert asked == [3]
     assert buckets == list(detector.buckets) == [1, 2, 4]

@@ -92,7 +92,7 @@ def detectors(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Detector, De
     for read in (read_cpu_model, lambda *_, **__: None):
         with monkeypatch.context() as patch:
             patch.setattr(module, "read_cpu_model", read)
-            detector = Detector(path, version="v1", device="cpu", batch_max=4, lanes=1)
+            detector = Detector(path, version="v1", device="cpu", batch_max=4)
             detector.warm_up()
             pair.append(detector)
     return pair[0], pair[1]
@@ -148,7 +148,7 @@ def test_who_calls_it_another_family_is_served_by_the_output_of_the_file(
 ) -> None:
     path = factory.yolox_network(tmp_path / "m.onnx", image)
     (tmp_path / "m.json").write_text('{"labels": ["a", "b", "c"], "family": "yolov5"}')
-    detector = Detector(path, version="v1", device="cpu", batch_max=2, lanes=1)
+    detector = Detector(path, version="v1", device="cpu", batch_max=2)
     detector.warm_up()
     assert detector.model.family is Family.YOLOV5
     (rows,) = detector.infer(frames(PLAIN, 2), lane=0).arrays

@@ -80,8 +80,8 @@ def test_the_normaliser_writes_the_patches_of_its_planes(
 @pytest.mark.parametrize("image", INPUTS.values(), ids=INPUTS)
 def test_the_detector_runs_it_without_and_says_what_the_file_declares(tmp_path: Path, image: Input) -> None:
     path = factory.focus_model(tmp_path / "m.onnx", image)
-    detector = Detector(path, version="v1", device="cpu", batch_max=4, lanes=2)
-    detector.warm_up()
+    detector = Detector(path, version="v1", device="cpu", batch_max=4)
+    detector.warm_up(lanes=2)
     assert detector.image.patches == FOCUS
     sides = (None, None) if image.dynamic_size else (image.height, image.width)
     assert detector.graph.inputs[0].shape == (image.batch, 3, *sides)

@@ -1,0 +1,134 @@
+"""A GPU under full load: what the card does alone, and how much of it the service reaches.
+
+The bare loop is the inference process without a network: two lanes that fill a batch with ready frames,
+run it and post-process it. The service gets live streams from clients in processes of their own, on the
+same machine. Figures are frames per second. ``python -m tests.bench.gpu --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from inference.detections import DetectionParams
+from inference.detector import Detector
+from tests.bench.load import End, StreamLoad, Tally, http_session, total
+from tests.bench.media import model, pictures
+from tests.bench.throughput import rate
+from tests.service import Service
+
+_LANES = 2
+
+
+def bare(detector: Detector, batch: int, seconds: float) -> float:
+    """Return frames per second of two lanes that always have a full batch."""
+    size = detector.model.input_height, detector.model.input_width, 3
+    frames = [np.random.default_rng(n).integers(0, 255, size, np.uint8) for n in range(batch)]
+    until = time.perf_counter() + seconds
+    counts = [0] * _LANES
+    lock = threading.Lock()
+
+    def lane(number: int) -> None:
+        while time.perf_counter() < until:
+            raw = detector.infer(frames, lane=number)
+            with lock:
+                for index in range(batch):
+                    detector.postprocess(raw, index, DetectionParams())
+            counts[number] += batch
+
+    threads = [threading.Thread(target=lane, args=(number,)) for number in range(_LANES)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def stream(url: str, frames: list[bytes], streams: int, seconds: float) -> Tally:
+    """Saturate with streams that obey their window; one client process."""
+
+    async def run() -> Tally:
+        until = End.after(seconds)
+        async with http_session() as session:
+            loads = [StreamLoad(url, frames, mode="all") for _ in range(streams)]
+            return total(list(await asyncio.gather(*(load.run(session, until) for load in loads))))
+
+    return asyncio.run(run())
+
+
+def _processor_s(service: Service) -> dict[str, float]:
+    """Return processor seconds so far, of the workers together and of the inference process."""
+
+    def used(process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return times.user + times.system
+
+    return {"workers": sum(map(used, service.workers)), "inference": used(service.inference)}
+
+
+def main() -> None:
+    """Print what each batch size costs alone, the bare loop, and the service with more and more workers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python -m tests.bench.gpu --model yolov9t_ball --workers 1 4 8 --streams 32",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="yolov9t_ball", help="null, a shared model or a path")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--size", default="640x480", help="frame size")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
+    parser.add_argument("--workers", nargs="*", default=["1", "4", "8"])
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--clients", type=int, default=4, help="client processes")
+    parser.add_argument("--batch-max", type=int, default=16)
+    arguments = parser.parse_args()
+    width, _, height = arguments.size.partition("x")
+    frames = pictures(size=(int(width), int(height)))
+    seconds = arguments.seconds
+    out = sys.stdout.write
+    with tempfile.TemporaryDirectory() as folder:
+        path = model(arguments.model, Path(folder))
+        detector = Detector(path, version="v1", device=arguments.device, batch_max=arguments.batch_max)
+        cost_s = detector.warm_up(lanes=_LANES).cost_s
+        for batch, run_s in cost_s.items():
+            out(
+                f"{path.name} batch {batch:3}: {run_s * 1e3:6.2f} ms, {batch / run_s:7.0f} alone,"
+                f" {bare(detector, batch, seconds / 4):7.0f} in two lanes\n"
+            )
+        detector.close()
+        os.environ["DEVICE"] = arguments.device
+        for workers in arguments.workers:
+            settings = {"MODEL_V1_PATH": str(path), "WORKERS": workers, "STREAM_MIN_FPS": "0"}
+            settings |= {"BATCH_MAX": str(arguments.batch_max), "SAMPLING": "false"}
+            with Service(settings) as service, ProcessPoolExecutor(arguments.clients) as clients:
+                before, begun = _processor_s(service), time.monotonic()
+                share = arguments.streams // arguments.clients
+                url = f"{service.http_url}/v1/stream"
+                running = [
+                    clients.submit(stream, url, frames, share, seconds) for _ in range(arguments.clients)
+                ]
+                tally = total([each.result() for each in running])
+                took = time.monotonic() - begun
+                used = {name: (s - before[name]) / took for name, s in _processor_s(service).items()}
+                batches = service.metric("object_detection_batch_size_count", version="v1")
+                mean = service.metric("object_detection_batch_size_sum", version="v1") / max(1, batches)
+            balance = "" if tally.balanced else "  LEDGER DOES NOT BALANCE"
+            out(
+                f"WORKERS={workers:2} {rate(tally, seconds):7.0f} fps  p50 {tally.percentile_ms(0.5):.0f}"
+                f" p99 {tally.percentile_ms(0.99):.0f} ms  mean batch {mean:.1f}"
+                f"  cores: workers {used['workers']:.1f}, inference {used['inference']:.1f}{balance}\n"
+            )
+
+
+if __name__ == "__main__":
+    main()

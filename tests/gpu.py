@@ -1,0 +1,12 @@
+"""Marks for tests that need a GPU, and skip with a clear word where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.device import driver_fault
+
+_FAULT = driver_fault()
+
+#: ``pytestmark`` of such a module.
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(bool(_FAULT), reason=f"needs a CUDA device: {_FAULT}")]
