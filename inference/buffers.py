@@ -32,12 +32,12 @@ class Buffers:
         copies: bool = False,
     ) -> None:
         self._copies = copies
-        self._image_name = image.name
+        self._feed_name = image.feed_name
         self._session = session
         self._binding = session.io_binding()
-        #: Float planes of each frame, batch first.
-        self.planes = np.zeros((batch, *image.planes_shape), dtype=np.float16 if image.half else np.float32)
-        self._bind_input(image.name, self.planes)
+        #: What the session takes for each frame, batch first.
+        self.frames = np.zeros((batch, *image.frame_shape), dtype=image.dtype)
+        self._bind_input(image.feed_name, self.frames)
         if image.sizes_name is not None:
             self._target_sizes = sizes_of(image, batch)  # bound by address, so it must live as long
             self._bind_input(image.sizes_name, self._target_sizes)
@@ -61,9 +61,9 @@ class Buffers:
         self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """Run the batch that lies in ``planes``; the next run overwrites what is returned."""
+        """Run the batch that lies in ``frames``; the next run overwrites what is returned."""
         if self._copies:
-            self._bind_input(self._image_name, self.planes)
+            self._bind_input(self._feed_name, self.frames)
             self._binding.synchronize_inputs()
         for name in self._open:
             # A binding keeps what a run allocated, and the next one may need another size.

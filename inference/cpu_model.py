@@ -5,18 +5,14 @@ Each edit leaves the numbers as they are; `stem`, `pools` and `head` say what it
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference.head import Head, open_head
-from inference.onnx_graph import OnnxGraph
+from inference.onnx_graph import read_graph
 from inference.pools import chain_pools
 from inference.stem import Stem, take_stem
-
-#: Larger files are left as they are: the edited model is held in memory while it is loaded.
-_MAX_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +33,8 @@ def read_cpu_model(path: Path, *, opened: bool = True) -> CpuModel | None:
     those by itself.
     """
     try:
-        if not 0 < path.stat().st_size <= _MAX_BYTES:
-            return None
-        with path.open("rb") as stream:
-            # Unmapped when the last view of it is gone, which an exception may keep for a while.
-            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        graph = OnnxGraph(view)
-        if graph.entangled:
+        graph = read_graph(path)
+        if graph is None:
             return None
         stem = take_stem(graph)
         chained = chain_pools(graph)

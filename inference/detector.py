@@ -27,6 +27,7 @@ from inference.decode import Decoder
 from inference.detections import Boxes, DetectionParams
 from inference.errors import DeviceUnavailable, ModelRefused
 from inference.family import Layout, Probe, recognise
+from inference.gpu_model import read_gpu_model
 from inference.labels import check_ids, choose_labels
 from inference.manifest import read_manifest
 from inference.model import Family, ModelInfo
@@ -84,6 +85,10 @@ class Detector:
         self.version = version
         self._path = path
         self._threads = threads
+        #: What is loaded on CUDA in place of the file; None: the file.
+        self._gpu_model: bytes | None = None
+        #: Sessions of their own for batch sizes after the first, on CUDA; see `_session_for`.
+        self._bucket_sessions: dict[int, Any] = {}
         manifest = read_manifest(path)
         sha256 = check_file(path, manifest)
         graph = _graph_of(_load(path, 1, devices.chain("cpu"))) if device == "tensorrt" else None
@@ -91,7 +96,7 @@ class Detector:
         profile = None
         if graph is not None:
             profile = _profile(image_input(str(path), graph, manifest), batch_max)
-        self._session, provider, self._edited = _open(path, device, threads, engine_cache, profile)
+        self._session, self._provider, self._edited = _open(path, device, threads, engine_cache, profile)
         #: What the file declares, and what of it is read and how.
         self.graph = graph = graph or _graph_of(self._session, self._edited)
         self.image = image_input(str(path), graph, manifest)
@@ -123,8 +128,10 @@ class Detector:
             head, given = None, try_batch(self._session, str(path), self.image, self.buckets[0])
         self._outputs = self.layout.outputs if head is None else head.branches
         self._shapes = _fixed_shapes(graph, self.layout, self._outputs, given)
+        if self._provider == "cuda":
+            self._take_raw_frames()
         if len(self.buckets) > 1:
-            try_batch(self._session, str(path), self.image, self.buckets[1], head)
+            try_batch(self._session_for(self.buckets[1]), str(path), self.image, self.buckets[1], head)
         convention = self.layout.convention
         width, height = self.image.width, self.image.height
         #: ``buckets`` is filled by `warm_up`.
@@ -137,7 +144,7 @@ class Detector:
             input_height=height,
             placement=convention.placement,
             pad_value=convention.pad_value,
-            provider=provider,
+            provider=self._provider,
             buckets=(),
             conf_threshold=manifest.conf_threshold,
         )
@@ -150,6 +157,20 @@ class Detector:
         self._buffers: dict[tuple[int, int, bool], Buffers] = {}
         #: Session over all cores for a lone frame; None where it would not help.
         self._wide_session: Any = None
+
+    def _take_raw_frames(self) -> None:
+        """Let the GPU convert pixels, unless the edited model is refused: then the file serves as it is."""
+        edited = read_gpu_model(self._path, self.image, self.layout.convention)
+        if edited is None:
+            return
+        model, image = edited
+        try:
+            session = _load(self._path, 1, devices.chain("cuda"), model)
+            try_batch(session, str(self._path), image, self.buckets[0])
+        except ModelRefused as error:
+            log.warning("%s is loaded as it is; edited for a GPU it fails: %s", self._path, error.found)
+            return
+        self._session, self._gpu_model, self.image = session, model, image
 
     # -- start ---------------------------------------------------------------------------------------
 
@@ -178,6 +199,8 @@ class Detector:
             if on_bucket is not None:
                 on_bucket(bucket)
             try:
+                if not on_cpu:
+                    self._warm(0, bucket)  # a device's first run of a shape prepares it, and takes far longer
                 times_s = self._times_s(functools.partial(self._warm, 0, bucket))
                 self.cost_s[bucket] = statistics.median(times_s)
                 for lane in range(1, 1 if on_cpu else lanes):
@@ -193,7 +216,7 @@ class Detector:
         """Make every lane's buffers, so that no frame pays for them."""
         for lane in range(lanes):
             self._warm(lane, self.buckets[0])
-        self._edited = None  # all sessions are there; it is as large as the file
+        self._edited = self._gpu_model = None  # all sessions are there; these are as large as the file
         self.model = dataclasses.replace(self.model, buckets=self.buckets)
         return WarmUp(self.cost_s, wide=self._wide_session is not None)
 
@@ -256,7 +279,7 @@ class Detector:
         wide = wide and self._wide_session is not None and bucket == self.buckets[0]
         buffers = self._buffers.get((lane, bucket, wide))
         if buffers is None:
-            session = self._wide_session if wide else self._session
+            session = self._wide_session if wide else self._session_for(bucket)
             buffers = Buffers(
                 session,
                 self.image,
@@ -266,14 +289,36 @@ class Detector:
                 copies=self.model.provider != "cpu",
             )
             self._buffers[lane, bucket, wide] = buffers
+        self._lay_out(frames, buffers.frames, lane)
+        return RawOutputs(buffers.run())
+
+    def _lay_out(self, frames: Frames, places: npt.NDArray[Any], lane: int) -> None:
+        """Write frames as the session takes them."""
+        if self.image.raw_name is not None:
+            for frame, place in zip(frames, places, strict=False):
+                np.copyto(place, frame)
+            return
         normaliser = self._normalisers.get(lane)
         if normaliser is None:
             image = self.image
             normaliser = Normaliser(self.layout.convention, image.width, image.height, image.patches)
             self._normalisers[lane] = normaliser
-        for frame, planes in zip(frames, buffers.planes, strict=False):
-            normaliser.fill(frame, planes)
-        return RawOutputs(buffers.run())
+        for frame, place in zip(frames, places, strict=False):
+            normaliser.fill(frame, place)
+
+    def _session_for(self, bucket: int) -> Any:
+        """Return the session that runs one batch size; it is made where there is none yet.
+
+        On CUDA each has its own: onnxruntime keeps the plans of its convolutions for one shape alone, so that
+        in a common session each change of the batch size makes all of them anew. YOLOv9-t on an H200, frames
+        alternating with pairs: 457 ms a run, 10 with two sessions (docs/decisions/0039).
+        """
+        if self._provider != "cuda" or bucket == self.buckets[0]:
+            return self._session
+        if bucket not in self._bucket_sessions:
+            chain = devices.chain("cuda")
+            self._bucket_sessions[bucket] = _load(self._path, 1, chain, self._gpu_model)
+        return self._bucket_sessions[bucket]
 
     def postprocess(self, raw: RawOutputs, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one frame of a run, in model-input pixels, sorted by score."""
@@ -283,6 +328,7 @@ class Detector:
     def close(self) -> None:
         """Release sessions and buffers; nothing may run any more."""
         self._buffers.clear()
+        self._bucket_sessions.clear()
         self._session = self._wide_session = None
 
 

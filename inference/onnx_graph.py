@@ -1,13 +1,17 @@
-"""The graph of an ONNX file as `cpu_model` edits it: what makes and reads each tensor; weights stay unread.
+"""The graph of an ONNX file as it is edited before it is loaded: what makes and reads each tensor; weights
+stay unread.
 
 Only as much of onnx.proto3 as that takes; no process of the service loads the ``onnx`` package.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +25,21 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TEXT, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH = 1, 3, 4, 5, 6
 _ATTRIBUTE_INTS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_TYPE = 8, 11, 20
-_TYPE_INTS = 7
+_TYPE_INT, _TYPE_INTS = 2, 7
 _TENSOR_SIDES, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32, _TENSOR_INT64 = 1, 2, 4, 5, 7
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
-_FLOAT, _INT32, _INT64, _HALF = 1, 6, 7, 10
+_FLOAT, _UINT8, _INT32, _INT64, _HALF = 1, 2, 6, 7, 10
+#: Element types by what numpy calls them.
+ELEMENTS = {"float32": _FLOAT, "uint8": _UINT8, "int64": _INT64, "float16": _HALF}
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 1, 2, 1, 1
 #: The domain of the operators that ONNX itself defines; those of others may do anything under the same name.
 _OWN_DOMAINS = ("", "ai.onnx")
 #: Of lists that name axes, starts or sizes; nothing here reads a longer one.
 _MAX_LIST_BYTES = 128
+
+#: Larger files are left as they are: the edited model is held in memory while it is loaded.
+_MAX_FILE_BYTES = 512 << 20
 
 #: Declared sides; None is a dynamic one.
 Shape = tuple[int | None, ...]
@@ -67,24 +76,29 @@ class Node:
         return found
 
 
-def make_node(op: str, source: str, target: str, **attributes: Sequence[int]) -> Node:
-    """Return a node from one tensor to one other, with attributes that are lists of numbers from 0 up."""
+def make_node(op: str, sources: str | Sequence[str], target: str, **attributes: int | Sequence[int]) -> Node:
+    """Return a node that makes one tensor, with attributes that are numbers from 0 up, or lists of such."""
+    inputs = [sources] if isinstance(sources, str) else list(sources)
     parts = [
-        protobuf.write_bytes(_NODE_INPUT, source.encode()),
+        *(protobuf.write_bytes(_NODE_INPUT, name.encode()) for name in inputs),
         protobuf.write_bytes(_NODE_OUTPUT, target.encode()),
         protobuf.write_bytes(_NODE_NAME, f"{target}_edited".encode()),
         protobuf.write_bytes(_NODE_OP, op.encode()),
     ]
-    for name, numbers in attributes.items():
+    for name, value in attributes.items():
+        if isinstance(value, int):
+            kind, numbers = _TYPE_INT, [protobuf.write_varint(_ATTRIBUTE_INT, value)]
+        else:
+            kind, numbers = _TYPE_INTS, [protobuf.write_varint(_ATTRIBUTE_INTS, number) for number in value]
         parts.append(
             protobuf.write_bytes(
                 _NODE_ATTRIBUTE,
                 protobuf.write_bytes(_ATTRIBUTE_NAME, name.encode()),
-                *(protobuf.write_varint(_ATTRIBUTE_INTS, number) for number in numbers),
-                protobuf.write_varint(_ATTRIBUTE_TYPE, _TYPE_INTS),
+                *numbers,
+                protobuf.write_varint(_ATTRIBUTE_TYPE, kind),
             )
         )
-    return Node(protobuf.write_bytes(_GRAPH_NODE, *parts), op, [source], [target])
+    return Node(protobuf.write_bytes(_GRAPH_NODE, *parts), op, inputs, [target])
 
 
 class OnnxGraph:
@@ -190,6 +204,27 @@ class OnnxGraph:
         """Declare another shape for an input; its type stays."""
         self._written_inputs[name] = _declaration(_GRAPH_INPUT, name, self.inputs[name], shape)
 
+    def feed(self, name: str, source: str, element: str, shape: Shape, nodes: Sequence[Node]) -> None:
+        """Let ``nodes``, the last of which makes ``name``, compute that input from another one.
+
+        ``source`` is declared in its place, with this element type (of `ELEMENTS`) and shape.
+        """
+        elements = protobuf.write_varint(_TENSOR_ELEMENT, ELEMENTS[element])
+        self._written_inputs[name] = _written_declaration(_GRAPH_INPUT, source, elements, shape)
+        self.nodes[:0] = nodes
+
+    def add_constant(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Add a constant; its type is one of `ELEMENTS`."""
+        sides = (protobuf.write_varint(_TENSOR_SIDES, side) for side in values.shape)
+        tensor = protobuf.write_bytes(
+            _GRAPH_INITIALIZER,
+            *sides,
+            protobuf.write_varint(_TENSOR_TYPE, ELEMENTS[values.dtype.name]),
+            protobuf.write_bytes(_TENSOR_NAME, name.encode()),
+            protobuf.write_bytes(_TENSOR_RAW, values.astype(values.dtype.newbyteorder("<")).tobytes()),
+        )
+        self._others.append(memoryview(tensor))
+
     def declare_outputs(self, names: Sequence[str], rank: int) -> None:
         """Let these tensors be the outputs, of the type that the one output has and of any size."""
         (value,) = self.outputs.values()
@@ -217,6 +252,20 @@ class OnnxGraph:
                 needed.append(node)
                 wanted.update(node.inputs)
         return needed[::-1]
+
+
+def read_graph(path: Path) -> OnnxGraph | None:
+    """Return the graph of a file; None where it is too large to be edited, or of a kind better left alone.
+
+    Raises OSError, ValueError or struct.error where it cannot be read, is no ONNX file, or is damaged.
+    """
+    if not 0 < path.stat().st_size <= _MAX_FILE_BYTES:
+        return None
+    with path.open("rb") as stream:
+        # Unmapped when the last view of it is gone, which an exception may keep for a while.
+        view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    graph = OnnxGraph(view)
+    return None if graph.entangled else graph
 
 
 def shape_of(value: memoryview) -> Shape:
@@ -265,11 +314,15 @@ def _declaration(number: int, name: str, like: memoryview, shape: Shape) -> byte
     """Return the declaration of a tensor of the element type of another."""
     kinds = _inside(like, _VALUE_TYPE, _TYPE_TENSOR)
     element = [raw for kind in kinds for n, raw, _, _ in protobuf.fields(kind) if n == _TENSOR_ELEMENT]
+    return _written_declaration(number, name, b"".join(element), shape)
+
+
+def _written_declaration(number: int, name: str, element: bytes, shape: Shape) -> bytes:
     sides = [
         protobuf.write_bytes(_SHAPE_DIM, protobuf.write_varint(_DIM_VALUE, side) if side else b"")
         for side in shape
     ]
-    tensor = protobuf.write_bytes(_TYPE_TENSOR, *element, protobuf.write_bytes(_TENSOR_SHAPE, *sides))
+    tensor = protobuf.write_bytes(_TYPE_TENSOR, element, protobuf.write_bytes(_TENSOR_SHAPE, *sides))
     return protobuf.write_bytes(
         number,
         protobuf.write_bytes(_VALUE_NAME, name.encode()),

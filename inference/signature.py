@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from inference.errors import ModelRefused
 from inference.fields import MAX_INPUT_PX, MIN_INPUT_PX
@@ -43,6 +46,7 @@ class Graph:
 class ImageInput:
     """The input that takes frames, NCHW."""
 
+    #: As the file has it, like `half`; what a session takes may differ.
     name: str
     half: bool
     #: None: dynamic, any number of frames a run.
@@ -53,13 +57,29 @@ class ImageInput:
     sizes_name: str | None
     #: Where the session takes pictures in patches: what `Stem` says of them.
     patches: tuple[tuple[int, int], ...] = ()
+    #: Where the session takes frames as the ring has them, by what name: see `gpu_model`.
+    raw_name: str | None = None
 
     @property
-    def planes_shape(self) -> tuple[int, int, int]:
+    def feed_name(self) -> str:
+        """Name of the session's input that takes frames."""
+        return self.raw_name or self.name
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
         """Shape of what the session takes for one frame."""
+        if self.raw_name is not None:
+            return self.height, self.width, 3
         if self.patches:
             return 3 * len(self.patches), self.height // 2, self.width // 2
         return 3, self.height, self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of what the session takes."""
+        if self.raw_name is not None:
+            return np.dtype(np.uint8)
+        return np.dtype(np.float16 if self.half else np.float32)
 
 
 def image_input(path: str, graph: Graph, manifest: Manifest) -> ImageInput:

@@ -18,9 +18,10 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def feeds_of(image: ImageInput, batch: int) -> Arrays:
     """Return inputs with a gradient in them: a plain grey could hide a fault of the graph."""
-    ramp = np.linspace(0, 0.9, image.height * image.width * 3, dtype=np.float32)
-    frame = ramp.reshape(1, *image.planes_shape).astype(np.float16 if image.half else np.float32)
-    feeds: Arrays = {image.name: np.repeat(frame, batch, axis=0)}
+    brightest = 0.9 if image.raw_name is None else 230
+    ramp = np.linspace(0, brightest, image.height * image.width * 3, dtype=np.float32)
+    frame = ramp.reshape(1, *image.frame_shape).astype(image.dtype)
+    feeds: Arrays = {image.feed_name: np.repeat(frame, batch, axis=0)}
     if image.sizes_name is not None:
         feeds[image.sizes_name] = sizes_of(image, batch)
     return feeds

@@ -140,7 +140,7 @@ def test_tensorrt_serves_or_is_refused_with_what_is_missing(yolox_nano: Path, tm
     try:
         service.wait_ready(timeout_s=150)
     except AssertionError as error:
-        assert f"exited with {EXIT_DEVICE_UNAVAILABLE}" in str(error)  # noqa: PT017 - one of two ends
+        assert f"exited with {EXIT_DEVICE_UNAVAILABLE}" in str(error)
         assert "TensorRT 10" in service.log
     else:
         assert service.metric("object_detection_model_info", version="v1", provider="tensorrt") == 1

@@ -58,8 +58,8 @@ def test_each_run_sees_what_was_written_last(copies: bool) -> None:
     shapes = {"sum": ((1,), np.dtype(np.float32))}
     buffers = Buffers(session, IMAGE, ("sum",), shapes, 2, copies=copies)
     for value in (1.0, 2.0):
-        buffers.planes[0] = value
-        buffers.planes[1] = -value
+        buffers.frames[0] = value
+        buffers.frames[1] = -value
         (sums,) = buffers.run()
         assert sums[:, 0].tolist() == [24 * value, -24 * value]
     assert session.synchronized == (4 if copies else 0)

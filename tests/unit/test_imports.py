@@ -19,7 +19,7 @@ INFERENCE = [
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
     ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
-    ["normaliser", "decode", "trial"],
+    ["normaliser", "decode", "trial", "gpu_model"],
     ["detector", "client", "handle"],
     ["loop"],
     ["process"],

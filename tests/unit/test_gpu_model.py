@@ -1,0 +1,150 @@
+"""Models that take frames as the ring has them: the same numbers, whatever the model wants of its pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from inference import detector as detector_module
+from inference import device as devices
+from inference.detections import DetectionParams
+from inference.detector import Detector
+from inference.family import CONVENTIONS, Convention
+from inference.gpu_model import read_gpu_model
+from inference.manifest import Colour
+from inference.model import Family
+from inference.normaliser import Normaliser
+from inference.signature import ImageInput
+from tests import model_factory as factory
+from tests.model_factory import PLAIN, Input
+
+PARAMS = DetectionParams()
+YOLO = CONVENTIONS[Family.YOLO]
+IMAGENET = dataclasses.replace(YOLO, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+WANTED = {
+    "0 to 1, RGB": YOLO,
+    "0 to 255, BGR": CONVENTIONS[Family.YOLOX],
+    "ImageNet's": IMAGENET,
+    "ImageNet's, BGR": dataclasses.replace(IMAGENET, colour=Colour.BGR),
+    "offset alone": dataclasses.replace(YOLO, scale=1.0, mean=(128.0, 128.0, 128.0)),
+}
+INPUTS = {
+    "dynamic batch": PLAIN,
+    "fixed batch": Input(batch=2),
+    "dynamic size": Input(dynamic_size=True),
+    "not square": Input(width=96, height=64),
+    "half precision": Input(dtype=np.float16),
+}
+
+
+def echo(path: Path, image: Input) -> Path:
+    """A model that gives back what it is fed."""
+    sides: list[int | str] = ["height", "width"] if image.dynamic_size else [image.height, image.width]
+    node = onnx.helper.make_node("Identity", ["images"], ["echo"])
+    return factory.save(path, [node], {"echo": (image.dtype, [3, *sides])}, image)
+
+
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
+@pytest.mark.parametrize("image", INPUTS.values(), ids=INPUTS)
+def test_it_sees_what_the_normaliser_writes(tmp_path: Path, image: Input, wanted: Convention) -> None:
+    batch = image.batch or 3
+    given = ImageInput("images", image.dtype is np.float16, image.batch, image.width, image.height, None)
+    edited = read_gpu_model(echo(tmp_path / "m.onnx", image), given, wanted)
+    assert edited is not None
+    model, fed = edited
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    assert (fed.name, fed.feed_name, fed.dtype) == ("images", "images_uint8", np.dtype(np.uint8))
+    frames = np.random.default_rng(3).integers(0, 255, (batch, *fed.frame_shape), np.uint8, endpoint=True)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (seen,) = session.run(None, {fed.feed_name: frames})
+    planes = np.empty((batch, *given.frame_shape), given.dtype)
+    for frame, place in zip(frames, planes, strict=True):
+        Normaliser(wanted, image.width, image.height).fill(frame, place)
+    # In half precision the normaliser rounds between factor and offset, the graph at the end.
+    tolerance = 2e-3 if given.half else 0
+    np.testing.assert_allclose(seen, planes, rtol=tolerance, atol=tolerance)
+
+
+def test_files_that_cannot_be_edited_are_left_alone(tmp_path: Path) -> None:
+    image = ImageInput("images", half=False, batch=None, width=64, height=64, sizes_name=None)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no model")
+    assert read_gpu_model(path, image, YOLO) is None
+    assert read_gpu_model(tmp_path / "missing.onnx", image, YOLO) is None
+    assert read_gpu_model(factory.external_data_model(path, "weights"), image, YOLO) is None
+    other = dataclasses.replace(image, name="pictures")
+    assert read_gpu_model(echo(tmp_path / "e.onnx", PLAIN), other, YOLO) is None
+    whole = echo(tmp_path / "cut.onnx", PLAIN).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert read_gpu_model(path, image, YOLO) is None
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
+    """The processor in a GPU's place, for CUDA's path through the detector; holds what was loaded on it."""
+    load_session = detector_module._load
+    loaded: list[bytes | None] = []
+
+    def load(path: Path, threads: int, providers: list[Any], model: bytes | None = None) -> Any:
+        if providers == gpu:
+            loaded.append(model)
+        return load_session(path, threads, [("CPUExecutionProvider", {})], model)
+
+    gpu = devices.chain("cuda")
+    names = dict(devices.PROVIDERS) | {"cuda": "CPUExecutionProvider"}
+    monkeypatch.setattr(devices, "chain", lambda device, **_: gpu if device == "cuda" else [])
+    monkeypatch.setattr(devices, "PROVIDERS", names)
+    monkeypatch.setattr(devices, "driver_fault", lambda: "")
+    monkeypatch.setattr(detector_module, "_preload_cuda", lambda: None)
+    monkeypatch.setattr(detector_module, "_load", load)
+    return loaded
+
+
+def solid(blue: int, green: int, red: int) -> np.ndarray[Any, Any]:
+    return np.full((64, 64, 3), (blue, green, red), np.uint8)
+
+
+def classes(detector: Detector) -> list[float]:
+    """Return what is seen in a red, a green and a blue frame, in batches of one to three."""
+    colours = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
+    seen = []
+    for count in (1, 2, 3):
+        raw = detector.infer(colours[:count], lane=0)
+        seen += [detector.postprocess(raw, index, PARAMS)[0, 5] for index in range(count)]
+    return seen
+
+
+def test_on_cuda_frames_go_in_raw_and_each_batch_size_has_its_session(
+    tmp_path: Path, cpu_as_gpu: list[bytes | None]
+) -> None:
+    path = factory.colour_model(tmp_path / "m.onnx")
+    detector = Detector(path, version="v1", device="cuda", batch_max=4)
+    detector.warm_up(lanes=2)
+    assert detector.model.provider == "cuda"
+    assert detector.image.raw_name is not None
+    assert classes(detector) == [0, 0, 1, 0, 1, 2]
+    # The file once, to see what it is; then edited, once for each of 1, 2 and 4.
+    assert [model is None for model in cpu_as_gpu] == [True, False, False, False]
+    sessions = {id(detector._session_for(bucket)) for bucket in detector.buckets}
+    assert len(sessions) == len(detector.buckets) == 3
+    assert len(cpu_as_gpu) == 4, "all were made before the first frame"
+
+
+def test_a_file_whose_edited_form_is_refused_serves_as_it_is(
+    tmp_path: Path, cpu_as_gpu: list[bytes | None], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def broken(path: Path, image: ImageInput, convention: Convention) -> tuple[bytes, ImageInput]:
+        return b"no model", dataclasses.replace(image, raw_name="x")
+
+    monkeypatch.setattr(detector_module, "read_gpu_model", broken)
+    detector = Detector(factory.colour_model(tmp_path / "m.onnx"), version="v1", device="cuda", batch_max=4)
+    detector.warm_up()
+    assert classes(detector) == [0, 0, 1, 0, 1, 2]
+    assert cpu_as_gpu == [None, b"no model", None, None]
+    assert "edited for a GPU it fails" in caplog.text
