@@ -110,7 +110,9 @@ def main() -> None:
         for workers in arguments.workers:
             settings = {"MODEL_V1_PATH": str(path), "WORKERS": workers, "STREAM_MIN_FPS": "0"}
             settings |= {"BATCH_MAX": str(arguments.batch_max), "SAMPLING": "false"}
+            starting = time.monotonic()
             with Service(settings) as service, ProcessPoolExecutor(arguments.clients) as clients:
+                ready_s = time.monotonic() - starting
                 before, begun = _processor_s(service), time.monotonic()
                 share = arguments.streams // arguments.clients
                 url = f"{service.http_url}/v1/stream"
@@ -124,7 +126,7 @@ def main() -> None:
                 mean = service.metric("object_detection_batch_size_sum", version="v1") / max(1, batches)
             balance = "" if tally.balanced else "  LEDGER DOES NOT BALANCE"
             out(
-                f"WORKERS={workers:2} {rate(tally, seconds):7.0f} fps  p50 {tally.percentile_ms(0.5):.0f}"
+                f"WORKERS={workers:2} ready after {ready_s:.1f} s, {rate(tally, seconds):7.0f} fps  p50 {tally.percentile_ms(0.5):.0f}"
                 f" p99 {tally.percentile_ms(0.99):.0f} ms  mean batch {mean:.1f}"
                 f"  cores: workers {used['workers']:.1f}, inference {used['inference']:.1f}{balance}\n"
             )
