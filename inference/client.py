@@ -42,7 +42,7 @@ class ServedModel:
     info: ModelInfo
     #: Bucket size to milliseconds of one run.
     cost_ms: dict[int, float]
-    #: Frames that should be in flight to keep the device busy: one set executing, one staged.
+    #: Frames that should be in flight to keep the device busy: those in the lanes, and some behind them.
     in_flight: int
     #: Runs executing side by side.
     parallel: int
@@ -295,14 +295,15 @@ class InferenceClient:
 
 
 def _parse_handshake(handshake: dict[str, object]) -> dict[str, ServedModel]:
-    parallel = handshake["parallel"]
+    parallel, lanes = handshake["parallel"], handshake["lanes"]
     versions = handshake["versions"]
-    if not isinstance(parallel, int) or not isinstance(versions, list):
-        raise TypeError("`parallel` is a number and `versions` a list")
+    if not isinstance(parallel, int) or not isinstance(lanes, int) or not isinstance(versions, list):
+        raise TypeError("`parallel` and `lanes` are numbers and `versions` a list")
     models: dict[str, ServedModel] = {}
     for index, entry in enumerate(versions):
         cost_ms = {int(bucket): float(cost) for bucket, cost in entry["cost_ms"].items()}
-        in_flight = 2 * parallel * worthwhile_buckets(cost_ms)[-1]
+        # More sets than lanes, or the lanes of a GPU wait for frames that nobody has begun to decode.
+        in_flight = max(2 * parallel, lanes + 1) * worthwhile_buckets(cost_ms)[-1]
         version = str(entry["version"])
         models[version] = ServedModel(
             index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel

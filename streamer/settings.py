@@ -82,7 +82,11 @@ class Settings(BaseSettings):
         8, ge=1, le=64, description="Largest batch; batches only grow where the device gains by it."
     )
     inference_lanes: int = Field(
-        0, ge=0, le=64, description="Threads that call the model; 0: one per core on a CPU, 2 on a GPU."
+        0,
+        ge=0,
+        le=64,
+        description="Threads that call the model; 0: one per core on a CPU; on a GPU 2, or 4 where a file "
+        "has batch 1.",
     )
     interactive_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."

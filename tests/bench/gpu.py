@@ -125,10 +125,12 @@ def main() -> None:
                 batches = service.metric("object_detection_batch_size_count", version="v1")
                 mean = service.metric("object_detection_batch_size_sum", version="v1") / max(1, batches)
             balance = "" if tally.balanced else "  LEDGER DOES NOT BALANCE"
+            middle_ms, late_ms = tally.percentile_ms(0.5), tally.percentile_ms(0.99)
+            cores = ", ".join(f"{name} {count:.1f}" for name, count in used.items())
             out(
-                f"WORKERS={workers:2} ready after {ready_s:.1f} s, {rate(tally, seconds):7.0f} fps  p50 {tally.percentile_ms(0.5):.0f}"
-                f" p99 {tally.percentile_ms(0.99):.0f} ms  mean batch {mean:.1f}"
-                f"  cores: workers {used['workers']:.1f}, inference {used['inference']:.1f}{balance}\n"
+                f"WORKERS={workers:2} {rate(tally, seconds):7.0f} fps"
+                f"  p50 {middle_ms:.0f} p99 {late_ms:.0f} ms  mean batch {mean:.1f}"
+                f"  cores: {cores}  ready after {ready_s:.1f} s{balance}\n"
             )
 
 

@@ -1,0 +1,56 @@
+"""How many lanes call the models by default, and how many frames are kept in flight for them."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from inference.client import _parse_handshake
+from inference.detector import Detector
+from inference.model import Family, ModelInfo, Placement
+from inference.process import _default_lanes
+
+INFO = ModelInfo("m", "0" * 64, Family.YOLO, ("a",), 64, 64, Placement.CENTRED, 114)
+
+
+def detector(provider: str, *buckets: int) -> Detector:
+    return cast("Detector", SimpleNamespace(model=SimpleNamespace(provider=provider), buckets=buckets))
+
+
+def test_lanes_follow_the_devices_that_serve() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert _default_lanes([detector("cpu", 1, 2)]) == cores
+    assert _default_lanes([detector("openvino", 1, 2)]) == cores
+    assert _default_lanes([detector("cuda", 1, 2), detector("cpu", 1)]) == cores, "one fell back"
+    assert _default_lanes([detector("cuda", 1, 2), detector("tensorrt", 8)]) == 2
+    assert _default_lanes([detector("cuda", 1, 2), detector("cuda", 1)]) == 4, "runs of single frames"
+
+
+def handshake(cost_ms: dict[str, float], *, parallel: Any, lanes: Any) -> dict[str, object]:
+    version = {"version": "v1", "model": INFO.to_dict(), "cost_ms": cost_ms}
+    return {"versions": [version], "parallel": parallel, "lanes": lanes}
+
+
+@pytest.mark.parametrize(
+    ("cost_ms", "parallel", "lanes", "frames"),
+    [
+        ({"1": 10.0}, 2, 2, 4),  # two cores: one frame on each, one behind it
+        ({"1": 10.0, "2": 20.0}, 2, 2, 4),  # batches gain nothing there
+        ({"1": 5.0, "8": 10.0}, 1, 2, 24),  # a GPU with two lanes: a batch in each, one behind
+        ({"1": 3.0}, 1, 4, 5),
+    ],
+)
+def test_every_lane_has_frames_and_more_are_behind_them(
+    cost_ms: dict[str, float], parallel: int, lanes: int, frames: int
+) -> None:
+    served = _parse_handshake(handshake(cost_ms, parallel=parallel, lanes=lanes))
+    assert served["v1"].in_flight == frames
+
+
+@pytest.mark.parametrize("lanes", ["2", None])
+def test_a_handshake_without_numbers_is_refused(lanes: object) -> None:
+    with pytest.raises(TypeError, match="lanes"):
+        _parse_handshake(handshake({"1": 1.0}, parallel=1, lanes=lanes))
