@@ -13,7 +13,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from inference import address as addresses
 from inference import wire
 from inference.detections import DetectionParams
 from inference.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.letterbox import Letterbox
 from inference.model import ModelInfo
 from inference.planner import worthwhile_buckets
 from inference.ring import FrameRing, slot_bytes_for
@@ -31,6 +32,8 @@ log = logging.getLogger("inference.client")
 
 #: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
 _RETRY_S = 0.1
+#: Sizes of pictures that a model remembers.
+_MAX_LETTERBOXES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,22 @@ class ServedModel:
     in_flight: int
     #: Runs executing side by side.
     parallel: int
+    #: By size of the picture: those of a stream all have one.
+    _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def capacity_fps(self) -> float:
         """Frames per second that the device can do at its best bucket, by the warm-up's measure."""
         return self.parallel * max(size / cost for size, cost in self.cost_ms.items()) * 1e3
+
+    def letterbox(self, width: int, height: int) -> Letterbox:
+        """Return the place of an upright picture of this size in the model input. Any thread may call."""
+        found = self._letterboxes.get((width, height))
+        if found is None:
+            if len(self._letterboxes) >= _MAX_LETTERBOXES:
+                self._letterboxes.clear()
+            found = self._letterboxes[width, height] = Letterbox.fit(width, height, self.info)
+        return found
 
 
 class Ticket:

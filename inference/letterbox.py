@@ -74,10 +74,14 @@ class Letterbox:
         else:
             size = (self.resized_width, self.resized_height)
             cv2.resize(image, size, dst=inside, interpolation=cv2.INTER_LINEAR)
-        slot[: self.top] = self.pad_value
-        slot[bottom:] = self.pad_value
-        slot[self.top : bottom, : self.left] = self.pad_value
-        slot[self.top : bottom, right:] = self.pad_value
+        if self.top:
+            slot[: self.top] = self.pad_value
+        if bottom < self.input_height:
+            slot[bottom:] = self.pad_value
+        if self.left:
+            slot[self.top : bottom, : self.left] = self.pad_value
+        if right < self.input_width:
+            slot[self.top : bottom, right:] = self.pad_value
 
     def to_source(self, boxes: Boxes) -> Boxes:
         """Map boxes (N, 6) from model-input to source pixels, clipped; those left without area go."""

@@ -45,6 +45,8 @@ class FrameRing:
         self.fd = fd
         self._memory = mmap.mmap(fd, total_bytes)
         self._pixels: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8)
+        #: Views by slot, width and height; as many as slots and models.
+        self._views: dict[tuple[int, int, int], npt.NDArray[np.uint8]] = {}
         self._free = list(range(slots - 1, -1, -1))
         self._used: set[int] = set()
 
@@ -94,11 +96,16 @@ class FrameRing:
 
         Raises WireError when the slot number or the size is outside the ring.
         """
+        view = self._views.get((slot, width, height))
+        if view is not None:
+            return view
         size_bytes = width * height * 3
         if not 0 <= slot < self.slots or not 0 < size_bytes <= self.slot_bytes:
             raise WireError(f"slot {slot} of {width}x{height} px is outside a ring of {self.slots} slots")
         start = slot * self.slot_bytes
-        return self._pixels[start : start + size_bytes].reshape(height, width, 3)
+        view = self._pixels[start : start + size_bytes].reshape(height, width, 3)
+        self._views[slot, width, height] = view
+        return view
 
     def close(self) -> None:
         """Drop the descriptor; the mapping itself goes with the last array view of it."""

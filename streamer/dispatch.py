@@ -12,15 +12,14 @@ import logging
 import os
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from prometheus_client import Histogram
 
 from inference import DetectionParams, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
-from inference.letterbox import Letterbox
 from inference.wire import Result, Status
+from streamer.decoder_pool import DecoderPool
 from streamer.frame_counters import FrameCounters
 from streamer.image_header import ImageHeader
 from streamer.job import DeadlinePassed, Job, outcome_of
@@ -89,7 +88,7 @@ class Dispatcher:
         #: Whether the event loop has been told to look there.
         self._waking = False
         # Decoding releases the GIL; more threads than cores only add waiting.
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self._pool = DecoderPool(len(os.sched_getaffinity(0)))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -109,7 +108,7 @@ class Dispatcher:
                 job.finish(_unavailable("shutting down"))
             state.returned.clear()
             state.posts.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     @property
     def ready(self) -> bool:
@@ -183,17 +182,18 @@ class Dispatcher:
         job = Job(data, header, 0, params, deadline, 0, finish, self._limits)
         state.posts.append(job)
         self._pump(version)
+        # A timer of its own costs a third of `asyncio.timeout`, and ends like a frame that is too old.
+        timer = loop.call_later(deadline - time.monotonic(), finish, DeadlinePassed())
         try:
-            async with asyncio.timeout_at(deadline - time.monotonic() + loop.time()):
-                return await future
-        except TimeoutError:
-            self._cancel(version, job)
-            raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
+            return await future
         except DeadlinePassed:
+            self._cancel(version, job)
             raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
         except asyncio.CancelledError:
             self._cancel(version, job)
             raise
+        finally:
+            timer.cancel()
 
     def _cancel(self, version: str, job: Job) -> None:
         """The caller is gone: withdraw its frame wherever it is; a run in progress is not interrupted."""
@@ -316,7 +316,7 @@ class Dispatcher:
         try:
             info = model.info
             image = _pixels(job, info)
-            job.letterbox = Letterbox.fit(image.shape[1], image.shape[0], info)
+            job.letterbox = model.letterbox(image.shape[1], image.shape[0])
             job.letterbox.write(image, self._client.pixels(ticket, info))
         except Exception as caught:  # noqa: BLE001 - handed to the loop, which tells faults of input from ours
             job.fault = caught

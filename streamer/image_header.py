@@ -194,7 +194,38 @@ class _JpegFrame:
         return blocks * (1 if self.progressive else 2) // 8
 
 
-def _read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
+@dataclass(frozen=True, slots=True)
+class _JpegHead:
+    """All that comes before the first scan, and what it says."""
+
+    data: bytes
+    orientation: int
+    frame: _JpegFrame
+    least_bytes: int
+
+
+#: Heads seen last, newest first: the frames of a camera begin alike, and to walk through a head takes as long
+#: as everything else that is done for a frame before it is decoded. Replaced as a whole, so threads may
+#: read it at any time; two that replace it at once lose an entry.
+_known_heads: tuple[_JpegHead, ...] = ()
+_MAX_KNOWN_HEADS = 8
+_MAX_KNOWN_HEAD_BYTES = 4096
+
+
+def _head_of(blob: bytes, limits: PixelLimits) -> _JpegHead:
+    """Return the head of a JPEG. Raises ImageError where it is damaged, too large or unsupported."""
+    global _known_heads
+    for head in _known_heads:
+        if blob.startswith(head.data):
+            head.frame.check(limits)
+            return head
+    head = _read_head(blob, limits)
+    if len(head.data) <= _MAX_KNOWN_HEAD_BYTES:
+        _known_heads = (head, *_known_heads[: _MAX_KNOWN_HEADS - 1])
+    return head
+
+
+def _read_head(blob: bytes, limits: PixelLimits) -> _JpegHead:
     orientation = 0
     frame: _JpegFrame | None = None
     start = 0
@@ -208,12 +239,18 @@ def _read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
             frame.check(limits)
     if frame is None:
         raise _damaged("it has no frame header")
-    _check_scans(blob, start, frame)
+    return _JpegHead(blob[:start], orientation or 1, frame, frame.least_bytes())
+
+
+def _read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
+    head = _head_of(blob, limits)
+    frame = head.frame
+    _check_scans(blob, head)
     return ImageHeader(
         Codec.JPEG,
         frame.width,
         frame.height,
-        orientation or 1,
+        head.orientation,
         frame.precision,
         len(frame.sampling),
         progressive=frame.progressive,
@@ -243,16 +280,18 @@ def _jpeg_segments(blob: bytes) -> Iterator[tuple[int, bytes, int]]:
     raise _damaged(f"its header has more than {_MAX_JPEG_SEGMENTS} segments")
 
 
-def _check_scans(blob: bytes, start: int, frame: _JpegFrame) -> None:
+def _check_scans(blob: bytes, head: _JpegHead) -> None:
     """Check that the picture ends, holds what it must, and is not drawn over again without end.
 
     Within scan data 0xFF is always followed by 0 or a restart marker, so markers are found by search. A
-    thumbnail's end lies before ``start``; bytes behind the end are nobody's business.
+    thumbnail's end lies in the head; bytes behind the end are nobody's business.
     """
+    start = len(head.data)
     end = blob.rfind(b"\xff\xd9", start)
     if end < 0:
         raise _damaged("the file is cut off (no end marker)")
-    if end - start < frame.least_bytes():
+    frame = head.frame
+    if end - start < head.least_bytes:
         raise _damaged(f"{end - start} bytes cannot hold {frame.width}x{frame.height} pixels")
     if frame.progressive and blob.count(b"\xff\xda", start, end) >= _MAX_JPEG_SCANS:
         raise _unsupported(f"a progressive JPEG with more than {_MAX_JPEG_SCANS} scans")

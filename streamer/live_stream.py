@@ -174,10 +174,7 @@ class LiveStream:
     ) -> None:
         carrier, stream = self._carrier, self.stream
         messages = stream.answered(frame.seq)
-        rows = boxes.astype("float64").round(2).tolist()
-        for row, box in zip(rows, boxes.tolist(), strict=True):
-            row[4] = round(box[4], 4)
-            row[5:] = [int(value) for value in box[5:]]
+        rows = _rows(boxes) if len(boxes) else []
         messages.append(
             {
                 "type": "result",
@@ -242,3 +239,12 @@ def _show(
     )
     tap.finished(shot, prediction.boxes if chosen else None)
     return asked
+
+
+def _rows(boxes: npt.NDArray[np.float32]) -> list[list[float]]:
+    """Return boxes as a client gets them: pixels to two places, scores to four, ids whole."""
+    rows: list[list[float]] = boxes.astype("float64").round(2).tolist()
+    for row, box in zip(rows, boxes.tolist(), strict=True):
+        row[4] = round(box[4], 4)
+        row[5:] = [int(value) for value in box[5:]]
+    return rows

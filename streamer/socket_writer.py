@@ -17,6 +17,9 @@ log = logging.getLogger("streamer.connection")
 
 #: A send that takes longer than this shows that the client reads slowly: stale results give way.
 SLOW_SEND_S = 0.05
+#: An empty transport takes a message of this size without pausing, in characters of up to four bytes: its
+#: high-water mark is 64 KiB.
+_SMALL_BYTES = 8 << 10
 #: Time for what still waits when the connection closes, and for the close frame after it.
 FLUSH_S = 1.0
 CLOSE_S = 2.0
@@ -73,12 +76,12 @@ class SocketWriter:
                     await self._filled.wait()
                     continue
                 encoded = self._encode(message)
+                if self._never_waits(len(encoded)):
+                    await self._send(encoded)
+                    continue
                 self._sending_since = time.monotonic()
                 async with asyncio.timeout(self._send_timeout_s):
-                    if isinstance(encoded, str):
-                        await self._socket.send_str(encoded)
-                    else:
-                        await self._socket.send_bytes(encoded)
+                    await self._send(encoded)
                 self._sending_since = 0.0
         except TimeoutError:
             raise CloseConnection(
@@ -86,6 +89,17 @@ class SocketWriter:
             ) from None
         except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
             return
+
+    def _never_waits(self, size: int) -> bool:
+        """Whether the transport takes so much without pausing; most messages need no timeout, then."""
+        transport = self._transport
+        return size < _SMALL_BYTES and transport is not None and not transport.get_write_buffer_size()
+
+    async def _send(self, encoded: str | bytes) -> None:
+        if isinstance(encoded, str):
+            await self._socket.send_str(encoded)
+        else:
+            await self._socket.send_bytes(encoded)
 
     def _encode(self, message: dict[str, Any]) -> str | bytes:
         try:

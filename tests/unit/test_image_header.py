@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer import image_header
 from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.limits import Limits
 from streamer.protocol import Codec
@@ -252,3 +253,51 @@ def test_no_bytes_make_it_raise_anything_else(data: st.DataObject) -> None:
         assert isinstance(header, ImageHeader)
         assert 1 <= header.width <= 8192
         assert 1 <= header.height <= 8192
+
+
+# -- heads that were seen before -----------------------------------------------------------------------
+
+
+def verdict(data: bytes, limits: Limits = LIMITS) -> ImageHeader | str:
+    try:
+        return limits.read_header(data)
+    except ImageError as error:
+        return str(error)
+
+
+@given(st.sampled_from(["jpeg", "progressive", "restarts"]), st.data())
+@settings(max_examples=300)
+def test_a_head_that_was_seen_before_changes_no_verdict(name: str, data: st.DataObject) -> None:
+    blob = bytearray(PLAIN[name])
+    for _ in range(data.draw(st.integers(0, 3))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    changed = bytes(blob[: data.draw(st.integers(0, len(blob)))])
+    image_header._known_heads = ()
+    cold = verdict(changed)
+    assert verdict(changed) == cold
+    image_header._known_heads = ()
+    for other in PLAIN.values():
+        LIMITS.read_header(other)
+    assert verdict(changed) == cold
+
+
+def test_limits_hold_for_a_head_that_was_seen_before() -> None:
+    LIMITS.read_header(PLAIN["jpeg"])
+    assert refusal(PLAIN["jpeg"], Limits(image_side_px=100)).code is ImageErrorCode.TOO_LARGE
+    assert verdict(PLAIN["jpeg"]) == LIMITS.read_header(PLAIN["jpeg"])
+
+
+def test_the_orientation_is_of_the_picture_itself() -> None:
+    for orientation in (6, 1, 6, 3):
+        blob = with_exif(PLAIN["jpeg"], orientation)
+        assert LIMITS.read_header(blob).orientation == orientation
+
+
+def test_few_heads_are_kept_and_no_long_ones() -> None:
+    image_header._known_heads = ()
+    for number in range(100):
+        LIMITS.read_header(with_jpeg_segment(PLAIN["jpeg"], 0xFE, b"%d" % number))
+    assert len(image_header._known_heads) == image_header._MAX_KNOWN_HEADS
+    before = image_header._known_heads
+    LIMITS.read_header(with_jpeg_segment(PLAIN["jpeg"], 0xFE, bytes(10_000)))
+    assert image_header._known_heads == before

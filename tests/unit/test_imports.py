@@ -38,6 +38,7 @@ STREAMER = [
         "replicas",
         "probe",
         "durable",
+        "decoder_pool",
     ],
     [
         "settings",

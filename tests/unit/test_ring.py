@@ -29,6 +29,19 @@ def test_slots_do_not_overlap() -> None:
     assert [int(np.unique(ring.pixels(slot, 5, 5))[0]) for slot in range(3)] == [1, 2, 3]
 
 
+def test_a_slot_holds_pictures_of_any_size_that_fits() -> None:
+    """Two models share a ring; views that were handed out before are the same memory."""
+    ring = FrameRing(2, slot_bytes_for(8, 4))
+    large, small = ring.pixels(1, 8, 4), ring.pixels(1, 2, 3)
+    large[:] = 9
+    assert (ring.pixels(1, 2, 3) == 9).all()
+    assert (small.shape, ring.pixels(1, 8, 4).shape) == ((3, 2, 3), (4, 8, 3))
+    assert not ring.pixels(0, 8, 4).any()
+    for slot, width, height in ((2, 8, 4), (-1, 8, 4), (1, 80, 40), (1, 0, 4)):
+        with pytest.raises(WireError, match="outside"):
+            ring.pixels(slot, width, height)
+
+
 def test_the_memory_can_neither_shrink_nor_grow() -> None:
     ring = FrameRing(1, 4096)
     for size in (0, 8192):

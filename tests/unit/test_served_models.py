@@ -1,4 +1,4 @@
-"""How many lanes call the models by default, and how many frames are kept in flight for them."""
+"""How many lanes call the models, how many frames are in flight for them, and where pictures go in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from inference.client import _parse_handshake
+from inference.client import _MAX_LETTERBOXES, ServedModel, _parse_handshake
 from inference.detector import Detector
+from inference.letterbox import Letterbox
 from inference.model import Family, ModelInfo, Placement
 from inference.process import _default_lanes
 
@@ -48,6 +49,18 @@ def test_every_lane_has_frames_and_more_are_behind_them(
 ) -> None:
     served = _parse_handshake(handshake(cost_ms, parallel=parallel, lanes=lanes))
     assert served["v1"].in_flight == frames
+
+
+def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
+    model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1)
+    for width, height in [(640, 480), (480, 640), (1, 1), (640, 480)]:
+        assert model.letterbox(width, height) == Letterbox.fit(width, height, INFO)
+    assert model.letterbox(640, 480) is model.letterbox(640, 480)
+    for width in range(1, 2_000):
+        model.letterbox(width, 7)
+    assert len(model._letterboxes) <= _MAX_LETTERBOXES
+    with pytest.raises(ValueError, match="at least 1x1"):
+        model.letterbox(0, 5)
 
 
 @pytest.mark.parametrize("lanes", ["2", None])

@@ -1,0 +1,88 @@
+"""The decoder threads: order, faults, and an end that waits for what runs and forgets what waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+
+import pytest
+
+from streamer.decoder_pool import DecoderPool
+from tests.waiting import wait_for
+
+
+def test_calls_begin_in_order() -> None:
+    pool = DecoderPool(1)
+    seen: list[int] = []
+    for number in range(50):
+        pool.submit(seen.append, number)
+    wait_for(lambda: len(seen) == 50, "all have run")
+    assert seen == list(range(50))
+    pool.close()
+
+
+def test_calls_run_side_by_side() -> None:
+    pool = DecoderPool(2)
+    three = threading.Barrier(3, timeout=10)
+    pool.submit(three.wait)
+    pool.submit(three.wait)
+    three.wait()  # breaks unless both of them run
+    pool.close()
+
+
+def test_threads_come_with_the_first_calls() -> None:
+    before = threading.active_count()
+    pool = DecoderPool(4)
+    assert threading.active_count() == before
+    for _ in range(10):
+        pool.submit(time.sleep, 0)
+    assert threading.active_count() == before + 4
+    pool.close()
+    assert threading.active_count() == before
+
+
+def test_a_fault_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    pool = DecoderPool(1)
+    done = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    pool.submit(fail)
+    pool.submit(done.set)
+    assert done.wait(10)
+    assert "a fault" in caplog.text
+    pool.close()
+
+
+def test_closing_waits_for_what_runs_and_forgets_what_waits() -> None:
+    pool = DecoderPool(1)
+    begun, ended = threading.Event(), threading.Event()
+    waited: list[str] = []
+
+    def long() -> None:
+        begun.set()
+        time.sleep(0.1)
+        ended.set()
+
+    pool.submit(long)
+    assert begun.wait(10)
+    for _ in range(5):
+        pool.submit(waited.append, "never")
+    pool.close()
+    assert ended.is_set()
+    assert not waited
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_call() -> None:
+    class Frame:
+        pass
+
+    pool = DecoderPool(1)
+    frame = Frame()
+    gone = weakref.ref(frame)
+    pool.submit(id, frame)
+    del frame
+    wait_for(lambda: gone() is None, "the frame is let go")
+    pool.close()
