@@ -199,9 +199,11 @@ class _JpegHead:
     """All that comes before the first scan, and what it says."""
 
     data: bytes
-    orientation: int
+    header: ImageHeader
     frame: _JpegFrame
     least_bytes: int
+    #: Those that it was found to keep.
+    limits: PixelLimits
 
 
 #: Heads seen last, newest first: the frames of a camera begin alike, and to walk through a head takes as long
@@ -217,7 +219,8 @@ def _head_of(blob: bytes, limits: PixelLimits) -> _JpegHead:
     global _known_heads
     for head in _known_heads:
         if blob.startswith(head.data):
-            head.frame.check(limits)
+            if head.limits is not limits:
+                head.frame.check(limits)
             return head
     head = _read_head(blob, limits)
     if len(head.data) <= _MAX_KNOWN_HEAD_BYTES:
@@ -239,22 +242,22 @@ def _read_head(blob: bytes, limits: PixelLimits) -> _JpegHead:
             frame.check(limits)
     if frame is None:
         raise _damaged("it has no frame header")
-    return _JpegHead(blob[:start], orientation or 1, frame, frame.least_bytes())
-
-
-def _read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
-    head = _head_of(blob, limits)
-    frame = head.frame
-    _check_scans(blob, head)
-    return ImageHeader(
+    header = ImageHeader(
         Codec.JPEG,
         frame.width,
         frame.height,
-        head.orientation,
+        orientation or 1,
         frame.precision,
         len(frame.sampling),
         progressive=frame.progressive,
     )
+    return _JpegHead(blob[:start], header, frame, frame.least_bytes(), limits)
+
+
+def _read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
+    head = _head_of(blob, limits)
+    _check_scans(blob, head)
+    return head.header
 
 
 def _jpeg_segments(blob: bytes) -> Iterator[tuple[int, bytes, int]]:
