@@ -16,8 +16,8 @@ _Work = tuple[Callable[..., object], tuple[Any, ...]]
 class DecoderPool:
     """Runs calls in ``threads`` threads, in order of submission; nobody waits for one of them.
 
-    An executor of the standard library makes a future and takes several locks for each call, while the threads
-    of a busy worker wait for each other's interpreter as it is (docs/performance.md).
+    An executor of the standard library makes a future and takes several locks for each call, while threads of
+    a busy worker wait for each other's interpreter as it is (docs/performance.md).
     """
 
     def __init__(self, threads: int) -> None:
