@@ -49,6 +49,8 @@ class ServedModel:
     in_flight: int
     #: Runs executing side by side.
     parallel: int
+    #: Threads that call the model; more than ``parallel`` where they share a device.
+    lanes: int
     #: By size of the picture: those of a stream all have one.
     _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
 
@@ -309,17 +311,18 @@ class InferenceClient:
 
 
 def _parse_handshake(handshake: dict[str, object]) -> dict[str, ServedModel]:
-    parallel, lanes = handshake["parallel"], handshake["lanes"]
+    parallel, lanes, ahead = handshake["parallel"], handshake["lanes"], handshake["ahead"]
     versions = handshake["versions"]
-    if not isinstance(parallel, int) or not isinstance(lanes, int) or not isinstance(versions, list):
-        raise TypeError("`parallel` and `lanes` are numbers and `versions` a list")
+    if not isinstance(versions, list):
+        raise TypeError("`versions` is a list")
+    if not (isinstance(parallel, int) and isinstance(lanes, int) and isinstance(ahead, int)):
+        raise TypeError("`parallel`, `lanes` and `ahead` are numbers")
     models: dict[str, ServedModel] = {}
     for index, entry in enumerate(versions):
         cost_ms = {int(bucket): float(cost) for bucket, cost in entry["cost_ms"].items()}
-        # More sets than lanes, or the lanes of a GPU wait for frames that nobody has begun to decode.
-        in_flight = max(2 * parallel, lanes + 1) * worthwhile_buckets(cost_ms)[-1]
+        in_flight = ahead * worthwhile_buckets(cost_ms)[-1]
         version = str(entry["version"])
         models[version] = ServedModel(
-            index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel
+            index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel, lanes
         )
     return models

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ _TIMED_RUNS = 7
 _TIMED_S = 0.3
 #: onnxruntime also raises what it logs as an error; its warnings are of no use to a user.
 _LOG_FATAL = 4
+#: In what onnxruntime says when an allocation fails, on the CPU, on CUDA, and on CUDA behind its arena.
+_OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "Failed to allocate memory")
 #: Releases what larger warm-up batches left in the memory arena.
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -85,6 +88,8 @@ class Detector:
         self.version = version
         self._path = path
         self._threads = threads
+        #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
+        self._buffers: dict[tuple[int, int, bool], Buffers] = {}
         #: What is loaded on CUDA in place of the file; None: the file.
         self._gpu_model: bytes | None = None
         #: Sessions of their own for batch sizes after the first, on CUDA; see `_session_for`.
@@ -131,7 +136,11 @@ class Detector:
         if self._provider == "cuda":
             self._take_raw_frames()
         if len(self.buckets) > 1:
-            try_batch(self._session_for(self.buckets[1]), str(path), self.image, self.buckets[1], head)
+            try:
+                try_batch(self._session_for(self.buckets[1]), str(path), self.image, self.buckets[1], head)
+            except ModelRefused as error:
+                if not self._drops_batches(self.buckets[1], error):
+                    raise
         convention = self.layout.convention
         width, height = self.image.width, self.image.height
         #: ``buckets`` is filled by `warm_up`.
@@ -153,8 +162,6 @@ class Detector:
         self._decoder = Decoder(self.layout, width, height, len(labels), head)
         #: By lane; made at first use, each used by its lane alone.
         self._normalisers: dict[int, Normaliser] = {}
-        #: Buffers by lane, bucket and width of the session; made at first use, each used by its lane alone.
-        self._buffers: dict[tuple[int, int, bool], Buffers] = {}
         #: Session over all cores for a lone frame; None where it would not help.
         self._wide_session: Any = None
 
@@ -184,7 +191,8 @@ class Detector:
         """Run every bucket and measure it; the first runs choose kernels and claim memory.
 
         On a CPU the lanes share one session, so one lane measures and the others only run the smallest
-        bucket; elsewhere every lane runs every bucket. With what an earlier process has measured, ``known``,
+        bucket; elsewhere every lane runs every bucket, all of them at once. Batches for which a device has no
+        memory are done without. With what an earlier process has measured, ``known``,
         a CPU only runs the smallest bucket. ``on_bucket`` hears of each bucket before it is measured.
         Raises ModelRefused when a bucket fails.
         """
@@ -199,18 +207,46 @@ class Detector:
             if on_bucket is not None:
                 on_bucket(bucket)
             try:
-                if not on_cpu:
-                    self._warm(0, bucket)  # a device's first run of a shape prepares it, and takes far longer
-                times_s = self._times_s(functools.partial(self._warm, 0, bucket))
-                self.cost_s[bucket] = statistics.median(times_s)
-                for lane in range(1, 1 if on_cpu else lanes):
-                    self._warm(lane, bucket)
+                self.cost_s[bucket] = self._measure(bucket, lanes)
             except Exception as error:
-                raise batch_refusal(str(self._path), self.image, bucket, error) from error
+                if not self._drops_batches(bucket, error):
+                    raise batch_refusal(str(self._path), self.image, bucket, error) from error
+                break
         if on_cpu:
             self._consider_wide()
             self._give_back_memory()
         return self._warmed(lanes)
+
+    def _measure(self, bucket: int, lanes: int) -> float:
+        """Return the median seconds of a run; on a device of its own, have all lanes run at once, too."""
+        run = functools.partial(self._warm, 0, bucket)
+        if self.model.provider == "cpu":
+            return statistics.median(self._times_s(run))
+        run()  # the first run of a shape prepares it, and takes far longer
+        run_s = statistics.median(self._times_s(run))
+        # Together they need the memory that they will need under load: it is claimed now, or never.
+        with ThreadPoolExecutor(lanes) as threads:
+            for done in [threads.submit(self._warm, lane, bucket) for lane in range(lanes)]:
+                done.result()
+        return run_s
+
+    def _drops_batches(self, bucket: int, error: Exception) -> bool:
+        """Do without batches of this size and more if they only want memory; return whether that is so."""
+        if bucket == self.buckets[0] or not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            return False
+        log.warning(
+            "%s: there is no memory for batches of %d, so smaller ones are the largest; BATCH_MAX=%d would "
+            "not ask for it (%s)",
+            self._path,
+            bucket,
+            bucket // 2,
+            reason_of(error),
+        )
+        self.buckets = tuple(size for size in self.buckets if size < bucket)
+        self._bucket_sessions.pop(bucket, None)
+        for key in [key for key in self._buffers if key[1] == bucket]:
+            del self._buffers[key]
+        return True
 
     def _warmed(self, lanes: int) -> WarmUp:
         """Make every lane's buffers, so that no frame pays for them."""

@@ -86,6 +86,7 @@ class Loop:
         *,
         lanes: int,
         parallel: int,
+        ahead: int,
         interactive_share: float,
         metrics: InferenceMetrics,
     ) -> None:
@@ -100,7 +101,9 @@ class Loop:
             interactive_share=interactive_share,
         )
         self._run_limit_s = max(
-            HUNG_MIN_S, HUNG_FACTOR * max(max(d.cost_s.values()) for d in self._detectors)
+            HUNG_MIN_S,
+            # Lanes that share a device wait for each other.
+            HUNG_FACTOR * max(max(d.cost_s.values()) for d in self._detectors) * lanes / parallel,
         )
         #: Series by version index; kept, because looking labels up costs more than counting.
         self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
@@ -123,6 +126,7 @@ class Loop:
             ],
             "parallel": parallel,
             "lanes": lanes,
+            "ahead": ahead,
         }
 
     def run(self) -> None:

@@ -80,14 +80,18 @@ def _folder(name: str) -> Path | None:
     return folder
 
 
+def _on_gpus(detectors: Collection[Detector]) -> bool:
+    return all(detector.model.provider in _GPUS for detector in detectors)
+
+
 def _default_lanes(detectors: Collection[Detector]) -> int:
     """Return how many threads call the models, by the devices that these really got.
 
-    A GPU needs a second lane to prepare the next batch meanwhile. Where a file wants frames one by one, its
+    A GPU needs a second lane to prepare the next batch meanwhile. Where a model runs frames one by one, its
     host takes longer than the GPU, and more lanes let runs overlap: YOLOX-nano on an H200, 510 frames a
     second with two, 752 with four (tests/bench/gpu.py).
     """
-    if not all(detector.model.provider in _GPUS for detector in detectors):
+    if not _on_gpus(detectors):
         return len(os.sched_getaffinity(0))
     return 4 if any(detector.buckets == (1,) for detector in detectors) else 2
 
@@ -110,10 +114,10 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         lanes = settings.lanes or _default_lanes(detectors.values())
         for version, detector in detectors.items():
             begun = time.perf_counter()
-            known = load_warm_up(settings.metrics_dir, detector.model.sha256, settings.device)
+            known = load_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider)
             measured = detector.warm_up(known, lanes=lanes)
             if known is None:
-                save_warm_up(settings.metrics_dir, detector.model.sha256, settings.device, measured)
+                save_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider, measured)
             model = detector.model
             log.info(
                 "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
@@ -139,13 +143,16 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
         metrics.describe(version, detector.model, fell_back=fell_back)
     on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
+    parallel = lanes if on_cpu else 1
     loop = Loop(
         dict(detectors),
         listener,
         board,
         lanes=lanes,
         # A GPU runs one batch at a time; its second lane only hides the host's share of the work.
-        parallel=lanes if on_cpu else 1,
+        parallel=parallel,
+        # More than lanes, or those of a GPU wait for frames that nobody has begun to decode.
+        ahead=lanes + 1 if _on_gpus(detectors.values()) else 2 * parallel,
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )

@@ -17,12 +17,12 @@ class WarmUp:
     wide: bool
 
 
-def load_warm_up(directory: str, sha256: str, device: str) -> WarmUp | None:
-    """Return what an earlier process of this replica measured; None when there is nothing usable."""
+def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
+    """Return what an earlier process of this replica measured on the same kind of device; None without."""
     if not directory:
         return None
     try:
-        data = json.loads(_path(directory, sha256, device).read_text())
+        data = json.loads(_path(directory, sha256, provider).read_text())
         return WarmUp(
             {int(bucket): float(cost) for bucket, cost in data["cost_s"].items()}, bool(data["wide"])
         )
@@ -30,12 +30,12 @@ def load_warm_up(directory: str, sha256: str, device: str) -> WarmUp | None:
         return None
 
 
-def save_warm_up(directory: str, sha256: str, device: str, measured: WarmUp) -> None:
+def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -> None:
     """Keep measurements for the next process; the supervisor removes the directory at its end."""
     if directory:
         text = json.dumps({"cost_s": measured.cost_s, "wide": measured.wide})
-        _path(directory, sha256, device).write_text(text)
+        _path(directory, sha256, provider).write_text(text)
 
 
-def _path(directory: str, sha256: str, device: str) -> Path:
-    return Path(directory) / f"warm-up-{sha256[:16]}-{device}.json"
+def _path(directory: str, sha256: str, provider: str) -> Path:
+    return Path(directory) / f"warm-up-{sha256[:16]}-{provider}.json"

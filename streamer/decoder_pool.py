@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -24,20 +25,32 @@ class DecoderPool:
         self._size = threads
         self._threads: list[threading.Thread] = []
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._closed = False
 
     def submit(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have ``call(*arguments)`` run as soon as a thread is free. One thread only may submit and close."""
+        """Have ``call(*arguments)`` run as soon as a thread is free. One thread only may submit and close.
+
+        Raises RuntimeError after :meth:`close`, or when not one thread can be started.
+        """
+        if self._closed:
+            raise RuntimeError("the decoder threads have been stopped")
         if len(self._threads) < self._size:
             # One with each of the first calls: a worker that never decodes has none.
             thread = threading.Thread(target=self._run, name=f"decode-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+                self._threads.append(thread)
+            except RuntimeError:
+                if not self._threads:  # else those that run do it
+                    raise
         self._queue.put((call, arguments))
 
     def close(self) -> None:
         """Forget what waits, and wait for what runs."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:

@@ -85,8 +85,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=64,
-        description="Threads that call the model; 0: one per core on a CPU; on a GPU 2, or 4 where a file "
-        "has batch 1.",
+        description="Threads that call the model; 0: one per core on a CPU; on a GPU 2, or 4 where a "
+        "model runs frames one by one.",
     )
     interactive_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."

@@ -137,7 +137,8 @@ class VersionQueue:
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
         """Learn from one answer how many frames per second the device does, and whether ``stream`` waits."""
-        fps = model.parallel * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
+        # Lanes that share a device wait for each other, which their runs include.
+        fps = model.lanes * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
         demand = self._demands.get(stream)
         if demand is not None:

@@ -32,14 +32,15 @@ def test_calls_run_side_by_side() -> None:
 
 
 def test_threads_come_with_the_first_calls() -> None:
-    before = threading.active_count()
     pool = DecoderPool(4)
-    assert threading.active_count() == before
+    assert not pool._threads
     for _ in range(10):
         pool.submit(time.sleep, 0)
-    assert threading.active_count() == before + 4
+    threads = list(pool._threads)
+    assert len(threads) == 4
+    assert all(thread.is_alive() for thread in threads)
     pool.close()
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_fault_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,4 +86,43 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_call() -> None:
     pool.submit(id, frame)
     del frame
     wait_for(lambda: gone() is None, "the frame is let go")
+    pool.close()
+
+
+def test_after_the_end_nothing_is_taken() -> None:
+    pool = DecoderPool(1)
+    pool.close()
+    with pytest.raises(RuntimeError, match="stopped"):
+        pool.submit(print)
+    pool.close()
+
+
+def test_the_end_may_meet_a_thread_that_takes_the_last_call() -> None:
+    """Whoever is quicker: nothing is raised, and no thread is left."""
+    for _ in range(200):
+        pool = DecoderPool(2)
+        for _ in range(3):
+            pool.submit(int)
+        threads = list(pool._threads)
+        pool.close()
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = DecoderPool(2)
+    done = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            pool.submit(int)
+    pool.submit(int)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        pool.submit(done.set)
+    assert done.wait(10), "the thread that runs does it"
+    pool.submit(int)
+    assert len(pool._threads) == 2
     pool.close()

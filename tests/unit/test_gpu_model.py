@@ -15,6 +15,7 @@ from inference import detector as detector_module
 from inference import device as devices
 from inference.detections import DetectionParams
 from inference.detector import Detector
+from inference.errors import ModelRefused
 from inference.family import CONVENTIONS, Convention
 from inference.gpu_model import read_gpu_model
 from inference.manifest import Colour
@@ -148,3 +149,48 @@ def test_a_file_whose_edited_form_is_refused_serves_as_it_is(
     assert classes(detector) == [0, 0, 1, 0, 1, 2]
     assert cpu_as_gpu == [None, b"no model", None, None]
     assert "edited for a GPU it fails" in caplog.text
+
+
+@pytest.mark.parametrize("fits", [0, 1, 2])
+def test_batches_that_do_not_fit_into_memory_are_done_without(
+    tmp_path: Path,
+    cpu_as_gpu: list[bytes | None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fits: int,
+) -> None:
+    """``fits``: sessions of the edited model that find memory."""
+    load_session = detector_module._load
+
+    def load(path: Path, threads: int, providers: list[Any], model: bytes | None = None) -> Any:
+        if sum(loaded is not None for loaded in cpu_as_gpu) >= fits and model is not None:
+            raise ModelRefused(str(path), expected="x", found="CUDA failure 2: out of memory", fix="y")
+        return load_session(path, threads, providers, model)
+
+    monkeypatch.setattr(detector_module, "_load", load)
+    path = factory.colour_model(tmp_path / "m.onnx")
+    detector = Detector(path, version="v1", device="cuda", batch_max=4)
+    detector.warm_up(lanes=2)
+    if fits == 0:  # the first one is no worse off than with any other fault: the file as it is
+        assert detector.image.raw_name is None
+        return
+    assert detector.buckets == detector.model.buckets == tuple(detector.cost_s) == (1, 2)[:fits]
+    assert f"BATCH_MAX={fits}" in caplog.text
+    raw = detector.infer([solid(0, 255, 0)] * fits, lane=1)
+    assert detector.postprocess(raw, fits - 1, PARAMS)[0, 5] == 1
+
+
+def test_a_batch_that_fails_otherwise_is_still_a_refusal(
+    tmp_path: Path, cpu_as_gpu: list[bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(factory.colour_model(tmp_path / "m.onnx"), version="v1", device="cuda", batch_max=4)
+    infer = detector.infer
+
+    def fail(frames: Any, **options: Any) -> Any:
+        if len(frames) == 4:
+            raise RuntimeError("an operator failed")
+        return infer(frames, **options)
+
+    monkeypatch.setattr(detector, "infer", fail)
+    with pytest.raises(ModelRefused, match="an operator failed"):
+        detector.warm_up(lanes=2)

@@ -30,29 +30,27 @@ def test_lanes_follow_the_devices_that_serve() -> None:
     assert _default_lanes([detector("cuda", 1, 2), detector("cuda", 1)]) == 4, "runs of single frames"
 
 
-def handshake(cost_ms: dict[str, float], *, parallel: Any, lanes: Any) -> dict[str, object]:
+def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, object]:
     version = {"version": "v1", "model": INFO.to_dict(), "cost_ms": cost_ms}
-    return {"versions": [version], "parallel": parallel, "lanes": lanes}
+    return {"versions": [version], "parallel": 1, "lanes": 2, "ahead": 3} | numbers
 
 
 @pytest.mark.parametrize(
-    ("cost_ms", "parallel", "lanes", "frames"),
+    ("cost_ms", "ahead", "frames"),
     [
-        ({"1": 10.0}, 2, 2, 4),  # two cores: one frame on each, one behind it
-        ({"1": 10.0, "2": 20.0}, 2, 2, 4),  # batches gain nothing there
-        ({"1": 5.0, "8": 10.0}, 1, 2, 24),  # a GPU with two lanes: a batch in each, one behind
-        ({"1": 3.0}, 1, 4, 5),
+        ({"1": 10.0}, 4, 4),  # two cores: one frame on each, one behind it
+        ({"1": 10.0, "2": 20.0}, 4, 4),  # batches gain nothing there
+        ({"1": 5.0, "8": 10.0}, 3, 24),  # a GPU with two lanes: a batch in each, one behind
     ],
 )
-def test_every_lane_has_frames_and_more_are_behind_them(
-    cost_ms: dict[str, float], parallel: int, lanes: int, frames: int
+def test_frames_in_flight_are_batches_worth_forming(
+    cost_ms: dict[str, float], ahead: int, frames: int
 ) -> None:
-    served = _parse_handshake(handshake(cost_ms, parallel=parallel, lanes=lanes))
-    assert served["v1"].in_flight == frames
+    assert _parse_handshake(handshake(cost_ms, ahead=ahead))["v1"].in_flight == frames
 
 
 def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
-    model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1)
+    model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1, lanes=1)
     for width, height in [(640, 480), (480, 640), (1, 1), (640, 480)]:
         assert model.letterbox(width, height) == Letterbox.fit(width, height, INFO)
     assert model.letterbox(640, 480) is model.letterbox(640, 480)
@@ -63,7 +61,8 @@ def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
         model.letterbox(0, 5)
 
 
-@pytest.mark.parametrize("lanes", ["2", None])
-def test_a_handshake_without_numbers_is_refused(lanes: object) -> None:
-    with pytest.raises(TypeError, match="lanes"):
-        _parse_handshake(handshake({"1": 1.0}, parallel=1, lanes=lanes))
+@pytest.mark.parametrize("name", ["parallel", "lanes", "ahead"])
+@pytest.mark.parametrize("value", ["2", None])
+def test_a_handshake_without_numbers_is_refused(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=name):
+        _parse_handshake(handshake({"1": 1.0}, **{name: value}))

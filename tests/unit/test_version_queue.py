@@ -15,7 +15,7 @@ from streamer.version_queue import FAIR_RATE_S, VersionQueue
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
 #: One run of 20 ms at a time: 50 frames per second.
-MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1)
+MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, lanes=1)
 
 
 def job(stream: int) -> Job:
@@ -154,3 +154,13 @@ def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:
     for _ in range(200):
         queue.observe(MODEL, 1, result(queue_ms=0.0, inference_ms=100.0))
     assert queue.capacity_fps(MODEL) == pytest.approx(50), "never less than the warm-up promised"
+
+
+def test_lanes_that_share_a_device_are_reckoned_together() -> None:
+    """Each waits for the other, so a run takes twice the time, and two of them end in it."""
+    model = ServedModel(0, "v1", INFO, {1: 6.0, 16: 17.6}, in_flight=48, parallel=1, lanes=2)
+    queue = opened(FakeStream(1))
+    assert queue.capacity_fps(model) == pytest.approx(16 / 17.6e-3)
+    for number in range(100):
+        queue.observe(model, 1, Result(number, Status.OK, NO_BOXES, 0.0, 24.4, 0.1, 16))
+    assert queue.capacity_fps(model) == pytest.approx(2 * 16 / 24.4e-3)
