@@ -192,9 +192,9 @@ class Detector:
 
         On a CPU the lanes share one session, so one lane measures and the others only run the smallest
         bucket; elsewhere every lane runs every bucket, all of them at once. Batches for which a device has no
-        memory are done without. With what an earlier process has measured, ``known``,
-        a CPU only runs the smallest bucket. ``on_bucket`` hears of each bucket before it is measured.
-        Raises ModelRefused when a bucket fails.
+        memory are done without. With what an earlier process has measured, ``known``, a CPU only runs the
+        smallest bucket. ``on_bucket`` hears of each bucket before it is measured. Raises ModelRefused when a
+        bucket fails.
         """
         on_cpu = self.model.provider == "cpu"
         if known is not None and on_cpu and tuple(known.cost_s) == self.buckets:

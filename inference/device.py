@@ -31,7 +31,7 @@ _CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
     # A float32 file is computed in float32: rounded to TF32, a box of YOLOX-nano moved to an IoU of 0.973.
-    # Who wants speed instead gets it, knowingly, from a file in half precision.
+    # Who would trade that for speed does so knowingly, with a file in half precision.
     "use_tf32": "0",
 }
 
