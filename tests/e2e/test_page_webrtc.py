@@ -81,7 +81,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     assert (transport["line"]["codec"], transport["line"]["path"]) == ("VP8", "direct")
     assert demo.page.inner_text("#connection-text") == "Live · v1 · WebRTC"
     demo.wait("document.querySelector('[data-stat=line]').textContent.includes('direct')")
-    assert "kbit/s" in demo.page.inner_text("[data-stat=weight]")
+    demo.wait("document.querySelector('[data-stat=weight]').textContent.includes('kbit/s')")
     # A round trip that is known means that encoded frames were matched to camera frames.
     demo.wait("Number(document.querySelector('[data-stat=round-trip-50]').textContent) > 0")
     assert demo.evaluate("demo.counts.sent") > 20
