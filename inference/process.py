@@ -149,7 +149,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         listener,
         board,
         lanes=lanes,
-        # A GPU runs one batch at a time; its second lane only hides the host's share of the work.
+        # A GPU is one device, however many lanes hide the host's share of the work.
         parallel=parallel,
         # More than lanes, or those of a GPU wait for frames that nobody has begun to decode.
         ahead=lanes + 1 if _on_gpus(detectors.values()) else 2 * parallel,

@@ -182,7 +182,7 @@ class Dispatcher:
         job = Job(data, header, 0, params, deadline, 0, finish, self._limits)
         state.posts.append(job)
         self._pump(version)
-        # A timer of its own costs a third of `asyncio.timeout`, and ends like a frame that is too old.
+        # It ends as a frame that the inference process found too old: one way out for both.
         timer = loop.call_later(deadline - time.monotonic(), finish, DeadlinePassed())
         try:
             return await future

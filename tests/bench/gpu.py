@@ -22,9 +22,9 @@ import psutil
 
 from inference.detections import DetectionParams
 from inference.detector import Detector
-from tests.bench.load import End, StreamLoad, Tally, http_session, total
+from tests.bench.load import Tally, total
 from tests.bench.media import model, pictures
-from tests.bench.throughput import rate
+from tests.bench.throughput import over_websocket, rate
 from tests.service import Service
 
 _LANES = 2
@@ -56,14 +56,7 @@ def bare(detector: Detector, batch: int, seconds: float) -> float:
 
 def stream(url: str, frames: list[bytes], streams: int, seconds: float) -> Tally:
     """Saturate with streams that obey their window; one client process."""
-
-    async def run() -> Tally:
-        until = End.after(seconds)
-        async with http_session() as session:
-            loads = [StreamLoad(url, frames, mode="all") for _ in range(streams)]
-            return total(list(await asyncio.gather(*(load.run(session, until) for load in loads))))
-
-    return asyncio.run(run())
+    return asyncio.run(over_websocket(url, frames, seconds, mode="all", fps=0, streams=streams))
 
 
 def _processor_s(service: Service) -> dict[str, float]:
@@ -115,9 +108,9 @@ def main() -> None:
                 ready_s = time.monotonic() - starting
                 before, begun = _processor_s(service), time.monotonic()
                 share = arguments.streams // arguments.clients
-                url = f"{service.http_url}/v1/stream"
                 running = [
-                    clients.submit(stream, url, frames, share, seconds) for _ in range(arguments.clients)
+                    clients.submit(stream, service.http_url, frames, share, seconds)
+                    for _ in range(arguments.clients)
                 ]
                 tally = total([each.result() for each in running])
                 took = time.monotonic() - begun

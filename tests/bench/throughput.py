@@ -24,14 +24,12 @@ CONNECTIONS = 16
 
 
 async def over_websocket(
-    service: Service, frames: list[bytes], seconds: float, *, mode: str, fps: float
+    url: str, frames: list[bytes], seconds: float, *, mode: str, fps: float, streams: int = STREAMS
 ) -> Tally:
     """Saturate with streams: obeying the window (``fps`` 0), or flooding with ``fps`` each."""
     until = End.after(seconds)
     async with http_session() as session:
-        loads = [
-            StreamLoad(f"{service.http_url}/v1/stream", frames, mode=mode, fps=fps) for _ in range(STREAMS)
-        ]
+        loads = [StreamLoad(f"{url}/v1/stream", frames, mode=mode, fps=fps) for _ in range(streams)]
         return total(list(await asyncio.gather(*(load.run(session, until) for load in loads))))
 
 
@@ -75,8 +73,10 @@ def main() -> None:
             settings = {"MODEL_V1_PATH": str(path), "WORKERS": arguments.workers}
             with Service(settings | {"STREAM_MIN_FPS": "0"}) as service:
                 for name, work in {
-                    "websocket, window": over_websocket(service, frames, seconds, mode="all", fps=0),
-                    "websocket, flood": over_websocket(service, frames, seconds, mode="live", fps=100),
+                    "websocket, window": over_websocket(service.http_url, frames, seconds, mode="all", fps=0),
+                    "websocket, flood": over_websocket(
+                        service.http_url, frames, seconds, mode="live", fps=100
+                    ),
                     "POST": over_post(service, frames, seconds),
                 }.items():
                     tally = asyncio.run(work)
