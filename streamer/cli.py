@@ -77,6 +77,7 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 def _serve(arguments: argparse.Namespace) -> int:
     # The server's modules stay out of the other commands.
+    from streamer.child_environment import wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.logs import set_up_logging  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
     from streamer.supervisor import CannotStart, Supervisor  # noqa: PLC0415 - see above
@@ -91,6 +92,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         sys.stderr.write(f"streamer: {error}\n")
         return EXIT_USAGE
+    wipe_own_secrets()
     set_up_logging(settings.log_level, settings.log_format)
     try:
         return asyncio.run(_supervise(Supervisor, settings))

@@ -35,8 +35,8 @@ _AWS_CREDENTIALS = (
 )
 
 
-#: Variable in which the supervisor passes its settings to its children.
-_INHERITED = "STREAMER_SETTINGS"
+#: Settings that are secrets: never shown in an error, and only workers get them.
+SECRETS = frozenset({"api_keys", "turn_secret"})
 
 
 class SettingsError(Exception):
@@ -391,6 +391,11 @@ class Settings(BaseSettings):
         return found
 
     @property
+    def public(self) -> Settings:
+        """The same without the secrets, for a process that needs none."""
+        return self.model_copy(update=dict.fromkeys(SECRETS, ""))
+
+    @property
     def keys(self) -> frozenset[str]:
         """The API keys; empty means that none is asked for."""
         return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
@@ -439,7 +444,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
         value = first.get("input")
-        shown = "…" if name in ("API_KEYS", "TURN_SECRET") else repr(value)
+        shown = "…" if name.lower() in SECRETS else repr(value)
         raise SettingsError(f"{name}={shown}: {_allowed(first)}") from error
 
 
@@ -449,21 +454,3 @@ def _allowed(error: Any) -> str:
     if error["type"] == "literal_error":
         return f"allowed are {error['ctx']['expected']}"
     return message[0].lower() + message[1:]
-
-
-def pass_on(settings: Settings) -> dict[str, str]:
-    """Return what a child's environment needs for :func:`inherited_settings`.
-
-    Keys are among them: a command line, the other way there is, can be read by every user of the machine.
-    """
-    return {_INHERITED: settings.model_dump_json()}
-
-
-def inherited_settings() -> Settings:
-    """Return the settings that the supervisor passes to its children; nothing else is read for them."""
-    kept = dict(os.environ)
-    os.environ.clear()
-    try:
-        return Settings.model_validate_json(kept[_INHERITED])
-    finally:
-        os.environ.update(kept)

@@ -24,10 +24,11 @@ from inference.board import State
 from inference.handle import FINAL_EXIT_CODES, InferenceHandle
 from inference.metrics import name_process
 from inference.settings import InferenceSettings
+from streamer.child_environment import ChildEnvironment
 from streamer.logs import wants_json
 from streamer.metrics import SupervisorMetrics
 from streamer.observer.handle import ObserverHandle
-from streamer.settings import Settings, pass_on
+from streamer.settings import Settings
 
 log = logging.getLogger("streamer.supervisor")
 
@@ -47,20 +48,6 @@ BEAT_LIMIT_S = 5.0
 #: Beyond the workers' own drain time, before they are killed.
 KILL_AFTER_S = 5.0
 LISTEN_BACKLOG = 128
-
-#: Set for every child before it starts: glibc reads the first two, OpenCV the others, once.
-_CHILD_ENVIRONMENT = {
-    # Freed frame buffers go back to the kernel otherwise, and every frame pays for fresh pages:
-    # 2.6 times the cost of a frame with a model that does nothing (tests/bench/throughput.py).
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    # One arena per thread keeps memory that no other thread reuses.
-    "MALLOC_ARENA_MAX": "2",
-    "OMP_NUM_THREADS": "1",
-    # Frames are decoded side by side; splitting one resize over threads only adds hand-overs.
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 class CannotStart(Exception):
@@ -120,6 +107,10 @@ class Supervisor:
             )
         )
         self._observer = ObserverHandle(settings, self._inference.board)
+        self._inference_environment = ChildEnvironment(settings, None)
+        self._worker_environment = ChildEnvironment(settings, settings)
+        #: The only one with the store's credentials; it asks nobody for a key of ours.
+        self._observer_environment = ChildEnvironment(settings, settings.public, credentials=True)
         #: Running workers by number.
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -186,28 +177,11 @@ class Supervisor:
 
     # -- children ------------------------------------------------------------------------------------
 
-    def _environment(self, *, credentials: bool = False) -> dict[str, str]:
-        """Return what a child sees; the store's ``credentials`` are for the observer alone."""
-        side_px = self._settings.image_max_side
-        pixels = max(self._settings.image_max_pixels, self._settings.stream_max_pixels)
-        return (
-            {name: text for name, text in os.environ.items() if credentials or not name.startswith("AWS_")}
-            | _CHILD_ENVIRONMENT
-            | pass_on(self._settings)
-            | {
-                # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
-                "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
-                "OPENCV_IO_MAX_IMAGE_HEIGHT": str(side_px),
-                "OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels),
-                "OPENCV_OPENCL_RUNTIME": "disabled",
-            }
-        )
-
     async def _keep_inference(self) -> None:
         backoff = _Backoff()
         while True:
             started = time.monotonic()
-            await self._inference.start(self._environment())
+            await self._inference.start(self._inference_environment.variables)
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return
@@ -252,7 +226,7 @@ class Supervisor:
         backoff = _Backoff()
         while True:
             started = time.monotonic()
-            code = await self._observer.run(self._environment(credentials=True))
+            code = await self._observer.run(self._observer_environment)
             if self._stopping.is_set():
                 return
             try:
@@ -266,6 +240,7 @@ class Supervisor:
     async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
         listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
         page_fd = self._observer.page.fd
+        environment = self._worker_environment
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -276,8 +251,8 @@ class Supervisor:
             str(page_fd),
             self._inference.address,
             self._observer.address,
-            pass_fds=(listener, board_fd, page_fd),
-            env=self._environment(),
+            pass_fds=(listener, board_fd, page_fd, *environment.descriptors),
+            env=environment.variables,
             stdin=asyncio.subprocess.DEVNULL,
         )
 
@@ -333,6 +308,8 @@ class Supervisor:
             listener.close()
         self._inference.close()
         self._observer.close()
+        for environment in (self._worker_environment, self._observer_environment):
+            environment.close()
         shutil.rmtree(self._metrics_dir, ignore_errors=True)
 
 

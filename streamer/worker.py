@@ -16,10 +16,10 @@ from pathlib import Path
 from inference.board import Board
 from inference.metrics import name_process
 from streamer.app import Resources, make_runner
+from streamer.child_environment import inherited_settings
 from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
-from streamer.settings import inherited_settings
 
 log = logging.getLogger("streamer.worker")
 

@@ -16,11 +16,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from inference import address
 from inference.board import Board
+from streamer.child_environment import ChildEnvironment
 from streamer.drift.status_page import StatusPage
 from streamer.observer.candidate import Candidate
 from streamer.observer.handover import Handover
 from streamer.observer.standing import Standing
-from streamer.settings import load_settings, pass_on
+from streamer.settings import load_settings
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_jpeg_segment
 from tests.waiting import wait_for
@@ -53,6 +54,7 @@ class ObserverRun:
             **budgets,
             **fields,
         )
+        self._given = ChildEnvironment(self._settings, self._settings)
         self._listener = address.listen(socket.SOCK_STREAM)
         self._board = Board()
         self._page = StatusPage()
@@ -78,6 +80,7 @@ class ObserverRun:
         self._listener.close()
         self._board.close()
         self._page.close()
+        self._given.close()
         self._log.close()
 
     def start(self) -> None:
@@ -87,8 +90,8 @@ class ObserverRun:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer.observer.process", *map(str, fds)],
             cwd=ROOT,
-            env=self._environment | pass_on(self._settings),
-            pass_fds=fds,
+            env=self._given.variables | self._environment,
+            pass_fds=(*fds, *self._given.descriptors),
             stderr=self._log,
         )
 

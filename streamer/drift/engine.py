@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from streamer.child_environment import without_secrets
 from streamer.drift.columns import CATEGORICAL, NUMERIC, OF_MODEL
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
@@ -61,7 +62,9 @@ async def ask_evidently(
 
 
 async def _start(groups: int) -> asyncio.subprocess.Process:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "PROMETHEUS_"))}
+    kept = without_secrets(os.environ)
+    # Its own metrics files would otherwise stand among those of the service.
+    kept.pop("PROMETHEUS_MULTIPROC_DIR", None)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

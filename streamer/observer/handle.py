@@ -8,6 +8,7 @@ import sys
 
 from inference import address
 from inference.board import Board
+from streamer.child_environment import ChildEnvironment
 from streamer.drift.status_page import StatusPage
 from streamer.observer.standing import Standing
 from streamer.settings import Settings
@@ -31,7 +32,7 @@ class ObserverHandle:
         """What workers connect to; stays the same over restarts."""
         return address.address_of(self._listener) if self._listener is not None else ""
 
-    async def run(self, environment: dict[str, str]) -> int:
+    async def run(self, environment: ChildEnvironment) -> int:
         """Start a process and wait for its end; returns its exit code, negative for a signal."""
         if self._listener is None:
             raise RuntimeError("sampling is off")
@@ -41,8 +42,8 @@ class ObserverHandle:
             "-m",
             "streamer.observer.process",
             *map(str, descriptors),
-            pass_fds=descriptors,
-            env=environment,
+            pass_fds=(*descriptors, *environment.descriptors),
+            env=environment.variables,
             stdin=asyncio.subprocess.DEVNULL,
         )
         code = await self._process.wait()

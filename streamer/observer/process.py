@@ -23,6 +23,7 @@ import msgpack
 from inference import address
 from inference.board import Board
 from inference.metrics import name_process
+from streamer.child_environment import inherited_settings
 from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
 from streamer.observer.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
@@ -40,7 +41,7 @@ from streamer.observer.spool import Spool
 from streamer.observer.standing import Standing
 from streamer.observer.stores import describe_store, open_store
 from streamer.observer.watch import Watch
-from streamer.settings import Settings, inherited_settings
+from streamer.settings import Settings
 
 log = logging.getLogger("streamer.observer")
 

@@ -51,7 +51,7 @@ STREAMER = [
         "forwarding",
         "port",
     ],
-    ["owners"],
+    ["owners", "child_environment"],
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
@@ -143,6 +143,7 @@ DATASET = [
 OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
 #: What the observer takes from the service.
 OBSERVER_STREAMER = {
+    "child_environment",
     "stream_frame",
     "settings",
     "logs",
@@ -154,7 +155,7 @@ OBSERVER_STREAMER = {
     "drift",
 }
 #: What drift takes from the service: it knows neither workers nor the observer.
-DRIFT_STREAMER = {"drift", "settings", "durable"}
+DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.settings import Settings, SettingsError, inherited_settings, load_settings, pass_on
+from streamer.settings import Settings, SettingsError, load_settings
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -57,15 +57,6 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_keys_never_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(api_keys="a, b ,").keys == {"a", "b"}
-
-
-def test_a_worker_gets_the_supervisors_settings_whatever_its_environment_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in pass_on(load_settings(port=4321)).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PORT", "1")
-    assert inherited_settings().port == 4321
 
 
 def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
