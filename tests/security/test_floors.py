@@ -1,0 +1,125 @@
+"""S22: pins and installed packages are not older than security/floors.toml allows; C parsers are in use."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import Marker
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "security" / "floors.toml").read_text())
+FLOORS = {name: Version(entry["floor"]) for name, entry in DOCUMENT.items() if "floor" in entry}
+#: Needed only by an option; whoever installs it is held to the floor.
+OPTIONAL = {"pyjwt"}
+
+
+def pins(text: str) -> list[tuple[str, Version]]:
+    """Return every pin of a requirements file: a package may have several, for different Pythons."""
+    found = re.findall(
+        r"^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)", text, re.MULTILINE | re.IGNORECASE
+    )
+    return [(name.lower().replace("_", "-"), Version(version)) for name, version in found]
+
+
+def below(found: list[tuple[str, Version]]) -> list[str]:
+    return [f"{name} {version}" for name, version in found if name in FLOORS and version < FLOORS[name]]
+
+
+def files() -> list[Path]:
+    return sorted(ROOT.glob("constraints*.txt"))
+
+
+def test_every_floor_says_why() -> None:
+    for name, entry in DOCUMENT.items():
+        assert "packages" in entry or len(entry["why"]) > 10, name
+
+
+@pytest.mark.parametrize("path", files(), ids=[path.name for path in files()])
+def test_no_pin_is_below_its_floor(path: Path) -> None:
+    found = pins(path.read_text())
+    assert len(found) > 30
+    assert below(found) == []
+
+
+def test_every_floor_is_about_a_pinned_package() -> None:
+    pinned = {name for name, _ in pins((ROOT / "constraints.txt").read_text())}
+    assert set(FLOORS) - pinned - OPTIONAL == set()
+
+
+def test_a_pin_below_its_floor_is_found() -> None:
+    assert below(
+        pins("aiohttp==3.13.2\nPillow==12.9 ; python_version > '3'\nav==18.1.0 \\\n    --hash=x")
+    ) == [
+        "aiohttp 3.13.2",
+        "pillow 12.9",
+    ]
+
+
+def test_what_is_installed_is_not_below_its_floor() -> None:
+    installed = []
+    for name in FLOORS:
+        try:
+            installed.append((name, Version(metadata.version(name))))
+        except metadata.PackageNotFoundError:
+            continue
+    assert len(installed) >= 10
+    assert below(installed) == []
+
+
+def test_the_declared_dependencies_allow_nothing_below_a_floor() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [re.match(r"([a-z0-9-]+)>=([\d.]+)", line) for line in project["dependencies"]]
+    found = [(match.group(1), Version(match.group(2))) for match in declared if match is not None]
+    assert len(found) > 10
+    assert below(found) == []
+
+
+def test_aiohttp_uses_its_parsers_in_c() -> None:
+    # The pure-Python ones have had most of the request-smuggling faults.
+    code = (
+        "import aiohttp.http_parser as parser, aiohttp.http_websocket as socket;"
+        "print(parser.HttpRequestParser.__module__, parser.HttpRequestParserC.__module__,"
+        " socket.WebSocketReader.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "aiohttp._http_parser",
+        "aiohttp._http_parser",
+        "aiohttp._websocket.reader_c",
+    ]
+
+
+def requirements() -> set[str]:
+    """Return the names of all that the service requires on this machine, directly or not."""
+    known: set[str] = set()
+    waiting = ["real-time-vision-api"]
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        try:
+            needed = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for line in needed:
+            text, _, marker = line.partition(";")
+            if not marker or Marker(marker).evaluate({"extra": ""}):
+                found = re.match(r"[A-Za-z0-9._-]+", text)
+                assert found is not None
+                waiting.append(found.group().lower().replace("_", "-"))
+    return known
+
+
+def test_what_must_not_be_in_an_image_is_not_required_by_the_service() -> None:
+    needed = requirements()
+    assert {"aiohttp", "av", "msgpack"} <= needed
+    assert needed & set(DOCUMENT["forbidden-in-image"]["packages"]) == set()
