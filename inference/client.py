@@ -162,9 +162,12 @@ class InferenceClient:
         stream: int,
         interactive: bool,
         deadline: float,
+        client: int = 0,
+        weight: float = 1.0,
     ) -> None:
         """Hand the filled slot over; from here on the link owns it. Event loop only.
 
+        ``client`` is charged for the run, by ``weight`` against others.
         ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
         """
         if ticket.epoch != self._epoch or not self._ready:
@@ -176,7 +179,15 @@ class InferenceClient:
         self._send(
             wire.pack_submit(
                 wire.Submit(
-                    ticket.request_id, ticket.slot, model.index, interactive, stream, deadline, params
+                    ticket.request_id,
+                    ticket.slot,
+                    model.index,
+                    interactive,
+                    stream,
+                    deadline,
+                    params,
+                    client,
+                    weight,
                 )
             )
         )

@@ -303,7 +303,7 @@ class Loop:
             finally:
                 with self._turn:
                     self._busy_since[number] = 0.0
-                    self._planner.done(batch)
+                    self._planner.done(batch, time.monotonic() - started)
                     # A stream of this batch may have become eligible: one item is this lane's own,
                     # more are another's. Waking a lane for nothing costs a quarter of a null model's time.
                     if self._planner.waiting > 1:

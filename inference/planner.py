@@ -1,9 +1,10 @@
 """The planner: decides which waiting items form the next batch. Pure; the loop carries it out.
 
 Its rules, in order: never wait while a lane is idle; items past their deadline are dropped, not run;
-versions share device time evenly; POSTs get their reserved share beside live frames; at most one frame
-of a stream executes at a time, so results keep their order; among streams the least recently served
-goes first; a batch grows only to sizes that the measured cost table says are worth it.
+versions share device time evenly; POSTs get their reserved share beside live frames; within both classes
+clients share device time by weight, whatever one run of theirs costs; at most one frame of a stream
+executes at a time, so results keep their order; among a client's streams the least recently served goes
+first; a batch grows only to sizes that the measured cost table says are worth it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from inference.fair_share import FairShare, Flow
 from inference.stride import Stride
 from inference.wire import Submit
 
@@ -55,6 +57,10 @@ class Batch:
     reason: BatchReason
     #: Nothing else waits or runs: the device may spend all its cores on this one.
     lone: bool
+    #: Who is charged for each item.
+    flows: tuple[Flow, ...] = ()
+    #: What the batch was charged at its start, in seconds of one lane.
+    expected_s: float = 0.0
 
 
 def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
@@ -70,15 +76,63 @@ def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
 
 
 class _Queue:
-    """Waiting items of one version: POSTs in order of arrival, and for each live stream its frames."""
+    """Waiting items of one version: each client's POSTs in order of arrival, each live stream's frames."""
 
     def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
         self.cost_s = dict(cost_s)
         self.buckets = worthwhile_buckets(cost_s)
-        self.posts: deque[Item] = deque()
-        #: Least recently served first. Bounded by the slots of the workers' rings.
+        #: Only clients whose POSTs wait. Bounded, as `streams`, by the slots of the workers' rings.
+        self.posts: dict[Flow, deque[Item]] = {}
+        #: Only streams with frames that wait.
         self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
-        self.classes = Stride({"post": interactive_share, "live": 1.0 - interactive_share})
+        #: The client of each stream in `streams`.
+        self.flows: dict[tuple[int, int], Flow] = {}
+        self.share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
+
+    def __len__(self) -> int:
+        return sum(map(len, self.posts.values())) + sum(map(len, self.streams.values()))
+
+    def add(self, item: Item) -> None:
+        """Take an item in."""
+        stream, submit = item.stream, item.submit
+        flow = self.share.flow("post" if stream is None else "live", submit.client, submit.weight)
+        if stream is None:
+            self.posts.setdefault(flow, deque()).append(item)
+        else:
+            self.streams.setdefault(stream, deque()).append(item)
+            self.flows[stream] = flow
+
+    def remove(self, item: Item) -> None:
+        """Withdraw an item that waits."""
+        stream = item.stream
+        if stream is not None:
+            self.streams[stream].remove(item)
+            self._tidy(stream)
+            return
+        for flow, items in self.posts.items():
+            if item in items:
+                items.remove(item)
+                if not items:
+                    del self.posts[flow]
+                return
+
+    def take_post(self, flow: Flow) -> Item:
+        """Return a client's oldest POST and withdraw it."""
+        items = self.posts[flow]
+        item = items.popleft()
+        if not items:
+            del self.posts[flow]
+        return item
+
+    def take_frame(self, stream: tuple[int, int]) -> Item:
+        """Return a stream's oldest frame and withdraw it."""
+        item = self.streams[stream].popleft()
+        self._tidy(stream)
+        return item
+
+    def _tidy(self, stream: tuple[int, int]) -> None:
+        if not self.streams[stream]:
+            del self.streams[stream], self.flows[stream]
 
 
 class Planner:
@@ -100,18 +154,11 @@ class Planner:
     @property
     def waiting(self) -> int:
         """Items that wait, of all versions."""
-        return sum(
-            len(queue.posts) + sum(map(len, queue.streams.values())) for queue in self._queues.values()
-        )
+        return sum(map(len, self._queues.values()))
 
     def add(self, item: Item) -> None:
         """Take an item in. Raises KeyError when its version is not served."""
-        queue = self._queues[item.submit.version]
-        stream = item.stream
-        if stream is None:
-            queue.posts.append(item)
-        else:
-            queue.streams.setdefault(stream, deque()).append(item)
+        self._queues[item.submit.version].add(item)
 
     def cancel(self, worker: int, request_id: int) -> Item | None:
         """Withdraw an item that has not started; None when it runs already or is unknown."""
@@ -148,44 +195,48 @@ class Planner:
         queue = self._queues[version]
         count = eligible[version]
         size, reason = self._size(queue, count)
-        items = tuple(self._take(queue) for _ in range(size))
-        lone = not self._running and size == 1 and sum(eligible.values()) == 1
-        batch = Batch(version, items, reason, lone)
-        self._running.append(batch)
         # Charged at its expected cost now, so that lanes asking in the same instant see it.
-        self._versions.charge(version, _expected_cost_s(queue.cost_s, size))
+        expected_s = _expected_cost_s(queue.cost_s, size)
+        taken = [self._take(queue, expected_s / size) for _ in range(size)]
+        lone = not self._running and size == 1 and sum(eligible.values()) == 1
+        items, flows = tuple(item for item, _ in taken), tuple(flow for _, flow in taken)
+        batch = Batch(version, items, reason, lone, flows, expected_s)
+        self._running.append(batch)
+        self._versions.charge(version, expected_s)
         return batch
 
-    def done(self, batch: Batch) -> None:
-        """A batch from :meth:`next` has finished: its streams may run again."""
+    def done(self, batch: Batch, ran_s: float | None = None) -> None:
+        """A batch from :meth:`next` has finished after ``ran_s``: its streams may run again.
+
+        Its clients are charged what it really took; without ``ran_s`` the expected cost stands.
+        """
         self._running.remove(batch)
-        for item in batch.items:
+        queue = self._queues[batch.version]
+        actual_s = batch.expected_s if ran_s is None else ran_s
+        size = len(batch.items)
+        for item, flow in zip(batch.items, batch.flows, strict=True):
             if item.stream is not None:
                 self._executing.discard(item.stream)
+            queue.share.settle(flow, batch.expected_s / size, actual_s / size)
+        self._versions.charge(batch.version, actual_s - batch.expected_s)
+        if not len(queue) and all(other.version != batch.version for other in self._running):
+            queue.share.rest()
 
     def _all(self) -> list[Item]:
         items: list[Item] = []
         for queue in self._queues.values():
-            items.extend(queue.posts)
-            for frames in queue.streams.values():
-                items.extend(frames)
+            for waiting in (*queue.posts.values(), *queue.streams.values()):
+                items.extend(waiting)
         return items
 
     def _remove(self, item: Item) -> None:
-        queue = self._queues[item.submit.version]
-        stream = item.stream
-        if stream is None:
-            queue.posts.remove(item)
-            return
-        frames = queue.streams[stream]
-        frames.remove(item)
-        if not frames:
-            del queue.streams[stream]
+        self._queues[item.submit.version].remove(item)
 
     def _eligible(self, version: int) -> int:
         """Return how many items of a version could go into one batch now."""
         queue = self._queues[version]
-        return len(queue.posts) + sum(stream not in self._executing for stream in queue.streams)
+        posts = sum(map(len, queue.posts.values()))
+        return posts + sum(stream not in self._executing for stream in queue.streams)
 
     def _size(self, queue: _Queue, eligible: int) -> tuple[int, BatchReason]:
         """Return the number of items to take, and why; at most ``eligible``."""
@@ -205,25 +256,25 @@ class Planner:
             return fair, BatchReason.DRAINED
         return below, BatchReason.COST
 
-    def _take(self, queue: _Queue) -> Item:
-        ready = [key for key in queue.streams if key not in self._executing]
-        classes = (["post"] if queue.posts else []) + (["live"] if ready else [])
-        choice = queue.classes.pick(classes)
-        queue.classes.charge(choice, 1.0)
-        if choice == "post":
-            return queue.posts.popleft()
-        key = min(ready, key=lambda stream: self._served.get(stream, 0))
+    def _take(self, queue: _Queue, expected_s: float) -> tuple[Item, Flow]:
+        """Return the item that goes next and who pays for it; that client is charged ``expected_s``."""
+        ready: dict[Flow, list[tuple[int, int]]] = {}
+        for stream, flow in queue.flows.items():
+            if stream not in self._executing:
+                ready.setdefault(flow, []).append(stream)
+        chosen = queue.share.pick([*queue.posts, *ready])
+        queue.share.start(chosen, expected_s)
+        streams = ready.get(chosen)
+        if streams is None:
+            return queue.take_post(chosen), chosen
+        key = streams[0] if len(streams) == 1 else min(streams, key=lambda each: self._served.get(each, 0))
         self._turn += 1
         self._served[key] = self._turn
         self._served.move_to_end(key)
         if len(self._served) > MAX_REMEMBERED_STREAMS:
             self._served.popitem(last=False)
         self._executing.add(key)
-        frames = queue.streams[key]
-        item = frames.popleft()
-        if not frames:
-            del queue.streams[key]
-        return item
+        return queue.take_frame(key), chosen
 
 
 def _expected_cost_s(cost_s: Mapping[int, float], size: int) -> float:

@@ -7,6 +7,7 @@ ever unpickles. Times are CLOCK_MONOTONIC seconds, which all processes of a mach
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,7 +23,7 @@ PART_BYTES = 60_000
 MAX_MESSAGE_BYTES = 65_536
 MAX_DETECTIONS = 1000
 
-_SUBMIT = struct.Struct("<BBBxIQQdffHH")
+_SUBMIT = struct.Struct("<BBBxIQIIdfffHH")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
 
@@ -56,11 +57,15 @@ class Submit:
     version: int
     #: A person or program waits for this one answer (POST), as opposed to a frame of a live stream.
     interactive: bool
-    #: Identifies the stream within its worker; POSTs share 0.
+    #: Identifies the stream within its worker, 32 bits; POSTs share 0.
     stream: int
     #: Latest start of execution.
     deadline: float
     params: DetectionParams
+    #: Who is charged for it, the same number in all workers; 32 bits.
+    client: int = 0
+    #: The client's weight against others of its class, above 0.
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,9 @@ def pack_submit(item: Submit) -> bytes:
         item.slot,
         item.request_id,
         item.stream,
+        item.client,
         item.deadline,
+        item.weight,
         params.conf_threshold,
         params.iou_threshold,
         params.max_detections,
@@ -103,16 +110,30 @@ def unpack_submit(data: bytes) -> Submit:
     """Parse a SUBMIT message. Raises WireError when its length or a value is out of range."""
     if len(data) < _SUBMIT.size:
         raise WireError(f"a submit message has {_SUBMIT.size} bytes at least, this one {len(data)}")
-    (_, version, interactive, slot, request_id, stream, deadline, conf, iou, max_detections, classes) = (
-        _SUBMIT.unpack_from(data)
-    )
+    (
+        _,
+        version,
+        interactive,
+        slot,
+        request_id,
+        stream,
+        client,
+        deadline,
+        weight,
+        conf,
+        iou,
+        most,
+        classes,
+    ) = _SUBMIT.unpack_from(data)
     if len(data) != _SUBMIT.size + 2 * classes:
         raise WireError(f"a submit message with {classes} classes has another length than {len(data)}")
-    if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= max_detections <= MAX_DETECTIONS):
-        raise WireError(f"thresholds out of range: {conf}, {iou}, {max_detections}")
+    if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
+        raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
+    if not 0 < weight < math.inf:
+        raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
-    params = DetectionParams(conf, iou, max_detections, class_ids)
-    return Submit(request_id, slot, version, bool(interactive), stream, deadline, params)
+    params = DetectionParams(conf, iou, most, class_ids)
+    return Submit(request_id, slot, version, bool(interactive), stream, deadline, params, client, weight)
 
 
 def pack_cancel(request_id: int) -> bytes:

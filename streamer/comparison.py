@@ -14,7 +14,7 @@ from streamer.observer.tap import Shot, lowered
 from streamer.prediction import Prediction
 
 #: What the dispatcher and the planner take all compared frames for: one stream, which no client can have.
-COMPARED_STREAM = 1 << 63
+COMPARED_STREAM = (1 << 32) - 1
 #: A comparison that has not started by then is not worth it.
 PATIENCE_S = 0.5
 

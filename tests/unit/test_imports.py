@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Layers from the bottom up; a module may import only from its own layer's left, never from its right.
 INFERENCE = [
-    ["errors", "detections", "model", "settings", "coco", "warmup", "stride", "board", "address", "metrics"],
+    [
+        "errors",
+        "detections",
+        "model",
+        "settings",
+        "coco",
+        "warmup",
+        "stride",
+        "fair_share",
+        "board",
+        "address",
+        "metrics",
+    ],
     ["fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
     ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
@@ -174,6 +186,7 @@ PUBLIC_INFERENCE = {
     "inference.board",
     "inference.metrics",
     "inference.letterbox",
+    "inference.fair_share",
     "inference.stride",
     "inference.wire",
     "inference.detections",

@@ -27,11 +27,17 @@ _ids = itertools.count(1)
 
 
 def frame(
-    stream: int, *, worker: int = 1, version: int = 0, deadline: float = 1e9, arrived: float = 0.0
+    stream: int,
+    *,
+    worker: int = 1,
+    version: int = 0,
+    deadline: float = 1e9,
+    client: int = 0,
+    weight: float = 1.0,
 ) -> Item:
     """Return a live frame, or a POST when ``stream`` is 0."""
-    submit = Submit(next(_ids), 0, version, stream == 0, stream, deadline, DetectionParams())
-    return Item(worker, submit, arrived)
+    submit = Submit(next(_ids), 0, version, stream == 0, stream, deadline, DetectionParams(), client, weight)
+    return Item(worker, submit, 0.0)
 
 
 def planner(cost: dict[int, float], *, parallel: int = 1, versions: int = 1) -> Planner:
@@ -162,6 +168,65 @@ def test_two_versions_share_device_time_not_frames() -> None:
         busy[batch.version] += 1
         plan.done(batch)
     assert busy[0] / busy[1] == pytest.approx(4.0, rel=0.15)
+
+
+def served_s(plan: Planner, items: list[Item], runs: int, cost_s: dict[int, float]) -> Counter[int]:
+    """Keep ``items`` waiting for ``runs`` runs; returns the milliseconds that each client got."""
+    busy: Counter[int] = Counter()
+    for item in items:
+        plan.add(item)
+    for _ in range(runs):
+        batch = next_batch(plan)
+        (item,) = batch.items
+        client, stream = item.submit.client, item.submit.stream
+        plan.done(batch, cost_s[client])
+        busy[client] += round(cost_s[client] * 1e3)
+        plan.add(frame(stream, client=client, weight=item.submit.weight))
+    return busy
+
+
+def test_clients_share_device_time_whatever_their_frames_cost() -> None:
+    items = [frame(1, client=1), frame(2, client=2)]
+    busy = served_s(planner(FLAT), items, 400, {1: 0.010, 2: 0.040})
+    assert busy[1] / busy[2] == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_client_with_many_streams_counts_as_one() -> None:
+    items = [frame(stream, client=1) for stream in range(1, 21)] + [frame(21, client=2)]
+    busy = served_s(planner(FLAT), items, 400, {1: 0.010, 2: 0.010})
+    assert busy[1] / busy[2] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_weight_of_three_gets_three_times_the_time() -> None:
+    items = [frame(0, client=1, weight=3.0), frame(0, client=2)]
+    busy = served_s(planner(FLAT), items, 400, {1: 0.010, 2: 0.010})
+    assert busy[1] / busy[2] == pytest.approx(3.0, rel=0.05)
+
+
+def test_a_polite_post_goes_next_beside_many_greedy_clients() -> None:
+    plan = planner(FLAT)
+    for client in range(1, 20):
+        for _ in range(5):
+            plan.add(frame(0, client=client))
+            plan.add(frame(client, client=client))
+    for _ in range(30):
+        plan.done(next_batch(plan), 0.02)
+    polite = frame(0, client=99)
+    plan.add(polite)
+    assert next_batch(plan).items == (polite,)
+
+
+def test_every_run_is_charged_exactly_once() -> None:
+    plan = planner(STEEP)
+    for turn in range(60):
+        plan.add(frame(turn % 3, client=turn % 3))
+    spent = 0.0
+    while (batch := plan.next()) is not None:
+        plan.done(batch, 0.1 + len(batch.items) / 100)
+        spent += 0.1 + len(batch.items) / 100
+    flows = plan._queues[0].share._flows.values()
+    assert sum(flow.charged_s for flow in flows) == pytest.approx(spent)
+    assert all(flow.running == 0 for flow in flows)
 
 
 def test_expired_items_are_returned_and_never_run() -> None:

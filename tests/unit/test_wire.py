@@ -36,7 +36,7 @@ thresholds = st.floats(0, 1, width=32)
         slot=st.integers(0, 2**32 - 1),
         version=st.integers(0, 255),
         interactive=st.booleans(),
-        stream=st.integers(0, 2**64 - 1),
+        stream=st.integers(0, 2**32 - 1),
         deadline=st.floats(allow_nan=False),
         params=st.builds(
             DetectionParams,
@@ -45,6 +45,8 @@ thresholds = st.floats(0, 1, width=32)
             st.integers(1, 1000),
             st.lists(st.integers(0, 65535), max_size=90).map(tuple),
         ),
+        client=st.integers(0, 2**32 - 1),
+        weight=st.floats(0.125, 1000, width=32),
     )
 )
 def test_a_submit_message_comes_back_as_it_was(submit: Submit) -> None:
@@ -91,6 +93,12 @@ def test_thresholds_out_of_range_are_refused() -> None:
     bad = Submit(1, 0, 0, True, 0, 1.0, DetectionParams(conf_threshold=1.5))
     with pytest.raises(WireError, match="thresholds"):
         unpack_submit(pack_submit(bad))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(WireError, match="weight"):
+        unpack_submit(pack_submit(Submit(1, 0, 0, True, 0, 1.0, DetectionParams(), 1, weight)))
 
 
 def test_a_large_handshake_travels_in_parts() -> None:

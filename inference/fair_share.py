@@ -1,0 +1,134 @@
+"""Start-time fair queueing: clients of a few classes share a resource by weight and pay in seconds. Pure.
+
+The planner uses it for the device and the worker's queues for decoding. After Goyal, Vin and Cheng,
+"Start-time Fair Queueing" (SIGCOMM 1996). Every client has a tag, the virtual time at which its next item
+may start; the smallest tag is next. An item is charged its expected cost when it starts and corrected when
+its real cost is known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+#: Flows that are remembered. Beyond this, those that owe nothing are forgotten first.
+MAX_FLOWS = 4096
+#: Flows examined for one to forget; bounds the time of a lookup.
+_EXAMINED = 8
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """One client within one class. Only `FairShare` writes to it."""
+
+    kind: str
+    client: Hashable
+    weight: float
+    #: Virtual time at which the next item may start.
+    tag: float = 0.0
+    #: Number of the last pick, which breaks ties: who was served longest ago goes first.
+    turn: int = 0
+    #: Items that were started and are not settled yet.
+    running: int = 0
+    #: Seconds of the resource that the flow was charged in all.
+    charged_s: float = 0.0
+    #: Fraction of the resource that the flow was due at its last pick, 0 to 1.
+    fraction: float = 1.0
+
+
+class FairShare:
+    """Who goes next. ``classes`` maps each class to its share where all classes want the resource.
+
+    Within a class its clients share by weight. A client that had nothing to do saves nothing up: it
+    starts level with the client that is served at that moment. A client that cost more than expected pays
+    before it is served again.
+    """
+
+    def __init__(self, classes: Mapping[str, float]) -> None:
+        self._classes = dict(classes)
+        self._flows: OrderedDict[tuple[str, Hashable], Flow] = OrderedDict()
+        #: Tag of the flow that was picked last.
+        self._virtual_s = 0.0
+        self._turn = 0
+        #: The largest tag of all; where a new busy period begins.
+        self._latest_s = 0.0
+        #: Flows with items that were started and are not settled.
+        self._running: set[Flow] = set()
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def flow(self, kind: str, client: Hashable, weight: float = 1.0) -> Flow:
+        """Return the flow of a client in a class. Raises KeyError for an unknown class."""
+        key = (kind, client)
+        found = self._flows.get(key)
+        if found is None:
+            if kind not in self._classes:
+                raise KeyError(kind)
+            if len(self._flows) >= MAX_FLOWS:
+                self._forget_one()
+            found = self._flows[key] = Flow(kind, client, weight)
+        else:
+            self._flows.move_to_end(key)
+        found.weight = weight
+        return found
+
+    def pick(self, waiting: Iterable[Flow]) -> Flow:
+        """Return the next of the waiting flows. Raises ValueError when empty."""
+        flows = waiting if isinstance(waiting, list) else list(waiting)
+        if not flows:
+            raise ValueError("no flow waits")
+        virtual_s = self._virtual_s
+        best = flows[0]
+        for flow in flows:
+            # Nothing is saved up while a flow has nothing to do.
+            flow.tag = max(flow.tag, virtual_s)
+            if flow.tag < best.tag or (flow.tag == best.tag and flow.turn < best.turn):
+                best = flow
+        self._turn += 1
+        best.turn = self._turn
+        best.fraction = self.fraction(best, flows)
+        self._virtual_s = best.tag
+        return best
+
+    def fraction(self, flow: Flow, waiting: Iterable[Flow]) -> float:
+        """Return the part of the resource, 0 to 1, that is due to ``flow`` beside those that want it now."""
+        running = self._running
+        wanting = running.union(waiting) if running else set(waiting)
+        wanting.add(flow)
+        if len(wanting) == 1:
+            return 1.0
+        kinds = {other.kind for other in wanting}
+        rivals = sum(other.weight for other in wanting if other.kind == flow.kind)
+        part = self._classes[flow.kind] / sum(self._classes[kind] for kind in kinds)
+        return part * flow.weight / rivals
+
+    def start(self, flow: Flow, expected_s: float) -> None:
+        """Charge one item that starts now; :meth:`settle` follows exactly once."""
+        flow.running += 1
+        self._running.add(flow)
+        self._charge(flow, expected_s)
+
+    def settle(self, flow: Flow, expected_s: float, actual_s: float) -> None:
+        """One item has ended: replace the expected cost that was charged by the actual one."""
+        flow.running -= 1
+        if not flow.running:
+            self._running.discard(flow)
+        self._charge(flow, actual_s - expected_s)
+
+    def rest(self) -> None:
+        """Nothing runs and nothing waits: what was used does not count against anybody later."""
+        self._virtual_s = max(self._virtual_s, self._latest_s)
+
+    def _charge(self, flow: Flow, cost_s: float) -> None:
+        flow.charged_s += cost_s
+        flow.tag += cost_s / flow.fraction
+        self._latest_s = max(self._latest_s, flow.tag)
+
+    def _forget_one(self) -> None:
+        """Forget the least recently used flow, one that owes nothing if there is one among the oldest."""
+        oldest = [flow for _, flow in zip(range(_EXAMINED), self._flows.values(), strict=False)]
+        idle = [flow for flow in oldest if not flow.running] or oldest
+        flow = next((each for each in idle if each.tag <= self._virtual_s), idle[0])
+        del self._flows[flow.kind, flow.client]
