@@ -6,7 +6,7 @@ ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 # -- cpu: what is installed, in a stage that has pip --------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu-build
 WORKDIR /src
-COPY deploy/venv.sh pyproject.toml constraints.txt ./
+COPY deploy/venv.sh deploy/hashed_requirements.py pyproject.toml constraints.txt constraints-hashed.txt ./
 # Extras of pyproject.toml, separated by spaces, such as EXTRAS=optimize.
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/var/cache/pip \
@@ -69,7 +69,7 @@ WORKDIR /src
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3-venv \
     && rm -rf /var/lib/apt/lists/*
-COPY deploy/venv.sh pyproject.toml constraints.txt ./
+COPY deploy/venv.sh deploy/hashed_requirements.py pyproject.toml constraints.txt constraints-hashed.txt ./
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \

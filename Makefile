@@ -4,10 +4,11 @@ PHOTOS ?= $(wildcard ../shared/data/codes)
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+HASHED := constraints-hashed.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench train evaluate image sample constraints chart clean system-packages
+.PHONY: help install serve test check format bench train evaluate image sample constraints hashes audit sbom chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,20 @@ constraints: $(VENV)/installed-dev  ## resolve the pins anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra training --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
+	@$(MAKE) --no-print-directory hashes
+
+hashes: $(VENV)/installed-dev  ## write the hashes of what an image may hold anew, at the same pins
+	$(BIN)/pip install --quiet uv
+	@# setuptools builds the wheel of the project.
+	echo setuptools | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
+		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --strip-extras \
+		--generate-hashes --quiet -o $(HASHED)
+
+audit: build/audit/installed  ## look for advisories about what an image may hold; fails where they cannot be asked for
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(HASHED)
+
+sbom: build/audit/installed  ## list what an image may hold in build/sbom-python.cdx.json (CycloneDX)
+	build/audit/bin/cyclonedx-py requirements $(HASHED) --of JSON -o build/sbom-python.cdx.json
 
 chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
 	$(BIN)/python -m tests.deploy.chart_reference
@@ -76,6 +91,12 @@ $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 $(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[training]'
 	@touch $@ $(VENV)/installed
+
+# An environment of their own: they come with versions of packages that the service pins otherwise.
+build/audit/installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
 
 # The second line is for the WebRTC clients of others; without it their tests skip.
 system-packages:

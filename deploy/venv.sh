@@ -1,11 +1,13 @@
 #!/bin/sh
 # Makes the virtual environment of an image; the Dockerfile calls it twice, so that code can change without
-# installing everything anew. Every package comes from constraints.txt.
+# installing everything anew. Versions are those of constraints.txt, and nothing is installed whose hash is not in
+# constraints-hashed.txt.
 #   venv.sh dependencies cpu|gpu [EXTRA...]    what pyproject.toml asks for
 #   venv.sh project                            the project itself
 set -eu
-tools=/opt/tools/bin
-venv=/opt/venv
+here=$(dirname "$0")
+tools=${TOOLS_DIR:-/opt/tools}/bin
+venv=${VENV_DIR:-/opt/venv}
 
 # A CA of the builder's own, given as a secret; pip and what pip starts read it from here.
 if [ -s /run/secrets/ca ]; then
@@ -16,7 +18,7 @@ install_dependencies() {
     flavour=$1
     shift
     # pip stays outside: the environment that is shipped has none.
-    python3 -m venv /opt/tools
+    python3 -m venv "${tools%/bin}"
     python3 -m venv --without-pip "$venv"
     if [ "$flavour" = cpu ]; then
         # Without a GPU the plain build of ONNX Runtime does the same and is 261 MiB smaller. No marker can say
@@ -38,8 +40,14 @@ for extra in sys.argv[1:]:
     wanted += extras[extra]
 print(*wanted, sep="\n")
 PYTHON
-    "$tools/pip" install --quiet -c constraints.txt setuptools
-    "$tools/pip" --python "$venv/bin/python3" install --quiet -c constraints.txt -r requirements.txt
+    python3 "$here/hashed_requirements.py" constraints-hashed.txt setuptools > hashed.txt
+    "$tools/pip" install --quiet --require-hashes --no-deps --only-binary :all: -r hashed.txt
+    # First what it would be, which only reads metadata; then that, by hash.
+    "$tools/pip" --python "$venv/bin/python3" install --quiet --dry-run --report report.json \
+        --only-binary :all: -c constraints.txt -r requirements.txt
+    python3 "$here/hashed_requirements.py" constraints-hashed.txt report.json > hashed.txt
+    "$tools/pip" --python "$venv/bin/python3" install --quiet --require-hashes --no-deps --only-binary :all: \
+        -r hashed.txt
 }
 
 install_project() {

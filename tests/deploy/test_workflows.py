@@ -96,6 +96,15 @@ def test_they_call_targets_and_files_that_exist() -> None:
 
 def test_a_release_needs_everything_else_to_pass() -> None:
     jobs = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
-    assert {"test", "image", "chart", "version"} <= set(jobs["publish-image"]["needs"])
+    assert {"test", "image", "chart", "audit", "version"} <= set(jobs["publish-image"]["needs"])
     assert "publish-image" in jobs["publish-chart"]["needs"]
     assert {"publish-image", "publish-chart"} <= set(jobs["publish-release"]["needs"])
+
+
+def test_a_release_is_audited_strictly_and_listed() -> None:
+    # Without --strict a run that reached no advisory says that there is none.
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"pip-audit --strict .*\$\(HASHED\)", makefile)
+    steps = commands(ROOT / ".github" / "workflows" / "release.yml")
+    assert "make audit" in steps
+    assert "make sbom" in steps

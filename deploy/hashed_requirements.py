@@ -1,0 +1,61 @@
+"""Writes the requirements of an image with their hashes, for ``pip install --require-hashes --no-deps``.
+
+    hashed_requirements.py LOCK REPORT      what pip's installation report lists
+    hashed_requirements.py LOCK NAME...     these packages
+
+LOCK is constraints-hashed.txt. A package that it does not hold, or holds at another version, ends the build.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)")
+
+
+def normalised(name: str) -> str:
+    """Return a package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_lock(text: str) -> dict[tuple[str, str], list[str]]:
+    """Return the hashes by name and version."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in text.replace("\\\n", " ").splitlines():
+        pin = _PIN.match(entry)
+        if pin is not None:
+            found.setdefault((normalised(pin[1]), pin[2]), []).extend(
+                re.findall(r"sha256:[0-9a-f]{64}", entry)
+            )
+    return found
+
+
+def wanted_versions(arguments: list[str], lock: dict[tuple[str, str], list[str]]) -> list[tuple[str, str]]:
+    """Return name and version of everything to install."""
+    if len(arguments) == 1 and arguments[0].endswith(".json"):
+        report = json.loads(Path(arguments[0]).read_text())
+        entries = [entry["metadata"] for entry in report["install"]]
+        return [(normalised(entry["name"]), entry["version"]) for entry in entries]
+    return [key for key in lock if key[0] in {normalised(name) for name in arguments}]
+
+
+def main() -> int:
+    """Print the requirements; returns the exit code."""
+    lock = read_lock(Path(sys.argv[1]).read_text())
+    wanted = wanted_versions(sys.argv[2:], lock)
+    absent = [f"{name}=={version}" for name, version in wanted if not lock.get((name, version))]
+    if absent or not wanted:
+        named = ", ".join(absent) or " ".join(sys.argv[2:])
+        sys.stderr.write(f"{sys.argv[1]} has no hash of {named}; run `make constraints`\n")
+        return 1
+    for name, version in sorted(wanted):
+        hashes = sorted(set(lock[name, version]))
+        sys.stdout.write(f"{name}=={version} " + " ".join(f"--hash={each}" for each in hashes) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

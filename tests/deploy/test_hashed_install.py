@@ -1,0 +1,131 @@
+"""S22: an image installs nothing whose hash was not committed; tried with packages of the test's own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.rules import ROOT
+
+LOCK = (ROOT / "constraints-hashed.txt").read_text()
+_PIN = re.compile(r"^([a-z0-9._-]+==[^\s\\]+)((?: ; [^\\\n]+)?)", re.MULTILINE)
+
+
+def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
+    """Write a wheel of one module; returns its sha256."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text)}\n"
+    target = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+        wheel.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A project that needs `near`, which needs `far`; all of it in a folder of wheels, with its lock."""
+    for name in ("venv.sh", "hashed_requirements.py"):
+        shutil.copy(ROOT / "deploy" / name, tmp_path)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    lock = ""
+    for name, version, needs in (("far", "2.0", ""), ("near", "1.0", "far>=1"), ("setuptools", "84.2.1", "")):
+        lock += f"{name}=={version} \\\n    --hash=sha256:{make_wheel(wheels, name, version, needs)}\n"
+    (tmp_path / "constraints-hashed.txt").write_text(lock)
+    (tmp_path / "constraints.txt").write_text("far==2.0\nnear==1.0\nsetuptools==84.2.1\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["near>=1"]\n')
+    return tmp_path
+
+
+def install(build: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script of the Dockerfile, away from any index."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")} | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(build / "wheels"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "TOOLS_DIR": str(build / "tools"),
+        "VENV_DIR": str(build / "venv"),
+    }
+    return subprocess.run(
+        ["sh", "venv.sh", "dependencies", "gpu"],
+        cwd=build,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def installed(build: Path) -> set[str]:
+    return {path.name for path in (build / "venv").rglob("*.py") if path.name in ("near.py", "far.py")}
+
+
+def test_what_the_lock_knows_is_installed_with_what_that_needs(build: Path) -> None:
+    done = install(build)
+    assert done.returncode == 0, done.stderr
+    assert installed(build) == {"near.py", "far.py"}
+
+
+@pytest.mark.parametrize("name", ["far", "setuptools"])
+def test_a_package_that_changed_since_its_hash_was_committed_ends_the_build(build: Path, name: str) -> None:
+    (wheel,) = (build / "wheels").glob(f"{name}-*.whl")
+    with zipfile.ZipFile(wheel, "a") as opened:
+        opened.writestr("planted.py", "")
+    done = install(build)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert installed(build) == set()
+
+
+def test_a_package_that_the_lock_does_not_know_ends_the_build(build: Path) -> None:
+    lock = build / "constraints-hashed.txt"
+    lock.write_text(lock.read_text().partition("near==")[0] + lock.read_text()[-100:])
+    done = install(build)
+    assert done.returncode != 0
+    assert "make constraints" in done.stderr
+    assert installed(build) == set()
+
+
+def test_the_lock_has_the_versions_of_the_pins_and_a_hash_for_each() -> None:
+    pinned = set((ROOT / "constraints.txt").read_text().splitlines())
+    found = [pin + marker.rstrip() for pin, marker in _PIN.findall(LOCK)]
+    assert len(found) > 100
+    assert set(found) - pinned == set()
+    entries = LOCK.replace("\\\n", " ").splitlines()
+    assert len(entries) == len(found)
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_lock_names_no_place_to_install_from() -> None:
+    assert re.findall(r"://|--(?:index|extra|find)", LOCK) == []
+
+
+def test_the_dockerfile_installs_by_this_script_alone() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert "pip install" not in text
+    script = (ROOT / "deploy" / "venv.sh").read_text().replace("\\\n", " ")
+    installs = [line for line in script.splitlines() if " install " in line and "pip" in line]
+    assert len(installs) == 4
+    for line in installs:
+        assert "--require-hashes" in line or "--dry-run" in line or "--no-deps" in line, line
