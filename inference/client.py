@@ -72,7 +72,7 @@ class ServedModel:
 class Ticket:
     """A ring slot on its way through the inference process; `answered` gets its Result or an error."""
 
-    __slots__ = ("answered", "epoch", "request_id", "ring", "slot")
+    __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "slot")
 
     def __init__(
         self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
@@ -83,6 +83,8 @@ class Ticket:
         self.epoch = epoch
         self.request_id = 0
         self.answered = answered
+        #: Nothing else may execute beside it, of whichever worker.
+        self.alone = False
 
 
 class InferenceClient:
@@ -188,6 +190,7 @@ class InferenceClient:
                     params,
                     client,
                     weight,
+                    ticket.alone,
                 )
             )
         )
@@ -258,12 +261,17 @@ class InferenceClient:
         self._epoch += 1
         was_ready, self._ready = self._ready, False
         pending, self._pending = self._pending, {}
+        lost: list[tuple[Ticket, bool]] = []
         for ticket in pending.values():
+            lost.append((ticket, ticket.ring.executing(ticket.slot)))
+            ticket.ring.mark(ticket.slot, executing=False)
             self.release(ticket)
         if was_ready:
             self.on_change(False)
-        for ticket in pending.values():
-            ticket.answered(InferenceLost("the inference process ended while it held the frame"))
+        for ticket, executing in lost:
+            ticket.answered(
+                InferenceLost("the inference process ended while it held the frame", executing=executing)
+            )
 
     def _read(self, connection: socket.socket, assembler: wire.TextAssembler) -> None:
         try:

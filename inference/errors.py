@@ -33,6 +33,11 @@ class InferenceFailed(InferenceError):
 class InferenceLost(InferenceError):
     """The inference process died, or was replaced, while it held this item."""
 
+    def __init__(self, text: str, *, executing: bool = False) -> None:
+        super().__init__(text)
+        #: Whether the item was being executed, so that it may be what the process died of.
+        self.executing = executing
+
 
 class InferenceUnavailable(InferenceError):
     """No inference process is ready: starting, restarting, or its model is still warming up."""

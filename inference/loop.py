@@ -306,8 +306,10 @@ class Loop:
                     self._planner.done(batch, time.monotonic() - started)
                     # A stream of this batch may have become eligible: one item is this lane's own,
                     # more are another's. Waking a lane for nothing costs a quarter of a null model's time.
-                    if self._planner.waiting > 1:
-                        self._turn.notify()
+                    # After an item that executed alone, all lanes may go on.
+                    waiting = self._planner.waiting
+                    if waiting > 1:
+                        self._turn.notify(waiting if batch.items[0].submit.alone else 1)
 
     def _execute(self, lane: int, batch: Batch, started: float) -> None:
         version = self._versions[batch.version]
@@ -336,7 +338,10 @@ class Loop:
             connection = self._connections.get(item.worker)
             if connection is None or connection.ring is None:
                 continue
-            frames.append(connection.ring.pixels(item.submit.slot, model.input_width, model.input_height))
+            slot = item.submit.slot
+            frames.append(connection.ring.pixels(slot, model.input_width, model.input_height))
+            # Cleared with the answer. When this process dies meanwhile, the worker reads it.
+            connection.ring.mark(slot, executing=True)
         if len(frames) < len(items):  # a worker went away meanwhile: nobody waits for its items
             items = tuple(item for item in items if item.worker in self._connections)
         if not items or len(frames) != len(items):
@@ -372,6 +377,8 @@ class Loop:
     def _answer(self, item: Item, result: Result) -> None:
         connection = self._connections.get(item.worker)
         if connection is not None:
+            if connection.ring is not None:
+                connection.ring.mark(item.submit.slot, executing=False)
             self._send(connection, wire.pack_result(result))
 
     def _send(self, connection: _Connection, message: bytes) -> None:

@@ -4,7 +4,8 @@ Its rules, in order: never wait while a lane is idle; items past their deadline 
 versions share device time evenly; POSTs get their reserved share beside live frames; within both classes
 clients share device time by weight, whatever one run of theirs costs; at most one frame of a stream
 executes at a time, so results keep their order; among a client's streams the least recently served goes
-first; a batch grows only to sizes that the measured cost table says are worth it.
+first; a batch grows only to sizes that the measured cost table says are worth it; a frame that may have
+ended an earlier process executes before all others, with nothing beside it.
 """
 
 from __future__ import annotations
@@ -92,10 +93,14 @@ class _Queue:
     def __len__(self) -> int:
         return sum(map(len, self.posts.values())) + sum(map(len, self.streams.values()))
 
+    def flow_of(self, item: Item) -> Flow:
+        """Return who is charged for an item."""
+        submit = item.submit
+        return self.share.flow("post" if item.stream is None else "live", submit.client, submit.weight)
+
     def add(self, item: Item) -> None:
         """Take an item in."""
-        stream, submit = item.stream, item.submit
-        flow = self.share.flow("post" if stream is None else "live", submit.client, submit.weight)
+        stream, flow = item.stream, self.flow_of(item)
         if stream is None:
             self.posts.setdefault(flow, deque()).append(item)
         else:
@@ -150,15 +155,23 @@ class Planner:
         #: Streams by their last turn, oldest first; those beyond the bound count as never served.
         self._served: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._turn = 0
+        #: Items that execute alone, in order of arrival.
+        self._alone: deque[Item] = deque()
+        #: The batch of such an item while it runs.
+        self._trial: Batch | None = None
 
     @property
     def waiting(self) -> int:
         """Items that wait, of all versions."""
-        return sum(map(len, self._queues.values()))
+        return len(self._alone) + sum(map(len, self._queues.values()))
 
     def add(self, item: Item) -> None:
         """Take an item in. Raises KeyError when its version is not served."""
-        self._queues[item.submit.version].add(item)
+        queue = self._queues[item.submit.version]
+        if item.submit.alone:
+            self._alone.append(item)
+        else:
+            queue.add(item)
 
     def cancel(self, worker: int, request_id: int) -> Item | None:
         """Withdraw an item that has not started; None when it runs already or is unknown."""
@@ -188,6 +201,8 @@ class Planner:
 
         The caller runs it and reports :meth:`done`; call :meth:`expire` first.
         """
+        if self._alone or self._trial is not None:
+            return self._next_alone()
         eligible = {version: count for version in self._queues if (count := self._eligible(version))}
         if not eligible:
             return None
@@ -205,12 +220,30 @@ class Planner:
         self._versions.charge(version, expected_s)
         return batch
 
+    def _next_alone(self) -> Batch | None:
+        """Return the next item that executes alone, once nothing else does."""
+        if self._running:
+            return None
+        item = self._alone.popleft()
+        version = item.submit.version
+        queue = self._queues[version]
+        flow, expected_s = queue.flow_of(item), _expected_cost_s(queue.cost_s, 1)
+        queue.share.start(flow, expected_s)
+        self._trial = Batch(
+            version, (item,), BatchReason.DRAINED, lone=False, flows=(flow,), expected_s=expected_s
+        )
+        self._running.append(self._trial)
+        self._versions.charge(version, expected_s)
+        return self._trial
+
     def done(self, batch: Batch, ran_s: float | None = None) -> None:
         """A batch from :meth:`next` has finished after ``ran_s``: its streams may run again.
 
         Its clients are charged what it really took; without ``ran_s`` the expected cost stands.
         """
         self._running.remove(batch)
+        if batch is self._trial:
+            self._trial = None
         queue = self._queues[batch.version]
         actual_s = batch.expected_s if ran_s is None else ran_s
         size = len(batch.items)
@@ -223,14 +256,17 @@ class Planner:
             queue.share.rest()
 
     def _all(self) -> list[Item]:
-        items: list[Item] = []
+        items: list[Item] = [*self._alone]
         for queue in self._queues.values():
             for waiting in (*queue.posts.values(), *queue.streams.values()):
                 items.extend(waiting)
         return items
 
     def _remove(self, item: Item) -> None:
-        self._queues[item.submit.version].remove(item)
+        if item.submit.alone:
+            self._alone.remove(item)
+        else:
+            self._queues[item.submit.version].remove(item)
 
     def _eligible(self, version: int) -> int:
         """Return how many items of a version could go into one batch now."""

@@ -26,18 +26,26 @@ def slot_bytes_for(width: int, height: int) -> int:
     return -(-width * height * 3 // _PAGE_BYTES) * _PAGE_BYTES
 
 
+def _total_bytes(slots: int, slot_bytes: int) -> int:
+    """Return the size of a ring: the pixels of all slots, and whole pages for their marks."""
+    return slots * slot_bytes + -(-slots // _PAGE_BYTES) * _PAGE_BYTES
+
+
 class FrameRing:
-    """``slots`` pictures of at most ``slot_bytes`` each, in one sealed ``memfd``.
+    """``slots`` pictures of at most ``slot_bytes`` each, and one mark for each slot, in one sealed ``memfd``.
 
     The creating worker hands out and takes back slots; the attached process only maps them. A slot is
     free again only after the inference process has answered for it or died, so nothing is overwritten
-    while it may still be read.
+    while it may still be read. The inference process marks the slots whose frames it executes, so that
+    after its death the worker knows which frames may have caused it.
     """
 
     def __init__(self, slots: int, slot_bytes: int, *, fd: int | None = None) -> None:
         self.slots = slots
         self.slot_bytes = slot_bytes
-        total_bytes = slots * slot_bytes
+        #: Where the marks begin: behind the pixels, one byte for each slot.
+        self._marks = slots * slot_bytes
+        total_bytes = _total_bytes(slots, slot_bytes)
         if fd is None:
             fd = os.memfd_create("frame-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, total_bytes)
@@ -63,7 +71,7 @@ class FrameRing:
         except OSError as error:
             os.close(fd)
             raise WireError(f"the ring's descriptor is not a memfd: {error}") from error
-        if seals & _SEALS != _SEALS or slots < 1 or size_bytes != slots * slot_bytes:
+        if seals & _SEALS != _SEALS or slots < 1 or size_bytes != _total_bytes(slots, slot_bytes):
             os.close(fd)
             raise WireError(
                 f"a sealed ring of {slots} x {slot_bytes} bytes expected; "
@@ -90,6 +98,14 @@ class FrameRing:
             raise ValueError(f"slot {slot} is not in use")
         self._used.remove(slot)
         self._free.append(slot)
+
+    def mark(self, slot: int, *, executing: bool) -> None:
+        """Note whether the frame in this slot is being executed. Its caller has checked the slot's range."""
+        self._memory[self._marks + slot] = executing
+
+    def executing(self, slot: int) -> bool:
+        """Return whether the frame in this slot is marked as being executed."""
+        return self._memory[self._marks + slot] != 0
 
     def pixels(self, slot: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         """Return the slot as a writable uint8 array (height, width, 3), a view into shared memory.

@@ -23,7 +23,7 @@ PART_BYTES = 60_000
 MAX_MESSAGE_BYTES = 65_536
 MAX_DETECTIONS = 1000
 
-_SUBMIT = struct.Struct("<BBBxIQIIdfffHH")
+_SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
 
@@ -66,6 +66,8 @@ class Submit:
     client: int = 0
     #: The client's weight against others of its class, above 0.
     weight: float = 1.0
+    #: Nothing else may execute beside it: an earlier process died while it executed this frame.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def pack_submit(item: Submit) -> bytes:
         Kind.SUBMIT,
         item.version,
         item.interactive,
+        item.alone,
         item.slot,
         item.request_id,
         item.stream,
@@ -114,6 +117,7 @@ def unpack_submit(data: bytes) -> Submit:
         _,
         version,
         interactive,
+        alone,
         slot,
         request_id,
         stream,
@@ -133,7 +137,9 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
     params = DetectionParams(conf, iou, most, class_ids)
-    return Submit(request_id, slot, version, bool(interactive), stream, deadline, params, client, weight)
+    return Submit(
+        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, bool(alone)
+    )
 
 
 def pack_cancel(request_id: int) -> bytes:

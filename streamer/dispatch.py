@@ -21,7 +21,7 @@ from inference.client import InferenceClient, ServedModel, Ticket
 from inference.wire import Result, Status
 from streamer.decoder_pool import DecoderPool
 from streamer.frame_counters import FrameCounters
-from streamer.image_header import ImageHeader
+from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.job import DeadlinePassed, Job, outcome_of
 from streamer.limits import Limits
 from streamer.media import Image, decode
@@ -29,6 +29,7 @@ from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
 from streamer.protocol import DropReason
+from streamer.scheduling.suspects import Suspects, Verdict
 from streamer.stream import Ledger
 from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
@@ -87,6 +88,7 @@ class Dispatcher:
         self._finished: deque[tuple[str, ServedModel, Job]] = deque()
         #: Whether the event loop has been told to look there.
         self._waking = False
+        self._suspects = Suspects()
         # Decoding releases the GIL; more threads than cores only add waiting.
         self._pool = DecoderPool(len(os.sched_getaffinity(0)))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -292,6 +294,12 @@ class Dispatcher:
         if job.deadline < now:
             job.finish(DeadlinePassed())
             return True
+        if self._suspects.any:
+            verdict = self._suspects.judge(job.data, job.stream, now)
+            if verdict is Verdict.BLOCKED:
+                job.finish(_poison())
+                return True
+            job.alone = verdict is Verdict.ALONE
         try:
             ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
         except RingFull:
@@ -300,6 +308,7 @@ class Dispatcher:
             job.finish(InferenceLost("no free slot"))
             return False
         job.ticket = ticket
+        ticket.alone = job.alone
         job.attempts += 1
         state.in_flight += 1
         if job.stream:
@@ -376,14 +385,20 @@ class Dispatcher:
         else:
             if answer.status is Status.OK:
                 self._observe(version, model, job, answer)
+            if job.alone:
+                self._suspects.survived(job.data)
             job.finish(outcome_of(job, answer))
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost) -> None:
         """Somebody waits for a POST, and for every frame in mode all: try again, once.
 
-        Live frames have newer ones behind them.
+        Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
         """
+        if error.executing and self._suspects.died(job.data, job.stream, time.monotonic(), alone=job.alone):
+            log.error("a frame ended the inference process twice; it is blocked")
+            job.finish(_poison())
+            return
         state = self._versions[version]
         if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
             job.decoded = False
@@ -422,6 +437,13 @@ def _pixels(job: Job, info: ModelInfo) -> Image:
         return job.data.pixels()
     header = job.header or job.limits.read_header(job.data)
     return decode(job.data, header, rotation=job.rotation, target=(info.input_width, info.input_height))
+
+
+def _poison() -> ImageError:
+    return ImageError(
+        ImageErrorCode.DAMAGED,
+        "the inference process ended twice while it ran this image; it is not run again",
+    )
 
 
 def _unavailable(why: str) -> Problem:

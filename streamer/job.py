@@ -46,6 +46,8 @@ class Job:
     #: Why there are no pixels; None while there is no fault.
     fault: Exception | None = None
     cancelled: bool = False
+    #: Executed with nothing beside it: an inference process died of this frame, or of one like it.
+    alone: bool = False
 
     @property
     def awaited(self) -> bool:

@@ -151,6 +151,7 @@ DATASET = [
     ["export"],
     ["stats_command", "verify_command", "export_command"],
 ]
+SCHEDULING = [["suspects"]]
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
 OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
 #: What the observer takes from the service.
@@ -244,6 +245,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
         ("streamer/drift", DRIFT),
+        ("streamer/scheduling", SCHEDULING),
         ("streamer/workshop", WORKSHOP),
     ],
 )

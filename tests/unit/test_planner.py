@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -303,3 +304,33 @@ def test_everything_added_runs_exactly_once_and_streams_never_overlap(
         plan.done(batch_left)
     assert sorted(i.submit.request_id for i in ran) == sorted(i.submit.request_id for i in added)
     assert plan.waiting == 0
+
+
+def test_a_suspect_goes_first_and_with_nothing_beside_it() -> None:
+    plan = planner(STEEP, parallel=2, versions=2)
+    plan.add(frame(1))
+    running = next_batch(plan)
+    ordinary = frame(2)
+    suspect = Item(1, dataclasses.replace(frame(0, version=1).submit, alone=True), 0.0)
+    plan.add(ordinary)
+    plan.add(suspect)
+    assert plan.waiting == 2
+    assert plan.next() is None, "something runs still"
+    plan.done(running)
+    alone = next_batch(plan)
+    assert alone.items == (suspect,)
+    assert plan.next() is None, "nothing may run beside it"
+    plan.done(alone)
+    assert next_batch(plan).items == (ordinary,)
+
+
+def test_a_suspect_can_be_withdrawn_and_expires() -> None:
+    plan = planner(FLAT)
+    first, second = (
+        Item(1, dataclasses.replace(frame(0, deadline=5.0).submit, alone=True), 0.0) for _ in range(2)
+    )
+    plan.add(first)
+    plan.add(second)
+    assert plan.cancel(1, first.submit.request_id) == first
+    assert plan.expire(6.0) == [second]
+    assert (plan.waiting, plan.next()) == (0, None)

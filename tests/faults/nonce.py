@@ -1,0 +1,99 @@
+"""Frames that only one client sends, and a model whose box says which frame it was given.
+
+A plain colour carries the client's number and a counter. The model places its one box by the means of the
+three colour planes, so an answer that belongs to another client or another frame is told by its box alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from onnx import helper, numpy_helper
+
+from tests.model_factory import PLAIN, cells, save
+
+#: Steps between the values of a colour plane; the box tells one step from its neighbours with a wide margin.
+_STEP = 5
+_LEVELS = 50
+CLIENTS_MAX = _LEVELS * _LEVELS
+#: The counter of a client's frames wraps here.
+COUNTER = _LEVELS
+SIDE_PX = PLAIN.width
+#: The box's centre moves and its size grows by this much from black to white, pixels.
+_SPAN_PX = 24.0
+_FIRST_CENTRE_PX, _FIRST_SIZE_PX = 20.0, 6.0
+
+#: A colour that no nonce has: the counter's plane is white.
+POISON_COLOUR = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """Who sent a frame, and which of its frames it was."""
+
+    client: int
+    counter: int
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The frame's colour as blue, green, red."""
+        client_low, client_high = self.client % _LEVELS, self.client // _LEVELS
+        return self.counter % COUNTER * _STEP, client_high * _STEP, client_low * _STEP
+
+    def image(self, suffix: str = ".png") -> bytes:
+        """Return the frame, encoded."""
+        return plain_image(self.colour, suffix)
+
+
+def plain_image(colour: tuple[int, int, int], suffix: str = ".png", side_px: int = SIDE_PX) -> bytes:
+    """Return an image of one colour (blue, green, red)."""
+    pixels = np.full((side_px, side_px, 3), colour, np.uint8)
+    encoded, data = cv2.imencode(suffix, pixels)
+    assert encoded
+    return bytes(data.tobytes())
+
+
+def read_box(box: Sequence[float]) -> Nonce:
+    """Return whose frame this box (x1, y1, x2, y2 in pixels) was made from."""
+    x1, y1, x2, y2 = box[:4]
+    red = ((x1 + x2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
+    green = ((y1 + y2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
+    blue = ((x2 - x1) - _FIRST_SIZE_PX) / _SPAN_PX
+    low, high, counter = (round(share * 255 / _STEP) for share in (red, green, blue))
+    return Nonce(high * _LEVELS + low, counter)
+
+
+def nonce_model(path: Path) -> Path:
+    """Write a yolo model of one class with one sure box, placed by the means of its colour planes."""
+    count = len(cells(PLAIN))
+    # Rows of the box from the means of red, green and blue: centre x, centre y, width, height.
+    mixing = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32) * _SPAN_PX
+    offset = np.array([_FIRST_CENTRE_PX] * 2 + [_FIRST_SIZE_PX] * 2, np.float32)
+    scores = np.zeros((1, 1, count), np.float32)
+    scores[0, 0, 3] = 0.9
+    nodes = [
+        helper.make_node("ReduceMean", [PLAIN.name], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["means", "mixing"], ["mixed"]),
+        helper.make_node("Add", ["mixed", "offset"], ["box"]),
+        helper.make_node("Unsqueeze", ["box", "two"], ["column"]),
+        helper.make_node("Mul", ["column", "ones"], ["boxes"]),
+        helper.make_node("Slice", ["boxes", "zero", "one", "one"], ["row"]),
+        helper.make_node("Mul", ["row", "nought"], ["blank"]),
+        helper.make_node("Add", ["blank", "scores"], ["all_scores"]),
+        helper.make_node("Concat", ["boxes", "all_scores"], ["output0"], axis=1),
+    ]
+    constants = [
+        numpy_helper.from_array(mixing.T.copy(), "mixing"),
+        numpy_helper.from_array(offset, "offset"),
+        numpy_helper.from_array(np.array([2], np.int64), "two"),
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.ones((1, 1, count), np.float32), "ones"),
+        numpy_helper.from_array(np.float32(0).reshape(()), "nought"),
+        numpy_helper.from_array(scores, "scores"),
+    ]
+    return save(path, nodes, {"output0": (np.float32, [5, count])}, constants=constants)

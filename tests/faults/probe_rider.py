@@ -1,0 +1,158 @@
+"""Rides along in every fault test: asks ``/livez`` ten times a second, beside a server that does nothing.
+
+The second server tells how long this machine lets any process wait. Both are processes of their own, so that
+a busy test does not delay them: ``python -m tests.faults.probe_rider PORT`` probes until it is terminated and
+then prints what it saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+PERIOD_S = 0.1
+#: What is promised, where the machine itself is no slower.
+LIVEZ_MAX_S = 0.3
+#: A probe that takes longer is given up.
+_TIMEOUT_S = 10.0
+_REQUEST = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+@dataclass(frozen=True, slots=True)
+class Ride:
+    """What the rider saw, seconds."""
+
+    probes: int
+    #: Probes without an answer, and answers that were not 200.
+    failed: int
+    refused: int
+    livez_max_s: float
+    livez_p99_s: float
+    control_max_s: float
+
+    @property
+    def allowed_s(self) -> float:
+        """The longest answer that is no fault: 300 ms, or more on a machine that stalls itself."""
+        return max(LIVEZ_MAX_S, 3 * self.control_max_s)
+
+    def check(self, *, may_refuse: bool = False) -> None:
+        """Raise AssertionError where a probe took too long, had no answer, or another answer than 200."""
+        assert self.probes > 0
+        assert self.failed == 0, f"{self.failed} of {self.probes} probes of /livez were not answered"
+        assert may_refuse or self.refused == 0, f"{self.refused} of {self.probes} probes were not 200"
+        assert self.livez_max_s <= self.allowed_s, (
+            f"/livez took {self.livez_max_s:.3f} s; allowed {self.allowed_s:.3f} s"
+        )
+
+
+class ProbeRider:
+    """``with ProbeRider(port) as rider: ...``; then ``rider.ride``."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ride: Ride | None = None
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "tests.faults.probe_rider", str(self._port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "probing\n"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        said, _ = self._process.communicate(timeout=2 * _TIMEOUT_S)
+        if error is None:
+            self._ride = Ride(**json.loads(said))
+
+    @property
+    def ride(self) -> Ride:
+        """What was seen; there once the ``with`` block has ended."""
+        assert self._ride is not None
+        return self._ride
+
+
+async def _ask(port: int) -> tuple[float, bytes]:
+    """Return how long one answer took, and its status; empty without an answer."""
+    begun = time.monotonic()
+    status = b""
+    writer = None
+    with contextlib.suppress(OSError, TimeoutError, IndexError):
+        async with asyncio.timeout(_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(_REQUEST)
+            status = (await reader.readline()).split(b" ")[1]
+    if writer is not None:
+        writer.transport.abort()
+    return time.monotonic() - begun, status
+
+
+async def _serve_control() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(_ANSWER)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+async def _probe(port: int) -> None:
+    command = [sys.executable, "-m", "tests.faults.probe_rider", "control"]
+    control = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert control.stdout is not None
+    control_port = int(await control.stdout.readline())
+    ending = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+    sys.stdout.write("probing\n")
+    sys.stdout.flush()
+    livez: list[float] = []
+    idle: list[float] = []
+    statuses: list[bytes] = []
+
+    async def note(target: int, times: list[float]) -> None:
+        took, status = await _ask(target)
+        times.append(took)
+        statuses.append(status)
+
+    # Each at its time, whether or not the one before was answered: a stall is seen in full.
+    running: set[asyncio.Task[None]] = set()
+    while not ending.is_set():
+        running |= {asyncio.create_task(note(port, livez)), asyncio.create_task(note(control_port, idle))}
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), PERIOD_S)
+        running = {task for task in running if not task.done()}
+    await asyncio.gather(*running)
+    control.terminate()
+    await control.wait()
+    livez.sort()
+    ride = {
+        "probes": len(livez),
+        "failed": statuses.count(b""),
+        "refused": sum(status not in (b"", b"200") for status in statuses),
+        "livez_max_s": round(livez[-1], 4),
+        "livez_p99_s": round(livez[int(0.99 * (len(livez) - 1))], 4),
+        "control_max_s": round(max(idle), 4),
+    }
+    sys.stdout.write(json.dumps(ride) + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_control() if sys.argv[1] == "control" else _probe(int(sys.argv[1])))

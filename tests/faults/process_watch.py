@@ -1,0 +1,113 @@
+"""Watches a service's processes five times a second: memory, descriptors, threads, children."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tests.service import Service
+
+PERIOD_S = 0.2
+_ROLES = ("inference.process", "streamer.worker", "streamer.observer.process", "streamer.decoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at all processes of a service. Sizes in bytes, by role where a role has several processes."""
+
+    at: float
+    rss: dict[str, int] = field(default_factory=dict)
+    fds: int = 0
+    threads: int = 0
+    processes: int = 0
+    #: Files in /dev/shm, and memory behind distinct memfds.
+    shm: int = 0
+    memfd: int = 0
+
+    @property
+    def total_rss(self) -> int:
+        """Resident bytes of all processes."""
+        return sum(self.rss.values())
+
+
+def look(service: Service) -> Sample:
+    """Return how the processes of a service stand now; one that ends meanwhile is left out."""
+    rss: dict[str, int] = defaultdict(int)
+    fds = threads = processes = 0
+    memfds: dict[int, int] = {}
+    for process in [service.supervisor, *service.supervisor.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
+            line = " ".join(process.cmdline())
+            role = next((name for name in _ROLES if name in line), "other")
+            rss[role] += process.memory_info().rss
+            fds += process.num_fds()
+            threads += process.num_threads()
+            processes += 1
+            _add_memfds(process.pid, memfds)
+    shm = sum(entry.stat().st_size for entry in Path("/dev/shm").iterdir())  # noqa: S108 - looked at only
+    return Sample(time.monotonic(), dict(rss), fds, threads, processes, shm, sum(memfds.values()))
+
+
+def uss_bytes(service: Service) -> int:
+    """Return the memory that only the service's processes have, which is what their end would free."""
+    total = 0
+    for process in [service.supervisor, *service.supervisor.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().uss
+    return total
+
+
+def _add_memfds(pid: int, found: dict[int, int]) -> None:
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(path.readlink()).startswith("/memfd:"):
+                status = path.stat()
+                found[status.st_ino] = status.st_blocks * 512
+
+
+class ProcessWatch:
+    """``async with`` or ``with``: samples until the end."""
+
+    def __init__(self, service: Service, *, period_s: float = PERIOD_S) -> None:
+        self.samples: list[Sample] = []
+        self._service = service
+        self._period_s = period_s
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="process-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.samples.append(look(self._service))
+            self._ending.wait(self._period_s)
+
+    @property
+    def peak_rss(self) -> int:
+        """The most resident bytes that were seen."""
+        return max(sample.total_rss for sample in self.samples)
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Return the Theil-Sen slope, the median over all pairs, which single spikes do not move."""
+    slopes = sorted(
+        (y2 - y1) / (x2 - x1) for i, (x1, y1) in enumerate(points) for x2, y2 in points[i + 1 :] if x2 > x1
+    )
+    return slopes[len(slopes) // 2] if slopes else 0.0

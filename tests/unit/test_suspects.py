@@ -1,0 +1,68 @@
+"""Frames that end the inference process are found by two deaths, the second of them alone; nobody else is."""
+
+from __future__ import annotations
+
+from streamer.scheduling.suspects import (
+    FORGET_AFTER_S,
+    MAX_REMEMBERED,
+    REFUSE_S,
+    WATCH_S,
+    Suspects,
+    Verdict,
+)
+
+POISON, INNOCENT = b"poison", b"harmless"
+
+
+def test_a_frame_is_blocked_by_its_second_death_when_it_was_alone() -> None:
+    suspects = Suspects()
+    assert not suspects.any
+    assert not suspects.died(POISON, 0, 0.0, alone=False)
+    assert suspects.judge(POISON, 0, 1.0) is Verdict.ALONE
+    assert suspects.died(POISON, 0, 2.0, alone=True)
+    assert suspects.judge(POISON, 0, 1e9) is Verdict.BLOCKED
+    assert suspects.judge(memoryview(POISON), 0, 1e9) is Verdict.BLOCKED
+    assert suspects.judge(INNOCENT, 0, 3.0) is Verdict.FREE
+
+
+def test_a_frame_that_survives_alone_is_free_again_however_often_it_was_beside_a_death() -> None:
+    suspects = Suspects()
+    for time in range(5):
+        assert not suspects.died(INNOCENT, 0, time, alone=False)
+    suspects.survived(INNOCENT)
+    assert suspects.judge(INNOCENT, 0, 9.0) is Verdict.FREE
+    assert not suspects.any
+
+
+def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None:
+    suspects = Suspects()
+    suspects.died(b"1", 7, 0.0, alone=False)
+    assert suspects.judge(b"other bytes", 7, 1.0) is Verdict.ALONE
+    assert suspects.judge(b"other bytes", 8, 1.0) is Verdict.FREE
+    assert suspects.judge(b"other bytes", 7, WATCH_S + 1) is Verdict.FREE
+    suspects.died(b"22", 7, 2.0, alone=True)
+    assert suspects.judge(b"other bytes", 7, 3.0) is Verdict.ALONE, "one death alone may have another cause"
+    suspects.died(b"333", 7, 4.0, alone=True)
+    assert suspects.judge(b"other bytes", 7, 5.0) is Verdict.BLOCKED
+    assert suspects.judge(b"other bytes", 7, 4.0 + REFUSE_S) is Verdict.ALONE
+    assert suspects.judge(b"other bytes", 7, 5.0 + FORGET_AFTER_S) is Verdict.FREE
+
+
+def test_frames_without_bytes_are_judged_by_their_stream() -> None:
+    suspects, picture = Suspects(), object()
+    assert not suspects.died(picture, 7, 0.0, alone=False)
+    assert suspects.judge(picture, 7, 1.0) is Verdict.ALONE
+    for time in (1.0, 2.0):
+        suspects.died(picture, 7, time, alone=True)
+    assert suspects.judge(picture, 7, 3.0) is Verdict.BLOCKED
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
+    suspects = Suspects()
+    for number in range(MAX_REMEMBERED + 1):
+        frame = b"frame %d" % number
+        suspects.died(frame, number + 1, 0.0, alone=False)
+        suspects.died(frame, number + 1, 0.0, alone=True)
+    assert suspects.judge(b"frame 0", 0, 1.0) is Verdict.FREE
+    assert suspects.judge(b"frame %d" % MAX_REMEMBERED, 0, 1.0) is Verdict.BLOCKED
+    assert len(suspects._blocked) == len(suspects._streams) == MAX_REMEMBERED
