@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from aiohttp import WSMsgType, web
 
 from inference import DetectionParams
-from streamer.auth import Gate
 from streamer.closing import CloseConnection
 from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
 from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
-from streamer.greeting import error_message, greet
+from streamer.greeting import error_message, greet, identify
+from streamer.http.gate import Gate
+from streamer.http.identity import Identity, Scope
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.messages import (
@@ -96,9 +97,9 @@ class Connection:
         socket: web.WebSocketResponse,
         version: str,
         subprotocol: str,
-        token: str | None,
+        identity: Identity,
         *,
-        trusted: bool,
+        token: str | None,
         transport: asyncio.Transport | None,
     ) -> None:
         self.hub = hub
@@ -112,14 +113,16 @@ class Connection:
             info.labels,
             DetectionParams(conf_threshold=info.conf_threshold or 0.25),
             id=hub.owners.new_id(),
+            owner=identity.owner,
         )
+        #: Who the client is; from `hello` on, where no key came with the upgrade.
+        self.identity = identity
         self.streams: dict[int, LiveStream] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
         self.last_heard = time.monotonic()
         self._model = info
         self._socket = socket
-        #: Whether a valid key came with the upgrade; else `hello.token` must hold one.
-        self._trusted = trusted
+        #: The key that came with the upgrade.
         self._token = token
         self._writer = SocketWriter(
             socket, transport, subprotocol, send_timeout_s=hub.settings.stream_send_timeout_s
@@ -190,10 +193,9 @@ class Connection:
     async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
         hub = self.hub
-        if not self._trusted and not hub.gate.allows_token(hello.token):
-            raise CloseConnection(
-                CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server"
-            )
+        if not self.identity.may(Scope.STREAM):
+            self.identity = await identify(hub.gate, hello.token)
+            self.session.owner = self.identity.owner
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:

@@ -10,6 +10,8 @@ from aiohttp import WSMessage, WSMsgType
 
 from streamer.closing import CloseConnection
 from streamer.control_rate import CONTROL_MAX_BYTES
+from streamer.http.gate import Gate
+from streamer.http.identity import Identity, Scope
 from streamer.messages import Hello, parse_message
 from streamer.protocol import FRAME_MARK, CloseCode, ProtocolError, decode_message
 from streamer.session import UnsupportedCodec
@@ -73,6 +75,16 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None]) -> He
     if not isinstance(hello, Hello):
         raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`")
     return hello
+
+
+async def identify(gate: Gate, token: str | None) -> Identity:
+    """Return whose key or ticket `hello.token` is. Raises CloseConnection unless it may stream."""
+    identity = await gate.identify(token) if token else None
+    if identity is None:
+        raise CloseConnection(CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server")
+    if not identity.may(Scope.STREAM):
+        raise CloseConnection(CloseCode.UNAUTHORIZED, "the key of `hello.token` has no scope stream")
+    return identity
 
 
 def error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class PeerSession:
         self.limits = owner.limits
         self.max_age_s = owner.settings.stream_max_age_ms / 1e3
         self.etag = f'"{secrets.token_hex(8)}"'
+        #: `Identity.owner` of the client that made it; nobody else may reach it over HTTP.
+        self.owner = ""
         #: The client's ICE user name fragment, by which a restart is told from a trickled candidate.
         self.ufrag = ""
         #: Why it has ended; None while it lives.

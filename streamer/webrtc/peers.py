@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.closing import return_ms
 from streamer.dispatch import Dispatcher
+from streamer.http.identity import Identity
 from streamer.ice_servers import IceServers
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
@@ -46,6 +47,7 @@ class Remembered:
 
     version: str
     transport: str
+    owner: str
     description: dict[str, Any]
     #: Monotonic seconds.
     until: float
@@ -91,7 +93,7 @@ class Peers:
             self._begin_loading()
 
     async def create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes
+        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
     ) -> tuple[PeerSession, str]:
         """Return a new session and its answer.
 
@@ -110,18 +112,19 @@ class Peers:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._making += 1
         try:
-            return await self._create(version, offer, transport, wishes)
+            return await self._create(version, offer, transport, wishes, client)
         finally:
             self._making -= 1
 
     async def _create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes
+        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
     ) -> tuple[PeerSession, str]:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
         session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan)
+        session.owner = client.owner
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -180,7 +183,11 @@ class Peers:
             return  # it was never answered, so nobody knows its id
         self.metrics.webrtc_sessions.labels("connected" if session.connected else "connecting").dec()
         self._remembered[session.id] = Remembered(
-            session.version, session.transport, session.describe(), time.monotonic() + _REMEMBER_S
+            session.version,
+            session.transport,
+            session.owner,
+            session.describe(),
+            time.monotonic() + _REMEMBER_S,
         )
         if len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.popitem(last=False)

@@ -52,6 +52,7 @@ STREAMER = [
         "durable",
         "decoder_pool",
     ],
+    ["http", "access_settings"],
     [
         "settings",
         "fair_rate",
@@ -67,7 +68,7 @@ STREAMER = [
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "openapi_drift", "messages", "auth", "upload", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "messages", "upload", "parameters", "answers"],
     ["session", "job"],
     ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
@@ -79,6 +80,12 @@ STREAMER = [
     ["command_group"],
     ["worker", "supervisor", "models", "samples"],
     ["cli"],
+]
+HTTP = [
+    ["identity", "networks", "site_names"],
+    ["client_address", "sites", "caller", "route_policy"],
+    ["cors", "gate"],
+    ["guard"],
 ]
 CATALOGUE = [
     ["errors", "address", "amounts", "rate", "header", "option_values"],
@@ -241,6 +248,7 @@ def modules(package: str) -> dict[str, Path]:
         ("inference", INFERENCE),
         ("streamer", STREAMER),
         ("streamer/catalogue", CATALOGUE),
+        ("streamer/http", HTTP),
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
