@@ -248,8 +248,7 @@ async def make_runner(
         return ConnectionHandler(
             manager,
             loop=loop,
-            # None turns it off, which the annotation forgot.
-            access_log=None,  # type: ignore[arg-type]
+            access_log=None,
             # aiohttp's only deadline for headers is the one for kept connections.
             keepalive_timeout=HEADER_TIMEOUT_S,
             max_line_size=MAX_LINE_BYTES,

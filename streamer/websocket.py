@@ -11,8 +11,11 @@ from aiohttp import web
 
 from streamer.closing import return_ms
 from streamer.connection import BYE_GRACE_S, Connection
-from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
+from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, HELLO_MAX_BYTES
 from streamer.dispatch import Dispatcher
+from streamer.greeting_slots import GreetingSlots
+from streamer.handler import guard_reader
+from streamer.hello_gate import HelloGate
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate, bearer_token
 from streamer.limits import Limits
@@ -52,6 +55,7 @@ class StreamHub:
         self.owners = owners
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        self._greeting = GreetingSlots()
         self._store = SessionStore(settings.stream_resume_s)
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
@@ -99,21 +103,32 @@ class StreamHub:
             writer_limit=WRITER_LIMIT_BYTES,
             timeout=2.0,
         )
-        await socket.prepare(request)
-        connection = Connection(
-            self,
-            socket,
-            version,
-            subprotocol,
-            identity_of(request),
-            token=bearer_token(request),
-            transport=request.transport,
-        )
-        self._connections.add(connection)
+        identity = identity_of(request)
+        # Who has shown a key already is trusted with a long list of classes.
+        gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
+        address = self.gate.addresses.name(request)
+        self._greeting.take(address)
+        gate.on_open = lambda: self._greeting.give_back(address)
         try:
-            await connection.run()
+            guard_reader(request, gate)
+            await socket.prepare(request)
+            connection = Connection(
+                self,
+                socket,
+                version,
+                subprotocol,
+                identity,
+                token=bearer_token(request),
+                transport=request.transport,
+                gate=gate,
+            )
+            self._connections.add(connection)
+            try:
+                await connection.run()
+            finally:
+                self._connections.discard(connection)
         finally:
-            self._connections.discard(connection)
+            gate.open()
         return socket
 
     def _check(self, request: web.Request, version: str) -> None:

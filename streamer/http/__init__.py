@@ -1,1 +1,1 @@
-"""What every HTTP route shares: who the client is, what it may do, and which names and pages it may use."""
+"""What every HTTP route shares: who the client is, what it may do, which names it may use, how many bytes."""
