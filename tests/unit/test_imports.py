@@ -25,9 +25,12 @@ INFERENCE = [
         "fair_share",
         "board",
         "address",
-        "metrics",
+        "child_process",
+        "log_format",
+        "log_limit",
     ],
-    ["fields", "protobuf"],
+    ["log_output"],
+    ["metrics", "fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
     ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
@@ -181,6 +184,10 @@ OBSERVER_STREAMER = {
 }
 #: What drift takes from the service: it knows neither workers nor the observer.
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
+SUPERVISING = [
+    ["backoff", "failures", "signals", "log_writer", "native_text"],
+    ["listening", "log_relay"],
+]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -204,6 +211,10 @@ PUBLIC_INFERENCE = {
     "inference.wire",
     "inference.detections",
     "inference.address",
+    "inference.child_process",
+    "inference.log_format",
+    "inference.log_limit",
+    "inference.log_output",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
@@ -260,6 +271,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/drift", DRIFT),
         ("streamer/scheduling", SCHEDULING),
         ("streamer/workshop", WORKSHOP),
+        ("streamer/supervising", SUPERVISING),
     ],
 )
 def test_every_file_imports_only_from_layers_below_it(package: str, layers: list[list[str]]) -> None:
