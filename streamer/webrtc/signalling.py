@@ -12,7 +12,7 @@ from streamer.http.caller import identity_of
 from streamer.http.sites import Sites
 from streamer.owners import Owners
 from streamer.problems import Problem
-from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
+from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import BadOffer, Offer, check_offer
 from streamer.webrtc.origin import absolute_url
@@ -106,7 +106,7 @@ class Signalling:
                 raise Problem.bad_request(f"{error}.", "malformed_candidate") from error
             if good and session.candidates_used < MAX_CANDIDATES:
                 session.candidates_used += 1
-                await session.add_candidate(candidate)
+                await session.add_candidate(without_related(candidate))
 
     async def results(self, request: web.Request) -> web.StreamResponse:
         """``GET …/{session}/results``: server-sent events, or a WebSocket where an upgrade is asked for."""

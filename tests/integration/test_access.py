@@ -273,3 +273,28 @@ async def test_no_route_is_entered_without_a_key(
                 assert (await ask(http, route.method, url, **headers))[0] == 401, (route.method, path)
                 tried += 1
     assert tried > 40
+
+
+async def test_offers_of_one_client_leave_room_for_another(
+    null_path: Path, http: aiohttp.ClientSession
+) -> None:
+    settings = {"MODEL_V1_PATH": str(null_path), "STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "16"}
+    with Service(settings) as service:
+        url = f"{service.http_url}/v1/webrtc"
+        greedy = WebrtcClient(url)
+        sdp = await greedy.offer()
+
+        async def offer() -> tuple[int, str]:
+            async with http.post(url, json={"type": "offer", "sdp": sdp}) as response:
+                return response.status, response.headers.get("Retry-After", "")
+
+        answers = [await offer() for _ in range(100)]
+        assert answers.count((201, "")) == 4
+        assert set(answers) == {(201, ""), (429, "2")}
+        # Another address, which on loopback needs no setting up.
+        polite = WebrtcClient(url)
+        await polite.http.close()
+        polite.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0)))
+        async with polite:
+            await polite.wait_for("result", 20)
+        await greedy.close()

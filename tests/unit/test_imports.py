@@ -105,7 +105,15 @@ CATALOGUE = [
     ["pull_command"],
 ]
 WEBRTC = [
-    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending"],
+    [
+        "candidate",
+        "client_share",
+        "jitter_buffer",
+        "depacketiser",
+        "video_header",
+        "key_frame_requests",
+        "ending",
+    ],
     ["trickle", "wishes"],
     ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
