@@ -19,7 +19,6 @@ import aiohttp
 from aiohttp import web
 
 from streamer.forwarding import CONNECT_S, forward
-from streamer.http.client_address import forwarded_for
 from streamer.problems import Problem
 from streamer.replicas import HOP_HEADER, NAME_LENGTH, Replicas
 
@@ -85,10 +84,9 @@ class Owners:
             return None
         self._count("replica" if place.elsewhere else "worker")
         try:
-            extra = {"X-Forwarded-For": forwarded_for(request)}
-            if place.elsewhere:
-                extra[HOP_HEADER] = self.replica
-            return await forward(place.client, place.base, request, extra)
+            return await forward(
+                place.client, place.base, request, {HOP_HEADER: self.replica} if place.elsewhere else {}
+            )
         except aiohttp.WSServerHandshakeError as error:
             raise Problem(
                 error.status, "refused", "The owner of this session refused the WebSocket."

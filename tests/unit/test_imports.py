@@ -25,14 +25,11 @@ INFERENCE = [
         "fair_share",
         "board",
         "address",
-        "child_process",
-        "log_format",
-        "log_limit",
+        "metrics",
     ],
-    ["log_output"],
-    ["metrics", "fields", "protobuf"],
+    ["fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
-    ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
+    ["handshake", "modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
     ["normaliser", "decode", "trial", "gpu_model"],
     ["detector", "client", "handle"],
@@ -43,7 +40,7 @@ STREAMER = [
     [
         "logs",
         "metrics",
-        "message_values",
+        "protocol",
         "problems",
         "prediction",
         "tracker",
@@ -54,14 +51,8 @@ STREAMER = [
         "probe",
         "durable",
         "decoder_pool",
-        "hello_gate",
-        "protocol",
-        "greeting_slots",
-        "http",
     ],
-    ["http", "access_settings"],
     [
-        "large_frame",
         "settings",
         "fair_rate",
         "exif",
@@ -72,11 +63,11 @@ STREAMER = [
         "forwarding",
         "port",
     ],
-    ["owners", "child_environment", "intake"],
+    ["owners", "child_environment"],
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "openapi_drift", "messages", "upload", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "messages", "auth", "upload", "parameters", "answers"],
     ["session", "job"],
     ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
@@ -89,12 +80,6 @@ STREAMER = [
     ["worker", "supervisor", "models", "samples"],
     ["cli"],
 ]
-HTTP = [
-    ["identity", "networks", "site_names"],
-    ["client_address", "sites", "caller", "route_policy"],
-    ["cors", "gate"],
-    ["guard"],
-]
 CATALOGUE = [
     ["errors", "address", "amounts", "rate", "header", "option_values"],
     ["entry", "manifest_file", "partial", "interruption", "digest"],
@@ -105,15 +90,7 @@ CATALOGUE = [
     ["pull_command"],
 ]
 WEBRTC = [
-    [
-        "candidate",
-        "client_share",
-        "jitter_buffer",
-        "depacketiser",
-        "video_header",
-        "key_frame_requests",
-        "ending",
-    ],
+    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending"],
     ["trickle", "wishes"],
     ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
@@ -192,10 +169,6 @@ OBSERVER_STREAMER = {
 }
 #: What drift takes from the service: it knows neither workers nor the observer.
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
-SUPERVISING = [
-    ["backoff", "failures", "signals", "log_writer", "native_text"],
-    ["listening", "log_relay"],
-]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -219,10 +192,6 @@ PUBLIC_INFERENCE = {
     "inference.wire",
     "inference.detections",
     "inference.address",
-    "inference.child_process",
-    "inference.log_format",
-    "inference.log_limit",
-    "inference.log_output",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
@@ -272,14 +241,12 @@ def modules(package: str) -> dict[str, Path]:
         ("inference", INFERENCE),
         ("streamer", STREAMER),
         ("streamer/catalogue", CATALOGUE),
-        ("streamer/http", HTTP),
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
         ("streamer/drift", DRIFT),
         ("streamer/scheduling", SCHEDULING),
         ("streamer/workshop", WORKSHOP),
-        ("streamer/supervising", SUPERVISING),
     ],
 )
 def test_every_file_imports_only_from_layers_below_it(package: str, layers: list[list[str]]) -> None:
