@@ -14,7 +14,6 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +22,16 @@ from inference import address as addresses
 from inference import wire
 from inference.detections import DetectionParams
 from inference.errors import InferenceLost, InferenceUnavailable, WireError
-from inference.handshake import Handshake, read_handshake, ring_size
 from inference.letterbox import Letterbox
 from inference.model import ModelInfo
 from inference.planner import worthwhile_buckets
-from inference.ring import FrameRing
+from inference.ring import FrameRing, slot_bytes_for
 from inference.wire import Kind, Result
 
 log = logging.getLogger("inference.client")
 
 #: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
 _RETRY_S = 0.1
-_REFUSED_S = 0.5  # after a message that does not parse: whoever sends one may send more
 #: Sizes of pictures that a model remembers.
 _MAX_LETTERBOXES = 256
 
@@ -112,9 +109,6 @@ class InferenceClient:
         self._lost: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = False
-        self._refused = False
-        #: Called on the event loop when the process sent what does not parse: it is to be replaced.
-        self.on_refused: Callable[[], None] = lambda: None
         #: Called on the event loop whenever readiness changes.
         self.on_change: Callable[[bool], None] = lambda _ready: None
 
@@ -251,13 +245,10 @@ class InferenceClient:
             self._lost = asyncio.Event()
             assembler = wire.TextAssembler()
             loop.add_reader(connection.fileno(), self._read, connection, assembler)
-            self._refused = False
             try:
                 await self._lost.wait()
             finally:
                 self._disconnect(connection)
-            if self._refused:
-                await asyncio.sleep(_REFUSED_S)
 
     def _disconnect(self, connection: socket.socket) -> None:
         """End everything in flight. The ring's slots are all ours again: nobody else maps them now."""
@@ -301,9 +292,7 @@ class InferenceClient:
             return
         except WireError as error:
             log.error("closing the link to the inference process: %s", error)  # noqa: TRY400 - says it all
-            self._refused = True
             self._mark_lost()
-            self.on_refused()
         except OSError:
             self._mark_lost()
 
@@ -321,18 +310,18 @@ class InferenceClient:
         self.release(ticket)
         ticket.answered(result)
 
-    def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
-        if self._ready:
-            raise WireError("a second handshake")
-        models = _served(read_handshake(handshake))
-        slots, slot_bytes = ring_size(
-            [(model.in_flight, model.info) for model in models.values()], self._spare_slots
+    def _welcome(self, connection: socket.socket, handshake: dict[str, object]) -> None:
+        try:
+            models = _parse_handshake(handshake)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"a handshake that does not parse: {error!r}") from error
+        slots = sum(model.in_flight for model in models.values()) + self._spare_slots
+        slot_bytes = max(
+            slot_bytes_for(model.info.input_width, model.info.input_height) for model in models.values()
         )
         if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
             # A fresh ring, not a resized one: decoder threads may still write into the old slots.
-            before, self._ring = self._ring, FrameRing(slots, slot_bytes)
-            if before is not None:
-                before.close()
+            self._ring = FrameRing(slots, slot_bytes)
         self._models = models
         (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
         socket.send_fds(connection, [attach], [self._ring.fd])
@@ -340,11 +329,19 @@ class InferenceClient:
         self.on_change(True)
 
 
-def _served(told: Handshake) -> dict[str, ServedModel]:
+def _parse_handshake(handshake: dict[str, object]) -> dict[str, ServedModel]:
+    parallel, lanes, ahead = handshake["parallel"], handshake["lanes"], handshake["ahead"]
+    versions = handshake["versions"]
+    if not isinstance(versions, list):
+        raise TypeError("`versions` is a list")
+    if not (isinstance(parallel, int) and isinstance(lanes, int) and isinstance(ahead, int)):
+        raise TypeError("`parallel`, `lanes` and `ahead` are numbers")
     models: dict[str, ServedModel] = {}
-    for index, entry in enumerate(told.versions):
-        in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
-        models[entry.version] = ServedModel(
-            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
+    for index, entry in enumerate(versions):
+        cost_ms = {int(bucket): float(cost) for bucket, cost in entry["cost_ms"].items()}
+        in_flight = ahead * worthwhile_buckets(cost_ms)[-1]
+        version = str(entry["version"])
+        models[version] = ServedModel(
+            index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel, lanes
         )
     return models

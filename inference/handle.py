@@ -6,11 +6,10 @@ import asyncio
 import os
 import signal
 import socket
-import sys
-import time
 
 from inference import address
 from inference.board import Board, State
+from inference.child_process import spawn
 from inference.settings import InferenceSettings
 
 #: Exit codes of the process that a restart cannot mend: model refused, device unavailable.
@@ -26,13 +25,6 @@ class InferenceHandle:
         self.board = Board()
         #: None before the first start.
         self._process: asyncio.subprocess.Process | None = None
-        #: Start of that process, CLOCK_MONOTONIC.
-        self._started_at = 0.0
-
-    @property
-    def distrusted(self) -> bool:
-        """Whether a worker has read something from this process that an honest one would not send."""
-        return self.board.read("refused") > self._started_at
 
     @property
     def address(self) -> str:
@@ -44,22 +36,17 @@ class InferenceHandle:
         """Process id, or None when none was started."""
         return self._process.pid if self._process is not None else None
 
-    async def start(self, environment: dict[str, str]) -> None:
-        """Start a process. ``environment`` is the whole of what it sees."""
+    async def start(self, environment: dict[str, str], output: int | None = None) -> None:
+        """Start a process. ``environment`` is the whole of what it sees, ``output`` where it prints."""
         self.board.post("state", State.STARTING)
         self.board.post("busy_since", 0.0)
-        self._started_at = time.monotonic()
         listener_fd, board_fd = self._listener.fileno(), self.board.fd
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
+        self._process = await spawn(
             "inference.process",
-            self._settings.to_json(),
-            str(listener_fd),
-            str(board_fd),
-            pass_fds=(listener_fd, board_fd),
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            [self._settings.to_json(), str(listener_fd), str(board_fd)],
+            descriptors=(listener_fd, board_fd),
+            environment=environment,
+            output=output,
         )
 
     async def wait(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from inference.log_output import REASONS, count_dropped
 from inference.model import ModelInfo
 
 #: Seconds; from a null model to a large one on a slow CPU.
@@ -21,11 +22,24 @@ def name_process(role: str) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
 
 
+def count_log_lines(registry: CollectorRegistry) -> None:
+    """Count what this process does not log, by reason; call once, with the registry of its metrics."""
+    lines = Counter(
+        "object_detection_log_lines_dropped",
+        "Log lines that were not written: more than one a second of their kind, or nobody read them.",
+        ["reason"],
+        registry=registry,
+    )
+    series = {reason: lines.labels(reason) for reason in REASONS}
+    count_dropped(lambda reason: series[reason].inc())
+
+
 class InferenceMetrics:
     """Counters and histograms of one inference process."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
+        count_log_lines(registry)
         self.run_s = Histogram(
             "object_detection_inference_duration_seconds",
             "Time of one model run, a batch, from filling the input to raw outputs.",

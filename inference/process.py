@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
 import logging
 import os
 import signal
@@ -14,9 +12,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from inference.board import Board, State
+from inference.child_process import settle
 from inference.detector import Detector
 from inference.device import has_driver
 from inference.errors import DeviceUnavailable, ModelRefused
+from inference.log_output import set_up_logging
 from inference.loop import Loop
 from inference.metrics import InferenceMetrics, name_process
 from inference.settings import InferenceSettings
@@ -30,40 +30,6 @@ EXIT_DEVICE_UNAVAILABLE = 5
 
 #: Providers that run batches beside the processor.
 _GPUS = ("cuda", "tensorrt")
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that none is left without a supervisor."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object per record, as the workers log."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def _set_up_logging(settings: InferenceSettings) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    if settings.log_json:
-        handler.setFormatter(_JsonLines())
-    else:
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
-        )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def _folder(name: str) -> Path | None:
@@ -132,10 +98,10 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
                 {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
             )
     except ModelRefused as error:
-        sys.stderr.write(f"model refused: {error}\n")
+        log.error("model refused: %s", error)  # noqa: TRY400 - its text says it all
         return EXIT_MODEL_REFUSED
     except DeviceUnavailable as error:
-        sys.stderr.write(f"device unavailable: {error}\n")
+        log.error("device unavailable: %s", error)  # noqa: TRY400 - its text says it all
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
     for version, detector in detectors.items():
@@ -163,11 +129,9 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
 
 def main() -> int:
     """Run as ``python -m inference.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
-    die_with_parent()
-    # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle()
     settings = InferenceSettings.from_json(sys.argv[1])
-    _set_up_logging(settings)
+    set_up_logging(settings.log_level, json_lines=settings.log_json)
     name_process("inference")
     listener = socket.socket(fileno=int(sys.argv[2]))
     return serve(settings, listener, Board(int(sys.argv[3])))

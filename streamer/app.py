@@ -6,7 +6,6 @@ import asyncio
 import logging
 import resource
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,16 @@ from prometheus_client import Counter, Histogram
 from inference.board import Board
 from inference.client import InferenceClient
 from streamer import images
-from streamer.auth import Gate, bearer_token
 from streamer.comparison import Comparison
 from streamer.dispatch import Dispatcher
 from streamer.drift.status_page import StatusPage
-from streamer.drift_routes import GUARDED, DriftRoutes, add_drift
+from streamer.drift_routes import DriftRoutes, add_drift
 from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
+from streamer.http.client_address import ClientAddresses
+from streamer.http.gate import Gate
+from streamer.http.guard import Guard
+from streamer.http.sites import Sites
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.handover import Handover
@@ -77,13 +79,6 @@ class Parts:
     owners: Owners
 
 
-def _make_link(resources: Resources) -> InferenceClient:
-    client = InferenceClient(resources.inference_address)
-    # The supervisor replaces a process that a worker cannot believe.
-    client.on_refused = lambda: resources.board.post("refused", time.monotonic())
-    return client
-
-
 def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     """Return the application with all its routes; nothing is started yet."""
     settings, metrics = resources.settings, resources.metrics
@@ -98,8 +93,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )
-    client = _make_link(resources)
-    gate = Gate(settings.keys, settings.origins)
+    client = InferenceClient(resources.inference_address)
+    gate = Gate(settings.keys, ClientAddresses(settings.proxy_networks))
+    sites = Sites(settings.hosts, settings.origins)
     dispatcher = Dispatcher(
         client,
         metrics,
@@ -134,25 +130,22 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     client.on_change = on_change
 
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if (
-            not gate.open
-            and (request.path.endswith("/predict") or request.path in GUARDED)
-            and not gate.allows_token(bearer_token(request))
-        ):
-            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
+    async def close_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         if resources.board.read("draining") and not response.prepared:
             response.force_close()
         return response
 
-    app = web.Application(middlewares=[problem_middleware, guard], client_max_size=settings.request_max_bytes)
+    app = web.Application(
+        middlewares=[problem_middleware, close_while_draining], client_max_size=settings.request_max_bytes
+    )
+    Guard(gate, sites).add_to(app)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
     _add_routes(app, health, drift, hub)
-    webrtc = add_webrtc(app, peers, gate, owners)
+    webrtc = add_webrtc(app, peers, sites, owners)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -255,8 +248,7 @@ async def make_runner(
         return ConnectionHandler(
             manager,
             loop=loop,
-            # None turns it off, which the annotation forgot.
-            access_log=None,  # type: ignore[arg-type]
+            access_log=None,
             # aiohttp's only deadline for headers is the one for kept connections.
             keepalive_timeout=HEADER_TIMEOUT_S,
             max_line_size=MAX_LINE_BYTES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -78,9 +79,14 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 def _serve(arguments: argparse.Namespace) -> int:
     # The server's modules stay out of the other commands.
     from streamer.child_environment import wipe_own_secrets  # noqa: PLC0415 - see above
-    from streamer.logs import set_up_logging  # noqa: PLC0415 - see above
+    from streamer.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
-    from streamer.supervisor import CannotStart, Supervisor  # noqa: PLC0415 - see above
+    from streamer.supervising.failures import CannotStart  # noqa: PLC0415 - see above
+    from streamer.supervising.log_writer import LogWriter, supervisor_log  # noqa: PLC0415 - see above
+    from streamer.supervisor import Supervisor  # noqa: PLC0415 - see above
+
+    async def supervise(writer: LogWriter) -> int:
+        return await Supervisor(settings, writer).run()
 
     try:
         settings = load_settings(
@@ -93,14 +99,16 @@ def _serve(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"streamer: {error}\n")
         return EXIT_USAGE
     wipe_own_secrets()
-    set_up_logging(settings.log_level, settings.log_format)
+    writer = supervisor_log(
+        settings.log_level, json_lines=wants_json(settings.log_format), secrets=secrets_of(settings.keys)
+    )
     try:
-        return asyncio.run(_supervise(Supervisor, settings))
+        return asyncio.run(supervise(writer))
     except CannotStart as error:
         sys.stderr.write(f"streamer: {error}\n")
         return error.exit_code
-
-
-async def _supervise(supervisor: type, settings: object) -> int:
-    code: int = await supervisor(settings).run()
-    return code
+    except Exception:
+        logging.getLogger("streamer.supervisor").exception("the supervisor has failed")
+        return 1
+    finally:
+        writer.close()

@@ -10,15 +10,17 @@ import contextlib
 import time
 from typing import Any, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from inference import DetectionParams
-from streamer.auth import Gate
 from streamer.closing import CloseConnection
-from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
 from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
-from streamer.greeting import error_message, greet
+from streamer.greeting import error_message, greet, identify
+from streamer.hello_gate import HelloGate
+from streamer.http.gate import Gate
+from streamer.http.identity import Identity, Scope
+from streamer.intake import Intake, TooFast
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.messages import (
@@ -45,7 +47,6 @@ from streamer.protocol import (
     CloseCode,
     Frame,
     ProtocolError,
-    decode_message,
     unpack_frame,
 )
 from streamer.session import Session
@@ -57,6 +58,8 @@ from streamer.stream import Ledger, WindowViolated
 MAX_TOLD_UNKNOWN = 50
 #: Time for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
+#: After a message that took long to parse, others get their turn.
+_LONG_MESSAGE_BYTES = 4 << 10
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
 PAUSED_IDLE_FACTOR = 10
 
@@ -96,10 +99,11 @@ class Connection:
         socket: web.WebSocketResponse,
         version: str,
         subprotocol: str,
-        token: str | None,
+        identity: Identity,
         *,
-        trusted: bool,
+        token: str | None,
         transport: asyncio.Transport | None,
+        gate: HelloGate,
     ) -> None:
         self.hub = hub
         self.metrics = hub.metrics
@@ -112,19 +116,23 @@ class Connection:
             info.labels,
             DetectionParams(conf_threshold=info.conf_threshold or 0.25),
             id=hub.owners.new_id(),
+            owner=identity.owner,
         )
+        #: Who the client is; from `hello` on, where no key came with the upgrade.
+        self.identity = identity
         self.streams: dict[int, LiveStream] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
         self.last_heard = time.monotonic()
         self._model = info
         self._socket = socket
-        #: Whether a valid key came with the upgrade; else `hello.token` must hold one.
-        self._trusted = trusted
+        #: The key that came with the upgrade.
         self._token = token
         self._writer = SocketWriter(
             socket, transport, subprotocol, send_timeout_s=hub.settings.stream_send_timeout_s
         )
-        self._control = ControlRate(time.monotonic())
+        self._gate = gate
+        gate.on_excess = self._hello_too_long
+        self._intake = Intake(time.monotonic())
         #: Frames that belong to no stream, or could not be read: refused, and accounted all the same.
         self._strays = Ledger()
         #: Message type and field of unknown fields that were reported.
@@ -139,7 +147,8 @@ class Connection:
         writing = asyncio.create_task(self._write(), name="stream-writer")
         try:
             limit_s = self.hub.settings.stream_hello_timeout_s
-            await greet(self._socket.receive, self._welcome, self.send, limit_s)
+            await greet(self._receive_hello, self._welcome, self.send, limit_s, self._gate.hello_bytes)
+            self._gate.open()
             await self._read()
         except CloseConnection as close:
             self._closing = close
@@ -187,13 +196,23 @@ class Connection:
 
     # -- hello ---------------------------------------------------------------------------------------
 
+    async def _receive_hello(self) -> WSMessage:
+        self._gate.wait()
+        message = await self._socket.receive()
+        self._gate.taken()
+        return message
+
+    def _hello_too_long(self) -> None:
+        self.close_soon(
+            CloseCode.LIMITS, f"{self._gate.most_bytes} bytes came without a hello in them; it is shorter"
+        )
+
     async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
         hub = self.hub
-        if not self._trusted and not hub.gate.allows_token(hello.token):
-            raise CloseConnection(
-                CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server"
-            )
+        if not self.identity.may(Scope.STREAM):
+            self.identity = await identify(hub.gate, hello.token)
+            self.session.owner = self.identity.owner
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:
@@ -269,12 +288,14 @@ class Connection:
                 data = message.data
                 if data[:1] == b"\x01":
                     self._frame_received(data)
-                else:
-                    self._control_received(data)
+                    continue
             elif message.type is WSMsgType.TEXT:
-                self._control_received(message.data)
+                data = message.data
             else:  # closed by either side, or an error that aiohttp has answered already
                 return
+            self._control_received(data)
+            if len(data) > _LONG_MESSAGE_BYTES:
+                await asyncio.sleep(0)
 
     def _frame_received(self, data: bytes) -> None:
         try:
@@ -289,8 +310,11 @@ class Connection:
         self._strays.received += 1
         self._strays.failed += 1
         self.counters.account(self._strays)
-        if self._take_control_token():
-            self.send(message)
+        try:
+            self._intake.take(self.last_heard)
+        except TooFast as error:
+            message = error.to_message()
+        self.send(message)
 
     def _accept(self, frame: Frame) -> None:
         live = self.streams.get(frame.stream)
@@ -321,26 +345,16 @@ class Connection:
         live.tell_drops_soon()
 
     def _control_received(self, data: str | bytes) -> None:
-        self._limit_control(len(data), data)
         try:
-            message = decode_message(data)
-        except ProtocolError as error:
-            if self._take_control_token():
-                self.send(error_message(error))
-            return
-        if message["type"] == "frame":
-            self._text_frame_received(message)
-            return
-        if len(data) > CONTROL_MAX_BYTES:
-            raise CloseConnection(
-                CloseCode.LIMITS, f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}"
-            )
-        if not self._take_control_token():
-            return
-        try:
+            message = self._intake.decode(data, self.last_heard)
+            if message["type"] == "frame":
+                self._text_frame_received(message)
+                return
             if message["type"] == "hello":
                 raise _said_hello()
             self._obey(parse_message(message))
+        except TooFast as error:
+            self.send(error.to_message())
         except ProtocolError as error:
             self.send(error_message(error))
 
@@ -360,26 +374,6 @@ class Connection:
         if frame is not None:
             self._accept(frame)
             self._report_unknown(parsed)
-
-    def _limit_control(self, size_bytes: int, data: str | bytes) -> None:
-        """Text larger than any control message can only be a debugging frame; binary cannot be one."""
-        if size_bytes > CONTROL_MAX_BYTES and isinstance(data, bytes) and data[:1] < b"\x80":
-            raise CloseConnection(CloseCode.LIMITS, f"a control message has {size_bytes} bytes")
-
-    def _take_control_token(self) -> bool:
-        """Count a control message, or a frame that is none, against the rate; False: it is to be ignored.
-
-        Raises CloseConnection when too many were ignored.
-        """
-        if self._control.take(self.last_heard):
-            return True
-        text = f"more than {CONTROL_PER_S:g} control messages a second"
-        if self._control.exhausted:
-            raise CloseConnection(CloseCode.LIMITS, text)
-        self.send(
-            {"type": "error", "code": "rate_limited", "message": text, "fatal": False, "retry_ms": 1000}
-        )
-        return False
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, Configure):

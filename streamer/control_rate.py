@@ -1,8 +1,14 @@
-"""How many control messages a client may send: a token bucket. Pure."""
+"""How many control messages a client may send, and how large: a token bucket, asked before parsing. Pure."""
 
 from __future__ import annotations
 
 CONTROL_MAX_BYTES = 64 << 10
+#: A hello of a client that has not shown a valid key yet.
+HELLO_MAX_BYTES = 4 << 10
+#: Values in one control message, at any depth: the longest list of classes four times over.
+CONTROL_MAX_VALUES = 4096
+#: A message costs one token, and one more for each of these bytes: parsing is paid by size.
+_BYTES_PER_TOKEN = 16 << 10
 CONTROL_PER_S = 20.0
 #: A burst of short messages at the start of a session, or from a slider, is not abuse.
 CONTROL_BURST = 60
@@ -10,20 +16,28 @@ CONTROL_BURST = 60
 CONTROL_REFUSALS = 60
 
 
+#: Frames in text form, which are for debugging: a burst and a rate that a camera does not exceed.
+TEXT_FRAMES_PER_S = 60.0
+TEXT_FRAMES_BURST = 120
+
+
 class ControlRate:
     """Takes ``now`` in monotonic seconds."""
 
-    def __init__(self, now: float) -> None:
-        self._tokens = float(CONTROL_BURST)
+    def __init__(self, now: float, per_s: float = CONTROL_PER_S, burst: int = CONTROL_BURST) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = float(burst)
         self._at = now
         self._refusals = 0
 
-    def take(self, now: float) -> bool:
-        """Count one message; False when it came too soon after the others."""
-        self._tokens = min(CONTROL_BURST, self._tokens + (now - self._at) * CONTROL_PER_S)
+    def take(self, now: float, size_bytes: int = 0) -> bool:
+        """Count one message of that size; False when it came too soon after the others."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
         self._at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        cost = 1 + size_bytes // _BYTES_PER_TOKEN
+        if self._tokens >= cost:
+            self._tokens -= cost
             return True
         self._refusals += 1
         return False
@@ -32,3 +46,10 @@ class ControlRate:
     def exhausted(self) -> bool:
         """Whether so many were refused that the client will not learn."""
         return self._refusals > CONTROL_REFUSALS
+
+
+def size_in_bytes(data: str | bytes) -> int:
+    """Return the bytes that a message had on the wire; one character may be four of them."""
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))

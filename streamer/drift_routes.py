@@ -20,8 +20,6 @@ MAX_UPLOAD_BYTES = 16 << 20
 REPORT_TIMEOUT_S = 400.0
 UPDATE_TIMEOUT_S = 300.0
 BODY_TIMEOUT_S = 60.0
-#: What wants an API key where keys are configured: one costs seconds, the other decides what is normal.
-GUARDED = frozenset(("/drift/report", "/reference/update"))
 #: Evidently's page brings its own scripts: they run, but in an origin of their own.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "

@@ -43,10 +43,11 @@ async def forward(
 
     Raises aiohttp.ClientError or TimeoutError as long as nothing has been answered; Problem for its body.
     """
+    replaced = _HOP_BY_HOP | {name.lower() for name in extra}
     headers = {
         name: value
         for name, value in request.headers.items()
-        if name.lower() not in _HOP_BY_HOP and not name.lower().startswith("sec-websocket")
+        if name.lower() not in replaced and not name.lower().startswith("sec-websocket")
     } | dict(extra)
     url = f"{base}{request.rel_url.raw_path_qs}"
     if request.headers.get("Upgrade", "").lower() == "websocket":

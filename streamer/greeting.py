@@ -9,7 +9,9 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType
 
 from streamer.closing import CloseConnection
-from streamer.control_rate import CONTROL_MAX_BYTES
+from streamer.control_rate import CONTROL_MAX_VALUES, size_in_bytes
+from streamer.http.gate import Gate
+from streamer.http.identity import Identity, Scope
 from streamer.messages import Hello, parse_message
 from streamer.protocol import FRAME_MARK, CloseCode, ProtocolError, decode_message
 from streamer.session import UnsupportedCodec
@@ -23,10 +25,12 @@ async def greet(
     welcome: Callable[[Hello], Awaitable[None]],
     send: Callable[[dict[str, Any]], None],
     limit_s: float,
+    most_bytes: int,
 ) -> None:
     """Wait for a hello that can be met; each that cannot is answered with an error that names the field.
 
-    ``welcome`` opens the session or raises ProtocolError. Raises CloseConnection when there will be none.
+    ``welcome`` opens the session or raises ProtocolError; ``most_bytes`` is the largest hello. Raises
+    CloseConnection when there will be none.
     """
     tries = 0
     try:
@@ -36,7 +40,7 @@ async def greet(
                 if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                     raise CloseConnection(CloseCode.DONE, "closed before hello")
                 try:
-                    hello = parse_hello(message.data, send)
+                    hello = parse_hello(message.data, send, most_bytes)
                     await welcome(hello)
                 except UnsupportedCodec as error:
                     send(error_message(error))
@@ -52,14 +56,18 @@ async def greet(
         raise CloseConnection(CloseCode.HELLO_TIMEOUT, f"no hello within {limit_s:g} s") from None
 
 
-def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None]) -> Hello:
+def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_bytes: int) -> Hello:
     """Parse the first message. What is not even a hello closes at once; a wrong field may be mended."""
     if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
         raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
-    if len(data) > CONTROL_MAX_BYTES:
-        raise CloseConnection(CloseCode.LIMITS, f"hello has {len(data)} bytes, at most {CONTROL_MAX_BYTES}")
+    # Bytes, and before anything is parsed: the sender has not shown who it is.
+    if len(data) > most_bytes or size_in_bytes(data) > most_bytes:
+        raise CloseConnection(
+            CloseCode.LIMITS,
+            f"hello has {size_in_bytes(data)} bytes, at most {most_bytes}; send the rest with `configure`",
+        )
     try:
-        message = decode_message(data)
+        message = decode_message(data, most_values=CONTROL_MAX_VALUES)
     except ProtocolError as error:
         if error.code == "invalid":  # parses, but a number is not finite: the field is named
             raise
@@ -73,6 +81,16 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None]) -> He
     if not isinstance(hello, Hello):
         raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`")
     return hello
+
+
+async def identify(gate: Gate, token: str | None) -> Identity:
+    """Return whose key or ticket `hello.token` is. Raises CloseConnection unless it may stream."""
+    identity = await gate.identify(token) if token else None
+    if identity is None:
+        raise CloseConnection(CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server")
+    if not identity.may(Scope.STREAM):
+        raise CloseConnection(CloseCode.UNAUTHORIZED, "the key of `hello.token` has no scope stream")
+    return identity
 
 
 def error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from streamer.hello_gate import HelloGate
 from streamer.problems import Problem
 
 log = logging.getLogger("streamer.handler")
@@ -17,9 +20,23 @@ MAX_HEADERS = 64
 
 
 class ConnectionHandler(web.RequestHandler):
-    """aiohttp's protocol of one connection, but for the answer to what is not HTTP."""
+    """aiohttp's protocol of one connection, but for the answer to what is not HTTP and a bounded hello."""
 
-    __slots__ = ()
+    __slots__ = ("hello_gate",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        #: Stands before the WebSocket reader that the next upgrade installs; None on other routes.
+        self.hello_gate: HelloGate | None = None
+
+    # The reader of aiohttp is compiled and its classes are private: it is passed on as it comes.
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Install the reader of a WebSocket, behind the gate where there is one."""
+        gate, self.hello_gate = self.hello_gate, None
+        if gate is not None:
+            gate.put_before(parser)
+            parser = gate
+        super().set_parser(parser, data_received_cb)
 
     def handle_error(
         self,
@@ -50,3 +67,10 @@ class ConnectionHandler(web.RequestHandler):
         response = problem.response(identifier)
         response.force_close()
         return response
+
+
+def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
+    """Put ``gate`` before the reader that upgrading ``request`` to a WebSocket will install."""
+    if not isinstance(request.protocol, ConnectionHandler):
+        raise TypeError(f"the connection is a {type(request.protocol).__name__}, not a ConnectionHandler")
+    request.protocol.hello_gate = gate

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference import DetectionParams
+from streamer.message_values import MAX_PATH_CHARS, shorten, show
 from streamer.protocol import (
     CODEC_NAMES,
     IMAGE_CODECS,
@@ -26,6 +29,10 @@ from streamer.protocol import (
 
 #: Longest list of labels quoted in an error.
 _QUOTED_LABELS = 12
+#: Unknown fields that are named of one message.
+MAX_UNKNOWN_NAMED = 20
+#: A clock's reading as text; longer ones would only be echoed.
+_MAX_CLOCK_CHARS = 100
 
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -34,6 +41,8 @@ def _numbers(acks: object) -> object:
     """JSON has text as keys only: turn those that are stream numbers into numbers."""
     if not isinstance(acks, dict):
         return acks
+    if len(acks) > MAX_STREAMS:
+        raise ValueError(f"at most {MAX_STREAMS} streams")
     return {
         int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 3 else key: value
         for key, value in acks.items()
@@ -42,6 +51,7 @@ def _numbers(acks: object) -> object:
 
 StreamNumber = Annotated[int, Field(ge=0, lt=MAX_STREAMS)]
 Ack = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+Clock = int | float | Annotated[str, Field(max_length=_MAX_CLOCK_CHARS)]
 
 
 class Message(BaseModel):
@@ -52,8 +62,8 @@ class Message(BaseModel):
     type: str
 
     def unknown_fields(self) -> list[str]:
-        """Return the dotted names of fields that ``detect.v1`` does not know."""
-        return _unknown(self, "")
+        """Return the dotted names of the first fields that ``detect.v1`` does not know, long ones cut."""
+        return [shorten(name, MAX_PATH_CHARS) for name in islice(_unknown(self, ""), MAX_UNKNOWN_NAMED)]
 
 
 class Part(BaseModel):
@@ -122,13 +132,13 @@ class Configure(Message):
 class Ping(Message):
     """Clock probe: ``t0`` is the sender's time, opaque."""
 
-    t0: int | float | str | None = None
+    t0: Clock | None = None
 
 
 class Pong(Message):
     """Answer to a ping of ours."""
 
-    t0: int | float | str | None = None
+    t0: Clock | None = None
     t1: int | float | None = None
     t2: int | float | None = None
 
@@ -223,7 +233,7 @@ def parse_message(message: dict[str, Any]) -> Message:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = _path(first["loc"])
-        found = f"is {first.get('input')!r:.60}: {_allowed(str(first['msg']))}"
+        found = f"is {show(first.get('input'))}: {_allowed(str(first['msg']))}"
         if first["type"] == "missing":
             found = "is missing"
         raise ProtocolError(f"field `{field}` {found}", code="invalid", field=field) from error
@@ -236,7 +246,7 @@ def _path(location: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not _is_branch(part):
-            path += f".{part}" if path else part
+            path += f".{shorten(part)}" if path else shorten(part)
     return path
 
 
@@ -246,20 +256,21 @@ def _is_branch(part: object) -> bool:
 
 
 def _allowed(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
 
-def _unknown(part: BaseModel, path: str) -> list[str]:
-    names = [f"{path}{name}" for name in (part.model_extra or {})]
+def _unknown(part: BaseModel, path: str) -> Iterator[str]:
+    for name in part.model_extra or {}:
+        yield f"{path}{name}"
     for name in type(part).model_fields:
         value = getattr(part, name)
         if isinstance(value, BaseModel):
-            names += _unknown(value, f"{path}{name}.")
+            yield from _unknown(value, f"{path}{name}.")
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    names += _unknown(item, f"{path}{name}[{index}].")
-    return names
+                    yield from _unknown(item, f"{path}{name}[{index}].")
 
 
 def codec_of(name: str, field: str) -> Codec:
@@ -282,8 +293,11 @@ def resolve_params(params: Params, before: DetectionParams, labels: tuple[str, .
     """
     class_ids = before.class_ids
     if params.classes is not None:
+        numbers = {label: number for number, label in reversed(tuple(enumerate(labels)))}
         class_ids = tuple(
-            dict.fromkeys(_class_id(item, index, labels) for index, item in enumerate(params.classes))
+            dict.fromkeys(
+                _class_id(item, index, labels, numbers) for index, item in enumerate(params.classes)
+            )
         )
     return DetectionParams(
         conf_threshold=_either(params.conf_threshold, before.conf_threshold),
@@ -297,14 +311,14 @@ def _either(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
-def _class_id(item: str | int, index: int, labels: tuple[str, ...]) -> int:
-    if isinstance(item, str) and item in labels:
-        return labels.index(item)
+def _class_id(item: str | int, index: int, labels: tuple[str, ...], numbers: dict[str, int]) -> int:
+    if isinstance(item, str) and item in numbers:
+        return numbers[item]
     if isinstance(item, int) and 0 <= item < len(labels):
         return item
     shown = ", ".join(labels[:_QUOTED_LABELS]) + (" …" if len(labels) > _QUOTED_LABELS else "")
     raise ProtocolError(
-        f"field `params.classes[{index}]` is {item!r:.60}; "
+        f"field `params.classes[{index}]` is {show(item)}; "
         f"allowed are class ids 0 to {len(labels) - 1} and labels: {shown}",
         code="invalid",
         field=f"params.classes[{index}]",

@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from inference.metrics import count_log_lines
 from streamer.protocol import DropReason
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -42,6 +43,7 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
+        count_log_lines(registry)
         self.requests = Counter(
             "object_detection_requests",
             "Predict requests by model version and HTTP status.",
@@ -219,6 +221,7 @@ class SupervisorMetrics:
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
+        count_log_lines(registry)
         self.restarts = Counter(
             "object_detection_process_restarts",
             "Processes started again after they ended, by role.",

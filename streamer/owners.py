@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from streamer.forwarding import CONNECT_S, forward
+from streamer.http.client_address import forwarded_for
 from streamer.problems import Problem
 from streamer.replicas import HOP_HEADER, NAME_LENGTH, Replicas
 
@@ -84,9 +85,10 @@ class Owners:
             return None
         self._count("replica" if place.elsewhere else "worker")
         try:
-            return await forward(
-                place.client, place.base, request, {HOP_HEADER: self.replica} if place.elsewhere else {}
-            )
+            extra = {"X-Forwarded-For": forwarded_for(request)}
+            if place.elsewhere:
+                extra[HOP_HEADER] = self.replica
+            return await forward(place.client, place.base, request, extra)
         except aiohttp.WSServerHandshakeError as error:
             raise Problem(
                 error.status, "refused", "The owner of this session refused the WebSocket."

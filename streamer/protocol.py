@@ -7,13 +7,15 @@ The prose of the protocol is docs/protocol.md.
 from __future__ import annotations
 
 import json
-import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Any
 
 import msgpack
+
+from streamer.message_values import ProtocolError as ProtocolError
+from streamer.message_values import check_values
 
 SUBPROTOCOL_MSGPACK = "detect.v1.msgpack"
 SUBPROTOCOL_JSON = "detect.v1.json"
@@ -25,8 +27,6 @@ FRAME_HEADER = struct.Struct("<BBBBIQHHBBH")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
 MAX_STREAMS = 8
 MAX_SEQ = 0xFFFFFFFF
-#: Levels of maps and lists in a message; ours have four.
-MAX_DEPTH = 32
 
 
 class Codec(IntEnum):
@@ -101,15 +101,6 @@ class DropReason(StrEnum):
     DECODE_ERROR = "decode_error"
     NO_KEYFRAME = "no_keyframe"
     OVERLOAD = "overload"
-
-
-class ProtocolError(Exception):
-    """A message or frame breaks ``detect.v1``. ``field`` names what is wrong, or is empty."""
-
-    def __init__(self, message: str, *, code: str = "malformed", field: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +203,13 @@ def encode_message(message: dict[str, Any], subprotocol: str) -> str | bytes:
     return json.dumps(message, separators=(",", ":"), allow_nan=False)
 
 
-def decode_message(data: str | bytes) -> dict[str, Any]:
+def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict[str, Any]:
     """Parse a control message: JSON when text, msgpack when bytes.
 
-    Raises ProtocolError when it does not parse, is not a map, has no string ``type``, or holds what no
-    message may (named by ``field``): NaN, infinity, more than 64 bits or ``MAX_DEPTH`` levels.
+    ``most_values`` bounds the values in the message, at any depth; None: no bound. The caller bounds the
+    message's bytes before. Raises ProtocolError when the message does not parse, is not a map, has no string
+    ``type``, or holds what no message may (named by ``field``): too many values, NaN, infinity, a whole
+    number of more than 64 bits, or too many levels.
     """
     try:
         message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data, strict_map_key=False)
@@ -230,53 +223,5 @@ def decode_message(data: str | bytes) -> dict[str, Any]:
         raise ProtocolError(
             f"field `type` must be a string; found {type(message.get('type')).__name__}", field="type"
         )
-    _check_values(message)
+    check_values(message, most_values)
     return message
-
-
-def _check_values(message: dict[str, Any]) -> None:
-    """Refuse what could not be sent back, or costs more than it says: deep nesting, odd numbers and text.
-
-    Raises ProtocolError naming the field. No recursion: the depth is the sender's choice.
-    """
-    waiting: list[tuple[str, Any, int]] = [("", message, 0)]
-    while waiting:
-        path, value, depth = waiting.pop()
-        fault = ""
-        if isinstance(value, float):
-            fault = "" if math.isfinite(value) else "is not a finite number"
-        elif isinstance(value, int):
-            fault = "" if -(1 << 63) <= value < 1 << 64 else "is a whole number of more than 64 bits"
-        elif isinstance(value, str):
-            fault = "" if _is_text(value) else "is not valid text"
-        elif isinstance(value, dict | list):
-            if depth >= MAX_DEPTH:
-                fault = f"is nested deeper than {MAX_DEPTH} levels"
-            elif isinstance(value, list):
-                waiting += [(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
-            else:
-                waiting += [(_join(path, key), item, depth + 1) for key, item in value.items()]
-        elif value is not None and not isinstance(value, bytes):
-            fault = f"is a {type(value).__name__}, which no message holds"
-        if fault:
-            raise ProtocolError(f"field `{path}` {fault}", code="invalid", field=path)
-
-
-def _join(path: str, key: object) -> str:
-    """Return the path of an entry. Raises ProtocolError for a key that names no field."""
-    if isinstance(key, int) or (isinstance(key, str) and _is_text(key)):
-        return f"{path}.{key}" if path else str(key)
-    raise ProtocolError(
-        f"field `{path}` has a key that is no text: {key!r:.40}", code="invalid", field=path or "message"
-    )
-
-
-def _is_text(value: str) -> bool:
-    """Whether the string can be encoded; JSON may hold half of a surrogate pair."""
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

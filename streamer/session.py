@@ -37,6 +37,8 @@ class Session:
     labels: tuple[str, ...]
     params: DetectionParams
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    #: `Identity.owner` of the client that made it; nobody else may resume it.
+    owner: str = ""
     cfg: int = 0
     track: bool = False
     streams: dict[int, Stream] = field(default_factory=dict)
@@ -160,10 +162,10 @@ class SessionStore:
         if len(self._kept) > MAX_KEPT_SESSIONS:
             self._kept.popitem(last=False)
 
-    def take(self, session_id: str, version: str, now: float) -> Session | None:
-        """Return and forget a kept session of that model version; None when unknown or too old."""
+    def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
+        """Return and forget a kept session; None when unknown, too old, or of another version or owner."""
         kept = self._kept.get(session_id)
-        if kept is None or kept[1] < now or kept[0].version != version:
+        if kept is None or kept[1] < now or (kept[0].version, kept[0].owner) != (version, owner):
             return None
         del self._kept[session_id]
         return kept[0]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from streamer.access_settings import AccessSettings
 from streamer.ice_servers import parse_ice_servers
 from streamer.replicas import Address, parse_own, parse_peers
 
@@ -43,15 +44,11 @@ class SettingsError(Exception):
     """A variable has a value that is not allowed; the text names variable, value and what is allowed."""
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """Everything that can be set, by the name of its environment variable."""
 
     model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", env_ignore_empty=True)
 
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
-    )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
     workers: int = Field(
         1,
         ge=1,
@@ -182,15 +179,6 @@ class Settings(BaseSettings):
         0, ge=0, description="Open connections per worker; 0: 80 % of the process's file descriptors."
     )
 
-    api_keys: str = Field(
-        "",
-        description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
-    )
-    allowed_origins: str = Field(
-        "",
-        description="Comma-separated origins whose pages may open streams, besides this server's own; "
-        "`*`: any.",
-    )
     sampling: bool = Field(
         True, description="Keep frames worth labelling (docs/sampling.md); `False`: no frame is ever stored."
     )
@@ -396,11 +384,6 @@ class Settings(BaseSettings):
         return self.model_copy(update=dict.fromkeys(SECRETS, ""))
 
     @property
-    def keys(self) -> frozenset[str]:
-        """The API keys; empty means that none is asked for."""
-        return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
-
-    @property
     def uses_s3(self) -> bool:
         """Whether samples go to a bucket. Credentials themselves are read by botocore, never here."""
         if self.samples_store != "auto":
@@ -411,13 +394,6 @@ class Settings(BaseSettings):
     def samples_denied(self) -> frozenset[str]:
         """Names of streams that are never sampled."""
         return frozenset(name.strip() for name in self.samples_deny.split(",") if name.strip())
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Allowed foreign origins, lower case, without a trailing slash."""
-        return frozenset(
-            origin.strip().lower().rstrip("/") for origin in self.allowed_origins.split(",") if origin.strip()
-        )
 
 
 def _parse_ports(text: str) -> tuple[int, int] | None:

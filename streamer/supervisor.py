@@ -10,87 +10,52 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import shutil
 import signal
-import socket
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from inference.board import State
+from inference.child_process import spawn
 from inference.handle import FINAL_EXIT_CODES, InferenceHandle
 from inference.metrics import name_process
 from inference.settings import InferenceSettings
 from streamer.child_environment import ChildEnvironment
-from streamer.logs import wants_json
 from streamer.metrics import SupervisorMetrics
 from streamer.observer.handle import ObserverHandle
 from streamer.settings import Settings
+from streamer.supervising.backoff import MAX_S, Backoff
+from streamer.supervising.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
+from streamer.supervising.listening import listen
+from streamer.supervising.log_relay import LogRelay
+from streamer.supervising.log_writer import LogWriter
+from streamer.supervising.signals import AT_ONCE, on_signals
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Exit codes; README lists them. 2: usage or configuration, 4: model refused, 5: device unavailable.
-EXIT_CANNOT_START = 3
-EXIT_KEEPS_DYING = 6
-
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 30.0
-#: A process that has lived this long starts again without delay.
-HEALTHY_AFTER_S = 60.0
-#: Deaths without a healthy period in between, after which a restart is not expected to help.
-MAX_DEATHS = 20
 WATCH_S = 0.5
 #: No beat of the inference loop for this long: it hangs outside of a run.
 BEAT_LIMIT_S = 5.0
 #: Beyond the workers' own drain time, before they are killed.
 KILL_AFTER_S = 5.0
-LISTEN_BACKLOG = 128
-
-
-class CannotStart(Exception):
-    """The service cannot be started; the text is for the person who tries."""
-
-    def __init__(self, text: str, exit_code: int = EXIT_CANNOT_START) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-@dataclass(slots=True)
-class _Backoff:
-    """Delay before the next start of one process."""
-
-    deaths: int = 0
-
-    def next_delay_s(self, lived_s: float) -> float:
-        """Return the delay after a process that lived ``lived_s``. Raises OverflowError at the limit."""
-        if lived_s >= HEALTHY_AFTER_S:
-            self.deaths = 0
-        self.deaths += 1
-        if self.deaths > MAX_DEATHS:
-            raise OverflowError(f"{self.deaths - 1} deaths in a row")
-        if self.deaths == 1:
-            return 0.0  # a single crash costs the streams no more than the load time
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self.deaths - 2))
-        return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 class Supervisor:
     """Runs the service until a signal, or until it cannot go on. Construct, then ``await run()``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, writer: LogWriter) -> None:
         self._settings = settings
+        self._relay = LogRelay(writer)
         self._models = settings.models()
         if not self._models:
             raise CannotStart(
                 "no model: set MODEL_V1_PATH to an ONNX detector (docs/models.md lists the families served), "
                 "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
-        self._sockets = _listen(settings.host, settings.port, settings.workers)
+        self._sockets = listen(settings.host, settings.port, settings.workers)
         self._metrics_dir = Path(tempfile.mkdtemp(prefix="streamer-metrics-"))
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics_dir)
+        os.environ |= self._relay.environment() | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir)}
         name_process("supervisor")
         self._metrics = SupervisorMetrics()
         self._inference = InferenceHandle(
@@ -102,7 +67,7 @@ class Supervisor:
                 interactive_share=settings.interactive_share,
                 engine_cache_dir=str(settings.engine_cache_dir or ""),
                 log_level=settings.log_level,
-                log_json=wants_json(settings.log_format),
+                log_json=writer.json_lines,
                 metrics_dir=str(self._metrics_dir),
             )
         )
@@ -115,7 +80,6 @@ class Supervisor:
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._failure: CannotStart | None = None
-        self._signals = 0
 
     @property
     def port(self) -> int:
@@ -124,9 +88,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Start everything, watch it, drain it. Returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        on_signals(self._start_drain, self._kill_workers)
         log.info(
             "listening on http://%s:%d with %d worker(s), models: %s",
             self._settings.host,
@@ -156,32 +118,27 @@ class Supervisor:
         log.info("stopped")
         return 0
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            log.info("%s: draining (again to stop at once)", signal.Signals(number).name)
-            if number == signal.SIGTERM:
-                self._inference.board.post("draining", 1)
-            else:
-                self._inference.board.post("draining", 2)  # a person at a terminal: no propagation delay
+    def _start_drain(self, how: int) -> None:
+        self._inference.board.post("draining", how)
         self._stopping.set()
-        if self._signals > 1:
-            for worker in self._workers.values():
-                _signal(worker, signal.SIGKILL)
+
+    def _kill_workers(self) -> None:
+        for worker in self._workers.values():
+            _signal(worker, signal.SIGKILL)
 
     def _fail(self, failure: CannotStart) -> None:
         if self._failure is None:
             self._failure = failure
-        self._inference.board.post("draining", 2)
-        self._stopping.set()
+        self._start_drain(AT_ONCE)
 
     # -- children ------------------------------------------------------------------------------------
 
     async def _keep_inference(self) -> None:
-        backoff = _Backoff()
+        delays = Backoff()
         while True:
             started = time.monotonic()
-            await self._inference.start(self._inference_environment.variables)
+            with self._relay.output_of("inference") as output:
+                await self._inference.start(self._inference_environment.variables, output)
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return
@@ -189,7 +146,7 @@ class Supervisor:
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
             try:
-                delay_s = backoff.next_delay_s(time.monotonic() - started)
+                delay_s = delays.next_delay_s(time.monotonic() - started)
             except OverflowError as error:
                 self._fail(CannotStart(f"the inference process keeps dying: {error}", EXIT_KEEPS_DYING))
                 return
@@ -200,7 +157,7 @@ class Supervisor:
             await asyncio.sleep(delay_s)
 
     async def _keep_worker(self, number: int) -> None:
-        backoff = _Backoff()
+        delays = Backoff()
         while True:
             started = time.monotonic()
             worker = await self._start_worker(number)
@@ -213,7 +170,7 @@ class Supervisor:
                 self._fail(CannotStart(f"worker {number} cannot start (see above)"))
                 return
             try:
-                delay_s = backoff.next_delay_s(time.monotonic() - started)
+                delay_s = delays.next_delay_s(time.monotonic() - started)
             except OverflowError as error:
                 self._fail(CannotStart(f"worker {number} keeps dying: {error}", EXIT_KEEPS_DYING))
                 return
@@ -223,16 +180,18 @@ class Supervisor:
 
     async def _keep_observer(self) -> None:
         """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
-        backoff = _Backoff()
+        delays = Backoff()
         while True:
             started = time.monotonic()
-            code = await self._observer.run(self._observer_environment)
+            with self._relay.output_of("observer") as output:
+                await self._observer.start(self._observer_environment, output)
+            code = await self._observer.wait()
             if self._stopping.is_set():
                 return
             try:
-                delay_s = backoff.next_delay_s(time.monotonic() - started)
+                delay_s = delays.next_delay_s(time.monotonic() - started)
             except OverflowError:
-                delay_s = BACKOFF_MAX_S
+                delay_s = MAX_S
             self._metrics.restarts.labels("observer").inc()
             log.error("the observer ended with %s; restarting in %.1f s", _reason(code), delay_s)
             await asyncio.sleep(delay_s)
@@ -240,21 +199,16 @@ class Supervisor:
     async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
         listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
         page_fd = self._observer.page.fd
+        arguments = [*map(str, (number, listener, board_fd, page_fd))]
         environment = self._worker_environment
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "streamer.worker",
-            str(number),
-            str(listener),
-            str(board_fd),
-            str(page_fd),
-            self._inference.address,
-            self._observer.address,
-            pass_fds=(listener, board_fd, page_fd, *environment.descriptors),
-            env=environment.variables,
-            stdin=asyncio.subprocess.DEVNULL,
-        )
+        with self._relay.output_of(f"worker-{number}") as output:
+            return await spawn(
+                "streamer.worker",
+                [*arguments, self._inference.address, self._observer.address],
+                descriptors=(listener, board_fd, page_fd, *environment.descriptors),
+                environment=environment.variables,
+                output=output,
+            )
 
     async def _watch(self) -> None:
         """Kill an inference process whose loop no longer turns; the keeper then starts another."""
@@ -265,11 +219,7 @@ class Supervisor:
             now = time.monotonic()
             if board.state is not state:
                 state_since, state = now, board.state
-            if self._inference.distrusted:
-                log.error("killing the inference process: a worker got a message that does not parse")
-                board.post("state", State.DOWN)
-                self._inference.signal(signal.SIGKILL)
-            elif state is State.READY:
+            if state is State.READY:
                 if not board.alive(now, beat_limit_s=BEAT_LIMIT_S):
                     what = "a model run hangs" if board.hung(now) else "its loop does not turn"
                     log.error("killing the inference process: %s", what)
@@ -295,8 +245,7 @@ class Supervisor:
             _, late = await asyncio.wait(waiting, timeout=patience_s)
             if late:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
-                for worker in self._workers.values():
-                    _signal(worker, signal.SIGKILL)
+                self._kill_workers()
         # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
         observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
         self._inference.signal(signal.SIGTERM)
@@ -314,38 +263,8 @@ class Supervisor:
         self._observer.close()
         for environment in (self._worker_environment, self._observer_environment):
             environment.close()
+        self._relay.close()
         shutil.rmtree(self._metrics_dir, ignore_errors=True)
-
-
-def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
-    """Return one listening socket per worker, sharing the port.
-
-    The supervisor owns them, so connections that arrive while a worker restarts wait in its backlog
-    instead of being refused. Raises CannotStart when the address cannot be used.
-    """
-    try:
-        family, kind, protocol, _, resolved = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        if port:
-            # Without SO_REUSEPORT first: another service on this port must be noticed, not shared with.
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(resolved)
-        sockets: list[socket.socket] = []
-        for _ in range(workers):
-            listener = socket.socket(family, kind, protocol)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(sockets[0].getsockname() if sockets else resolved)
-            listener.listen(LISTEN_BACKLOG)
-            listener.set_inheritable(True)
-            sockets.append(listener)
-    except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another HOST or PORT"
-        ) from error
-    return sockets
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
-from streamer.auth import Gate, bearer_token
 from streamer.closing import return_ms
 from streamer.connection import BYE_GRACE_S, Connection
-from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
+from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, HELLO_MAX_BYTES
 from streamer.dispatch import Dispatcher
+from streamer.greeting_slots import GreetingSlots
+from streamer.handler import guard_reader
+from streamer.hello_gate import HelloGate
+from streamer.http.caller import identity_of
+from streamer.http.gate import Gate, bearer_token
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
@@ -51,6 +55,7 @@ class StreamHub:
         self.owners = owners
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        self._greeting = GreetingSlots()
         self._store = SessionStore(settings.stream_resume_s)
         self._ticker: asyncio.Task[None] | None = None
         self._draining = False
@@ -86,8 +91,7 @@ class StreamHub:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one WebSocket; everything that can be refused is refused before the upgrade."""
         version = request.match_info.get("version", "v1")
-        token = bearer_token(request)
-        trusted = self._check(request, version, token)
+        self._check(request, version)
         subprotocol = _choose_subprotocol(request)
         socket = web.WebSocketResponse(
             protocols=SUBPROTOCOLS,
@@ -99,41 +103,44 @@ class StreamHub:
             writer_limit=WRITER_LIMIT_BYTES,
             timeout=2.0,
         )
-        await socket.prepare(request)
-        connection = Connection(
-            self, socket, version, subprotocol, token, trusted=trusted, transport=request.transport
-        )
-        self._connections.add(connection)
+        identity = identity_of(request)
+        # Who has shown a key already is trusted with a long list of classes.
+        gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
+        address = self.gate.addresses.name(request)
+        self._greeting.take(address)
+        gate.on_open = lambda: self._greeting.give_back(address)
         try:
-            await connection.run()
+            guard_reader(request, gate)
+            await socket.prepare(request)
+            connection = Connection(
+                self,
+                socket,
+                version,
+                subprotocol,
+                identity,
+                token=bearer_token(request),
+                transport=request.transport,
+                gate=gate,
+            )
+            self._connections.add(connection)
+            try:
+                await connection.run()
+            finally:
+                self._connections.discard(connection)
         finally:
-            self._connections.discard(connection)
+            gate.open()
         return socket
 
-    def _check(self, request: web.Request, version: str, token: str | None) -> bool:
-        """Raise the Problem that refuses this request; returns whether its key was good."""
+    def _check(self, request: web.Request, version: str) -> None:
+        """Raise the Problem that refuses this request."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise Problem.upgrade_required(
                 "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
             )
         if request.can_read_body:
             raise Problem.bad_request("An upgrade request carries no body.")
-        trusted = self.gate.open
-        if token is not None and not trusted:
-            if not self.gate.allows_token(token):
-                raise Problem.unauthorized("The bearer token is not a key of this server.")
-            trusted = True
-        self._check_origin(request)
         self.dispatcher.served(version)
         self.dispatcher.admit(version)
-        return trusted
-
-    def _check_origin(self, request: web.Request) -> None:
-        if not self.gate.allows_origin(request):
-            raise Problem.forbidden(
-                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here "
-                "(ALLOWED_ORIGINS)."
-            )
 
     def describe_limits(self) -> dict[str, Any]:
         """Return ``welcome.limits``."""
@@ -162,9 +169,12 @@ class StreamHub:
             self._store.keep(connection.session, time.monotonic())
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return the session to continue, from another process too; None when nobody has it any more."""
+        """Return the session to continue, from another process too.
+
+        None when nobody has it any more, or when it belongs to another key than the newcomer's.
+        """
         version = newcomer.version
-        session = self._release(session_id, version, newcomer)
+        session = self._release(session_id, version, newcomer.identity.owner, newcomer)
         if session is not None:
             return session
         state = await self.owners.take(version, session_id, token)
@@ -172,34 +182,37 @@ class StreamHub:
             return None
         labels = self.dispatcher.model(version).labels
         try:
-            return Session.from_state(state, version, labels, self.owners.new_id())
+            session = Session.from_state(state, version, labels, self.owners.new_id())
         except (KeyError, TypeError, ValueError) as error:
             # Of another release, or of another model: its client starts anew.
             log.info("a session of another process cannot be continued: %r", error)
             return None
+        session.owner = newcomer.identity.owner
+        return session
 
-    def _release(self, session_id: str, version: str, newcomer: Connection | None) -> Session | None:
-        """Give a session of ours away; an older connection that still carries it is closed with 4409."""
+    def _release(
+        self, session_id: str, version: str, owner: str, newcomer: Connection | None
+    ) -> Session | None:
+        """Give a session of ours to its owner; an older connection that still carries it closes with 4409."""
         for connection in self._connections:
             if connection is not newcomer and connection.session.id == session_id and connection.streams:
-                if connection.version != version:
+                if (connection.version, connection.session.owner) != (version, owner):
                     return None
                 connection.close_soon(CloseCode.TAKEN_OVER, "a newer connection took this session over")
                 return connection.session
-        return self._store.take(session_id, version, time.monotonic())
+        return self._store.take(session_id, version, owner, time.monotonic())
 
     async def hand_over(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/stream/{session}``: give a session to the process to which its client has come back.
 
-        Whoever has the session's id and a key could as well resume it themselves.
+        Whoever has the session's id and its key could as well resume it themselves.
         """
-        self._check_origin(request)
-        if not self.gate.allows_token(bearer_token(request)):
-            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
         forwarded = await self.owners.forward(request)
         if forwarded is not None:
             return forwarded
-        session = self._release(request.match_info["session"], request.match_info["version"], None)
+        session = self._release(
+            request.match_info["session"], request.match_info["version"], identity_of(request).owner, None
+        )
         if session is None:
             raise Problem.not_found("There is no such session here; it may have ended a while ago.")
         return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})

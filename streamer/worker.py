@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -14,6 +13,7 @@ import sys
 from pathlib import Path
 
 from inference.board import Board
+from inference.child_process import settle
 from inference.metrics import name_process
 from streamer.app import Resources, make_runner
 from streamer.child_environment import inherited_settings
@@ -23,7 +23,6 @@ from streamer.metrics import WorkerMetrics
 
 log = logging.getLogger("streamer.worker")
 
-_PR_SET_PDEATHSIG = 1
 #: Draining value on the board that means: no need to wait until balancers have noticed.
 _DRAIN_AT_ONCE = 2
 
@@ -51,11 +50,9 @@ def main() -> int:
     The addresses are those of the inference process and of the observer, the latter empty without one.
     """
     number_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The terminal's Ctrl-C goes to the whole group; only the supervisor acts on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle()
     settings = inherited_settings()
-    set_up_logging(settings.log_level, settings.log_format)
+    set_up_logging(settings.log_level, settings.log_format, settings.keys)
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))
     with contextlib.suppress(KeyboardInterrupt):

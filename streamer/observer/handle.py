@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 
 from inference import address
 from inference.board import Board
+from inference.child_process import spawn
 from streamer.child_environment import ChildEnvironment
 from streamer.drift.status_page import StatusPage
 from streamer.observer.standing import Standing
@@ -32,20 +32,23 @@ class ObserverHandle:
         """What workers connect to; stays the same over restarts."""
         return address.address_of(self._listener) if self._listener is not None else ""
 
-    async def run(self, environment: ChildEnvironment) -> int:
-        """Start a process and wait for its end; returns its exit code, negative for a signal."""
+    async def start(self, environment: ChildEnvironment, output: int | None = None) -> None:
+        """Start a process that sees ``environment`` and prints to ``output``."""
         if self._listener is None:
             raise RuntimeError("sampling is off")
         descriptors = (self._listener.fileno(), self._board.fd, self.page.fd)
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
+        self._process = await spawn(
             "streamer.observer.process",
-            *map(str, descriptors),
-            pass_fds=(*descriptors, *environment.descriptors),
-            env=environment.variables,
-            stdin=asyncio.subprocess.DEVNULL,
+            [str(fd) for fd in descriptors],
+            descriptors=(*descriptors, *environment.descriptors),
+            environment=environment.variables,
+            output=output,
         )
+
+    async def wait(self) -> int:
+        """Wait for the process to end; returns its exit code, negative for a signal."""
+        if self._process is None:
+            raise RuntimeError("no observer was started")
         code = await self._process.wait()
         self._board.post("sampling", Standing.STARTING)
         return code

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from inference.metrics import count_log_lines
+
 #: Why a sample was taken; the first of its reasons counts.
 REASONS = ("uncertainty", "flicker", "disagreement", "drift", "random", "user")
 #: Why a candidate worth taking was not.
@@ -19,6 +21,7 @@ class ObserverMetrics:
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
+        count_log_lines(registry)
         self.samples = Counter(
             "active_learning_samples",
             "Samples accepted: they are on the disk, by the first of their reasons.",

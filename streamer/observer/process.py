@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import random
@@ -22,6 +21,7 @@ import msgpack
 
 from inference import address
 from inference.board import Board
+from inference.child_process import settle
 from inference.metrics import name_process
 from streamer.child_environment import inherited_settings
 from streamer.drift.status_page import StatusPage
@@ -52,7 +52,6 @@ SPOOL_RETRY_S = 5.0
 LOG_EVERY_S = 600.0
 #: At the end: time to read what workers have sent, and time to deliver what waits.
 LAST_CANDIDATES_S = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Accepted:
@@ -232,11 +231,10 @@ def _own_version() -> str:
 def main() -> int:
     """Run as ``python -m streamer.observer.process LISTENER_FD BOARD_FD PAGE_FD``."""
     listener_fd, board_fd, page_fd = sys.argv[1:]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle()
     os.nice(NICE)
     settings = inherited_settings()
-    set_up_logging(settings.log_level, settings.log_format)
+    set_up_logging(settings.log_level, settings.log_format, settings.keys)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
     asyncio.run(serve(settings, listener, Board(int(board_fd)), StatusPage(int(page_fd))))

@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from streamer.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S, ControlRate
+from streamer.control_rate import (
+    CONTROL_MAX_BYTES,
+    CONTROL_MAX_VALUES,
+    CONTROL_PER_S,
+    ControlRate,
+    size_in_bytes,
+)
 from streamer.greeting import error_message
 from streamer.live_stream import LiveStream
 from streamer.messages import Bye, Configure, Message, Pause, Ping, Report, Resume, parse_message
@@ -44,7 +50,8 @@ class Control:
     def received(self, data: str | bytes) -> None:
         """Take in one message. Raises TooManyMessages."""
         now = time.monotonic()
-        if not self._rate.take(now):
+        size_bytes = size_in_bytes(data)
+        if not self._rate.take(now, min(size_bytes, CONTROL_MAX_BYTES)):
             text = f"more than {CONTROL_PER_S:g} control messages a second"
             if self._rate.exhausted:
                 raise TooManyMessages(text)
@@ -53,7 +60,7 @@ class Control:
             )
             return
         try:
-            self._obey(_parse(data), now)
+            self._obey(_parse(data, size_bytes), now)
         except ProtocolError as error:
             self._send(error_message(error))
 
@@ -117,10 +124,10 @@ def _wrong_stream(number: int) -> ProtocolError:
     return ProtocolError(f"field `stream` is {number}; a video is stream 0", code="invalid", field="stream")
 
 
-def _parse(data: str | bytes) -> Message:
+def _parse(data: str | bytes, size_bytes: int) -> Message:
     """Return the message. Raises ProtocolError."""
-    if len(data) > CONTROL_MAX_BYTES:
+    if size_bytes > CONTROL_MAX_BYTES:
         raise ProtocolError(
-            f"a control message has {len(data)} bytes, at most {CONTROL_MAX_BYTES}", code="too_large"
+            f"a control message has {size_bytes} bytes, at most {CONTROL_MAX_BYTES}", code="too_large"
         )
-    return parse_message(decode_message(data))
+    return parse_message(decode_message(data, most_values=CONTROL_MAX_VALUES))

@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+from streamer.http.caller import identity_of
+from streamer.http.cors import preflight_headers
 from streamer.messages import Hello, parse_message
 from streamer.problems import Problem
 from streamer.protocol import ProtocolError
 from streamer.webrtc.candidate import MAX_CANDIDATES
 from streamer.webrtc.offer import CODECS_TAKEN, MAX_SDP_BYTES
-from streamer.webrtc.origin import preflight_headers
 from streamer.webrtc.request_body import read_json
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
@@ -48,13 +49,12 @@ class JsonRoutes:
         """Answer a preflight request."""
         return web.Response(
             status=204,
-            headers={"Allow": METHODS} | preflight_headers(request, self._signalling.gate, METHODS),
+            headers={"Allow": METHODS} | preflight_headers(request, self._signalling.sites, METHODS),
         )
 
     async def describe(self, request: web.Request) -> web.Response:
         """Say what a client needs before its offer: ICE servers, codecs, limits."""
         signalling = self._signalling
-        signalling.check(request)
         signalling.peers.dispatcher.served(request.match_info["version"])
         settings = signalling.settings
         return _json(
@@ -73,7 +73,6 @@ class JsonRoutes:
     async def offer(self, request: web.Request) -> web.Response:
         """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "streams": […], "annotate": …}``."""
         signalling = self._signalling
-        signalling.check(request)
         version = request.match_info["version"]
         signalling.peers.dispatcher.served(version)
         # JSON escapes every line end; twice the limit leaves room for that.
@@ -85,7 +84,9 @@ class JsonRoutes:
         if annotate and not offer.wants_video:
             raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
         try:
-            session, answer = await signalling.peers.create(version, offer, "webrtc", wishes)
+            session, answer = await signalling.peers.create(
+                version, offer, "webrtc", wishes, identity_of(request)
+            )
         except ProtocolError as error:
             raise _bad_field(error) from error
         url = signalling.session_url(request, session)

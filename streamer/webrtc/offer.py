@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
+from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 2000
@@ -21,6 +21,7 @@ _AUDIO_TAKEN = {"opus", "g722", "pcmu", "pcma"}
 _STATIC_AUDIO = {"0", "8", "9"}
 #: profile_idc of baseline, main and high; extended (58) and 4:4:4 (f4) are left out.
 _H264_PROFILES = ("42", "4d", "64")
+_NO_ADDRESS = "c=IN IP4 0.0.0.0"
 _FINGERPRINT = re.compile(r"sha-(256|384|512) ([0-9a-f]{2}:){31,63}[0-9a-f]{2}", re.IGNORECASE)
 _ICE_TEXT = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _ICE_PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
@@ -253,6 +254,7 @@ def _candidates(sections: list[_Section], *, allow_private: bool) -> tuple[tuple
                 good = usable(candidate, allow_private=allow_private)
             except BadCandidate as error:
                 raise _malformed(f"A candidate is malformed: {error}.") from error
+            candidate = without_related(candidate)
             if candidate in kept:
                 continue
             if good and len(kept) < MAX_CANDIDATES:
@@ -269,5 +271,7 @@ def _rebuild(head: _Section, sections: list[_Section]) -> str:
     lines.append(bundle)
     for section in sections:
         lines += section.lines
-    dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:")
-    return "".join(f"{line}\r\n" for line in lines if not line.startswith(dropped))
+    dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:", "a=rtcp:")
+    # Where media goes is what ICE finds out, and nothing else: addresses in other lines are not handed on.
+    kept = (_NO_ADDRESS if line.startswith("c=") else line for line in lines if not line.startswith(dropped))
+    return "".join(f"{line}\r\n" for line in kept)

@@ -81,6 +81,10 @@ class PeerSession:
         self.limits = owner.limits
         self.max_age_s = owner.settings.stream_max_age_ms / 1e3
         self.etag = f'"{secrets.token_hex(8)}"'
+        #: `Identity.owner` of the client that made it; nobody else may reach it over HTTP.
+        self.owner = ""
+        #: `Identity.name` of that client, whose share of the sessions this one is part of.
+        self.client = ""
         #: The client's ICE user name fragment, by which a restart is told from a trickled candidate.
         self.ufrag = ""
         #: Why it has ended; None while it lives.
@@ -129,6 +133,11 @@ class PeerSession:
     def connected(self) -> bool:
         """Whether the connection stands, or stood."""
         return self._connected is not None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether a packet of its video has come."""
+        return self._feed.last_packet > 0
 
     def _state_changed(self) -> None:
         state = self._peer.connectionState

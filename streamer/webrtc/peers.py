@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.closing import return_ms
 from streamer.dispatch import Dispatcher
+from streamer.http.identity import Identity
 from streamer.ice_servers import IceServers
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
 from streamer.problems import Problem
 from streamer.settings import Settings
+from streamer.webrtc.client_share import ClientShare, ShareUsedUp
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import Offer
 from streamer.webrtc.wishes import Wishes
@@ -46,6 +48,7 @@ class Remembered:
 
     version: str
     transport: str
+    owner: str
     description: dict[str, Any]
     #: Monotonic seconds.
     until: float
@@ -77,7 +80,9 @@ class Peers:
         self._ticker: asyncio.Task[None] | None = None
         #: Set while the stack is being loaded or is loaded.
         self._stack: asyncio.Future[Any] | None = None
-        self._making = 0
+        #: Offers that are being answered, by the client's name.
+        self._making: Counter[str] = Counter()
+        self._share = ClientShare(settings.webrtc_sessions_max)
         self._draining = False
 
     def __len__(self) -> int:
@@ -91,7 +96,7 @@ class Peers:
             self._begin_loading()
 
     async def create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes
+        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
     ) -> tuple[PeerSession, str]:
         """Return a new session and its answer.
 
@@ -106,22 +111,36 @@ class Peers:
             raise Problem.unavailable(
                 "WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0).", retry_after_s=60
             )
-        if len(self._sessions) + self._making >= limit:
+        if len(self._sessions) + self._making.total() >= limit:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
-        self._making += 1
+        self._check_share(client)
+        self._making[client.name] += 1
         try:
-            return await self._create(version, offer, transport, wishes)
+            return await self._create(version, offer, transport, wishes, client)
         finally:
-            self._making -= 1
+            self._making[client.name] -= 1
+            if not self._making[client.name]:
+                del self._making[client.name]
+
+    def _check_share(self, client: Identity) -> None:
+        """Raise Problem 429 where a client has its share of sessions already."""
+        making = self._making[client.name]
+        mine = [session for session in self._sessions.values() if session.client == client.name]
+        pending = making + sum(not session.has_video for session in mine)
+        try:
+            self._share.check(making + len(mine), pending, client.quotas.sessions)
+        except ShareUsedUp as used_up:
+            raise Problem.too_many_requests(str(used_up), used_up.retry_after_s) from used_up
 
     async def _create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes
+        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
     ) -> tuple[PeerSession, str]:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
         session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan)
+        session.owner, session.client = client.owner, client.name
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -180,7 +199,11 @@ class Peers:
             return  # it was never answered, so nobody knows its id
         self.metrics.webrtc_sessions.labels("connected" if session.connected else "connecting").dec()
         self._remembered[session.id] = Remembered(
-            session.version, session.transport, session.describe(), time.monotonic() + _REMEMBER_S
+            session.version,
+            session.transport,
+            session.owner,
+            session.describe(),
+            time.monotonic() + _REMEMBER_S,
         )
         if len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Adds WebRTC to an application: routes, headers for other sites' pages, and the parts to start and drain."""
+"""Adds WebRTC to an application: routes, and the parts to start and drain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from streamer.auth import Gate
+from streamer.http.sites import Sites
 from streamer.owners import Owners
 from streamer.webrtc.json_routes import JsonRoutes
-from streamer.webrtc.origin import cors_headers
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.whip import WhipRoutes
@@ -29,17 +28,9 @@ class Webrtc:
         await self.peers.close()
 
 
-def add_webrtc(app: web.Application, peers: Peers, gate: Gate, owners: Owners) -> Webrtc:
+def add_webrtc(app: web.Application, peers: Peers, sites: Sites, owners: Owners) -> Webrtc:
     """Add it."""
-    signalling = Signalling(peers, gate, owners)
+    signalling = Signalling(peers, sites, owners)
     JsonRoutes(signalling).add_to(app)
     WhipRoutes(signalling).add_to(app)
-
-    async def allow_origins(request: web.Request, response: web.StreamResponse) -> None:
-        """Pages of allowed origins may read the answers, refusals included."""
-        if "/whip" in request.path or "/webrtc" in request.path:
-            for name, value in cors_headers(request, gate).items():
-                response.headers.setdefault(name, value)
-
-    app.on_response_prepare.append(allow_origins)
     return Webrtc(peers)

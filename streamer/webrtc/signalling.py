@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from streamer.auth import Gate, bearer_token
+from streamer.http.caller import identity_of
+from streamer.http.sites import Sites
 from streamer.owners import Owners
 from streamer.problems import Problem
-from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
+from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import BadOffer, Offer, check_offer
 from streamer.webrtc.origin import absolute_url
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Addressed(Protocol):
-    """What a session's address says of it, beside its id."""
+    """What a session's address says of it, beside its id, and whose it is."""
 
     @property
     def version(self) -> str:
@@ -33,32 +34,22 @@ class Addressed(Protocol):
     def transport(self) -> str:
         """`webrtc` or `whip`."""
 
+    @property
+    def owner(self) -> str:
+        """`Identity.owner` of the client that made it."""
+
 
 class Signalling:
     """The parts of both protocols that are the same."""
 
-    def __init__(self, peers: Peers, gate: Gate, owners: Owners) -> None:
+    def __init__(self, peers: Peers, sites: Sites, owners: Owners) -> None:
         self.peers = peers
-        self.gate = gate
+        self.sites = sites
         self.owners = owners
         self.settings = peers.settings
 
-    def check(self, request: web.Request) -> None:
-        """Raise Problem 401 or 403 unless the request may be made."""
-        if not self.gate.allows_origin(request):
-            raise Problem.forbidden(
-                f"Pages of {request.headers.get('Origin', '')[:200]} may not open streams here "
-                "(ALLOWED_ORIGINS)."
-            )
-        if not self.gate.allows_token(bearer_token(request)):
-            raise Problem.unauthorized("This server wants one of its API keys as a bearer token.")
-
     async def elsewhere(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the answer of the worker or replica that has the session of the address; None: it is here.
-
-        Raises Problem 401 or 403 unless the request may be made.
-        """
-        self.check(request)
+        """Return the answer of the process that has the session of the address; None: it is here."""
         return await self.owners.forward(request)
 
     def read_offer(self, sdp: str) -> Offer:
@@ -115,7 +106,7 @@ class Signalling:
                 raise Problem.bad_request(f"{error}.", "malformed_candidate") from error
             if good and session.candidates_used < MAX_CANDIDATES:
                 session.candidates_used += 1
-                await session.add_candidate(candidate)
+                await session.add_candidate(without_related(candidate))
 
     async def results(self, request: web.Request) -> web.StreamResponse:
         """``GET …/{session}/results``: server-sent events, or a WebSocket where an upgrade is asked for."""
@@ -126,5 +117,7 @@ class Signalling:
 
 
 def _is_meant(request: web.Request, session: Addressed) -> bool:
-    """Whether the address is that session's own, and not its id under another version or protocol."""
-    return (session.version, session.transport) == (request.match_info["version"], request.match_info["kind"])
+    """Whether the address is that session's own, and the client the one that made it."""
+    address = (request.match_info["version"], request.match_info["kind"])
+    mine = session.owner == identity_of(request).owner
+    return mine and (session.version, session.transport) == address

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from streamer.http.caller import identity_of, require
+from streamer.http.cors import is_preflight, preflight_headers
+from streamer.http.identity import Scope
 from streamer.messages import Params
 from streamer.parameters import read_collect, read_name, read_parameters
 from streamer.problems import Problem
 from streamer.webrtc.offer import MAX_SDP_BYTES
-from streamer.webrtc.origin import preflight_headers
 from streamer.webrtc.request_body import read_text
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
@@ -47,11 +49,10 @@ class WhipRoutes:
         response = web.Response(
             status=204,
             headers={"Allow": ENDPOINT_METHODS, "Accept-Post": SDP}
-            | preflight_headers(request, signalling.gate, ENDPOINT_METHODS),
+            | preflight_headers(request, signalling.sites, ENDPOINT_METHODS),
         )
-        preflight = "Access-Control-Request-Method" in request.headers
-        if not preflight:  # TURN credentials are for those who may stream
-            signalling.check(request)
+        if not is_preflight(request):  # TURN credentials are for those who may stream
+            require(identity_of(request), Scope.STREAM)
             for link in signalling.links():
                 response.headers.add(hdrs.LINK, link)
         return response
@@ -61,13 +62,12 @@ class WhipRoutes:
         return web.Response(
             status=204,
             headers={"Allow": SESSION_METHODS, "Accept-Patch": FRAGMENT}
-            | preflight_headers(request, self._signalling.gate, SESSION_METHODS),
+            | preflight_headers(request, self._signalling.sites, SESSION_METHODS),
         )
 
     async def offer(self, request: web.Request) -> web.Response:
         """Answer an offer: 201 with the session's address; parameters as for predict, in the query."""
         signalling = self._signalling
-        signalling.check(request)
         version = request.match_info["version"]
         model = signalling.peers.dispatcher.model(version)
         query = tuple(request.query.items())
@@ -83,7 +83,7 @@ class WhipRoutes:
         sdp = await read_text(request, SDP, MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         offer = signalling.read_offer(sdp)
         wishes = Wishes(params, name=name, collect=collect)
-        session, answer = await signalling.peers.create(version, offer, "whip", wishes)
+        session, answer = await signalling.peers.create(version, offer, "whip", wishes, identity_of(request))
         session.ufrag = _ufrag(sdp)
         url = signalling.session_url(request, session)
         response = web.Response(

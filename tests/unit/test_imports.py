@@ -25,11 +25,14 @@ INFERENCE = [
         "fair_share",
         "board",
         "address",
-        "metrics",
+        "child_process",
+        "log_format",
+        "log_limit",
     ],
-    ["fields", "protobuf"],
+    ["log_output"],
+    ["metrics", "fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
-    ["handshake", "modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
+    ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
     ["normaliser", "decode", "trial", "gpu_model"],
     ["detector", "client", "handle"],
@@ -40,7 +43,7 @@ STREAMER = [
     [
         "logs",
         "metrics",
-        "protocol",
+        "message_values",
         "problems",
         "prediction",
         "tracker",
@@ -51,8 +54,14 @@ STREAMER = [
         "probe",
         "durable",
         "decoder_pool",
+        "hello_gate",
+        "protocol",
+        "greeting_slots",
+        "http",
     ],
+    ["http", "access_settings"],
     [
+        "large_frame",
         "settings",
         "fair_rate",
         "exif",
@@ -63,11 +72,11 @@ STREAMER = [
         "forwarding",
         "port",
     ],
-    ["owners", "child_environment"],
+    ["owners", "child_environment", "intake"],
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "openapi_drift", "messages", "auth", "upload", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "messages", "upload", "parameters", "answers"],
     ["session", "job"],
     ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
@@ -80,6 +89,12 @@ STREAMER = [
     ["worker", "supervisor", "models", "samples"],
     ["cli"],
 ]
+HTTP = [
+    ["identity", "networks", "site_names"],
+    ["client_address", "sites", "caller", "route_policy"],
+    ["cors", "gate"],
+    ["guard"],
+]
 CATALOGUE = [
     ["errors", "address", "amounts", "rate", "header", "option_values"],
     ["entry", "manifest_file", "partial", "interruption", "digest"],
@@ -90,7 +105,15 @@ CATALOGUE = [
     ["pull_command"],
 ]
 WEBRTC = [
-    ["candidate", "jitter_buffer", "depacketiser", "video_header", "key_frame_requests", "ending"],
+    [
+        "candidate",
+        "client_share",
+        "jitter_buffer",
+        "depacketiser",
+        "video_header",
+        "key_frame_requests",
+        "ending",
+    ],
     ["trickle", "wishes"],
     ["offer", "picture", "listener", "channels", "control", "origin", "request_body"],
     ["video_decoder", "stack", "annotated_track"],
@@ -169,6 +192,10 @@ OBSERVER_STREAMER = {
 }
 #: What drift takes from the service: it knows neither workers nor the observer.
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
+SUPERVISING = [
+    ["backoff", "failures", "signals", "log_writer", "native_text"],
+    ["listening", "log_relay"],
+]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
     ["head", "switched", "calibration", "examination", "drafts", "comparison"],
@@ -192,6 +219,10 @@ PUBLIC_INFERENCE = {
     "inference.wire",
     "inference.detections",
     "inference.address",
+    "inference.child_process",
+    "inference.log_format",
+    "inference.log_limit",
+    "inference.log_output",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
@@ -241,12 +272,14 @@ def modules(package: str) -> dict[str, Path]:
         ("inference", INFERENCE),
         ("streamer", STREAMER),
         ("streamer/catalogue", CATALOGUE),
+        ("streamer/http", HTTP),
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
         ("streamer/drift", DRIFT),
         ("streamer/scheduling", SCHEDULING),
         ("streamer/workshop", WORKSHOP),
+        ("streamer/supervising", SUPERVISING),
     ],
 )
 def test_every_file_imports_only_from_layers_below_it(package: str, layers: list[list[str]]) -> None:

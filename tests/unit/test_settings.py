@@ -56,7 +56,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_keys_never_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(api_keys="a, b ,").keys == {"a", "b"}
+    assert load_settings(api_keys="a, b ,").keys == ("a", "b")
 
 
 def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,12 +180,62 @@ def test_no_mutation_of_an_offer_does_any_other_harm(seed: int, changes: int) ->
         ("0.1.2.3", False, False),
         ("c1f0-4.local", False, False),
         ("example.org", False, False),
+        ("2606:4700:4700::1111", True, True),
+        ("2a00:1450:4001:80b::200e", True, True),
+        ("172.31.255.255", False, True),
+        ("172.32.0.1", True, True),
+        ("0.0.0.0", False, False),  # noqa: S104 - never bound to
+        ("192.0.0.8", False, False),
+        ("192.0.2.1", False, False),
+        ("198.51.100.9", False, False),
+        ("203.0.113.9", False, False),
+        ("198.18.0.1", False, False),
+        ("198.19.255.255", False, False),
+        ("192.88.99.1", False, False),
+        ("240.0.0.1", False, False),
+        ("239.255.255.250", False, False),
+        ("100.100.100.200", False, False),
+        ("fd00:ec2::254", False, False),
+        ("::", False, False),
+        ("::10.0.0.1", False, False),
+        ("::8.8.8.8", False, False),
+        ("::ffff:0:8.8.8.8", False, False),
+        ("::ffff:169.254.169.254", False, False),
+        ("64:ff9b::10.0.0.1", False, False),
+        ("64:ff9b::808:808", False, False),
+        ("64:ff9b:1::10.0.0.1", False, False),
+        ("2002:a00:1::1", False, False),
+        ("2002:808:808::1", False, False),
+        ("2001:0:808:808::1", False, False),
+        ("2001:2::1", False, False),
+        ("2001:10::1", False, False),
+        ("2001:20::1", False, False),
+        ("2001:db8::1", False, False),
+        ("3fff::1", False, False),
+        ("100::1", False, False),
+        ("5f00::1", False, False),
+        ("fec0::1", False, False),
+        ("fe80::1%eth0", False, False),
+        ("2a00::1%eth0", False, False),
+        ("ff02::fb", False, False),
+        ("ff0e::1", False, False),
+        ("2a00::5efe:a00:1", False, False),
+        ("2a00::200:5efe:808:808", False, False),
+        ("4000::1", False, False),
     ],
 )
 def test_which_addresses_are_sent_to(address: str, good: bool, good_if_private: bool) -> None:
     candidate = f"1 1 udp 2130706431 {address} 40000 typ host generation 0"
     assert usable(candidate, allow_private=False) is good
     assert usable(candidate, allow_private=True) is good_if_private
+
+
+def test_no_line_but_a_judged_candidate_hands_an_address_to_the_stack() -> None:
+    line = "1 1 udp 1 8.8.8.8 40000 typ relay raddr 10.0.0.9 rport 5000 generation 0"
+    text = HEAD + VIDEO + f"a=candidate:{line}\na=rtcp:9 IN IP4 10.0.0.9\n"
+    offer = check(text.replace("a=mid:0", "c=IN IP4 10.0.0.9\na=mid:0"))
+    assert offer.candidates == ("1 1 udp 1 8.8.8.8 40000 typ relay generation 0",)
+    assert "10.0.0.9" not in offer.sdp
 
 
 @pytest.mark.parametrize(

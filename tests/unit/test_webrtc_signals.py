@@ -11,13 +11,14 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.auth import Gate
+from streamer.http.cors import cors_headers, preflight_headers
+from streamer.http.sites import Sites
 from streamer.ice_servers import IceServers, parse_ice_servers
 from streamer.metrics import ENDINGS
 from streamer.settings import SettingsError, load_settings
 from streamer.webrtc.ending import Ending, explain
 from streamer.webrtc.key_frame_requests import AGAIN_S, KeyFrameRequests
-from streamer.webrtc.origin import absolute_url, cors_headers, preflight_headers
+from streamer.webrtc.origin import absolute_url
 from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
 
 
@@ -117,14 +118,17 @@ def test_addresses_are_absolute_and_headers_that_make_no_sense_are_ignored() -> 
 
 
 def test_only_pages_of_allowed_origins_are_told_that_they_may() -> None:
-    gate = Gate(frozenset(), frozenset({"https://good.example"}))
+    sites = Sites(origins=["https://good.example"])
     good = make_mocked_request("POST", "/", headers={"Origin": "https://good.example", "Host": "h"})
     bad = make_mocked_request("POST", "/", headers={"Origin": "https://bad.example", "Host": "h"})
     program = make_mocked_request("POST", "/", headers={"Host": "h"})
-    assert cors_headers(good, gate)["Access-Control-Allow-Origin"] == "https://good.example"
-    assert preflight_headers(good, gate, "POST")["Access-Control-Allow-Methods"] == "POST"
+    assert cors_headers(good, sites)["Access-Control-Allow-Origin"] == "https://good.example"
+    assert preflight_headers(good, sites, "POST")["Access-Control-Allow-Methods"] == "POST"
     assert (
-        cors_headers(bad, gate) == preflight_headers(bad, gate, "POST") == cors_headers(program, gate) == {}
+        cors_headers(bad, sites)
+        == preflight_headers(bad, sites, "POST")
+        == cors_headers(program, sites)
+        == {}
     )
 
 

@@ -1,0 +1,75 @@
+"""Settings of who may reach the service: addresses, keys, names and pages. `settings` has all others."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
+
+from streamer.http.networks import IpNetwork, parse_networks
+from streamer.http.site_names import parse_hosts, parse_origins
+
+
+class AccessSettings(BaseSettings):
+    """Base of `Settings`, so that they stand first in README's table."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
+    api_keys: str = Field(
+        "",
+        description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Comma-separated host names under which clients may address the service, as "
+        "`vision.example.com` or `*.example.com`, besides IP addresses and names without a dot; `*`: any.",
+    )
+    allowed_origins: str = Field(
+        "",
+        description="Comma-separated origins whose pages may use the service, as `https://app.example.com`, "
+        "besides its own; `*`: any.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated networks of proxies whose `X-Forwarded-For` names the client's address; "
+        "unset: none, and a client is whoever connects.",
+    )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, text: str) -> str:
+        parse_hosts(text)
+        return text
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        parse_origins(text)
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys in their order, each once; empty means that none is asked for."""
+        return tuple(dict.fromkeys(key.strip() for key in self.api_keys.split(",") if key.strip()))
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names under which clients may address the service."""
+        return parse_hosts(self.allowed_hosts) | {self.host.lower()}
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Origins of other sites' pages that may use the service."""
+        return parse_origins(self.allowed_origins)
+
+    @property
+    def proxy_networks(self) -> tuple[IpNetwork, ...]:
+        """Networks whose hops are believed about the client's address."""
+        return parse_networks(self.trusted_proxies)

@@ -1,0 +1,46 @@
+"""What browsers are told about pages of other origins: which may read answers, and what they may send."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from streamer.http.sites import Sites
+
+_EXPOSED = "Location, Link, ETag, Retry-After, X-Request-Id"
+_TAKEN = "Authorization, Content-Type, If-Match, X-Request-Id, X-Model-Version"
+_PREFLIGHT_AGE_S = 600
+
+
+def cors_headers(request: web.Request, sites: Sites) -> dict[str, str]:
+    """Return the headers that let a page of an allowed origin read the answer; none for programs.
+
+    Never with `Access-Control-Allow-Credentials`: keys travel in a header that the page itself must set.
+    """
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None or not sites.allows_origin(request):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED}
+
+
+def preflight_headers(request: web.Request, sites: Sites, methods: str) -> dict[str, str]:
+    """Return what a browser asks before it sends a request of another site's page."""
+    headers = cors_headers(request, sites)
+    if headers:
+        headers |= {
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": _TAKEN,
+            "Access-Control-Max-Age": str(_PREFLIGHT_AGE_S),
+        }
+    return headers
+
+
+def is_preflight(request: web.Request) -> bool:
+    """Whether a browser asks on behalf of a page of another origin what it may send."""
+    return request.method == hdrs.METH_OPTIONS and "Access-Control-Request-Method" in request.headers
+
+
+def vary_by_origin(response: web.StreamResponse) -> None:
+    """Keep caches from giving one page the answer to another."""
+    known = response.headers.get(hdrs.VARY, "")
+    if "origin" not in {name.strip().lower() for name in known.split(",")}:
+        response.headers[hdrs.VARY] = f"{known}, Origin".lstrip(", ")

@@ -1,0 +1,128 @@
+"""The middleware through which every request passes: names, pages and keys are checked by the route table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from streamer.http.caller import IDENTITY, require
+from streamer.http.client_address import arrived_from_sibling
+from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
+from streamer.http.gate import Gate, bearer_token
+from streamer.http.identity import Identity
+from streamer.http.route_policy import Entry, Policy, policy_of_request
+from streamer.http.sites import Sites
+from streamer.problems import Problem
+
+#: Names of query parameters in which keys are commonly sent, and from where they leak into logs and history.
+_KEY_PARAMETERS = {
+    *("access_token", "api-key", "api_key", "apikey", "auth", "authorization", "bearer", "jwt", "key"),
+    *("password", "secret", "ticket", "token"),
+}
+
+
+class Guard:
+    """Applies the route table. ``gate`` knows the keys, ``sites`` our names and the pages that may call."""
+
+    def __init__(self, gate: Gate, sites: Sites) -> None:
+        self._gate = gate
+        self._sites = sites
+
+    def add_to(self, app: web.Application) -> None:
+        """Check every request of ``app``, and tell browsers which pages may read the answers."""
+        app.middlewares.append(self._middleware())
+        app.on_response_prepare.append(self._tell_browsers)
+
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._admit(request, handler)
+
+        return guard
+
+    async def _admit(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            policy = policy_of_request(request)
+        except LookupError:  # the handler answers 404 or 405, which tell nothing of ours
+            self._check_host(request)
+            return self._answer_preflight(request) or await handler(request)
+        if policy is None:
+            raise Problem.forbidden("This address has no entry in the table of access; nobody may use it.")
+        if policy.entry is not Entry.PROBE:
+            self._check_host(request)
+        if policy.entry in (Entry.PROBE, Entry.OPEN):
+            return await handler(request)
+        self._check_query(request)
+        if policy.guards_origin:
+            self._check_origin(request)
+        request[IDENTITY] = await self._identify(request, policy)
+        return await handler(request)
+
+    async def _identify(self, request: web.Request, policy: Policy) -> Identity:
+        """Return who calls. Raises Problem 401 or 403 where the route wants more than was shown."""
+        token = bearer_token(request)
+        identity = self._gate.anonymous(request)
+        if token is not None and not self._gate.open:
+            known = await self._gate.identify(token)
+            if known is not None:
+                identity = known
+            elif policy.entry is not Entry.REDUCED:
+                raise Problem.unauthorized("The bearer token is not a key of this server.")
+        late = policy.entry is Entry.SOCKET and token is None
+        if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:
+            require(identity, policy.scope)
+        return identity
+
+    def _check_host(self, request: web.Request) -> None:
+        host = request.headers.get(hdrs.HOST)
+        # Another worker has checked the name under which the client reached it.
+        if not self._sites.allows_host(host) and not arrived_from_sibling(request):
+            raise Problem(
+                403,
+                "host_not_allowed",
+                f"This server is not known as {(host or '')[:200]!r}. It answers under IP addresses, names "
+                "without a dot such as localhost, and the names in ALLOWED_HOSTS.",
+            )
+
+    def _check_origin(self, request: web.Request) -> None:
+        if not self._sites.allows_origin(request):
+            page = request.headers.get(hdrs.ORIGIN, "another site")[:200]
+            raise Problem.forbidden(
+                f"Pages of {page} may not use this server. Allowed are its own pages and those of "
+                "ALLOWED_ORIGINS."
+            )
+
+    def _check_query(self, request: web.Request) -> None:
+        """Refuse keys in the address: addresses are logged, kept in histories and passed on as referrers."""
+        for name in request.query:
+            if name.lower() in _KEY_PARAMETERS:
+                raise Problem.bad_request(
+                    f"The query has the parameter {name[:40]!r}. Keys are not taken from the address: send "
+                    "`Authorization: Bearer <key>`, or a ticket of `POST /tickets` from a browser.",
+                    "key_in_query",
+                    field=name[:40],
+                )
+
+    def _answer_preflight(self, request: web.Request) -> web.StreamResponse | None:
+        """Answer a preflight of an address that has no handler for OPTIONS; None where it is none."""
+        error = request.match_info.http_exception
+        if not is_preflight(request) or not isinstance(error, web.HTTPMethodNotAllowed):
+            return None
+        methods = ", ".join(sorted(error.allowed_methods))
+        return web.Response(status=204, headers=preflight_headers(request, self._sites, methods))
+
+    async def _tell_browsers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let pages of allowed origins read the answers, refusals included."""
+        try:
+            policy = policy_of_request(request)
+        except LookupError:
+            policy = None
+        if policy is not None and policy.entry is Entry.OPEN:
+            return
+        vary_by_origin(response)
+        for name, value in cors_headers(request, self._sites).items():
+            response.headers.setdefault(name, value)

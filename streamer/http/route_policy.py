@@ -1,0 +1,102 @@
+"""The one table of routes and who may use them. A route that is not in it is refused to everybody.
+
+`guard` applies the table; a test compares it with the router.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from aiohttp import hdrs, web
+
+from streamer.http.identity import Scope
+
+
+class Entry(Enum):
+    """How a route is entered."""
+
+    #: By anyone, under any name: probes come from balancers that send what they like as `Host`.
+    PROBE = auto()
+    #: By anyone: the page, the documentation.
+    OPEN = auto()
+    #: By anyone; the answer shows names of streams only to those who may see them.
+    REDUCED = auto()
+    #: With a key, sent as a bearer token.
+    KEY = auto()
+    #: With a key or a ticket, as a bearer token, as a subprotocol, or later in `hello.token`.
+    SOCKET = auto()
+    #: Preflights by anyone, and no more; other questions want a key.
+    OPTIONS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one route asks of a request."""
+
+    entry: Entry
+    #: None where no key is asked for.
+    scope: Scope | None = None
+
+    @property
+    def guards_origin(self) -> bool:
+        """Whether pages of other origins are kept out: the route changes something, or costs something."""
+        return self.scope is not None and self.entry is not Entry.REDUCED
+
+
+_PROBE = Policy(Entry.PROBE)
+_OPEN = Policy(Entry.OPEN)
+_REDUCED = Policy(Entry.REDUCED, Scope.ADMIN)
+_PREDICT = Policy(Entry.KEY, Scope.PREDICT)
+_STREAM = Policy(Entry.KEY, Scope.STREAM)
+_SOCKET = Policy(Entry.SOCKET, Scope.STREAM)
+_ADMIN = Policy(Entry.KEY, Scope.ADMIN)
+_OPTIONS = Policy(Entry.OPTIONS)
+
+#: Method and path, as the router writes it, to policy. `{kind}` is `webrtc` or `whip`.
+ROUTES: dict[tuple[str, str], Policy] = {
+    ("GET", "/health"): _PROBE,
+    ("GET", "/livez"): _PROBE,
+    ("GET", "/metrics"): _REDUCED,
+    ("POST", "/predict"): _PREDICT,
+    ("POST", "/{version}/predict"): _PREDICT,
+    ("GET", "/stream"): _SOCKET,
+    ("GET", "/{version}/stream"): _SOCKET,
+    ("POST", "/{version}/stream/{session}"): _STREAM,
+    ("GET", "/{version}/{kind}"): _STREAM,
+    ("POST", "/{version}/{kind}"): _STREAM,
+    ("OPTIONS", "/{version}/{kind}"): _OPTIONS,
+    ("GET", "/{version}/{kind}/{session}"): _STREAM,
+    ("PATCH", "/{version}/{kind}/{session}"): _STREAM,
+    ("DELETE", "/{version}/{kind}/{session}"): _STREAM,
+    ("OPTIONS", "/{version}/{kind}/{session}"): _OPTIONS,
+    ("GET", "/{version}/{kind}/{session}/results"): _STREAM,
+    ("OPTIONS", "/{version}/{kind}/{session}/results"): _OPTIONS,
+    ("GET", "/drift/status"): _REDUCED,
+    ("GET", "/drift/report"): _ADMIN,
+    ("POST", "/reference/update"): _ADMIN,
+}
+#: Files of the demo page and of the documentation, which are read at the start.
+_PAGES = {"/", "/favicon.ico", "/openapi.json", "/docs", "/docs-init.js", "/redoc", "/data/sample.mp4"}
+_PAGE_FOLDERS = ("/static/", "/docs/")
+
+
+def policy_of(method: str, path: str) -> Policy | None:
+    """Return the policy of a route, by its method and its path in the router; None when it has none."""
+    if method == hdrs.METH_HEAD:
+        method = hdrs.METH_GET
+    policy = ROUTES.get((method, path))
+    if policy is None and method == hdrs.METH_GET and (path in _PAGES or path.startswith(_PAGE_FOLDERS)):
+        return _OPEN
+    return policy
+
+
+def policy_of_request(request: web.Request) -> Policy | None:
+    """Return the policy of the route that a request has reached.
+
+    Raises LookupError where the router found none (404, 405): the handler that stands for it answers.
+    """
+    match = request.match_info
+    if match.http_exception is not None or match.route.resource is None:
+        raise LookupError(request.path)
+    return policy_of(request.method, match.route.resource.canonical)

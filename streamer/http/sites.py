@@ -1,0 +1,97 @@
+"""Under which names the service may be addressed, and which web pages may use it.
+
+A browser sends requests for any page that asks it to. Two checks keep pages of others out: `Host`, which
+names the attacker's site where a name of theirs was pointed at our address (DNS rebinding), and `Origin`,
+which names the page.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from streamer.http.site_names import normal_origin
+
+#: `Host: name`, `name:port`, `[v6]`, `[v6]:port`.
+_HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+class Sites:
+    """The service's own names beside loopback and IP addresses, and the origins of pages that may use it."""
+
+    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self._hosts = frozenset(hosts)
+        self._origins = frozenset(origins)
+
+    def allows_host(self, host: str | None) -> bool:
+        """Whether the service may be addressed as ``host``, the value of a `Host` header.
+
+        Any IP address is allowed: only names can be pointed at somebody else's machine. So is a name without
+        a dot, as services of one network call each other: nobody can register one in the public DNS.
+        Requests without the header (HTTP/1.0, as probes of balancers send it) come from no browser.
+        """
+        if host is None or "*" in self._hosts:
+            return True
+        match = _HOST_HEADER.fullmatch(host.lower())
+        if match is None:
+            return False
+        name = match["v6"] or match["name"].removesuffix(".")
+        if not name:
+            return False
+        if "." not in name or _is_address(name) or name.endswith(".localhost") or name in self._hosts:
+            return True
+        return any(name.endswith(known[1:]) for known in self._hosts if known.startswith("*."))
+
+    def allows_origin(self, request: web.Request) -> bool:
+        """Whether the page behind a request may use the service; programs send no `Origin`."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return not _is_foreign_fetch(request)
+        normal = normal_origin(origin)
+        if normal is None:  # `null` too: any page can bring that about
+            return False
+        return "*" in self._origins or normal in self._origins or normal in self._own(request)
+
+    def _own(self, request: web.Request) -> set[str]:
+        """Return the origins under which this request's client knows us.
+
+        Behind a proxy that ends TLS they are told by X-Forwarded-Proto and -Host. These may be believed
+        here without knowing the proxy: a page cannot make a browser send them to another site.
+        """
+        schemes = {request.scheme, _first(request.headers.get("X-Forwarded-Proto", "")).lower()}
+        if schemes & {"https", "wss"}:
+            schemes = {"https"}
+        hosts = {request.headers.get("Host", "")}
+        forwarded = _first(request.headers.get("X-Forwarded-Host", ""))
+        if forwarded and self.allows_host(forwarded):
+            hosts.add(forwarded)
+        own = {normal_origin(f"{scheme}://{host.lower()}") for scheme in schemes for host in hosts}
+        return {origin for origin in own if origin is not None}
+
+
+def _is_foreign_fetch(request: web.Request) -> bool:
+    """Whether a page of another site caused this request without an `Origin`, as images and scripts do.
+
+    Links that a person follows are no such requests.
+    """
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("cross-site", "same-site"):
+        return False
+    mode, target = request.headers.get("Sec-Fetch-Mode", ""), request.headers.get("Sec-Fetch-Dest", "")
+    return not (request.method in ("GET", "HEAD") and mode == "navigate" and target == "document")
+
+
+def _first(values: str) -> str:
+    """Of a chain of proxies the first is the one that the client spoke to."""
+    return values.partition(",")[0].strip()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

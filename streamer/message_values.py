@@ -1,0 +1,124 @@
+"""Checks the values of a decoded control message in time and memory that its sender cannot raise. Pure.
+
+The path of a value is built only for the one value that is refused: a path for every value would cost a
+message of some kilobytes the product of its length and its values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+#: Levels of maps and lists in a message; ours have four.
+MAX_DEPTH = 32
+#: Characters of a client's text, and of a path, that an answer repeats.
+MAX_SHOWN_CHARS = 60
+MAX_PATH_CHARS = 200
+
+
+class ProtocolError(Exception):
+    """A message or frame breaks ``detect.v1``. ``field`` names what is wrong, or is empty."""
+
+    def __init__(self, message: str, *, code: str = "malformed", field: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+class _Branch(NamedTuple):
+    """A map or list that is still to be walked, with the way back to the message."""
+
+    value: dict[Any, Any] | list[Any]
+    parent: _Branch | None
+    #: Key or index under which it stands in the parent.
+    key: object
+    depth: int
+
+
+def check_values(message: dict[str, Any], most_values: int | None) -> None:
+    """Refuse what could not be sent back, or costs more than its bytes say.
+
+    Raises ProtocolError naming the field. No recursion: the depth is the sender's choice.
+    """
+    waiting = [_Branch(message, None, "", 0)]
+    left = most_values
+    while waiting:
+        branch = waiting.pop()
+        value = branch.value
+        if left is not None:
+            left -= len(value)
+            if left < 0:
+                raise ProtocolError(f"the message holds more than {most_values} values", code="too_large")
+        is_map = isinstance(value, dict)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if is_map and not _names_a_field(key):
+                path = _path(branch)
+                raise ProtocolError(
+                    f"field `{path}` has a key that is no text: {show(key)}",
+                    code="invalid",
+                    field=path or "message",
+                )
+            fault = _fault(item, branch.depth + 1)
+            if fault:
+                path = _path(_Branch([], branch, key, branch.depth + 1))
+                raise ProtocolError(f"field `{path}` {fault}", code="invalid", field=path)
+            if item and isinstance(item, dict | list):
+                waiting.append(_Branch(item, branch, key, branch.depth + 1))
+
+
+def _fault(value: object, depth: int) -> str:
+    """Return what is wrong with one value, not with what it holds; empty when nothing is."""
+    if isinstance(value, str):
+        return "" if is_text(value) else "is not valid text"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "is not a finite number"
+    if isinstance(value, int):
+        return "" if -(1 << 63) <= value < 1 << 64 else "is a whole number of more than 64 bits"
+    if isinstance(value, dict | list):
+        return "" if depth < MAX_DEPTH else f"is nested deeper than {MAX_DEPTH} levels"
+    if value is None or isinstance(value, bytes):
+        return ""
+    return f"is a {type(value).__name__}, which no message holds"
+
+
+def _path(branch: _Branch) -> str:
+    """Return the path of a branch, as ``streams[0].id``; a long one keeps its end."""
+    parts: list[str] = []
+    at: _Branch | None = branch
+    while at is not None and at.parent is not None:
+        parts.append(f"[{at.key}]" if isinstance(at.parent.value, list) else f".{shorten(str(at.key))}")
+        at = at.parent
+    path = "".join(reversed(parts)).removeprefix(".")
+    return path if len(path) <= MAX_PATH_CHARS else "…" + path[1 - MAX_PATH_CHARS :]
+
+
+def _names_a_field(key: object) -> bool:
+    return isinstance(key, int) or (isinstance(key, str) and is_text(key))
+
+
+def shorten(text: str, most_chars: int = MAX_SHOWN_CHARS) -> str:
+    """Return ``text``, cut to ``most_chars`` with an ellipsis where it is longer."""
+    return text if len(text) <= most_chars else text[: most_chars - 1] + "…"
+
+
+def show(value: object) -> str:
+    """Return how an answer shows a value that a client sent: short, and never built in full first."""
+    if isinstance(value, str | bytes):
+        return repr(value[:MAX_SHOWN_CHARS]) + ("…" if len(value) > MAX_SHOWN_CHARS else "")
+    if isinstance(value, dict | list | tuple):
+        kind = "map" if isinstance(value, dict) else "list"
+        return f"a {kind} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a whole number of {value.bit_length()} bits"
+    return shorten(repr(value))
+
+
+def is_text(value: str) -> bool:
+    """Whether the string can be encoded; JSON may hold half of a surrogate pair."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""A worker's application as it is put together in production, without its process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from inference.board import Board
+from streamer.app import Resources, make_app
+from streamer.drift.status_page import StatusPage
+from streamer.metrics import WorkerMetrics
+from streamer.settings import load_settings
+
+
+def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
+    """Return every route that a worker serves with these settings."""
+
+    async def build() -> list[web.AbstractRoute]:
+        board, page = Board(), StatusPage()
+        app, _ = make_app(
+            Resources(
+                number=0,
+                settings=load_settings(**overrides),
+                metrics=WorkerMetrics(),
+                board=board,
+                drift_page=page,
+                inference_address="unused",
+                observer_address="",
+                metrics_dir=Path(os.devnull),
+            )
+        )
+        return list(app.router.routes())
+
+    return asyncio.run(build())

@@ -1,0 +1,120 @@
+"""The log of a real service: its reader stalls, its libraries print, its processes crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import psutil
+
+from tests.service import ROOT, Service
+from tests.waiting import wait_for
+
+
+def print_in(process: psutil.Process, data: bytes) -> None:
+    """Write into a process's standard error as a library in it would."""
+    with open(f"/proc/{process.pid}/fd/2", "wb", buffering=0) as output:  # noqa: PTH123 - a descriptor
+        output.write(data)
+
+
+def test_what_libraries_print_is_json_and_one_line_a_second() -> None:
+    with Service({"SAMPLING": "False"}) as service:
+        (worker,) = service.workers
+        begun = time.monotonic()
+        for number in range(2000):
+            print_in(worker, b"libpng warning: iCCP: known incorrect sRGB profile %d\n" % number)
+        print_in(worker, b"a line that breaks \xff\xfe\xe2\x80\xa8 off\n\x1e{not json}\n")
+        took_s = time.monotonic() - begun
+        wait_for(lambda: "not json" in service.log)
+        entries = [json.loads(line) for line in service.log.splitlines()]
+        native = [entry for entry in entries if entry["logger"] == "native"]
+        assert {entry["process"] for entry in native} == {"worker-0"}
+        assert 1 <= sum("libpng" in entry["message"] for entry in native) <= 1 + took_s
+        assert service.metric("object_detection_log_lines_dropped_total", reason="limit") >= 1900
+
+
+def test_a_crashing_interpreter_is_told_whole() -> None:
+    with Service({"SAMPLING": "False"}) as service:
+        (worker,) = service.workers
+        print_in(worker, b"Fatal Python error: Segmentation fault\n\nCurrent thread 0x01:\n  File x\n")
+        worker.kill()
+        wait_for(lambda: "signal SIGKILL" in service.log)
+        wait_for(lambda: "Current thread" in service.log)
+        crash = next(
+            entry["message"]
+            for entry in map(json.loads, service.log.splitlines())
+            if "Fatal" in entry["message"]
+        )
+        assert crash.splitlines()[-1] == "  File x"
+
+
+@contextlib.contextmanager
+def unread_service() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a service whose standard error is a pipe that nobody reads and that is full already."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    environment = os.environ | {"HOST": "127.0.0.1", "PORT": "0", "SAMPLING": "False", "LOG_LEVEL": "debug"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=writer
+    )
+    os.close(writer)
+    try:
+        yield process, reader
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        os.close(reader)
+
+
+def test_a_stalled_reader_stops_neither_the_start_nor_the_drain() -> None:
+    with unread_service() as (process, _):
+        supervisor = psutil.Process(process.pid)
+        wait_for(lambda: _port(supervisor) and _status(_port(supervisor)) == 200, timeout_s=60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_service_that_cannot_start_ends_although_nobody_reads_why() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    environment = os.environ | {"HOST": "192.0.2.1", "PORT": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=writer
+    )
+    assert process.wait(timeout=30) == 3
+    os.close(reader)
+    os.close(writer)
+
+
+def _port(supervisor: psutil.Process) -> int:
+    for connection in supervisor.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN:
+            return int(connection.laddr.port)
+    return 0
+
+
+def _status(port: int) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0

@@ -1,0 +1,45 @@
+"""Signals to a real service: each drains it or is ignored, whichever process of the group gets it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.service import Service
+from tests.waiting import wait_for
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGPWR])
+def test_a_signal_that_used_to_kill_drains(number: signal.Signals) -> None:
+    with Service({"SAMPLING": "False", "WORKERS": "1"}) as service:
+        children = service.supervisor.children(recursive=True)
+        service.signal(number)
+        assert service.wait() == 0
+        assert f"{number.name}: draining" in service.log
+        assert not any(child.is_running() for child in children)
+
+
+def test_signals_that_mean_nothing_here_end_no_process() -> None:
+    with Service({"LOG_LEVEL": "info"}) as service:
+        processes = [service.supervisor, *service.supervisor.children()]
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGVTALRM):
+            for process in processes:
+                process.send_signal(number)
+        for child in processes[1:]:  # a terminal's keys and its end go to the whole group
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                child.send_signal(number)
+        wait_for(lambda: f"signal {int(signal.SIGALRM)} has no effect" in service.log)
+        time.sleep(0.5)
+        assert [process for process in processes if not process.is_running()] == []
+        assert service.get("/health")[0] == 200
+        assert service.metric("object_detection_process_restarts_total") == 0
+
+
+def test_a_terminal_that_closes_and_says_so_twice_still_gets_a_drain() -> None:
+    with Service({"SAMPLING": "False"}) as service:
+        service.signal(signal.SIGHUP)
+        service.signal(signal.SIGHUP)
+        assert service.wait() == 0
+        assert "stopping at once" not in service.log

@@ -1,0 +1,300 @@
+"""Who may do what, over real sockets: names, pages, keys, and sessions that belong to their key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from streamer.http.route_policy import ROUTES, Entry, policy_of
+from tests.application import make_routes
+from tests.model_factory import null_model
+from tests.service import Service
+from tests.webrtc_client import WebrtcClient
+from tests.wire_client import WireClient
+
+ANN, BOB = "dummy-key-ann", "dummy-key-bob"
+PAGE = "https://app.example.com"
+#: Method, path, content type of routes that change something or cost something.
+GUARDED = [
+    ("POST", "/predict", "image/jpeg"),
+    ("POST", "/v1/predict", "image/jpeg"),
+    ("POST", "/v1/webrtc", "application/json"),
+    ("GET", "/v1/webrtc", ""),
+    ("PATCH", "/v1/webrtc/0-aaaaaaaaaaaaaaaaaaaaaaaa", "application/json"),
+    ("DELETE", "/v1/webrtc/0-aaaaaaaaaaaaaaaaaaaaaaaa", ""),
+    ("GET", "/v1/webrtc/0-aaaaaaaaaaaaaaaaaaaaaaaa/results", ""),
+    ("POST", "/v1/whip", "application/sdp"),
+    ("DELETE", "/v1/whip/0-aaaaaaaaaaaaaaaaaaaaaaaa", ""),
+    ("POST", "/v1/stream/0-aaaaaaaaaaaaaaaaaaaaaaaa", ""),
+    ("GET", "/drift/report", ""),
+    ("POST", "/reference/update", "application/json"),
+]
+
+
+@pytest.fixture(scope="module")
+def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+
+
+@pytest.fixture(scope="module")
+def keyed(null_path: Path) -> Iterator[Service]:
+    """Two workers and two keys."""
+    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS": f"{ANN},{BOB}", "WORKERS": "2"}
+    with Service(settings | {"STREAM_MIN_FPS": "0"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def anyone(null_path: Path) -> Iterator[Service]:
+    """No keys; one name and one page beside the service's own."""
+    settings = {"ALLOWED_HOSTS": "vision.example.com", "ALLOWED_ORIGINS": PAGE}
+    with Service({"MODEL_V1_PATH": str(null_path)} | settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        yield session
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def ask(
+    http: aiohttp.ClientSession, method: str, url: str, body: Any = None, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with http.request(method, url, data=body, headers=named) as response:
+        is_json = "json" in response.content_type
+        return response.status, await response.json() if is_json else None, dict(response.headers)
+
+
+@pytest.mark.parametrize(("method", "path", "kind"), GUARDED)
+async def test_pages_of_other_sites_get_no_answer_from_any_route_that_matters(
+    anyone: Service, http: aiohttp.ClientSession, method: str, path: str, kind: str
+) -> None:
+    url, headers = anyone.http_url + path, {"Content-Type": kind} if kind else {}
+    for origin in ("https://evil.example", "null", anyone.http_url.replace("http", "https")):
+        status, answer, told = await ask(http, method, url, b"x" if kind else None, Origin=origin, **headers)
+        assert (status, answer["code"]) == (403, "forbidden")
+        assert "Access-Control-Allow-Origin" not in told
+        assert "Origin" in told["Vary"]
+    status, answer, _ = await ask(http, method, url, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")
+    assert (status, answer["code"]) == (403, "forbidden")
+    for origin in (anyone.http_url, PAGE):
+        status, _, told = await ask(http, method, url, b"x" if kind else None, Origin=origin, **headers)
+        assert status not in (401, 403)
+        assert told["Access-Control-Allow-Origin"] == origin
+        assert "Access-Control-Allow-Credentials" not in told
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/drift/status", "/openapi.json", "/v1/predict", "/nothing"]
+)
+async def test_a_name_that_is_not_ours_reaches_nothing(
+    anyone: Service, http: aiohttp.ClientSession, path: str
+) -> None:
+    for host in ("evil.example", "127.0.0.1.nip.io", f"localhost.evil.example:{anyone.port}"):
+        status, answer, _ = await ask(http, "GET", anyone.http_url + path, Host=host)
+        assert (status, answer["code"]) == (403, "host_not_allowed")
+        assert "ALLOWED_HOSTS" in answer["detail"]
+    for host in ("vision.example.com", "localhost:1", "10.1.2.3:8000", "[fd00::1]:8000"):
+        status, _, _ = await ask(http, "GET", anyone.http_url + path, Host=host)
+        assert status != 403
+
+
+async def test_a_page_of_a_name_that_was_pointed_here_opens_no_socket(anyone: Service) -> None:
+    headers = {"Host": "evil.example", "Origin": "http://evil.example"}
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(f"{anyone.http_url}/v1/stream", headers=headers)
+    assert refused.value.status == 403
+
+
+async def test_probes_answer_under_any_name(anyone: Service, http: aiohttp.ClientSession) -> None:
+    for path in ("/livez", "/health"):
+        assert (await ask(http, "GET", anyone.http_url + path, Host="balancer.example"))[0] == 200
+
+
+async def test_a_browser_is_told_what_a_page_of_an_allowed_origin_may_send(
+    anyone: Service, http: aiohttp.ClientSession
+) -> None:
+    wants = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
+    for path in ("/v1/predict", "/v1/whip", "/v1/webrtc", "/reference/update"):
+        status, _, told = await ask(http, "OPTIONS", anyone.http_url + path, Origin=PAGE, **wants)
+        assert (status, told["Access-Control-Allow-Origin"]) == (204, PAGE)
+        assert "POST" in told["Access-Control-Allow-Methods"]
+        assert "Authorization" in told["Access-Control-Allow-Headers"]
+        _, _, told = await ask(
+            http, "OPTIONS", anyone.http_url + path, Origin="https://evil.example", **wants
+        )
+        assert "Access-Control-Allow-Origin" not in told
+    assert (await ask(http, "OPTIONS", f"{anyone.http_url}/v1/predict"))[0] == 405
+
+
+@pytest.mark.parametrize("name", ["token", "api_key", "access_token", "Authorization", "key"])
+async def test_a_key_in_the_address_is_refused_and_never_logged(
+    keyed: Service, http: aiohttp.ClientSession, name: str
+) -> None:
+    for path in ("/v1/predict", "/v1/stream", "/drift/report", "/v1/webrtc"):
+        url = f"{keyed.http_url}{path}?{name}={ANN}"
+        status, answer, _ = await ask(http, "GET" if "predict" not in path else "POST", url)
+        assert (status, answer["code"]) == (400, "key_in_query")
+        assert ANN not in str(answer)
+    assert ANN not in keyed.log
+
+
+async def test_a_session_is_resumed_by_its_own_key_alone(keyed: Service) -> None:
+    url = f"{keyed.ws_url}/v1/stream"
+    async with WireClient(url, headers=bearer(ANN)) as client:
+        session = (await client.hello())["session"]
+    # Whichever worker takes the socket: some of these ask the worker that has the session.
+    for _ in range(6):
+        async with WireClient(url, headers=bearer(BOB)) as client:
+            welcome = await client.hello(resume={"session": session})
+            assert (welcome["resumed"], welcome["session"] != session) == (False, True)
+        async with WireClient(url) as client:
+            welcome = await client.hello(token=BOB, resume={"session": session})
+            assert welcome["resumed"] is False
+    async with WireClient(url, headers=bearer(ANN)) as client:
+        assert (await client.hello(resume={"session": session}))["resumed"] is True
+
+
+async def test_a_live_session_is_not_torn_from_its_owner(keyed: Service) -> None:
+    url = f"{keyed.ws_url}/v1/stream"
+    async with WireClient(url, headers=bearer(ANN)) as owner:
+        session = (await owner.hello())["session"]
+        for _ in range(6):
+            async with WireClient(url, headers=bearer(BOB)) as thief:
+                assert (await thief.hello(resume={"session": session}))["resumed"] is False
+        await owner.send({"type": "ping", "t0": 1})
+        assert (await owner.receive("pong"))["t0"] == 1
+
+
+async def test_a_session_is_not_handed_over_to_another_key(
+    keyed: Service, http: aiohttp.ClientSession
+) -> None:
+    async with WireClient(f"{keyed.ws_url}/v1/stream", headers=bearer(ANN)) as client:
+        session = (await client.hello())["session"]
+    url = f"{keyed.http_url}/v1/stream/{session}"
+    for _ in range(4):
+        assert (await ask(http, "POST", url))[0] == 401
+        assert (await ask(http, "POST", url, **bearer(BOB)))[0] == 404
+    assert (await ask(http, "POST", url, **bearer(ANN)))[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["whip", "webrtc"])
+async def test_a_video_session_is_seen_and_ended_by_its_own_key_alone(
+    keyed: Service, http: aiohttp.ClientSession, kind: str
+) -> None:
+    async with WebrtcClient(f"{keyed.http_url}/v1/{kind}", kind=kind, key=ANN) as client:
+        url = client.location
+        for _ in range(4):  # through either worker
+            for method, path in (("GET", url), ("GET", f"{url}/results"), ("DELETE", url)):
+                assert (await ask(http, method, path, **bearer(BOB)))[0] == 404
+            body, content = b"a=candidate:x", "application/trickle-ice-sdpfrag"
+            if kind == "webrtc":
+                body, content = b'{"candidate": ""}', "application/json"
+            status, _, _ = await ask(
+                http, "PATCH", url, body, Content_Type=content, If_Match="*", **bearer(BOB)
+            )
+            assert status == 404
+            assert (await ask(http, "GET", url, **bearer(ANN)))[0] == 200
+        assert (await ask(http, "DELETE", url, **bearer(ANN)))[0] in (200, 204)
+        assert (await ask(http, "GET", url, **bearer(BOB)))[0] == 404, "not even why it ended"
+
+
+async def test_without_a_key_a_socket_is_closed_before_anything_is_opened(keyed: Service) -> None:
+    url = f"{keyed.ws_url}/v1/stream"
+    for token in (None, "wrong", ANN + " "):
+        async with WireClient(url) as client:
+            await client.send({"type": "hello"} | ({"token": token} if token else {}))
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.receive("welcome")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+    with pytest.raises(InvalidStatus) as refused:
+        async with WireClient(url, headers=bearer("wrong")):
+            pass
+    assert refused.value.response.status_code == 401
+
+
+def test_every_route_has_a_policy_and_every_policy_a_route(routes: list[web.AbstractRoute]) -> None:
+    found = {(route.method, route.resource.canonical) for route in routes if route.resource is not None}
+    without = {entry for entry in found if policy_of(*entry) is None}
+    assert without == set(), "say in streamer/http/route_policy.py who may use these"
+    assert set(ROUTES) - found == set(), "these are not routed any more"
+
+
+def test_only_probes_pages_and_reduced_answers_are_open(routes: list[web.AbstractRoute]) -> None:
+    open_to_all = {
+        route.resource.canonical
+        for route in routes
+        if route.resource is not None
+        and (policy := policy_of(route.method, route.resource.canonical)) is not None
+        and policy.entry in (Entry.PROBE, Entry.OPEN, Entry.REDUCED)
+        and not route.resource.canonical.startswith(("/static/", "/docs"))
+    }
+    pages = {"/", "/favicon.ico", "/openapi.json", "/redoc", "/data/sample.mp4"}
+    assert open_to_all - pages == {"/health", "/livez", "/metrics", "/drift/status"}
+
+
+@pytest.fixture(scope="module")
+def routes() -> list[web.AbstractRoute]:
+    """Every route of a worker's application."""
+    return make_routes()
+
+
+async def test_no_route_is_entered_without_a_key(
+    keyed: Service, http: aiohttp.ClientSession, routes: list[web.AbstractRoute]
+) -> None:
+    names = {"version": "v1", "session": "0-aaaaaaaaaaaaaaaaaaaaaaaa"}
+    tried = 0
+    for route in routes:
+        assert route.resource is not None
+        path = route.resource.canonical
+        policy = policy_of(route.method, path)
+        assert policy is not None
+        if policy.entry is not Entry.KEY:
+            continue
+        for kind in ("webrtc", "whip") if "{kind}" in path else ("",):
+            if (kind, route.method, path) == ("whip", "GET", "/{version}/{kind}"):
+                continue  # WHIP answers 405 there
+            url = keyed.http_url + path.format(**names, kind=kind)
+            for headers in ({}, bearer("wrong"), {"Authorization": f"Basic {ANN}"}, bearer(ANN[:-1])):
+                assert (await ask(http, route.method, url, **headers))[0] == 401, (route.method, path)
+                tried += 1
+    assert tried > 40
+
+
+async def test_offers_of_one_client_leave_room_for_another(
+    null_path: Path, http: aiohttp.ClientSession
+) -> None:
+    settings = {"MODEL_V1_PATH": str(null_path), "STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "16"}
+    with Service(settings) as service:
+        url = f"{service.http_url}/v1/webrtc"
+        greedy = WebrtcClient(url)
+        sdp = await greedy.offer()
+
+        async def offer() -> tuple[int, str]:
+            async with http.post(url, json={"type": "offer", "sdp": sdp}) as response:
+                return response.status, response.headers.get("Retry-After", "")
+
+        answers = [await offer() for _ in range(100)]
+        assert answers.count((201, "")) == 4
+        assert set(answers) == {(201, ""), (429, "2")}
+        # Another address, which on loopback needs no setting up.
+        polite = WebrtcClient(url)
+        await polite.http.close()
+        polite.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0)))
+        async with polite:
+            await polite.wait_for("result", 20)
+        await greedy.close()
