@@ -14,6 +14,8 @@ from enum import IntEnum
 
 _FIELD = struct.Struct("<d")
 _BYTES = mmap.PAGESIZE
+#: Also NaN is not below it. Every process of the replica can write the page, so none may stumble over it.
+_NO_NUMBER = 2.0**53
 
 
 class State(IntEnum):
@@ -41,6 +43,7 @@ class Board:
         "sampling": 7,  # observer process, by the supervisor while there is none
         "samples": 8,  # observer process: accepted since the replica was started
         "drift": 9,  # observer process: the word of `streamer.drift.status`
+        "refused": 40,  # workers: a message of the inference process did not parse at this time
     }
 
     def __init__(self, fd: int | None = None) -> None:
@@ -56,13 +59,15 @@ class Board:
         _FIELD.pack_into(self._memory, self._FIELDS[field] * 8, value)
 
     def read(self, field: str) -> float:
-        """Read one field. Raises KeyError for an unknown name."""
-        return float(_FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0])
+        """Read one field; 0 where a process wrote what is no number. Raises KeyError for an unknown name."""
+        value = float(_FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0])
+        return value if abs(value) < _NO_NUMBER else 0.0
 
     @property
     def state(self) -> State:
-        """What the inference process last said it was doing."""
-        return State(int(self.read("state")))
+        """What the inference process last said it was doing; STARTING where it said nothing that there is."""
+        value = int(self.read("state"))
+        return State(value) if 0 <= value < len(State) else State.STARTING
 
     def alive(self, now: float, *, beat_limit_s: float = 5.0) -> bool:
         """Whether the inference loop turns: its beat is fresh and no run exceeds its limit.

@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,19 @@ from inference import address as addresses
 from inference import wire
 from inference.detections import DetectionParams
 from inference.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.handshake import read_handshake, ring_size
 from inference.letterbox import Letterbox
 from inference.model import ModelInfo
 from inference.planner import worthwhile_buckets
-from inference.ring import FrameRing, slot_bytes_for
+from inference.ring import FrameRing
 from inference.wire import Kind, Result
 
 log = logging.getLogger("inference.client")
 
 #: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
 _RETRY_S = 0.1
+#: After a message that does not parse: whoever sends one may send more, as fast as it is read.
+_REFUSED_S = 0.5
 #: Sizes of pictures that a model remembers.
 _MAX_LETTERBOXES = 256
 
@@ -109,6 +113,10 @@ class InferenceClient:
         self._lost: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = False
+        #: Whether this connection was given up because of what came over it.
+        self._refused = False
+        #: Called on the event loop when the process sent what does not parse: it is not to be trusted any more.
+        self.on_refused: Callable[[], None] = lambda: None
         #: Called on the event loop whenever readiness changes.
         self.on_change: Callable[[bool], None] = lambda _ready: None
 
@@ -245,10 +253,13 @@ class InferenceClient:
             self._lost = asyncio.Event()
             assembler = wire.TextAssembler()
             loop.add_reader(connection.fileno(), self._read, connection, assembler)
+            self._refused = False
             try:
                 await self._lost.wait()
             finally:
                 self._disconnect(connection)
+            if self._refused:
+                await asyncio.sleep(_REFUSED_S)
 
     def _disconnect(self, connection: socket.socket) -> None:
         """End everything in flight. The ring's slots are all ours again: nobody else maps them now."""
@@ -292,7 +303,9 @@ class InferenceClient:
             return
         except WireError as error:
             log.error("closing the link to the inference process: %s", error)  # noqa: TRY400 - says it all
+            self._refused = True
             self._mark_lost()
+            self.on_refused()
         except OSError:
             self._mark_lost()
 
@@ -310,17 +323,23 @@ class InferenceClient:
         self.release(ticket)
         ticket.answered(result)
 
-    def _welcome(self, connection: socket.socket, handshake: dict[str, object]) -> None:
-        try:
-            models = _parse_handshake(handshake)
-        except (KeyError, TypeError, ValueError) as error:
-            raise WireError(f"a handshake that does not parse: {error!r}") from error
-        slots = sum(model.in_flight for model in models.values()) + self._spare_slots
-        slot_bytes = max(
-            slot_bytes_for(model.info.input_width, model.info.input_height) for model in models.values()
+    def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
+        if self._ready:
+            raise WireError("a second handshake")
+        told = read_handshake(handshake)
+        models: dict[str, ServedModel] = {}
+        for index, entry in enumerate(told.versions):
+            in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
+            models[entry.version] = ServedModel(
+                index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
+            )
+        slots, slot_bytes = ring_size(
+            [(model.in_flight, model.info) for model in models.values()], self._spare_slots
         )
         if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
             # A fresh ring, not a resized one: decoder threads may still write into the old slots.
+            if self._ring is not None:
+                self._ring.close()
             self._ring = FrameRing(slots, slot_bytes)
         self._models = models
         (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
@@ -328,20 +347,3 @@ class InferenceClient:
         self._ready = True
         self.on_change(True)
 
-
-def _parse_handshake(handshake: dict[str, object]) -> dict[str, ServedModel]:
-    parallel, lanes, ahead = handshake["parallel"], handshake["lanes"], handshake["ahead"]
-    versions = handshake["versions"]
-    if not isinstance(versions, list):
-        raise TypeError("`versions` is a list")
-    if not (isinstance(parallel, int) and isinstance(lanes, int) and isinstance(ahead, int)):
-        raise TypeError("`parallel`, `lanes` and `ahead` are numbers")
-    models: dict[str, ServedModel] = {}
-    for index, entry in enumerate(versions):
-        cost_ms = {int(bucket): float(cost) for bucket, cost in entry["cost_ms"].items()}
-        in_flight = ahead * worthwhile_buckets(cost_ms)[-1]
-        version = str(entry["version"])
-        models[version] = ServedModel(
-            index, version, ModelInfo.from_dict(entry["model"]), cost_ms, in_flight, parallel, lanes
-        )
-    return models

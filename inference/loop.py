@@ -236,15 +236,17 @@ class Loop:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        message = connection.assembler.feed(data)
-        if message is None or len(fds) != 1 or connection.ring is not None:
+        try:
+            message = connection.assembler.feed(data)
+            if message is None or len(fds) != 1 or connection.ring is not None:
+                raise WireError("an attach message carries exactly one descriptor, once")  # noqa: TRY301 - one place closes
+            slots, slot_bytes = message.get("slots"), message.get("slot_bytes")
+            if not isinstance(slots, int) or not isinstance(slot_bytes, int):
+                raise WireError("an attach message names `slots` and `slot_bytes`")  # noqa: TRY301 - as above
+        except WireError:
             for fd in fds:
                 os.close(fd)
-            raise WireError("an attach message carries exactly one descriptor, once")
-        slots, slot_bytes = message.get("slots"), message.get("slot_bytes")
-        if not isinstance(slots, int) or not isinstance(slot_bytes, int):
-            os.close(fds[0])
-            raise WireError("an attach message names `slots` and `slot_bytes`")
+            raise
         connection.ring = FrameRing.attach(fds[0], slots, slot_bytes)
 
     def _submit(self, connection: _Connection, data: bytes) -> bool:

@@ -58,4 +58,15 @@ class ModelInfo:
         values["placement"] = Placement(values["placement"])
         values["labels"] = tuple(values["labels"])
         values["buckets"] = tuple(values["buckets"])
-        return cls(**values)
+        model = cls(**values)
+        texts = (model.name, model.sha256, model.provider, *model.labels)
+        numbers = (model.input_width, model.input_height, *model.buckets)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("name, sha256, provider and labels are texts")
+        if not all(type(number) is int and number > 0 for number in numbers):
+            raise ValueError("sizes and buckets are whole numbers above 0")
+        if type(model.pad_value) is not int or not 0 <= model.pad_value <= 255:
+            raise ValueError(f"`pad_value` is {model.pad_value!r:.40}; allowed are 0 to 255")
+        if model.conf_threshold is not None and not 0 <= model.conf_threshold <= 1:
+            raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
+        return model

@@ -22,6 +22,8 @@ from inference.errors import WireError
 PART_BYTES = 60_000
 MAX_MESSAGE_BYTES = 65_536
 MAX_DETECTIONS = 1000
+MAX_CLASS_ID = 65_535
+MAX_DETAIL_BYTES = 1000
 
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
@@ -133,6 +135,8 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a submit message with {classes} classes has another length than {len(data)}")
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
         raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
+    if math.isnan(deadline):
+        raise WireError("a deadline is a time")
     if not 0 < weight < math.inf:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
@@ -157,7 +161,11 @@ def unpack_cancel(data: bytes) -> int:
 def pack_result(result: Result) -> bytes:
     """Return ``result`` as one message: a head, then the boxes as float32 rows, or the failure's text."""
     ok = result.status is Status.OK
-    body = np.ascontiguousarray(result.boxes, dtype="<f4").tobytes() if ok else result.detail.encode()[:1000]
+    body = (
+        np.ascontiguousarray(result.boxes, dtype="<f4").tobytes()
+        if ok
+        else result.detail.encode(errors="replace")[:MAX_DETAIL_BYTES]
+    )
     head = _RESULT.pack(
         Kind.RESULT,
         result.status,
@@ -182,16 +190,21 @@ def unpack_result(data: bytes) -> Result:
         status = Status(raw_status)
     except ValueError as error:
         raise WireError(f"unknown result status {raw_status}") from error
+    if not (0 <= queue_ms < math.inf and 0 <= inference_ms < math.inf and 0 <= postprocess_ms < math.inf):
+        raise WireError(f"times out of range: {queue_ms}, {inference_ms}, {postprocess_ms}")
     boxes = NO_BOXES
     detail = ""
     if status is not Status.OK:
-        detail = data[_RESULT.size :].decode(errors="replace")
+        detail = data[_RESULT.size :][:MAX_DETAIL_BYTES].decode(errors="replace")
+    elif count > MAX_DETECTIONS or len(data) != _RESULT.size + 24 * count:
+        raise WireError(f"a result with {count} boxes has another length than {len(data)}")
     elif count:
-        if count > MAX_DETECTIONS or len(data) != _RESULT.size + 24 * count:
-            raise WireError(f"a result with {count} boxes has another length than {len(data)}")
         boxes = np.frombuffer(data, dtype="<f4", offset=_RESULT.size).reshape(count, 6)
         if not np.isfinite(boxes).all():
             raise WireError("a result holds values that are not finite")
+        classes = boxes[:, 5]
+        if classes.min() < 0 or classes.max() > MAX_CLASS_ID:
+            raise WireError(f"a result holds class ids outside 0 to {MAX_CLASS_ID}")
     return Result(request_id, status, boxes, queue_ms, inference_ms, postprocess_ms, batch_size, detail)
 
 
@@ -208,20 +221,22 @@ class TextAssembler:
 
     def __init__(self, limit_bytes: int = 8 << 20) -> None:
         self._limit_bytes = limit_bytes
-        self._parts: list[bytes] = []
+        self._text = bytearray()
 
     def feed(self, data: bytes) -> dict[str, Any] | None:
         """Add one message; return the map once it is whole. Raises WireError on bad or too much data."""
-        self._parts.append(data[2:])
-        if sum(map(len, self._parts)) > self._limit_bytes:
+        if len(data) < 3:
+            raise WireError(f"a part of a handshake has 3 bytes at least, this one {len(data)}")
+        self._text += data[2:]
+        if len(self._text) > self._limit_bytes:
             raise WireError(f"a handshake is larger than {self._limit_bytes} bytes")
         if data[1]:
             return None
-        text = b"".join(self._parts)
-        self._parts.clear()
+        text = bytes(self._text)
+        self._text.clear()
         try:
             message = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WireError(f"a handshake is not JSON: {error}") from error
         if not isinstance(message, dict):
             raise WireError("a handshake is not a map")
