@@ -23,7 +23,7 @@ from inference import address as addresses
 from inference import wire
 from inference.detections import DetectionParams
 from inference.errors import InferenceLost, InferenceUnavailable, WireError
-from inference.handshake import read_handshake, ring_size
+from inference.handshake import Handshake, read_handshake, ring_size
 from inference.letterbox import Letterbox
 from inference.model import ModelInfo
 from inference.planner import worthwhile_buckets
@@ -34,8 +34,7 @@ log = logging.getLogger("inference.client")
 
 #: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
 _RETRY_S = 0.1
-#: After a message that does not parse: whoever sends one may send more, as fast as it is read.
-_REFUSED_S = 0.5
+_REFUSED_S = 0.5  # after a message that does not parse: whoever sends one may send more
 #: Sizes of pictures that a model remembers.
 _MAX_LETTERBOXES = 256
 
@@ -113,9 +112,8 @@ class InferenceClient:
         self._lost: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = False
-        #: Whether this connection was given up because of what came over it.
         self._refused = False
-        #: Called on the event loop when the process sent what does not parse: it is not to be trusted any more.
+        #: Called on the event loop when the process sent what does not parse: it is to be replaced.
         self.on_refused: Callable[[], None] = lambda: None
         #: Called on the event loop whenever readiness changes.
         self.on_change: Callable[[bool], None] = lambda _ready: None
@@ -326,24 +324,27 @@ class InferenceClient:
     def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
         if self._ready:
             raise WireError("a second handshake")
-        told = read_handshake(handshake)
-        models: dict[str, ServedModel] = {}
-        for index, entry in enumerate(told.versions):
-            in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
-            models[entry.version] = ServedModel(
-                index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
-            )
+        models = _served(read_handshake(handshake))
         slots, slot_bytes = ring_size(
             [(model.in_flight, model.info) for model in models.values()], self._spare_slots
         )
         if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
             # A fresh ring, not a resized one: decoder threads may still write into the old slots.
-            if self._ring is not None:
-                self._ring.close()
-            self._ring = FrameRing(slots, slot_bytes)
+            before, self._ring = self._ring, FrameRing(slots, slot_bytes)
+            if before is not None:
+                before.close()
         self._models = models
         (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
         socket.send_fds(connection, [attach], [self._ring.fd])
         self._ready = True
         self.on_change(True)
 
+
+def _served(told: Handshake) -> dict[str, ServedModel]:
+    models: dict[str, ServedModel] = {}
+    for index, entry in enumerate(told.versions):
+        in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
+        models[entry.version] = ServedModel(
+            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
+        )
+    return models

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 
 from inference import address
 from inference.board import Board, State
@@ -25,6 +26,13 @@ class InferenceHandle:
         self.board = Board()
         #: None before the first start.
         self._process: asyncio.subprocess.Process | None = None
+        #: Start of that process, CLOCK_MONOTONIC.
+        self._started_at = 0.0
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether a worker has read something from this process that an honest one would not send."""
+        return self.board.read("refused") > self._started_at
 
     @property
     def address(self) -> str:
@@ -40,6 +48,7 @@ class InferenceHandle:
         """Start a process. ``environment`` is the whole of what it sees, ``output`` where it prints."""
         self.board.post("state", State.STARTING)
         self.board.post("busy_since", 0.0)
+        self._started_at = time.monotonic()
         listener_fd, board_fd = self._listener.fileno(), self.board.fd
         self._process = await spawn(
             "inference.process",

@@ -48,12 +48,8 @@ class Handshake:
 def read_handshake(message: dict[str, Any]) -> Handshake:
     """Check a handshake's types and ranges. Raises WireError, whatever is wrong with it."""
     try:
-        entries = message["versions"]
-        if not isinstance(entries, list) or not 1 <= len(entries) <= _MOST_VERSIONS:
-            raise TypeError(f"`versions` is a list of 1 to {_MOST_VERSIONS}")
-        versions = tuple(_read_version(entry) for entry in entries)
         return Handshake(
-            versions,
+            tuple(_read_version(entry) for entry in _entries(message)),
             _number(message, "parallel", _MOST_LANES),
             _number(message, "lanes", _MOST_LANES),
             _number(message, "ahead", _MOST_AHEAD),
@@ -72,6 +68,13 @@ def ring_size(models: list[tuple[int, ModelInfo]], spare_slots: int) -> tuple[in
     if slots * slot_bytes > _RING_BYTES:
         raise WireError(f"a ring of {slots} x {slot_bytes} bytes is asked for; at most {_RING_BYTES}")
     return slots, slot_bytes
+
+
+def _entries(message: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = message["versions"]
+    if not isinstance(entries, list) or not 1 <= len(entries) <= _MOST_VERSIONS:
+        raise TypeError(f"`versions` is a list of 1 to {_MOST_VERSIONS}")
+    return entries
 
 
 def _number(message: dict[str, Any], name: str, most: int) -> int:

@@ -71,7 +71,11 @@ class FrameRing:
         except OSError as error:
             os.close(fd)
             raise WireError(f"the ring's descriptor is not a memfd: {error}") from error
-        if seals & _SEALS != _SEALS or min(slots, slot_bytes) < 1 or size_bytes != _total_bytes(slots, slot_bytes):
+        if (
+            seals & _SEALS != _SEALS
+            or min(slots, slot_bytes) < 1
+            or size_bytes != _total_bytes(slots, slot_bytes)
+        ):
             os.close(fd)
             raise WireError(
                 f"a sealed ring of {slots} x {slot_bytes} bytes expected; "

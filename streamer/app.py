@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,13 @@ class Parts:
     owners: Owners
 
 
+def _make_link(resources: Resources) -> InferenceClient:
+    client = InferenceClient(resources.inference_address)
+    # The supervisor replaces a process that a worker cannot believe.
+    client.on_refused = lambda: resources.board.post("refused", time.monotonic())
+    return client
+
+
 def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     """Return the application with all its routes; nothing is started yet."""
     settings, metrics = resources.settings, resources.metrics
@@ -93,7 +101,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )
-    client = InferenceClient(resources.inference_address)
+    client = _make_link(resources)
     gate = Gate(settings.keys, ClientAddresses(settings.proxy_networks))
     sites = Sites(settings.hosts, settings.origins)
     dispatcher = Dispatcher(

@@ -219,7 +219,11 @@ class Supervisor:
             now = time.monotonic()
             if board.state is not state:
                 state_since, state = now, board.state
-            if state is State.READY:
+            if self._inference.distrusted:
+                log.error("killing the inference process: a worker got a message that does not parse")
+                board.post("state", State.DOWN)
+                self._inference.signal(signal.SIGKILL)
+            elif state is State.READY:
                 if not board.alive(now, beat_limit_s=BEAT_LIMIT_S):
                     what = "a model run hangs" if board.hung(now) else "its loop does not turn"
                     log.error("killing the inference process: %s", what)

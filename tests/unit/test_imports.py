@@ -32,7 +32,7 @@ INFERENCE = [
     ["log_output"],
     ["metrics", "fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
-    ["modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
+    ["handshake", "modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
     ["normaliser", "decode", "trial", "gpu_model"],
     ["detector", "client", "handle"],

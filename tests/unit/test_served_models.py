@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from inference.client import _MAX_LETTERBOXES, ServedModel, _parse_handshake
+from inference.client import _MAX_LETTERBOXES, ServedModel, _served
 from inference.detector import Detector
+from inference.errors import WireError
+from inference.handshake import read_handshake
 from inference.letterbox import Letterbox
 from inference.model import Family, ModelInfo, Placement
 from inference.process import _default_lanes
@@ -30,7 +32,7 @@ def test_lanes_follow_the_devices_that_serve() -> None:
     assert _default_lanes([detector("cuda", 1, 2), detector("cuda", 1)]) == 4, "runs of single frames"
 
 
-def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, object]:
+def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, Any]:
     version = {"version": "v1", "model": INFO.to_dict(), "cost_ms": cost_ms}
     return {"versions": [version], "parallel": 1, "lanes": 2, "ahead": 3} | numbers
 
@@ -46,7 +48,7 @@ def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, object]:
 def test_frames_in_flight_are_batches_worth_forming(
     cost_ms: dict[str, float], ahead: int, frames: int
 ) -> None:
-    assert _parse_handshake(handshake(cost_ms, ahead=ahead))["v1"].in_flight == frames
+    assert _served(read_handshake(handshake(cost_ms, ahead=ahead)))["v1"].in_flight == frames
 
 
 def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
@@ -64,5 +66,5 @@ def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
 @pytest.mark.parametrize("name", ["parallel", "lanes", "ahead"])
 @pytest.mark.parametrize("value", ["2", None])
 def test_a_handshake_without_numbers_is_refused(name: str, value: object) -> None:
-    with pytest.raises(TypeError, match=name):
-        _parse_handshake(handshake({"1": 1.0}, **{name: value}))
+    with pytest.raises(WireError, match=name):
+        read_handshake(handshake({"1": 1.0}, **{name: value}))
