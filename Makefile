@@ -8,7 +8,7 @@ HASHED := constraints-hashed.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench train evaluate image sample constraints hashes audit sbom chart clean system-packages
+.PHONY: help install serve test soak reliability check format bench train evaluate image sample constraints hashes audit sbom chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ install: $(VENV)/installed  ## create .venv with what the service needs
 
 test: $(VENV)/installed-dev system-packages  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/installed-dev system-packages  ## the long form of the fault tests, about an hour; then the table in docs/reliability.md
+	$(BIN)/python -m pytest tests/faults --full $(ARGS)
+	$(BIN)/python -m tests.faults.report
+
+reliability: $(VENV)/installed-dev  ## write the table in docs/reliability.md from what the fault tests measured last
+	$(BIN)/python -m tests.faults.report
 
 check: $(VENV)/installed-dev  ## formatting, lint and types, as CI wants them
 	$(BIN)/ruff format --check .

@@ -82,6 +82,7 @@ class NonceStream:
         self._fps = fps
         self._mode = mode
         self._sent_at: dict[int, float] = {}
+        self._ack = self._window = 0
         self._frames = [Nonce(client, counter).image() for counter in range(COUNTER)]
 
     async def run(self, session: aiohttp.ClientSession, url: str, until: End) -> Account:
@@ -106,16 +107,25 @@ class NonceStream:
         while not until.passed and not socket.closed:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due + 1 / self._fps, time.monotonic())
+            if self._mode == "all" and seq + 1 - self._ack > self._window:
+                continue  # the server closes a stream in mode all that ignores its window
             seq += 1
             self.account.sent += 1
             self._sent_at[seq] = time.monotonic()
-            await socket.send_bytes(pack(seq, self._frames[seq % COUNTER], png=True))
+            try:
+                await socket.send_bytes(pack(seq, self._frames[seq % COUNTER], png=True))
+            except ConnectionError:  # the reader sees the same
+                return
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         account = self.account
         async for message in socket:
             event = json.loads(message.data)
             kind = event["type"]
+            if kind == "welcome":
+                self._window = event["flow"]["win"]
+            if "ack" in event:
+                self._ack, self._window = max(self._ack, event["ack"]), event["win"]
             if kind == "result":
                 began = self._end(event["seq"])
                 account.results += 1

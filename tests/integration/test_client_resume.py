@@ -26,7 +26,7 @@ from streamer.client import (
     State,
 )
 from streamer.client.backoff import Backoff
-from tests.integration.client_proxy import Proxy
+from tests.faults.fault_proxy import FaultProxy
 from tests.service import Service
 
 PIXELS = np.full((120, 160, 3), 90, np.uint8)
@@ -57,7 +57,7 @@ async def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
 async def test_mode_all_sends_again_over_cut_connections_and_loses_nothing(service: Service) -> None:
     states: list[State] = []
     async with (
-        Proxy(service.port) as proxy,
+        FaultProxy(service.port) as proxy,
         DetectStream(f"ws://127.0.0.1:{proxy.port}", mode="all", on_state=states.append) as stream,
     ):
         reader = asyncio.create_task(collect(stream))
@@ -80,7 +80,7 @@ async def test_mode_all_sends_again_over_cut_connections_and_loses_nothing(servi
 async def test_live_never_sends_again_and_says_what_was_lost(service: Service) -> None:
     states: list[State] = []
     async with (
-        Proxy(service.port) as proxy,
+        FaultProxy(service.port) as proxy,
         DetectStream(
             f"ws://127.0.0.1:{proxy.port}", params={"track": True}, on_state=states.append
         ) as stream,
@@ -113,7 +113,7 @@ async def test_live_never_sends_again_and_says_what_was_lost(service: Service) -
 
 async def test_parameters_and_cfg_survive_a_cut(service: Service) -> None:
     async with (
-        Proxy(service.port) as proxy,
+        FaultProxy(service.port) as proxy,
         DetectStream(f"ws://127.0.0.1:{proxy.port}", mode="all") as stream,
     ):
         assert await stream.configure(conf_threshold=0.77, classes=["dog"]) == 1
@@ -132,7 +132,7 @@ async def test_parameters_and_cfg_survive_a_cut(service: Service) -> None:
 async def test_one_try_means_one_connection(service: Service) -> None:
     options = Options(give_up_after_s=0)
     async with (
-        Proxy(service.port) as proxy,
+        FaultProxy(service.port) as proxy,
         DetectStream(f"ws://127.0.0.1:{proxy.port}", options=options) as stream,
     ):
         proxy.cut()
@@ -146,7 +146,7 @@ async def test_one_try_means_one_connection(service: Service) -> None:
 async def test_a_server_that_stays_away_is_given_up(service: Service) -> None:
     options = Options(give_up_after_s=1.0)
     async with (
-        Proxy(service.port) as proxy,
+        FaultProxy(service.port) as proxy,
         DetectStream(f"ws://127.0.0.1:{proxy.port}", mode="all", options=options) as stream,
     ):
         await stream.send(PIXELS)

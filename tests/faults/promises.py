@@ -1,0 +1,114 @@
+"""The promises of docs/reliability.md, and the tests that hold each."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What is promised, and the ids of its tests: path and function, without parameters."""
+
+    name: str
+    text: str
+    tests: tuple[str, ...]
+
+
+_FAULTS = "tests/faults/"
+
+PROMISES = (
+    Promise(
+        "R1",
+        "The inference process may be killed at any moment. No connection is closed, each frame that it "
+        "held has exactly one outcome, nobody gets the boxes of another, and as much is served afterwards.",
+        (
+            _FAULTS + "test_inference_death.py::"
+            "test_streams_and_posts_live_through_deaths_of_the_inference_process",
+            _FAULTS + "test_inference_death.py::test_as_much_is_served_after_a_death_as_before",
+            _FAULTS + "test_others_answers.py::test_nobody_is_answered_with_the_boxes_of_others",
+            _FAULTS + "test_others_answers.py::test_clients_notice_answers_of_others",
+            _FAULTS + "test_ring_machine.py::test_the_ring_holds_in_any_order_of_events",
+            _FAULTS + "test_ring_machine.py::test_the_machine_finds_answers_that_go_to_the_wrong_frame",
+            "tests/e2e/test_recovery.py::test_streams_outlive_the_inference_process",
+            "tests/e2e/test_recovery.py::test_in_mode_all_no_frame_is_lost_with_the_inference_process",
+        ),
+    ),
+    Promise(
+        "R1b",
+        "An inference process that hangs, in a run or outside of one, is killed and replaced.",
+        (
+            _FAULTS + "test_inference_death.py::test_a_process_that_hangs_is_replaced",
+            "tests/e2e/test_recovery.py::test_an_inference_process_that_hangs_is_replaced",
+        ),
+    ),
+    Promise(
+        "R1c",
+        "An image that ends the inference process is found after two deaths, answered 422 and not run again; "
+        "a stream of such frames is refused.",
+        (
+            _FAULTS + "test_inference_death.py::test_an_image_that_ends_the_process_is_found_and_blocked",
+            _FAULTS + "test_inference_death.py::"
+            "test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on",
+            "tests/unit/test_suspects.py::test_a_frame_is_blocked_by_its_second_death_when_it_was_alone",
+        ),
+    ),
+    Promise(
+        "R5",
+        "Beyond the device's capacity clients get fresh results and refusals that say when to come back; "
+        "polite streams are served.",
+        (
+            "tests/e2e/test_overload.py::test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing",
+            "tests/e2e/test_overload.py::"
+            "test_every_stream_of_many_is_served_although_their_turns_are_further_apart_than_a_frame_may_age",
+        ),
+    ),
+    Promise(
+        "R7",
+        "A full disk stops sampling, not detection; what was accepted stays.",
+        (
+            "tests/integration/test_sampling_faults.py::"
+            "test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one",
+        ),
+    ),
+    Promise(
+        "R8",
+        "An outage of the store of samples, in whatever form, and kills lose no accepted sample.",
+        (
+            "tests/integration/test_sampling_faults.py::"
+            "test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted",
+            "tests/integration/test_sampling_faults.py::test_each_fault_alone_only_delays",
+            "tests/integration/test_sampling_faults.py::test_what_an_outage_left_is_sent_by_the_next_start",
+        ),
+    ),
+    Promise(
+        "R9",
+        "A drain finishes what was accepted and tells streams when to return.",
+        (
+            "tests/e2e/test_lifecycle.py::"
+            "test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return",
+            "tests/e2e/test_lifecycle.py::test_health_says_draining_while_requests_are_still_served",
+            "tests/deploy/test_replicas.py::"
+            "test_a_replica_that_drains_fails_no_post_and_sends_its_streams_elsewhere",
+        ),
+    ),
+)
+
+
+@cache
+def _functions(path: str) -> frozenset[str]:
+    file = ROOT / path
+    if not file.exists():
+        return frozenset()
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, kinds))
+
+
+def exists(test: str) -> bool:
+    """Return whether there is a test of this id."""
+    path, _, name = test.partition("::")
+    return name in _functions(path)

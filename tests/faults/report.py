@@ -1,0 +1,63 @@
+"""``make reliability``: writes the table of promises in docs/reliability.md, with what was measured."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.faults.promises import PROMISES, ROOT, exists
+from tests.faults.results import Result, read_results
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- begin of the table: make reliability -->"
+END = "<!-- end of the table -->"
+_HEAD = "| promise | test | measured |\n| --- | --- | --- |"
+
+
+def _measured(test: str, results: dict[str, Result]) -> str:
+    """Return what the runs of a test measured, with its parameters; empty for one that keeps no figures."""
+    lines = []
+    for name, result in results.items():
+        if name.partition("[")[0] != test:
+            continue
+        parameter = name.partition("[")[2].rstrip("]")
+        figures = ", ".join(f"{what} {value}" for what, value in result.figures.items())
+        form = "soak" if result.full else "short"
+        outcome = "" if result.passed else "**failed**: "
+        lines.append(f"{outcome}{parameter + ': ' if parameter else ''}{figures} ({form})")
+    return "; ".join(lines)
+
+
+def table(results: dict[str, Result]) -> str:
+    """Return the table: a row for each test of each promise that has one."""
+    rows = [_HEAD]
+    for promise in PROMISES:
+        first = f"**{promise.name}** {promise.text}"
+        for test in filter(exists, promise.tests):
+            path, _, name = test.partition("::")
+            link = f"[{name}](../{path})"
+            rows.append(f"| {first} | {link} | {_measured(test, results) or 'pass or fail'} |")
+            first = ""
+    machines = sorted({result.machine for result in results.values()})
+    return "\n".join([*rows, "", f"Measured on: {'; '.join(machines) or 'nothing yet'}."])
+
+
+def cut(page: str) -> tuple[str, str, str]:
+    """Return what stands before the table, the table, and what stands behind it."""
+    before, _, rest = page.partition(BEGIN)
+    inside, _, after = rest.partition(END)
+    return before + BEGIN, inside.strip(), END + after
+
+
+def main() -> int:
+    """Rewrite the table; exit code 1 when there are no results to write."""
+    results = read_results()
+    if not results:
+        sys.stderr.write("no results: run the tests in tests/faults first, or `make soak`\n")
+        return 1
+    before, _, after = cut(PAGE.read_text())
+    PAGE.write_text(f"{before}\n{table(results)}\n{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

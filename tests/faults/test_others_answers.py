@@ -1,0 +1,86 @@
+"""No client is answered with another's boxes, whatever is killed, cancelled or flooded meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import aiohttp
+
+from tests.bench.load import End, http_session
+from tests.faults.conftest import Stubbed, Tier
+from tests.faults.nonce import COUNTER, Nonce
+from tests.faults.nonce_clients import Account, Crowd, NonceStream, together
+from tests.faults.results import Result
+from tests.service import is_dead
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+#: Numbers of clients that the crowd does not have.
+_FLOODER, _CANCELLER, _KEEPER = 2001, 2002, 2003
+
+
+async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, seed: int) -> int:
+    """Post, and go away at a random moment, as fast as that goes; returns how often."""
+    chance, cancelled = random.Random(seed), 0
+    while not until.passed:
+        body = Nonce(_CANCELLER, cancelled % COUNTER).image()
+        post = asyncio.create_task(session.post(url, data=body, headers={"Content-Type": "image/png"}))
+        await asyncio.sleep(chance.uniform(0, 0.01))
+        post.cancel()
+        with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
+            (await post).close()
+        cancelled += 1
+    return cancelled
+
+
+async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> tuple[Account, int]:
+    chance = random.Random(7)
+    until = End.after(120)
+    base = stub.service.http_url
+    async with http_session() as session:
+        crowd = Crowd(streams=10, posters=6, fps=10).start(session, base, until)
+        flood = NonceStream(_FLOODER, fps=300)
+        keeper = NonceStream(_KEEPER, fps=10, mode="all")
+        extra = [
+            asyncio.create_task(stream.run(session, f"{base}/v1/stream", until)) for stream in (flood, keeper)
+        ]
+        cancelling = asyncio.create_task(_cancel_posts(session, f"{base}/v1/predict", until, seed=3))
+        await asyncio.sleep(seconds)
+        for _ in range(kills):
+            before = stub.service.inference
+            before.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(wait_for, partial(is_dead, before), "it ends")
+            await asyncio.to_thread(wait_for, lambda: stub.service.get("/health")[0] == 200, "ready again")
+            await asyncio.sleep(chance.uniform(0.5, 1.0))
+        until.at = 0.0
+        accounts = list(await asyncio.gather(*(task for _, task in crowd), *extra))
+        return together(accounts), await cancelling
+
+
+def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier, figures: Result) -> None:
+    stub = stubbed(model_s=0.003)
+    kills = tier.pick(3, 5)
+    whole, cancelled = asyncio.run(_everything_at_once(stub, tier.pick(2.0, 60.0), kills))
+    figures.note(
+        results=whole.results,
+        answers_of_others=whole.wrong,
+        posts_cancelled=cancelled,
+        kills=kills,
+        frames_without_an_outcome=whole.lost,
+    )
+    assert whole.results > 200
+    assert cancelled > 50
+    assert (whole.wrong, whole.surplus, whole.lost, whole.closed) == (0, 0, 0, 0)
+
+
+def test_clients_notice_answers_of_others(stubbed: Start) -> None:
+    """The negative control: a worker that ignores request ids gives answers to the wrong clients."""
+    stub = stubbed(model_s=0.003, STUB_MUTATION="forget_request_ids", INFERENCE_LANES="2")
+    whole, _ = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
+    assert whole.wrong > 0
