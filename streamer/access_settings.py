@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 from streamer.http.networks import IpNetwork, parse_networks
 from streamer.http.site_names import parse_hosts, parse_origins
+
+
+class OpenToStrangers(Exception):
+    """Everybody on the network could use the service, and nobody has said so; the text says what to set."""
 
 
 class AccessSettings(BaseSettings):
@@ -19,6 +26,11 @@ class AccessSettings(BaseSettings):
     api_keys: str = Field(
         "",
         description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether clients may use the service without a key where it listens on other than "
+        "loopback addresses; without keys and without this it does not start there.",
     )
     allowed_hosts: str = Field(
         "",
@@ -55,6 +67,20 @@ class AccessSettings(BaseSettings):
         return text
 
     @property
+    def wants_keys(self) -> bool:
+        """Whether clients must show who they are."""
+        return bool(self.keys)
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine reaches `HOST`. Asks the name server where that is a name."""
+        try:
+            found = {entry[4][0] for entry in socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)}
+        except OSError:  # the start will say so
+            return False
+        return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The API keys in their order, each once; empty means that none is asked for."""
         return tuple(dict.fromkeys(key.strip() for key in self.api_keys.split(",") if key.strip()))
@@ -73,3 +99,14 @@ class AccessSettings(BaseSettings):
     def proxy_networks(self) -> tuple[IpNetwork, ...]:
         """Networks whose hops are believed about the client's address."""
         return parse_networks(self.trusted_proxies)
+
+
+def refuse_strangers(settings: AccessSettings) -> None:
+    """Raise OpenToStrangers where everybody on the network could use the service and nobody has said so."""
+    if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
+        return
+    raise OpenToStrangers(
+        f"HOST={settings.host!r}: without keys the service listens on loopback addresses only. Set API_KEYS "
+        "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 where everybody who reaches this address may use the "
+        "service, or HOST=127.0.0.1"
+    )

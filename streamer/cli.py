@@ -78,6 +78,7 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 def _serve(arguments: argparse.Namespace) -> int:
     # The server's modules stay out of the other commands.
+    from streamer.access_settings import OpenToStrangers, refuse_strangers  # noqa: PLC0415 - see above
     from streamer.child_environment import wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
@@ -95,7 +96,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             log_level=arguments.log_level,
         )
-    except SettingsError as error:
+        refuse_strangers(settings)
+    except (SettingsError, OpenToStrangers) as error:
         sys.stderr.write(f"streamer: {error}\n")
         return EXIT_USAGE
     wipe_own_secrets()

@@ -89,6 +89,15 @@ class Supervisor:
     async def run(self) -> int:
         """Start everything, watch it, drain it. Returns the exit code."""
         on_signals(self._start_drain, self._kill_workers)
+        if not self._settings.wants_keys:
+            if self._settings.listens_on_loopback:
+                log.info(
+                    "no keys are set: the service listens on loopback only, for programs of this machine"
+                )
+            else:
+                log.warning(
+                    "no keys are set (ALLOW_ANONYMOUS): whoever reaches this port may use the service"
+                )
         log.info(
             "listening on http://%s:%d with %d worker(s), models: %s",
             self._settings.host,

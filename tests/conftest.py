@@ -69,9 +69,14 @@ def service(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see only the settings they make themselves."""
     for name in list(os.environ):
-        if name in {"HOST", "PORT", "WORKERS", "DEVICE", "API_KEYS"} or name.startswith(
+        if name in {"HOST", "PORT", "WORKERS", "DEVICE"} or name.startswith(
             (
                 "MODEL_V",
+                "API_KEYS",
+                "ALLOW",
+                "TRUSTED_",
+                "METRICS_PORT",
+                "JWT_",
                 "STREAM_",
                 "WEBRTC_",
                 "ICE_",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamer.settings import Settings
+from streamer.settings import Settings, load_settings
 from tests.deploy.chart import CHART, VALUE_SETS, Chart, Refused
 from tests.deploy.chart_reference import (
     CHART_SETS,
@@ -161,3 +161,27 @@ def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Pa
         (changed.folder / "files" / name).unlink()
         with pytest.raises(Refused, match=rf"files/{name} is missing"):
             changed.render({"monitoring": {part: {"enabled": True}}})
+
+
+def test_who_may_use_the_service_must_be_said(chart: Chart) -> None:
+    with pytest.raises(Refused, match=r"auth\.existingSecret or auth\.apiKeys, or auth\.allowAnonymous=true"):
+        chart.render({"auth": {}})
+    for auth in ({"allowAnonymous": True}, {"existingSecret": "keys"}, {"apiKeys": ["dummy-key-1"]}):
+        environment = chart.render({"auth": auth}).environment
+        assert environment["ALLOW_ANONYMOUS"] == ("true" if "allowAnonymous" in auth else "false")
+        assert ("API_KEYS" in environment) is ("allowAnonymous" not in auth)
+
+
+def test_the_service_answers_under_the_names_that_lead_to_it(chart: Chart) -> None:
+    own = "test-real-time-vision-api.vision"
+    always = {own, f"{own}.svc", "*.svc.cluster.local"}
+    hosts = ["detect.example.org", "*.example.net"]
+    for values, expected in (
+        ({}, always),
+        ({"ingress": {"enabled": True, "hosts": hosts}}, always | set(hosts)),
+        ({"ingress": {"enabled": True}}, {"*"}),
+        ({"ingress": {"enabled": True}, "settings": {"ALLOWED_HOSTS": "a.example"}}, {"a.example"}),
+    ):
+        environment = chart.render(values).environment
+        assert set(environment["ALLOWED_HOSTS"].split(",")) == expected
+        assert load_settings(allowed_hosts=environment["ALLOWED_HOSTS"]).hosts > expected

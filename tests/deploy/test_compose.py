@@ -142,3 +142,11 @@ def test_the_relay_sends_to_the_service_and_to_nothing_else(compose: dict[str, A
     assert "Total lost packets 0 " in inside
     assert "403 (Forbidden IP)" in outside
     assert "Total lost packets" not in outside
+
+
+def test_no_key_is_needed_where_only_this_machine_reaches_the_port(compose: Any) -> None:
+    for name in ("cpu", "gpu"):
+        service = compose["services"][name]
+        assert service["environment"]["ALLOW_ANONYMOUS"] == "1"
+        (port,) = service["ports"]
+        assert "127.0.0.1" in str(port)

@@ -94,7 +94,7 @@ def test_a_service_that_cannot_start_ends_although_nobody_reads_why() -> None:
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    environment = os.environ | {"HOST": "192.0.2.1", "PORT": "0"}
+    environment = os.environ | {"HOST": "192.0.2.1", "PORT": "0", "ALLOW_ANONYMOUS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=writer
     )

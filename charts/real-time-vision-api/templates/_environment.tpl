@@ -54,6 +54,12 @@
       name: {{ . }}
       key: {{ include "rtv.apiKeysKey" $ }}
 {{- end }}
+- name: ALLOW_ANONYMOUS
+  value: {{ $v.auth.allowAnonymous | quote }}
+{{- if not (hasKey $v.settings "ALLOWED_HOSTS") }}
+- name: ALLOWED_HOSTS
+  value: {{ include "rtv.allowedHosts" . | quote }}
+{{- end }}
 - name: SAMPLING
   value: {{ $v.sampling.enabled | quote }}
 {{- if $v.sampling.enabled }}
@@ -159,4 +165,16 @@
 {{- $servers = append $servers (printf "turn:%s:%d?transport=udp" .Values.stunner.host (int .Values.stunner.port)) -}}
 {{- end -}}
 {{- join "," $servers -}}
+{{- end -}}
+
+{{/* Names under which clients reach the pods: those of the Service, and those that ingress and gateways are given.
+     Where these take any name, so does the service. Names without a dot and addresses need no entry. */}}
+{{- define "rtv.allowedHosts" -}}
+{{- $v := .Values -}}
+{{- $service := printf "%s.%s" (include "rtv.fullname" .) .Release.Namespace -}}
+{{- $hosts := list $service (printf "%s.svc" $service) "*.svc.cluster.local" -}}
+{{- if $v.ingress.enabled -}}{{- $hosts = concat $hosts (default (list "*") $v.ingress.hosts) -}}{{- end -}}
+{{- if $v.httpRoute.enabled -}}{{- $hosts = concat $hosts (default (list "*") $v.httpRoute.hostnames) -}}{{- end -}}
+{{- if $v.istio.enabled -}}{{- $hosts = concat $hosts $v.istio.hosts -}}{{- end -}}
+{{- if has "*" $hosts -}}*{{- else -}}{{- uniq $hosts | join "," -}}{{- end -}}
 {{- end -}}
