@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 
 from inference import address
 from inference.board import Board, State
@@ -20,7 +21,9 @@ FINAL_EXIT_CODES = frozenset({4, 5})
 class InferenceHandle:
     """One inference process at a time, on an address and a board that outlive it."""
 
-    def __init__(self, settings: InferenceSettings) -> None:
+    def __init__(self, settings: InferenceSettings, descriptors: Sequence[int] = ()) -> None:
+        """``descriptors`` are inherited by every process that is started."""
+        self._inherited = tuple(descriptors)
         self._settings = settings
         self._listener: socket.socket = address.listen()
         self.board = Board()
@@ -53,7 +56,7 @@ class InferenceHandle:
         self._process = await spawn(
             "inference.process",
             [self._settings.to_json(), str(listener_fd), str(board_fd)],
-            descriptors=(listener_fd, board_fd),
+            descriptors=(listener_fd, board_fd, *self._inherited),
             environment=environment,
             output=output,
         )

@@ -1,23 +1,36 @@
 """What the inference process counts; every label comes from a closed set.
 
-The values lie in memory-mapped files that the workers' ``/metrics`` merges (prometheus_client's
-multiprocess mode). The file is named after the role, not the pid, so a restarted process counts on.
+The values lie in a shared memory file that the workers' ``/metrics`` merges (`metric_store`). Its parts
+are named after the role, not the pid, so a restarted process counts on.
 """
 
 from __future__ import annotations
 
+import os
+
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from inference import metric_store
 from inference.log_output import REASONS, count_dropped
+from inference.metric_store import MetricStore
 from inference.model import ModelInfo
 
 #: Seconds; from a null model to a large one on a slow CPU.
 _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
+#: Variable with the descriptor of the replica's `MetricStore`.
+STORE_VARIABLE = "STREAMER_METRICS_FD"
+
+
 def name_process(role: str) -> None:
-    """Make this process write its metrics under ``role``; call once, before any metric is made."""
+    """Make this process write its metrics under ``role``; call once, before any metric is made.
+
+    Under a supervisor they go to its `MetricStore`, otherwise to files in PROMETHEUS_MULTIPROC_DIR.
+    """
+    if STORE_VARIABLE in os.environ and metric_store.current() is None:
+        metric_store.use(MetricStore(fd=int(os.environ[STORE_VARIABLE])))
     values = prometheus_client.values
     values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
 

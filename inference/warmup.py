@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger("inference.warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,19 @@ def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
 
 
 def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -> None:
-    """Keep measurements for the next process; the supervisor removes the directory at its end."""
-    if directory:
-        text = json.dumps({"cost_s": measured.cost_s, "wide": measured.wide})
-        _path(directory, sha256, provider).write_text(text)
+    """Keep measurements for the next process; the supervisor removes the directory at its end.
+
+    Where they cannot be written, on a full disk for one, the next process measures again.
+    """
+    if not directory:
+        return
+    path = _path(directory, sha256, provider)
+    try:
+        path.write_text(json.dumps({"cost_s": measured.cost_s, "wide": measured.wide}))
+    except OSError as error:
+        log.warning("what the warm-up measured cannot be kept for a restart: %s", error)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # half a document
 
 
 def _path(directory: str, sha256: str, provider: str) -> Path:

@@ -268,8 +268,9 @@ async def make_runner(
     port = await loop.create_server(connection, sock=listener, backlog=128)
     own_socket = parts.owners.own_socket
     if own_socket is not None:
-        own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
         try:
+            own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may clean TMPDIR up
+            own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
             # Kept open while draining: other workers still bring requests about our sessions.
             await loop.create_unix_server(connection, str(own_socket))
         except OSError as error:  # a path of more than 107 bytes, for one

@@ -6,11 +6,15 @@ Labels come from closed sets only: version, status code, transport, reason, stag
 from __future__ import annotations
 
 from collections import Counter as Counts
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+from inference import metric_store
 from inference.metrics import count_log_lines
 from streamer.protocol import DropReason
 
@@ -232,8 +236,21 @@ class SupervisorMetrics:
             self.restarts.labels(role)
 
 
+class _Stored(Collector):
+    """Collects what all processes have in the shared store."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the merged metrics."""
+        store = metric_store.current()
+        names = store.names() if store is not None else []
+        return MultiProcessCollector.merge(names)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def render_metrics(directory: Path) -> bytes:
-    """Return the exposition text of all processes that write into ``directory``."""
+    """Return the exposition text of all processes of the replica; without a store, of ``directory``."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    if metric_store.current() is None:
+        MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_Stored())
     return generate_latest(registry)

@@ -10,16 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import time
-from pathlib import Path
 
 from inference.board import State
 from inference.child_process import spawn
 from inference.handle import FINAL_EXIT_CODES, InferenceHandle
-from inference.metrics import name_process
+from inference.metric_store import MetricStore
+from inference.metrics import STORE_VARIABLE, name_process
 from inference.settings import InferenceSettings
 from streamer.child_environment import ChildEnvironment
 from streamer.metrics import SupervisorMetrics
@@ -30,6 +28,7 @@ from streamer.supervising.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, C
 from streamer.supervising.listening import listen
 from streamer.supervising.log_relay import LogRelay
 from streamer.supervising.log_writer import LogWriter
+from streamer.supervising.private_folder import PrivateFolder, remove_leftovers
 from streamer.supervising.signals import AT_ONCE, on_signals
 
 log = logging.getLogger("streamer.supervisor")
@@ -54,8 +53,15 @@ class Supervisor:
                 "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
         self._sockets = listen(settings.host, settings.port, settings.workers)
-        self._metrics_dir = Path(tempfile.mkdtemp(prefix="streamer-metrics-"))
-        os.environ |= self._relay.environment() | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir)}
+        remove_leftovers()
+        self._folder = PrivateFolder()
+        # Workers, and inference process, observer and supervisor.
+        self._store = MetricStore(processes=settings.workers + 3)
+        os.environ |= self._relay.environment() | {
+            # prometheus_client wants a folder; the values themselves lie in the store.
+            "PROMETHEUS_MULTIPROC_DIR": str(self._folder.path),
+            STORE_VARIABLE: str(self._store.fd),
+        }
         name_process("supervisor")
         self._metrics = SupervisorMetrics()
         self._inference = InferenceHandle(
@@ -68,10 +74,11 @@ class Supervisor:
                 engine_cache_dir=str(settings.engine_cache_dir or ""),
                 log_level=settings.log_level,
                 log_json=writer.json_lines,
-                metrics_dir=str(self._metrics_dir),
-            )
+                metrics_dir=str(self._folder.path),
+            ),
+            [self._store.fd],
         )
-        self._observer = ObserverHandle(settings, self._inference.board)
+        self._observer = ObserverHandle(settings, self._inference.board, [self._store.fd])
         self._inference_environment = ChildEnvironment(settings, None)
         self._worker_environment = ChildEnvironment(settings, settings)
         #: The only one with the store's credentials; it asks nobody for a key of ours.
@@ -214,7 +221,7 @@ class Supervisor:
             return await spawn(
                 "streamer.worker",
                 [*arguments, self._inference.address, self._observer.address],
-                descriptors=(listener, board_fd, page_fd, *environment.descriptors),
+                descriptors=(listener, board_fd, page_fd, self._store.fd, *environment.descriptors),
                 environment=environment.variables,
                 output=output,
             )
@@ -277,7 +284,7 @@ class Supervisor:
         for environment in (self._worker_environment, self._observer_environment):
             environment.close()
         self._relay.close()
-        shutil.rmtree(self._metrics_dir, ignore_errors=True)
+        self._folder.remove()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 from inference import address
 from inference.board import Board
@@ -17,7 +18,9 @@ from streamer.settings import Settings
 class ObserverHandle:
     """One observer at a time. Without sampling there is none, and ``address`` is empty."""
 
-    def __init__(self, settings: Settings, board: Board) -> None:
+    def __init__(self, settings: Settings, board: Board, descriptors: Sequence[int] = ()) -> None:
+        """``descriptors`` are inherited by every process that is started."""
+        self._inherited = tuple(descriptors)
         self._board = board
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
@@ -40,7 +43,7 @@ class ObserverHandle:
         self._process = await spawn(
             "streamer.observer.process",
             [str(fd) for fd in descriptors],
-            descriptors=(*descriptors, *environment.descriptors),
+            descriptors=(*descriptors, *environment.descriptors, *self._inherited),
             environment=environment.variables,
             output=output,
         )

@@ -29,7 +29,7 @@ INFERENCE = [
         "log_format",
         "log_limit",
     ],
-    ["log_output"],
+    ["log_output", "metric_store"],
     ["metrics", "fields", "protobuf"],
     ["manifest", "device", "letterbox", "ring", "wire", "onnx_graph"],
     ["handshake", "modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
@@ -194,7 +194,7 @@ OBSERVER_STREAMER = {
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
 SUPERVISING = [
     ["backoff", "failures", "signals", "log_writer", "native_text"],
-    ["listening", "log_relay"],
+    ["listening", "log_relay", "private_folder"],
 ]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],
@@ -223,6 +223,7 @@ PUBLIC_INFERENCE = {
     "inference.log_format",
     "inference.log_limit",
     "inference.log_output",
+    "inference.metric_store",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
