@@ -117,6 +117,8 @@ class InferenceClient:
         self.on_refused: Callable[[], None] = lambda: None
         #: Called on the event loop whenever readiness changes.
         self.on_change: Callable[[bool], None] = lambda _ready: None
+        #: Called on the event loop with each new ring, before the first ticket of it.
+        self.on_ring: Callable[[FrameRing], None] = lambda _ring: None
 
     @property
     def ready(self) -> bool:
@@ -329,10 +331,11 @@ class InferenceClient:
             [(model.in_flight, model.info) for model in models.values()], self._spare_slots
         )
         if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
-            # A fresh ring, not a resized one: decoder threads may still write into the old slots.
+            # A fresh ring, not a resized one: decoders may still write into the old slots.
             before, self._ring = self._ring, FrameRing(slots, slot_bytes)
             if before is not None:
                 before.close()
+            self.on_ring(self._ring)
         self._models = models
         (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
         socket.send_fds(connection, [attach], [self._ring.fd])

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inference.detections import Boxes
-from inference.model import ModelInfo, Placement
+from inference.model import Placement
+
+
+class ModelInput(Protocol):
+    """How a model takes images; `model.ModelInfo` is one."""
+
+    @property
+    def input_width(self) -> int:
+        """Pixels."""
+
+    @property
+    def input_height(self) -> int:
+        """Pixels."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where the image goes."""
+
+    @property
+    def pad_value(self) -> int:
+        """Grey level of the border."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +49,7 @@ class Letterbox:
     pad_value: int
 
     @classmethod
-    def fit(cls, source_width: int, source_height: int, model: ModelInfo) -> Letterbox:
+    def fit(cls, source_width: int, source_height: int, model: ModelInput) -> Letterbox:
         """Place an image of this size as the model was trained. Raises ValueError when it has no area."""
         if source_width < 1 or source_height < 1:
             raise ValueError(f"an image is at least 1x1 pixels; found {source_width}x{source_height}")

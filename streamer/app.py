@@ -19,6 +19,8 @@ from inference.board import Board
 from inference.client import InferenceClient
 from streamer import images
 from streamer.comparison import Comparison
+from streamer.decoding.decoder_pool import DecoderPool, decoder_count
+from streamer.decoding.digest_memory import DigestMemory
 from streamer.dispatch import Dispatcher
 from streamer.drift.status_page import StatusPage
 from streamer.drift_routes import DriftRoutes, add_drift
@@ -49,6 +51,8 @@ VERSIONS = ("v1", "v2")
 #: Request headers must be complete within this time, on fresh and on kept connections.
 HEADER_TIMEOUT_S = 15.0
 LAG_PROBE_S = 1.0
+#: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
+_INPUT_BYTES = 64 << 20
 #: Between closing the port and refusing work: a round trip of a slow client.
 LAST_REQUESTS_S = 0.25
 #: Over which the clients of a server that goes away are asked to come back elsewhere.
@@ -104,10 +108,12 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     client = _make_link(resources)
     gate = Gate(settings.keys, ClientAddresses(settings.proxy_networks))
     sites = Sites(settings.hosts, settings.origins)
+    decoders = _make_decoders(resources)
     dispatcher = Dispatcher(
         client,
         metrics,
         limits,
+        decoders=decoders,
         queue_max=settings.request_queue_max,
         min_fps=settings.stream_min_fps,
         versions=versions,
@@ -125,8 +131,6 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
     peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps)
-    health = Health(resources.board, client, resources.metrics_dir, versions)
-    drift = DriftRoutes(resources.drift_page, resources.board, resources.observer_address)
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -152,7 +156,12 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
-    _add_routes(app, health, drift, hub)
+    _add_routes(
+        app,
+        Health(resources.board, client, resources.metrics_dir, versions),
+        DriftRoutes(resources.drift_page, resources.board, resources.observer_address),
+        hub,
+    )
     webrtc = add_webrtc(app, peers, sites, owners)
     add_pages(app, openapi_document())
 
@@ -173,6 +182,17 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     # First to start and last to end: streams hand their last candidates over when they are closed.
     app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime])
     return app, Parts(dispatcher, hub, webrtc, owners)
+
+
+def _make_decoders(resources: Resources) -> DecoderPool:
+    settings = resources.settings
+    return DecoderPool(
+        decoder_count(settings.workers),
+        # Room for the largest image four times; others wait in the worker.
+        input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
+        digests=DigestMemory(resources.metrics_dir / "harmful-images"),
+        count_end=resources.metrics.decoder_ended,
+    )
 
 
 def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:

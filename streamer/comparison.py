@@ -51,7 +51,6 @@ class Comparison:
 
         job = Job(
             shot.data,
-            None,
             shot.rotation,
             lowered(shot.params),
             time.monotonic() + PATIENCE_S,

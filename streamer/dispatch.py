@@ -16,15 +16,18 @@ from dataclasses import dataclass
 
 from prometheus_client import Histogram
 
-from inference import DetectionParams, InferenceLost, ModelInfo, RingFull
+from inference import Boxes, DetectionParams, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
 from inference.wire import Result, Status
-from streamer.decoder_pool import DecoderPool
+from streamer.decoder_pool import DecoderPool as ConverterThreads
+from streamer.decoding.annotator import annotate
+from streamer.decoding.decoder_pool import DecoderPool
+from streamer.decoding.messages import Answer, Task
+from streamer.decoding.work import DecoderLost, Outcome, Work
 from streamer.frame_counters import FrameCounters
-from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.image_header import ImageError, ImageErrorCode
 from streamer.job import DeadlinePassed, Job, outcome_of
 from streamer.limits import Limits
-from streamer.media import Image, decode
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
@@ -69,11 +72,13 @@ class Dispatcher:
         metrics: WorkerMetrics,
         limits: Limits,
         *,
+        decoders: DecoderPool,
         queue_max: int,
         min_fps: float,
         versions: tuple[str, ...],
     ) -> None:
         self._client = client
+        self._decoders = decoders
         self._limits = limits
         self._queue_max = queue_max
         self._min_fps = min_fps
@@ -89,8 +94,8 @@ class Dispatcher:
         #: Whether the event loop has been told to look there.
         self._waking = False
         self._suspects = Suspects()
-        # Decoding releases the GIL; more threads than cores only add waiting.
-        self._pool = DecoderPool(len(os.sched_getaffinity(0)))
+        # Pictures of videos are decoded already; threads convert them, which releases the GIL.
+        self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,9 +105,11 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin to serve; the link may still be connecting."""
         self._loop = asyncio.get_running_loop()
+        self._decoders.start()
+        self._client.on_ring = self._decoders.attach
 
     async def close(self) -> None:
-        """Stop the decoder threads; whatever waits is answered as unavailable."""
+        """Stop the decoders; whatever waits is answered as unavailable."""
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
@@ -110,7 +117,8 @@ class Dispatcher:
                 job.finish(_unavailable("shutting down"))
             state.returned.clear()
             state.posts.clear()
-        self._pool.close()
+        self._converters.close()
+        self._decoders.close()
 
     @property
     def ready(self) -> bool:
@@ -146,8 +154,7 @@ class Dispatcher:
         ledger.received += 1
         counters.account(ledger)
         try:
-            header = self._limits.read_header(data)
-            prediction = await self._predict(version, data, header, params, deadline)
+            prediction = await self._predict(version, data, params, deadline)
         except Problem as problem:
             # Refused or too late: the image was never run. Everything else failed on its own account.
             ledger.dropped[_DROP_OF_STATUS.get(problem.status, DropReason.OVERLOAD)] += 1
@@ -162,7 +169,7 @@ class Dispatcher:
             counters.account(ledger)
 
     async def _predict(
-        self, version: str, data: bytes, header: ImageHeader, params: DetectionParams, deadline: float
+        self, version: str, data: bytes, params: DetectionParams, deadline: float
     ) -> Prediction:
         """Queue one image and wait for its answer."""
         state = self._versions[version]
@@ -181,7 +188,7 @@ class Dispatcher:
             else:
                 future.set_result(outcome)
 
-        job = Job(data, header, 0, params, deadline, 0, finish, self._limits)
+        job = Job(data, 0, params, deadline, 0, finish, self._limits)
         state.posts.append(job)
         self._pump(version)
         # It ends as a frame that the inference process found too old: one way out for both.
@@ -196,6 +203,18 @@ class Dispatcher:
             raise
         finally:
             timer.cancel()
+
+    async def annotate(
+        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+    ) -> bytes:
+        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
+
+        Raises ImageError, or Problem 503 when decoders were lost over it.
+        """
+        try:
+            return await annotate(self._decoders, data, self._limits, rows, labels, size)
+        except DecoderLost as error:
+            raise _unavailable(str(error)) from error
 
     def _cancel(self, version: str, job: Job) -> None:
         """The caller is gone: withdraw its frame wherever it is; a run in progress is not interrupted."""
@@ -313,21 +332,39 @@ class Dispatcher:
         state.in_flight += 1
         if job.stream:
             self._decoding.setdefault(job.stream, deque()).append(job)
-        self._pool.submit(self._decode, version, model, job, ticket)
+        if isinstance(job.data, bytes | memoryview):
+            self._decode(version, model, job, job.data, ticket)
+        else:
+            self._converters.submit(self._convert, version, model, job, ticket)
         return True
 
-    def _decode(self, version: str, model: ServedModel, job: Job, ticket: Ticket) -> None:
-        """Decode and letterbox into the slot. Runs in a decoder thread."""
+    def _decode(
+        self, version: str, model: ServedModel, job: Job, data: bytes | memoryview, ticket: Ticket
+    ) -> None:
+        """Have a decoder process write the image into the slot."""
+
+        def decoded(outcome: Outcome) -> None:
+            if isinstance(outcome, Answer):
+                job.letterbox = model.letterbox(outcome.width, outcome.height)
+                job.decode_ms = outcome.decode_ms
+            else:
+                job.fault = outcome
+            self._decoded(version, model, job)
+
+        work = Work(data, Task.LETTERBOX, job.rotation, ticket.slot, model.info, job.limits, decoded)
+        self._decoders.submit(ticket.ring, work)
+
+    def _convert(self, version: str, model: ServedModel, job: Job, ticket: Ticket) -> None:
+        """Letterbox a picture of a video into the slot. Runs in a converter thread."""
         loop = self._loop
-        if loop is None:
+        if loop is None or isinstance(job.data, bytes | memoryview):
             return
         begun = time.perf_counter()
         try:
-            info = model.info
-            image = _pixels(job, info)
+            image = job.data.pixels()
             job.letterbox = model.letterbox(image.shape[1], image.shape[0])
-            job.letterbox.write(image, self._client.pixels(ticket, info))
-        except Exception as caught:  # noqa: BLE001 - handed to the loop, which tells faults of input from ours
+            job.letterbox.write(image, self._client.pixels(ticket, model.info))
+        except Exception as caught:  # noqa: BLE001 - handed to the loop, which answers for it
             job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
         # One wake-up for all that finish before it is served: each costs a system call and the GIL.
@@ -341,7 +378,8 @@ class Dispatcher:
             return
 
     def _take_finished(self) -> None:
-        # Reset first: a thread that still sees True has appended before, and is served below.
+        # Clear the flag before taking jobs: a thread that still saw it set appended its job before this
+        # point, so the loop below handles it.
         self._waking = False
         while self._finished:
             self._decoded(*self._finished.popleft())
@@ -365,7 +403,10 @@ class Dispatcher:
         if job.fault is not None or job.cancelled:
             self._client.release(ticket)
             self._end(version)
-            job.finish(job.fault or InferenceLost("cancelled"))
+            if isinstance(job.fault, DecoderLost) and not job.cancelled:
+                self._lost(version, job, InferenceLost(str(job.fault)))
+            else:
+                job.finish(job.fault or InferenceLost("cancelled"))
             self._pump(version)
             return
         self._stages[version].decode_s.observe(job.decode_ms / 1e3)
@@ -401,13 +442,13 @@ class Dispatcher:
             return
         state = self._versions[version]
         if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
-            job.decoded = False
+            job.decoded, job.fault = False, None
             if job.stream:
                 state.returned.append(job)
             else:
                 state.posts.appendleft(job)
         elif job.stream == 0:
-            job.finish(_unavailable("the inference process was lost twice while it held this image"))
+            job.finish(_unavailable("processes that held this image were lost twice"))
         else:
             job.finish(error)
 
@@ -429,14 +470,6 @@ class Dispatcher:
                 model = self._client.models.get(version)
                 if model is not None:
                     state.share(model, time.monotonic())
-
-
-def _pixels(job: Job, info: ModelInfo) -> Image:
-    """Return the picture upright. Raises ImageError."""
-    if not isinstance(job.data, bytes | memoryview):
-        return job.data.pixels()
-    header = job.header or job.limits.read_header(job.data)
-    return decode(job.data, header, rotation=job.rotation, target=(info.input_width, info.input_height))
 
 
 def _poison() -> ImageError:

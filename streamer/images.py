@@ -11,12 +11,10 @@ from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 
-from inference import DetectionParams, InferenceError, InferenceFailed, ModelInfo
-from streamer.annotate import annotate
+from inference import Boxes, DetectionParams, InferenceError, InferenceFailed, ModelInfo
 from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer
 from streamer.image_header import ImageError, ImageErrorCode
 from streamer.limits import LIMITS, Limits
-from streamer.media import decode
 from streamer.observer.slug import POSTED
 from streamer.observer.tap import Shot, Tap, lowered, over
 from streamer.observer.taps import Taps
@@ -47,6 +45,14 @@ class Predictor(Protocol):
         """Detect on one image; ``deadline`` in monotonic seconds.
 
         Raises Problem (503, 504), ImageError (not an image, too large, damaged) or InferenceError.
+        """
+
+    async def annotate(
+        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+    ) -> bytes:
+        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height.
+
+        Raises Problem 503 or ImageError.
         """
 
 
@@ -169,12 +175,11 @@ class _Job:
     async def picture(self, data: bytes) -> web.Response:
         """Return the image with its boxes drawn."""
         prediction = await self._predict(data)
-        header = self._limits.read_header(data)
-
-        def draw() -> bytes:
-            return annotate(decode(data, header), prediction.boxes, self._model.labels)
-
-        body = await asyncio.to_thread(draw)
+        size = (prediction.width, prediction.height)
+        try:
+            body = await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
+        except ImageError as error:
+            raise _from_image_error(error) from error
         return web.Response(
             body=body, content_type=AnswerForm.JPEG.value, headers={"Cache-Control": "no-store"}
         )

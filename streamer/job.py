@@ -10,7 +10,6 @@ from inference import DetectionParams, InferenceFailed, InferenceLost
 from inference.client import Ticket
 from inference.letterbox import Letterbox
 from inference.wire import Result, Status
-from streamer.image_header import ImageHeader
 from streamer.limits import Limits
 from streamer.prediction import Prediction
 from streamer.stream_frame import Picture
@@ -26,7 +25,6 @@ class Job:
 
     #: The encoded picture, or one that was decoded before.
     data: bytes | memoryview | Picture
-    header: ImageHeader | None
     rotation: int
     params: DetectionParams
     #: Latest start of execution, monotonic seconds.
@@ -41,7 +39,7 @@ class Job:
     #: None until the frame was decoded.
     letterbox: Letterbox | None = None
     decode_ms: float = 0.0
-    #: Whether its decoder thread is done with it, well or not.
+    #: Whether its decoder is done with it, well or not.
     decoded: bool = False
     #: Why there are no pixels; None while there is no fault.
     fault: Exception | None = None

@@ -97,7 +97,6 @@ class LiveStream:
         deadline = arrived + carrier.max_age_s if stream.mode == "live" else math.inf
         return Job(
             frame.payload,
-            None,
             frame.rotation,
             lowered(params) if chosen else params,
             deadline,

@@ -40,6 +40,8 @@ ENDINGS = (
     "shutdown",
     "server_fault",
 )
+#: Why decoder processes end.
+DECODER_ENDINGS = ("crash", "timeout", "stuck", "killed", "retired")
 
 
 class WorkerMetrics:
@@ -137,6 +139,12 @@ class WorkerMetrics:
             ["to"],
             registry=registry,
         )
+        self.decoders_ended = Counter(
+            "object_detection_decoders_ended",
+            "Decoder processes that have ended, by reason; each was replaced.",
+            ["reason"],
+            registry=registry,
+        )
         self.sampler_dropped = Counter(
             "sampler_dropped",
             "Candidates for samples that did not reach the observer, by reason.",
@@ -166,6 +174,10 @@ class WorkerMetrics:
         """Account a request passed on to its session's owner: `worker` or `replica`."""
         self.forwarded.labels(to).inc()
 
+    def decoder_ended(self, reason: str) -> None:
+        """Account the end of a decoder process."""
+        self.decoders_ended.labels(reason).inc()
+
     def sample_dropped(self, reason: str) -> None:
         """Account a candidate that did not reach the observer."""
         self.sampler_dropped.labels(reason).inc()
@@ -187,6 +199,8 @@ class WorkerMetrics:
             self.webrtc_sessions.labels(state).set(0)
         for owner in ("worker", "replica"):
             self.forwarded.labels(owner)
+        for reason in DECODER_ENDINGS:
+            self.decoders_ended.labels(reason)
         for lost in ("busy", "no_observer"):
             self.sampler_dropped.labels(lost)
         self.tasks.set(0)

@@ -77,7 +77,7 @@ STREAMER = [
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
     ["openapi_video", "openapi_drift", "messages", "upload", "parameters", "answers"],
-    ["session", "job"],
+    ["session", "job", "decoding"],
     ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
     ["comparison"],
@@ -174,6 +174,14 @@ DATASET = [
     ["export"],
     ["stats_command", "verify_command", "export_command"],
 ]
+DECODING = [
+    ["arena", "digest_memory", "landlock", "messages", "seccomp", "status_page"],
+    ["decoder_group", "fork_client", "sandbox"],
+    ["decoder", "population", "watchdog"],
+    ["fork_server", "work"],
+    ["decoder_pool"],
+    ["annotator"],
+]
 SCHEDULING = [["suspects"]]
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
 OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
@@ -224,6 +232,8 @@ PUBLIC_INFERENCE = {
     "inference.log_limit",
     "inference.log_output",
     "inference.metric_store",
+    "inference.ring",
+    "inference.model",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
@@ -277,6 +287,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
         ("streamer/dataset", DATASET),
+        ("streamer/decoding", DECODING),
         ("streamer/drift", DRIFT),
         ("streamer/scheduling", SCHEDULING),
         ("streamer/workshop", WORKSHOP),

@@ -19,7 +19,7 @@ MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, lanes=1)
 
 
 def job(stream: int) -> Job:
-    return Job(b"", None, 0, DetectionParams(), 1e9, stream, lambda _: None, Limits())
+    return Job(b"", 0, DetectionParams(), 1e9, stream, lambda _: None, Limits())
 
 
 @dataclass

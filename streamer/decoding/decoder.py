@@ -1,0 +1,190 @@
+"""The decoder process: takes jobs off a socket, decodes into shared memory, answers. Sandboxed throughout.
+
+The fork server starts it; several of them read from one socket, so whichever is free takes the next job.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import logging
+import mmap
+import os
+import socket
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from inference.letterbox import Letterbox
+from inference.ring import FrameRing
+from streamer.annotate import annotate
+from streamer.decoding.messages import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Job,
+    MalformedMessage,
+    Task,
+    Verdict,
+    pack_answer,
+    unpack_job,
+)
+from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
+from streamer.decoding.status_page import StatusPage
+from streamer.image_header import ImageError, ImageErrorCode, read_header
+from streamer.media import Image, decode
+
+log = logging.getLogger("streamer.decoding")
+
+#: Pixels from which on memory is given back to the system after a picture.
+_TRIM_PX = 2_000_000
+#: Processor time after which a decoder ends between two jobs, to be replaced by a fresh one.
+RETIRE_CPU_S = 3600.0
+_CODES = tuple(ImageErrorCode)
+_MAX_LETTERBOXES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """What a decoder is given by the fork server; it owns the descriptors."""
+
+    #: Names this decoder to the pool.
+    key: int
+    #: Its line of the status page.
+    index: int
+    channel: socket.socket
+    arena: mmap.mmap
+    #: None in a pool that only makes pixels.
+    ring: FrameRing | None
+    page: StatusPage
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Implements `image_header.PixelLimits`."""
+
+    image_px: int
+    image_side_px: int
+
+
+class Decoder:
+    """Serves jobs until the socket is closed."""
+
+    def __init__(self, supplies: Supplies) -> None:
+        self._supplies = supplies
+        self._memory = memoryview(supplies.arena)
+        self._cpu_limit = CpuLimit()
+        self._limits: dict[tuple[int, int], _Limits] = {}
+        self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
+        self._trim = ctypes.CDLL(None).malloc_trim
+
+    def run(self) -> None:
+        """Lock the process in, say so, and work. Returns when the worker is gone, or to be replaced."""
+        supplies = self._supplies
+        _warm_up()
+        sandbox = enter_sandbox(supplies.memory_bytes)
+        supplies.channel.send(pack_answer(_ready(supplies.key, sandbox)))
+        descriptors = array.array("i")
+        room = socket.CMSG_SPACE(descriptors.itemsize)
+        while True:
+            try:
+                data, ancillary, _, _ = supplies.channel.recvmsg(MAX_MESSAGE_BYTES, room)
+            except ConnectionError:
+                return
+            if not data:
+                return
+            descriptor = -1
+            for _, _, payload in ancillary:
+                descriptor = int.from_bytes(payload[:4], "little")
+            try:
+                answer = self._serve(unpack_job(data), descriptor)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+            supplies.channel.send(pack_answer(answer))
+            supplies.page.write(supplies.index, 0, 0.0, 0.0)
+            if time.process_time() > RETIRE_CPU_S:
+                return
+
+    def _serve(self, job: Job, descriptor: int) -> Answer:
+        begun = time.monotonic()
+        self._cpu_limit.renew()
+        self._supplies.page.write(self._supplies.index, job.number, begun, time.process_time())
+        large = True
+        try:
+            data = self._memory[job.offset : job.offset + job.length]
+            header = read_header(data, self._limits_of(job))
+            large = header.width * header.height >= _TRIM_PX
+            target = (job.input_width, job.input_height)
+            image = decode(data, header, rotation=job.rotation, target=target, reduce=job.task is Task.PIXELS)
+            height, width = image.shape[:2]
+            text = self._write(job, image, descriptor)
+            took_ms = (time.monotonic() - begun) * 1e3
+            return Answer(Verdict.DONE, job.number, width, height, decode_ms=took_ms, text=text)
+        except ImageError as error:
+            return Answer(Verdict.REFUSED, job.number, code=_CODES.index(error.code), text=error.detail)
+        except MemoryError:
+            return Answer(Verdict.NO_MEMORY, job.number)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must get an answer
+            return Answer(Verdict.FAULT, job.number, text=f"{type(error).__name__}: {error}")
+        finally:
+            if large:
+                self._trim(0)
+
+    def _write(self, job: Job, image: Image, descriptor: int) -> str:
+        """Bring the picture where it is wanted; returns the text of the answer."""
+        if job.task is Task.LETTERBOX:
+            ring = self._supplies.ring
+            if ring is None:
+                raise MalformedMessage("there is no frame ring")
+            slot = ring.pixels(job.slot, job.input_width, job.input_height)
+            self._letterbox(job, image.shape[1], image.shape[0]).write(image, slot)
+            return ""
+        with mmap.mmap(descriptor, 0) as memory:
+            if job.task is Task.PIXELS:
+                out = image.tobytes()
+            else:
+                request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
+                rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
+                out = annotate(image, rows, request["labels"])
+            if len(out) > len(memory):
+                raise MemoryError(f"{len(out)} bytes do not fit")
+            memory[: len(out)] = out
+        return str(len(out))
+
+    def _letterbox(self, job: Job, width: int, height: int) -> Letterbox:
+        key = (width, height, job.input_width, job.input_height, job.placement, job.pad_value)
+        found = self._letterboxes.get(key)
+        if found is None:
+            if len(self._letterboxes) >= _MAX_LETTERBOXES:
+                self._letterboxes.clear()
+            found = self._letterboxes[key] = Letterbox.fit(width, height, job)
+        return found
+
+    def _limits_of(self, job: Job) -> _Limits:
+        """Return the same object for the same limits: known heads are remembered by it."""
+        key = (job.image_px, job.image_side_px)
+        found = self._limits.get(key)
+        if found is None:
+            found = self._limits[key] = _Limits(*key)
+        return found
+
+
+def _ready(key: int, sandbox: Sandbox) -> Answer:
+    text = json.dumps({"protections": sandbox.protections, "missing": sandbox.missing})
+    return Answer(Verdict.READY, key, text=text)
+
+
+def _warm_up() -> None:
+    """Use each decoder once: what libraries read or start on first use must happen before the sandbox."""
+    picture = np.zeros((16, 16, 3), np.uint8)
+    limits = _Limits(1 << 20, 1 << 10)
+    for ending in (".jpg", ".png", ".webp"):
+        _, encoded = cv2.imencode(ending, picture)
+        data = encoded.tobytes()
+        decode(data, read_header(data, limits))
+    annotate(picture, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
+    cv2.resize(picture, (9, 9), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,131 @@
+"""The decoder processes of one frame ring: their socket, input memory, status page, and who is alive.
+
+A ring of another size means another group; the old one finishes what it holds. The pool owns both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+
+from inference.ring import FrameRing
+from streamer.decoding.arena import Arena
+from streamer.decoding.status_page import MAX_DECODERS, Line, StatusPage
+
+
+@dataclass(slots=True)
+class Member:
+    """One decoder process."""
+
+    #: Unique in the worker; the fork server and the decoder name it by this.
+    key: int
+    #: Its line of the status page.
+    index: int
+    #: 0 until the fork server has answered.
+    pid: int = 0
+    #: Its pidfd, -1 until then.
+    watch: int = -1
+    #: What holds it, by name; empty until it has locked itself in and takes jobs.
+    protections: tuple[str, ...] = ()
+    ready: bool = False
+    #: When it was asked for, monotonic seconds.
+    asked_at: float = field(default_factory=time.monotonic)
+    #: Number of the job for which it was killed; 0 while it was not.
+    killed_for: int = 0
+    #: Whether that job used the processor for most of its time, instead of waiting for it.
+    guilty: bool = False
+    #: Whether it seemed to wait for a job at the last look.
+    idle: bool = False
+    #: Why it was killed, as counted; empty while it was not.
+    killed_because: str = ""
+
+    def kill(self, because: str) -> None:
+        """End the process for a reason, the first one counts; nothing happens when it has ended already."""
+        self.killed_because = self.killed_because or because
+        if self.watch >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.watch, signal.SIGKILL)
+
+    def cpu_s(self) -> float:
+        """Return the processor time that the process has used, seconds; 0 when it is gone."""
+        try:
+            # The clock id of a process: see clock_getcpuclockid(3) and the kernel's posix-timers.h.
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:
+            return 0.0
+
+    def forget(self) -> None:
+        """Close the pidfd."""
+        if self.watch >= 0:
+            os.close(self.watch)
+            self.watch = -1
+
+
+class DecoderGroup:
+    """Resources of the decoders of one ring. ``ring`` is None where they only make pixels."""
+
+    def __init__(self, ring: FrameRing | None, input_bytes: int) -> None:
+        self.ring = ring
+        # Its own copy: the link closes a former ring while its decoders still finish.
+        self._ring_fds = [os.dup(ring.fd)] if ring is not None else []
+        self.arena = Arena(input_bytes)
+        self.page = StatusPage()
+        #: Decoders share their end: whichever is free takes the next job.
+        self.channel, self.decoders_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        self.members: dict[int, Member] = {}
+        self.closed = False
+        #: Set when its decoders were killed because they let work wait: it is replaced when they have ended.
+        self.stuck = False
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What a decoder of this group is given, in the order that the fork server expects."""
+        return [self.decoders_end.fileno(), self.arena.fd, self.page.fd, *self._ring_fds]
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """Sizes that go with the descriptors."""
+        if self.ring is None:
+            return {}
+        return {"slots": self.ring.slots, "slot_bytes": self.ring.slot_bytes}
+
+    def add(self, key: int) -> Member:
+        """Make room for a decoder: the lowest line that nobody has."""
+        taken = {member.index for member in self.members.values()}
+        index = next(index for index in range(MAX_DECODERS) if index not in taken)
+        member = self.members[key] = Member(key, index)
+        self.page.write(index, 0, 0.0, 0.0)
+        return member
+
+    def remove(self, member: Member) -> None:
+        """Forget a decoder that has ended."""
+        self.members.pop(member.key, None)
+        member.forget()
+
+    def kill_all(self, because: str) -> None:
+        """End all decoders of the group."""
+        for member in self.members.values():
+            member.kill(because)
+
+    def line(self, member: Member) -> Line:
+        """Return what a decoder says it is doing."""
+        return self.page.read(member.index)
+
+    def close(self) -> None:
+        """End the decoders and give everything back."""
+        self.closed = True
+        for member in self.members.values():
+            member.kill("retired")
+            member.forget()
+        self.members.clear()
+        self.channel.close()
+        self.decoders_end.close()
+        for descriptor in self._ring_fds:
+            os.close(descriptor)
+        self.arena.close()
+        self.page.close()

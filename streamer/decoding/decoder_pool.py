@@ -1,0 +1,296 @@
+"""A worker's pool of decoder processes: hands jobs to them, watches them, replaces those that die or hang.
+
+Everything here runs on the worker's event loop. Whatever becomes of a decoder, each job is answered once:
+with pixels in place, with an ImageError, or with DecoderLost where the image is not to blame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from inference.ring import FrameRing
+from streamer.decoding.arena import ArenaFull
+from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.digest_memory import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
+from streamer.decoding.fork_client import FORK_SERVER
+from streamer.decoding.messages import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Job,
+    MalformedMessage,
+    Verdict,
+    pack_job,
+    unpack_answer,
+)
+from streamer.decoding.population import Population
+from streamer.decoding.watchdog import find_faults
+from streamer.decoding.work import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
+
+log = logging.getLogger("streamer.decoding")
+
+#: Between two looks at the decoders while there is work.
+WATCH_S = 0.25
+#: Address space of a decoder beyond its libraries: pictures of 33 megapixels as libjpeg's coefficients, as
+#: 16-bit PNG or as animated WebP need up to 400 MB.
+MEMORY_BYTES = 512 << 20
+
+
+def decoder_count(workers: int) -> int:
+    """Return how many decoders each of ``workers`` gets: all cores between them, and never one alone.
+
+    With two, an image that takes long does not hold up the others of its worker.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(2, -(-cores // workers))
+
+
+class DecoderPool:
+    """``start()``, ``attach`` a ring, ``submit``; ``close()`` at the end.
+
+    ``count_end`` is called with the reason for each decoder that ends: ``crash``, ``timeout``, ``stuck``,
+    ``killed`` or ``retired``.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        input_bytes: int,
+        digests: DigestMemory,
+        count_end: Callable[[str], None] = lambda _reason: None,
+        memory_bytes: int = MEMORY_BYTES,
+        module: str = FORK_SERVER,
+    ) -> None:
+        self._input_bytes = input_bytes
+        self._digests = digests
+        self._population = Population(size, memory_bytes, module, self._ended, count_end)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: The newest last; older ones finish what they hold.
+        self._groups: list[DecoderGroup] = []
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, tuple[DecoderGroup, Work]] = {}
+        self._twins = Twins()
+        #: Work that the input memory or the socket has no room for, in order.
+        self._waiting: deque[tuple[DecoderGroup, Work]] = deque()
+        self._watching: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the fork server; raises OSError when no process can be started."""
+        self._loop = asyncio.get_running_loop()
+        self._population.start()
+
+    def attach(self, ring: FrameRing | None) -> None:
+        """Fork decoders for a ring; those of another ring end when they have answered for what they hold."""
+        if self._loop is None:
+            raise RuntimeError("the pool was not started")
+        group = DecoderGroup(ring, self._input_bytes)
+        self._groups.append(group)
+        self._loop.add_reader(group.channel.fileno(), self._read, group)
+        self._population.fill(group)
+        self._retire_groups()
+
+    def submit(self, ring: FrameRing | None, work: Work) -> None:
+        """Have a decoder of that ring do the work."""
+        if self._loop is None:
+            raise RuntimeError("the pool was not started")
+        group = next((group for group in reversed(self._groups) if group.ring is ring), None)
+        if group is None:
+            self._loop.call_soon(work.done, DecoderLost("there are no decoders for this frame ring"))
+            return
+        if self._digests.holds(work.data):
+            self._loop.call_soon(work.done, harmful())
+            return
+        twin = self._twins.find(work.data)
+        if twin is not None:
+            # It waits until we know that these bytes do no harm: they would end a second decoder.
+            twin.followers.append((ring, work))
+            return
+        self._twins.add(work)
+        work.number = next(self._numbers)
+        if self._waiting or not self._send(group, work):
+            self._waiting.append((group, work))
+        if self._watching is None:
+            self._watching = self._loop.call_later(WATCH_S, self._watch)
+
+    def close(self) -> None:
+        """End all decoders; whatever they held is answered with DecoderLost."""
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        self._population.close()
+        for group in list(self._groups):
+            self._close_group(group)
+        unanswered = [work for _, work in (*self._pending.values(), *self._waiting)]
+        unanswered += [follower for work in unanswered for _, follower in work.followers]
+        self._pending.clear()
+        self._waiting.clear()
+        for work in unanswered:
+            work.done(DecoderLost("the service is shutting down"))
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """What holds every decoder that runs; empty while none does."""
+        return self._population.protections
+
+    @property
+    def any_ring(self) -> FrameRing | None:
+        """The ring of the newest decoders, for work that needs none."""
+        return self._groups[-1].ring if self._groups else None
+
+    @property
+    def alive(self) -> int:
+        """How many decoders take jobs."""
+        return sum(m.ready for group in self._groups[-1:] for m in group.members.values())
+
+    # -- jobs ----------------------------------------------------------------------------------------
+
+    def _send(self, group: DecoderGroup, work: Work) -> bool:
+        """Put the bytes into the input memory and tell the decoders; False when there is no room now."""
+        try:
+            offset = group.arena.put(work.data)
+        except ArenaFull:
+            return False
+        target, limits = work.target, work.limits
+        job = Job(
+            work.task,
+            work.number,
+            offset,
+            len(work.data),
+            work.rotation,
+            work.slot,
+            target.placement,
+            target.pad_value,
+            target.input_width,
+            target.input_height,
+            limits.image_px,
+            limits.image_side_px,
+        )
+        try:
+            if work.descriptor >= 0:
+                socket.send_fds(group.channel, [pack_job(job)], [work.descriptor])
+            else:
+                group.channel.send(pack_job(job))
+        except BlockingIOError:
+            group.arena.free(offset, len(work.data))
+            return False
+        work.offset, work.sent_at = offset, time.monotonic()
+        self._pending[work.number] = (group, work)
+        return True
+
+    def _read(self, group: DecoderGroup) -> None:
+        """Take all answers that have come."""
+        try:
+            while not group.closed:
+                data = group.channel.recv(MAX_MESSAGE_BYTES)
+                if not data:
+                    return
+                self._answered(group, unpack_answer(data))
+        except BlockingIOError:
+            pass
+        except MalformedMessage as error:
+            # One of them no longer runs our code, and which one cannot be known.
+            log.error("replacing all decoders: one sent %s", error)  # noqa: TRY400 - says it all
+            group.kill_all("crash")
+        self._send_waiting()
+        self._retire_groups()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._send(*self._waiting[0]):
+            self._waiting.popleft()
+
+    def _answered(self, group: DecoderGroup, answer: Answer) -> None:
+        if answer.verdict is Verdict.READY:
+            self._population.ready(group, answer)
+            return
+        found = self._pending.get(answer.number)
+        if found is None or found[0] is not group:
+            return  # given up meanwhile
+        self._finish(answer.number, outcome_of(answer))
+
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        group, work = self._pending.pop(number)
+        if work.offset is not None:
+            group.arena.free(work.offset, len(work.data))
+        self._twins.remove(work)
+        for ring, follower in work.followers:
+            self.submit(ring, follower)
+        work.done(outcome)
+
+    # -- decoders ------------------------------------------------------------------------------------
+
+    def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
+        """A decoder has ended: answer for the image it held. What it sent before its end counts."""
+        self._read(group)
+        number = 0 if group.closed or group.stuck else group.line(member).job
+        if number in self._pending and self._pending[number][0] is group:
+            self._blame(number, member, code)
+        group.remove(member)
+        if group.stuck and not group.members:
+            self._replace(group)
+
+    def _blame(self, number: int, member: Member, code: int | None) -> None:
+        """Answer for the image that a dead decoder held."""
+        killed = member.killed_for == number
+        if (killed and not member.guilty) or (not killed and code in (None, 0, -signal.SIGKILL)):
+            self._finish(number, DecoderLost("the decoder ended while it held the image"))
+            return
+        data = self._pending[number][1].data
+        self._digests.add(data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
+        self._finish(number, too_slow() if killed else harmful())
+
+    def _replace(self, group: DecoderGroup) -> None:
+        """Send what a stuck group held to fresh decoders, once. Nobody of the old ones is alive to write."""
+        works = [work for owner, work in self._pending.values() if owner is group]
+        works += [work for owner, work in self._waiting if owner is group]
+        self._waiting = deque(entry for entry in self._waiting if entry[0] is not group)
+        for work in works:
+            self._pending.pop(work.number, None)
+        self._close_group(group)
+        self.attach(group.ring)
+        fresh = self._groups[-1]
+        for work in works:
+            if work.sent_again:
+                self._twins.remove(work)
+                work.done(DecoderLost("no decoder has taken the image"))
+            else:
+                work.sent_again, work.offset = True, None
+                self._waiting.append((fresh, work))
+        self._send_waiting()
+
+    def _retire_groups(self) -> None:
+        """Close the groups of former rings that hold nothing any more."""
+        if len(self._groups) > 1:
+            busy = {id(group) for group, _ in (*self._pending.values(), *self._waiting)}
+            for group in self._groups[:-1]:
+                if id(group) not in busy:
+                    self._close_group(group)
+
+    def _close_group(self, group: DecoderGroup) -> None:
+        self._groups.remove(group)
+        if self._loop is not None:
+            self._loop.remove_reader(group.channel.fileno())
+        self._population.forget(group)
+        group.close()
+
+    # -- watch ---------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look for decoders that hang or are stuck; called every `WATCH_S` while there is work."""
+        self._watching = None
+        if self._closed or self._loop is None:
+            return
+        now = time.monotonic()
+        for group in list(self._groups):
+            held = {number: work for number, (owner, work) in self._pending.items() if owner is group}
+            find_faults(group, held, now)
+        if self._pending or self._waiting:
+            self._watching = self._loop.call_later(WATCH_S, self._watch)

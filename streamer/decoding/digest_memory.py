@@ -1,0 +1,93 @@
+"""Remembers which bytes have ended a decoder, for all workers of a replica: they do so once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+
+log = logging.getLogger("streamer.decoding")
+
+#: How long bytes that crashed a decoder are remembered, and bytes that took it too long, seconds.
+REMEMBER_CRASH_S = 3600.0
+REMEMBER_SLOW_S = 600.0
+_ENTRIES = 1000
+_HEADER = struct.Struct("<Q")
+#: SHA-256, length in bytes, forgotten at (monotonic seconds, the same for all processes of a machine).
+_ENTRY = struct.Struct("<32sQd")
+_BYTES = _HEADER.size + _ENTRIES * _ENTRY.size
+
+
+class DigestMemory:
+    """The last thousand digests, in a file that the workers of a replica map. Looking up costs no hash
+    until some bytes of the same length have done harm.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Map ``path``, which is made if need be.
+
+        With None, or where the disk has no room, this process alone remembers.
+        """
+        self._fd, self._memory = -1, mmap.mmap(-1, _BYTES)
+        if path is not None:
+            try:
+                self._fd, self._memory = _map(path)
+            except OSError as error:
+                log.warning("harmful images are remembered by this worker alone (%s: %s)", path, error)
+        self._seen = -1
+        #: Length to the digests of that length, with the time at which each is forgotten.
+        self._known: dict[int, dict[bytes, float]] = {}
+
+    def holds(self, data: bytes | memoryview) -> bool:
+        """Whether these bytes have ended a decoder lately."""
+        (count,) = _HEADER.unpack_from(self._memory)
+        if count != self._seen:
+            self._load(count)
+        same_length = self._known.get(len(data))
+        if same_length is None:
+            return False
+        return same_length.get(hashlib.sha256(data).digest(), 0.0) > time.monotonic()
+
+    def add(self, data: bytes | memoryview, seconds: float = REMEMBER_CRASH_S) -> None:
+        """Remember bytes for a time; the oldest entry makes room."""
+        digest = hashlib.sha256(data).digest()
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            (count,) = _HEADER.unpack_from(self._memory)
+            offset = _HEADER.size + (count % _ENTRIES) * _ENTRY.size
+            _ENTRY.pack_into(self._memory, offset, digest, len(data), time.monotonic() + seconds)
+            _HEADER.pack_into(self._memory, 0, count + 1)
+        finally:
+            if self._fd >= 0:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Unmap; the file is removed with its folder."""
+        self._memory.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _load(self, count: int) -> None:
+        self._seen, self._known = count, {}
+        for index in range(min(count, _ENTRIES)):
+            digest, length, until = _ENTRY.unpack_from(self._memory, _HEADER.size + index * _ENTRY.size)
+            self._known.setdefault(length, {})[digest] = until
+
+
+def _map(path: Path) -> tuple[int, mmap.mmap]:
+    """Return a descriptor and a mapping of the file. Raises OSError, also when the disk is full."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # Allocated at once: a page that the disk has no room for would end this process when it is touched.
+        os.posix_fallocate(fd, 0, _BYTES)
+        return fd, mmap.mmap(fd, _BYTES)
+    except OSError:
+        os.close(fd)
+        raise

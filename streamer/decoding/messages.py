@@ -1,0 +1,161 @@
+"""What a worker and its decoder processes say to each other: fixed binary messages over one socket. Pure.
+
+The worker trusts no answer further than it can check it: a decoder may have been taken over by the bytes
+that it decodes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from inference.model import Placement
+
+#: Longer messages do not exist; both sides read with this size.
+MAX_MESSAGE_BYTES = 2048
+_MAX_TEXT_BYTES = 600
+#: No picture is larger, whatever the settings allow.
+_MAX_SIDE_PX = 65_535
+
+#: kind, rotation, placement, pad value, job, offset, length, slot, input width and height, most pixels, side.
+_JOB = struct.Struct("<BBBBQQIIHHQI")
+#: kind, damaged, code, padding, job, width, height, milliseconds of decoding.
+_ANSWER = struct.Struct("<BBBxQIIf")
+
+_PLACEMENTS = tuple(Placement)
+
+
+class MalformedMessage(Exception):
+    """A message that the other side cannot have sent; the text says what is wrong with it."""
+
+
+class Task(IntEnum):
+    """What is to be done with the bytes of an image."""
+
+    #: Decode into a slot of the frame ring, placed as the model wants it.
+    LETTERBOX = 1
+    #: Decode, draw boxes, encode as JPEG, into memory that comes with the message.
+    ANNOTATE = 2
+    #: Decode to pixels, into memory that comes with the message.
+    PIXELS = 3
+
+
+class Verdict(IntEnum):
+    """How a job ended."""
+
+    DONE = 1
+    #: The bytes are no image that may be decoded: `code` and the text say why.
+    REFUSED = 2
+    #: Decoding took more memory than a decoder may have.
+    NO_MEMORY = 3
+    #: A fault of this project, told by the text.
+    FAULT = 4
+    #: Not an answer: the decoder of that key has locked itself in and takes jobs; the text is JSON.
+    READY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to decode. Sizes in pixels and bytes; the limits are those of `image_header`."""
+
+    task: Task
+    number: int
+    #: Where the encoded bytes lie in the input memory.
+    offset: int
+    length: int
+    #: Clockwise quarter turns after the EXIF orientation.
+    rotation: int
+    #: Slot of the frame ring, and the place of the picture in the model's input.
+    slot: int
+    placement: Placement
+    pad_value: int
+    input_width: int
+    input_height: int
+    image_px: int
+    image_side_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a job. Sizes in pixels of the upright picture."""
+
+    verdict: Verdict
+    number: int
+    width: int = 0
+    height: int = 0
+    damaged: bool = False
+    decode_ms: float = 0.0
+    #: Position of the refusal in `image_header.ImageErrorCode`.
+    code: int = 0
+    text: str = ""
+
+
+def pack_job(job: Job) -> bytes:
+    """Return the message of a job."""
+    return _JOB.pack(
+        job.task,
+        job.rotation,
+        _PLACEMENTS.index(job.placement),
+        job.pad_value,
+        job.number,
+        job.offset,
+        job.length,
+        job.slot,
+        job.input_width,
+        job.input_height,
+        job.image_px,
+        job.image_side_px,
+    )
+
+
+def unpack_job(data: bytes) -> Job:
+    """Return the job of a message. Raises MalformedMessage."""
+    try:
+        task, rotation, placement, *rest = _JOB.unpack(data)
+        pad_value, number, offset, length, slot, width, height, image_px, image_side_px = rest
+        return Job(
+            Task(task),
+            number,
+            offset,
+            length,
+            rotation,
+            slot,
+            _PLACEMENTS[placement],
+            pad_value,
+            width,
+            height,
+            image_px,
+            image_side_px,
+        )
+    except (struct.error, ValueError, IndexError) as error:
+        raise MalformedMessage(f"a job that does not parse: {error}") from error
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """Return the message of an answer; its text is cut."""
+    head = _ANSWER.pack(
+        answer.verdict,
+        answer.damaged,
+        answer.code,
+        answer.number,
+        answer.width,
+        answer.height,
+        answer.decode_ms,
+    )
+    return head + answer.text.encode(errors="replace")[:_MAX_TEXT_BYTES]
+
+
+def unpack_answer(data: bytes) -> Answer:
+    """Return the answer in a message, every field within its range. Raises MalformedMessage."""
+    try:
+        verdict, damaged, code, number, width, height, decode_ms = _ANSWER.unpack_from(data)
+        kind = Verdict(verdict)
+    except (struct.error, ValueError) as error:
+        raise MalformedMessage(f"an answer that does not parse: {error}") from error
+    if kind is Verdict.DONE and not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
+        raise MalformedMessage(f"a picture of {width}x{height} pixels")
+    if not 0 <= decode_ms < 1e6:  # NaN is not in the range either
+        raise MalformedMessage(f"a decode time of {decode_ms} ms")
+    text = data[_ANSWER.size :].decode(errors="replace")
+    return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text)

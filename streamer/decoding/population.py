@@ -1,0 +1,170 @@
+"""Keeps as many decoder processes alive as a group should have; the pool decides what their ends mean."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.fork_client import ForkClient
+from streamer.decoding.messages import Answer
+
+log = logging.getLogger("streamer.decoding")
+
+#: Time in which the fork server tells how a decoder ended, after its end was seen.
+_END_NEWS_S = 0.2
+#: Decoders that die before they are ready are started again after a pause that grows up to this.
+_MAX_PAUSE_S = 5.0
+
+
+class Population:
+    """Implements `fork_client.Events`.
+
+    ``on_end`` is told of each decoder that has ended, with its exit code (negative for a signal, None where
+    nobody could tell), while it is still a member of its group. ``count_end`` gets the reason.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        memory_bytes: int,
+        module: str,
+        on_end: Callable[[DecoderGroup, Member, int | None], None],
+        count_end: Callable[[str], None],
+    ) -> None:
+        self._size = size
+        self._memory_bytes = memory_bytes
+        self._on_end = on_end
+        self._count_end = count_end
+        self._client = ForkClient(self, module)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: Groups that are kept full.
+        self._groups: list[DecoderGroup] = []
+        #: Every decoder that was asked for and has not ended, by its key.
+        self._members: dict[int, tuple[DecoderGroup, Member]] = {}
+        self._keys = itertools.count(1)
+        self._deaths_before_ready = 0
+        #: Missing protections that the log has told of.
+        self._told: set[str] = set()
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """What holds every decoder that runs; empty while none does."""
+        ready = [set(member.protections) for _, member in self._members.values() if member.ready]
+        return tuple(sorted(set.intersection(*ready))) if ready else ()
+
+    @property
+    def server_pid(self) -> int | None:
+        """Process id of the fork server."""
+        return self._client.pid
+
+    def start(self) -> None:
+        """Start the fork server; raises OSError when no process can be started."""
+        self._loop = asyncio.get_running_loop()
+        self._client.start()
+
+    def fill(self, group: DecoderGroup) -> None:
+        """Keep this group full from now on."""
+        self._groups.append(group)
+        self._ask_for_all(group)
+
+    def forget(self, group: DecoderGroup) -> None:
+        """Care no more for a group, which its owner closes."""
+        self._groups.remove(group)
+        for member in group.members.values():
+            self._members.pop(member.key, None)
+            if member.watch >= 0 and self._loop is not None:
+                self._loop.remove_reader(member.watch)
+
+    def close(self) -> None:
+        """End the fork server; the kernel ends its decoders."""
+        self._client.close()
+
+    def ready(self, group: DecoderGroup, answer: Answer) -> None:
+        """A decoder says that it has locked itself in and takes jobs."""
+        found = self._members.get(answer.number)
+        if found is None or found[0] is not group:
+            return
+        member, news = found[1], json.loads(answer.text)
+        member.ready, member.protections = True, tuple(news["protections"])
+        self._deaths_before_ready = 0
+        for lack in news["missing"]:
+            if lack not in self._told:
+                self._told.add(lack)
+                log.warning("decoders are less protected than they could be: %s", lack)
+
+    # -- what the fork server says -------------------------------------------------------------------
+
+    def forked(self, key: int, pid: int, watch: int) -> None:
+        """A decoder runs."""
+        found = self._members.get(key)
+        if found is None or self._loop is None:
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
+            os.close(watch)
+            return
+        member = found[1]
+        member.pid, member.watch = pid, watch
+        # The fork server says how it ended; that it ended is seen here, also when nobody says so.
+        self._loop.add_reader(watch, self._end_seen, member)
+
+    def ended(self, key: int, code: int | None) -> None:
+        """A decoder has ended."""
+        found = self._members.pop(key, None)
+        if found is None or self._loop is None:
+            return
+        group, member = found
+        self._loop.remove_reader(member.watch)
+        reason = member.killed_because or _reason(code)
+        self._count_end(reason)
+        if reason != "retired":
+            log.error("decoder %d ended (%s, code %s); a new one is started", member.pid, reason, code)
+        self._on_end(group, member, code)
+        if group.stuck:
+            return  # replaced as a whole
+        if member.ready:
+            self._ask(group)
+            return
+        self._deaths_before_ready += 1
+        pause_s = min(_MAX_PAUSE_S, 0.1 * 2.0**self._deaths_before_ready)
+        self._loop.call_later(pause_s, self._ask, group)
+
+    def server_lost(self) -> None:
+        """Every decoder is gone, or about to be; what they held is not to blame."""
+        for key in list(self._members):
+            self.ended(key, None)
+
+    def server_started(self) -> None:
+        """Ask anew for all decoders."""
+        for group in self._groups:
+            self._ask_for_all(group)
+
+    def _ask_for_all(self, group: DecoderGroup) -> None:
+        for _ in range(self._size - len(group.members)):
+            self._ask(group)
+
+    def _ask(self, group: DecoderGroup) -> None:
+        """Ask for one more decoder; without a fork server it is asked for when there is one."""
+        if group not in self._groups or len(group.members) >= self._size or not self._client.running:
+            return
+        member = group.add(next(self._keys))
+        self._members[member.key] = (group, member)
+        request = {"key": member.key, "index": member.index, "memory_bytes": self._memory_bytes}
+        self._client.fork(request | group.layout, group.descriptors)
+
+    def _end_seen(self, member: Member) -> None:
+        if self._loop is not None and member.watch >= 0:
+            self._loop.remove_reader(member.watch)
+            self._loop.call_later(_END_NEWS_S, self.ended, member.key, None)
+
+
+def _reason(code: int | None) -> str:
+    if code == 0:
+        return "retired"
+    if code is None or code == -signal.SIGKILL:
+        return "killed"
+    return "crash"

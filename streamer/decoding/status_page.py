@@ -1,0 +1,57 @@
+"""One shared page on which each decoder process writes which job it is at, and since when.
+
+The worker reads it without asking: a decoder that hangs or has died cannot answer. Each line has one writer,
+and aligned 8-byte fields do not tear.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+
+_LINE = struct.Struct("<Qdd")
+_LINE_BYTES = 64
+_BYTES = 16 * mmap.PAGESIZE
+MAX_DECODERS = _BYTES // _LINE_BYTES
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one decoder is doing."""
+
+    #: Number of the job, 0 while it waits for one.
+    job: int
+    #: Since when, monotonic seconds.
+    since: float
+    #: Processor time of the process when the job began, seconds.
+    cpu_s: float
+
+
+class StatusPage:
+    """Lines by the decoder's index, in a sealed `memfd` that decoders inherit."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            fd = os.memfd_create("decoder-status", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(fd, _BYTES)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        self.fd = fd
+        self._memory = mmap.mmap(fd, _BYTES)
+
+    def write(self, index: int, job: int, since: float, cpu_s: float) -> None:
+        """Write a decoder's line: the time first, so that a job is never seen with an older one's."""
+        struct.pack_into("<dd", self._memory, index * _LINE_BYTES + 8, since, cpu_s)
+        struct.pack_into("<Q", self._memory, index * _LINE_BYTES, job)
+
+    def read(self, index: int) -> Line:
+        """Return a decoder's line."""
+        return Line(*_LINE.unpack_from(self._memory, index * _LINE_BYTES))
+
+    def close(self) -> None:
+        """Unmap and close; the page lives on in the decoders."""
+        self._memory.close()
+        os.close(self.fd)

@@ -1,0 +1,1 @@
+"""Decoder processes with faults built in, for the tests of the pool."""

@@ -1,0 +1,102 @@
+"""A fork server whose decoders fail on images of certain widths, as a fault in a native decoder would.
+
+It runs in the place of `streamer.decoding.fork_server`; everything but `decode` is the real thing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamer.decoding import decoder, fork_server
+from streamer.image_header import ImageHeader
+from streamer.media import decode
+
+#: Widths of the images that do harm, in pixels.
+SEGFAULT, HANG, SLEEP, HOARD, PROBE, STOP, GARBAGE = range(101, 108)
+
+
+def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> Any:
+    if header.width == SEGFAULT:
+        ctypes.string_at(1)
+    if header.width == HANG:
+        while True:
+            pass
+    if header.width == SLEEP:  # waits without using the processor, as behind a busy neighbour
+        time.sleep(60)
+    if header.width == STOP:
+        signal.raise_signal(signal.SIGSTOP)
+    if header.width == HOARD:
+        return bytearray(2 << 30)
+    if header.width == PROBE:
+        raise RuntimeError(";".join(_forbidden()))
+    if header.width == GARBAGE:
+        raise _send_garbage()
+    return decode(data, header, **options)
+
+
+def _forbidden() -> list[str]:
+    """Try what a decoder must not be able to do; returns how each attempt ended."""
+    attempts: dict[str, Callable[[], object]] = {
+        "open": lambda: Path("/etc/hostname").read_bytes(),
+        "write": lambda: Path("/tmp/decoder-was-here").write_bytes(b""),  # noqa: S108 - must fail
+        "list": lambda: list(Path("/").iterdir()),
+        "socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+        "unix": lambda: socket.socketpair(),
+        "exec": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606 - must fail
+        "fork": lambda: os.fork(),
+        "kill": lambda: os.kill(os.getppid(), 0),
+        "ptrace": lambda: _raw(101),
+        "mount": lambda: _raw(165),
+        "executable": lambda: _map_executable(),
+        "pidfd": lambda: os.pidfd_open(os.getppid()),
+        "limit": lambda: _raise_limit(),
+    }
+    ends = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except (OSError, ValueError) as error:
+            ends.append(f"{name}={type(error).__name__}")
+        else:
+            ends.append(f"{name}=ALLOWED")
+    return ends
+
+
+def _raw(number: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, 0, 0, 0, 0) == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def _map_executable() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    if libc.mmap(None, 4096, 7, 0x22, -1, 0) == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def _raise_limit() -> None:
+    import resource  # noqa: PLC0415 - loaded by the decoder before
+
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+
+def _send_garbage() -> Exception:
+    libc = ctypes.CDLL(None)
+    for number in range(32):  # one of them is the channel
+        libc.send(number, b"\xff" * 40, 40, 0)
+    return RuntimeError("sent garbage")
+
+
+decoder.decode = _faulty  # type: ignore[attr-defined]
+
+if __name__ == "__main__":
+    sys.exit(fork_server.main())

@@ -1,0 +1,236 @@
+"""The pool of decoder processes against real decoders, some of which crash, hang or are stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from inference.letterbox import Letterbox
+from inference.model import Placement
+from inference.ring import FrameRing
+from streamer.decoding.decoder_pool import DecoderPool
+from streamer.decoding.digest_memory import DigestMemory
+from streamer.decoding.messages import Answer, Task
+from streamer.decoding.work import DecoderLost, Outcome, Work
+from streamer.image_header import ImageError, ImageErrorCode
+from streamer.limits import Limits
+from tests.decoders import faulty_fork_server as faulty
+
+TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)
+#: Longest time for anything that is expected to happen at once, on a machine that is busy.
+SOON_S = 20.0
+
+
+def picture(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
+    """Return an encoded picture of one colour."""
+    encoded = cv2.imencode(ending, np.full((48, width, 3), shade, np.uint8))[1]
+    return bytes(encoded.tobytes())
+
+
+class Bench:
+    """A pool with two decoders, and the means to ask it."""
+
+    def __init__(self, digests: DigestMemory) -> None:
+        self.ends: list[str] = []
+        self.ring = FrameRing(8, 64 * 64 * 3)
+        self.pool = DecoderPool(
+            2,
+            input_bytes=1 << 20,
+            digests=digests,
+            count_end=self.ends.append,
+            module="tests.decoders.faulty_fork_server",
+        )
+
+    async def start(self) -> None:
+        self.pool.start()
+        self.pool.attach(self.ring)
+        await self.decode(picture(32))
+
+    def submit(self, data: bytes, slot: int = 0) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        work = Work(data, Task.LETTERBOX, 0, slot, TARGET, Limits(), future.set_result)
+        self.pool.submit(self.ring, work)
+        return future
+
+    async def decode(self, data: bytes, slot: int = 0) -> Outcome:
+        async with asyncio.timeout(SOON_S):
+            return await self.submit(data, slot)
+
+    async def members(self, count: int = 2) -> list[psutil.Process]:
+        """Return the decoders' processes, as soon as ``count`` of them take jobs."""
+        async with asyncio.timeout(SOON_S):
+            while self.pool.alive < count:
+                await asyncio.sleep(0.02)
+        group = self.pool._groups[-1]
+        return [psutil.Process(member.pid) for member in group.members.values()]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(DigestMemory(tmp_path / "digests"))
+    try:
+        await bench.start()
+        yield bench
+    finally:
+        bench.pool.close()
+
+
+async def test_pixels_are_those_of_decoding_in_place(bench: Bench) -> None:
+    shades = np.random.default_rng(1).integers(0, 255, (48, 80, 3), np.uint8)
+    data = cv2.imencode(".png", shades)[1].tobytes()
+    answer = await bench.decode(data, slot=3)
+    assert isinstance(answer, Answer)
+    assert (answer.width, answer.height) == (80, 48)
+    expected = np.empty((64, 64, 3), np.uint8)
+    Letterbox.fit(80, 48, TARGET).write(shades, expected)
+    assert np.array_equal(bench.ring.pixels(3, 64, 64), expected)
+
+
+async def test_an_image_that_is_none_is_refused_with_its_reason(bench: Bench) -> None:
+    outcome = await bench.decode(b"GIF89a" + bytes(100))
+    assert isinstance(outcome, ImageError)
+    assert outcome.code is ImageErrorCode.UNSUPPORTED
+    assert "GIF" in outcome.detail
+
+
+async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
+    poison = picture(faulty.SEGFAULT)
+    outcomes = await asyncio.gather(*(bench.decode(poison) for _ in range(5)), bench.decode(picture(33)))
+    assert all(isinstance(outcome, ImageError) for outcome in outcomes[:5])
+    assert isinstance(outcomes[5], Answer)
+    assert isinstance(await bench.decode(poison), ImageError)
+    assert bench.ends == ["crash"]
+    await bench.members()
+
+
+async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
+    poison = picture(faulty.SEGFAULT, 9)
+    await bench.decode(poison)
+    assert DigestMemory(tmp_path / "digests").holds(poison)
+    assert not DigestMemory(tmp_path / "digests").holds(picture(faulty.SEGFAULT, 10))
+
+
+async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench) -> None:
+    begun = time.monotonic()
+    hanging, others = bench.submit(picture(faulty.HANG)), [bench.submit(picture(40, n), n) for n in range(4)]
+    async with asyncio.timeout(SOON_S):
+        # They do not wait for the one that hangs.
+        assert all(isinstance(each, Answer) for each in await asyncio.gather(*others))
+        assert not hanging.done()
+        outcome = await hanging
+    assert isinstance(outcome, ImageError)
+    assert "longer than" in outcome.detail
+    assert bench.ends == ["timeout"]
+    assert time.monotonic() - begun > 1.5
+
+
+async def test_an_image_whose_decoder_waited_for_the_processor_is_not_to_blame(bench: Bench) -> None:
+    data = picture(faulty.SLEEP)
+    assert isinstance(await bench.decode(data), DecoderLost)
+    assert not bench.pool._digests.holds(data)
+
+
+async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to_blame(bench: Bench) -> None:
+    waiting = bench.submit(picture(faulty.SLEEP))
+    await asyncio.sleep(0.2)
+    for member in await bench.members():
+        member.send_signal(signal.SIGKILL)
+    async with asyncio.timeout(SOON_S):
+        assert isinstance(await waiting, DecoderLost)
+    assert isinstance(await bench.decode(picture(41)), Answer)
+    assert set(bench.ends) == {"killed"}
+
+
+async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Bench) -> None:
+    stopped = await bench.members()
+    for member in stopped:
+        member.send_signal(signal.SIGSTOP)
+    outcome = await bench.decode(picture(42))
+    assert isinstance(outcome, Answer)
+    assert not {member.pid for member in stopped} & {member.pid for member in await bench.members()}
+
+
+async def test_a_decoder_stopped_in_the_middle_of_an_image_is_killed(bench: Bench) -> None:
+    assert isinstance(await bench.decode(picture(faulty.STOP)), DecoderLost)
+    assert bench.ends == ["timeout"]
+
+
+async def test_memory_beyond_the_limit_is_refused_and_the_decoder_lives(bench: Bench) -> None:
+    before = {member.pid for member in await bench.members()}
+    outcome = await bench.decode(picture(faulty.HOARD))
+    assert isinstance(outcome, ImageError)
+    assert outcome.code is ImageErrorCode.TOO_LARGE
+    assert {member.pid for member in await bench.members()} == before
+
+
+async def test_a_decoder_can_do_nothing_but_decode(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    assert {"seccomp", "no_new_privs", "rlimits"} <= set(bench.pool.protections)
+    await bench.decode(picture(faulty.PROBE))
+    (told,) = [record.getMessage() for record in caplog.records if "failed on an image" in record.message]
+    assert "ALLOWED" not in told
+    for attempt in ("open", "socket", "exec", "fork", "kill", "ptrace", "executable", "limit"):
+        assert f"{attempt}=" in told
+
+
+async def test_decoders_that_send_what_is_no_answer_are_replaced(bench: Bench) -> None:
+    before = {member.pid for member in await bench.members()}
+    await bench.decode(picture(faulty.GARBAGE))
+    assert isinstance(await bench.decode(picture(43)), Answer)
+    async with asyncio.timeout(SOON_S):
+        while before & {member.pid for member in await bench.members()}:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_fork_server_that_dies_is_started_again(bench: Bench) -> None:
+    pid = bench.pool._population.server_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(SOON_S):
+        while bench.pool._population.server_pid == pid or bench.pool.alive < 2:
+            await asyncio.sleep(0.05)
+    assert isinstance(await bench.decode(picture(44)), Answer)
+
+
+async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Bench) -> None:
+    noise = np.random.default_rng(2).integers(0, 255, (300, 400, 3), np.uint8)
+    images = [cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)]  # 360 KB each, 1 MB of room
+    async with asyncio.timeout(SOON_S):
+        outcomes = await asyncio.gather(*(bench.submit(image) for image in images))
+    assert all(isinstance(outcome, Answer) for outcome in outcomes)
+    assert bench.pool._groups[-1].arena._free == [(0, 1 << 20)]
+
+
+async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:
+    former = await bench.members()
+    waiting = [bench.submit(picture(45, n), n) for n in range(4)]
+    old, bench.ring = bench.ring, FrameRing(4, 128 * 128 * 3)
+    bench.pool.attach(bench.ring)
+    old.close()
+    async with asyncio.timeout(SOON_S):
+        assert all(isinstance(each, Answer) for each in await asyncio.gather(*waiting))
+    assert isinstance(await bench.decode(picture(46)), Answer)
+    psutil.wait_procs(former, timeout=SOON_S)
+    assert not any(process.is_running() for process in former)
+    refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    bench.pool.submit(old, Work(picture(47), Task.LETTERBOX, 0, 0, TARGET, Limits(), refused.set_result))
+    assert isinstance(await refused, DecoderLost)
+
+
+async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
+    waiting = bench.submit(picture(faulty.SLEEP))
+    members = await bench.members()
+    server = psutil.Process(bench.pool._population.server_pid)
+    bench.pool.close()
+    assert isinstance(await waiting, DecoderLost)
+    _gone, alive = psutil.wait_procs([*members, server], timeout=SOON_S)
+    assert alive == []

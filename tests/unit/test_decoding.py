@@ -1,0 +1,165 @@
+"""The parts of the decoder pool that are pure, or nearly so: memory, messages, digests, filter, judgement."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.model import Placement
+from streamer.decoding.arena import Arena, ArenaFull
+from streamer.decoding.decoder_group import DecoderGroup
+from streamer.decoding.digest_memory import DigestMemory
+from streamer.decoding.fork_client import decoder_environment
+from streamer.decoding.messages import (
+    Answer,
+    Job,
+    MalformedMessage,
+    Task,
+    Verdict,
+    pack_answer,
+    pack_job,
+    unpack_answer,
+    unpack_job,
+)
+from streamer.decoding.seccomp import SeccompUnavailable, build_filter
+from streamer.decoding.watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
+
+JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)
+
+
+def test_blocks_of_the_input_memory_never_overlap_and_all_come_back() -> None:
+    arena, chance = Arena(64 * 4096), random.Random(3)
+    held: dict[int, bytes] = {}
+    for number in range(3000):
+        if held and chance.random() < 0.5:
+            offset = chance.choice(list(held))
+            data = held.pop(offset)
+            assert arena._memory[offset : offset + len(data)] == data
+            arena.free(offset, len(data))
+            continue
+        data = number.to_bytes(4, "little") * chance.randint(1, 5000)
+        try:
+            held[arena.put(data)] = data
+        except ArenaFull:
+            assert sum(-(-len(d) // 4096) for d in held.values()) > 0
+    for offset, data in held.items():
+        arena.free(offset, len(data))
+    assert arena._free == [(0, 64 * 4096)]
+    arena.close()
+
+
+def test_large_blocks_are_given_back_to_the_system() -> None:
+    arena = Arena(8 << 20)
+    offset = arena.put(b"x" * (4 << 20))
+    arena.free(offset, 4 << 20)
+    assert arena._memory[offset : offset + 16] == bytes(16)
+    arena.close()
+
+
+def test_a_job_comes_out_as_it_went_in() -> None:
+    assert unpack_job(pack_job(JOB)) == JOB
+
+
+@given(st.binary(max_size=80))
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    for unpack in (unpack_job, unpack_answer):
+        try:
+            unpack(data)
+        except MalformedMessage:
+            continue
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"width": 0}, {"height": 70_000}, {"decode_ms": float("nan")}, {"decode_ms": -1.0}],
+)
+def test_an_answer_out_of_range_is_refused(changes: dict[str, Any]) -> None:
+    answer = Answer(Verdict.DONE, 7, 640, 480, decode_ms=1.0)
+    assert unpack_answer(pack_answer(answer)) == answer
+    with pytest.raises(MalformedMessage):
+        unpack_answer(pack_answer(dataclasses.replace(answer, **changes)))
+
+
+def test_the_text_of_an_answer_is_cut() -> None:
+    assert len(pack_answer(Answer(Verdict.REFUSED, 1, text="x" * 9999))) < 1000
+
+
+def test_digests_are_remembered_up_to_a_thousand(tmp_path: Path) -> None:
+    memory, other = DigestMemory(tmp_path / "digests"), DigestMemory(tmp_path / "digests")
+    for number in range(1001):
+        memory.add(number.to_bytes(4, "little"))
+    assert other.holds((1000).to_bytes(4, "little"))
+    assert other.holds((1).to_bytes(4, "little"))
+    assert not other.holds((0).to_bytes(4, "little"))
+    assert not other.holds(b"another length")
+
+
+def test_digests_are_remembered_without_a_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    memory = DigestMemory(tmp_path / "no" / "such" / "folder")
+    memory.add(b"harm")
+    assert memory.holds(b"harm")
+    assert "by this worker alone" in caplog.text
+
+
+def test_the_filter_is_built_for_known_machines_only() -> None:
+    for machine in ("x86_64", "aarch64"):
+        assert len(build_filter(machine)) % 8 == 0
+    with pytest.raises(SeccompUnavailable):
+        build_filter("sparc64")
+
+
+def test_no_secret_reaches_a_decoder() -> None:
+    environment = {
+        "PATH": "/bin",
+        "API_KEYS": "test-key",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "MALLOC_ARENA_MAX": "2",
+    }
+    assert decoder_environment(environment) == {"PATH": "/bin", "MALLOC_ARENA_MAX": "2"}
+
+
+class TestWatchdog:
+    """Judgement on lines that were written by hand."""
+
+    @pytest.fixture
+    def group(self) -> Any:
+        group = DecoderGroup(None, 4096)
+        for key in (1, 2):
+            member = group.add(key)
+            member.ready = True
+        yield group
+        group.close()
+
+    def test_a_decoder_that_takes_too_long_is_killed_for_its_job(self, group: DecoderGroup) -> None:
+        group.page.write(0, 9, 100.0, 0.0)
+        held = {9: SimpleNamespace(sent_at=100.0)}
+        find_faults(group, held, 100.0 + DECODE_LIMIT_S - 0.1)
+        assert [member.killed_because for member in group.members.values()] == ["", ""]
+        find_faults(group, held, 100.0 + DECODE_LIMIT_S + 0.1)
+        assert [member.killed_because for member in group.members.values()] == ["timeout", ""]
+        assert group.members[1].killed_for == 9
+
+    def test_decoders_that_let_work_wait_are_replaced_when_they_seemed_free_twice(
+        self, group: DecoderGroup
+    ) -> None:
+        held = {9: SimpleNamespace(sent_at=100.0)}
+        find_faults(group, held, 100.5)
+        assert not group.stuck
+        find_faults(group, held, 100.0 + UNTAKEN_LIMIT_S + 0.1)
+        assert [member.killed_because for member in group.members.values()] == ["stuck", "stuck"]
+        assert group.stuck
+
+    def test_a_busy_decoder_lets_work_wait_rightly(self, group: DecoderGroup) -> None:
+        group.page.write(0, 8, 100.0, 0.0)
+        group.page.write(1, 7, 100.0, 0.0)
+        held = {n: SimpleNamespace(sent_at=100.0) for n in (7, 8, 9)}
+        for step in range(6):
+            find_faults(group, held, 100.0 + step * 0.25)
+        assert [member.killed_because for member in group.members.values()] == ["", ""]
