@@ -274,7 +274,8 @@ class InferenceClient:
         pending, self._pending = self._pending, {}
         lost: list[tuple[Ticket, bool]] = []
         for ticket in pending.values():
-            lost.append((ticket, ticket.ring.executing(ticket.slot)))
+            # A process that sends nonsense says nothing about the frames that it held.
+            lost.append((ticket, not self._refused and ticket.ring.executing(ticket.slot)))
             ticket.ring.mark(ticket.slot, executing=False)
             self.release(ticket)
         if was_ready:

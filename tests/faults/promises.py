@@ -58,6 +58,12 @@ PROMISES = (
         ),
     ),
     Promise(
+        "S13",
+        "What the inference process sends is checked; one that sends nonsense is replaced, and no client "
+        "sees any of it.",
+        (_FAULTS + "test_others_answers.py::test_nonsense_from_the_inference_process_reaches_nobody",),
+    ),
+    Promise(
         "R5",
         "Beyond the device's capacity clients get fresh results and refusals that say when to come back; "
         "polite streams are served.",

@@ -84,3 +84,38 @@ def test_clients_notice_answers_of_others(stubbed: Start) -> None:
     stub = stubbed(model_s=0.003, STUB_MUTATION="forget_request_ids", INFERENCE_LANES="2")
     whole, _ = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
     assert whole.wrong > 0
+
+
+_NONSENSE = ("nan", "bad_offset", "bad_length", "many_boxes", "bad_slot")
+
+
+def test_nonsense_from_the_inference_process_reaches_nobody(stubbed: Start, figures: Result) -> None:
+    stub = stubbed(model_s=0.001)
+
+    def talk_once(fault: str) -> None:
+        before = stub.service.inference
+        stub.engine.arm(fault)
+        wait_for(lambda: not stub.engine.left, f"{fault} happens")
+        wait_for(lambda: is_dead(before), f"the process is replaced after {fault}")
+        wait_for(lambda: stub.service.get("/health")[0] == 200, "ready again")
+
+    async def talk_nonsense() -> Account:
+        until = End.after(100)
+        async with http_session() as session:
+            crowd = Crowd(streams=6, posters=3, fps=10).start(session, stub.service.http_url, until)
+            await asyncio.sleep(1.0)
+            for fault in _NONSENSE:
+                await asyncio.to_thread(talk_once, fault)
+            await asyncio.sleep(1.0)
+            until.at = 0.0
+            return together(list(await asyncio.gather(*(task for _, task in crowd))))
+
+    whole = asyncio.run(talk_nonsense())
+    figures.note(
+        kinds=len(_NONSENSE),
+        results=whole.results,
+        answers_of_others=whole.wrong,
+        connections_closed=whole.closed,
+    )
+    assert (whole.wrong, whole.surplus, whole.lost, whole.closed) == (0, 0, 0, 0)
+    assert whole.final_errors == {}

@@ -187,7 +187,10 @@ class RingMachine(RuleBasedStateMachine):
             if flight.submitted and not flight.answers and flight.ticket.ring.executing(flight.ticket.slot)
         }
         pending = [flight for flight in self.flights if flight.submitted and not flight.answers]
+        if self.client._refused:  # for nonsense, which is no frame's fault
+            marked.clear()
         self._disconnect()
+        self.client._refused = False
         for flight in pending:
             (answer,) = flight.answers
             assert isinstance(answer, InferenceLost)
