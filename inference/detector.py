@@ -22,20 +22,22 @@ import numpy.typing as npt
 import onnxruntime
 
 from inference import device as devices
-from inference.buffers import Buffers, Shapes
+from inference.buffers import Buffers
 from inference.cpu_model import CpuModel, read_cpu_model
 from inference.decode import Decoder
 from inference.detections import Boxes, DetectionParams
 from inference.errors import DeviceUnavailable, ModelRefused
-from inference.family import Layout, Probe, recognise
+from inference.family import Probe, recognise
 from inference.gpu_model import read_gpu_model
 from inference.labels import check_ids, choose_labels
 from inference.manifest import read_manifest
+from inference.memory_relief import is_out_of_memory
 from inference.model import Family, ModelInfo
 from inference.modelfile import check_file
 from inference.nms import best, suppress
 from inference.normaliser import Normaliser
-from inference.signature import EXPORT, Graph, ImageInput, Tensor, image_input
+from inference.shapes import batch_sizes, fixed_shapes, graph_of, shape_profile
+from inference.signature import EXPORT, image_input
 from inference.trial import batch_refusal, declared, feeds_of, reason_of, try_batch
 from inference.warmup import WarmUp
 
@@ -51,8 +53,6 @@ _TIMED_RUNS = 7
 _TIMED_S = 0.3
 #: onnxruntime also raises what it logs as an error; its warnings are of no use to a user.
 _LOG_FATAL = 4
-#: In what onnxruntime says when an allocation fails, on the CPU, on CUDA, and on CUDA behind its arena.
-_OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "Failed to allocate memory")
 #: Releases what larger warm-up batches left in the memory arena.
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -96,20 +96,20 @@ class Detector:
         self._bucket_sessions: dict[int, Any] = {}
         manifest = read_manifest(path)
         sha256 = check_file(path, manifest)
-        graph = _graph_of(_load(path, 1, devices.chain("cpu"))) if device == "tensorrt" else None
+        graph = graph_of(_load(path, 1, devices.chain("cpu"))) if device == "tensorrt" else None
         batch_max = min(batch_max, manifest.batch_max or batch_max)
         profile = None
         if graph is not None:
-            profile = _profile(image_input(str(path), graph, manifest), batch_max)
+            profile = shape_profile(image_input(str(path), graph, manifest), batch_max)
         self._session, self._provider, self._edited = _open(path, device, threads, engine_cache, profile)
         #: What the file declares, and what of it is read and how.
-        self.graph = graph = graph or _graph_of(self._session, self._edited)
+        self.graph = graph = graph or graph_of(self._session, self._edited)
         self.image = image_input(str(path), graph, manifest)
         if self._edited is not None and self._edited.stem is not None:
             self.image = dataclasses.replace(self.image, patches=self._edited.stem.patches)
         head = self._edited.head if self._edited is not None else None
         #: Batch sizes that `infer` runs, ascending.
-        self.buckets = _buckets(self.image.batch, batch_max)
+        self.buckets = batch_sizes(self.image.batch, batch_max)
         given = try_batch(self._session, str(path), self.image, self.buckets[0], head)
         outputs = declared(given, head)
         #: How the outputs are read that the file declares; the session may give branches instead.
@@ -132,7 +132,7 @@ class Detector:
             self._session, self._edited = _load_on_cpu(path, threads, read_cpu_model(path, opened=False))
             head, given = None, try_batch(self._session, str(path), self.image, self.buckets[0])
         self._outputs = self.layout.outputs if head is None else head.branches
-        self._shapes = _fixed_shapes(graph, self.layout, self._outputs, given)
+        self._shapes = fixed_shapes(graph, self.layout, self._outputs, given)
         if self._provider == "cuda":
             self._take_raw_frames()
         if len(self.buckets) > 1:
@@ -167,7 +167,8 @@ class Detector:
 
     def _take_raw_frames(self) -> None:
         """Let the GPU convert pixels, unless the edited model is refused: then the file serves as it is."""
-        edited = read_gpu_model(self._path, self.image, self.layout.convention)
+        self._file_image = self.image
+        edited = read_gpu_model(self._path, self._file_image, self.layout.convention)
         if edited is None:
             return
         model, image = edited
@@ -232,7 +233,7 @@ class Detector:
 
     def _drops_batches(self, bucket: int, error: Exception) -> bool:
         """Do without batches of this size and more if they only want memory; return whether that is so."""
-        if bucket == self.buckets[0] or not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        if bucket == self.buckets[0] or not is_out_of_memory(error):
             return False
         log.warning(
             "%s: there is no memory for batches of %d, so smaller ones are the largest; BATCH_MAX=%d would "
@@ -243,9 +244,7 @@ class Detector:
             reason_of(error),
         )
         self.buckets = tuple(size for size in self.buckets if size < bucket)
-        self._bucket_sessions.pop(bucket, None)
-        for key in [key for key in self._buffers if key[1] == bucket]:
-            del self._buffers[key]
+        self.release_above(bucket - 1)
         return True
 
     def _warmed(self, lanes: int) -> WarmUp:
@@ -352,14 +351,33 @@ class Detector:
         if self._provider != "cuda" or bucket == self.buckets[0]:
             return self._session
         if bucket not in self._bucket_sessions:
-            chain = devices.chain("cuda")
-            self._bucket_sessions[bucket] = _load(self._path, 1, chain, self._gpu_model)
+            model = self._gpu_model
+            if model is None and self.image.raw_name is not None:  # it was given up after the warm-up
+                edited = read_gpu_model(self._path, self._file_image, self.layout.convention)
+                model = edited[0] if edited is not None else None
+            self._bucket_sessions[bucket] = _load(self._path, 1, devices.chain("cuda"), model)
         return self._bucket_sessions[bucket]
 
     def postprocess(self, raw: RawOutputs, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one frame of a run, in model-input pixels, sorted by score."""
         candidates = self._decoder.candidates([array[index] for array in raw.arrays], params)
         return suppress(candidates, params) if self._decoder.overlapping else best(candidates, params)
+
+    def release_above(self, size: int) -> None:
+        """Give back what batches of more than ``size`` frames took; they are made again when one is run."""
+        for bucket in [bucket for bucket in self._bucket_sessions if bucket > size]:
+            self._bucket_sessions.pop(bucket, None)
+        for key in [key for key in self._buffers if key[1] > size]:
+            self._buffers.pop(key, None)
+
+    def rehearse(self, lane: int) -> None:
+        """Run every batch size once in a lane of its own. Raises what the model raises."""
+        try:
+            for bucket in self.buckets:
+                self._warm(lane, bucket)
+        finally:
+            for key in [key for key in self._buffers if key[0] == lane]:
+                self._buffers.pop(key, None)
 
     def close(self) -> None:
         """Release sessions and buffers; nothing may run any more."""
@@ -370,58 +388,6 @@ class Detector:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _buckets(static_batch: int | None, batch_max: int) -> tuple[int, ...]:
-    """Return the batch sizes to serve: powers of two, or the one that the file has."""
-    if static_batch is not None:
-        return (static_batch,)
-    return tuple(1 << power for power in range(batch_max.bit_length()))
-
-
-def _fixed_shapes(
-    graph: Graph, layout: Layout, names: Sequence[str], outputs: dict[str, npt.NDArray[np.generic]]
-) -> Shapes:
-    """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
-
-    A dense head's depends on the input alone. Others may have as many rows as they found objects,
-    unless the file declares a number.
-    """
-    dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
-    fixed = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
-    return {name: (outputs[name].shape[1:], outputs[name].dtype) for name in names if dense or fixed[name]}
-
-
-def _profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
-    if image.batch is not None:
-        return None
-    largest = _buckets(None, batch_max)[-1]
-    shape = f"3x{image.height}x{image.width}"
-    return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
-
-
-def _graph_of(session: Any, edited: CpuModel | None = None) -> Graph:
-    """Return what the file declares that the session was made of, or of which ``edited`` was made."""
-
-    def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(
-                node.name, node.type, tuple(side if isinstance(side, int) else None for side in node.shape)
-            )
-            for node in nodes
-        )
-
-    inputs = tensors(session.get_inputs())
-    outputs = tensors(session.get_outputs())
-    if edited is not None and edited.stem is not None:
-        stem = edited.stem
-        inputs = tuple(
-            dataclasses.replace(tensor, shape=stem.shape) if tensor.name == stem.image else tensor
-            for tensor in inputs
-        )
-    if edited is not None and edited.head is not None:
-        outputs = (Tensor(edited.head.name, outputs[0].dtype, edited.head.shape),)
-    return Graph(inputs, outputs, session.get_modelmeta().custom_metadata_map)
 
 
 def _open(

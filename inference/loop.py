@@ -26,6 +26,7 @@ from inference import address, wire
 from inference.board import Board, State
 from inference.detections import NO_BOXES, Boxes, DetectionParams
 from inference.errors import WireError
+from inference.memory_relief import MemoryRelief, exit_if_device_lost
 from inference.metrics import InferenceMetrics
 from inference.model import ModelInfo
 from inference.planner import Batch, Item, Planner
@@ -42,9 +43,6 @@ IDLE_BEAT_S = 1.0
 #: A run that lasts longer than this many times the slowest warm-up run is taken for hung.
 HUNG_FACTOR = 10.0
 HUNG_MIN_S = 2.0
-#: The process state is undefined after these; a fresh process is the only cure.
-EXIT_DEVICE_LOST = 70
-_STICKY_DEVICE_ERRORS = ("CUDA failure", "CUDA error", "CUDNN failure", "device lost")
 
 
 class Detects(Protocol):
@@ -58,6 +56,12 @@ class Detects(Protocol):
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one item of a run."""
+
+    def release_above(self, size: int) -> None:
+        """Give back what batches of more than ``size`` frames took."""
+
+    def rehearse(self, lane: int) -> None:
+        """Run every batch size once in a lane of its own."""
 
 
 @dataclass(slots=True)
@@ -95,11 +99,13 @@ class Loop:
         self._listener = listener
         self._board = board
         self._metrics = metrics
+        self._turn = threading.Condition()
         self._planner = Planner(
             {index: detector.cost_s for index, detector in enumerate(self._detectors)},
             parallel=parallel,
             interactive_share=interactive_share,
         )
+        self._relief = MemoryRelief(detectors.values(), self._planner, self._turn, spare_lane=lanes)
         self._run_limit_s = max(
             HUNG_MIN_S,
             # Lanes that share a device wait for each other.
@@ -108,7 +114,6 @@ class Loop:
         #: Series by version index; kept, because looking labels up costs more than counting.
         self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
         self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
-        self._turn = threading.Condition()
         self._postprocessing = threading.Lock()
         self._connections: dict[int, _Connection] = {}
         self._selector = selectors.DefaultSelector()
@@ -165,6 +170,7 @@ class Loop:
     def _beat(self) -> bool:
         """Tell the board how it stands; returns whether anything runs or waits."""
         now = time.monotonic()
+        self._relief.restore_due(now)
         with self._turn:
             late = self._planner.expire(now)
             busy = [since for since in self._busy_since if since]
@@ -320,8 +326,9 @@ class Loop:
         try:
             self._run(lane, batch.version, batch.items, started, wide=batch.lone)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; each item is answered
-            _exit_if_device_lost(error)
-            if len(batch.items) == 1:
+            exit_if_device_lost(error)
+            starved = self._relief.reduce(batch.version, len(batch.items), error)
+            if len(batch.items) == 1 and not starved:
                 self._fail(batch.items[0], error)
                 return
             log.warning("a batch of %d failed, running its items alone: %s", len(batch.items), error)
@@ -329,8 +336,11 @@ class Loop:
                 try:
                     self._run(lane, batch.version, (item,), started, wide=False)
                 except Exception as alone:  # noqa: BLE001 - as above
-                    _exit_if_device_lost(alone)
+                    exit_if_device_lost(alone)
+                    self._relief.failed_alone(batch.version, alone)
                     self._fail(item, alone)
+                else:
+                    self._relief.ran_alone(batch.version)
 
     def _run(self, lane: int, version: int, items: tuple[Item, ...], started: float, *, wide: bool) -> None:
         detector = self._detectors[version]
@@ -420,11 +430,3 @@ class Loop:
                 return
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.outbox else 0)
             self._selector.modify(connection.socket, wanted, connection)
-
-
-def _exit_if_device_lost(error: Exception) -> None:
-    """End the process when the device context is broken: nothing run in it afterwards can be trusted."""
-    text = str(error)
-    if any(sign in text for sign in _STICKY_DEVICE_ERRORS):
-        log.critical("the device is lost, restarting the process: %s", text)
-        os._exit(EXIT_DEVICE_LOST)

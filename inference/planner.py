@@ -81,7 +81,7 @@ class _Queue:
 
     def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
         self.cost_s = dict(cost_s)
-        self.buckets = worthwhile_buckets(cost_s)
+        self.all_buckets = self.buckets = worthwhile_buckets(cost_s)
         #: Only clients whose POSTs wait. Bounded, as `streams`, by the slots of the workers' rings.
         self.posts: dict[Flow, deque[Item]] = {}
         #: Only streams with frames that wait.
@@ -172,6 +172,12 @@ class Planner:
             self._alone.append(item)
         else:
             queue.add(item)
+
+    def limit(self, version: int, size: int | None) -> None:
+        """Form no batches of more than ``size`` items any more; None: as large as is worthwhile."""
+        queue = self._queues[version]
+        allowed = tuple(bucket for bucket in queue.all_buckets if size is None or bucket <= size)
+        queue.buckets = allowed or queue.all_buckets[:1]
 
     def cancel(self, worker: int, request_id: int) -> Item | None:
         """Withdraw an item that has not started; None when it runs already or is unknown."""

@@ -58,6 +58,20 @@ PROMISES = (
         ),
     ),
     Promise(
+        "R2",
+        "A device without memory for a batch gets smaller ones for a minute, and the frames of that batch "
+        "run alone; a lost device (a CUDA error that stays) gets a new process.",
+        (
+            _FAULTS + "test_device_faults.py::"
+            "test_without_memory_for_a_batch_smaller_ones_run_and_the_larger_come_back",
+            _FAULTS + "test_device_faults.py::"
+            "test_a_lost_device_gets_a_new_process_and_no_frame_a_wrong_result",
+            "tests/unit/test_memory_relief.py::"
+            "test_larger_batches_come_back_once_they_have_run_in_a_lane_of_their_own",
+            "tests/unit/test_memory_relief.py::test_a_lost_device_ends_the_process",
+        ),
+    ),
+    Promise(
         "S13",
         "What the inference process sends is checked; one that sends nonsense is replaced, and no client "
         "sees any of it.",

@@ -52,6 +52,12 @@ class FakeDetector:
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:
         return np.asarray([SOUND], np.float32)
 
+    def release_above(self, size: int) -> None:
+        pass
+
+    def rehearse(self, lane: int) -> None:
+        pass
+
 
 @pytest.fixture
 def loop_address() -> Iterator[str]:

@@ -35,6 +35,7 @@ INFERENCE = [
     ["handshake", "modelfile", "signature", "labels", "nms", "planner", "stem", "pools", "head"],
     ["family", "buffers", "cpu_model"],
     ["normaliser", "decode", "trial", "gpu_model"],
+    ["memory_relief", "shapes"],
     ["detector", "client", "handle"],
     ["loop"],
     ["process"],
