@@ -8,7 +8,7 @@ HASHED := constraints-hashed.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test soak reliability check format bench train evaluate image sample constraints hashes audit sbom chart clean system-packages
+.PHONY: help install serve test soak reliability check format bench train evaluate image sample constraints hashes audit sbom fuzz chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,7 @@ sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ 
 
 constraints: $(VENV)/installed-dev  ## resolve the pins anew
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra training --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --extra training --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory hashes
 
@@ -72,6 +72,10 @@ audit: build/audit/installed  ## look for advisories about what an image may hol
 
 sbom: build/audit/installed  ## list what an image may hold in build/sbom-python.cdx.json (CycloneDX)
 	build/audit/bin/cyclonedx-py requirements $(HASHED) --of JSON -o build/sbom-python.cdx.json
+
+fuzz: $(VENV)/installed-dev  ## fuzz every parser of foreign bytes; SECONDS_EACH=30, TARGET=name for one
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --group fuzz
+	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS_EACH),30)
 
 chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
 	$(BIN)/python -m tests.deploy.chart_reference

@@ -213,7 +213,8 @@ def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict
     """
     try:
         message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        # TypeError: a map or list as the key of a map of msgpack.
         kind = "JSON" if isinstance(data, str) else "msgpack"
         reason = str(error)[:120] or type(error).__name__
         raise ProtocolError(f"the message is not {kind}: {reason}") from error

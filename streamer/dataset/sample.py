@@ -68,7 +68,7 @@ def parse_sample(data: bytes, where: str) -> Sample:
         return _sample(fields)
     except KeyError as error:
         raise DamagedSample(f"{where}: field `{error.args[0]}` is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedSample(f"{where}: not the description of a sample: {error}") from error
 
 

@@ -245,9 +245,12 @@ def _row(values: Mapping[str, Any], model: str, where: str) -> Row:
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool):
         return float(value)
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ReferenceBroken(f"{where} is {_shown(value)}; needed is a finite number")
-    return float(value)
+    try:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ReferenceBroken(f"{where} is {_shown(value)}; needed is a finite number")
+        return float(value)
+    except OverflowError:
+        raise ReferenceBroken(f"{where} is a whole number that no float holds") from None
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Fuzzing of every parser that reads foreign bytes: `make fuzz`, and a short run with the other tests."""

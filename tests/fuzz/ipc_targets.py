@@ -1,0 +1,94 @@
+"""Targets that read what other processes of the service send: none of them is trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from inference import DetectionParams
+from inference.errors import WireError
+from inference.handshake import read_handshake
+from inference.wire import (
+    Kind,
+    Result,
+    Status,
+    Submit,
+    TextAssembler,
+    pack_cancel,
+    pack_result,
+    pack_submit,
+    pack_text,
+    unpack_cancel,
+    unpack_result,
+    unpack_submit,
+)
+from streamer.observer.candidate import MalformedCandidate, pack_candidate, unpack_candidate
+from tests.candidates import candidate
+from tests.fuzz.target import Target
+from tests.hostile_child import HANDSHAKE
+
+_BOXES = np.asarray([[1, 2, 30, 40, 0.9, 1], [5, 5, 9, 9, 0.5, 0]], np.float32)
+
+
+def _submits() -> Iterator[bytes]:
+    yield pack_submit(Submit(1, 0, 0, True, 0, 1.0, DetectionParams()))
+    yield pack_submit(Submit(2, 3, 1, False, 7, 2.0, DetectionParams(0.1, 0.2, 9, (1, 2, 3))))
+    yield pack_cancel(9)
+
+
+def _read_submit(data: bytes) -> None:
+    for read in (unpack_submit, unpack_cancel):
+        try:
+            read(data)
+        except WireError:
+            continue
+
+
+def _results() -> Iterator[bytes]:
+    yield pack_result(Result(1, Status.OK, _BOXES, 1.0, 2.0, 3.0, 2))
+    yield pack_result(Result(2, Status.OK, _BOXES[:0]))
+    yield pack_result(Result(3, Status.FAILED, _BOXES[:0], detail="the model failed"))
+
+
+def _read_result(data: bytes) -> None:
+    result = unpack_result(data)
+    json.dumps([result.boxes.tolist(), result.queue_ms, result.detail], allow_nan=False)
+    assert len(result.boxes) <= 1000
+    assert all(0 <= int(number) <= 65_535 for number in result.boxes[:, 5])
+
+
+def _handshakes() -> Iterator[bytes]:
+    yield json.dumps(HANDSHAKE).encode()
+    large: dict[str, Any] = HANDSHAKE | {"lanes": 64, "ahead": 4096}
+    yield json.dumps(large).encode()
+
+
+def _read_handshake(data: bytes) -> None:
+    message = None
+    for part in (bytes([Kind.HELLO, 1]) + data[:7], bytes([Kind.HELLO, 0]) + data[7:]):
+        message = TextAssembler().feed(part) if len(data) < 8 else message
+    assembler = TextAssembler()
+    assembler.feed(bytes([Kind.HELLO, 1]) + data[:7])
+    message = assembler.feed(bytes([Kind.HELLO, 0]) + data[7:])
+    assert message is not None
+    told = read_handshake(message)
+    assert pack_text(Kind.HELLO, {"ahead": told.ahead})
+    assert all(entry.info.input_width <= 16_384 for entry in told.versions)
+
+
+def _found() -> Iterator[bytes]:
+    yield pack_candidate(candidate(0.5))
+    whole = candidate(0.5, reported=True, note="wrong", width=640, height=480)
+    yield pack_candidate(dataclasses.replace(whole, before=_BOXES, after=_BOXES))
+
+
+TARGETS = (
+    Target("ipc_submit", _read_submit, (WireError,), _submits),
+    Target("ipc_result", _read_result, (WireError,), _results),
+    Target("ipc_handshake", _read_handshake, (WireError,), _handshakes),
+    Target("ipc_candidate", unpack_candidate, (MalformedCandidate,), _found),
+)

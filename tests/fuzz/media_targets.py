@@ -1,0 +1,111 @@
+"""Targets that read images and video: headers, EXIF, RTP payloads, the jitter buffer."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import cv2
+
+from streamer.exif import read_orientation
+from streamer.image_header import ImageError, read_header
+from streamer.protocol import Codec
+from streamer.webrtc.depacketiser import BadPayload, depacketise
+from streamer.webrtc.jitter_buffer import JitterBuffer, Piece
+from streamer.webrtc.video_header import BadVideo, read_video_header
+from tests.fuzz.target import Target
+from tests.unit.pictures import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
+
+_LIMITS = SimpleNamespace(image_px=33_554_432, image_side_px=8192)
+
+
+def _images() -> Iterator[bytes]:
+    picture = scene(32, 24)
+    jpeg, png = encode(picture), encode(picture, ".png")
+    webp = encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+    yield from (jpeg, png, webp)
+    yield encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    yield encode(picture, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
+    yield encode(picture[:, :, 0], ".png")
+    yield encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
+    yield from (with_exif(data, 6) for data in (jpeg, png, webp))
+    yield with_jpeg_segment(jpeg, 0xFE, b"comment")
+    yield png[:33] + png_chunk(b"tEXt", b"k\0v") + png[33:]
+
+
+def _exif() -> Iterator[bytes]:
+    yield from (exif_block(orientation, order) for orientation in (1, 6, 9) for order in "<>")
+
+
+def _bits(text: str) -> bytes:
+    """Return bytes of a text of 0, 1 and blanks."""
+    digits = text.replace(" ", "")
+    digits += "0" * (-len(digits) % 8)
+    return int(digits, 2).to_bytes(len(digits) // 8, "big")
+
+
+def _vp8() -> Iterator[bytes]:
+    yield b"\x10\x00\x00\x9d\x01\x2a" + struct.pack("<HH", 640, 480) + bytes(8)
+    yield b"\x01" + bytes(20)
+
+
+def _h264() -> Iterator[bytes]:
+    # Baseline, 40 x 30 macroblocks; then high, once with a scaling matrix.
+    size = "1 1 1 010 0 00000101000 000011110 1 1"
+    yield b"\x00\x00\x00\x01\x67\x42\x00\x1e" + _bits("1" + size)
+    yield b"\x00\x00\x00\x01\x67\x64\x00\x1e" + _bits("1 010 1 1 0 0" + size)
+    yield b"\x00\x00\x00\x01\x67\x64\x00\x1e" + _bits("1 010 1 1 0 1 1" + "1" * 16 + "0" * 7 + size)
+    yield b"\x00\x00\x01\x65\x88\x84\x00\x00\x01\x41\x9a"
+
+
+def _vp8_payloads() -> Iterator[bytes]:
+    yield b"\x10\x00\x9d\x01\x2a"
+    yield b"\x90\xf0\x81\x23\x01\x40\x00"
+
+
+def _h264_payloads() -> Iterator[bytes]:
+    yield b"\x67\x42\x00\x1e"
+    yield b"\x78\x00\x04\x67\x42\x00\x1e\x00\x02\x68\xce"
+    yield b"\x7c\x85\x88\x84"
+    yield b"\x7c\x45\x88"
+
+
+def _as(codec: Codec, read: Callable[[Codec, bytes], object]) -> Callable[[bytes], object]:
+    return lambda data: read(codec, data)
+
+
+_PACKET = struct.Struct("<HIBB")
+
+
+def _packets() -> Iterator[bytes]:
+    def packed(*packets: tuple[int, int, int]) -> bytes:
+        return b"".join(_PACKET.pack(seq & 0xFFFF, rtp, flags, 20) for seq, rtp, flags in packets)
+
+    yield packed(*((65_530 + n, 3000 * n, 7) for n in range(20)))
+    yield packed((1, 0, 6), (2, 0, 1), (4, 3000, 1), (3, 3000, 2), (9, 6000, 7))
+    yield packed(*((n * 700, n, n & 7) for n in range(40)))
+
+
+def _feed_jitter_buffer(data: bytes) -> None:
+    buffer = JitterBuffer()
+    now = 0.0
+    for seq, rtp, flags, wait in _PACKET.iter_unpack(data[: len(data) - len(data) % _PACKET.size]):
+        now += wait / 1000
+        buffer.add(Piece(seq, rtp, bool(flags & 1), b"x", bool(flags & 2), bool(flags & 4)), now)
+        assert len(buffer) <= 2048, "more packets are kept than there is room for"
+        assert len(buffer.to_nack(now)) <= 2048
+        if flags & 8:
+            buffer.poll(now + 1)
+        assert buffer.due is None or buffer.due >= 0
+
+
+TARGETS = (
+    Target("image_header", lambda data: read_header(data, _LIMITS), (ImageError,), _images, 65_536),
+    Target("exif", read_orientation, (), _exif),
+    Target("vp8_header", _as(Codec.VP8, read_video_header), (BadVideo,), _vp8),
+    Target("h264_header", _as(Codec.H264, read_video_header), (BadVideo,), _h264),
+    Target("vp8_payload", _as(Codec.VP8, depacketise), (BadPayload,), _vp8_payloads),
+    Target("h264_payload", _as(Codec.H264, depacketise), (BadPayload,), _h264_payloads),
+    Target("jitter_buffer", _feed_jitter_buffer, (), _packets),
+)
