@@ -43,6 +43,7 @@ from streamer.replicas import REPLICA_HEADER, Replicas
 from streamer.settings import Settings
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
+from streamer.webrtc.video_pool import VideoPool, video_decoder_count
 from streamer.websocket import StreamHub
 
 log = logging.getLogger("streamer.app")
@@ -108,7 +109,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     client = _make_link(resources)
     gate = Gate(settings.keys, ClientAddresses(settings.proxy_networks))
     sites = Sites(settings.hosts, settings.origins)
-    decoders = _make_decoders(resources)
+    decoders, video_decoders = _make_decoders(resources)
     dispatcher = Dispatcher(
         client,
         metrics,
@@ -130,7 +131,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
-    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps, video_decoders)
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -184,15 +185,18 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     return app, Parts(dispatcher, hub, webrtc, owners)
 
 
-def _make_decoders(resources: Resources) -> DecoderPool:
-    settings = resources.settings
-    return DecoderPool(
+def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
+    """Return the decoder processes for images, and for videos; what one of them died of, both refuse."""
+    settings, count_end = resources.settings, resources.metrics.decoder_ended
+    digests = DigestMemory(resources.metrics_dir / "harmful-images")
+    pool = DecoderPool(
         decoder_count(settings.workers),
         # Room for the largest image four times; others wait in the worker.
         input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
-        digests=DigestMemory(resources.metrics_dir / "harmful-images"),
-        count_end=resources.metrics.decoder_ended,
+        digests=digests,
+        count_end=count_end,
     )
+    return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
 
 
 def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:

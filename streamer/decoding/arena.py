@@ -18,53 +18,77 @@ class ArenaFull(Exception):
     """There is no room at the moment; it comes with the next answer."""
 
 
+class PageAllocator:
+    """Hands out runs of whole pages, first fit; pure. One thread uses it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        #: Start and end of what is free, in order; neighbours are joined.
+        self.free_runs: list[tuple[int, int]] = [(0, size_bytes)]
+
+    def take(self, length: int) -> int:
+        """Return the offset of a run for ``length`` bytes. Raises ArenaFull."""
+        wanted = _whole_pages(length)
+        for index, (start, end) in enumerate(self.free_runs):
+            if end - start >= wanted:
+                if end - start == wanted:
+                    del self.free_runs[index]
+                else:
+                    self.free_runs[index] = (start + wanted, end)
+                return start
+        raise ArenaFull(f"no {wanted} bytes in one piece")
+
+    def give_back(self, offset: int, length: int) -> int:
+        """Free a run that was taken for ``length`` bytes; returns the bytes that it had."""
+        start, end = offset, offset + _whole_pages(length)
+        size = end - start
+        index = bisect.bisect(self.free_runs, (start, end))
+        if index < len(self.free_runs) and self.free_runs[index][0] == end:
+            end = self.free_runs[index][1]
+            del self.free_runs[index]
+        if index and self.free_runs[index - 1][1] == start:
+            start = self.free_runs[index - 1][0]
+            index -= 1
+            del self.free_runs[index]
+        self.free_runs.insert(index, (start, end))
+        return size
+
+
 class Arena:
-    """A sealed `memfd` with a first-fit allocator of whole pages. One thread uses it.
+    """A sealed `memfd` for encoded images. One thread uses it.
 
     Decoders map all of it. They read, and the worker alone writes and decides what lies where.
     """
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = _whole_pages(size_bytes)
-        self.fd = os.memfd_create("decoder-input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, self.size_bytes)
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        self.fd = sealed_memory("decoder-input", self.size_bytes)
         self._memory = mmap.mmap(self.fd, self.size_bytes)
-        #: Start and end of what is free, in order; neighbours are joined.
-        self._free: list[tuple[int, int]] = [(0, self.size_bytes)]
+        self._pages = PageAllocator(self.size_bytes)
 
     def put(self, data: bytes | memoryview) -> int:
         """Copy ``data`` in and return its offset. Raises ArenaFull."""
-        wanted = _whole_pages(len(data))
-        for index, (start, end) in enumerate(self._free):
-            if end - start >= wanted:
-                if end - start == wanted:
-                    del self._free[index]
-                else:
-                    self._free[index] = (start + wanted, end)
-                self._memory[start : start + len(data)] = data
-                return start
-        raise ArenaFull(f"no {wanted} bytes in one piece")
+        start = self._pages.take(len(data))
+        self._memory[start : start + len(data)] = data
+        return start
 
     def free(self, offset: int, length: int) -> None:
         """Give a block back that :meth:`put` returned for ``length`` bytes."""
-        start, end = offset, offset + _whole_pages(length)
-        if end - start >= _GIVE_BACK_BYTES:
-            _punch(self.fd, start, end - start)
-        index = bisect.bisect(self._free, (start, end))
-        if index < len(self._free) and self._free[index][0] == end:
-            end = self._free[index][1]
-            del self._free[index]
-        if index and self._free[index - 1][1] == start:
-            start = self._free[index - 1][0]
-            index -= 1
-            del self._free[index]
-        self._free.insert(index, (start, end))
+        size = self._pages.give_back(offset, length)
+        if size >= _GIVE_BACK_BYTES:
+            _punch(self.fd, offset, size)
 
     def close(self) -> None:
         """Unmap and close; decoders keep their mapping."""
         self._memory.close()
         os.close(self.fd)
+
+
+def sealed_memory(name: str, size_bytes: int) -> int:
+    """Return a `memfd` that nobody can shrink under another process's mapping; the caller owns it."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size_bytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
 
 
 def _whole_pages(size_bytes: int) -> int:

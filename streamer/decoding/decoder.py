@@ -1,6 +1,7 @@
-"""The decoder process: takes jobs off a socket, decodes into shared memory, answers. Sandboxed throughout.
+"""The image decoder process: takes jobs off a socket, decodes into shared memory, answers; always sandboxed.
 
-The fork server starts it; several of them read from one socket, so whichever is free takes the next job.
+Run as a module it is the fork server that starts them; several of them read from one socket, so whichever is
+free takes the next job.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import logging
 import mmap
 import os
 import socket
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +25,7 @@ import numpy as np
 from inference.letterbox import Letterbox
 from inference.ring import FrameRing
 from streamer.annotate import annotate
+from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
     Answer,
@@ -86,7 +91,7 @@ class Decoder:
         supplies = self._supplies
         _warm_up()
         sandbox = enter_sandbox(supplies.memory_bytes)
-        supplies.channel.send(pack_answer(_ready(supplies.key, sandbox)))
+        supplies.channel.send(pack_answer(ready_answer(supplies.key, sandbox)))
         descriptors = array.array("i")
         room = socket.CMSG_SPACE(descriptors.itemsize)
         while True:
@@ -173,7 +178,8 @@ class Decoder:
         return found
 
 
-def _ready(key: int, sandbox: Sandbox) -> Answer:
+def ready_answer(key: int, sandbox: Sandbox) -> Answer:
+    """Return what a decoder says when it has locked itself in."""
     text = json.dumps({"protections": sandbox.protections, "missing": sandbox.missing})
     return Answer(Verdict.READY, key, text=text)
 
@@ -188,3 +194,23 @@ def _warm_up() -> None:
         decode(data, read_header(data, limits))
     annotate(picture, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
     cv2.resize(picture, (9, 9), interpolation=cv2.INTER_LINEAR)
+
+
+def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
+    """Be a decoder, in a fresh fork: takes over the descriptors that `decoder_group` lists."""
+    channel, arena, page, *ring = descriptors
+    frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
+    supplies = Supplies(
+        key=request["key"],
+        index=request["index"],
+        channel=socket.socket(fileno=channel),
+        arena=mmap.mmap(arena, 0, prot=mmap.PROT_READ),
+        ring=frames,
+        page=StatusPage(page),
+        memory_bytes=request["memory_bytes"],
+    )
+    Decoder(supplies).run()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(run))

@@ -1,6 +1,6 @@
-"""The decoder processes of one frame ring: their socket, input memory, status page, and who is alive.
+"""A group of decoder processes: their socket, input memory and status page, and which of them are alive.
 
-A ring of another size means another group; the old one finishes what it holds. The pool owns both.
+Image decoders of one frame ring are a group, and each video decoder is one by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.ring import FrameRing
@@ -66,33 +67,42 @@ class Member:
 
 
 class DecoderGroup:
-    """Resources of the decoders of one ring. ``ring`` is None where they only make pixels."""
+    """What the decoders of one group share.
 
-    def __init__(self, ring: FrameRing | None, input_bytes: int) -> None:
-        self.ring = ring
-        # Its own copy: the link closes a former ring while its decoders still finish.
-        self._ring_fds = [os.dup(ring.fd)] if ring is not None else []
+    ``shared`` are further descriptors that they get, of which the group keeps copies, and ``layout`` says
+    what they must know of them; for image decoders that is the frame ring.
+    """
+
+    def __init__(
+        self, input_bytes: int, shared: Sequence[int] = (), layout: Mapping[str, int] | None = None
+    ) -> None:
+        #: The ring of image decoders; None for all others.
+        self.ring: FrameRing | None = None
+        self.layout = dict(layout or {})
         self.arena = Arena(input_bytes)
         self.page = StatusPage()
         #: Decoders share their end: whichever is free takes the next job.
         self.channel, self.decoders_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.setblocking(False)
+        self._shared = [os.dup(descriptor) for descriptor in shared]
         self.members: dict[int, Member] = {}
         self.closed = False
         #: Set when its decoders were killed because they let work wait: it is replaced when they have ended.
         self.stuck = False
 
+    @classmethod
+    def of_ring(cls, ring: FrameRing | None, input_bytes: int) -> DecoderGroup:
+        """Return a group of image decoders; without a ring they only make pixels."""
+        if ring is None:
+            return cls(input_bytes)
+        group = cls(input_bytes, [ring.fd], {"slots": ring.slots, "slot_bytes": ring.slot_bytes})
+        group.ring = ring
+        return group
+
     @property
     def descriptors(self) -> list[int]:
         """What a decoder of this group is given, in the order that the fork server expects."""
-        return [self.decoders_end.fileno(), self.arena.fd, self.page.fd, *self._ring_fds]
-
-    @property
-    def layout(self) -> dict[str, int]:
-        """Sizes that go with the descriptors."""
-        if self.ring is None:
-            return {}
-        return {"slots": self.ring.slots, "slot_bytes": self.ring.slot_bytes}
+        return [self.decoders_end.fileno(), self.arena.fd, self.page.fd, *self._shared]
 
     def add(self, key: int) -> Member:
         """Make room for a decoder: the lowest line that nobody has."""
@@ -125,7 +135,7 @@ class DecoderGroup:
         self.members.clear()
         self.channel.close()
         self.decoders_end.close()
-        for descriptor in self._ring_fds:
+        for descriptor in self._shared:
             os.close(descriptor)
         self.arena.close()
         self.page.close()

@@ -92,7 +92,7 @@ class DecoderPool:
         """Fork decoders for a ring; those of another ring end when they have answered for what they hold."""
         if self._loop is None:
             raise RuntimeError("the pool was not started")
-        group = DecoderGroup(ring, self._input_bytes)
+        group = DecoderGroup.of_ring(ring, self._input_bytes)
         self._groups.append(group)
         self._loop.add_reader(group.channel.fileno(), self._read, group)
         self._population.fill(group)

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 log = logging.getLogger("streamer.decoding")
 
-#: Module that is run as the fork server.
-FORK_SERVER = "streamer.decoding.fork_server"
+#: Module that is run as the fork server of image decoders.
+FORK_SERVER = "streamer.decoding.decoder"
 _MAX_MESSAGE_BYTES = 4096
 #: Between two starts of a fork server that keeps dying.
 _RESTART_S = 1.0

@@ -1,4 +1,4 @@
-"""The fork server: imports the decoders' libraries once, and forks decoder processes as its worker asks.
+"""The fork server: has loaded a decoder's libraries once, and forks decoder processes as its worker asks.
 
 A fork takes milliseconds and shares the libraries' memory, where a fresh start takes a third of a second. It
 sees no foreign bytes itself.
@@ -12,17 +12,14 @@ import ctypes
 import gc
 import json
 import logging
-import mmap
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from inference.ring import FrameRing
-from streamer.decoding.decoder import Decoder, Supplies
 from streamer.decoding.sandbox import close_descriptors
-from streamer.decoding.status_page import StatusPage
 
 log = logging.getLogger("streamer.decoding")
 
@@ -42,8 +39,10 @@ _IGNORED = (
     signal.SIGPWR,
 )
 _MAX_MESSAGE_BYTES = 4096
-#: Channel, input memory, status page, and the frame ring where there is one.
+#: Channel, input memory, status page, and one more.
 _MAX_DESCRIPTORS = 4
+#: What a fork does: it gets the request and its descriptors, and returns when it is done.
+Run = Callable[[Mapping[str, Any], list[int]], None]
 
 
 def die_with_parent(parent: int) -> None:
@@ -54,10 +53,11 @@ def die_with_parent(parent: int) -> None:
 
 
 class ForkServer:
-    """Serves one worker over ``control`` until that is closed."""
+    """Serves one worker over ``control`` until that is closed; each fork calls ``run`` and ends with it."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, run: Run) -> None:
         self._control = control
+        self._run = run
         #: Key of each decoder that runs, by its process id.
         self._keys: dict[int, int] = {}
 
@@ -80,7 +80,7 @@ class ForkServer:
         with _blocked(signal.SIGCHLD):
             pid = os.fork()
             if pid == 0:
-                _become_decoder(request, descriptors, parent)
+                _become_decoder(self._run, request, descriptors, parent)
             self._keys[pid] = request["key"]
             watch = os.pidfd_open(pid)
             message = json.dumps({"key": request["key"], "pid": pid}).encode()
@@ -102,7 +102,7 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def _blocked(number: signal.Signals) -> Any:
+def _blocked(number: signal.Signals) -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -110,7 +110,7 @@ def _blocked(number: signal.Signals) -> Any:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
-def _become_decoder(request: dict[str, Any], descriptors: list[int], parent: int) -> None:
+def _become_decoder(run: Run, request: dict[str, Any], descriptors: list[int], parent: int) -> None:
     """Run a decoder in this new process, and end with it; never returns."""
     code = 70
     try:
@@ -118,18 +118,7 @@ def _become_decoder(request: dict[str, Any], descriptors: list[int], parent: int
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         close_descriptors(set(descriptors))
-        channel, arena, page, *ring = descriptors
-        frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
-        supplies = Supplies(
-            key=request["key"],
-            index=request["index"],
-            channel=socket.socket(fileno=channel),
-            arena=mmap.mmap(arena, 0, prot=mmap.PROT_READ),
-            ring=frames,
-            page=StatusPage(page),
-            memory_bytes=request["memory_bytes"],
-        )
-        Decoder(supplies).run()
+        run(request, descriptors)
         code = 0
     except BaseException:
         log.exception("a decoder process failed")
@@ -138,8 +127,8 @@ def _become_decoder(request: dict[str, Any], descriptors: list[int], parent: int
         os._exit(code)
 
 
-def main() -> int:
-    """Run as ``python -m streamer.decoding.fork_server CONTROL_FD PARENT_PID``."""
+def serve(run: Run) -> int:
+    """Be a fork server: the arguments are CONTROL_FD PARENT_PID. Returns the exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     for number in _IGNORED:
@@ -147,9 +136,5 @@ def main() -> int:
     # Pages that no collector touches stay shared with the decoders.
     gc.collect()
     gc.freeze()
-    ForkServer(control).run()
+    ForkServer(control, run).run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

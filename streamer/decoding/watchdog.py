@@ -21,7 +21,9 @@ READY_LIMIT_S = 20.0
 class Held(Protocol):
     """A job that was handed to the decoders."""
 
-    sent_at: float
+    @property
+    def sent_at(self) -> float:
+        """When, monotonic seconds."""
 
 
 def find_faults(group: DecoderGroup, held: Mapping[int, Held], now: float) -> None:

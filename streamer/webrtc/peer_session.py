@@ -30,6 +30,7 @@ from streamer.webrtc.listener import Listener
 from streamer.webrtc.offer import Offer
 from streamer.webrtc.stack import Peer, UdpPlan
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
+from streamer.webrtc.video_pool import VideoPool
 from streamer.webrtc.wishes import Wishes
 
 log = logging.getLogger("streamer.webrtc.session")
@@ -51,6 +52,7 @@ class Owner(Protocol):
     settings: Settings
     limits: Limits
     taps: Taps
+    video_decoders: VideoPool
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -101,7 +103,8 @@ class PeerSession:
         tap = owner.taps.open(wishes.name, transport, version, info) if wishes.collect else None
         self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap)
         self._counters = FrameCounters(owner.metrics, transport, version)
-        self._feed = VideoFeed(self)
+        owner.video_decoders.prepare()
+        self._feed = VideoFeed(self, owner.video_decoders)
         self._peer = Peer(plan, self._feed)
         #: The video with boxes that goes back; None unless it was asked for.
         self._back = AnnotatedTrack(info.labels) if wishes.annotate else None

@@ -28,6 +28,7 @@ from streamer.settings import Settings
 from streamer.webrtc.client_share import ClientShare, ShareUsedUp
 from streamer.webrtc.ending import Ending
 from streamer.webrtc.offer import Offer
+from streamer.webrtc.video_pool import VideoPool
 from streamer.webrtc.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Peers:
         settings: Settings,
         limits: Limits,
         taps: Taps,
+        video_decoders: VideoPool,
     ) -> None:
         self._new_id = new_id
         self.dispatcher = dispatcher
@@ -72,6 +74,7 @@ class Peers:
         self.settings = settings
         self.limits = limits
         self.taps = taps
+        self.video_decoders = video_decoders
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
@@ -230,6 +233,7 @@ class Peers:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
         await self.drain(0.0)
+        self.video_decoders.close()
 
     async def _tick(self) -> None:
         while True:

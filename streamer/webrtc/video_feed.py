@@ -1,13 +1,12 @@
-"""The way of a video from RTP packets to pictures: jitter buffer, decoder thread, requests to the sender.
+"""The way of a video from RTP packets to pictures: jitter buffer, decoder, requests to the sender.
 
-Runs on the event loop but for the decoder's thread; whoever made it takes the pictures and gives them to
-a stream's mailbox. Every frame that was put together is either a picture or a reason why it is none.
+Runs on the event loop; decoding is done by processes of the video pool. Whoever made it takes the pictures
+and gives them to a stream's mailbox. Every frame that was put together gives a picture, or a reason why not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +17,7 @@ from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
 from streamer.webrtc.key_frame_requests import KeyFrameRequests
 from streamer.webrtc.picture import Picture
 from streamer.webrtc.video_decoder import Decoded, VideoDecoder
+from streamer.webrtc.video_pool import VideoPool
 
 _CODECS = {"VP8": Codec.VP8, "H264": Codec.H264}
 _RTP_CLOCK_HZ = 90_000
@@ -81,8 +81,9 @@ class Viewer(Protocol):
 class VideoFeed:
     """Give packets to :meth:`received`; pictures come to the viewer, until :meth:`close`."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, decoders: VideoPool) -> None:
         self._viewer = viewer
+        self._decoders = decoders
         self._loop = asyncio.get_running_loop()
         self._buffer = JitterBuffer()
         self._requests = KeyFrameRequests()
@@ -138,7 +139,7 @@ class VideoFeed:
             self._viewer.ended()
 
     def close(self) -> None:
-        """Forget what waits; the decoder's thread ends by itself."""
+        """Forget what waits, and let the decoder go."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -156,7 +157,7 @@ class VideoFeed:
             self._codec = codec
             if self._decoder is not None:
                 self._decoder.close()
-            self._decoder = VideoDecoder(codec, self._from_thread)
+            self._decoder = VideoDecoder(codec, self._decoded, self._decoders)
 
     def _set_timer(self) -> None:
         """Come back for a gap that no packet may ever close. An early timer stays: it sets the next."""
@@ -204,11 +205,6 @@ class VideoFeed:
     def _ask_key_frame(self) -> None:
         if self._feedback is not None and self._ssrc is not None:
             self._feedback.ask_key_frame(self._ssrc)
-
-    def _from_thread(self, decoded: Decoded) -> None:
-        """Hand an outcome over to the event loop. Runs in the decoder's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._decoded, decoded)
 
     def _decoded(self, decoded: Decoded) -> None:
         if self._closed or self._codec is None:

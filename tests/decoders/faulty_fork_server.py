@@ -1,6 +1,6 @@
 """A fork server whose decoders fail on images of certain widths, as a fault in a native decoder would.
 
-It runs in the place of `streamer.decoding.fork_server`; everything but `decode` is the real thing.
+It runs in the place of `streamer.decoding.decoder`; everything but `decode` is the real thing.
 """
 
 from __future__ import annotations
@@ -99,4 +99,4 @@ def _send_garbage() -> Exception:
 decoder.decode = _faulty  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
-    sys.exit(fork_server.main())
+    sys.exit(fork_server.serve(decoder.run))

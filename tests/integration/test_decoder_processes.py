@@ -207,7 +207,7 @@ async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Be
     async with asyncio.timeout(SOON_S):
         outcomes = await asyncio.gather(*(bench.submit(image) for image in images))
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
-    assert bench.pool._groups[-1].arena._free == [(0, 1 << 20)]
+    assert bench.pool._groups[-1].arena._pages.free_runs == [(0, 1 << 20)]
 
 
 async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:

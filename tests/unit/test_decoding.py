@@ -51,7 +51,7 @@ def test_blocks_of_the_input_memory_never_overlap_and_all_come_back() -> None:
             assert sum(-(-len(d) // 4096) for d in held.values()) > 0
     for offset, data in held.items():
         arena.free(offset, len(data))
-    assert arena._free == [(0, 64 * 4096)]
+    assert arena._pages.free_runs == [(0, 64 * 4096)]
     arena.close()
 
 
@@ -130,7 +130,7 @@ class TestWatchdog:
 
     @pytest.fixture
     def group(self) -> Any:
-        group = DecoderGroup(None, 4096)
+        group = DecoderGroup(4096)
         for key in (1, 2):
             member = group.add(key)
             member.ready = True

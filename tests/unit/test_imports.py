@@ -178,8 +178,8 @@ DATASET = [
 DECODING = [
     ["arena", "digest_memory", "landlock", "messages", "seccomp", "status_page"],
     ["decoder_group", "fork_client", "sandbox"],
-    ["decoder", "population", "watchdog"],
-    ["fork_server", "work"],
+    ["fork_server", "population", "watchdog"],
+    ["decoder", "work"],
     ["decoder_pool"],
     ["annotator"],
 ]

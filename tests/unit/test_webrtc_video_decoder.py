@@ -1,33 +1,43 @@
-"""The decoder of one stream: pictures of whole frames only, and a thread that ends."""
+"""The decoder of one stream, in real processes: pictures of whole frames only, and nothing outlives it."""
 
 from __future__ import annotations
 
-import queue
+import asyncio
+import gc
+import os
+import signal
 import struct
-import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
+from streamer.decoding.digest_memory import DigestMemory
 from streamer.protocol import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_decoder import MAX_WAITING, Decoded, VideoDecoder
+from streamer.webrtc.video_pool import MAX_DEATHS, VideoPool
+from tests.decoders import faulty_video_process as faulty
 
 ENCODERS = {Codec.VP8: "libvpx", Codec.H264: "libx264"}
 
 
-def video(codec: Codec, count: int, *, keys: tuple[int, ...] = (0,)) -> list[EncodedFrame]:
+def video(
+    codec: Codec, count: int, *, keys: tuple[int, ...] = (0,), width: int = 64, height: int = 48
+) -> list[EncodedFrame]:
     """Return encoded frames; frame n shows grey of value 10 * n, and is a key frame where asked."""
     encoder = av.CodecContext.create(ENCODERS[codec], "w")
-    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuv420p"
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.framerate, encoder.bit_rate, encoder.gop_size = 30, 500_000, 1000
     encoder.options = (
         {"deadline": "realtime", "lag-in-frames": "0"} if codec is Codec.VP8 else {"tune": "zerolatency"}
     )
     frames = []
     for number in range(count):
-        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * number, np.uint8), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 10 * number, np.uint8), format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts = number
         kind = av.video.frame.PictureType
@@ -37,23 +47,29 @@ def video(codec: Codec, count: int, *, keys: tuple[int, ...] = (0,)) -> list[Enc
     return frames
 
 
+SOON_S = 20.0
+
+
 class Outcomes:
     """Collects what a decoder delivers."""
 
-    def __init__(self, codec: Codec) -> None:
-        self.queue: queue.Queue[Decoded] = queue.Queue()
-        self.decoder = VideoDecoder(codec, self.queue.put)
+    def __init__(self, codec: Codec, pool: VideoPool) -> None:
+        self.queue: asyncio.Queue[Decoded] = asyncio.Queue()
+        self.decoder = VideoDecoder(codec, self.queue.put_nowait, pool)
 
-    def decode(self, frame: EncodedFrame, *, after_gap: bool = False) -> Decoded:
+    async def decode(self, frame: EncodedFrame, *, after_gap: bool = False) -> Decoded:
         assert self.decoder.put(frame, after_gap=after_gap)
-        return self.queue.get(timeout=10)
+        async with asyncio.timeout(SOON_S):
+            return await self.queue.get()
 
-    def close(self) -> None:
-        self.decoder.close()
-        deadline = time.monotonic() + 5
-        while self.decoder.alive and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not self.decoder.alive
+
+@pytest.fixture
+async def pool(tmp_path: Path) -> AsyncIterator[VideoPool]:
+    pool = VideoPool(
+        2, digests=DigestMemory(tmp_path / "digests"), module="tests.decoders.faulty_video_process"
+    )
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(params=[Codec.VP8, Codec.H264], ids=["vp8", "h264"])
@@ -62,71 +78,180 @@ def codec(request: pytest.FixtureRequest) -> Codec:
     return chosen
 
 
-def test_every_frame_gives_its_own_picture(codec: Codec) -> None:
-    outcomes = Outcomes(codec)
+async def test_every_frame_gives_its_own_picture(codec: Codec, pool: VideoPool) -> None:
+    outcomes = Outcomes(codec, pool)
     for number, frame in enumerate(video(codec, 5)):
-        decoded = outcomes.decode(frame)
+        decoded = await outcomes.decode(frame)
         assert decoded.picture is not None
         assert (decoded.frame, decoded.picture.width, decoded.picture.height) == (frame, 64, 48)
         pixels = decoded.picture.pixels()
         assert pixels.shape == (48, 64, 3)
         assert pixels.dtype == np.uint8
         assert abs(float(pixels.mean()) - 10 * number) < 6
-    outcomes.close()
+    outcomes.decoder.close()
 
 
-def test_after_a_gap_nothing_comes_out_until_a_key_frame(codec: Codec) -> None:
+async def test_after_a_gap_nothing_comes_out_until_a_key_frame(codec: Codec, pool: VideoPool) -> None:
     frames = video(codec, 8, keys=(0, 5))
-    outcomes = Outcomes(codec)
-    reasons = [outcomes.decode(frame).reason for frame in frames[:2]]
-    reasons.append(outcomes.decode(frames[3], after_gap=True).reason)
-    reasons += [outcomes.decode(frame).reason for frame in frames[4:]]
+    outcomes = Outcomes(codec, pool)
+    reasons = [(await outcomes.decode(frame)).reason for frame in frames[:2]]
+    reasons.append((await outcomes.decode(frames[3], after_gap=True)).reason)
+    reasons += [(await outcomes.decode(frame)).reason for frame in frames[4:]]
     lost = DropReason.NO_KEYFRAME
     assert reasons == [None, None, lost, lost, None, None, None]
-    outcomes.close()
+    outcomes.decoder.close()
 
 
-def test_a_stream_that_begins_with_deltas_waits_for_its_key_frame(codec: Codec) -> None:
+async def test_a_stream_that_begins_with_deltas_waits_for_its_key_frame(
+    codec: Codec, pool: VideoPool
+) -> None:
     frames = video(codec, 3, keys=(0, 2))
-    outcomes = Outcomes(codec)
-    assert [outcomes.decode(f).reason for f in frames[1:]] == [DropReason.NO_KEYFRAME, None]
-    outcomes.close()
+    outcomes = Outcomes(codec, pool)
+    assert [(await outcomes.decode(f)).reason for f in frames[1:]] == [DropReason.NO_KEYFRAME, None]
+    outcomes.decoder.close()
 
 
-def test_a_damaged_frame_is_told_and_what_refers_to_it_discarded(codec: Codec) -> None:
+async def test_a_damaged_frame_is_told_and_what_refers_to_it_discarded(codec: Codec, pool: VideoPool) -> None:
     frames = video(codec, 4, keys=(0, 3))
-    outcomes = Outcomes(codec)
-    assert outcomes.decode(frames[0]).reason is None
+    outcomes = Outcomes(codec, pool)
+    assert (await outcomes.decode(frames[0])).reason is None
     broken = EncodedFrame(3000, b"\x10\x02\x00" if codec is Codec.VP8 else b"\x00\x00\x01\x67", 0.0)
-    answer = outcomes.decode(broken)
+    answer = await outcomes.decode(broken)
     assert (answer.reason, answer.picture) == (DropReason.DECODE_ERROR, None)
     assert answer.text
-    assert outcomes.decode(frames[2]).reason is DropReason.NO_KEYFRAME
-    assert outcomes.decode(frames[3]).reason is None
-    outcomes.close()
+    assert (await outcomes.decode(frames[2])).reason is DropReason.NO_KEYFRAME
+    assert (await outcomes.decode(frames[3])).reason is None
+    outcomes.decoder.close()
 
 
-def test_a_bomb_is_refused_from_its_header_and_the_stream_goes_on() -> None:
-    outcomes = Outcomes(Codec.VP8)
+async def test_a_bomb_is_refused_from_its_header_and_the_stream_goes_on(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
     bomb = b"\x10\x02\x00\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383) + bytes(28)
-    answer = outcomes.decode(EncodedFrame(0, bomb, 0.0))
+    answer = await outcomes.decode(EncodedFrame(0, bomb, 0.0))
     assert "16383x16383" in answer.text
-    assert outcomes.decode(video(Codec.VP8, 1)[0]).picture is not None
-    outcomes.close()
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    outcomes.decoder.close()
 
 
-def test_what_waits_is_bounded_and_closing_does_not_wait() -> None:
-    held: queue.Queue[None] = queue.Queue()
-    decoder = VideoDecoder(Codec.VP8, lambda _: held.get())
+async def test_what_waits_is_bounded_and_nothing_comes_after_the_end(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1)[0]
-    taken = sum(decoder.put(frame, after_gap=False) for _ in range(MAX_WAITING * 2))
-    assert MAX_WAITING <= taken <= MAX_WAITING + 1
-    begun = time.monotonic()
-    decoder.close()
-    assert time.monotonic() - begun < 1.0  # the thread is held for ever
-    assert not decoder.put(frame, after_gap=False)
-    held.put(None)
-    deadline = time.monotonic() + 5
-    while decoder.alive and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not decoder.alive
+    # The process is still being started: nothing has been read.
+    taken = sum(outcomes.decoder.put(frame, after_gap=False) for _ in range(MAX_WAITING * 2))
+    assert taken == MAX_WAITING
+    outcomes.decoder.close()
+    assert not outcomes.decoder.put(frame, after_gap=False)
+    await asyncio.sleep(0.5)
+    assert outcomes.queue.empty()
+
+
+async def test_frames_that_were_read_make_room_for_others(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    frame = video(Codec.VP8, 1)[0]
+    for _ in range(MAX_WAITING * 3):
+        assert (await outcomes.decode(frame)).picture is not None
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (66, 50), (63, 47), (1280, 720)])
+async def test_pictures_of_every_size_come_out_whole(pool: VideoPool, width: int, height: int) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    for number, frame in enumerate(video(Codec.VP8, 3, width=width, height=height)):
+        picture = (await outcomes.decode(frame)).picture
+        assert picture is not None
+        pixels = picture.pixels()
+        assert pixels.shape == (height, width, 3)
+        assert abs(float(pixels.mean()) - 10 * number) < 6
+        assert float(pixels.std()) < 3
+
+
+async def test_memory_of_pictures_is_used_again(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    frame = video(Codec.VP8, 1, width=1920, height=1080)[0]
+    for _ in range(400):  # 1.2 GB of pictures, in 512 MB
+        assert (await outcomes.decode(frame)).picture is not None
+
+
+async def test_pictures_that_are_held_are_not_written_over(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    held = []
+    for frame in video(Codec.VP8, 20):
+        picture = (await outcomes.decode(frame)).picture
+        assert picture is not None
+        held.append(picture)
+    means = [float(picture.pixels().mean()) for picture in held]
+    assert all(abs(mean - 10 * number) < 6 for number, mean in enumerate(means))
+
+
+async def test_streams_share_processes_and_do_not_mix(pool: VideoPool) -> None:
+    streams = [Outcomes(codec, pool) for codec in (Codec.VP8, Codec.H264, Codec.VP8, Codec.H264, Codec.VP8)]
+    videos = [video(each.decoder.codec, 6) for each in streams]
+    for number in range(6):
+        outcomes = await asyncio.gather(
+            *(each.decode(frames[number]) for each, frames in zip(streams, videos, strict=True))
+        )
+        for outcome in outcomes:
+            assert outcome.picture is not None
+            assert abs(float(outcome.picture.pixels().mean()) - 10 * number) < 6
+    assert len(pool._hosts) == 2
+
+
+@pytest.mark.parametrize("width", [faulty.SEGFAULT, faulty.HANG])
+async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
+    pool: VideoPool, width: int
+) -> None:
+    pool._size = 1
+    bad, good = Outcomes(Codec.VP8, pool), Outcomes(Codec.VP8, pool)
+    frames = video(Codec.VP8, 6, keys=(0, 4))
+    assert (await good.decode(frames[0])).picture is not None
+    poison = video(Codec.VP8, 1, width=width)[0]
+    outcome = await bad.decode(poison)
+    assert (outcome.reason, outcome.picture) == (DropReason.DECODE_ERROR, None)
+    assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
+    assert (await good.decode(frames[4])).picture is not None
+    # The same bytes do it once.
+    before = pool._population.server_pid, [host.group for host in pool._hosts]
+    assert (await bad.decode(poison)).text
+    assert (await good.decode(frames[5])).picture is not None
+    assert before == (pool._population.server_pid, [host.group for host in pool._hosts])
+
+
+async def test_a_stream_that_ends_one_decoder_after_the_other_is_decoded_no_more(pool: VideoPool) -> None:
+    bad = Outcomes(Codec.VP8, pool)
+    poisons = video(Codec.VP8, MAX_DEATHS + 2, keys=tuple(range(9)), width=faulty.SEGFAULT)
+    for poison in poisons:
+        assert (await bad.decode(poison)).reason is DropReason.DECODE_ERROR
+    assert (await bad.decode(video(Codec.VP8, 1)[0])).picture is None
+
+
+async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    frames = video(Codec.VP8, 3, keys=(0, 1, 2))
+    assert (await outcomes.decode(frames[0])).picture is not None
+    (host,) = pool._hosts
+    (member,) = host.group.members.values()
+    os.kill(member.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(member.pid)] if psutil.pid_exists(member.pid) else [], timeout=SOON_S)
+    while pool._hosts == [host]:
+        await asyncio.sleep(0.02)
+    assert (await outcomes.decode(frames[1])).picture is not None
+    assert not pool._digests.holds(frames[0].data)
+
+
+async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.webrtc.video_pool._IDLE_S", 0.5)
+    outcomes = Outcomes(Codec.VP8, pool)
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    (member,) = pool._hosts[0].group.members.values()
+    process = psutil.Process(member.pid)
+    outcomes.decoder.close()
+    async with asyncio.timeout(SOON_S):
+        while pool._hosts:
+            await asyncio.sleep(0.05)
+    assert psutil.wait_procs([process], timeout=SOON_S)[1] == []
+    gc.collect()
+
+
+async def test_video_decoders_are_locked_in(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    assert {"seccomp", "no_new_privs", "rlimits"} <= set(pool._population.protections)

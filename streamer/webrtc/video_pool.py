@@ -1,0 +1,185 @@
+"""A worker's video decoder processes: shares streams among them, watches them, replaces those that end.
+
+Nothing is started before the first stream, and a process without streams ends after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.digest_memory import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
+from streamer.decoding.messages import MalformedMessage
+from streamer.decoding.messages import unpack_answer as unpack_ready
+from streamer.decoding.population import Population
+from streamer.decoding.watchdog import find_faults
+from streamer.protocol import DropReason
+from streamer.webrtc.jitter_buffer import EncodedFrame
+from streamer.webrtc.video_host import Stream, VideoHost
+from streamer.webrtc.video_messages import Answer, VideoAnswer
+
+log = logging.getLogger("streamer.webrtc.video")
+
+#: Module that is run as the fork server of video decoders.
+FORK_SERVER = "streamer.webrtc.video_process"
+_WATCH_S = 0.25
+#: A process without streams is kept for the next one for so long.
+_IDLE_S = 10.0
+#: Address space of a video decoder beyond its libraries: reference pictures of some streams at 4096x2304.
+_MEMORY_BYTES = 1 << 30
+#: A stream that has ended so many decoders is not decoded any more.
+MAX_DEATHS = 3
+
+
+class VideoPool:
+    """``open`` a stream, ``send`` its frames, ``close_stream``; ``close`` at the end."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        digests: DigestMemory,
+        count_end: Callable[[str], None] = lambda _reason: None,
+        module: str = FORK_SERVER,
+    ) -> None:
+        self._size = size
+        self._digests = digests
+        self._population = Population(1, _MEMORY_BYTES, module, self._ended, count_end)
+        self._started = False
+        self._hosts: list[VideoHost] = []
+        #: Where each stream is decoded.
+        self._homes: dict[int, VideoHost] = {}
+        self._deaths: dict[int, int] = {}
+        self._stream_ids = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._watching: asyncio.TimerHandle | None = None
+        #: Since when each process has had no stream, monotonic seconds.
+        self._idle_since: dict[int, float] = {}
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start the fork server if it does not run: a video is about to come."""
+        if not self._started and not self._closed:
+            self._started = True
+            self._population.start()
+
+    def open(self, stream: Stream) -> int:
+        """Give a stream a decoder process; returns the number by which it is sent and closed."""
+        self.prepare()
+        number = next(self._stream_ids)
+        self._settle(number, stream)
+        return number
+
+    def send(self, stream: int, frame: EncodedFrame, *, fresh: bool) -> bool:
+        """Decode a frame; False when its process has too much to do. The stream is told the outcome."""
+        host = self._homes[stream]
+        taker = host.streams[stream]
+        if self._deaths.get(stream, 0) >= MAX_DEATHS or self._digests.holds(frame.data):
+            taker.was_read()
+            taker.answered(frame, _refusal(stream, "the video is damaged: it has ended its decoder"), None)
+            return True
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+        return host.send(next(self._numbers), stream, frame, fresh=fresh)
+
+    def close_stream(self, stream: int) -> None:
+        """Forget a stream."""
+        host = self._homes.pop(stream, None)
+        self._deaths.pop(stream, None)
+        if host is not None:
+            host.close_stream(stream)
+
+    def close(self) -> None:
+        """End all processes."""
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._started:
+            self._population.close()
+        for host in list(self._hosts):
+            self._drop(host)
+
+    # -- processes -----------------------------------------------------------------------------------
+
+    def _settle(self, number: int, stream: Stream) -> None:
+        """Choose the process with the fewest streams, or a new one while there are fewer than cores."""
+        host = min(self._hosts, key=lambda each: len(each.streams), default=None)
+        if host is None or (host.streams and len(self._hosts) < self._size):
+            host = VideoHost()
+            self._hosts.append(host)
+            asyncio.get_running_loop().add_reader(host.group.channel.fileno(), self._read, host)
+            self._population.fill(host.group)
+        host.streams[number] = stream
+        self._homes[number] = host
+        self._idle_since.pop(id(host), None)
+
+    def _read(self, host: VideoHost) -> None:
+        try:
+            host.read(self._ready)
+        except MalformedMessage as error:
+            log.error("replacing a video decoder: it sent %s", error)  # noqa: TRY400 - says it all
+            host.group.kill_all("crash")
+
+    def _ready(self, host: VideoHost, data: bytes) -> None:
+        self._population.ready(host.group, unpack_ready(data))
+
+    def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
+        """A process has ended: its streams go on in another one, with their next key frame."""
+        host = next((host for host in self._hosts if host.group is group), None)
+        if host is None:
+            return
+        self._read(host)
+        blamed = host.frame(group.line(member).job)
+        killed = bool(member.killed_for)
+        guilty = member.guilty if killed else code not in (None, 0, -signal.SIGKILL)
+        if blamed is not None and guilty:
+            stream, frame = blamed
+            self._deaths[stream] = self._deaths.get(stream, 0) + 1
+            self._digests.add(frame.data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
+        group.remove(member)
+        group.stuck = True  # not refilled: a new process needs sockets without old messages
+        streams, left = dict(host.streams), host.abandon()
+        self._drop(host)
+        for number, taker in streams.items():
+            taker.restarted()
+            self._settle(number, taker)
+            for frame in left.get(number, ()):
+                taker.answered(frame, _refusal(number, "the video decoder was restarted"), None)
+
+    def _drop(self, host: VideoHost) -> None:
+        self._hosts.remove(host)
+        self._idle_since.pop(id(host), None)
+        asyncio.get_running_loop().remove_reader(host.group.channel.fileno())
+        self._population.forget(host.group)
+        host.close()
+
+    def _watch(self) -> None:
+        """Look for processes that hang, give pictures back, and end processes that nobody needs."""
+        self._watching = None
+        if self._closed:
+            return
+        now = time.monotonic()
+        for host in list(self._hosts):
+            find_faults(host.group, host.held, now)
+            host.release_dropped()
+            if host.streams:
+                continue
+            if now - self._idle_since.setdefault(id(host), now) > _IDLE_S:
+                self._drop(host)
+        if self._hosts:
+            self._watching = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+
+
+def video_decoder_count(workers: int) -> int:
+    """Return how many video decoder processes each of ``workers`` has at the most: its share of the cores."""
+    return max(1, -(-len(os.sched_getaffinity(0)) // workers))
+
+
+def _refusal(stream: int, text: str) -> VideoAnswer:
+    return VideoAnswer(Answer.NO_PICTURE, stream, 0, reason=DropReason.DECODE_ERROR, text=text)

@@ -1,0 +1,37 @@
+"""A fork server whose video decoders fail on videos of certain widths; all else is the real thing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+
+from streamer.decoding import fork_server
+from streamer.protocol import Codec
+from streamer.webrtc import video_process
+from streamer.webrtc.video_context import FrameOutcome, VideoContext
+from streamer.webrtc.video_header import BadVideo, read_video_header
+
+#: Widths of the videos that do harm, in pixels.
+SEGFAULT, HANG = 202, 204
+
+
+class FaultyContext(VideoContext):
+    """Crashes, or never returns."""
+
+    def decode(self, number: int, data: bytes, *, after_gap: bool) -> list[FrameOutcome]:
+        """Do harm when a key frame has one of the widths."""
+        width = 0
+        with contextlib.suppress(BadVideo):
+            width = read_video_header(Codec.VP8, data).width
+        if width == SEGFAULT:
+            ctypes.string_at(1)
+        while width == HANG:
+            pass
+        return super().decode(number, data, after_gap=after_gap)
+
+
+video_process.VideoContext = FaultyContext  # type: ignore[attr-defined]
+
+if __name__ == "__main__":
+    sys.exit(fork_server.serve(video_process.run))
