@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -100,3 +101,16 @@ def encode_answer(answer: dict[str, Any], form: AnswerForm) -> bytes:
         packed: bytes = msgpack.packb(answer)
         return packed
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def encode_results(entries: Sequence[bytes], request_id: str, form: AnswerForm) -> bytes:
+    """Return the answer to several images from the bytes of each, as :func:`encode_answer` makes them."""
+    if form is AnswerForm.MSGPACK:
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_map_header(2)
+        packer.pack("results")
+        packer.pack_array_header(len(entries))
+        head: bytes = packer.bytes()
+        tail: bytes = msgpack.packb("request_id") + msgpack.packb(request_id)
+        return b"".join((head, *entries, tail))
+    return b'{"results":[' + b",".join(entries) + b'],"request_id":' + json.dumps(request_id).encode() + b"}"

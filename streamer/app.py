@@ -26,9 +26,12 @@ from streamer.drift.status_page import StatusPage
 from streamer.drift_routes import DriftRoutes, add_drift
 from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
+from streamer.http.body import BUDGET
+from streamer.http.byte_budget import ByteBudget
 from streamer.http.client_address import ClientAddresses
 from streamer.http.gate import Gate
 from streamer.http.guard import Guard
+from streamer.http.memory_return import MemoryReturn
 from streamer.http.sites import Sites
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
@@ -54,6 +57,8 @@ HEADER_TIMEOUT_S = 15.0
 LAG_PROBE_S = 1.0
 #: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
 _INPUT_BYTES = 64 << 20
+READ_BUFFER_BYTES = 64 << 10
+LINGER_S = 2.0
 #: Between closing the port and refusing work: a round trip of a slow client.
 LAST_REQUESTS_S = 0.25
 #: Over which the clients of a server that goes away are asked to come back elsewhere.
@@ -142,21 +147,16 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 
     client.on_change = on_change
 
-    @web.middleware
-    async def close_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if resources.board.read("draining") and not response.prepared:
-            response.force_close()
-        return response
-
     app = web.Application(
-        middlewares=[problem_middleware, close_while_draining], client_max_size=settings.request_max_bytes
+        middlewares=[problem_middleware, _close_while_draining(resources.board)],
+        client_max_size=settings.request_max_bytes,
     )
     Guard(gate, sites).add_to(app)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
+    app[BUDGET] = ByteBudget(settings.byte_budget, metrics.buffer_refused)
     _add_routes(
         app,
         Health(resources.board, client, resources.metrics_dir, versions),
@@ -170,7 +170,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         await client.start()
         await dispatcher.start()
         await hub.start()
-        lag = asyncio.create_task(_measure_lag(metrics), name="loop-lag")
+        lag = asyncio.create_task(_measure_lag(metrics, app[BUDGET]), name="loop-lag")
         yield
         lag.cancel()
         await hub.close()
@@ -197,6 +197,19 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
         count_end=count_end,
     )
     return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
+
+
+def _close_while_draining(board: Board) -> Middleware:
+    """End connections with their answer once this server goes away."""
+
+    @web.middleware
+    async def close_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if board.read("draining") and not response.prepared:
+            response.force_close()
+        return response
+
+    return close_while_draining
 
 
 def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:
@@ -287,6 +300,10 @@ async def make_runner(
             max_headers=MAX_HEADERS,
             # A compressed body is refused with a word, not inflated.
             auto_decompress=False,
+            # Of a body that nobody reads yet; what is read is in the byte budget.
+            read_bufsize=READ_BUFFER_BYTES,
+            # What is left of a refused body is dropped for so long, so that its client sees the answer.
+            lingering_time=LINGER_S,
         )
 
     port = await loop.create_server(connection, sock=listener, backlog=128)
@@ -340,11 +357,16 @@ def _connection_cap(runner: web.AppRunner, limit: int) -> Middleware:
     return cap
 
 
-async def _measure_lag(metrics: WorkerMetrics) -> None:
-    """Sample how late the event loop wakes up: the one number that shows something blocking it."""
+async def _measure_lag(metrics: WorkerMetrics, budget: ByteBudget) -> None:
+    """Sample how late the event loop wakes up, which shows what blocks it, and the bytes held for clients."""
     loop = asyncio.get_running_loop()
+    memory = MemoryReturn(budget)
     while True:
         due = loop.time() + LAG_PROBE_S
         await asyncio.sleep(LAG_PROBE_S)
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
         metrics.tasks.set(len(asyncio.all_tasks(loop)))
+        for kind, count in budget.by_kind().items():
+            metrics.buffered_bytes.labels(kind).set(count)
+        if memory.due():
+            await asyncio.to_thread(memory.give_back)

@@ -11,6 +11,8 @@ from aiohttp import web
 from inference.board import Board
 from streamer.drift.status_page import StatusPage
 from streamer.drift.word import Word
+from streamer.http.body import BodyReader, hold_body
+from streamer.http.paced_response import large_answer
 from streamer.observer.questions import ObserverSilent, ask
 from streamer.observer.standing import Standing
 from streamer.problems import Problem
@@ -50,10 +52,11 @@ class DriftRoutes:
         """Evidently's page about one group."""
         group = request.query.get("group", "")
         answer = await self._ask({"question": "report", "group": group}, REPORT_TIMEOUT_S)
-        return web.Response(
-            text=answer,
-            content_type="text/html",
-            headers={"Content-Security-Policy": _REPORT_POLICY, "Cache-Control": "no-store"},
+        return large_answer(
+            request,
+            await asyncio.to_thread(answer.encode),
+            "text/html; charset=utf-8",
+            {"Content-Security-Policy": _REPORT_POLICY},
         )
 
     async def update(self, request: web.Request) -> web.Response:
@@ -62,8 +65,10 @@ class DriftRoutes:
         if request.content_type != "application/json":
             raise Problem.unsupported_media("Content-Type must be application/json.")
         flags = {name: _flag(request, name) for name in ("dry_run", "force")}
-        body = await _read_body(request)
-        answer = await self._ask({"question": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
+        with hold_body(request) as holding:
+            reader = BodyReader(request, holding, most_bytes=MAX_UPLOAD_BYTES, limit_s=BODY_TIMEOUT_S)
+            body = await reader.read_all()
+            answer = await self._ask({"question": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
     async def _ask(self, question: dict[str, Any], timeout_s: float) -> Any:
@@ -91,21 +96,3 @@ def _flag(request: web.Request, name: str) -> bool:
     if text not in ("true", "false", "1", "0"):
         raise Problem.invalid_parameter(name, text, "true, false, 1, 0")
     return text in ("true", "1")
-
-
-async def _read_body(request: web.Request) -> bytes:
-    too_large = Problem.too_large(f"The body has more than {MAX_UPLOAD_BYTES} bytes, which is the limit.")
-    if (request.content_length or 0) > MAX_UPLOAD_BYTES:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while chunk := await request.content.readany():
-                size += len(chunk)
-                if size > MAX_UPLOAD_BYTES:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem.body_timeout(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
-    return b"".join(chunks)

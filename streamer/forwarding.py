@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from streamer.problems import Problem
+from streamer.http.body import BodyReader, hold_body
 
 #: Time for the head of an answer; a process that hangs must not make its neighbours hang.
 HEAD_S = 5.0
@@ -22,6 +22,8 @@ CONNECT_S = 2.0
 #: The owner has limits of its own, no wider than these.
 BODY_S = 15.0
 MAX_BODY_BYTES = 256 << 10
+#: Of a reader of results; the owner's own limit.
+MAX_CONTROL_BYTES = 64 << 10
 #: Headers of one connection, which the next one has its own of (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {
     "connection",
@@ -79,17 +81,9 @@ async def _forward_http(
 
 
 async def _read_body(request: web.Request) -> bytes:
-    """Return the body: candidates and the like. Raises Problem 408 or 413."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise Problem.too_large(f"The body has more than {MAX_BODY_BYTES} bytes.")
-    except TimeoutError:
-        raise Problem.body_timeout(f"The body did not arrive within {BODY_S:g} s.") from None
-    return bytes(body)
+    """Return the body: candidates and the like. Raises Problem 408, 413 or 503."""
+    with hold_body(request) as holding:
+        return await BodyReader(request, holding, most_bytes=MAX_BODY_BYTES, limit_s=BODY_S).read_all()
 
 
 async def _forward_websocket(
@@ -102,7 +96,9 @@ async def _forward_websocket(
         )
     async with theirs:
         chosen = (theirs.protocol,) if theirs.protocol else ()
-        ours = web.WebSocketResponse(protocols=chosen, compress=False, heartbeat=20)
+        ours = web.WebSocketResponse(
+            protocols=chosen, compress=False, heartbeat=20, max_msg_size=MAX_CONTROL_BYTES
+        )
         await ours.prepare(request)
         upward = asyncio.create_task(_pump(ours, theirs))
         try:

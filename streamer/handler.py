@@ -1,7 +1,8 @@
-"""One HTTP connection: what the framework's parser refuses is answered as a problem document too."""
+"""One HTTP connection: bounded in what it buffers, and malformed requests are answered as problems too."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from streamer.hello_gate import HelloGate
+from streamer.http.write_watch import WriteWatch, limit_stall
 from streamer.problems import Problem
 
 log = logging.getLogger("streamer.handler")
@@ -20,14 +22,41 @@ MAX_HEADERS = 64
 
 
 class ConnectionHandler(web.RequestHandler):
-    """aiohttp's protocol of one connection, but for the answer to what is not HTTP and a bounded hello."""
+    """aiohttp's protocol of one connection, with bounds of ours and answers to what is not HTTP."""
 
-    __slots__ = ("hello_gate",)
+    __slots__ = ("_write_watch", "hello_gate")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         #: Stands before the WebSocket reader that the next upgrade installs; None on other routes.
         self.hello_gate: HelloGate | None = None
+        #: None until the connection is made.
+        self._write_watch: WriteWatch | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        super().connection_made(transport)
+        limit_stall(transport)
+        if isinstance(transport, asyncio.Transport):
+            self._write_watch = WriteWatch(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended."""
+        super().connection_lost(exc)
+        if self._write_watch is not None:
+            self._write_watch.end()
+
+    def pause_writing(self) -> None:
+        """The transport is full: the client must take some of it."""
+        super().pause_writing()
+        if self._write_watch is not None:
+            self._write_watch.begin()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        super().resume_writing()
+        if self._write_watch is not None:
+            self._write_watch.end()
 
     # The reader of aiohttp is compiled and its classes are private: it is passed on as it comes.
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from aiohttp import hdrs, web
 
 from inference import Boxes, DetectionParams, InferenceError, InferenceFailed, ModelInfo
-from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer
+from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer, encode_results
+from streamer.http.body import hold_body
+from streamer.http.paced_response import large_answer
 from streamer.image_header import ImageError, ImageErrorCode
 from streamer.limits import LIMITS, Limits
 from streamer.observer.slug import POSTED
@@ -116,22 +118,24 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     # What the query says wrong is said before megabytes are read.
     params = read_parameters(query, model.labels, model.conf_threshold)
     collect = read_collect(query)
-    upload = await read_upload(request, limits)
-    if upload.fields:
-        both = (*query, *upload.fields)
-        params = read_parameters(both, model.labels, model.conf_threshold)
-        collect = read_collect(both)
-    if form is AnswerForm.JPEG and len(upload.images) > 1:
-        raise Problem.not_acceptable(
-            f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
-            "ask for application/json."
-        )
-    tap = request.app[SAMPLER].tap(version, model) if collect else None
-    job = _Job(predictor, limits, version, model, params, request_id(request), tap)
-    if form is AnswerForm.JPEG:
-        return await job.picture(upload.images[0])
-    body = encode_answer(await job.describe(upload), form)
-    return web.Response(body=body, content_type=form.value, headers={"Cache-Control": "no-store"})
+    with hold_body(request) as holding:
+        upload = await read_upload(request, limits, holding)
+        if upload.fields:
+            both = (*query, *upload.fields)
+            params = read_parameters(both, model.labels, model.conf_threshold)
+            collect = read_collect(both)
+        if form is AnswerForm.JPEG and len(upload.images) > 1:
+            raise Problem.not_acceptable(
+                f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
+                "ask for application/json."
+            )
+        tap = request.app[SAMPLER].tap(version, model) if collect else None
+        job = _Job(predictor, limits, version, model, params, request_id(request), tap)
+        if form is AnswerForm.JPEG:
+            body = await job.picture(upload.images[0])
+        else:
+            body = await job.describe(upload, form)
+    return large_answer(request, body, form.value)
 
 
 class _Job:
@@ -157,32 +161,34 @@ class _Job:
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
-    async def describe(self, upload: Upload) -> dict[str, Any]:
-        """Return the answer map: the one image's, or one entry for each.
+    async def describe(self, upload: Upload, form: AnswerForm) -> bytes:
+        """Return the answer in that form: the one image's, or one entry for each.
 
         A problem of one among several stands in its entry. Raises Problem for a lone image, and when
         none of several was answered through a fault of ours, so that the client sees to retry.
         """
         if len(upload.images) == 1:
-            return self._entry(await self._predict(upload.images[0]))
+            return encode_answer(self._entry(await self._predict(upload.images[0])), form)
         async with asyncio.TaskGroup() as group:
             # Problems are values here: one must not cancel the others.
             tasks = [group.create_task(self._try(data)) for data in upload.images]
         outcomes = [task.result() for task in tasks]
         _raise_if_all_ours(outcomes)
-        return {"results": [self._entry(outcome) for outcome in outcomes], "request_id": self._id}
+        entries: list[bytes] = []
+        for outcome in outcomes:
+            entries.append(encode_answer(self._entry(outcome), form))
+            # A thousand boxes each take milliseconds: others get their turn in between.
+            await asyncio.sleep(0)
+        return encode_results(entries, self._id, form)
 
-    async def picture(self, data: bytes) -> web.Response:
-        """Return the image with its boxes drawn."""
+    async def picture(self, data: bytes) -> bytes:
+        """Return the image with its boxes drawn, as a JPEG."""
         prediction = await self._predict(data)
         size = (prediction.width, prediction.height)
         try:
-            body = await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
+            return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
         except ImageError as error:
             raise _from_image_error(error) from error
-        return web.Response(
-            body=body, content_type=AnswerForm.JPEG.value, headers={"Cache-Control": "no-store"}
-        )
 
     def _entry(self, outcome: Prediction | Problem) -> dict[str, Any]:
         if isinstance(outcome, Problem):

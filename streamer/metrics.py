@@ -28,6 +28,8 @@ STAGES = ("mailbox", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
 #: Statuses counted from the start: a rate does not see a series begin, so the first errors would be missed.
 _STATUSES = ("200", "500", "503", "504")
+#: What the byte budget holds.
+BUFFERED = ("body", "answer", "messages")
 #: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
 ENDINGS = (
     "closed",
@@ -133,6 +135,19 @@ class WorkerMetrics:
             buckets=_CONNECT_BUCKETS_S,
             registry=registry,
         )
+        self.buffered_bytes = Gauge(
+            "object_detection_buffered_bytes",
+            "Bytes held for clients, counted once a second: bodies, answers and messages that wait.",
+            ["kind"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.buffer_refusals = Counter(
+            "object_detection_buffer_refusals",
+            "Bodies, answers and queues of messages that found no room in the byte budget.",
+            ["kind"],
+            registry=registry,
+        )
         self.forwarded = Counter(
             "object_detection_requests_forwarded",
             "Requests about a session that reached another process than its owner, by where that is.",
@@ -170,6 +185,10 @@ class WorkerMetrics:
             multiprocess_mode="min",
         )
 
+    def buffer_refused(self, kind: str) -> None:
+        """Account a body, an answer or a queue of messages without room in the byte budget."""
+        self.buffer_refusals.labels(kind).inc()
+
     def request_forwarded(self, to: str) -> None:
         """Account a request passed on to its session's owner: `worker` or `replica`."""
         self.forwarded.labels(to).inc()
@@ -197,6 +216,7 @@ class WorkerMetrics:
             self.webrtc_ended.labels(ending)
         for state in ("connecting", "connected"):
             self.webrtc_sessions.labels(state).set(0)
+        self._preset_buffers()
         for owner in ("worker", "replica"):
             self.forwarded.labels(owner)
         for reason in DECODER_ENDINGS:
@@ -207,6 +227,11 @@ class WorkerMetrics:
         self.ready.set(0)
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)
+
+    def _preset_buffers(self) -> None:
+        for kind in BUFFERED:
+            self.buffered_bytes.labels(kind).set(0)
+            self.buffer_refusals.labels(kind)
 
     def _preset_version(self, version: str) -> None:
         for transport in TRANSPORTS:

@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from streamer.http.paced_response import PacedResponse
 from streamer.problems import Problem, request_id
 
 log = logging.getLogger("streamer.pages")
@@ -157,7 +158,7 @@ class Asset:
         except ValueError:  # several ranges, or none that parses: the whole file is a valid answer
             wanted = slice(None)
         if wanted.start is None and wanted.stop is None:
-            return web.Response(body=self.body, headers=headers)
+            return PacedResponse(body=self.body, headers=headers)
         start, stop, _ = wanted.indices(size)
         if start >= stop:
             problem = Problem(416, "range_not_satisfiable", f"The file has {size} bytes.")
@@ -165,7 +166,7 @@ class Asset:
             response.headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
             return response
         headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
-        return web.Response(status=206, body=self.body[start:stop], headers=headers)
+        return PacedResponse(status=206, body=self.body[start:stop], headers=headers)
 
 
 def _with_own_sockets(csp: str, host: str) -> str:

@@ -110,6 +110,12 @@ class Settings(AccessSettings):
     )
     image_max_bytes: int = Field(8 << 20, ge=1024, description="Largest encoded image of a POST.")
     request_max_bytes: int = Field(32 << 20, ge=1024, description="Largest POST body with several images.")
+    buffered_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of bodies, answers and messages that a worker holds for all clients together; "
+        "beyond: 503. One client has two thirds. 0: twice `REQUEST_MAX_BYTES`, at least 64 MiB.",
+    )
     request_max_images: int = Field(16, ge=1, le=1000, description="Most images in one POST.")
     image_max_pixels: int = Field(
         33_554_432, ge=1, description="Most pixels of an image, known from its header."
@@ -306,6 +312,14 @@ class Settings(AccessSettings):
             raise ValueError("no such file")
         return path
 
+    @field_validator("buffered_max_bytes")
+    @classmethod
+    def _holds_a_request(cls, count: int, info: ValidationInfo) -> int:
+        needed = (info.data.get("request_max_bytes", 0) + (1 << 20)) * 3 // 2
+        if count and count < needed:
+            raise ValueError(f"allowed are 0, and {needed} or more: the largest request must fit")
+        return count
+
     @field_validator("ice_servers")
     @classmethod
     def _are_ice_servers(cls, text: str) -> str:
@@ -338,6 +352,11 @@ class Settings(AccessSettings):
         if parse_peers(text, 1) and not info.data.get("replica_address"):
             raise ValueError("allowed together with REPLICA_ADDRESS, by which the others reach this replica")
         return text
+
+    @property
+    def byte_budget(self) -> int:
+        """Bytes that a worker may hold for its clients."""
+        return self.buffered_max_bytes or max(64 << 20, 2 * self.request_max_bytes)
 
     @property
     def own_address(self) -> Address | None:

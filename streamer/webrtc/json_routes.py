@@ -8,8 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
+from streamer.control_rate import CONTROL_MAX_VALUES
 from streamer.http.caller import identity_of
 from streamer.http.cors import preflight_headers
+from streamer.message_values import check_values
 from streamer.messages import Hello, parse_message
 from streamer.problems import Problem
 from streamer.protocol import ProtocolError
@@ -159,6 +161,7 @@ def _read(body: object) -> tuple[str, Hello, bool]:
     others = ("sdp", "annotate", "resume", "token")
     rest = {name: value for name, value in body.items() if name not in others}
     try:
+        check_values(rest, CONTROL_MAX_VALUES)
         hello = parse_message({**rest, "type": "hello"})
     except ProtocolError as error:
         raise _bad_field(error) from error

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 from aiohttp import hdrs, web
 
+from streamer.http.body import BodyReader, hold_body
 from streamer.problems import Problem
 
 
 async def read_text(request: web.Request, content_type: str, limit_bytes: int, limit_s: float) -> str:
-    """Return the body as text. Raises Problem 408, 413 or 415, or 400 when it is not UTF-8."""
+    """Return the body as text. Raises Problem 408, 413, 415 or 503, or 400 when it is not UTF-8."""
     if request.content_type != content_type:
         raise Problem.unsupported_media(
             f"Content-Type is {request.headers.get(hdrs.CONTENT_TYPE, '')[:80]!r}; allowed is {content_type}."
         )
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
         raise Problem.unsupported_media("Content-Encoding is not taken here.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limit_s):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit_bytes:
-                    raise Problem.too_large(f"The body has more than {limit_bytes} bytes.")
-    except TimeoutError:
-        raise Problem.body_timeout(f"The body did not arrive within {limit_s:g} s.") from None
+    with hold_body(request) as holding:
+        body = await BodyReader(request, holding, most_bytes=limit_bytes, limit_s=limit_s).read_all()
     try:
         return body.decode()
     except UnicodeDecodeError as error:

@@ -58,7 +58,6 @@ STREAMER = [
         "hello_gate",
         "protocol",
         "greeting_slots",
-        "http",
     ],
     ["http", "access_settings"],
     [
@@ -77,7 +76,7 @@ STREAMER = [
     ["stream"],
     ["image_header", "frame_counters"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "openapi_drift", "messages", "upload", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "messages", "upload", "upload_form", "parameters", "answers"],
     ["session", "job", "decoding"],
     ["version_queue", "greeting", "socket_writer"],
     ["dispatch"],
@@ -91,10 +90,10 @@ STREAMER = [
     ["cli"],
 ]
 HTTP = [
-    ["identity", "networks", "site_names"],
+    ["identity", "networks", "site_names", "byte_budget", "write_watch"],
     ["client_address", "sites", "caller", "route_policy"],
-    ["cors", "gate"],
-    ["guard"],
+    ["cors", "gate", "body", "memory_return"],
+    ["guard", "paced_response"],
 ]
 CATALOGUE = [
     ["errors", "address", "amounts", "rate", "header", "option_values"],

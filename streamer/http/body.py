@@ -1,0 +1,100 @@
+"""Reads a request's body piece by piece: bounded in bytes, time, least rate and the worker's byte budget."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from streamer.http.byte_budget import PIECE_OVERHEAD_BYTES, ByteBudget, Holding
+from streamer.http.caller import identity_of
+from streamer.problems import Problem
+
+BUDGET = web.AppKey("byte_budget", ByteBudget)
+
+#: A body that has begun must arrive at this rate on average, once the grace is over.
+MIN_BYTES_PER_S = 8 << 10
+GRACE_S = 5.0
+#: When a refused body is worth another try: what fills the budget is gone by then, or soon.
+_RETRY_S = 2
+
+
+def hold_body(request: web.Request) -> Holding:
+    """Return the holding of a request's body; whoever asks for it releases it, after the answer is made."""
+    return request.app[BUDGET].hold(identity_of(request).name, "body")
+
+
+class BodyReader:
+    """One body. ``limit_s`` is the longest time from now to its last byte, ``what`` names it in sentences.
+
+    ``hint`` ends the sentence that says that the body came too late.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        holding: Holding,
+        *,
+        most_bytes: int,
+        limit_s: float,
+        what: str = "The body",
+        hint: str = "",
+    ) -> None:
+        self._content = request.content
+        self._holding = holding
+        self._most_bytes = most_bytes
+        self._limit_s = limit_s
+        self._what = what
+        self._hint = hint
+        self._begun = time.monotonic()
+        self._size = 0
+
+    async def read(self) -> bytes:
+        """Return what has arrived, empty at the end.
+
+        Raises Problem: 400 not valid HTTP or broken off, 408 too slow, 413 larger than allowed, 503 no room
+        in the byte budget.
+        """
+        try:
+            piece = await self._next()
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+            raise Problem.bad_request(
+                "The body broke off or is not valid HTTP.", code="broken_body"
+            ) from error
+        self._size += len(piece)
+        if self._size > self._most_bytes:
+            raise Problem.too_large(
+                f"{self._what} has more than {self._most_bytes} bytes, which is the limit."
+            )
+        if piece and not self._holding.take(len(piece) + PIECE_OVERHEAD_BYTES):
+            raise Problem.unavailable(
+                "Too many bytes of requests are in flight here; try again.", retry_after_s=_RETRY_S
+            )
+        return piece
+
+    async def read_all(self) -> bytes:
+        """Return the whole body. Raises Problem as :meth:`read`."""
+        pieces: list[bytes] = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _next(self) -> bytes:
+        left_s = self._limit_s
+        slow_s = GRACE_S + self._size / MIN_BYTES_PER_S
+        due_s = min(left_s, slow_s) - (time.monotonic() - self._begun)
+        try:
+            # Also when bytes are there: a sender that is always just in time would never be cut off.
+            async with asyncio.timeout(max(0.0, due_s)):
+                return await self._content.readany()
+        except TimeoutError:
+            raise self._too_slow(slow_s) from None
+
+    def _too_slow(self, slow_s: float) -> Problem:
+        if slow_s < self._limit_s:
+            return Problem.body_timeout(
+                f"The body arrives at less than {MIN_BYTES_PER_S} bytes a second, which is the least allowed."
+            )
+        return Problem.body_timeout(f"The body did not arrive within {self._limit_s:g} s{self._hint}.")

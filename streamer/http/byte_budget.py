@@ -1,0 +1,109 @@
+"""How many bytes a worker holds for its clients: bodies that arrive, answers and messages that wait. Pure.
+
+One client may hold twice what is left free (a dynamic threshold, as switches use for packet buffers): a
+client alone has two thirds of the budget, two greedy ones two fifths each, and some is free for the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+
+#: How much of what is left free one client may hold.
+_ALPHA = 2
+#: Bytes that a piece costs beside its content: many small pieces must not be cheaper than one large.
+PIECE_OVERHEAD_BYTES = 64
+
+
+def largest_holding(limit_bytes: int) -> int:
+    """Return what one client alone may hold of a budget."""
+    return limit_bytes * _ALPHA // (1 + _ALPHA)
+
+
+class ByteBudget:
+    """The budget of one worker; ``on_refusal`` is told the kind of a holding that did not get its bytes."""
+
+    def __init__(self, limit_bytes: int, on_refusal: Callable[[str], None] = lambda kind: None) -> None:
+        self.limit_bytes = limit_bytes
+        self._on_refusal = on_refusal
+        self._by_client: Counter[str] = Counter()
+        self._by_kind: Counter[str] = Counter()
+        self._held = 0
+        self._peak = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for all clients."""
+        return self._held
+
+    def by_kind(self) -> dict[str, int]:
+        """Return the bytes held for each kind that was ever held."""
+        return dict(self._by_kind)
+
+    def take_peak(self) -> int:
+        """Return the most that was held since the last question."""
+        peak, self._peak = self._peak, self._held
+        return peak
+
+    def hold(self, client: str, kind: str) -> Holding:
+        """Return a holding without bytes for a client; whoever makes it releases it."""
+        return Holding(self, client, kind)
+
+    def _take(self, client: str, kind: str, count: int) -> bool:
+        own = self._by_client[client] + count
+        free = self.limit_bytes - self._held - count
+        if own > _ALPHA * free:
+            if not self._by_client[client]:
+                del self._by_client[client]
+            self._on_refusal(kind)
+            return False
+        self._by_client[client] = own
+        self._by_kind[kind] += count
+        self._held += count
+        self._peak = max(self._peak, self._held)
+        return True
+
+    def _give_back(self, client: str, kind: str, count: int) -> None:
+        self._held -= count
+        self._by_kind[kind] -= count
+        self._by_client[client] -= count
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+
+class Holding:
+    """The bytes of one body, answer or queue of messages."""
+
+    __slots__ = ("_budget", "_client", "_kind", "held_bytes")
+
+    def __init__(self, budget: ByteBudget, client: str, kind: str) -> None:
+        self._budget = budget
+        self._client = client
+        self._kind = kind
+        self.held_bytes = 0
+
+    def take(self, count: int) -> bool:
+        """Hold so many bytes more; False, and none of them, when the client or the worker has no more."""
+        if not self._budget._take(self._client, self._kind, count):  # noqa: SLF001 - the budget's other half
+            return False
+        self.held_bytes += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Hold so many bytes fewer."""
+        if count:
+            self._budget._give_back(self._client, self._kind, count)  # noqa: SLF001 - see above
+            self.held_bytes -= count
+
+    def release(self) -> None:
+        """Hold nothing any more; again is fine."""
+        self.give_back(self.held_bytes)
+
+    def __enter__(self) -> Holding:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

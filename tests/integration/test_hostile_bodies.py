@@ -1,0 +1,245 @@
+"""Bodies that are large, slow, many or malformed: memory is bounded and given back, others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.livez_probe import LivezProbe
+from tests.model_factory import null_model
+from tests.service import Service
+from tests.unit.pictures import encode, scene
+
+MIB = 1 << 20
+#: A blocked loop is seconds; the tests share their machine with others.
+SLOW_S = 1.0
+FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+PICTURE = encode(scene())
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+    with Service({"MODEL_V1_PATH": str(model), "SAMPLING": "False", "BODY_TIMEOUT_S": "8"}) as running:
+        yield running
+
+
+def memory_bytes(service: Service) -> int:
+    (worker,) = service.workers
+    return int(worker.memory_info().rss)
+
+
+async def highest_memory(service: Service, work: Callable[[], object]) -> int:
+    """Run ``work`` in a thread; returns the worker's largest memory meanwhile."""
+    running = asyncio.create_task(asyncio.to_thread(work))
+    highest = 0
+    while not running.done():
+        highest = max(highest, memory_bytes(service))
+        await asyncio.sleep(0.01)
+    await running
+    return highest
+
+
+def open_post(
+    service: Service, kind: str, length: int | None, path: str = "/v1/predict", source: str = "127.0.0.1"
+) -> socket.socket:
+    """Return a socket with the head of a POST sent; without a length its body is chunked."""
+    raw = socket.create_connection(("127.0.0.1", service.port), source_address=(source, 0))
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n"
+    raw.sendall(head.encode())
+    raw.settimeout(10)
+    return raw
+
+
+def status_of(raw: socket.socket) -> int:
+    """Return the status of the answer; 0 when the connection was cut without one."""
+    with raw, contextlib.suppress(OSError):
+        answer = raw.recv(4096)
+        return int(answer.split()[1]) if answer else 0
+    return 0
+
+
+FORM = "multipart/form-data; boundary=b"
+
+
+async def test_a_preamble_of_newlines_is_refused_at_once(service: Service) -> None:
+    def attack() -> None:
+        for _ in range(4):
+            raw = open_post(service, FORM, 8 * MIB)
+            with contextlib.suppress(OSError):
+                raw.sendall(b"\r\n" * (4 * MIB))
+            assert status_of(raw) in (400, 0)
+
+    with LivezProbe(service.port) as probe:
+        await asyncio.to_thread(attack)
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+
+
+async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_back(service: Service) -> None:
+    """Forty forms of 31 MB, from as many addresses as there are, that never end."""
+    before = memory_bytes(service)
+    sockets: list[socket.socket] = []
+    statuses: list[int] = []
+
+    def attack() -> None:
+        filling = FORM_HEAD + bytes(7 * MIB)
+        for number in range(40):
+            raw = open_post(service, FORM, 32 * MIB, source=f"127.0.0.{2 + number % 20}")
+            sockets.append(raw)
+            with contextlib.suppress(OSError):
+                raw.settimeout(0.5)
+                for _ in range(4):
+                    raw.sendall(filling)
+                    filling = b"\r\n" + FORM_HEAD + bytes(7 * MIB)
+
+    with LivezProbe(service.port) as probe:
+        highest = await highest_memory(service, attack)
+        assert service.metric("object_detection_buffer_refusals_total", kind="body") > 0
+        for raw in sockets:
+            raw.settimeout(0.01)
+            statuses.append(status_of(raw))
+    assert highest - before < 80 * MIB
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    assert 503 in statuses
+    async with aiohttp.ClientSession() as session:
+        for _ in range(100):
+            async with session.post(f"{service.http_url}/v1/predict", data=PICTURE) as answer:
+                if answer.status == 200:
+                    break
+                assert answer.status == 503
+                assert int(answer.headers["Retry-After"]) >= 1
+            await asyncio.sleep(0.1)
+    await given_back(service, before)
+
+
+async def given_back(service: Service, before: int) -> None:
+    """Wait until memory is near where it was, and the budget empty."""
+    for _ in range(100):
+        if memory_bytes(service) - before < 30 * MIB and not buffered(service):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{(memory_bytes(service) - before) / MIB:.0f} MiB were not given back")
+
+
+def buffered(service: Service) -> float:
+    return service.metric("object_detection_buffered_bytes")
+
+
+async def test_one_address_leaves_room_for_others(service: Service) -> None:
+    greedy = []
+    for _ in range(12):
+        raw = open_post(service, "image/jpeg", 8 * MIB)
+        with contextlib.suppress(OSError):
+            raw.settimeout(0.3)
+            await asyncio.to_thread(raw.sendall, bytes(8 * MIB - 10))
+        greedy.append(raw)
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        body = io.BytesIO(PICTURE + bytes(4 * MIB))
+        async with session.post(f"{service.http_url}/v1/predict", data=body) as answer:
+            assert answer.status == 200, await answer.text()
+    for raw in greedy:
+        raw.close()
+
+
+async def test_a_body_that_trickles_is_cut_off_before_the_deadline(service: Service) -> None:
+    raw = open_post(service, "image/jpeg", 100_000)
+    begun = time.monotonic()
+
+    def trickle() -> int:
+        raw.settimeout(0.05)
+        while True:
+            raw.sendall(b"x")
+            try:
+                return int(raw.recv(100).split()[1])
+            except TimeoutError:
+                continue
+
+    with raw:
+        assert await asyncio.to_thread(trickle) == 408
+    assert time.monotonic() - begun < 7.5
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n", 415),
+        (b"1;" + b"e" * 7000 + b"\r\nx\r\n0\r\n\r\n", 415),
+        (b"1;" + b"e" * 100_000 + b"\r\nx\r\n0\r\n\r\n", 415),
+        (b"0\r\n" + b"X-Trailer: y\r\n" * 5000 + b"\r\n", 400),
+        (b"FFFFFFFFFFFFFFFFF\r\nx", 400),
+    ],
+    ids=["bytes", "extension", "long extension", "trailers", "huge chunk"],
+)
+async def test_chunked_bodies_in_odd_pieces(service: Service, body: bytes, status: int) -> None:
+    def attack() -> list[int]:
+        found = []
+        for _ in range(3):
+            raw = open_post(service, "image/jpeg", None)
+            with contextlib.suppress(OSError):
+                raw.sendall(body)
+            found.append(status_of(raw))
+        return found
+
+    before = memory_bytes(service)
+    with LivezProbe(service.port) as probe:
+        found = await asyncio.to_thread(attack)
+    assert set(found) <= {status, 408, 0}
+    assert memory_bytes(service) - before < 40 * MIB
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+
+
+async def test_many_fields_and_long_lists_do_not_hold_the_loop(service: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        with LivezProbe(service.port) as probe:
+            for text in ("0," * 4000, "x," * 4000):
+                form = aiohttp.FormData()
+                for _ in range(7):
+                    form.add_field("classes", text)
+                form.add_field("file", PICTURE, filename="a.jpg")
+                async with session.post(f"{service.http_url}/v1/predict", data=form) as answer:
+                    assert answer.status == 400
+                    problem: dict[str, Any] = json.loads(await answer.read())
+                    assert len(json.dumps(problem)) < 2000
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+
+
+async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Service) -> None:
+    """Twenty clients ask for the largest page there is, again and again, and read nothing."""
+    before = memory_bytes(service)
+    sockets = []
+
+    def attack() -> None:
+        for number in range(20):
+            raw = socket.socket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.bind((f"127.0.0.{2 + number}", 0))
+            raw.connect(("127.0.0.1", service.port))
+            raw.sendall(b"GET /docs/redoc.standalone.js HTTP/1.1\r\nHost: x\r\n\r\n" * 8)
+            sockets.append(raw)
+        time.sleep(1)
+
+    with LivezProbe(service.port) as probe:
+        highest = await highest_memory(service, attack)
+    assert highest - before < 20 * MIB
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+
+    (worker,) = service.workers
+    for _ in range(300):
+        if len([c for c in worker.net_connections("tcp") if c.status == "ESTABLISHED"]) < 10:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        raise AssertionError("clients that read nothing keep their connections")
+    for raw in sockets:
+        raw.close()
