@@ -9,8 +9,8 @@ from collections.abc import Callable
 #: Loggers of our own code; other libraries put input into their templates, so each of their loggers is
 #: one kind.
 _OWN = ("streamer", "inference")
-#: Records of these follow from what the operator or a process does, never from input.
-UNLIMITED = ("streamer.supervisor", "inference.process")
+#: Records of these follow from what the operator, an administrator or a process does, never from input.
+UNLIMITED = ("streamer.supervisor", "inference.process", "streamer.audit")
 INTERVAL_S = 1.0
 #: Beyond this many kinds the further ones share one.
 MAX_KINDS = 256

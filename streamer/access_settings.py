@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from streamer.http.key_file import BadKeyFile, parse_keys, read_key_file
 from streamer.http.networks import IpNetwork, parse_networks
 from streamer.http.site_names import parse_hosts, parse_origins
 
 
-class OpenToStrangers(Exception):
-    """Everybody on the network could use the service, and nobody has said so; the text says what to set."""
+class CannotAdmit(Exception):
+    """Who may use the service is not settled; the text says what to set."""
 
 
 class AccessSettings(BaseSettings):
@@ -26,6 +28,11 @@ class AccessSettings(BaseSettings):
     api_keys: str = Field(
         "",
         description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of keys, JSON or TOML: named, hashed, with scopes, quotas and expiry (`streamer "
+        "keys new`); read again when it changes. Beside `API_KEYS`.",
     )
     allow_anonymous: bool = Field(
         False,
@@ -69,7 +76,7 @@ class AccessSettings(BaseSettings):
     @property
     def wants_keys(self) -> bool:
         """Whether clients must show who they are."""
-        return bool(self.keys)
+        return bool(self.keys) or self.api_keys_file is not None
 
     @property
     def listens_on_loopback(self) -> bool:
@@ -101,11 +108,19 @@ class AccessSettings(BaseSettings):
         return parse_networks(self.trusted_proxies)
 
 
-def refuse_strangers(settings: AccessSettings) -> None:
-    """Raise OpenToStrangers where everybody on the network could use the service and nobody has said so."""
+def check_access(settings: AccessSettings) -> None:
+    """Raise CannotAdmit for a key file that cannot be used, and where strangers could use the service.
+
+    Only at the start: a file that is broken later leaves the keys as they were.
+    """
+    if settings.api_keys_file is not None:
+        try:
+            parse_keys(read_key_file(settings.api_keys_file))
+        except BadKeyFile as error:
+            raise CannotAdmit(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
     if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
-    raise OpenToStrangers(
+    raise CannotAdmit(
         f"HOST={settings.host!r}: without keys the service listens on loopback addresses only. Set API_KEYS "
         "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 where everybody who reaches this address may use the "
         "service, or HOST=127.0.0.1"

@@ -28,8 +28,7 @@ from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
 from streamer.health import Health
 from streamer.http.body import BUDGET
 from streamer.http.byte_budget import ByteBudget
-from streamer.http.client_address import ClientAddresses
-from streamer.http.gate import Gate
+from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
 from streamer.http.memory_return import MemoryReturn
 from streamer.http.sites import Sites
@@ -112,8 +111,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         request_timeout_s=settings.request_timeout_s,
     )
     client = _make_link(resources)
-    gate = Gate(settings.keys, ClientAddresses(settings.proxy_networks))
-    sites = Sites(settings.hosts, settings.origins)
+    gate, sites = make_gate(settings, resources.metrics_dir), Sites(settings.hosts, settings.origins)
     decoders, video_decoders = _make_decoders(resources)
     dispatcher = Dispatcher(
         client,
@@ -137,6 +135,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     )
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
     peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps, video_decoders)
+    peers.still_holds = gate.still_holds
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -159,7 +158,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[BUDGET] = ByteBudget(settings.byte_budget, metrics.buffer_refused)
     _add_routes(
         app,
-        Health(resources.board, client, resources.metrics_dir, versions),
+        Health(resources.board, client, resources.metrics_dir, versions, gate),
         DriftRoutes(resources.drift_page, resources.board, resources.observer_address),
         hub,
     )
@@ -181,7 +180,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     if owners.replica:
         _name_replica(app, owners.replica)
     # First to start and last to end: streams hand their last candidates over when they are closed.
-    app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime])
+    app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime, gate.lifetime])
     return app, Parts(dispatcher, hub, webrtc, owners)
 
 

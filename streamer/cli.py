@@ -16,6 +16,7 @@ _OTHER_COMMANDS = (
     ("predict", "streamer.predict", "detect on images over HTTP"),
     ("push", "streamer.push", "send a camera, video, folder or RTSP stream"),
     ("models", "streamer.models", "list, pull, check and optimize models"),
+    ("keys", "streamer.keys", "make and check API keys"),
     ("samples", "streamer.samples", "count, verify and export collected samples"),
 )
 
@@ -78,7 +79,7 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 def _serve(arguments: argparse.Namespace) -> int:
     # The server's modules stay out of the other commands.
-    from streamer.access_settings import OpenToStrangers, refuse_strangers  # noqa: PLC0415 - see above
+    from streamer.access_settings import CannotAdmit, check_access  # noqa: PLC0415 - see above
     from streamer.child_environment import wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
@@ -96,8 +97,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             log_level=arguments.log_level,
         )
-        refuse_strangers(settings)
-    except (SettingsError, OpenToStrangers) as error:
+        check_access(settings)
+    except (SettingsError, CannotAdmit) as error:
         sys.stderr.write(f"streamer: {error}\n")
         return EXIT_USAGE
     wipe_own_secrets()

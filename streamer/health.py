@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from inference.board import Board, State
 from inference.client import InferenceClient
 from streamer.drift.word import Word
+from streamer.http.gate import Gate
 from streamer.metrics import render_metrics
 from streamer.observer.standing import Standing
 
@@ -36,12 +37,18 @@ class Health:
     """Answers probes from the board, without asking the inference process."""
 
     def __init__(
-        self, board: Board, client: InferenceClient, metrics_dir: Path, versions: tuple[str, ...]
+        self,
+        board: Board,
+        client: InferenceClient,
+        metrics_dir: Path,
+        versions: tuple[str, ...],
+        gate: Gate,
     ) -> None:
         self._board = board
         self._client = client
         self._metrics_dir = metrics_dir
         self._versions = versions
+        self._gate = gate
 
     @property
     def status(self) -> str:
@@ -77,6 +84,7 @@ class Health:
             "samples": int(self._board.read("samples")),
             "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
             "drift": Word(int(self._board.read("drift"))).name.lower(),
+            "access": self._gate.describe(),
         }
         if status != "ok":
             body["reasons"] = [_REASONS[status]]

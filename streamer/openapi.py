@@ -343,6 +343,10 @@ def _schemas() -> dict[str, Any]:
             "samples": whole,
             "sampling": {"enum": [standing.name.lower() for standing in Standing]},
             "drift": {"enum": [word.name.lower() for word in Word]},
+            "access": _object(
+                {"keys": {"enum": ["required", "none"]}, "keys_file": {"enum": ["ok", "failed"]}},
+                optional=("keys_file",),
+            ),
             "reasons": {"type": "array", "items": text},
         },
         optional=("reasons",),

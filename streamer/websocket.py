@@ -229,6 +229,8 @@ class StreamHub:
             now = time.monotonic()
             for connection in list(self._connections):
                 connection.tick(now)
+                if connection.streams and not self.gate.still_holds(connection.identity):
+                    connection.close_soon(CloseCode.UNAUTHORIZED, "the key has expired or was withdrawn")
             self._store.expire(now)
 
 

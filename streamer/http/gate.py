@@ -1,31 +1,31 @@
-"""Who a client is by what it shows: one of the API keys, or nothing. `guard` asks for every request."""
+"""Who a client is by what it shows: a key, or nothing. `guard` asks for every request."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from aiohttp import web
 
+from streamer.access_settings import AccessSettings
 from streamer.http.client_address import ClientAddresses
 from streamer.http.identity import ALL_SCOPES, Identity
+from streamer.http.key_ring import KeyRing
 
 
 class Gate:
-    """Knows the keys by their digests alone; without keys every client may do everything."""
+    """Without any source of keys every client may do everything."""
 
-    def __init__(self, keys: Iterable[str], addresses: ClientAddresses) -> None:
+    def __init__(self, ring: KeyRing, addresses: ClientAddresses, *, wants_keys: bool) -> None:
         self.addresses = addresses
-        self._identities = {
-            hashlib.sha256(key.encode()).digest(): Identity(f"api_keys:{number}", ALL_SCOPES)
-            for number, key in enumerate(keys, 1)
-        }
+        self._ring = ring
+        self._wants_keys = wants_keys
 
     @property
     def open(self) -> bool:
         """Whether no key is asked for."""
-        return not self._identities
+        return not self._wants_keys
 
     def anonymous(self, request: web.Request) -> Identity:
         """Return who the client is that has shown nothing: it may do everything, or nothing at all."""
@@ -34,12 +34,32 @@ class Gate:
 
     async def identify(self, token: str) -> Identity | None:
         """Return whose key ``token`` is; None when it is nobody's."""
-        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        # No short cut: the time must not tell which key matched.
-        found = [
-            identity for known, identity in self._identities.items() if hmac.compare_digest(digest, known)
-        ]
-        return found[0] if found else None
+        return self._ring.find(token)
+
+    def still_holds(self, identity: Identity) -> bool:
+        """Whether what a client has shown is still good: keys expire, and are taken out of the file."""
+        if identity.anonymous:
+            return True
+        return identity.is_current(time.time()) and self._ring.has(identity.name)
+
+    def describe(self) -> dict[str, str | int]:
+        """Return what `/health` says of keys; no names and no paths."""
+        found: dict[str, str | int] = {"keys": "required" if self._wants_keys else "none"}
+        if self._ring.has_file:
+            found["keys_file"] = "failed" if self._ring.fault else "ok"
+        return found
+
+    async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
+        """Watch the file of keys while the application runs."""
+        self._ring.start()
+        yield
+        await self._ring.close()
+
+
+def make_gate(settings: AccessSettings, folder: Path) -> Gate:
+    """Return the gate that the settings ask for; ``folder`` is the replica's private one."""
+    ring = KeyRing(settings.keys, settings.api_keys_file, folder)
+    return Gate(ring, ClientAddresses(settings.proxy_networks), wants_keys=settings.wants_keys)
 
 
 def bearer_token(request: web.Request) -> str | None:

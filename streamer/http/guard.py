@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from streamer.http.audit import audit, audit_refusal
 from streamer.http.caller import IDENTITY, require
 from streamer.http.client_address import arrived_from_sibling
 from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
 from streamer.http.gate import Gate, bearer_token
-from streamer.http.identity import Identity
+from streamer.http.identity import Scope
 from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.sites import Sites
-from streamer.problems import Problem
+from streamer.problems import Problem, request_id
 
 #: Names of query parameters in which keys are commonly sent, and from where they leak into logs and history.
 _KEY_PARAMETERS = {
@@ -59,23 +60,32 @@ class Guard:
         self._check_query(request)
         if policy.guards_origin:
             self._check_origin(request)
-        request[IDENTITY] = await self._identify(request, policy)
-        return await handler(request)
+        try:
+            await self._identify(request, policy)
+        except Problem as refusal:
+            _audit(request, policy, refusal.status)
+            raise
+        try:
+            response = await handler(request)
+        except Problem as problem:
+            _audit(request, policy, problem.status)
+            raise
+        _audit(request, policy, response.status)
+        return response
 
-    async def _identify(self, request: web.Request, policy: Policy) -> Identity:
-        """Return who calls. Raises Problem 401 or 403 where the route wants more than was shown."""
+    async def _identify(self, request: web.Request, policy: Policy) -> None:
+        """Note who calls. Raises Problem 401 or 403 where the route wants more than was shown."""
         token = bearer_token(request)
-        identity = self._gate.anonymous(request)
+        identity = request[IDENTITY] = self._gate.anonymous(request)
         if token is not None and not self._gate.open:
             known = await self._gate.identify(token)
             if known is not None:
-                identity = known
+                identity = request[IDENTITY] = known
             elif policy.entry is not Entry.REDUCED:
                 raise Problem.unauthorized("The bearer token is not a key of this server.")
         late = policy.entry is Entry.SOCKET and token is None
         if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:
             require(identity, policy.scope)
-        return identity
 
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)
@@ -126,3 +136,16 @@ class Guard:
         vary_by_origin(response)
         for name, value in cors_headers(request, self._sites).items():
             response.headers.setdefault(name, value)
+
+
+def _audit(request: web.Request, policy: Policy, status: int) -> None:
+    """Write down who did what an administrator may do, or was refused it."""
+    if policy.scope is not Scope.ADMIN or policy.entry is not Entry.KEY:
+        return
+    resource = request.match_info.route.resource
+    action = f"{request.method} {resource.canonical if resource is not None else request.path}"
+    who, identifier = request[IDENTITY].name, request_id(request)
+    if status in (401, 403):
+        audit_refusal(action, who, status, identifier)
+    else:
+        audit(action, key=who, status=status, request_id=identifier)

@@ -44,6 +44,12 @@ class Identity:
     quotas: Quotas = field(default_factory=Quotas)
     #: Whether the client has shown no key.
     anonymous: bool = False
+    #: Unix seconds until which the key is good; None: as long as it is there.
+    until: float | None = None
+
+    def is_current(self, now: float) -> bool:
+        """Whether the key has not expired at ``now``, Unix seconds."""
+        return self.until is None or now < self.until
 
     @property
     def owner(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from inference import DetectionParams
 from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
+from streamer.http.identity import Identity
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.metrics import WorkerMetrics
@@ -83,10 +84,8 @@ class PeerSession:
         self.limits = owner.limits
         self.max_age_s = owner.settings.stream_max_age_ms / 1e3
         self.etag = f'"{secrets.token_hex(8)}"'
-        #: `Identity.owner` of the client that made it; nobody else may reach it over HTTP.
-        self.owner = ""
-        #: `Identity.name` of that client, whose share of the sessions this one is part of.
-        self.client = ""
+        #: Who has made it; nobody else may reach it over HTTP, and it is part of that client's share.
+        self.client = Identity("", frozenset(), anonymous=True)
         #: The client's ICE user name fragment, by which a restart is told from a trickled candidate.
         self.ufrag = ""
         #: Why it has ended; None while it lives.
@@ -136,6 +135,11 @@ class PeerSession:
     def connected(self) -> bool:
         """Whether the connection stands, or stood."""
         return self._connected is not None
+
+    @property
+    def owner(self) -> str:
+        """`Identity.owner` of the client that made it."""
+        return self.client.owner
 
     @property
     def has_video(self) -> bool:

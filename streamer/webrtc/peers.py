@@ -75,6 +75,8 @@ class Peers:
         self.limits = limits
         self.taps = taps
         self.video_decoders = video_decoders
+        #: Whether the key of a client is still good; asked once a second for each session.
+        self.still_holds: Callable[[Identity], bool] = lambda _: True
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
@@ -128,7 +130,7 @@ class Peers:
     def _check_share(self, client: Identity) -> None:
         """Raise Problem 429 where a client has its share of sessions already."""
         making = self._making[client.name]
-        mine = [session for session in self._sessions.values() if session.client == client.name]
+        mine = [session for session in self._sessions.values() if session.client.name == client.name]
         pending = making + sum(not session.has_video for session in mine)
         try:
             self._share.check(making + len(mine), pending, client.quotas.sessions)
@@ -143,7 +145,7 @@ class Peers:
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
         session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan)
-        session.owner, session.client = client.owner, client.name
+        session.client = client
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -241,6 +243,8 @@ class Peers:
             now = time.monotonic()
             for session in list(self._sessions.values()):
                 session.tick(now)
+                if not self.still_holds(session.client):
+                    session.end(Ending.CLOSED, "the key has expired or was withdrawn")
             while self._remembered and next(iter(self._remembered.values())).until < now:
                 self._remembered.popitem(last=False)
 

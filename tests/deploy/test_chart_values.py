@@ -164,12 +164,25 @@ def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Pa
 
 
 def test_who_may_use_the_service_must_be_said(chart: Chart) -> None:
-    with pytest.raises(Refused, match=r"auth\.existingSecret or auth\.apiKeys, or auth\.allowAnonymous=true"):
+    with pytest.raises(
+        Refused,
+        match=r"auth\.existingSecret, auth\.keysFileSecret or auth\.apiKeys, or auth\.allowAnonymous=true",
+    ):
         chart.render({"auth": {}})
     for auth in ({"allowAnonymous": True}, {"existingSecret": "keys"}, {"apiKeys": ["dummy-key-1"]}):
         environment = chart.render({"auth": auth}).environment
         assert environment["ALLOW_ANONYMOUS"] == ("true" if "allowAnonymous" in auth else "false")
         assert ("API_KEYS" in environment) is ("allowAnonymous" not in auth)
+
+
+def test_a_file_of_keys_is_mounted_as_its_secret_changes(chart: Chart) -> None:
+    manifests = chart.render({"auth": {"keysFileSecret": "named-keys"}})
+    path = Path(manifests.environment["API_KEYS_FILE"])
+    (mount,) = [mount for mount in manifests.container["volumeMounts"] if mount["name"] == "keys"]
+    (volume,) = [volume for volume in manifests.pod["volumes"] if volume["name"] == "keys"]
+    assert (mount["mountPath"], "subPath" in mount, mount["readOnly"]) == (str(path.parent), False, True)
+    assert volume["secret"] == {"secretName": "named-keys", "defaultMode": 0o440}
+    assert path.name == "keys.toml"
 
 
 def test_the_service_answers_under_the_names_that_lead_to_it(chart: Chart) -> None:

@@ -86,13 +86,14 @@ STREAMER = [
     ["websocket"],
     ["app"],
     ["command_group"],
-    ["worker", "supervisor", "models", "samples"],
+    ["worker", "supervisor", "models", "samples", "keys"],
     ["cli"],
 ]
 HTTP = [
-    ["identity", "networks", "site_names", "byte_budget", "write_watch"],
-    ["client_address", "sites", "caller", "route_policy"],
-    ["cors", "gate", "body", "memory_return"],
+    ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit"],
+    ["client_address", "sites", "caller", "route_policy", "key_file"],
+    ["key_ring", "cors", "body", "memory_return"],
+    ["gate"],
     ["guard", "paced_response"],
 ]
 CATALOGUE = [

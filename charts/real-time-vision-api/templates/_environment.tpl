@@ -54,6 +54,10 @@
       name: {{ . }}
       key: {{ include "rtv.apiKeysKey" $ }}
 {{- end }}
+{{- if $v.auth.keysFileSecret }}
+- name: API_KEYS_FILE
+  value: /etc/real-time-vision-api/keys/{{ $v.auth.keysFileSecretKey }}
+{{- end }}
 - name: ALLOW_ANONYMOUS
   value: {{ $v.auth.allowAnonymous | quote }}
 {{- if not (hasKey $v.settings "ALLOWED_HOSTS") }}

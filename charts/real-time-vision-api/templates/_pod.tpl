@@ -103,6 +103,12 @@ spec:
         - name: data
           mountPath: {{ .Values.persistence.data.mountPath }}
         {{- end }}
+        {{- if .Values.auth.keysFileSecret }}
+        # The whole folder: a single file that is mounted does not follow its Secret.
+        - name: keys
+          mountPath: /etc/real-time-vision-api/keys
+          readOnly: true
+        {{- end }}
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -126,6 +132,13 @@ spec:
     - name: data
       persistentVolumeClaim:
         claimName: {{ default (printf "%s-data" (include "rtv.fullname" .)) .Values.persistence.data.existingClaim }}
+    {{- end }}
+    {{- if .Values.auth.keysFileSecret }}
+    - name: keys
+      secret:
+        secretName: {{ .Values.auth.keysFileSecret }}
+        # Readable by the pod's group, which the service is in.
+        defaultMode: 0440
     {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}

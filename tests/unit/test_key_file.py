@@ -1,0 +1,159 @@
+"""The file of keys: what it may hold, what is said of what it may not, and how it changes while in use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streamer.http.identity import Quotas, Scope
+from streamer.http.key_file import BadKeyFile, digest_of, make_key, parse_keys, read_key_file
+from streamer.http.key_ring import KeyRing
+from tests.service import ROOT
+
+DIGEST = digest_of("test-key")
+FULL = f"""
+[[keys]]
+name = "camera-7"
+sha256 = "{DIGEST}"
+scopes = ["predict", "stream"]
+expires = 2999-01-01T00:00:00Z
+quotas = {{ requests_per_s = 5, streams = 4, sessions = 2, bytes_per_s = 2e6, weight = 2 }}
+
+[[keys]]
+name = "boss"
+sha256 = "{digest_of("test-key-2")}"
+scopes = ["admin"]
+"""
+
+
+def test_toml_and_json_say_the_same() -> None:
+    found = parse_keys(FULL.encode())
+    camera = found[DIGEST]
+    assert camera.name == "camera-7"
+    assert camera.scopes == {Scope.PREDICT, Scope.STREAM}
+    assert camera.quotas == Quotas(5, 4, 2, 2e6, 2)
+    assert camera.until == 32472144000
+    assert not camera.anonymous
+    assert parse_keys(json.dumps(tomllib.loads(FULL), default=lambda day: day.isoformat()).encode()) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[[keys]]", "[[kees]]"), "`keys`"),
+        (('name = "boss"', 'name = "a b"'), "`keys[1].name`"),
+        (('name = "boss"', 'name = "addr:1"'), "`keys[1].name`"),
+        (('name = "boss"', 'name = "camera-7"'), "two keys of the name 'camera-7'"),
+        ((DIGEST, "test-key"), "`keys[0].sha256`"),
+        ((digest_of("test-key-2"), DIGEST), "twice"),
+        (('["admin"]', '["root"]'), "`keys[1].scopes[0]` is 'root'"),
+        (('["admin"]', "[]"), "`keys[1].scopes`"),
+        (("2999-01-01T00:00:00Z", "2999-01-01T00:00:00"), "`keys[0].expires`"),
+        (("streams = 4", "streams = -1"), "`keys[0].quotas.streams` is -1"),
+        (("weight = 2", "weight = 0"), "`keys[0].quotas.weight`"),
+        (("weight = 2", "weigth = 2"), "`keys[0].quotas.weigth`"),
+        (("scopes = [", "scopes = [["), "neither JSON nor TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_without_the_digest(change: tuple[str, str], words: str) -> None:
+    assert change[0] in FULL
+    with pytest.raises(BadKeyFile) as refused:
+        parse_keys(FULL.replace(*change).encode())
+    assert words in str(refused.value)
+    assert DIGEST not in str(refused.value)
+    assert "'test-key'" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"keys": 5}', b'{"keys": [1]}'])
+def test_what_is_no_key_file_is_refused(content: bytes) -> None:
+    with pytest.raises(BadKeyFile):
+        parse_keys(content)
+
+
+def test_a_made_key_opens_what_its_entry_says() -> None:
+    for form in ("toml", "json"):
+        made = make_key("line-4", ["stream"], None, {"streams": 3, "weight": 2.5})
+        text = made.line(form)
+        assert made.key not in text
+        content = text if form == "toml" else f'{{"keys": [{text}]}}'
+        identity = parse_keys(content.encode())[digest_of(made.key)]
+        assert (identity.name, identity.until) == ("line-4", None)
+        assert identity.scopes == {Scope.STREAM}
+        assert (identity.quotas.streams, identity.quotas.weight) == (3, 2.5)
+
+
+def test_the_command_prints_the_key_once_and_the_entry_for_the_file(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "streamer", "keys", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+
+    done = run("new", "camera-7", "--scopes", "stream,admin", "--days", "30", "--streams", "2")
+    assert done.returncode == 0
+    key = done.stderr.splitlines()[-1]
+    assert key.startswith("rtv_")
+    assert key not in done.stdout
+    file = tmp_path / "keys.toml"
+    file.write_text(done.stdout + run("new", "other").stdout)
+    identity = parse_keys(file.read_bytes())[digest_of(key)]
+    assert identity.until == pytest.approx(time.time() + 30 * 86_400, abs=120)
+    assert run("check", str(file)).stdout == "camera-7: admin, stream\nother: predict, stream\n"
+    for arguments in (("new", "a b"), ("new", "a", "--scopes", "x"), ("check", str(tmp_path / "none"))):
+        refused = run(*arguments)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith("streamer keys ")
+
+
+async def test_a_ring_follows_its_file_and_survives_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("streamer.http.key_ring.POLL_S", 0.02)
+    file = tmp_path / "keys.toml"
+    file.write_text(FULL)
+    ring = KeyRing(("settled",), file, tmp_path)
+    ring.start()
+
+    async def until(reached: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not reached():
+                await asyncio.sleep(0.02)
+
+    def found(key: str) -> str | None:
+        identity = ring.find(key)
+        return None if identity is None else identity.name
+
+    assert (found("test-key"), found("settled"), found("no")) == ("camera-7", "api_keys:1", None)
+    file.write_text(FULL.replace("camera-7", "camera-8"))
+    await until(lambda: found("test-key") == "camera-8")
+    assert (ring.has("camera-7"), ring.has("camera-8"), ring.has("api_keys:1")) == (False, True, True)
+    file.write_text("broken [")
+    await until(lambda: ring.fault)
+    assert found("test-key") == "camera-8"
+    assert "the keys stay as they were" in caplog.text
+    # A worker that starts now has the keys of the others.
+    newcomer = KeyRing((), file, tmp_path)
+    assert newcomer.find("test-key") is not None
+    assert newcomer.fault
+    file.unlink()
+    await until(lambda: "cannot be read" in ring.fault)
+    assert found("test-key") == "camera-8"
+    file.write_text(FULL.replace("2999", "2001"))
+    await until(lambda: not ring.fault)
+    assert (found("test-key"), found("test-key-2")) == (None, "boss"), "expired"
+    await ring.close()
+
+
+def test_a_key_file_has_an_end(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_bytes(b" " * (4 << 20) + b"x")
+    with pytest.raises(BadKeyFile, match="more than"):
+        read_key_file(file)
+    with pytest.raises(BadKeyFile, match="cannot be read"):
+        read_key_file(tmp_path)
