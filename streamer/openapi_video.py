@@ -50,7 +50,10 @@ def video_paths(version: str, problems: Problems) -> dict[str, Any]:
             "delete": _operation(
                 f"{kind}_end_{version}",
                 "End a session; again is fine",
-                {("204" if kind == "webrtc" else "200"): {"description": "Ended."}, **problems(_REFUSALS)},
+                {
+                    ("204" if kind == "webrtc" else "200"): {"description": "Ended."},
+                    **problems(_SESSION_REFUSALS),
+                },
             ),
         }
         paths[f"/{version}/{kind}/{{session}}/results"] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 from inference import DetectionParams
 from inference.errors import WireError
 from inference.handshake import read_handshake
+from inference.model import Placement
 from inference.wire import (
     Kind,
     Result,
@@ -26,6 +28,18 @@ from inference.wire import (
     unpack_result,
     unpack_submit,
 )
+from streamer.decoding.messages import (
+    Answer,
+    Job,
+    MalformedMessage,
+    Task,
+    Verdict,
+    pack_answer,
+    pack_job,
+    unpack_answer,
+    unpack_job,
+)
+from streamer.decoding.work import outcome_of
 from streamer.observer.candidate import MalformedCandidate, pack_candidate, unpack_candidate
 from tests.candidates import candidate
 from tests.fuzz.target import Target
@@ -86,7 +100,23 @@ def _found() -> Iterator[bytes]:
     yield pack_candidate(dataclasses.replace(whole, before=_BOXES, after=_BOXES))
 
 
+def _answers() -> Iterator[bytes]:
+    yield pack_answer(Answer(Verdict.DONE, 7, 640, 480, False, 1.5))
+    yield pack_answer(Answer(Verdict.REFUSED, 8, code=2, text="the image is damaged"))
+    yield pack_answer(Answer(Verdict.READY, 0, text="{}"))
+    yield pack_job(Job(Task.LETTERBOX, 9, 4096, 100, 1, 2, Placement.CENTRED, 114, 64, 64, 10**6, 8192))
+
+
+def _read_answer(data: bytes) -> None:
+    for read in (unpack_answer, unpack_job):
+        with contextlib.suppress(MalformedMessage):
+            found = read(data)
+            if isinstance(found, Answer):
+                outcome_of(found)
+
+
 TARGETS = (
+    Target("decoder_answer", _read_answer, (), _answers, 2048),
     Target("ipc_submit", _read_submit, (WireError,), _submits),
     Target("ipc_result", _read_result, (WireError,), _results),
     Target("ipc_handshake", _read_handshake, (WireError,), _handshakes),
