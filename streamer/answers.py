@@ -75,7 +75,11 @@ def describe_prediction(
     labels = model.labels
     return {
         "model": {"version": version, "name": model.name, "sha256": model.sha256},
-        "image": {"width": prediction.width, "height": prediction.height},
+        "image": {
+            "width": prediction.width,
+            "height": prediction.height,
+            **({"damaged": True} if prediction.damaged else {}),
+        },
         "detections": [
             {
                 "box": [round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)],

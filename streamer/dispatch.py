@@ -346,6 +346,7 @@ class Dispatcher:
         def decoded(outcome: Outcome) -> None:
             if isinstance(outcome, Answer):
                 job.letterbox = model.letterbox(outcome.width, outcome.height)
+                job.damaged = outcome.damaged
                 job.decode_ms = outcome.decode_ms
             else:
                 job.fault = outcome

@@ -227,6 +227,8 @@ class _Job:
         params, unix_s = self._params, time.time()
         found = await self._predictor.predict(self._version, data, lowered(params), self._deadline)
         asked = dataclasses.replace(found, boxes=over(found.boxes, params.conf_threshold))
+        if found.damaged:
+            return asked  # nobody learns from half a picture
         shot = Shot(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
         tap.finished(shot, found.boxes)
         return asked

@@ -39,6 +39,8 @@ class Job:
     #: None until the frame was decoded.
     letterbox: Letterbox | None = None
     decode_ms: float = 0.0
+    #: Whether the picture could be decoded in part only.
+    damaged: bool = False
     #: Whether its decoder is done with it, well or not.
     decoded: bool = False
     #: Why there are no pixels; None while there is no fault.
@@ -66,6 +68,7 @@ def outcome_of(job: Job, result: Result) -> Prediction | Exception:
             inference_ms=result.inference_ms,
             postprocess_ms=result.postprocess_ms,
             batch_size=result.batch_size,
+            damaged=job.damaged,
         )
     if result.status is Status.EXPIRED:
         return DeadlinePassed()

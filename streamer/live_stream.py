@@ -184,6 +184,7 @@ class LiveStream:
                 "cfg": cfg,
                 "width": prediction.width,
                 "height": prediction.height,
+                **({"damaged": True} if prediction.damaged else {}),
                 "boxes": rows,
                 **stream.result_fields(),
                 "t": {
@@ -225,6 +226,8 @@ def _show(
     asked = prediction
     if chosen:
         asked = dataclasses.replace(prediction, boxes=over(prediction.boxes, params.conf_threshold))
+    if prediction.damaged:
+        return asked  # nobody learns from half a picture
     shot = Shot(
         frame.payload,
         frame.seq,

@@ -26,7 +26,7 @@ _PREDICT_PROBLEMS = {
     408: "The body did not arrive in time.",
     413: "More bytes, pixels or images than allowed; pixels are known from the header, before decoding.",
     415: "Not a JPEG, PNG or WebP image.",
-    422: "The image is cut off or cannot be decoded.",
+    422: "The image cannot be decoded, or too little of it.",
     429: "Too many requests of this client.",
     500: "The server failed.",
     503: "Saturated, warming up or shutting down; `Retry-After` says when to try again.",
@@ -315,7 +315,7 @@ def _schemas() -> dict[str, Any]:
     prediction = _object(
         {
             "model": _object({"version": {"enum": list(_VERSIONS)}, "name": text, "sha256": text}),
-            "image": _object({"width": whole, "height": whole}),
+            "image": _object({"width": whole, "height": whole, "damaged": {"const": True}}, ("damaged",)),
             "detections": {"type": "array", "items": _ref("Detection")},
             "timings_ms": _object({"decode": number, "queue": number, "inference": number, "total": number}),
             "request_id": text,

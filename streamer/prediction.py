@@ -21,3 +21,5 @@ class Prediction:
     postprocess_ms: float
     #: Images that ran together.
     batch_size: int
+    #: Whether a part of the image is missing or wrong; boxes are of what could be decoded.
+    damaged: bool = False

@@ -28,7 +28,7 @@ def detect(detector: Detector, photo: Photo, threshold: float) -> Boxes:
     """Return the boxes of a photograph as a POST of its file would."""
     model = detector.model
     data = photo.path.read_bytes()
-    image = decode(data, Limits().read_header(data))
+    image = decode(data, Limits().read_header(data)).pixels
     slot = np.empty((model.input_height, model.input_width, 3), np.uint8)
     place = Letterbox.fit(image.shape[1], image.shape[0], model)
     place.write(image, slot)

@@ -234,6 +234,7 @@ class Flow:
                     cfg=int(message.get("cfg", 0)),
                     round_trip_s=now - frame.sent_s,
                     timings_ms=dict(timings) if isinstance(timings, Mapping) else {},
+                    damaged=message.get("damaged") is True,
                 ),
             )
         ]

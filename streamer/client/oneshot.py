@@ -193,6 +193,7 @@ def _read(body: Any, encoded: Encoded, address: Address) -> Prediction:
             model=dict(body["model"]),
             timings_ms=dict(body["timings_ms"]),
             request_id=str(body.get("request_id", "")),
+            damaged=image.get("damaged") is True,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PredictFailed(

@@ -133,6 +133,8 @@ class Result(Outcome):
     round_trip_s: float
     #: The server's account: ``queue_ms``, ``infer_ms``, ``server_ms``.
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    #: Whether a part of the frame was missing or wrong when it was decoded.
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +169,5 @@ class Prediction:
     model: Mapping[str, Any]
     timings_ms: Mapping[str, float]
     request_id: str
+    #: Whether a part of the image was missing or wrong when it was decoded.
+    damaged: bool = False

@@ -27,7 +27,7 @@ def upright_picture(sample: Sample, data: bytes) -> tuple[bytes, str]:
     if sample.is_upright:
         return data, sample.kind
     try:
-        image = decode(data, read_header(data, _AnySize()), rotation=sample.rotation)
+        image = decode(data, read_header(data, _AnySize()), rotation=sample.rotation).pixels
     except ImageError as error:
         raise DamagedSample(f"{sample.key}: {error}") from error
     if image.shape[:2] != (sample.height, sample.width):

@@ -57,6 +57,8 @@ def _check(sample: Sample, data: bytes) -> None:
         header = read_header(data, _AnySize())
     except ImageError as error:
         raise DamagedSample(f"{sample.key}: {error}") from error
+    if header.sound_bytes:
+        raise DamagedSample(f"{sample.key}: its picture is cut off after {header.sound_bytes} bytes")
     size = header.upright_size if sample.rotation % 2 == 0 else header.upright_size[::-1]
     if size != (sample.width, sample.height):
         raise DamagedSample(

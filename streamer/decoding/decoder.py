@@ -124,11 +124,14 @@ class Decoder:
             header = read_header(data, self._limits_of(job))
             large = header.width * header.height >= _TRIM_PX
             target = (job.input_width, job.input_height)
-            image = decode(data, header, rotation=job.rotation, target=target, reduce=job.task is Task.PIXELS)
+            decoded = decode(
+                data, header, rotation=job.rotation, target=target, reduce=job.task is Task.PIXELS
+            )
+            image, is_damaged = decoded.pixels, decoded.damaged
             height, width = image.shape[:2]
             text = self._write(job, image, descriptor)
             took_ms = (time.monotonic() - begun) * 1e3
-            return Answer(Verdict.DONE, job.number, width, height, decode_ms=took_ms, text=text)
+            return Answer(Verdict.DONE, job.number, width, height, is_damaged, took_ms, text=text)
         except ImageError as error:
             return Answer(Verdict.REFUSED, job.number, code=_CODES.index(error.code), text=error.detail)
         except MemoryError:

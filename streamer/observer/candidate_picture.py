@@ -30,7 +30,7 @@ def image_of(candidate: Candidate, target: tuple[int, int] | None = None) -> Ima
     if candidate.source == PIXELS:
         return np.frombuffer(data, np.uint8).reshape(candidate.height, candidate.width, 3)
     header = read_header(data, AnySize())
-    return decode(data, header, rotation=candidate.rotation, target=target, reduce=target is not None)
+    return decode(data, header, rotation=candidate.rotation, target=target, reduce=target is not None).pixels
 
 
 def encoded(candidate: Candidate) -> Candidate:

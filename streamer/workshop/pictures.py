@@ -44,7 +44,7 @@ class Pictures:
         """Yield each picture in the model's input: its place, and uint8 BGR (input height, width, 3)."""
         for path in self.paths:
             data = path.read_bytes()
-            image = decode(data, _LIMITS.read_header(data))
+            image = decode(data, _LIMITS.read_header(data)).pixels
             letterbox = Letterbox.fit(image.shape[1], image.shape[0], model)
             frame = np.empty((model.input_height, model.input_width, 3), np.uint8)
             letterbox.write(image, frame)

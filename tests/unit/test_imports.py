@@ -74,7 +74,8 @@ STREAMER = [
     ],
     ["owners", "child_environment", "intake"],
     ["stream"],
-    ["image_header", "frame_counters"],
+    ["imaging", "frame_counters"],
+    ["image_header"],
     ["limits", "media", "annotate"],
     ["openapi_video", "openapi_drift", "messages", "upload", "upload_form", "parameters", "answers"],
     ["session", "job", "decoding"],
@@ -169,6 +170,14 @@ DRIFT = [
     ["reference_document", "monitor"],
     ["reference_file", "status", "engine"],
     ["lesson"],
+]
+IMAGING = [
+    ["errors"],
+    ["header"],
+    ["jpeg_frame", "png", "webp"],
+    ["jpeg_scans"],
+    ["jpeg"],
+    ["jpeg_pixels"],
 ]
 DATASET = [
     ["errors", "sample", "source", "split"],
@@ -290,6 +299,7 @@ def modules(package: str) -> dict[str, Path]:
         ("streamer/http", HTTP),
         ("streamer/webrtc", WEBRTC),
         ("streamer/observer", OBSERVER),
+        ("streamer/imaging", IMAGING),
         ("streamer/dataset", DATASET),
         ("streamer/decoding", DECODING),
         ("streamer/drift", DRIFT),

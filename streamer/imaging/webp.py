@@ -1,0 +1,186 @@
+"""Reads the chunks of a WebP, and returns the file that the decoder gets: one still picture, nothing else."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from streamer.exif import read_orientation
+from streamer.imaging.errors import damaged
+from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_bytes
+from streamer.protocol import Codec
+
+_MAX_CHUNKS = 4096
+_ANIMATION, _ALPHA = 0x02, 0x10
+#: Bit of a lossless picture's header that says whether it has transparent pixels.
+_LOSSLESS_ALPHA = 0x10
+#: What the decoder needs besides pixels: rows, tables.
+_FIXED_BYTES = 4 << 20
+#: A lossless picture may bring a set of Huffman codes for each tile of 4x4 pixels, at most 65,536. One takes
+#: at least 20 bits of the file, and up to 12 KB of memory. How many there are is known only to who decodes.
+_TILE_PX, _MAX_CODE_SETS, _CODE_SET_BITS, _CODE_SET_BYTES = 16, 65_536, 20, 12_500
+
+
+@dataclass(frozen=True, slots=True)
+class WebpPicture:
+    """The picture that is decoded: the only one, or the first one of an animation."""
+
+    kind: bytes
+    #: Start and end of its payload.
+    start: int
+    end: int
+    width: int
+    height: int
+    #: Where it lies on the canvas of an animation.
+    left: int = 0
+    top: int = 0
+
+
+@dataclass(slots=True)
+class _File:
+    """What a walk through the chunks has found; ``width`` and ``height`` are those of the canvas."""
+
+    width: int
+    height: int
+    animated: bool = False
+    alpha: bool = False
+    orientation: int = 1
+    picture: WebpPicture | None = None
+
+
+def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
+    """Return what a WebP claims. Raises ImageError; struct.error, IndexError where its header is cut off."""
+    found = _read(blob, limits)
+    picture = found.picture
+    if picture is None:
+        raise damaged("its picture is missing or of another size than its header says")
+    px = picture.width * picture.height
+    decoding = 6 * px  # OpenCV's own copy, and the one of its Python binding
+    if picture.kind == b"VP8L":
+        size_bits = 8 * (picture.end - picture.start)
+        code_sets = min(_MAX_CODE_SETS, -(-px // _TILE_PX), size_bits // _CODE_SET_BITS)
+        decoding = 7 * px + code_sets * _CODE_SET_BYTES
+    canvas_px = found.width * found.height
+    composing = 3 * (px + canvas_px) if canvas_px != px else 0
+    turning = turn_bytes(found.width, found.height) if found.orientation != 1 else 0
+    return ImageHeader(
+        Codec.WEBP,
+        found.width,
+        found.height,
+        found.orientation,
+        channels=4 if found.alpha else 3,
+        animated=found.animated,
+        decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + len(blob),
+    )
+
+
+def bare_webp(blob: bytes) -> tuple[bytes, WebpPicture]:
+    """Return a file with the one picture that is decoded, without its transparency, and what that picture is.
+
+    ``blob`` must have passed `read_webp`. Raises ImageError.
+    """
+    picture = _read(blob, None).picture
+    if picture is None:
+        raise damaged("its picture is missing")
+    payload = blob[picture.start : picture.end]
+    if picture.kind == b"VP8L":
+        payload = payload[:4] + bytes((payload[4] & ~_LOSSLESS_ALPHA,)) + payload[5:]
+    padding = b"\x00" * (len(payload) & 1)
+    size = 12 + len(payload) + len(padding)
+    head = struct.pack("<4sI4s4sI", b"RIFF", size, b"WEBP", picture.kind, len(payload))
+    return b"".join((head, payload, padding)), picture
+
+
+def _read(blob: bytes, limits: PixelLimits | None) -> _File:
+    """Read the header and follow the chunks. Raises ImageError, struct.error or IndexError."""
+    (riff_bytes,) = struct.unpack_from("<I", blob, 4)
+    end = 8 + riff_bytes
+    kind = blob[12:16]
+    if kind == b"VP8X":
+        if len(blob) < 30:
+            raise damaged("the file ends within its header")
+        flags = blob[20]
+        found = _File(_size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION), bool(flags & _ALPHA))
+    else:
+        found = _File(*_picture_size(kind, blob, 20))
+        found.alpha = kind == b"VP8L" and bool(blob[24] & _LOSSLESS_ALPHA)
+    if limits is not None:
+        check_size(found.width, found.height, limits)
+    if end > len(blob):
+        raise damaged(f"the file is cut off ({len(blob)} of {end} bytes)")
+    _walk(blob, 12, end, found)
+    picture = found.picture
+    if (
+        picture is not None
+        and not found.animated
+        and (picture.width, picture.height) != (found.width, found.height)
+    ):
+        found.picture = None
+    return found
+
+
+def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
+    """Follow the chunks of a file to ``end``. Raises ImageError."""
+    for _ in range(_MAX_CHUNKS):
+        if position + 8 > end:
+            return
+        kind, length = struct.unpack_from("<4sI", blob, position)
+        payload = position + 8
+        if payload + length > end:
+            raise damaged("the file is cut off within a chunk")
+        if found.picture is None:
+            if kind == b"ANMF" and found.animated:
+                found.picture = _first_frame(blob, payload, payload + length, found)
+            elif kind in (b"VP8 ", b"VP8L") and not found.animated:
+                size = _picture_size(kind, blob, payload)
+                found.picture = WebpPicture(kind, payload, payload + length, *size)
+        if kind == b"EXIF":
+            found.orientation = read_orientation(blob[payload : payload + length])
+        position = payload + length + (length & 1)
+    raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
+
+
+def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpPicture:
+    """Return the picture in an animation frame whose payload is given. Raises ImageError."""
+    if end - start < 16:
+        raise damaged("its first picture is too short")
+    left, top = 2 * (_size_at(blob, start) - 1), 2 * (_size_at(blob, start + 3) - 1)
+    said = (_size_at(blob, start + 6), _size_at(blob, start + 9))
+    position = start + 16
+    for _ in range(_MAX_CHUNKS):
+        if position + 8 > end:
+            break
+        kind, length = struct.unpack_from("<4sI", blob, position)
+        payload = position + 8
+        if payload + length > end:
+            raise damaged("the file is cut off within a chunk")
+        if kind in (b"VP8 ", b"VP8L"):
+            size = _picture_size(kind, blob, payload)
+            if size != said or left + size[0] > found.width or top + size[1] > found.height:
+                raise damaged("its first picture is of another size than its header says")
+            return WebpPicture(kind, payload, payload + length, *size, left, top)
+        position = payload + length + (length & 1)
+    raise damaged("its first picture is missing")
+
+
+def _size_at(blob: bytes, position: int) -> int:
+    """Return a size of three bytes, which stands as the size less one."""
+    return 1 + int.from_bytes(blob[position : position + 3], "little")
+
+
+def _picture_size(kind: bytes, blob: bytes, payload: int) -> tuple[int, int]:
+    """Return the size in a ``VP8 `` or ``VP8L`` chunk whose payload begins at ``payload``."""
+    (length,) = struct.unpack_from("<I", blob, payload - 4)
+    if length < (5 if kind == b"VP8L" else 10):
+        raise damaged("its picture is too short")
+    if kind == b"VP8L":
+        mark, bits = struct.unpack_from("<BI", blob, payload)
+        if mark != 0x2F:
+            raise damaged("its lossless picture does not begin with its mark")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        tag, start, width, height = struct.unpack_from("<B2x3sHH", blob, payload)
+        if tag & 1 or start != b"\x9d\x01\x2a":
+            raise damaged("its picture does not begin with a key frame")
+        return width & 0x3FFF, height & 0x3FFF
+    raise damaged(f"its first chunk is {kind!r}")

@@ -1,0 +1,172 @@
+"""Builders of hostile images: broken, overlong, or with more in them than a picture."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+
+from tests.unit import hostile_jpegs as jpegs
+from tests.unit.hostile_jpegs import scan
+from tests.unit.pictures import Image, encode, png_chunk, png_claiming, scene, webp_chunk
+
+
+def photograph(width: int = 320, height: int = 240) -> Image:
+    """Something with details everywhere."""
+    noise = np.random.default_rng(5).integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+JPEG = encode(photograph())
+PROGRESSIVE = encode(photograph(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+RESTARTS = encode(photograph(), ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 5)
+PNG = encode(photograph(), ".png")
+WEBP = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+LOSSLESS = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
+#: Inflates to 512 MiB.
+BOMB = b"".join(
+    (
+        (deflater := zlib.compressobj(9)).compress(bytes(1 << 20)),
+        *(deflater.compress(bytes(1 << 20)) for _ in range(511)),
+        deflater.flush(),
+    )
+)
+
+
+def first_part(data: bytes, share: float, end: bytes = b"") -> bytes:
+    """The beginning of a file."""
+    return data[: int(len(data) * share)] + end
+
+
+def overwritten(data: bytes, begin: float, end: float, seed: int = 1) -> bytes:
+    """A file with random bytes in one place."""
+    start, stop = int(len(data) * begin), int(len(data) * end)
+    noise = np.random.default_rng(seed).integers(0, 256, stop - start).astype(np.uint8).tobytes()
+    return data[:start] + noise + data[stop:]
+
+
+def idat(data: bytes) -> bytes:
+    """A PNG of 64x64 pixels with this compressed data."""
+    return png_claiming(64, 64, data)
+
+
+def behind_header(png: bytes, chunks: bytes) -> bytes:
+    """A PNG with more chunks in front of its data."""
+    return png[:33] + chunks + png[33:]
+
+
+def plain() -> bytes:
+    """The compressed scanlines of a black picture of 64x64."""
+    return zlib.compress(bytes(64 * (1 + 64 * 3)))
+
+
+def apng(frames: int = 3) -> bytes:
+    """A PNG with further pictures."""
+    still = encode(scene(64, 64), ".png")
+    chunks = png_chunk(b"acTL", struct.pack(">II", frames, 0))
+    control = struct.pack(">IIIIHHBB", 64, 64, 0, 0, 1, 10, 0, 0)
+    chunks += png_chunk(b"fcTL", struct.pack(">I", 0) + control)
+    more = b"".join(
+        png_chunk(b"fcTL", struct.pack(">I", 2 * number - 1) + control)
+        + png_chunk(b"fdAT", struct.pack(">I", 2 * number) + BOMB)
+        for number in range(1, frames)
+    )
+    return still[:33] + chunks + still[33:-12] + more + still[-12:]
+
+
+def interlaced(width: int, height: int, surplus: bytes = b"") -> bytes:
+    """A black interlaced RGB picture."""
+    raw = b""
+    for x, y, dx, dy in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
+        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+        raw += bytes(1 + 3 * columns) * rows if columns > 0 and rows > 0 else b""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(raw + surplus))
+    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+
+
+def animation(width: int = 64, height: int = 64) -> bytes:
+    """A WebP of three pictures."""
+    moving = cv2.Animation()
+    moving.frames = [scene(width, height), np.zeros((height, width, 3), np.uint8), scene(width, height)]
+    moving.durations = [100, 100, 100]
+    done, encoded = cv2.imencodeanimation(".webp", moving, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert done
+    return bytes(encoded.tobytes())
+
+
+def picture_chunk(webp: bytes) -> bytes:
+    """The chunk of a simple WebP that holds its picture."""
+    return webp[12:]
+
+
+def frame_chunk(picture: bytes, width: int, height: int, left: int = 0, top: int = 0) -> bytes:
+    """An animation frame."""
+    sizes = (left // 2, top // 2, width - 1, height - 1, 100)
+    return webp_chunk(b"ANMF", b"".join(size.to_bytes(3, "little") for size in sizes) + b"\x00" + picture)
+
+
+def canvas(width: int, height: int, flags: int) -> bytes:
+    """The header of an extended WebP."""
+    sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return webp_chunk(b"VP8X", struct.pack("<I", flags) + sizes)
+
+
+def bmp_as(magic: bytes) -> bytes:
+    """Something else that begins like an image."""
+    return magic + encode(scene(), ".bmp")
+
+
+def cmyk() -> bytes:
+    """Four channels of one block each, all of them in the middle."""
+    return (
+        jpegs.head(jpegs.BASELINE, 64, 64, (0x11,) * 4) + jpegs.one_code(1, 0) + four_channels() + jpegs.EOI
+    )
+
+
+def four_channels() -> bytes:
+    return scan((1, 2, 3, 4), data=jpegs.zero_bits(2 * 4 * 64 - 8))
+
+
+def thousands_of_scans(marker: int) -> bytes:
+    begin = jpegs.head(marker, 8192, 4096)
+    return begin + jpegs.one_code(1, 0) + scan((1, 2, 3), data=bytes(400_000)) + scan((1,)) * 5000 + jpegs.EOI
+
+
+def last_scan(jpeg: bytes) -> bytes:
+    return jpeg[jpeg.rindex(b"\xff\xda") : -2]
+
+
+def black(depth: int, colour: int) -> bytes:
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    raw = bytes(32 * (1 + -(-32 * channels * depth // 8)))
+    png = png_claiming(32, 32, zlib.compress(raw), depth, colour)
+    return (
+        behind_header(png, png_chunk(b"PLTE", bytes(6)) + png_chunk(b"tRNS", bytes(2)))
+        if colour == 3
+        else png
+    )
+
+
+def spread(data: bytes, count: int) -> bytes:
+    """A PNG of 64x64 whose data come in many chunks."""
+    size = -(-len(data) // count)
+    chunks = b"".join(png_chunk(b"IDAT", data[at : at + size]) for at in range(0, len(data), size))
+    empty = idat(b"")
+    return empty[:33] + chunks + empty[-12:]
+
+
+def cut_data(png: bytes, share: float) -> bytes:
+    start = png.index(b"IDAT")
+    data = png[start + 4 : start + 4 + int(8000 * share)]
+    return png[:33] + png_chunk(b"IDAT", data) + png[-12:]

@@ -1,0 +1,72 @@
+"""JPEGs made by hand, segment by segment: bombs of a few KB, and kinds that no encoder at hand writes."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+BASELINE, PROGRESSIVE, ARITHMETIC, ARITHMETIC_PROGRESSIVE = 0xC0, 0xC2, 0xC9, 0xCA
+
+#: The scene of 40x24 pixels, arithmetic-coded.
+ARITHMETIC_SCENE = base64.b64decode(
+    "/9j/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5aYVpQYEpRUk//2wBDAQ4O"
+    "DhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//yQARCAAYACgDASIAAhEBAx"
+    "EB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/AJqmHiY9lmaBDvyEzULkRAylSscTDBFM1ihjL2IrkIVNCNo+T00aQPic3iDrkLPn+RE5"
+    "R00IV0hNw3kwt+2U3pthb6UE7yOGvEc92NpiPtDg/9k="
+)
+#: A Huffman table whose only code, one 0 bit, means: no difference (DC), end of block (AC).
+NOTHING = 0x00
+#: One whose only code means: the next 16,384 to 32,767 blocks have nothing in this scan.
+LONG_RUN = 0xE0
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    """A marker with its payload."""
+    return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
+
+
+def one_code(table_class: int, symbol: int) -> bytes:
+    """A Huffman table (class 0: DC, 1: AC) with one code of one bit."""
+    return segment(0xC4, bytes((table_class << 4,)) + bytes([1]) + bytes(15) + bytes((symbol,)))
+
+
+def head(marker: int, width: int, height: int, sampling: tuple[int, ...] = (0x11, 0x11, 0x11)) -> bytes:
+    """All that comes before the first scan."""
+    parts = b"".join(bytes((number, factors, 0)) for number, factors in enumerate(sampling, 1))
+    frame = struct.pack(">BHHB", 8, height, width, len(sampling)) + parts
+    tables = segment(0xDB, b"\x00" + bytes([1]) * 64) + one_code(0, NOTHING)
+    return SOI + tables + segment(marker, frame)
+
+
+def scan(
+    components: tuple[int, ...] = (1, 2, 3), first: int = 0, last: int = 63, bits: int = 0, data: bytes = b""
+) -> bytes:
+    """A scan with its data; ``bits`` holds both bit positions of a progressive one."""
+    chosen = b"".join(bytes((number, 0)) for number in components)
+    return segment(0xDA, bytes((len(components),)) + chosen + bytes((first, last, bits))) + data
+
+
+def zero_bits(count: int) -> bytes:
+    """Data of so many 0 bits."""
+    return bytes(count // 8 + 1)
+
+
+def long_runs(blocks: int) -> bytes:
+    """Data that say of ``blocks`` blocks that they have nothing in this scan; see LONG_RUN."""
+    bits = ("0" + "1" * 14) * -(-blocks // 32_767)
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+
+
+def refined_from(bit: int, side: int = 256, width: int = 0) -> bytes:
+    """A progressive picture of zeros whose details come at ``bit`` and are refined down to 0."""
+    across = width or side
+    blocks = -(-across // 8) * -(-side // 8)
+    details = one_code(1, LONG_RUN)
+    for component in (1, 2, 3):
+        details += scan((component,), 1, 63, bit, long_runs(blocks))
+        for low in range(bit - 1, -1, -1):
+            details += scan((component,), 1, 63, (low + 1) << 4 | low, long_runs(blocks))
+    begin = head(PROGRESSIVE, across, side) + scan((1, 2, 3), 0, 0, 0, zero_bits(3 * blocks))
+    return begin + details + EOI
