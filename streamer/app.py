@@ -42,6 +42,7 @@ from streamer.pages import add_pages
 from streamer.port import close_port
 from streamer.problems import Problem, problem_middleware, request_id
 from streamer.replicas import REPLICA_HEADER, Replicas
+from streamer.scheduling.suspects import Suspects
 from streamer.settings import Settings
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
@@ -118,6 +119,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics,
         limits,
         decoders=decoders,
+        suspects=Suspects(DigestMemory(resources.metrics_dir / "harmful-frames")),
         queue_max=settings.request_queue_max,
         min_fps=settings.stream_min_fps,
         versions=versions,

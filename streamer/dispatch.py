@@ -73,6 +73,7 @@ class Dispatcher:
         limits: Limits,
         *,
         decoders: DecoderPool,
+        suspects: Suspects,
         queue_max: int,
         min_fps: float,
         versions: tuple[str, ...],
@@ -93,7 +94,7 @@ class Dispatcher:
         self._finished: deque[tuple[str, ServedModel, Job]] = deque()
         #: Whether the event loop has been told to look there.
         self._waking = False
-        self._suspects = Suspects()
+        self._suspects = suspects
         # Pictures of videos are decoded already; threads convert them, which releases the GIL.
         self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -313,12 +314,11 @@ class Dispatcher:
         if job.deadline < now:
             job.finish(DeadlinePassed())
             return True
-        if self._suspects.any:
-            verdict = self._suspects.judge(job.data, job.stream, now)
-            if verdict is Verdict.BLOCKED:
-                job.finish(_poison())
-                return True
-            job.alone = verdict is Verdict.ALONE
+        verdict = self._suspects.judge(job.data, job.stream, now)
+        if verdict is Verdict.BLOCKED:
+            job.finish(_poison())
+            return True
+        job.alone = verdict is Verdict.ALONE
         try:
             ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
         except RingFull:

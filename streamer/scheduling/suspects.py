@@ -1,7 +1,7 @@
 """Finds the frames that end the inference process, and keeps them from ending it again. Pure.
 
 When the process dies, every frame that was executing is a suspect. A suspect is executed alone the next
-time, so that a second death has one cause only: that frame is then blocked, by the digest of its bytes.
+time, so that a second death has one cause only: its bytes are then blocked, in all workers.
 Streams are judged too, because the frames of a camera differ from each other: one whose frames have ended
 the process is executed alone for a while, and refused for a while when that happens again.
 
@@ -14,9 +14,9 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Protocol
 
-#: Digests of blocked frames that are remembered, and those of suspects; the oldest is forgotten first.
+#: Suspects, and streams, that are remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 1000
 #: How long after a death the frames of a stream are executed alone.
 WATCH_S = 60.0
@@ -26,7 +26,15 @@ MAX_DEATHS_ALONE = 2
 #: Deaths of a stream that lie further back than this do not count.
 FORGET_AFTER_S = 600.0
 
-K = TypeVar("K")
+
+class Memory(Protocol):
+    """Bytes that ended an inference process, remembered for all workers (`decoding.DigestMemory`)."""
+
+    def holds(self, data: bytes | memoryview) -> bool:
+        """Whether these bytes are among them."""
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Remember bytes."""
 
 
 class Verdict(Enum):
@@ -45,37 +53,24 @@ class _Stream:
     deaths_alone: int = 0
 
 
-class _Remembered(OrderedDict[K, None], Generic[K]):
-    """The last ``MAX_REMEMBERED`` keys."""
-
-    def note(self, key: K) -> None:
-        self[key] = None
-        self.move_to_end(key)
-        if len(self) > MAX_REMEMBERED:
-            self.popitem(last=False)
-
-
 class Suspects:
     """What one worker knows of frames and streams that were executing when an inference process died."""
 
-    def __init__(self) -> None:
-        #: Length and digest of frames.
-        self._suspected: _Remembered[tuple[int, bytes]] = _Remembered()
-        self._blocked: _Remembered[tuple[int, bytes]] = _Remembered()
+    def __init__(self, blocked: Memory) -> None:
+        self._blocked = blocked
+        #: Length and digest of frames, the oldest first.
+        self._suspected: OrderedDict[tuple[int, bytes], None] = OrderedDict()
         #: A frame of another length needs no digest.
         self._lengths: frozenset[int] = frozenset()
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
 
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to compare frames with: usually there is not."""
-        return bool(self._lengths or self._streams)
-
     def judge(self, data: object, stream: int, now: float) -> Verdict:
         """Return how a frame may be executed. ``stream`` is 0 for POSTs, which are judged by their bytes."""
-        key = self._key(data)
-        if key is not None and key in self._blocked:
+        if isinstance(data, bytes | memoryview) and self._blocked.holds(data):
             return Verdict.BLOCKED
+        if not self._lengths and not self._streams:
+            return Verdict.FREE
+        key = self._key(data)
         of_stream = self._judge_stream(stream, now)
         if of_stream is Verdict.FREE and key is not None and key in self._suspected:
             return Verdict.ALONE
@@ -96,9 +91,12 @@ class Suspects:
         proven = alone and key in self._suspected
         if proven:
             del self._suspected[key]
-            self._blocked.note(key)
+            self._blocked.add(data)
         else:
-            self._suspected.note(key)
+            self._suspected[key] = None
+            self._suspected.move_to_end(key)
+            if len(self._suspected) > MAX_REMEMBERED:
+                self._suspected.popitem(last=False)
         self._count_lengths()
         return proven
 
@@ -128,4 +126,4 @@ class Suspects:
         return len(data), hashlib.blake2b(data, digest_size=16).digest()
 
     def _count_lengths(self) -> None:
-        self._lengths = frozenset(length for length, _ in (*self._suspected, *self._blocked))
+        self._lengths = frozenset(length for length, _ in self._suspected)

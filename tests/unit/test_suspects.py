@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from streamer.decoding.digest_memory import DigestMemory
 from streamer.scheduling.suspects import (
     FORGET_AFTER_S,
     MAX_REMEMBERED,
@@ -15,8 +18,8 @@ POISON, INNOCENT = b"poison", b"harmless"
 
 
 def test_a_frame_is_blocked_by_its_second_death_when_it_was_alone() -> None:
-    suspects = Suspects()
-    assert not suspects.any
+    suspects = Suspects(DigestMemory(None))
+    assert suspects.judge(POISON, 0, 0.0) is Verdict.FREE
     assert not suspects.died(POISON, 0, 0.0, alone=False)
     assert suspects.judge(POISON, 0, 1.0) is Verdict.ALONE
     assert suspects.died(POISON, 0, 2.0, alone=True)
@@ -26,16 +29,15 @@ def test_a_frame_is_blocked_by_its_second_death_when_it_was_alone() -> None:
 
 
 def test_a_frame_that_survives_alone_is_free_again_however_often_it_was_beside_a_death() -> None:
-    suspects = Suspects()
+    suspects = Suspects(DigestMemory(None))
     for time in range(5):
         assert not suspects.died(INNOCENT, 0, time, alone=False)
     suspects.survived(INNOCENT)
     assert suspects.judge(INNOCENT, 0, 9.0) is Verdict.FREE
-    assert not suspects.any
 
 
 def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None:
-    suspects = Suspects()
+    suspects = Suspects(DigestMemory(None))
     suspects.died(b"1", 7, 0.0, alone=False)
     assert suspects.judge(b"other bytes", 7, 1.0) is Verdict.ALONE
     assert suspects.judge(b"other bytes", 8, 1.0) is Verdict.FREE
@@ -49,7 +51,7 @@ def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None
 
 
 def test_frames_without_bytes_are_judged_by_their_stream() -> None:
-    suspects, picture = Suspects(), object()
+    suspects, picture = Suspects(DigestMemory(None)), object()
     assert not suspects.died(picture, 7, 0.0, alone=False)
     assert suspects.judge(picture, 7, 1.0) is Verdict.ALONE
     for time in (1.0, 2.0):
@@ -58,11 +60,17 @@ def test_frames_without_bytes_are_judged_by_their_stream() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
-    suspects = Suspects()
+    suspects = Suspects(DigestMemory(None))
     for number in range(MAX_REMEMBERED + 1):
-        frame = b"frame %d" % number
-        suspects.died(frame, number + 1, 0.0, alone=False)
-        suspects.died(frame, number + 1, 0.0, alone=True)
+        suspects.died(b"frame %d" % number, number + 1, 0.0, alone=False)
     assert suspects.judge(b"frame 0", 0, 1.0) is Verdict.FREE
-    assert suspects.judge(b"frame %d" % MAX_REMEMBERED, 0, 1.0) is Verdict.BLOCKED
-    assert len(suspects._blocked) == len(suspects._streams) == MAX_REMEMBERED
+    assert suspects.judge(b"frame %d" % MAX_REMEMBERED, 0, 1.0) is Verdict.ALONE
+    assert len(suspects._suspected) == len(suspects._streams) == MAX_REMEMBERED
+
+
+def test_what_one_worker_has_blocked_is_blocked_in_all(tmp_path: Path) -> None:
+    first, second = (Suspects(DigestMemory(tmp_path / "harmful-frames")) for _ in range(2))
+    first.died(POISON, 0, 0.0, alone=False)
+    first.died(POISON, 0, 1.0, alone=True)
+    assert second.judge(POISON, 0, 2.0) is Verdict.BLOCKED
+    assert second.judge(INNOCENT, 0, 2.0) is Verdict.FREE
