@@ -37,7 +37,7 @@ format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|recovery|idle|sampling|drift|model_side|webrtc|gpu for others
+bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|fairness|recovery|idle|sampling|drift|model_side|webrtc|gpu for others
 	$(BIN)/python -m tests.bench.$(or $(BENCH),throughput) $(ARGS)
 
 train: $(VENV)/installed-training  ## make both default models; PHOTOS=folder for real photographs, ARGS="--device cuda"

@@ -9,7 +9,7 @@ its real cost is known.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 #: Flows that are remembered. Beyond this, those that owe nothing are forgotten first.
@@ -58,6 +58,11 @@ class FairShare:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    @property
+    def running(self) -> Set[Flow]:
+        """Flows with items that were started and are not settled."""
+        return self._running
 
     def flow(self, kind: str, client: Hashable, weight: float = 1.0) -> Flow:
         """Return the flow of a client in a class. Raises KeyError for an unknown class."""

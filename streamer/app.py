@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from inference.board import Board
 from inference.client import InferenceClient
 from streamer import images
+from streamer.admission import Admission
 from streamer.comparison import Comparison
 from streamer.decoding.decoder_pool import DecoderPool, decoder_count
 from streamer.decoding.digest_memory import DigestMemory
@@ -42,6 +43,7 @@ from streamer.pages import add_pages
 from streamer.port import close_port
 from streamer.problems import Problem, problem_middleware, request_id
 from streamer.replicas import REPLICA_HEADER, Replicas
+from streamer.scheduling.clients import Clients
 from streamer.scheduling.suspects import Suspects
 from streamer.settings import Settings
 from streamer.webrtc.peers import Peers
@@ -120,8 +122,16 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         limits,
         decoders=decoders,
         suspects=Suspects(DigestMemory(resources.metrics_dir / "harmful-frames")),
-        queue_max=settings.request_queue_max,
-        min_fps=settings.stream_min_fps,
+        admission=Admission(
+            metrics,
+            versions,
+            # The address is a secret of this replica, and the same in all of its workers.
+            Clients(resources.inference_address),
+            queue_max=settings.request_queue_max,
+            queue_s=settings.request_queue_s,
+            min_fps=settings.stream_min_fps,
+        ),
+        interactive_share=settings.interactive_share,
         versions=versions,
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)

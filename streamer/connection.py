@@ -41,14 +41,17 @@ from streamer.observer.tap import Tap
 from streamer.observer.taps import Taps
 from streamer.outbox import MAX_MESSAGES, OutboxFull
 from streamer.owners import Owners
+from streamer.problems import Problem
 from streamer.protocol import (
     MAX_SEQ,
     MAX_STREAMS,
     CloseCode,
+    DropReason,
     Frame,
     ProtocolError,
     unpack_frame,
 )
+from streamer.scheduling.client import Client
 from streamer.session import Session
 from streamer.settings import Settings
 from streamer.socket_writer import SocketWriter
@@ -82,6 +85,9 @@ class Owner(Protocol):
 
     def leave(self, connection: Connection, *, resumable: bool) -> None:
         """The connection has ended."""
+
+    def admit(self, version: str, identity: Identity) -> Client:
+        """Count one more connection of a client and return it. Raises Problem 429 or 503."""
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
         """Return a session to continue."""
@@ -120,6 +126,8 @@ class Connection:
         )
         #: Who the client is; from `hello` on, where no key came with the upgrade.
         self.identity = identity
+        #: Whom frames are charged to; None until the hub, or `hello`, has said who the client is.
+        self.client: Client | None = None
         self.streams: dict[int, LiveStream] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
         self.last_heard = time.monotonic()
@@ -213,6 +221,11 @@ class Connection:
         if not self.identity.may(Scope.STREAM):
             self.identity = await identify(hub.gate, hello.token)
             self.session.owner = self.identity.owner
+        if self.client is None:
+            try:
+                self.client = hub.admit(self.version, self.identity)
+            except Problem as problem:
+                raise CloseConnection(CloseCode.LIMITS, problem.detail) from problem
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:
@@ -223,7 +236,7 @@ class Connection:
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
         for number, stream in self.session.streams.items():
-            live = LiveStream(self, stream, self._tap(hello, offers[number]))
+            live = LiveStream(self, stream, self._tap(hello, offers[number]), self.client)
             self.streams[number] = live
             hub.dispatcher.open(self.version, live)
         hub.opened(self)
@@ -330,6 +343,16 @@ class Connection:
                     "stream": frame.stream,
                     "seq": frame.seq,
                 }
+            )
+            return
+        rate = live.client.image_bytes
+        if (
+            rate is not None
+            and frame.seq > live.stream.last_seq
+            and not rate.take(self.last_heard, len(frame.payload))
+        ):
+            self.send_all(
+                live.stream.discard(frame.seq, DropReason.RATE, "over this client's quota of bytes")
             )
             return
         try:

@@ -1,6 +1,8 @@
-"""How many control messages a client may send, and how large: a token bucket, asked before parsing. Pure."""
+"""How many control messages a client may send, and how large; asked before they are parsed. Pure."""
 
 from __future__ import annotations
+
+from streamer.scheduling.token_bucket import TokenBucket
 
 CONTROL_MAX_BYTES = 64 << 10
 #: A hello of a client that has not shown a valid key yet.
@@ -25,19 +27,12 @@ class ControlRate:
     """Takes ``now`` in monotonic seconds."""
 
     def __init__(self, now: float, per_s: float = CONTROL_PER_S, burst: int = CONTROL_BURST) -> None:
-        self._per_s = per_s
-        self._burst = burst
-        self._tokens = float(burst)
-        self._at = now
+        self._bucket = TokenBucket(per_s, burst, now)
         self._refusals = 0
 
     def take(self, now: float, size_bytes: int = 0) -> bool:
         """Count one message of that size; False when it came too soon after the others."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
-        self._at = now
-        cost = 1 + size_bytes // _BYTES_PER_TOKEN
-        if self._tokens >= cost:
-            self._tokens -= cost
+        if self._bucket.take(now, 1 + size_bytes // _BYTES_PER_TOKEN):
             return True
         self._refusals += 1
         return False

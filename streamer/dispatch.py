@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -19,35 +20,34 @@ from prometheus_client import Histogram
 from inference import Boxes, DetectionParams, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
 from inference.wire import Result, Status
+from streamer.admission import Admission
 from streamer.decoder_pool import DecoderPool as ConverterThreads
 from streamer.decoding.annotator import annotate
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
 from streamer.decoding.work import DecoderLost, Outcome, Work
-from streamer.frame_counters import FrameCounters
 from streamer.image_header import ImageError, ImageErrorCode
 from streamer.job import DeadlinePassed, Job, outcome_of
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.prediction import Prediction
 from streamer.problems import Problem
-from streamer.protocol import DropReason
+from streamer.scheduling.client import NOBODY, Caller, Client
+from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.suspects import Suspects, Verdict
-from streamer.stream import Ledger
 from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
 #: A POST, or a frame in mode all, that was lost with the inference process is tried this often in all.
 MAX_ATTEMPTS = 2
-#: How the ledger calls an image that was answered with this status instead of boxes.
-_DROP_OF_STATUS = {503: DropReason.OVERLOAD, 504: DropReason.STALE}
 
 
 @dataclass(frozen=True, slots=True)
 class _StageTimes:
     """Histograms of one version; kept, because looking labels up costs more than observing."""
 
+    post_queue_s: Histogram
     decode_s: Histogram
     queue_s: Histogram
     inference_s: Histogram
@@ -56,7 +56,7 @@ class _StageTimes:
     @classmethod
     def of(cls, metrics: WorkerMetrics, version: str) -> _StageTimes:
         """Return the histograms of ``version``."""
-        stages = ("decode", "queue", "inference", "postprocess")
+        stages = ("post_queue", "decode", "queue", "inference", "postprocess")
         return cls(*(metrics.stage_s.labels(stage, version) for stage in stages))
 
 
@@ -74,20 +74,19 @@ class Dispatcher:
         *,
         decoders: DecoderPool,
         suspects: Suspects,
-        queue_max: int,
-        min_fps: float,
+        admission: Admission,
+        interactive_share: float,
         versions: tuple[str, ...],
     ) -> None:
+        self.admission = admission
+        self.clients = admission.clients
         self._client = client
         self._decoders = decoders
         self._limits = limits
-        self._queue_max = queue_max
-        self._min_fps = min_fps
-        self._versions = {version: VersionQueue() for version in versions}
-        #: Every posted image has one outcome too.
-        self._post_ledgers = {version: Ledger() for version in versions}
-        self._post_counters = {version: FrameCounters(metrics, "http", version) for version in versions}
+        self._room = DecodeRoom(decoders.size)
+        self._versions = {version: VersionQueue(self._room, interactive_share) for version in versions}
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
+        self._turns = deque(versions)
         #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
         self._decoding: dict[int, deque[Job]] = {}
         #: Jobs that decoder threads are done with; they append, the event loop takes.
@@ -114,10 +113,9 @@ class Dispatcher:
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
-            for job in (*state.returned, *state.posts):
+            for job in (*state.returned, *state.posts.clear()):
                 job.finish(_unavailable("shutting down"))
             state.returned.clear()
-            state.posts.clear()
         self._converters.close()
         self._decoders.close()
 
@@ -142,68 +140,55 @@ class Dispatcher:
 
     # -- POSTs ---------------------------------------------------------------------------------------
 
+    def check_post(self, version: str, caller: Caller, *, left_s: float = math.inf) -> None:
+        """Raise the Problem (429, 503) with which an image would be refused that came now.
+
+        ``left_s`` is the time until its deadline.
+        """
+        most_per_s = self._most_per_s(self.served(version))
+        state = self._versions[version]
+        self.admission.check_post(state, caller, left_s=left_s, most_per_s=most_per_s)
+
     async def predict(
-        self, version: str, data: bytes, params: DetectionParams, deadline: float
+        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
     ) -> Prediction:
         """Detect on one image; returns boxes in pixels of the upright original.
 
-        ``deadline`` is in monotonic seconds. Raises Problem (503 saturated or unavailable, 504 too late)
-        or ImageError when it is no image, too large by its header, or damaged.
+        ``deadline`` is in monotonic seconds; :meth:`check_post` came before. Raises Problem (503 saturated or
+        unavailable, 504 too late) or ImageError when it is no image, too large by its header, or damaged.
         """
         self.served(version)
-        ledger, counters = self._post_ledgers[version], self._post_counters[version]
-        ledger.received += 1
-        counters.account(ledger)
-        try:
-            prediction = await self._predict(version, data, params, deadline)
-        except Problem as problem:
-            # Refused or too late: the image was never run. Everything else failed on its own account.
-            ledger.dropped[_DROP_OF_STATUS.get(problem.status, DropReason.OVERLOAD)] += 1
-            raise
-        except BaseException:
-            ledger.failed += 1
-            raise
-        else:
-            ledger.inferred += 1
-            return prediction
-        finally:
-            counters.account(ledger)
+        with self.admission.accounted(version):
+            self.admission.check_room(self._versions[version])
+            answered: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
 
-    async def _predict(
-        self, version: str, data: bytes, params: DetectionParams, deadline: float
+            def finish(outcome: Prediction | Exception) -> None:
+                if answered.done():
+                    return
+                if isinstance(outcome, Exception):
+                    answered.set_exception(outcome)
+                else:
+                    answered.set_result(outcome)
+
+            job = Job(data, 0, params, deadline, 0, finish, self._limits)
+            job.client, job.connection = caller.client, caller.connection
+            return await self._answer(version, job, answered, patient=caller.patient)
+
+    async def _answer(
+        self, version: str, job: Job, answered: asyncio.Future[Prediction], *, patient: bool
     ) -> Prediction:
         """Queue one image and wait for its answer."""
         state = self._versions[version]
-        if len(state.posts) >= self._queue_max:
-            raise Problem.unavailable(
-                f"{len(state.posts)} images wait already; try again later.", retry_after_s=1
-            )
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Prediction] = loop.create_future()
-
-        def finish(outcome: Prediction | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        job = Job(data, 0, params, deadline, 0, finish, self._limits)
-        state.posts.append(job)
+        state.add(job, time.monotonic())
         self._pump(version)
-        # It ends as a frame that the inference process found too old: one way out for both.
-        timer = loop.call_later(deadline - time.monotonic(), finish, DeadlinePassed())
         try:
-            return await future
+            return await self.admission.answer(state, job, answered, patient=patient)
         except DeadlinePassed:
             self._cancel(version, job)
             raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
         except asyncio.CancelledError:
             self._cancel(version, job)
             raise
-        finally:
-            timer.cancel()
 
     async def annotate(
         self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
@@ -220,28 +205,20 @@ class Dispatcher:
     def _cancel(self, version: str, job: Job) -> None:
         """The caller is gone: withdraw its frame wherever it is; a run in progress is not interrupted."""
         job.cancelled = True
-        state = self._versions[version]
-        if job in state.posts:
-            state.posts.remove(job)
-        elif job.ticket is not None:
+        if not self._versions[version].withdraw(job) and job.ticket is not None:
             self._client.cancel(job.ticket)
 
     # -- streams -------------------------------------------------------------------------------------
 
-    def admit(self, version: str) -> None:
-        """Check that one more stream would get a useful share. Raises Problem 503 when it would not."""
+    def admit(self, version: str, client: Client = NOBODY) -> None:
+        """Check that one more stream of ``client`` would get a useful share.
+
+        Raises Problem 503 when it would not, 429 where that is so because of the client's own streams.
+        """
         model = self.served(version)
         if self.draining:
             raise _unavailable("this server is shutting down")
-        if not self._min_fps:
-            return
-        share = self._versions[version].newcomers_share_fps(model)
-        if share < self._min_fps:
-            raise Problem.unavailable(
-                f"One more stream would get {share:.1f} frames per second; "
-                f"the least allowed is {self._min_fps:g}.",
-                retry_after_s=5,
-            )
+        self.admission.check_stream(self._versions[version], model, client)
 
     def open(self, version: str, source: Source) -> None:
         """Register a stream; :meth:`close_source` forgets it."""
@@ -260,7 +237,8 @@ class Dispatcher:
 
     def pump_all(self) -> None:
         """Start whatever can start; called when the inference process has become ready."""
-        for version in self._versions:
+        self._turns.rotate()  # no version goes first every time
+        for version in tuple(self._turns):
             self._pump(version)
 
     # -- comparisons ---------------------------------------------------------------------------------
@@ -292,7 +270,9 @@ class Dispatcher:
         if model is None or not self._client.ready:
             return
         state = self._versions[version]
-        while (job := state.next(model.in_flight, time.monotonic())) is not None:
+        while (job := state.next(model.in_flight, now := time.monotonic())) is not None:
+            if not job.stream:
+                self._stages[version].post_queue_s.observe(now - job.queued_at)
             if not self._begin(version, state, model, job):
                 return
         self._look_again(state)
@@ -329,7 +309,7 @@ class Dispatcher:
         job.ticket = ticket
         ticket.alone = job.alone
         job.attempts += 1
-        state.in_flight += 1
+        state.begin(job, now)
         if job.stream:
             self._decoding.setdefault(job.stream, deque()).append(job)
         if isinstance(job.data, bytes | memoryview):
@@ -388,14 +368,18 @@ class Dispatcher:
     def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
         """Hand a decoded frame on. Frames of a stream leave in order, whichever thread was quicker."""
         job.decoded = True
+        self._versions[version].decoded(job, time.monotonic())
         if not job.stream:
             self._submit(version, model, job)
-            return
-        queue = self._decoding[job.stream]
-        while queue and queue[0].decoded:
-            self._submit(version, model, queue.popleft())
-        if not queue:
-            self._decoding.pop(job.stream, None)
+        else:
+            queue = self._decoding[job.stream]
+            while queue and queue[0].decoded:
+                self._submit(version, model, queue.popleft())
+            if not queue:
+                self._decoding.pop(job.stream, None)
+        if self._room.held:
+            self._room.held = False
+            self.pump_all()
 
     def _submit(self, version: str, model: ServedModel, job: Job) -> None:
         ticket = job.ticket
@@ -403,7 +387,7 @@ class Dispatcher:
             return
         if job.fault is not None or job.cancelled:
             self._client.release(ticket)
-            self._end(version)
+            self._end(version, model, job)
             if isinstance(job.fault, DecoderLost) and not job.cancelled:
                 self._lost(version, job, InferenceLost(str(job.fault)))
             else:
@@ -418,13 +402,16 @@ class Dispatcher:
             stream=job.stream,
             interactive=job.stream == 0,
             deadline=job.deadline,
+            client=job.client.number,
+            weight=job.client.weight,
         )
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
-        self._end(version)
         if isinstance(answer, InferenceLost):
+            self._end(version, model, job)
             self._lost(version, job, answer)
         else:
+            self._end(version, model, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
             if answer.status is Status.OK:
                 self._observe(version, model, job, answer)
             if job.alone:
@@ -444,17 +431,18 @@ class Dispatcher:
         state = self._versions[version]
         if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
             job.decoded, job.fault = False, None
-            if job.stream:
-                state.returned.append(job)
-            else:
-                state.posts.appendleft(job)
+            state.put_back(job)
         elif job.stream == 0:
             job.finish(_unavailable("processes that held this image were lost twice"))
         else:
             job.finish(error)
 
-    def _end(self, version: str) -> None:
-        self._versions[version].in_flight -= 1
+    def _end(self, version: str, model: ServedModel, job: Job, inference_s: float = 0.0) -> None:
+        self._versions[version].end(job, inference_s, time.monotonic(), self._most_per_s(model))
+
+    def _most_per_s(self, model: ServedModel) -> float:
+        """Return the seconds of decoding and inference that can be done in a second."""
+        return float(self._decoders.size + model.parallel)
 
     def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
         self._versions[version].observe(model, job.stream, result)

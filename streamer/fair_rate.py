@@ -1,4 +1,4 @@
-"""Max-min fair frame rates under overload. Pure.
+"""Max-min fair frame rates under overload: between clients by weight, then between a client's streams. Pure.
 
 The dispatcher measures demand; this decides what each stream is granted. After Bertsekas and Gallager,
 "Data Networks", section 6.5.2: raise all shares together, freeze whoever is satisfied.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -33,6 +33,63 @@ def water_level(demands: list[float], capacity: float) -> float:
     return math.inf
 
 
+class Owner(Protocol):
+    """A client, as far as rates go."""
+
+    @property
+    def number(self) -> int:
+        """The same for all of the client's streams."""
+
+    @property
+    def weight(self) -> float:
+        """Share of the client beside others."""
+
+
+def client_rates(
+    demands: Mapping[int, float], weights: Mapping[int, float], capacity: float
+) -> dict[int, float]:
+    """Return what each client may have of ``capacity``: infinite where all demands fit.
+
+    ``demands`` in frames per second by client; a client that wants less than its share leaves the rest.
+    """
+    if sum(demands.values()) <= capacity:
+        return dict.fromkeys(demands, math.inf)
+    left, weight_left = capacity, sum(weights[client] for client in demands)
+    allowed: dict[int, float] = {}
+    for client in sorted(demands, key=lambda each: demands[each] / weights[each]):
+        share = left * weights[client] / weight_left
+        allowed[client] = share
+        left -= min(demands[client], share)
+        weight_left -= weights[client]
+    return allowed
+
+
+def stream_levels(
+    demands: Mapping[Key, float], owners: Mapping[Key, Owner], capacity: float
+) -> dict[Key, float]:
+    """Return the most that each stream may have; a stream that wants no more is not limited."""
+    streams: dict[int, list[Key]] = {}
+    for key in demands:
+        streams.setdefault(owners[key].number, []).append(key)
+    weights = {owners[keys[0]].number: owners[keys[0]].weight for keys in streams.values()}
+    wanted = {client: sum(demands[key] for key in keys) for client, keys in streams.items()}
+    levels: dict[Key, float] = {}
+    for client, allowed in client_rates(wanted, weights, capacity).items():
+        level = water_level([demands[key] for key in streams[client]], allowed)
+        levels.update(dict.fromkeys(streams[client], level))
+    return levels
+
+
+def share_for_one_more(
+    demands: Mapping[Key, float], owners: Mapping[Key, Owner], newcomer: Owner, capacity: float
+) -> float:
+    """Return the frames per second that one more stream of ``newcomer`` could have."""
+    streams: dict[Key | None, float] = dict(demands.items())
+    clients: dict[Key | None, Owner] = dict(owners.items())
+    streams[None], clients[None] = math.inf, newcomer
+    return stream_levels(streams, clients, capacity)[None]
+
+
 @dataclass(slots=True)
 class _Grant:
     fps: float
@@ -46,14 +103,16 @@ class FairRates(Generic[Key]):
     def __init__(self) -> None:
         self._grants: dict[Key, _Grant] = {}
 
-    def update(self, demands: Mapping[Key, float], capacity: float, now: float) -> dict[Key, float | None]:
+    def update(
+        self, demands: Mapping[Key, float], owners: Mapping[Key, Owner], capacity: float, now: float
+    ) -> dict[Key, float | None]:
         """Return the grants that changed: frames per second, or None where the limit was lifted."""
-        level = water_level(list(demands.values()), capacity)
+        levels = stream_levels(demands, owners, capacity)
         changed: dict[Key, float | None] = {}
         for key in [key for key in self._grants if key not in demands]:
             del self._grants[key]
         for key, demand in demands.items():
-            grant = self._grants.get(key)
+            grant, level = self._grants.get(key), levels[key]
             limited = demand > level
             if grant is None:
                 if limited:

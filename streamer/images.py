@@ -6,14 +6,17 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 
 from inference import Boxes, DetectionParams, InferenceError, InferenceFailed, ModelInfo
+from streamer.admission import Admission
 from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer, encode_results
 from streamer.http.body import hold_body
+from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.image_header import ImageError, ImageErrorCode
 from streamer.limits import LIMITS, Limits
@@ -23,6 +26,8 @@ from streamer.observer.taps import Taps
 from streamer.parameters import read_collect, read_parameters
 from streamer.prediction import Prediction
 from streamer.problems import Problem, request_id
+from streamer.scheduling.client import Caller
+from streamer.scheduling.clients import Clients
 from streamer.upload import Upload, expect_continue, read_upload
 
 log = logging.getLogger("streamer.images")
@@ -38,11 +43,17 @@ _CLIENT_GONE = 499
 class Predictor(Protocol):
     """Runs images through a model."""
 
+    clients: Clients
+    admission: Admission
+
     def model(self, version: str) -> ModelInfo:
         """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
 
+    def check_post(self, version: str, caller: Caller, *, left_s: float) -> None:
+        """Raise the Problem (429, 503) with which an image would be refused that came now."""
+
     async def predict(
-        self, version: str, data: bytes, params: DetectionParams, deadline: float
+        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
     ) -> Prediction:
         """Detect on one image; ``deadline`` in monotonic seconds.
 
@@ -118,8 +129,18 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     # What the query says wrong is said before megabytes are read.
     params = read_parameters(query, model.labels, model.conf_threshold)
     collect = read_collect(query)
+    caller = _caller(request)
+    with _counting_refusals(predictor, version):
+        predictor.admission.take_request(caller.client, request.content_length)
+        predictor.check_post(version, caller, left_s=limits.request_timeout_s)
     with hold_body(request) as holding:
         upload = await read_upload(request, limits, holding)
+        with _counting_refusals(predictor, version):  # the queue may have filled while the body came
+            predictor.check_post(version, caller, left_s=limits.request_timeout_s)
+        if request.content_length is None and caller.client.image_bytes is not None:
+            caller.client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
+        if len(upload.images) > 1:
+            caller = dataclasses.replace(caller, patient=True)
         if upload.fields:
             both = (*query, *upload.fields)
             params = read_parameters(both, model.labels, model.conf_threshold)
@@ -130,12 +151,26 @@ async def _answer(request: web.Request, version: str) -> web.Response:
                 "ask for application/json."
             )
         tap = request.app[SAMPLER].tap(version, model) if collect else None
-        job = _Job(predictor, limits, version, model, params, request_id(request), tap)
+        job = _Job(predictor, limits, version, model, params, request_id(request), tap, caller)
         if form is AnswerForm.JPEG:
             body = await job.picture(upload.images[0])
         else:
             body = await job.describe(upload, form)
     return large_answer(request, body, form.value)
+
+
+def _caller(request: web.Request) -> Caller:
+    client = request.app[PREDICTOR].clients.of(identity_of(request), time.monotonic())
+    return Caller(client, id(request.protocol))
+
+
+@contextmanager
+def _counting_refusals(predictor: Predictor, version: str) -> Iterator[None]:
+    try:
+        yield
+    except Problem as problem:
+        predictor.admission.count_refused(version, problem)
+        raise
 
 
 class _Job:
@@ -150,7 +185,9 @@ class _Job:
         params: DetectionParams,
         identifier: str,
         tap: Tap | None,
+        caller: Caller,
     ) -> None:
+        self._caller = caller
         self._predictor = predictor
         self._limits = limits
         self._version = version
@@ -210,7 +247,9 @@ class _Job:
         try:
             now = time.monotonic()
             if self._tap is None or not self._tap.wants(now):
-                return await self._predictor.predict(self._version, data, self._params, self._deadline)
+                return await self._predictor.predict(
+                    self._version, data, self._params, self._deadline, self._caller
+                )
             return await self._predict_candidate(self._tap, data, now)
         except ImageError as error:
             raise _from_image_error(error) from error
@@ -225,7 +264,9 @@ class _Job:
     async def _predict_candidate(self, tap: Tap, data: bytes, arrived: float) -> Prediction:
         """Detect with a lowered threshold, show all boxes to the tap, return those that were asked for."""
         params, unix_s = self._params, time.time()
-        found = await self._predictor.predict(self._version, data, lowered(params), self._deadline)
+        found = await self._predictor.predict(
+            self._version, data, lowered(params), self._deadline, self._caller
+        )
         asked = dataclasses.replace(found, boxes=over(found.boxes, params.conf_threshold))
         if found.damaged:
             return asked  # nobody learns from half a picture

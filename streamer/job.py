@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 from inference import DetectionParams, InferenceFailed, InferenceLost
 from inference.client import Ticket
+from inference.fair_share import Flow
 from inference.letterbox import Letterbox
 from inference.wire import Result, Status
 from streamer.limits import Limits
 from streamer.prediction import Prediction
+from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.decode_cost import Kind
+from streamer.scheduling.decode_room import Decode
 from streamer.stream_frame import Picture
 
 
@@ -48,6 +52,22 @@ class Job:
     cancelled: bool = False
     #: Executed with nothing beside it: an inference process died of this frame, or of one like it.
     alone: bool = False
+    #: Whom it is charged to.
+    client: Client = NOBODY
+    #: Tells the connections of a client apart; POSTs only.
+    connection: int = 0
+    #: Virtual start time among the client's POSTs; the queue writes it.
+    tag: float = 0.0
+    #: The client's place in the queue of the version; None until it waits or begins.
+    flow: Flow | None = None
+    #: Seconds of decoding and inference that it is expected to take; charged when it begins.
+    expected_s: float = 0.0
+    #: What the first bytes of a posted image say of its kind and size; None for frames.
+    kind: Kind | None = None
+    #: How its decoding is accounted; None until it is taken.
+    decode: Decode | None = None
+    #: When it began to wait, monotonic seconds.
+    queued_at: float = 0.0
 
     @property
     def awaited(self) -> bool:

@@ -22,6 +22,7 @@ from streamer.observer.tap import Shot, Tap, lowered, over
 from streamer.prediction import Prediction
 from streamer.problems import Problem
 from streamer.protocol import DropReason, ProtocolError
+from streamer.scheduling.client import NOBODY, Client
 from streamer.session import Session
 from streamer.stream import Stream
 from streamer.stream_frame import StreamFrame
@@ -51,9 +52,13 @@ class LiveStream:
 
     _keys = itertools.count(1)
 
-    def __init__(self, carrier: Carrier, stream: Stream, tap: Tap | None = None) -> None:
+    def __init__(
+        self, carrier: Carrier, stream: Stream, tap: Tap | None = None, client: Client = NOBODY
+    ) -> None:
         self.key = next(self._keys)
         self.stream = stream
+        #: Whom its frames are charged to.
+        self.client = client
         #: None where frames of this stream are not to be kept.
         self.tap = tap
         self.declared_fps = stream.fps
@@ -95,7 +100,7 @@ class LiveStream:
                 self._no_result(frame, outcome)
 
         deadline = arrived + carrier.max_age_s if stream.mode == "live" else math.inf
-        return Job(
+        job = Job(
             frame.payload,
             frame.rotation,
             lowered(params) if chosen else params,
@@ -104,6 +109,8 @@ class LiveStream:
             finish,
             carrier.limits,
         )
+        job.client = self.client
+        return job
 
     def tell_drops_soon(self) -> None:
         """Make sure that drops reach the client in a moment, also while its next result is far away.

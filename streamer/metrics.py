@@ -23,13 +23,19 @@ _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _CONNECT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-#: Stages a frame passes; ``mailbox`` is its age when it is taken for decoding.
-STAGES = ("mailbox", "decode", "queue", "inference", "postprocess")
+#: Stages a frame passes; ``mailbox`` and ``post_queue`` are the age of a live frame and of a posted image
+#: when it is taken for decoding.
+STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
 #: Statuses counted from the start: a rate does not see a series begin, so the first errors would be missed.
-_STATUSES = ("200", "500", "503", "504")
 #: What the byte budget holds.
 BUFFERED = ("body", "answer", "messages")
+_STATUSES = ("200", "429", "500", "503", "504")
+#: Classes of work, and why a client of each was told to come back later.
+REFUSALS = {
+    "post": ("queue_full", "saturated", "share", "waited", "quota"),
+    "live": ("saturated", "share", "quota"),
+}
 #: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
 ENDINGS = (
     "closed",
@@ -67,7 +73,8 @@ class WorkerMetrics:
         )
         self.stage_s = Histogram(
             "object_detection_stage_duration_seconds",
-            "Time of a frame in each stage; `mailbox` is its age when it is taken for decoding.",
+            "Time of a frame in each stage; `mailbox` and `post_queue` are the age of a live frame and of a "
+            "posted image when it is taken for decoding.",
             ["stage", "version"],
             buckets=_STAGE_BUCKETS_S,
             registry=registry,
@@ -94,6 +101,12 @@ class WorkerMetrics:
             "object_detection_frames_failed",
             "Frames that were answered with an error.",
             ["transport", "version"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "object_detection_refused",
+            "Requests and streams that were told to come back later, by class of work and reason.",
+            ["class", "reason"],
             registry=registry,
         )
         self.in_flight = Gauge(
@@ -209,11 +222,10 @@ class WorkerMetrics:
         """
         for version in versions:
             self._preset_version(version)
+        self._preset_reasons()
         for transport in TRANSPORTS:
             if transport != "http":
                 self.undelivered.labels(transport)
-        for ending in ENDINGS:
-            self.webrtc_ended.labels(ending)
         for state in ("connecting", "connected"):
             self.webrtc_sessions.labels(state).set(0)
         self._preset_buffers()
@@ -232,6 +244,13 @@ class WorkerMetrics:
         for kind in BUFFERED:
             self.buffered_bytes.labels(kind).set(0)
             self.buffer_refusals.labels(kind)
+
+    def _preset_reasons(self) -> None:
+        for name, reasons in REFUSALS.items():
+            for reason in reasons:
+                self.refused.labels(name, reason)
+        for ending in ENDINGS:
+            self.webrtc_ended.labels(ending)
 
     def _preset_version(self, version: str) -> None:
         for transport in TRANSPORTS:

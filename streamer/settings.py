@@ -103,7 +103,15 @@ class Settings(AccessSettings):
         128,
         ge=1,
         le=100_000,
-        description="Images of POSTs that may wait per worker and version; beyond: 503.",
+        description="Images of POSTs that may wait per worker and version, which bounds their memory; "
+        "beyond: 503.",
+    )
+    request_queue_s: float = Field(
+        1,
+        gt=0,
+        le=600,
+        description="Longest time that an image of a POST may wait for its turn; one that would wait longer "
+        "is refused at once, with 503 or 429.",
     )
     body_timeout_s: float = Field(
         15, gt=0, description="Longest time a request body may take to arrive; then 408."

@@ -12,6 +12,7 @@ from typing import Any
 
 from streamer.mailbox import Mailbox
 from streamer.protocol import IMAGE_CODECS, Codec, DropReason, FrameFlag
+from streamer.scheduling.token_bucket import TokenBucket
 from streamer.stream_frame import StreamFrame
 
 #: Frames of a stream that may be staged or executing at once: one of each keeps the device busy.
@@ -90,8 +91,7 @@ class Stream:
         self._held_window: int | None = None
         self._grace_window = WINDOW_START
         self._grace_until = 0.0
-        self._overrun_tokens = float(OVERRUN_BURST)
-        self._overrun_at = 0.0
+        self._overrun = TokenBucket(OVERRUN_FPS, OVERRUN_BURST, 0.0)
         self._violations = 0
         self._empty_results = 0
         self._last_take = -1e9
@@ -204,16 +204,7 @@ class Stream:
         allowed = max(self.granted, self._grace_window if now < self._grace_until else 0)
         if span <= allowed:
             return False
-        if self.mode != "live":
-            return True
-        self._overrun_tokens = min(
-            OVERRUN_BURST, self._overrun_tokens + (now - self._overrun_at) * OVERRUN_FPS
-        )
-        self._overrun_at = now
-        if self._overrun_tokens >= 1:
-            self._overrun_tokens -= 1
-            return False
-        return True
+        return self.mode != "live" or not self._overrun.take(now)
 
     def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[dict[str, Any]]:
         self.last_seq = frame.seq

@@ -1,25 +1,38 @@
 """The queues of one model version: which frame is decoded next, and what each stream may send. Pure.
 
-The dispatcher carries out what is decided here.
+The dispatcher carries out what is decided here. Clients share decoding and inference by the time that they
+take; POSTs and live frames are two classes of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from inference.client import ServedModel
-from inference.stride import Stride
+from inference.fair_share import FairShare, Flow
 from inference.wire import Result
-from streamer.fair_rate import FairRates, water_level
+from streamer.fair_rate import FairRates, share_for_one_more
 from streamer.job import Job
+from streamer.scheduling.client import Client
+from streamer.scheduling.decode_cost import DecodeCost
+from streamer.scheduling.decode_room import Decode, DecodeRoom
+from streamer.scheduling.image_hint import hint_of
+from streamer.scheduling.post_queue import PostQueue
+from streamer.scheduling.service_rate import ServiceRate
 
 #: POSTs may exceed the in-flight bound by this much while live frames fill it.
 RESERVED_FOR_POSTS = 1
+#: So may a client of which nothing is in flight. With two versions both fit the spare slots of the ring.
+RESERVED_FOR_ABSENT = 1
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
+#: Of what a frame of a stream cost at most, so much is still expected after one that cost less.
+_PEAK_DECAY = 0.9
+#: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
+_FIRST_FRAME_MS = 5.0
 
 
 class Source(Protocol):
@@ -27,6 +40,10 @@ class Source(Protocol):
 
     key: int
     declared_fps: float | None
+
+    @property
+    def client(self) -> Client:
+        """Whose stream it is."""
 
     @property
     def pending(self) -> bool:
@@ -46,32 +63,40 @@ class Source(Protocol):
 class Demand:
     """What a stream has asked for lately."""
 
+    flow: Flow
     arrived: int = 0
     fps: float = 0.0
     #: Its frames wait for the device, so it would take more than it sends.
     hungry: bool = False
+    #: What decoding one of its frames is expected to take.
+    decode_ms: float = 0.0
+    #: The turn it was last served in.
+    served: int = 0
 
 
-@dataclass(slots=True)
 class VersionQueue:
-    """POSTs in order, live streams in turn; times are monotonic seconds."""
+    """POSTs and live streams of one version; times are monotonic seconds."""
 
-    posts: deque[Job] = field(default_factory=deque)
-    #: Frames of streams in mode all that an inference process took with it, in order: they go first.
-    returned: deque[Job] = field(default_factory=deque)
-    #: Live streams with something to say, by key.
-    waiting: dict[int, Source] = field(default_factory=dict)
-    #: Frames in decoder threads or with the inference process.
-    in_flight: int = 0
-    _sources: dict[int, Source] = field(default_factory=dict)
-    _demands: dict[int, Demand] = field(default_factory=dict)
-    #: Key to the turn it was last served in.
-    _served: dict[int, int] = field(default_factory=dict)
-    _turn: int = 0
-    #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
-    _observed_fps: float = 0.0
-    _classes: Stride[str] = field(default_factory=lambda: Stride({"post": 0.25, "live": 0.75}))
-    _rates: FairRates[int] = field(default_factory=FairRates)
+    def __init__(self, room: DecodeRoom | None = None, interactive_share: float = 0.25) -> None:
+        self.posts: PostQueue[Job] = PostQueue()
+        #: Frames of streams in mode all that an inference process took with it, in order: they go first.
+        self.returned: deque[Job] = deque()
+        #: Live streams with something to say, by key.
+        self.waiting: dict[int, Source] = {}
+        #: Frames in decoders or with the inference process.
+        self.in_flight = 0
+        self._room = room or DecodeRoom(1)
+        self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
+        self._costs = DecodeCost()
+        self._service = ServiceRate()
+        #: Seconds of one lane for one frame; smoothed, 0 until one has run.
+        self._inference_s = 0.0
+        self._sources: dict[int, Source] = {}
+        self._demands: dict[int, Demand] = {}
+        self._turn = 0
+        #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
+        self._observed_fps = 0.0
+        self._rates: FairRates[int] = FairRates()
 
     @property
     def idle(self) -> bool:
@@ -83,16 +108,18 @@ class VersionQueue:
         """How many streams are open."""
         return len(self._sources)
 
-    # -- turns ---------------------------------------------------------------------------------------
+    # -- what waits ----------------------------------------------------------------------------------
 
     def open(self, source: Source) -> None:
         """Register a stream."""
+        client = source.client
+        flow = self._share.flow("live", client.number, client.weight)
         self._sources[source.key] = source
-        self._demands[source.key] = Demand()
+        self._demands[source.key] = Demand(flow, decode_ms=client.frame_ms or _FIRST_FRAME_MS)
 
     def close(self, key: int) -> None:
         """Forget a stream."""
-        for table in (self._sources, self._demands, self.waiting, self._served):
+        for table in (self._sources, self._demands, self.waiting):
             table.pop(key, None)
 
     def offer(self, source: Source) -> None:
@@ -100,38 +127,168 @@ class VersionQueue:
         demand = self._demands.get(source.key)
         if demand is not None:
             demand.arrived += 1
-        self.waiting[source.key] = source
+            self.waiting[source.key] = source
+
+    def add(self, job: Job, now: float) -> None:
+        """Queue a posted image."""
+        client = job.client
+        job.flow = self._share.flow("post", client.number, client.weight)
+        job.queued_at = now
+        if isinstance(job.data, bytes | memoryview):
+            job.kind = hint_of(job.data)
+        decode_ms = self._expected_ms(job)
+        job.decode = Decode(decode_ms, int(job.kind.megapixels * 3e6) if job.kind else 0)
+        job.expected_s = decode_ms / 1e3 + self._inference_s
+        self.posts.add(job.flow, job)
+
+    def put_back(self, job: Job) -> None:
+        """Queue what an inference process took with it; it goes before everything else of its client."""
+        if job.stream or job.flow is None:
+            self.returned.append(job)
+        else:
+            self.posts.put_back(job.flow, job)
+
+    def withdraw(self, job: Job) -> bool:
+        """Withdraw a posted image; False when it does not wait (any more)."""
+        return job.flow is not None and self.posts.remove(job.flow, job)
+
+    # -- turns ---------------------------------------------------------------------------------------
 
     def next(self, room: int, now: float) -> Job | None:
         """Take the frame that goes next while fewer than ``room`` are in flight; None when none may go.
 
-        Classes share by weight; among streams the least recently served goes first.
+        Clients share by weight, and the two classes by theirs; among a client's streams the least recently
+        served goes first.
         """
-        for_live = self.in_flight < room
-        if self.returned and for_live:
+        if not self._room.open:
+            return None
+        if self.returned and self.in_flight < room:
             return self.returned.popleft()
         while True:
-            ready = [s for s in self.waiting.values() if s.wants_turn(now)] if for_live else []
-            classes = ["live"] if ready else []
-            if self.posts and self.in_flight < room + RESERVED_FOR_POSTS:
-                classes.insert(0, "post")
-            if not classes:
+            streams = self._ready_streams(room, now) if self.waiting else {}
+            posts = self._ready_posts(room, now) if self.posts else {}
+            if not streams and not posts:
                 return None
-            choice = self._classes.pick(classes)
-            job = self.posts.popleft() if choice == "post" else self._take_live(ready, now)
+            flow = self._share.pick([*posts, *streams])
+            ready = streams.get(flow)
+            if ready is None:
+                self.posts.take(flow, posts[flow])
+                return posts[flow]
+            job = self._take_live(ready, flow, now)
             if job is not None:
-                self._classes.charge(choice, 1.0)
                 return job
 
-    def _take_live(self, ready: list[Source], now: float) -> Job | None:
-        source = min(ready, key=lambda s: self._served.get(s.key, 0))
+    def _ready_streams(self, room: int, now: float) -> dict[Flow, list[Source]]:
+        """Return each client's streams with a frame that may start now."""
+        full = self.in_flight >= room
+        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+            return {}
+        ready: dict[Flow, list[Source]] = {}
+        for source in self.waiting.values():
+            demand = self._demands[source.key]
+            if full and demand.flow.running:
+                continue
+            if source.wants_turn(now) and self._room.admits(demand.decode_ms, 0, now):
+                ready.setdefault(demand.flow, []).append(source)
+        return ready
+
+    def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
+        """Return each client's image that may start now."""
+        room += RESERVED_FOR_POSTS
+        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+            return {}
+
+        def fits(job: Job) -> bool:
+            return job.decode is None or self._room.admits(job.decode.expected_ms, job.decode.nbytes, now)
+
+        ready = self.posts.ready(fits)
+        if self.in_flight < room:
+            return ready
+        return {flow: job for flow, job in ready.items() if not flow.running}
+
+    def _take_live(self, ready: list[Source], flow: Flow, now: float) -> Job | None:
+        demands = self._demands
+        source = ready[0] if len(ready) == 1 else min(ready, key=lambda each: demands[each.key].served)
         job = source.take(now)
         if job is not None:  # a stream whose frames were all too old keeps its turn
             self._turn += 1
-            self._served[source.key] = self._turn
+            demand = demands[source.key]
+            demand.served = self._turn
+            job.flow = flow
+            job.decode = Decode(demand.decode_ms)
+            job.expected_s = demand.decode_ms / 1e3 + self._inference_s
         if not source.pending:
             self.waiting.pop(source.key, None)
         return job
+
+    # -- costs ---------------------------------------------------------------------------------------
+
+    def begin(self, job: Job, now: float) -> None:
+        """A job begins to be decoded: charge what it is expected to cost. :meth:`end` follows once."""
+        self.in_flight += 1
+        if job.flow is None:  # nobody waits for it
+            job.flow = self._share.flow("live", job.client.number, job.client.weight)
+            self._share.pick([job.flow])
+        if job.decode is None:
+            job.decode = Decode(_FIRST_FRAME_MS)
+        self._share.start(job.flow, job.expected_s)
+        self._room.begin(job.decode, now)
+
+    def decoded(self, job: Job, now: float) -> None:
+        """A decoder is done with a job, well or not: learn what such images cost."""
+        if job.decode is None:
+            return
+        self._room.end(job.decode)
+        if job.fault is not None:
+            # Nobody has measured it: what a refused image or a killed decoder took is paid all the same.
+            job.decode_ms = (now - job.decode.begun) * 1e3
+        demand = self._demands.get(job.stream)
+        if demand is not None:
+            demand.decode_ms = max(job.decode_ms, demand.decode_ms * _PEAK_DECAY)
+            job.client.frame_ms = max(job.decode_ms, job.client.frame_ms * _PEAK_DECAY)
+        elif job.kind is not None:
+            job.client.learn_surprise(job.decode.expected_ms, job.decode_ms)
+            self._costs.learn(job.kind, job.decode_ms)
+
+    def end(self, job: Job, inference_s: float, now: float, most_per_s: float) -> None:
+        """A job has left, answered or not: its client is charged what it really took.
+
+        ``most_per_s`` is the seconds of work that can be done in a second.
+        """
+        self.in_flight -= 1
+        flow = job.flow
+        if flow is None:  # never: it has begun
+            return
+        actual_s = job.decode_ms / 1e3 + inference_s
+        self._share.settle(flow, job.expected_s, actual_s)
+        if not job.stream:
+            self.posts.settle(flow, job, actual_s)
+        backlog = bool(self.posts or self.waiting)
+        self._service.ended(flow, actual_s, now, backlog=backlog, at_most=most_per_s)
+        if not backlog and self.idle:
+            self._share.rest()
+
+    def expected_wait_s(self, client: Client, connection: int, now: float, most_per_s: float) -> float:
+        """Return how long a POST of this connection would wait for its turn."""
+        flow = self._share.flow("post", client.number, client.weight)
+        ahead_s = self.posts.ahead_s(flow, connection)
+        if not ahead_s:
+            return 0.0
+        fraction = self._share.fraction(flow, self._wanting())
+        return ahead_s / self._service.available_per_s(flow, fraction, now, most_per_s)
+
+    def is_alone(self, client: Client) -> bool:
+        """Whether no other client wants anything of this version at the moment."""
+        flows = {flow.client for flow in self._wanting()} | {flow.client for flow in self._share.running}
+        return not (flows - {client.number})
+
+    def _expected_ms(self, job: Job) -> float:
+        if job.kind is None:
+            return _FIRST_FRAME_MS
+        return self._costs.expected_ms(job.kind) * job.client.surprise
+
+    def _wanting(self) -> list[Flow]:
+        return [*self.posts.waiting_flows(), *(self._demands[key].flow for key in self.waiting)]
 
     # -- rates ---------------------------------------------------------------------------------------
 
@@ -140,6 +297,8 @@ class VersionQueue:
         # Lanes that share a device wait for each other, which their runs include.
         fps = model.lanes * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
+        item_s = result.inference_ms / max(1, result.batch_size) / 1e3
+        self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)
         demand = self._demands.get(stream)
         if demand is not None:
             demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
@@ -152,10 +311,11 @@ class VersionQueue:
         """
         return max(model.capacity_fps, self._observed_fps)
 
-    def newcomers_share_fps(self, model: ServedModel) -> float:
-        """Return what one more stream would get."""
-        wanted = [self._wanted_fps(key) for key in self._sources]
-        return water_level([*wanted, math.inf], self.capacity_fps(model))
+    def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
+        """Return what one more stream of ``client`` would get."""
+        wanted = {key: self._wanted_fps(key) for key in self._sources}
+        owners = {key: source.client for key, source in self._sources.items()}
+        return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
 
     def share(self, model: ServedModel, now: float) -> None:
         """Measure what each stream has asked for in the last ``FAIR_RATE_S``, and tell changed grants."""
@@ -168,7 +328,8 @@ class VersionQueue:
         wanted = {
             key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in self._demands.items()
         }
-        for key, fps in self._rates.update(wanted, capacity_fps, now).items():
+        owners = {key: source.client for key, source in self._sources.items()}
+        for key, fps in self._rates.update(wanted, owners, capacity_fps, now).items():
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
 
     def _wanted_fps(self, key: int) -> float:

@@ -18,12 +18,14 @@ from streamer.handler import guard_reader
 from streamer.hello_gate import HelloGate
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate, bearer_token
+from streamer.http.identity import Identity, Scope
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
 from streamer.owners import Owners
 from streamer.problems import Problem
 from streamer.protocol import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
+from streamer.scheduling.client import Client
 from streamer.session import Session, SessionStore
 from streamer.settings import Settings
 
@@ -109,7 +111,11 @@ class StreamHub:
         address = self.gate.addresses.name(request)
         self._greeting.take(address)
         gate.on_open = lambda: self._greeting.give_back(address)
+        connection: Connection | None = None
+        client: Client | None = None
         try:
+            # Who has shown no key yet, and has to, is judged when `hello` names one.
+            client = self.admit(version, identity) if identity.may(Scope.STREAM) else None
             guard_reader(request, gate)
             await socket.prepare(request)
             connection = Connection(
@@ -122,14 +128,24 @@ class StreamHub:
                 transport=request.transport,
                 gate=gate,
             )
+            connection.client = client
             self._connections.add(connection)
-            try:
-                await connection.run()
-            finally:
-                self._connections.discard(connection)
+            await connection.run()
         finally:
             gate.open()
+            if connection is not None:
+                self._connections.discard(connection)
+                client = connection.client
+            if client is not None:
+                self.dispatcher.admission.close_stream(client)
         return socket
+
+    def admit(self, version: str, identity: Identity) -> Client:
+        """Count one more connection of a client and return it. Raises Problem 429 or 503."""
+        client = self.dispatcher.clients.of(identity, time.monotonic())
+        self.dispatcher.admit(version, client)
+        self.dispatcher.admission.open_stream(client)
+        return client
 
     def _check(self, request: web.Request, version: str) -> None:
         """Raise the Problem that refuses this request."""
@@ -140,7 +156,6 @@ class StreamHub:
         if request.can_read_body:
             raise Problem.bad_request("An upgrade request carries no body.")
         self.dispatcher.served(version)
-        self.dispatcher.admit(version)
 
     def describe_limits(self) -> dict[str, Any]:
         """Return ``welcome.limits``."""

@@ -69,6 +69,7 @@ class DecoderPool:
         memory_bytes: int = MEMORY_BYTES,
         module: str = FORK_SERVER,
     ) -> None:
+        self.size = size
         self._input_bytes = input_bytes
         self._digests = digests
         self._population = Population(size, memory_bytes, module, self._ended, count_end)

@@ -20,6 +20,7 @@ from streamer.live_stream import LiveStream
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
 from streamer.protocol import CloseCode, Codec, DropReason
+from streamer.scheduling.client import NOBODY, Client
 from streamer.session import Session
 from streamer.settings import Settings
 from streamer.stream import Stream, WindowViolated
@@ -75,6 +76,7 @@ class PeerSession:
         transport: str,
         wishes: Wishes,
         plan: UdpPlan,
+        client: Client = NOBODY,
     ) -> None:
         self.id = session_id
         self.version = version
@@ -100,7 +102,7 @@ class PeerSession:
         )
         self.session.configure(wishes.params)
         tap = owner.taps.open(wishes.name, transport, version, info) if wishes.collect else None
-        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap)
+        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap, client)
         self._counters = FrameCounters(owner.metrics, transport, version)
         owner.video_decoders.prepare()
         self._feed = VideoFeed(self, owner.video_decoders)

@@ -24,6 +24,7 @@ from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
 from streamer.problems import Problem
+from streamer.scheduling.client import Client
 from streamer.settings import Settings
 from streamer.webrtc.client_share import ClientShare, ShareUsedUp
 from streamer.webrtc.ending import Ending
@@ -108,7 +109,8 @@ class Peers:
         Raises Problem (400, 422, 503) or ProtocolError (params).
         """
         self.dispatcher.served(version)
-        self.dispatcher.admit(version)
+        charged = self.dispatcher.clients.of(client, time.monotonic())
+        self.dispatcher.admit(version, charged)
         if self._draining:
             raise Problem.unavailable("This server is shutting down.", retry_after_s=2)
         limit = self.settings.webrtc_sessions_max
@@ -119,9 +121,10 @@ class Peers:
         if len(self._sessions) + self._making.total() >= limit:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._check_share(client)
+        self.dispatcher.admission.take_opening(charged, "sessions")
         self._making[client.name] += 1
         try:
-            return await self._create(version, offer, transport, wishes, client)
+            return await self._create(version, offer, transport, wishes, client, charged)
         finally:
             self._making[client.name] -= 1
             if not self._making[client.name]:
@@ -138,13 +141,19 @@ class Peers:
             raise Problem.too_many_requests(str(used_up), used_up.retry_after_s) from used_up
 
     async def _create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
+        self,
+        version: str,
+        offer: Offer,
+        transport: str,
+        wishes: Wishes,
+        client: Identity,
+        charged: Client,
     ) -> tuple[PeerSession, str]:
         stack, module = await self._load()
         settings = self.settings
         plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
-        session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan)
+        session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan, charged)
         session.client = client
         session.candidates_used = len(offer.candidates)
         try:

@@ -66,10 +66,11 @@ def png_claiming(width: int, height: int, data: bytes = b"", depth: int = 8, col
     )
 
 
-def jpeg_claiming(width: int, height: int) -> bytes:
-    """A small, otherwise sound JPEG whose frame header claims another size."""
+def jpeg_claiming(width: int, height: int, *, progressive: bool = False) -> bytes:
+    """A small, otherwise sound JPEG whose frame header claims another size, and perhaps another process."""
     jpeg = bytearray(encode(scene(16, 16)))
     at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 1] = 0xC2 if progressive else 0xC0
     jpeg[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(jpeg)
 

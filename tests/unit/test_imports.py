@@ -59,7 +59,7 @@ STREAMER = [
         "protocol",
         "greeting_slots",
     ],
-    ["http", "access_settings"],
+    ["http", "access_settings", "scheduling"],
     [
         "large_frame",
         "settings",
@@ -80,6 +80,7 @@ STREAMER = [
     ["openapi_video", "openapi_drift", "messages", "upload", "upload_form", "parameters", "answers"],
     ["session", "job", "decoding"],
     ["version_queue", "greeting", "socket_writer"],
+    ["admission"],
     ["dispatch"],
     ["comparison"],
     ["live_stream", "images", "openapi", "health", "handler", "drift_routes"],
@@ -195,7 +196,12 @@ DECODING = [
     ["decoder_pool"],
     ["annotator"],
 ]
-SCHEDULING = [["suspects"]]
+SCHEDULING = [
+    ["token_bucket", "decode_cost", "decode_room", "post_queue", "service_rate", "suspects"],
+    ["image_hint"],
+    ["client"],
+    ["clients"],
+]
 #: What workers and the supervisor take from the observer's folder; the rest is the observer's own.
 OBSERVER_SHARED = {"candidate", "handover", "slug", "standing", "tap", "taps", "handle", "questions"}
 #: What the observer takes from the service.
@@ -236,7 +242,6 @@ PUBLIC_INFERENCE = {
     "inference.metrics",
     "inference.letterbox",
     "inference.fair_share",
-    "inference.stride",
     "inference.wire",
     "inference.detections",
     "inference.address",

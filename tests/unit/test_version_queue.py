@@ -11,15 +11,33 @@ from inference.client import ServedModel
 from inference.wire import Result, Status
 from streamer.job import Job
 from streamer.limits import Limits
+from streamer.scheduling.client import NOBODY, Client
 from streamer.version_queue import FAIR_RATE_S, VersionQueue
+from tests.unit.pictures import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
 #: One run of 20 ms at a time: 50 frames per second.
 MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, lanes=1)
 
 
+POSTER = Client("poster", 7)
+
+
 def job(stream: int) -> Job:
     return Job(b"", 0, DetectionParams(), 1e9, stream, lambda _: None, Limits())
+
+
+def post(
+    client: Client = POSTER,
+    *,
+    connection: int = 1,
+    size: tuple[int, int] = (640, 480),
+    progressive: bool = False,
+) -> Job:
+    made = job(0)
+    made.data = jpeg_claiming(*size, progressive=progressive)
+    made.client, made.connection = client, connection
+    return made
 
 
 @dataclass
@@ -30,6 +48,7 @@ class FakeStream:
     declared_fps: float | None = None
     stale: bool = False
     frames: int = 1_000_000
+    client: Client = NOBODY
     grants: list[float | None] = field(default_factory=list)
 
     @property
@@ -63,8 +82,17 @@ def served(queue: VersionQueue, count: int) -> list[int]:
     for _ in range(count):
         job = queue.next(2, 0.0)
         assert job is not None
+        run(queue, job)
         taken.append(job.stream)
     return taken
+
+
+def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: float = 0.02) -> None:
+    """Take a job through decoding and inference at once."""
+    queue.begin(job, 0.0)
+    job.decode_ms = decode_ms
+    queue.decoded(job, 0.0)
+    queue.end(job, inference_s, 0.0, 2.0)
 
 
 def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
@@ -72,7 +100,7 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
     assert not queue.idle
     lost = [job(7), job(8), job(7)]
     queue.returned.extend(lost)
-    queue.posts.append(job(0))
+    queue.add(post(), 0.0)
     assert [queue.next(2, 0.0) for _ in lost] == lost
     queue.returned.append(lost[0])
     queue.in_flight = 2
@@ -84,21 +112,28 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
 def test_streams_are_served_in_turn_and_posts_have_their_share() -> None:
     queue = opened(FakeStream(1), FakeStream(2), FakeStream(3))
     assert sorted(served(queue, 3)) == [1, 2, 3]
-    queue.posts.extend(job(0) for _ in range(100))
+    for _ in range(100):
+        queue.add(post(), 0.0)
     assert 9 <= served(queue, 40).count(0) <= 11
 
 
 def test_nothing_goes_while_the_device_is_full_but_one_post() -> None:
     queue = opened(FakeStream(1))
-    queue.in_flight = 2
+    for _ in range(2):
+        frame = queue.next(2, 0.0)
+        assert frame is not None
+        queue.begin(frame, 0.0)
     assert queue.next(2, 0.0) is None
-    queue.posts.append(job(0))
-    taken = queue.next(2, 0.0)
-    assert taken is not None
-    assert taken.stream == 0
-    queue.in_flight = 3
-    queue.posts.append(job(0))
-    assert queue.next(2, 0.0) is None
+    for expected in (2, 3):
+        assert queue.in_flight == expected
+        queue.add(post(), 0.0)
+        taken = queue.next(2, 0.0)
+        if expected == 2:
+            assert taken is not None
+            queue.begin(taken, 0.0)
+            assert taken.stream == 0
+        else:
+            assert taken is None
 
 
 def test_a_stream_whose_frames_were_all_too_old_keeps_its_turn() -> None:
@@ -135,15 +170,17 @@ def test_under_overload_the_greedy_are_limited_to_what_the_modest_leave() -> Non
 def test_a_newcomer_is_promised_what_is_left() -> None:
     stream = FakeStream(1)
     queue = opened(stream)
-    assert queue.newcomers_share_fps(MODEL) == pytest.approx(50)
+    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
     for tick in range(20):
         arrive(queue, stream, 20)
         queue.share(MODEL, tick * FAIR_RATE_S)
-    assert queue.newcomers_share_fps(MODEL) == pytest.approx(30, abs=1)
+    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(30, abs=1)
     queue.observe(MODEL, stream.key, result(queue_ms=30.0))
-    assert queue.newcomers_share_fps(MODEL) == pytest.approx(25, abs=1), "it waits, so it would take more"
+    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(25, abs=1), (
+        "it waits, so it would take more"
+    )
     queue.close(stream.key)
-    assert queue.newcomers_share_fps(MODEL) == pytest.approx(50)
+    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
 
 
 def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:

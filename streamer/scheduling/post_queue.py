@@ -1,0 +1,132 @@
+"""POSTs that wait: each client's own, and within a client its connections in fair turn. Pure.
+
+Between clients `FairShare` decides. Within a client this does, by the same rule for each image: it is stamped
+with a virtual start time when it arrives, and the smallest goes first. So a connection that sends expensive
+images does not hold up another one of the same address.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from inference.fair_share import Flow
+
+#: Connections of one client whose costs are remembered while it has work here.
+MAX_CONNECTIONS = 256
+
+
+class Posted(Protocol):
+    """A posted image, as it waits."""
+
+    #: Tells the client's connections apart.
+    connection: int
+    #: Virtual start time within the client; only the queue writes it.
+    tag: float
+    #: Seconds of decoding and inference that it is expected to take.
+    expected_s: float
+
+
+Post = TypeVar("Post", bound=Posted)
+
+
+@dataclass(slots=True)
+class _Line(Generic[Post]):
+    """The POSTs of one client."""
+
+    waiting: list[Post] = field(default_factory=list)
+    #: Start time of the one that was taken last.
+    virtual_s: float = 0.0
+    #: Virtual time at which each connection's next image may start.
+    finish_s: dict[int, float] = field(default_factory=dict)
+
+    def start_of(self, connection: int) -> float:
+        return max(self.virtual_s, self.finish_s.get(connection, 0.0))
+
+
+class PostQueue(Generic[Post]):
+    """Waiting POSTs of one model version."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Flow, _Line[Post]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Post]:
+        for line in self._lines.values():
+            yield from line.waiting
+
+    def add(self, flow: Flow, post: Post) -> None:
+        """Queue an image of a client."""
+        line = self._lines.setdefault(flow, _Line())
+        post.tag = line.start_of(post.connection)
+        if len(line.finish_s) >= MAX_CONNECTIONS:
+            # Those that owe nothing need not be remembered, and of the others none is worth the memory.
+            line.finish_s = {key: at for key, at in line.finish_s.items() if at > line.virtual_s}
+            if len(line.finish_s) >= MAX_CONNECTIONS:
+                line.finish_s.clear()
+        line.finish_s[post.connection] = post.tag + post.expected_s
+        line.waiting.insert(bisect_right(line.waiting, post.tag, key=lambda each: each.tag), post)
+        self._count += 1
+
+    def put_back(self, flow: Flow, post: Post) -> None:
+        """Queue an image again that was taken before; it goes first."""
+        self._lines.setdefault(flow, _Line()).waiting.insert(0, post)
+        self._count += 1
+
+    def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
+        """Return the first image of each client that may start now, as far as ``fits`` says so."""
+        found = {}
+        for flow, line in self._lines.items():
+            post = next((each for each in line.waiting if fits(each)), None)
+            if post is not None:
+                found[flow] = post
+        return found
+
+    def waiting_flows(self) -> list[Flow]:
+        """Return the clients with images that wait."""
+        return [flow for flow, line in self._lines.items() if line.waiting]
+
+    def remove(self, flow: Flow, post: Post) -> bool:
+        """Withdraw an image; False when it does not wait (any more)."""
+        line = self._lines.get(flow)
+        if line is None or post not in line.waiting:
+            return False
+        line.waiting.remove(post)
+        self._count -= 1
+        return True
+
+    def take(self, flow: Flow, post: Post) -> None:
+        """An image that :meth:`ready` returned starts."""
+        self.remove(flow, post)
+        line = self._lines[flow]
+        line.virtual_s = max(line.virtual_s, post.tag)
+
+    def ahead_s(self, flow: Flow, connection: int) -> float:
+        """Return the expected seconds of a client's images that would start before one of ``connection``."""
+        line = self._lines.get(flow)
+        if line is None:
+            return 0.0
+        start = line.start_of(connection)
+        return sum(post.expected_s for post in line.waiting if post.tag <= start)
+
+    def settle(self, flow: Flow, post: Post, actual_s: float) -> None:
+        """An image has ended: its connection is charged what it really took."""
+        line = self._lines.get(flow)
+        if line is None:
+            return
+        if post.connection in line.finish_s:
+            line.finish_s[post.connection] += actual_s - post.expected_s
+        if not line.waiting and not flow.running:
+            del self._lines[flow]
+
+    def clear(self) -> list[Post]:
+        """Forget everything; returns what waited."""
+        waiting = list(self)
+        self._lines.clear()
+        self._count = 0
+        return waiting

@@ -1,0 +1,84 @@
+"""How many seconds of work a version does in a second, and how much of it each client has used lately. Pure.
+
+A second of work is one of decoding or of a model run, as they were measured; several happen at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+from inference.fair_share import Flow
+
+#: Time constant of what a client has used lately.
+_RECENT_S = 1.0
+#: The rate is measured over this time, during all of which work must have waited.
+_WINDOW_S = 0.25
+#: A window that took longer had a pause in it, as when an inference process was restarted.
+_WINDOW_MAX_S = 1.0
+_GAIN = 0.3
+#: Clients remembered; beyond, those that used the least are forgotten.
+_MAX_FLOWS = 512
+
+
+class _Usage:
+    """Seconds of work per second, with older ones fading."""
+
+    __slots__ = ("_at", "_per_s")
+
+    def __init__(self, now: float) -> None:
+        self._per_s = 0.0
+        self._at = now
+
+    def add(self, cost_s: float, now: float) -> None:
+        self._per_s = self.at(now) + cost_s / _RECENT_S
+        self._at = now
+
+    def at(self, now: float) -> float:
+        return self._per_s * math.exp(min(0.0, self._at - now) / _RECENT_S)
+
+
+class ServiceRate:
+    """``at_most`` is how many seconds of work can be done in a second, if nothing waits for anything."""
+
+    def __init__(self) -> None:
+        #: 0 until the first work has ended.
+        self._per_s = 0.0
+        self._window_begun: float | None = None
+        self._window_s = 0.0
+        self._total = _Usage(0.0)
+        self._flows: dict[Flow, _Usage] = {}
+
+    def ended(self, flow: Flow, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
+        """Account work that has ended; ``backlog`` says whether more waits behind it."""
+        self._total.add(cost_s, now)
+        usage = self._flows.get(flow)
+        if usage is None:
+            if len(self._flows) >= _MAX_FLOWS:
+                kept = sorted(self._flows, key=lambda each: self._flows[each].at(now))[_MAX_FLOWS // 2 :]
+                self._flows = {each: self._flows[each] for each in kept}
+            usage = self._flows[flow] = _Usage(now)
+        usage.add(cost_s, now)
+        self._measure(cost_s, now, backlog=backlog, at_most=at_most)
+
+    def _measure(self, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
+        self._per_s = self._per_s or at_most
+        if not backlog:
+            # Nothing waits, so more could be done than was: what was measured loses its weight.
+            self._window_begun = None
+            self._per_s += 0.05 * (at_most - self._per_s)
+            return
+        if self._window_begun is None or now - self._window_begun > _WINDOW_MAX_S:
+            self._window_begun, self._window_s = now, 0.0
+            return
+        self._window_s += cost_s
+        length_s = now - self._window_begun
+        if length_s >= _WINDOW_S:
+            self._per_s += _GAIN * (self._window_s / length_s - self._per_s)
+            self._window_begun, self._window_s = now, 0.0
+
+    def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:
+        """Return the seconds of work a second that a client can have: its share, or all that others leave."""
+        per_s = self._per_s or at_most
+        usage = self._flows.get(flow)
+        others = self._total.at(now) - (usage.at(now) if usage is not None else 0.0)
+        return max(per_s * fraction, per_s - others, 1e-3)

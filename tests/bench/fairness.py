@@ -1,0 +1,254 @@
+"""Fairness: a polite stream of 5 fps and a polite POST client beside greedy and expensive clients.
+
+For every mix of greedy clients it prints the polite ones' p95 as a multiple of their p95 alone in the same
+run, what they lost, and what the greedy ones got: results, refusals, their p99. Every client has an address
+of its own in 127.0.0.0/8. ``make bench BENCH=fairness`` or ``python -m tests.bench.fairness --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cv2
+import numpy as np
+
+from tests.bench.load import End, StreamLoad, Tally
+from tests.bench.media import model, pictures
+from tests.service import ROOT, Service
+
+POLITE_FPS = 5.0
+POLITE_ADDRESSES = ("127.0.0.201", "127.0.0.202")
+#: A refused greedy client tries again after this time, whatever `Retry-After` says.
+IMPATIENCE_S = 0.05
+#: A child imports and connects before the measurement begins.
+WARM_UP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Greedy clients: ``connections`` of each of ``addresses``, all doing the same."""
+
+    work: str
+    addresses: int
+    connections: int
+    expensive: bool = False
+    fps: float = 0.0
+    mode: str = "live"
+
+
+MIXES = {
+    "16 POST connections, 1 client": Mix("post", 1, 16),
+    "POSTs of 10 clients": Mix("post", 10, 2),
+    "expensive POSTs of 10 clients": Mix("post", 10, 1, expensive=True),
+    "expensive POSTs, 10 connections, 1 client": Mix("post", 1, 10, expensive=True),
+    "stream of 200 fps": Mix("stream", 1, 1, fps=200.0),
+    "20 streams, 1 client": Mix("stream", 1, 20, fps=30.0),
+    "10 clients with a stream of 60 fps": Mix("stream", 10, 1, fps=60.0),
+    "8 streams in mode all, 1 client": Mix("stream", 1, 8, mode="all"),
+}
+
+
+@dataclass(slots=True)
+class Greedy:
+    """What the greedy clients of a mix saw."""
+
+    results: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    without_retry_after: int = 0
+    served_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+
+
+def expensive_picture() -> bytes:
+    """Return a valid progressive JPEG of 33 megapixels."""
+    noise = np.random.default_rng(0).integers(0, 255, (1024, 2048, 3), dtype=np.uint8)
+    picture = cv2.resize(noise, (8000, 4100), interpolation=cv2.INTER_LINEAR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 50, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    return bytes(cv2.imencode(".jpg", picture, options)[1].tobytes())
+
+
+def session_from(address: str) -> aiohttp.ClientSession:
+    """Return a client session that connects from ``address``."""
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=40))
+
+
+async def post_greedily(url: str, address: str, frames: list[bytes], until: End, seen: Greedy) -> None:
+    """POST one picture after the other over one connection."""
+    async with session_from(address) as session:
+        for frame in itertools.cycle(frames):
+            if until.passed:
+                return
+            begun = time.monotonic()
+            try:
+                async with session.post(url, data=frame, headers={"Content-Type": "image/jpeg"}) as answer:
+                    await answer.read()
+                    took_s = time.monotonic() - begun
+                    seen.statuses[str(answer.status)] += 1
+                    if answer.status == 200:
+                        seen.results += 1
+                        seen.served_s.append(took_s)
+                        continue
+                    seen.refused_s.append(took_s)
+                    seen.without_retry_after += "Retry-After" not in answer.headers
+            except (aiohttp.ClientError, OSError) as error:
+                seen.statuses[type(error).__name__] += 1
+            await asyncio.sleep(IMPATIENCE_S)
+
+
+async def stream_greedily(
+    url: str, address: str, frames: list[bytes], until: End, mix: Mix, seen: Greedy
+) -> None:
+    """Stream at the mix's rate; a refused stream is tried again."""
+    while not until.passed:
+        load = StreamLoad(url, frames, mode=mix.mode, fps=mix.fps)
+        try:
+            async with session_from(address) as session:
+                await load.run(session, until)
+        except aiohttp.WSServerHandshakeError as error:
+            seen.statuses[str(error.status)] += 1
+            seen.without_retry_after += "Retry-After" not in (error.headers or {})
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            seen.statuses[type(error).__name__] += 1
+        seen.results += load.tally.results
+        seen.served_s += load.tally.latencies_s
+        seen.statuses.update({f"dropped {reason}": count for reason, count in load.tally.drops.items()})
+        await asyncio.sleep(IMPATIENCE_S)
+
+
+async def be_greedy(url: str, mix: Mix, seconds: float) -> Greedy:
+    """Run all clients of a mix."""
+    frames = [expensive_picture()] if mix.expensive else pictures(8, (1280, 720))
+    until, seen = End.after(seconds), Greedy()
+    async with asyncio.TaskGroup() as group:
+        for number in range(mix.addresses):
+            address = f"127.0.1.{number + 1}"
+            for _ in range(mix.connections):
+                if mix.work == "post":
+                    group.create_task(post_greedily(f"{url}/v1/predict", address, frames, until, seen))
+                else:
+                    group.create_task(stream_greedily(f"{url}/v1/stream", address, frames, until, mix, seen))
+    return seen
+
+
+async def be_polite(url: str, frames: list[bytes], seconds: float) -> tuple[Tally, Tally]:
+    """Run one stream of 5 fps and one client that POSTs about 5 images a second, each with an address."""
+    until = End.after(seconds)
+    posted = Tally()
+
+    async def post() -> None:
+        async with session_from(POLITE_ADDRESSES[1]) as session:
+            for frame in itertools.cycle(frames):
+                if until.passed:
+                    return
+                begun = time.monotonic()
+                posted.sent += 1
+                headers = {"Content-Type": "image/jpeg"}
+                async with session.post(f"{url}/v1/predict", data=frame, headers=headers) as answer:
+                    await answer.read()
+                if answer.status == 200:
+                    posted.results += 1
+                    posted.latencies_s.append(time.monotonic() - begun)
+                else:
+                    posted.errors[str(answer.status)] += 1
+                await asyncio.sleep(1 / POLITE_FPS)
+
+    async with session_from(POLITE_ADDRESSES[0]) as session:
+        stream = StreamLoad(f"{url}/v1/stream", frames, fps=POLITE_FPS)
+        streamed, _ = await asyncio.gather(stream.run(session, until), post())
+    return streamed, posted
+
+
+def beside(
+    service: Service, mix: Mix, frames: list[bytes], seconds: float
+) -> tuple[tuple[Tally, Tally], dict[str, Any]]:
+    """Run the polite clients beside a mix, which has a process of its own."""
+    arguments = json.dumps({name: getattr(mix, name) for name in Mix.__slots__})
+    command = [sys.executable, "-m", "tests.bench.fairness", "--greedy", arguments]
+    greedy = subprocess.Popen(
+        [*command, service.http_url, str(seconds + 2 * WARM_UP_S)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(WARM_UP_S)
+    polite = asyncio.run(be_polite(service.http_url, frames, seconds))
+    out, _ = greedy.communicate(timeout=120)
+    seen: dict[str, Any] = json.loads(out)
+    return polite, seen
+
+
+def p99_ms(times_s: list[float]) -> float:
+    """Return the 99th percentile in milliseconds; NaN of nothing."""
+    return float(np.quantile(times_s, 0.99)) * 1e3 if times_s else float("nan")
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement")
+    parser.add_argument("--only", default="", help="run the mixes whose name holds this text")
+    parser.add_argument("--greedy", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    out = sys.stdout.write
+    if arguments.greedy:
+        text, url, seconds = arguments.greedy
+        seen = asyncio.run(be_greedy(url, Mix(**json.loads(text)), float(seconds)))
+        out(
+            json.dumps(
+                {
+                    "results": seen.results,
+                    "statuses": seen.statuses,
+                    "without_retry_after": seen.without_retry_after,
+                    "served_p99_ms": p99_ms(seen.served_s),
+                    "refused_p99_ms": p99_ms(seen.refused_s),
+                }
+            )
+        )
+        return
+    frames = pictures()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"MODEL_V1_PATH": str(model(arguments.model, Path(folder)))}
+        with Service(settings) as service:
+            asyncio.run(be_polite(service.http_url, frames, 2.0))
+            for name, mix in MIXES.items():
+                if arguments.only not in name:
+                    continue
+                alone = asyncio.run(be_polite(service.http_url, frames, arguments.seconds))
+                polite, greedy = beside(service, mix, frames, arguments.seconds)
+                out(f"{name}\n")
+                for who, before, after in zip(("5 fps stream", "POST client"), alone, polite, strict=True):
+                    was, now = before.percentile_ms(0.95), after.percentile_ms(0.95)
+                    out(
+                        f"  {who:13} p95 alone {was:6.1f} ms, beside {now:6.1f} ms, ratio {now / was:5.2f};"
+                        f" p50 {before.percentile_ms(0.5):5.1f} and {after.percentile_ms(0.5):5.1f} ms;"
+                        f" lost {after.sent - after.results} of {after.sent}"
+                        f" {dict(after.drops) or ''} {dict(after.errors) or ''}\n"
+                    )
+                length_s = arguments.seconds + 2 * WARM_UP_S
+                out(
+                    f"  greedy        {greedy['results'] / length_s:.1f} results/s,"
+                    f" {greedy['statuses']}, without Retry-After {greedy['without_retry_after']},"
+                    f" served p99 {greedy['served_p99_ms']:.0f} ms,"
+                    f" refused p99 {greedy['refused_p99_ms']:.0f} ms\n"
+                )
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
