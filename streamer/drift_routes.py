@@ -12,7 +12,10 @@ from inference.board import Board
 from streamer.drift.status_page import StatusPage
 from streamer.drift.word import Word
 from streamer.http.body import BodyReader, hold_body
+from streamer.http.caller import identity_of
+from streamer.http.identity import Scope
 from streamer.http.paced_response import large_answer
+from streamer.http.stream_names import hide_in_drift_status
 from streamer.observer.questions import ObserverSilent, ask
 from streamer.observer.standing import Standing
 from streamer.problems import Problem
@@ -37,11 +40,16 @@ class DriftRoutes:
         self._board = board
         self._observer = observer_address
 
-    async def status(self, _request: web.Request) -> web.Response:
-        """200 whatever happens: what the observer last said, and how the observer is."""
+    async def status(self, request: web.Request) -> web.Response:
+        """200 whatever happens: what the observer last said, and how the observer is.
+
+        Groups of streams are for administrators alone.
+        """
         text = self._page.read()
         body: dict[str, Any] = json.loads(text) if text else {"status": self._without_page().name.lower()}
         body["observer"] = Standing(int(self._board.read("sampling"))).name.lower()
+        if not identity_of(request).may(Scope.ADMIN):
+            body = hide_in_drift_status(body)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
     def _without_page(self) -> Word:

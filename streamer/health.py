@@ -13,7 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from inference.board import Board, State
 from inference.client import InferenceClient
 from streamer.drift.word import Word
+from streamer.http.caller import identity_of
 from streamer.http.gate import Gate
+from streamer.http.identity import Scope
+from streamer.http.stream_names import hide_in_metrics
 from streamer.metrics import render_metrics
 from streamer.observer.standing import Standing
 
@@ -106,8 +109,10 @@ class Health:
         body = {"alive": alive, "state": _STATES[self._board.state]}
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """Prometheus text of all processes of this replica."""
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text of all processes of this replica; names of streams for administrators alone."""
         # Reads files: not on the event loop.
         text = await asyncio.get_running_loop().run_in_executor(None, render_metrics, self._metrics_dir)
+        if not identity_of(request).may(Scope.ADMIN):
+            text = hide_in_metrics(text)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -83,6 +83,8 @@ export function describeDrift(status) {
     return moved.length ? `${name} (${moved.join(', ')})` : name;
   });
   if (drifting.length > MAX_GROUPS) parts.push(`${drifting.length - MAX_GROUPS} more`);
+  // Names of streams are for administrators: everybody else is told that something drifts, not what.
+  if (parts.length === 0) return { state: 'drift', text: 'Pictures are unlike what is usual' };
   const samples = drifting.reduce((sum, [, group]) => sum + group.samples, 0);
   const kept = samples ? `; ${samples} ${samples === 1 ? 'frame' : 'frames'} kept because of it` : '';
   return { state: 'drift', text: `Unlike what is usual: ${parts.join('; ')}${kept}` };

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import cv2
+import numpy as np
 import pytest
 from aiohttp import web
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from streamer.http.key_file import make_key
 from streamer.http.route_policy import ROUTES, Entry, policy_of
 from tests.application import make_routes
 from tests.model_factory import null_model
@@ -298,3 +302,36 @@ async def test_offers_of_one_client_leave_room_for_another(
         async with polite:
             await polite.wait_for("result", 20)
         await greedy.close()
+
+
+async def test_names_of_streams_are_for_administrators(
+    null_path: Path, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    file = tmp_path / "keys.toml"
+    made = {name: make_key(name, [scope], None, {}) for name, scope in (("boss", "admin"), ("cam", "stream"))}
+    await asyncio.to_thread(file.write_text, "\n".join(key.line("toml") for key in made.values()))
+    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS_FILE": str(file), "STREAM_MIN_FPS": "0"}
+    settings |= {"SAMPLES_CANDIDATE_S": "0.1", "DRIFT_SAMPLE_INTERVAL_S": "0.1", "DRIFT_ENGINE": "builtin"}
+    picture = bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1])
+
+    async def text(path: str, key: str = "") -> str:
+        headers = bearer(key) if key else {}
+        async with http.get(service.http_url + path, headers=headers) as response:
+            assert response.status == 200
+            return await response.text()
+
+    with Service(settings) as service:
+        async with WireClient(f"{service.ws_url}/v1/stream", headers=bearer(made["cam"].key)) as client:
+            await client.hello(streams=[{"id": 0, "name": "canary-gate"}])
+            seq = 0
+            async with asyncio.timeout(30):
+                while "canary-gate" not in await text("/drift/status", made["boss"].key):
+                    seq += 1
+                    await client.send_frame(seq, picture)
+                    await asyncio.sleep(0.1)
+                while "canary-gate" not in await text("/metrics", made["boss"].key):
+                    await asyncio.sleep(0.2)
+        for path in ("/drift/status", "/metrics", "/health"):
+            for key in ("", "wrong", made["cam"].key):
+                assert "canary-gate" not in await text(path, key)
+        assert "object_detection_frames_received_total" in await text("/metrics")

@@ -92,7 +92,7 @@ STREAMER = [
     ["cli"],
 ]
 HTTP = [
-    ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit"],
+    ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit", "stream_names"],
     ["client_address", "sites", "caller", "route_policy", "key_file"],
     ["key_ring", "cors", "body", "memory_return"],
     ["gate"],

@@ -1,0 +1,36 @@
+"""Names of streams are taken out, and nothing else."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from streamer.http.stream_names import hide_in_drift_status, hide_in_metrics
+
+
+def test_series_that_name_streams_are_left_out_of_metrics() -> None:
+    registry = CollectorRegistry()
+    Gauge("data_drift_active", "1 while a group is in drift.", ["group"], registry=registry).labels(
+        "gate"
+    ).set(1)
+    odd = Counter("odd", "With more labels.", ["a", "group", "z"], registry=registry)
+    odd.labels("x", 'a "quoted" \\ name\n', "y").inc()
+    Counter("kept", 'Says group="x" in its help.', ["grouping"], registry=registry).labels("seen").inc()
+    Counter("plain", "Without labels.", registry=registry).inc()
+    text = hide_in_metrics(generate_latest(registry)).decode()
+    assert "gate" not in text
+    assert "quoted" not in text
+    for line in ('kept_total{grouping="seen"} 1.0', "plain_total 1.0", "# TYPE data_drift_active gauge"):
+        assert line in text.splitlines()
+
+
+def test_groups_are_left_out_of_the_status_of_drift() -> None:
+    body = {
+        "status": "drift",
+        "groups": {"gate": {"moved": ["x"]}},
+        "reference": {"sha256": "a", "groups": {"b": 1}},
+    }
+    reduced = hide_in_drift_status(body)
+    assert reduced == {"status": "drift", "groups": {}, "reference": {"sha256": "a", "groups": {}}}
+    assert body["groups"] == {"gate": {"moved": ["x"]}}, "the original stays"
+    assert hide_in_drift_status({"status": "disabled"}) == {"status": "disabled"}
+    assert hide_in_drift_status({"groups": {}, "reference": None}) == {"groups": {}, "reference": None}
