@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from streamer.closing import return_ms
 from streamer.connection import BYE_GRACE_S, Connection
@@ -149,7 +149,7 @@ class StreamHub:
 
     def _check(self, request: web.Request, version: str) -> None:
         """Raise the Problem that refuses this request."""
-        if request.headers.get("Upgrade", "").lower() != "websocket":
+        if request.headers.get("Upgrade", "").lower() != "websocket" or request.version < HttpVersion11:
             raise Problem.upgrade_required(
                 "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
             )
