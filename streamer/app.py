@@ -145,7 +145,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         Replicas(settings.own_address, settings.peer_addresses),
         metrics.request_forwarded,
     )
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners)
+    budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners, budget)
     peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps, video_decoders)
     peers.still_holds = gate.still_holds
 
@@ -167,7 +168,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = _RequestMetrics(metrics)
     app[LIMITS] = limits
-    app[BUDGET] = ByteBudget(settings.byte_budget, metrics.buffer_refused)
+    app[BUDGET] = budget
     _add_routes(
         app,
         Health(resources.board, client, resources.metrics_dir, versions, gate),

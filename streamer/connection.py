@@ -18,6 +18,7 @@ from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
 from streamer.greeting import error_message, greet, identify
 from streamer.hello_gate import HelloGate
+from streamer.http.byte_budget import ByteBudget
 from streamer.http.gate import Gate
 from streamer.http.identity import Identity, Scope
 from streamer.intake import Intake, TooFast
@@ -77,6 +78,7 @@ class Owner(Protocol):
     gate: Gate
     taps: Taps
     owners: Owners
+    budget: ByteBudget
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -136,7 +138,11 @@ class Connection:
         #: The key that came with the upgrade.
         self._token = token
         self._writer = SocketWriter(
-            socket, transport, subprotocol, send_timeout_s=hub.settings.stream_send_timeout_s
+            socket,
+            transport,
+            subprotocol,
+            send_timeout_s=hub.settings.stream_send_timeout_s,
+            hold=lambda: hub.budget.hold(self.identity.name, "messages"),
         )
         self._gate = gate
         gate.on_excess = self._hello_too_long
@@ -174,6 +180,7 @@ class Connection:
                 # First, as nothing may keep a stream registered whose socket is gone.
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writing.cancel()
+                self._writer.drop()
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 
@@ -447,6 +454,9 @@ class Connection:
             replaced = self._writer.put(message, newest_only=live is not None and live.stream.mode == "live")
         except OutboxFull as error:
             self.close_soon(CloseCode.SLOW_CONSUMER, str(error))
+            return
+        except CloseConnection as close:
+            self.close_soon(close.code, close.reason)
             return
         if replaced:
             self.hub.metrics.undelivered.labels("websocket").inc(replaced)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from streamer.closing import CloseConnection
+from streamer.http.byte_budget import Holding
 from streamer.outbox import Outbox
 from streamer.protocol import CloseCode, encode_message
 
@@ -28,7 +30,8 @@ CLOSE_S = 2.0
 class SocketWriter:
     """Queues messages without waiting, sends them in order. The connection owns it and runs its task.
 
-    ``send_timeout_s``: a client that takes nothing for so long is closed with 4441.
+    ``send_timeout_s``: a client that takes nothing for so long is closed with 4441. ``hold`` returns the
+    client's holding in the byte budget, for what waits.
     """
 
     def __init__(
@@ -38,12 +41,13 @@ class SocketWriter:
         subprotocol: str,
         *,
         send_timeout_s: float,
+        hold: Callable[[], Holding],
     ) -> None:
         self._socket = socket
         self._transport = transport
         self._subprotocol = subprotocol
         self._send_timeout_s = send_timeout_s
-        self._outbox = Outbox()
+        self._outbox = Outbox(self._encode, hold)
         self._filled = asyncio.Event()
         #: Start of the send in progress; 0 while none is.
         self._sending_since = 0.0
@@ -56,7 +60,7 @@ class SocketWriter:
         """Queue one message; returns how many unsent results gave way to it.
 
         ``newest_only``: while the client reads slowly, its stream keeps only the newest result. Raises
-        OutboxFull when nothing more fits.
+        OutboxFull when nothing more fits, CloseConnection for a message that cannot be encoded.
         """
         slow = bool(self._sending_since) and time.monotonic() - self._sending_since > SLOW_SEND_S
         replaced = self._outbox.put(message, replace_results=slow and newest_only)
@@ -66,16 +70,15 @@ class SocketWriter:
     async def run(self) -> None:
         """Send what is queued until cancelled or the socket is gone.
 
-        Raises CloseConnection for a client that does not read, or a message that cannot be encoded.
+        Raises CloseConnection for a client that does not read.
         """
         try:
             while True:
-                message = self._outbox.take()
-                if message is None:
+                encoded = self._outbox.take()
+                if encoded is None:
                     self._filled.clear()
                     await self._filled.wait()
                     continue
-                encoded = self._encode(message)
                 if self._never_waits(len(encoded)):
                     await self._send(encoded)
                     continue
@@ -113,6 +116,10 @@ class SocketWriter:
         deadline = time.monotonic() + FLUSH_S
         while len(self._outbox) and not task.done() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
+
+    def drop(self) -> None:
+        """Drop what still waits: the socket is gone."""
+        self._outbox.clear()
 
     async def close(self, close: CloseConnection) -> None:
         """Send the close frame; a client that does not take even that is cut off."""

@@ -16,6 +16,7 @@ from streamer.dispatch import Dispatcher
 from streamer.greeting_slots import GreetingSlots
 from streamer.handler import guard_reader
 from streamer.hello_gate import HelloGate
+from streamer.http.byte_budget import ByteBudget
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate, bearer_token
 from streamer.http.identity import Identity, Scope
@@ -47,6 +48,7 @@ class StreamHub:
         gate: Gate,
         taps: Taps,
         owners: Owners,
+        budget: ByteBudget,
     ) -> None:
         self.dispatcher = dispatcher
         self.metrics = metrics
@@ -55,6 +57,7 @@ class StreamHub:
         self.gate = gate
         self.taps = taps
         self.owners = owners
+        self.budget = budget
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._greeting = GreetingSlots()

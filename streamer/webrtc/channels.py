@@ -14,7 +14,7 @@ RESULTS, CONTROL = "results", "control"
 #: Results wait in the channel while the network is slow; beyond this a new one is left out instead.
 RESULTS_WAITING_BYTES = 32 << 10
 #: A client that does not take its control messages does not read at all.
-CONTROL_WAITING_BYTES = 1 << 20
+CONTROL_WAITING_BYTES = 256 << 10
 
 
 class Channel(Protocol):

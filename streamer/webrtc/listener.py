@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from streamer.outbox import Outbox, OutboxFull
+from streamer.http.byte_budget import Holding
+from streamer.outbox import Encoded, Outbox, OutboxFull
 
 #: More than a slow moment of the network leaves waiting; from here on only the newest result is kept.
 _SLOW_FROM = 8
@@ -14,8 +16,8 @@ _SLOW_FROM = 8
 class Listener:
     """The session puts messages in; the route that serves the reader takes them out."""
 
-    def __init__(self) -> None:
-        self._outbox = Outbox()
+    def __init__(self, encode: Callable[[dict[str, Any]], Encoded], hold: Callable[[], Holding]) -> None:
+        self._outbox = Outbox(encode, hold)
         self._filled = asyncio.Event()
         self._ended = False
 
@@ -24,8 +26,7 @@ class Listener:
         if self._ended:
             return 0
         try:
-            # A copy: results that are replaced are changed in place, and others hold the same one.
-            replaced = self._outbox.put(dict(message), replace_results=len(self._outbox) >= _SLOW_FROM)
+            replaced = self._outbox.put(message, replace_results=len(self._outbox) >= _SLOW_FROM)
         except OutboxFull:
             self.end()
             return 0
@@ -37,11 +38,16 @@ class Listener:
         self._ended = True
         self._filled.set()
 
-    async def take(self) -> dict[str, Any] | None:
-        """Return the next message; None at the end."""
+    def drop(self) -> None:
+        """Nothing is taken any more: drop what waits."""
+        self.end()
+        self._outbox.clear()
+
+    async def take(self) -> Encoded | None:
+        """Return the next message as it is sent; None at the end."""
         while True:
-            message = self._outbox.take()
-            if message is not None or self._ended:
-                return message
+            encoded = self._outbox.take()
+            if encoded is not None or self._ended:
+                return encoded
             self._filled.clear()
             await self._filled.wait()

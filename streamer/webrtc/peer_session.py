@@ -9,16 +9,19 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from inference import DetectionParams
 from streamer.dispatch import Dispatcher
 from streamer.frame_counters import FrameCounters
+from streamer.http.byte_budget import Holding
 from streamer.http.identity import Identity
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
+from streamer.outbox import Encoded
 from streamer.protocol import CloseCode, Codec, DropReason
 from streamer.scheduling.client import NOBODY, Client
 from streamer.session import Session
@@ -251,11 +254,16 @@ class PeerSession:
     def _welcome(self) -> None:
         self.send_all([{"type": "welcome", **self.describe_model()}])
 
-    def listen(self) -> Listener | None:
-        """Return a new reader, which begins with `welcome`; None when there are too many."""
+    def listen(
+        self, encode: Callable[[dict[str, Any]], Encoded], hold: Callable[[], Holding]
+    ) -> Listener | None:
+        """Return a new reader, which begins with `welcome`; None when there are too many.
+
+        ``encode`` makes what is sent of a message, ``hold`` the reader's holding in the byte budget.
+        """
         if len(self._listeners) >= MAX_LISTENERS:
             return None
-        listener = Listener()
+        listener = Listener(encode, hold)
         self._listeners.add(listener)
         listener.put({"type": "welcome", **self.describe_model()})
         if self.ending is not None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
+from streamer.http.body import BUDGET
+from streamer.http.caller import identity_of
+from streamer.outbox import Encoded
 from streamer.problems import Problem
 from streamer.protocol import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
 from streamer.webrtc.listener import Listener
@@ -24,16 +28,31 @@ SEND_S = 10.0
 
 async def serve_results(request: web.Request, session: PeerSession) -> web.StreamResponse:
     """Send the session's messages until either side ends. Raises Problem 503 when too many read already."""
-    listener = session.listen()
+    socket = _make_socket(request)
+    encode = _event if socket is None else _encoder(socket, request)
+    client = identity_of(request).name
+    listener = session.listen(encode, lambda: request.app[BUDGET].hold(client, "messages"))
     if listener is None:
         raise Problem.unavailable("Too many readers of this session are connected.", retry_after_s=5)
     try:
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await _serve_websocket(request, session, listener)
+        if socket is not None:
+            return await _serve_websocket(request, socket, session, listener)
         return await _serve_events(request, listener)
     finally:
-        listener.end()
+        listener.drop()
         session.leave(listener)
+
+
+def _make_socket(request: web.Request) -> web.WebSocketResponse | None:
+    """Return the WebSocket that the request asks for, not opened yet; None when it asks for events."""
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        return None
+    return web.WebSocketResponse(protocols=SUBPROTOCOLS, compress=False, heartbeat=20, max_msg_size=64 << 10)
+
+
+def _encoder(socket: web.WebSocketResponse, request: web.Request) -> Callable[[dict[str, Any]], Encoded]:
+    protocol = socket.can_prepare(request).protocol or SUBPROTOCOL_JSON
+    return lambda message: encode_message(message, protocol)
 
 
 async def _serve_events(request: web.Request, listener: Listener) -> web.StreamResponse:
@@ -52,14 +71,14 @@ async def _serve_events(request: web.Request, listener: Listener) -> web.StreamR
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
-                    message = await listener.take()
+                    event = await listener.take()
             except TimeoutError:
                 await response.write(b": still here\n\n")
                 continue
-            if message is None:
+            if event is None:
                 break
             async with asyncio.timeout(SEND_S):
-                await response.write(_event(message))
+                await response.write(event if isinstance(event, bytes) else event.encode())
         await response.write_eof()
     return response
 
@@ -71,11 +90,8 @@ def _event(message: dict[str, Any]) -> bytes:
 
 
 async def _serve_websocket(
-    request: web.Request, session: PeerSession, listener: Listener
+    request: web.Request, socket: web.WebSocketResponse, session: PeerSession, listener: Listener
 ) -> web.StreamResponse:
-    socket = web.WebSocketResponse(
-        protocols=SUBPROTOCOLS, compress=False, heartbeat=20, max_msg_size=64 << 10
-    )
     await socket.prepare(request)
     writer = asyncio.create_task(_write(socket, listener), name="results-writer")
     try:
@@ -92,8 +108,7 @@ async def _serve_websocket(
 
 async def _write(socket: web.WebSocketResponse, listener: Listener) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
-        while (message := await listener.take()) is not None:
-            encoded = encode_message(message, socket.ws_protocol or SUBPROTOCOL_JSON)
+        while (encoded := await listener.take()) is not None:
             async with asyncio.timeout(SEND_S):
                 if isinstance(encoded, str):
                     await socket.send_str(encoded)

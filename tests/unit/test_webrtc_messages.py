@@ -12,6 +12,7 @@ import msgpack
 import pytest
 
 from inference import DetectionParams
+from streamer.http.byte_budget import ByteBudget
 from streamer.protocol import DropReason
 from streamer.session import Session
 from streamer.stream import Stream
@@ -92,19 +93,19 @@ def test_a_slow_network_costs_results_and_a_client_that_does_not_read_its_sessio
 
 
 async def test_a_slow_reader_gets_the_newest_result_and_drops_for_the_others() -> None:
-    listener = Listener()
+    listener = Listener(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
     replaced = sum(listener.put(result(seq)) for seq in range(1, 21))
     listener.end()
     messages = []
     while (message := await listener.take()) is not None:
-        messages.append(message)
+        messages.append(json.loads(message))
     assert len(messages) == 20
     assert messages[-1] == result(20)
     assert sum(message["type"] == "drop" for message in messages) == replaced > 0
 
 
 async def test_a_reader_that_takes_nothing_is_ended_and_costs_no_memory() -> None:
-    listener = Listener()
+    listener = Listener(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
     for _ in range(10_000):
         listener.put({"type": "flow"})
     count = 0
