@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 from streamer.http.key_file import BadKeyFile, parse_keys, read_key_file
@@ -25,6 +25,13 @@ class AccessSettings(BaseSettings):
         "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port of `/metrics`, which is then not on `PORT`; 0: on `PORT`, and without names of "
+        "streams for whoever has no admin key.",
+    )
     api_keys: str = Field(
         "",
         description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
@@ -54,6 +61,13 @@ class AccessSettings(BaseSettings):
         description="Comma-separated networks of proxies whose `X-Forwarded-For` names the client's address; "
         "unset: none, and a client is whoever connects.",
     )
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _is_another_port(cls, port: int, info: ValidationInfo) -> int:
+        if port and port == info.data.get("port"):
+            raise ValueError("allowed is another port than PORT")
+        return port
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import Counter, Histogram
 
 from inference.board import Board
 from inference.client import InferenceClient
@@ -35,6 +34,7 @@ from streamer.http.memory_return import MemoryReturn
 from streamer.http.sites import Sites
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
+from streamer.metrics_port import metrics_port
 from streamer.observer.handover import Handover
 from streamer.observer.taps import Taps
 from streamer.openapi import openapi_document
@@ -43,6 +43,7 @@ from streamer.pages import add_pages
 from streamer.port import close_port
 from streamer.problems import Problem, problem_middleware, request_id
 from streamer.replicas import REPLICA_HEADER, Replicas
+from streamer.request_metrics import RequestMetrics
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.suspects import Suspects
 from streamer.settings import Settings
@@ -53,7 +54,6 @@ from streamer.websocket import StreamHub
 
 log = logging.getLogger("streamer.app")
 
-VERSIONS = ("v1", "v2")
 #: Request headers must be complete within this time, on fresh and on kept connections.
 HEADER_TIMEOUT_S = 15.0
 LAG_PROBE_S = 1.0
@@ -80,6 +80,8 @@ class Resources:
     #: Empty where sampling is off.
     observer_address: str
     metrics_dir: Path
+    #: Where metrics are served; None: on the main port.
+    metrics_listener: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +168,14 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     Guard(gate, sites).add_to(app)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.Sampler(taps)
-    app[images.METRICS] = _RequestMetrics(metrics)
+    app[images.METRICS] = RequestMetrics(metrics)
     app[LIMITS] = limits
     app[BUDGET] = budget
+    health = Health(resources.board, client, resources.metrics_dir, versions, gate)
+    _add_metrics(app, health, sites, resources.metrics_listener)
     _add_routes(
         app,
-        Health(resources.board, client, resources.metrics_dir, versions, gate),
+        health,
         DriftRoutes(resources.drift_page, resources.board, resources.observer_address),
         hub,
     )
@@ -228,11 +232,17 @@ def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: S
     images.add_routes(app)
     app.router.add_get("/health", health.health)
     app.router.add_get("/livez", health.livez)
-    app.router.add_get("/metrics", health.metrics)
     add_drift(app, drift)
     app.router.add_get("/stream", hub.handle, allow_head=False)
     app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
     app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)
+
+
+def _add_metrics(app: web.Application, health: Health, sites: Sites, listener: socket.socket | None) -> None:
+    if listener is None:
+        app.router.add_get("/metrics", health.metrics)
+    else:
+        app.cleanup_ctx.append(metrics_port(health, sites, listener))
 
 
 def _name_replica(app: web.Application, name: str) -> None:
@@ -263,26 +273,6 @@ def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], Async
             await asyncio.to_thread(handover.close)
 
     return lifetime
-
-
-class _RequestMetrics:
-    """Carries finished predict requests into the metrics."""
-
-    def __init__(self, metrics: WorkerMetrics) -> None:
-        self._metrics = metrics
-        #: Kept, because looking labels up costs more than counting.
-        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-
-    def observe(self, version: str, status: int, seconds: float) -> None:
-        """Account one answer; unknown versions are one label, whatever was asked for."""
-        known = version if version in VERSIONS else "unknown"
-        series = self._series.get((known, status))
-        if series is None:
-            series = self._metrics.requests.labels(known, str(status)), self._metrics.request_s.labels(known)
-            self._series[known, status] = series
-        counted, timed = series
-        counted.inc()
-        timed.observe(seconds)
 
 
 async def make_runner(

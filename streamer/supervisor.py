@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 
 from inference.board import State
@@ -53,6 +54,10 @@ class Supervisor:
                 "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
         self._sockets = listen(settings.host, settings.port, settings.workers)
+        #: One for each worker, as above; none where metrics are on the main port.
+        self._metrics_sockets: list[socket.socket] = []
+        if settings.metrics_port:
+            self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
         remove_leftovers()
         self._folder = PrivateFolder()
         # Workers, and inference process, observer and supervisor.
@@ -215,13 +220,18 @@ class Supervisor:
     async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
         listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
         page_fd = self._observer.page.fd
+        metrics_fds = [each.fileno() for each in self._metrics_sockets[number : number + 1]]
         arguments = [*map(str, (number, listener, board_fd, page_fd))]
         environment = self._worker_environment
         with self._relay.output_of(f"worker-{number}") as output:
             return await spawn(
                 "streamer.worker",
-                [*arguments, self._inference.address, self._observer.address],
-                descriptors=(listener, board_fd, page_fd, self._store.fd, *environment.descriptors),
+                [*arguments, self._inference.address, self._observer.address, *map(str, metrics_fds)],
+                descriptors=(
+                    *(listener, board_fd, page_fd, self._store.fd),
+                    *metrics_fds,
+                    *environment.descriptors,
+                ),
                 environment=environment.variables,
                 output=output,
             )
@@ -255,7 +265,7 @@ class Supervisor:
         """Workers first: they need the inference process to finish what they have accepted."""
         # They hold the sockets too. While ours were open, a port that no worker serves any more would
         # still take connections, and reset them in the end.
-        for listener in self._sockets:
+        for listener in (*self._sockets, *self._metrics_sockets):
             listener.close()
         for worker in self._workers.values():
             _signal(worker, signal.SIGTERM)
@@ -277,7 +287,10 @@ class Supervisor:
             log.error("the observer did not end; what it had accepted is kept for the next start")
 
     def _release(self) -> None:
-        for listener in self._sockets:  # still open where the drain was never reached
+        for listener in (
+            *self._sockets,
+            *self._metrics_sockets,
+        ):  # still open where the drain was never reached
             listener.close()
         self._inference.close()
         self._observer.close()

@@ -45,9 +45,10 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER LISTENER BOARD PAGE ADDRESS OBSERVER``.
+    """Run as ``python -m streamer.worker NUMBER LISTENER BOARD PAGE ADDRESS OBSERVER [METRICS]``.
 
     The addresses are those of the inference process and of the observer, the latter empty without one.
+    METRICS is the descriptor of the socket on which metrics are served, where they have a port of their own.
     """
     number_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
     settle()
@@ -64,6 +65,7 @@ def main() -> int:
             drift_page=StatusPage(int(page_fd)),
             inference_address=addresses[0],
             observer_address=addresses[1],
+            metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
         )
         asyncio.run(serve(resources, listener))

@@ -198,3 +198,20 @@ def test_the_service_answers_under_the_names_that_lead_to_it(chart: Chart) -> No
         environment = chart.render(values).environment
         assert set(environment["ALLOWED_HOSTS"].split(",")) == expected
         assert load_settings(allowed_hosts=environment["ALLOWED_HOSTS"]).hosts > expected
+
+
+def test_metrics_may_have_a_port_that_only_prometheus_reaches(chart: Chart) -> None:
+    values = {"monitoring": {"metricsPort": 9102, "serviceMonitor": {"enabled": True}}}
+    values |= {"networkPolicy": {"enabled": True, "prometheusNamespaces": ["monitoring"]}}
+    manifests = chart.render(values)
+    assert manifests.environment["METRICS_PORT"] == "9102"
+    ports = {port["name"]: port["containerPort"] for port in manifests.container["ports"]}
+    assert ports["metrics"] == 9102
+    served = {port["name"]: port["targetPort"] for port in manifests.one("Service")["spec"]["ports"]}
+    assert served == {"http": "http", "metrics": "metrics"}
+    (endpoint,) = manifests.one("ServiceMonitor")["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
+    rules = manifests.one("NetworkPolicy")["spec"]["ingress"]
+    (rule,) = [rule for rule in rules if {"protocol": "TCP", "port": "metrics"} in rule["ports"]]
+    assert len(rule["from"]) == 1
+    assert "monitoring" in str(rule["from"][0]["namespaceSelector"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,23 @@ async def test_names_of_streams_are_for_administrators(
             for key in ("", "wrong", made["cam"].key):
                 assert "canary-gate" not in await text(path, key)
         assert "object_detection_frames_received_total" in await text("/metrics")
+
+
+async def test_metrics_may_have_a_port_of_their_own(null_path: Path, http: aiohttp.ClientSession) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    settings = {"MODEL_V1_PATH": str(null_path), "METRICS_PORT": str(port), "WORKERS": "2"}
+    with Service(settings | {"API_KEYS": ANN}) as service:
+        own = f"http://127.0.0.1:{port}"
+        for headers in ({}, bearer(ANN)):
+            assert (await ask(http, "GET", f"{service.http_url}/metrics", **headers))[0] == 404
+        for _ in range(4):
+            async with http.get(f"{own}/metrics") as response:
+                assert "object_detection_frames_received_total" in await response.text()
+        assert (await ask(http, "GET", f"{own}/livez"))[0] == 200
+        for path in ("/", "/v1/predict", "/drift/status", "/docs"):
+            assert (await ask(http, "GET", own + path))[0] == 404
+        assert (await ask(http, "GET", f"{own}/metrics", Host="evil.example"))[0] == 403
+        service.workers[0].kill()
+        for _ in range(20):
+            assert (await ask(http, "GET", f"{own}/metrics"))[0] == 200, "the successor answers who waits"

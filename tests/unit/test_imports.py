@@ -84,7 +84,7 @@ STREAMER = [
     ["dispatch"],
     ["comparison"],
     ["live_stream", "images", "openapi", "health", "handler", "drift_routes"],
-    ["connection", "pages", "webrtc"],
+    ["connection", "pages", "webrtc", "metrics_port", "request_metrics"],
     ["websocket"],
     ["app"],
     ["command_group"],

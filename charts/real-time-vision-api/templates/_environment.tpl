@@ -54,6 +54,10 @@
       name: {{ . }}
       key: {{ include "rtv.apiKeysKey" $ }}
 {{- end }}
+{{- if $v.monitoring.metricsPort }}
+- name: METRICS_PORT
+  value: {{ $v.monitoring.metricsPort | quote }}
+{{- end }}
 {{- if $v.auth.keysFileSecret }}
 - name: API_KEYS_FILE
   value: /etc/real-time-vision-api/keys/{{ $v.auth.keysFileSecretKey }}

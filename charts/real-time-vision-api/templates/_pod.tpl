@@ -76,6 +76,11 @@ spec:
         - name: http
           containerPort: {{ .Values.containerPort }}
           protocol: TCP
+        {{- with .Values.monitoring.metricsPort }}
+        - name: metrics
+          containerPort: {{ . }}
+          protocol: TCP
+        {{- end }}
       {{- include "rtv.probes" . | nindent 6 }}
       lifecycle:
         preStop:

@@ -1,0 +1,49 @@
+"""`METRICS_PORT`: metrics and probes on a port of their own, which no proxy leads to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from streamer.health import Health
+from streamer.http.sites import Sites
+from streamer.problems import Problem, problem_middleware
+
+#: A scraper that is slower is cut off.
+_KEEP_ALIVE_S = 15.0
+
+
+def metrics_port(
+    health: Health, sites: Sites, listener: socket.socket
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return what serves ``listener`` as long as an application runs.
+
+    Whoever reaches the port sees everything: the network says who that is.
+    """
+
+    @web.middleware
+    async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not sites.allows_host(request.headers.get(hdrs.HOST)):
+            raise Problem(403, "host_not_allowed", "This server is not known by that name (ALLOWED_HOSTS).")
+        return await handler(request)
+
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        app = web.Application(middlewares=[problem_middleware, check_host])
+        app.router.add_get("/metrics", health.all_metrics)
+        app.router.add_get("/health", health.health)
+        app.router.add_get("/livez", health.livez)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S)
+        await runner.setup()
+        server = runner.server
+        if server is None:
+            raise RuntimeError("the runner was set up and has no server")
+        port = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=16)
+        yield
+        port.close()
+        await runner.cleanup()
+
+    return lifetime
