@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_request import BaseRequest
 
 from streamer.hello_gate import HelloGate
@@ -17,6 +17,8 @@ from streamer.problems import Problem
 
 log = logging.getLogger("streamer.handler")
 
+#: Says neither language nor version.
+SERVER_NAME = "streamer"
 MAX_LINE_BYTES = 8190
 MAX_HEADERS = 64
 
@@ -94,6 +96,9 @@ class ConnectionHandler(web.RequestHandler):
                 f"{MAX_LINE_BYTES} bytes a line and {MAX_HEADERS} headers are allowed.",
             )
         response = problem.response(identifier)
+        # No route has run, so nothing has added what all other answers have.
+        response.headers[hdrs.SERVER] = SERVER_NAME
+        response.headers["X-Content-Type-Options"] = "nosniff"
         response.force_close()
         return response
 

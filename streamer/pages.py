@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from streamer.handler import SERVER_NAME
 from streamer.http.paced_response import PacedResponse
 from streamer.problems import Problem, request_id
 
@@ -65,7 +66,7 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     # Says neither language nor versions.
-    hdrs.SERVER: "streamer",
+    hdrs.SERVER: SERVER_NAME,
 }
 
 #: The package that carries both viewers; a Django app, so its folder is found but never imported.

@@ -106,6 +106,11 @@ class RawSocket:
         body, self._buffer = self._buffer[:length], self._buffer[length:]
         return status, headers, body
 
+    def receive_some(self) -> bool:
+        """Read and forget what is there; False where the connection ended."""
+        self._buffer = b""
+        return self._fill()
+
     def upgraded(self) -> dict[str, str]:
         """Upgrade; returns the headers of the answer."""
         self.send(upgrade())
