@@ -124,7 +124,7 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         frame.depth,
         frame.channels,
         chunks.animated,
-        decode_bytes=max(decoding, turning) + _FIXED_BYTES + len(blob),
+        decode_bytes=max(decoding, turning) + _FIXED_BYTES + 2 * len(blob),
     )
 
 

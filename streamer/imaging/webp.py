@@ -70,7 +70,7 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         found.orientation,
         channels=4 if found.alpha else 3,
         animated=found.animated,
-        decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + len(blob),
+        decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
     )
 
 

@@ -76,7 +76,7 @@ def apng(frames: int = 3) -> bytes:
     return still[:33] + chunks + still[33:-12] + more + still[-12:]
 
 
-def interlaced(width: int, height: int, surplus: bytes = b"") -> bytes:
+def black_interlaced(width: int, height: int, surplus: bytes = b"") -> bytes:
     """A black interlaced RGB picture."""
     raw = b""
     for x, y, dx, dy in (

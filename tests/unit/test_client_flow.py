@@ -161,6 +161,11 @@ def test_results_carry_the_offer_and_the_servers_account() -> None:
     assert (outcome.tag, outcome.captured_s, outcome.cfg, outcome.round_trip_s) == ("mine", 1.5, 7, 0.25)
     assert (outcome.width, outcome.height, outcome.timings_ms) == (40, 30, {"infer_ms": 3.0})
     assert outcome.detections.labels == ("bus",)
+    assert not outcome.damaged
+    flow.sending(frame("other"), 1.1)
+    (outcome,) = flow.received(result(2, damaged=True), now=1.3)
+    assert isinstance(outcome, Result)
+    assert outcome.damaged
 
 
 def test_boxes_of_a_reduced_picture_lie_in_the_one_offered() -> None:

@@ -1,0 +1,97 @@
+"""Hostile and damaged images against a real service: each has its answer, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.model_factory import null_model
+from tests.service import Service
+from tests.unit import hostile_builders as build
+from tests.unit import hostile_jpegs as jpegs
+from tests.unit.hostile_images import CORPUS, Outcome
+from tests.unit.pictures import encode
+from tests.wire_client import WireClient
+
+STATUS = {
+    Outcome.WHOLE: 200,
+    Outcome.PARTLY: 200,
+    Outcome.DAMAGED: 422,
+    Outcome.UNSUPPORTED: 415,
+    Outcome.TOO_LARGE: 413,
+}
+WHOLE = build.JPEG
+PARTLY = build.first_part(WHOLE, 0.9, jpegs.EOI)
+#: A frame of its own, so that it does not share the decoding of the POST's.
+PARTLY_STREAMED = build.first_part(encode(build.photograph(), ".jpg"), 0.91)
+
+
+@pytest.fixture(scope="module")
+def idle_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose model does nothing: what takes time here is the image."""
+    path = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+    with Service({"MODEL_V1_PATH": str(path), "STREAM_MIN_FPS": "0"}) as service:
+        yield service
+
+
+async def post(session: aiohttp.ClientSession, service: Service, data: bytes) -> tuple[int, dict[str, Any]]:
+    form = aiohttp.FormData()
+    form.add_field("file", io.BytesIO(data), filename="image")  # as a file: the client warns of large bytes
+    async with session.post(f"{service.http_url}/v1/predict", data=form) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_every_hostile_image_has_its_answer_and_probes_do_not_wait(idle_model: Service) -> None:
+    slowest_s, running = 0.0, True
+
+    async def probe(session: aiohttp.ClientSession) -> None:
+        nonlocal slowest_s
+        while running:
+            begun = time.monotonic()
+            async with session.get(f"{idle_model.http_url}/livez") as answer:
+                assert answer.status == 200
+            slowest_s = max(slowest_s, time.monotonic() - begun)
+            await asyncio.sleep(0.02)
+
+    wrong = {}
+    async with aiohttp.ClientSession() as session:
+        probing = asyncio.create_task(probe(session))
+        for name, hostile in CORPUS.items():
+            status, answer = await post(session, idle_model, hostile.make())
+            damaged = status == 200 and answer["image"].get("damaged", False)
+            if (status, damaged) != (STATUS[hostile.outcome], hostile.outcome is Outcome.PARTLY):
+                wrong[name] = answer
+        running = False
+        await probing
+    assert wrong == {}
+    # The builders of this test keep the same two processors busy.
+    assert slowest_s < 1.0
+
+
+async def test_a_damaged_frame_is_marked_in_its_result(idle_model: Service) -> None:
+    async with WireClient(f"{idle_model.ws_url}/v1/stream") as client:
+        await client.hello()
+        await client.send_frame(1, PARTLY_STREAMED)
+        result = await client.receive("result")
+        assert (result["seq"], result["damaged"], result["width"]) == (1, True, 320)
+        await client.send_frame(2, WHOLE)
+        result = await client.receive("result")
+        assert (result["seq"], "damaged" in result) == (2, False)
+        await client.send_frame(3, build.first_part(WHOLE, 0.2, jpegs.EOI))
+        drop = await client.receive("drop")
+        assert (drop["reason"], "rows can be read" in drop["message"]) == ("decode_error", True)
+
+
+async def test_an_answer_says_that_an_image_is_damaged(idle_model: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert (await post(session, idle_model, WHOLE))[1]["image"] == {"width": 320, "height": 240}
+        status, answer = await post(session, idle_model, PARTLY)
+        assert (status, answer["image"]) == (200, {"width": 320, "height": 240, "damaged": True})
+        status, answer = await post(session, idle_model, build.first_part(WHOLE, 0.2, jpegs.EOI))
+        assert (status, answer["code"]) == (422, "damaged_image")

@@ -1,0 +1,123 @@
+"""What a header says of the memory that decoding takes is what a process that decodes was seen to take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streamer.limits import Limits
+from tests.unit import hostile_jpegs as jpegs
+from tests.unit.hostile_builders import black_interlaced, canvas, frame_chunk, photograph, picture_chunk
+from tests.unit.hostile_webps import many_code_sets
+from tests.unit.pictures import encode, png_claiming, riff, with_exif
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT = 4096, 2048
+#: Pages that are shared, that the allocator keeps, that the first use of a library takes.
+SLACK_BYTES = 12 << 20
+#: Decodes each file named on its command line; prints the most memory that each took beyond what there was.
+MEASURE = """
+import ctypes, json, sys
+from streamer.limits import Limits
+from streamer.media import decode
+
+def field(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
+
+def measure(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    header = Limits().read_header(data)
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+    before = field("VmRSS")
+    decode(data, header)
+    return field("VmHWM") - before
+
+import cv2
+cv2.setNumThreads(1)
+measure(sys.argv[1])
+print(json.dumps([measure(path) for path in sys.argv[1:]]))
+"""
+
+
+def scanlines(channels: int, depth: int) -> bytes:
+    return zlib.compress(bytes(HEIGHT * (1 + WIDTH * channels * depth // 8)))
+
+
+def images() -> dict[str, bytes]:
+    picture = photograph(WIDTH, HEIGHT)
+    full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    jpeg = encode(picture)
+    webp = encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 50)
+    blocks = WIDTH * HEIGHT // 64
+    cmyk = jpegs.head(jpegs.BASELINE, WIDTH, HEIGHT, (0x11,) * 4) + jpegs.one_code(1, 0)
+    return {
+        "JPEG": jpeg,
+        "turned JPEG": with_exif(jpeg, 6),
+        "progressive JPEG": encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "progressive JPEG, all colours": encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, *full),
+        "CMYK JPEG": cmyk + jpegs.scan((1, 2, 3, 4), data=bytes(blocks)) + jpegs.EOI,
+        "JPEG of unusual sampling": jpegs.head(jpegs.BASELINE, WIDTH, HEIGHT, (0x21, 0x12, 0x11))
+        + jpegs.one_code(1, 0)
+        + jpegs.scan((1, 2, 3), data=bytes(blocks))
+        + jpegs.EOI,
+        "damaged JPEG": jpeg[: len(jpeg) * 9 // 10],
+        "PNG": encode(picture, ".png"),
+        "deep PNG": png_claiming(WIDTH, HEIGHT, scanlines(4, 16), 16, 6),
+        "interlaced PNG": black_interlaced(WIDTH, HEIGHT),
+        "turned PNG": with_exif(encode(picture, ".png"), 8),
+        "WebP": webp,
+        "transparent WebP": encode(
+            np.dstack([picture, picture[:, :, :1]]), ".webp", cv2.IMWRITE_WEBP_QUALITY, 50
+        ),
+        "animated WebP": riff(canvas(WIDTH, HEIGHT, 2) + frame_chunk(picture_chunk(webp), WIDTH, HEIGHT) * 3),
+        "lossless WebP": encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
+    }
+
+
+def measured(files: dict[str, bytes], folder: Path) -> dict[str, int]:
+    paths = []
+    for number, data in enumerate(files.values()):
+        paths.append(folder / f"{number}.bin")
+        paths[-1].write_bytes(data)
+    answer = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, paths)], capture_output=True, text=True, cwd=ROOT
+    )
+    if "clear_refs" in answer.stderr:
+        pytest.skip("this kernel does not reset the peak of a process's memory")
+    assert answer.returncode == 0, answer.stderr
+    return dict(zip(files, json.loads(answer.stdout), strict=True))
+
+
+def test_the_memory_that_decoding_takes_is_known_before(tmp_path: Path) -> None:
+    files = images()
+    found = measured(files, tmp_path)
+    wrong = {}
+    for name, data in files.items():
+        said = Limits().read_header(data).decode_bytes
+        too_little = found[name] > said + SLACK_BYTES
+        # How many sets of codes a lossless WebP has is known only to who decodes it.
+        too_much = said > 1.3 * found[name] + SLACK_BYTES and name != "lossless WebP"
+        if too_little or too_much:
+            wrong[name] = f"{found[name] >> 20} MB, said were {said >> 20} MB"
+    assert wrong == {}
+
+
+def test_a_lossless_webp_with_many_sets_of_codes_takes_no_more_than_said(tmp_path: Path) -> None:
+    files = {str(sets): many_code_sets(1024, 1024, sets) for sets in (1, 20_000, 65_536)}
+    assert len(files["65536"]) < 300_000
+    found = measured(files, tmp_path)
+    # 370 MB for a picture of one megapixel: this is what the bound is about.
+    assert found["65536"] > 200 << 20
+    for name, data in files.items():
+        assert found[name] < Limits().read_header(data).decode_bytes + SLACK_BYTES, name
