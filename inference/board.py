@@ -28,6 +28,19 @@ class State(IntEnum):
     DOWN = 4
 
 
+class Presence(IntEnum):
+    """Whether there is a worker or an observer; posted by the supervisor."""
+
+    #: None is wanted.
+    OFF = 0
+    STARTING = 1
+    SERVING = 2
+    #: It has ended and is being started again.
+    DOWN = 3
+    #: It does not answer; the supervisor has killed it or is about to.
+    HUNG = 4
+
+
 class Board:
     """A page of named float64 fields in a sealed ``memfd`` that children inherit."""
 
@@ -43,7 +56,19 @@ class Board:
         "sampling": 7,  # observer process, by the supervisor while there is none
         "samples": 8,  # observer process: accepted since the replica was started
         "drift": 9,  # observer process: the word of `streamer.drift.status`
+        "supervisor_beat": 10,  # supervisor: its watch turned at this time
+        "observer_beat": 11,  # observer process: its loop turned at this time, 0 before the first
+        "observer_presence": 12,  # supervisor
+        "dying": 13,  # supervisor: 1 while processes die so often that readiness would only flap
+        "workers": 14,  # supervisor: how many there are to be
         "refused": 40,  # workers: a message of the inference process did not parse at this time
+    }
+
+    #: Fields of each worker, by the index of worker 0; there are at most 64 workers.
+    _WORKER_FIELDS = {  # noqa: RUF012 - a constant table
+        "beat": 64,  # worker: its loop turned at this time, 0 before it serves
+        "accepted": 128,  # worker: connections accepted so far
+        "presence": 192,  # supervisor
     }
 
     def __init__(self, fd: int | None = None) -> None:
@@ -62,6 +87,14 @@ class Board:
         """Read one field; 0 where a process wrote what is no number. Raises KeyError for an unknown name."""
         value = float(_FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0])
         return value if abs(value) < _NO_NUMBER else 0.0
+
+    def post_worker(self, number: int, field: str, value: float) -> None:
+        """Write one field of a worker. Raises KeyError for an unknown name."""
+        _FIELD.pack_into(self._memory, (self._WORKER_FIELDS[field] + number) * 8, value)
+
+    def read_worker(self, number: int, field: str) -> float:
+        """Read one field of a worker. Raises KeyError for an unknown name."""
+        return float(_FIELD.unpack_from(self._memory, (self._WORKER_FIELDS[field] + number) * 8)[0])
 
     @property
     def state(self) -> State:

@@ -44,8 +44,9 @@ class InferenceHandle:
 
     @property
     def pid(self) -> int | None:
-        """Process id, or None when none was started."""
-        return self._process.pid if self._process is not None else None
+        """Process id while there is a process."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     async def start(self, environment: dict[str, str], output: int | None = None) -> None:
         """Start a process. ``environment`` is the whole of what it sees, ``output`` where it prints."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,20 +16,21 @@ from aiohttp.typedefs import Handler, Middleware
 from inference.board import Board
 from inference.client import InferenceClient
 from streamer import images
+from streamer.acceptor import Acceptor, places_for
 from streamer.admission import Admission
 from streamer.comparison import Comparison
+from streamer.connection_places import Guest
 from streamer.decoding.decoder_pool import DecoderPool, decoder_count
 from streamer.decoding.digest_memory import DigestMemory
 from streamer.dispatch import Dispatcher
 from streamer.drift.status_page import StatusPage
 from streamer.drift_routes import DriftRoutes, add_drift
-from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler
+from streamer.handler import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
 from streamer.health import Health
 from streamer.http.body import BUDGET
 from streamer.http.byte_budget import ByteBudget
 from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
-from streamer.http.memory_return import MemoryReturn
 from streamer.http.sites import Sites
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
@@ -41,7 +41,7 @@ from streamer.openapi import openapi_document
 from streamer.owners import Owners
 from streamer.pages import add_pages
 from streamer.port import close_port
-from streamer.problems import Problem, problem_middleware, request_id
+from streamer.problems import problem_middleware
 from streamer.replicas import REPLICA_HEADER, Replicas
 from streamer.request_metrics import RequestMetrics
 from streamer.scheduling.clients import Clients
@@ -56,7 +56,6 @@ log = logging.getLogger("streamer.app")
 
 #: Request headers must be complete within this time, on fresh and on kept connections.
 HEADER_TIMEOUT_S = 15.0
-LAG_PROBE_S = 1.0
 #: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
 _INPUT_BYTES = 64 << 20
 READ_BUFFER_BYTES = 64 << 10
@@ -82,6 +81,8 @@ class Resources:
     metrics_dir: Path
     #: Where metrics are served; None: on the main port.
     metrics_listener: socket.socket | None = None
+    #: Over which the supervisor hands connections over; None without one.
+    channel: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +187,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         await client.start()
         await dispatcher.start()
         await hub.start()
-        lag = asyncio.create_task(_measure_lag(metrics, app[BUDGET]), name="loop-lag")
         yield
-        lag.cancel()
         await hub.close()
         await owners.close()
         await dispatcher.close()
@@ -284,16 +283,19 @@ async def make_runner(
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
-    app.middlewares.insert(0, _connection_cap(runner, settings.connections_max or _default_connections()))
+    places = places_for(settings.connections_max, settings.connections_per_address)
+    app.middlewares.insert(0, limit_connections(places))
     await runner.setup()
     manager = runner.server
     if manager is None:
         raise RuntimeError("the runner was set up and has no server")
     loop = asyncio.get_running_loop()
 
-    def connection() -> ConnectionHandler:
+    def connection(guest: Guest | None = None) -> ConnectionHandler:
         return ConnectionHandler(
             manager,
+            guest=guest,
+            places=places,
             loop=loop,
             access_log=None,
             # aiohttp's only deadline for headers is the one for kept connections.
@@ -308,7 +310,10 @@ async def make_runner(
             lingering_time=LINGER_S,
         )
 
-    port = await loop.create_server(connection, sock=listener, backlog=128)
+    refused = resources.metrics.connections_refused.inc
+    port = Acceptor(listener, connection, places, resources.board, resources.number, refused)
+    if resources.channel is not None:
+        port.adopt_from(resources.channel)
     own_socket = parts.owners.own_socket
     if own_socket is not None:
         try:
@@ -332,43 +337,3 @@ async def make_runner(
         await asyncio.gather(parts.hub.drain(window_s), parts.webrtc.peers.drain(window_s))
 
     return runner, drain
-
-
-def _default_connections() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, int(soft * 0.8))
-
-
-def _connection_cap(runner: web.AppRunner, limit: int) -> Middleware:
-    """Refuse requests while more than ``limit`` connections are open, before descriptors run out."""
-
-    @web.middleware
-    async def cap(request: web.Request, handler: Handler) -> web.StreamResponse:
-        server = runner.server
-        if (
-            server is not None
-            and len(server.connections) > limit
-            and request.path not in ("/livez", "/health")
-        ):
-            problem = Problem.unavailable("Too many connections are open here; try again.", retry_after_s=5)
-            response = problem.response(request_id(request))
-            response.force_close()
-            return response
-        return await handler(request)
-
-    return cap
-
-
-async def _measure_lag(metrics: WorkerMetrics, budget: ByteBudget) -> None:
-    """Sample how late the event loop wakes up, which shows what blocks it, and the bytes held for clients."""
-    loop = asyncio.get_running_loop()
-    memory = MemoryReturn(budget)
-    while True:
-        due = loop.time() + LAG_PROBE_S
-        await asyncio.sleep(LAG_PROBE_S)
-        metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
-        metrics.tasks.set(len(asyncio.all_tasks(loop)))
-        for kind, count in budget.by_kind().items():
-            metrics.buffered_bytes.labels(kind).set(count)
-        if memory.due():
-            await asyncio.to_thread(memory.give_back)

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_request import BaseRequest
 
+from streamer.connection_places import ConnectionPlaces, Guest
 from streamer.hello_gate import HelloGate
 from streamer.http.write_watch import WriteWatch, limit_stall
-from streamer.problems import Problem
+from streamer.problems import Problem, request_id
 
 log = logging.getLogger("streamer.handler")
 
@@ -21,15 +23,26 @@ log = logging.getLogger("streamer.handler")
 SERVER_NAME = "streamer"
 MAX_LINE_BYTES = 8190
 MAX_HEADERS = 64
+#: What is answered even when there are more connections than allowed.
+PROBES = ("/livez", "/health", "/metrics")
 
 
 class ConnectionHandler(web.RequestHandler):
     """aiohttp's protocol of one connection, with bounds of ours and answers to what is not HTTP."""
 
-    __slots__ = ("_write_watch", "hello_gate")
+    __slots__ = ("_places", "_write_watch", "guest", "hello_gate")
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        guest: Guest | None = None,
+        places: ConnectionPlaces | None = None,
+        **options: Any,
+    ) -> None:
+        """``guest`` is its place in ``places``; without one, from another worker, it is not counted."""
         super().__init__(*arguments, **options)
+        self.guest = guest
+        self._places = places
         #: Stands before the WebSocket reader that the next upgrade installs; None on other routes.
         self.hello_gate: HelloGate | None = None
         #: None until the connection is made.
@@ -43,7 +56,9 @@ class ConnectionHandler(web.RequestHandler):
             self._write_watch = WriteWatch(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection has ended."""
+        """The connection has ended: its place is free."""
+        if self.guest is not None and self._places is not None:
+            self._places.leave(self.guest)
         super().connection_lost(exc)
         if self._write_watch is not None:
             self._write_watch.end()
@@ -108,3 +123,30 @@ def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
     if not isinstance(request.protocol, ConnectionHandler):
         raise TypeError(f"the connection is a {type(request.protocol).__name__}, not a ConnectionHandler")
     request.protocol.hello_gate = gate
+
+
+def limit_connections(places: ConnectionPlaces) -> Middleware:
+    """Return what tells the places of requests, and refuses all but probes while it is over its limit."""
+
+    @web.middleware
+    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        guest: Guest | None = getattr(request.protocol, "guest", None)
+        if guest is None:
+            return await handler(request)
+        places.begin(guest)
+        try:
+            over = places.over
+            if over and request.path not in PROBES:
+                problem = Problem.unavailable(
+                    "Too many connections are open here; try again.", retry_after_s=5
+                )
+                response: web.StreamResponse = problem.response(request_id(request))
+            else:
+                response = await handler(request)
+            if over and not response.prepared:
+                response.force_close()
+            return response
+        finally:
+            places.end(guest, asyncio.get_running_loop().time())
+
+    return limit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from streamer.http.caller import identity_of
 from streamer.http.gate import Gate
 from streamer.http.identity import Scope
 from streamer.http.stream_names import hide_in_metrics
+from streamer.liveness import Liveness
 from streamer.metrics import render_metrics
 from streamer.observer.standing import Standing
 
@@ -32,6 +32,7 @@ _REASONS = {
     "loading": "models are being loaded",
     "warming": "models are being warmed up",
     "restarting": "the inference process has ended and is being restarted",
+    "hung": "the inference process does not answer and is being replaced",
     "draining": "this replica is shutting down",
 }
 
@@ -48,6 +49,7 @@ class Health:
         gate: Gate,
     ) -> None:
         self._board = board
+        self._liveness = Liveness(board)
         self._client = client
         self._metrics_dir = metrics_dir
         self._versions = versions
@@ -55,10 +57,14 @@ class Health:
 
     @property
     def status(self) -> str:
-        """One word: ok, starting, loading, warming, restarting or draining."""
+        """One word: ok, starting, loading, warming, restarting, hung or draining."""
         if self._board.read("draining"):
             return "draining"
         status = _STATES[self._board.state]
+        if self._liveness.inference_hangs:
+            return "hung"
+        if self._board.read("dying"):
+            return "restarting"
         if status == "ok" and not self._client.ready:
             return "warming"
         if status in ("starting", "loading", "warming") and self._board.read("restarts"):
@@ -89,8 +95,11 @@ class Health:
             "drift": Word(int(self._board.read("drift"))).name.lower(),
             "access": self._gate.describe(),
         }
-        if status != "ok":
-            body["reasons"] = [_REASONS[status]]
+        body["processes"] = self._liveness.describe()
+        # Also while it serves: a worker or the observer may be missing although this one answers.
+        reasons = ([] if status == "ok" else [_REASONS[status]]) + self._liveness.reasons()
+        if reasons:
+            body["reasons"] = reasons
         return body
 
     async def health(self, _request: web.Request) -> web.Response:
@@ -104,9 +113,12 @@ class Health:
         )
 
     async def livez(self, _request: web.Request) -> web.Response:
-        """200 while the inference loop's heart beats or the supervisor is bringing it back."""
-        alive = self._board.alive(time.monotonic()) or self._board.state is State.DOWN
-        body = {"alive": alive, "state": _STATES[self._board.state]}
+        """200 while everything runs or is brought back; 503 when nobody is left who could."""
+        alive = not self._liveness.abandoned
+        body = {
+            "alive": alive,
+            "state": "hung" if self._liveness.inference_hangs else _STATES[self._board.state],
+        }
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 
     async def metrics(self, request: web.Request) -> web.Response:

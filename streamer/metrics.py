@@ -179,6 +179,11 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.connections_refused = Counter(
+            "object_detection_connections_refused",
+            "Connections closed at once because too many were open.",
+            registry=registry,
+        )
         self.loop_lag_s = Histogram(
             "object_detection_event_loop_lag_seconds",
             "How late the worker's event loop woke up, sampled once a second.",

@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Closes(Protocol):
+    """What listens: an acceptor or a server of asyncio."""
+
+    def close(self) -> None:
+        """Stop listening and close the socket."""
 
 
 async def close_port(
-    server: asyncio.Server, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]
+    server: Closes, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]
 ) -> None:
     """Close ``server``, which listens on ``listener``; serve what waits there by ``protocol``.
 

@@ -190,7 +190,16 @@ class Settings(AccessSettings):
         "requests about their sessions; a DNS name may stand for all of them. Unset: alone.",
     )
     connections_max: int = Field(
-        0, ge=0, description="Open connections per worker; 0: 80 % of the process's file descriptors."
+        0,
+        ge=0,
+        description="Open connections per worker; 0: what its file descriptors allow, at most 80 % of them. "
+        "Beyond it connections that are silent or idle are closed, and probes are still answered.",
+    )
+    connections_per_address: int = Field(
+        0,
+        ge=0,
+        description="Open connections of one client address per worker; 0: three quarters of "
+        "`CONNECTIONS_MAX`, since a proxy in front is one address.",
     )
 
     sampling: bool = Field(

@@ -12,10 +12,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 
-from inference.board import State
-from inference.child_process import spawn
 from inference.handle import FINAL_EXIT_CODES, InferenceHandle
 from inference.metric_store import MetricStore
 from inference.metrics import STORE_VARIABLE, name_process
@@ -24,19 +23,20 @@ from streamer.child_environment import ChildEnvironment
 from streamer.metrics import SupervisorMetrics
 from streamer.observer.handle import ObserverHandle
 from streamer.settings import Settings
-from streamer.supervising.backoff import MAX_S, Backoff
+from streamer.supervising.backoff import Backoff, CrashLoop
 from streamer.supervising.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
 from streamer.supervising.listening import listen
 from streamer.supervising.log_relay import LogRelay
 from streamer.supervising.log_writer import LogWriter
 from streamer.supervising.private_folder import PrivateFolder, remove_leftovers
 from streamer.supervising.signals import AT_ONCE, on_signals
+from streamer.supervising.stand_in import StandIn
+from streamer.supervising.watch import Watch
+from streamer.supervising.watched import watched_inference, watched_observer
+from streamer.supervising.worker_handle import WorkerHandle
 
 log = logging.getLogger("streamer.supervisor")
 
-WATCH_S = 0.5
-#: No beat of the inference loop for this long: it hangs outside of a run.
-BEAT_LIMIT_S = 5.0
 #: Beyond the workers' own drain time, before they are killed.
 KILL_AFTER_S = 5.0
 
@@ -88,8 +88,14 @@ class Supervisor:
         self._worker_environment = ChildEnvironment(settings, settings)
         #: The only one with the store's credentials; it asks nobody for a key of ours.
         self._observer_environment = ChildEnvironment(settings, settings.public, credentials=True)
-        #: Running workers by number.
-        self._workers: dict[int, asyncio.subprocess.Process] = {}
+        board = self._inference.board
+        board.post("workers", settings.workers)
+        self._workers = [WorkerHandle(number, port, board) for number, port in enumerate(self._sockets)]
+        self._crash_loop = CrashLoop()
+        #: Whether the inference process and the observer have been told to end.
+        self._ending = False
+        #: None until it runs.
+        self._stand_in: StandIn | None = None
         self._stopping = asyncio.Event()
         self._failure: CannotStart | None = None
 
@@ -119,10 +125,13 @@ class Supervisor:
         )
         tasks = [asyncio.create_task(self._keep_inference(), name="inference")]
         tasks += [
-            asyncio.create_task(self._keep_worker(number), name=f"worker-{number}")
-            for number in range(self._settings.workers)
+            asyncio.create_task(self._keep_worker(worker), name=f"worker-{worker.number}")
+            for worker in self._workers
         ]
-        tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        tasks.append(asyncio.create_task(self._watch().run(), name="watch"))
+        self._stand_in = StandIn(
+            self._inference.board, self._sockets, [worker.channel for worker in self._workers]
+        )
         if self._settings.sampling:
             tasks.append(asyncio.create_task(self._keep_observer(), name="observer"))
         try:
@@ -144,8 +153,8 @@ class Supervisor:
         self._stopping.set()
 
     def _kill_workers(self) -> None:
-        for worker in self._workers.values():
-            _signal(worker, signal.SIGKILL)
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL)
 
     def _fail(self, failure: CannotStart) -> None:
         if self._failure is None:
@@ -156,6 +165,7 @@ class Supervisor:
 
     async def _keep_inference(self) -> None:
         delays = Backoff()
+        board = self._inference.board
         while True:
             started = time.monotonic()
             with self._relay.output_of("inference") as output:
@@ -166,42 +176,36 @@ class Supervisor:
             if code in FINAL_EXIT_CODES:
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
-            try:
-                delay_s = delays.next_delay_s(time.monotonic() - started)
-            except OverflowError as error:
-                self._fail(CannotStart(f"the inference process keeps dying: {error}", EXIT_KEEPS_DYING))
-                return
-            board = self._inference.board
             board.post("restarts", board.read("restarts") + 1)
-            self._metrics.restarts.labels("inference").inc()
-            log.error("the inference process ended with %s; restarting in %.1f s", _reason(code), delay_s)
-            await asyncio.sleep(delay_s)
+            if not await self._pause_after("inference", "the inference process", code, delays, started):
+                return
 
-    async def _keep_worker(self, number: int) -> None:
+    async def _keep_worker(self, worker: WorkerHandle) -> None:
         delays = Backoff()
+        name = f"worker {worker.number}"
+        page_fd = self._observer.page.fd
+        metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
         while True:
             started = time.monotonic()
-            worker = await self._start_worker(number)
-            self._workers[number] = worker
+            with self._relay.output_of(f"worker-{worker.number}") as output:
+                await worker.start(
+                    [str(page_fd), self._inference.address, self._observer.address, *map(str, metrics_fds)],
+                    [page_fd, self._store.fd, *metrics_fds],
+                    self._worker_environment,
+                    output,
+                )
             code = await worker.wait()
-            del self._workers[number]
             if self._stopping.is_set():
                 return
             if code == EXIT_CANNOT_START:
-                self._fail(CannotStart(f"worker {number} cannot start (see above)"))
+                self._fail(CannotStart(f"{name} cannot start (see above)"))
                 return
-            try:
-                delay_s = delays.next_delay_s(time.monotonic() - started)
-            except OverflowError as error:
-                self._fail(CannotStart(f"worker {number} keeps dying: {error}", EXIT_KEEPS_DYING))
+            if not await self._pause_after("worker", name, code, delays, started):
                 return
-            self._metrics.restarts.labels("worker").inc()
-            log.error("worker %d ended with %s; restarting in %.1f s", number, _reason(code), delay_s)
-            await asyncio.sleep(delay_s)
 
     async def _keep_observer(self) -> None:
         """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
-        delays = Backoff()
+        delays = Backoff(max_deaths=sys.maxsize)
         while True:
             started = time.monotonic()
             with self._relay.output_of("observer") as output:
@@ -209,55 +213,31 @@ class Supervisor:
             code = await self._observer.wait()
             if self._stopping.is_set():
                 return
-            try:
-                delay_s = delays.next_delay_s(time.monotonic() - started)
-            except OverflowError:
-                delay_s = MAX_S
-            self._metrics.restarts.labels("observer").inc()
-            log.error("the observer ended with %s; restarting in %.1f s", _reason(code), delay_s)
-            await asyncio.sleep(delay_s)
+            await self._pause_after("observer", "the observer", code, delays, started)
 
-    async def _start_worker(self, number: int) -> asyncio.subprocess.Process:
-        listener, board_fd = self._sockets[number].fileno(), self._inference.board.fd
-        page_fd = self._observer.page.fd
-        metrics_fds = [each.fileno() for each in self._metrics_sockets[number : number + 1]]
-        arguments = [*map(str, (number, listener, board_fd, page_fd))]
-        environment = self._worker_environment
-        with self._relay.output_of(f"worker-{number}") as output:
-            return await spawn(
-                "streamer.worker",
-                [*arguments, self._inference.address, self._observer.address, *map(str, metrics_fds)],
-                descriptors=(
-                    *(listener, board_fd, page_fd, self._store.fd),
-                    *metrics_fds,
-                    *environment.descriptors,
-                ),
-                environment=environment.variables,
-                output=output,
-            )
+    async def _pause_after(self, role: str, name: str, code: int, delays: Backoff, started: float) -> bool:
+        """Account the end of a process and wait before its next start; False when there is to be none."""
+        now = time.monotonic()
+        try:
+            delay_s = delays.next_delay_s(now - started)
+        except OverflowError as error:
+            self._fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
+            return False
+        self._metrics.restarts.labels(role).inc()
+        if role != "observer":
+            self._crash_loop.died(now)
+        log.error("%s ended with %s; restarting in %.1f s", name, _reason(code), delay_s)
+        await asyncio.sleep(delay_s)
+        return True
 
-    async def _watch(self) -> None:
-        """Kill an inference process whose loop no longer turns; the keeper then starts another."""
+    def _watch(self) -> Watch:
+        watched = [worker.watched() for worker in self._workers]
+        start_s = self._settings.model_start_timeout_s
+        watched.append(watched_inference(self._inference, start_s, lambda: self._ending))
+        if self._settings.sampling:
+            watched.append(watched_observer(self._observer, lambda: self._ending))
         board = self._inference.board
-        state_since, state = time.monotonic(), board.state
-        while True:
-            await asyncio.sleep(WATCH_S)
-            now = time.monotonic()
-            if board.state is not state:
-                state_since, state = now, board.state
-            if self._inference.distrusted:
-                log.error("killing the inference process: a worker got a message that does not parse")
-                board.post("state", State.DOWN)
-                self._inference.signal(signal.SIGKILL)
-            elif state is State.READY:
-                if not board.alive(now, beat_limit_s=BEAT_LIMIT_S):
-                    what = "a model run hangs" if board.hung(now) else "its loop does not turn"
-                    log.error("killing the inference process: %s", what)
-                    board.post("state", State.DOWN)
-                    self._inference.signal(signal.SIGKILL)
-            elif state is not State.DOWN and now - state_since > self._settings.model_start_timeout_s:
-                log.error("killing the inference process: not ready after %.0f s", now - state_since)
-                self._inference.signal(signal.SIGKILL)
+        return Watch(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -265,17 +245,21 @@ class Supervisor:
         """Workers first: they need the inference process to finish what they have accepted."""
         # They hold the sockets too. While ours were open, a port that no worker serves any more would
         # still take connections, and reset them in the end.
-        for listener in (*self._sockets, *self._metrics_sockets):
+        if self._stand_in is not None:
+            self._stand_in.close()
+        for listener in self._metrics_sockets:
             listener.close()
-        for worker in self._workers.values():
-            _signal(worker, signal.SIGTERM)
+        for worker in self._workers:
+            worker.listener.close()
+            worker.signal(signal.SIGTERM)
         patience_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + KILL_AFTER_S
-        waiting = [asyncio.create_task(worker.wait()) for worker in self._workers.values()]
+        waiting = [asyncio.create_task(worker.wait()) for worker in self._workers if worker.pid is not None]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=patience_s)
             if late:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
                 self._kill_workers()
+        self._ending = True
         # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
         observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
         self._inference.signal(signal.SIGTERM)
@@ -287,22 +271,16 @@ class Supervisor:
             log.error("the observer did not end; what it had accepted is kept for the next start")
 
     def _release(self) -> None:
-        for listener in (
-            *self._sockets,
-            *self._metrics_sockets,
-        ):  # still open where the drain was never reached
+        for listener in self._metrics_sockets:  # still open where the drain was never reached
             listener.close()
+        for worker in self._workers:
+            worker.close()
         self._inference.close()
         self._observer.close()
         for environment in (self._worker_environment, self._observer_environment):
             environment.close()
         self._relay.close()
         self._folder.remove()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        process.send_signal(number)
 
 
 def _reason(code: int) -> str:

@@ -18,6 +18,8 @@ from inference.metrics import name_process
 from streamer.app import Resources, make_runner
 from streamer.child_environment import inherited_settings
 from streamer.drift.status_page import StatusPage
+from streamer.heartbeat import beat
+from streamer.http.body import BUDGET
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
 
@@ -31,6 +33,9 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     """Serve until SIGTERM, then drain in phases and return."""
     settings = resources.settings
     runner, drain = await make_runner(resources, listener)
+    beating = asyncio.create_task(
+        beat(resources.board, resources.number, resources.metrics, runner.app[BUDGET]), name="beat"
+    )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     # What start-up allocated lives as long as the process: keep the collector from walking it.
@@ -42,15 +47,16 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
         await drain(delay_s)
     finally:
         await runner.cleanup()
+        beating.cancel()
 
 
 def main() -> int:
-    """Run as ``python -m streamer.worker NUMBER LISTENER BOARD PAGE ADDRESS OBSERVER [METRICS]``.
+    """Run as ``python -m streamer.worker NUMBER LISTENER BOARD PAGE CHANNEL ADDRESS OBSERVER [METRICS]``.
 
     The addresses are those of the inference process and of the observer, the latter empty without one.
     METRICS is the descriptor of the socket on which metrics are served, where they have a port of their own.
     """
-    number_text, listener_fd, board_fd, page_fd, *addresses = sys.argv[1:]
+    number_text, listener_fd, board_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
     settle()
     settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format, settings.keys)
@@ -67,6 +73,7 @@ def main() -> int:
             observer_address=addresses[1],
             metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
+            channel=socket.socket(fileno=int(channel_fd)),
         )
         asyncio.run(serve(resources, listener))
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Sequence
 
 from inference import address
-from inference.board import Board
+from inference.board import Board, Presence
 from inference.child_process import spawn
 from streamer.child_environment import ChildEnvironment
 from streamer.drift.status_page import StatusPage
@@ -21,7 +22,9 @@ class ObserverHandle:
     def __init__(self, settings: Settings, board: Board, descriptors: Sequence[int] = ()) -> None:
         """``descriptors`` are inherited by every process that is started."""
         self._inherited = tuple(descriptors)
-        self._board = board
+        self.board = board
+        #: Start of the process, CLOCK_MONOTONIC.
+        self.started_at = 0.0
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
         #: Where it posts how drift is; stays the same over restarts.
@@ -39,7 +42,10 @@ class ObserverHandle:
         """Start a process that sees ``environment`` and prints to ``output``."""
         if self._listener is None:
             raise RuntimeError("sampling is off")
-        descriptors = (self._listener.fileno(), self._board.fd, self.page.fd)
+        descriptors = (self._listener.fileno(), self.board.fd, self.page.fd)
+        self.board.post("observer_beat", 0.0)
+        self.board.post("observer_presence", Presence.STARTING)
+        self.started_at = time.monotonic()
         self._process = await spawn(
             "streamer.observer.process",
             [str(fd) for fd in descriptors],
@@ -53,8 +59,20 @@ class ObserverHandle:
         if self._process is None:
             raise RuntimeError("no observer was started")
         code = await self._process.wait()
-        self._board.post("sampling", Standing.STARTING)
+        self.board.post("sampling", Standing.STARTING)
+        self.board.post("observer_presence", Presence.DOWN)
         return code
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while there is a process."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def kill(self) -> None:
+        """End the process at once if it still runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def stop(self, patience_s: float) -> bool:
         """End the process, hard after ``patience_s``. False when it had to be killed."""

@@ -136,6 +136,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
     """Take candidates until SIGTERM; then keep what is held and deliver for a while."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    beating = asyncio.create_task(_beat(board), name="beat")
     metrics = ObserverMetrics()
     watch = Watch(settings, DriftMetrics(), page, board) if settings.drift else None
     store, beside = open_store(settings)
@@ -179,11 +180,19 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
         observer.flush()
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:
+        beating.cancel()
         server.close()
         spool.close()
         if watch is not None and ticking is not None:
             ticking.cancel()
             await watch.close()
+
+
+async def _beat(board: Board) -> None:
+    """Show the supervisor that the loop turns."""
+    while True:
+        board.post("observer_beat", time.monotonic())
+        await asyncio.sleep(TICK_S)
 
 
 async def _tick(watch: Watch) -> None:

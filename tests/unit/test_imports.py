@@ -42,6 +42,8 @@ INFERENCE = [
 ]
 STREAMER = [
     [
+        "connection_places",
+        "liveness",
         "logs",
         "metrics",
         "message_values",
@@ -71,6 +73,8 @@ STREAMER = [
         "control_rate",
         "forwarding",
         "port",
+        "acceptor",
+        "heartbeat",
     ],
     ["owners", "child_environment", "intake"],
     ["stream"],
@@ -220,8 +224,9 @@ OBSERVER_STREAMER = {
 #: What drift takes from the service: it knows neither workers nor the observer.
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}
 SUPERVISING = [
-    ["backoff", "failures", "signals", "log_writer", "native_text"],
-    ["listening", "log_relay", "private_folder"],
+    ["backoff", "failures", "signals", "log_writer", "native_text", "starvation", "stand_in"],
+    ["listening", "log_relay", "private_folder", "watch"],
+    ["watched", "worker_handle"],
 ]
 WORKSHOP = [
     ["exporters", "agreement", "stopwatch", "graph", "offline", "ranges", "pictures", "feeds", "session"],

@@ -1,0 +1,31 @@
+"""The worker's heartbeat on the board, and what it measures with each beat: lateness, tasks, bytes held."""
+
+from __future__ import annotations
+
+import asyncio
+
+from inference.board import Board
+from streamer.http.byte_budget import ByteBudget
+from streamer.http.memory_return import MemoryReturn
+from streamer.metrics import WorkerMetrics
+
+#: Each beat wakes a core: tests/bench/idle.py.
+BEAT_S = 1.0
+
+
+async def beat(board: Board, number: int, metrics: WorkerMetrics, budget: ByteBudget) -> None:
+    """Beat until cancelled: a loop that does not turn is killed by the supervisor, which reads the board."""
+    loop = asyncio.get_running_loop()
+    memory = MemoryReturn(budget)
+    giving: asyncio.Future[None] | None = None
+    while True:
+        board.post_worker(number, "beat", loop.time())
+        due = loop.time() + BEAT_S
+        await asyncio.sleep(BEAT_S)
+        metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
+        metrics.tasks.set(len(asyncio.all_tasks(loop)))
+        for kind, count in budget.by_kind().items():
+            metrics.buffered_bytes.labels(kind).set(count)
+        if memory.due() and (giving is None or giving.done()):
+            # Not awaited: the beat must not wait for a free thread.
+            giving = loop.run_in_executor(None, memory.give_back)

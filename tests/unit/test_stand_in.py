@@ -1,0 +1,154 @@
+"""The supervisor stands in for workers that do not accept, and only for those."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from inference.board import Board, Presence
+from streamer.supervising.stand_in import StandIn
+
+
+class Scene:
+    """Workers that do nothing by themselves: their ports, their channels and the board."""
+
+    def __init__(self, workers: int) -> None:
+        self.board = Board()
+        self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+        self.channels = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
+        for near, far in self.channels:
+            near.setblocking(False)
+            far.setblocking(False)
+
+    def serve(self, number: int) -> None:
+        self.board.post_worker(number, "presence", Presence.SERVING)
+        self.board.post_worker(number, "beat", time.monotonic())
+
+    def start(self) -> StandIn:
+        return StandIn(self.board, self.listeners, [near for near, _ in self.channels])
+
+    async def ask(self, number: int, request: bytes, timeout_s: float = 5.0) -> bytes:
+        address = self.listeners[number].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(request)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await reader.read()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def handed_over(self, number: int) -> socket.socket:
+        async with asyncio.timeout(5.0):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    _, fds, _, _ = socket.recv_fds(self.channels[number][1], 16, 1)
+                    return socket.socket(fileno=fds[0])
+                await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+        for pair in self.channels:
+            for end in pair:
+                end.close()
+        self.board.close()
+
+
+def answer(connection: socket.socket, data: bytes) -> None:
+    """Read what is there, which a close would otherwise reset, and answer."""
+    connection.setblocking(True)
+    connection.recv(4096)
+    connection.sendall(data)
+
+
+@pytest.fixture
+def one() -> Iterator[Scene]:
+    scene = Scene(1)
+    yield scene
+    scene.close()
+
+
+@pytest.fixture
+def two() -> Iterator[Scene]:
+    scene = Scene(2)
+    yield scene
+    scene.close()
+
+
+async def test_probes_of_a_lone_worker_that_is_gone_are_answered(one: Scene) -> None:
+    stand_in = one.start()
+    live = await one.ask(0, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    ready = await one.ask(0, b"GET /health?x=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    stand_in.close()
+    assert live.startswith(b"HTTP/1.1 200 ")
+    assert b'"alive": true' in live
+    assert ready.startswith(b"HTTP/1.1 503 ")
+    assert b"reasons" in ready
+
+
+async def test_what_is_no_probe_waits_for_the_successor_with_all_that_it_sent(one: Scene) -> None:
+    stand_in = one.start()
+    request = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    asking = asyncio.create_task(one.ask(0, request))
+    connection = await one.handed_over(0)
+    with connection:
+        assert connection.recv(4096) == request
+        connection.sendall(b"answered")
+    assert await asking == b"answered"
+    stand_in.close()
+
+
+async def test_a_silent_connection_is_handed_over_too(one: Scene) -> None:
+    stand_in = one.start()
+    asking = asyncio.create_task(one.ask(0, b""))
+    (await one.handed_over(0)).close()
+    await asking
+    stand_in.close()
+
+
+async def test_with_another_worker_everything_goes_there(two: Scene) -> None:
+    two.serve(1)
+    stand_in = two.start()
+    asking = asyncio.create_task(two.ask(0, b"GET /livez HTTP/1.1\r\n\r\n"))
+    with await two.handed_over(1) as connection:
+        answer(connection, b"by the other")
+    assert await asking == b"by the other"
+    stand_in.close()
+
+
+async def test_a_worker_that_accepts_is_left_alone(one: Scene) -> None:
+    one.serve(0)
+    stand_in = one.start()
+    one.listeners[0].setblocking(False)
+    accepted = 0
+    clients = []
+    for _ in range(40):  # somebody waits at any time, and the worker takes one after the other
+        clients.append(await asyncio.open_connection(*one.listeners[0].getsockname()))
+        await asyncio.sleep(0.01)
+        if len(clients) % 2 == 0:
+            one.listeners[0].accept()[0].close()
+            accepted += 1
+            one.board.post_worker(0, "accepted", accepted)
+    with pytest.raises(BlockingIOError):
+        socket.recv_fds(one.channels[0][1], 16, 1)
+    stand_in.close()
+    for _, writer in clients:
+        writer.close()
+
+
+async def test_a_probe_while_a_slow_worker_beats_waits_for_its_own_word(one: Scene) -> None:
+    one.serve(0)
+    stand_in = one.start()
+    asking = asyncio.create_task(one.ask(0, b"GET /health HTTP/1.1\r\n\r\n"))
+    with await one.handed_over(0) as connection:
+        answer(connection, b"its own word")
+    assert await asking == b"its own word"
+    assert (await one.ask(0, b"GET /livez HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    stand_in.close()

@@ -1,0 +1,135 @@
+"""The watch kills what hangs, and only that: not what was suspended with it, nor what gets no processor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from inference.board import Board
+from streamer.supervising.backoff import Backoff, CrashLoop
+from streamer.supervising.starvation import Starvation
+from streamer.supervising.watch import Watch, Watched
+
+
+class Process:
+    """What is watched, with a beat at a time of the test's choice."""
+
+    def __init__(self, pid: int) -> None:
+        self.beat = time.monotonic()
+        self.killed = 0
+        self.watched = Watched("it", lambda: (self.beat, 5.0, "silent"), lambda: pid, self._kill)
+
+    def _kill(self) -> None:
+        self.killed += 1
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
+    board: Board, sleeper: subprocess.Popen[bytes]
+) -> None:
+    process = Process(sleeper.pid)
+    watch = Watch(board, [process.watched])
+    begun = process.beat
+    assert watch.look(process.watched, begun + 1.0) == pytest.approx(begun + 2.5, abs=0.1)
+    assert watch.look(process.watched, begun + 3.0) == pytest.approx(begun + 5.0, abs=0.1)
+    assert process.killed == 0
+    watch.look(process.watched, begun + 5.1)
+    assert process.killed == 1
+
+
+def test_a_beat_in_time_keeps_it_alive(board: Board, sleeper: subprocess.Popen[bytes]) -> None:
+    process = Process(sleeper.pid)
+    watch = Watch(board, [process.watched])
+    for second in range(1, 60):
+        process.beat += 1.0
+        watch.look(process.watched, process.beat + 0.5 + second * 0.0)
+    assert process.killed == 0
+
+
+async def test_silence_while_the_watch_itself_stood_still_does_not_count(
+    board: Board, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("streamer.supervising.watch.time.monotonic", lambda: now[0])
+    process = Process(sleeper.pid)
+    watch = Watch(board, [process.watched])
+    jumps = iter([1.0, 1.0, 500.0, 1.0, 1.0, 1.0, 1.0])
+
+    async def sleep(_: float) -> None:
+        try:
+            now[0] += next(jumps)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    monkeypatch.setattr("streamer.supervising.watch.asyncio.sleep", sleep)
+    with pytest.raises((StopAsyncIteration, RuntimeError)):
+        await watch.run()
+    assert process.killed == 0
+    assert watch.look(process.watched, now[0] + 20.0)
+    assert process.killed == 1
+
+
+def test_a_process_without_a_processor_is_starved_and_a_stopped_one_is_not() -> None:
+    hog = "while True: pass"
+    cpu = min(os.sched_getaffinity(0))
+    processes = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(3)]
+    try:
+        for process in processes:
+            os.sched_setaffinity(process.pid, {cpu})
+        time.sleep(0.2)
+        watched = Starvation(processes[0].pid)
+        time.sleep(1.0)
+        assert watched.starved
+        processes[1].send_signal(signal.SIGSTOP)
+        stopped = Starvation(processes[1].pid)
+        time.sleep(0.5)
+        assert not stopped.starved
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_five_deaths_in_a_minute_are_a_crash_loop_until_it_is_over() -> None:
+    loop = CrashLoop()
+    for second in range(5):
+        assert not loop.goes_on(float(second))
+        loop.died(float(second))
+    assert loop.goes_on(5.0)
+    assert loop.goes_on(59.0)
+    assert not loop.goes_on(61.0)
+    loop.died(61.0)
+    assert not loop.goes_on(62.0)
+
+
+def test_delays_double_up_to_half_a_minute_and_start_anew_after_a_healthy_minute() -> None:
+    delays = Backoff()
+    found = [delays.next_delay_s(1.0) for _ in range(20)]
+    assert found[0] == 0.0
+    for number, delay_s in enumerate(found[1:]):
+        longest_s = min(30.0, 0.1 * 2.0**number)
+        assert longest_s / 2 <= delay_s <= longest_s
+    with pytest.raises(OverflowError):
+        delays.next_delay_s(1.0)
+    assert delays.next_delay_s(61.0) == 0.0
+    assert Backoff(max_deaths=sys.maxsize, deaths=5000).next_delay_s(1.0) <= 30.0
