@@ -21,6 +21,8 @@ log = logging.getLogger("streamer.acceptor")
 _A_TURN = 16
 #: Before the next attempt when a connection had to be refused, or descriptors ran out.
 PAUSE_S = 0.05
+#: How long a connection may wait for a place; while one does, one more is accepted in each pause.
+WAIT_S = 0.5
 #: For what stands in the buffer of a connection that is cut, so that who never reads keeps no descriptor.
 LAST_BYTES_S = 1.0
 #: Descriptors that connections leave to everything else: WebRTC, decoders, files.
@@ -88,8 +90,7 @@ class Acceptor:
                 return
             self._count()
             if not self._welcome(connection, str(address[0])):
-                # Somebody who is silent will be old enough to make room by then.
-                self._loop.call_later(PAUSE_S, self._welcome_at_last, connection, str(address[0]))
+                self._ask_again(connection, str(address[0]), self._loop.time() + WAIT_S)
                 self._pause()
                 return
 
@@ -109,11 +110,20 @@ class Acceptor:
         task.add_done_callback(self._tasks.discard)
         return True
 
-    def _welcome_at_last(self, connection: socket.socket, address: str) -> None:
-        if self._closed or not self._welcome(connection, address):
-            log.warning("refused a connection: %d are open, the limit", self._places.total)
-            self._refused()
-            connection.close()
+    def _ask_again(self, connection: socket.socket, address: str, until: float) -> None:
+        """Try to find a place for a connection in a moment: somebody may be idle for long enough by then."""
+        self._loop.call_later(PAUSE_S, self._welcome_later, connection, address, until)
+
+    def _welcome_later(self, connection: socket.socket, address: str, until: float) -> None:
+        if not self._closed:
+            if self._welcome(connection, address):
+                return
+            if self._loop.time() < until:
+                self._ask_again(connection, address, until)
+                return
+        log.warning("refused a connection: %d are open, the limit", self._places.total)
+        self._refused()
+        connection.close()
 
     async def _serve(self, connection: socket.socket, guest: Guest) -> None:
         try:
@@ -170,7 +180,7 @@ class Acceptor:
                 connection.close()
                 continue
             if not self._welcome(connection, address):
-                self._loop.call_later(PAUSE_S, self._welcome_at_last, connection, address)
+                self._ask_again(connection, address, self._loop.time() + WAIT_S)
 
 
 def places_for(connections_max: int, connections_per_address: int) -> ConnectionPlaces:
