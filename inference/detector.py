@@ -38,6 +38,7 @@ from inference.nms import best, suppress
 from inference.normaliser import Normaliser
 from inference.shapes import batch_sizes, fixed_shapes, graph_of, shape_profile
 from inference.signature import EXPORT, image_input
+from inference.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.trial import batch_refusal, declared, feeds_of, reason_of, try_batch
 from inference.warmup import WarmUp
 
@@ -45,9 +46,9 @@ log = logging.getLogger("inference.detector")
 
 Frames = Sequence[npt.NDArray[np.uint8]]
 
-#: A second session over all cores must be this much faster for a lone frame to be worth its memory
-#: (some 20 MB with YOLOX-nano; it gains 20 to 40 % on two cores).
-_WORTHWHILE_WIDE = 1.15
+#: A second session over all cores is not kept when a single frame takes this many times as long with it: the
+#: model is too small for it to gain ever. It takes some 20 MB with YOLOX-nano.
+_HOPELESS_WIDE = 1.5
 #: Each bucket is timed this often, or for this long, whichever ends first.
 _TIMED_RUNS = 7
 _TIMED_S = 0.3
@@ -162,8 +163,10 @@ class Detector:
         self._decoder = Decoder(self.layout, width, height, len(labels), head)
         #: By lane; made at first use, each used by its lane alone.
         self._normalisers: dict[int, Normaliser] = {}
-        #: Session over all cores for a lone frame; None where it would not help.
+        #: Session over all cores for a single frame; None where it would never help.
         self._wide_session: Any = None
+        #: Which of both sessions runs a single frame.
+        self.single_frames = SingleFrameChoice(all_cores=True)
 
     def _take_raw_frames(self) -> None:
         """Let the GPU convert pixels, unless the edited model is refused: then the file serves as it is."""
@@ -203,6 +206,7 @@ class Detector:
             if known.wide:
                 self._wide_session, _ = _load_on_cpu(self._path, _cores(), self._edited)
                 self._warm(0, self.buckets[0], wide=True)
+                self.single_frames = SingleFrameChoice(all_cores=known.all_cores)
             return self._warmed(lanes)
         for bucket in self.buckets:
             if on_bucket is not None:
@@ -253,10 +257,12 @@ class Detector:
             self._warm(lane, self.buckets[0])
         self._edited = self._gpu_model = None  # all sessions are there; these are as large as the file
         self.model = dataclasses.replace(self.model, buckets=self.buckets)
-        return WarmUp(self.cost_s, wide=self._wide_session is not None)
+        return WarmUp(
+            self.cost_s, wide=self._wide_session is not None, all_cores=self.single_frames.all_cores
+        )
 
     def _warm(self, lane: int, bucket: int, *, wide: bool = False) -> None:
-        self.infer([self._grey_frame()] * bucket, lane=lane, wide=wide)
+        self._run([self._grey_frame()] * bucket, lane, bucket, wide=wide)
 
     def _grey_frame(self) -> npt.NDArray[np.uint8]:
         shape = (self.image.height, self.image.width, 3)
@@ -273,9 +279,10 @@ class Detector:
         return times[1:] or times
 
     def _consider_wide(self) -> None:
-        """Keep a session over all cores if a lone frame is answered clearly sooner with it.
+        """Load a session over all cores for single frames, and begin with whatever is quicker now.
 
-        The quickest runs are compared: a neighbour that is busy at this moment must not decide for good.
+        `SingleFrameChoice` decides again while frames are served: a neighbour that is busy at this moment
+        does not decide for good.
         """
         cores = _cores()
         bucket = self.buckets[0]
@@ -284,7 +291,8 @@ class Detector:
         self._wide_session, _ = _load_on_cpu(self._path, cores, self._edited)
         wide_s = min(self._times_s(lambda: self._warm(0, bucket, wide=True)))
         narrow_s = min(self._times_s(lambda: self._warm(0, bucket)))
-        if narrow_s < wide_s * _WORTHWHILE_WIDE:
+        self.single_frames = SingleFrameChoice(all_cores=narrow_s >= wide_s * WORTHWHILE_GAIN)
+        if wide_s > narrow_s * _HOPELESS_WIDE:
             self._buffers.clear()
             self._wide_session = None
         log.debug("%s: %.1f ms on one core, %.1f ms on %d", self.version, narrow_s * 1e3, wide_s * 1e3, cores)
@@ -304,14 +312,25 @@ class Detector:
     def infer(self, frames: Frames, *, lane: int, wide: bool = False) -> RawOutputs:
         """Run 1 to max-bucket frames: uint8 (input height, input width, 3), BGR.
 
-        The result is valid until the lane's next call. ``wide`` spends all cores on the smallest bucket,
-        where that helps. Raises ValueError for too many frames, and whatever the model raises.
+        The result is valid until the lane's next call. ``wide`` allows to spend all cores on a single frame,
+        which has the device to itself. Raises ValueError for too many frames, and whatever the model raises.
         """
         count = len(frames)
         bucket = next((size for size in self.buckets if size >= count), 0)
         if not count or not bucket:
             raise ValueError(f"a run takes 1 to {self.buckets[-1]} frames; found {count}")
-        wide = wide and self._wide_session is not None and bucket == self.buckets[0]
+        number = self.single_frames.enter()
+        if not wide or self._wide_session is None or bucket != self.buckets[0]:
+            return self._run(frames, lane, bucket, wide=False)
+        all_cores = self.single_frames.next()
+        begun = time.perf_counter()
+        raw = self._run(frames, lane, bucket, wide=all_cores)
+        if self.single_frames.is_last(number):  # else it had not the device to itself all the time
+            self.single_frames.ran(time.perf_counter() - begun, all_cores=all_cores)
+        return raw
+
+    def _run(self, frames: Frames, lane: int, bucket: int, *, wide: bool) -> RawOutputs:
+        """Run frames in one of both sessions."""
         buffers = self._buffers.get((lane, bucket, wide))
         if buffers is None:
             session = self._wide_session if wide else self._session_for(bucket)

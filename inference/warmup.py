@@ -19,6 +19,8 @@ class WarmUp:
     cost_s: dict[int, float]
     #: Whether a session over all cores is worth its memory.
     wide: bool
+    #: Whether single frames run in it to begin with.
+    all_cores: bool = False
 
 
 def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
@@ -28,7 +30,9 @@ def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
     try:
         data = json.loads(_path(directory, sha256, provider).read_text())
         return WarmUp(
-            {int(bucket): float(cost) for bucket, cost in data["cost_s"].items()}, bool(data["wide"])
+            {int(bucket): float(cost) for bucket, cost in data["cost_s"].items()},
+            bool(data["wide"]),
+            bool(data["all_cores"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -42,8 +46,9 @@ def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -
     if not directory:
         return
     path = _path(directory, sha256, provider)
+    document = {"cost_s": measured.cost_s, "wide": measured.wide, "all_cores": measured.all_cores}
     try:
-        path.write_text(json.dumps({"cost_s": measured.cost_s, "wide": measured.wide}))
+        path.write_text(json.dumps(document))
     except OSError as error:
         log.warning("what the warm-up measured cannot be kept for a restart: %s", error)
         with contextlib.suppress(OSError):

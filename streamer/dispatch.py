@@ -327,7 +327,7 @@ class Dispatcher:
             if isinstance(outcome, Answer):
                 job.letterbox = model.letterbox(outcome.width, outcome.height)
                 job.damaged = outcome.damaged
-                job.decode_ms = outcome.decode_ms
+                job.decode_ms, job.decode_cpu_ms = outcome.decode_ms, outcome.cpu_ms
             else:
                 job.fault = outcome
             self._decoded(version, model, job)
@@ -340,7 +340,7 @@ class Dispatcher:
         loop = self._loop
         if loop is None or isinstance(job.data, bytes | memoryview):
             return
-        begun = time.perf_counter()
+        begun, cpu_s = time.perf_counter(), time.thread_time()
         try:
             image = job.data.pixels()
             job.letterbox = model.letterbox(image.shape[1], image.shape[0])
@@ -348,6 +348,7 @@ class Dispatcher:
         except Exception as caught:  # noqa: BLE001 - handed to the loop, which answers for it
             job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
+        job.decode_cpu_ms = (time.thread_time() - cpu_s) * 1e3
         # One wake-up for all that finish before it is served: each costs a system call and the GIL.
         self._finished.append((version, model, job))
         if self._waking:

@@ -68,6 +68,8 @@ class Job:
     decode: Decode | None = None
     #: When it began to wait, monotonic seconds.
     queued_at: float = 0.0
+    #: Processor time of its decoding; 0 where nobody has measured it.
+    decode_cpu_ms: float = 0.0
 
     @property
     def awaited(self) -> bool:

@@ -33,6 +33,8 @@ FAIR_RATE_S = 0.5
 _PEAK_DECAY = 0.9
 #: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
 _FIRST_FRAME_MS = 5.0
+#: The most that a decode without a figure is charged; the watchdog ends one that takes longer.
+_MOST_MS = 2000.0
 
 
 class Source(Protocol):
@@ -85,7 +87,7 @@ class VersionQueue:
         self.waiting: dict[int, Source] = {}
         #: Frames in decoders or with the inference process.
         self.in_flight = 0
-        self._room = room or DecodeRoom(1)
+        self._room = DecodeRoom(1) if room is None else room
         self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
         self._costs = DecodeCost()
         self._service = ServiceRate()
@@ -241,14 +243,15 @@ class VersionQueue:
         self._room.end(job.decode)
         if job.fault is not None:
             # Nobody has measured it: what a refused image or a killed decoder took is paid all the same.
-            job.decode_ms = (now - job.decode.begun) * 1e3
+            job.decode_cpu_ms = min(_MOST_MS, (now - job.decode.begun) * 1e3)
+        cost_ms = job.decode_cpu_ms
         demand = self._demands.get(job.stream)
         if demand is not None:
-            demand.decode_ms = max(job.decode_ms, demand.decode_ms * _PEAK_DECAY)
-            job.client.frame_ms = max(job.decode_ms, job.client.frame_ms * _PEAK_DECAY)
+            demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)
+            job.client.frame_ms = max(cost_ms, job.client.frame_ms * _PEAK_DECAY)
         elif job.kind is not None:
-            job.client.learn_surprise(job.decode.expected_ms, job.decode_ms)
-            self._costs.learn(job.kind, job.decode_ms)
+            job.client.learn_surprise(job.decode.expected_ms, cost_ms)
+            self._costs.learn(job.kind, cost_ms)
 
     def end(self, job: Job, inference_s: float, now: float, most_per_s: float) -> None:
         """A job has left, answered or not: its client is charged what it really took.
@@ -259,7 +262,7 @@ class VersionQueue:
         flow = job.flow
         if flow is None:  # never: it has begun
             return
-        actual_s = job.decode_ms / 1e3 + inference_s
+        actual_s = job.decode_cpu_ms / 1e3 + inference_s
         self._share.settle(flow, job.expected_s, actual_s)
         if not job.stream:
             self.posts.settle(flow, job, actual_s)

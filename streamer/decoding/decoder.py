@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import dataclasses
 import json
 import logging
 import mmap
@@ -104,12 +105,14 @@ class Decoder:
             descriptor = -1
             for _, _, payload in ancillary:
                 descriptor = int.from_bytes(payload[:4], "little")
+            cpu_s = time.process_time()
             try:
                 answer = self._serve(unpack_job(data), descriptor)
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
-            supplies.channel.send(pack_answer(answer))
+            cpu_ms = (time.process_time() - cpu_s) * 1e3
+            supplies.channel.send(pack_answer(dataclasses.replace(answer, cpu_ms=cpu_ms)))
             supplies.page.write(supplies.index, 0, 0.0, 0.0)
             if time.process_time() > RETIRE_CPU_S:
                 return

@@ -20,8 +20,8 @@ _MAX_SIDE_PX = 65_535
 
 #: kind, rotation, placement, pad value, job, offset, length, slot, input width and height, most pixels, side.
 _JOB = struct.Struct("<BBBBQQIIHHQI")
-#: kind, damaged, code, padding, job, width, height, milliseconds of decoding.
-_ANSWER = struct.Struct("<BBBxQIIf")
+#: kind, damaged, code, padding, job, width, height, milliseconds of decoding, those of the processor.
+_ANSWER = struct.Struct("<BBBxQIIff")
 
 _PLACEMENTS = tuple(Placement)
 
@@ -89,6 +89,8 @@ class Answer:
     #: Position of the refusal in `image_header.ImageErrorCode`.
     code: int = 0
     text: str = ""
+    #: Processor time of the decoder; what the job is charged, however busy the machine was.
+    cpu_ms: float = 0.0
 
 
 def pack_job(job: Job) -> bytes:
@@ -142,6 +144,7 @@ def pack_answer(answer: Answer) -> bytes:
         answer.width,
         answer.height,
         answer.decode_ms,
+        answer.cpu_ms,
     )
     return head + answer.text.encode(errors="replace")[:_MAX_TEXT_BYTES]
 
@@ -149,13 +152,13 @@ def pack_answer(answer: Answer) -> bytes:
 def unpack_answer(data: bytes) -> Answer:
     """Return the answer in a message, every field within its range. Raises MalformedMessage."""
     try:
-        verdict, damaged, code, number, width, height, decode_ms = _ANSWER.unpack_from(data)
+        verdict, damaged, code, number, width, height, decode_ms, cpu_ms = _ANSWER.unpack_from(data)
         kind = Verdict(verdict)
     except (struct.error, ValueError) as error:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error
     if kind is Verdict.DONE and not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
         raise MalformedMessage(f"a picture of {width}x{height} pixels")
-    if not 0 <= decode_ms < 1e6:  # NaN is not in the range either
-        raise MalformedMessage(f"a decode time of {decode_ms} ms")
+    if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # NaN is not in the range either
+        raise MalformedMessage(f"a decode time of {decode_ms} ms, {cpu_ms} of the processor")
     text = data[_ANSWER.size :].decode(errors="replace")
-    return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text)
+    return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text, cpu_ms)

@@ -16,6 +16,8 @@ _WINDOW_S = 0.25
 #: A window that took longer had a pause in it, as when an inference process was restarted.
 _WINDOW_MAX_S = 1.0
 _GAIN = 0.3
+#: What was measured is forgotten by this much with each work behind which nothing waits.
+_FORGOTTEN = 0.002
 #: Clients remembered; beyond, those that used the least are forgotten.
 _MAX_FLOWS = 512
 
@@ -41,7 +43,7 @@ class ServiceRate:
     """``at_most`` is how many seconds of work can be done in a second, if nothing waits for anything."""
 
     def __init__(self) -> None:
-        #: 0 until the first work has ended.
+        #: 0 until it was measured.
         self._per_s = 0.0
         self._window_begun: float | None = None
         self._window_s = 0.0
@@ -61,11 +63,11 @@ class ServiceRate:
         self._measure(cost_s, now, backlog=backlog, at_most=at_most)
 
     def _measure(self, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
-        self._per_s = self._per_s or at_most
         if not backlog:
-            # Nothing waits, so more could be done than was: what was measured loses its weight.
+            # Nothing waits, so more could be done than was: what was measured slowly loses its weight.
             self._window_begun = None
-            self._per_s += 0.05 * (at_most - self._per_s)
+            if self._per_s:
+                self._per_s += _FORGOTTEN * (at_most - self._per_s)
             return
         if self._window_begun is None or now - self._window_begun > _WINDOW_MAX_S:
             self._window_begun, self._window_s = now, 0.0
@@ -73,7 +75,8 @@ class ServiceRate:
         self._window_s += cost_s
         length_s = now - self._window_begun
         if length_s >= _WINDOW_S:
-            self._per_s += _GAIN * (self._window_s / length_s - self._per_s)
+            measured = self._window_s / length_s
+            self._per_s += (_GAIN if self._per_s else 1.0) * (measured - self._per_s)
             self._window_begun, self._window_s = now, 0.0
 
     def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:

@@ -165,14 +165,16 @@ def test_lanes_run_side_by_side_without_mixing(tmp_path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_the_wide_session_stays_only_when_it_is_clearly_faster(
-    faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wide_s", "kept", "begins_wide"), [(0.006, True, True), (0.010, True, False), (0.020, False, False)]
+)
+def test_the_start_chooses_what_to_begin_with_and_drops_only_what_is_hopeless(
+    wide_s: float, kept: bool, begins_wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     detector = load(factory.null_model(tmp_path / "m.onnx", size=64), batch_max=1)
     # Costs in the order of measuring: bucket 1, the wide session, the narrow one again.
-    costs = iter([0.010, 0.008 if faster else 0.009, 0.010])
+    costs = iter([0.010, wide_s, 0.010])
 
     def timed(run: Callable[[], None]) -> list[float]:
         run()
@@ -180,9 +182,32 @@ def test_the_wide_session_stays_only_when_it_is_clearly_faster(
         return [best * 3, best]
 
     monkeypatch.setattr(Detector, "_times_s", staticmethod(timed))
-    detector.warm_up()
-    assert (detector._wide_session is not None) is faster
+    measured = detector.warm_up()
+    assert (detector._wide_session is not None) is kept
+    assert (measured.wide, measured.all_cores) == (kept, begins_wide)
+    assert detector.single_frames.all_cores is begins_wide
     assert len(detector.postprocess(detector.infer([GREY], lane=0, wide=True), 0, PARAMS)) == 0
+
+
+def test_single_frames_are_timed_only_where_they_had_the_device_to_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    detector = warm(factory.null_model(tmp_path / "m.onnx", size=64))
+    timed: list[bool] = []
+    monkeypatch.setattr(detector.single_frames, "ran", lambda _, *, all_cores: timed.append(all_cores))
+    run = detector._run
+
+    def with_another(frames: Any, lane: int, bucket: int, *, wide: bool) -> Any:
+        monkeypatch.setattr(detector, "_run", run)
+        detector.infer([GREY], lane=1)
+        return run(frames, lane, bucket, wide=wide)
+
+    detector.infer([GREY], lane=0, wide=True)
+    assert len(timed) == 1
+    monkeypatch.setattr(detector, "_run", with_another)
+    detector.infer([GREY], lane=0, wide=True)
+    assert len(timed) == 1
 
 
 def test_one_core_has_no_wide_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

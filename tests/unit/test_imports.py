@@ -23,6 +23,7 @@ INFERENCE = [
         "warmup",
         "stride",
         "fair_share",
+        "single_frame",
         "board",
         "address",
         "child_process",

@@ -63,7 +63,9 @@ class FakeStream:
             self.frames = 0
             return None
         self.frames -= 1
-        return job(self.key)
+        taken = job(self.key)
+        taken.client = self.client
+        return taken
 
     def grant(self, max_fps: float | None) -> None:
         self.grants.append(max_fps)
@@ -90,7 +92,7 @@ def served(queue: VersionQueue, count: int) -> list[int]:
 def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: float = 0.02) -> None:
     """Take a job through decoding and inference at once."""
     queue.begin(job, 0.0)
-    job.decode_ms = decode_ms
+    job.decode_cpu_ms = decode_ms
     queue.decoded(job, 0.0)
     queue.end(job, inference_s, 0.0, 2.0)
 

@@ -1,0 +1,63 @@
+"""Hints tell kind and size of sound images, and say something harmless of anything else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.scheduling.decode_cost import DecodeCost, Kind
+from streamer.scheduling.image_hint import hint_of
+from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (encode(scene(320, 200)), "jpeg"),
+        (with_exif(encode(scene(320, 200)), 6), "jpeg"),
+        (encode(scene(320, 200), ".png"), "png"),
+        (encode(scene(320, 200), ".webp"), "webp"),
+    ],
+    ids=["jpeg", "jpeg with exif", "png", "webp"],
+)
+def test_sound_images_are_known_by_kind_and_size(data: bytes, name: str) -> None:
+    assert hint_of(data) == Kind(name, 0.064)
+    assert hint_of(memoryview(data)) == hint_of(data)
+
+
+def test_claims_are_taken_for_what_they_are() -> None:
+    assert hint_of(jpeg_claiming(8000, 4000)).megapixels == 32.0
+    assert hint_of(jpeg_claiming(8000, 4000, progressive=True)).name == "jpeg progressive"
+    assert hint_of(png_claiming(8000, 4000)) == Kind("png", 32.0)
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF1234WEBPVP8 "])
+)
+def test_anything_else_has_a_size_by_its_bytes(data: bytes, head: bytes) -> None:
+    hint = hint_of(head + data)
+    assert 0 <= hint.megapixels < float("inf")
+
+
+def test_a_jpeg_of_empty_segments_is_given_up_soon() -> None:
+    data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 2_000_000
+    begun = time.perf_counter()
+    hint_of(data)
+    assert time.perf_counter() - begun < 0.05
+
+
+def test_costs_are_learnt_slowly_and_within_bounds() -> None:
+    costs = DecodeCost()
+    photo = Kind("jpeg", 1.0)
+    before = costs.expected_ms(photo)
+    costs.learn(photo, 10_000.0)
+    assert costs.expected_ms(photo) < before * 1.05, "one slow image changes little"
+    for _ in range(2000):
+        costs.learn(photo, 20.0)
+    assert costs.expected_ms(photo) == pytest.approx(20.0, rel=0.05)
+    for _ in range(10_000):
+        costs.learn(photo, 1e9)
+    assert costs.expected_ms(photo) < before * 20

@@ -1,0 +1,214 @@
+"""Clients share a version's decoders by cost, greedy and polite, through deaths and refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.image_header import ImageError, ImageErrorCode
+from streamer.job import Job
+from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.service_rate import ServiceRate
+from streamer.version_queue import VersionQueue
+from tests.unit.test_version_queue import FakeStream, opened, post, run
+
+#: Seconds of work in a second: two decoders and two lanes.
+MOST = 4.0
+
+
+def large(client: Client, connection: int) -> Job:
+    return post(client, connection=connection, size=(8000, 4000), progressive=True)
+
+
+def take(queue: VersionQueue, room: int = 4, now: float = 0.0) -> Job:
+    job = queue.next(room, now)
+    assert job is not None
+    return job
+
+
+def charged(queue: VersionQueue) -> float:
+    return sum(flow.charged_s for flow in queue._share._flows.values())
+
+
+def test_clients_get_equal_time_and_a_client_with_many_streams_counts_as_one() -> None:
+    many, single = Client("many", 1), Client("single", 2)
+    queue = opened(*(FakeStream(key, client=many) for key in range(1, 21)), FakeStream(21, client=single))
+    got: Counter[int] = Counter()
+    for _ in range(400):
+        job = take(queue)
+        run(queue, job)
+        got[job.client.number if job.client is not NOBODY else (1 if job.stream <= 20 else 2)] += 1
+    assert got[1] == pytest.approx(got[2], rel=0.05)
+
+
+def test_expensive_frames_are_paid_for() -> None:
+    cheap, dear = Client("cheap", 1), Client("dear", 2)
+    queue = opened(FakeStream(1, client=cheap), FakeStream(2, client=dear))
+    got: Counter[int] = Counter()
+    for _ in range(200):
+        job = take(queue)
+        run(queue, job, decode_ms=5.0 if job.stream == 1 else 75.0, inference_s=0.02)
+        got[job.stream] += 1
+    assert got[1] / got[2] == pytest.approx(95 / 25, rel=0.1)
+
+
+def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_address() -> None:
+    for polite in (Client("polite", 99), Client("greedy 1", 1)):
+        queue = VersionQueue(DecodeRoom(2))
+        run(queue, post_taken(queue, Client("earlier", 50)))
+        for number in range(1, 11):
+            queue.add(large(Client(f"greedy {number}", number), number), 0.0)
+        long = take(queue)
+        queue.begin(long, 0.0)
+        assert queue.next(4, 0.0) is None, "the other decoder is kept for short ones"
+        queue.add(wanted := post(polite, connection=77), 0.1)
+        assert take(queue, now=0.1) is wanted
+
+
+def post_taken(queue: VersionQueue, client: Client) -> Job:
+    queue.add(post(client), 0.0)
+    return take(queue)
+
+
+def test_a_client_of_which_nothing_runs_may_exceed_the_bound_by_one() -> None:
+    greedy, polite = Client("greedy", 1), Client("polite", 2)
+    queue = opened(FakeStream(1, client=greedy), FakeStream(2, client=greedy))
+    for _ in range(2):
+        queue.begin(take(queue, room=2), 0.0)
+    assert queue.next(2, 0.0) is None
+    late = FakeStream(3, client=polite)
+    queue.open(late)
+    queue.offer(late)
+    assert take(queue, room=2).stream == 3
+
+
+def test_the_inference_process_dies_twice_and_every_cost_is_paid_once() -> None:
+    queue, client = VersionQueue(DecodeRoom(2)), Client("client", 1)
+    queue.add(job := post(client), 0.0)
+    for _ in range(2):
+        assert take(queue) is job
+        queue.begin(job, 0.0)
+        job.decode_cpu_ms = 10.0
+        queue.decoded(job, 0.0)
+        queue.end(job, 0.0, 0.0, MOST)
+        queue.put_back(job)
+    assert take(queue) is job
+    run(queue, job, decode_ms=10.0, inference_s=0.02)
+    assert charged(queue) == pytest.approx(0.05)
+    assert queue.idle
+    assert not queue._share.running
+    assert len(queue._room) == 0
+
+
+def test_a_refused_image_is_paid_by_the_time_that_it_held_a_decoder() -> None:
+    queue, client = VersionQueue(DecodeRoom(2)), Client("client", 1)
+    queue.add(job := post(client), 0.0)
+    queue.begin(take(queue), 1.0)
+    job.fault = ImageError(ImageErrorCode.DAMAGED, "too slow")
+    queue.decoded(job, 2.5)
+    queue.end(job, 0.0, 2.5, MOST)
+    assert charged(queue) == pytest.approx(1.5)
+    assert client.surprise > 100, "its next image is expected to be as slow"
+
+
+def test_a_post_waits_for_its_own_backlog_at_its_share() -> None:
+    queue, greedy, other = VersionQueue(DecodeRoom(2)), Client("greedy", 1), Client("other", 2)
+    assert queue.expected_wait_s(greedy, 1, 0.0, MOST) == 0.0
+    for number in range(100):
+        queue.add(post(greedy, connection=number), 0.0)
+    alone_s = queue.expected_wait_s(greedy, 500, 0.0, MOST)
+    assert alone_s > 0
+    assert queue.is_alone(greedy)
+    assert queue.expected_wait_s(other, 1, 0.0, MOST) == 0.0
+    for _ in range(400):
+        queue.add(job := post(other), 0.0)
+        assert queue.withdraw(job)
+        run(queue, job)
+    queue.add(post(other), 0.0)
+    assert queue.expected_wait_s(greedy, 500, 0.0, MOST) == pytest.approx(2 * alone_s)
+    assert not queue.is_alone(greedy)
+
+
+def test_the_rate_of_service_is_measured_while_work_waits_and_forgotten_slowly() -> None:
+    queue = VersionQueue()
+    flow = queue._share.flow("post", 1)
+    rate = ServiceRate()
+    assert rate.available_per_s(flow, 0.5, 0.0, MOST) == pytest.approx(MOST)
+    for step in range(100):
+        rate.ended(flow, 0.04, step * 0.04, backlog=True, at_most=MOST)
+    assert rate.available_per_s(flow, 1.0, 4.0, MOST) == pytest.approx(1.0, rel=0.15)
+    for step in range(100):
+        rate.ended(flow, 0.04, 4.0 + step * 0.2, backlog=False, at_most=MOST)
+    assert rate.available_per_s(flow, 1.0, 24.0, MOST) < 2.0
+
+
+def test_what_others_do_not_use_is_available() -> None:
+    queue = VersionQueue()
+    greedy, modest = queue._share.flow("post", 1), queue._share.flow("live", 2)
+    rate = ServiceRate()
+    for step in range(400):
+        rate.ended(modest if step % 10 == 0 else greedy, 0.02, step * 0.02, backlog=True, at_most=MOST)
+    assert rate.available_per_s(greedy, 0.25, 8.0, MOST) == pytest.approx(0.9, rel=0.15)
+    assert rate.available_per_s(modest, 0.75, 8.0, MOST) == pytest.approx(0.75, rel=0.15)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from(["post", "large", "live"]),
+            st.sampled_from(["ok", "lost", "no"]),
+        ),
+        max_size=60,
+    )
+)
+def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str, str]]) -> None:
+    """Whatever comes and however it ends: every job runs once, and an idle worker never holds one back."""
+    queue = VersionQueue(DecodeRoom(2))
+    clients = [Client(str(number), number) for number in range(4)]
+    streams = [FakeStream(number + 1, client=clients[number], frames=0) for number in range(4)]
+    for stream in streams:
+        queue.open(stream)
+    offered, done = 0, 0
+    running: list[tuple[Job, str]] = []
+
+    def finish(job: Job, ending: str) -> None:
+        nonlocal done
+        job.decode_cpu_ms = 5.0
+        job.fault = ImageError(ImageErrorCode.DAMAGED, "no") if ending == "no" else None
+        queue.decoded(job, 0.01)
+        queue.end(job, 0.02 if ending == "ok" else 0.0, 0.02, MOST)
+        if ending == "lost" and job.attempts < 1:
+            job.attempts += 1
+            queue.put_back(job)
+        else:
+            done += 1
+
+    def pump() -> None:
+        while (job := queue.next(2, 0.0)) is not None:
+            queue.begin(job, 0.0)
+            running.append((job, "ok"))
+
+    for number, kind, ending in steps:
+        offered += 1
+        if kind == "live":
+            streams[number].frames += 1
+            queue.offer(streams[number])
+        else:
+            client = clients[number]
+            queue.add(large(client, number) if kind == "large" else post(client, connection=number), 0.0)
+        pump()
+        assert running, "something waits, so something runs"
+        assert queue.in_flight == len(running) <= 4
+        finish(running.pop(0)[0], ending)
+    pump()
+    while running:
+        finish(running.pop(0)[0], "ok")
+        pump()
+    assert done == offered
+    assert queue.idle
+    assert (len(queue._room), len(queue._share.running), len(queue.posts)) == (0, 0, 0)

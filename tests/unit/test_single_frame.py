@@ -1,0 +1,74 @@
+"""Single frames settle on the quicker way from running figures, whatever they began with, and do not flap."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from inference.single_frame import EARLY_EVERY, LATE_EVERY, TRIALS, WINS, SingleFrameChoice
+
+#: A frame on one core and on two, in seconds, as YOLOX-nano takes on two slow cores.
+NARROW_S, WIDE_S = 0.050, 0.029
+
+
+def serve(
+    choice: SingleFrameChoice,
+    frames: int,
+    narrow_s: float,
+    wide_s: float,
+    *,
+    noise: float = 0.1,
+    seed: int = 1,
+) -> int:
+    """Run single frames on a simulated detector; returns how many ran on all cores."""
+    rng = random.Random(seed)
+    wide_runs = 0
+    for _ in range(frames):
+        all_cores = choice.next()
+        wide_runs += all_cores
+        cost = (wide_s if all_cores else narrow_s) * rng.lognormvariate(0.0, noise)
+        # Now and then a neighbour takes the processor.
+        choice.ran(cost * (4.0 if rng.random() < 0.05 else 1.0), all_cores=all_cores)
+    return wide_runs
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_start_ends_with_the_quicker_way(begins: bool, seed: int) -> None:
+    choice = SingleFrameChoice(all_cores=begins)
+    serve(choice, EARLY_EVERY * (TRIALS + WINS + 4), NARROW_S, WIDE_S, seed=seed)
+    assert choice.all_cores
+    assert choice.switches == (0 if begins else 1)
+    assert serve(choice, 1000, NARROW_S, WIDE_S, seed=seed) >= 980
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_equally_quick_is_left_as_it_is(seed: int) -> None:
+    for begins in (True, False):
+        choice = SingleFrameChoice(all_cores=begins)
+        serve(choice, 20_000, 0.030, 0.029, noise=0.15, seed=seed)
+        assert choice.switches == 0
+
+
+def test_a_machine_that_changes_for_good_changes_the_choice_once() -> None:
+    choice = SingleFrameChoice(all_cores=True)
+    serve(choice, 5000, NARROW_S, WIDE_S)
+    # A neighbour takes the second core for good: threads that wait for it make a frame slower than on one.
+    serve(choice, LATE_EVERY * (TRIALS + WINS) * 3, NARROW_S, 0.080)
+    assert (choice.all_cores, choice.switches) == (False, 1)
+
+
+def test_a_neighbour_that_passes_by_changes_nothing() -> None:
+    choice = SingleFrameChoice(all_cores=True)
+    serve(choice, 5000, NARROW_S, WIDE_S)
+    for seed in range(10):
+        serve(choice, LATE_EVERY, NARROW_S, 0.080, seed=seed)
+        serve(choice, 5000, NARROW_S, WIDE_S, seed=seed)
+    assert (choice.all_cores, choice.switches) == (True, 0)
+
+
+def test_trials_are_too_few_for_the_99th_percentile() -> None:
+    choice = SingleFrameChoice(all_cores=True)
+    serve(choice, 1000, NARROW_S, WIDE_S)
+    assert 10_000 - serve(choice, 10_000, NARROW_S, WIDE_S) < 100
