@@ -61,6 +61,8 @@ class Board:
         "observer_presence": 12,  # supervisor
         "dying": 13,  # supervisor: 1 while processes die so often that readiness would only flap
         "workers": 14,  # supervisor: how many there are to be
+        "served": 15,  # inference process: 1 once one has loaded and warmed up all models
+        "models_changed": 16,  # inference process: bit by version whose file is not the one served any more
         "refused": 40,  # workers: a message of the inference process did not parse at this time
     }
 

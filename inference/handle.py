@@ -15,7 +15,8 @@ from inference.child_process import spawn
 from inference.settings import InferenceSettings
 
 #: Exit codes of the process that a restart cannot mend: model refused, device unavailable.
-FINAL_EXIT_CODES = frozenset({4, 5})
+EXIT_MODEL_REFUSED = 4
+FINAL_EXIT_CODES = frozenset({EXIT_MODEL_REFUSED, 5})
 
 
 class InferenceHandle:

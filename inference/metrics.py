@@ -86,6 +86,13 @@ class InferenceMetrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self.model_kept = Gauge(
+            "object_detection_model_kept",
+            "1 where a model is served from a copy because its file has changed or gone since the start.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.gpu_fallback = Gauge(
             "object_detection_gpu_fallback",
             "1 where there is an NVIDIA driver and DEVICE=auto ended up on the CPU all the same.",

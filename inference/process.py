@@ -16,6 +16,7 @@ from inference.child_process import settle
 from inference.detector import Detector
 from inference.device import has_driver
 from inference.errors import DeviceUnavailable, ModelRefused
+from inference.kept_models import KeptModels, differs
 from inference.log_output import set_up_logging
 from inference.loop import Loop
 from inference.metrics import InferenceMetrics, name_process
@@ -62,15 +63,41 @@ def _default_lanes(detectors: Collection[Detector]) -> int:
     return 4 if any(detector.buckets == (1,) for detector in detectors) else 2
 
 
+def _tell_of_copies(
+    kept: KeptModels,
+    given: dict[str, Path],
+    detectors: dict[str, Detector],
+    metrics: InferenceMetrics,
+    board: Board,
+) -> None:
+    """Say where a model is served from its copy because its file is not the same any more."""
+    changed = 0
+    for index, (version, path) in enumerate(given.items()):
+        is_copy = kept.of(version, path) is not None
+        differing = is_copy and differs(path, detectors[version].model.sha256)
+        metrics.model_kept.labels(version).set(differing)
+        if differing:
+            changed |= 1 << index
+            log.error(
+                "%s: %s has changed or gone since the service was started; the model of the start is served "
+                "on from a copy. Restart the service to serve another one",
+                version,
+                path,
+            )
+    board.post("models_changed", changed)
+
+
 def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
     """Load every model, warm it up, serve until SIGTERM. Returns the exit code."""
     board.post("state", State.LOADING)
     board.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
+    given = {version: Path(path) for version, path in settings.models.items()}
+    kept = KeptModels(settings.metrics_dir, settings.model_keep_max_bytes)
     try:
-        for version, path in settings.models.items():
+        for version, path in given.items():
             detectors[version] = Detector(
-                Path(path),
+                kept.of(version, path) or path,
                 version=version,
                 device=settings.device,
                 batch_max=settings.batch_max,
@@ -104,6 +131,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         log.error("device unavailable: %s", error)  # noqa: TRY400 - its text says it all
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
+    _tell_of_copies(kept, given, detectors, metrics, board)
     for version, detector in detectors.items():
         # A driver is only where a GPU was meant to be used: containers get it together with the device.
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
@@ -123,6 +151,9 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         metrics=metrics,
     )
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    # From here on the supervisor knows that these models can be served.
+    board.post("served", 1)
+    kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
     loop.run()
     return 0
 

@@ -24,6 +24,8 @@ class InferenceSettings:
     engine_cache_dir: str = ""
     log_level: str = "info"
     log_json: bool = False
+    #: Bytes that copies of the models may take in ``metrics_dir``; 0: none are kept.
+    model_keep_max_bytes: int = 128 << 20
     #: Directory of the metric files of all processes of a replica, and of what warm-ups measured.
     metrics_dir: str = ""
 

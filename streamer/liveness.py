@@ -65,6 +65,12 @@ class Liveness:
             for name, word in named.items()
             if word == "restarting"
         ]
+        changed = int(self._board.read("models_changed"))
+        found += [
+            f"the file of model {index + 1} has changed or gone since the start; a copy is served"
+            for index in range(changed.bit_length())
+            if changed >> index & 1
+        ]
         if self._board.read("dying"):
             found.append("processes keep dying")
         return found

@@ -92,6 +92,12 @@ class Settings(AccessSettings):
         None,
         description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: each start builds them.",
     )
+    model_keep_max_bytes: int = Field(
+        128 << 20,
+        ge=0,
+        description="Bytes that copies of the models may take in `TMPDIR`; a restarted inference process "
+        "loads those, whatever became of the files. 0: no copies.",
+    )
     model_start_timeout_s: float = Field(
         600, gt=0, description="Longest load and warm-up of the models before the start counts as failed."
     )

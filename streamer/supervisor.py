@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-from inference.handle import FINAL_EXIT_CODES, InferenceHandle
+from inference.handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHandle
 from inference.metric_store import MetricStore
 from inference.metrics import STORE_VARIABLE, name_process
 from inference.settings import InferenceSettings
@@ -80,6 +80,7 @@ class Supervisor:
                 log_level=settings.log_level,
                 log_json=writer.json_lines,
                 metrics_dir=str(self._folder.path),
+                model_keep_max_bytes=settings.model_keep_max_bytes,
             ),
             [self._store.fd],
         )
@@ -173,7 +174,8 @@ class Supervisor:
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return
-            if code in FINAL_EXIT_CODES:
+            # A model that was served before is not at fault: its file is being replaced, or has no copy.
+            if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and board.read("served")):
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
             board.post("restarts", board.read("restarts") + 1)

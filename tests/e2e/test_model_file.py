@@ -1,0 +1,86 @@
+"""The model's file changes or goes while it is served, and then the inference process dies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.model_factory import PLAIN, blob_model, colour_model
+from tests.service import Service
+from tests.waiting import wait_for
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_the_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def truncate_in_place(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.truncate(100)
+
+
+def put_another_model(path: Path) -> None:
+    blob_model(path.with_suffix(".new"), PLAIN)
+    path.with_suffix(".new").rename(path)
+
+
+def break_the_manifest(path: Path) -> None:
+    path.with_suffix(".json").write_text("{ no JSON")
+
+
+def has_restarted(service: Service, times: int) -> bool:
+    return service.metric("object_detection_process_restarts_total", role="inference") == times
+
+
+@pytest.mark.parametrize(
+    "change", [delete, delete_the_folder, truncate_in_place, put_another_model, break_the_manifest]
+)
+def test_the_model_of_the_start_is_served_on(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "models").mkdir()
+    path = colour_model(tmp_path / "models" / "served.onnx", PLAIN)
+    settings = {"MODEL_V1_PATH": str(path), "TMPDIR": str(tmp_path / "tmp"), "SAMPLING": "False"}
+    with Service(settings) as service:
+        before = service.get_json("/health")["models"]["v1"]
+        wait_for(lambda: list((tmp_path / "tmp").glob("streamer-*/models/v1/served.onnx")))
+        change(path)
+        for deaths in (1, 2):
+            service.inference.kill()
+            wait_for(partial(has_restarted, service, deaths))
+            service.wait_ready()
+        health = service.get_json("/health")
+        assert health["models"]["v1"] == before
+        if change is not break_the_manifest:  # of the manifest only the copy is looked at
+            assert "the file of model 1 has changed" in json.dumps(health["reasons"])
+            assert service.metric("object_detection_model_kept", version="v1") == 1
+            assert "has changed or gone since the service was started" in service.log
+        assert service.stop() == 0
+
+
+def test_without_a_copy_a_refused_restart_is_tried_again(tmp_path: Path) -> None:
+    path = colour_model(tmp_path / "served.onnx", PLAIN)
+    settings = {"MODEL_V1_PATH": str(path), "MODEL_KEEP_MAX_BYTES": "0", "SAMPLING": "False"}
+    with Service(settings) as service:
+        path.rename(tmp_path / "away")
+        service.inference.kill()
+        wait_for(lambda: "model refused" in service.log)
+        assert service.get("/livez")[0] == 200
+        assert service.get("/health")[0] == 503
+        (tmp_path / "away").rename(path)
+        service.wait_ready()
+
+
+def test_a_bad_model_at_the_first_start_still_ends_it_with_4(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model at all")
+    service = Service({"MODEL_V1_PATH": str(tmp_path / "bad.onnx"), "SAMPLING": "False"})
+    assert service.wait(60) == 4
+    service.stop()
