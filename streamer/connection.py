@@ -146,6 +146,8 @@ class Connection:
         )
         self._gate = gate
         gate.on_excess = self._hello_too_long
+        gate.on_full = self._no_room
+        gate.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._intake = Intake(time.monotonic())
         #: Frames that belong to no stream, or could not be read: refused, and accounted all the same.
         self._strays = Ledger()
@@ -221,6 +223,9 @@ class Connection:
         self.close_soon(
             CloseCode.LIMITS, f"{self._gate.most_bytes} bytes came without a hello in them; it is shorter"
         )
+
+    def _no_room(self) -> None:
+        self.close_soon(CloseCode.OVERLOADED, "the server has no room for a message of this size now")
 
     async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
@@ -303,6 +308,7 @@ class Connection:
                 # Messages that wait in the socket come without a pause: let the writer have its turn.
                 await asyncio.sleep(0)
             message = await self._socket.receive()
+            self._gate.message_read()
             self.last_heard = time.monotonic()
             if message.type is WSMsgType.BINARY:
                 data = message.data

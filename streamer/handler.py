@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_request import BaseRequest
 
 from streamer.connection_places import ConnectionPlaces, Guest
 from streamer.hello_gate import HelloGate
 from streamer.http.write_watch import WriteWatch, limit_stall
-from streamer.problems import Problem, request_id
+from streamer.problems import PROBLEM_TYPE, Problem, request_id
 
 log = logging.getLogger("streamer.handler")
 
@@ -25,12 +26,14 @@ MAX_LINE_BYTES = 8190
 MAX_HEADERS = 64
 #: What is answered even when there are more connections than allowed.
 PROBES = ("/livez", "/health", "/metrics")
+#: All lines of one request's head together: it is in memory for as long as its connection serves it.
+MAX_HEAD_BYTES = 32 << 10
 
 
 class ConnectionHandler(web.RequestHandler):
     """aiohttp's protocol of one connection, with bounds of ours and answers to what is not HTTP."""
 
-    __slots__ = ("_places", "_write_watch", "guest", "hello_gate")
+    __slots__ = ("_body", "_head_bytes", "_is_websocket", "_places", "_write_watch", "guest", "hello_gate")
 
     def __init__(
         self,
@@ -47,6 +50,11 @@ class ConnectionHandler(web.RequestHandler):
         self.hello_gate: HelloGate | None = None
         #: None until the connection is made.
         self._write_watch: WriteWatch | None = None
+        #: Of a head that is not complete yet.
+        self._head_bytes = 0
+        #: Body of the newest request; None before the first one.
+        self._body: StreamReader | None = None
+        self._is_websocket = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -75,9 +83,48 @@ class ConnectionHandler(web.RequestHandler):
         if self._write_watch is not None:
             self._write_watch.end()
 
+    def data_received(self, data: bytes) -> None:
+        """Bytes have arrived: of a head, of a body, or of a WebSocket."""
+        if self._is_websocket:
+            super().data_received(data)
+            return
+        heads = self._request_count
+        # Asked before: what ends a body may be more bytes than a head may have.
+        in_head = self._body is None or self._body.is_eof()
+        super().data_received(data)
+        size_bytes = self._head_bytes + len(data)
+        self._head_bytes = 0
+        if self._request_count != heads:
+            message, self._body = self._messages[-1]
+            # Most of it may be a body; the exact size costs a walk.
+            if size_bytes > MAX_HEAD_BYTES and _head_bytes(message) > MAX_HEAD_BYTES:
+                self._refuse_head()
+        elif in_head:
+            self._head_bytes = size_bytes
+            if size_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too large, whatever else is on its way here, and close."""
+        problem = Problem(
+            431,
+            "malformed_request",
+            f"The head of the request is too large: {MAX_HEAD_BYTES} bytes are allowed.",
+        )
+        body = json.dumps(problem.members(secrets.token_hex(8))).encode()
+        head = (
+            f"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: {PROBLEM_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        if self.transport is not None and self._current_request is None:
+            self.transport.write(head.encode() + body)
+        self._messages.clear()
+        self.force_close()
+
     # The reader of aiohttp is compiled and its classes are private: it is passed on as it comes.
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Install the reader of a WebSocket, behind the gate where there is one."""
+        self._is_websocket = True
         gate, self.hello_gate = self.hello_gate, None
         if gate is not None:
             gate.put_before(parser)
@@ -116,6 +163,12 @@ class ConnectionHandler(web.RequestHandler):
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.force_close()
         return response
+
+
+def _head_bytes(message: Any) -> int:
+    """Return the bytes of a head's lines; 0 for what stands in for a malformed one."""
+    headers = getattr(message, "raw_headers", ())
+    return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
 
 
 def guard_reader(request: BaseRequest, gate: HelloGate) -> None:

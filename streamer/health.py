@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from streamer.drift.word import Word
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate
 from streamer.http.identity import Scope
+from streamer.http.paced_response import PacedResponse
 from streamer.http.stream_names import hide_in_metrics
 from streamer.liveness import Liveness
 from streamer.metrics import render_metrics
@@ -48,6 +50,10 @@ class Health:
         versions: tuple[str, ...],
         gate: Gate,
     ) -> None:
+        #: What was last rendered, and when that began, monotonic seconds.
+        self._rendering = asyncio.Lock()
+        self._rendered = (b"", b"")
+        self._rendered_at = 0.0
         self._board = board
         self._liveness = Liveness(board)
         self._client = client
@@ -130,8 +136,18 @@ class Health:
         return await self._metrics(complete=True)
 
     async def _metrics(self, *, complete: bool) -> web.Response:
-        # Reads files: not on the event loop.
-        text = await asyncio.get_running_loop().run_in_executor(None, render_metrics, self._metrics_dir)
-        if not complete:
-            text = hide_in_metrics(text)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        arrived = time.monotonic()
+        # One at a time, shared by all who came before it began: many at once would keep the interpreter busy.
+        async with self._rendering:
+            if self._rendered_at < arrived:
+                self._rendered_at = time.monotonic()
+                # Reads files: not on the event loop.
+                self._rendered = await asyncio.to_thread(self._render)
+            full, without_names = self._rendered
+        body = full if complete else without_names
+        return PacedResponse(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _render(self) -> tuple[bytes, bytes]:
+        """Return the text, and the text without names of streams."""
+        text = render_metrics(self._metrics_dir)
+        return text, hide_in_metrics(text)

@@ -1,4 +1,4 @@
-"""Bounds what one WebSocket buffers until its hello is accepted; afterwards everything passes.
+"""Bounds what a WebSocket buffers: little until its hello is accepted, then what the byte budget allows.
 
 The WebSocket reader has one limit for all messages, which must be that of frames. The gate stands in front of
 it: bytes that do not complete a message within ``most_bytes`` end the connection, and bytes that arrive while
@@ -11,8 +11,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from streamer.http.byte_budget import Holding
+
 #: Frame headers, and pings of a client that is slow to greet.
 _SLACK_BYTES = 1 << 10
+#: Of a message that arrives; only what lies beyond is taken from the byte budget: usual frames need none.
+FREE_BYTES = 256 << 10
 #: Time for a complete message to reach the greeting before the gate decides that there was none.
 _JUDGE_S = 0.05
 
@@ -46,6 +50,10 @@ class HelloGate:
         self.most_bytes = hello_bytes + _SLACK_BYTES
         #: Called once when more arrived than a hello may have; set by the connection.
         self.on_excess: Callable[[], None] = lambda: None
+        #: Returns the client's holding in the byte budget; called when a large message needs it.
+        self.hold: Callable[[], Holding] | None = None
+        #: Called once when there was no room for a large message.
+        self.on_full: Callable[[], None] = lambda: None
         #: Called once when the gate opens, or the connection has ended.
         self.on_open: Callable[[], None] = lambda: None
         self._flow = flow
@@ -58,6 +66,9 @@ class HelloGate:
         self._fed_bytes = 0
         #: What came beyond them; not more than the socket delivers before it is paused.
         self._held = b""
+        #: Since the hello: bytes that have come after the last message that was read.
+        self._unread_bytes = 0
+        self._holding: Holding | None = None
 
     def put_before(self, reader: Reader) -> None:
         """Stand in front of that reader from now on."""
@@ -69,6 +80,9 @@ class HelloGate:
         if reader is None or self._cut:
             return False, b""
         if self._open:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > FREE_BYTES and not self._charge():
+                return False, b""
             return reader.feed_data(data)
         room = 0 if self._held else self.most_bytes - self._fed_bytes
         self._held += data[room:]
@@ -99,6 +113,29 @@ class HelloGate:
             self._open = True
             self.on_open()
             self._release()
+
+    def message_read(self) -> None:
+        """A message was read: what comes belongs to the next one."""
+        self._unread_bytes = 0
+        if self._holding is not None:
+            self._holding.release()
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.open()
+        self.message_read()
+
+    def _charge(self) -> bool:
+        """Hold what lies beyond the free bytes; False when there is no room for it."""
+        if self.hold is None:
+            return True
+        if self._holding is None:
+            self._holding = self.hold()
+        if self._holding.take(self._unread_bytes - FREE_BYTES - self._holding.held_bytes):
+            return True
+        self._cut = True
+        self.on_full()
+        return False
 
     def _release(self) -> None:
         held, self._held = self._held, b""

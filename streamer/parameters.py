@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from inference import DetectionParams
 from streamer.problems import Problem
@@ -11,6 +11,7 @@ from streamer.problems import Problem
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MAX_DETECTIONS = 1000
+MAX_CLASSES = 1000
 MAX_NAME_CHARS = 100
 DEFAULT_CONF_THRESHOLD = 0.25
 #: Labels listed in an error before it says how many more there are.
@@ -41,13 +42,16 @@ def read_parameters(
             raise Problem.invalid_parameter(name, f"{single[name]} and {text}", "one value")
         else:
             single[name] = text
+    if len(classes) > MAX_CLASSES:
+        raise Problem.invalid_parameter("classes", f"{len(classes)} items", f"at most {MAX_CLASSES}")
+    numbers = {label: number for number, label in reversed(tuple(enumerate(labels)))} if classes else {}
     defaults = DetectionParams()
     own_threshold = DEFAULT_CONF_THRESHOLD if conf_threshold is None else conf_threshold
     return DetectionParams(
         conf_threshold=_share("conf_threshold", single, own_threshold),
         iou_threshold=_share("iou_threshold", single, defaults.iou_threshold),
         max_detections=_count("max_detections", single, defaults.max_detections),
-        class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels) for item in classes)),
+        class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels, numbers) for item in classes)),
     )
 
 
@@ -97,10 +101,10 @@ def _count(name: str, single: dict[str, str], default: int) -> int:
     return value
 
 
-def _class_id(item: str, labels: Sequence[str]) -> int:
+def _class_id(item: str, labels: Sequence[str], numbers: Mapping[str, int]) -> int:
     """Resolve a label or class id; a label that looks like a number is taken as a label."""
-    if item in labels:
-        return labels.index(item)
+    if item in numbers:
+        return numbers[item]
     if item.isascii() and item.isdigit() and len(item) <= 9 and int(item) < len(labels):
         return int(item)
     shown = ", ".join(labels[:_SHOWN_LABELS])

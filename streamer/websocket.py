@@ -135,7 +135,7 @@ class StreamHub:
             self._connections.add(connection)
             await connection.run()
         finally:
-            gate.open()
+            gate.close()
             if connection is not None:
                 self._connections.discard(connection)
                 client = connection.client

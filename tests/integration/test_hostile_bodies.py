@@ -243,3 +243,72 @@ async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Serv
         raise AssertionError("clients that read nothing keep their connections")
     for raw in sockets:
         raw.close()
+
+
+LONG_LINES = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(50))
+
+
+async def test_unfinished_heads_are_bounded_in_all_their_lines(service: Service) -> None:
+    sockets: list[socket.socket] = []
+
+    def attack() -> None:
+        for _ in range(100):
+            raw = socket.create_connection(("127.0.0.1", service.port))
+            raw.settimeout(2)
+            sockets.append(raw)
+            with contextlib.suppress(OSError):
+                raw.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
+
+    before = memory_bytes(service)
+    highest = await highest_memory(service, attack)
+    assert highest - before < 30 * MIB
+    assert {status_of(raw) for raw in sockets} <= {431, 0}
+
+
+@pytest.mark.parametrize(("lines", "status"), [(3, 200), (6, 431)])
+@pytest.mark.parametrize("path", ["/livez", "/v1/predict"])
+async def test_a_complete_head_is_bounded_too(service: Service, path: str, lines: int, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    method = b"POST" if path == "/v1/predict" else b"GET"
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (method, path.encode(), len(PICTURE))
+    many = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(lines))
+    writer.write(head + many + b"\r\n" + PICTURE)
+    answer = await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    assert answer.split()[1:2] == [str(status).encode()] or (status == 431 and not answer)
+
+
+async def test_a_kept_connection_counts_each_head_by_itself(service: Service) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(3))
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    for _ in range(5):
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(PICTURE)
+        writer.write(head + lines[:4000])
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(lines[4000:] + b"\r\n" + PICTURE)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert answer.startswith(b"HTTP/1.1 200")
+        length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        await reader.readexactly(length)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_many_scrapes_at_once_are_one_rendering(service: Service) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def scrape() -> int:
+            async with session.get(f"{service.http_url}/metrics") as answer:
+                await answer.read()
+                return answer.status
+
+        with LivezProbe(service.port) as probe:
+            (worker,) = service.workers
+            begun = sum(worker.cpu_times()[:2])
+            assert set(await asyncio.gather(*(scrape() for _ in range(200)))) == {200}
+            spent_s = sum(worker.cpu_times()[:2]) - begun
+    assert spent_s < 1.0
+    assert probe.failures == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -33,6 +34,7 @@ BOMB: dict[str, Any] = {"type": "hello", "🎥" * 32_500: list(range(16_300))}
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
     settings = {"MODEL_V1_PATH": str(model), "API_KEYS": "test-key", "SAMPLING": "False"}
+    settings |= {"STREAM_MIN_FPS": "0"}
     with Service(settings) as running:
         yield running
 
@@ -143,6 +145,33 @@ async def test_unfinished_messages_without_hello_are_cut_off_and_not_kept(servic
         await sending
     assert highest - before < 60 * MIB
     assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+
+
+async def test_unfinished_messages_of_greeted_clients_share_the_byte_budget(service: Service) -> None:
+    def attack() -> list[socket.socket]:
+        sockets = []
+        for _ in range(60):
+            raw = upgraded(service)
+            hello = json.dumps({"type": "hello", "token": "test-key"}).encode()
+            raw.sendall(bytes((0x81, 0x80 | len(hello))) + bytes(4) + hello)
+            assert b"welcome" in raw.recv(4096)
+            raw.settimeout(5)
+            with contextlib.suppress(OSError):
+                raw.sendall(begin_message(2 * MIB - 1) + bytes(2 * MIB - 100))
+            sockets.append(raw)
+        return sockets
+
+    before = memory_bytes(service)
+    sockets = await asyncio.to_thread(attack)
+    assert memory_bytes(service) - before < 80 * MIB
+    assert service.metric("object_detection_buffer_refusals_total", kind="messages") > 0
+    for raw in sockets:
+        raw.close()
+    for _ in range(100):
+        if not service.metric("object_detection_buffered_bytes"):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("bytes of unfinished messages were not given back")
 
 
 async def test_silent_sockets_have_a_bounded_number_of_places(service: Service) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from streamer.greeting_slots import GreetingSlots
-from streamer.hello_gate import HelloGate
+from streamer.hello_gate import FREE_BYTES, HelloGate
+from streamer.http.byte_budget import ByteBudget
 from streamer.problems import Problem
 
 
@@ -85,6 +86,27 @@ async def test_a_second_hello_has_the_room_of_the_first(parts: Parts) -> None:
     gate.taken()
     await asyncio.sleep(0.1)
     assert told == []
+
+
+async def test_a_large_message_is_held_in_the_byte_budget_until_it_is_read(parts: Parts) -> None:
+    gate, reader, _, told = parts
+    budget = ByteBudget(900 << 10)
+    gate.hold = lambda: budget.hold("a", "messages")
+    gate.on_full = lambda: told.append("full")
+    gate.open()
+    gate.feed_data(bytes(FREE_BYTES))
+    assert budget.held_bytes == 0
+    gate.feed_data(bytes(500 << 10))
+    assert budget.held_bytes == 500 << 10
+    gate.message_read()
+    assert budget.held_bytes == 0
+    gate.feed_data(bytes(FREE_BYTES + (601 << 10)))
+    assert (told, budget.held_bytes) == (["open", "full"], 0)
+    fed = len(reader.fed)
+    gate.feed_data(b"more")
+    assert len(reader.fed) == fed
+    gate.close()
+    assert budget.held_bytes == 0
 
 
 def test_an_address_has_its_share_of_the_places_before_hello() -> None:
