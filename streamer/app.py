@@ -32,6 +32,7 @@ from streamer.http.byte_budget import ByteBudget
 from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
 from streamer.http.sites import Sites
+from streamer.http.tickets import Tickets
 from streamer.limits import LIMITS, Limits
 from streamer.metrics import WorkerMetrics
 from streamer.metrics_port import metrics_port
@@ -173,6 +174,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[LIMITS] = limits
     app[BUDGET] = budget
     health = Health(resources.board, client, resources.metrics_dir, versions, gate)
+    gate.take_tickets(Tickets(owners.tickets, owners.ask_issuer), app)
     _add_metrics(app, health, sites, resources.metrics_listener)
     _add_routes(
         app,

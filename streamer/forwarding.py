@@ -92,7 +92,11 @@ async def _forward_websocket(
     offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     async with asyncio.timeout(HEAD_S):
         theirs = await client.ws_connect(
-            url, headers=headers, protocols=[name for name in offered if name], compress=0
+            url,
+            headers=headers,
+            # A ticket was used up at our own door; `Authorization` stands for it.
+            protocols=[name for name in offered if name and not name.startswith("ticket.")],
+            compress=0,
         )
     async with theirs:
         chosen = (theirs.protocol,) if theirs.protocol else ()

@@ -85,7 +85,7 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_
 
 async def identify(gate: Gate, token: str | None) -> Identity:
     """Return whose key or ticket `hello.token` is. Raises CloseConnection unless it may stream."""
-    identity = await gate.identify(token) if token else None
+    identity = await gate.identify(token, tickets=True) if token else None
     if identity is None:
         raise CloseConnection(CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server")
     if not identity.may(Scope.STREAM):

@@ -10,6 +10,7 @@ from streamer.answers import AnswerForm
 from streamer.drift.word import Word
 from streamer.images import DEFAULT_VERSION, VERSION_HEADER
 from streamer.observer.standing import Standing
+from streamer.openapi_access import ticket_paths
 from streamer.openapi_drift import drift_paths, drift_schemas
 from streamer.openapi_video import video_paths
 from streamer.parameters import MAX_DETECTIONS
@@ -75,6 +76,7 @@ def openapi_document() -> dict[str, Any]:
     paths["/livez"] = {"get": _livez()}
     paths["/metrics"] = {"get": _metrics()}
     paths |= drift_paths(_problems)
+    paths |= ticket_paths(_problems)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -99,7 +101,8 @@ def openapi_document() -> dict[str, Any]:
                 "apiKey": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "One of the server's API keys; needed only where some are configured.",
+                    "description": "An API key with the scope that the operation needs, where keys are "
+                    "configured; for streams and sessions a ticket of `POST /tickets` too.",
                 }
             },
             "headers": {

@@ -19,7 +19,10 @@ import aiohttp
 from aiohttp import web
 
 from streamer.forwarding import CONNECT_S, forward
+from streamer.http.caller import identity_of
 from streamer.http.client_address import forwarded_for
+from streamer.http.identity import Identity
+from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketBox, TooManyTickets, is_ticket
 from streamer.problems import Problem
 from streamer.replicas import HOP_HEADER, NAME_LENGTH, Replicas
 
@@ -51,6 +54,8 @@ class Owners:
         self._count = count
         #: Clients by socket path, and the one for other replicas under "".
         self._clients: dict[str, aiohttp.ClientSession] = {}
+        #: Tickets that we have made, for browsers and for requests that we pass on.
+        self.tickets = TicketBox(self.new_id)
 
     @property
     def replica(self) -> str:
@@ -86,6 +91,8 @@ class Owners:
         self._count("replica" if place.elsewhere else "worker")
         try:
             extra = {"X-Forwarded-For": forwarded_for(request)}
+            if request.get(SHOWED_TICKET):  # used up: the owner gets another one
+                extra["Authorization"] = f"Bearer {self._another_ticket(identity_of(request))}"
             if place.elsewhere:
                 extra[HOP_HEADER] = self.replica
             return await forward(place.client, place.base, request, extra)
@@ -108,28 +115,52 @@ class Owners:
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise _restarting() from error
 
-    async def take(self, version: str, session: str, token: str | None) -> dict[str, Any] | None:
+    async def take(
+        self, version: str, session: str, client: Identity, token: str | None
+    ) -> dict[str, Any] | None:
         """Return the state of a WebSocket session that another process has, which forgets it.
 
-        None when the session is ours or nobody's, or its owner does not answer in time.
+        ``token`` is what the ``client`` has shown. None when the session is ours, nobody's or another
+        client's, or its owner does not answer in time.
         """
         place = await self._find(session, hopped=False)
         if place is None:
             return None
         self._count("replica" if place.elsewhere else "worker")
+        if token is not None and is_ticket(token) and not client.anonymous:
+            token = self._another_ticket(client)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if place.elsewhere:
             headers[HOP_HEADER] = self.replica
+        return await self._post(place, f"/{version}/stream/{session}", headers)
+
+    def _another_ticket(self, client: Identity) -> str:
+        """Return a ticket for a client whose own one is used up. Raises Problem 429."""
+        try:
+            return self.tickets.issue(client)
+        except TooManyTickets as error:
+            raise Problem.too_many_requests(str(error), retry_after_s=15) from error
+
+    async def ask_issuer(self, ticket: str) -> dict[str, Any] | None:
+        """Return what the process says of a ticket that has made it; None when that is nobody else's."""
+        place = await self._find(ticket.removeprefix(PREFIX), hopped=False)
+        if place is None:
+            return None
+        headers = {HOP_HEADER: self.replica} if place.elsewhere else {}
+        return await self._post(place, f"/tickets/{ticket}", headers)
+
+    async def _post(self, place: _Place, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """Return the map that another process answers with; None when it does not answer so in time."""
         try:
             async with (
                 asyncio.timeout(_TAKE_S),
-                place.client.post(f"{place.base}/{version}/stream/{session}", headers=headers) as answer,
+                place.client.post(place.base + path, headers=headers) as answer,
             ):
                 if answer.status != 200:
                     return None
                 state = await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.info("a session was not taken over: %s", str(error) or type(error).__name__)
+            log.info("another process was asked in vain: %s", str(error) or type(error).__name__)
             return None
         return state if isinstance(state, dict) else None
 

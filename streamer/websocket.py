@@ -20,6 +20,7 @@ from streamer.http.byte_budget import ByteBudget
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate, bearer_token
 from streamer.http.identity import Identity, Scope
+from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.taps import Taps
@@ -127,7 +128,7 @@ class StreamHub:
                 version,
                 subprotocol,
                 identity,
-                token=bearer_token(request),
+                token=bearer_token(request) or offered_ticket(request),
                 transport=request.transport,
                 gate=gate,
             )
@@ -195,7 +196,7 @@ class StreamHub:
         session = self._release(session_id, version, newcomer.identity.owner, newcomer)
         if session is not None:
             return session
-        state = await self.owners.take(version, session_id, token)
+        state = await self.owners.take(version, session_id, newcomer.identity, token)
         if state is None:
             return None
         labels = self.dispatcher.model(version).labels
@@ -258,7 +259,7 @@ def _choose_subprotocol(request: web.Request) -> str:
         name.strip()
         for header in request.headers.getall("Sec-WebSocket-Protocol", [])
         for name in header.split(",")
-        if name.strip()
+        if name.strip() and not name.strip().startswith(SUBPROTOCOL_PREFIX)
     ]
     if not offered:
         return SUBPROTOCOL_JSON

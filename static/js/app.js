@@ -17,6 +17,7 @@ import { Stage } from './stage.js';
 import { StartView } from './start-view.js';
 import { StatisticsPanel } from './statistics-panel.js';
 import { Status } from './status.js';
+import { takeTicket } from './ticket.js';
 import { Transport } from './transport.js';
 import { Tuning } from './tuning.js';
 import { VideoConnection } from './video-connection.js';
@@ -49,7 +50,8 @@ class App {
       onMuted: (muted) => this.pause({ cameraMuted: muted }),
     });
     const socket = new Connection({
-      makeHello: (resume) => this.tuning.hello(this.key, resume),
+      takeToken: () => takeTicket(this.key),
+      makeHello: (resume, token) => this.tuning.hello(token, resume),
       onMessage: (message) => this.heard(message),
       onState: (state) => this.connectionChanged(state),
       expecting: () => this.pipeline.flow.inFlight > 0 || this.pipeline.flow.win === 0,
@@ -107,7 +109,7 @@ class App {
         keep: (keep) => this.change({ keep }),
       },
     );
-    this.drift = new DriftLight(byId('drift-light'));
+    this.drift = new DriftLight(byId('drift-light'), () => this.key);
     this.tuning = new Tuning(
       this.settings,
       // A page that shows a certain camera names it: /?stream=gate-3

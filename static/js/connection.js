@@ -2,7 +2,8 @@
 
 import { Backoff } from './backoff.js';
 import { fetchHealth } from './health.js';
-import { afterClose, CODE_IDLE, streamUrl, SUBPROTOCOL } from './protocol.js';
+import { afterClose, CODE_IDLE, CODE_UNAUTHORIZED, streamUrl, SUBPROTOCOL } from './protocol.js';
+import { KeyRefused } from './ticket.js';
 
 /** Silence after which a server that owes answers is asked for a sign of life, and given up. */
 const ASK_AFTER_MS = 5000;
@@ -20,7 +21,8 @@ const CONNECT_TIMEOUT_MS = 10000;
 export class Connection {
   /**
    * @param {object} owner
-   * @param {(resume: object | null) => object} owner.makeHello
+   * @param {() => Promise<string>} owner.takeToken what the hello shows; empty where there is no key
+   * @param {(resume: object | null, token: string) => object} owner.makeHello
    * @param {(message: object) => void} owner.onMessage every message but `bye`, `welcome` included
    * @param {(state: ConnectionState) => void} owner.onState
    * @param {() => boolean} owner.expecting whether the server owes the page an answer
@@ -94,11 +96,24 @@ export class Connection {
     this._socket.send(bytes);
   }
 
-  _connect() {
+  async _connect() {
     clearTimeout(this._timer);
     this._become({ name: 'connecting' });
     this._bye = null;
-    this.generation += 1;
+    const generation = ++this.generation;
+    let token;
+    try {
+      token = await this._owner.takeToken();
+    } catch (error) {
+      if (generation !== this.generation) return;
+      if (error instanceof KeyRefused) this._become({ name: 'key', reason: error.message, code: CODE_UNAUTHORIZED });
+      else this._closed({ code: 1006, reason: '' }, false);
+      return;
+    }
+    if (generation === this.generation) this._open(token);
+  }
+
+  _open(token) {
     const socket = new WebSocket(streamUrl(document.baseURI, this._version), SUBPROTOCOL);
     socket.binaryType = 'arraybuffer';
     this._socket = socket;
@@ -107,7 +122,7 @@ export class Connection {
     socket.onopen = () => {
       upgraded = true;
       const resume = this._session && { session: this._session, acks: this._owner.acks() };
-      socket.send(JSON.stringify(this._owner.makeHello(resume)));
+      socket.send(JSON.stringify(this._owner.makeHello(resume, token)));
     };
     socket.onmessage = (event) => {
       if (typeof event.data === 'string') this._receive(JSON.parse(event.data));

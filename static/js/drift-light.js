@@ -1,5 +1,7 @@
 // A small light: do the streams still look like their reference, and if not, what has moved?
 
+import { authorization } from './ticket.js';
+
 const ASK_EVERY_MS = 10000;
 const TIMEOUT_MS = 4000;
 const MAX_COLUMNS = 3;
@@ -43,16 +45,20 @@ const WORDS = {
 };
 
 export class DriftLight {
-  /** @param {HTMLElement} element holds a dot and a text */
-  constructor(element) {
+  /**
+   * @param {HTMLElement} element holds a dot and a text
+   * @param {() => string} key API key; names of streams are told to those of administrators alone
+   */
+  constructor(element, key = () => '') {
     this._element = element;
+    this._key = key;
     this._timer = null;
   }
 
   /** Ask the server now, and again while the page is visible. */
   async watch() {
     clearTimeout(this._timer);
-    if (!document.hidden) this.show(await fetchDrift());
+    if (!document.hidden) this.show(await fetchDrift(this._key()));
     clearTimeout(this._timer);
     this._timer = setTimeout(() => this.watch(), ASK_EVERY_MS);
   }
@@ -91,11 +97,15 @@ export function describeDrift(status) {
 }
 
 /** @returns {Promise<object | null>} never rejects */
-async function fetchDrift() {
+async function fetchDrift(key) {
   const controller = new AbortController();
   const timer = setTimeout(() => controller.abort(), TIMEOUT_MS);
   try {
-    const response = await fetch('drift/status', { cache: 'no-store', signal: controller.signal });
+    const response = await fetch('drift/status', {
+      headers: authorization(key),
+      cache: 'no-store',
+      signal: controller.signal,
+    });
     return await response.json();
   } catch {
     return null;

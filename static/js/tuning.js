@@ -27,16 +27,16 @@ export class Tuning {
   }
 
   /**
-   * @param {string} key API key; empty: none
+   * @param {string} token ticket in place of the API key; empty: none
    * @param {object | null} resume the session to take up again
    */
-  hello(key, resume) {
+  hello(token, resume) {
     const hello = {
       type: 'hello',
       client: { name: 'demo-page', version: '1' },
       ...this.wishes,
     };
-    if (key) hello.token = key;
+    if (token) hello.token = token;
     if (resume) hello.resume = resume;
     return hello;
   }

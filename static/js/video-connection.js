@@ -4,6 +4,7 @@ import { Backoff } from './backoff.js';
 import { IceProblems } from './ice-problems.js';
 import { lineQuality } from './line-quality.js';
 import { RtpClock } from './rtp-clock.js';
+import { authorization } from './ticket.js';
 
 /** What a network that lets UDP through needs at most, with a TURN server that is far away. */
 const CONNECT_TIMEOUT_MS = 8000;
@@ -241,7 +242,7 @@ export class VideoConnection {
 
   async _request(method, url, body) {
     const key = this._owner.key();
-    const headers = { ...(body && { 'Content-Type': 'application/json' }), ...(key && { Authorization: `Bearer ${key}` }) };
+    const headers = { ...(body && { 'Content-Type': 'application/json' }), ...authorization(key) };
     let response;
     try {
       response = await fetch(url, { method, headers, body: body && JSON.stringify(body), keepalive: method === 'DELETE' });

@@ -12,6 +12,7 @@ from streamer.access_settings import AccessSettings
 from streamer.http.client_address import ClientAddresses
 from streamer.http.identity import ALL_SCOPES, Identity
 from streamer.http.key_ring import KeyRing
+from streamer.http.tickets import Tickets, is_ticket
 
 
 class Gate:
@@ -21,6 +22,8 @@ class Gate:
         self.addresses = addresses
         self._ring = ring
         self._wants_keys = wants_keys
+        #: None until the application is put together.
+        self._tickets: Tickets | None = None
 
     @property
     def open(self) -> bool:
@@ -32,9 +35,20 @@ class Gate:
         scopes = ALL_SCOPES if self.open else frozenset()
         return Identity(self.addresses.name(request), scopes, anonymous=True)
 
-    async def identify(self, token: str) -> Identity | None:
-        """Return whose key ``token`` is; None when it is nobody's."""
+    def take_tickets(self, tickets: Tickets, app: web.Application) -> None:
+        """Take tickets beside keys, and add the routes that issue them."""
+        self._tickets = tickets
+        tickets.add_to(app)
+
+    async def identify(self, token: str, *, tickets: bool = False) -> Identity | None:
+        """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's."""
+        if is_ticket(token):
+            return await self._tickets.redeem(token) if tickets and self._tickets is not None else None
         return self._ring.find(token)
+
+    def is_key(self, text: str) -> bool:
+        """Whether ``text`` is a key, where one is not looked for."""
+        return self._ring.find(text) is not None
 
     def still_holds(self, identity: Identity) -> bool:
         """Whether what a client has shown is still good: keys expire, and are taken out of the file."""

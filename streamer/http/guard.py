@@ -15,6 +15,7 @@ from streamer.http.gate import Gate, bearer_token
 from streamer.http.identity import Scope
 from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.sites import Sites
+from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
 from streamer.problems import Problem, request_id
 
 #: Names of query parameters in which keys are commonly sent, and from where they leak into logs and history.
@@ -55,9 +56,9 @@ class Guard:
             raise Problem.forbidden("This address has no entry in the table of access; nobody may use it.")
         if policy.entry is not Entry.PROBE:
             self._check_host(request)
+        self._check_query(request)
         if policy.entry in (Entry.PROBE, Entry.OPEN):
             return await handler(request)
-        self._check_query(request)
         if policy.guards_origin:
             self._check_origin(request)
         try:
@@ -75,14 +76,19 @@ class Guard:
 
     async def _identify(self, request: web.Request, policy: Policy) -> None:
         """Note who calls. Raises Problem 401 or 403 where the route wants more than was shown."""
-        token = bearer_token(request)
+        token = bearer_token(request) or offered_ticket(request)
         identity = request[IDENTITY] = self._gate.anonymous(request)
         if token is not None and not self._gate.open:
-            known = await self._gate.identify(token)
+            known = await self._gate.identify(token, tickets=policy.tickets)
             if known is not None:
                 identity = request[IDENTITY] = known
+                request[SHOWED_TICKET] = is_ticket(token)
             elif policy.entry is not Entry.REDUCED:
-                raise Problem.unauthorized("The bearer token is not a key of this server.")
+                raise Problem.unauthorized(
+                    "The ticket is used up or too old; take another one."
+                    if is_ticket(token)
+                    else "The bearer token is not a key of this server."
+                )
         late = policy.entry is Entry.SOCKET and token is None
         if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:
             require(identity, policy.scope)
@@ -108,8 +114,8 @@ class Guard:
 
     def _check_query(self, request: web.Request) -> None:
         """Refuse keys in the address: addresses are logged, kept in histories and passed on as referrers."""
-        for name in request.query:
-            if name.lower() in _KEY_PARAMETERS:
+        for name, value in request.query.items():
+            if name.lower() in _KEY_PARAMETERS or self._gate.is_key(value):
                 raise Problem.bad_request(
                     f"The query has the parameter {name[:40]!r}. Keys are not taken from the address: send "
                     "`Authorization: Bearer <key>`, or a ticket of `POST /tickets` from a browser.",

@@ -37,6 +37,8 @@ class Policy:
     entry: Entry
     #: None where no key is asked for.
     scope: Scope | None = None
+    #: Whether a ticket is as good as the key for which it was issued.
+    tickets: bool = False
 
     @property
     def guards_origin(self) -> bool:
@@ -48,8 +50,10 @@ _PROBE = Policy(Entry.PROBE)
 _OPEN = Policy(Entry.OPEN)
 _REDUCED = Policy(Entry.REDUCED, Scope.ADMIN)
 _PREDICT = Policy(Entry.KEY, Scope.PREDICT)
-_STREAM = Policy(Entry.KEY, Scope.STREAM)
-_SOCKET = Policy(Entry.SOCKET, Scope.STREAM)
+_STREAM = Policy(Entry.KEY, Scope.STREAM, tickets=True)
+_SOCKET = Policy(Entry.SOCKET, Scope.STREAM, tickets=True)
+#: A ticket gets no other ticket.
+_TICKETS = Policy(Entry.KEY, Scope.STREAM)
 _ADMIN = Policy(Entry.KEY, Scope.ADMIN)
 _OPTIONS = Policy(Entry.OPTIONS)
 
@@ -72,6 +76,8 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("OPTIONS", "/{version}/{kind}/{session}"): _OPTIONS,
     ("GET", "/{version}/{kind}/{session}/results"): _STREAM,
     ("OPTIONS", "/{version}/{kind}/{session}/results"): _OPTIONS,
+    ("POST", "/tickets"): _TICKETS,
+    ("POST", "/tickets/{session}"): _OPEN,
     ("GET", "/drift/status"): _REDUCED,
     ("GET", "/drift/report"): _ADMIN,
     ("POST", "/reference/update"): _ADMIN,

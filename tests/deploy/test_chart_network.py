@@ -17,7 +17,7 @@ from streamer.settings import Settings, load_settings
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Never shown outside: Prometheus, the kubelet and who runs the service ask pods directly.
-PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update"}
+PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc"}
 METADATA = [
     "169.254.169.254",
     "169.254.170.2",

@@ -97,7 +97,13 @@ def test_a_key_is_asked_for_and_never_leaves_by_the_address(guarded: Service, br
     # One version only: the other is not offered.
     assert demo.page.is_disabled("[name=version][value=v2]")
     assert demo.page.locator("label:has([value=v2])").get_attribute("title") == "This server has no v2 model"
-    demo.assert_clean()
+    # The browser itself complains of the wrong key.
+    demo.assert_clean(but=("401 (Unauthorized)",))
+    hellos = [message for message in demo.sent if message.get("type") == "hello"]
+    tokens = [hello.get("token", "") for hello in hellos]
+    assert tokens[0] == ""
+    assert tokens[-1].startswith("tkt_"), "the key itself is in no message"
+    assert KEY not in str(demo.sent)
     demo.close()
 
 

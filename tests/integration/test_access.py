@@ -249,7 +249,7 @@ def test_only_probes_pages_and_reduced_answers_are_open(routes: list[web.Abstrac
         and not route.resource.canonical.startswith(("/static/", "/docs"))
     }
     pages = {"/", "/favicon.ico", "/openapi.json", "/redoc", "/data/sample.mp4"}
-    assert open_to_all - pages == {"/health", "/livez", "/metrics", "/drift/status"}
+    assert open_to_all - pages == {"/health", "/livez", "/metrics", "/drift/status", "/tickets/{session}"}
 
 
 @pytest.fixture(scope="module")

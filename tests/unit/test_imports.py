@@ -83,7 +83,8 @@ STREAMER = [
     ["imaging", "frame_counters"],
     ["image_header"],
     ["limits", "media", "annotate"],
-    ["openapi_video", "openapi_drift", "messages", "upload", "upload_form", "parameters", "answers"],
+    ["openapi_video", "openapi_drift", "openapi_access", "messages", "upload", "upload_form"],
+    ["parameters", "answers"],
     ["session", "job", "decoding"],
     ["version_queue", "greeting", "socket_writer"],
     ["admission"],
@@ -100,7 +101,7 @@ STREAMER = [
 HTTP = [
     ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit", "stream_names"],
     ["client_address", "sites", "caller", "route_policy", "key_file"],
-    ["key_ring", "cors", "body", "memory_return"],
+    ["key_ring", "cors", "tickets", "body", "memory_return"],
     ["gate"],
     ["guard", "paced_response"],
 ]

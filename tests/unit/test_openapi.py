@@ -40,7 +40,8 @@ def test_it_has_every_route_of_the_http_table() -> None:
         for rest in ("", "/{session}", "/{session}/results")
     }
     drift = {"/drift/status", "/drift/report", "/reference/update"}
-    assert set(DOCUMENT["paths"]) == predict | stream | video | drift | {"/health", "/livez", "/metrics"}
+    operations = {"/health", "/livez", "/metrics", "/tickets"}
+    assert set(DOCUMENT["paths"]) == predict | stream | video | drift | operations
     app = web.Application()
     images.add_routes(app)
     served = {

@@ -27,3 +27,9 @@ test('every other status has its words, or is not shown', () => {
   assert.equal(describeDrift({ status: 'no_reference' }), null);
   assert.equal(describeDrift({ status: 'disabled' }), null);
 });
+
+test('who may not see names is told that something drifts, and not what', () => {
+  const text = 'Pictures are unlike what is usual';
+  assert.deepEqual(describeDrift({ status: 'drift', groups: {} }), { state: 'drift', text });
+  assert.deepEqual(describeDrift({ status: 'drift' }), { state: 'drift', text });
+});

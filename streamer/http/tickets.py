@@ -1,0 +1,162 @@
+"""Tickets: what a browser shows in place of a key where it cannot set a header. Each opens one stream, once.
+
+A ticket names the process that made it, as the id of a session does, and is kept there alone. So it is used
+up for all processes at once, and none of them has to share a secret.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from streamer.http.caller import identity_of
+from streamer.http.identity import Identity, Quotas, Scope
+from streamer.problems import Problem
+
+PREFIX = "tkt_"
+#: In front of a ticket among the subprotocols of a WebSocket, the one header that a page can set there.
+SUBPROTOCOL_PREFIX = "ticket."
+GOOD_S = 60.0
+MAX_TICKETS = 10_000
+MAX_TICKETS_OF_ONE = 100
+#: Set on a request whose client has shown a ticket, which is used up: it cannot be passed on.
+SHOWED_TICKET = web.RequestKey("showed_ticket", bool)
+
+
+class TooManyTickets(Exception):
+    """The client has taken tickets and used none; the text is for it."""
+
+
+class TicketBox:
+    """The tickets of one process. ``make_id`` makes ids that name it, and that nobody can guess."""
+
+    def __init__(self, make_id: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._make_id = make_id
+        self._clock = clock
+        #: Ticket to who may use it, and until when; oldest first.
+        self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        self._by_name: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def issue(self, identity: Identity) -> str:
+        """Return a new ticket for streams. Raises TooManyTickets."""
+        now = self._clock()
+        self._expire(now)
+        if self._by_name[identity.name] >= MAX_TICKETS_OF_ONE:
+            raise TooManyTickets(f"{MAX_TICKETS_OF_ONE} tickets of this client wait to be used.")
+        if len(self._kept) >= MAX_TICKETS:
+            raise TooManyTickets(f"{MAX_TICKETS} tickets wait to be used here.")
+        ticket = f"{PREFIX}{self._make_id()}"
+        scopes = identity.scopes & {Scope.STREAM}
+        self._kept[ticket] = dataclasses.replace(identity, scopes=scopes), now + GOOD_S
+        self._by_name[identity.name] += 1
+        return ticket
+
+    def redeem(self, ticket: str) -> Identity | None:
+        """Use a ticket up; None when it is unknown, used or too old."""
+        kept = self._forget(ticket)
+        return kept[0] if kept is not None and self._clock() < kept[1] else None
+
+    def _forget(self, ticket: str) -> tuple[Identity, float] | None:
+        kept = self._kept.pop(ticket, None)
+        if kept is not None:
+            self._by_name[kept[0].name] -= 1
+            if not self._by_name[kept[0].name]:
+                del self._by_name[kept[0].name]
+        return kept
+
+    def _expire(self, now: float) -> None:
+        while self._kept:
+            ticket, (_, until) = next(iter(self._kept.items()))
+            if now < until:
+                return
+            self._forget(ticket)
+
+
+class Tickets:
+    """Tickets of all processes. ``ask_issuer`` asks the process that made one; None: it is not good."""
+
+    def __init__(
+        self, box: TicketBox, ask_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
+    ) -> None:
+        self.box = box
+        self._ask_issuer = ask_issuer
+
+    async def redeem(self, ticket: str) -> Identity | None:
+        """Use a ticket up, wherever it was made; None when it is not good."""
+        identity = self.box.redeem(ticket)
+        if identity is not None:
+            return identity
+        answer = await self._ask_issuer(ticket)
+        try:
+            return None if answer is None else _from_json(answer)
+        except (KeyError, TypeError, ValueError):  # of another release
+            return None
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_post("/tickets", self._issue)
+        app.router.add_post("/tickets/{session}", self._tell)
+
+    async def _issue(self, request: web.Request) -> web.Response:
+        """``POST /tickets``: a ticket for the key of the request."""
+        try:
+            ticket = self.box.issue(identity_of(request))
+        except TooManyTickets as error:
+            raise Problem.too_many_requests(str(error), retry_after_s=int(GOOD_S / 4)) from error
+        return web.json_response(
+            {"ticket": ticket, "expires_s": GOOD_S}, status=201, headers={"Cache-Control": "no-store"}
+        )
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        """``POST /tickets/{ticket}``: another process asks whose it is, and uses it up by that.
+
+        Whoever knows a ticket may use it anyway; they only learn the name of its key.
+        """
+        # A replica is asked at any of its workers; the one that has the ticket is then asked by that.
+        identity = await self.redeem(request.match_info["session"])
+        if identity is None:
+            raise Problem.not_found("There is no such ticket here; it may have been used, or is too old.")
+        return web.json_response(_to_json(identity), headers={"Cache-Control": "no-store"})
+
+
+def is_ticket(token: str) -> bool:
+    """Whether a token is a ticket by its form."""
+    return token.startswith(PREFIX)
+
+
+def offered_ticket(request: web.Request) -> str | None:
+    """Return the ticket among the subprotocols that a WebSocket offers; None when there is none."""
+    for header in request.headers.getall("Sec-WebSocket-Protocol", []):
+        for name in header.split(","):
+            if name.strip().startswith(SUBPROTOCOL_PREFIX):
+                return name.strip().removeprefix(SUBPROTOCOL_PREFIX)
+    return None
+
+
+def _to_json(identity: Identity) -> dict[str, Any]:
+    return {
+        "name": identity.name,
+        "scopes": sorted(identity.scopes),
+        "quotas": dataclasses.asdict(identity.quotas),
+        "anonymous": identity.anonymous,
+        "until": identity.until,
+    }
+
+
+def _from_json(answer: Mapping[str, Any]) -> Identity:
+    """Raises KeyError, TypeError or ValueError when the answer is of another form."""
+    return Identity(
+        str(answer["name"]),
+        frozenset(Scope(scope) for scope in answer["scopes"]),
+        Quotas(**answer["quotas"]),
+        anonymous=bool(answer["anonymous"]),
+        until=None if answer["until"] is None else float(answer["until"]),
+    )

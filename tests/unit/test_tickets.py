@@ -1,0 +1,77 @@
+"""Tickets are good once, for a minute, for streams, and there is an end to their number."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from streamer.http import tickets as module
+from streamer.http.identity import ALL_SCOPES, Identity, Quotas, Scope
+from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, TicketBox, Tickets, TooManyTickets, is_ticket
+
+ANN = Identity("ann", ALL_SCOPES, Quotas(streams=3), until=99.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_box(clock: Clock) -> TicketBox:
+    numbers = itertools.count()
+    return TicketBox(lambda: f"0-{next(numbers)}", clock)
+
+
+def test_a_ticket_is_good_once_and_for_streams_alone() -> None:
+    box = make_box(Clock())
+    ticket = box.issue(ANN)
+    assert is_ticket(ticket)
+    found = box.redeem(ticket)
+    assert found is not None
+    assert found.scopes == {Scope.STREAM}
+    assert (found.name, found.owner, found.quotas.streams, found.until) == ("ann", "ann", 3, 99.0)
+    assert box.redeem(ticket) is None
+    assert len(box) == 0
+
+
+def test_a_ticket_ends_after_a_minute() -> None:
+    clock = Clock()
+    box = make_box(clock)
+    late, in_time = box.issue(ANN), box.issue(ANN)
+    clock.now = GOOD_S - 0.1
+    assert box.redeem(in_time) is not None
+    clock.now = GOOD_S
+    assert box.redeem(late) is None
+
+
+def test_their_number_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    box = make_box(clock)
+    for _ in range(MAX_TICKETS_OF_ONE):
+        box.issue(ANN)
+    with pytest.raises(TooManyTickets, match="of this client"):
+        box.issue(ANN)
+    bob = Identity("bob", frozenset({Scope.STREAM}))
+    box.issue(bob)
+    monkeypatch.setattr(module, "MAX_TICKETS", MAX_TICKETS_OF_ONE + 1)
+    with pytest.raises(TooManyTickets, match="here"):
+        box.issue(bob)
+    clock.now = GOOD_S
+    box.issue(ANN)
+    assert len(box) == 1, "those that are too old are forgotten"
+
+
+@pytest.mark.parametrize(
+    "answer", [None, {}, {"name": "x"}, {"name": "x", "scopes": ["root"]}, {"scopes": 5}]
+)
+async def test_what_an_issuer_does_not_confirm_is_not_good(answer: Mapping[str, Any] | None) -> None:
+    async def ask(_: str) -> Mapping[str, Any] | None:
+        return answer
+
+    assert await Tickets(make_box(Clock()), ask).redeem("tkt_1-x") is None
