@@ -116,6 +116,81 @@ PROMISES = (
             "test_a_replica_that_drains_fails_no_post_and_sends_its_streams_elsewhere",
         ),
     ),
+    Promise(
+        "R10",
+        "Nothing grows with the frames that pass: memory, descriptors, threads, tasks, processes. The "
+        "negative control leaks 1,024 bytes a frame, which the same gate must see.",
+        (
+            _FAULTS + "test_leaks.py::test_memory_does_not_grow_with_frames_and_a_leak_would_show",
+            "tests/integration/test_webrtc_comings_and_goings.py::"
+            "test_sessions_that_come_and_go_leave_nothing_behind",
+        ),
+    ),
+    Promise(
+        "R11",
+        "Clocks that jump by an hour or a day, forth and back, end no stream and fail no frame.",
+        (_FAULTS + "test_restarts.py::test_clocks_that_jump_disturb_no_stream",),
+    ),
+    Promise(
+        "R13",
+        "Killed processes leave no shared memory and no children behind, and `/dev/shm` may be small.",
+        (
+            _FAULTS + "test_leaks.py::test_killed_processes_leave_no_shared_memory_and_no_children",
+            _FAULTS + "test_leaks.py::test_a_small_dev_shm_is_enough",
+            "tests/e2e/test_recovery.py::test_nothing_is_left_behind_when_the_supervisor_is_killed",
+        ),
+    ),
+    Promise(
+        "R14",
+        "A process that keeps dying is restarted after growing pauses; `/livez` answers meanwhile.",
+        (_FAULTS + "test_restarts.py::test_a_process_that_dies_at_its_start_is_restarted_ever_later",),
+    ),
+    Promise(
+        "R15",
+        "`/health` is 200 only where frames can be served: not while a model loads, restarts or drains.",
+        (
+            _FAULTS + "test_restarts.py::test_a_process_that_dies_at_its_start_is_restarted_ever_later",
+            "tests/e2e/test_lifecycle.py::test_health_says_draining_while_requests_are_still_served",
+            "tests/deploy/test_chart_workload.py::test_probes_ask_the_right_questions",
+        ),
+    ),
+    Promise(
+        "R16",
+        "A rollout or a drained node takes one replica at a time, after it has drained.",
+        ("tests/deploy/test_chart_scaling.py::test_disruptions_take_one_replica_at_a_time",),
+    ),
+    Promise(
+        "R17",
+        "Work whose client has gone never reaches the model, and leaves neither task nor slot.",
+        (
+            _FAULTS + "test_cancelled.py::test_posts_whose_clients_have_gone_never_reach_the_model",
+            _FAULTS + "test_cancelled.py::test_many_cancelled_posts_leave_no_task_and_no_slot",
+        ),
+    ),
+    Promise(
+        "R18",
+        "Over slow, narrow and broken networks results stay as fresh as the way allows; nothing queues up.",
+        (
+            _FAULTS + "test_network.py::test_a_long_way_costs_its_round_trip_and_no_more",
+            _FAULTS + "test_network.py::test_a_narrow_way_makes_no_queue",
+            _FAULTS + "test_network.py::test_connections_that_are_reset_cost_the_others_nothing",
+            "tests/integration/test_webrtc_network.py::"
+            "test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was",
+        ),
+    ),
+    Promise(
+        "R19",
+        "`/livez` answers within 300 ms throughout all of these. The negative control stops a worker.",
+        (_FAULTS + "test_restarts.py::test_the_rider_sees_a_worker_that_stands_still",),
+    ),
+    Promise(
+        "R20",
+        "A stream may change the size of its frames at any time.",
+        (
+            _FAULTS + "test_network.py::test_frames_of_a_stream_may_change_their_size",
+            _FAULTS + "test_network.py::test_a_video_may_change_its_size",
+        ),
+    ),
 )
 
 

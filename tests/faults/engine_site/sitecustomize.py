@@ -40,6 +40,7 @@ FAULTS = (
     "bad_length",
     "many_boxes",
     "bad_slot",
+    "exit_at_start",
 )
 #: Added to the model time by `slow`.
 SLOW_S = 0.25
@@ -218,7 +219,10 @@ def _install() -> None:
     path = os.environ.get("STUB_ENGINE", "")
     role = next((name for name in _CHANGES if name in sys.orig_argv), "")
     if path and role:
-        sys.meta_path.insert(0, _Finder(dict(_CHANGES[role]), _Orders(path)))
+        orders = _Orders(path)
+        if role == "inference.process" and orders.take("exit_at_start"):
+            os._exit(1)
+        sys.meta_path.insert(0, _Finder(dict(_CHANGES[role]), orders))
 
 
 _install()

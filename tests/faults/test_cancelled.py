@@ -1,0 +1,81 @@
+"""R17: work whose client has gone is dropped, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from tests.bench.load import http_session
+from tests.faults.conftest import Stubbed, Tier
+from tests.faults.nonce import Nonce
+from tests.faults.probe_rider import ProbeRider
+from tests.faults.results import Result
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+#: What a run takes here, seconds: long enough to cancel what waits behind it.
+RUN_S = 0.3
+POSTS = 16
+
+
+async def _post_and_go(session: aiohttp.ClientSession, url: str, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), session.post(url, data=Nonce(1, 1).image()) as answer:
+            await answer.read()
+
+
+def test_posts_whose_clients_have_gone_never_reach_the_model(stubbed: Start, figures: Result) -> None:
+    stub = stubbed(model_s=RUN_S, INFERENCE_LANES="1", BATCH_MAX="1")
+    url = f"{stub.service.http_url}/v1/predict"
+
+    async def cancel_all() -> None:
+        async with http_session() as session:
+            await asyncio.gather(*(_post_and_go(session, url, RUN_S / 3) for _ in range(POSTS)))
+
+    before = stub.engine.runs
+    asyncio.run(cancel_all())
+    wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free", 10)
+    ran = stub.engine.runs - before
+    gone = stub.service.metric("object_detection_requests_total", status="499")
+    figures.note(cancelled=POSTS, run_all_the_same=ran, counted_as_gone=int(gone))
+    # Only those that had begun: one in its lane, and what was handed over before the cancel arrived.
+    assert ran <= 2
+    assert gone == POSTS
+
+
+@pytest.mark.timeout(600)
+def test_many_cancelled_posts_leave_no_task_and_no_slot(stubbed: Start, tier: Tier, figures: Result) -> None:
+    stub = stubbed(model_s=0.01)
+    url = f"{stub.service.http_url}/v1/predict"
+    count = tier.pick(600, 10_000)
+
+    async def cancel_many(posts: int) -> None:
+        async with http_session() as session:
+            for first in range(0, posts, 20):
+                await asyncio.gather(
+                    *(_post_and_go(session, url, 0.001 * (n % 20)) for n in range(first, first + 20))
+                )
+
+    asyncio.run(cancel_many(20))  # what is made once and kept is there after these
+    time.sleep(2.5)  # tasks are counted once a second
+    tasks = stub.service.metric("object_detection_event_loop_tasks")
+    assert tasks > 0
+    with ProbeRider(stub.service.port) as rider:
+        asyncio.run(cancel_many(count))
+        wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free", 10)
+    rider.ride.check()
+    wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end", 10)
+    received, inferred, dropped, failed = (
+        stub.service.metric(f"object_detection_frames_{name}_total", transport="http")
+        for name in ("received", "inferred", "dropped", "failed")
+    )
+    figures.note(
+        posts=count, tasks_more=0, frames_without_an_outcome=int(received - inferred - dropped - failed)
+    )
+    assert received == inferred + dropped + failed

@@ -1,0 +1,148 @@
+"""R10, R13: nothing grows with the frames that pass, and killed processes leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bench.load import End, http_session
+from tests.faults.conftest import QUIET, Stubbed, Tier
+from tests.faults.nonce import nonce_model
+from tests.faults.nonce_clients import Account, Crowd, together
+from tests.faults.process_watch import ProcessWatch, Sample, look, slope
+from tests.faults.results import Result
+from tests.service import Service
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+ROLES = ("inference.process", "streamer.worker")
+LEAK_BYTES = 1024
+#: Between noise and the leak of the negative control. The long form resolves far less.
+GATE_BYTES_PER_FRAME = 512.0
+SOAK_GATE_BYTES_PER_MIN = 0.3e6
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 0x40000
+
+
+async def _load(stub: Stubbed, crowd: Crowd, seconds: float) -> tuple[Account, list[Sample]]:
+    """Return the account of a load, and the samples of its second half."""
+    until = End.after(seconds)
+    with ProcessWatch(stub.service) as watch:
+        async with http_session() as session:
+            running = crowd.start(session, stub.service.http_url, until)
+            whole = together(list(await asyncio.gather(*(task for _, task in running))))
+    middle = until.at - seconds / 2
+    return whole, [sample for sample in watch.samples if middle <= sample.at <= until.at]
+
+
+def _growth(samples: list[Sample], role: str) -> float:
+    """Return by how many bytes a second a role's resident memory grows."""
+    return slope([(sample.at, float(sample.rss.get(role, 0))) for sample in samples])
+
+
+@pytest.mark.timeout(1200)
+def test_memory_does_not_grow_with_frames_and_a_leak_would_show(
+    stubbed: Start, tier: Tier, figures: Result
+) -> None:
+    stub = stubbed(model_s=0.0)
+    crowd = Crowd(streams=16, posters=4, fps=20)
+    seconds, control_seconds = tier.pick((12.0, 12.0), (600.0, 60.0))
+    asyncio.run(_load(stub, crowd, tier.pick(4.0, 180.0)))
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # all that read metric files
+        list(pool.map(stub.service.get, ["/metrics"] * 64))
+    before, tasks = look(stub.service), stub.service.metric("object_detection_event_loop_tasks")
+    whole, samples = asyncio.run(_load(stub, crowd, seconds))
+    fps = whole.results / seconds
+    clean = {role: _growth(samples, role) for role in ROLES}
+    wait_for(lambda: look(stub.service).fds <= before.fds, "descriptors are given back", 10)
+    after = look(stub.service)
+    # The negative control: the same gate must see a kilobyte for each frame.
+    stub.engine.leak(LEAK_BYTES)
+    leaking_whole, samples = asyncio.run(_load(stub, crowd, control_seconds))
+    leaking_fps = leaking_whole.results / control_seconds
+    leaking = {role: _growth(samples, role) / leaking_fps for role in ROLES}
+    figures.note(
+        frames=whole.results,
+        **{f"{role}_bytes_a_frame": clean[role] / fps for role in ROLES},
+        **{f"{role}_bytes_a_frame_with_the_leak": leaking[role] for role in ROLES},
+        descriptors_more=after.fds - before.fds,
+        threads_more=after.threads - before.threads,
+        processes_more=after.processes - before.processes,
+    )
+    for role in ROLES:
+        assert leaking[role] > GATE_BYTES_PER_FRAME, f"the leak of {role} must not pass the gate"
+        assert clean[role] / fps <= GATE_BYTES_PER_FRAME, role
+        assert not tier.full or clean[role] * 60 <= SOAK_GATE_BYTES_PER_MIN, role
+    assert (after.fds, after.processes) == (before.fds, before.processes)
+    assert after.threads <= before.threads
+    wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end", 10)
+
+
+def _shared_memory() -> set[str]:
+    return {entry.name for entry in Path("/dev/shm").iterdir()}  # noqa: S108 - looked at only
+
+
+@pytest.mark.parametrize("victim", ["inference", "worker", "supervisor"])
+def test_killed_processes_leave_no_shared_memory_and_no_children(
+    stubbed: Start, figures: Result, victim: str
+) -> None:
+    before = _shared_memory()
+    stub = stubbed(model_s=0.001)
+    asyncio.run(_load(stub, Crowd(streams=4, posters=1, fps=10), 1.0))
+    held = look(stub.service)
+    family = stub.service.supervisor.children(recursive=True)
+    if victim == "supervisor":
+        stub.service.signal(signal.SIGKILL)
+        begun = time.monotonic()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        figures.note(children_left=len(alive), children_gone_after_s=time.monotonic() - begun)
+        assert alive == []
+    else:
+        killed = stub.service.inference if victim == "inference" else stub.service.workers[0]
+        killed.kill()
+        wait_for(lambda: not killed.is_running(), "it ends")
+        wait_for(lambda: stub.service.get("/health")[0] == 200, "ready again")
+        asyncio.run(_load(stub, Crowd(streams=4, posters=1, fps=10), 1.0))
+        after = look(stub.service)
+        figures.note(
+            memfd_bytes_more=after.memfd - held.memfd, processes_more=after.processes - held.processes
+        )
+        assert after.memfd <= held.memfd + (1 << 20)
+        assert after.processes <= held.processes
+        stub.service.stop()
+    assert _shared_memory() == before
+
+
+def _in_small_shared_memory(act: Callable[[], None]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None):
+        pytest.skip(f"cannot make a mount namespace: {os.strerror(ctypes.get_errno())}")
+    if libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=64k"):
+        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+    act()
+
+
+def test_a_small_dev_shm_is_enough(tmp_path: Path, figures: Result) -> None:
+    model = nonce_model(tmp_path / "nonce.onnx")
+
+    def serve() -> None:
+        with Service(QUIET | {"MODEL_V1_PATH": str(model)}) as service:
+            stub = Stubbed(service, None)  # type: ignore[arg-type]
+            whole, _ = asyncio.run(_load(stub, Crowd(streams=6, posters=2, fps=10), 2.0))
+            figures.note(results=whole.results, dev_shm_bytes=64 << 10)
+            assert (whole.wrong, whole.lost, whole.closed) == (0, 0, 0)
+            assert whole.results > 50
+
+    # Of one thread alone: the mounts of the other tests stay as they are.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(_in_small_shared_memory, serve).result()

@@ -1,0 +1,96 @@
+"""R11, R14, R15: a process that keeps dying is restarted ever later; probes tell it; clocks may jump."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.bench.load import End, http_session
+from tests.faults.conftest import QUIET, Stubbed, Tier
+from tests.faults.nonce import nonce_model
+from tests.faults.nonce_clients import Account, Crowd, together
+from tests.faults.probe_rider import ProbeRider
+from tests.faults.results import Result
+from tests.service import Service
+from tests.simulated_clock import SimulatedClock
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+DEATHS = 6
+
+
+def _deaths(service: Service) -> list[float]:
+    """Return when the inference process died, in seconds, as the log has it."""
+    entries = [json.loads(line) for line in service.log.splitlines() if "inference process ended" in line]
+    return [datetime.fromisoformat(entry["time"]).timestamp() for entry in entries]
+
+
+def test_a_process_that_dies_at_its_start_is_restarted_ever_later(stubbed: Start, figures: Result) -> None:
+    stub = stubbed()
+    with ProbeRider(stub.service.port) as rider:
+        stub.engine.arm("exit_at_start", times=DEATHS - 1)
+        stub.service.inference.kill()
+        wait_for(lambda: len(_deaths(stub.service)) >= 2, "it dies again")
+        assert stub.service.get("/health")[0] == 503
+        wait_for(lambda: len(_deaths(stub.service)) == DEATHS, "it dies several times", 40)
+        wait_for(lambda: stub.service.get("/health")[0] == 200, "ready again", 40)
+    # Alive all the while: a restart of the pod would mend nothing.
+    rider.ride.check()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(_deaths(stub.service))]
+    figures.note(deaths=DEATHS, first_pause_s=pauses[0], last_pause_s=pauses[-1])
+    # Each pause is the start of a process and the delay before it, which doubles.
+    assert pauses[-1] > pauses[0]
+    assert sum(pauses[-2:]) > 0.6
+
+
+@pytest.mark.parametrize("stall_s", [1.0])
+def test_the_rider_sees_a_worker_that_stands_still(stubbed: Start, stall_s: float) -> None:
+    """The negative control of every test that a rider accompanies."""
+    stub = stubbed()
+    worker = stub.service.workers[0]
+    with ProbeRider(stub.service.port) as rider:
+        time.sleep(0.5)
+        worker.suspend()
+        time.sleep(stall_s)
+        worker.resume()
+        time.sleep(0.5)
+    assert rider.ride.livez_max_s >= 0.8 * stall_s
+    if rider.ride.control_max_s < 0.2:
+        with pytest.raises(AssertionError, match="livez took"):
+            rider.ride.check()
+
+
+JUMPS_S = (3600.0, -3600.0, 86_400.0, -86_400.0)
+
+
+def test_clocks_that_jump_disturb_no_stream(tmp_path: Path, tier: Tier, figures: Result) -> None:
+    model = nonce_model(tmp_path / "nonce.onnx")
+    pause_s = tier.pick(0.8, 5.0)
+
+    async def jump(service: Service, clock: SimulatedClock) -> Account:
+        until = End.after(120)
+        async with http_session() as session:
+            running = Crowd(streams=6, posters=2, fps=10).start(session, service.http_url, until)
+            for seconds in JUMPS_S:
+                await asyncio.sleep(pause_s)
+                clock.advance(seconds)
+            await asyncio.sleep(pause_s)
+            until.at = 0.0
+            return together(list(await asyncio.gather(*(task for _, task in running))))
+
+    with SimulatedClock(tmp_path / "clock", time.time()) as clock:
+        settings = QUIET | {"MODEL_V1_PATH": str(model)} | clock.environment
+        with Service(settings) as service, ProbeRider(service.port) as rider:
+            whole = asyncio.run(jump(service, clock))
+        rider.ride.check()
+    figures.note(jumps=len(JUMPS_S), results=whole.results, connections_closed=whole.closed)
+    assert (whole.wrong, whole.lost, whole.closed, whole.surplus) == (0, 0, 0, 0)
+    assert whole.errors == {}
