@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -166,18 +166,26 @@ class Admission:
         raise Problem.too_many_requests(f"{text} This client has its share in streams.", _STREAM_RETRY_S)
 
     async def answer(
-        self, state: VersionQueue, job: Job, answered: asyncio.Future[Prediction], *, patient: bool
+        self,
+        state: VersionQueue,
+        job: Job,
+        answered: asyncio.Future[Prediction],
+        *,
+        patient: Callable[[], bool],
     ) -> Prediction:
         """Wait for a posted image that was queued.
 
-        Raises Problem 503 when its turn does not come in time, unless it is ``patient``, and DeadlinePassed
-        at its deadline, wherever it is by then.
+        Raises Problem 503 when its turn does not come in time, unless it is ``patient`` then, and
+        DeadlinePassed at its deadline, wherever it is by then.
         """
         begun, loop = time.monotonic(), asyncio.get_running_loop()
         queue_s = self._queue_s
 
         def turn_has_not_come() -> None:
-            if patient or not state.withdraw(job):
+            if patient():
+                timers[0] = loop.call_later(queue_s, turn_has_not_come)
+                return
+            if not state.withdraw(job):
                 return
             self._refused.labels("post", "waited").inc()
             job.finish(
@@ -186,11 +194,11 @@ class Admission:
                 )
             )
 
-        timers = (
+        timers = [
             loop.call_later(queue_s, turn_has_not_come),
             # It ends as a frame that the inference process found too old: one way out for both.
             loop.call_later(job.deadline - begun, job.finish, DeadlinePassed()),
-        )
+        ]
         try:
             return await answered
         finally:

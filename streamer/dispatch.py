@@ -34,7 +34,7 @@ from streamer.prediction import Prediction
 from streamer.problems import Problem
 from streamer.scheduling.client import NOBODY, Caller, Client
 from streamer.scheduling.decode_room import DecodeRoom
-from streamer.scheduling.suspects import Suspects, Verdict
+from streamer.scheduling.suspects import REFUSE_S, Suspects, Verdict
 from streamer.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
@@ -172,6 +172,7 @@ class Dispatcher:
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection = caller.client, caller.connection
+            self._check_harm(job)
             return await self._answer(version, job, answered, patient=caller.patient)
 
     async def _answer(
@@ -179,10 +180,15 @@ class Dispatcher:
     ) -> Prediction:
         """Queue one image and wait for its answer."""
         state = self._versions[version]
+
+        def may_wait() -> bool:
+            # A restart of the inference process is a pause, and what it took with it has had a turn.
+            return patient or job.attempts > 0 or not self._client.ready
+
         state.add(job, time.monotonic())
         self._pump(version)
         try:
-            return await self.admission.answer(state, job, answered, patient=patient)
+            return await self.admission.answer(state, job, answered, patient=may_wait)
         except DeadlinePassed:
             self._cancel(version, job)
             raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
@@ -294,11 +300,11 @@ class Dispatcher:
         if job.deadline < now:
             job.finish(DeadlinePassed())
             return True
-        verdict = self._suspects.judge(job.data, job.stream, now)
-        if verdict is Verdict.BLOCKED:
-            job.finish(_poison())
+        try:
+            self._check_harm(job)
+        except (Problem, ImageError) as refusal:
+            job.finish(refusal)
             return True
-        job.alone = verdict is Verdict.ALONE
         try:
             ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
         except RingFull:
@@ -317,6 +323,18 @@ class Dispatcher:
         else:
             self._converters.submit(self._convert, version, model, job, ticket)
         return True
+
+    def _check_harm(self, job: Job) -> None:
+        """Raise ImageError or Problem for a frame that may not run, and note whether it must run alone."""
+        verdict = self._suspects.judge(job.data, job.stream, time.monotonic(), job.client.number)
+        if verdict is Verdict.REFUSED and job.stream == 0:
+            raise Problem.too_many_requests(
+                "Images of this client have ended the inference process again and again; try later.",
+                retry_after_s=int(REFUSE_S),
+            )
+        if verdict in (Verdict.BLOCKED, Verdict.REFUSED):
+            raise _poison()
+        job.alone = verdict is Verdict.ALONE
 
     def _decode(
         self, version: str, model: ServedModel, job: Job, data: bytes | memoryview, ticket: Ticket
@@ -425,7 +443,9 @@ class Dispatcher:
 
         Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
         """
-        if error.executing and self._suspects.died(job.data, job.stream, time.monotonic(), alone=job.alone):
+        if error.executing and self._suspects.died(
+            job.data, job.stream, time.monotonic(), alone=job.alone, client=job.client.number
+        ):
             log.error("a frame ended the inference process twice; it is blocked")
             job.finish(_poison())
             return

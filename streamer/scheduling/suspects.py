@@ -3,7 +3,9 @@
 When the process dies, every frame that was executing is a suspect. A suspect is executed alone the next
 time, so that a second death has one cause only: its bytes are then blocked, in all workers.
 Streams are judged too, because the frames of a camera differ from each other: one whose frames have ended
-the process is executed alone for a while, and refused for a while when that happens again.
+the process is executed alone for a while, and refused for a while when that happens again. So are clients,
+which may change a byte of an image or open another stream; only deaths that no one else can have caused
+count against them.
 
 Times are monotonic seconds.
 """
@@ -20,9 +22,10 @@ from typing import Protocol
 MAX_REMEMBERED = 1000
 #: How long after a death the frames of a stream are executed alone.
 WATCH_S = 60.0
-#: How long a stream is refused that has ended the process this often while it executed alone.
+#: How long a stream or client is refused that has ended the process this often while it executed alone.
 REFUSE_S = 60.0
 MAX_DEATHS_ALONE = 2
+MAX_DEATHS_OF_CLIENT = 3
 #: Deaths of a stream that lie further back than this do not count.
 FORGET_AFTER_S = 600.0
 
@@ -42,14 +45,18 @@ class Verdict(Enum):
 
     FREE = auto()
     ALONE = auto()
+    #: These bytes have ended a process twice.
     BLOCKED = auto()
+    #: Their sender has, with several frames.
+    REFUSED = auto()
 
 
 @dataclass(slots=True)
-class _Stream:
-    """What is held against a stream."""
+class _Source:
+    """What is held against a stream or a client."""
 
     last_death: float
+    most_deaths_alone: int
     deaths_alone: int = 0
 
 
@@ -62,29 +69,28 @@ class Suspects:
         self._suspected: OrderedDict[tuple[int, bytes], None] = OrderedDict()
         #: A frame of another length needs no digest.
         self._lengths: frozenset[int] = frozenset()
-        self._streams: OrderedDict[int, _Stream] = OrderedDict()
+        #: By kind and number: "stream" within this worker, "client" in all.
+        self._sources: OrderedDict[tuple[str, int], _Source] = OrderedDict()
 
-    def judge(self, data: object, stream: int, now: float) -> Verdict:
-        """Return how a frame may be executed. ``stream`` is 0 for POSTs, which are judged by their bytes."""
+    def judge(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:
+        """Return how a frame may be executed. ``stream`` is 0 for POSTs, ``client`` where it is not known."""
         if isinstance(data, bytes | memoryview) and self._blocked.holds(data):
             return Verdict.BLOCKED
-        if not self._lengths and not self._streams:
+        if not self._lengths and not self._sources:
             return Verdict.FREE
+        verdicts = {self._judge_source(("stream", stream), now), self._judge_source(("client", client), now)}
+        if Verdict.REFUSED in verdicts:
+            return Verdict.REFUSED
         key = self._key(data)
-        of_stream = self._judge_stream(stream, now)
-        if of_stream is Verdict.FREE and key is not None and key in self._suspected:
-            return Verdict.ALONE
-        return of_stream
+        suspected = key is not None and key in self._suspected
+        return Verdict.ALONE if suspected or Verdict.ALONE in verdicts else Verdict.FREE
 
-    def died(self, data: object, stream: int, now: float, *, alone: bool) -> bool:
+    def died(self, data: object, stream: int, now: float, *, alone: bool, client: int = 0) -> bool:
         """Note that the process died while it executed this frame; return whether it is blocked now."""
         if stream:
-            known = self._streams.setdefault(stream, _Stream(now))
-            known.deaths_alone += alone
-            known.last_death = now
-            self._streams.move_to_end(stream)
-            if len(self._streams) > MAX_REMEMBERED:
-                self._streams.popitem(last=False)
+            self._hold_against(("stream", stream), now, MAX_DEATHS_ALONE, alone=alone)
+        if client and alone:
+            self._hold_against(("client", client), now, MAX_DEATHS_OF_CLIENT, alone=True)
         if not isinstance(data, bytes | memoryview):
             return False
         key = len(data), hashlib.blake2b(data, digest_size=16).digest()
@@ -107,16 +113,24 @@ class Suspects:
             del self._suspected[key]
             self._count_lengths()
 
-    def _judge_stream(self, stream: int, now: float) -> Verdict:
-        known = self._streams.get(stream) if stream else None
+    def _hold_against(self, source: tuple[str, int], now: float, most: int, *, alone: bool) -> None:
+        known = self._sources.setdefault(source, _Source(now, most))
+        known.deaths_alone += alone
+        known.last_death = now
+        self._sources.move_to_end(source)
+        if len(self._sources) > MAX_REMEMBERED:
+            self._sources.popitem(last=False)
+
+    def _judge_source(self, source: tuple[str, int], now: float) -> Verdict:
+        known = self._sources.get(source)
         if known is None:
             return Verdict.FREE
         since_s = now - known.last_death
         if since_s > FORGET_AFTER_S:
-            del self._streams[stream]
+            del self._sources[source]
             return Verdict.FREE
-        if known.deaths_alone >= MAX_DEATHS_ALONE and since_s < REFUSE_S:
-            return Verdict.BLOCKED
+        if known.deaths_alone >= known.most_deaths_alone and since_s < REFUSE_S:
+            return Verdict.REFUSED
         return Verdict.ALONE if since_s < WATCH_S or known.deaths_alone else Verdict.FREE
 
     def _key(self, data: object) -> tuple[int, bytes] | None:

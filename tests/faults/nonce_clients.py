@@ -35,7 +35,7 @@ class Account:
     errors: Counter[str] = field(default_factory=Counter)
     #: Connections that ended before their client ended them.
     closed: int = 0
-    #: Times of results and of errors, monotonic seconds.
+    #: Times of results, and of errors that streams were told, monotonic seconds.
     arrivals: list[float] = field(default_factory=list)
     error_times: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
@@ -185,7 +185,6 @@ class NoncePoster:
             account.wrong += [read_box(found["box"]) for found in body["detections"]] != [nonce]
         else:
             account.errors[str(answer.status)] += 1
-            account.error_times.append(time.monotonic())
 
 
 @dataclass(slots=True)

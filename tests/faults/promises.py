@@ -49,11 +49,12 @@ PROMISES = (
     Promise(
         "R1c",
         "An image that ends the inference process is found after two deaths, answered 422 and not run again; "
-        "a stream of such frames is refused.",
+        "a stream of such frames, or a client of such images, is refused for a while.",
         (
             _FAULTS + "test_inference_death.py::test_an_image_that_ends_the_process_is_found_and_blocked",
             _FAULTS + "test_inference_death.py::"
             "test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on",
+            _FAULTS + "test_inference_death.py::test_a_client_that_changes_its_poison_each_time_is_refused",
             "tests/unit/test_suspects.py::test_a_frame_is_blocked_by_its_second_death_when_it_was_alone",
         ),
     ),
@@ -130,6 +131,14 @@ PROMISES = (
         "R11",
         "Clocks that jump by an hour or a day, forth and back, end no stream and fail no frame.",
         (_FAULTS + "test_restarts.py::test_clocks_that_jump_disturb_no_stream",),
+    ),
+    Promise(
+        "R12",
+        "Connections that take every file descriptor keep no probe from its answer, and nobody out later.",
+        (
+            _FAULTS + "test_descriptors.py::"
+            "test_probes_are_answered_while_silent_connections_take_every_descriptor",
+        ),
     ),
     Promise(
         "R13",

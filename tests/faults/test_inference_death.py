@@ -237,3 +237,31 @@ async def _stream_poison(session: aiohttp.ClientSession, url: str) -> int:
             if refused >= 10:
                 break
     return refused
+
+
+def test_a_client_that_changes_its_poison_each_time_is_refused(stubbed: Start, figures: Result) -> None:
+    stub = stubbed(model_s=0.002)
+
+    async def poison_with_variations() -> tuple[list[int], Account]:
+        until = End.after(60)
+        # Clients without a key are told apart by their address.
+        elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
+        async with http_session() as session, aiohttp.ClientSession(connector=elsewhere) as poisoner:
+            url = f"{stub.service.http_url}/v1/predict"
+            running = Crowd(streams=4, posters=2).start(session, stub.service.http_url, until)
+            await asyncio.sleep(1.0)
+            stub.engine.arm("segv", times=100, colour=POISON_COLOUR)
+            images = [plain_image(POISON_COLOUR, side_px=64 + number) for number in range(12)]
+            statuses = [await _post(poisoner, url, image) for image in images]
+            await asyncio.sleep(1.0)
+            until.at = time.monotonic()
+            return statuses, together(list(await asyncio.gather(*(task for _, task in running))))
+
+    statuses, whole = asyncio.run(poison_with_variations())
+    restarts = stub.service.get_json("/health")["inference_restarts"]
+    figures.note(images=len(statuses), restarts=restarts, refused=statuses.count(429))
+    assert statuses[0] == 422
+    assert statuses[-6:] == [429] * 6
+    assert restarts <= 5
+    assert (whole.closed, whole.wrong, whole.lost, whole.surplus) == (0, 0, 0, 0)
+    assert whole.final_errors == {}

@@ -45,7 +45,7 @@ def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None
     suspects.died(b"22", 7, 2.0, alone=True)
     assert suspects.judge(b"other bytes", 7, 3.0) is Verdict.ALONE, "one death alone may have another cause"
     suspects.died(b"333", 7, 4.0, alone=True)
-    assert suspects.judge(b"other bytes", 7, 5.0) is Verdict.BLOCKED
+    assert suspects.judge(b"other bytes", 7, 5.0) is Verdict.REFUSED
     assert suspects.judge(b"other bytes", 7, 4.0 + REFUSE_S) is Verdict.ALONE
     assert suspects.judge(b"other bytes", 7, 5.0 + FORGET_AFTER_S) is Verdict.FREE
 
@@ -56,7 +56,7 @@ def test_frames_without_bytes_are_judged_by_their_stream() -> None:
     assert suspects.judge(picture, 7, 1.0) is Verdict.ALONE
     for time in (1.0, 2.0):
         suspects.died(picture, 7, time, alone=True)
-    assert suspects.judge(picture, 7, 3.0) is Verdict.BLOCKED
+    assert suspects.judge(picture, 7, 3.0) is Verdict.REFUSED
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
@@ -65,7 +65,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
         suspects.died(b"frame %d" % number, number + 1, 0.0, alone=False)
     assert suspects.judge(b"frame 0", 0, 1.0) is Verdict.FREE
     assert suspects.judge(b"frame %d" % MAX_REMEMBERED, 0, 1.0) is Verdict.ALONE
-    assert len(suspects._suspected) == len(suspects._streams) == MAX_REMEMBERED
+    assert len(suspects._suspected) == len(suspects._sources) == MAX_REMEMBERED
 
 
 def test_what_one_worker_has_blocked_is_blocked_in_all(tmp_path: Path) -> None:
@@ -74,3 +74,18 @@ def test_what_one_worker_has_blocked_is_blocked_in_all(tmp_path: Path) -> None:
     first.died(POISON, 0, 1.0, alone=True)
     assert second.judge(POISON, 0, 2.0) is Verdict.BLOCKED
     assert second.judge(INNOCENT, 0, 2.0) is Verdict.FREE
+
+
+def test_a_client_is_refused_by_deaths_alone_whatever_bytes_or_streams_it_uses() -> None:
+    suspects = Suspects(DigestMemory(None))
+    for number in range(5):
+        suspects.died(b"beside others %d" % number, 0, 0.0, alone=False, client=9)
+    assert suspects.judge(b"new", 0, 1.0, client=9) is Verdict.FREE, "others may have caused it"
+    suspects.died(b"a", 0, 1.0, alone=True, client=9)
+    assert suspects.judge(b"new", 0, 2.0, client=9) is Verdict.ALONE
+    suspects.died(b"bb", 3, 2.0, alone=True, client=9)
+    suspects.died(b"ccc", 4, 3.0, alone=True, client=9)
+    assert suspects.judge(b"new", 0, 4.0, client=9) is Verdict.REFUSED
+    assert suspects.judge(b"new", 5, 4.0, client=9) is Verdict.REFUSED
+    assert suspects.judge(b"new", 0, 4.0, client=10) is Verdict.FREE
+    assert suspects.judge(b"new", 0, 3.0 + REFUSE_S, client=9) is Verdict.ALONE
