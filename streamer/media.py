@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from streamer.imaging.errors import damaged
 from streamer.imaging.header import ImageHeader
-from streamer.imaging.jpeg_pixels import UnknownSampling, decode_jpeg
+from streamer.imaging.jpeg_pixels import UnknownSampling, check_rows, decode_jpeg
 from streamer.imaging.png import bare_png
 from streamer.imaging.webp import WebpPicture, bare_webp
 from streamer.protocol import Codec
@@ -95,7 +95,9 @@ def _stored_pixels(data: bytes | memoryview, header: ImageHeader, denominator: i
         try:
             return decode_jpeg(data, header)
         except UnknownSampling:
-            return _opencv(data, header), False
+            # OpenCV does not tell what libjpeg warns of. A picture that is grey all over is a picture.
+            image = _opencv(data, header)
+            return image, bool((image[0] != image[-1]).any()) and check_rows(image)
     if header.codec is Codec.PNG:
         return _opencv(bare_png(bytes(data)), header), False
     bare, picture = bare_webp(bytes(data))

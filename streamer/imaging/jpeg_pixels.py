@@ -93,10 +93,18 @@ def _decode_rows(
         return _decode(head.data + body + _EOI, space), header.sound_bytes != 0
     except ValueError:
         pass  # the pixels are there as far as the data go
-    share = _rows_before(space, _MISSING) / header.height
-    if head.frame.arithmetic or share < _LEAST_SHARE:
-        raise damaged(f"{100 * share:.0f} % of its rows can be read")
+    if head.frame.arithmetic:
+        raise damaged("its arithmetic-coded data are broken")
+    check_rows(space)
     return space, True
+
+
+def check_rows(pixels: Pixels) -> bool:
+    """Return whether rows are missing at the lower edge. Raises ImageError when too few can be read."""
+    share = _rows_before(pixels, _MISSING) / len(pixels)
+    if share < _LEAST_SHARE:
+        raise damaged(f"{100 * share:.0f} % of its rows can be read")
+    return share < 1
 
 
 def _decode_first_scans(

@@ -83,7 +83,8 @@ class _Chunks:
     palette: tuple[int, int] | None = None
     #: Start and end of each data chunk. The picture is the first run of them; libpng reads no other.
     data: list[tuple[int, int]] = field(default_factory=list)
-    orientation: int = 1
+    #: None until an EXIF chunk has said it; the first one counts.
+    orientation: int | None = None
     animated: bool = False
 
     @property
@@ -115,12 +116,13 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
     if chunks.data_bytes < frame.scanline_bytes // _DEFLATE_MAX_RATIO:
         raise damaged(f"{chunks.data_bytes} bytes cannot hold {width}x{height} pixels")
     decoding = 6 * width * height  # OpenCV's own copy, and the one of its Python binding
-    turning = turn_bytes(width, height) if chunks.orientation != 1 else 0
+    orientation = chunks.orientation or 1
+    turning = turn_bytes(width, height) if orientation != 1 else 0
     return ImageHeader(
         Codec.PNG,
         width,
         height,
-        chunks.orientation,
+        orientation,
         frame.depth,
         frame.channels,
         chunks.animated,
@@ -169,7 +171,7 @@ def _walk(blob: bytes, frame: _Frame) -> _Chunks:
 
 def _note_extra(found: _Chunks, kind: bytes, blob: bytes, position: int, end: int) -> None:
     """Account a chunk that is neither data nor the end."""
-    if kind == b"eXIf":
+    if kind == b"eXIf" and found.orientation is None:
         found.orientation = read_orientation(blob[position + 8 : end - 4])
     elif kind == b"acTL":
         found.animated = True

@@ -44,7 +44,8 @@ class _File:
     height: int
     animated: bool = False
     alpha: bool = False
-    orientation: int = 1
+    #: None until an EXIF chunk has said it; the first one counts.
+    orientation: int | None = None
     picture: WebpPicture | None = None
 
 
@@ -62,12 +63,13 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         decoding = 7 * px + code_sets * _CODE_SET_BYTES
     canvas_px = found.width * found.height
     composing = 3 * (px + canvas_px) if canvas_px != px else 0
-    turning = turn_bytes(found.width, found.height) if found.orientation != 1 else 0
+    orientation = found.orientation or 1
+    turning = turn_bytes(found.width, found.height) if orientation != 1 else 0
     return ImageHeader(
         Codec.WEBP,
         found.width,
         found.height,
-        found.orientation,
+        orientation,
         channels=4 if found.alpha else 3,
         animated=found.animated,
         decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
@@ -134,7 +136,7 @@ def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
             elif kind in (b"VP8 ", b"VP8L") and not found.animated:
                 size = _picture_size(kind, blob, payload)
                 found.picture = WebpPicture(kind, payload, payload + length, *size)
-        if kind == b"EXIF":
+        if kind == b"EXIF" and found.orientation is None:
             found.orientation = read_orientation(blob[payload : payload + length])
         position = payload + length + (length & 1)
     raise damaged(f"it has more than {_MAX_CHUNKS} chunks")

@@ -47,6 +47,21 @@ def scan(
     return segment(0xDA, bytes((len(components),)) + chosen + bytes((first, last, bits))) + data
 
 
+def unusual(blocks: int, width: int = 64, height: int = 256) -> bytes:
+    """A bright picture of 4:1:1 in both directions with the data of so many of its groups of 10 blocks.
+
+    libjpeg's simpler interface does not know this sampling. The first block is brighter than grey, and the
+    others are as bright as the one before.
+    """
+    # Codes of 2 bits for "no difference" and for a difference of 7 bits; AC has one, for the end of a block.
+    table = segment(0xC4, b"\x00" + bytes([0, 2]) + bytes(14) + b"\x00\x07")
+    begin = head(BASELINE, width, height, (0x42, 0x11, 0x11)) + table + one_code(1, NOTHING)
+    bits = "01" + "1111111" + "0" + "000" * (10 * blocks - 1)
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    return begin + scan(data=data) + EOI
+
+
 def zero_bits(count: int) -> bytes:
     """Data of so many 0 bits."""
     return bytes(count // 8 + 1)

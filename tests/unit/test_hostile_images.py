@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable
 
@@ -69,6 +70,8 @@ def _scans(size: int) -> bytes:
     return jpegs.head(jpegs.PROGRESSIVE, 64, 64) + jpegs.scan((1, 2, 3), 0, 0, 0, data) + blocks + jpegs.EOI
 
 
+#: A directory of 256 entries, none of which is an orientation.
+EXIF = struct.pack("<2sHIH", b"II", 42, 8, 256) + struct.pack("<HHII", 0x100, 3, 1, 1) * 256
 IN_SCAN = jpegs.head(jpegs.BASELINE, 64, 64) + jpegs.scan()
 #: Files of any size that keep each loop busy for as long as possible.
 BUSY: dict[str, Callable[[int], bytes]] = {
@@ -86,6 +89,10 @@ BUSY: dict[str, Callable[[int], bytes]] = {
     "empty chunks": lambda size: _filled(build.PNG[:33], png_chunk(b"IDAT", b""), size),
     "chunks of 2 KB": lambda size: _filled(build.PNG[:33], png_chunk(b"IDAT", bytes(2036)), size),
     "large EXIF chunks": lambda size: _filled(build.PNG[:33], png_chunk(b"eXIf", bytes(30_000)), size),
+    "EXIF chunks of many entries": lambda size: _filled(build.PNG[:33], png_chunk(b"eXIf", EXIF), size),
+    "EXIF chunks of a WebP": lambda size: riff(
+        build.canvas(64, 64, 2) + webp_chunk(b"EXIF", EXIF) * (size // (len(EXIF) + 8))
+    ),
     "chunks of a WebP": lambda size: riff(build.canvas(64, 64, 2) + webp_chunk(b"XXXX", b"") * (size // 8)),
     "chunks of its first picture": lambda size: riff(
         build.canvas(64, 64, 2) + build.frame_chunk(webp_chunk(b"XXXX", b"") * (size // 8), 64, 64)
