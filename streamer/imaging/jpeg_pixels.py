@@ -12,7 +12,7 @@ import simplejpeg
 
 from streamer.imaging.errors import damaged
 from streamer.imaging.header import ImageHeader
-from streamer.imaging.jpeg import JpegHead, read_head, scans_of
+from streamer.imaging.jpeg import JpegHead, follow_scans, read_head
 from streamer.imaging.jpeg_scans import Coverage, Scans
 
 Pixels = npt.NDArray[np.uint8]
@@ -71,18 +71,15 @@ def _decode_rest(
     head = read_head(blob, _AnySize())
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
-    scans = scans_of(blob, head)
+    scans = follow_scans(blob, head)
     # What the decoder does not draw must not show what was in this memory before.
     space.fill(_MISSING)
-    whole_picture = len(head.first_scan.components) == len(head.frame.components)
-    if len(scans.scans) == 1 and whole_picture and not head.frame.progressive:
-        return _decode_rows(blob, header, head, scans, space)
-    return _decode_first_scans(blob, header, head, scans, space, reason)
+    if head.single_scan:
+        return _decode_rows(blob, head, scans, space)
+    return _decode_first_scans(blob, head, scans, space, reason)
 
 
-def _decode_rows(
-    blob: bytes, header: ImageHeader, head: JpegHead, scans: Scans, space: Pixels
-) -> tuple[Pixels, bool]:
+def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tuple[Pixels, bool]:
     """Decode a picture of one scan as far as it goes; what is missing is missing at its lower edge."""
     body = blob[len(head.data) : scans.ends[0]]
     stripped = body.rstrip(body[-1:])
@@ -90,7 +87,7 @@ def _decode_rows(
         body = stripped
     try:
         # Without a warning, every block of the picture has come.
-        return _decode(head.data + body + _EOI, space), header.sound_bytes != 0
+        return _decode(head.data + body + _EOI, space), not scans.ended
     except ValueError:
         pass  # the pixels are there as far as the data go
     if head.frame.arithmetic:
@@ -108,14 +105,14 @@ def check_rows(pixels: Pixels) -> bool:
 
 
 def _decode_first_scans(
-    blob: bytes, header: ImageHeader, head: JpegHead, scans: Scans, space: Pixels, reason: str
+    blob: bytes, head: JpegHead, scans: Scans, space: Pixels, reason: str
 ) -> tuple[Pixels, bool]:
     """Decode a picture of several scans without the broken one and those behind it.
 
     What is left must bring every coefficient, be it coarsely: later scans only refine. Which scan is broken
     is known if its data end early; if not, all scans that only refine are left out.
     """
-    if header.sound_bytes:
+    if not scans.ended:
         count = len(scans.scans) - 1
     elif sum(scan.visits(head.frame) for scan in scans.scans) <= _MAX_VISITS_TWICE:
         count = len(scans.scans)
@@ -124,7 +121,7 @@ def _decode_first_scans(
     coverage = Coverage(head.frame)
     for number, scan in enumerate(scans.scans[:count], 1):
         coverage.add(scan)
-        if coverage.complete and not header.sound_bytes:
+        if coverage.complete and scans.ended:
             count = number
             break
     if not coverage.complete or (count == len(scans.scans)):

@@ -127,16 +127,10 @@ def read_scans(blob: bytes, start: int, frame: JpegFrame, first: Scan, limits: P
 
     Raises ImageError (unsupported, damaged) when decoding them would take too long, or they make no sense.
     """
-    scans, ends, coverage, visits = [first], list[int](), Coverage(frame), first.visits(frame)
+    scans, ends, coverage = [first], list[int](), Coverage(frame)
     coverage.add(first)
-    position, others, most = start, 0, _MAX_VISITS_PER_PIXEL * limits.image_px
+    position, others = start, 0
     while True:
-        if visits > most:
-            coding = "an arithmetic-coded" if frame.arithmetic else "a"
-            raise unsupported(
-                f"{coding} JPEG whose {len(scans)} scans visit {visits / 1e6:.0f} million coefficients "
-                f"(allowed are {most / 1e6:.0f} million)"
-            )
         position = find_marker(blob, position)
         ends.append(position)
         while True:
@@ -158,8 +152,19 @@ def read_scans(blob: bytes, start: int, frame: JpegFrame, first: Scan, limits: P
         scan = Scan.parse(blob[position + 4 : following], frame)
         coverage.add(scan)
         scans.append(scan)
-        visits += scan.visits(frame)
+        check_visits(scans, frame, limits)
         position = following
+
+
+def check_visits(scans: list[Scan], frame: JpegFrame, limits: PixelLimits) -> None:
+    """Raise ImageError (unsupported) when decoding these scans would take too long."""
+    visits, most = sum(scan.visits(frame) for scan in scans), _MAX_VISITS_PER_PIXEL * limits.image_px
+    if visits > most:
+        coding = "an arithmetic-coded" if frame.arithmetic else "a"
+        raise unsupported(
+            f"{coding} JPEG whose {len(scans)} scans visit {visits / 1e6:.0f} million coefficients "
+            f"(allowed are {most / 1e6:.0f} million)"
+        )
 
 
 def find_marker(blob: bytes, start: int) -> int:

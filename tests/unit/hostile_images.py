@@ -175,6 +175,9 @@ JPEGS = (
     Hostile("random from two tenths", lambda: overwritten(JPEG, 0.2, 0.9), D),
     Hostile("random from eight tenths", lambda: overwritten(JPEG, 0.8, 0.95), P),
     Hostile("random all over, progressive", lambda: overwritten(PROGRESSIVE, 0.1, 0.9), D),
+    Hostile(
+        "scans far before the end", lambda: JPEG[:-2] + last_scan(JPEG) * 100 + jpegs.EOI + bytes(9999), D
+    ),
     Hostile("unusual sampling", partial(jpegs.unusual, 32), W),
     Hostile("unusual sampling, nine tenths", partial(jpegs.unusual, 28), P),
     Hostile("unusual sampling, half", partial(jpegs.unusual, 16), D),
