@@ -62,8 +62,8 @@ from streamer.stream import Ledger, WindowViolated
 MAX_TOLD_UNKNOWN = 50
 #: Time for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
-#: After a message that took long to parse, others get their turn.
-_LONG_MESSAGE_BYTES = 4 << 10
+#: Messages that are parsed within some 0.1 ms; what pages and clients usually send is shorter.
+_SHORT_MESSAGE_BYTES = 256
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
 PAUSED_IDLE_FACTOR = 10
 
@@ -79,6 +79,8 @@ class Owner(Protocol):
     taps: Taps
     owners: Owners
     budget: ByteBudget
+    #: Held while a long control message is parsed.
+    long_messages: asyncio.Lock
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
 
@@ -319,8 +321,13 @@ class Connection:
                 data = message.data
             else:  # closed by either side, or an error that aiohttp has answered already
                 return
-            self._control_received(data)
-            if len(data) > _LONG_MESSAGE_BYTES:
+            if len(data) <= _SHORT_MESSAGE_BYTES:
+                self._control_received(data)
+                await asyncio.sleep(0)
+                continue
+            # One of all clients in each turn of the loop, or many together would stop it.
+            async with self.hub.long_messages:
+                self._control_received(data)
                 await asyncio.sleep(0)
 
     def _frame_received(self, data: bytes) -> None:

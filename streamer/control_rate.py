@@ -9,8 +9,10 @@ CONTROL_MAX_BYTES = 64 << 10
 HELLO_MAX_BYTES = 4 << 10
 #: Values in one control message, at any depth: the longest list of classes four times over.
 CONTROL_MAX_VALUES = 4096
-#: A message costs one token, and one more for each of these bytes: parsing is paid by size.
-_BYTES_PER_TOKEN = 16 << 10
+#: A message costs one token, and one more for each of these bytes up to a limit, as the number of values is
+#: limited too. A kilobyte of numbers takes some 0.5 ms to parse and check, a burst of any messages 40 ms.
+_BYTES_PER_TOKEN = 1 << 10
+_MOST_TOKENS = 6
 CONTROL_PER_S = 20.0
 #: A burst of short messages at the start of a session, or from a slider, is not abuse.
 CONTROL_BURST = 60
@@ -32,7 +34,7 @@ class ControlRate:
 
     def take(self, now: float, size_bytes: int = 0) -> bool:
         """Count one message of that size; False when it came too soon after the others."""
-        if self._bucket.take(now, 1 + size_bytes // _BYTES_PER_TOKEN):
+        if self._bucket.take(now, min(_MOST_TOKENS, 1 + size_bytes // _BYTES_PER_TOKEN)):
             return True
         self._refusals += 1
         return False

@@ -61,6 +61,8 @@ class StreamHub:
         self.budget = budget
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        #: Held while a long control message is parsed, until the loop has served others.
+        self.long_messages = asyncio.Lock()
         self._greeting = GreetingSlots()
         self._store = SessionStore(settings.stream_resume_s)
         self._ticker: asyncio.Task[None] | None = None

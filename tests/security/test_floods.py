@@ -1,0 +1,60 @@
+"""S7: many clients that send cheap or expensive messages as fast as they can keep nobody else waiting."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.livez_probe import LivezProbe
+from tests.model_factory import null_model
+from tests.raw_websocket import TEXT, RawSocket, frame
+from tests.service import Service
+
+CLIENTS = 40
+#: Before messages were charged by size this took up to four seconds, and grew with the clients.
+SLOW_S = 1.0
+
+CONFIGURE = {"type": "configure", "cfg": 1, "params": {"classes": [0] * 900}}
+MESSAGES = {
+    "long lists": json.dumps(CONFIGURE),
+    "many keys": json.dumps({"type": "ping", **{f"k{n}": n for n in range(600)}}),
+    "what is no JSON": "[" * 3000,
+    "text frames": json.dumps({"type": "frame", "seq": 1, "data": "A" * 4000}),
+    "pings": json.dumps({"type": "ping", "t0": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+    with Service({"MODEL_V1_PATH": str(model), "SAMPLING": "False", "STREAM_MIN_FPS": "0"}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_flood_of_messages_does_not_stop_the_loop(service: Service, name: str) -> None:
+    flood = frame(TEXT, MESSAGES[name].encode()) * 300
+    hello = frame(TEXT, json.dumps({"type": "hello"}).encode())
+    codes: list[int | None] = []
+
+    def attack() -> None:
+        with RawSocket(service.port, timeout_s=20) as client:
+            client.upgraded()
+            client.send(hello)
+            client.until(TEXT)
+            client.send(flood)
+            codes.append(client.close_code())
+
+    threads = [threading.Thread(target=attack) for _ in range(CLIENTS)]
+    with LivezProbe(service.port) as probe:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(codes) == CLIENTS
+    # Given up, or hung up on while still sending.
+    assert set(codes) <= {4429, 4400, None}
+    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
