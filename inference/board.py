@@ -98,6 +98,10 @@ class Board:
         """Read one field of a worker. Raises KeyError for an unknown name."""
         return float(_FIELD.unpack_from(self._memory, (self._WORKER_FIELDS[field] + number) * 8)[0])
 
+    def count_accepted(self, number: int) -> None:
+        """A worker has accepted one more connection; only that worker says so."""
+        self.post_worker(number, "accepted", self.read_worker(number, "accepted") + 1)
+
     @property
     def state(self) -> State:
         """What the inference process last said it was doing; STARTING where it said nothing that there is."""

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from inference.board import Board
 from streamer.connection_places import ADDRESS_SHARE, ConnectionPlaces, Guest
 
 log = logging.getLogger("streamer.acceptor")
@@ -38,18 +37,17 @@ class Acceptor:
         listener: socket.socket,
         make: Callable[[Guest | None], asyncio.Protocol],
         places: ConnectionPlaces,
-        board: Board,
-        number: int,
-        refused: Callable[[], None],
+        *,
+        accepted: Callable[[], None] = lambda: None,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
+        """``accepted`` is told of each connection that is taken from the port, served or not."""
         self._listener = listener
         self._make = make
         self._places = places
-        self._board = board
-        self._number = number
+        self._accepted = accepted
         self._refused = refused
         self._loop = asyncio.get_running_loop()
-        self._accepted = board.read_worker(number, "accepted")
         #: None while nothing is handed over by a supervisor.
         self._channel: socket.socket | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -88,16 +86,11 @@ class Acceptor:
                     raise
                 self._refuse_one(error)
                 return
-            self._count()
+            self._accepted()
             if not self._welcome(connection, str(address[0])):
                 self._ask_again(connection, str(address[0]), self._loop.time() + WAIT_S)
                 self._pause()
                 return
-
-    def _count(self) -> None:
-        """Tell the supervisor that connections are accepted here."""
-        self._accepted += 1
-        self._board.post_worker(self._number, "accepted", self._accepted)
 
     def _welcome(self, connection: socket.socket, address: str) -> bool:
         """Serve a connection; False when there is no place for it at this moment."""
@@ -150,7 +143,7 @@ class Acceptor:
         self._spare = -1
         with contextlib.suppress(OSError):
             self._listener.accept()[0].close()
-            self._count()
+            self._accepted()
             self._refused()
         with contextlib.suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

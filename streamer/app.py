@@ -312,8 +312,13 @@ async def make_runner(
             lingering_time=LINGER_S,
         )
 
-    refused = resources.metrics.connections_refused.inc
-    port = Acceptor(listener, connection, places, resources.board, resources.number, refused)
+    port = Acceptor(
+        listener,
+        connection,
+        places,
+        accepted=lambda: resources.board.count_accepted(resources.number),
+        refused=resources.metrics.connections_refused.inc,
+    )
     if resources.channel is not None:
         port.adopt_from(resources.channel)
     own_socket = parts.owners.own_socket

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import logging
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -99,7 +100,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
         check_access(settings)
     except (SettingsError, CannotAdmit) as error:
+        # The settings are not known yet: a person at a terminal reads text, unless JSON was asked for.
+        as_json = os.environ.get("LOG_FORMAT", "").strip().lower() == "json"
+        writer = supervisor_log("info", json_lines=as_json, secrets=())
         sys.stderr.write(f"streamer: {error}\n")
+        writer.close()
         return EXIT_USAGE
     wipe_own_secrets()
     writer = supervisor_log(

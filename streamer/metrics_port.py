@@ -9,12 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from streamer.acceptor import Acceptor
+from streamer.connection_places import ConnectionPlaces, Guest
+from streamer.handler import ConnectionHandler, limit_connections
 from streamer.health import Health
 from streamer.http.sites import Sites
 from streamer.problems import Problem, problem_middleware
 
 #: A scraper that is slower is cut off.
 _KEEP_ALIVE_S = 15.0
+#: Scrapers and probes; silent sockets make room for them.
+_CONNECTIONS = 32
 
 
 def metrics_port(
@@ -32,16 +37,29 @@ def metrics_port(
         return await handler(request)
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
-        app = web.Application(middlewares=[problem_middleware, check_host])
+        places = ConnectionPlaces(_CONNECTIONS, _CONNECTIONS)
+        app = web.Application(middlewares=[limit_connections(places), problem_middleware, check_host])
         app.router.add_get("/metrics", health.all_metrics)
         app.router.add_get("/health", health.health)
         app.router.add_get("/livez", health.livez)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        server = runner.server
-        if server is None:
+        manager = runner.server
+        if manager is None:
             raise RuntimeError("the runner was set up and has no server")
-        port = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=16)
+        loop = asyncio.get_running_loop()
+
+        def connection(guest: Guest | None) -> ConnectionHandler:
+            return ConnectionHandler(
+                manager,
+                guest=guest,
+                places=places,
+                loop=loop,
+                access_log=None,
+                keepalive_timeout=_KEEP_ALIVE_S,
+            )
+
+        port = Acceptor(listener, connection, places)
         yield
         port.close()
         await runner.cleanup()

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import psutil
@@ -94,3 +95,22 @@ def test_a_hundred_polite_clients_of_one_address_are_served(service: Service) ->
             client.setblocking(True)
             client.settimeout(10)
             assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_silent_sockets_on_the_metrics_port_take_nothing_from_the_other() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    with few_descriptors(256):
+        made = Service({"SAMPLING": "False", "METRICS_PORT": str(port)})
+    with made as service:
+        clients = connect(port, 400, b"")
+        try:
+            for _ in range(5):
+                assert service.get("/livez")[0] == 200
+                address = f"http://127.0.0.1:{port}/metrics"
+                with urllib.request.urlopen(address, timeout=5) as answer:
+                    assert answer.status == 200
+            assert service.workers[0].num_fds() < 160
+        finally:
+            for client in clients:
+                client.close()

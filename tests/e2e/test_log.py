@@ -118,3 +118,21 @@ def _status(port: int) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def test_a_wrong_setting_is_told_in_the_format_that_was_asked_for() -> None:
+    for log_format in ("json", "text"):
+        environment = os.environ | {"LOG_FORMAT": log_format, "WORKERS": "many"}
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer", "serve"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "WORKERS" in done.stderr
+        if log_format == "json":
+            assert all("WORKERS" in json.loads(line)["message"] for line in done.stderr.splitlines()[:1])
+            assert [json.loads(line) for line in done.stderr.splitlines()]
