@@ -109,6 +109,10 @@ class FairShare:
         part = self._classes[flow.kind] / sum(self._classes[kind] for kind in kinds)
         return part * flow.weight / rivals
 
+    def debt_s(self, flow: Flow) -> float:
+        """Return the seconds of work that are done, for all together, before ``flow`` is next."""
+        return max(0.0, flow.tag - self._virtual_s)
+
     def start(self, flow: Flow, expected_s: float) -> None:
         """Charge one item that starts now; :meth:`settle` follows exactly once."""
         flow.running += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
+from streamer.http.identity import Quotas
 from streamer.http.key_file import BadKeyFile, parse_keys, read_key_file
 from streamer.http.networks import IpNetwork, parse_networks
 from streamer.http.site_names import parse_hosts, parse_origins
@@ -61,6 +62,39 @@ class AccessSettings(BaseSettings):
         description="Comma-separated networks of proxies whose `X-Forwarded-For` names the client's address; "
         "unset: none, and a client is whoever connects.",
     )
+    anonymous_requests_per_s: float = Field(
+        0,
+        ge=0,
+        le=1e6,
+        description="POSTs a second of one client without a key, which is an address; 0: no limit. As all "
+        "quotas per second it is counted in each worker, and two seconds' worth may come at once.",
+    )
+    anonymous_bytes_per_s: float = Field(
+        0, ge=0, le=1e12, description="Bytes of images a second of one client without a key; 0: no limit."
+    )
+    anonymous_streams: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="WebSocket connections at a time of one client without a key, per worker; 0: no limit.",
+    )
+    anonymous_sessions: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="WebRTC and WHIP sessions at a time of one client without a key, per worker; 0: three "
+        "quarters of `WEBRTC_SESSIONS_MAX`.",
+    )
+
+    @property
+    def anonymous_quotas(self) -> Quotas:
+        """What one client without a key may ask for."""
+        return Quotas(
+            requests_per_s=self.anonymous_requests_per_s or None,
+            streams=self.anonymous_streams or None,
+            sessions=self.anonymous_sessions or None,
+            bytes_per_s=self.anonymous_bytes_per_s or None,
+        )
 
     @field_validator("metrics_port")
     @classmethod

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
 from collections import deque
@@ -140,14 +139,17 @@ class Dispatcher:
 
     # -- POSTs ---------------------------------------------------------------------------------------
 
-    def check_post(self, version: str, caller: Caller, *, left_s: float = math.inf) -> None:
+    def check_post(
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+    ) -> None:
         """Raise the Problem (429, 503) with which an image would be refused that came now.
 
-        ``left_s`` is the time until its deadline.
+        ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the ``image`` is
+        there.
         """
-        most_per_s = self._most_per_s(self.served(version))
-        state = self._versions[version]
-        self.admission.check_post(state, caller, left_s=left_s, most_per_s=most_per_s)
+        most_per_s, state = self._most_per_s(self.served(version)), self._versions[version]
+        decode_ms = state.expected_decode_ms(caller.client, nbytes, image)
+        self.admission.check_post(state, caller, left_s=left_s, most_per_s=most_per_s, decode_ms=decode_ms)
 
     async def predict(
         self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller

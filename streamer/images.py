@@ -49,7 +49,9 @@ class Predictor(Protocol):
     def model(self, version: str) -> ModelInfo:
         """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
 
-    def check_post(self, version: str, caller: Caller, *, left_s: float) -> None:
+    def check_post(
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+    ) -> None:
         """Raise the Problem (429, 503) with which an image would be refused that came now."""
 
     async def predict(
@@ -130,14 +132,16 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     params = read_parameters(query, model.labels, model.conf_threshold)
     collect = read_collect(query)
     caller = _caller(request)
+    left_s, nbytes = limits.request_timeout_s, request.content_length
     with _counting_refusals(predictor, version):
-        predictor.admission.take_request(caller.client, request.content_length)
-        predictor.check_post(version, caller, left_s=limits.request_timeout_s)
+        predictor.admission.take_request(caller.client, nbytes)
+        predictor.check_post(version, caller, left_s=left_s, nbytes=nbytes)
     with hold_body(request) as holding:
         upload = await read_upload(request, limits, holding)
         with _counting_refusals(predictor, version):  # the queue may have filled while the body came
-            predictor.check_post(version, caller, left_s=limits.request_timeout_s)
-        if request.content_length is None and caller.client.image_bytes is not None:
+            image = upload.images[0]
+            predictor.check_post(version, caller, left_s=left_s, nbytes=len(image), image=image)
+        if nbytes is None and caller.client.image_bytes is not None:
             caller.client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
         if len(upload.images) > 1:
             caller = dataclasses.replace(caller, patient=True)

@@ -17,10 +17,11 @@ from inference.wire import Result
 from streamer.fair_rate import FairRates, share_for_one_more
 from streamer.job import Job
 from streamer.scheduling.client import Client
-from streamer.scheduling.decode_cost import DecodeCost
+from streamer.scheduling.decode_cost import DecodeCost, Kind
 from streamer.scheduling.decode_room import Decode, DecodeRoom
 from streamer.scheduling.image_hint import hint_of
 from streamer.scheduling.post_queue import PostQueue
+from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 
 #: POSTs may exceed the in-flight bound by this much while live frames fill it.
@@ -35,6 +36,8 @@ _PEAK_DECAY = 0.9
 _FIRST_FRAME_MS = 5.0
 #: The most that a decode without a figure is charged; the watchdog ends one that takes longer.
 _MOST_MS = 2000.0
+#: A posted image from this size on is judged by the client's last one before it is read.
+_LARGE_BYTES = 256 << 10
 
 
 class Source(Protocol):
@@ -91,6 +94,7 @@ class VersionQueue:
         self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
         self._costs = DecodeCost()
         self._service = ServiceRate()
+        self._wait = PostWait(self._share, self.posts, self._service, self._room)
         #: Seconds of one lane for one frame; smoothed, 0 until one has run.
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
@@ -138,7 +142,7 @@ class VersionQueue:
         job.queued_at = now
         if isinstance(job.data, bytes | memoryview):
             job.kind = hint_of(job.data)
-        decode_ms = self._expected_ms(job)
+        decode_ms = client.post_ms = self._expected_ms(job.kind, client)
         job.decode = Decode(decode_ms, int(job.kind.megapixels * 3e6) if job.kind else 0)
         job.expected_s = decode_ms / 1e3 + self._inference_s
         self.posts.add(job.flow, job)
@@ -254,10 +258,7 @@ class VersionQueue:
             self._costs.learn(job.kind, cost_ms)
 
     def end(self, job: Job, inference_s: float, now: float, most_per_s: float) -> None:
-        """A job has left, answered or not: its client is charged what it really took.
-
-        ``most_per_s`` is the seconds of work that can be done in a second.
-        """
+        """A job has left, answered or not: its client is charged what it really took."""
         self.in_flight -= 1
         flow = job.flow
         if flow is None:  # never: it has begun
@@ -271,24 +272,32 @@ class VersionQueue:
         if not backlog and self.idle:
             self._share.rest()
 
-    def expected_wait_s(self, client: Client, connection: int, now: float, most_per_s: float) -> float:
-        """Return how long a POST of this connection would wait for its turn."""
+    def expected_wait_s(
+        self, client: Client, connection: int, now: float, most_per_s: float, decode_ms: float = 0.0
+    ) -> float:
+        """Return how long a POST of this connection, which takes ``decode_ms``, would wait for its turn."""
         flow = self._share.flow("post", client.number, client.weight)
-        ahead_s = self.posts.ahead_s(flow, connection)
-        if not ahead_s:
-            return 0.0
-        fraction = self._share.fraction(flow, self._wanting())
-        return ahead_s / self._service.available_per_s(flow, fraction, now, most_per_s)
+        return max(
+            self._wait.for_decoder_s(flow, decode_ms, now),
+            self._wait.expected_s(flow, connection, self._wanting(), now, most_per_s),
+        )
+
+    def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
+        """Return what decoding an image takes, of which ``nbytes`` are announced, if any, before it is there.
+
+        A large one is then taken for another like the client's last.
+        """
+        if image is not None:
+            return self._expected_ms(hint_of(image), client)
+        return client.post_ms if nbytes is None or nbytes >= _LARGE_BYTES else 0.0
 
     def is_alone(self, client: Client) -> bool:
         """Whether no other client wants anything of this version at the moment."""
         flows = {flow.client for flow in self._wanting()} | {flow.client for flow in self._share.running}
         return not (flows - {client.number})
 
-    def _expected_ms(self, job: Job) -> float:
-        if job.kind is None:
-            return _FIRST_FRAME_MS
-        return self._costs.expected_ms(job.kind) * job.client.surprise
+    def _expected_ms(self, kind: Kind | None, client: Client) -> float:
+        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
 
     def _wanting(self) -> list[Flow]:
         return [*self.posts.waiting_flows(), *(self._demands[key].flow for key in self.waiting)]
@@ -309,8 +318,7 @@ class VersionQueue:
     def capacity_fps(self, model: ServedModel) -> float:
         """Return what may be promised: a warm-up beside a busy neighbour must not throttle for good.
 
-        The larger of both: promised too much, mailboxes drop the surplus; promised too little, the
-        device idles.
+        The larger of both: promised too much, mailboxes drop the surplus; too little, the device idles.
         """
         return max(model.capacity_fps, self._observed_fps)
 
@@ -322,8 +330,7 @@ class VersionQueue:
 
     def share(self, model: ServedModel, now: float) -> None:
         """Measure what each stream has asked for in the last ``FAIR_RATE_S``, and tell changed grants."""
-        for demand in self._demands.values():
-            # Smoothed over about a second.
+        for demand in self._demands.values():  # smoothed over about a second
             demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
             demand.arrived = 0
         capacity_fps = self.capacity_fps(model)

@@ -10,18 +10,21 @@ from aiohttp import web
 
 from streamer.access_settings import AccessSettings
 from streamer.http.client_address import ClientAddresses
-from streamer.http.identity import ALL_SCOPES, Identity
+from streamer.http.identity import ALL_SCOPES, Identity, Quotas
 from streamer.http.key_ring import KeyRing
 from streamer.http.tickets import Tickets, is_ticket
 
 
 class Gate:
-    """Without any source of keys every client may do everything."""
+    """Without any source of keys every client may do everything, as far as ``quotas`` allow."""
 
-    def __init__(self, ring: KeyRing, addresses: ClientAddresses, *, wants_keys: bool) -> None:
+    def __init__(
+        self, ring: KeyRing, addresses: ClientAddresses, *, wants_keys: bool, quotas: Quotas
+    ) -> None:
         self.addresses = addresses
         self._ring = ring
         self._wants_keys = wants_keys
+        self._quotas = quotas
         #: None until the application is put together.
         self._tickets: Tickets | None = None
 
@@ -33,7 +36,7 @@ class Gate:
     def anonymous(self, request: web.Request) -> Identity:
         """Return who the client is that has shown nothing: it may do everything, or nothing at all."""
         scopes = ALL_SCOPES if self.open else frozenset()
-        return Identity(self.addresses.name(request), scopes, anonymous=True)
+        return Identity(self.addresses.name(request), scopes, self._quotas, anonymous=True)
 
     def take_tickets(self, tickets: Tickets, app: web.Application) -> None:
         """Take tickets beside keys, and add the routes that issue them."""
@@ -73,7 +76,12 @@ class Gate:
 def make_gate(settings: AccessSettings, folder: Path) -> Gate:
     """Return the gate that the settings ask for; ``folder`` is the replica's private one."""
     ring = KeyRing(settings.keys, settings.api_keys_file, folder)
-    return Gate(ring, ClientAddresses(settings.proxy_networks), wants_keys=settings.wants_keys)
+    return Gate(
+        ring,
+        ClientAddresses(settings.proxy_networks),
+        wants_keys=settings.wants_keys,
+        quotas=settings.anonymous_quotas,
+    )
 
 
 def bearer_token(request: web.Request) -> str | None:

@@ -22,6 +22,8 @@ class Client:
     weight: float = 1.0
     #: What its images cost to decode, compared with others of their size and kind; 1 or more.
     surprise: float = 1.0
+    #: What its latest posted image was expected to cost to decode, in milliseconds.
+    post_ms: float = 0.0
     #: What a frame of its streams costs to decode, in milliseconds; 0 until one was decoded.
     frame_ms: float = 0.0
     #: WebSocket connections that are open in this worker, and how many may be.

@@ -15,6 +15,8 @@ from streamer.scheduling.token_bucket import TokenBucket
 
 #: Clients remembered; beyond, the one that was seen longest ago and has nothing open is forgotten.
 MAX_CLIENTS = 4096
+#: The largest weight that counts, and the inverse of the smallest.
+MAX_WEIGHT = 1000.0
 #: Clients examined for one to forget.
 _EXAMINED = 8
 #: A rate may be exceeded for this long by a client that was below it before.
@@ -58,20 +60,12 @@ class Identity(Protocol):
     def quotas(self) -> Quotas:
         """What it may ask for."""
 
-    @property
-    def anonymous(self) -> bool:
-        """Whether it has shown no key."""
-
 
 class Clients:
-    """Gives every identity its one `Client`. ``secret`` is the same in all workers, and no client knows it.
+    """Gives every identity its one `Client`. ``secret`` is the same in all workers; no client knows it."""
 
-    ``anonymous`` are the quotas of clients without a key.
-    """
-
-    def __init__(self, secret: str, anonymous: Quotas | None = None) -> None:
+    def __init__(self, secret: str) -> None:
         self._secret = hashlib.blake2b(secret.encode()).digest()
-        self._anonymous = anonymous
         self._clients: OrderedDict[str, Client] = OrderedDict()
 
     def __len__(self) -> int:
@@ -88,7 +82,7 @@ class Clients:
             client = self._clients[identity.name] = Client(identity.name, int.from_bytes(digest, "little"))
         else:
             self._clients.move_to_end(identity.name)
-        quotas = self._anonymous if identity.anonymous and self._anonymous is not None else identity.quotas
+        quotas = identity.quotas
         if client.quotas is not quotas and client.quotas != quotas:
             _apply(client, quotas, now)
         client.quotas = quotas
@@ -102,7 +96,7 @@ class Clients:
 
 def _apply(client: Client, quotas: Quotas, now: float) -> None:
     """Begin to count by other quotas, as when keys were replaced; what is open stays open."""
-    client.weight = quotas.weight
+    client.weight = min(MAX_WEIGHT, max(1 / MAX_WEIGHT, quotas.weight))
     client.requests = _rate(quotas.requests_per_s, now)
     client.image_bytes = _rate(quotas.bytes_per_s, now)
     limits = {"streams": quotas.streams, "sessions": quotas.sessions}

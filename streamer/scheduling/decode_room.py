@@ -77,10 +77,25 @@ class DecodeRoom:
         self._expected_ms = sum(each.expected_ms for each in self._running)
         self._nbytes -= decode.nbytes
 
+    def long_left_s(self, now: float) -> float:
+        """Return how long the decodes of long images that have begun still take, on one decoder."""
+        left_ms = (
+            each.expected_ms - (now - each.begun) * 1e3
+            for each in self._running
+            if each.expected_ms > LONG_MS
+        )
+        return sum(max(0.0, left) for left in left_ms) / 1e3
+
+    def decoders_for_long(self, now: float) -> int:
+        """Return how many decoders long images may use at the moment."""
+        kept = self._decoders > 1 and now - self._short_seen <= SHORT_REMEMBERED_S
+        return self._decoders - kept
+
     def _keeps_out(self, expected_ms: float, now: float) -> bool:
         """Whether this is a long decode, and the decoder that is left is kept for short ones."""
-        if expected_ms <= LONG_MS or self._decoders < 2 or now - self._short_seen > SHORT_REMEMBERED_S:
+        most = self.decoders_for_long(now)
+        if expected_ms <= LONG_MS or most == self._decoders:
             return False
         # One that was expected to be short and is not counts too.
         long = sum(each.expected_ms > LONG_MS or (now - each.begun) * 1e3 > LONG_MS for each in self._running)
-        return long >= self._decoders - 1
+        return long >= most

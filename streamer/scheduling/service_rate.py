@@ -79,9 +79,13 @@ class ServiceRate:
             self._per_s += (_GAIN if self._per_s else 1.0) * (measured - self._per_s)
             self._window_begun, self._window_s = now, 0.0
 
+    def per_s(self, at_most: float) -> float:
+        """Return the seconds of work a second that all clients have together."""
+        return self._per_s or at_most
+
     def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:
         """Return the seconds of work a second that a client can have: its share, or all that others leave."""
-        per_s = self._per_s or at_most
+        per_s = self.per_s(at_most)
         usage = self._flows.get(flow)
         others = self._total.at(now) - (usage.at(now) if usage is not None else 0.0)
         return max(per_s * fraction, per_s - others, 1e-3)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+#: The longest time that anybody is asked to stay away.
+_MAX_RETRY_S = 3600.0
+
 
 class TokenBucket:
     """Fills with ``per_s`` tokens a second up to ``burst``; starts full.
@@ -46,7 +49,7 @@ class TokenBucket:
 
     def retry_after_s(self, now: float, amount: float = 1.0) -> int:
         """Return :meth:`wait_s` in whole seconds, 1 at least, as `Retry-After` wants it."""
-        return max(1, math.ceil(self.wait_s(now, amount)))
+        return max(1, math.ceil(min(_MAX_RETRY_S, self.wait_s(now, amount))))
 
     def _fill(self, now: float) -> None:
         # A caller's clock may lag behind another's by the length of one step of the event loop.

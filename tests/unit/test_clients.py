@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamer.http.identity import ALL_SCOPES, Identity, Quotas
 from streamer.scheduling.client import Client
-from streamer.scheduling.clients import MAX_CLIENTS, Clients
+from streamer.scheduling.clients import MAX_CLIENTS, MAX_WEIGHT, Clients
 
 
 def identity(name: str, *, anonymous: bool = False, **quotas: float) -> Identity:
@@ -20,16 +20,19 @@ def test_an_identity_is_one_client_with_one_number_in_all_workers() -> None:
     assert here.of(identity("another"), 0.0).number != client.number
 
 
-def test_quotas_come_from_the_key_and_for_addresses_from_the_service() -> None:
-    clients = Clients("secret", Quotas(requests_per_s=3.0))
+def test_quotas_come_from_the_identity() -> None:
+    clients = Clients("secret")
     keyed = clients.of(identity("key", requests_per_s=5.0, weight=2.0), 0.0)
     assert keyed.weight == 2.0
     assert keyed.requests is not None
     assert keyed.requests.per_s == 5.0
-    address = clients.of(identity("addr:127.0.0.1", anonymous=True), 0.0)
-    assert address.requests is not None
-    assert address.requests.per_s == 3.0
-    assert Clients("secret").of(identity("addr:127.0.0.1", anonymous=True), 0.0).requests is None
+    assert clients.of(identity("addr:127.0.0.1", anonymous=True), 0.0).requests is None
+
+
+def test_no_weight_is_too_small_or_too_large_for_the_inference_process() -> None:
+    clients = Clients("secret")
+    assert clients.of(identity("small", weight=1e-300), 0.0).weight == 1 / MAX_WEIGHT
+    assert clients.of(identity("large", weight=1e300), 0.0).weight == MAX_WEIGHT
 
 
 def test_new_quotas_take_effect_and_the_same_ones_keep_what_was_used() -> None:

@@ -205,7 +205,7 @@ DECODING = [
 ]
 SCHEDULING = [
     ["token_bucket", "decode_cost", "decode_room", "post_queue", "service_rate", "suspects"],
-    ["image_hint"],
+    ["image_hint", "post_wait"],
     ["client"],
     ["clients"],
 ]
