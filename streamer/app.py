@@ -59,7 +59,7 @@ log = logging.getLogger("streamer.app")
 HEADER_TIMEOUT_S = 15.0
 #: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
 _INPUT_BYTES = 64 << 20
-READ_BUFFER_BYTES = 64 << 10
+READ_BUFFER_BYTES = 128 << 10
 LINGER_S = 2.0
 #: Between closing the port and refusing work: a round trip of a slow client.
 LAST_REQUESTS_S = 0.25

@@ -30,6 +30,8 @@ HEARTBEAT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
 #: A frame larger than some proxy allows would only be sent again and again.
 _MESSAGE_TOO_BIG = 1009
+#: The largest hello that is taken from a client that has shown no key (docs/protocol.md).
+HELLO_BYTES = 4 << 10
 _FINAL = FINAL_CLOSE_CODES | {CloseCode.UNAUTHORIZED, _MESSAGE_TOO_BIG}
 _REFUSALS = {
     400: "the server does not speak detect.v1 at this address",
@@ -85,12 +87,20 @@ class Link:
             raise ConnectionFailed(f"{address.shown} did not answer within {timeout_s:g} s") from None
 
     async def _greet(self, hello: dict[str, Any]) -> None:
+        hello, classes = _split(hello, self._subprotocol)
         await self.send(hello)
+        self.welcome = await self._answer("welcome")
+        if classes is not None:
+            await self.send({"type": "configure", "cfg": 0, "params": {"classes": classes}})
+            configured = await self._answer("configured")
+            self.welcome = {**self.welcome, "params": configured.get("params", {})}
+
+    async def _answer(self, kind: str) -> dict[str, Any]:
+        """Return the next message of that type. Raises BadInput for an error that comes instead."""
         while True:
             message = await self.receive()
-            if message["type"] == "welcome":
-                self.welcome = message
-                return
+            if message["type"] == kind:
+                return message
             if message["type"] == "error" and message.get("code") != "unknown_field":
                 raise BadInput(self._address.clean(f"the server says: {message.get('message', '')}"))
 
@@ -145,6 +155,18 @@ class Link:
                 await self._socket.close(code=code)
         except (TimeoutError, ConnectionError, RuntimeError, aiohttp.ClientError):
             return
+
+
+def _split(hello: dict[str, Any], subprotocol: str) -> tuple[dict[str, Any], list[Any] | None]:
+    """Return a hello that every server takes, and the classes to ask for after it; None when all fits.
+
+    A server that has seen no key takes a short hello only.
+    """
+    if len(encode_message(hello, subprotocol)) <= HELLO_BYTES or "classes" not in hello.get("params", {}):
+        return hello, None
+    params = dict(hello["params"])
+    classes: list[Any] = params.pop("classes")
+    return {**hello, "params": params}, classes
 
 
 async def _upgrade(

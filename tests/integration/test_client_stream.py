@@ -154,6 +154,19 @@ async def test_parameters_change_in_mid_stream(service: Service, bus: Path) -> N
     assert (third.detections.labels, third.cfg) == (second.detections.labels, 1)
 
 
+async def test_a_list_of_classes_that_no_hello_holds_follows_it(service: Service, bus: Path) -> None:
+    classes = ["bus"] * 1000
+    async with DetectStream(service.http_url, params=Params(classes=classes), mode="all") as stream:
+        assert stream.effective["classes"] == ["bus"]
+        assert stream.offer(bus)
+        outcome = await anext(stream)
+        assert isinstance(outcome, Result)
+        assert {detection.label for detection in outcome.detections} == {"bus"}
+    with pytest.raises(BadInput, match="unicorn"):
+        async with DetectStream(service.http_url, params=Params(classes=[*classes, "unicorn"][1:])):
+            pass
+
+
 async def test_tracks_and_supervision(service: Service, bus: Path) -> None:
     sv = pytest.importorskip("supervision")
     async with DetectStream(service.ws_url, mode="all", params=Params(track=True)) as stream:
