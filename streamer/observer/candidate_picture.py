@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,16 +22,31 @@ class AnySize:
     image_side_px: int = 65_535
 
 
-def image_of(candidate: Candidate, target: tuple[int, int] | None = None) -> Image:
+class Decode(Protocol):
+    """Decodes an encoded image."""
+
+    def __call__(self, data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
+        """Return the image upright as uint8 BGR, at least as large as ``target``. Raises ImageError."""
+
+
+def decode_here(data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
+    """Decode in this process: for bytes that are not foreign."""
+    header = read_header(data, AnySize())
+    return decode(data, header, rotation=rotation, target=target, reduce=target is not None).pixels
+
+
+def image_of(
+    candidate: Candidate, target: tuple[int, int] | None = None, decode: Decode = decode_here
+) -> Image:
     """Return the picture upright as uint8 BGR (height, width, 3), in full or at least as large as ``target``.
 
-    ``target`` is width and height in pixels; the picture is never enlarged. Raises ImageError.
+    ``target`` is width and height in pixels; the picture is never enlarged. ``decode`` is asked for what came
+    encoded. Raises ImageError.
     """
     data = stored_bytes(candidate)
     if candidate.source == PIXELS:
         return np.frombuffer(data, np.uint8).reshape(candidate.height, candidate.width, 3)
-    header = read_header(data, AnySize())
-    return decode(data, header, rotation=candidate.rotation, target=target, reduce=target is not None).pixels
+    return decode(data, rotation=candidate.rotation, target=target)
 
 
 def encoded(candidate: Candidate) -> Candidate:

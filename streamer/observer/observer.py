@@ -12,7 +12,7 @@ from typing import Protocol
 from streamer.image_header import ImageError, ImageHeader, read_header
 from streamer.observer.bare_image import bare_image
 from streamer.observer.candidate import Candidate
-from streamer.observer.candidate_picture import AnySize, image_of, stored_bytes
+from streamer.observer.candidate_picture import AnySize, Decode, decode_here, image_of, stored_bytes
 from streamer.observer.errors import SpoolBroken, SpoolFull
 from streamer.observer.fingerprint import fingerprint
 from streamer.observer.layout import image_key
@@ -73,6 +73,8 @@ class Observer:
         self._strip = strip_metadata
         self._threshold = threshold
         self._service_version = service_version
+        #: Decodes what came encoded; in the service, a sandboxed process.
+        self.decode: Decode = decode_here
         #: None where nobody watches for drift.
         self.drift: DriftSource | None = None
         self._clock = clock
@@ -85,12 +87,12 @@ class Observer:
         """Judge one candidate; it may become a sample at once, at the end of its interval, or not at all."""
 
         def look() -> int:
-            return fingerprint(image_of(candidate, _LOOK_PX))
+            return fingerprint(image_of(candidate, _LOOK_PX, self.decode))
 
         drifting = self.drift is not None and self.drift.wants_sample(candidate)
         try:
             choices = self._selection.consider(candidate, self._clock(), look, drifting=drifting)
-        except (ImageError, MemoryError):
+        except (ImageError, MemoryError, OSError):
             # The worker could decode it: this is rare, and the next frame is as good.
             self._metrics.drops.labels("damaged").inc()
             return
@@ -108,12 +110,11 @@ class Observer:
         """Keep what is held: the observer ends."""
         self._keep(self._selection.flush(self._clock()))
 
-    @staticmethod
-    def _features(candidate: Candidate) -> dict[str, float]:
+    def _features(self, candidate: Candidate) -> dict[str, float]:
         """Return the columns of drift; none of a picture that cannot be decoded."""
         try:
-            return measure(candidate, image_of(candidate), None)[0]
-        except (ImageError, MemoryError):
+            return measure(candidate, image_of(candidate, decode=self.decode), None)[0]
+        except (ImageError, MemoryError, OSError):
             return {}
 
     def _keep(self, choices: list[Choice]) -> None:

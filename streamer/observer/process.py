@@ -24,10 +24,11 @@ from inference.board import Board
 from inference.child_process import settle
 from inference.metrics import name_process
 from streamer.child_environment import inherited_settings
+from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.status_page import StatusPage
 from streamer.logs import set_up_logging
 from streamer.observer.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
-from streamer.observer.candidate_picture import encoded
+from streamer.observer.candidate_picture import AnySize, encoded
 from streamer.observer.delivery import Delivery
 from streamer.observer.drift_desk import DriftDesk
 from streamer.observer.drift_metrics import DriftMetrics
@@ -70,14 +71,16 @@ class Accepted:
 class Intake:
     """Reads candidates and questions from the workers' connections; without an observer they are let go."""
 
-    def __init__(self, watch: Watch | None) -> None:
+    def __init__(self, watch: Watch | None, decoder: SingleDecoder) -> None:
         #: None while there is no spool.
         self.observer: Observer | None = None
         #: None where nobody watches for drift.
         self._watch = watch
+        self._decoder = decoder
         self._desk = DriftDesk(watch) if watch is not None else None
         self._next_log_at = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Lock()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one worker's connection in a task of its own."""
@@ -101,6 +104,8 @@ class Intake:
                 if head & QUESTION_BIT:
                     await self._answer(data, writer)
                 else:
+                    if not self._decoder.ready:
+                        await self._start_decoder()
                     self._consider(unpack_candidate(data))
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the worker has ended, perhaps half-way through a candidate
@@ -108,6 +113,14 @@ class Intake:
             log.error("closing a worker's connection: %s", error)  # noqa: TRY400 - says it all
         finally:
             writer.close()
+
+    async def _start_decoder(self) -> None:
+        """Without it images are passed over until the next candidate tries again."""
+        async with self._starting:
+            try:
+                await asyncio.to_thread(self._decoder.prepare)
+            except DecoderUnavailable as error:
+                log.error("candidates cannot be looked at: %s", error)  # noqa: TRY400 - says it all
 
     def _consider(self, candidate: Candidate) -> None:
         if self._watch is not None:
@@ -138,14 +151,16 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     beating = asyncio.create_task(_beat(board), name="beat")
     metrics = ObserverMetrics()
-    watch = Watch(settings, DriftMetrics(), page, board) if settings.drift else None
+    # Starts with the first image, and not at all where there is none.
+    decoder = SingleDecoder(AnySize())
+    watch = Watch(settings, DriftMetrics(), page, board, decoder.decode) if settings.drift else None
     store, beside = open_store(settings)
     spool = Spool(
         settings.samples_dir / ".spool",
         settings.samples_max_bytes,
         lambda: beside.used_bytes if beside is not None else 0,
     )
-    intake = Intake(watch)
+    intake = Intake(watch, decoder)
     if watch is not None:
         await watch.open()
     # Before anything is read: what waits in the sockets would be let go.
@@ -166,6 +181,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
             threshold=settings.uncertainty_threshold,
             service_version=_own_version(),
         )
+        observer.decode = decoder.decode
         observer.drift = watch
         intake.observer = observer
         board.post("sampling", Standing.ON)
@@ -183,6 +199,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
         beating.cancel()
         server.close()
         spool.close()
+        decoder.close()
         if watch is not None and ticking is not None:
             ticking.cancel()
             await watch.close()

@@ -27,6 +27,7 @@ from streamer.drift.reference_file import load
 from streamer.drift.status_page import StatusPage
 from streamer.image_header import ImageError
 from streamer.observer.candidate import Candidate
+from streamer.observer.candidate_picture import Decode, decode_here
 from streamer.observer.drift_metrics import DriftMetrics
 from streamer.observer.row_maker import RowMaker
 from streamer.observer.slug import UNNAMED
@@ -53,7 +54,14 @@ def give_memory_back() -> None:
 class Watch:
     """``await open()``, then ``look()`` at candidates, ``tick()`` once a second, ``close()``."""
 
-    def __init__(self, settings: Settings, metrics: DriftMetrics, page: StatusPage, board: Board) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: DriftMetrics,
+        page: StatusPage,
+        board: Board,
+        decode: Decode = decode_here,
+    ) -> None:
         self.plan = Plan.of(settings)
         self.path = settings.reference_data_path
         self.monitor = Monitor(self.plan, lambda name: name == UNNAMED)
@@ -68,7 +76,7 @@ class Watch:
         self._metrics = metrics
         self._page = page
         self._board = board
-        self._rows = RowMaker(self.plan.interval_s)
+        self._rows = RowMaker(self.plan.interval_s, decode)
         #: Why there is no reference though there is a file; empty: no such thing.
         self.error = ""
         #: Time and size of the file that was read last.

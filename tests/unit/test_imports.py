@@ -201,7 +201,7 @@ DECODING = [
     ["fork_server", "population", "watchdog"],
     ["decoder", "work"],
     ["decoder_pool"],
-    ["annotator"],
+    ["annotator", "single_decoder"],
 ]
 SCHEDULING = [
     ["token_bucket", "decode_cost", "decode_room", "post_queue", "service_rate", "suspects"],
@@ -223,6 +223,7 @@ OBSERVER_STREAMER = {
     "observer",
     "durable",
     "drift",
+    "decoding",
 }
 #: What drift takes from the service: it knows neither workers nor the observer.
 DRIFT_STREAMER = {"child_environment", "drift", "settings", "durable"}

@@ -1,0 +1,213 @@
+"""One sandboxed decoder for a process that decodes now and then, and waits for it: the sampling process."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import json
+import logging
+import mmap
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.model import Placement
+from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.fork_client import FORK_SERVER, decoder_environment
+from streamer.decoding.messages import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Job,
+    MalformedMessage,
+    Task,
+    Verdict,
+    pack_job,
+    unpack_answer,
+)
+from streamer.decoding.work import harmful, outcome_of, too_slow
+from streamer.image_header import ImageError, PixelLimits, read_header
+
+log = logging.getLogger("streamer.decoding")
+
+_INPUT_BYTES = 64 << 20
+_MEMORY_BYTES = 512 << 20
+#: Time for the libraries to be loaded, seconds: at low priority on a busy machine that takes long.
+_START_LIMIT_S = 120.0
+#: Processor time for one image, seconds. How long it takes by the clock depends on who else is busy.
+_DECODE_CPU_S = 2.0
+#: A decoder that uses no processor time at all for so long was stopped, or waits for something.
+_STOPPED_S = 5.0
+_LOOK_S = 0.25
+
+Image = npt.NDArray[np.uint8]
+
+
+class DecoderUnavailable(OSError):
+    """No decoder can be started now."""
+
+
+@dataclass(slots=True)
+class _Decoder:
+    """A running decoder and its fork server."""
+
+    server: subprocess.Popen[bytes]
+    control: socket.socket
+    group: DecoderGroup
+    member: Member
+
+    def close(self) -> None:
+        self.server.kill()
+        self.server.wait()
+        self.control.close()
+        self.group.close()
+
+
+class SingleDecoder:
+    """``prepare`` before each image, ``decode``, ``close`` at the end."""
+
+    def __init__(self, limits: PixelLimits, module: str = FORK_SERVER) -> None:
+        self._limits = limits
+        self._module = module
+        self._numbers = itertools.count(1)
+        #: None before the first image and after a fault.
+        self._decoder: _Decoder | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a decoder runs; after a fault there is none."""
+        return self._decoder is not None
+
+    def prepare(self) -> None:
+        """Start a decoder where there is none, which takes a while: not for an event loop.
+
+        Raises DecoderUnavailable.
+        """
+        if self._decoder is None:
+            self._decoder = _start(self._module)
+
+    def decode(self, data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
+        """Return the image upright as uint8 BGR (height, width, 3), at least as large as ``target``.
+
+        ``target`` is width and height in pixels; None: in full. Waits some seconds at the most. Raises
+        ImageError, or DecoderUnavailable.
+        """
+        header = read_header(data, self._limits)
+        decoder = self._decoder
+        if decoder is None:
+            raise DecoderUnavailable("no decoder runs")
+        room = header.width * header.height * 3
+        memory_fd = os.memfd_create("decoded-image", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(memory_fd, room)
+            offset = decoder.group.arena.put(data)
+            width, height = target or (header.width, header.height)
+            job = Job(
+                Task.PIXELS,
+                next(self._numbers),
+                offset,
+                len(data),
+                rotation,
+                0,
+                Placement.STRETCH,
+                0,
+                min(width, 0xFFFF),
+                min(height, 0xFFFF),
+                self._limits.image_px,
+                self._limits.image_side_px,
+            )
+            socket.send_fds(decoder.group.channel, [pack_job(job)], [memory_fd])
+            answer = self._wait(decoder, job.number)
+            decoder.group.arena.free(offset, len(data))
+            return _pixels(memory_fd, answer, room)
+        finally:
+            os.close(memory_fd)
+
+    def close(self) -> None:
+        """End the decoder and its fork server."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
+
+    def _wait(self, decoder: _Decoder, number: int) -> Answer:
+        """Return the answer. Raises ImageError when there is none, and the decoder is replaced."""
+        channel = decoder.group.channel.fileno()
+        ready = _await_answer(decoder, channel)
+        try:
+            if channel in ready:
+                answer = unpack_answer(decoder.group.channel.recv(MAX_MESSAGE_BYTES))
+                if answer.number == number:
+                    return _good(answer)
+        except MalformedMessage as error:
+            log.error("replacing the decoder: it sent %s", error)  # noqa: TRY400 - says it all
+        self.close()
+        raise harmful() if ready else too_slow()
+
+
+def _await_answer(decoder: _Decoder, channel: int) -> list[int]:
+    """Return what can be read: the channel, or the decoder's pidfd; nothing when the limit is reached."""
+    member = decoder.member
+    begun_s = last_s = member.cpu_s()
+    moved_at = time.monotonic()
+    while True:
+        ready, _, _ = select.select([channel, member.watch], [], [], _LOOK_S)
+        now, used_s = time.monotonic(), member.cpu_s()
+        if used_s != last_s:
+            last_s, moved_at = used_s, now
+        if ready or used_s - begun_s > _DECODE_CPU_S or now - moved_at > _STOPPED_S:
+            return ready
+
+
+def _good(answer: Answer) -> Answer:
+    outcome = outcome_of(answer)
+    if isinstance(outcome, ImageError):
+        raise outcome
+    if isinstance(outcome, Exception):
+        raise DecoderUnavailable(str(outcome))
+    return outcome
+
+
+def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
+    size = answer.width * answer.height * 3
+    if size > room:
+        raise harmful()
+    with mmap.mmap(memory_fd, room, prot=mmap.PROT_READ) as memory:
+        return np.frombuffer(memory[:size], np.uint8).reshape(answer.height, answer.width, 3)
+
+
+def _start(module: str) -> _Decoder:
+    """Start a fork server and one decoder, and wait for it. Raises DecoderUnavailable."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+        pass_fds=(theirs.fileno(),),
+        env=decoder_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+    )
+    theirs.close()
+    group = DecoderGroup(_INPUT_BYTES)
+    member = group.add(1)
+    decoder = _Decoder(server, ours, group, member)
+    try:
+        ours.settimeout(_START_LIMIT_S)
+        group.channel.settimeout(_START_LIMIT_S)
+        request = {"key": 1, "index": 0, "memory_bytes": _MEMORY_BYTES}
+        socket.send_fds(ours, [json.dumps(request).encode()], group.descriptors)
+        news, ancillary, _, _ = ours.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(4))
+        descriptors = array.array("i")
+        for _, _, payload in ancillary:
+            descriptors.frombytes(payload[:4])
+        member.pid, member.watch = json.loads(news)["pid"], descriptors[0]
+        answer = unpack_answer(group.channel.recv(MAX_MESSAGE_BYTES))
+        if answer.verdict is not Verdict.READY:
+            raise MalformedMessage("an answer before it was ready")  # noqa: TRY301 - one place cleans up
+    except (OSError, MalformedMessage, IndexError) as error:
+        decoder.close()
+        raise DecoderUnavailable(f"no decoder could be started: {error}") from error
+    return decoder
