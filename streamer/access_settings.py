@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
@@ -13,6 +15,12 @@ from streamer.http.identity import Quotas
 from streamer.http.key_file import BadKeyFile, parse_keys, read_key_file
 from streamer.http.networks import IpNetwork, parse_networks
 from streamer.http.site_names import parse_hosts, parse_origins
+
+#: Those with public keys alone: with a shared secret, whoever verifies tokens could make them.
+JWT_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
 
 
 class CannotAdmit(Exception):
@@ -41,6 +49,23 @@ class AccessSettings(BaseSettings):
         None,
         description="File of keys, JSON or TOML: named, hashed, with scopes, quotas and expiry (`streamer "
         "keys new`); read again when it changes. Beside `API_KEYS`.",
+    )
+    jwt_jwks: str = Field(
+        "",
+        description="Where the keys are published that sign JSON Web Tokens, which are then taken beside API "
+        "keys: an `https` address, or a file. Needs the extra `jwt`.",
+    )
+    jwt_issuer: str = Field("", max_length=500, description="The `iss` that tokens must have.")
+    jwt_audience: str = Field("", max_length=500, description="The `aud` that tokens must be for.")
+    jwt_algorithms: str = Field(
+        "RS256,ES256",
+        description="Comma-separated algorithms that tokens may be signed by, all with public keys: RS, PS "
+        "and ES with 256, 384 or 512, and EdDSA.",
+    )
+    jwt_scope_claim: str = Field(
+        "scope",
+        pattern=r"^[A-Za-z0-9_.:/-]{1,100}$",
+        description="The claim of a token that names its scopes, by spaces or as a list.",
     )
     allow_anonymous: bool = Field(
         False,
@@ -103,6 +128,23 @@ class AccessSettings(BaseSettings):
             raise ValueError("allowed is another port than PORT")
         return port
 
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _is_key_set(cls, text: str) -> str:
+        address = urlsplit(text)
+        loopback = address.hostname in ("127.0.0.1", "::1", "localhost")
+        if address.scheme == "http" and not loopback:
+            raise ValueError("allowed are https addresses, http ones of this machine, and files")
+        return text
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _are_algorithms(cls, text: str) -> str:
+        unknown = [name for name in _split(text) if name not in JWT_ALGORITHMS]
+        if unknown or not _split(text):
+            raise ValueError(f"allowed are {', '.join(JWT_ALGORITHMS)}")
+        return text
+
     @field_validator("allowed_hosts")
     @classmethod
     def _are_hosts(cls, text: str) -> str:
@@ -124,7 +166,7 @@ class AccessSettings(BaseSettings):
     @property
     def wants_keys(self) -> bool:
         """Whether clients must show who they are."""
-        return bool(self.keys) or self.api_keys_file is not None
+        return bool(self.keys or self.jwt_jwks) or self.api_keys_file is not None
 
     @property
     def listens_on_loopback(self) -> bool:
@@ -138,7 +180,12 @@ class AccessSettings(BaseSettings):
     @property
     def keys(self) -> tuple[str, ...]:
         """The API keys in their order, each once; empty means that none is asked for."""
-        return tuple(dict.fromkeys(key.strip() for key in self.api_keys.split(",") if key.strip()))
+        return _split(self.api_keys)
+
+    @property
+    def token_algorithms(self) -> tuple[str, ...]:
+        """The algorithms by which tokens may be signed."""
+        return _split(self.jwt_algorithms)
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -156,6 +203,23 @@ class AccessSettings(BaseSettings):
         return parse_networks(self.trusted_proxies)
 
 
+def _split(text: str) -> tuple[str, ...]:
+    """Return the parts between commas in their order, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _check_tokens(settings: AccessSettings) -> None:
+    if not settings.jwt_jwks:
+        return
+    for name in ("jwt_issuer", "jwt_audience"):
+        if not getattr(settings, name):
+            raise CannotAdmit(f"{name.upper()} is empty: with JWT_JWKS it must say which tokens are meant")
+    if find_spec("jwt") is None:
+        raise CannotAdmit("JWT_JWKS needs the extra: pip install 'real-time-vision-api[jwt]'")
+    if not settings.jwt_jwks.startswith(("https://", "http://")) and not Path(settings.jwt_jwks).is_file():
+        raise CannotAdmit(f"JWT_JWKS={settings.jwt_jwks!r}: no such file")
+
+
 def check_access(settings: AccessSettings) -> None:
     """Raise CannotAdmit for a key file that cannot be used, and where strangers could use the service.
 
@@ -166,6 +230,7 @@ def check_access(settings: AccessSettings) -> None:
             parse_keys(read_key_file(settings.api_keys_file))
         except BadKeyFile as error:
             raise CannotAdmit(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
+    _check_tokens(settings)
     if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
     raise CannotAdmit(

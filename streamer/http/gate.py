@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -25,6 +25,8 @@ class Gate:
         self._ring = ring
         self._wants_keys = wants_keys
         self._quotas = quotas
+        #: Verifies JSON Web Tokens; None where none are taken.
+        self.verify: Callable[[str], Awaitable[Identity | None]] | None = None
         #: None until the application is put together.
         self._tickets: Tickets | None = None
 
@@ -47,7 +49,10 @@ class Gate:
         """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's."""
         if is_ticket(token):
             return await self._tickets.redeem(token) if tickets and self._tickets is not None else None
-        return self._ring.find(token)
+        identity = self._ring.find(token)
+        if identity is None and self.verify is not None:
+            identity = await self.verify(token)
+        return identity
 
     def is_key(self, text: str) -> bool:
         """Whether ``text`` is a key, where one is not looked for."""
@@ -57,7 +62,9 @@ class Gate:
         """Whether what a client has shown is still good: keys expire, and are taken out of the file."""
         if identity.anonymous:
             return True
-        return identity.is_current(time.time()) and self._ring.has(identity.name)
+        # Names of token holders, `jwt:…`, are none that a key can have.
+        known = self._ring.has(identity.name) or (self.verify is not None and ":" in identity.name)
+        return known and identity.is_current(time.time())
 
     def describe(self) -> dict[str, str | int]:
         """Return what `/health` says of keys; no names and no paths."""
@@ -76,12 +83,20 @@ class Gate:
 def make_gate(settings: AccessSettings, folder: Path) -> Gate:
     """Return the gate that the settings ask for; ``folder`` is the replica's private one."""
     ring = KeyRing(settings.keys, settings.api_keys_file, folder)
-    return Gate(
+    gate = Gate(
         ring,
         ClientAddresses(settings.proxy_networks),
         wants_keys=settings.wants_keys,
         quotas=settings.anonymous_quotas,
     )
+    if settings.jwt_jwks:
+        # An extra, which is loaded where it is used alone.
+        from streamer.http.jwt_keys import JwtKeys, KeySet, fetch_from  # noqa: PLC0415 - see above
+
+        keys = KeySet(fetch_from(settings.jwt_jwks), settings.token_algorithms)
+        tokens = JwtKeys(keys, settings.jwt_issuer, settings.jwt_audience, settings.jwt_scope_claim)
+        gate.verify = tokens.identify
+    return gate
 
 
 def bearer_token(request: web.Request) -> str | None:

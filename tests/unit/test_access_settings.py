@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from streamer.access_settings import CannotAdmit, check_access
-from streamer.settings import load_settings
+from streamer.settings import SettingsError, load_settings
 from tests.service import ROOT
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
@@ -44,3 +45,36 @@ def test_the_service_ends_with_code_2_and_says_why() -> None:
     assert done.returncode == 2
     assert "ALLOW_ANONYMOUS=1" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"jwt_audience": "a"}, "JWT_ISSUER is empty"),
+        ({"jwt_issuer": "i"}, "JWT_AUDIENCE is empty"),
+        ({"jwt_issuer": "i", "jwt_audience": "a"}, "no such file"),
+    ],
+)
+def test_tokens_want_everything_that_pins_them(given: dict[str, str], words: str) -> None:
+    with pytest.raises(CannotAdmit, match=words):
+        check_access(load_settings(jwt_jwks="/nowhere/keys.json", **given))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("jwt_jwks", "http://issuer.example/keys"), ("jwt_algorithms", "HS256"), ("jwt_algorithms", "none")],
+)
+def test_tokens_are_verified_by_public_keys_of_a_pinned_place(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match="allowed are"):
+        load_settings(**{name: value})
+
+
+def test_a_key_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    with pytest.raises(CannotAdmit, match=r"API_KEYS_FILE=.*cannot be read"):
+        check_access(load_settings(api_keys_file=file))
+    file.write_text("keys = 5")
+    with pytest.raises(CannotAdmit, match=r"API_KEYS_FILE=.*`keys`"):
+        check_access(load_settings(api_keys_file=file))
+    file.write_text("keys = []")
+    check_access(load_settings(api_keys_file=file, host=EVERYWHERE))

@@ -101,7 +101,7 @@ STREAMER = [
 HTTP = [
     ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit", "stream_names"],
     ["client_address", "sites", "caller", "route_policy", "key_file"],
-    ["key_ring", "cors", "tickets", "body", "memory_return"],
+    ["key_ring", "cors", "tickets", "jwt_keys", "body", "memory_return"],
     ["gate"],
     ["guard", "paced_response"],
 ]

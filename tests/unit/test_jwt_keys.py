@@ -1,0 +1,217 @@
+"""Tokens: only those of the issuer, for us, in time, by a published key and its own algorithm."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from streamer.http.identity import Scope
+from streamer.http.jwt_keys import (
+    ASK_EVERY_S,
+    FRESH_S,
+    STALE_S,
+    BadKeySet,
+    JwtKeys,
+    KeySet,
+    fetch_from,
+    parse_key_set,
+)
+
+ISSUER, AUDIENCE = "https://issuer.example", "vision"
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ALGORITHMS = ("RS256", "ES256")
+
+
+def entry(algorithm: type[RSAAlgorithm | ECAlgorithm], key: Any, **fields: str) -> dict[str, Any]:
+    return {**json.loads(algorithm.to_jwk(key.public_key())), **fields}
+
+
+def key_set(*more: dict[str, Any]) -> bytes:
+    keys = [
+        entry(RSAAlgorithm, RSA_KEY, kid="r1", use="sig", alg="RS256"),
+        entry(ECAlgorithm, EC_KEY, kid="e1"),
+        *more,
+    ]
+    return json.dumps({"keys": keys}).encode()
+
+
+class Issuer:
+    """What is published, how often it was asked for, and a clock."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = key_set()
+        self.asked = 0
+        self.now = 1000.0
+
+    async def fetch(self) -> bytes:
+        self.asked += 1
+        if self.content is None:
+            raise BadKeySet("is away")
+        return self.content
+
+    def keys(self) -> JwtKeys:
+        return JwtKeys(KeySet(self.fetch, ALGORITHMS, lambda: self.now), ISSUER, AUDIENCE, "scope")
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "scope": "stream predict x"}
+    made["exp"] = time.time() + 300
+    return {name: value for name, value in (made | changes).items() if value is not None}
+
+
+def signed(
+    key: Any = RSA_KEY, algorithm: str = "RS256", kid: str | None = "r1", header: Any = None, **changes: Any
+) -> str:
+    named = ({} if kid is None else {"kid": kid}) | (header or {})
+    return str(jwt.encode(claims(**changes), key, algorithm, headers=named))
+
+
+def encoded(part: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def with_public_key_as_secret() -> str:
+    """Sign by HMAC with the published key, as a verifier that trusts `alg` would check it."""
+    public = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    text = f"{encoded({'alg': 'HS256', 'typ': 'JWT', 'kid': 'r1'})}.{encoded(claims())}"
+    digest = hmac.new(public, text.encode(), hashlib.sha256).digest()
+    return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+async def test_a_good_token_says_who_may_do_what() -> None:
+    keys = Issuer().keys()
+    for token in (signed(), signed(EC_KEY, "ES256", "e1"), signed(aud=["other", AUDIENCE])):
+        identity = await keys.identify(token)
+        assert identity is not None
+        assert identity.scopes == {Scope.PREDICT, Scope.STREAM}
+        assert (identity.name, identity.owner, identity.anonymous) == ("jwt:ann", "jwt:ann", False)
+        assert identity.until is not None
+        assert identity.until > time.time()
+    listed = await keys.identify(signed(scope=["admin"]))
+    assert listed is not None
+    assert listed.scopes == {Scope.ADMIN}
+    late = await keys.identify(signed(exp=time.time() - 50))
+    assert late is not None, "clocks may differ by a minute"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed(exp=time.time() - 70),
+        signed(nbf=time.time() + 70),
+        signed(exp=None),
+        signed(iss="https://issuer.example.evil"),
+        signed(iss=None),
+        signed(aud="visions"),
+        signed(aud=None),
+        signed(sub=None),
+        signed(sub=""),
+        signed(sub="x" * 129),
+        signed(sub="a\nb"),
+        signed(scope={"stream": True}),
+        signed(OTHER_RSA),
+        signed(kid=None),
+        signed(kid="unknown"),
+        signed(kid="e1"),
+        signed(RSA_KEY, "RS512"),
+        signed(RSA_KEY, "PS256"),
+        signed(header={"crit": ["x"], "x": 1}),
+        signed(header={"crit": ["b64"], "b64": True}),
+        signed(OTHER_RSA, header={"jwk": entry(RSAAlgorithm, OTHER_RSA)}),
+        signed(OTHER_RSA, header={"jku": "https://evil.example/keys"}),
+        with_public_key_as_secret(),
+        f"{encoded({'alg': 'none', 'typ': 'JWT', 'kid': 'r1'})}.{encoded(claims())}.",
+        f"{encoded({'alg': 'none'})}.{encoded(claims())}.",
+        signed()[:-2],
+        signed() + "A",
+        signed().replace(".", "..", 1),
+        "a.b.c",
+        "..",
+        "",
+        "x" * 5000,
+        signed(extra="x" * 5000),
+    ],
+)
+async def test_no_other_token_is_good(token: str) -> None:
+    assert await Issuer().keys().identify(token) is None
+
+
+async def test_keys_are_fetched_when_needed_and_not_more_often() -> None:
+    issuer = Issuer()
+    keys = issuer.keys()
+    for _ in range(5):
+        assert await keys.identify(signed())
+    assert issuer.asked == 1
+    issuer.content = key_set(entry(RSAAlgorithm, OTHER_RSA, kid="r2"))
+    for _ in range(100):
+        assert await keys.identify(signed(OTHER_RSA, kid="r2")) is None
+    assert issuer.asked == 1, "an unknown key is not asked for at once again"
+    issuer.now += ASK_EVERY_S
+    assert await keys.identify(signed(OTHER_RSA, kid="r2"))
+    assert issuer.asked == 2
+    issuer.content = key_set()
+    issuer.now += FRESH_S
+    assert await keys.identify(signed(OTHER_RSA, kid="r2")) is None, "withdrawn"
+
+
+async def test_keys_outlive_their_issuer_for_an_hour() -> None:
+    issuer = Issuer()
+    keys = issuer.keys()
+    assert await keys.identify(signed())
+    issuer.content = None
+    issuer.now += STALE_S - 1
+    assert await keys.identify(signed())
+    issuer.now += 1
+    assert await keys.identify(signed()) is None
+    issuer.content = b"[]"
+    issuer.now += ASK_EVERY_S
+    assert await keys.identify(signed()) is None
+
+
+def test_of_a_key_set_only_what_can_verify_is_taken() -> None:
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - to be refused
+    odd: list[Any] = [
+        entry(RSAAlgorithm, OTHER_RSA, kid="enc", use="enc"),
+        entry(RSAAlgorithm, OTHER_RSA, kid="ps", alg="PS256"),
+        entry(RSAAlgorithm, OTHER_RSA),
+        entry(RSAAlgorithm, weak, kid="weak"),
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "oct", "alg": "HS256"},
+        {"kty": "RSA", "n": "!", "e": "AQAB", "kid": "broken"},
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "broken2"},
+        {"kid": "empty"},
+        5,
+    ]
+    assert set(parse_key_set(key_set(*odd), ALGORITHMS)) == {"r1", "e1"}
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"[]", b"{}", b'{"keys": 5}', b"[" * 60_000, b"\xff"])
+def test_what_is_no_key_set_is_refused(content: bytes) -> None:
+    with pytest.raises(BadKeySet):
+        parse_key_set(content, ALGORITHMS)
+
+
+def test_a_key_set_has_an_end() -> None:
+    with pytest.raises(BadKeySet):
+        parse_key_set(json.dumps({"keys": [{}] * 51}).encode(), ALGORITHMS)
+
+
+async def test_a_file_may_hold_the_keys(tmp_path: Any) -> None:
+    file = tmp_path / "keys.json"
+    file.write_bytes(key_set())
+    assert await fetch_from(str(file))() == key_set()
+    file.write_bytes(b" " * ((64 << 10) + 1))
+    for source in (file, tmp_path / "none"):
+        with pytest.raises(BadKeySet):
+            await fetch_from(str(source))()
