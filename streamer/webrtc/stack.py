@@ -7,6 +7,7 @@ What it changes, and why, for the versions in constraints.txt:
 - Any datagram reaches DTLS, from whatever address: `_Socket` takes those of peers that know the password.
 - Errors are sent to whoever sends an unauthenticated STUN request: `_Agent` stays silent.
 - Sockets take any port and announce private addresses: `_Agent` binds within a range, announces one.
+- Parts of unfinished messages pile up without bound: `InboundBudget` ends the association.
 - Waiting for STUN servers delays an answer by 5 s: `_Agent` waits for `GATHER_S`.
 
 tests/unit/test_webrtc_stack.py holds every private name used here, and says what to do when one is gone.
@@ -57,6 +58,7 @@ from aiortc.rtp import (
 )
 from aiortc.sdp import candidate_from_sdp
 
+from streamer.webrtc.inbound_budget import InboundBudget
 from streamer.webrtc.offer import Offer
 
 #: For answers of STUN servers; an answer to the client must not take longer than 2 s.
@@ -378,6 +380,10 @@ class Peer(RTCPeerConnection):
         agent.plan = self._plan
         agent.shown = set()
         return created
+
+    def _RTCPeerConnection__createSctpTransport(self) -> None:  # noqa: N802 - overrides a private name
+        super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
+        InboundBudget(self.sctp)
 
     def _RTCPeerConnection__createTransceiver(  # noqa: N802 - overrides a private name
         self, direction: str, kind: str, sender_track: Any = None

@@ -122,6 +122,7 @@ WEBRTC = [
         "depacketiser",
         "video_header",
         "key_frame_requests",
+        "inbound_budget",
         "ending",
     ],
     ["trickle", "video_messages", "wishes"],

@@ -42,7 +42,11 @@ def test_the_versions_are_those_that_were_read() -> None:
     [
         (
             RTCPeerConnection,
-            ["_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__createTransceiver"],
+            [
+                "_RTCPeerConnection__createDtlsTransport",
+                "_RTCPeerConnection__createSctpTransport",
+                "_RTCPeerConnection__createTransceiver",
+            ],
         ),
         (
             RTCRtpReceiver,
