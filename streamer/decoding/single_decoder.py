@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +71,19 @@ class _Decoder:
 
 
 class SingleDecoder:
-    """``prepare`` before each image, ``decode``, ``close`` at the end."""
+    """``prepare`` before each image, ``decode``, ``close`` at the end.
 
-    def __init__(self, limits: PixelLimits, module: str = FORK_SERVER) -> None:
+    ``waiting`` is called several times a second while `decode` waits: the caller shows that it does not hang.
+    """
+
+    def __init__(
+        self,
+        limits: PixelLimits,
+        module: str = FORK_SERVER,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self._limits = limits
+        self._waiting = waiting
         self._module = module
         self._numbers = itertools.count(1)
         #: None before the first image and after a fault.
@@ -123,8 +133,11 @@ class SingleDecoder:
                 self._limits.image_side_px,
             )
             socket.send_fds(decoder.group.channel, [pack_job(job)], [memory_fd])
-            answer = self._wait(decoder, job.number)
-            decoder.group.arena.free(offset, len(data))
+            try:
+                answer = self._wait(decoder, job.number)
+            finally:
+                if self._decoder is decoder:  # else all of its memory is gone
+                    decoder.group.arena.free(offset, len(data))
             return _pixels(memory_fd, answer, room)
         finally:
             os.close(memory_fd)
@@ -138,7 +151,7 @@ class SingleDecoder:
     def _wait(self, decoder: _Decoder, number: int) -> Answer:
         """Return the answer. Raises ImageError when there is none, and the decoder is replaced."""
         channel = decoder.group.channel.fileno()
-        ready = _await_answer(decoder, channel)
+        ready = self._await_answer(decoder, channel)
         try:
             if channel in ready:
                 answer = unpack_answer(decoder.group.channel.recv(MAX_MESSAGE_BYTES))
@@ -149,19 +162,19 @@ class SingleDecoder:
         self.close()
         raise harmful() if ready else too_slow()
 
-
-def _await_answer(decoder: _Decoder, channel: int) -> list[int]:
-    """Return what can be read: the channel, or the decoder's pidfd; nothing when the limit is reached."""
-    member = decoder.member
-    begun_s = last_s = member.cpu_s()
-    moved_at = time.monotonic()
-    while True:
-        ready, _, _ = select.select([channel, member.watch], [], [], _LOOK_S)
-        now, used_s = time.monotonic(), member.cpu_s()
-        if used_s != last_s:
-            last_s, moved_at = used_s, now
-        if ready or used_s - begun_s > _DECODE_CPU_S or now - moved_at > _STOPPED_S:
-            return ready
+    def _await_answer(self, decoder: _Decoder, channel: int) -> list[int]:
+        """Return what can be read: the channel, or the decoder's pidfd; nothing when the limit is reached."""
+        member = decoder.member
+        begun_s = last_s = member.cpu_s()
+        moved_at = time.monotonic()
+        while True:
+            ready, _, _ = select.select([channel, member.watch], [], [], _LOOK_S)
+            self._waiting()
+            now, used_s = time.monotonic(), member.cpu_s()
+            if used_s != last_s:
+                last_s, moved_at = used_s, now
+            if ready or used_s - begun_s > _DECODE_CPU_S or now - moved_at > _STOPPED_S:
+                return ready
 
 
 def _good(answer: Answer) -> Answer:

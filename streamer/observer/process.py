@@ -152,7 +152,7 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
     beating = asyncio.create_task(_beat(board), name="beat")
     metrics = ObserverMetrics()
     # Starts with the first image, and not at all where there is none.
-    decoder = SingleDecoder(AnySize())
+    decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(board))
     watch = Watch(settings, DriftMetrics(), page, board, decoder.decode) if settings.drift else None
     store, beside = open_store(settings)
     spool = Spool(
@@ -205,10 +205,14 @@ async def serve(settings: Settings, listener: socket.socket, board: Board, page:
             await watch.close()
 
 
+def _post_beat(board: Board) -> None:
+    board.post("observer_beat", time.monotonic())
+
+
 async def _beat(board: Board) -> None:
     """Show the supervisor that the loop turns."""
     while True:
-        board.post("observer_beat", time.monotonic())
+        _post_beat(board)
         await asyncio.sleep(TICK_S)
 
 

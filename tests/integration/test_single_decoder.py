@@ -52,6 +52,15 @@ def test_an_image_that_does_harm_is_refused_and_the_next_one_decoded(
     assert decoder.decode(picture(30), rotation=0, target=None).shape == (48, 30, 3)
 
 
+def test_refused_images_leave_nothing_behind(decoder: SingleDecoder) -> None:
+    damaged = picture(30)[:-30]
+    for _ in range(3):
+        with pytest.raises(ImageError):
+            decoder.decode(damaged + bytes(28) + b"\xff\xd9", rotation=0, target=None)
+    assert decoder._decoder is not None
+    assert len(decoder._decoder.group.arena._pages.free_runs) == 1
+
+
 def test_without_preparation_nothing_is_started(decoder: SingleDecoder) -> None:
     lazy = SingleDecoder(Limits())
     assert not lazy.ready
