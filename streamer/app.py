@@ -173,7 +173,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.METRICS] = RequestMetrics(metrics)
     app[LIMITS] = limits
     app[BUDGET] = budget
-    health = Health(resources.board, client, resources.metrics_dir, versions, gate)
+    health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
     gate.take_tickets(Tickets(owners.tickets, owners.ask_issuer), app)
     _add_metrics(app, health, sites, resources.metrics_listener)
     _add_routes(

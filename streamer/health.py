@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -32,11 +32,27 @@ _STATES = {
 _REASONS = {
     "starting": "the inference process is starting",
     "loading": "models are being loaded",
-    "warming": "models are being warmed up",
+    "warming": "models are being warmed up, or decoders are being started",
     "restarting": "the inference process has ended and is being restarted",
     "hung": "the inference process does not answer and is being replaced",
     "draining": "this replica is shutting down",
 }
+
+
+#: Decoders that were all replaced at once are back sooner.
+_DECODERS_GONE_S = 1.0
+
+
+class Decoders(Protocol):
+    """The decoder processes of this worker."""
+
+    @property
+    def alive(self) -> int:
+        """How many take images."""
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """What holds every one of them."""
 
 
 class Health:
@@ -49,6 +65,7 @@ class Health:
         metrics_dir: Path,
         versions: tuple[str, ...],
         gate: Gate,
+        decoders: Decoders,
     ) -> None:
         #: What was last rendered, and when that began, monotonic seconds.
         self._rendering = asyncio.Lock()
@@ -60,6 +77,9 @@ class Health:
         self._metrics_dir = metrics_dir
         self._versions = versions
         self._gate = gate
+        self._decoders = decoders
+        #: When a decoder was seen last, monotonic seconds; 0 before the first.
+        self._decoders_seen = 0.0
 
     @property
     def status(self) -> str:
@@ -71,11 +91,17 @@ class Health:
             return "hung"
         if self._board.read("dying"):
             return "restarting"
-        if status == "ok" and not self._client.ready:
+        if status == "ok" and not (self._client.ready and self._can_decode()):
             return "warming"
         if status in ("starting", "loading", "warming") and self._board.read("restarts"):
             return "restarting"
         return status
+
+    def _can_decode(self) -> bool:
+        now = time.monotonic()
+        if self._decoders.alive:
+            self._decoders_seen = now
+        return now - self._decoders_seen < _DECODERS_GONE_S
 
     def describe(self) -> dict[str, Any]:
         """Return the body of ``/health``."""
@@ -100,6 +126,7 @@ class Health:
             "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
             "drift": Word(int(self._board.read("drift"))).name.lower(),
             "access": self._gate.describe(),
+            "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
         }
         body["processes"] = self._liveness.describe()
         # Also while it serves: a worker or the observer may be missing although this one answers.

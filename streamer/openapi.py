@@ -340,7 +340,7 @@ def _schemas() -> dict[str, Any]:
     )
     health = _object(
         {
-            "status": {"enum": ["ok", "starting", "loading", "warming", "restarting", "draining"]},
+            "status": {"enum": ["ok", "starting", "loading", "warming", "restarting", "hung", "draining"]},
             "models": {"type": "object"},
             "device": {"type": ["string", "null"]},
             "samples": whole,
@@ -350,6 +350,7 @@ def _schemas() -> dict[str, Any]:
                 {"keys": {"enum": ["required", "none"]}, "keys_file": {"enum": ["ok", "failed"]}},
                 optional=("keys_file",),
             ),
+            "decoders": _object({"alive": whole, "sandbox": {"type": "array", "items": text}}),
             "reasons": {"type": "array", "items": text},
         },
         optional=("reasons",),
