@@ -1,0 +1,212 @@
+"""Greedy and polite clients of a real service, each with an address of its own in 127.0.0.0/8."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import cv2
+import numpy as np
+import pytest
+
+from tests.bench.load import End, StreamLoad
+from tests.model_factory import null_model
+from tests.service import Service
+from tests.unit.pictures import encode, scene
+
+#: Not a bound of performance: only that a polite client is not made to wait for everything that others sent.
+FACTOR, SLACK_S = 6.0, 0.25
+POLITE, GREEDY = "127.0.0.77", "127.0.0.66"
+SMALL = encode(scene(320, 240))
+
+
+@asynccontextmanager
+async def client(address: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """Give a session whose connections come from ``address``."""
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session
+
+
+async def post(session: aiohttp.ClientSession, url: str, image: bytes) -> tuple[int, str, float]:
+    """POST; returns the status, `Retry-After` and the seconds that it took."""
+    begun = time.monotonic()
+    async with session.post(url, data=io.BytesIO(image), headers={"Content-Type": "image/jpeg"}) as answer:
+        await answer.read()
+        return answer.status, answer.headers.get("Retry-After", ""), time.monotonic() - begun
+
+
+def outcomes(service: Service) -> tuple[float, float]:
+    """Return posted images received, and the sum of their outcomes."""
+    names = ("inferred_total", "dropped_total", "failed_total", "in_flight")
+    received = service.metric("object_detection_frames_received_total", transport="http")
+    return received, sum(
+        service.metric(f"object_detection_frames_{name}", transport="http") for name in names
+    )
+
+
+@pytest.fixture(scope="module")
+def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+
+
+@pytest.fixture(scope="module")
+def shared_service(null_path: Path) -> Iterator[Service]:
+    with Service({"MODEL_V1_PATH": str(null_path), "STREAM_MIN_FPS": "0"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def expensive() -> bytes:
+    """A valid progressive JPEG of 25 megapixels, of which one takes as long as hundreds of small ones."""
+    noise = np.random.default_rng(0).integers(0, 255, (512, 768, 3), dtype=np.uint8)
+    large = cv2.resize(noise, (6144, 4096), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    return encode(large, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 40, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+
+
+async def test_expensive_posts_of_many_clients_do_not_hold_up_a_polite_one(
+    shared_service: Service, expensive: bytes
+) -> None:
+    url = f"{shared_service.http_url}/v1/predict"
+    seen: Counter[int] = Counter()
+    without_retry: list[int] = []
+    until = End.after(6.0)
+
+    async def be_greedy(address: str) -> None:
+        async with client(address) as session:
+            while not until.passed:
+                status, retry, _ = await post(session, url, expensive)
+                seen[status] += 1
+                if status in (429, 503):
+                    without_retry.extend([status] if not retry else [])
+                    await asyncio.sleep(0.1)
+
+    async with client(POLITE) as session:
+        alone = [(await post(session, url, SMALL))[2] for _ in range(20)]
+        greedy = [asyncio.create_task(be_greedy(f"127.0.1.{number}")) for number in range(1, 11)]
+        await asyncio.sleep(1.0)
+        beside: list[float] = []
+        stream = StreamLoad(f"{shared_service.http_url}/v1/stream", [SMALL], fps=5.0)
+        async with client("127.0.0.78") as streaming:
+            streamed = asyncio.create_task(stream.run(streaming, until))
+            while not until.passed:
+                status, _, took_s = await post(session, url, SMALL)
+                assert status == 200
+                beside.append(took_s)
+                await asyncio.sleep(0.1)
+            tally = await streamed
+        await asyncio.gather(*greedy)
+    assert statistics.median(beside) <= FACTOR * statistics.median(alone) + SLACK_S
+    assert max(beside) < 2.0, "an expensive image takes that long, and there are ten"
+    assert tally.results >= tally.sent * 0.7
+    assert seen[429] + seen[503] > 0
+    assert without_retry == []
+    received, accounted = outcomes(shared_service)
+    assert received == accounted
+
+
+async def test_a_polite_connection_of_the_same_address_is_not_held_up_either(
+    shared_service: Service, expensive: bytes
+) -> None:
+    url = f"{shared_service.http_url}/v1/predict"
+    async with client(GREEDY) as session:
+        await post(session, url, SMALL)
+        greedy = [asyncio.create_task(post(session, url, expensive)) for _ in range(10)]
+        await asyncio.sleep(0.2)
+        times = [await post(session, url, SMALL) for _ in range(3)]
+        await asyncio.gather(*greedy)
+    assert min(took_s for status, _, took_s in times if status == 200) < 1.0
+
+
+async def test_one_client_with_many_streams_leaves_another_client_its_share(null_path: Path) -> None:
+    with Service({"MODEL_V1_PATH": str(null_path), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}) as service:
+        url, until = f"{service.http_url}/v1/stream", End.after(4.0)
+        async with client(GREEDY) as greedy, client(POLITE) as polite:
+            flood = [StreamLoad(url, [SMALL], fps=100.0).run(greedy, until) for _ in range(20)]
+            modest = StreamLoad(url, [SMALL], fps=5.0).run(polite, until)
+            tally, *others = await asyncio.gather(modest, *flood)
+        assert tally.results >= tally.sent * 0.8
+        assert sum(other.results for other in others) > tally.results
+        assert all(other.balanced for other in (tally, *others))
+
+
+async def test_quotas_of_addresses_are_kept_apart_and_say_when_to_come_back(null_path: Path) -> None:
+    settings = {
+        "MODEL_V1_PATH": str(null_path),
+        "STREAM_MIN_FPS": "0",
+        "ANONYMOUS_REQUESTS_PER_S": "2",
+        "ANONYMOUS_STREAMS": "2",
+    }
+    with Service(settings) as service:
+        url = f"{service.http_url}/v1/predict"
+        async with client(GREEDY) as greedy, client(POLITE) as polite:
+            answers = [await post(greedy, url, SMALL) for _ in range(20)]
+            statuses = Counter(status for status, _, _ in answers)
+            assert statuses[200] >= 4
+            assert statuses[429] >= 10
+            assert all(int(retry) >= 1 for status, retry, _ in answers if status == 429)
+            assert (await post(polite, url, SMALL))[0] == 200
+            refused = service.metric("object_detection_refused_total", reason="quota")
+            assert refused == statuses[429]
+            received, accounted = outcomes(service)
+            assert received == 21 == accounted
+            stream = f"{service.ws_url}/v1/stream"
+            sockets = [await greedy.ws_connect(stream) for _ in range(2)]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+                await greedy.ws_connect(stream)
+            assert error.value.status == 429
+            assert error.value.headers is not None
+            assert "Retry-After" in error.value.headers
+            await (await polite.ws_connect(stream)).close()
+            await sockets[0].close()
+            for _ in range(100):
+                try:
+                    await (await greedy.ws_connect(stream)).close()
+                    break
+                except aiohttp.WSServerHandshakeError:
+                    await asyncio.sleep(0.05)
+            else:
+                pytest.fail("a socket that was closed still counts")
+            await sockets[1].close()
+
+
+async def test_a_refusal_does_not_wait_for_the_body(null_path: Path) -> None:
+    settings = {"MODEL_V1_PATH": str(null_path), "ANONYMOUS_REQUESTS_PER_S": "0.1"}
+    with Service(settings) as service:
+        async with client("127.0.0.1") as session:
+            assert (await post(session, f"{service.http_url}/v1/predict", SMALL))[0] == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n")
+        begun = time.monotonic()
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after" in answer.lower()
+        assert time.monotonic() - begun < 5, (
+            "it would wait for a body that does not come until it is too slow"
+        )
+        writer.close()
+
+
+async def test_a_post_waits_no_longer_than_it_may(yolox_nano: Path) -> None:
+    """Twice as many as are answered in the time: those that would wait too long are refused at once."""
+    settings = {"MODEL_V1_PATH": str(yolox_nano), "REQUEST_QUEUE_S": "0.5", "INFERENCE_LANES": "1"}
+    with Service(settings) as service:
+        url = f"{service.http_url}/v1/predict"
+        async with client(GREEDY) as session:
+            for _ in range(5):
+                await post(session, url, SMALL)
+            answers = await asyncio.gather(*(post(session, url, SMALL) for _ in range(300)))
+        assert {status for status, _, _ in answers} <= {200, 503}
+        refused = [took_s for status, retry, took_s in answers if status == 503 and retry]
+        served = [took_s for status, _, took_s in answers if status == 200]
+        assert served
+        assert len(refused) == len(answers) - len(served) > 0
+        received, accounted = outcomes(service)
+        assert received == 305 == accounted
