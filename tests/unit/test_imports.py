@@ -125,7 +125,7 @@ WEBRTC = [
         "inbound_budget",
         "ending",
     ],
-    ["trickle", "video_messages", "wishes"],
+    ["trickle", "sctp_limit", "video_messages", "wishes"],
     ["picture", "video_context"],
     ["video_host", "video_process"],
     ["video_pool"],
