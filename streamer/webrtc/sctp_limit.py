@@ -21,7 +21,7 @@ MAX_MISORDERED = 2048
 
 
 def limit_inbound(association: Any, on_excess: Callable[[], object]) -> None:
-    """Have an SCTP transport of aiortc call ``on_excess`` once, and take nothing more, when a bound is passed."""
+    """Have aiortc's SCTP transport call ``on_excess`` once, and take nothing more, when a bound is passed."""
     receive = association._receive_data_chunk  # noqa: SLF001 - the part that aiortc has no setting for
     window_bytes = association._advertised_rwnd  # noqa: SLF001 - see above
     over = False
