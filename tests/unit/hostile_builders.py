@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -76,9 +77,9 @@ def apng(frames: int = 3) -> bytes:
     return still[:33] + chunks + still[33:-12] + more + still[-12:]
 
 
-def black_interlaced(width: int, height: int, surplus: bytes = b"") -> bytes:
-    """A black interlaced RGB picture."""
-    raw = b""
+def interlaced(width: int, height: int, line: Callable[[int], bytes], surplus: bytes = b"") -> bytes:
+    """An interlaced RGB picture; ``line`` gives so many bytes of pixels."""
+    raw = []
     for x, y, dx, dy in (
         (0, 0, 8, 8),
         (4, 0, 8, 8),
@@ -89,9 +90,11 @@ def black_interlaced(width: int, height: int, surplus: bytes = b"") -> bytes:
         (0, 1, 1, 2),
     ):
         columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
-        raw += bytes(1 + 3 * columns) * rows if columns > 0 and rows > 0 else b""
+        if columns > 0:
+            raw += [b"\x00" + line(3 * columns) for _ in range(rows)]
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
-    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(raw + surplus))
+    data = zlib.compress(b"".join(raw) + surplus)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data)
     return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
 
 

@@ -24,7 +24,6 @@ from tests.unit.hostile_builders import (
     apng,
     behind_header,
     black,
-    black_interlaced,
     bmp_as,
     canvas,
     cmyk,
@@ -32,6 +31,7 @@ from tests.unit.hostile_builders import (
     first_part,
     frame_chunk,
     idat,
+    interlaced,
     last_scan,
     overwritten,
     photograph,
@@ -194,7 +194,7 @@ PNGS = (
         for depth, colour in DEPTHS
     ),
     Hostile("surplus that inflates to 512 MB", lambda: idat(BOMB), D),
-    Hostile("surplus in an interlaced picture", lambda: black_interlaced(64, 64, bytes(100_000_000)), D),
+    Hostile("surplus in an interlaced picture", lambda: interlaced(64, 64, bytes, bytes(100_000_000)), D),
     Hostile("a second stream of surplus", lambda: idat(plain() + BOMB), W),
     Hostile("surplus in chunks of its own", lambda: spread(BOMB, 1000), D),
     Hostile(

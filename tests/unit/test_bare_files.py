@@ -45,6 +45,9 @@ def with_palette() -> bytes:
     [
         encode(TRANSPARENT, ".png"),
         encode(TRANSPARENT.astype(np.uint16) * 257, ".png"),
+        encode(build.photograph(1024, 768), ".png"),
+        encode(build.photograph(640, 480).astype(np.uint16) * 257, ".png"),
+        build.interlaced(256, 255, np.random.default_rng(4).bytes),
         with_palette(),
         build.apng(2),
         LOSSY,
@@ -57,6 +60,9 @@ def with_palette() -> bytes:
     ids=[
         "PNG",
         "deep PNG",
+        "PNG that is inflated before",
+        "deep PNG that is inflated before",
+        "interlaced PNG that is inflated before",
         "palette",
         "APNG",
         "lossy",

@@ -14,7 +14,7 @@ import pytest
 
 from streamer.limits import Limits
 from tests.unit import hostile_jpegs as jpegs
-from tests.unit.hostile_builders import black_interlaced, canvas, frame_chunk, photograph, picture_chunk
+from tests.unit.hostile_builders import canvas, frame_chunk, interlaced, photograph, picture_chunk
 from tests.unit.hostile_webps import many_code_sets
 from tests.unit.pictures import encode, png_claiming, riff, with_exif
 
@@ -74,7 +74,7 @@ def images() -> dict[str, bytes]:
         "damaged JPEG": jpeg[: len(jpeg) * 9 // 10],
         "PNG": encode(picture, ".png"),
         "deep PNG": png_claiming(WIDTH, HEIGHT, scanlines(4, 16), 16, 6),
-        "interlaced PNG": black_interlaced(WIDTH, HEIGHT),
+        "interlaced PNG": interlaced(WIDTH, HEIGHT, bytes),
         "turned PNG": with_exif(encode(picture, ".png"), 8),
         "WebP": webp,
         "transparent WebP": encode(
