@@ -75,6 +75,11 @@ class ForkClient:
         """Process id of the fork server; None before the first start."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the server was started."""
+        return time.monotonic() - self._started_at
+
     def start(self) -> None:
         """Start a server; it takes requests at once and serves them when its libraries are loaded.
 

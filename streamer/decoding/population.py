@@ -18,6 +18,9 @@ log = logging.getLogger("streamer.decoding")
 
 #: Time in which the fork server tells how a decoder ended, after its end was seen.
 _END_NEWS_S = 0.2
+#: Time in which the fork server answers, seconds, and in which it starts.
+FORK_LIMIT_S = 2.0
+SERVER_START_S = 20.0
 #: Decoders that die before they are ready are started again after a pause that grows up to this.
 _MAX_PAUSE_S = 5.0
 
@@ -118,7 +121,8 @@ class Population:
         if found is None or self._loop is None:
             return
         group, member = found
-        self._loop.remove_reader(member.watch)
+        if member.watch >= 0:  # else the fork server died before it had forked this one
+            self._loop.remove_reader(member.watch)
         reason = member.killed_because or _reason(code)
         self._count_end(reason)
         if reason != "retired":
@@ -155,6 +159,22 @@ class Population:
         self._members[member.key] = (group, member)
         request = {"key": member.key, "index": member.index, "memory_bytes": self._memory_bytes}
         self._client.fork(request | group.layout, group.descriptors)
+        if self._loop is not None:
+            limit_s = FORK_LIMIT_S if self._client.age_s > SERVER_START_S else SERVER_START_S
+            self._loop.call_later(limit_s, self._expect_fork, member, 1)
+
+    def _expect_fork(self, member: Member, more_looks: int) -> None:
+        """Replace a fork server that has not answered: it hangs, or was stopped.
+
+        It is looked at twice, since this process may have been suspended together with it.
+        """
+        if self._members.get(member.key, (None, None))[1] is not member or member.pid or self._loop is None:
+            return
+        if more_looks:
+            self._loop.call_later(1.0, self._expect_fork, member, more_looks - 1)
+            return
+        log.error("the fork server of the decoders does not answer; it is replaced")
+        self._client.kill()
 
     def _end_seen(self, member: Member) -> None:
         if self._loop is not None and member.watch >= 0:

@@ -36,6 +36,8 @@ class Backoff:
 #: So many deaths in this time: the process would be ready for moments only, so the replica is not.
 LOOP_DEATHS = 5
 LOOP_S = 60.0
+#: Until none has died for so long.
+CALM_S = 10.0
 
 
 @dataclass(slots=True)
@@ -49,5 +51,7 @@ class CrashLoop:
         self._deaths = [*self._deaths[1 - LOOP_DEATHS :], now]
 
     def goes_on(self, now: float) -> bool:
-        """Return whether there were `LOOP_DEATHS` within the last `LOOP_S`."""
-        return len(self._deaths) == LOOP_DEATHS and now - self._deaths[0] < LOOP_S
+        """Return whether there were `LOOP_DEATHS` within `LOOP_S`, the last of them a moment ago."""
+        if len(self._deaths) < LOOP_DEATHS:
+            return False
+        return self._deaths[-1] - self._deaths[0] < LOOP_S and now - self._deaths[-1] < CALM_S

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.service import Service, is_dead
@@ -161,3 +165,28 @@ def test_a_drain_does_not_wait_for_a_stopped_worker() -> None:
         begun = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - begun < 15
+
+
+def test_stopped_decoders_and_their_server_are_replaced_when_there_is_work() -> None:
+    with running() as service:
+        # A fork server that is still starting gets more time.
+        time.sleep(20.5)
+        stopped = [
+            p for p in service.supervisor.children(recursive=True) if "decoding" in " ".join(p.cmdline())
+        ]
+        assert len(stopped) >= 2
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        image = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+
+        def served() -> bool:
+            client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=15)
+            with contextlib.closing(client):
+                client.request("POST", "/v1/predict", image, {"Content-Type": "image/jpeg"})
+                return client.getresponse().status == 200
+
+        begun = time.monotonic()
+        wait_for(served)
+        assert time.monotonic() - begun < 20
+        wait_for(lambda: all(is_dead(process) for process in stopped))
+        assert service.metric("object_detection_process_restarts_total") == 0

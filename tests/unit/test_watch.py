@@ -110,16 +110,18 @@ def test_a_process_without_a_processor_is_starved_and_a_stopped_one_is_not() -> 
             process.wait()
 
 
-def test_five_deaths_in_a_minute_are_a_crash_loop_until_it_is_over() -> None:
+def test_five_deaths_in_a_minute_are_a_crash_loop_until_ten_seconds_are_calm() -> None:
     loop = CrashLoop()
     for second in range(5):
         assert not loop.goes_on(float(second))
         loop.died(float(second))
     assert loop.goes_on(5.0)
-    assert loop.goes_on(59.0)
-    assert not loop.goes_on(61.0)
-    loop.died(61.0)
-    assert not loop.goes_on(62.0)
+    assert loop.goes_on(13.9)
+    assert not loop.goes_on(14.0)
+    loop.died(50.0)
+    assert loop.goes_on(51.0)
+    loop.died(120.0)
+    assert not loop.goes_on(121.0)
 
 
 def test_delays_double_up_to_half_a_minute_and_start_anew_after_a_healthy_minute() -> None:
