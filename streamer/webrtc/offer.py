@@ -13,6 +13,13 @@ from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, with
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 2000
+#: Of one section, without candidates; browsers write 60 to 200. Some of what reads them, here and in aiortc,
+#: takes the square of their number.
+MAX_SECTION_LINES = 400
+#: Payload types are numbers of seven bits.
+MAX_PAYLOADS = 128
+#: Candidates that are judged; 16 of them are used at most.
+_MAX_JUDGED = 100
 #: One video, one audio (never decoded), one section of data channels.
 KINDS = ("video", "audio", "application")
 CODECS_TAKEN = "VP8, H.264 (baseline, main, high; 8 bits, 4:2:0)"
@@ -129,7 +136,24 @@ def _split(text: str) -> tuple[_Section, list[_Section]]:
                 )
             sections.append(_Section(parts[0], parts[1], parts[3:]))
         (sections[-1] if sections else head).lines.append(line)
+    for section in (head, *sections):
+        _check_length(section)
     return head, sections
+
+
+def _check_length(section: _Section) -> None:
+    where = f"the {section.kind[:40]} section" if section.kind else "its head"
+    lines = sum(not line.startswith("a=candidate:") for line in section.lines)
+    if lines > MAX_SECTION_LINES:
+        raise BadOffer(
+            413, "sdp_too_large", f"The SDP has {lines} lines in {where}; allowed are {MAX_SECTION_LINES}."
+        )
+    if len(section.payloads) > MAX_PAYLOADS:
+        raise BadOffer(
+            413,
+            "sdp_too_large",
+            f"The SDP has {len(section.payloads)} formats in {where}; allowed are {MAX_PAYLOADS}.",
+        )
 
 
 def _check_sections(sections: list[_Section]) -> None:
@@ -247,9 +271,13 @@ def _is_taken(parameters: dict[str, str]) -> bool:
 def _candidates(sections: list[_Section], *, allow_private: bool) -> tuple[tuple[str, ...], int]:
     """Return those to use, and how many others there are."""
     kept: dict[str, None] = {}
-    left_out = 0
+    left_out = judged = 0
     for section in sections:
         for candidate in section.values("candidate"):
+            judged += 1
+            if judged > _MAX_JUDGED:
+                left_out += 1
+                continue
             try:
                 good = usable(candidate, allow_private=allow_private)
             except BadCandidate as error:

@@ -59,6 +59,26 @@ def test_changed_inputs_are_read_without_a_fault(target: Target) -> None:
     run()
 
 
+#: Lines of which an otherwise sound offer may have many: what takes the square of their number shows here.
+SDP_LINES = (
+    *(f"a=candidate:{{}} 1 udp 1 198.51.100.7 {port} typ host\r\n" for port in (50_000, 1)),
+    "a=rtpmap:{} VP8/90000\r\n",
+    "a=fmtp:97 a{}=b\r\n",
+    "a=rtcp-fb:{} nack\r\n",
+    "a=ssrc:{} cname:x\r\n",
+    "a=extmap:{} urn:x\r\n",
+    "a=group:BUNDLE {}\r\n",
+)
+
+
+def _offer(line: str) -> bytes:
+    sdp = next(ALL["offer"].seeds()).decode()
+    many = "".join(line.format(number) for number in range(1000))
+    formats = " ".join(map(str, range(96, 3000)))
+    wide = sdp.replace("SAVPF 96 97", f"SAVPF {formats}").replace("m=application", f"{many}m=application")
+    return wide.encode()
+
+
 #: Inputs at their largest: what grows faster than its input shows here, in time or in memory.
 LARGEST: dict[str, list[bytes]] = {
     "control_json": [
@@ -74,6 +94,7 @@ LARGEST: dict[str, list[bytes]] = {
         b"v=0\nm=video 9 X " + b"96 " * 20_000,
         b"v=0\nm=video 9 X 96\na=fmtp:96 " + b"a=b;" * 15_000,
         b"v=0\na=fingerprint:sha-256 " + b"AB:" * 20_000,
+        *(_offer(more) for more in SDP_LINES),
     ],
     "candidate": [b"1 1 udp 1 192.0.2.1 50000 typ host" + b" a b" * 1000, b"1 " * 2000],
     "trickle": [b"a=candidate:1\n" * 1100, b"[" * 16_000],
