@@ -97,9 +97,11 @@ class FaultProxy:
         doomed = self._random.random() < self.resets
         reset_after = self._random.randrange(1, 1 << 16) if doomed else 0
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._relay(reader, back, reset_after))
-                group.create_task(self._relay(there, writer, 0))
+            # Cancelled at the end, which asyncio would log for each connection.
+            with contextlib.suppress(asyncio.CancelledError):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._relay(reader, back, reset_after))
+                    group.create_task(self._relay(there, writer, 0))
         finally:
             self._writers -= {writer, back}
             for side in (writer, back):

@@ -1,0 +1,220 @@
+"""R4, R6: clients that are slow, silent or gone are cut off in time; idle ones cost little."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import time
+from collections.abc import Callable
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.bench.load import End, http_session, pack
+from tests.faults.conftest import Stubbed, Tier
+from tests.faults.fault_proxy import FaultProxy
+from tests.faults.nonce import Nonce
+from tests.faults.nonce_clients import Account, Crowd, together
+from tests.faults.probe_rider import ProbeRider
+from tests.faults.process_watch import ProcessWatch, look
+from tests.faults.results import Result
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+#: Short limits, so that the test need not wait long for them.
+LIMIT_S = 4.0
+LIMITS = {
+    "BODY_TIMEOUT_S": str(LIMIT_S),
+    "STREAM_HELLO_TIMEOUT_S": str(LIMIT_S),
+    "STREAM_IDLE_TIMEOUT_S": str(LIMIT_S),
+    "STREAM_HEARTBEAT_S": str(LIMIT_S / 2),
+    "STREAM_SEND_TIMEOUT_S": str(LIMIT_S),
+}
+#: The only limit that is no setting: headers have to be there by then.
+HEADERS_S = 15.0
+KINDS = ("silent", "header", "body", "no hello", "never reads")
+
+_UPGRADE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: detect.v1.json\r\n\r\n"
+)
+
+
+def _masked(opcode: int, payload: bytes) -> bytes:
+    """Return a WebSocket frame with a mask of zeros."""
+    size = len(payload)
+    head = (
+        bytes((0x80 | opcode, 0x80 | size))
+        if size < 126
+        else bytes((0x80 | opcode, 0xFE, size >> 8, size & 255))
+    )
+    return head + bytes(4) + payload
+
+
+async def _be_slow(kind: str, number: int, port: int) -> float:
+    """Behave badly until the server cuts the connection; return how long that took, in seconds."""
+    address = (f"127.0.2.{1 + number % 200}", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=address)
+    begun = time.monotonic()
+    post = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    post += b"Content-Length: 100000\r\n"
+    hello = json.dumps({"type": "hello", "streams": [{"id": 0, "codec": "png"}]}).encode()
+    frames = b"".join(_masked(2, pack(seq, Nonce(1, seq).image(), png=True)) for seq in range(1, 2000))
+    opening = {
+        "silent": b"",
+        "header": post,
+        "body": post + b"\r\n" + bytes(100),
+        "no hello": _UPGRADE,
+        "never reads": _UPGRADE + _masked(1, hello) + frames,
+    }
+    try:
+        writer.write(opening[kind])
+        if kind == "never reads":
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            await asyncio.sleep(LIMIT_S)
+        while True:
+            if kind == "header":
+                writer.write(b"X-Slow: 1\r\n")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    if not await reader.read(1 << 16):
+                        break
+    except ConnectionError:
+        pass
+    finally:
+        writer.transport.abort()
+    return time.monotonic() - begun
+
+
+async def _polite(service_url: str, seconds: float) -> Account:
+    async with http_session() as session:
+        running = Crowd(streams=3, posters=2, fps=8).start(session, service_url, End.after(seconds))
+        return together(list(await asyncio.gather(*(task for _, task in running))))
+
+
+async def _vanish(port: int, count: int) -> None:
+    """Open streams through a network that then swallows everything."""
+    async with FaultProxy(port) as proxy, http_session() as session:
+        sockets = [
+            await session.ws_connect(f"http://127.0.0.1:{proxy.port}/v1/stream", protocols=["detect.v1.json"])
+            for _ in range(count)
+        ]
+        for socket in sockets:
+            await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})
+            await socket.receive_json()
+        proxy.blackholed = True
+        await asyncio.sleep(2 * LIMIT_S + 2)
+        for socket in sockets:
+            socket._response.close()
+
+
+@pytest.mark.timeout(300)
+def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
+    stubbed: Start, tier: Tier, figures: Result
+) -> None:
+    stub = stubbed(model_s=0.002, **LIMITS)
+    of_each, vanished = tier.pick((10, 8), (180, 100))
+    port, url = stub.service.port, stub.service.http_url
+
+    async def misbehave() -> tuple[Account, dict[str, float]]:
+        tasks = {
+            kind: [asyncio.create_task(_be_slow(kind, n, port)) for n in range(of_each)] for kind in KINDS
+        }
+        gone = asyncio.create_task(_vanish(port, vanished))
+        beside = await _polite(url, 8.0)
+        took = {kind: max(await asyncio.gather(*running)) for kind, running in tasks.items()}
+        await gone
+        return beside, took
+
+    alone = asyncio.run(_polite(url, 3.0))
+    before = look(stub.service)
+    with ProbeRider(port) as rider, ProcessWatch(stub.service) as watch:
+        beside, took = asyncio.run(misbehave())
+    rider.ride.check()
+    wait_for(lambda: look(stub.service).fds <= before.fds + 2, "descriptors are given back", 20)
+    growth = watch.peak_rss - before.total_rss
+    figures.note(
+        slow_clients=of_each * len(KINDS) + vanished,
+        **{f"{kind}_cut_after_s": seconds for kind, seconds in took.items()},
+        polite_p95_ms_alone=alone.percentile_s(0.95) * 1e3,
+        polite_p95_ms_beside=beside.percentile_s(0.95) * 1e3,
+        memory_mb_more=growth / 1e6,
+    )
+    assert (beside.wrong, beside.lost, beside.closed, beside.errors) == (0, 0, 0, {})
+    assert beside.percentile_s(0.95) <= 2 * alone.percentile_s(0.95) + 0.05
+    assert took["silent"] <= HEADERS_S + 5
+    assert took["header"] <= HEADERS_S + 5
+    assert max(took["body"], took["no hello"], took["never reads"]) <= 2 * LIMIT_S + 7
+    assert growth <= 50e6
+
+
+async def _idle_sockets(
+    url: str, count: int
+) -> tuple[list[aiohttp.ClientSession], list[aiohttp.ClientWebSocketResponse]]:
+    sessions, sockets = [], []
+    for first in range(0, count, 250):
+        # More than one address: an address has a bounded number of ports, and of places.
+        connector = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.3.{1 + first // 250}", 0))
+        session = aiohttp.ClientSession(connector=connector)
+        sessions.append(session)
+        for _ in range(min(250, count - first)):
+            socket = await session.ws_connect(url, protocols=["detect.v1.json"], compress=0)
+            await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})
+            sockets.append(socket)
+    return sessions, sockets
+
+
+@pytest.mark.timeout(900)
+def test_idle_streams_cost_little_and_are_forgotten(stubbed: Start, tier: Tier, figures: Result) -> None:
+    count = tier.pick(400, 8000)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft >= 2 * count + 1000 or not tier.full, (
+        f"needs {2 * count + 1000} descriptors; `ulimit -n` is {soft}"
+    )
+    stub = stubbed(model_s=0.001, STREAM_IDLE_TIMEOUT_S="600", STREAM_HEARTBEAT_S="20", STREAM_RESUME_S="1")
+    worker: psutil.Process = stub.service.workers[0]
+    url = f"{stub.service.http_url}/v1/stream"
+
+    async def cycle() -> tuple[int, float, float]:
+        """Return memory with all of them open, share of a core while idle, and connects per second."""
+        begun = time.monotonic()
+        sessions, sockets = await _idle_sockets(url, count)
+        rate = count / (time.monotonic() - begun)
+        await asyncio.sleep(1.0)
+        used, begun = sum(worker.cpu_times()[:2]), time.monotonic()
+        await asyncio.sleep(4.0)
+        cpu = (sum(worker.cpu_times()[:2]) - used) / (time.monotonic() - begun)
+        memory = worker.memory_info().rss
+        active = await _polite(stub.service.http_url, 2.0)
+        assert (active.wrong, active.lost, active.closed, active.errors) == (0, 0, 0, {})
+        for socket in sockets:
+            socket._response.close()
+        for session in sessions:
+            await session.close()
+        return memory, cpu, rate
+
+    asyncio.run(_polite(stub.service.http_url, 1.0))
+    before, fds = worker.memory_info().rss, worker.num_fds()
+    with ProbeRider(stub.service.port) as rider:
+        first, cpu, rate = asyncio.run(cycle())
+        wait_for(lambda: worker.num_fds() <= fds + 2, "descriptors are given back", 30)
+        time.sleep(2)  # sessions that could be resumed are forgotten
+        second, _, _ = asyncio.run(cycle())
+        wait_for(lambda: worker.num_fds() <= fds + 2, "descriptors are given back", 30)
+    rider.ride.check()
+    figures.note(
+        streams=count,
+        kb_a_stream=(first - before) / count / 1e3,
+        cpu_share_while_idle=cpu,
+        opened_per_s=rate,
+        mb_more_in_the_second_round=(second - first) / 1e6,
+    )
+    assert (first - before) / count <= 60e3
+    assert cpu <= 0.3
+    assert second - first <= tier.pick(8e6, 5e6)
