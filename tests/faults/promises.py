@@ -40,10 +40,17 @@ PROMISES = (
     ),
     Promise(
         "R1b",
-        "An inference process that hangs, in a run or outside of one, is killed and replaced.",
+        "A process that hangs, in a run or outside of one, is killed and replaced; probes tell it.",
         (
             _FAULTS + "test_inference_death.py::test_a_process_that_hangs_is_replaced",
             "tests/e2e/test_recovery.py::test_an_inference_process_that_hangs_is_replaced",
+            "tests/e2e/test_hung_processes.py::"
+            "test_a_stopped_inference_process_is_replaced_within_seconds_and_health_says_so",
+            "tests/e2e/test_hung_processes.py::"
+            "test_a_stopped_worker_is_replaced_and_probes_never_wait_for_it",
+            "tests/e2e/test_hung_processes.py::test_a_stopped_supervisor_costs_nobody_an_answer_and_is_told",
+            "tests/integration/test_decoder_processes.py::"
+            "test_stopped_decoders_are_replaced_when_work_waits_for_them",
         ),
     ),
     Promise(
@@ -79,14 +86,43 @@ PROMISES = (
         (_FAULTS + "test_others_answers.py::test_nonsense_from_the_inference_process_reaches_nobody",),
     ),
     Promise(
+        "R3",
+        "A model file that cannot be served is refused at the start, by name and cause; one that is replaced "
+        "or deleted later changes nothing until the next start.",
+        (
+            "tests/unit/test_detector.py::test_a_bad_file_is_refused_by_name_with_a_fix_within_moments",
+            "tests/e2e/test_lifecycle.py::test_a_model_that_is_none_is_refused_with_its_own_code",
+            "tests/e2e/test_model_file.py::test_the_model_of_the_start_is_served_on",
+            "tests/e2e/test_model_file.py::test_a_bad_model_at_the_first_start_still_ends_it_with_4",
+        ),
+    ),
+    Promise(
+        "R4",
+        "Clients that are slow, silent or gone are cut off in time, cost little memory and slow nobody down.",
+        (
+            _FAULTS + "test_slow_clients.py::"
+            "test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody",
+            "tests/integration/test_slow_readers.py::"
+            "test_clients_that_never_read_their_results_hold_little_memory",
+            "tests/integration/test_hostile_bodies.py::"
+            "test_unfinished_forms_share_one_budget_and_what_they_held_is_given_back",
+        ),
+    ),
+    Promise(
         "R5",
         "Beyond the device's capacity clients get fresh results and refusals that say when to come back; "
         "polite streams are served.",
         (
+            _FAULTS + "test_greedy.py::test_polite_clients_keep_their_latency_beside_a_greedy_one",
             "tests/e2e/test_overload.py::test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing",
             "tests/e2e/test_overload.py::"
             "test_every_stream_of_many_is_served_although_their_turns_are_further_apart_than_a_frame_may_age",
         ),
+    ),
+    Promise(
+        "R6",
+        "Thousands of idle streams cost some kilobytes each, and their memory is used again.",
+        (_FAULTS + "test_slow_clients.py::test_idle_streams_cost_little_and_are_forgotten",),
     ),
     Promise(
         "R7",
@@ -94,6 +130,7 @@ PROMISES = (
         (
             "tests/integration/test_sampling_faults.py::"
             "test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one",
+            "tests/e2e/test_full_disk.py::test_a_full_tmpdir_ends_no_process",
         ),
     ),
     Promise(
@@ -138,6 +175,7 @@ PROMISES = (
         (
             _FAULTS + "test_descriptors.py::"
             "test_probes_are_answered_while_silent_connections_take_every_descriptor",
+            "tests/e2e/test_descriptors.py::test_sockets_beyond_the_limit_neither_stop_probes_nor_spin",
         ),
     ),
     Promise(

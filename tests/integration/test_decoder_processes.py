@@ -201,6 +201,24 @@ async def test_a_fork_server_that_dies_is_started_again(bench: Bench) -> None:
     assert isinstance(await bench.decode(picture(44)), Answer)
 
 
+async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -> None:
+    bench = Bench(DigestMemory(None))
+    try:
+        bench.pool.start()
+        bench.pool.attach(bench.ring)
+        # Asked for, and not there yet: the server needs longer to start than this test to kill it.
+        members = bench.pool._groups[-1].members.values()
+        assert members
+        assert all(member.watch < 0 for member in members)
+        pid = bench.pool._population.server_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(await bench.decode(picture(44)), Answer)
+        assert bench.pool._population.server_pid != pid
+    finally:
+        bench.pool.close()
+
+
 async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Bench) -> None:
     noise = np.random.default_rng(2).integers(0, 255, (300, 400, 3), np.uint8)
     images = [cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)]  # 360 KB each, 1 MB of room
