@@ -70,8 +70,8 @@ async def test_every_hostile_image_has_its_answer_and_probes_do_not_wait(idle_mo
         running = False
         await probing
     assert wrong == {}
-    # The builders of this test keep the same two processors busy.
-    assert slowest_s < 1.0
+    # Without limits it is half a minute. The builders of this test keep the same processors busy.
+    assert slowest_s < 3.0
 
 
 async def test_a_damaged_frame_is_marked_in_its_result(idle_model: Service) -> None:
