@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -160,7 +160,10 @@ class SessionStore:
         self._kept[session.id] = (session, now + self._keep_s)
         self._kept.move_to_end(session.id)
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            self._kept.popitem(last=False)
+            # Of whoever has most: nobody can push the sessions of others out.
+            owners = Counter(kept.owner for kept, _ in self._kept.values())
+            loud = owners.most_common(1)[0][0]
+            del self._kept[next(key for key, (kept, _) in self._kept.items() if kept.owner == loud)]
 
     def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
         """Return and forget a kept session; None when unknown, too old, or of another version or owner."""

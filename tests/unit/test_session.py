@@ -10,7 +10,7 @@ import pytest
 
 from inference import DetectionParams
 from streamer.messages import Hello, Params, ResumeOffer, StreamOffer
-from streamer.session import Session
+from streamer.session import Session, SessionStore
 
 LABELS = ("person", "bus")
 
@@ -66,3 +66,16 @@ def test_in_mode_all_the_client_says_where_to_go_on() -> None:
 def test_a_state_of_another_model_or_release_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         moved(begun(), **change)
+
+
+def test_nobody_pushes_the_kept_sessions_of_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.session.MAX_KEPT_SESSIONS", 3)
+    store = SessionStore(30.0)
+    store.keep(Session("v1", LABELS, DetectionParams(), id="bob", owner="bob"), 0.0)
+    for number in range(5):
+        store.keep(Session("v1", LABELS, DetectionParams(), id=f"ann-{number}", owner="ann"), 1.0)
+    assert len(store) == 3
+    assert store.take("bob", "v1", "bob", 2.0) is not None
+    assert store.take("ann-0", "v1", "ann", 2.0) is None, "the oldest of whoever has most"
+    assert store.take("ann-4", "v1", "bob", 2.0) is None, "another's"
+    assert store.take("ann-4", "v1", "ann", 2.0) is not None
