@@ -75,7 +75,7 @@ sbom: build/audit/installed  ## list what an image may hold in build/sbom-python
 
 fuzz: $(VENV)/installed-dev  ## fuzz every parser of foreign bytes; SECONDS_EACH=30, TARGET=name for one
 	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --group fuzz
-	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS_EACH),30)
+	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS_EACH),30) $(if $(SHARE),--share $(SHARE))
 
 chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
 	$(BIN)/python -m tests.deploy.chart_reference

@@ -40,7 +40,7 @@ def commands(path: Path) -> str:
 
 
 def test_there_is_one_for_each_task() -> None:
-    assert NAMES == ["chart.yml", "image.yml", "release.yml", "test.yml"]
+    assert NAMES == ["chart.yml", "fuzz.yml", "image.yml", "release.yml", "test.yml"]
 
 
 def test_actionlint_finds_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import cv2
 
 from streamer.exif import read_orientation
 from streamer.image_header import ImageError, read_header
+from streamer.media import decode
 from streamer.protocol import Codec
 from streamer.webrtc.depacketiser import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import JitterBuffer, Piece
@@ -100,7 +101,19 @@ def _feed_jitter_buffer(data: bytes) -> None:
         assert buffer.due is None or buffer.due >= 0
 
 
+#: Small enough that the largest picture that passes takes milliseconds to decode.
+_SMALL = SimpleNamespace(image_px=16_384, image_side_px=512)
+
+
+def _decode(data: bytes) -> None:
+    """As a decoder does it, with libjpeg, libpng and libwebp behind it."""
+    header = read_header(data, _SMALL)
+    picture = decode(data, header)
+    assert picture is not None
+
+
 TARGETS = (
+    Target("picture", _decode, (ImageError,), _images, 65_536),
     Target("image_header", lambda data: read_header(data, _LIMITS), (ImageError,), _images, 65_536),
     Target("exif", read_orientation, (), _exif),
     Target("vp8_header", _as(Codec.VP8, read_video_header), (BadVideo,), _vp8),

@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="targets; all without")
     parser.add_argument("--seconds", type=float, default=30.0, help="time for each target (30)")
+    parser.add_argument("--share", metavar="N/OF", help="every OF-th target from the N-th on, as 0/3")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
@@ -35,7 +36,9 @@ def main() -> int:
     unknown = set(arguments.names) - ALL.keys()
     if unknown:
         parser.error(f"unknown target {sorted(unknown)[0]}; known are {', '.join(ALL)}")
-    failed = [name for name in arguments.names or ALL if not _run(name, arguments.seconds)]
+    number, _, of = (arguments.share or "0/1").partition("/")
+    names = list(arguments.names or ALL)[int(number) :: int(of)]
+    failed = [name for name in names if not _run(name, arguments.seconds)]
     sys.stderr.write(f"faults in: {', '.join(failed)}\n" if failed else "no fault found\n")
     return 1 if failed else 0
 
