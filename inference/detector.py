@@ -322,11 +322,15 @@ class Detector:
         number = self.single_frames.enter()
         if not wide or self._wide_session is None or bucket != self.buckets[0]:
             return self._run(frames, lane, bucket, wide=False)
-        all_cores = self.single_frames.next()
+        usual, all_cores = self.single_frames.all_cores, self.single_frames.next()
         begun = time.perf_counter()
         raw = self._run(frames, lane, bucket, wide=all_cores)
         if self.single_frames.is_last(number):  # else it had not the device to itself all the time
             self.single_frames.ran(time.perf_counter() - begun, all_cores=all_cores)
+            if self.single_frames.all_cores is not usual:
+                log.info(
+                    "%s: single frames run on %s now", self.version, "one core" if usual else "all cores"
+                )
         return raw
 
     def _run(self, frames: Frames, lane: int, bucket: int, *, wide: bool) -> RawOutputs:

@@ -18,7 +18,7 @@ from streamer.fair_rate import FairRates, share_for_one_more
 from streamer.job import Job
 from streamer.scheduling.client import Client
 from streamer.scheduling.decode_cost import DecodeCost, Kind
-from streamer.scheduling.decode_room import Decode, DecodeRoom
+from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
 from streamer.scheduling.image_hint import hint_of
 from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
@@ -194,7 +194,8 @@ class VersionQueue:
             demand = self._demands[source.key]
             if full and demand.flow.running:
                 continue
-            if source.wants_turn(now) and self._room.admits(demand.decode_ms, 0, now):
+            short = demand.decode_ms <= LONG_MS
+            if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, 0, now)):
                 ready.setdefault(demand.flow, []).append(source)
         return ready
 
@@ -251,8 +252,7 @@ class VersionQueue:
         cost_ms = job.decode_cpu_ms
         demand = self._demands.get(job.stream)
         if demand is not None:
-            demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)
-            job.client.frame_ms = max(cost_ms, job.client.frame_ms * _PEAK_DECAY)
+            job.client.frame_ms = demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)
         elif job.kind is not None:
             job.client.learn_surprise(job.decode.expected_ms, cost_ms)
             self._costs.learn(job.kind, cost_ms)

@@ -44,12 +44,14 @@ class PostWait(Generic[Post]):
         if not (ahead_s or debt_s):
             return 0.0
         fraction = self.share.fraction(flow, wanting)
-        available = self.service.available_per_s(flow, fraction, now, most_per_s)
+        wait_s = ahead_s / self.service.available_per_s(flow, fraction, now, most_per_s)
+        if not debt_s or (len(wanting) == 1 and wanting[0] is flow):
+            return wait_s
         # What it owes to others is paid only as far as others want something.
         streams = {other for other in wanting if other.kind == "live"}
         others_s = sum(post.expected_s for post in self.posts if post.flow is not flow)
         others_s += debt_s * sum(self.share.fraction(other, wanting) for other in streams)
-        return ahead_s / available + min(debt_s, others_s) / self.service.per_s(most_per_s)
+        return wait_s + min(debt_s, others_s) / self.service.per_s(most_per_s)
 
     def for_decoder_s(self, flow: Flow, decode_ms: float, now: float) -> float:
         """Return the wait for one of the decoders that long images may use; 0 for a short image."""
