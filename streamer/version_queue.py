@@ -1,7 +1,6 @@
 """The queues of one model version: which frame is decoded next, and what each stream may send. Pure.
 
-The dispatcher carries out what is decided here. Clients share decoding and inference by the time that they
-take; POSTs and live frames are two classes of them.
+The dispatcher carries out the decisions. Clients share decoding and inference by the time that they take.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ RESERVED_FOR_POSTS = 1
 RESERVED_FOR_ABSENT = 1
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
-#: Of what a frame of a stream cost at most, so much is still expected after one that cost less.
+#: What is still expected of a stream's costliest frame after one that cost less.
 _PEAK_DECAY = 0.9
 #: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
 _FIRST_FRAME_MS = 5.0
 #: The most that a decode without a figure is charged; the watchdog ends one that takes longer.
 _MOST_MS = 2000.0
 #: A posted image from this size on is judged by the client's last one before it is read.
-_LARGE_BYTES = 256 << 10
+_LARGE_BYTES = 1 << 20
 
 
 class Source(Protocol):
@@ -277,9 +276,10 @@ class VersionQueue:
     ) -> float:
         """Return how long a POST of this connection, which takes ``decode_ms``, would wait for its turn."""
         flow = self._share.flow("post", client.number, client.weight)
+        image_s = decode_ms / 1e3 + self._inference_s
         return max(
             self._wait.for_decoder_s(flow, decode_ms, now),
-            self._wait.expected_s(flow, connection, self._wanting(), now, most_per_s),
+            self._wait.expected_s(flow, connection, image_s, self._wanting(), now, most_per_s),
         )
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:

@@ -1,8 +1,9 @@
 """POSTs that wait: each client's own, and within a client its connections in fair turn. Pure.
 
-Between clients `FairShare` decides. Within a client this does, by the same rule for each image: it is stamped
-with a virtual start time when it arrives, and the smallest goes first. So a connection that sends expensive
-images does not hold up another one of the same address.
+Between clients `FairShare` decides. Within a client this does, by self-clocked fair queueing (Golestani
+1994): an image is stamped with the virtual time at which it would be done if its connection had a fair share,
+and the smallest goes first. So neither a connection that sends expensive images nor many that send one each
+hold up a cheap image of the same address, and an expensive one waits for a bounded amount of work.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Posted(Protocol):
 
     #: Tells the client's connections apart.
     connection: int
-    #: Virtual start time within the client; only the queue writes it.
+    #: Virtual finish time within the client; only the queue writes it.
     tag: float
     #: Seconds of decoding and inference that it is expected to take.
     expected_s: float
@@ -37,7 +38,7 @@ class _Line(Generic[Post]):
     """The POSTs of one client."""
 
     waiting: list[Post] = field(default_factory=list)
-    #: Start time of the one that was taken last.
+    #: Finish time of the one that was taken last.
     virtual_s: float = 0.0
     #: Virtual time at which each connection's next image may start.
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -63,13 +64,13 @@ class PostQueue(Generic[Post]):
     def add(self, flow: Flow, post: Post) -> None:
         """Queue an image of a client."""
         line = self._lines.setdefault(flow, _Line())
-        post.tag = line.start_of(post.connection)
+        post.tag = line.start_of(post.connection) + post.expected_s
         if len(line.finish_s) >= MAX_CONNECTIONS:
             # Those that owe nothing need not be remembered, and of the others none is worth the memory.
             line.finish_s = {key: at for key, at in line.finish_s.items() if at > line.virtual_s}
             if len(line.finish_s) >= MAX_CONNECTIONS:
                 line.finish_s.clear()
-        line.finish_s[post.connection] = post.tag + post.expected_s
+        line.finish_s[post.connection] = post.tag
         line.waiting.insert(bisect_right(line.waiting, post.tag, key=lambda each: each.tag), post)
         self._count += 1
 
@@ -106,13 +107,16 @@ class PostQueue(Generic[Post]):
         line = self._lines[flow]
         line.virtual_s = max(line.virtual_s, post.tag)
 
-    def ahead_s(self, flow: Flow, connection: int) -> float:
-        """Return the expected seconds of a client's images that would start before one of ``connection``."""
+    def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
+        """Return the expected seconds of a client's images that would start before one of ``connection``.
+
+        ``expected_s`` is what that one is expected to take.
+        """
         line = self._lines.get(flow)
         if line is None:
             return 0.0
-        start = line.start_of(connection)
-        return sum(post.expected_s for post in line.waiting if post.tag <= start)
+        finish_s = line.start_of(connection) + expected_s
+        return sum(post.expected_s for post in line.waiting if post.tag <= finish_s)
 
     def settle(self, flow: Flow, post: Post, actual_s: float) -> None:
         """An image has ended: its connection is charged what it really took."""

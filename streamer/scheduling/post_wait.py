@@ -33,14 +33,20 @@ class PostWait(Generic[Post]):
     room: DecodeRoom
 
     def expected_s(
-        self, flow: Flow, connection: int, wanting: Sequence[Flow], now: float, most_per_s: float
+        self,
+        flow: Flow,
+        connection: int,
+        image_s: float,
+        wanting: Sequence[Flow],
+        now: float,
+        most_per_s: float,
     ) -> float:
-        """Return the wait of one more image of a connection until it is the next one.
+        """Return the wait of one more image of a connection, which takes ``image_s``, until it is the next.
 
         ``wanting`` are the clients with work that waits, ``most_per_s`` the seconds of work that can be done
         in a second.
         """
-        ahead_s, debt_s = self.posts.ahead_s(flow, connection), self.share.debt_s(flow)
+        ahead_s, debt_s = self.posts.ahead_s(flow, connection, image_s), self.share.debt_s(flow)
         if not (ahead_s or debt_s):
             return 0.0
         fraction = self.share.fraction(flow, wanting)

@@ -51,6 +51,24 @@ def test_a_connection_that_was_expensive_waits_for_one_that_was_not() -> None:
     assert [take(queue, flow), take(queue, flow)] == [polite, again]
 
 
+def test_a_cheap_image_does_not_wait_for_expensive_ones_of_other_connections() -> None:
+    queue, flow = PostQueue[Image](), a_flow()
+    for connection in range(10):
+        queue.add(flow, Image(connection, expected_s=0.5))
+    queue.add(flow, cheap := Image(99, expected_s=0.02))
+    assert take(queue, flow) is cheap
+
+
+def test_an_expensive_image_waits_for_a_bounded_number_of_cheap_ones() -> None:
+    queue, flow = PostQueue[Image](), a_flow()
+    queue.add(flow, dear := Image(0, expected_s=0.5))
+    for connection in range(1, 100):  # each on a connection of its own, as soon as the one before has started
+        queue.add(flow, Image(connection, expected_s=0.02))
+        if take(queue, flow) is dear:
+            break
+    assert 20 <= connection <= 30
+
+
 def test_a_cost_that_was_not_expected_is_paid_by_the_connection() -> None:
     queue, flow = PostQueue[Image](), a_flow()
     queue.add(flow, liar := Image(1, expected_s=0.01))
@@ -76,7 +94,8 @@ def test_what_would_start_earlier_is_what_a_newcomer_waits_for() -> None:
     assert queue.ahead_s(flow, 1) == 0.0
     for connection in (1, 2, 3):
         queue.add(flow, Image(connection, expected_s=0.5))
-    assert queue.ahead_s(flow, 4) == pytest.approx(1.5)
+    assert queue.ahead_s(flow, 4, 0.5) == pytest.approx(1.5)
+    assert queue.ahead_s(flow, 4, 0.02) == 0.0
     assert queue.ahead_s(a_flow(2), 4) == 0.0
 
 
