@@ -55,12 +55,15 @@ def test_a_process_that_dies_at_its_start_is_restarted_ever_later(stubbed: Start
 def test_the_rider_sees_a_worker_that_stands_still(stubbed: Start, stall_s: float) -> None:
     """The negative control of every test that a rider accompanies."""
     stub = stubbed()
-    worker = stub.service.workers[0]
+    # The supervisor stands in for a worker alone.
+    still = [stub.service.supervisor, stub.service.workers[0]]
     with ProbeRider(stub.service.port) as rider:
         time.sleep(0.5)
-        worker.suspend()
+        for process in still:
+            process.suspend()
         time.sleep(stall_s)
-        worker.resume()
+        for process in still:
+            process.resume()
         time.sleep(0.5)
     assert rider.ride.livez_max_s >= 0.8 * stall_s
     if rider.ride.control_max_s < 0.2:
