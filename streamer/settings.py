@@ -128,7 +128,7 @@ class Settings(AccessSettings):
         0,
         ge=0,
         description="Bytes of bodies, answers and messages that a worker holds for all clients together; "
-        "beyond: 503. One client has two thirds. 0: twice `REQUEST_MAX_BYTES`, at least 64 MiB.",
+        "beyond: 503. One client has two thirds. 0: what the largest request needs, at least 48 MiB.",
     )
     request_max_images: int = Field(16, ge=1, le=1000, description="Most images in one POST.")
     image_max_pixels: int = Field(
@@ -338,7 +338,7 @@ class Settings(AccessSettings):
     @field_validator("buffered_max_bytes")
     @classmethod
     def _holds_a_request(cls, count: int, info: ValidationInfo) -> int:
-        needed = (info.data.get("request_max_bytes", 0) + (1 << 20)) * 3 // 2
+        needed = _least_budget(info.data.get("request_max_bytes", 0))
         if count and count < needed:
             raise ValueError(f"allowed are 0, and {needed} or more: the largest request must fit")
         return count
@@ -379,7 +379,7 @@ class Settings(AccessSettings):
     @property
     def byte_budget(self) -> int:
         """Bytes that a worker may hold for its clients."""
-        return self.buffered_max_bytes or max(64 << 20, 2 * self.request_max_bytes)
+        return self.buffered_max_bytes or max(48 << 20, _least_budget(self.request_max_bytes))
 
     @property
     def own_address(self) -> Address | None:
@@ -436,6 +436,11 @@ class Settings(AccessSettings):
     def samples_denied(self) -> frozenset[str]:
         """Names of streams that are never sampled."""
         return frozenset(name.strip() for name in self.samples_deny.split(",") if name.strip())
+
+
+def _least_budget(request_bytes: int) -> int:
+    """Return the byte budget of which one client's part holds the largest request, with what surrounds it."""
+    return (request_bytes + (1 << 20)) * 3 // 2
 
 
 def _parse_ports(text: str) -> tuple[int, int] | None:
