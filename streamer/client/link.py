@@ -12,6 +12,7 @@ import aiohttp
 
 from streamer.client.address import Address
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.client.redact import MASK
 from streamer.protocol import (
     FINAL_CLOSE_CODES,
     SUBPROTOCOL_JSON,
@@ -207,6 +208,8 @@ def _refused(address: Address, error: aiohttp.WSServerHandshakeError) -> Connect
             retry_after_s=retry_after_s(error.headers or {}),
         )
     why = _REFUSALS.get(status, _REFUSALS[400])
+    if status == 400 and f"={MASK}" in address.shown:
+        why = "a key does not belong in the address; give it as the token"
     return Rejected(f"{address.shown} refused the stream: {why} (HTTP {status})", code=status)
 
 
