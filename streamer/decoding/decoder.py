@@ -86,6 +86,8 @@ class Decoder:
         self._limits: dict[tuple[int, int], _Limits] = {}
         self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
         self._trim = ctypes.CDLL(None).malloc_trim
+        #: Whether the last image may have taken much memory.
+        self._large = False
 
     def run(self) -> None:
         """Lock the process in, say so, and work. Returns when the worker is gone, or to be replaced."""
@@ -113,6 +115,9 @@ class Decoder:
                     os.close(descriptor)
             cpu_ms = (time.process_time() - cpu_s) * 1e3
             supplies.channel.send(pack_answer(dataclasses.replace(answer, cpu_ms=cpu_ms)))
+            if self._large:
+                # Here, where nothing refers to the picture any more.
+                self._trim(0)
             supplies.page.write(supplies.index, 0, 0.0, 0.0)
             if time.process_time() > RETIRE_CPU_S:
                 return
@@ -121,11 +126,11 @@ class Decoder:
         begun = time.monotonic()
         self._cpu_limit.renew()
         self._supplies.page.write(self._supplies.index, job.number, begun, time.process_time())
-        large = True
+        self._large = True
         try:
             data = self._memory[job.offset : job.offset + job.length]
             header = read_header(data, self._limits_of(job))
-            large = header.width * header.height >= _TRIM_PX
+            self._large = header.width * header.height >= _TRIM_PX
             target = (job.input_width, job.input_height)
             decoded = decode(
                 data, header, rotation=job.rotation, target=target, reduce=job.task is Task.PIXELS
@@ -141,9 +146,6 @@ class Decoder:
             return Answer(Verdict.NO_MEMORY, job.number)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must get an answer
             return Answer(Verdict.FAULT, job.number, text=f"{type(error).__name__}: {error}")
-        finally:
-            if large:
-                self._trim(0)
 
     def _write(self, job: Job, image: Image, descriptor: int) -> str:
         """Bring the picture where it is wanted; returns the text of the answer."""

@@ -252,3 +252,31 @@ async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
     assert isinstance(await waiting, DecoderLost)
     _gone, alive = psutil.wait_procs([*members, server], timeout=SOON_S)
     assert alive == []
+
+
+async def test_memory_of_large_images_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in the service: otherwise the allocator gives large blocks back by itself.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(64 << 20))
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(256 << 20))
+    bench = Bench(DigestMemory(tmp_path / "digests"))
+    try:
+        await bench.start()
+        await grow_and_shrink(bench)
+    finally:
+        bench.pool.close()
+
+
+async def grow_and_shrink(bench: Bench) -> None:
+    members = await bench.members()
+    before = [member.memory_full_info().uss for member in members]
+    shades = np.random.default_rng(3).integers(0, 255, (60, 80, 3), np.uint8)
+    large = cv2.resize(shades, (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    for number in range(6):
+        large[0, 0] = number
+        data = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+        assert len(data) < 1 << 20
+        assert isinstance(await bench.decode(data.tobytes()), Answer)
+    # It is given back after the answer.
+    await asyncio.sleep(0.5)
+    after = [member.memory_full_info().uss for member in await bench.members()]
+    assert max(now - then for now, then in zip(after, before, strict=True)) < 12 << 20
