@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
@@ -148,7 +149,9 @@ class _StoredDict(MmapedDict):
         if self._used + len(key.encode()) + 16 + _VALUE_BYTES <= SLOT_BYTES:
             return True
         if not self._beyond:
-            log.error("%s is full: further series of this process are not published", self._name)
+            # In a thread of its own: prometheus_client's lock is held here, and the log counts its lines.
+            text = "%s is full: further series of this process are not published"
+            threading.Thread(target=log.error, args=(text, self._name), daemon=True).start()
         return False
 
     def close(self) -> None:

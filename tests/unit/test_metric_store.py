@@ -60,6 +60,17 @@ def test_values_of_all_processes_are_merged_and_outlive_them() -> None:
 def test_more_series_than_there_is_room_for_cost_only_those() -> None:
     store = MetricStore(processes=1)
     code = """
+        import logging
+        from inference.log_output import use_handler
+        from inference.metrics import count_log_lines
+
+        # A log that counts its lines in the store: the one of a full store must not wait for itself.
+        count_log_lines(registry)
+        use_handler(logging.NullHandler(), "info")
+        for _ in range(2):
+            logging.getLogger("inference.metric_store").error(
+                "%s is full: further series of this process are not published", "it"
+            )
         counted = Counter("things", "Things.", ["kind"], registry=registry)
         counted.labels("first").inc()
         for number in range(20000):
