@@ -312,3 +312,17 @@ async def test_many_scrapes_at_once_are_one_rendering(service: Service) -> None:
             spent_s = sum(worker.cpu_times()[:2]) - begun
     assert spent_s < 1.0
     assert probe.failures == []
+
+
+async def test_the_largest_request_fits_into_the_part_of_one_client(service: Service) -> None:
+    """Four images of the largest size, which is all that one request may hold."""
+    padded = PICTURE + bytes(8 * MIB - len(PICTURE))
+    form = aiohttp.FormData()
+    for _ in range(4):
+        form.add_field("file", io.BytesIO(padded), filename="a.jpg")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{service.http_url}/v1/predict", data=form) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        assert len((await answer.json())["results"]) == 4
