@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -11,6 +12,8 @@ from streamer.http.networks import IpAddress, IpNetwork
 
 #: Hops of `X-Forwarded-For` that are looked at, from the nearest one on.
 _MAX_HOPS = 16
+#: Hops whose text is not parsed again.
+_HOPS_KNOWN = 4096
 #: Bits of an IPv6 address that name a customer's network; hosts choose the rest freely.
 _IPV6_CUSTOMER_BITS = 64
 
@@ -62,6 +65,7 @@ class ClientAddresses:
         return any(address.version == network.version and address in network for network in self._trusted)
 
 
+@lru_cache(maxsize=_HOPS_KNOWN)
 def _parse(hop: str) -> IpAddress | None:
     """Read one hop: an address, perhaps with a port, as proxies write it."""
     text = hop.strip().strip('"')

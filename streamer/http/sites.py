@@ -10,11 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from aiohttp import web
 
 from streamer.http.site_names import normal_origin
 
+_HOSTS_KNOWN = 256
 #: `Host: name`, `name:port`, `[v6]`, `[v6]:port`.
 _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
 
@@ -25,6 +27,8 @@ class Sites:
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._hosts = frozenset(hosts)
         self._origins = frozenset(origins)
+        #: Clients use few names, and judging one costs more than looking it up.
+        self._judged = lru_cache(maxsize=_HOSTS_KNOWN)(self._judge_host)
 
     def allows_host(self, host: str | None) -> bool:
         """Whether the service may be addressed as ``host``, the value of a `Host` header.
@@ -35,6 +39,9 @@ class Sites:
         """
         if host is None or "*" in self._hosts:
             return True
+        return self._judged(host)
+
+    def _judge_host(self, host: str) -> bool:
         match = _HOST_HEADER.fullmatch(host.lower())
         if match is None:
             return False
