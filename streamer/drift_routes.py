@@ -14,6 +14,7 @@ from streamer.drift.word import Word
 from streamer.http.body import BodyReader, hold_body
 from streamer.http.caller import identity_of
 from streamer.http.identity import Scope
+from streamer.http.media_type import media_type
 from streamer.http.paced_response import large_answer
 from streamer.http.stream_names import hide_in_drift_status
 from streamer.observer.questions import ObserverSilent, ask
@@ -70,7 +71,7 @@ class DriftRoutes:
     async def update(self, request: web.Request) -> web.Response:
         """Make another reference; answers with what was learnt."""
         # A page of another origin cannot send this type without asking first, which nobody answers.
-        if request.content_type != "application/json":
+        if media_type(request) != "application/json":
             raise Problem.unsupported_media("Content-Type must be application/json.")
         flags = {name: _flag(request, name) for name in ("dry_run", "force")}
         with hold_body(request) as holding:

@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from streamer.http.body import BodyReader
 from streamer.http.byte_budget import Holding
+from streamer.http.media_type import media_type
 from streamer.limits import LIMITS, Limits
 from streamer.problems import Problem, request_id
 from streamer.upload_form import OVERHEAD_BYTES, FormReader, read_boundary
@@ -71,8 +72,7 @@ def check_head(request: web.Request, limits: Limits) -> bool:
         raise Problem.unsupported_media(
             f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as they are."
         )
-    # content_type would say octet-stream where the header is absent or broken.
-    kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     is_form = kind == "multipart/form-data"
     if not (is_form or kind in _RAW_TYPES or kind.startswith("image/")):
         raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}; {_HOW}.")

@@ -8,12 +8,13 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from streamer.http.body import BodyReader, hold_body
+from streamer.http.media_type import media_type
 from streamer.problems import Problem
 
 
 async def read_text(request: web.Request, content_type: str, limit_bytes: int, limit_s: float) -> str:
     """Return the body as text. Raises Problem 408, 413, 415 or 503, or 400 when it is not UTF-8."""
-    if request.content_type != content_type:
+    if media_type(request) != content_type:
         raise Problem.unsupported_media(
             f"Content-Type is {request.headers.get(hdrs.CONTENT_TYPE, '')[:80]!r}; allowed is {content_type}."
         )

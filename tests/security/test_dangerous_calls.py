@@ -29,12 +29,18 @@ BANNED_CALLS = {
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen", "tempfile.mktemp"),
     *("asyncio.create_subprocess_shell", "ssl._create_unverified_context"),
 }
+#: Of aiohttp's requests: they parse headers by the mail parser, in the square of their length, or read bodies
+#: without a bound of ours.
+BANNED_OF_REQUESTS = {
+    *("content_type", "charset", "content_disposition", "json", "text", "post", "multipart", "cookies")
+}
 BANNED_OPTIONS = {("shell", True), ("allow_pickle", True), ("verify", False), ("weights_only", False)}
 #: Calls that start another program, and who may: file to reason.
 STARTING = re.compile(r"(subprocess\.\w+|(asyncio\.)?create_subprocess_exec|os\.(exec|spawn|posix_spawn)\w*)")
 MAY_START = {
     "inference/child_process.py": "the processes of the service, by a fixed command line",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
+    "streamer/decoding/single_decoder.py": "a decoder by itself, by a fixed command line",
     "streamer/drift/engine.py": "Evidently, by a fixed command line; the data go to its stdin",
 }
 #: What makes text of a page into markup or code.
@@ -56,29 +62,35 @@ def dotted(node: ast.expr) -> str:
 def faults(source: str, path: str) -> Iterator[str]:
     """Yield what a file does and must not."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Attribute):
+            if dotted(node.value).endswith("request") and node.attr in BANNED_OF_REQUESTS:
+                yield f"asks request.{node.attr}"
+        elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             yield from (f"imports {name}" for name in names if name.split(".")[0] in BANNED_MODULES)
-        if not isinstance(node, ast.Call):
-            continue
-        name = dotted(node.func)
-        if name in BANNED_CALLS:
-            yield f"calls {name}"
-        elif STARTING.fullmatch(name) and path not in MAY_START:
-            yield f"starts a program by {name}"
-        for keyword in node.keywords:
-            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
-            if (keyword.arg, value) in {
-                ("shell", True),
-                ("allow_pickle", True),
-                ("verify", False),
-                ("weights_only", False),
-            }:
-                yield f"says {keyword.arg}={value!r}"
-            if name == "torch.load" and not any(each.arg == "weights_only" for each in node.keywords):
-                yield "calls torch.load without weights_only"
+        elif isinstance(node, ast.Call):
+            yield from _faults_of_call(node, path)
+
+
+def _faults_of_call(node: ast.Call, path: str) -> Iterator[str]:
+    name = dotted(node.func)
+    if name in BANNED_CALLS:
+        yield f"calls {name}"
+    elif STARTING.fullmatch(name) and path not in MAY_START:
+        yield f"starts a program by {name}"
+    for keyword in node.keywords:
+        value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+        if (keyword.arg, value) in {
+            ("shell", True),
+            ("allow_pickle", True),
+            ("verify", False),
+            ("weights_only", False),
+        }:
+            yield f"says {keyword.arg}={value!r}"
+        if name == "torch.load" and not any(each.arg == "weights_only" for each in node.keywords):
+            yield "calls torch.load without weights_only"
 
 
 def test_no_file_runs_what_data_say() -> None:
@@ -111,6 +123,8 @@ def test_every_exception_is_still_one() -> None:
         "import asyncio\nasyncio.create_subprocess_shell('ls')",
         "import numpy as np\nnp.load(x, allow_pickle=True)",
         "requests.get(x, verify=False)",
+        "kind = request.content_type",
+        "reading = self.request.post()",
     ],
 )
 def test_what_is_banned_is_found(source: str) -> None:

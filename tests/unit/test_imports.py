@@ -99,7 +99,16 @@ STREAMER = [
     ["cli"],
 ]
 HTTP = [
-    ["identity", "networks", "site_names", "byte_budget", "write_watch", "audit", "stream_names"],
+    [
+        "identity",
+        "networks",
+        "site_names",
+        "byte_budget",
+        "write_watch",
+        "audit",
+        "stream_names",
+        "media_type",
+    ],
     ["client_address", "sites", "caller", "route_policy", "key_file"],
     ["key_ring", "cors", "tickets", "jwt_keys", "body", "memory_return"],
     ["gate"],
