@@ -23,10 +23,9 @@ from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 
-#: POSTs may exceed the in-flight bound by this much while live frames fill it.
-RESERVED_FOR_POSTS = 1
-#: So may a client of which nothing is in flight. With two versions both fit the spare slots of the ring.
-RESERVED_FOR_ABSENT = 1
+#: A client of which nothing is in flight may exceed the in-flight bound by this much, in either class alike:
+#: else those that may exceed it would keep the others out. With two versions it fits the ring's spare slots.
+RESERVED_FOR_ABSENT = 2
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
 #: What is still expected of a stream's costliest frame after one that cost less.
@@ -200,7 +199,6 @@ class VersionQueue:
 
     def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
         """Return each client's image that may start now."""
-        room += RESERVED_FOR_POSTS
         if self.in_flight >= room + RESERVED_FOR_ABSENT:
             return {}
 

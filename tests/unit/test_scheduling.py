@@ -74,6 +74,59 @@ def post_taken(queue: VersionQueue, client: Client) -> Job:
     return take(queue)
 
 
+@pytest.mark.parametrize("kind", ["post", "live"])
+def test_many_clients_of_one_class_never_keep_one_of_the_other_out(kind: str) -> None:
+    """Each client has one item in flight at a time, as with connections that wait for their answers."""
+    room = DecodeRoom(2)
+    many = [Client(f"many {number}", number) for number in range(1, 21)]
+    streams = [FakeStream(number, client=client, frames=0) for number, client in enumerate(many, 1)]
+    queue, polite = VersionQueue(room), Client("polite", 99)
+    for stream in streams:
+        queue.open(stream)
+    other = FakeStream(99, client=polite, frames=0)
+    queue.open(other)
+    running: list[Job] = []
+
+    def pump() -> None:
+        while (job := queue.next(4, 0.0)) is not None:
+            queue.begin(job, 0.0)
+            queue.decoded(job, 0.0)
+            running.append(job)
+
+    def ask(client: Client, *, by_post: bool) -> None:
+        if by_post:
+            queue.add(post(client), 0.0)
+        else:
+            stream = other if client is polite else streams[client.number - 1]
+            stream.frames += 1
+            queue.offer(stream)
+
+    for client in many:
+        ask(client, by_post=kind == "post")
+    pump()
+    waits = []
+    for _ in range(20):
+        ask(polite, by_post=kind != "post")
+        waited = 0
+        while not any(job.client is polite for job in running):
+            done = running.pop(0)
+            queue.end(done, 0.02, 0.0, MOST)
+            ask(done.client, by_post=kind == "post")
+            pump()
+            waited += 1
+            assert waited < 50, "it starves"
+        waits.append(waited)
+        mine = next(job for job in running if job.client is polite)
+        running.remove(mine)
+        queue.end(mine, 0.02, 0.0, MOST)
+        for _ in range(12):
+            done = running.pop(0)
+            queue.end(done, 0.02, 0.0, MOST)
+            ask(done.client, by_post=kind == "post")
+            pump()
+    assert sum(waits) / len(waits) <= 4.0
+
+
 def test_a_client_of_which_nothing_runs_may_exceed_the_bound_by_one() -> None:
     greedy, polite = Client("greedy", 1), Client("polite", 2)
     queue = opened(FakeStream(1, client=greedy), FakeStream(2, client=greedy))
