@@ -30,6 +30,7 @@ PROMISES = (
             _FAULTS + "test_inference_death.py::"
             "test_streams_and_posts_live_through_deaths_of_the_inference_process",
             _FAULTS + "test_inference_death.py::test_as_much_is_served_after_a_death_as_before",
+            _FAULTS + "test_inference_death.py::test_a_restart_is_a_pause_for_posts_and_no_error",
             _FAULTS + "test_others_answers.py::test_nobody_is_answered_with_the_boxes_of_others",
             _FAULTS + "test_others_answers.py::test_clients_notice_answers_of_others",
             _FAULTS + "test_ring_machine.py::test_the_ring_holds_in_any_order_of_events",
@@ -227,7 +228,7 @@ PROMISES = (
     ),
     Promise(
         "R19",
-        "`/livez` answers within 300 ms throughout all of these. The negative control stops a worker.",
+        "`/livez` answers within 300 ms throughout all of these. The negative control stops what answers.",
         (_FAULTS + "test_restarts.py::test_the_rider_sees_a_worker_that_stands_still",),
     ),
     Promise(

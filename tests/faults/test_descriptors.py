@@ -64,7 +64,8 @@ def test_probes_are_answered_while_silent_connections_take_every_descriptor(
         for raw in opened:
             raw.close()
     written = stub.service.log.count("\n") - lines
-    rider.ride.check()
+    # A connection that finds the kernel's queue full is tried again by the kernel, after a second.
+    rider.ride.check(at_least_s=1.5)
     whole = asyncio.run(_serve_some(stub))
     figures.note(
         descriptors=LIMIT,

@@ -18,6 +18,7 @@ from tests.faults.nonce import POISON_COLOUR, plain_image
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
+from tests.service import is_dead
 from tests.waiting import wait_for
 
 #: Ways for the process to end while it reads, runs or answers; None: killed from outside at a random time.
@@ -122,6 +123,30 @@ def test_as_much_is_served_after_a_death_as_before(stubbed: Start, tier: Tier, f
     before, after = asyncio.run(measure())
     figures.note(results_per_s_before=before, results_per_s_5_s_after=after)
     assert after >= 0.95 * before
+
+
+def test_a_restart_is_a_pause_for_posts_and_no_error(stubbed: Start, figures: Result) -> None:
+    # Shorter than a restart takes: what waits for one is not what that bound is for.
+    stub = stubbed(model_s=0.001, REQUEST_QUEUE_S="0.2")
+
+    async def kill_once() -> Account:
+        until = End.after(60)
+        async with http_session() as session:
+            running = Crowd(streams=0, posters=6, fps=10).start(session, stub.service.http_url, until)
+            await asyncio.sleep(1.0)
+            before = stub.service.inference
+            stub.engine.arm("kill_at_run")
+            await asyncio.to_thread(wait_for, partial(is_dead, before), "it dies")
+            await asyncio.to_thread(wait_for, lambda: stub.service.get("/health")[0] == 200, "ready again")
+            await asyncio.sleep(1.0)
+            until.at = 0.0
+            return together(list(await asyncio.gather(*(task for _, task in running))))
+
+    whole = asyncio.run(kill_once())
+    figures.note(posts=whole.sent, answered=whole.results, longest_s=max(whole.latencies_s))
+    assert stub.service.get_json("/health")["inference_restarts"] == 1
+    assert (whole.results, whole.errors) == (whole.sent, {})
+    assert whole.wrong == 0
 
 
 @pytest.mark.parametrize("fault", ["loop", "stop"])
