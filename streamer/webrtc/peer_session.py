@@ -33,7 +33,7 @@ from streamer.webrtc.control import Control, TooManyMessages
 from streamer.webrtc.ending import Ending, explain
 from streamer.webrtc.listener import Listener
 from streamer.webrtc.offer import Offer
-from streamer.webrtc.stack import EXCESS, Peer, UdpPlan
+from streamer.webrtc.stack import Peer, UdpPlan
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
 from streamer.webrtc.video_pool import VideoPool
 from streamer.webrtc.wishes import Wishes
@@ -126,7 +126,6 @@ class PeerSession:
         """Return the SDP answer. Raises what `stack.Peer.answer` raises."""
         self._peer.on("connectionstatechange", self._state_changed)
         self._peer.on("datachannel", self._channels.opened)
-        self._peer.on(EXCESS, self._sent_too_much)
         sdp = await self._peer.answer(offer, self._back)
         self._opened = True
         self._owner.dispatcher.open(self.version, self.live)
@@ -232,9 +231,6 @@ class PeerSession:
             self._control.received(data)
         except TooManyMessages as error:
             self.end(Ending.LIMITS, str(error))
-
-    def _sent_too_much(self) -> None:
-        self.end(Ending.LIMITS, "more was sent on the data channels than is taken without a whole message")
 
     def say_bye(self) -> None:
         """The client leaves."""

@@ -60,7 +60,6 @@ from aiortc.sdp import candidate_from_sdp
 
 from streamer.webrtc.inbound_budget import InboundBudget
 from streamer.webrtc.offer import Offer
-from streamer.webrtc.sctp_limit import limit_inbound
 
 #: For answers of STUN servers; an answer to the client must not take longer than 2 s.
 GATHER_S = 1.0
@@ -68,8 +67,6 @@ GATHER_S = 1.0
 _MAX_SHOWN = 64
 #: Where a transceiver keeps its receiver.
 _RECEIVER = "_RTCRtpTransceiver__receiver"
-#: Event of a `Peer` whose client leaves too much unfinished on its data channels.
-EXCESS = "excess"
 #: Receiver reports go out this often; peers measure loss and round trip by them.
 _REPORT_S = 1.0
 #: Profiles of H.264 beside the two that aiortc knows: main, constrained high and high.
@@ -367,10 +364,7 @@ async def _reflexive(hosts: list[ice.StunProtocol], server: tuple[str, int]) -> 
 
 
 class Peer(RTCPeerConnection):
-    """A peer connection that only answers: one video in, audio nowhere, data channels both ways.
-
-    Emits ``EXCESS`` when the client leaves more messages unfinished than it may.
-    """
+    """A peer connection that only answers: one video in, audio nowhere, data channels both ways."""
 
     def __init__(self, plan: UdpPlan, sink: MediaSink) -> None:
         self._plan = plan
@@ -411,8 +405,6 @@ class Peer(RTCPeerConnection):
         if back is not None:
             self.addTransceiver(back, "sendrecv")
         await self.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-        if self.sctp is not None:
-            limit_inbound(self.sctp, lambda: self.emit(EXCESS))
         for transceiver in self.getTransceivers():
             for codec in transceiver._codecs:
                 if codec.name == "H264" and codec.payloadType in offer.formats:
