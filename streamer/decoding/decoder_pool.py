@@ -221,8 +221,13 @@ class DecoderPool:
         group, work = self._pending.pop(number)
         if work.offset is not None:
             group.arena.free(work.offset, len(work.data))
+        self._settle(work, outcome)
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
+        """Answer for an image, and let those with the same bytes that waited for it go on."""
         self._twins.remove(work)
-        for ring, follower in work.followers:
+        followers, work.followers = work.followers, []
+        for ring, follower in followers:
             self.submit(ring, follower)
         work.done(outcome)
 
@@ -260,8 +265,7 @@ class DecoderPool:
         fresh = self._groups[-1]
         for work in works:
             if work.sent_again:
-                self._twins.remove(work)
-                work.done(DecoderLost("no decoder has taken the image"))
+                self._settle(work, DecoderLost("no decoder has taken the image"))
             else:
                 work.sent_again, work.offset = True, None
                 self._waiting.append((fresh, work))

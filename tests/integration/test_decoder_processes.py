@@ -72,7 +72,7 @@ class Bench:
             while self.pool.alive < count:
                 await asyncio.sleep(0.02)
         group = self.pool._groups[-1]
-        return [psutil.Process(member.pid) for member in group.members.values()]
+        return [psutil.Process(member.pid) for member in group.members.values() if member.pid]
 
 
 @pytest.fixture
@@ -158,6 +158,23 @@ async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Ben
     outcome = await bench.decode(picture(42))
     assert isinstance(outcome, Answer)
     assert not {member.pid for member in stopped} & {member.pid for member in await bench.members()}
+
+
+async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and_again(bench: Bench) -> None:
+    waiting = []
+    async with asyncio.timeout(4 * SOON_S):
+        for member in await bench.members():
+            member.send_signal(signal.SIGSTOP)
+        waiting = [bench.submit(picture(42), slot) for slot in range(3)]
+        stopped = set()
+        while not all(future.done() for future in waiting):
+            for member in await bench.members(0):
+                if member.pid not in stopped and not waiting[0].done():
+                    member.send_signal(signal.SIGSTOP)
+                    stopped.add(member.pid)
+            await asyncio.sleep(0.01)
+    assert isinstance(waiting[0].result(), DecoderLost | Answer)
+    assert all(isinstance(future.result(), Answer | DecoderLost) for future in waiting[1:])
 
 
 async def test_a_decoder_stopped_in_the_middle_of_an_image_is_killed(bench: Bench) -> None:
