@@ -36,7 +36,8 @@ def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
     """Read a document, or plain rows. Raises ReferenceBroken."""
     try:
         document = json.loads(text, object_hook=_compact)
-    except (ValueError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        # TypeError: rows within rows, which `_compact` cannot pack.
         raise ReferenceBroken(f"not JSON that fits: {error}") from error
     if isinstance(document, dict) and "groups" in document:
         _check_digest(document, text)

@@ -146,6 +146,8 @@ def _references() -> Iterator[bytes]:
     plain = [{"brightness": 100 + i % 7, "n_boxes": i % 3, "top_class": "cat"} for i in range(110)]
     yield json.dumps(plain).encode()
     yield json.dumps({"rows": plain[:2]}).encode()
+    # Rows within rows once ended in a TypeError.
+    yield json.dumps({"rows": [{"rows": [1]}]}).encode()
     found = learn(list(rows(World(1).values(120))), 1800, 0.001)
     whole = json.loads(document_of({"gate": found}, window_s=1800, interval_s=5))
     del whole["sha256"]  # else every change is found by it, and nothing behind it is read
