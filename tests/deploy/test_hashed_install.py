@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -129,3 +130,15 @@ def test_the_dockerfile_installs_by_this_script_alone() -> None:
     assert len(installs) == 4
     for line in installs:
         assert "--require-hashes" in line or "--dry-run" in line or "--no-deps" in line, line
+
+
+def test_the_lock_knows_everything_that_the_project_asks_for() -> None:
+    # `make hashes` after a new dependency; without it the image cannot be built.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [
+        line for extra in project["optional-dependencies"].values() for line in extra
+    ]
+    asked = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-") for line in lines}  # type: ignore[index]
+    known = {pin.partition("==")[0] for pin, _ in _PIN.findall(LOCK)}
+    assert len(asked) > 20
+    assert asked - known == set()
