@@ -1,9 +1,9 @@
 """Start-time fair queueing: clients of a few classes share a resource by weight and pay in seconds. Pure.
 
 The planner uses it for the device and the worker's queues for decoding. After Goyal, Vin and Cheng,
-"Start-time Fair Queueing" (SIGCOMM 1996). Every client has a tag, the virtual time at which its next item
-may start; the smallest tag is next. An item is charged its expected cost when it starts and corrected when
-its real cost is known.
+"Start-time Fair Queueing" (SIGCOMM 1996), on two levels: between the classes, and within each between its
+clients. Each has a tag, the virtual time at which its next item may start; the smallest tag is next. An item
+is charged its expected cost when it starts and corrected when its real cost is known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Flow:
     kind: str
     client: Hashable
     weight: float
-    #: Virtual time at which the next item may start.
+    #: Virtual time of its class at which the next item may start.
     tag: float = 0.0
     #: Number of the last pick, which breaks ties: who was served longest ago goes first.
     turn: int = 0
@@ -37,22 +37,33 @@ class Flow:
     fraction: float = 1.0
 
 
+@dataclass(slots=True)
+class _Class:
+    """The clients of one class together."""
+
+    weight: float
+    tag: float = 0.0
+    turn: int = 0
+    #: Tag of its flow that was picked last, and the largest tag of its flows.
+    virtual_s: float = 0.0
+    latest_s: float = 0.0
+
+
 class FairShare:
     """Who goes next. ``classes`` maps each class to its share where all classes want the resource.
 
-    Within a class its clients share by weight. A client that had nothing to do saves nothing up: it
+    Within a class its clients share by weight, so no number of clients of one class takes anything from
+    another class. A client that had nothing to do saves nothing up: it
     starts level with the client that is served at that moment. A client that cost more than expected pays
     before it is served again.
     """
 
     def __init__(self, classes: Mapping[str, float]) -> None:
-        self._classes = dict(classes)
+        self._classes = {kind: _Class(weight) for kind, weight in classes.items()}
         self._flows: OrderedDict[tuple[str, Hashable], Flow] = OrderedDict()
-        #: Tag of the flow that was picked last.
+        #: Tag of the class that was picked last.
         self._virtual_s = 0.0
         self._turn = 0
-        #: The largest tag of all; where a new busy period begins.
-        self._latest_s = 0.0
         #: Flows with items that were started and are not settled.
         self._running: set[Flow] = set()
 
@@ -84,18 +95,32 @@ class FairShare:
         flows = waiting if isinstance(waiting, list) else list(waiting)
         if not flows:
             raise ValueError("no flow waits")
-        virtual_s = self._virtual_s
-        best = flows[0]
+        kinds = {flow.kind for flow in flows}
+        kind = next(iter(kinds)) if len(kinds) == 1 else self._pick_class(kinds)
+        chosen = self._classes[kind]
+        # Nothing is saved up while a class or a flow has nothing to do.
+        self._virtual_s = chosen.tag = max(chosen.tag, self._virtual_s)
+        best: Flow | None = None
         for flow in flows:
-            # Nothing is saved up while a flow has nothing to do.
-            flow.tag = max(flow.tag, virtual_s)
-            if flow.tag < best.tag or (flow.tag == best.tag and flow.turn < best.turn):
+            if flow.kind != kind:
+                continue
+            flow.tag = max(flow.tag, chosen.virtual_s)
+            if best is None or flow.tag < best.tag or (flow.tag == best.tag and flow.turn < best.turn):
                 best = flow
+        if best is None:  # never: its class was chosen for it
+            raise ValueError("no flow waits")
         self._turn += 1
-        best.turn = self._turn
+        best.turn = chosen.turn = self._turn
         best.fraction = self.fraction(best, flows)
-        self._virtual_s = best.tag
+        chosen.virtual_s = best.tag
         return best
+
+    def _pick_class(self, kinds: Set[str]) -> str:
+        for kind in kinds:
+            self._classes[kind].tag = max(self._classes[kind].tag, self._virtual_s)
+        # In the order of the classes, so that ties are decided the same way every time.
+        waiting = [kind for kind in self._classes if kind in kinds]
+        return min(waiting, key=lambda kind: (self._classes[kind].tag, self._classes[kind].turn))
 
     def fraction(self, flow: Flow, waiting: Iterable[Flow]) -> float:
         """Return the part of the resource, 0 to 1, that is due to ``flow`` beside those that want it now."""
@@ -106,12 +131,13 @@ class FairShare:
             return 1.0
         kinds = {other.kind for other in wanting}
         rivals = sum(other.weight for other in wanting if other.kind == flow.kind)
-        part = self._classes[flow.kind] / sum(self._classes[kind] for kind in kinds)
+        part = self._classes[flow.kind].weight / sum(self._classes[kind].weight for kind in kinds)
         return part * flow.weight / rivals
 
     def debt_s(self, flow: Flow) -> float:
         """Return the seconds of work that are done, for all together, before ``flow`` is next."""
-        return max(0.0, flow.tag - self._virtual_s)
+        ahead = max(0.0, flow.tag - self._classes[flow.kind].virtual_s)
+        return ahead * flow.weight / flow.fraction
 
     def start(self, flow: Flow, expected_s: float) -> None:
         """Charge one item that starts now; :meth:`settle` follows exactly once."""
@@ -128,16 +154,20 @@ class FairShare:
 
     def rest(self) -> None:
         """Nothing runs and nothing waits: what was used does not count against anybody later."""
-        self._virtual_s = max(self._virtual_s, self._latest_s)
+        for each in self._classes.values():
+            each.virtual_s = each.latest_s
+            self._virtual_s = max(self._virtual_s, each.tag)
 
     def _charge(self, flow: Flow, cost_s: float) -> None:
         flow.charged_s += cost_s
-        flow.tag += cost_s / flow.fraction
-        self._latest_s = max(self._latest_s, flow.tag)
+        flow.tag += cost_s / flow.weight
+        kind = self._classes[flow.kind]
+        kind.tag += cost_s / kind.weight
+        kind.latest_s = max(kind.latest_s, flow.tag)
 
     def _forget_one(self) -> None:
         """Forget the least recently used flow, one that owes nothing if there is one among the oldest."""
         oldest = [flow for _, flow in zip(range(_EXAMINED), self._flows.values(), strict=False)]
         idle = [flow for flow in oldest if not flow.running] or oldest
-        flow = next((each for each in idle if each.tag <= self._virtual_s), idle[0])
+        flow = next((each for each in idle if self.debt_s(each) == 0.0), idle[0])
         del self._flows[flow.kind, flow.client]

@@ -52,6 +52,17 @@ def test_a_class_of_many_clients_takes_nothing_from_the_other() -> None:
     assert got[live] == pytest.approx(15.0, rel=0.05)
 
 
+def test_ever_new_clients_of_one_class_do_not_starve_the_other() -> None:
+    share = FairShare(CLASSES)
+    camera, live = share.flow("live", "camera"), 0
+    for number in range(400):
+        flow = share.pick([share.flow("post", number), share.flow("post", number + 1), camera])
+        share.start(flow, 0.02)
+        share.settle(flow, 0.02, 0.02)
+        live += flow is camera
+    assert live == pytest.approx(300, rel=0.05)
+
+
 def test_who_comes_seldom_goes_next_beside_any_number_of_greedy_clients() -> None:
     share = FairShare(CLASSES)
     greedy = [share.flow("live", number) for number in range(20)]

@@ -204,17 +204,19 @@ def test_a_weight_of_three_gets_three_times_the_time() -> None:
     assert busy[1] / busy[2] == pytest.approx(3.0, rel=0.05)
 
 
-def test_a_polite_post_goes_next_beside_many_greedy_clients() -> None:
+def test_a_polite_post_goes_at_the_next_turn_of_its_class_beside_many_greedy_clients() -> None:
     plan = planner(FLAT)
     for client in range(1, 20):
         for _ in range(5):
             plan.add(frame(0, client=client))
             plan.add(frame(client, client=client))
-    for _ in range(30):
+    for _ in range(120):
         plan.done(next_batch(plan), 0.02)
     polite = frame(0, client=99)
     plan.add(polite)
-    assert next_batch(plan).items == (polite,)
+    # At the latest when it is the turn of its class, which has a quarter.
+    batches = [next_batch(plan) for _ in range(6)]
+    assert (polite,) in [batch.items for batch in batches]
 
 
 def test_every_run_is_charged_exactly_once() -> None:

@@ -124,7 +124,7 @@ def test_many_clients_of_one_class_never_keep_one_of_the_other_out(kind: str) ->
             queue.end(done, 0.02, 0.0, MOST)
             ask(done.client, by_post=kind == "post")
             pump()
-    assert sum(waits) / len(waits) <= 4.0
+    assert sum(waits) / len(waits) <= 3.0
 
 
 def test_a_client_of_which_nothing_runs_may_exceed_the_bound_by_one() -> None:
@@ -173,7 +173,7 @@ def test_a_post_waits_for_its_own_backlog_at_its_share() -> None:
     assert queue.expected_wait_s(greedy, 1, 0.0, MOST) == 0.0
     for number in range(100):
         queue.add(post(greedy, connection=number), 0.0)
-    alone_s = queue.expected_wait_s(greedy, 500, 0.0, MOST)
+    alone_s = queue.expected_wait_s(greedy, 500, 0.0, MOST, 5.0)
     assert alone_s > 0
     assert queue.is_alone(greedy)
     assert queue.expected_wait_s(other, 1, 0.0, MOST) == 0.0
@@ -182,7 +182,7 @@ def test_a_post_waits_for_its_own_backlog_at_its_share() -> None:
         assert queue.withdraw(job)
         run(queue, job)
     queue.add(post(other), 0.0)
-    assert queue.expected_wait_s(greedy, 500, 0.0, MOST) == pytest.approx(2 * alone_s)
+    assert queue.expected_wait_s(greedy, 500, 0.0, MOST, 5.0) == pytest.approx(2 * alone_s)
     assert not queue.is_alone(greedy)
 
 
