@@ -31,6 +31,8 @@ class Flow:
     turn: int = 0
     #: Items that were started and are not settled yet.
     running: int = 0
+    #: Number of the pick of its class at which it waited last.
+    seen: int = 0
     #: Seconds of the resource that the flow was charged in all.
     charged_s: float = 0.0
     #: Fraction of the resource that the flow was due at its last pick, 0 to 1.
@@ -47,6 +49,10 @@ class _Class:
     #: Tag of its flow that was picked last, and the largest tag of its flows.
     virtual_s: float = 0.0
     latest_s: float = 0.0
+    #: Picks of one of its flows, items that run, and the pick of all at which it waited last.
+    picks: int = 0
+    running: int = 0
+    seen: int = 0
 
 
 class FairShare:
@@ -96,28 +102,37 @@ class FairShare:
         if not flows:
             raise ValueError("no flow waits")
         kinds = {flow.kind for flow in flows}
-        kind = next(iter(kinds)) if len(kinds) == 1 else self._pick_class(kinds)
+        kind = self._pick_class(kinds)
         chosen = self._classes[kind]
-        # Nothing is saved up while a class or a flow has nothing to do.
-        self._virtual_s = chosen.tag = max(chosen.tag, self._virtual_s)
+        self._virtual_s = max(self._virtual_s, chosen.tag)
         best: Flow | None = None
         for flow in flows:
             if flow.kind != kind:
                 continue
-            flow.tag = max(flow.tag, chosen.virtual_s)
+            # Nothing is saved up while there was nothing to do; who was there all the time keeps what a
+            # cost below the expected one gave back.
+            if flow.seen != chosen.picks and not flow.running:
+                flow.tag = max(flow.tag, chosen.virtual_s)
+            flow.seen = chosen.picks + 1
             if best is None or flow.tag < best.tag or (flow.tag == best.tag and flow.turn < best.turn):
                 best = flow
         if best is None:  # never: its class was chosen for it
             raise ValueError("no flow waits")
         self._turn += 1
         best.turn = chosen.turn = self._turn
+        chosen.picks += 1
         best.fraction = self.fraction(best, flows)
-        chosen.virtual_s = best.tag
+        chosen.virtual_s = max(chosen.virtual_s, best.tag)
         return best
 
     def _pick_class(self, kinds: Set[str]) -> str:
         for kind in kinds:
-            self._classes[kind].tag = max(self._classes[kind].tag, self._virtual_s)
+            each = self._classes[kind]
+            if each.seen != self._turn and not each.running:
+                each.tag = max(each.tag, self._virtual_s)
+            each.seen = self._turn + 1
+        if len(kinds) == 1:
+            return next(iter(kinds))
         # In the order of the classes, so that ties are decided the same way every time.
         waiting = [kind for kind in self._classes if kind in kinds]
         return min(waiting, key=lambda kind: (self._classes[kind].tag, self._classes[kind].turn))
@@ -142,12 +157,14 @@ class FairShare:
     def start(self, flow: Flow, expected_s: float) -> None:
         """Charge one item that starts now; :meth:`settle` follows exactly once."""
         flow.running += 1
+        self._classes[flow.kind].running += 1
         self._running.add(flow)
         self._charge(flow, expected_s)
 
     def settle(self, flow: Flow, expected_s: float, actual_s: float) -> None:
         """One item has ended: replace the expected cost that was charged by the actual one."""
         flow.running -= 1
+        self._classes[flow.kind].running -= 1
         if not flow.running:
             self._running.discard(flow)
         self._charge(flow, actual_s - expected_s)
