@@ -33,6 +33,8 @@ FORWARDED = "object_detection_requests_forwarded_total"
 def whole_release(null: Path) -> Iterator[Release]:
     """Replicas with the delays that they have by default."""
     settings = {"DRAIN_DELAY_S": "3", "WEBRTC_CONNECT_TIMEOUT_S": "30"}
+    # All clients have one address here, and one client has an eighth of the sessions without video.
+    settings["WEBRTC_SESSIONS_MAX"] = "512"
     with Release(null, settings) as running:
         yield running
 
