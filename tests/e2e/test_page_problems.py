@@ -56,6 +56,13 @@ def test_without_a_camera_the_page_offers_file_and_sample(service: Service, blin
     demo.close()
 
 
+@pytest.fixture
+def named() -> Iterator[Service]:
+    """A service that answers under the name of its machine as well."""
+    with Service({"ALLOWED_HOSTS": "demo.test"}) as running:
+        yield running
+
+
 def test_a_denied_permission_is_explained(service: Service, playwright: Playwright, tmp_path: Path) -> None:
     camera = write_camera(tmp_path / "grey.mjpeg", [np.full((120, 160, 3), 90, np.uint8)])
     with chromium(playwright, "--deny-permission-prompts", camera=camera, allow=False) as browser:
@@ -75,8 +82,8 @@ def test_a_denied_permission_is_explained(service: Service, playwright: Playwrig
         demo.close()
 
 
-def test_on_an_insecure_address_only_the_camera_is_missing(service: Service, blind: Browser) -> None:
-    demo = DemoPage(blind, f"http://demo.test:{service.port}")
+def test_on_an_insecure_address_only_the_camera_is_missing(named: Service, blind: Browser) -> None:
+    demo = DemoPage(blind, f"http://demo.test:{named.port}")
     demo.open()
     assert demo.evaluate("window.isSecureContext") is False
     demo.start("camera")
