@@ -207,7 +207,7 @@ class Planner:
 
         The caller runs it and reports :meth:`done`; call :meth:`expire` first.
         """
-        if self._alone or self._trial is not None:
+        if self._trial is not None or (self._alone and not self._others_before(self._alone[0])):
             return self._next_alone()
         eligible = {version: count for version in self._queues if (count := self._eligible(version))}
         if not eligible:
@@ -225,6 +225,20 @@ class Planner:
         self._running.append(batch)
         self._versions.charge(version, expected_s)
         return batch
+
+    def _others_before(self, item: Item) -> bool:
+        """Whether an item that may execute beside others came before this one, which may not.
+
+        Order of arrival keeps both kinds from starving each other.
+        """
+        return any(
+            waiting[0].arrived < item.arrived
+            for queue in self._queues.values()
+            for waiting in (
+                *queue.posts.values(),
+                *(frames for stream, frames in queue.streams.items() if stream not in self._executing),
+            )
+        )
 
     def _next_alone(self) -> Batch | None:
         """Return the next item that executes alone, once nothing else does."""

@@ -336,3 +336,25 @@ def test_a_suspect_can_be_withdrawn_and_expires() -> None:
     assert plan.cancel(1, first.submit.request_id) == first
     assert plan.expire(6.0) == [second]
     assert (plan.waiting, plan.next()) == (0, None)
+
+
+def test_suspects_and_others_do_not_starve_each_other() -> None:
+    plan = planner(FLAT, parallel=2)
+    now = 0.0
+
+    def add(stream: int, *, alone: bool) -> None:
+        item = frame(stream)
+        plan.add(Item(1, dataclasses.replace(item.submit, alone=alone), now))
+
+    for stream in (1, 2):
+        add(stream, alone=True)
+    add(3, alone=False)
+    served: list[int] = []
+    for _ in range(30):
+        now += 1.0
+        batch = next_batch(plan)
+        (item,) = batch.items
+        served.append(item.submit.stream)
+        plan.done(batch)
+        add(item.submit.stream, alone=item.submit.alone)  # each sends on as soon as it has its result
+    assert all(served.count(stream) >= 8 for stream in (1, 2, 3))
