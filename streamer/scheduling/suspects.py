@@ -20,7 +20,9 @@ from typing import Protocol
 
 #: Suspects, and streams, that are remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 1000
-#: How long after a death the frames of a stream are executed alone.
+#: How long after a death the frames of a stream are executed alone. Whoever was there at one death was most
+#: likely there by chance, and executing alone costs throughput; at the second it is watched for longer.
+FIRST_WATCH_S = 3.0
 WATCH_S = 60.0
 #: How long a stream or client is refused that has ended the process this often while it executed alone.
 REFUSE_S = 60.0
@@ -58,6 +60,7 @@ class _Source:
     last_death: float
     most_deaths_alone: int
     deaths_alone: int = 0
+    deaths: int = 0
 
 
 class Suspects:
@@ -116,6 +119,7 @@ class Suspects:
     def _hold_against(self, source: tuple[str, int], now: float, most: int, *, alone: bool) -> None:
         known = self._sources.setdefault(source, _Source(now, most))
         known.deaths_alone += alone
+        known.deaths += 1
         known.last_death = now
         self._sources.move_to_end(source)
         if len(self._sources) > MAX_REMEMBERED:
@@ -131,7 +135,8 @@ class Suspects:
             return Verdict.FREE
         if known.deaths_alone >= known.most_deaths_alone and since_s < REFUSE_S:
             return Verdict.REFUSED
-        return Verdict.ALONE if since_s < WATCH_S or known.deaths_alone else Verdict.FREE
+        watch_s = WATCH_S if known.deaths > 1 else FIRST_WATCH_S
+        return Verdict.ALONE if since_s < watch_s or known.deaths_alone else Verdict.FREE
 
     def _key(self, data: object) -> tuple[int, bytes] | None:
         """Return how a frame is known; None for one that cannot be remembered here."""

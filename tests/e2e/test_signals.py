@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.service import Service, is_dead
 from tests.waiting import wait_for
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_from_a_terminal() -> Iterator[None]:
+    """Under `nohup` the service rightly ignores SIGHUP; these tests are about the other case."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGPWR])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from streamer.decoding.digest_memory import DigestMemory
 from streamer.scheduling.suspects import (
+    FIRST_WATCH_S,
     FORGET_AFTER_S,
     MAX_REMEMBERED,
     REFUSE_S,
@@ -41,6 +42,9 @@ def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None
     suspects.died(b"1", 7, 0.0, alone=False)
     assert suspects.judge(b"other bytes", 7, 1.0) is Verdict.ALONE
     assert suspects.judge(b"other bytes", 8, 1.0) is Verdict.FREE
+    assert suspects.judge(b"other bytes", 7, FIRST_WATCH_S + 1) is Verdict.FREE
+    suspects.died(b"1", 7, 0.0, alone=False)
+    assert suspects.judge(b"other bytes", 7, FIRST_WATCH_S + 1) is Verdict.ALONE
     assert suspects.judge(b"other bytes", 7, WATCH_S + 1) is Verdict.FREE
     suspects.died(b"22", 7, 2.0, alone=True)
     assert suspects.judge(b"other bytes", 7, 3.0) is Verdict.ALONE, "one death alone may have another cause"
