@@ -87,7 +87,7 @@ class Guard:
                 raise Problem.unauthorized(
                     "The ticket is used up or too old; take another one."
                     if is_ticket(token)
-                    else "The bearer token is not a key of this server."
+                    else "The key is not one of the API keys of this server."
                 )
         late = policy.entry is Entry.SOCKET and token is None
         if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:

@@ -18,6 +18,7 @@ import pytest
 from tests.bench.media import pictures
 from tests.model_factory import null_model
 from tests.service import ROOT, Service
+from tests.waiting import wait_for
 from tests.wire_client import WireClient
 
 
@@ -173,6 +174,8 @@ def test_several_workers_share_one_port_and_one_inference_process(null: Path) ->
     with Service({"MODEL_V1_PATH": str(null), "WORKERS": "2"}) as service:
         assert len(service.workers) == 2
         assert len(service.children("inference.process")) == 1
+        # The other worker may still be starting its decoders.
+        wait_for(lambda: all(service.get("/health")[0] == 200 for _ in range(20)), "both are ready")
         for _ in range(40):  # a fresh connection each: the kernel spreads them
             assert service.get("/health")[0] == 200
         assert service.metric("object_detection_inference_ready") == 1
