@@ -60,15 +60,16 @@ def large_answer(
     request: web.Request, body: bytes, content_type: str, extra_headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Return an answer made for one request. Raises Problem 503 where the byte budget has no room for it."""
-    headers = {hdrs.CACHE_CONTROL: "no-store", **(extra_headers or {})}
+    # As a header: the framework's parameter takes no charset.
+    headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store", **(extra_headers or {})}
     if len(body) <= PIECE_BYTES:
-        return web.Response(body=body, content_type=content_type, headers=headers)
+        return web.Response(body=body, headers=headers)
     holding = request.app[BUDGET].hold(identity_of(request).name, "answer")
     with holding:
         if not holding.take(len(body)):
             raise Problem.unavailable(
                 "Too many bytes of answers are in flight here; try again.", retry_after_s=_RETRY_S
             )
-    response = PacedResponse(body=body, content_type=content_type, headers=headers)
+    response = PacedResponse(body=body, headers=headers)
     response.charge(holding)
     return response

@@ -184,13 +184,13 @@ def test_a_batch_that_fails_otherwise_is_still_a_refusal(
     tmp_path: Path, cpu_as_gpu: list[bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(factory.colour_model(tmp_path / "m.onnx"), version="v1", device="cuda", batch_max=4)
-    infer = detector.infer
+    run = detector._run
 
-    def fail(frames: Any, **options: Any) -> Any:
+    def fail(frames: Any, *arguments: Any, **options: Any) -> Any:
         if len(frames) == 4:
             raise RuntimeError("an operator failed")
-        return infer(frames, **options)
+        return run(frames, *arguments, **options)
 
-    monkeypatch.setattr(detector, "infer", fail)
+    monkeypatch.setattr(detector, "_run", fail)
     with pytest.raises(ModelRefused, match="an operator failed"):
         detector.warm_up(lanes=2)
