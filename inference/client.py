@@ -1,6 +1,6 @@
 """A worker's link to the inference process: its ring, its requests, and what is known of the models.
 
-Runs on the worker's event loop; only `pixels` may be called from decoder threads. When the process
+Runs on the worker's event loop; only `pixels` may be called from other threads. When the process
 dies, everything in flight ends with InferenceLost at once and the link reconnects by itself.
 """
 

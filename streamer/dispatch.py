@@ -1,7 +1,7 @@
 """The dispatcher: one step before the inference process, decides whose frame is decoded next.
 
 Frames wait encoded, in their streams' mailboxes; POSTs wait in a bounded queue. As the device has room,
-the next one is decoded in a thread straight into a ring slot and submitted. So pixels exist only for
+the next one is decoded by another process straight into a ring slot and submitted. So pixels exist only for
 frames that are about to run, and a newer frame can replace an older one until the last moment.
 """
 
@@ -20,7 +20,7 @@ from inference import Boxes, DetectionParams, InferenceLost, ModelInfo, RingFull
 from inference.client import InferenceClient, ServedModel, Ticket
 from inference.wire import Result, Status
 from streamer.admission import Admission
-from streamer.decoder_pool import DecoderPool as ConverterThreads
+from streamer.converter_threads import ConverterThreads
 from streamer.decoding.annotator import annotate
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
@@ -86,9 +86,9 @@ class Dispatcher:
         self._versions = {version: VersionQueue(self._room, interactive_share) for version in versions}
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
         self._turns = deque(versions)
-        #: Frames of each live stream that are in decoder threads, or wait for one that is, oldest first.
+        #: Frames of each live stream that are being decoded, or wait for one that is, oldest first.
         self._decoding: dict[int, deque[Job]] = {}
-        #: Jobs that decoder threads are done with; they append, the event loop takes.
+        #: Jobs that converter threads are done with; they append, the event loop takes.
         self._finished: deque[tuple[str, ServedModel, Job]] = deque()
         #: Whether the event loop has been told to look there.
         self._waking = False
@@ -297,7 +297,7 @@ class Dispatcher:
         self._timer = self._loop.call_later(0.02, again)
 
     def _begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
-        """Acquire a slot and decode into it in a thread. False when there is no slot after all."""
+        """Acquire a slot and begin to decode into it. False when there is no slot after all."""
         now = time.monotonic()
         if job.deadline < now:
             job.finish(DeadlinePassed())
@@ -387,7 +387,7 @@ class Dispatcher:
             self._decoded(*self._finished.popleft())
 
     def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
-        """Hand a decoded frame on. Frames of a stream leave in order, whichever thread was quicker."""
+        """Hand a decoded frame on. Frames of a stream leave in order, whichever decoder was quicker."""
         job.decoded = True
         self._versions[version].decoded(job, time.monotonic())
         if not job.stream:

@@ -57,7 +57,7 @@ STREAMER = [
         "replicas",
         "probe",
         "durable",
-        "decoder_pool",
+        "converter_threads",
         "protocol",
         "greeting_slots",
     ],

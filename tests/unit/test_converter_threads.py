@@ -1,4 +1,4 @@
-"""The decoder threads: order, faults, and an end that waits for what runs and forgets what waits."""
+"""The converter threads: order, faults, and an end that waits for what runs and forgets what waits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import weakref
 
 import pytest
 
-from streamer.decoder_pool import DecoderPool
+from streamer.converter_threads import ConverterThreads
 from tests.waiting import wait_for
 
 
 def test_calls_begin_in_order() -> None:
-    pool = DecoderPool(1)
+    pool = ConverterThreads(1)
     seen: list[int] = []
     for number in range(50):
         pool.submit(seen.append, number)
@@ -23,7 +23,7 @@ def test_calls_begin_in_order() -> None:
 
 
 def test_calls_run_side_by_side() -> None:
-    pool = DecoderPool(2)
+    pool = ConverterThreads(2)
     three = threading.Barrier(3, timeout=10)
     pool.submit(three.wait)
     pool.submit(three.wait)
@@ -32,7 +32,7 @@ def test_calls_run_side_by_side() -> None:
 
 
 def test_threads_come_with_the_first_calls() -> None:
-    pool = DecoderPool(4)
+    pool = ConverterThreads(4)
     assert not pool._threads
     for _ in range(10):
         pool.submit(time.sleep, 0)
@@ -44,7 +44,7 @@ def test_threads_come_with_the_first_calls() -> None:
 
 
 def test_a_fault_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
-    pool = DecoderPool(1)
+    pool = ConverterThreads(1)
     done = threading.Event()
 
     def fail() -> None:
@@ -58,7 +58,7 @@ def test_a_fault_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_closing_waits_for_what_runs_and_forgets_what_waits() -> None:
-    pool = DecoderPool(1)
+    pool = ConverterThreads(1)
     begun, ended = threading.Event(), threading.Event()
     waited: list[str] = []
 
@@ -80,7 +80,7 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_call() -> None:
     class Frame:
         pass
 
-    pool = DecoderPool(1)
+    pool = ConverterThreads(1)
     frame = Frame()
     gone = weakref.ref(frame)
     pool.submit(id, frame)
@@ -90,7 +90,7 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_call() -> None:
 
 
 def test_after_the_end_nothing_is_taken() -> None:
-    pool = DecoderPool(1)
+    pool = ConverterThreads(1)
     pool.close()
     with pytest.raises(RuntimeError, match="stopped"):
         pool.submit(print)
@@ -100,7 +100,7 @@ def test_after_the_end_nothing_is_taken() -> None:
 def test_the_end_may_meet_a_thread_that_takes_the_last_call() -> None:
     """Whoever is quicker: nothing is raised, and no thread is left."""
     for _ in range(200):
-        pool = DecoderPool(2)
+        pool = ConverterThreads(2)
         for _ in range(3):
             pool.submit(int)
         threads = list(pool._threads)
@@ -112,7 +112,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    pool = DecoderPool(2)
+    pool = ConverterThreads(2)
     done = threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)

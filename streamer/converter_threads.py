@@ -1,4 +1,4 @@
-"""Threads that decode frames; a queue in front of them, nothing else."""
+"""Threads that turn decoded pictures of videos into model input, with a queue in front of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-log = logging.getLogger("streamer.decoder_pool")
+log = logging.getLogger("streamer.converter_threads")
 
 _Work = tuple[Callable[..., object], tuple[Any, ...]]
 
 
-class DecoderPool:
+class ConverterThreads:
     """Runs calls in ``threads`` threads, in order of submission; nobody waits for one of them.
 
     An executor of the standard library makes a future and takes several locks for each call, while threads of
@@ -33,10 +33,10 @@ class DecoderPool:
         Raises RuntimeError after :meth:`close`, or when not one thread can be started.
         """
         if self._closed:
-            raise RuntimeError("the decoder threads have been stopped")
+            raise RuntimeError("the converter threads have been stopped")
         if len(self._threads) < self._size:
-            # One with each of the first calls: a worker that never decodes has none.
-            thread = threading.Thread(target=self._run, name=f"decode-{len(self._threads)}", daemon=True)
+            # One with each of the first calls: a worker without videos has none.
+            thread = threading.Thread(target=self._run, name=f"convert-{len(self._threads)}", daemon=True)
             try:
                 thread.start()
                 self._threads.append(thread)
@@ -63,5 +63,5 @@ class DecoderPool:
             try:
                 call(*arguments)
             except Exception:
-                log.exception("a decoder thread met a fault of ours")
+                log.exception("a converter thread failed by a fault of this project")
             del work, call, arguments  # a frame must not live until the next one
