@@ -107,7 +107,7 @@ class StandIn:
             target = self._other_than(number)
             if target is None:
                 path = await self._probed_path(connection)
-                if path == "/livez" or (path == "/health" and not self._is_fresh(number)):
+                if path == "/livez" or (path == "/health" and not await self._accepts_again(number)):
                     await self._answer(connection, path)
                     return
                 target = number
@@ -118,6 +118,16 @@ class StandIn:
         beat = self._board.read_worker(number, "beat")
         serves = self._board.read_worker(number, "presence") == Presence.SERVING
         return serves and time.monotonic() - beat < FRESH_BEAT_S
+
+    async def _accepts_again(self, number: int) -> bool:
+        """Wait until the worker accepts somebody, or its last beat is too old to hope for that."""
+        before = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
+        while self._is_fresh(number):
+            now = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
+            if now != before:
+                return True
+            await asyncio.sleep(PATIENCE_S)
+        return False
 
     def _other_than(self, number: int) -> int | None:
         """Return the worker that accepted the least of those that serve; None when there is none."""

@@ -12,7 +12,8 @@ from tests.bench.idle import cpu_s, family
 from tests.bench.overload import memory_mb
 from tests.service import Service
 
-MAX_PSS_MB = 320.0
+#: Measured 270 without and 307 with the sandbox on two cores of Zen 3; some machines take 30 more.
+MAX_PSS_MB = 350.0
 #: Share of one core, all processes together.
 MAX_IDLE_CPU = 0.01
 #: Per second, all processes together: a wake-up alone may cost a millisecond on a virtual machine.
