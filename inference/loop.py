@@ -31,6 +31,7 @@ from inference.metrics import InferenceMetrics
 from inference.model import ModelInfo
 from inference.planner import Batch, Item, Planner
 from inference.ring import FrameRing
+from inference.run_limit import RunLimit
 from inference.wire import Kind, Result, Status
 
 log = logging.getLogger("inference.loop")
@@ -40,9 +41,6 @@ log = logging.getLogger("inference.loop")
 BEAT_S = 0.25
 #: And this often while there is none: each beat wakes a core (tests/bench/idle.py).
 IDLE_BEAT_S = 1.0
-#: A run that lasts longer than this many times the slowest warm-up run is taken for hung.
-HUNG_FACTOR = 10.0
-HUNG_MIN_S = 2.0
 
 
 class Detects(Protocol):
@@ -106,11 +104,7 @@ class Loop:
             interactive_share=interactive_share,
         )
         self._relief = MemoryRelief(detectors.values(), self._planner, self._turn, spare_lane=lanes)
-        self._run_limit_s = max(
-            HUNG_MIN_S,
-            # Lanes that share a device wait for each other.
-            HUNG_FACTOR * max(max(d.cost_s.values()) for d in self._detectors) * lanes / parallel,
-        )
+        self._run_limit = RunLimit([d.cost_s for d in self._detectors], sharing=lanes / parallel)
         #: Series by version index; kept, because looking labels up costs more than counting.
         self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
         self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
@@ -146,7 +140,6 @@ class Loop:
         ]
         for lane in lanes:
             lane.start()
-        self._board.post("run_limit_s", self._run_limit_s)
         busy = self._beat()
         self._board.post("state", State.READY)
         while not self._stopping:
@@ -160,7 +153,7 @@ class Loop:
         with self._turn:
             self._turn.notify_all()
         for lane in lanes:
-            lane.join(timeout=self._run_limit_s)
+            lane.join(timeout=self._run_limit.seconds)
 
     def stop(self) -> None:
         """Make :meth:`run` return; safe in a signal handler."""
@@ -177,6 +170,7 @@ class Loop:
             waiting = self._planner.waiting
         for item in late:
             self._answer(item, Result(item.submit.request_id, Status.EXPIRED, NO_BOXES))
+        self._board.post("run_limit_s", self._run_limit.seconds)
         self._board.post("busy_since", min(busy, default=0.0))
         self._board.post("heartbeat", now)
         return bool(busy or waiting)
@@ -363,6 +357,7 @@ class Loop:
         ran_s = time.perf_counter() - begun
         self._run_s[version].observe(ran_s)
         with self._postprocessing:
+            self._run_limit.observe(version, len(items), ran_s)
             for index, item in enumerate(items):
                 begun = time.perf_counter()
                 boxes = detector.postprocess(raw, index, item.submit.params)

@@ -23,6 +23,7 @@ INFERENCE = [
         "warmup",
         "stride",
         "fair_share",
+        "run_limit",
         "single_frame",
         "board",
         "address",

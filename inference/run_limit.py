@@ -1,0 +1,55 @@
+"""How long a model run may last before it counts as hung: ten times the slow runs of late.
+
+The loop posts the limit on the board; the supervisor kills a process that exceeds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+#: A run is hung when it lasts longer than this many times what slow runs last.
+HUNG_FACTOR = 10.0
+HUNG_MIN_S = 2.0
+#: Slow runs raise the limit to this many times that of the warm-up at most, or to `RAISED_MAX_S`.
+RAISE_FACTOR_MAX = 4.0
+RAISED_MAX_S = 30.0
+#: Runs that the percentile is taken of, and how many there must be before it replaces the warm-up's figure.
+HISTORY = 512
+ENOUGH = 100
+#: The percentile is computed anew after so many runs.
+_EVERY = 32
+_PERCENTILE = 0.99
+
+
+class RunLimit:
+    """Starts with what the warm-up measured and follows the 99th percentile of the runs that were served.
+
+    Runs are compared as multiples of what the warm-up measured for their version and size. So the limit also
+    suits the largest batch when only small ones have run lately. One thread at a time calls :meth:`observe`.
+    """
+
+    def __init__(self, costs_s: Sequence[Mapping[int, float]], *, sharing: float) -> None:
+        """``costs_s`` has the seconds of a run by batch size for each version.
+
+        ``sharing`` is how many threads share the device at once, whose runs wait for each other.
+        """
+        self._costs_s = [dict(sorted(costs.items())) for costs in costs_s]
+        self._unit_s = HUNG_FACTOR * max(max(costs.values()) for costs in self._costs_s)
+        #: Seconds that the oldest run may last; any thread may read it.
+        self.seconds = max(HUNG_MIN_S, self._unit_s * sharing)
+        self._most_s = max(RAISED_MAX_S, RAISE_FACTOR_MAX * self.seconds)
+        self._slowness: deque[float] = deque(maxlen=HISTORY)
+        self._unseen = 0
+
+    def observe(self, version: int, size: int, ran_s: float) -> None:
+        """Take in how long a run of ``size`` frames took that succeeded."""
+        costs = self._costs_s[version]
+        expected_s = next((cost for bucket, cost in costs.items() if bucket >= size), max(costs.values()))
+        self._slowness.append(ran_s / max(expected_s, 1e-6))
+        self._unseen += 1
+        if len(self._slowness) >= ENOUGH and self._unseen >= _EVERY:
+            self._unseen = 0
+            slow = sorted(self._slowness)[math.ceil(_PERCENTILE * len(self._slowness)) - 1]
+            self.seconds = min(self._most_s, max(HUNG_MIN_S, self._unit_s * slow))
