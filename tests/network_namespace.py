@@ -10,7 +10,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
@@ -70,6 +71,26 @@ class Ears:
             if packet[9] in (_UDP, _TCP) and not inside:
                 with self._lock:
                     self._found.add((to, int.from_bytes(packet[header + 2 : header + 4], "big")))
+
+
+@contextmanager
+def narrow_link(kbit_per_s: int) -> Iterator[None]:
+    """Let only so much pass in a second, all packets of this network together; skips where the kernel cannot.
+
+    Call it within the network. Packets wait for 300 ms at most and are lost then, as in a modem.
+    """
+    limit = f"rate {kbit_per_s}kbit burst 3000 latency 300ms".split()
+    for command in (
+        ["ip", "link", "set", "lo", "mtu", "1500"],
+        ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", *limit],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot make the link narrow: {' '.join(command)}: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
 
 
 def in_own_network(act: Callable[[Ears], T]) -> T:

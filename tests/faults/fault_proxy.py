@@ -21,7 +21,7 @@ class FaultProxy:
 
     All faults may be set before and changed while it runs: ``delay_s`` and ``jitter_s`` (evenly, both ways of
     it) are for one way, ``bytes_per_s`` is for each direction of a connection (0: as fast as it goes),
-    ``resets`` is the share of connections that are reset after some kilobytes.
+    ``resets`` is the share of connections that are reset within their first ``reset_within_bytes``.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class FaultProxy:
         jitter_s: float = 0.0,
         bytes_per_s: float = 0.0,
         resets: float = 0.0,
+        reset_within_bytes: int = 1 << 16,
         seed: int = 1,
     ) -> None:
         self.target = port
@@ -40,6 +41,7 @@ class FaultProxy:
         self.jitter_s = jitter_s
         self.bytes_per_s = bytes_per_s
         self.resets = resets
+        self.reset_within_bytes = reset_within_bytes
         self.connections = 0
         #: Connections that were reset on purpose.
         self.reset = 0
@@ -95,7 +97,7 @@ class FaultProxy:
             return
         self._writers |= {writer, back}
         doomed = self._random.random() < self.resets
-        reset_after = self._random.randrange(1, 1 << 16) if doomed else 0
+        reset_after = self._random.randrange(1, self.reset_within_bytes) if doomed else 0
         try:
             # Cancelled at the end, which asyncio would log for each connection.
             with contextlib.suppress(asyncio.CancelledError):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from onnx import helper, numpy_helper
 
 from tests.model_factory import PLAIN, cells, save
@@ -22,6 +23,9 @@ _LEVELS = 50
 CLIENTS_MAX = _LEVELS * _LEVELS
 #: The counter of a client's frames wraps here.
 COUNTER = _LEVELS
+#: The same for frames that pass a video encoder, which changes colours a little.
+_VIDEO_STEP = 25
+VIDEO_LEVELS = 10
 SIDE_PX = PLAIN.width
 #: The box's centre moves and its size grows by this much from black to white, pixels.
 _SPAN_PX = 24.0
@@ -48,6 +52,15 @@ class Nonce:
         """Return the frame, encoded."""
         return plain_image(self.colour, suffix)
 
+    def picture(self, side_px: int) -> npt.NDArray[np.uint8]:
+        """Return a square frame for a video encoder; `read_video_box` reads its box.
+
+        There are `VIDEO_LEVELS` counters and the square of that many clients.
+        """
+        high, low = divmod(self.client, VIDEO_LEVELS)
+        colour = np.array([self.counter % VIDEO_LEVELS, high, low]) * _VIDEO_STEP
+        return np.full((side_px, side_px, 3), colour, np.uint8)
+
 
 def plain_image(colour: tuple[int, int, int], suffix: str = ".png", side_px: int = SIDE_PX) -> bytes:
     """Return an image of one colour (blue, green, red)."""
@@ -59,12 +72,23 @@ def plain_image(colour: tuple[int, int, int], suffix: str = ".png", side_px: int
 
 def read_box(box: Sequence[float]) -> Nonce:
     """Return whose frame this box (x1, y1, x2, y2 in pixels) was made from."""
+    low, high, counter = _steps(box, _STEP)
+    return Nonce(high * _LEVELS + low, counter)
+
+
+def read_video_box(box: Sequence[float], side_px: int) -> Nonce:
+    """Return whose `Nonce.picture` this box was made from."""
+    low, high, counter = _steps([each * SIDE_PX / side_px for each in box[:4]], _VIDEO_STEP)
+    return Nonce(high * VIDEO_LEVELS + low, counter)
+
+
+def _steps(box: Sequence[float], step: int) -> tuple[int, int, int]:
+    """Return how many steps from black red, green and blue were."""
     x1, y1, x2, y2 = box[:4]
     red = ((x1 + x2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
     green = ((y1 + y2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
     blue = ((x2 - x1) - _FIRST_SIZE_PX) / _SPAN_PX
-    low, high, counter = (round(share * 255 / _STEP) for share in (red, green, blue))
-    return Nonce(high * _LEVELS + low, counter)
+    return round(red * 255 / step), round(green * 255 / step), round(blue * 255 / step)
 
 
 def nonce_model(path: Path) -> Path:

@@ -50,6 +50,8 @@ PROMISES = (
             "tests/e2e/test_hung_processes.py::"
             "test_a_stopped_worker_is_replaced_and_probes_never_wait_for_it",
             "tests/e2e/test_hung_processes.py::test_a_stopped_supervisor_costs_nobody_an_answer_and_is_told",
+            "tests/unit/test_run_limit.py::test_runs_that_became_slower_raise_it",
+            "tests/unit/test_run_limit.py::test_the_loop_posts_the_limit_that_its_runs_suggest",
             "tests/integration/test_decoder_processes.py::"
             "test_stopped_decoders_are_replaced_when_work_waits_for_them",
         ),
@@ -221,6 +223,7 @@ PROMISES = (
         (
             _FAULTS + "test_network.py::test_a_long_way_costs_its_round_trip_and_no_more",
             _FAULTS + "test_network.py::test_a_narrow_way_makes_no_queue",
+            _FAULTS + "test_network.py::test_a_link_that_the_kernel_makes_narrow_makes_no_queue",
             _FAULTS + "test_network.py::test_connections_that_are_reset_cost_the_others_nothing",
             "tests/integration/test_webrtc_network.py::"
             "test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was",
@@ -233,10 +236,13 @@ PROMISES = (
     ),
     Promise(
         "R20",
-        "A stream may change the size of its frames at any time.",
+        "A stream may change the size of its frames at any time, a video also its codec and its track, and "
+        "sound may begin beside it.",
         (
-            _FAULTS + "test_network.py::test_frames_of_a_stream_may_change_their_size",
-            _FAULTS + "test_network.py::test_a_video_may_change_its_size",
+            _FAULTS + "test_stream_changes.py::test_frames_of_a_stream_may_change_their_size",
+            _FAULTS + "test_stream_changes.py::test_a_video_may_change_its_size",
+            _FAULTS + "test_stream_changes.py::"
+            "test_a_video_goes_on_in_another_codec_from_another_track_and_beside_sound",
         ),
     ),
 )

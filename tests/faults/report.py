@@ -1,7 +1,11 @@
-"""``make reliability``: writes the table of promises in docs/reliability.md, with what was measured."""
+"""``make reliability``: writes the table of promises in docs/reliability.md, with what was measured.
+
+A test that has not run since keeps the figures that the page has, so the long forms may run one by one.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 
 from tests.faults.promises import PROMISES, ROOT, exists
@@ -10,6 +14,9 @@ from tests.faults.results import Result, read_results
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- begin of the table: make reliability -->"
 END = "<!-- end of the table -->"
+_ROW = re.compile(r"\[(\w+)\]\(\.\./[^)]+\) \| (.*) \|$", re.MULTILINE)
+_MACHINES = re.compile(r"^Measured on: (.*)\.$", re.MULTILINE)
+_NOTHING = "pass or fail"
 _HEAD = "| promise | test | measured |\n| --- | --- | --- |"
 
 
@@ -27,18 +34,23 @@ def _measured(test: str, results: dict[str, Result]) -> str:
     return "; ".join(lines)
 
 
-def table(results: dict[str, Result]) -> str:
-    """Return the table: a row for each test of each promise that has one."""
-    rows = [_HEAD]
+def table(results: dict[str, Result], before: str = "") -> str:
+    """Return the table: a row for each test of each promise that has one.
+
+    Figures that ``results`` do not have come from ``before``, a table.
+    """
+    rows, kept = [_HEAD], dict(_ROW.findall(before))
     for promise in PROMISES:
         first = f"**{promise.name}** {promise.text}"
         for test in filter(exists, promise.tests):
             path, _, name = test.partition("::")
             link = f"[{name}](../{path})"
-            rows.append(f"| {first} | {link} | {_measured(test, results) or 'pass or fail'} |")
+            rows.append(f"| {first} | {link} | {_measured(test, results) or kept.get(name, _NOTHING)} |")
             first = ""
-    machines = sorted({result.machine for result in results.values()})
-    return "\n".join([*rows, "", f"Measured on: {'; '.join(machines) or 'nothing yet'}."])
+    machines = {result.machine for result in results.values()}
+    for line in _MACHINES.findall(before):
+        machines |= set(line.split("; "))
+    return "\n".join([*rows, "", f"Measured on: {'; '.join(sorted(machines)) or 'nothing yet'}."])
 
 
 def cut(page: str) -> tuple[str, str, str]:
@@ -54,8 +66,8 @@ def main() -> int:
     if not results:
         sys.stderr.write("no results: run the tests in tests/faults first, or `make soak`\n")
         return 1
-    before, _, after = cut(PAGE.read_text())
-    PAGE.write_text(f"{before}\n{table(results)}\n{after}")
+    before, inside, after = cut(PAGE.read_text())
+    PAGE.write_text(f"{before}\n{table(results, inside)}\n{after}")
     return 0
 
 

@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import aiohttp
@@ -16,6 +17,7 @@ from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import COUNTER, Nonce
 from tests.faults.nonce_clients import Account, Crowd, NonceStream, together
+from tests.faults.nonce_video import NonceVideo
 from tests.faults.results import Result
 from tests.service import is_dead
 from tests.waiting import wait_for
@@ -24,6 +26,8 @@ Start = Callable[..., Stubbed]
 
 #: Numbers of clients that the crowd does not have.
 _FLOODER, _CANCELLER, _KEEPER = 2001, 2002, 2003
+#: And of those that send video, whose numbers are smaller than 100.
+_VIDEOS = (61, 72, 83)
 
 
 async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, seed: int) -> int:
@@ -55,7 +59,17 @@ async def _kill_decoders(stub: Stubbed, until: End) -> int:
     return killed
 
 
-async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> tuple[Account, int, int]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What all clients saw, and what was done to them."""
+
+    images: Account
+    videos: Account
+    cancelled: int
+    decoders_killed: int
+
+
+async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> Outcome:
     chance = random.Random(7)
     until = End.after(120)
     base = stub.service.http_url
@@ -65,6 +79,10 @@ async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> tupl
         keeper = NonceStream(_KEEPER, fps=10, mode="all")
         extra = [
             asyncio.create_task(stream.run(session, f"{base}/v1/stream", until)) for stream in (flood, keeper)
+        ]
+        videos = [
+            asyncio.create_task(NonceVideo(number, fps=10).run(f"{base}/v1/webrtc", until))
+            for number in _VIDEOS
         ]
         cancelling = asyncio.create_task(_cancel_posts(session, f"{base}/v1/predict", until, seed=3))
         decoders = asyncio.create_task(_kill_decoders(stub, until if kills else End.after(0)))
@@ -77,31 +95,37 @@ async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> tupl
             await asyncio.sleep(chance.uniform(0.5, 1.0))
         until.at = 0.0
         accounts = list(await asyncio.gather(*(task for _, task in crowd), *extra))
-        return together(accounts), await cancelling, await decoders
+        video_accounts = list(await asyncio.gather(*videos))
+        return Outcome(together(accounts), together(video_accounts), await cancelling, await decoders)
 
 
 def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier, figures: Result) -> None:
     stub = stubbed(model_s=0.003)
     kills = tier.pick(2, 5)
-    whole, cancelled, decoders = asyncio.run(_everything_at_once(stub, tier.pick(2.0, 60.0), kills))
+    seen = asyncio.run(_everything_at_once(stub, tier.pick(2.0, 60.0), kills))
+    images, videos = seen.images, seen.videos
     figures.note(
-        results=whole.results,
-        answers_of_others=whole.wrong,
-        posts_cancelled=cancelled,
+        results=images.results,
+        results_of_videos=videos.results,
+        answers_of_others=images.wrong + videos.wrong,
+        posts_cancelled=seen.cancelled,
         inference_processes_killed=kills,
-        decoders_killed=decoders,
-        frames_without_an_outcome=whole.lost,
+        decoders_killed=seen.decoders_killed,
+        frames_without_an_outcome=images.lost,
     )
-    assert whole.results > 100
-    assert cancelled > 50
-    assert (whole.wrong, whole.surplus, whole.lost, whole.closed) == (0, 0, 0, 0)
+    assert images.results > 100
+    assert videos.results > len(_VIDEOS)
+    assert seen.cancelled > 50
+    assert (images.wrong, images.surplus, images.lost, images.closed) == (0, 0, 0, 0)
+    assert (videos.wrong, videos.surplus, videos.closed) == (0, 0, 0)
 
 
 def test_clients_notice_answers_of_others(stubbed: Start) -> None:
     """The negative control: a worker that ignores request ids gives answers to the wrong clients."""
     stub = stubbed(model_s=0.003, STUB_MUTATION="forget_request_ids", INFERENCE_LANES="2")
-    whole, _, _ = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
-    assert whole.wrong > 0
+    seen = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
+    assert seen.images.wrong > 0
+    assert seen.videos.wrong > 0
 
 
 _NONSENSE = ("nan", "bad_offset", "bad_length", "many_boxes", "bad_slot")

@@ -42,6 +42,19 @@ def test_figures_stand_beside_their_test_with_their_parameters() -> None:
     assert "a: frames 7 (soak); **failed**: b: frames 8 (short)" in row
 
 
+def test_figures_of_tests_that_did_not_run_again_stay() -> None:
+    first, second = PROMISES[0].tests[:2]
+    old = Result(first, full=True, figures={"frames": "7"}, passed=True, machine="2 cores")
+    new = Result(second, full=False, figures={"frames": "8"}, passed=True, machine="4 cores")
+    page = table({second: new}, table({first: old}))
+    rows = {
+        name: line for line in page.splitlines() for name in (first, second) if name.split("::")[1] in line
+    }
+    assert rows[first].endswith("| frames 7 (soak) |")
+    assert rows[second].endswith("| frames 8 (short) |")
+    assert page.endswith("Measured on: 2 cores; 4 cores.")
+
+
 def test_every_fault_test_belongs_to_a_promise() -> None:
     named = {test.partition("::")[0] for promise in PROMISES for test in promise.tests}
     files = {f"tests/faults/{path.name}" for path in (ROOT / "tests" / "faults").glob("test_*.py")}
