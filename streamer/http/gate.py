@@ -10,7 +10,7 @@ from aiohttp import web
 
 from streamer.access_settings import AccessSettings
 from streamer.http.client_address import ClientAddresses
-from streamer.http.identity import ALL_SCOPES, Identity, Quotas
+from streamer.http.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Quotas, Scope
 from streamer.http.key_ring import KeyRing
 from streamer.http.tickets import Tickets, is_ticket
 
@@ -59,12 +59,15 @@ class Gate:
         return self._ring.find(text) is not None
 
     def still_holds(self, identity: Identity) -> bool:
-        """Whether what a client has shown is still good: keys expire, and are taken out of the file."""
+        """Whether what the client of a stream has shown is still good for streams.
+
+        Keys expire, and they are replaced in the file or taken out of it; tokens expire.
+        """
         if identity.anonymous:
             return True
-        # Names of token holders, `jwt:…`, are none that a key can have.
-        known = self._ring.has(identity.name) or (self.verify is not None and ":" in identity.name)
-        return known and identity.is_current(time.time())
+        if self.verify is not None and identity.name.startswith(TOKEN_NAME_PREFIX):
+            return identity.is_current(time.time())
+        return self._ring.holds(identity, Scope.STREAM)
 
     def describe(self) -> dict[str, str | int]:
         """Return what `/health` says of keys; no names and no paths."""

@@ -18,6 +18,8 @@ class Scope(StrEnum):
 
 
 ALL_SCOPES = frozenset(Scope)
+#: Before the subject of a token in the name of its holder; names of keys have no colon.
+TOKEN_NAME_PREFIX = "jwt:"  # noqa: S105 - a prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Identity:
     anonymous: bool = False
     #: Unix seconds until which the key is good; None: as long as it is there.
     until: float | None = None
+    #: Which key of the file the client has shown: the first digits of its digest; empty for all others.
+    key: str = ""
 
     def is_current(self, now: float) -> bool:
         """Whether the key has not expired at ``now``, Unix seconds."""

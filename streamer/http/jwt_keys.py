@@ -17,11 +17,10 @@ from typing import Any
 import aiohttp
 import jwt
 
-from streamer.http.identity import Identity, Scope
+from streamer.http.identity import TOKEN_NAME_PREFIX, Identity, Scope
 
 log = logging.getLogger("streamer.http.jwt_keys")
 
-NAME_PREFIX = "jwt:"
 #: Longer ones are not looked at.
 MAX_TOKEN_CHARS = 4096
 MAX_SUBJECT_CHARS = 128
@@ -36,6 +35,8 @@ FETCH_S = 5.0
 MAX_SET_BYTES = 64 << 10
 MAX_KEYS = 50
 LEAST_RSA_BITS = 2048
+
+_FETCH_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 Fetch = Callable[[], Awaitable[bytes]]
 
@@ -144,10 +145,11 @@ class JwtKeys:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError) as error:
+            return self._identity(claims)
+        # ArithmeticError: a time that is too large for a number of seconds.
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
             log.debug("a token was refused: %s", type(error).__name__)
             return None
-        return self._identity(claims)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
         subject, scopes = claims["sub"], claims.get(self._scope_claim, "")
@@ -160,7 +162,7 @@ class JwtKeys:
             return None
         known = {scope.value: scope for scope in Scope}
         granted = frozenset(known[name] for name in named if isinstance(name, str) and name in known)
-        return Identity(f"{NAME_PREFIX}{subject}", granted, until=float(claims["exp"]) + LEEWAY_S)
+        return Identity(f"{TOKEN_NAME_PREFIX}{subject}", granted, until=float(claims["exp"]) + LEEWAY_S)
 
 
 def fetch_from(source: str) -> Fetch:
@@ -171,12 +173,17 @@ def fetch_from(source: str) -> Fetch:
 
 
 async def _fetch_address(address: str) -> bytes:
-    """Raises BadKeySet. Follows no redirect: the address is the one that was configured."""
+    """Raises BadKeySet. Follows no redirect: the address is the one that was configured.
+
+    A compressed answer is not inflated, so that the limit holds for the bytes as they arrive.
+    """
     timeout = aiohttp.ClientTimeout(total=FETCH_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as client,
-            client.get(address, allow_redirects=False, headers={"Accept": "application/json"}) as answer,
+            aiohttp.ClientSession(
+                timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+            ) as client,
+            client.get(address, allow_redirects=False, headers=_FETCH_HEADERS) as answer,
         ):
             if answer.status != 200:
                 raise BadKeySet(f"answers {answer.status}")

@@ -24,6 +24,8 @@ MAX_KEYS = 10_000
 KEY_BYTES = 32
 #: By which a leaked key is recognised in a repository or a log.
 KEY_PREFIX = "rtv_"
+#: Digits of a digest by which an identity says which key was shown.
+_KEY_DIGITS = 16
 
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -63,6 +65,7 @@ class KeyEntry(_Part):
             frozenset(self.scopes),
             Quotas(**self.quotas.model_dump()),
             until=None if self.expires is None else self.expires.timestamp(),
+            key=self.sha256[:_KEY_DIGITS],
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from streamer.http.audit import audit
-from streamer.http.identity import ALL_SCOPES, Identity
+from streamer.http.identity import ALL_SCOPES, Identity, Scope
 from streamer.http.key_file import BadKeyFile, digest_of, parse_keys, read_key_file
 
 log = logging.getLogger("streamer.http.key_ring")
@@ -39,7 +39,7 @@ class KeyRing:
         self._file = file
         self._copy = folder / _COPY_NAME
         self._from_file: Mapping[str, Identity] = {}
-        self._names: frozenset[str] = frozenset()
+        self._by_name: Mapping[str, Identity] = {}
         self._seen: Stamp | None = None
         self._content: bytes | None = None
         #: Why the file as it is now cannot be used; empty when it is in use.
@@ -67,9 +67,17 @@ class KeyRing:
         identity = settled[0] if settled else self._from_file.get(digest)
         return identity if identity is not None and identity.is_current(time.time()) else None
 
-    def has(self, name: str) -> bool:
-        """Whether there is a key of that name; of one that was taken out of the file there is none."""
-        return name in self._names
+    def holds(self, identity: Identity, scope: Scope) -> bool:
+        """Whether the key by which a client was let in is still good for ``scope``.
+
+        It is not once the key was taken out of the file, has expired, lost the scope, or another key has
+        taken its name.
+        """
+        known = self._by_name.get(identity.name)
+        if known is None or not known.may(scope) or not known.is_current(time.time()):
+            return False
+        # A ticket of a replica of an earlier release does not say which key it is for.
+        return identity.key in ("", known.key)
 
     def start(self) -> None:
         """Begin to watch the file."""
@@ -120,9 +128,9 @@ class KeyRing:
 
     def _take(self, found: Mapping[str, Identity]) -> None:
         self._from_file = found
-        self._names = frozenset(
-            identity.name for identity in (*self._settled.values(), *self._from_file.values())
-        )
+        self._by_name = {
+            identity.name: identity for identity in (*self._settled.values(), *self._from_file.values())
+        }
 
     def _keep(self, content: bytes) -> None:
         """Keep a copy for workers that start while the file is broken; it holds digests and no key."""

@@ -148,6 +148,7 @@ def _to_json(identity: Identity) -> dict[str, Any]:
         "quotas": dataclasses.asdict(identity.quotas),
         "anonymous": identity.anonymous,
         "until": identity.until,
+        "key": identity.key,
     }
 
 
@@ -159,4 +160,5 @@ def _from_json(answer: Mapping[str, Any]) -> Identity:
         Quotas(**answer["quotas"]),
         anonymous=bool(answer["anonymous"]),
         until=None if answer["until"] is None else float(answer["until"]),
+        key=str(answer.get("key", "")),  # a replica of an earlier release does not say it
     )

@@ -124,6 +124,24 @@ async def test_actions_of_administrators_and_refusals_are_written_down(
     assert "test-key-of" not in service.log
 
 
+async def test_an_action_is_written_down_though_nobody_waits_for_its_answer(service: Service) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    head = f"POST /reference/update HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key_of('boss')}\r\n"
+    rest = "X-Request-Id: left-early\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    writer.write((head + rest).encode())
+    await writer.drain()
+    await asyncio.sleep(0.3)
+    writer.close()
+    await writer.wait_closed()
+
+    def line() -> str:
+        return next((line for line in service.log.splitlines() if "left-early" in line), "")
+
+    wait_for(line, "the audit line", timeout_s=10)
+    told = json.loads(line())
+    assert (told["key"], told["action"], told["status"]) == ("boss", "POST /reference/update", 0)
+
+
 async def test_keys_are_rotated_while_streams_run(
     service: Service, http: aiohttp.ClientSession, file: Path
 ) -> None:
@@ -144,6 +162,13 @@ async def test_keys_are_rotated_while_streams_run(
         assert "withdrawn" in bye["reason"]
         await stays.send({"type": "ping", "t0": 1})
         await stays.receive("pong")
+        # Another key takes the name: whoever has the old one, and perhaps should not, is put out.
+        put(file, entries(without="gone").replace(digest_of(key_of("camera")), digest_of("another-key")))
+        with pytest.raises(ConnectionClosed) as closed:
+            await stays.receive("never", timeout_s=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+        put(file, entries(without="gone"))
     assert await status(http, service, "POST", "/v1/webrtc", "gone", "application/json") == 401
 
 

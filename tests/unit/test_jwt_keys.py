@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -12,6 +13,8 @@ from typing import Any
 
 import jwt
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
@@ -114,6 +117,7 @@ async def test_a_good_token_says_who_may_do_what() -> None:
         lambda: signed(exp=time.time() - 70),
         lambda: signed(nbf=time.time() + 70),
         lambda: signed(exp=None),
+        lambda: signed(exp=10**400),
         lambda: signed(iss="https://issuer.example.evil"),
         lambda: signed(iss=None),
         lambda: signed(aud="visions"),
@@ -217,3 +221,40 @@ async def test_a_file_may_hold_the_keys(tmp_path: Any) -> None:
     for source in (file, tmp_path / "none"):
         with pytest.raises(BadKeySet):
             await fetch_from(str(source))()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/moved", "answers 302"),
+        ("/long", "has more than"),
+        ("/compressed", "no JSON Web Key Set"),
+        ("/cut", "cannot be fetched"),
+        ("/none", "answers 404"),
+    ],
+)
+async def test_only_a_short_answer_of_the_configured_address_is_taken(path: str, words: str) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        bodies = {"/good": key_set(), "/long": b" " * (64 << 10) + key_set()}
+        if request.path == "/moved":
+            raise web.HTTPFound("/good")
+        if request.path == "/compressed":  # small on the wire, and more than is allowed when it is inflated
+            packed = gzip.compress(b" " * (1 << 20) + key_set())
+            return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
+        if request.path == "/cut" and request.transport is not None:
+            request.transport.abort()
+        if request.path not in bodies:
+            raise web.HTTPNotFound
+        return web.Response(body=bodies[request.path])
+
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    async with TestServer(app) as server:
+        assert parse_key_set(await fetch_from(str(server.make_url("/good")))(), ALGORITHMS)
+        asked.clear()
+        with pytest.raises(BadKeySet, match=words):
+            parse_key_set(await fetch_from(str(server.make_url(path)))(), ALGORITHMS)
+        assert set(asked) == {path}

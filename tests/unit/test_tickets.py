@@ -67,6 +67,20 @@ def test_their_number_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(box) == 1, "those that are too old are forgotten"
 
 
+async def test_another_process_learns_of_a_ticket_all_that_its_issuer_knows() -> None:
+    box = make_box(Clock())
+    camera = Identity("camera", frozenset({Scope.STREAM}), Quotas(sessions=2), until=9.0, key="0f" * 8)
+
+    async def ask(ticket: str) -> Mapping[str, Any] | None:
+        found = box.redeem(ticket)
+        return None if found is None else module._to_json(found)
+
+    elsewhere = Tickets(make_box(Clock()), ask)
+    ticket = box.issue(camera)
+    assert await elsewhere.redeem(ticket) == camera
+    assert await elsewhere.redeem(ticket) is None
+
+
 @pytest.mark.parametrize(
     "answer", [None, {}, {"name": "x"}, {"name": "x", "scopes": ["root"]}, {"scopes": 5}]
 )
