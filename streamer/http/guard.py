@@ -25,6 +25,12 @@ _KEY_PARAMETERS = {
 }
 
 
+#: Status in the audit log of a request that got no answer: its client went away, or the handler failed.
+_UNANSWERED = 0
+#: Values of one query that are compared with the keys; nobody sends more by mistake, and each costs time.
+_VALUES_COMPARED = 64
+
+
 class Guard:
     """Applies the route table. ``gate`` knows the keys, ``sites`` our names and the pages that may call."""
 
@@ -66,12 +72,19 @@ class Guard:
         except Problem as refusal:
             _audit(request, policy, refusal.status)
             raise
+        status = _UNANSWERED
         try:
             response = await handler(request)
-        except Problem as problem:
-            _audit(request, policy, problem.status)
+            status = response.status
+        except (Problem, web.HTTPException) as refusal:
+            status = refusal.status
             raise
-        _audit(request, policy, response.status)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            # Whatever ends the handler: what it asked for may have been done all the same.
+            _audit(request, policy, status)
         return response
 
     async def _identify(self, request: web.Request, policy: Policy) -> None:
@@ -114,8 +127,13 @@ class Guard:
 
     def _check_query(self, request: web.Request) -> None:
         """Refuse keys in the address: addresses are logged, kept in histories and passed on as referrers."""
+        compared: set[str] = set()
         for name, value in request.query.items():
-            if name.lower() in _KEY_PARAMETERS or self._gate.is_key(value):
+            is_key = name.lower() in _KEY_PARAMETERS
+            if not is_key and value not in compared and len(compared) < _VALUES_COMPARED:
+                compared.add(value)
+                is_key = self._gate.is_key(value)
+            if is_key:
                 raise Problem.bad_request(
                     f"The query has the parameter {name[:40]!r}. Keys are not taken from the address: send "
                     "`Authorization: Bearer <key>`, or a ticket of `POST /tickets` from a browser.",

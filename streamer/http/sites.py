@@ -54,10 +54,11 @@ class Sites:
 
     def allows_origin(self, request: web.Request) -> bool:
         """Whether the page behind a request may use the service; programs send no `Origin`."""
-        origin = request.headers.get("Origin")
-        if origin is None:
+        origins = request.headers.getall("Origin", [])
+        if not origins:
             return not _is_foreign_fetch(request)
-        normal = normal_origin(origin)
+        # Browsers send one; with two it depends on the reader which of them counts.
+        normal = normal_origin(origins[0]) if len(origins) == 1 else None
         if normal is None:  # `null` too: any page can bring that about
             return False
         return "*" in self._origins or normal in self._origins or normal in self._own(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from streamer.http.client_address import ClientAddresses
 from streamer.http.networks import parse_networks
@@ -84,6 +85,13 @@ def test_the_service_answers_under_its_own_names_only(host: str | None, *, allow
 def test_only_exact_origins_are_let_in(origin: str, *, allowed: bool) -> None:
     request = make_mocked_request("POST", "/", headers={"Origin": origin, "Host": "127.0.0.1:8000"})
     assert SITES.allows_origin(request) is allowed
+
+
+def test_of_two_origins_none_counts() -> None:
+    headers = CIMultiDict([("Host", "127.0.0.1:8000"), ("Origin", "https://app.example.com")])
+    assert SITES.allows_origin(make_mocked_request("POST", "/", headers=headers))
+    headers.add("Origin", "https://evil.example")
+    assert not SITES.allows_origin(make_mocked_request("POST", "/", headers=headers))
 
 
 @pytest.mark.parametrize(
