@@ -21,7 +21,7 @@ _SECRETS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,15}://)[^/\s@]+@|"
     r"(?P<key>(?:token|key|secret|password|passwd|ticket|signature)[\"']?=)[^&\s]+|"
     r"(?P<pair>[\"'](?:[a-z_-]{0,20}token|api[_-]?key|[a-z_-]{0,20}secret[a-z_-]{0,20}|password|ticket)[\"']:\s*[\"'])[^\"']*|"
-    r"(?P<header>(?:x-api-key|authorization|cookie):\s*)(?!bearer\s)[^\r\n]+|"
+    r"(?P<header>(?:x-api-key|x-amz-security-token|authorization|cookie):\s*)(?!bearer\s)[^\r\n]+|"
     r"(?P<bearer>bearer\s+)[^\s\"',]+|"
     r"(?P<jwt>\beyJ[\w-]{6,}\.)[\w.-]+",
     re.IGNORECASE,

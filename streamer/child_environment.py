@@ -1,4 +1,4 @@
-"""What the supervisor gives to a child process: environment variables, and settings in a sealed memory file.
+"""What the supervisor gives to a child process: variables, settings in a sealed memory file, a limit.
 
 Any process of the same user can read `/proc/PID/environ`, also a decoder that was taken over. Therefore no
 secret is passed on by environment: workers and the observer read their settings from a descriptor that they
@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import os
 import re
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,10 +19,15 @@ from streamer.settings import Settings
 
 #: Variable that holds the number of the descriptor with the settings; meaningless in any other process.
 _DESCRIPTOR = "STREAMER_SETTINGS_FD"
-#: A variable that holds a secret, by its name; settings are left out by their own names.
-_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL", re.IGNORECASE)
-#: A user and a password in an address, such as that of a proxy.
-_SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+#: A variable that holds a secret, by its name; settings are left out by their own names. `PWD` alone is
+#: the working directory.
+_SECRET_NAME = re.compile(
+    r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH|SIGNATURE|WEBHOOK|CONN(?:ECTION)?_?STR"
+    r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$",
+    re.IGNORECASE,
+)
+#: A user or a password in an address, such as that of a proxy or of a broker; a password may hold a slash.
+_SECRET_VALUE = re.compile(r"://[^\s@]+@")
 
 #: Set for every child before it starts: glibc reads the first three, OpenCV its own, once.
 _TUNING = {
@@ -123,6 +129,17 @@ def wipe_own_secrets() -> None:
         if equals and _is_secret(name.decode(errors="replace"), value.decode(errors="replace")):
             ctypes.memset(place + len(name) + 1, ord("*"), len(value))
         place += len(entry) + 1
+
+
+def forbid_core_dumps() -> None:
+    """Keep this process and its children from leaving their memory, with keys and frames, in a core dump.
+
+    A limit of one byte is too little for any dump into a file. Where dumps are piped into a program, a limit
+    of 0 is not looked at, and a limit of 1 makes the kernel refuse the dump.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -81,7 +81,7 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 def _serve(arguments: argparse.Namespace) -> int:
     # The server's modules stay out of the other commands.
     from streamer.access_settings import CannotAdmit, check_access  # noqa: PLC0415 - see above
-    from streamer.child_environment import wipe_own_secrets  # noqa: PLC0415 - see above
+    from streamer.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
     from streamer.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
     from streamer.supervising.failures import CannotStart  # noqa: PLC0415 - see above
@@ -107,8 +107,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         writer.close()
         return EXIT_USAGE
     wipe_own_secrets()
+    forbid_core_dumps()
     writer = supervisor_log(
-        settings.log_level, json_lines=wants_json(settings.log_format), secrets=secrets_of(settings.keys)
+        settings.log_level,
+        json_lines=wants_json(settings.log_format),
+        secrets=secrets_of([*settings.keys, settings.turn_secret]),
     )
     try:
         return asyncio.run(supervise(writer))

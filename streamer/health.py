@@ -172,7 +172,8 @@ class Health:
                 self._rendered = await asyncio.to_thread(self._render)
             full, without_names = self._rendered
         body = full if complete else without_names
-        return PacedResponse(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
+        return PacedResponse(body=body, headers=headers)
 
     def _render(self) -> tuple[bytes, bytes]:
         """Return the text, and the text without names of streams."""

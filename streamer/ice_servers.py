@@ -21,6 +21,11 @@ def parse_ice_servers(text: str) -> tuple[str, ...]:
     """Return the URLs of a comma-separated list. Raises ValueError naming the one that is wrong."""
     urls = tuple(url.strip() for url in text.split(",") if url.strip())
     for url in urls:
+        if "@" in url:
+            raise ValueError(
+                f"the ICE server {url.rpartition('@')[2]!r} has a user; the service makes credentials "
+                "from TURN_SECRET, and allowed are stun:HOST[:PORT] and turn:HOST[:PORT][?transport=udp|tcp]"
+            )
         if not _URL.fullmatch(url) or (url.startswith("stun") and "?" in url):
             raise ValueError(
                 f"{url!r} is no ICE server; allowed are stun:HOST[:PORT] and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -15,14 +16,20 @@ __all__ = ["MAX_MESSAGE_CHARS", "JsonFormatter", "TextFormatter", "redact", "sec
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
-def secrets_of(keys: Iterable[str]) -> list[str]:
-    """Return the values that must not be logged: API keys, and credentials in the environment."""
-    return [*keys, *(os.environ[name] for name in _SECRET_VARIABLES if os.environ.get(name))]
+#: Libraries that log requests with their credentials, and the answers that bring new ones, at level debug.
+_TOO_FRANK = ("aiobotocore", "botocore", "urllib3")
 
 
-def set_up_logging(level: str, log_format: str, keys: Iterable[str] = ()) -> None:
+def secrets_of(settled: Iterable[str]) -> list[str]:
+    """Return what must not be logged: secrets of the settings, and credentials in the environment."""
+    return [*settled, *(os.environ[name] for name in _SECRET_VARIABLES if os.environ.get(name))]
+
+
+def set_up_logging(level: str, log_format: str, settled: Iterable[str] = ()) -> None:
     """Configure the root logger of this process; ``log_format`` is auto, json or text."""
-    log_output.set_up_logging(level, json_lines=wants_json(log_format), secrets=secrets_of(keys))
+    log_output.set_up_logging(level, json_lines=wants_json(log_format), secrets=secrets_of(settled))
+    for name in _TOO_FRANK:
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def wants_json(log_format: str) -> bool:

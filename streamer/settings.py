@@ -467,7 +467,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]).upper()
         value = first.get("input")
-        shown = "…" if name.lower() in SECRETS else repr(value)
+        shown = "…" if name.lower() in SECRETS or "@" in str(value) else repr(value)
         raise SettingsError(f"{name}={shown}: {_allowed(first)}") from error
 
 

@@ -28,7 +28,6 @@ def main() -> int:
     cpu_s = CPU_S + GROUP_CPU_S * int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ["DO_NOT_TRACK"] = os.environ["EVIDENTLY_DISABLE_TELEMETRY"] = "1"
     request = json.load(sys.stdin)
     # What libraries print must not stand in the answer.

@@ -264,7 +264,7 @@ def main() -> int:
     settle()
     os.nice(NICE)
     settings = inherited_settings()
-    set_up_logging(settings.log_level, settings.log_format, settings.keys)
+    set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
     asyncio.run(serve(settings, listener, Board(int(board_fd)), StatusPage(int(page_fd))))

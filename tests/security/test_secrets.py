@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import urllib.error
 import urllib.request
@@ -24,8 +25,13 @@ CANARIES = {
     "AWS_SESSION_TOKEN": "canary-session",
     "HTTPS_PROXY": "http://user:canary-proxy@127.0.0.1:9",
     "CI_JOB_TOKEN": "canary-job",
+    "DB_PASS": "canary-database",
+    "BROKER_URL": "amqp://user:canary-broker/slash@host//",
 }
-SECRETS = {"canary-proxy", *CANARIES.values()} - {CANARIES["HTTPS_PROXY"]}
+SECRETS = {"canary-proxy", "canary-broker", *CANARIES.values()} - {
+    CANARIES["HTTPS_PROXY"],
+    CANARIES["BROKER_URL"],
+}
 #: What the observer must have to reach the store.
 OF_THE_STORE = {"canary-access", "canary-secret-access", "canary-session", "canary-proxy"}
 
@@ -64,6 +70,11 @@ def test_no_child_keeps_the_settings_open(service: Service) -> None:
         if process.pid != service.supervisor.pid:
             links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
             assert not [link for link in links if "memfd:settings" in link], name
+
+
+def test_no_process_leaves_its_memory_in_a_core_dump(service: Service) -> None:
+    for name, process in processes(service).items():
+        assert max(resource.prlimit(process.pid, resource.RLIMIT_CORE)) <= 1, name
 
 
 def requests(service: Service) -> Iterator[urllib.request.Request]:

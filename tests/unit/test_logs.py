@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
 from inference.log_format import JsonFormatter, TextFormatter, hide, redact
 from inference.log_limit import MAX_KINDS, OncePerSecond
 from inference.log_output import PipeHandler
+from tests.service import ROOT
 
 NASTY = [
     "line\nbreak",
@@ -109,6 +112,7 @@ def test_a_traceback_stands_in_the_line_of_its_record_and_keeps_its_end() -> Non
         ("Authorization: Bearer s3cr3t", "s3cr3t"),
         ("Authorization: Basic dXNlcg==", "dXNlcg"),
         ("x-api-key: s3cr3t", "s3cr3t"),
+        ("x-amz-security-token:s3cr3t", "s3cr3t"),
         ('{"token": "s3cr3t", "a": 1}', "s3cr3t"),
         ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "eyJzdWIiOiIxIn0"),
         ("aws_secret_access_key=abc/def+1", "abc/def"),
@@ -119,6 +123,16 @@ def test_secrets_are_replaced(text: str, secret: str) -> None:
     assert secret not in JsonFormatter().format(record(text))
     assert secret not in TextFormatter().format(record(text))
     assert secret not in JsonFormatter().format(record("x", header=text))
+
+
+def test_libraries_that_log_credentials_are_not_heard_at_level_debug() -> None:
+    code = (
+        "import logging; from streamer.logs import set_up_logging; set_up_logging('debug', 'json');"
+        "names = ('streamer.x', 'botocore.auth', 'botocore.parsers', 'aiobotocore.endpoint', 'urllib3.x');"
+        "print([name for name in names if logging.getLogger(name).isEnabledFor(logging.DEBUG)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "['streamer.x']\n"
 
 
 def test_known_keys_are_replaced_wherever_they_stand() -> None:

@@ -59,8 +59,26 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_settings().model_v1_path is None
 
 
-def test_keys_never_stand_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_separated_by_commas() -> None:
     assert load_settings(api_keys="a, b ,").keys == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ICE_SERVERS", "turn:user:canary@turn.example:3478"),
+        ("ICE_SERVERS", "stun:a:1,turns:user:canary@turn.example"),
+        ("JWT_JWKS", "http://user:canary@issuer.example/keys"),
+        ("S3_ENDPOINT_URL", "http://user:canary@store/a b"),
+        ("TURN_TTL_S", "user:canary@x"),
+    ],
+)
+def test_no_password_stands_in_an_error(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert "canary" not in str(caught.value)
 
 
 def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
