@@ -225,7 +225,7 @@ class DecoderPool:
 
     def _settle(self, work: Work, outcome: Outcome) -> None:
         """Answer for an image, and let those with the same bytes that waited for it go on."""
-        self._twins.remove(work)
+        self._twins.remove(work, outcome)
         followers, work.followers = work.followers, []
         for ring, follower in followers:
             self.submit(ring, follower)

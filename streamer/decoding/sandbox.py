@@ -7,7 +7,6 @@ import ctypes
 import os
 import resource
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +64,9 @@ class CpuLimit:
     def __init__(self) -> None:
         self._second = -1
 
-    def renew(self) -> None:
-        """Begin a job. The limit has whole seconds, so it is moved once a second at most."""
-        second = int(time.process_time())
+    def renew(self, cpu_s: float) -> None:
+        """Begin a job, at ``cpu_s`` of processor time. The limit has whole seconds, and moves with them."""
+        second = int(cpu_s)
         if second != self._second:
             self._second = second
             soft_s = min(second + JOB_CPU_LIMIT_S, CPU_HARD_LIMIT_S)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +16,9 @@ from streamer.image_header import ImageError, ImageErrorCode, PixelLimits
 
 log = logging.getLogger("streamer.decoding")
 
+#: Bytes that took longer are not called harmless: on a busy machine they may come to the limit of time.
+HARMLESS_MS = DECODE_LIMIT_S * 1e3 / 10
+MAX_HARMLESS = 256
 _CODES = tuple(ImageErrorCode)
 
 
@@ -51,26 +56,39 @@ class Work:
 
 
 class Twins:
-    """Finds work with the same bytes among what decoders hold; compares only where lengths are equal."""
+    """Finds work with the same bytes among what decoders hold; compares only where lengths are equal.
+
+    Bytes that many send, such as the test picture of a load generator, are held up by each other only once:
+    what a decoder was quickly done with is remembered as harmless for a while.
+    """
 
     def __init__(self) -> None:
         self._by_length: dict[int, list[Work]] = {}
+        #: Digests of bytes that had twins and did no harm, the oldest first.
+        self._harmless: OrderedDict[bytes, None] = OrderedDict()
 
     def find(self, data: bytes | memoryview) -> Work | None:
-        """Return the work with these bytes; None when there is none."""
+        """Return the work with these bytes that is to be waited for; None when there is none."""
         same_length = self._by_length.get(len(data))
         if same_length is None:
             return None
         # Views compare byte by byte; as bytes they are compared at once.
         wanted = bytes(data)
-        return next((work for work in same_length if bytes(work.data) == wanted), None)
+        found = next((work for work in same_length if bytes(work.data) == wanted), None)
+        if found is None or hashlib.sha256(wanted).digest() in self._harmless:
+            return None
+        return found
 
     def add(self, work: Work) -> None:
         """A decoder gets this."""
         self._by_length.setdefault(len(work.data), []).append(work)
 
-    def remove(self, work: Work) -> None:
+    def remove(self, work: Work, outcome: Outcome) -> None:
         """It was answered."""
+        if work.followers and isinstance(outcome, Answer) and outcome.decode_ms < HARMLESS_MS:
+            self._harmless[hashlib.sha256(work.data).digest()] = None
+            if len(self._harmless) > MAX_HARMLESS:
+                self._harmless.popitem(last=False)
         same_length = self._by_length[len(work.data)]
         same_length.remove(work)
         if not same_length:

@@ -67,8 +67,9 @@ class VideoProcess:
                 self._contexts.pop(request.stream, None)
 
     def _decode(self, request: VideoRequest) -> None:
-        self._cpu_limit.renew()
-        self._page.write(0, request.number, time.monotonic(), time.process_time())
+        cpu_s = time.thread_time()
+        self._cpu_limit.renew(cpu_s)
+        self._page.write(0, request.number, time.monotonic(), cpu_s)
         context = self._contexts.get(request.stream)
         if context is None:
             context = self._contexts[request.stream] = VideoContext(request.codec)

@@ -97,6 +97,23 @@ async def test_pixels_are_those_of_decoding_in_place(bench: Bench) -> None:
     assert np.array_equal(bench.ring.pixels(3, 64, 64), expected)
 
 
+async def test_an_image_is_charged_the_processor_time_that_its_decoder_used(bench: Bench) -> None:
+    decoders = await bench.members()
+    noise = np.random.default_rng(2).integers(0, 255, (240, 320, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    used_s = -sum(sum(decoder.cpu_times()[:2]) for decoder in decoders)
+    charged_ms, decoded = 0.0, 0
+    # Seconds, because the system counts what processes have used in steps of 10 ms.
+    while charged_ms < 1000 and decoded < 2000:
+        answer = await bench.decode(data)
+        assert isinstance(answer, Answer)
+        charged_ms += answer.cpu_ms
+        decoded += 1
+    used_s += sum(sum(decoder.cpu_times()[:2]) for decoder in decoders)
+    # The rest is reading and answering messages.
+    assert 0.6 * used_s < charged_ms / 1e3 < used_s + 0.05
+
+
 async def test_an_image_that_is_none_is_refused_with_its_reason(bench: Bench) -> None:
     outcome = await bench.decode(b"GIF89a" + bytes(100))
     assert isinstance(outcome, ImageError)

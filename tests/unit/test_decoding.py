@@ -30,6 +30,8 @@ from streamer.decoding.messages import (
 )
 from streamer.decoding.seccomp import SeccompUnavailable, build_filter
 from streamer.decoding.watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
+from streamer.decoding.work import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
+from streamer.limits import Limits
 
 JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)
 
@@ -53,6 +55,46 @@ def test_blocks_of_the_input_memory_never_overlap_and_all_come_back() -> None:
         arena.free(offset, len(data))
     assert arena._pages.free_runs == [(0, 64 * 4096)]
     arena.close()
+
+
+def work(data: bytes | memoryview) -> Work:
+    target = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)
+    return Work(data, Task.LETTERBOX, 0, 0, target, Limits(), lambda _outcome: None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "waits_again"),
+    [
+        (Answer(Verdict.DONE, 1, decode_ms=5.0), False),
+        (Answer(Verdict.DONE, 1, decode_ms=HARMLESS_MS), True),
+        (harmful(), True),
+        (DecoderLost("gone"), True),
+    ],
+)
+def test_bytes_wait_for_their_twin_until_a_decoder_was_quickly_done_with_them(
+    outcome: Outcome, waits_again: bool
+) -> None:
+    twins, first = Twins(), work(b"same")
+    twins.add(first)
+    assert twins.find(b"diff") is None
+    assert twins.find(b"longer") is None
+    assert twins.find(memoryview(b"same")) is first
+    first.followers.append((None, work(b"same")))
+    twins.remove(first, outcome)
+    assert twins.find(b"same") is None
+    again = work(b"same")
+    twins.add(again)
+    assert (twins.find(b"same") is again) is waits_again
+
+
+def test_only_so_many_harmless_bytes_are_remembered() -> None:
+    twins = Twins()
+    for number in range(2 * MAX_HARMLESS):
+        first = work(b"%d" % number)
+        twins.add(first)
+        first.followers.append((None, work(first.data)))
+        twins.remove(first, Answer(Verdict.DONE, 1))
+    assert len(twins._harmless) == MAX_HARMLESS
 
 
 def test_large_blocks_are_given_back_to_the_system() -> None:
