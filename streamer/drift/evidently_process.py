@@ -18,6 +18,8 @@ _PR_SET_PDEATHSIG = 1
 MAX_BYTES = 3 << 29
 #: For the import, and for each group.
 CPU_S, GROUP_CPU_S = 60, 5
+#: What markup begins and ends with, to what looks like it; and the line ends that end a line of script.
+_MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "\u2028": " ", "\u2029": " "})
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of each group by column; with ``html`` the report of the one group."""
     scores, html = {}, ""
     for name, group in request["groups"].items():
-        snapshot = _run(group)
+        snapshot = _run(_harmless(group) if request["html"] else group)
         scores[name] = {
             entry["config"]["column"]: float(entry["value"])
             for entry in json.loads(snapshot.json())["metrics"]
@@ -50,6 +52,19 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
         if request["html"]:
             html = snapshot.get_html_str(as_iframe=False)
     return {"scores": scores, "html": html}
+
+
+def _harmless(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the group with words that cannot be markup, as a class of a hostile model may be called.
+
+    Evidently writes the words into a script of its page as they are, so that one can end the script there.
+    """
+
+    def clean(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        words = {name: [word.translate(_MARKUP) for word in columns[name]] for name in group["words"]}
+        return columns | words
+
+    return group | {"current": clean(group["current"]), "reference": clean(group["reference"])}
 
 
 def _run(group: dict[str, Any]) -> Any:
