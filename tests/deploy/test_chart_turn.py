@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import shutil
 import socket
 import subprocess
@@ -25,11 +26,9 @@ SECRET = "dummy-secret"  # noqa: S105
 @contextlib.contextmanager
 def running(manifests: Manifests, folder: Path) -> Iterator[int]:
     """Run coturn as its pod does, on a free port of loopback; yields the port."""
-    program = shutil.which("turnserver")
-    if program is None:
+    if shutil.which("turnserver") is None:
         pytest.skip("needs turnserver, which is not here: apt-get install coturn")
     (container,) = manifests.one("Deployment", "-coturn")["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["turnserver"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -40,18 +39,22 @@ def running(manifests: Manifests, folder: Path) -> Iterator[int]:
         assert inside in text
         text = text.replace(inside, here)
     configuration.write_text(text + "\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\n")
-    arguments = [
-        argument.replace("/etc/turn/turnserver.conf", str(configuration)).replace("$(TURN_SECRET)", SECRET)
-        for argument in container["args"]
+    command = [
+        part.replace("/tmp/", f"{folder}/own-").replace("/etc/turn/turnserver.conf", str(configuration))  # noqa: S108
+        for part in (*container["command"], *container["args"])
     ]
+    environment = {"PATH": os.environ["PATH"], "TURN_SECRET": SECRET}
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen([program, *arguments], stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
     try:
         deadline = time.monotonic() + 20
         while not listens(port):
             assert server.poll() is None, (folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, "coturn does not listen"
             time.sleep(0.05)
+        for shown in ("cmdline", "environ"):
+            assert SECRET.encode() not in Path(f"/proc/{server.pid}/{shown}").read_bytes()
+        assert (folder / "own-turnserver.conf").stat().st_mode & 0o777 == 0o600
         yield port
     finally:
         server.kill()

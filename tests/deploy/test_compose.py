@@ -112,10 +112,11 @@ _INSIDE, _OUTSIDE, _RELAY = "172.30.55.6", "10.99.0.1", "172.30.55.5"
 _RELAYING = """
 for address in $INSIDE $OUTSIDE $RELAY; do ip addr add $address/32 dev lo; done
 ip link set lo up
-turnserver -n -L $RELAY --pidfile=$FOLDER/pid "$@" >$FOLDER/log 2>&1 &
+sh -ec "$@" -L $RELAY --pidfile=$FOLDER/pid >$FOLDER/log 2>&1 &
 relay=$!
 for address in $INSIDE $OUTSIDE; do turnutils_peer -L $address >/dev/null 2>&1 & peers="$peers $!"; done
 sleep 1
+echo "=== arguments $(tr '\\0' ' ' </proc/$relay/cmdline)" >$FOLDER/arguments
 for address in $INSIDE $OUTSIDE; do
     timeout 20 turnutils_uclient -e $address -u somebody -W dummy-turn-secret -n 1 -m 1 $RELAY
     echo "=== end of $address"
@@ -128,9 +129,15 @@ def test_the_relay_sends_to_the_service_and_to_nothing_else(compose: dict[str, A
     for program in ("turnserver", "turnutils_uclient", "turnutils_peer"):
         tool(program, "coturn")
     names = {"INSIDE": _INSIDE, "OUTSIDE": _OUTSIDE, "RELAY": _RELAY, "FOLDER": str(tmp_path)}
+    relay = compose["services"]["turn"]
+    assert relay["entrypoint"] == ["sh", "-ec"]
+    command = [
+        part.replace("$$", "$").replace("/tmp/", f"{tmp_path}/")  # noqa: S108
+        for part in relay["command"]
+    ]
     done = subprocess.run(
-        ["unshare", "-n", "sh", "-c", _RELAYING, "relay", *compose["services"]["turn"]["command"]],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | names,
+        ["unshare", "-n", "sh", "-c", _RELAYING, "relay", *command],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | names | relay["environment"],
         capture_output=True,
         text=True,
         timeout=90,
@@ -142,6 +149,9 @@ def test_the_relay_sends_to_the_service_and_to_nothing_else(compose: dict[str, A
     assert "Total lost packets 0 " in inside
     assert "403 (Forbidden IP)" in outside
     assert "Total lost packets" not in outside
+    arguments = (tmp_path / "arguments").read_text()
+    assert "turnserver" in arguments
+    assert relay["environment"]["TURN_SECRET"] not in arguments
 
 
 def test_no_key_is_needed_where_only_this_machine_reaches_the_port(compose: Any) -> None:
