@@ -256,6 +256,21 @@ def test_the_bucket_is_reached_where_it_is(chart: Chart) -> None:
         assert len(egress(chart.render({"sampling": store} | {"s3": {"endpointUrl": "http://x"}}))) == 2
 
 
+def test_the_issuer_of_tokens_is_reached_where_it_is(chart: Chart) -> None:
+    tokens = {"JWT_ISSUER": "https://issuer.example", "JWT_AUDIENCE": "vision"}
+    before = len(egress(chart.render()))
+    for address, port in (("https://issuer.example/keys", 443), ("https://issuer.example:8443/keys", 8443)):
+        *_, (peers, ports) = egress(chart.render({"settings": tokens | {"JWT_JWKS": address}}))
+        assert ports == [("TCP", port)]
+        assert allows(peers, "198.51.100.7")
+        assert not any(allows(peers, metadata) for metadata in METADATA)
+    inside = "https://issuer.identity.svc.cluster.local/keys"
+    *_, (peers, ports) = egress(chart.render({"settings": tokens | {"JWT_JWKS": inside}}))
+    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "identity"}}}]
+    assert ports == []
+    assert len(egress(chart.render({"settings": tokens | {"JWT_JWKS": "/etc/keys.json"}}))) == before
+
+
 def ingress_rules(manifests: Manifests) -> list[dict[str, Any]]:
     return list(manifests.one("NetworkPolicy")["spec"]["ingress"])
 

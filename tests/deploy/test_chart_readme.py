@@ -117,6 +117,11 @@ def test_installs_can_be_combined(chart: Chart, tmp_path: Path) -> None:
             ["http://detect.example.org/v1/predict", "no API keys are set"],
             ["port-forward"],
         ),
+        (
+            {"ingress": {"enabled": True, "hosts": ["a.example"]}, "auth": {"keysFileSecret": "named-keys"}},
+            ['-H "Authorization: Bearer $KEY"'],
+            ["no API keys are set"],
+        ),
         ({"persistence": {"spool": {"enabled": False}}}, ["lost with it"], ["outlive the release"]),
         ({"autoscaling": {"enabled": True}}, ["adapter-rules", "serviceMonitor.enabled is false"], []),
         ({"persistence": {"models": {"enabled": True}}}, ["is new and empty"], []),

@@ -166,13 +166,16 @@ def test_a_package_without_rules_or_dashboard_says_so(chart: Chart, tmp_path: Pa
 def test_who_may_use_the_service_must_be_said(chart: Chart) -> None:
     with pytest.raises(
         Refused,
-        match=r"auth\.existingSecret, auth\.keysFileSecret or auth\.apiKeys, or auth\.allowAnonymous=true",
+        match=r"auth\.existingSecret, auth\.keysFileSecret or auth\.apiKeys, or settings\.JWT_JWKS, "
+        r"or auth\.allowAnonymous=true",
     ):
         chart.render({"auth": {}})
     for auth in ({"allowAnonymous": True}, {"existingSecret": "keys"}, {"apiKeys": ["dummy-key-1"]}):
         environment = chart.render({"auth": auth}).environment
         assert environment["ALLOW_ANONYMOUS"] == ("true" if "allowAnonymous" in auth else "false")
         assert ("API_KEYS" in environment) is ("allowAnonymous" not in auth)
+    tokens = chart.render({"auth": {}, "settings": {"JWT_JWKS": "https://issuer.example/keys"}}).environment
+    assert (tokens["ALLOW_ANONYMOUS"], tokens["JWT_JWKS"]) == ("false", "https://issuer.example/keys")
 
 
 def test_a_file_of_keys_is_mounted_as_its_secret_changes(chart: Chart) -> None:

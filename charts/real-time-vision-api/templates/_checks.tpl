@@ -9,8 +9,8 @@
 
 {{- define "rtv.check" -}}
 {{- $window := include "rtv.drainWindow" . | int -}}
-{{- if not (or .Values.auth.allowAnonymous .Values.auth.keysFileSecret (include "rtv.apiKeysSecret" .)) -}}
-{{- fail "auth is empty, and everybody who reaches the pods could use the service: set auth.existingSecret, auth.keysFileSecret or auth.apiKeys, or auth.allowAnonymous=true if that is meant" -}}
+{{- if not (or .Values.auth.allowAnonymous (include "rtv.wantsKeys" .)) -}}
+{{- fail "auth is empty, and everybody who reaches the pods could use the service: set auth.existingSecret, auth.keysFileSecret or auth.apiKeys, or settings.JWT_JWKS, or auth.allowAnonymous=true if that is meant" -}}
 {{- end -}}
 {{- if le (int .Values.terminationGracePeriodSeconds) $window -}}
 {{- fail (printf "terminationGracePeriodSeconds is %d and the drain takes up to %d seconds (drain.* and 10): set more than that, or pods are killed with frames in their hands" (int .Values.terminationGracePeriodSeconds) $window) -}}

@@ -45,9 +45,14 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* One rule: a store in the cluster by its namespace, whatever the port of its pods is; any other by its network. */}}
 {{- define "rtv.s3Egress" -}}
-{{- $url := urlParse (default "https://s3.amazonaws.com" .Values.s3.endpointUrl) -}}
+{{- include "rtv.urlEgress" (list (default "https://s3.amazonaws.com" .Values.s3.endpointUrl) .Values.networkPolicy.s3CIDRs) -}}
+{{- end -}}
+
+{{/* One rule for the server at an address: one in the cluster by its namespace, whatever the port of its pods is; any
+     other by the networks that come second. */}}
+{{- define "rtv.urlEgress" -}}
+{{- $url := urlParse (first .) -}}
 {{- $labels := splitList "." $url.hostname -}}
 {{- if and (ge (len $labels) 3) (eq (index $labels 2) "svc") -}}
 - to:
@@ -55,7 +60,7 @@ true
 {{- else -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
 - to:
-    {{- include "rtv.networkPeers" .Values.networkPolicy.s3CIDRs | trim | nindent 4 }}
+    {{- include "rtv.networkPeers" (last .) | trim | nindent 4 }}
   ports:
     - protocol: TCP
       port: {{ $port }}

@@ -8,6 +8,13 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Whether clients must show a key or a token. */}}
+{{- define "rtv.wantsKeys" -}}
+{{- if or .Values.auth.keysFileSecret .Values.settings.JWT_JWKS (include "rtv.apiKeysSecret" .) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "rtv.awsSecret" -}}
 {{- if .Values.awsCredentials.existingSecret -}}
 {{- .Values.awsCredentials.existingSecret -}}
