@@ -63,6 +63,7 @@ class Board:
         "workers": 14,  # supervisor: how many there are to be
         "served": 15,  # inference process: 1 once one has loaded and warmed up all models
         "models_changed": 16,  # inference process: bit by version whose file is not the one served any more
+        "ending": 17,  # supervisor: 1 once the workers have drained, so that SIGTERM ends the other processes
         "refused": 40,  # workers: a message of the inference process did not parse at this time
     }
 

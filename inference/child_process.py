@@ -6,26 +6,14 @@ import asyncio
 import ctypes
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from inference.board import Board
+from inference.group_signals import LEFT_TO_SUPERVISOR
 
 _PR_SET_PDEATHSIG = 1
-#: What a terminal, a shell or a person sends to a whole group; in children only the supervisor's SIGTERM
-#: counts, and none of these may end one without its drain.
-LEFT_TO_SUPERVISOR = frozenset(
-    {
-        signal.SIGINT,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGALRM,
-        signal.SIGVTALRM,
-        signal.SIGPROF,
-        signal.SIGIO,
-        signal.SIGPIPE,
-        signal.SIGPWR,
-    }
-)
+#: Until a new child has said what it does on them.
+_HELD_BACK = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 
 
 async def spawn(
@@ -38,9 +26,9 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Start ``python -m module`` with these open descriptors; ``output`` is its standard output and error.
 
-    Signals of `LEFT_TO_SUPERVISOR` wait until the child has called :func:`settle`, which ignores them.
+    Signals of a group wait until the child has called :func:`settle`, which ignores all but SIGTERM.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_SUPERVISOR)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -55,7 +43,7 @@ async def spawn(
         )
     finally:
         # Not the mask of before: another start may be under way, which would leave them blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_SUPERVISOR)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
 
 
 def settle() -> None:
@@ -63,4 +51,18 @@ def settle() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_SUPERVISOR)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+
+
+def when_told_to_end(board: Board, end: Callable[[], None]) -> Callable[[], None]:
+    """Return what to do on SIGTERM: call ``end``, if the supervisor has said on the board that it is time.
+
+    systemd and shells send SIGTERM to every process of the service at once. Then the workers still have work
+    in flight, which needs the process that calls this.
+    """
+
+    def receive() -> None:
+        if board.read("ending"):
+            end()
+
+    return receive

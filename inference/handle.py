@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -75,6 +76,15 @@ class InferenceHandle:
         """Send a signal if the process still runs."""
         if self._process is not None and self._process.returncode is None:
             os.kill(self._process.pid, number)
+
+    async def stop(self, patience_s: float) -> None:
+        """End the process: at once where it does not serve yet, hard after ``patience_s``."""
+        self.board.post("ending", 1)
+        self.signal(signal.SIGTERM if self.board.state is State.READY else signal.SIGKILL)
+        with contextlib.suppress(TimeoutError, RuntimeError):
+            async with asyncio.timeout(patience_s):
+                await self.wait()
+        self.signal(signal.SIGKILL)
 
     def close(self) -> None:
         """Give up the address and the board."""

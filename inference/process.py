@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from inference.board import Board, State
-from inference.child_process import settle
+from inference.child_process import settle, when_told_to_end
 from inference.detector import Detector
 from inference.device import has_driver
 from inference.errors import DeviceUnavailable, ModelRefused
@@ -88,7 +88,7 @@ def _tell_of_copies(
 
 
 def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
-    """Load every model, warm it up, serve until SIGTERM. Returns the exit code."""
+    """Load every model, warm it up, serve until the supervisor ends it. Returns the exit code."""
     board.post("state", State.LOADING)
     board.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
@@ -150,7 +150,8 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )
-    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    told = when_told_to_end(board, loop.stop)
+    signal.signal(signal.SIGTERM, lambda *_: told())
     # From here on the supervisor knows that these models can be served.
     board.post("served", 1)
     kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
@@ -160,6 +161,8 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
 
 def main() -> int:
     """Run as ``python -m inference.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
+    # Until it serves, the supervisor ends it by SIGKILL.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
     settings = InferenceSettings.from_json(sys.argv[1])
     set_up_logging(settings.log_level, json_lines=settings.log_json)

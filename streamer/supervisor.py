@@ -7,7 +7,6 @@ metrics folder. It loads neither aiohttp nor a model, so there is little in it t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -264,11 +263,7 @@ class Supervisor:
         self._ending = True
         # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
         observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
-        self._inference.signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError, RuntimeError):
-            async with asyncio.timeout(KILL_AFTER_S):
-                await self._inference.wait()
-        self._inference.signal(signal.SIGKILL)
+        await self._inference.stop(KILL_AFTER_S)
         if not await observer:
             log.error("the observer did not end; what it had accepted is kept for the next start")
 

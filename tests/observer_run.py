@@ -86,6 +86,7 @@ class ObserverRun:
     def start(self) -> None:
         """Start a process; it takes candidates when ``wait_on`` returns."""
         self._board.post("sampling", Standing.STARTING)
+        self._board.post("ending", 0)
         fds = (self._listener.fileno(), self._board.fd, self._page.fd)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer.observer.process", *map(str, fds)],
@@ -112,6 +113,7 @@ class ObserverRun:
     def stop(self) -> int:
         """End it in order; returns its exit code."""
         assert self._process is not None
+        self._board.post("ending", 1)
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
 

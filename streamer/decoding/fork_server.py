@@ -19,25 +19,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from inference.group_signals import LEFT_TO_SUPERVISOR
 from streamer.decoding.sandbox import close_descriptors
 
 log = logging.getLogger("streamer.decoding")
 
 _PR_SET_PDEATHSIG = 1
-#: What a terminal or a shell sends to a whole group. The worker ends this process by closing the socket.
-_IGNORED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGIO,
-    signal.SIGPWR,
-)
+#: The worker ends this process by closing the socket.
+_IGNORED = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 _MAX_MESSAGE_BYTES = 4096
 #: Channel, input memory, status page, and one more.
 _MAX_DESCRIPTORS = 4

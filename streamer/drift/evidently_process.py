@@ -25,6 +25,8 @@ _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "\u2028": " ", "\u2029": 
 def main() -> int:
     """Run as ``python -m streamer.drift.evidently_process GROUPS``."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Sent to the whole group; the observer, which waits for the answer, ends this process.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.getppid() == 1:  # whoever started us ended before that
         return 1
     cpu_s = CPU_S + GROUP_CPU_S * int(sys.argv[1])

@@ -79,6 +79,7 @@ class ObserverHandle:
         process = self._process
         if process is None or process.returncode is not None:
             return True
+        self.board.post("ending", 1)
         process.terminate()
         try:
             async with asyncio.timeout(patience_s):

@@ -21,7 +21,7 @@ import msgpack
 
 from inference import address
 from inference.board import Board
-from inference.child_process import settle
+from inference.child_process import settle, when_told_to_end
 from inference.metrics import name_process
 from streamer.child_environment import inherited_settings
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
@@ -146,9 +146,9 @@ class Intake:
 
 
 async def serve(settings: Settings, listener: socket.socket, board: Board, page: StatusPage) -> None:
-    """Take candidates until SIGTERM; then keep what is held and deliver for a while."""
+    """Take candidates until the supervisor ends it; then keep what is held and deliver for a while."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, when_told_to_end(board, stop.set))
     beating = asyncio.create_task(_beat(board), name="beat")
     metrics = ObserverMetrics()
     # Starts with the first image, and not at all where there is none.

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -104,7 +104,20 @@ def test_a_device_that_is_not_there_is_never_replaced_by_the_cpu(null: Path) -> 
     assert "DEVICE is 'openvino'" in text
 
 
-def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(idle: Service) -> None:
+def _tell_supervisor(service: Service) -> None:
+    service.signal(signal.SIGTERM)
+
+
+def _tell_everybody(service: Service) -> None:
+    """Send SIGTERM as systemd and shells do, and in the worst order."""
+    for process in [*service.supervisor.children(recursive=True), service.supervisor]:
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("tell", [_tell_supervisor, _tell_everybody])
+def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(
+    idle: Service, tell: Callable[[Service], None]
+) -> None:
     picture = pictures(1)[0]
 
     async def through_the_drain() -> tuple[list[int], dict[str, object], tuple[int, str]]:
@@ -126,7 +139,7 @@ def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(idl
 
             posting = asyncio.create_task(post_until_refused())
             await asyncio.sleep(0.2)
-            idle.signal(signal.SIGTERM)
+            tell(idle)
             bye = await client.receive("bye")
             closed = await client.closed()
             await asyncio.wait_for(posting, 20)
