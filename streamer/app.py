@@ -156,7 +156,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
-        hub.ready_changed(ready)
+        hub.ready_changed()
         peers.ready_changed(ready)
         if ready:
             dispatcher.pump_all()

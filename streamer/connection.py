@@ -185,6 +185,7 @@ class Connection:
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writing.cancel()
                 self._writer.drop()
+                self.streams.clear()
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 

@@ -103,6 +103,10 @@ class FairRates(Generic[Key]):
     def __init__(self) -> None:
         self._grants: dict[Key, _Grant] = {}
 
+    def limits(self, key: Key) -> bool:
+        """Whether a stream has a limit, which :meth:`update` is to lift one day."""
+        return key in self._grants
+
     def update(
         self, demands: Mapping[Key, float], owners: Mapping[Key, Owner], capacity: float, now: float
     ) -> dict[Key, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inference.board import Board
+from streamer.collector import Collector
 from streamer.http.byte_budget import ByteBudget
 from streamer.http.memory_return import MemoryReturn
 from streamer.metrics import WorkerMetrics
@@ -17,15 +18,21 @@ async def beat(board: Board, number: int, metrics: WorkerMetrics, budget: ByteBu
     """Beat until cancelled: a loop that does not turn is killed by the supervisor, which reads the board."""
     loop = asyncio.get_running_loop()
     memory = MemoryReturn(budget)
+    collector = Collector(loop.time())
     giving: asyncio.Future[None] | None = None
     while True:
         board.post_worker(number, "beat", loop.time())
         due = loop.time() + BEAT_S
         await asyncio.sleep(BEAT_S)
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
-        metrics.tasks.set(len(asyncio.all_tasks(loop)))
+        tasks = len(asyncio.all_tasks(loop))
+        metrics.tasks.set(tasks)
         for kind, count in budget.by_kind().items():
             metrics.buffered_bytes.labels(kind).set(count)
-        if memory.due() and (giving is None or giving.done()):
+        over = memory.due()
+        if collector.due(loop.time(), tasks, after_peak=over):
+            # A connection that was cut off leaves its body in a cycle of exception and frames.
+            collector.collect(loop.time(), tasks)
+        if over and (giving is None or giving.done()):
             # Not awaited: the beat must not wait for a free thread.
             giving = loop.run_in_executor(None, memory.give_back)

@@ -21,6 +21,10 @@ FREE_BYTES = 256 << 10
 _JUDGE_S = 0.05
 
 
+def _nothing() -> None:
+    """What is called where nobody wants to be told."""
+
+
 class Reader(Protocol):
     """The part of aiohttp's WebSocket reader that the connection calls."""
 
@@ -49,13 +53,13 @@ class HelloGate:
         self.hello_bytes = hello_bytes
         self.most_bytes = hello_bytes + _SLACK_BYTES
         #: Called once when more arrived than a hello may have; set by the connection.
-        self.on_excess: Callable[[], None] = lambda: None
+        self.on_excess: Callable[[], None] = _nothing
         #: Returns the client's holding in the byte budget; called when a large message needs it.
         self.hold: Callable[[], Holding] | None = None
         #: Called once when there was no room for a large message.
-        self.on_full: Callable[[], None] = lambda: None
+        self.on_full: Callable[[], None] = _nothing
         #: Called once when the gate opens, or the connection has ended.
-        self.on_open: Callable[[], None] = lambda: None
+        self.on_open: Callable[[], None] = _nothing
         self._flow = flow
         self._reader: Reader | None = None
         self._open = False
@@ -121,9 +125,11 @@ class HelloGate:
             self._holding.release()
 
     def close(self) -> None:
-        """The connection has ended."""
+        """The connection has ended. What it was told to call keeps the connection in memory."""
         self.open()
         self.message_read()
+        self.on_excess = self.on_full = self.on_open = _nothing
+        self.hold = self._reader = None
 
     def _charge(self) -> bool:
         """Hold what lies beyond the free bytes; False when there is no room for it."""

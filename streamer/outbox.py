@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from streamer.http.byte_budget import Holding
 
@@ -22,6 +22,10 @@ Encoded = str | bytes
 
 class OutboxFull(Exception):
     """The client reads so slowly that even without stale results nothing more fits."""
+
+
+def _closed(*_arguments: object) -> NoReturn:
+    raise OutboxFull("the connection has ended")
 
 
 @dataclass(slots=True)
@@ -90,6 +94,11 @@ class Outbox:
         self._messages.clear()
         self._bytes = 0
         self._settle()
+
+    def close(self) -> None:
+        """Drop everything and let go of whoever owns this; it takes nothing any more."""
+        self.clear()
+        self._encode, self._hold, self._holding = _closed, _closed, None
 
     def _make(self, message: dict[str, Any]) -> _Waiting:
         encoded = self._encode(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -151,26 +151,56 @@ class SessionStore:
         self._keep_s = keep_s
         #: Session id to (session, until when); oldest first.
         self._kept: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        #: Ids of the sessions of each owner; oldest first.
+        self._by_owner: dict[str, OrderedDict[str, None]] = {}
+        #: Owners by how many sessions they have, so that whoever has most is found without a walk.
+        self._by_count: dict[int, dict[str, None]] = {}
+        self._most = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def keep(self, session: Session, now: float) -> None:
         """Keep a session whose socket is gone."""
+        self._forget(session.id)
         self._kept[session.id] = (session, now + self._keep_s)
-        self._kept.move_to_end(session.id)
+        ids = self._by_owner.setdefault(session.owner, OrderedDict())
+        ids[session.id] = None
+        self._counted(session.owner, len(ids) - 1, len(ids))
         if len(self._kept) > MAX_KEPT_SESSIONS:
             # Of whoever has most: nobody can push the sessions of others out.
-            owners = Counter(kept.owner for kept, _ in self._kept.values())
-            loud = owners.most_common(1)[0][0]
-            del self._kept[next(key for key, (kept, _) in self._kept.items() if kept.owner == loud)]
+            loud = next(iter(self._by_count[self._most]))
+            self._forget(next(iter(self._by_owner[loud])))
+
+    def _forget(self, session_id: str) -> None:
+        kept = self._kept.pop(session_id, None)
+        if kept is None:
+            return
+        owner = kept[0].owner
+        ids = self._by_owner[owner]
+        del ids[session_id]
+        self._counted(owner, len(ids) + 1, len(ids))
+        if not ids:
+            del self._by_owner[owner]
+
+    def _counted(self, owner: str, before: int, count: int) -> None:
+        """An owner has ``count`` sessions now, one more or one less than ``before``."""
+        if before:
+            del self._by_count[before][owner]
+            if not self._by_count[before]:
+                del self._by_count[before]
+        if count:
+            self._by_count.setdefault(count, {})[owner] = None
+        # One step at a time: nobody else can have more than whoever had most.
+        if count > self._most or (before == self._most and before not in self._by_count):
+            self._most = count
 
     def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
         """Return and forget a kept session; None when unknown, too old, or of another version or owner."""
         kept = self._kept.get(session_id)
         if kept is None or kept[1] < now or (kept[0].version, kept[0].owner) != (version, owner):
             return None
-        del self._kept[session_id]
+        self._forget(session_id)
         return kept[0]
 
     def expire(self, now: float) -> None:
@@ -179,4 +209,4 @@ class SessionStore:
             session_id, (_, until) = next(iter(self._kept.items()))
             if until >= now:
                 return
-            del self._kept[session_id]
+            self._forget(session_id)

@@ -118,8 +118,8 @@ class SocketWriter:
             await asyncio.sleep(0.005)
 
     def drop(self) -> None:
-        """Drop what still waits: the socket is gone."""
-        self._outbox.clear()
+        """Drop what still waits: the socket is gone, and nothing is sent any more."""
+        self._outbox.close()
 
     async def close(self, close: CloseConnection) -> None:
         """Send the close frame; a client that does not take even that is cut off."""

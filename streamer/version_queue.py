@@ -23,11 +23,13 @@ from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 
-#: A client of which nothing is in flight may exceed the in-flight bound by this much, in either class alike:
-#: else those that may exceed it would keep the others out. With two versions it fits the ring's spare slots.
+#: A client of which nothing is in flight may exceed the in-flight bound by this much, so that those who may
+#: do not keep the others out. With two versions it fits the ring's spare slots.
 RESERVED_FOR_ABSENT = 2
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
+#: A stream that sends less has paused: nothing for some four seconds.
+_SILENT_FPS = 0.01
 #: What is still expected of a stream's costliest frame after one that cost less.
 _PEAK_DECAY = 0.9
 #: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
@@ -97,6 +99,8 @@ class VersionQueue:
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
         self._demands: dict[int, Demand] = {}
+        #: Of the streams that have sent lately, or whose rate is limited: thousands of others cost nothing.
+        self._active: dict[int, Demand] = {}
         self._turn = 0
         #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
         self._observed_fps = 0.0
@@ -123,7 +127,7 @@ class VersionQueue:
 
     def close(self, key: int) -> None:
         """Forget a stream."""
-        for table in (self._sources, self._demands, self.waiting):
+        for table in (self._sources, self._demands, self._active, self.waiting):
             table.pop(key, None)
 
     def offer(self, source: Source) -> None:
@@ -131,6 +135,7 @@ class VersionQueue:
         demand = self._demands.get(source.key)
         if demand is not None:
             demand.arrived += 1
+            self._active[source.key] = demand
             self.waiting[source.key] = source
 
     def add(self, job: Job, now: float) -> None:
@@ -281,10 +286,7 @@ class VersionQueue:
         )
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
-        """Return what decoding an image takes, of which ``nbytes`` are announced, if any, before it is there.
-
-        A large one is then taken for another like the client's last.
-        """
+        """Return what decoding takes; of a large image that is not there yet is as the last one."""
         if image is not None:
             return self._expected_ms(hint_of(image), client)
         return client.post_ms if nbytes is None or nbytes >= _LARGE_BYTES else 0.0
@@ -314,29 +316,28 @@ class VersionQueue:
             demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
 
     def capacity_fps(self, model: ServedModel) -> float:
-        """Return what may be promised: a warm-up beside a busy neighbour must not throttle for good.
-
-        The larger of both: promised too much, mailboxes drop the surplus; too little, the device idles.
-        """
+        """Return what may be promised: the larger of warm-up and runs, as mailboxes drop a surplus."""
         return max(model.capacity_fps, self._observed_fps)
 
     def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
         """Return what one more stream of ``client`` would get."""
-        wanted = {key: self._wanted_fps(key) for key in self._sources}
-        owners = {key: source.client for key, source in self._sources.items()}
+        wanted = {key: self._wanted_fps(key) for key in self._active}
+        owners = {key: self._sources[key].client for key in self._active}
         return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
 
     def share(self, model: ServedModel, now: float) -> None:
         """Measure what each stream has asked for in the last ``FAIR_RATE_S``, and tell changed grants."""
-        for demand in self._demands.values():  # smoothed over about a second
-            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
+        active = self._active
+        for key, demand in list(active.items()):
+            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
             demand.arrived = 0
+            if demand.fps < _SILENT_FPS and not self._rates.limits(key):
+                demand.fps, demand.hungry = 0.0, False
+                del active[key]
         capacity_fps = self.capacity_fps(model)
-        overloaded = sum(demand.fps for demand in self._demands.values()) > capacity_fps
-        wanted = {
-            key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in self._demands.items()
-        }
-        owners = {key: source.client for key, source in self._sources.items()}
+        overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
+        wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
+        owners = {key: self._sources[key].client for key in active}
         for key, fps in self._rates.update(wanted, owners, capacity_fps, now).items():
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
 

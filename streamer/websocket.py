@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import HttpVersion11, web
@@ -35,6 +36,8 @@ log = logging.getLogger("streamer.websocket")
 
 #: What the transport may hold before a send waits; small, so that results do not age in it.
 WRITER_LIMIT_BYTES = 64 << 10
+#: Seen to in one turn of the loop: some milliseconds.
+_CONNECTIONS_A_TURN = 64
 
 
 class StreamHub:
@@ -65,35 +68,38 @@ class StreamHub:
         self.long_messages = asyncio.Lock()
         self._greeting = GreetingSlots()
         self._store = SessionStore(settings.stream_resume_s)
-        self._ticker: asyncio.Task[None] | None = None
+        self._rounds: list[asyncio.Task[None]] = []
+        self._ready_changed = asyncio.Event()
         self._draining = False
 
     async def start(self) -> None:
-        """Begin the once-a-second round."""
-        self._ticker = asyncio.create_task(self._tick(), name="stream-ticker")
+        """Begin the once-a-second round, and the one with each change of the inference process."""
+        self._rounds = [
+            asyncio.create_task(self._tick(), name="stream-ticker"),
+            asyncio.create_task(self._tell_ready(), name="stream-readiness"),
+        ]
 
     async def drain(self, window_s: float) -> None:
         """Tell every client to come back elsewhere, spread over ``window_s``, and close with 1012."""
         self._draining = True
-        connections = list(self._connections)
-        for index, connection in enumerate(connections):
-            connection.say_bye(return_ms(window_s, index, len(connections)))
+        index, count = 0, len(self._connections)
+        async for connection in self._in_turns():
+            connection.say_bye(return_ms(window_s, index, count))
+            index += 1
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
         while time.monotonic() < deadline and any(
             live.stream.ledger.in_flight for c in self._connections for live in c.streams.values()
         ):
             await asyncio.sleep(0.02)
-        for connection in list(self._connections):
+        async for connection in self._in_turns():
             connection.close_soon(CloseCode.RESTART, "the server is shutting down")
         deadline = time.monotonic() + window_s
         while self._connections and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """End the round and what is still closing."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-        for task in list(self.background):
+        """End the rounds and what is still closing."""
+        for task in [*self._rounds, *self.background]:
             task.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -238,17 +244,31 @@ class StreamHub:
             raise Problem.not_found("There is no such session here; it may have ended a while ago.")
         return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})
 
-    def ready_changed(self, ready: bool) -> None:
+    def ready_changed(self) -> None:
         """The inference process went away or came back."""
-        now = time.monotonic()
-        for connection in list(self._connections):
-            connection.ready_changed(now, ready=ready)
+        self._ready_changed.set()
+
+    async def _tell_ready(self) -> None:
+        """Hold or open streams, whenever the inference process has gone away or come back."""
+        while True:
+            await self._ready_changed.wait()
+            self._ready_changed.clear()
+            async for connection in self._in_turns():
+                connection.ready_changed(time.monotonic(), ready=self.dispatcher.ready)
+
+    async def _in_turns(self) -> AsyncIterator[Connection]:
+        """All connections, and between some of them the loop serves others: there may be thousands."""
+        for number, connection in enumerate(list(self._connections)):
+            if number % _CONNECTIONS_A_TURN == _CONNECTIONS_A_TURN - 1:
+                await asyncio.sleep(0)
+            if connection in self._connections:
+                yield connection
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
-            for connection in list(self._connections):
+            async for connection in self._in_turns():
                 connection.tick(now)
                 if connection.streams and not self.gate.still_holds(connection.identity):
                     connection.close_soon(CloseCode.UNAUTHORIZED, "the key has expired or was withdrawn")

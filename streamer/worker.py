@@ -22,6 +22,7 @@ from streamer.heartbeat import beat
 from streamer.http.body import BUDGET
 from streamer.logs import set_up_logging
 from streamer.metrics import WorkerMetrics
+from streamer.turn_selector import make_loop
 
 log = logging.getLogger("streamer.worker")
 
@@ -75,7 +76,8 @@ def main() -> int:
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             channel=socket.socket(fileno=int(channel_fd)),
         )
-        asyncio.run(serve(resources, listener))
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(serve(resources, listener))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 
 from streamer.http.byte_budget import ByteBudget
 
@@ -31,8 +30,5 @@ class MemoryReturn:
 
     def give_back(self) -> None:
         """Give free pages back; takes milliseconds."""
-        # A connection that was cut off leaves its body in a cycle of exception and frames. What lives since
-        # the start is frozen, so this walks little.
-        gc.collect()
         if self._trim is not None:
             self._trim(0)

@@ -61,6 +61,8 @@ STREAMER = [
         "converter_threads",
         "protocol",
         "greeting_slots",
+        "turn_selector",
+        "collector",
     ],
     ["http", "access_settings", "scheduling"],
     [

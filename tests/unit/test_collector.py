@@ -1,0 +1,76 @@
+"""Full garbage collections run while they are cheap; with thousands of streams they wait."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from streamer.collector import AFTER_PEAK_S, RARELY_S, Collector
+from streamer.hello_gate import HelloGate
+from streamer.http.byte_budget import Holding
+from streamer.outbox import Outbox
+
+
+@pytest.fixture(autouse=True)
+def _thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+def test_a_walk_waits_where_so_much_lives_that_it_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = Collector(0.0)
+    assert gc.get_threshold()[2] > 1 << 20, "the interpreter does not walk by itself"
+    monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 11))
+    clock = iter([0.0, 0.01])
+    monkeypatch.setattr("streamer.collector.time.thread_time", lambda: next(clock))
+    assert walks.due(1.0, 100, after_peak=False)
+    walks.collect(1.0, 100)
+    assert walks.due(2.0, 150, after_peak=False), "15 ms"
+    assert not walks.due(2.0, 1000, after_peak=False), "100 ms"
+    assert walks.due(1.0 + RARELY_S, 1000, after_peak=False)
+    assert not walks.due(2.0, 1000, after_peak=True)
+    assert walks.due(1.0 + AFTER_PEAK_S, 1000, after_peak=True)
+
+
+def test_without_anything_new_there_is_no_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = Collector(0.0)
+    monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 1))
+    assert not walks.due(RARELY_S * 2, 1, after_peak=False)
+    assert walks.due(1.0, 1, after_peak=True)
+
+
+class _Flow:
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class _Owner:
+    """As a connection: it holds a gate and an outbox, which call it."""
+
+    def __init__(self) -> None:
+        self.gate = HelloGate(100, _Flow())
+        self.gate.on_excess = self.gate.on_full = self.gate.on_open = self.told
+        self.gate.hold = self.hold
+        self.outbox = Outbox(lambda _message: str(self), self.hold)
+
+    def told(self) -> None: ...
+
+    def hold(self) -> Holding:
+        raise AssertionError("nothing large is held here")
+
+
+def test_what_has_ended_needs_no_walk() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        owner = _Owner()
+        owner.gate.close()
+        owner.outbox.close()
+        del owner
+        assert not any(isinstance(each, _Owner) for each in gc.get_objects())
+    finally:
+        gc.enable()

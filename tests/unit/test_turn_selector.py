@@ -1,0 +1,87 @@
+"""The loop's selector hands out live connections first, and ended ones a few in a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from streamer.turn_selector import ENDED_A_TURN, TurnSelector, make_loop
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(ENDED_A_TURN * 3)]
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+def test_who_is_there_is_served_before_thousands_that_have_gone(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    selector = TurnSelector()
+    for ours, theirs in pairs:
+        selector.register(ours, selectors.EVENT_READ)
+        theirs.close()
+    alive, client = socket.socketpair()
+    selector.register(alive.fileno(), selectors.EVENT_READ, "alive")
+    client.send(b"a request")
+    seen: set[int] = set()
+    for _ in range(3):
+        ready = selector.select(0)
+        assert "alive" in [key.data for key, _ in ready]
+        ended = {key.fd for key, _ in ready} - {alive.fileno()}
+        assert len(ended) == ENDED_A_TURN
+        for fd in ended:
+            selector.unregister(fd)
+        seen |= ended
+    assert seen == {ours.fileno() for ours, _ in pairs}, "each in its turn"
+    selector.close()
+    alive.close()
+    client.close()
+
+
+def test_it_tells_readers_and_writers_what_they_asked_for() -> None:
+    ours, theirs = socket.socketpair()
+    selector = TurnSelector()
+    selector.register(ours, selectors.EVENT_WRITE, "writer")
+    theirs.send(b"not asked for")
+    assert [(key.data, events) for key, events in selector.select(0)] == [("writer", selectors.EVENT_WRITE)]
+    selector.modify(ours, selectors.EVENT_READ, "reader")
+    assert [(key.data, events) for key, events in selector.select(0)] == [("reader", selectors.EVENT_READ)]
+    with pytest.raises(KeyError):
+        selector.register(ours, selectors.EVENT_READ)
+    assert selector.get_key(ours).data == "reader"
+    theirs.close()
+    assert [events for _, events in selector.select(0)] == [selectors.EVENT_READ], "an end is read"
+    fd = ours.fileno()
+    ours.close()
+    assert selector.unregister(fd).data == "reader"
+    with pytest.raises(KeyError):
+        selector.unregister(fd)
+    selector.close()
+
+
+def test_a_client_that_has_sent_all_and_closed_its_side_is_answered() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"echo " + await reader.read())
+        writer.close()
+
+    async def ask() -> bytes:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"request")
+        writer.write_eof()
+        text = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        return text
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(ask()) == b"echo request"
