@@ -154,6 +154,21 @@ class FairShare:
         ahead = max(0.0, flow.tag - self._classes[flow.kind].virtual_s)
         return ahead * flow.weight / flow.fraction
 
+    def lead_s(self, flow: Flow, other: Flow) -> float:
+        """Return the seconds of ``other``, which waits, that are done before ``flow`` is next.
+
+        Of a client of another class these are the seconds of its whole class.
+        """
+        if flow.kind == other.kind:
+            since = max(other.tag, self._classes[flow.kind].virtual_s)
+            return max(0.0, flow.tag - since) * other.weight
+        own, rival = self._classes[flow.kind], self._classes[other.kind]
+        return max(0.0, own.tag - max(rival.tag, self._virtual_s)) * rival.weight
+
+    def class_ratio(self, kind: str, other: str) -> float:
+        """Return the seconds that class ``other`` may have while ``kind`` has one."""
+        return self._classes[other].weight / self._classes[kind].weight
+
     def start(self, flow: Flow, expected_s: float) -> None:
         """Charge one item that starts now; :meth:`settle` follows exactly once."""
         flow.running += 1

@@ -126,20 +126,17 @@ class Admission:
 
     # -- shares --------------------------------------------------------------------------------------
 
-    def check_post(
-        self, state: VersionQueue, caller: Caller, *, left_s: float, most_per_s: float, decode_ms: float
-    ) -> None:
-        """Raise Problem 429 or 503 where an image of this caller would wait too long for its turn.
+    def check_post(self, state: VersionQueue, caller: Caller, *, left_s: float, decode_ms: float) -> None:
+        """Raise Problem 429 or 503 where an image of this caller may wait too long for its turn.
 
-        ``left_s`` is the time until its deadline, ``most_per_s`` the seconds of work done in a second,
-        ``decode_ms`` what decoding it is expected to take.
+        ``left_s`` is the time until its deadline, ``decode_ms`` what decoding it is expected to take.
         """
         client = caller.client
         self.check_room(state)
-        wait_s = state.expected_wait_s(client, caller.connection, time.monotonic(), most_per_s, decode_ms)
+        wait_s = state.expected_wait_s(client, caller.connection, time.monotonic(), decode_ms)
         if wait_s <= min(self._queue_s, left_s):
             return
-        text = f"An image would wait for {wait_s:.1f} s; allowed are {self._queue_s:g} s (REQUEST_QUEUE_S)."
+        text = f"An image could wait for {wait_s:.1f} s; allowed are {self._queue_s:g} s (REQUEST_QUEUE_S)."
         retry_s = min(_MAX_RETRY_S, max(1, math.ceil(wait_s - self._queue_s)))
         if state.is_alone(client):
             self._refused.labels("post", "saturated").inc()
@@ -188,7 +185,7 @@ class Admission:
             if patient():
                 timers[0] = loop.call_later(queue_s, turn_has_not_come)
                 return
-            if not state.withdraw(job):
+            if not state.give_up(job, time.monotonic()):
                 return
             self._refused.labels("post", "waited").inc()
             job.finish(

@@ -147,9 +147,10 @@ class Dispatcher:
         ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the ``image`` is
         there.
         """
-        most_per_s, state = self._most_per_s(self.served(version)), self._versions[version]
+        model, state = self.served(version), self._versions[version]
+        state.expect(model)
         decode_ms = state.expected_decode_ms(caller.client, nbytes, image)
-        self.admission.check_post(state, caller, left_s=left_s, most_per_s=most_per_s, decode_ms=decode_ms)
+        self.admission.check_post(state, caller, left_s=left_s, decode_ms=decode_ms)
 
     async def predict(
         self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
@@ -408,7 +409,7 @@ class Dispatcher:
             return
         if job.fault is not None or job.cancelled:
             self._client.release(ticket)
-            self._end(version, model, job)
+            self._end(version, job)
             if isinstance(job.fault, DecoderLost) and not job.cancelled:
                 self._lost(version, job, InferenceLost(str(job.fault)))
             else:
@@ -429,10 +430,10 @@ class Dispatcher:
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
         if isinstance(answer, InferenceLost):
-            self._end(version, model, job)
+            self._end(version, job)
             self._lost(version, job, answer)
         else:
-            self._end(version, model, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
+            self._end(version, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
             if answer.status is Status.OK:
                 self._observe(version, model, job, answer)
             if job.alone:
@@ -460,12 +461,8 @@ class Dispatcher:
         else:
             job.finish(error)
 
-    def _end(self, version: str, model: ServedModel, job: Job, inference_s: float = 0.0) -> None:
-        self._versions[version].end(job, inference_s, time.monotonic(), self._most_per_s(model))
-
-    def _most_per_s(self, model: ServedModel) -> float:
-        """Return the seconds of decoding and inference that can be done in a second."""
-        return float(self._decoders.size + model.parallel)
+    def _end(self, version: str, job: Job, inference_s: float = 0.0) -> None:
+        self._versions[version].end(job, inference_s, time.monotonic())
 
     def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
         self._versions[version].observe(model, job.stream, result)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 from inference.client import ServedModel
@@ -18,6 +17,7 @@ from streamer.job import Job
 from streamer.scheduling.client import Client
 from streamer.scheduling.decode_cost import DecodeCost, Kind
 from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
+from streamer.scheduling.demand import Demand
 from streamer.scheduling.image_hint import hint_of
 from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
@@ -64,21 +64,6 @@ class Source(Protocol):
         """Tell the client its fair rate."""
 
 
-@dataclass(slots=True)
-class Demand:
-    """What a stream has asked for lately."""
-
-    flow: Flow
-    arrived: int = 0
-    fps: float = 0.0
-    #: Its frames wait for the device, so it would take more than it sends.
-    hungry: bool = False
-    #: What decoding one of its frames is expected to take.
-    decode_ms: float = 0.0
-    #: The turn it was last served in.
-    served: int = 0
-
-
 class VersionQueue:
     """POSTs and live streams of one version; times are monotonic seconds."""
 
@@ -95,7 +80,7 @@ class VersionQueue:
         self._costs = DecodeCost()
         self._service = ServiceRate()
         self._wait = PostWait(self._share, self.posts, self._service, self._room)
-        #: Seconds of one lane for one frame; smoothed, 0 until one has run.
+        #: Seconds of one lane for one frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
         self._demands: dict[int, Demand] = {}
@@ -160,6 +145,13 @@ class VersionQueue:
     def withdraw(self, job: Job) -> bool:
         """Withdraw a posted image; False when it does not wait (any more)."""
         return job.flow is not None and self.posts.remove(job.flow, job)
+
+    def give_up(self, job: Job, now: float) -> bool:
+        """Withdraw a posted image that has waited too long; False when it does not wait (any more)."""
+        if not self.withdraw(job):
+            return False
+        self._wait.margin(0.0 if job.decode is None else job.decode.expected_ms).missed(now)
+        return True
 
     # -- turns ---------------------------------------------------------------------------------------
 
@@ -259,7 +251,7 @@ class VersionQueue:
             job.client.learn_surprise(job.decode.expected_ms, cost_ms)
             self._costs.learn(job.kind, cost_ms)
 
-    def end(self, job: Job, inference_s: float, now: float, most_per_s: float) -> None:
+    def end(self, job: Job, inference_s: float, now: float) -> None:
         """A job has left, answered or not: its client is charged what it really took."""
         self.in_flight -= 1
         flow = job.flow
@@ -269,21 +261,25 @@ class VersionQueue:
         self._share.settle(flow, job.expected_s, actual_s)
         if not job.stream:
             self.posts.settle(flow, job, actual_s)
+            if job.decode is not None:
+                self._wait.margin(job.decode.expected_ms).kept(job.decode.begun - job.queued_at)
         backlog = bool(self.posts or self.waiting)
-        self._service.ended(flow, actual_s, now, backlog=backlog, at_most=most_per_s)
+        at_most = self._wait.most_per_s(job.decode_cpu_ms / 1e3, inference_s)
+        self._service.ended(flow, actual_s, now, backlog=backlog, at_most=at_most)
         if not backlog and self.idle:
             self._share.rest()
 
-    def expected_wait_s(
-        self, client: Client, connection: int, now: float, most_per_s: float, decode_ms: float = 0.0
-    ) -> float:
-        """Return how long a POST of this connection, which takes ``decode_ms``, would wait for its turn."""
+    def expect(self, model: ServedModel) -> None:
+        """Take the warm-up's word for what a run takes until one of a frame was measured."""
+        self._wait.lanes = model.lanes
+        if not self._inference_s:
+            self._inference_s = min(cost_ms / size for size, cost_ms in model.cost_ms.items()) / 1e3
+
+    def expected_wait_s(self, client: Client, connection: int, now: float, decode_ms: float = 0.0) -> float:
+        """Return how long a POST of this connection, which takes ``decode_ms``, may wait for its turn."""
         flow = self._share.flow("post", client.number, client.weight)
-        image_s = decode_ms / 1e3 + self._inference_s
-        return max(
-            self._wait.for_decoder_s(flow, decode_ms, now),
-            self._wait.expected_s(flow, connection, image_s, self._wanting(), now, most_per_s),
-        )
+        costs = decode_ms / 1e3, self._inference_s
+        return self._wait.longest_s(flow, connection, costs, self._wanting(), now)
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
         """Return what decoding takes; of a large image that is not there yet is as the last one."""

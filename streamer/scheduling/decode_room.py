@@ -32,7 +32,7 @@ class DecodeRoom:
     """Tells what may begin on ``decoders`` decoders."""
 
     def __init__(self, decoders: int, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._decoders = decoders
+        self.decoders = decoders
         self._memory_bytes = memory_bytes
         self._running: set[Decode] = set()
         self._expected_ms = 0.0
@@ -47,7 +47,7 @@ class DecodeRoom:
     @property
     def open(self) -> bool:
         """Whether anything may begin: a decoder is free, or what waits for one is done in a moment."""
-        if len(self._running) < self._decoders or self._expected_ms <= self._decoders * STAGED_MS:
+        if len(self._running) < self.decoders or self._expected_ms <= self.decoders * STAGED_MS:
             return True
         self.held = True
         return False
@@ -88,13 +88,13 @@ class DecodeRoom:
 
     def decoders_for_long(self, now: float) -> int:
         """Return how many decoders long images may use at the moment."""
-        kept = self._decoders > 1 and now - self._short_seen <= SHORT_REMEMBERED_S
-        return self._decoders - kept
+        kept = self.decoders > 1 and now - self._short_seen <= SHORT_REMEMBERED_S
+        return self.decoders - kept
 
     def _keeps_out(self, expected_ms: float, now: float) -> bool:
         """Whether this is a long decode, and the decoder that is left is kept for short ones."""
         most = self.decoders_for_long(now)
-        if expected_ms <= LONG_MS or most == self._decoders:
+        if expected_ms <= LONG_MS or most == self.decoders:
             return False
         # One that was expected to be short and is not counts too.
         long = sum(each.expected_ms > LONG_MS or (now - each.begun) * 1e3 > LONG_MS for each in self._running)

@@ -8,13 +8,15 @@ hold up a cheap image of the same address, and an expensive one waits for a boun
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from inference.fair_share import Flow
 
+#: Tags that differ by less than this part of an image's cost are the same, and the earlier one goes first:
+#: expected costs of equal images differ a little from one moment to the next.
+_SAME = 0.1
 #: Connections of one client whose costs are remembered while it has work here.
 MAX_CONNECTIONS = 256
 
@@ -38,7 +40,7 @@ class _Line(Generic[Post]):
     """The POSTs of one client."""
 
     waiting: list[Post] = field(default_factory=list)
-    #: Finish time of the one that was taken last.
+    #: Largest finish time of those that were taken.
     virtual_s: float = 0.0
     #: Virtual time at which each connection's next image may start.
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -71,7 +73,10 @@ class PostQueue(Generic[Post]):
             if len(line.finish_s) >= MAX_CONNECTIONS:
                 line.finish_s.clear()
         line.finish_s[post.connection] = post.tag
-        line.waiting.insert(bisect_right(line.waiting, post.tag, key=lambda each: each.tag), post)
+        place, passed_from = len(line.waiting), post.tag + _SAME * post.expected_s
+        while place and line.waiting[place - 1].tag > passed_from:
+            place -= 1
+        line.waiting.insert(place, post)
         self._count += 1
 
     def put_back(self, flow: Flow, post: Post) -> None:
@@ -92,6 +97,11 @@ class PostQueue(Generic[Post]):
         """Return the clients with images that wait."""
         return [flow for flow, line in self._lines.items() if line.waiting]
 
+    def waiting_s(self, flow: Flow) -> float:
+        """Return the expected seconds of a client's images that wait."""
+        line = self._lines.get(flow)
+        return 0.0 if line is None else sum(post.expected_s for post in line.waiting)
+
     def remove(self, flow: Flow, post: Post) -> bool:
         """Withdraw an image; False when it does not wait (any more)."""
         line = self._lines.get(flow)
@@ -110,13 +120,19 @@ class PostQueue(Generic[Post]):
     def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
         """Return the expected seconds of a client's images that would start before one of ``connection``.
 
-        ``expected_s`` is what that one is expected to take.
+        ``expected_s`` is what that one is expected to take. Of a connection that has an image waiting it is
+        assumed that it sends the next one as soon as that is answered: where those are cheaper, several
+        go before an expensive one.
         """
         line = self._lines.get(flow)
-        if line is None:
+        if line is None or not line.waiting:
             return 0.0
         finish_s = line.start_of(connection) + expected_s
-        return sum(post.expected_s for post in line.waiting if post.tag <= finish_s)
+        before = [post for post in line.waiting if post.tag <= finish_s + _SAME * expected_s]
+        others = {post.connection for post in before}
+        others.discard(connection)
+        to_come_s = sum(max(0.0, finish_s - line.finish_s.get(other, finish_s)) for other in others)
+        return sum(post.expected_s for post in before) + to_come_s
 
     def settle(self, flow: Flow, post: Post, actual_s: float) -> None:
         """An image has ended: its connection is charged what it really took."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from inference.fair_share import FairShare, Flow
 from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
 from streamer.scheduling.post_queue import Posted, PostQueue
-from streamer.scheduling.service_rate import ServiceRate
+from streamer.scheduling.service_rate import ServiceRate, most_per_s
+from streamer.scheduling.wait_margin import WaitMargin
 
 
 class Waiting(Posted, Protocol):
@@ -23,41 +24,77 @@ class Waiting(Posted, Protocol):
 Post = TypeVar("Post", bound=Waiting)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostWait(Generic[Post]):
-    """Looks at the queues of a version; changes nothing."""
+    """Looks at the queues of a version and changes nothing there; learns from what it foretold."""
 
     share: FairShare
     posts: PostQueue[Post]
     service: ServiceRate
     room: DecodeRoom
+    #: Runs of the model at a time.
+    lanes: int = 1
+    #: Long decodes wait for decoders and others for their turn: each wait has its own surprises.
+    _margins: dict[bool, WaitMargin] = field(
+        default_factory=lambda: {False: WaitMargin(), True: WaitMargin()}
+    )
+
+    def longest_s(
+        self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
+    ) -> float:
+        """Return how long one more image of a connection may have to wait for its turn.
+
+        ``costs`` are the seconds that it takes to decode and to run, ``wanting`` the clients with work that
+        waits. This is longer than what is expected on average, so that hardly any waits longer.
+        """
+        decode_ms = costs[0] * 1e3
+        wait_s = max(
+            self.for_decoder_s(flow, decode_ms, now), self.expected_s(flow, connection, costs, wanting, now)
+        )
+        return wait_s * self.margin(decode_ms).factor
+
+    def margin(self, decode_ms: float) -> WaitMargin:
+        """Return the margin for images that take so long to decode."""
+        return self._margins[decode_ms > LONG_MS]
+
+    def most_per_s(self, decode_s: float, run_s: float) -> float:
+        """Return the seconds of work a second that images of this cost allow, where none was measured yet."""
+        return most_per_s(decode_s, run_s, self.room.decoders, self.lanes)
 
     def expected_s(
-        self,
-        flow: Flow,
-        connection: int,
-        image_s: float,
-        wanting: Sequence[Flow],
-        now: float,
-        most_per_s: float,
+        self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
     ) -> float:
-        """Return the wait of one more image of a connection, which takes ``image_s``, until it is the next.
-
-        ``wanting`` are the clients with work that waits, ``most_per_s`` the seconds of work that can be done
-        in a second.
-        """
-        ahead_s, debt_s = self.posts.ahead_s(flow, connection, image_s), self.share.debt_s(flow)
-        if not (ahead_s or debt_s):
+        """Return the wait until such an image is the next, decoders aside; see :meth:`longest_s`."""
+        ahead_s, others_s = (
+            self.posts.ahead_s(flow, connection, sum(costs)),
+            self._others_s(flow, wanting, now),
+        )
+        if not (ahead_s or others_s):
             return 0.0
+        at_most = self.most_per_s(*costs)
         fraction = self.share.fraction(flow, wanting)
-        wait_s = ahead_s / self.service.available_per_s(flow, fraction, now, most_per_s)
-        if not debt_s or (len(wanting) == 1 and wanting[0] is flow):
-            return wait_s
-        # What it owes to others is paid only as far as others want something.
-        streams = {other for other in wanting if other.kind == "live"}
-        others_s = sum(post.expected_s for post in self.posts if post.flow is not flow)
-        others_s += debt_s * sum(self.share.fraction(other, wanting) for other in streams)
-        return wait_s + min(debt_s, others_s) / self.service.per_s(most_per_s)
+        wait_s = ahead_s / self.service.available_per_s(flow, fraction, now, at_most)
+        return wait_s + others_s / self.service.per_s(at_most)
+
+    def _others_s(self, flow: Flow, wanting: Sequence[Flow], now: float) -> float:
+        """Return the seconds of work of other clients that go before all of this client's.
+
+        None of them takes more than it has waiting and goes on to send, by what it has had lately.
+        """
+        posts_s = live_s = class_s = 0.0
+        for other in set(wanting):
+            if other is flow:
+                continue
+            lead_s = self.share.lead_s(flow, other)
+            if other.kind == flow.kind:
+                if lead_s:
+                    posts_s += min(lead_s, self.posts.waiting_s(other) + self.service.usage_s(other, now))
+            else:
+                class_s = max(class_s, lead_s)
+                live_s += self.service.usage_s(other, now)
+        if live_s:
+            class_s += posts_s * self.share.class_ratio(flow.kind, "live")
+        return posts_s + min(class_s, live_s)
 
     def for_decoder_s(self, flow: Flow, decode_ms: float, now: float) -> float:
         """Return the wait for one of the decoders that long images may use; 0 for a short image."""

@@ -18,8 +18,19 @@ _WINDOW_MAX_S = 1.0
 _GAIN = 0.3
 #: What was measured is forgotten by this much with each work behind which nothing waits.
 _FORGOTTEN = 0.002
+#: So much of what can be done counts as free for the taking.
+_USABLE = 0.9
 #: Clients remembered; beyond, those that used the least are forgotten.
 _MAX_FLOWS = 512
+
+
+def most_per_s(decode_s: float, run_s: float, decoders: int, lanes: int) -> float:
+    """Return the seconds of work a second that images of this cost allow, if nothing else is in the way.
+
+    Whatever is scarcer for them sets the pace: decoders or lanes.
+    """
+    images_per_s = min(decoders / max(decode_s, 1e-6), lanes / max(run_s, 1e-6))
+    return (decode_s + run_s) * images_per_s
 
 
 class _Usage:
@@ -85,7 +96,12 @@ class ServiceRate:
 
     def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:
         """Return the seconds of work a second that a client can have: its share, or all that others leave."""
-        per_s = self.per_s(at_most)
+        per_s, own, total = self.per_s(at_most), self.usage_s(flow, now), self._total.at(now)
+        # What it has had lately and what nobody has: where all is used, the difference of what is measured in
+        # two ways would be larger than the share of one of many clients.
+        return max(per_s * fraction, own + max(0.0, per_s * _USABLE - total), 1e-3)
+
+    def usage_s(self, flow: Flow, now: float) -> float:
+        """Return the seconds of work that a client has had in the last second or so."""
         usage = self._flows.get(flow)
-        others = self._total.at(now) - (usage.at(now) if usage is not None else 0.0)
-        return max(per_s * fraction, per_s - others, 1e-3)
+        return 0.0 if usage is None else usage.at(now)

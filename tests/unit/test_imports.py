@@ -217,7 +217,8 @@ DECODING = [
     ["annotator", "single_decoder"],
 ]
 SCHEDULING = [
-    ["token_bucket", "decode_cost", "decode_room", "post_queue", "service_rate", "suspects"],
+    ["token_bucket", "decode_cost", "decode_room", "demand", "post_queue"],
+    ["service_rate", "suspects", "wait_margin"],
     ["image_hint", "post_wait"],
     ["client"],
     ["clients"],

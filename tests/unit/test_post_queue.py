@@ -81,6 +81,14 @@ def test_a_cost_that_was_not_expected_is_paid_by_the_connection() -> None:
     assert next(index for index in range(21) if take(queue, flow) is again) == 20
 
 
+def test_images_of_about_the_same_cost_go_in_order_of_arrival() -> None:
+    queue, flow = PostQueue[Image](), a_flow()
+    images = [Image(connection, expected_s=0.04 - connection * 1e-4) for connection in range(10)]
+    for image in images:
+        queue.add(flow, image)
+    assert [take(queue, flow) for _ in images] == images
+
+
 def test_only_images_that_fit_are_ready_and_others_may_pass_them() -> None:
     queue, flow = PostQueue[Image](), a_flow()
     queue.add(flow, Image(1, expected_s=0.7))
@@ -97,6 +105,14 @@ def test_what_would_start_earlier_is_what_a_newcomer_waits_for() -> None:
     assert queue.ahead_s(flow, 4, 0.5) == pytest.approx(1.5)
     assert queue.ahead_s(flow, 4, 0.02) == 0.0
     assert queue.ahead_s(a_flow(2), 4) == 0.0
+
+
+def test_cheap_images_that_have_not_come_yet_go_before_an_expensive_one_too() -> None:
+    queue, flow = PostQueue[Image](), a_flow()
+    for connection in (1, 2, 3):
+        queue.add(flow, Image(connection, expected_s=0.1))
+    assert queue.ahead_s(flow, 4, 0.5) == pytest.approx(3 * 0.5)
+    assert queue.ahead_s(flow, 4, 0.1) == pytest.approx(3 * 0.1)
 
 
 def test_a_withdrawn_image_is_gone_once() -> None:

@@ -94,7 +94,7 @@ def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: floa
     queue.begin(job, 0.0)
     job.decode_cpu_ms = decode_ms
     queue.decoded(job, 0.0)
-    queue.end(job, inference_s, 0.0, 2.0)
+    queue.end(job, inference_s, 0.0)
 
 
 def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:

@@ -1,0 +1,181 @@
+"""Clients that POST to one version's queue in simulated time: decoders, lanes and their pace are given."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from inference import NO_BOXES
+from inference.client import ServedModel
+from inference.wire import Result, Status
+from streamer.job import Job
+from streamer.prediction import Prediction
+from streamer.scheduling.client import Client
+from streamer.scheduling.decode_room import DecodeRoom
+from streamer.version_queue import VersionQueue
+from tests.unit.test_version_queue import INFO, post
+
+DECODERS, LANES, IN_FLIGHT = 2, 2, 4
+RUN_S, DECODE_MS = 0.04, 4.0
+QUEUE_S = 1.0
+#: A refused client tries again after this time.
+IMPATIENCE_S = 0.2
+#: One run of 40 ms in each of two lanes: 50 images per second.
+MODEL = ServedModel(0, "v1", INFO, {1: RUN_S * 1e3}, in_flight=IN_FLIGHT, parallel=LANES, lanes=LANES)
+PREDICTION = Prediction(640, 480, NO_BOXES, 0.0, 0.0, 0.0, 0.0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a client posts."""
+
+    size: tuple[int, int] = (640, 480)
+    progressive: bool = False
+
+    def job(self, client: Client, connection: int) -> Job:
+        """Return it as it waits in the queue."""
+        return post(client, connection=connection, size=self.size, progressive=self.progressive)
+
+
+SMALL, LARGE = Image(), Image((8000, 4000), progressive=True)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What became of a client's images; seconds."""
+
+    #: From arrival to the answer.
+    served_s: list[float] = field(default_factory=list)
+    refused_at_once: int = 0
+    #: How long those waited that were let in and sent away.
+    evicted_s: list[float] = field(default_factory=list)
+
+
+class Simulation:
+    """Give it clients, then :meth:`run`. ``slowness`` is by how much all work takes longer at a time."""
+
+    def __init__(self, slowness: Callable[[float], float] = lambda _now: 1.0) -> None:
+        self.now = 0.0
+        self.queue = VersionQueue(DecodeRoom(DECODERS))
+        self.queue.expect(MODEL)
+        self.seen: dict[str, Seen] = {}
+        self._slowness = slowness
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._decoding: list[Job] = []
+        self._staged: list[Job] = []
+        self._running = 0
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do something later."""
+        heapq.heappush(self._events, (when, next(self._numbers), action))
+
+    def run(self, until: float) -> None:
+        """Let the time pass."""
+        while self._events and self._events[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._events)
+            action()
+
+    # -- clients -------------------------------------------------------------------------------------
+
+    def poisson(self, client: Client, per_s: float, *, seed: int = 1) -> None:
+        """Send images at random, at a mean rate, each over a connection of its own."""
+        rng, connections = random.Random(seed), itertools.count(1)
+
+        def send() -> None:
+            self.send(client, next(connections), SMALL, lambda _: None)
+            self.at(self.now + rng.expovariate(per_s), send)
+
+        self.at(rng.expovariate(per_s), send)
+
+    def steady(self, client: Client, per_s: float) -> None:
+        """Send an image every so often over one connection."""
+
+        def send() -> None:
+            self.send(client, 1, SMALL, lambda _: None)
+            self.at(self.now + 1 / per_s, send)
+
+        self.at(0.5, send)
+
+    def closed_loop(self, client: Client, connections: int, image: Image = SMALL) -> None:
+        """Send the next image of a connection when the last is answered, soon after a refusal."""
+        for connection in range(1, connections + 1):
+            self._loop(client, connection, image)
+
+    def _loop(self, client: Client, connection: int, image: Image) -> None:
+        def answered(served: object) -> None:
+            self.at(self.now + (0.001 if served else IMPATIENCE_S), send)
+
+        def send() -> None:
+            self.send(client, connection, image, answered)
+
+        self.at(connection * 1e-4, send)
+
+    def send(self, client: Client, connection: int, image: Image, answered: Callable[[object], None]) -> None:
+        """POST one image now, as the routes do; ``answered`` is told whether it was served."""
+        seen, queue = self.seen.setdefault(client.name, Seen()), self.queue
+        job, arrived = image.job(client, connection), self.now
+        data = bytes(job.data) if isinstance(job.data, bytes | memoryview) else b""
+        decode_ms = queue.expected_decode_ms(client, len(data), data)
+        if queue.expected_wait_s(client, connection, self.now, decode_ms) > QUEUE_S:
+            seen.refused_at_once += 1
+            answered(False)
+            return
+
+        def finish(outcome: object) -> None:
+            seen.served_s.append(self.now - arrived)
+            answered(outcome)
+
+        def evict() -> None:
+            if queue.give_up(job, self.now):
+                seen.evicted_s.append(self.now - arrived)
+                answered(False)
+
+        job.finish = finish
+        queue.add(job, self.now)
+        self.at(self.now + QUEUE_S, evict)
+        self._pump()
+
+    # -- the machine ---------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        while (job := self.queue.next(IN_FLIGHT, self.now)) is not None:
+            self.queue.begin(job, self.now)
+            self._decoding.append(job)
+            self._decode()
+
+    def _decode(self) -> None:
+        for job in self._decoding[:DECODERS]:
+            if job.decode_ms == 0.0:
+                megapixels = job.kind.megapixels if job.kind else 0.0
+                job.decode_ms = DECODE_MS + (20.0 * megapixels if megapixels > 1 else 0.0)
+                took_s = job.decode_ms / 1e3 * self._slowness(self.now)
+                self.at(self.now + took_s, partial(self._decoded, job))
+
+    def _decoded(self, job: Job) -> None:
+        self._decoding.remove(job)
+        job.decode_cpu_ms = job.decode_ms
+        self.queue.decoded(job, self.now)
+        self._staged.append(job)
+        self._decode()
+        self._run()
+        self._pump()
+
+    def _run(self) -> None:
+        while self._staged and self._running < LANES:
+            self._running += 1
+            run_s = RUN_S * self._slowness(self.now)
+            self.at(self.now + run_s, partial(self._ended, self._staged.pop(0), run_s))
+
+    def _ended(self, job: Job, run_s: float) -> None:
+        self._running -= 1
+        result = Result(1, Status.OK, NO_BOXES, 0.0, run_s * 1e3, 0.1, 1)
+        self.queue.end(job, run_s, self.now)
+        self.queue.observe(MODEL, job.stream, result)
+        job.finish(PREDICTION)
+        self._run()
+        self._pump()
