@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import tomllib
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ KEY_BYTES = 32
 KEY_PREFIX = "rtv_"
 #: Digits of a digest by which an identity says which key was shown.
 _KEY_DIGITS = 16
+
+#: Fields whose values may stand in the log.
+_HARMLESS_FIELD = re.compile(r"\.(scopes(\[\d+\])?|expires)$")
 
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -129,13 +133,14 @@ def _written(value: object) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """Name the field of the first fault. The value is shown but for the digest's."""
+    """Name the field of the first fault, with its value where nobody would have put a key by mistake."""
     first = error.errors(include_url=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = str(first["msg"])
-    if path.endswith("sha256") or not path:
-        return f"field `{path or 'keys'}`: {message}"
-    return f"field `{path}` is {first.get('input')!r:.80}: {message}"
+    value = first.get("input")
+    if _HARMLESS_FIELD.search(path) or isinstance(value, int | float):
+        return f"field `{path}` is {value!r:.80}: {message}"
+    return f"field `{path or 'keys'}`: {message}"
 
 
 @dataclass(frozen=True, slots=True)

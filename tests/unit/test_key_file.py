@@ -73,6 +73,28 @@ def test_what_is_wrong_is_named_without_the_digest(change: tuple[str, str], word
     assert "'test-key'" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[keys]]\nname = "a"\nsha256 = "{digest}"\nscopes = ["stream"]\nkey = "{key}"',
+        '[[keys]]\nname = "a"\nsha256 = "{key}"\nscopes = ["stream"]',
+        '[[keys]]\nname = "{key} "\nsha256 = "{digest}"\nscopes = ["stream"]',
+        '[[keys]]\nname = "a"\nsha256 = ["{key}"]\nscopes = ["stream"]',
+        'keys = ["{key}"]',
+        'keys = "{key}"',
+        'key = "{key}"',
+        "{key}",
+        '{{"keys": ["{key}"]}}',
+        '{{"{key}": 1}}',
+    ],
+)
+def test_a_key_that_was_put_into_the_file_itself_is_not_repeated(text: str) -> None:
+    """The file holds digests; who writes the key there must not find it in the log too."""
+    with pytest.raises(BadKeyFile) as refused:
+        parse_keys(text.format(key="rtv_canary", digest=DIGEST).encode())
+    assert "canary" not in str(refused.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"keys": 5}', b'{"keys": [1]}'])
 def test_what_is_no_key_file_is_refused(content: bytes) -> None:
     with pytest.raises(BadKeyFile):
