@@ -218,3 +218,5 @@ def test_metrics_may_have_a_port_that_only_prometheus_reaches(chart: Chart) -> N
     (rule,) = [rule for rule in rules if {"protocol": "TCP", "port": "metrics"} in rule["ports"]]
     assert len(rule["from"]) == 1
     assert "monitoring" in str(rule["from"][0]["namespaceSelector"])
+    (public,) = [rule for rule in rules if {"protocol": "TCP", "port": "http"} in rule["ports"]]
+    assert "monitoring" not in str(public["from"]), "it has no business at the public port any more"
