@@ -23,6 +23,10 @@ JWT_ALGORITHMS = (
 )
 
 
+#: Shorter keys, which people have chosen, are warned of.
+LEAST_KEY_CHARS = 16
+
+
 class CannotAdmit(Exception):
     """Who may use the service is not settled; the text says what to set."""
 
@@ -43,7 +47,8 @@ class AccessSettings(BaseSettings):
     )
     api_keys: str = Field(
         "",
-        description="Comma-separated keys; when set, predict and stream routes want one as a bearer token.",
+        description="Comma-separated keys, each good for everything; when set, all routes but pages, probes, "
+        "metrics and `/drift/status` want a key as a bearer token.",
     )
     api_keys_file: Path | None = Field(
         None,
@@ -183,6 +188,11 @@ class AccessSettings(BaseSettings):
         return _split(self.api_keys)
 
     @property
+    def guessable_keys(self) -> int:
+        """Number of API keys that are so short that somebody may guess them."""
+        return sum(len(key) < LEAST_KEY_CHARS for key in self.keys)
+
+    @property
     def token_algorithms(self) -> tuple[str, ...]:
         """The algorithms by which tokens may be signed."""
         return _split(self.jwt_algorithms)
@@ -231,6 +241,8 @@ def check_access(settings: AccessSettings) -> None:
         except BadKeyFile as error:
             raise CannotAdmit(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
     _check_tokens(settings)
+    if settings.api_keys and not settings.keys:
+        raise CannotAdmit("API_KEYS is set and holds no key: unset it, or separate keys by commas")
     if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
     raise CannotAdmit(

@@ -18,6 +18,7 @@ from inference.handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHand
 from inference.metric_store import MetricStore
 from inference.metrics import STORE_VARIABLE, name_process
 from inference.settings import InferenceSettings
+from streamer.access_settings import LEAST_KEY_CHARS
 from streamer.child_environment import ChildEnvironment
 from streamer.metrics import SupervisorMetrics
 from streamer.observer.handle import ObserverHandle
@@ -116,6 +117,13 @@ class Supervisor:
                 log.warning(
                     "no keys are set (ALLOW_ANONYMOUS): whoever reaches this port may use the service"
                 )
+        if self._settings.guessable_keys:
+            log.warning(
+                "%d of the keys in API_KEYS have fewer than %d characters, and somebody may guess them; "
+                "`streamer keys new` makes keys that nobody guesses",
+                self._settings.guessable_keys,
+                LEAST_KEY_CHARS,
+            )
         log.info(
             "listening on http://%s:%d with %d worker(s), models: %s",
             self._settings.host,

@@ -31,6 +31,17 @@ def test_other_addresses_want_keys_or_a_word(host: str) -> None:
     check_access(load_settings(host=host, api_keys="test-key"))
 
 
+@pytest.mark.parametrize("keys", [",", " , ,", " "])
+def test_a_setting_without_a_key_in_it_is_not_taken_for_no_keys(keys: str) -> None:
+    with pytest.raises(CannotAdmit, match="API_KEYS"):
+        check_access(load_settings(api_keys=keys, allow_anonymous=True))
+
+
+def test_short_keys_are_counted() -> None:
+    assert load_settings(api_keys="short,fifteen-of-them,sixteen-of-them!").guessable_keys == 2
+    assert load_settings().guessable_keys == 0
+
+
 def test_the_service_ends_with_code_2_and_says_why() -> None:
     environment = os.environ | {"HOST": EVERYWHERE, "PORT": "0"}
     done = subprocess.run(
