@@ -48,7 +48,11 @@ class Gate:
     async def identify(self, token: str, *, tickets: bool = False) -> Identity | None:
         """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's."""
         if is_ticket(token):
-            return await self._tickets.redeem(token) if tickets and self._tickets is not None else None
+            if not tickets or self._tickets is None:
+                return None
+            holder = await self._tickets.redeem(token)
+            # The key may have been withdrawn since the ticket was taken.
+            return holder if holder is not None and self.still_holds(holder) else None
         identity = self._ring.find(token)
         if identity is None and self.verify is not None:
             identity = await self.verify(token)
