@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from streamer.acceptor import Acceptor
 from streamer.connection_places import ConnectionPlaces, Guest
-from streamer.handler import ConnectionHandler, limit_connections
+from streamer.handler import SERVER_NAME, ConnectionHandler, limit_connections
 from streamer.health import Health
 from streamer.http.sites import Sites
 from streamer.problems import Problem, problem_middleware
@@ -20,6 +20,11 @@ from streamer.problems import Problem, problem_middleware
 _KEEP_ALIVE_S = 15.0
 #: Scrapers and probes; silent sockets make room for them.
 _CONNECTIONS = 32
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = SERVER_NAME
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def metrics_port(
@@ -39,6 +44,7 @@ def metrics_port(
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
         places = ConnectionPlaces(_CONNECTIONS, _CONNECTIONS)
         app = web.Application(middlewares=[limit_connections(places), problem_middleware, check_host])
+        app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", health.all_metrics)
         app.router.add_get("/health", health.health)
         app.router.add_get("/livez", health.livez)

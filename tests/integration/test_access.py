@@ -353,6 +353,9 @@ async def test_metrics_may_have_a_port_of_their_own(null_path: Path, http: aioht
         for path in ("/", "/v1/predict", "/drift/status", "/docs"):
             assert (await ask(http, "GET", own + path))[0] == 404
         assert (await ask(http, "GET", f"{own}/metrics", Host="evil.example"))[0] == 403
+        for path in ("/metrics", "/health", "/nothing"):
+            told = (await ask(http, "GET", own + path))[2]
+            assert (told["Server"], told["X-Content-Type-Options"]) == ("streamer", "nosniff")
         service.workers[0].kill()
         for _ in range(20):
             assert (await ask(http, "GET", f"{own}/metrics"))[0] == 200, "the successor answers who waits"
