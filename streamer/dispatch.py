@@ -411,7 +411,7 @@ class Dispatcher:
             self._client.release(ticket)
             self._end(version, job)
             if isinstance(job.fault, DecoderLost) and not job.cancelled:
-                self._lost(version, job, InferenceLost(str(job.fault)))
+                self._lost(version, job, job.fault)
             else:
                 job.finish(job.fault or InferenceLost("cancelled"))
             self._pump(version)
@@ -441,12 +441,13 @@ class Dispatcher:
             job.finish(outcome_of(job, answer))
         self._pump(version)
 
-    def _lost(self, version: str, job: Job, error: InferenceLost) -> None:
+    def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
         """Somebody waits for a POST, and for every frame in mode all: try again, once.
 
         Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
         """
-        if error.executing and self._suspects.died(
+        executing = isinstance(error, InferenceLost) and error.executing
+        if executing and self._suspects.died(
             job.data, job.stream, time.monotonic(), alone=job.alone, client=job.client.number
         ):
             log.error("a frame ended the inference process twice; it is blocked")

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from inference import Boxes, DetectionParams, InferenceFailed, InferenceLost
+from streamer.decoding.work import DecoderLost
 from streamer.image_header import ImageError
 from streamer.job import DeadlinePassed, Job
 from streamer.limits import Limits
 from streamer.metrics import WorkerMetrics
 from streamer.observer.tap import Shot, Tap, lowered, over
 from streamer.prediction import Prediction
-from streamer.problems import Problem
 from streamer.protocol import DropReason, ProtocolError
 from streamer.scheduling.client import NOBODY, Client
 from streamer.session import Session
@@ -211,12 +211,17 @@ class LiveStream:
             messages = stream.dropped(frame.seq, DropReason.DECODE_ERROR, str(error))
         elif isinstance(error, InferenceFailed):
             messages = stream.failed(frame.seq, "inference_failed", "the model failed on this frame")
-        else:
-            if not isinstance(error, InferenceLost | Problem):
-                log.error("a frame failed", exc_info=error)
+        elif isinstance(error, InferenceLost):
             messages = stream.failed(
                 frame.seq, "inference_restarting", "the inference process was restarted; send on", 500
             )
+        elif isinstance(error, DecoderLost):
+            messages = stream.failed(
+                frame.seq, "decoder_restarting", "the decoder of this frame was restarted; send on", 100
+            )
+        else:
+            log.error("a frame failed", exc_info=error)
+            messages = stream.failed(frame.seq, "server_fault", "the server failed on this frame; send on")
         self._carrier.send_all(messages)
 
 

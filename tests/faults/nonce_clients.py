@@ -14,7 +14,7 @@ from tests.bench.load import End, pack
 from tests.faults.nonce import COUNTER, Nonce, read_box
 
 #: What a client gets for a frame that was lost with an inference process, and may send again.
-_RETRYABLE = {"inference_restarting", "503"}
+_RETRYABLE = {"inference_restarting", "decoder_restarting", "503"}
 #: Longest wait for the outcomes of what was sent.
 PATIENCE_S = 15.0
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from inference import InferenceFailed, InferenceLost
+from streamer.decoding.work import DecoderLost
 from streamer.limits import Limits
 from streamer.live_stream import LiveStream
 from streamer.protocol import Codec, Frame
@@ -87,3 +89,26 @@ async def test_a_closed_stream_tells_nobody(carrier: FakeCarrier) -> None:
     await asyncio.sleep(0.2)
     assert carrier.sent == []
     assert live.stream.ledger.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InferenceLost("gone"), "inference_restarting"),
+        (DecoderLost("gone"), "decoder_restarting"),
+        (InferenceFailed("it raised"), "inference_failed"),
+        (MemoryError("no room for the picture of a video"), "server_fault"),
+    ],
+)
+async def test_a_frame_without_a_result_says_what_it_was(
+    carrier: FakeCarrier, error: Exception, code: str
+) -> None:
+    live = LiveStream(carrier, Stream(0))
+    live.stream.receive(Frame(Codec.JPEG, 1, 0, b"x"), 0.0)
+    job = live.take(0.1)
+    assert job is not None
+    job.finish(error)
+    (message,) = carrier.sent
+    assert (message["type"], message["seq"], message["code"]) == ("error", 1, code)
+    ledger = live.stream.ledger
+    assert (ledger.received, ledger.failed, ledger.in_flight) == (1, 1, 0)
