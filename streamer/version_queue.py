@@ -131,7 +131,7 @@ class VersionQueue:
         if isinstance(job.data, bytes | memoryview):
             job.kind = hint_of(job.data)
         decode_ms = client.post_ms = self._expected_ms(job.kind, client)
-        job.decode = Decode(decode_ms, int(job.kind.megapixels * 3e6) if job.kind else 0)
+        job.decode = Decode(decode_ms, job.kind.peak_bytes if job.kind else 0)
         job.expected_s = decode_ms / 1e3 + self._inference_s
         self.posts.add(job.flow, job)
 
@@ -189,8 +189,8 @@ class VersionQueue:
             demand = self._demands[source.key]
             if full and demand.flow.running:
                 continue
-            short = demand.decode_ms <= LONG_MS
-            if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, 0, now)):
+            short = demand.decode_ms <= LONG_MS and not demand.nbytes
+            if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, demand.nbytes, now)):
                 ready.setdefault(demand.flow, []).append(source)
         return ready
 
@@ -216,7 +216,9 @@ class VersionQueue:
             demand = demands[source.key]
             demand.served = self._turn
             job.flow = flow
-            job.decode = Decode(demand.decode_ms)
+            if isinstance(job.data, bytes | memoryview):
+                demand.nbytes = hint_of(job.data).peak_bytes
+            job.decode = Decode(demand.decode_ms, demand.nbytes)
             job.expected_s = demand.decode_ms / 1e3 + self._inference_s
         if not source.pending:
             self.waiting.pop(source.key, None)

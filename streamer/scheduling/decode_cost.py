@@ -18,11 +18,30 @@ _STEP = 1.02
 _RANGE = 16.0
 
 
+#: Most memory for each pixel of an image that is decoded; `ImageHeader.decode_bytes` reckons it of headers.
+#: A progressive JPEG keeps its coefficients, and OpenCV holds two copies of others.
+_BYTES_PER_PX = {"jpeg": 3, "jpeg progressive": 9}
+_OTHER_BYTES_PER_PX = 7
+#: While a picture is turned upright, it is there twice.
+_TURNED_BYTES_PER_PX = 6
+#: What takes less is not counted: a decoder keeps as much by itself.
+_SMALL_BYTES = 8_000_000
+
+
 class Kind(NamedTuple):
     """What is known of an image before it is decoded."""
 
     name: str
     megapixels: float
+    #: Whether it may have to be turned upright.
+    turned: bool = False
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that decoding it takes at one time; 0 where that is little."""
+        each = _BYTES_PER_PX.get(self.name, _OTHER_BYTES_PER_PX)
+        peak = int(self.megapixels * 1e6 * max(each, _TURNED_BYTES_PER_PX if self.turned else 0))
+        return peak if peak >= _SMALL_BYTES else 0
 
 
 class DecodeCost:

@@ -13,8 +13,9 @@ LONG_MS = 25.0
 SHORT_REMEMBERED_S = 10.0
 #: Work that may wait for a decoder, for each one: enough that none waits for the event loop.
 STAGED_MS = 10.0
-#: Pixels of the pictures that are decoded at a time, unless it is a single one.
-MEMORY_BYTES = 256 << 20
+#: Memory that decodes of large pictures take at a time, unless it is a single one: two JPEGs of 12 MP, or
+#: one that is larger, progressive or turned. Those of 1080p do not count.
+MEMORY_BYTES = 80 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +23,7 @@ class Decode:
     """One decode, from the decision to begin it until its end."""
 
     expected_ms: float
-    #: What its pixels take at their largest; 0 where that is not known.
+    #: Most memory that it takes; 0 where that is not known.
     nbytes: int = 0
     #: Monotonic seconds; 0 before it began.
     begun: float = 0.0
@@ -56,7 +57,10 @@ class DecodeRoom:
         """Whether this decode may begin."""
         if not self._running:
             return True
-        if self._nbytes + nbytes > self._memory_bytes or self._keeps_out(expected_ms, now):
+        # A large picture waits for other large ones, and not for a moment without any decode.
+        if (self._nbytes and nbytes and self._nbytes + nbytes > self._memory_bytes) or self._keeps_out(
+            expected_ms, now
+        ):
             self.held = True
             return False
         return True

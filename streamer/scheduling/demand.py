@@ -18,5 +18,7 @@ class Demand:
     hungry: bool = False
     #: What decoding one of its frames is expected to take.
     decode_ms: float = 0.0
+    #: Most memory that decoding its last frame took.
+    nbytes: int = 0
     #: The turn it was last served in.
     served: int = 0

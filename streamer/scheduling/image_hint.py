@@ -30,7 +30,7 @@ def hint_of(data: bytes | memoryview) -> Kind:
 
 
 def _jpeg(data: bytes | memoryview) -> Kind | None:
-    at = 2
+    at, turned = 2, False
     for _ in range(_MAX_SEGMENTS):
         segment = bytes(data[at : at + 9])
         if len(segment) < 9 or segment[0] != 0xFF:
@@ -38,7 +38,9 @@ def _jpeg(data: bytes | memoryview) -> Kind | None:
         marker = segment[1]
         if marker in _FRAMES:
             name = "jpeg progressive" if marker in _PROGRESSIVE else "jpeg"
-            return _kind(name, int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big"))
+            size = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
+            return _kind(name, *size, turned=turned)
+        turned |= segment[4:8] == b"Exif"
         at += 2 + int.from_bytes(segment[2:4], "big")
     return None
 
@@ -57,5 +59,5 @@ def _webp(head: bytes) -> Kind | None:
     return None
 
 
-def _kind(name: str, width: int, height: int) -> Kind | None:
-    return Kind(name, width * height / 1e6) if width and height else None
+def _kind(name: str, width: int, height: int, *, turned: bool = False) -> Kind | None:
+    return Kind(name, width * height / 1e6, turned) if width and height else None

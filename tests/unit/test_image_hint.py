@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.image_header import read_header
+from streamer.limits import Limits
 from streamer.scheduling.decode_cost import DecodeCost, Kind
 from streamer.scheduling.image_hint import hint_of
 from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif
@@ -24,8 +28,32 @@ from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with
     ids=["jpeg", "jpeg with exif", "png", "webp"],
 )
 def test_sound_images_are_known_by_kind_and_size(data: bytes, name: str) -> None:
-    assert hint_of(data) == Kind(name, 0.064)
+    assert hint_of(data)[:2] == (name, 0.064)
     assert hint_of(memoryview(data)) == hint_of(data)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("ending", "parameters"),
+    [
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 0]),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]),
+        (".webp", [cv2.IMWRITE_WEBP_QUALITY, 50]),
+    ],
+)
+def test_the_memory_of_a_large_image_is_known_before_it_is_decoded(
+    ending: str, parameters: list[int], orientation: int
+) -> None:
+    data = cv2.imencode(ending, np.zeros((1600, 2000, 3), np.uint8), parameters)[1].tobytes()
+    if ending == ".jpg" and orientation != 1:
+        data = with_exif(data, orientation)
+    reckoned = read_header(data, Limits()).decode_bytes
+    assert 0.7 * reckoned <= hint_of(data).peak_bytes <= 1.6 * reckoned
+
+
+def test_usual_images_are_not_counted() -> None:
+    assert hint_of(encode(scene(1920, 1080))).peak_bytes == 0
 
 
 def test_claims_are_taken_for_what_they_are() -> None:

@@ -69,6 +69,20 @@ def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_add
         assert take(queue, now=0.1) is wanted
 
 
+def test_large_pictures_go_one_by_one_beside_any_number_of_small_ones() -> None:
+    queue = VersionQueue(DecodeRoom(4))
+    for number in (1, 2):
+        queue.add(large(Client(f"large {number}", number), number), 0.0)
+    queue.begin(first := take(queue), 0.0)
+    assert first.decode is not None and first.decode.nbytes > 80e6
+    assert queue.next(4, 0.0) is None
+    for number in (3, 4):
+        queue.add(post(Client(f"small {number}", number)), 0.0)
+        queue.begin(take(queue), 0.0)
+    queue.decoded(first, 0.1)
+    assert take(queue).kind == first.kind
+
+
 def post_taken(queue: VersionQueue, client: Client) -> Job:
     queue.add(post(client), 0.0)
     return take(queue)
