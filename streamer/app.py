@@ -39,7 +39,7 @@ from streamer.metrics_port import metrics_port
 from streamer.observer.handover import Handover
 from streamer.observer.taps import Taps
 from streamer.openapi import openapi_document
-from streamer.owners import Owners
+from streamer.owners import Owners, is_private
 from streamer.pages import add_pages
 from streamer.port import close_port
 from streamer.problems import problem_middleware
@@ -325,11 +325,13 @@ async def make_runner(
     if own_socket is not None:
         try:
             own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may clean TMPDIR up
+            if not is_private(own_socket.parent):
+                raise PermissionError("the folder belongs to another user, or others may write to it")
             own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
             # Kept open while draining: other workers still bring requests about our sessions.
             await loop.create_unix_server(connection, str(own_socket))
         except OSError as error:  # a path of more than 107 bytes, for one
-            log.warning("workers cannot reach each other at %s (%s): set a shorter TMPDIR", own_socket, error)
+            log.warning("workers cannot reach each other at %s (%s): set another TMPDIR", own_socket, error)
 
     async def drain(delay_s: float) -> None:
         # Balancers notice /health first; until they have, requests are still served.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,7 +178,7 @@ class Owners:
         if name != self.replica:
             address = await self._replicas.find(name) if name and not hopped else None
             return None if address is None else _Place(self._client(""), address.url, elsewhere=True)
-        if number == self._number or number >= self._workers:
+        if number == self._number or number >= self._workers or not is_private(self._folder):
             return None
         return _Place(self._client(str(self._socket(number))), "http://worker", elsewhere=False)
 
@@ -196,6 +198,18 @@ class Owners:
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
             )
         return client
+
+
+def is_private(folder: Path) -> bool:
+    """Whether nobody else can put sockets into the replica's folder, to which requests go with their keys.
+
+    Where a cleaner of temporary files has removed the folder, another user may have made one of its name.
+    """
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _restarting() -> Problem:

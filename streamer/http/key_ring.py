@@ -143,8 +143,10 @@ class KeyRing:
 
     def _fall_back(self) -> None:
         try:
-            self._take(parse_keys(read_key_file(self._copy)))
-        except BadKeyFile:
+            # Another user may have made the folder anew where a cleaner of temporary files had removed it.
+            content = read_key_file(self._copy) if self._copy.lstat().st_uid == os.geteuid() else b""
+            self._take(parse_keys(content))
+        except (BadKeyFile, OSError):
             log.error("there is no earlier copy of the key file: its keys are refused until it is mended")  # noqa: TRY400
 
 
