@@ -118,7 +118,10 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         request_timeout_s=settings.request_timeout_s,
     )
     client = _make_link(resources)
-    gate, sites = make_gate(settings, resources.metrics_dir), Sites(settings.hosts, settings.origins)
+    gate, sites = (
+        make_gate(settings, resources.metrics_dir, metrics.key_refused),
+        Sites(settings.hosts, settings.origins),
+    )
     decoders, video_decoders = _make_decoders(resources)
     dispatcher = Dispatcher(
         client,

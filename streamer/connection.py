@@ -234,7 +234,7 @@ class Connection:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
         hub = self.hub
         if not self.identity.may(Scope.STREAM):
-            self.identity = await identify(hub.gate, hello.token)
+            self.identity = await identify(hub.gate, hello.token, self.identity.name)
             self.session.owner = self.identity.owner
         if self.client is None:
             try:

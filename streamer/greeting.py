@@ -10,6 +10,7 @@ from aiohttp import WSMessage, WSMsgType
 
 from streamer.closing import CloseConnection
 from streamer.control_rate import CONTROL_MAX_VALUES, size_in_bytes
+from streamer.http.failed_keys import TooManyWrongKeys
 from streamer.http.gate import Gate
 from streamer.http.identity import Identity, Scope
 from streamer.messages import Hello, parse_message
@@ -83,9 +84,12 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_
     return hello
 
 
-async def identify(gate: Gate, token: str | None) -> Identity:
+async def identify(gate: Gate, token: str | None, address: str) -> Identity:
     """Return whose key or ticket `hello.token` is. Raises CloseConnection unless it may stream."""
-    identity = await gate.identify(token, tickets=True) if token else None
+    try:
+        identity = await gate.identify(token, address, tickets=True) if token else None
+    except TooManyWrongKeys as error:
+        raise CloseConnection(CloseCode.LIMITS, str(error)) from error
     if identity is None:
         raise CloseConnection(CloseCode.UNAUTHORIZED, "`hello.token` is missing or not a key of this server")
     if not identity.may(Scope.STREAM):

@@ -184,6 +184,12 @@ class WorkerMetrics:
             "Connections closed at once because too many were open.",
             registry=registry,
         )
+        self.keys_refused = Counter(
+            "object_detection_keys_refused",
+            "Keys, tokens and tickets that were refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.loop_lag_s = Histogram(
             "object_detection_event_loop_lag_seconds",
             "How late the worker's event loop woke up, sampled once a second.",
@@ -206,6 +212,10 @@ class WorkerMetrics:
     def buffer_refused(self, kind: str) -> None:
         """Account a body, an answer or a queue of messages without room in the byte budget."""
         self.buffer_refusals.labels(kind).inc()
+
+    def key_refused(self, reason: str) -> None:
+        """Account a key that was `wrong`, or `limited`: not looked at, after too many wrong ones."""
+        self.keys_refused.labels(reason).inc()
 
     def request_forwarded(self, to: str) -> None:
         """Account a request passed on to its session's owner: `worker` or `replica`."""
@@ -236,6 +246,8 @@ class WorkerMetrics:
         self._preset_buffers()
         for owner in ("worker", "replica"):
             self.forwarded.labels(owner)
+        for why in ("wrong", "limited"):
+            self.keys_refused.labels(why)
         for reason in DECODER_ENDINGS:
             self.decoders_ended.labels(reason)
         for lost in ("busy", "no_observer"):

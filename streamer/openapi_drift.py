@@ -10,7 +10,10 @@ from streamer.drift.word import Word
 #: Makes the answers of refusals from status and words.
 Problems = Callable[[dict[int, str]], dict[str, Any]]
 
-_KEY = {401: "API keys are configured and none, or a wrong one, was sent."}
+_KEY = {
+    401: "API keys are configured and none, or a wrong one, was sent.",
+    429: "Too many wrong keys came from this address.",
+}
 _REPORT_REFUSALS = _KEY | {
     404: "No such group; names those there are.",
     409: "No reference, or no window with enough rows yet.",

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from streamer.access_settings import AccessSettings
 from streamer.http.client_address import ClientAddresses
+from streamer.http.failed_keys import FailedKeys
 from streamer.http.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Quotas, Scope
 from streamer.http.key_ring import KeyRing
 from streamer.http.tickets import Tickets, is_ticket
@@ -19,9 +20,16 @@ class Gate:
     """Without any source of keys every client may do everything, as far as ``quotas`` allow."""
 
     def __init__(
-        self, ring: KeyRing, addresses: ClientAddresses, *, wants_keys: bool, quotas: Quotas
+        self,
+        ring: KeyRing,
+        addresses: ClientAddresses,
+        *,
+        wants_keys: bool,
+        quotas: Quotas,
+        failed: FailedKeys | None = None,
     ) -> None:
         self.addresses = addresses
+        self._failed = failed if failed is not None else FailedKeys()
         self._ring = ring
         self._wants_keys = wants_keys
         self._quotas = quotas
@@ -45,8 +53,17 @@ class Gate:
         self._tickets = tickets
         tickets.add_to(app)
 
-    async def identify(self, token: str, *, tickets: bool = False) -> Identity | None:
-        """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's."""
+    async def identify(self, token: str, address: str, *, tickets: bool = False) -> Identity | None:
+        """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's.
+
+        ``address`` names whoever shows it. Raises TooManyWrongKeys, perhaps without a look at it.
+        """
+        self._failed.begin(address, token)
+        identity = await self._look_up(token, tickets=tickets)
+        self._failed.end(address, token, good=identity is not None, again=not is_ticket(token))
+        return identity
+
+    async def _look_up(self, token: str, *, tickets: bool) -> Identity | None:
         if is_ticket(token):
             if not tickets or self._tickets is None:
                 return None
@@ -87,14 +104,20 @@ class Gate:
         await self._ring.close()
 
 
-def make_gate(settings: AccessSettings, folder: Path) -> Gate:
-    """Return the gate that the settings ask for; ``folder`` is the replica's private one."""
+def make_gate(
+    settings: AccessSettings, folder: Path, refused: Callable[[str], None] = lambda _: None
+) -> Gate:
+    """Return the gate that the settings ask for; ``folder`` is the replica's private one.
+
+    ``refused`` is told why a key was refused.
+    """
     ring = KeyRing(settings.keys, settings.api_keys_file, folder)
     gate = Gate(
         ring,
         ClientAddresses(settings.proxy_networks),
         wants_keys=settings.wants_keys,
         quotas=settings.anonymous_quotas,
+        failed=FailedKeys(refused),
     )
     if settings.jwt_jwks:
         # An extra, which is loaded where it is used alone.

@@ -11,8 +11,9 @@ from streamer.http.audit import audit, audit_refusal
 from streamer.http.caller import IDENTITY, require
 from streamer.http.client_address import arrived_from_sibling
 from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
+from streamer.http.failed_keys import TooManyWrongKeys
 from streamer.http.gate import Gate, bearer_token
-from streamer.http.identity import Scope
+from streamer.http.identity import Identity, Scope
 from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.sites import Sites
 from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
@@ -92,7 +93,7 @@ class Guard:
         token = bearer_token(request) or offered_ticket(request)
         identity = request[IDENTITY] = self._gate.anonymous(request)
         if token is not None and not self._gate.open:
-            known = await self._gate.identify(token, tickets=policy.tickets)
+            known = await self._look_up(token, identity.name, policy)
             if known is not None:
                 identity = request[IDENTITY] = known
                 request[SHOWED_TICKET] = is_ticket(token)
@@ -105,6 +106,15 @@ class Guard:
         late = policy.entry is Entry.SOCKET and token is None
         if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:
             require(identity, policy.scope)
+
+    async def _look_up(self, token: str, address: str, policy: Policy) -> Identity | None:
+        """Return whose key was shown. Raises Problem 429 where too many wrong ones came before it."""
+        try:
+            return await self._gate.identify(token, address, tickets=policy.tickets)
+        except TooManyWrongKeys as error:
+            if policy.entry is Entry.REDUCED:
+                return None
+            raise Problem.too_many_requests(str(error), error.retry_after_s) from error
 
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)

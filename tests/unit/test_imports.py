@@ -113,7 +113,7 @@ HTTP = [
         "media_type",
     ],
     ["client_address", "sites", "caller", "route_policy", "key_file"],
-    ["key_ring", "cors", "tickets", "jwt_keys", "body", "memory_return"],
+    ["failed_keys", "key_ring", "cors", "tickets", "jwt_keys", "body", "memory_return"],
     ["gate"],
     ["guard", "paced_response"],
 ]

@@ -106,10 +106,10 @@ async def test_a_ticket_is_worth_no_more_than_its_key_is_now(
         return None
 
     box = make_box(Clock())
-    holder = await gate("camera stream").identify("dummy-key")
+    holder = await gate("camera stream").identify("dummy-key", "addr:1")
     assert holder is not None
     ticket = box.issue(holder)
-    assert (await gate(later).identify(ticket, tickets=True) is not None) is good
+    assert (await gate(later).identify(ticket, "addr:1", tickets=True) is not None) is good
     assert len(box) == 0, "it is used up in either case"
 
 
