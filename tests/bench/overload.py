@@ -1,6 +1,7 @@
 """Overload: one client sends far more than the model can do; a polite stream and a POST client beside it.
 
-Prints the polite ones' latency alone and beside the flood, the age of the flood's results, and memory.
+Prints the polite ones' latency alone and beside the flood, the age of the flood's results, memory, and what
+becomes of POSTs at twice the load.
 ``make bench BENCH=overload`` or ``python -m tests.bench.overload --help``.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
 from tests.bench.media import model, pictures
+from tests.bench.overload_posts import report
 from tests.service import Service
 
 POLITE_FPS = 5.0
@@ -76,6 +78,7 @@ def main() -> None:
             memory_before = memory_mb(service)
             flooded, *after = asyncio.run(together(service, frames, arguments.seconds, arguments.fps))
             memory_after = memory_mb(service)
+            posts = report(service, frames, arguments.seconds)
     for name, alone, loaded in zip(("5 fps stream", "POST client"), before, after, strict=True):
         for share in (0.5, 0.95):
             was, is_now = alone.percentile_ms(share), loaded.percentile_ms(share)
@@ -90,6 +93,7 @@ def main() -> None:
         f" errors {dict(flooded.errors)}, balanced {flooded.balanced}, closed {flooded.closed}\n"
         f"flood         age of results p50 {flooded.percentile_ms(0.5):.0f} ms,"
         f" p99 {flooded.percentile_ms(0.99):.0f} ms, oldest {flooded.percentile_ms(1):.0f} ms\n"
+        f"{posts}"
         f"memory        {memory_before:.0f} MB, after {arguments.seconds:.0f} s {memory_after:.0f} MB\n"
     )
 
