@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 #: Flows that are remembered. Beyond this, those that owe nothing are forgotten first.
 MAX_FLOWS = 4096
+#: What a client owes at the most for work outside of its turns, so that it is served again soon after that.
+_MOST_DEBT_S = 2.0
 #: Flows examined for one to forget; bounds the time of a lookup.
 _EXAMINED = 8
 
@@ -183,6 +185,19 @@ class FairShare:
         if not flow.running:
             self._running.discard(flow)
         self._charge(flow, actual_s - expected_s)
+
+    def charge(self, flow: Flow, cost_s: float) -> None:
+        """Charge work that is done whoever's turn it is, as decoding a video.
+
+        Its class is not charged: that would be paid by the other clients of the class.
+        """
+        kind = self._classes[flow.kind]
+        if flow.seen != kind.picks and not flow.running:
+            flow.tag = max(flow.tag, kind.virtual_s)
+        owed_s = (flow.tag - kind.virtual_s) * flow.weight
+        flow.charged_s += cost_s
+        flow.tag += max(0.0, min(cost_s, _MOST_DEBT_S - owed_s)) / flow.weight
+        kind.latest_s = max(kind.latest_s, flow.tag)
 
     def rest(self) -> None:
         """Nothing runs and nothing waits: what was used does not count against anybody later."""

@@ -244,6 +244,10 @@ class Dispatcher:
         self._versions[version].offer(source)
         self._pump(version)
 
+    def charge(self, version: str, client: Client, cpu_s: float) -> None:
+        """A client's video has used so much processor time of its decoder."""
+        self._versions[version].charge(client, cpu_s)
+
     def pump_all(self) -> None:
         """Start whatever can start; called when the inference process has become ready."""
         self._turns.rotate()  # no version goes first every time
@@ -256,11 +260,8 @@ class Dispatcher:
         """Return another version with the same classes; None when there is none, or it is not loaded."""
         models = self._client.models
         own = models.get(version)
-        if own is None:
-            return None
-        return next(
-            (m for name, m in models.items() if name != version and m.info.labels == own.info.labels), None
-        )
+        labels = None if own is None else own.info.labels
+        return next((m for name, m in models.items() if name != version and m.info.labels == labels), None)
 
     def run_if_idle(self, version: str, job: Job) -> bool:
         """Start a frame that nobody waits for, if nothing runs and nothing waits; else return False."""

@@ -271,6 +271,10 @@ class VersionQueue:
         if not backlog and self.idle:
             self._share.rest()
 
+    def charge(self, client: Client, cost_s: float) -> None:
+        """A client's live streams have used processor time outside of their turns."""
+        self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)
+
     def expect(self, model: ServedModel) -> None:
         """Take the warm-up's word for what a run takes until one of a frame was measured."""
         self._wait.lanes = model.lanes

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from inference import DetectionParams
@@ -98,8 +99,7 @@ class PeerSession:
         self.reason = ""
         self.candidates_used = 0
         self._owner = owner
-        info = owner.dispatcher.model(version)
-        self._model = info
+        info = self._model = owner.dispatcher.model(version)
         self.session = Session(
             version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
         )
@@ -108,7 +108,7 @@ class PeerSession:
         self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap, client)
         self._counters = FrameCounters(owner.metrics, transport, version)
         owner.video_decoders.prepare()
-        self._feed = VideoFeed(self, owner.video_decoders)
+        self._feed = VideoFeed(self, owner.video_decoders, partial(owner.dispatcher.charge, version, client))
         self._peer = Peer(plan, self._feed)
         #: The video with boxes that goes back; None unless it was asked for.
         self._back = AnnotatedTrack(info.labels) if wishes.annotate else None

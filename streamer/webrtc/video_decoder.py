@@ -31,11 +31,21 @@ class Decoded:
 
 
 class VideoDecoder:
-    """Hand frames in with :meth:`put`; ``deliver`` is called on the event loop for each outcome."""
+    """Hand frames in with :meth:`put`; ``deliver`` is called on the event loop for each outcome.
 
-    def __init__(self, codec: Codec, deliver: Callable[[Decoded], None], pool: VideoPool) -> None:
+    ``charge`` is called with the seconds of processor time that each frame took.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        deliver: Callable[[Decoded], None],
+        pool: VideoPool,
+        charge: Callable[[float], None] = lambda _cpu_s: None,
+    ) -> None:
         self.codec = codec
         self._deliver = deliver
+        self._charge = charge
         self._pool = pool
         self._stream = pool.open(self)
         self._waiting = 0
@@ -57,9 +67,11 @@ class VideoDecoder:
             self._closed = True
             self._pool.close_stream(self._stream)
 
-    def was_read(self) -> None:
+    def was_read(self, cpu_s: float) -> None:
         """The decoder has read one of the frames; called by the pool."""
         self._waiting -= 1
+        if cpu_s > 0:
+            self._charge(cpu_s)
 
     def restarted(self) -> None:
         """The decoder has nothing any more; called by the pool."""

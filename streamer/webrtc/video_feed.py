@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,10 +80,14 @@ class Viewer(Protocol):
 
 
 class VideoFeed:
-    """Give packets to :meth:`received`; pictures come to the viewer, until :meth:`close`."""
+    """Give packets to :meth:`received`; pictures come to the viewer, until :meth:`close`.
 
-    def __init__(self, viewer: Viewer, decoders: VideoPool) -> None:
+    ``charge`` is called with the seconds of processor time that each frame took to decode.
+    """
+
+    def __init__(self, viewer: Viewer, decoders: VideoPool, charge: Callable[[float], None]) -> None:
         self._viewer = viewer
+        self._charge = charge
         self._decoders = decoders
         self._loop = asyncio.get_running_loop()
         self._buffer = JitterBuffer()
@@ -157,7 +162,7 @@ class VideoFeed:
             self._codec = codec
             if self._decoder is not None:
                 self._decoder.close()
-            self._decoder = VideoDecoder(codec, self._decoded, self._decoders)
+            self._decoder = VideoDecoder(codec, self._decoded, self._decoders, self._charge)
 
     def _set_timer(self) -> None:
         """Come back for a gap that no packet may ever close. An early timer stays: it sets the next."""

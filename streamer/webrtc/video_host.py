@@ -49,8 +49,8 @@ class Stream(Protocol):
     def restarted(self) -> None:
         """The process has ended; another one takes the stream, and all frames have an outcome."""
 
-    def was_read(self) -> None:
-        """The process has read one frame, and takes another in its place."""
+    def was_read(self, cpu_s: float) -> None:
+        """The process has read one frame, which took so long to decode, and takes another in its place."""
 
     def answered(self, frame: EncodedFrame, answer: VideoAnswer, picture: Picture | None) -> None:
         """A frame has an outcome."""
@@ -159,7 +159,8 @@ class VideoHost:
                 self.group.arena.free(read.offset, read.length)
                 reader = self.streams.get(answer.stream)
                 if reader is not None:
-                    reader.was_read()
+                    # It may say anything, but it cannot have worked for longer than it had the frame.
+                    reader.was_read(min(answer.cpu_us / 1e6, time.monotonic() - read.sent_at))
             self._forget_hidden(answer)
             return
         picture = self._picture(answer) if answer.kind is Answer.PICTURE else None

@@ -17,7 +17,7 @@ MAX_MESSAGE_BYTES = 2048
 _MAX_TEXT_BYTES = 600
 
 _REQUEST = struct.Struct("<BBBxIQQQ")
-_ANSWER = struct.Struct("<BBxxIQQQII")
+_ANSWER = struct.Struct("<BBxxIQQQIII")
 _REASONS = tuple(DropReason)
 _CODECS = {Codec.VP8, Codec.H264}
 
@@ -81,6 +81,8 @@ class VideoAnswer:
     layout: Layout = Layout.I420
     reason: DropReason = DropReason.DECODE_ERROR
     text: str = ""
+    #: Processor time that decoding took, microseconds; of READ alone.
+    cpu_us: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -127,6 +129,7 @@ def pack_answer(answer: VideoAnswer) -> bytes:
         _REASONS.index(answer.reason),
         answer.width,
         answer.height,
+        answer.cpu_us,
     )
     return head + answer.text.encode(errors="replace")[:_MAX_TEXT_BYTES]
 
@@ -134,10 +137,19 @@ def pack_answer(answer: VideoAnswer) -> bytes:
 def unpack_answer(data: bytes, memory_bytes: int) -> VideoAnswer:
     """Return the answer in a message, its picture inside of ``memory_bytes``. Raises MalformedMessage."""
     try:
-        kind, layout, stream, number, offset, reason, width, height = _ANSWER.unpack_from(data)
+        kind, layout, stream, number, offset, reason, width, height, cpu_us = _ANSWER.unpack_from(data)
         text = data[_ANSWER.size :].decode(errors="replace")
         answer = VideoAnswer(
-            Answer(kind), stream, number, offset, width, height, Layout(layout), _REASONS[reason], text
+            Answer(kind),
+            stream,
+            number,
+            offset,
+            width,
+            height,
+            Layout(layout),
+            _REASONS[reason],
+            text,
+            cpu_us,
         )
     except (struct.error, ValueError, IndexError) as error:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error

@@ -81,7 +81,7 @@ class VideoPool:
         host = self._homes[stream]
         taker = host.streams[stream]
         if self._deaths.get(stream, 0) >= MAX_DEATHS or self._digests.holds(frame.data):
-            taker.was_read()
+            taker.was_read(0.0)
             taker.answered(frame, _refusal(stream, "the video is damaged: it has ended its decoder"), None)
             return True
         if self._watching is None:

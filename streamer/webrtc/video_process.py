@@ -36,6 +36,9 @@ from streamer.webrtc.video_messages import (
     unpack_request,
 )
 
+#: The largest number that a message holds.
+_MOST_US = 2**32 - 1
+
 
 class VideoProcess:
     """Serves one worker until the socket is closed."""
@@ -67,9 +70,9 @@ class VideoProcess:
                 self._contexts.pop(request.stream, None)
 
     def _decode(self, request: VideoRequest) -> None:
-        cpu_s = time.thread_time()
-        self._cpu_limit.renew(cpu_s)
-        self._page.write(0, request.number, time.monotonic(), cpu_s)
+        begun_s = time.thread_time()
+        self._cpu_limit.renew(begun_s)
+        self._page.write(0, request.number, time.monotonic(), begun_s)
         context = self._contexts.get(request.stream)
         if context is None:
             context = self._contexts[request.stream] = VideoContext(request.codec)
@@ -77,7 +80,8 @@ class VideoProcess:
         data = bytes(self._input[request.offset : request.offset + request.length])
         for outcome in context.decode(request.number, data, after_gap=request.fresh):
             self._send(self._answer(request.stream, outcome))
-        self._send(VideoAnswer(Answer.READ, request.stream, request.number))
+        cpu_us = min(_MOST_US, round((time.thread_time() - begun_s) * 1e6))
+        self._send(VideoAnswer(Answer.READ, request.stream, request.number, cpu_us=cpu_us))
         self._page.write(0, 0, 0.0, 0.0)
 
     def _answer(self, stream: int, outcome: FrameOutcome) -> VideoAnswer:

@@ -104,7 +104,8 @@ def report(service: Service, pictures: list[bytes], seconds: float) -> str:
     answers = asyncio.run(at_rate(service, pictures, 2 * most, seconds))
     refused = {reason: count - before[reason] for reason, count in refused_by_reason(service).items()}
     return (
-        f"POSTs         {most:.0f} a second are served without refusals; twice as many came for {seconds:.0f} s\n"
+        f"POSTs         {most:.0f} a second are served without refusals;"
+        f" twice as many came for {seconds:.0f} s\n"
         f"POSTs         served {answers.count(served=True) / seconds:.0f} a second,"
         f" p50 {answers.quantile_ms(True, 0.5):.0f} ms, p99 {answers.quantile_ms(True, 0.99):.0f} ms;"
         f" a run takes {np.median(answers.runs_s or [np.nan]) * 1e3:.0f} ms\n"

@@ -34,10 +34,10 @@ ENCODERS = {"VP8": "libvpx", "H264": "libx264"}
 CLOCK = fractions.Fraction(1, 90_000)
 
 
-def encode(codec: str) -> list[bytes]:
-    """Return 2 s of video; the first frame and the one after a second are key frames."""
+def encode(codec: str, size: tuple[int, int] = (640, 480)) -> list[bytes]:
+    """Return 2 s of video at 10 fps; the first frame and the one after a second are key frames."""
     encoder = av.CodecContext.create(ENCODERS[codec], "w")
-    encoder.width, encoder.height, encoder.pix_fmt = 640, 480, "yuv420p"
+    encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
     encoder.framerate, encoder.bit_rate, encoder.gop_size = FPS, 1_000_000, FPS
     encoder.time_base = fractions.Fraction(1, FPS)
     encoder.options = (
@@ -46,7 +46,7 @@ def encode(codec: str) -> list[bytes]:
         else {"tune": "zerolatency", "preset": "veryfast"}
     )
     packets = []
-    for number, jpeg in enumerate(pictures(2 * FPS)):
+    for number, jpeg in enumerate(pictures(2 * FPS, size)):
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         frame = av.VideoFrame.from_ndarray(np.asarray(image), format="bgr24").reformat(format="yuv420p")
         frame.pts = number
@@ -59,40 +59,47 @@ class Encoded(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, packets: list[bytes], offset_s: float) -> None:
+    def __init__(self, packets: list[bytes], offset_s: float, fps: int = FPS) -> None:
         super().__init__()
+        self._fps = fps
         self._packets = packets
         self._number = 0
         self._begun = time.monotonic() + offset_s
 
     async def recv(self) -> av.Packet:
         """Return the next frame."""
-        due = self._begun + self._number / FPS
+        due = self._begun + self._number / self._fps
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         packet = av.Packet(self._packets[self._number % len(self._packets)])
-        packet.pts, packet.time_base = self._number * 90_000 // FPS, CLOCK
+        packet.pts, packet.time_base = self._number * 90_000 // self._fps, CLOCK
         self._number += 1
         return packet
 
 
+class Refused(Exception):
+    """The service does not take one more session; the status says why."""
+
+
 async def publish(
-    url: str, codec: str, packets: list[bytes], offset_s: float
+    url: str, codec: str, packets: list[bytes], offset_s: float, *, fps: int = FPS, host: str = "127.0.0.1"
 ) -> tuple[RTCPeerConnection, str]:
-    """Open one session; returns it and its address."""
+    """Open one session, asked for from the address ``host``; returns it and its address. Raises Refused."""
     import aiohttp  # noqa: PLC0415 - in the clients' process alone
 
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    transceiver = peer.addTransceiver(Encoded(packets, offset_s), "sendonly")
+    transceiver = peer.addTransceiver(Encoded(packets, offset_s, fps), "sendonly")
     codecs = RTCRtpSender.getCapabilities("video").codecs
     transceiver.setCodecPreferences([c for c in codecs if c.mimeType == f"video/{codec}"])
     await peer.setLocalDescription(await peer.createOffer())
     async with (
-        aiohttp.ClientSession() as http,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(host, 0))) as http,
         http.post(
             f"{url}/v1/whip", data=peer.localDescription.sdp, headers={"Content-Type": "application/sdp"}
         ) as answer,
     ):
-        assert answer.status == 201, await answer.text()
+        if answer.status != 201:
+            await peer.close()
+            raise Refused(answer.status)
         await peer.setRemoteDescription(RTCSessionDescription(await answer.text(), "answer"))
         return peer, answer.headers["Location"]
 

@@ -56,6 +56,19 @@ def test_expensive_frames_are_paid_for() -> None:
     assert got[1] / got[2] == pytest.approx(95 / 25, rel=0.1)
 
 
+def test_a_client_pays_for_the_processor_time_of_its_video() -> None:
+    video, pictures = Client("video", 1), Client("pictures", 2)
+    queue = opened(FakeStream(1, client=video), FakeStream(2, client=pictures))
+    got: Counter[int] = Counter()
+    for _ in range(300):
+        job = take(queue)
+        run(queue, job, decode_ms=0.0, inference_s=0.02)
+        got[job.stream] += 1
+        if job.stream == 1:
+            queue.charge(video, 0.04)
+    assert got[2] == pytest.approx(3 * got[1], abs=6)
+
+
 def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_address() -> None:
     for polite in (Client("polite", 99), Client("greedy 1", 1)):
         queue = VersionQueue(DecodeRoom(2))

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,7 +56,9 @@ class Outcomes:
 
     def __init__(self, codec: Codec, pool: VideoPool) -> None:
         self.queue: asyncio.Queue[Decoded] = asyncio.Queue()
-        self.decoder = VideoDecoder(codec, self.queue.put_nowait, pool)
+        #: Seconds of processor time, as the client is charged for them.
+        self.charged_s: list[float] = []
+        self.decoder = VideoDecoder(codec, self.queue.put_nowait, pool, self.charged_s.append)
 
     async def decode(self, frame: EncodedFrame, *, after_gap: bool = False) -> Decoded:
         assert self.decoder.put(frame, after_gap=after_gap)
@@ -89,6 +92,26 @@ async def test_every_frame_gives_its_own_picture(codec: Codec, pool: VideoPool) 
         assert pixels.dtype == np.uint8
         assert abs(float(pixels.mean()) - 10 * number) < 6
     outcomes.decoder.close()
+
+
+async def test_the_processor_time_of_a_frame_is_charged_and_large_ones_cost_more(
+    codec: Codec, pool: VideoPool
+) -> None:
+    costs_s = []
+    for width, height in ((64, 48), (1280, 960)):
+        outcomes, frames = Outcomes(codec, pool), video(codec, 6, width=width, height=height)
+        begun = time.monotonic()
+        for frame in frames:
+            assert (await outcomes.decode(frame)).picture is not None
+        for _ in range(200):
+            if len(outcomes.charged_s) == len(frames):
+                break
+            await asyncio.sleep(0.01)
+        assert len(outcomes.charged_s) == len(frames)
+        assert 0 < sum(outcomes.charged_s) <= time.monotonic() - begun
+        costs_s.append(sorted(outcomes.charged_s)[len(frames) // 2])
+        outcomes.decoder.close()
+    assert costs_s[1] > 2 * costs_s[0]
 
 
 async def test_after_a_gap_nothing_comes_out_until_a_key_frame(codec: Codec, pool: VideoPool) -> None:
