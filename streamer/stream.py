@@ -89,12 +89,11 @@ class Stream:
         self._arrivals = 0
         self._started = 0
         self._held_window: int | None = None
-        self._grace_window = WINDOW_START
-        self._grace_until = 0.0
+        self._grace_window, self._grace_until = WINDOW_START, 0.0
         self._overrun = TokenBucket(OVERRUN_FPS, OVERRUN_BURST, 0.0)
-        self._violations = 0
-        self._empty_results = 0
-        self._last_take = -1e9
+        self._violations = self._empty_results = 0
+        #: When the next frame is due under `max_fps`; one may come a period earlier.
+        self._due = 0.0
         self._dropped_since_result = 0
         #: Counts the breaks that the client has announced: what is tracked does not go on across one.
         self.breaks = 0
@@ -140,7 +139,7 @@ class Stream:
 
     def limit_rate(self, max_fps: float | None, reason: str) -> list[dict[str, Any]]:
         """Grant another rate; None lifts the limit."""
-        self.max_fps = max_fps
+        self.max_fps, self._due = max_fps, 0.0
         return self.flow(reason)
 
     # -- frames in -----------------------------------------------------------------------------------
@@ -225,7 +224,8 @@ class Stream:
     # -- frames out ----------------------------------------------------------------------------------
 
     def _rate_limited(self, now: float) -> bool:
-        return self.max_fps is not None and now < self._last_take + 1.0 / self.max_fps
+        # A rate and not a pause: a camera at just this rate has frames a little early as often as late.
+        return self.max_fps is not None and now < self._due - 1.0 / self.max_fps
 
     @property
     def pending(self) -> bool:
@@ -244,7 +244,7 @@ class Stream:
                 messages += self._drop(waiting.frame.seq, DropReason.STALE)
                 continue
             self._started += 1
-            self._last_take = now
+            self._due = max(self._due, now) + (1.0 / self.max_fps if self.max_fps else 0.0)
             return waiting, messages
         if not self._started:
             messages += self._tell_drops()

@@ -295,8 +295,7 @@ class VersionQueue:
 
     def is_alone(self, client: Client) -> bool:
         """Whether no other client wants anything of this version at the moment."""
-        flows = {flow.client for flow in self._wanting()} | {flow.client for flow in self._share.running}
-        return not (flows - {client.number})
+        return all(flow.client == client.number for flow in (*self._wanting(), *self._share.running))
 
     def _expected_ms(self, kind: Kind | None, client: Client) -> float:
         return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise

@@ -201,13 +201,37 @@ def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
     stream = Stream(0)
     (flow,) = stream.limit_rate(10.0, "overload")
     assert (flow["max_fps"], flow["reason"]) == (10.0, "overload")
-    stream.receive(frame(1), 0.0)
-    finish(stream, take(stream, 0.0))
-    stream.receive(frame(2), 0.02)
+    for seq in (1, 2):
+        stream.receive(frame(seq), 0.0)
+        finish(stream, take(stream, 0.0))
+    stream.receive(frame(3), 0.02)
     assert not stream.wants_turn(0.05)
-    stream.receive(frame(3), 0.06)
+    stream.receive(frame(4), 0.06)
     assert stream.wants_turn(0.11)
     assert stream.ledger.dropped == {DropReason.RATE: 1}
+
+
+def test_a_camera_at_its_rate_does_not_wait_because_frames_come_a_little_early() -> None:
+    stream = Stream(0)
+    stream.limit_rate(5.0, "overload")
+    for seq in range(1, 51):
+        now = seq / 5.0 + (0.08 if seq % 2 else 0.0)
+        stream.receive(frame(seq), now)
+        assert stream.wants_turn(now)
+        finish(stream, take(stream, now))
+
+
+def test_a_rate_limit_holds_on_average() -> None:
+    stream = Stream(0)
+    stream.limit_rate(10.0, "overload")
+    taken = 0
+    for seq in range(1, 1001):
+        now = seq / 100.0
+        stream.receive(frame(seq), now)
+        if stream.wants_turn(now):
+            finish(stream, take(stream, now))
+            taken += 1
+    assert 100 <= taken <= 102
 
 
 def test_an_undecodable_frame_is_told_at_once_with_its_reason_in_words() -> None:
