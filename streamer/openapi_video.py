@@ -8,7 +8,11 @@ from typing import Any
 #: Makes the answers of refusals from status and words.
 Problems = Callable[[dict[int, str]], dict[str, Any]]
 
-_REFUSALS = {401: "A key is missing or wrong.", 403: "Pages of this origin may not open streams."}
+_REFUSALS = {
+    401: "A key is missing or wrong.",
+    403: "Pages of this origin may not open streams.",
+    429: "Too many wrong keys came from this address.",
+}
 _OFFER_REFUSALS = _REFUSALS | {
     400: "Malformed SDP, or a wrong parameter; names what is wrong.",
     404: "No such model version.",

@@ -37,6 +37,8 @@ class ImageHeader:
     #: More than one picture; only the first is decoded.
     animated: bool = False
     progressive: bool = False
+    #: A JPEG whose decoder takes zeros for missing data, without a sign.
+    arithmetic: bool = False
     #: Where the sound part of a damaged JPEG ends, in bytes. A decoder gets nothing from behind it, because
     #: nobody has judged that. 0: the file is whole, as far as its structure shows.
     sound_bytes: int = 0

@@ -87,6 +87,7 @@ def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> Imag
     """Return the header of a whole file."""
     # Unusual ones go through OpenCV, which copies its pixels; of CMYK both forms are in memory at one time.
     each = 6 if not frame.usual_sampling else 7 if len(frame.components) == 4 else 3
+    each += 3 if frame.arithmetic else 0  # decoded twice, to see whether it is cut off
     decoding = each * frame.width * frame.height + (0 if single_scan else frame.coefficient_bytes)
     turning = turn_bytes(frame.width, frame.height) if orientation != 1 else 0
     return ImageHeader(
@@ -97,6 +98,7 @@ def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> Imag
         frame.precision,
         len(frame.components),
         progressive=frame.progressive,
+        arithmetic=frame.arithmetic,
         decode_bytes=max(decoding, turning) + _FIXED_BYTES,
     )
 

@@ -6,6 +6,8 @@ code, or hold a marker that may not stand there; single wrong bytes may decode t
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
@@ -27,6 +29,8 @@ _PADDING_BYTES = 4
 #: A damaged picture is decoded twice, unless its scans alone take half a second (see `jpeg_scans`).
 _MAX_VISITS_TWICE = 400_000_000
 _ROWS_PER_STEP = 64
+#: What stands for missing arithmetic-coded data, beside the zeros that the decoder takes.
+_OTHER_BYTES = bytes([0x55]) * 64
 
 
 class _AnySize:
@@ -50,18 +54,46 @@ def decode_jpeg(data: bytes | memoryview, header: ImageHeader) -> tuple[Pixels, 
     if header.sound_bytes:
         return _decode_rest(data, header, space, "it is cut off, or broken in its scans")
     try:
-        return _decode(data, space), False
+        pixels = _decode(data, space)
     except ValueError as error:
         if "subsampling" in str(error):
             raise UnknownSampling from error
-        reason = str(error)
-    return _decode_rest(data, header, space, reason)
+        return _decode_rest(data, header, space, str(error))
+    return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
 
 
 def _decode(data: bytes | memoryview, space: Pixels) -> Pixels:
     """Decode into ``space``. Raises ValueError for anything that libjpeg warns of."""
     pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="BGR", buffer=space)
     return pixels
+
+
+def _ends_early(blob: bytes, pixels: Pixels) -> bool:
+    """Return whether an arithmetic-coded picture is cut off. Raises ImageError when too few rows can be read.
+
+    Its decoder takes zeros for what is missing. With other bytes there, only the last block of a whole
+    picture may change, because encoders leave out zeros at the end.
+    """
+    head = read_head(blob, _AnySize())
+    ends = follow_scans(blob, head).ends
+    other = np.empty_like(pixels)
+    with contextlib.suppress(ValueError):  # what is not needed stands between the picture and its end
+        _decode(blob[: ends[-1]] + _OTHER_BYTES + _EOI, other)
+    differ = (pixels != other).any(axis=2)
+    parts = head.frame.components
+    top = _last_block(len(pixels), 8 * max(part.down for part in parts))
+    left = _last_block(pixels.shape[1], 8 * max(part.across for part in parts))
+    if not differ[:top].any() and not differ[top:, :left].any():
+        return False
+    sound = int(np.flatnonzero(differ.any(axis=1))[0])
+    if sound < _LEAST_SHARE * len(pixels):
+        raise damaged(f"{100 * sound / len(pixels):.0f} % of its rows can be read")
+    return True
+
+
+def _last_block(size: int, block: int) -> int:
+    """Return where the last block begins; a pixel earlier, as colours are smoothed over its edge."""
+    return max(0, (size - 1) // block * block - 1)
 
 
 def _decode_rest(

@@ -79,6 +79,8 @@ W, P, D, U, T = Outcome.WHOLE, Outcome.PARTLY, Outcome.DAMAGED, Outcome.UNSUPPOR
 
 JPEGS = (
     Hostile("arithmetic", lambda: jpegs.ARITHMETIC_SCENE, W),
+    # Its decoder takes zeros for what is missing, without a warning.
+    Hostile("arithmetic, cut off and ended", lambda: jpegs.ARITHMETIC_SCENE[:-32] + jpegs.EOI, D),
     Hostile("CMYK", cmyk, W),
     Hostile("five thousand sequential scans", lambda: thousands_of_scans(jpegs.BASELINE), D),
     Hostile("five thousand extended sequential scans", lambda: thousands_of_scans(0xC1), D),
