@@ -16,6 +16,8 @@ MAX_LINES = 2000
 #: Of one section, without candidates; browsers write 60 to 200. Some of what reads them, here and in aiortc,
 #: takes the square of their number.
 MAX_SECTION_LINES = 400
+#: Their bytes: the stack parses thousands of parameters for 80 ms. Browsers send some 6 KB for video.
+MAX_SECTION_BYTES = 16 << 10
 #: Payload types are numbers of seven bits.
 MAX_PAYLOADS = 128
 #: Candidates that are judged; 16 of them are used at most.
@@ -147,6 +149,11 @@ def _check_length(section: _Section) -> None:
     if lines > MAX_SECTION_LINES:
         raise BadOffer(
             413, "sdp_too_large", f"The SDP has {lines} lines in {where}; allowed are {MAX_SECTION_LINES}."
+        )
+    size = sum(len(line) for line in section.lines if not line.startswith("a=candidate:"))
+    if size > MAX_SECTION_BYTES:
+        raise BadOffer(
+            413, "sdp_too_large", f"The SDP has {size} bytes in {where}; allowed are {MAX_SECTION_BYTES}."
         )
     if len(section.payloads) > MAX_PAYLOADS:
         raise BadOffer(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
-from streamer.webrtc.offer import MAX_SDP_BYTES, BadOffer, Offer, check_offer
+from streamer.webrtc.offer import MAX_SDP_BYTES, MAX_SECTION_BYTES, BadOffer, Offer, check_offer
 
 FINGERPRINT = ":".join(["AB"] * 32)
 COMMON = f"""\
@@ -131,6 +131,7 @@ def test_h264_with_other_colours_alone_is_refused() -> None:
         (HEAD + VIDEO + "a=candidate:nonsense\n", 400, "A candidate is malformed"),
         (HEAD + VIDEO + "a=x:" + "y" * MAX_SDP_BYTES + "\n", 413, str(MAX_SDP_BYTES)),
         (HEAD + "a=x\n" * 2500 + VIDEO, 413, "2000"),
+        (HEAD + VIDEO + "a=fmtp:96 " + "a=1;" * 6000 + "\n", 413, str(MAX_SECTION_BYTES)),
         (HEAD + "a=group:BUNDLE 0 1\n" + VIDEO + AUDIO.replace("opus", "flac"), 422, "opus, G722"),
     ],
 )
