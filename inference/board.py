@@ -72,6 +72,7 @@ class Board:
         "beat": 64,  # worker: its loop turned at this time, 0 before it serves
         "accepted": 128,  # worker: connections accepted so far
         "presence": 192,  # supervisor
+        "saturated": 256,  # worker: 1 while its queue of POSTs has been full for long
     }
 
     def __init__(self, fd: int | None = None) -> None:

@@ -52,6 +52,8 @@ class Admission:
         self._queue_s = queue_s
         self._min_fps = min_fps
         self._refused = metrics.refused
+        #: Queues that somebody has posted to.
+        self._queues: set[VersionQueue] = set()
         #: Every posted image has one outcome too.
         self._ledgers = {version: Ledger() for version in versions}
         self._counters = {version: FrameCounters(metrics, "http", version) for version in versions}
@@ -146,8 +148,13 @@ class Admission:
             f"{text} This client has more images waiting than its share allows.", retry_s
         )
 
+    def fullness(self) -> float:
+        """Return the share of `REQUEST_QUEUE_MAX` that is taken, of the fullest version."""
+        return max((len(state.posts) for state in self._queues), default=0) / self._queue_max
+
     def check_room(self, state: VersionQueue) -> None:
         """Raise Problem 503 where more images wait than there is memory for."""
+        self._queues.add(state)
         waiting = len(state.posts)
         if waiting >= self._queue_max:
             self._refused.labels("post", "queue_full").inc()

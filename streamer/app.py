@@ -65,6 +65,7 @@ LINGER_S = 2.0
 LAST_REQUESTS_S = 0.25
 #: Over which the clients of a server that goes away are asked to come back elsewhere.
 RETURN_WINDOW_S = 5.0
+FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = RequestMetrics(metrics)
     app[LIMITS] = limits
-    app[BUDGET] = budget
+    app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
     gate.take_tickets(Tickets(owners.tickets, owners.ask_issuer), app)
     _add_metrics(app, health, sites, resources.metrics_listener)
@@ -215,6 +216,7 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
         input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
         digests=digests,
         count_end=count_end,
+        note_missing=resources.metrics.protection_missing,
     )
     return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
 

@@ -36,6 +36,7 @@ _REASONS = {
     "restarting": "the inference process has ended and is being restarted",
     "hung": "the inference process does not answer and is being replaced",
     "draining": "this replica is shutting down",
+    "saturated": "POSTs have found no room for some seconds; new clients should go to another replica",
 }
 
 
@@ -83,7 +84,7 @@ class Health:
 
     @property
     def status(self) -> str:
-        """One word: ok, starting, loading, warming, restarting, hung or draining."""
+        """One word: ok, starting, loading, warming, restarting, hung, draining or saturated."""
         if self._board.read("draining"):
             return "draining"
         status = _STATES[self._board.state]
@@ -95,7 +96,7 @@ class Health:
             return "warming"
         if status in ("starting", "loading", "warming") and self._board.read("restarts"):
             return "restarting"
-        return status
+        return "saturated" if status == "ok" and self._liveness.saturated else status
 
     def _can_decode(self) -> bool:
         now = time.monotonic()

@@ -1,21 +1,30 @@
-"""The worker's heartbeat on the board, and what it measures with each beat: lateness, tasks, bytes held."""
+"""The worker's heartbeat on the board, and what it measures with each beat: lateness, bytes, the queue."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 
 from inference.board import Board
 from streamer.collector import Collector
 from streamer.http.byte_budget import ByteBudget
 from streamer.http.memory_return import MemoryReturn
 from streamer.metrics import WorkerMetrics
+from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
 
 #: Each beat wakes a core: tests/bench/idle.py.
 BEAT_S = 1.0
 
 
-async def beat(board: Board, number: int, metrics: WorkerMetrics, budget: ByteBudget) -> None:
-    """Beat until cancelled: a loop that does not turn is killed by the supervisor, which reads the board."""
+async def beat(
+    board: Board, number: int, metrics: WorkerMetrics, budget: ByteBudget, fullness: Callable[[], float]
+) -> None:
+    """Beat until cancelled: a loop that does not turn is killed by the supervisor, which reads the board.
+
+    ``fullness`` returns which share of the queue of POSTs is taken.
+    """
+    pressure = QueuePressure(lambda: random.uniform(0, STAGGER_S))  # noqa: S311 - not for cryptography
     loop = asyncio.get_running_loop()
     memory = MemoryReturn(budget)
     collector = Collector(loop.time())
@@ -24,6 +33,7 @@ async def beat(board: Board, number: int, metrics: WorkerMetrics, budget: ByteBu
         board.post_worker(number, "beat", loop.time())
         due = loop.time() + BEAT_S
         await asyncio.sleep(BEAT_S)
+        board.post_worker(number, "saturated", pressure.observe(fullness(), loop.time()))
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
         tasks = len(asyncio.all_tasks(loop))
         metrics.tasks.set(tasks)

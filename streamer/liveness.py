@@ -43,6 +43,13 @@ class Liveness:
             and now - self._board.read("supervisor_beat") > ABANDONED_S
         )
 
+    @property
+    def saturated(self) -> bool:
+        """Whether the queue of POSTs has been full for long in every worker that serves."""
+        numbers = range(int(self._board.read("workers")))
+        serving = [n for n in numbers if self._board.read_worker(n, "presence") == Presence.SERVING]
+        return bool(serving) and all(self._board.read_worker(n, "saturated") for n in serving)
+
     def describe(self) -> dict[str, object]:
         """Return a word for each process: ok, starting, restarting, silent or off."""
         return {

@@ -50,6 +50,8 @@ ENDINGS = (
 )
 #: Why decoder processes end.
 DECODER_ENDINGS = ("crash", "timeout", "stuck", "killed", "retired")
+#: What a kernel or a container may withhold from decoders (`decoding/sandbox.py`).
+PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
 
 
 class WorkerMetrics:
@@ -173,6 +175,13 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.unprotected = Gauge(
+            "object_detection_decoders_unprotected",
+            "1 for each protection of the sandbox that decoders have to do without on this machine.",
+            ["protection"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
         self.sampler_dropped = Counter(
             "sampler_dropped",
             "Candidates for samples that did not reach the observer, by reason.",
@@ -225,6 +234,10 @@ class WorkerMetrics:
         """Account the end of a decoder process."""
         self.decoders_ended.labels(reason).inc()
 
+    def protection_missing(self, name: str) -> None:
+        """Publish that decoders do without a protection."""
+        self.unprotected.labels(name).set(1)
+
     def sample_dropped(self, reason: str) -> None:
         """Account a candidate that did not reach the observer."""
         self.sampler_dropped.labels(reason).inc()
@@ -268,6 +281,8 @@ class WorkerMetrics:
                 self.refused.labels(name, reason)
         for ending in ENDINGS:
             self.webrtc_ended.labels(ending)
+        for protection in PROTECTIONS:
+            self.unprotected.labels(protection).set(0)
 
     def _preset_version(self, version: str) -> None:
         for transport in TRANSPORTS:

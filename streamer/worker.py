@@ -15,7 +15,7 @@ from pathlib import Path
 from inference.board import Board
 from inference.child_process import settle
 from inference.metrics import name_process
-from streamer.app import Resources, make_runner
+from streamer.app import FULLNESS, Resources, make_runner
 from streamer.child_environment import inherited_settings
 from streamer.drift.status_page import StatusPage
 from streamer.heartbeat import beat
@@ -34,8 +34,9 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     """Serve until SIGTERM, then drain in phases and return."""
     settings = resources.settings
     runner, drain = await make_runner(resources, listener)
+    app = runner.app
     beating = asyncio.create_task(
-        beat(resources.board, resources.number, resources.metrics, runner.app[BUDGET]), name="beat"
+        beat(resources.board, resources.number, resources.metrics, app[BUDGET], app[FULLNESS]), name="beat"
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

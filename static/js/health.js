@@ -6,7 +6,7 @@ const TIMEOUT_MS = 4000;
  * @typedef {object} HealthReport
  * @property {boolean} reachable whether anything answered
  * @property {boolean} ok whether streams are served now
- * @property {string} status ok, starting, loading, warming, restarting, draining; empty when unreachable
+ * @property {string} status ok, starting, loading, warming, restarting, draining, saturated …; empty when unreachable
  * @property {string} reason in words, empty when ok
  * @property {string} sampling on, off, starting, no_spool; empty when unreachable
  * @property {number} samples frames kept since the server was started

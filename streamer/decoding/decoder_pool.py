@@ -66,13 +66,14 @@ class DecoderPool:
         input_bytes: int,
         digests: DigestMemory,
         count_end: Callable[[str], None] = lambda _reason: None,
+        note_missing: Callable[[str], None] = lambda _name: None,
         memory_bytes: int = MEMORY_BYTES,
         module: str = FORK_SERVER,
     ) -> None:
         self.size = size
         self._input_bytes = input_bytes
         self._digests = digests
-        self._population = Population(size, memory_bytes, module, self._ended, count_end)
+        self._population = Population(size, memory_bytes, module, self._ended, count_end, note_missing)
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The newest last; older ones finish what they hold.
         self._groups: list[DecoderGroup] = []

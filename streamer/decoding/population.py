@@ -30,6 +30,7 @@ class Population:
 
     ``on_end`` is told of each decoder that has ended, with its exit code (negative for a signal, None where
     nobody could tell), while it is still a member of its group. ``count_end`` gets the reason.
+    ``note_missing`` gets the name of a protection that a decoder does without.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Population:
         module: str,
         on_end: Callable[[DecoderGroup, Member, int | None], None],
         count_end: Callable[[str], None],
+        note_missing: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._size = size
         self._memory_bytes = memory_bytes
         self._on_end = on_end
         self._count_end = count_end
+        self._note_missing = note_missing
         self._client = ForkClient(self, module)
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Groups that are kept full.
@@ -99,6 +102,7 @@ class Population:
         for lack in news["missing"]:
             if lack not in self._told:
                 self._told.add(lack)
+                self._note_missing(lack.partition(":")[0])
                 log.warning("decoders are less protected than they could be: %s", lack)
 
     # -- what the fork server says -------------------------------------------------------------------

@@ -102,6 +102,71 @@ CASES = (
         "CPU. It serves a fraction of what was planned.",
     ),
     Case(
+        "VisionModelKept",
+        fires={
+            'object_detection_model_kept{version="v1"}': "0x3 1x30",
+            'object_detection_model_kept{version="v2"}': "0x40",
+        },
+        # A file that is swapped before a planned restart.
+        quiet={'object_detection_model_kept{version="v1"}': "0x3 1x8 0x30"},
+        at=15,
+        not_yet=12,
+        says="a:8000 serves a copy of the model that it was started with. Its next start takes the file"
+        " as it is now, or fails.",
+    ),
+    Case(
+        "VisionDecodersUnprotected",
+        fires={'object_detection_decoders_unprotected{protection="landlock"}': "1x30"},
+        quiet={'object_detection_decoders_unprotected{protection="landlock"}': "0x30"},
+        at=2,
+        not_yet=0,
+        says="On a:8000 the kernel or the container withholds a part of the decoders' sandbox; the log says"
+        " which and why.",
+    ),
+    Case(
+        "VisionDecodersDying",
+        fires={'object_detection_decoders_ended_total{reason="crash"}': "0+1x30"},
+        quiet={  # one now and then, and those that are replaced on purpose
+            'object_detection_decoders_ended_total{reason="timeout"}': "0x9 2x30",
+            'object_detection_decoders_ended_total{reason="retired"}': "0+4x30",
+        },
+        at=16,
+        not_yet=9,
+        says="On a:8000 15 decoders crashed or hung in 15 minutes. Somebody sends images that are made for"
+        " it, or a decoder has a fault.",
+    ),
+    Case(
+        "VisionConnectionsRefused",
+        fires={"object_detection_connections_refused_total": "0+20x30"},
+        quiet={"object_detection_connections_refused_total": "0x9 7x30"},
+        at=12,
+        not_yet=4,
+        says="a:8000 refused 100 connections in five minutes: CONNECTIONS_MAX or CONNECTIONS_PER_ADDRESS"
+        " is reached.",
+    ),
+    Case(
+        "VisionKeysRefused",
+        fires={
+            'object_detection_keys_refused_total{reason="wrong"}': "0+60x30",
+            'object_detection_keys_refused_total{reason="limited"}': "0+120x30",
+        },
+        quiet={'object_detection_keys_refused_total{reason="wrong"}': "0+30x30"},
+        at=12,
+        not_yet=4,
+        says="a:8000 refuses 3.0 keys, tokens and tickets a second. Somebody guesses, or a client has a key"
+        " that has expired.",
+    ),
+    Case(
+        "VisionLogStalled",
+        fires={'object_detection_log_lines_dropped_total{reason="stalled"}': "0+6x30"},
+        quiet={  # the limit of one line a second works as intended
+            'object_detection_log_lines_dropped_total{reason="limit"}': "0+600x30",
+        },
+        at=12,
+        not_yet=4,
+        says="a:8000 dropped 30 log lines in five minutes because whoever reads its standard error did not.",
+    ),
+    Case(
         "VisionFramesDropped",
         fires={
             f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
@@ -163,6 +228,22 @@ CASES = (
         at=12,
         not_yet=4,
         says="a:8000 answers 10% of its POSTs with 5xx.",
+    ),
+    Case(
+        "VisionSaturated",
+        fires={
+            'object_detection_refused_total{class="post",reason="saturated"}': "0+30x30",
+            'object_detection_refused_total{class="live",reason="saturated"}': "0+6x30",
+        },
+        quiet={  # clients beyond their own share or quota need no other replica
+            'object_detection_refused_total{class="post",reason="share"}': "0+600x30",
+            'object_detection_refused_total{class="post",reason="quota"}': "0+600x30",
+            'object_detection_refused_total{class="post",reason="waited"}': "0+3x30",
+        },
+        at=16,
+        not_yet=9,
+        says="a:8000 refuses 0.6 requests and streams a second, not because a client is over its share or"
+        " quota but because there is no room.",
     ),
     Case(
         "VisionWebrtcFailing",

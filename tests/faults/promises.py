@@ -197,8 +197,11 @@ PROMISES = (
     ),
     Promise(
         "R15",
-        "`/health` is 200 only where frames can be served: not while a model loads, restarts or drains.",
+        "`/health` is 200 only where frames can be served: not while a model loads, restarts or drains, nor, "
+        "for ten seconds at most, after the queue of POSTs has been full for five.",
         (
+            _FAULTS + "test_readiness.py::test_while_posts_find_no_room_the_replica_is_not_ready_and_alive",
+            "tests/unit/test_queue_pressure.py::test_whatever_the_load_it_leaves_late_and_never_for_long",
             _FAULTS + "test_restarts.py::test_a_process_that_dies_at_its_start_is_restarted_ever_later",
             "tests/e2e/test_lifecycle.py::test_health_says_draining_while_requests_are_still_served",
             "tests/deploy/test_chart_workload.py::test_probes_ask_the_right_questions",

@@ -218,7 +218,7 @@ DECODING = [
 ]
 SCHEDULING = [
     ["token_bucket", "decode_cost", "decode_room", "demand", "post_queue"],
-    ["service_rate", "suspects", "wait_margin"],
+    ["service_rate", "suspects", "wait_margin", "queue_pressure"],
     ["image_hint", "post_wait"],
     ["client"],
     ["clients"],

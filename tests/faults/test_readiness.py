@@ -1,0 +1,51 @@
+"""R15: a replica whose queue of POSTs stays full sends new clients elsewhere for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from tests.bench.load import End, http_session
+from tests.faults.conftest import Stubbed
+from tests.faults.nonce_clients import NoncePoster
+from tests.faults.results import Result
+from tests.waiting import wait_for
+
+Start = Callable[..., Stubbed]
+
+QUEUE = 20
+
+
+def test_while_posts_find_no_room_the_replica_is_not_ready_and_alive(stubbed: Start, figures: Result) -> None:
+    # The queue is short and may be long in time: it is full of images, all the time.
+    stub = stubbed(
+        model_s=0.2, BATCH_MAX="1", REQUEST_QUEUE_MAX=str(QUEUE), REQUEST_QUEUE_S="60", REQUEST_TIMEOUT_S="60"
+    )
+    service = stub.service
+
+    async def post_too_much() -> tuple[int, str]:
+        until = End.after(60)
+        async with http_session() as session:
+            posters = [NoncePoster(number, rate=10) for number in range(QUEUE + 12)]
+            running = [
+                asyncio.create_task(poster.run(session, f"{service.http_url}/v1/predict", until))
+                for poster in posters
+            ]
+            status, body = await asyncio.to_thread(until_not_ready)
+            assert (await asyncio.to_thread(service.get, "/livez"))[0] == 200
+            until.at = 0.0
+            accounts = await asyncio.gather(*running)
+        assert sum(account.results for account in accounts) > 0
+        assert {code for account in accounts for code in account.errors} <= {"503"}
+        return status, body
+
+    def until_not_ready() -> tuple[int, str]:
+        wait_for(lambda: service.get("/health")[0] != 200, "it is not ready", timeout_s=40)
+        status, body = service.get("/health")
+        return status, json.loads(body)["status"]
+
+    assert asyncio.run(post_too_much()) == (503, "saturated")
+    wait_for(lambda: service.get("/health")[0] == 200, "it is ready again", timeout_s=20)
+    figures.note(restarts=service.metric("object_detection_process_restarts_total"))
+    assert service.metric("object_detection_process_restarts_total") == 0
