@@ -60,7 +60,7 @@ def full_reference(path: Path) -> None:
 def observer_mb(folder: Path) -> tuple[float, float]:
     """Return the resident MB of a real observer: without a reference, and with the full one."""
     path = folder / "r.json"
-    with Service({"REFERENCE_DATA_PATH": str(path)}) as service:
+    with Service({"REFERENCE_DATA_PATH": str(path)}, bundled=True) as service:
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
         time.sleep(2)
         bare = service.observer.memory_info().rss / 1e6

@@ -84,7 +84,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
     tool("prometheus", "prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     with (
-        Service({"UNCERTAINTY_THRESHOLD": "0"}) as service,
+        Service({"UNCERTAINTY_THRESHOLD": "0"}, bundled=True) as service,
         Prometheus(folder, service.port, ALERTS) as server,
     ):
         asyncio.run(load(service, server))

@@ -14,8 +14,9 @@ import urllib.request
 from collections.abc import Iterator
 
 import psutil
+import pytest
 
-from tests.service import ROOT, Service
+from tests.service import ROOT, Service, quick_models
 from tests.waiting import wait_for
 
 
@@ -25,35 +26,37 @@ def print_in(process: psutil.Process, data: bytes) -> None:
         output.write(data)
 
 
-def test_what_libraries_print_is_json_and_one_line_a_second() -> None:
-    with Service({"SAMPLING": "False"}) as service:
-        (worker,) = service.workers
-        begun = time.monotonic()
-        for number in range(2000):
-            print_in(worker, b"libpng warning: iCCP: known incorrect sRGB profile %d\n" % number)
-        print_in(worker, b"a line that breaks \xff\xfe\xe2\x80\xa8 off\n\x1e{not json}\n")
-        took_s = time.monotonic() - begun
-        wait_for(lambda: "not json" in service.log)
-        entries = [json.loads(line) for line in service.log.splitlines()]
-        native = [entry for entry in entries if entry["logger"] == "native"]
-        assert {entry["process"] for entry in native} == {"worker-0"}
-        assert 1 <= sum("libpng" in entry["message"] for entry in native) <= 1 + took_s
-        assert service.metric("object_detection_log_lines_dropped_total", reason="limit") >= 1900
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with Service({"SAMPLING": "False"}) as running:
+        yield running
 
 
-def test_a_crashing_interpreter_is_told_whole() -> None:
-    with Service({"SAMPLING": "False"}) as service:
-        (worker,) = service.workers
-        print_in(worker, b"Fatal Python error: Segmentation fault\n\nCurrent thread 0x01:\n  File x\n")
-        worker.kill()
-        wait_for(lambda: "signal SIGKILL" in service.log)
-        wait_for(lambda: "Current thread" in service.log)
-        crash = next(
-            entry["message"]
-            for entry in map(json.loads, service.log.splitlines())
-            if "Fatal" in entry["message"]
-        )
-        assert crash.splitlines()[-1] == "  File x"
+def test_what_libraries_print_is_json_and_one_line_a_second(service: Service) -> None:
+    (worker,) = service.workers
+    begun = time.monotonic()
+    for number in range(2000):
+        print_in(worker, b"libpng warning: iCCP: known incorrect sRGB profile %d\n" % number)
+    print_in(worker, b"a line that breaks \xff\xfe\xe2\x80\xa8 off\n\x1e{not json}\n")
+    took_s = time.monotonic() - begun
+    wait_for(lambda: "not json" in service.log)
+    entries = [json.loads(line) for line in service.log.splitlines()]
+    native = [entry for entry in entries if entry["logger"] == "native"]
+    assert {entry["process"] for entry in native} == {"worker-0"}
+    assert 1 <= sum("libpng" in entry["message"] for entry in native) <= 1 + took_s
+    assert service.metric("object_detection_log_lines_dropped_total", reason="limit") >= 1900
+
+
+def test_a_crashing_interpreter_is_told_whole(service: Service) -> None:
+    (worker,) = service.workers
+    print_in(worker, b"Fatal Python error: Segmentation fault\n\nCurrent thread 0x01:\n  File x\n")
+    worker.kill()
+    wait_for(lambda: "signal SIGKILL" in service.log)
+    wait_for(lambda: "Current thread" in service.log)
+    crash = next(
+        entry["message"] for entry in map(json.loads, service.log.splitlines()) if "Fatal" in entry["message"]
+    )
+    assert crash.splitlines()[-1] == "  File x"
 
 
 @contextlib.contextmanager
@@ -65,7 +68,8 @@ def unread_service() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    environment = os.environ | {"HOST": "127.0.0.1", "PORT": "0", "SAMPLING": "False", "LOG_LEVEL": "debug"}
+    own = {"HOST": "127.0.0.1", "PORT": "0", "SAMPLING": "False", "LOG_LEVEL": "debug"}
+    environment = os.environ | quick_models() | own
     process = subprocess.Popen(
         [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=writer
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,33 +37,52 @@ def break_the_manifest(path: Path) -> None:
     path.with_suffix(".json").write_text("{ no JSON")
 
 
-def has_restarted(service: Service, times: int) -> bool:
+def has_restarted(service: Service, times: float) -> bool:
     return service.metric("object_detection_process_restarts_total", role="inference") == times
 
 
-@pytest.mark.parametrize(
-    "change", [delete, delete_the_folder, truncate_in_place, put_another_model, break_the_manifest]
-)
-def test_the_model_of_the_start_is_served_on(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "models").mkdir()
-    path = colour_model(tmp_path / "models" / "served.onnx", PLAIN)
-    settings = {"MODEL_V1_PATH": str(path), "TMPDIR": str(tmp_path / "tmp"), "SAMPLING": "False"}
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """A service and its model's file, to which one thing after the other happens."""
+    folder = tmp_path_factory.mktemp("changes")
+    (folder / "tmp").mkdir()
+    (folder / "models").mkdir()
+    path = colour_model(folder / "models" / "served.onnx", PLAIN)
+    settings = {"MODEL_V1_PATH": str(path), "TMPDIR": str(folder / "tmp"), "SAMPLING": "False"}
     with Service(settings) as service:
-        before = service.get_json("/health")["models"]["v1"]
-        wait_for(lambda: list((tmp_path / "tmp").glob("streamer-*/models/v1/served.onnx")))
-        change(path)
-        for deaths in (1, 2):
-            service.inference.kill()
-            wait_for(partial(has_restarted, service, deaths))
-            service.wait_ready()
-        health = service.get_json("/health")
-        assert health["models"]["v1"] == before
-        if change is not break_the_manifest:  # of the manifest only the copy is looked at
-            assert "the file of model 1 has changed" in json.dumps(health["reasons"])
-            assert service.metric("object_detection_model_kept", version="v1") == 1
-            assert "has changed or gone since the service was started" in service.log
+        wait_for(lambda: list((folder / "tmp").glob("streamer-*/models/v1/served.onnx")))
+        yield service, path
         assert service.stop() == 0
+
+
+#: In this order; the last leaves nothing.
+@pytest.mark.parametrize(
+    ("change", "deaths"),
+    [
+        (break_the_manifest, 1),
+        (truncate_in_place, 1),
+        (put_another_model, 2),
+        (delete, 1),
+        (delete_the_folder, 1),
+    ],
+)
+def test_the_model_of_the_start_is_served_on(
+    served: tuple[Service, Path], change: Callable[[Path], None], deaths: int
+) -> None:
+    service, path = served
+    before = service.get_json("/health")["models"]["v1"]
+    change(path)
+    for _ in range(deaths):
+        ended = service.metric("object_detection_process_restarts_total", role="inference")
+        service.inference.kill()
+        wait_for(partial(has_restarted, service, ended + 1))
+        service.wait_ready()
+    health = service.get_json("/health")
+    assert health["models"]["v1"] == before
+    if change is not break_the_manifest:  # of the manifest only the copy is looked at
+        assert "the file of model 1 has changed" in json.dumps(health["reasons"])
+        assert service.metric("object_detection_model_kept", version="v1") == 1
+        assert "has changed or gone since the service was started" in service.log
 
 
 def test_without_a_copy_a_refused_restart_is_tried_again(tmp_path: Path) -> None:

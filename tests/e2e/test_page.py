@@ -283,7 +283,7 @@ def test_the_sample_plays(demo: DemoPage) -> None:
 
 
 def test_without_any_setting_the_page_finds_the_codes_in_the_sample(browser: Browser) -> None:
-    with Service({}) as service:
+    with Service({}, bundled=True) as service:
         demo = DemoPage(browser, service.http_url)
         demo.open("?source=sample&autostart=1")
         demo.wait("demo.latest && demo.latest.boxes.length >= 1")

@@ -55,8 +55,8 @@ def test_the_light_says_what_has_moved(browser: Browser, tmp_path: Path) -> None
             page.close()
 
 
-def test_nothing_is_shown_where_there_is_no_reference(browser: Browser, tmp_path: Path) -> None:
-    with Service({"MODEL_V1_PATH": str(blob_model(tmp_path / "m.onnx"))}) as service:
+def test_nothing_is_shown_where_there_is_no_reference(browser: Browser) -> None:
+    with Service({}) as service:
         page = DemoPage(browser, service.http_url)
         page.open()
         page.wait("document.getElementById('connection').dataset.state !== undefined")

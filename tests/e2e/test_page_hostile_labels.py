@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +23,13 @@ LABELS = [
 ]
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[DemoPage]:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPage]:
+    folder = tmp_path_factory.mktemp("labels")
     objects = [(20.0 + 60 * n, 20.0, 60.0 + 60 * n, 80.0, 0.9, n) for n in range(len(LABELS))]
-    model = null_model(tmp_path / "hostile.onnx", classes=len(LABELS), objects=objects)
+    model = null_model(folder / "hostile.onnx", classes=len(LABELS), objects=objects)
     model.with_suffix(".json").write_text(json.dumps({"labels": LABELS, "name": LABELS[0]}))
-    camera = write_camera(tmp_path / "grey.mjpeg", [np.full((240, 320, 3), 90, np.uint8)] * 3)
+    camera = write_camera(folder / "grey.mjpeg", [np.full((240, 320, 3), 90, np.uint8)] * 3)
     with (
         Service({"MODEL_V1_PATH": str(model), "STREAM_MIN_FPS": "0"}) as service,
         sync_playwright() as playwright,

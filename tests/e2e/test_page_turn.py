@@ -31,10 +31,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield running
 
 
-def settings(model: Path, turn_port: int, secret: str) -> dict[str, str]:
+def settings(turn_port: int, secret: str) -> dict[str, str]:
     """Return those of a service with one TURN server."""
     return {
-        "MODEL_V1_PATH": str(model),
         "STREAM_MIN_FPS": "0",
         "ICE_SERVERS": f"turn:127.0.0.1:{turn_port}?transport=udp",
         "TURN_SECRET": secret,
@@ -43,12 +42,10 @@ def settings(model: Path, turn_port: int, secret: str) -> dict[str, str]:
     }
 
 
-def test_with_the_right_credentials_the_video_goes_by_the_relay(
-    browser: Browser, yolov9t_ball: Path, tmp_path: Path
-) -> None:
+def test_with_the_right_credentials_the_video_goes_by_the_relay(browser: Browser, tmp_path: Path) -> None:
     with (
         turn_server(tmp_path, SECRET) as port,
-        Service(settings(yolov9t_ball, port, SECRET)) as service,
+        Service(settings(port, SECRET)) as service,
     ):
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
@@ -64,12 +61,12 @@ def test_with_the_right_credentials_the_video_goes_by_the_relay(
 
 
 def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
-    browser: Browser, yolov9t_ball: Path, tmp_path: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
     # The mistake that is made in practice: service and TURN server do not have the same secret.
     with (
         turn_server(tmp_path, SECRET) as port,
-        Service(settings(yolov9t_ball, port, "dummy-other-secret")) as service,
+        Service(settings(port, "dummy-other-secret")) as service,
     ):
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
@@ -87,8 +84,8 @@ def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
         demo.close()
 
 
-def test_where_no_turn_server_answers_the_page_says_that(browser: Browser, yolov9t_ball: Path) -> None:
-    with Service(settings(yolov9t_ball, free_udp_port(), SECRET)) as service:
+def test_where_no_turn_server_answers_the_page_says_that(browser: Browser) -> None:
+    with Service(settings(free_udp_port(), SECRET)) as service:
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
         demo.start("camera")

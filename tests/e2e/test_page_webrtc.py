@@ -180,9 +180,9 @@ def test_the_threshold_and_pauses_are_told_over_the_control_channel(demo: DemoPa
 
 
 def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why(
-    browser: Browser, yolox_nano: Path, tmp_path: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
-    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "0"}
+    settings = {"STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "0"}
     with Service(settings) as service:
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc")
@@ -200,10 +200,10 @@ def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why
 
 
 def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
-    browser: Browser, yolox_nano: Path
+    browser: Browser,
 ) -> None:
     # An address for documentation, where nobody is: as behind a firewall that lets no UDP pass.
-    settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "PUBLIC_IP": "203.0.113.7"}
+    settings = {"STREAM_MIN_FPS": "0", "PUBLIC_IP": "203.0.113.7"}
     with Service(settings) as service:
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc")

@@ -170,7 +170,7 @@ async def test_killed_processes_and_a_restart_cost_no_frame_its_outcome(yolox_na
     service = await asyncio.to_thread(lambda: Service(settings).__enter__())
     port = service.port
     try:
-        options = Options(give_up_after_s=60)
+        options = Options(give_up_after_s=120)
         async with DetectStream(
             service.ws_url, mode="all", options=options, on_state=states.append
         ) as stream:

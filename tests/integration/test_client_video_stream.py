@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -37,9 +36,9 @@ KEY = "dummy-key"
 
 
 @pytest.fixture(scope="module")
-def guarded(yolov9t_ball: Path) -> Iterator[Service]:
+def guarded() -> Iterator[Service]:
     """A service with a key."""
-    settings = {"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0", "API_KEYS": KEY}
+    settings = {"STREAM_MIN_FPS": "0", "API_KEYS": KEY}
     with Service(settings) as running:
         yield running
 
@@ -66,7 +65,7 @@ async def test_every_picture_taken_has_one_outcome_with_its_own_tag(guarded: Ser
     async with VideoStream(guarded.ws_url, token=KEY, params=Params(conf_threshold=0.9)) as stream:
         reader = asyncio.create_task(read(stream, outcomes))
         await feed(stream, 3)
-        assert stream.labels == ("ball",) or stream.labels
+        assert stream.labels
     await reader
     ledger = stream.ledger
     assert ledger.balance == 0

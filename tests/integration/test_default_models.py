@@ -146,7 +146,7 @@ def detect(detector: Detector, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np
 @pytest.fixture(scope="module")
 def unset() -> Iterator[Service]:
     """The service as `make serve` starts it: no setting names a model."""
-    with Service({}) as running:
+    with Service({}, bundled=True) as running:
         yield running
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -65,10 +64,9 @@ def _libraries_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("servers", [(), (STUN,)], ids=["no servers", "a STUN server"])
 def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
-    yolov9t_ball: Path, servers: tuple[tuple[str, int], ...]
+    servers: tuple[tuple[str, int], ...],
 ) -> None:
     settings = {
-        "MODEL_V1_PATH": str(yolov9t_ball),
         "STREAM_MIN_FPS": "0",
         "API_KEYS": KEY,
         "ICE_SERVERS": ",".join(f"stun:{host}:{port}" for host, port in servers),
@@ -92,9 +90,8 @@ def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
     in_own_network(act)
 
 
-def test_a_setting_lets_private_addresses_in(yolov9t_ball: Path) -> None:
+def test_a_setting_lets_private_addresses_in() -> None:
     settings = {
-        "MODEL_V1_PATH": str(yolov9t_ball),
         "STREAM_MIN_FPS": "0",
         "WEBRTC_PRIVATE_CANDIDATES": "true",
     }

@@ -36,11 +36,8 @@ class Holdings:
 
 # The full form takes longer than tests may.
 @pytest.mark.timeout(3600)
-async def test_sessions_that_come_and_go_leave_nothing_behind(
-    yolov9t_ball: Path, tmp_path: Path, full: bool
-) -> None:
+async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, full: bool) -> None:
     settings = {
-        "MODEL_V1_PATH": str(yolov9t_ball),
         "STREAM_MIN_FPS": "0",
         # Long enough for a busy machine; it is waited for at the end of each round.
         "WEBRTC_CONNECT_TIMEOUT_S": "20" if full else "10",

@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -32,9 +31,9 @@ def endpoint(service: Service) -> str:
 
 
 @pytest.fixture(scope="module")
-def strict(yolov9t_ball: Path) -> Iterator[Service]:
+def strict() -> Iterator[Service]:
     """A service with keys and short deadlines."""
-    variables = {"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0", "API_KEYS": "dummy-key"}
+    variables = {"STREAM_MIN_FPS": "0", "API_KEYS": "dummy-key"}
     with Service(variables | LIMITS) as running:
         yield running
 
@@ -328,8 +327,8 @@ async def test_sessions_are_limited(strict: Service) -> None:
         await client.close()
 
 
-async def test_a_server_that_shuts_down_says_so_and_ends_in_order(yolov9t_ball: Path) -> None:
-    with Service({"MODEL_V1_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0"}) as service:
+async def test_a_server_that_shuts_down_says_so_and_ends_in_order() -> None:
+    with Service({"STREAM_MIN_FPS": "0"}) as service:
         async with WebrtcClient(f"{service.http_url}/v1/webrtc") as client:
             await client.wait_for("result", 2)
             service.signal(signal.SIGTERM)

@@ -11,7 +11,6 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -54,11 +53,11 @@ def silent() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def replica(yolov9t_ball: Path, silent: socket.socket) -> Iterator[Service]:
+def replica(silent: socket.socket) -> Iterator[Service]:
     """Two workers."""
     port = silent.getsockname()[1]
     servers = {"ICE_SERVERS": f"stun:127.0.0.1:{port},turn:127.0.0.1:{port}?transport=udp"}
-    with Service({"MODEL_V1_PATH": str(yolov9t_ball)} | SETTINGS | servers) as running:
+    with Service(SETTINGS | servers) as running:
         yield running
 
 
