@@ -128,11 +128,14 @@ class PostQueue(Generic[Post]):
         if line is None or not line.waiting:
             return 0.0
         finish_s = line.start_of(connection) + expected_s
-        before = [post for post in line.waiting if post.tag <= finish_s + _SAME * expected_s]
-        others = {post.connection for post in before}
+        passed_from, ahead_s, others = finish_s + _SAME * expected_s, 0.0, set()
+        for post in line.waiting:
+            if post.tag <= passed_from:
+                ahead_s += post.expected_s
+                if line.finish_s.get(post.connection, finish_s) < finish_s:
+                    others.add(post.connection)
         others.discard(connection)
-        to_come_s = sum(max(0.0, finish_s - line.finish_s.get(other, finish_s)) for other in others)
-        return sum(post.expected_s for post in before) + to_come_s
+        return ahead_s + sum(finish_s - line.finish_s[other] for other in others)
 
     def settle(self, flow: Flow, post: Post, actual_s: float) -> None:
         """An image has ended: its connection is charged what it really took."""

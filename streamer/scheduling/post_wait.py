@@ -83,15 +83,11 @@ class PostWait(Generic[Post]):
         """
         posts_s = live_s = class_s = 0.0
         for other in set(wanting):
-            if other is flow:
-                continue
-            lead_s = self.share.lead_s(flow, other)
-            if other.kind == flow.kind:
-                if lead_s:
-                    posts_s += min(lead_s, self.posts.waiting_s(other) + self.service.usage_s(other, now))
-            else:
-                class_s = max(class_s, lead_s)
+            if other.kind != flow.kind:
+                class_s = max(class_s, self.share.lead_s(flow, other))
                 live_s += self.service.usage_s(other, now)
+            elif other is not flow and (lead_s := self.share.lead_s(flow, other)):
+                posts_s += min(lead_s, self.posts.waiting_s(other) + self.service.usage_s(other, now))
         if live_s:
             class_s += posts_s * self.share.class_ratio(flow.kind, "live")
         return posts_s + min(class_s, live_s)
