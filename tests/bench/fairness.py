@@ -220,7 +220,12 @@ def beside(
     if greedy.stdout is None or greedy.stdout.readline() != "ready\n":
         raise SystemExit("the greedy clients did not start")
     time.sleep(WARM_UP_S)
-    polite = asyncio.run(be_polite(service.http_url, frames, seconds))
+    try:
+        polite = asyncio.run(be_polite(service.http_url, frames, seconds))
+    except aiohttp.WSServerHandshakeError:
+        greedy.kill()
+        greedy.communicate()
+        raise
     out, _ = greedy.communicate(timeout=120)
     seen: dict[str, Any] = json.loads(out)
     return polite, seen
@@ -266,8 +271,14 @@ def main() -> None:
                 if arguments.only not in name:
                     continue
                 alone = asyncio.run(be_polite(service.http_url, frames, arguments.seconds))
-                polite, greedy = beside(service, mix, frames, arguments.seconds)
                 out(f"{name}\n")
+                try:
+                    polite, greedy = beside(service, mix, frames, arguments.seconds)
+                except aiohttp.WSServerHandshakeError as error:
+                    out(
+                        f"  the polite stream was refused with {error.status}: its share would be too small\n"
+                    )
+                    continue
                 for who, before, after in zip(("5 fps stream", "POST client"), alone, polite, strict=True):
                     was, now = before.percentile_ms(0.95), after.percentile_ms(0.95)
                     out(
