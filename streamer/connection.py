@@ -157,6 +157,7 @@ class Connection:
         self._told_unknown: set[tuple[str, str]] = set()
         self._closing: CloseConnection | None = None
         self._bye_received = False
+        self._left = False
 
     # -- life cycle ----------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class Connection:
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writing.cancel()
                 self._writer.drop()
-                self.streams.clear()
+                self._let_go()
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 
@@ -197,6 +198,12 @@ class Connection:
             task = asyncio.ensure_future(self._writer.close(self._closing))
             self.hub.background.add(task)
             task.add_done_callback(self.hub.background.discard)
+
+    def _let_go(self) -> None:
+        """Streams hold their connection, and it them: let go once all their frames are accounted."""
+        self._left = True
+        if not any(live.stream.ledger.in_flight for live in self.streams.values()):
+            self.streams.clear()
 
     def _leave(self, *, resumable: bool) -> None:
         for live in self.streams.values():
@@ -458,10 +465,12 @@ class Connection:
             self.send(message)
         for live in self.streams.values():
             self.counters.account(live.stream.ledger)
+        if self._left:
+            self._let_go()
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue one message; never waits."""
-        if self._closing is not None:
+        if self._closing is not None or self._left:
             return
         live = self.streams.get(message.get("stream", -1))
         try:

@@ -17,6 +17,7 @@ from streamer.connection_places import ConnectionPlaces, Guest
 from streamer.hello_gate import HelloGate
 from streamer.http.write_watch import WriteWatch, limit_stall
 from streamer.problems import PROBLEM_TYPE, Problem, request_id
+from streamer.turn_selector import TurnLoop
 
 log = logging.getLogger("streamer.handler")
 
@@ -33,7 +34,16 @@ MAX_HEAD_BYTES = 32 << 10
 class ConnectionHandler(web.RequestHandler):
     """aiohttp's protocol of one connection, with bounds of ours and answers to what is not HTTP."""
 
-    __slots__ = ("_body", "_head_bytes", "_is_websocket", "_places", "_write_watch", "guest", "hello_gate")
+    __slots__ = (
+        "_body",
+        "_head_bytes",
+        "_is_websocket",
+        "_places",
+        "_stream_fd",
+        "_write_watch",
+        "guest",
+        "hello_gate",
+    )
 
     def __init__(
         self,
@@ -55,6 +65,8 @@ class ConnectionHandler(web.RequestHandler):
         #: Body of the newest request; None before the first one.
         self._body: StreamReader | None = None
         self._is_websocket = False
+        #: As which the loop knows a stream; None for other connections.
+        self._stream_fd: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -67,6 +79,8 @@ class ConnectionHandler(web.RequestHandler):
         """The connection has ended: its place is free."""
         if self.guest is not None and self._places is not None:
             self._places.leave(self.guest)
+        if self._stream_fd is not None and isinstance(self._loop, TurnLoop):
+            self._loop.turns.streams.discard(self._stream_fd)
         super().connection_lost(exc)
         if self._write_watch is not None:
             self._write_watch.end()
@@ -125,6 +139,10 @@ class ConnectionHandler(web.RequestHandler):
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Install the reader of a WebSocket, behind the gate where there is one."""
         self._is_websocket = True
+        raw = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if raw is not None and isinstance(self._loop, TurnLoop):
+            self._stream_fd = raw.fileno()
+            self._loop.turns.streams.add(raw.fileno())
         gate, self.hello_gate = self.hello_gate, None
         if gate is not None:
             gate.put_before(parser)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamer.turn_selector import ENDED_A_TURN, TurnSelector, make_loop
+from streamer.turn_selector import A_TURN, TurnSelector, make_loop
 
 
 @pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    made = [socket.socketpair() for _ in range(ENDED_A_TURN * 3)]
+    made = [socket.socketpair() for _ in range(A_TURN * 3)]
     yield made
     for pair in made:
         for end in pair:
@@ -36,13 +36,36 @@ def test_who_is_there_is_served_before_thousands_that_have_gone(
         ready = selector.select(0)
         assert "alive" in [key.data for key, _ in ready]
         ended = {key.fd for key, _ in ready} - {alive.fileno()}
-        assert len(ended) == ENDED_A_TURN
+        assert len(ended) == A_TURN
         for fd in ended:
             selector.unregister(fd)
         seen |= ended
     assert seen == {ours.fileno() for ours, _ in pairs}, "each in its turn"
     selector.close()
     alive.close()
+    client.close()
+
+
+def test_streams_that_always_have_something_to_say_keep_no_other_out(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    selector = TurnSelector()
+    for ours, theirs in pairs:
+        selector.register(ours, selectors.EVENT_READ)
+        selector.streams.add(ours.fileno())
+        theirs.send(b"a message, and more behind it")
+    request, client = socket.socketpair()
+    selector.register(request, selectors.EVENT_READ, "request")
+    client.send(b"x")
+    seen: set[int] = set()
+    for _ in range(3):  # nobody reads, so all stay ready
+        ready = selector.select(0)
+        assert ready[0][0].data == "request"
+        assert len(ready) == A_TURN + 1
+        seen |= {key.fd for key, _ in ready[1:]}
+    assert len(seen) == len(pairs)
+    selector.close()
+    request.close()
     client.close()
 
 
