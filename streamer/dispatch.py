@@ -431,7 +431,7 @@ class Dispatcher:
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
         if isinstance(answer, InferenceLost):
-            self._end(version, job)
+            self._versions[version].lost(job, time.monotonic())
             self._lost(version, job, answer)
         else:
             self._end(version, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)

@@ -271,6 +271,11 @@ class VersionQueue:
         if not backlog and self.idle:
             self._share.rest()
 
+    def lost(self, job: Job, now: float) -> None:
+        """A job has left because the process that held it has gone."""
+        self.end(job, 0.0, now)
+        self._service.interrupt()
+
     def charge(self, client: Client, cost_s: float) -> None:
         """A client's live streams have used processor time outside of their turns."""
         self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)

@@ -73,6 +73,10 @@ class ServiceRate:
         usage.add(cost_s, now)
         self._measure(cost_s, now, backlog=backlog, at_most=at_most)
 
+    def interrupt(self) -> None:
+        """The process that does the work has gone: the time until it does some again says nothing."""
+        self._window_begun = None
+
     def _measure(self, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
         if not backlog:
             # Nothing waits, so more could be done than was: what was measured slowly loses its weight.
@@ -86,8 +90,8 @@ class ServiceRate:
         self._window_s += cost_s
         length_s = now - self._window_begun
         if length_s >= _WINDOW_S:
-            measured = self._window_s / length_s
-            self._per_s += (_GAIN if self._per_s else 1.0) * (measured - self._per_s)
+            known = self.per_s(at_most)
+            self._per_s = known + _GAIN * (self._window_s / length_s - known)
             self._window_begun, self._window_s = now, 0.0
 
     def per_s(self, at_most: float) -> float:

@@ -226,6 +226,30 @@ def test_the_rate_of_service_is_measured_while_work_waits_and_forgotten_slowly()
     assert rate.available_per_s(flow, 1.0, 24.0, MOST) < 2.0
 
 
+@pytest.mark.parametrize(("gone", "usable"), [(True, 0.9 * MOST), (False, 1.0)])
+def test_the_pause_of_a_restart_is_no_rate_of_service(gone: bool, usable: float) -> None:
+    queue = VersionQueue()
+    client = Client("one", 1)
+    flow = queue._share.flow("post", 1)
+    for step in range(20):
+        # The process runs one image every half second, and takes the next one with it.
+        now = step / 2
+        for image in (post(client), post(client)):
+            queue.add(image, now)
+        for inference_s, lost in ((0.01, False), (0.0, gone)):
+            job = queue.next(4, now)
+            assert job is not None
+            queue.begin(job, now)
+            queue.decoded(job, now)
+            if lost:
+                queue.lost(job, now)
+            else:
+                queue.end(job, inference_s, now)
+        queue.add(post(client), now)
+    available_per_s = queue._service.available_per_s(flow, 1.0, 20.0, MOST)
+    assert (available_per_s >= usable) is gone, available_per_s
+
+
 def test_what_others_do_not_use_is_available() -> None:
     queue = VersionQueue()
     greedy, modest = queue._share.flow("post", 1), queue._share.flow("live", 2)
