@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import time
 
-#: A walk that takes no longer goes unnoticed.
-CHEAP_S = 0.02
-#: Between walks that take longer: after a peak of bodies and messages, and otherwise.
-AFTER_PEAK_S = 60.0
+#: A walk that takes no longer holds nobody up for longer than a turn of the loop may last. With the libraries
+#: of WebRTC, whose sessions do leave cycles, it takes 25 ms.
+CHEAP_S = 0.05
+#: Between walks that take up to `BEARABLE_S`, or after a peak of bodies and messages.
+SOMETIMES_S = 60.0
+BEARABLE_S = 0.15
+#: Between all others.
 RARELY_S = 600.0
 #: As the interpreter: a walk is worth it after so many of the middle generation.
 _MIDDLE = 10
@@ -34,7 +37,10 @@ class Collector:
         if gc.get_count()[2] < _MIDDLE and not after_peak:
             return False
         cost_s = self._cost_s * max(1.0, tasks / self._tasks)
-        return cost_s <= CHEAP_S or now - self._last_at >= (AFTER_PEAK_S if after_peak else RARELY_S)
+        if cost_s <= CHEAP_S:
+            return True
+        pause_s = SOMETIMES_S if after_peak or cost_s <= BEARABLE_S else RARELY_S
+        return now - self._last_at >= pause_s
 
     def collect(self, now: float, tasks: int) -> None:
         """Walk everything that has come to live since the start."""

@@ -24,7 +24,7 @@ EVERYTHING = {"conf_threshold": 0.0, "iou_threshold": 1.0, "max_detections": 100
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     settings = {"SAMPLING": "False", "STREAM_MIN_FPS": "0", "STREAM_SEND_TIMEOUT_S": "4"}
-    with Service(settings) as running:
+    with Service(settings, bundled=True) as running:
         yield running
 
 

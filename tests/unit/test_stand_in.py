@@ -147,6 +147,8 @@ async def test_a_probe_while_a_slow_worker_beats_waits_for_its_own_word(one: Sce
     one.serve(0)
     stand_in = one.start()
     asking = asyncio.create_task(one.ask(0, b"GET /health HTTP/1.1\r\n\r\n"))
+    await asyncio.sleep(0.3)
+    one.serve(0)  # another beat
     with await one.handed_over(0) as connection:
         answer(connection, b"its own word")
     assert await asking == b"its own word"
