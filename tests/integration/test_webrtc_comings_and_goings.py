@@ -18,9 +18,9 @@ from tests.webrtc_client import Track, WebrtcClient
 #: Sessions at the same time.
 TOGETHER = 5
 #: Sessions in all, a multiple of the ways and of the rounds.
-FEW, MANY = 100, 1000
+FEW, MANY = 60, 1000
 #: The worker is looked at after each; the first is for what is made once and kept.
-ROUNDS = 5
+ROUNDS = 4
 WAYS = 5
 
 

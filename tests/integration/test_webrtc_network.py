@@ -36,6 +36,8 @@ def plain(number: int) -> np.ndarray[Any, Any]:
 async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was(
     service: Service, picture: Any, packets: int, tmp_path: Path, full: bool
 ) -> None:
+    if packets == 1 and not full:
+        pytest.skip("one packet a frame is the simpler case; `--full` runs it")
     lossy_s = 60 if full else 8
     async with UdpProxy(delay_s=0.05, jitter_s=0.02) as proxy:
         client = WebrtcClient(
