@@ -252,8 +252,9 @@ async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> Non
     assert (await outcomes.decode(frames[0])).picture is not None
     (host,) = pool._hosts
     (member,) = host.group.members.values()
+    process = psutil.Process(member.pid)
     os.kill(member.pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(member.pid)] if psutil.pid_exists(member.pid) else [], timeout=SOON_S)
+    psutil.wait_procs([process], timeout=SOON_S)
     while pool._hosts == [host]:
         await asyncio.sleep(0.02)
     assert (await outcomes.decode(frames[1])).picture is not None
