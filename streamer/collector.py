@@ -1,7 +1,8 @@
 """Decides when a worker's garbage collector walks all that lives; thousands of streams make that long.
 
 The interpreter would do it whenever a quarter more has come to live: 0.1 s of processor time with 2,000
-streams. Connections leave no cycles when they end, so little is lost by waiting.
+streams. WebSocket and HTTP connections leave no cycles when they end, so little is lost by waiting; WebRTC
+sessions do, so a walk that is cheap does not wait.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import gc
 import time
 
-#: A walk that takes no longer holds nobody up for longer than a turn of the loop may last. With the libraries
-#: of WebRTC, whose sessions do leave cycles, it takes 25 ms.
+#: A walk that takes no longer holds nobody up for longer than a turn of the loop may last.
 CHEAP_S = 0.05
 #: Between walks that take up to `BEARABLE_S`, or after a peak of bodies and messages.
 SOMETIMES_S = 60.0

@@ -58,8 +58,8 @@ class Work:
 class Twins:
     """Finds work with the same bytes among what decoders hold; compares only where lengths are equal.
 
-    Bytes that many send, such as the test picture of a load generator, are held up by each other only once:
-    what a decoder was quickly done with is remembered as harmless for a while.
+    Many clients may send the same bytes, such as the test picture of a load generator. They wait for each
+    other only once: the last `MAX_HARMLESS` of those that a decoder finished quickly are remembered.
     """
 
     def __init__(self) -> None:
