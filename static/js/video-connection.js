@@ -133,7 +133,8 @@ export class VideoConnection {
     await peer.setLocalDescription();
     await gathered(peer);
     if (generation !== this.generation) return;
-    if (peer.iceGatheringState === 'complete' && !hasPath(peer)) throw new Unusable(this._noPath());
+    // The server cannot reach an offer without candidates.
+    if (!hasPath(peer)) throw new Unusable(this._noPath());
     const offer = { type: 'offer', sdp: peer.localDescription.sdp, ...this._owner.makeWishes() };
     const answer = await this._request('POST', this._address(), offer);
     if (generation !== this.generation) {
@@ -285,14 +286,29 @@ function hasPath(peer) {
   return peer.localDescription.sdp.includes('a=candidate');
 }
 
+/**
+ * Resolves when the browser has gathered its candidates. After GATHER_MS those that are there are enough; where there is
+ * none yet, because a TURN server is slow to answer, it waits for the first one, for CONNECT_TIMEOUT_MS at most.
+ */
 function gathered(peer) {
   if (peer.iceGatheringState === 'complete') return Promise.resolve();
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, GATHER_MS);
-    peer.addEventListener('icegatheringstatechange', () => {
-      if (peer.iceGatheringState !== 'complete') return;
-      clearTimeout(timer);
+    let enough = false;
+    const timers = [
+      setTimeout(() => {
+        enough = true;
+        check();
+      }, GATHER_MS),
+      setTimeout(done, CONNECT_TIMEOUT_MS),
+    ];
+    function check() {
+      if (peer.iceGatheringState === 'complete' || (enough && hasPath(peer))) done();
+    }
+    function done() {
+      timers.forEach(clearTimeout);
       resolve();
-    });
+    }
+    peer.addEventListener('icegatheringstatechange', check);
+    peer.addEventListener('icecandidate', check);
   });
 }

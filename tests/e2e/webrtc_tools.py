@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.waiting import wait_for
+
 HERE = Path(__file__).resolve().parent
 #: npm takes seconds where there is a registry, and for ever where there is none.
 _INSTALL_S = 120.0
@@ -120,6 +122,19 @@ def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dic
     return results
 
 
+def _answers_stun(port: int) -> bool:
+    """Whether a binding request (RFC 8489, section 6) is answered at once."""
+    request = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        client.connect(("127.0.0.1", port))
+        try:
+            client.send(request)
+            return client.recv(1500)[:2] == b"\x01\x01"
+        except OSError:
+            return False
+
+
 @contextmanager
 def turn_server(folder: Path, secret: str) -> Iterator[int]:
     """Run coturn on the loopback interface with credentials made of ``secret``; yields its port."""
@@ -133,7 +148,7 @@ def turn_server(folder: Path, secret: str) -> Iterator[int]:
     with (folder / "turn.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            time.sleep(1.0)
+            wait_for(lambda: process.poll() is not None or _answers_stun(port), "an answer of coturn")
             assert process.poll() is None, (folder / "turn.log").read_text()[-1000:]
             yield port
         finally:

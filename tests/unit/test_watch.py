@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from inference.board import Board
 from streamer.supervising.backoff import Backoff, CrashLoop
 from streamer.supervising.starvation import Starvation
 from streamer.supervising.watch import Watch, Watched
+from tests.waiting import wait_for
 
 
 class Process:
@@ -38,10 +40,21 @@ def board() -> Iterator[Board]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    # While it starts it may wait for a processor, and is then taken for one that is starved.
+    process.stdout.readline()
+    wait_for(lambda: _sleeps(process.pid))
     yield process
     process.kill()
     process.wait()
+    process.stdout.close()
+
+
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
