@@ -38,7 +38,7 @@ VOLUME /data
 EXPOSE 8000
 USER 65532:65532
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=4s --start-period=60s --retries=3 CMD ["python3", "-m", "streamer.probe"]
+HEALTHCHECK --interval=10s --timeout=4s --start-period=60s --retries=3 CMD ["python3", "-m", "streamer.supervisor.healthcheck"]
 ENTRYPOINT ["streamer"]
 CMD ["serve"]
 ARG VERSION=0.1.0
@@ -99,7 +99,7 @@ VOLUME ["/data", "/cache"]
 EXPOSE 8000
 USER 65532:65532
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=4s --start-period=600s --retries=3 CMD ["python3", "-m", "streamer.probe"]
+HEALTHCHECK --interval=10s --timeout=4s --start-period=600s --retries=3 CMD ["python3", "-m", "streamer.supervisor.healthcheck"]
 ENTRYPOINT ["streamer"]
 CMD ["serve"]
 ARG VERSION=0.1.0

@@ -1,7 +1,7 @@
 """The inference process: models, micro-batching and the memory ring; knows nothing of HTTP, media or S3.
 
 Other packages enter here: the values that cross, the errors, the client a worker uses, and the handle
-that a supervisor uses. The loop and the detector stay inside (``python -m inference.process``).
+that a supervisor uses. The loop and the detector stay inside (``python -m inference.engine.process``).
 """
 
 import os
@@ -10,8 +10,8 @@ import os
 # Whoever loads it imports this package first: docs/decisions/0013.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from inference.detections import NO_BOXES, Boxes, DetectionParams
-from inference.errors import (
+from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.core.errors import (
     DeadlineExceeded,
     DeviceUnavailable,
     InferenceError,
@@ -21,7 +21,7 @@ from inference.errors import (
     ModelRefused,
     RingFull,
 )
-from inference.model import Family, ModelInfo, Placement
+from inference.models.model import Family, ModelInfo, Placement
 
 __all__ = [
     "NO_BOXES",

@@ -1,1 +1,1 @@
-"""The demo page: plain ES modules, served from memory by `streamer.pages`."""
+"""The demo page: plain ES modules, served from memory by `streamer.server.pages`."""

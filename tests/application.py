@@ -9,11 +9,11 @@ from typing import Any
 
 from aiohttp import web
 
-from inference.board import Board
-from streamer.app import Resources, make_app
-from streamer.drift.status_page import StatusPage
-from streamer.metrics import WorkerMetrics
-from streamer.settings import load_settings
+from inference.ipc.shared_status import Board
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import load_settings
+from streamer.drift.shared_document import StatusPage
+from streamer.server.app import Resources, make_app
 
 
 def make_routes(**overrides: Any) -> list[web.AbstractRoute]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from inference import Boxes
-from streamer.observer.candidate import Candidate, Origin
-from streamer.observer.selection import Choice
+from streamer.sampling.candidate import Candidate, Origin
+from streamer.sampling.selection import Choice
 from tests.unit.pictures import encode, scene
 
 ORIGIN = Origin("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog", "bird"))

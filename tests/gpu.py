@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.device import driver_fault
+from inference.core.device import driver_fault
 
 _FAULT = driver_fault()
 

@@ -7,9 +7,10 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from inference import DetectionParams, InferenceLost, address
-from inference.client import InferenceClient
-from inference.wire import Kind, Result, pack_text, unpack_submit
+from inference import DetectionParams, InferenceLost
+from inference.ipc import unix_socket as address
+from inference.ipc.client import InferenceClient
+from inference.ipc.wire import Kind, Result, pack_text, unpack_submit
 
 #: What an honest process says of itself.
 MODEL: dict[str, Any] = {

@@ -14,14 +14,14 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from inference import address
-from inference.board import Board
-from streamer.child_environment import ChildEnvironment
-from streamer.drift.status_page import StatusPage
-from streamer.observer.candidate import Candidate
-from streamer.observer.handover import Handover
-from streamer.observer.standing import Standing
-from streamer.settings import load_settings
+from inference.ipc import unix_socket as address
+from inference.ipc.shared_status import Board
+from streamer.config.child_environment import ChildEnvironment
+from streamer.config.settings import load_settings
+from streamer.drift.shared_document import StatusPage
+from streamer.sampling.candidate import Candidate
+from streamer.sampling.sample_sender import Handover
+from streamer.sampling.sampling_status import Standing
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_jpeg_segment
 from tests.waiting import wait_for
@@ -89,7 +89,7 @@ class ObserverRun:
         self._board.post("ending", 0)
         fds = (self._listener.fileno(), self._board.fd, self._page.fd)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "streamer.observer.process", *map(str, fds)],
+            [sys.executable, "-m", "streamer.sampling.process", *map(str, fds)],
             cwd=ROOT,
             env=self._given.variables | self._environment,
             pass_fds=(*fds, *self._given.descriptors),

@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.letterbox import Letterbox
+from inference.core.detections import DetectionParams
+from inference.engine.detector import Detector
+from inference.preprocess.letterbox import Letterbox
 from tests.conftest import SHARED
 
 REFERENCE = SHARED / "data" / "reference" / "detections.json"

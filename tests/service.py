@@ -165,19 +165,19 @@ class Service:
     @property
     def inference(self) -> psutil.Process:
         """The inference process that runs now."""
-        (process,) = self.children("inference.process")
+        (process,) = self.children("inference.engine.process")
         return process
 
     @property
     def observer(self) -> psutil.Process:
         """The observer that runs now."""
-        (process,) = self.children("streamer.observer.process")
+        (process,) = self.children("streamer.sampling.process")
         return process
 
     @property
     def workers(self) -> list[psutil.Process]:
         """The workers that run now."""
-        return self.children("streamer.worker")
+        return self.children("streamer.server.worker")
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET a path; returns status and body, 0 when nobody answers."""

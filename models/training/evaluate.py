@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from inference.detections import Boxes, DetectionParams
-from inference.detector import Detector
-from inference.letterbox import Letterbox
+from inference.core.detections import Boxes, DetectionParams
+from inference.engine.detector import Detector
+from inference.preprocess.letterbox import Letterbox
 from models.training.photos import Photo, is_validation, read_photos
 from models.training.score import Score
 from models.training.symbols import CLASSES
-from streamer.limits import Limits
-from streamer.media import decode
+from streamer.imaging.decode import decode
+from streamer.imaging.limits import Limits
 
 _DEFAULTS = (Path("models/codes_v1.onnx"), Path("models/codes_v2.onnx"))
 _TIMED_ROUNDS, _TIMED_RUNS = 5, 20

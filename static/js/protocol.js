@@ -1,4 +1,4 @@
-// Frames and close codes of detect.v1 as a browser needs them; pure, its Python twin is streamer/protocol.py.
+// Frames and close codes of detect.v1 as a browser needs them; pure, its Python twin is streamer/protocol/wire.py.
 
 export const SUBPROTOCOL = 'detect.v1.json';
 export const FRAME_HEADER_BYTES = 24;

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from streamer.client.errors import BadInput
-from streamer.client.redact import redact, secrets_of
+from streamer.console.redact import redact, secrets_of
 
 STREAM_PATH = "/v1/stream"
 PREDICT_PATH = "/v1/predict"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from streamer.client.errors import BadInput
 from streamer.client.image_size import image_size
-from streamer.protocol import FRAME_HEADER_BYTES, Codec
+from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
 #: uint8 BGR (H, W, 3); grey (H, W) and BGRA (H, W, 4) are taken too.
 Pixels: TypeAlias = npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ from typing import Any
 
 from streamer.client.ledger import Ledger
 from streamer.client.results import Detections, Drop, FrameError, Outcome, Result
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 #: At window 0, and after as long without sending anything, the client pings.
 HOLD_PING_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 #: Start-of-frame markers of JPEG: all of C0..CF but DHT, JPG and DAC.
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -7,15 +7,15 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from streamer.client.bell import Bell
+from streamer.client.connection import Link, LinkLost
 from streamer.client.encoder import PictureLimits, encode
 from streamer.client.errors import BadInput
 from streamer.client.flow import Flow, Sent
-from streamer.client.link import Link, LinkLost
-from streamer.client.offers import Offer, Offers
+from streamer.client.notifier import Bell
 from streamer.client.options import Options
+from streamer.client.pending_frames import Offer, Offers
 from streamer.client.results import Outcome
-from streamer.protocol import Frame
+from streamer.protocol.wire import Frame
 
 
 class Sender:

@@ -10,7 +10,7 @@ from pathlib import Path
 from streamer.client.capture import Source
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.folder import SUFFIXES, ImageFiles
-from streamer.client.redact import redact
+from streamer.console.redact import redact
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 #: The word for the clip that comes with the project, and where it lies, as a checkout and as installed.

@@ -12,22 +12,22 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import stream_address
+from streamer.client.connection import Link, LinkLost
+from streamer.client.connector import Dialer
 from streamer.client.control import Control
 from streamer.client.cookies import cookies
-from streamer.client.dialer import Dialer
 from streamer.client.encoder import Picture, PictureLimits
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
+from streamer.client.frame_stream import PictureStream
 from streamer.client.ledger import Ledger
-from streamer.client.link import Link, LinkLost
-from streamer.client.offers import Offer, Offers
 from streamer.client.options import MODES, Options
 from streamer.client.params import Params
-from streamer.client.picture_stream import PictureStream
+from streamer.client.pending_frames import Offer, Offers
 from streamer.client.sender import Sender
 from streamer.client.state import Phase, State, Watcher
 from streamer.client.version import client_version
-from streamer.protocol import CloseCode
+from streamer.protocol.wire import CloseCode
 
 log = logging.getLogger("streamer.client")
 

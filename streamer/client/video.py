@@ -15,7 +15,7 @@ from streamer.client.backoff import Backoff
 from streamer.client.capture import Captured
 from streamer.client.encoder import Pixels
 from streamer.client.errors import SourceFailed
-from streamer.client.redact import redact, secrets_of
+from streamer.console.redact import redact, secrets_of
 
 # What FFmpeg logs may hold whole addresses.
 av.logging.set_level(None)

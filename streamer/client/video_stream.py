@@ -16,18 +16,18 @@ import numpy as np
 
 from streamer.client.address import video_address
 from streamer.client.backoff import Backoff
+from streamer.client.connection import LinkLost
 from streamer.client.cookies import cookies
 from streamer.client.encoder import Picture, Pixels, as_bgr, decode
 from streamer.client.errors import BadInput, ConnectionFailed
+from streamer.client.frame_stream import PictureStream
 from streamer.client.ledger import Ledger
-from streamer.client.link import LinkLost
 from streamer.client.options import Options
 from streamer.client.params import Params
-from streamer.client.picture_stream import PictureStream
 from streamer.client.results import Detections, Drop, Outcome, Result
 from streamer.client.rtp_origin import RtpOrigin, dithered
 from streamer.client.state import Phase, State, Watcher
-from streamer.client.video_link import CLOCK_HZ, Camera, VideoLink
+from streamer.client.video_connection import CLOCK_HZ, Camera, VideoLink
 
 #: Frames whose result may still come: two seconds of 30 fps. Older ones count as unanswered.
 _MAX_SENT = 60

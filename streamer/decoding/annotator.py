@@ -8,11 +8,11 @@ import mmap
 import os
 
 from inference import Boxes
-from inference.model import Placement
+from inference.models.model import Placement
+from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
-from streamer.decoding.work import DecoderLost, Outcome, Work
-from streamer.image_header import PixelLimits
+from streamer.imaging.image_header import PixelLimits
 
 #: Bytes of a JPEG for each of its pixels, at the most: noise at quality 90 takes 1.1.
 _BYTES_PER_PX = 1.5

@@ -22,9 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inference.letterbox import Letterbox
-from inference.ring import FrameRing
-from streamer.annotate import annotate
+from inference.ipc.ring import FrameRing
+from inference.preprocess.letterbox import Letterbox
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -37,9 +36,10 @@ from streamer.decoding.messages import (
     unpack_job,
 )
 from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
-from streamer.decoding.status_page import StatusPage
-from streamer.image_header import ImageError, ImageErrorCode, read_header
-from streamer.media import Image, decode
+from streamer.decoding.shared_status import StatusPage
+from streamer.imaging.decode import Image, decode
+from streamer.imaging.draw import annotate
+from streamer.imaging.image_header import ImageError, ImageErrorCode, read_header
 
 log = logging.getLogger("streamer.decoding")
 

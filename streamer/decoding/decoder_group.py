@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inference.ring import FrameRing
+from inference.ipc.ring import FrameRing
 from streamer.decoding.arena import Arena
-from streamer.decoding.status_page import MAX_DECODERS, Line, StatusPage
+from streamer.decoding.shared_status import MAX_DECODERS, Line, StatusPage
 
 
 @dataclass(slots=True)

@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from inference.ring import FrameRing
+from inference.ipc.ring import FrameRing
 from streamer.decoding.arena import ArenaFull
+from streamer.decoding.decode_job import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
 from streamer.decoding.decoder_group import DecoderGroup, Member
-from streamer.decoding.digest_memory import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
 from streamer.decoding.fork_client import FORK_SERVER
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -31,8 +31,8 @@ from streamer.decoding.messages import (
     unpack_answer,
 )
 from streamer.decoding.population import Population
+from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
 from streamer.decoding.watchdog import find_faults
-from streamer.decoding.work import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
 
 log = logging.getLogger("streamer.decoding")
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from inference.group_signals import LEFT_TO_SUPERVISOR
+from inference.ipc.group_signals import LEFT_TO_SUPERVISOR
 from streamer.decoding.sandbox import close_descriptors
 
 log = logging.getLogger("streamer.decoding")

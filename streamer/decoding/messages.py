@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from inference.model import Placement
+from inference.models.model import Placement
 
 #: Longer messages do not exist; both sides read with this size.
 MAX_MESSAGE_BYTES = 2048

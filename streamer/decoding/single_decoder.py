@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inference.model import Placement
+from inference.models.model import Placement
+from streamer.decoding.decode_job import harmful, outcome_of, too_slow
 from streamer.decoding.decoder_group import DecoderGroup, Member
 from streamer.decoding.fork_client import FORK_SERVER, decoder_environment
 from streamer.decoding.messages import (
@@ -32,8 +33,7 @@ from streamer.decoding.messages import (
     pack_job,
     unpack_answer,
 )
-from streamer.decoding.work import harmful, outcome_of, too_slow
-from streamer.image_header import ImageError, PixelLimits, read_header
+from streamer.imaging.image_header import ImageError, PixelLimits, read_header
 
 log = logging.getLogger("streamer.decoding")
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from streamer.child_environment import without_secrets
+from streamer.config.child_environment import without_secrets
 from streamer.drift.columns import CATEGORICAL, NUMERIC, OF_MODEL
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
+from streamer.drift.reference_scorer import Yardstick
 from streamer.drift.table import OTHER
-from streamer.drift.yardstick import Yardstick
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import BinaryIO
 import msgpack
 import numpy as np
 
+from streamer.core.durable import FOLDER_MODE
 from streamer.drift.columns import FEATURE_VERSION, NUMERIC, Row
-from streamer.durable import FOLDER_MODE
 
 #: A file is closed after so many seconds of rows: what goes when room is needed is one file.
 FILE_S = 6 * 3600.0

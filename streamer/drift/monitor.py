@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from streamer.drift.calibration import LEAST_ROWS
 from streamer.drift.columns import Row
+from streamer.drift.config import Plan
 from streamer.drift.episode import Episode
-from streamer.drift.plan import Plan
 from streamer.drift.reference import GroupReference, Reference
+from streamer.drift.reference_scorer import ColumnScore, Yardstick
 from streamer.drift.table import Table
 from streamer.drift.window import Recent, Window
-from streamer.drift.yardstick import ColumnScore, Yardstick
 
 MAX_GROUPS = 64
 #: From this share of a threshold on, Evidently is asked.

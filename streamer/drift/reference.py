@@ -18,8 +18,8 @@ from streamer.drift.calibration import (
     plain,
 )
 from streamer.drift.columns import Row
+from streamer.drift.reference_scorer import Yardstick
 from streamer.drift.table import Table
-from streamer.drift.yardstick import Yardstick
 
 #: Stands for every group that has no reference of its own.
 ANY = "*"

@@ -21,8 +21,8 @@ from streamer.drift.calibration import BUCKETS, LEAST_ROWS, Calibration, plain
 from streamer.drift.columns import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.reference import ANY, GroupReference, Reference, learn, season_rows
+from streamer.drift.reference_scorer import Yardstick
 from streamer.drift.table import Table
-from streamer.drift.yardstick import Yardstick
 
 SCHEMA = 1
 #: Stands last in a file; the digest is that of the text with nothing in its place.

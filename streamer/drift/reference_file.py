@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from streamer.core.durable import write_durably
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.reference import Reference
 from streamer.drift.reference_document import parse
-from streamer.durable import write_durably
 
 KEPT = 5
 MAX_BYTES = 64 << 20

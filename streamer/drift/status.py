@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamer.drift.calibration import LEAST_ROWS
+from streamer.drift.drift_state import Word
 from streamer.drift.episode import SEVERE, severity
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import Reference
-from streamer.drift.word import Word
-from streamer.drift.yardstick import ColumnScore
+from streamer.drift.reference_scorer import ColumnScore
 
 #: Columns named as what has moved.
 MAX_MOVED = 5

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamer.drift.calibration import LEAST_ROWS
 from streamer.drift.columns import Row
-from streamer.drift.pace import MAX_SHARE
+from streamer.drift.row_throttle import MAX_SHARE
 
 #: The window is cut into so many parts; at least this share of them must hold rows.
 PARTS, LEAST_COVERAGE = 30, 0.5

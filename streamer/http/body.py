@@ -8,9 +8,9 @@ import time
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from streamer.http.byte_budget import PIECE_OVERHEAD_BYTES, ByteBudget, Holding
+from streamer.core.byte_budget import PIECE_OVERHEAD_BYTES, ByteBudget, Holding
 from streamer.http.caller import identity_of
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
 
 BUDGET = web.AppKey("byte_budget", ByteBudget)
 

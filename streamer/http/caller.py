@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from streamer.http.identity import Identity, Scope
-from streamer.problems import Problem
+from streamer.access.identity import Identity, Scope
+from streamer.http.problem_details import Problem
 
 IDENTITY = web.RequestKey("identity", Identity)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-from streamer.access_settings import AccessSettings
+from streamer.access.access_settings import AccessSettings
+from streamer.access.failed_keys import FailedKeys
+from streamer.access.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Quotas, Scope
+from streamer.access.key_ring import KeyRing
 from streamer.http.client_address import ClientAddresses
-from streamer.http.failed_keys import FailedKeys
-from streamer.http.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Quotas, Scope
-from streamer.http.key_ring import KeyRing
 from streamer.http.tickets import Tickets, is_ticket
 
 
@@ -121,7 +121,7 @@ def make_gate(
     )
     if settings.jwt_jwks:
         # An extra, which is loaded where it is used alone.
-        from streamer.http.jwt_keys import JwtKeys, KeySet, fetch_from  # noqa: PLC0415 - see above
+        from streamer.access.jwt_keys import JwtKeys, KeySet, fetch_from  # noqa: PLC0415 - see above
 
         keys = KeySet(fetch_from(settings.jwt_jwks), settings.token_algorithms)
         tokens = JwtKeys(keys, settings.jwt_issuer, settings.jwt_audience, settings.jwt_scope_claim)

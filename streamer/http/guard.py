@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from streamer.http.audit import audit, audit_refusal
+from streamer.access.audit import audit, audit_refusal
+from streamer.access.failed_keys import TooManyWrongKeys
+from streamer.access.identity import Identity, Scope
 from streamer.http.caller import IDENTITY, require
 from streamer.http.client_address import arrived_from_sibling
 from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
-from streamer.http.failed_keys import TooManyWrongKeys
 from streamer.http.gate import Gate, bearer_token
-from streamer.http.identity import Identity, Scope
+from streamer.http.problem_details import Problem, request_id
 from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.sites import Sites
 from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
-from streamer.problems import Problem, request_id
 
 #: Names of query parameters in which keys are commonly sent, and from where they leak into logs and history.
 _KEY_PARAMETERS = {

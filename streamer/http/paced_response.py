@@ -8,10 +8,10 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
+from streamer.core.byte_budget import Holding
 from streamer.http.body import BUDGET
-from streamer.http.byte_budget import Holding
 from streamer.http.caller import identity_of
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
 
 #: The transport pauses at this many bytes; smaller bodies fit as they are.
 PIECE_BYTES = 64 << 10

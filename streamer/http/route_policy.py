@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from aiohttp import hdrs, web
 
-from streamer.http.identity import Scope
+from streamer.access.identity import Scope
 
 
 class Entry(Enum):

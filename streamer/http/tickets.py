@@ -14,9 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
+from streamer.access.identity import Identity, Quotas, Scope
 from streamer.http.caller import identity_of
-from streamer.http.identity import Identity, Quotas, Scope
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
 
 PREFIX = "tkt_"
 #: In front of a ticket among the subprotocols of a WebSocket, the one header that a page can set there.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.imaging.errors import damaged, too_large
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 
 class PixelLimits(Protocol):

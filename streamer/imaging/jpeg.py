@@ -8,12 +8,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamer.exif import read_orientation
 from streamer.imaging.errors import damaged
+from streamer.imaging.exif import read_orientation
 from streamer.imaging.header import ImageHeader, PixelLimits, turn_bytes
 from streamer.imaging.jpeg_frame import JpegFrame
 from streamer.imaging.jpeg_scans import Scan, Scans, check_visits, read_scans
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 #: Segments before the first scan: ICC profiles take 255 at most, extended XMP some hundreds.
 _MAX_SEGMENTS = 1024

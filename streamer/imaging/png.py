@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from streamer.exif import read_orientation
 from streamer.imaging.errors import damaged, too_large
+from streamer.imaging.exif import read_orientation
 from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_bytes
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))

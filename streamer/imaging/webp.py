@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from streamer.exif import read_orientation
 from streamer.imaging.errors import damaged
+from streamer.imaging.exif import read_orientation
 from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_bytes
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 _MAX_CHUNKS = 4096
 _ANIMATION, _ALPHA = 0x02, 0x10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamer.scheduling.token_bucket import TokenBucket
+from streamer.core.token_bucket import TokenBucket
 
 #: How fast a surprising decode is forgotten: by this factor with each image that is as expected.
 _FORGIVEN = 0.9

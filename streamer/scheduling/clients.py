@@ -10,8 +10,8 @@ import hashlib
 from collections import OrderedDict
 from typing import Protocol
 
+from streamer.core.token_bucket import TokenBucket
 from streamer.scheduling.client import Client
-from streamer.scheduling.token_bucket import TokenBucket
 
 #: Clients remembered; beyond, the one that was seen longest ago and has nothing open is forgotten.
 MAX_CLIENTS = 4096
@@ -26,7 +26,7 @@ _OPENINGS_S = 5.0
 
 
 class Quotas(Protocol):
-    """How much one client may ask for; None is no limit. `streamer.http.identity` has the values."""
+    """How much one client may ask for; None is no limit. `streamer.access.identity` has the values."""
 
     @property
     def requests_per_s(self) -> float | None:

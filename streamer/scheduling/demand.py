@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.fair_share import Flow
+from inference.core.fair_share import Flow
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from inference.fair_share import Flow
+from inference.core.fair_share import Flow
 
 #: Tags that differ by less than this part of an image's cost are the same, and the earlier one goes first:
 #: expected costs of equal images differ a little from one moment to the next.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from inference.fair_share import Flow
+from inference.core.fair_share import Flow
 
 #: Time constant of what a client has used lately.
 _RECENT_S = 1.0

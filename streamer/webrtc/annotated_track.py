@@ -10,8 +10,8 @@ import av
 import numpy as np
 from aiortc import MediaStreamTrack
 
-from streamer.annotate import draw_boxes
-from streamer.stream_frame import Picture
+from streamer.imaging.draw import draw_boxes
+from streamer.imaging.frame import Picture
 
 _CLOCK = fractions.Fraction(1, 90_000)
 #: Pictures that are being examined: two have begun, one waits, one may just have been answered.

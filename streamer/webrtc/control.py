@@ -5,18 +5,27 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from streamer.control_rate import (
+from streamer.protocol.client_messages import (
+    Bye,
+    Configure,
+    Message,
+    Pause,
+    Ping,
+    Report,
+    Resume,
+    parse_message,
+)
+from streamer.protocol.wire import ProtocolError, decode_message
+from streamer.streams.session import Session
+from streamer.streams.stream_handle import LiveStream
+from streamer.websocket.handshake import error_message
+from streamer.websocket.rate_limit import (
     CONTROL_MAX_BYTES,
     CONTROL_MAX_VALUES,
     CONTROL_PER_S,
     ControlRate,
     size_in_bytes,
 )
-from streamer.greeting import error_message
-from streamer.live_stream import LiveStream
-from streamer.messages import Bye, Configure, Message, Pause, Ping, Report, Resume, parse_message
-from streamer.protocol import ProtocolError, decode_message
-from streamer.session import Session
 
 #: Unknown fields reported in one session.
 _MAX_TOLD_UNKNOWN = 50

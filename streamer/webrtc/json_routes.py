@@ -8,19 +8,19 @@ from typing import Any
 
 from aiohttp import web
 
-from streamer.control_rate import CONTROL_MAX_VALUES
 from streamer.http.caller import identity_of
 from streamer.http.cors import preflight_headers
-from streamer.message_values import check_values
-from streamer.messages import Hello, parse_message
-from streamer.problems import Problem
-from streamer.protocol import ProtocolError
+from streamer.http.problem_details import Problem
+from streamer.protocol.client_messages import Hello, parse_message
+from streamer.protocol.message_values import check_values
+from streamer.protocol.wire import ProtocolError
 from streamer.webrtc.candidate import MAX_CANDIDATES
-from streamer.webrtc.offer import CODECS_TAKEN, MAX_SDP_BYTES
 from streamer.webrtc.request_body import read_json
+from streamer.webrtc.sdp_offer import CODECS_TAKEN, MAX_SDP_BYTES
+from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
-from streamer.webrtc.wishes import Wishes
+from streamer.websocket.rate_limit import CONTROL_MAX_VALUES
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 

@@ -14,30 +14,30 @@ from functools import partial
 from typing import Any, Protocol
 
 from inference import DetectionParams
-from streamer.dispatch import Dispatcher
-from streamer.frame_counters import FrameCounters
-from streamer.http.byte_budget import Holding
-from streamer.http.identity import Identity
-from streamer.limits import Limits
-from streamer.live_stream import LiveStream
-from streamer.metrics import WorkerMetrics
-from streamer.observer.taps import Taps
-from streamer.outbox import Encoded
-from streamer.protocol import CloseCode, Codec, DropReason
+from streamer.access.identity import Identity
+from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import Settings
+from streamer.core.byte_budget import Holding
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import CloseCode, Codec, DropReason
+from streamer.sampling.sampler_factory import Taps
 from streamer.scheduling.client import NOBODY, Client
-from streamer.session import Session
-from streamer.settings import Settings
-from streamer.stream import Stream, WindowViolated
+from streamer.scheduling.dispatcher import Dispatcher
+from streamer.streams.flow_control import Stream, WindowViolated
+from streamer.streams.session import Session
+from streamer.streams.stream_handle import LiveStream
+from streamer.webrtc.aiortc_adapter import Peer, UdpPlan
 from streamer.webrtc.annotated_track import AnnotatedTrack
-from streamer.webrtc.channels import ChannelFull, Channels
 from streamer.webrtc.control import Control, TooManyMessages
-from streamer.webrtc.ending import Ending, explain
-from streamer.webrtc.listener import Listener
-from streamer.webrtc.offer import Offer
-from streamer.webrtc.stack import Peer, UdpPlan
+from streamer.webrtc.data_channels import ChannelFull, Channels
+from streamer.webrtc.end_reason import Ending, explain
+from streamer.webrtc.result_subscriber import Listener
+from streamer.webrtc.sdp_offer import Offer
+from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
 from streamer.webrtc.video_pool import VideoPool
-from streamer.webrtc.wishes import Wishes
+from streamer.websocket.outbox import Encoded
 
 log = logging.getLogger("streamer.webrtc.session")
 

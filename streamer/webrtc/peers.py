@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from streamer.closing import return_ms
-from streamer.dispatch import Dispatcher
-from streamer.http.identity import Identity
-from streamer.ice_servers import IceServers
-from streamer.limits import Limits
-from streamer.metrics import WorkerMetrics
-from streamer.observer.taps import Taps
-from streamer.problems import Problem
+from streamer.access.identity import Identity
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.ice_servers import IceServers
+from streamer.config.settings import Settings
+from streamer.http.problem_details import Problem
+from streamer.imaging.limits import Limits
+from streamer.sampling.sampler_factory import Taps
 from streamer.scheduling.client import Client
-from streamer.settings import Settings
+from streamer.scheduling.dispatcher import Dispatcher
 from streamer.webrtc.client_share import ClientShare, ShareUsedUp
-from streamer.webrtc.ending import Ending
-from streamer.webrtc.offer import Offer
+from streamer.webrtc.end_reason import Ending
+from streamer.webrtc.sdp_offer import Offer
+from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.video_pool import VideoPool
-from streamer.webrtc.wishes import Wishes
+from streamer.websocket.close import return_ms
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
@@ -263,6 +263,6 @@ def _import_stack() -> tuple[Any, Any]:
     for name in ("aioice", "aiortc"):
         # At info they tell every address and candidate pair.
         logging.getLogger(name).setLevel(logging.WARNING)
-    stack = import_module("streamer.webrtc.stack")
+    stack = import_module("streamer.webrtc.aiortc_adapter")
     stack.register_profiles()
     return stack, import_module("streamer.webrtc.peer_session")

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from streamer.http.body import BodyReader, hold_body
 from streamer.http.media_type import media_type
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
 
 
 async def read_text(request: web.Request, content_type: str, limit_bytes: int, limit_s: float) -> str:

@@ -12,10 +12,10 @@ from aiohttp import WSMsgType, web
 
 from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
-from streamer.outbox import Encoded
-from streamer.problems import Problem
-from streamer.protocol import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
-from streamer.webrtc.listener import Listener
+from streamer.http.problem_details import Problem
+from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
+from streamer.webrtc.result_subscriber import Listener
+from streamer.websocket.outbox import Encoded
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from streamer.http.sites import Sites
-from streamer.owners import Owners
+from streamer.replicas.session_router import Owners
 from streamer.webrtc.json_routes import JsonRoutes
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.signalling import Signalling

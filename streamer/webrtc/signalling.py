@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from streamer.http.caller import identity_of
+from streamer.http.problem_details import Problem
 from streamer.http.sites import Sites
-from streamer.owners import Owners
-from streamer.problems import Problem
+from streamer.replicas.session_router import Owners
+from streamer.webrtc.absolute_url import absolute_url
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
-from streamer.webrtc.ending import Ending
-from streamer.webrtc.offer import BadOffer, Offer, check_offer
-from streamer.webrtc.origin import absolute_url
+from streamer.webrtc.end_reason import Ending
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.results import serve_results
+from streamer.webrtc.sdp_offer import BadOffer, Offer, check_offer
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession

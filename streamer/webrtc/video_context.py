@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags
 
-from streamer.protocol import Codec, DropReason
+from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.video_header import BadVideo, read_video_header
 from streamer.webrtc.video_messages import Layout
 

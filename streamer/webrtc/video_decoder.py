@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamer.protocol import Codec, DropReason
+from streamer.protocol.wire import Codec, DropReason
+from streamer.webrtc.decoded_picture import Picture
 from streamer.webrtc.jitter_buffer import EncodedFrame
-from streamer.webrtc.picture import Picture
 from streamer.webrtc.video_messages import VideoAnswer
 from streamer.webrtc.video_pool import VideoPool
 

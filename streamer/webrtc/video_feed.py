@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.protocol import NO_FLAGS, Codec, DropReason, FrameFlag
-from streamer.webrtc.depacketiser import BadPayload, depacketise
+from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag
+from streamer.webrtc.decoded_picture import Picture
+from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
 from streamer.webrtc.key_frame_requests import KeyFrameRequests
-from streamer.webrtc.picture import Picture
 from streamer.webrtc.video_decoder import Decoded, VideoDecoder
 from streamer.webrtc.video_pool import VideoPool
 

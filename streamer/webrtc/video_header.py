@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 #: 4096x2304 and the same upright: the largest picture that cameras and encoders of browsers send.
 MAX_SIDE_PX = 4096

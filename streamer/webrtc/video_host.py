@@ -20,9 +20,9 @@ from streamer.decoding.arena import ArenaFull, sealed_memory
 from streamer.decoding.decoder_group import DecoderGroup
 from streamer.decoding.messages import Verdict
 from streamer.decoding.messages import unpack_answer as unpack_ready
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
+from streamer.webrtc.decoded_picture import Picture
 from streamer.webrtc.jitter_buffer import EncodedFrame
-from streamer.webrtc.picture import Picture
 from streamer.webrtc.video_messages import (
     MAX_MESSAGE_BYTES,
     Answer,

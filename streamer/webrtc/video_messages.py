@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from streamer.decoding.messages import MalformedMessage
-from streamer.protocol import Codec, DropReason
+from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.video_header import MAX_PIXELS, MAX_SIDE_PX
 
 MAX_MESSAGE_BYTES = 2048

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 
 from streamer.decoding.decoder_group import DecoderGroup, Member
-from streamer.decoding.digest_memory import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
 from streamer.decoding.messages import MalformedMessage
 from streamer.decoding.messages import unpack_answer as unpack_ready
 from streamer.decoding.population import Population
+from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
 from streamer.decoding.watchdog import find_faults
-from streamer.protocol import DropReason
+from streamer.protocol.wire import DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_host import Stream, VideoHost
 from streamer.webrtc.video_messages import Answer, VideoAnswer

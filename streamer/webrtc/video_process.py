@@ -21,8 +21,8 @@ from streamer.decoding.decoder import ready_answer
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import pack_answer as pack_ready
 from streamer.decoding.sandbox import CpuLimit, enter_sandbox
-from streamer.decoding.status_page import StatusPage
-from streamer.protocol import Codec, DropReason
+from streamer.decoding.shared_status import StatusPage
+from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.video_context import FrameOutcome, VideoContext, layout_of, write_picture
 from streamer.webrtc.video_messages import (
     MAX_MESSAGE_BYTES,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from streamer.access.identity import Scope
 from streamer.http.caller import identity_of, require
 from streamer.http.cors import is_preflight, preflight_headers
-from streamer.http.identity import Scope
-from streamer.messages import Params
-from streamer.parameters import read_collect, read_name, read_parameters
-from streamer.problems import Problem
-from streamer.webrtc.offer import MAX_SDP_BYTES
+from streamer.http.problem_details import Problem
+from streamer.predict.parameters import read_collect, read_name, read_parameters
+from streamer.protocol.client_messages import Params
 from streamer.webrtc.request_body import read_text
+from streamer.webrtc.sdp_offer import MAX_SDP_BYTES
+from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
-from streamer.webrtc.wishes import Wishes
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"

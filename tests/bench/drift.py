@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from inference.board import Board
-from streamer.drift.lesson import Lesson, publish
-from streamer.drift.plan import Plan
+from inference.ipc.shared_status import Board
+from streamer.config.settings import load_settings
+from streamer.drift.config import Plan
+from streamer.drift.learned_reference import Lesson, publish
 from streamer.drift.reference import Reference, learn
-from streamer.drift.status_page import StatusPage
-from streamer.observer.drift_metrics import DriftMetrics
-from streamer.observer.watch import Watch
-from streamer.settings import load_settings
+from streamer.drift.shared_document import StatusPage
+from streamer.sampling.drift_metrics import DriftMetrics
+from streamer.sampling.drift_service import Watch
 from tests.drift_rows import START, World, rows
 from tests.service import Service
 from tests.waiting import wait_for

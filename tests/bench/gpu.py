@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from inference.detections import DetectionParams
-from inference.detector import Detector
+from inference.core.detections import DetectionParams
+from inference.engine.detector import Detector
 from tests.bench.load import Tally, total
 from tests.bench.media import model, pictures
 from tests.bench.throughput import over_websocket, rate

@@ -16,16 +16,16 @@ import numpy as np
 import onnxruntime
 import simplejpeg
 
-from inference.decode import MAX_CANDIDATES, Decoder
-from inference.detections import DetectionParams
-from inference.family import CONVENTIONS, Layout
-from inference.head import open_head
-from inference.model import Family
-from inference.nms import suppress
-from inference.normaliser import Normaliser
-from inference.onnx_graph import OnnxGraph
-from inference.pools import chain_pools
-from inference.stem import take_stem
+from inference.core.detections import DetectionParams
+from inference.graph.head import open_head
+from inference.graph.onnx_graph import OnnxGraph
+from inference.graph.pools import chain_pools
+from inference.graph.stem import take_stem
+from inference.models.family import CONVENTIONS, Layout
+from inference.models.model import Family
+from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
+from inference.postprocess.nms import suppress
+from inference.preprocess.preprocess import Normaliser
 from tests.bench.media import pictures
 from tests.conftest import SHARED
 from tests.model_factory import FOCUS, STRIDES

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from streamer.decoding import decoder, fork_server
-from streamer.image_header import ImageHeader
-from streamer.media import decode
+from streamer.imaging.decode import decode
+from streamer.imaging.image_header import ImageHeader
 
 #: Widths of the images that do harm, in pixels.
 SEGFAULT, HANG, SLEEP, HOARD, PROBE, STOP, GARBAGE = range(101, 108)

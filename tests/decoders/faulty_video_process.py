@@ -7,7 +7,7 @@ import ctypes
 import sys
 
 from streamer.decoding import fork_server
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 from streamer.webrtc import video_process
 from streamer.webrtc.video_context import FrameOutcome, VideoContext
 from streamer.webrtc.video_header import BadVideo, read_video_header

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from streamer.settings import Settings
+from streamer.config.settings import Settings
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "real-time-vision-api"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"

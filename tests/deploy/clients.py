@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from streamer.replicas import REPLICA_HEADER
+from streamer.config.replica_addresses import REPLICA_HEADER
 from tests.wire_client import frame_message
 
 COOKIE = "rtva-replica"

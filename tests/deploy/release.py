@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from streamer.replicas import Address
+from streamer.config.replica_addresses import Address
 from tests.service import Service
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from inference.metrics import InferenceMetrics
-from streamer.metrics import SupervisorMetrics, WorkerMetrics
-from streamer.observer.metrics import ObserverMetrics
+from inference.telemetry.metrics import InferenceMetrics
+from streamer.accounting.metrics import SupervisorMetrics, WorkerMetrics
+from streamer.sampling.metrics import ObserverMetrics
 
 _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from inference.board import Board
-from streamer.app import Resources, make_app
-from streamer.drift.status_page import StatusPage
-from streamer.images import VERSION_HEADER
-from streamer.metrics import WorkerMetrics
-from streamer.settings import Settings, load_settings
+from inference.ipc.shared_status import Board
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import Settings, load_settings
+from streamer.drift.shared_document import StatusPage
+from streamer.predict.routes import VERSION_HEADER
+from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Never shown outside: Prometheus, the kubelet and who runs the service ask pods directly.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamer.protocol import DropReason
+from streamer.protocol.wire import DropReason
 from tests.deploy import chart_tools
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 from tests.deploy.served_metrics import served_series

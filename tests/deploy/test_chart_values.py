@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamer.settings import Settings, load_settings
+from streamer.config.settings import Settings, load_settings
 from tests.deploy.chart import CHART, VALUE_SETS, Chart, Refused
 from tests.deploy.chart_reference import (
     CHART_SETS,

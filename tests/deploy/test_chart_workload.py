@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from streamer.settings import Settings
-from streamer.supervisor import KILL_AFTER_S
+from streamer.config.settings import Settings
+from streamer.supervisor.supervisor import KILL_AFTER_S
 from tests.deploy.chart import RELEASE, VALUE_SETS, Chart
 
 FULL_NAME = f"{RELEASE}-real-time-vision-api"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamer.settings import Settings
+from streamer.config.settings import Settings
 from tests.deploy.rules import ROOT, tool
 
 #: What botocore reads, beside the settings.

@@ -47,7 +47,7 @@ def test_it_says_what_it_is_and_runs_as_nobody(images: Images, capsys: pytest.Ca
     config = found["Config"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["StopSignal"] == "SIGTERM"
-    assert found["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "streamer.probe"]
+    assert found["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "streamer.supervisor.healthcheck"]
     assert "HOST=0.0.0.0" in config["Env"]
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
     assert labels["title"] == "real-time-vision-api"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.settings import Settings
+from streamer.config.settings import Settings
 from tests.bench.media import pictures
 from tests.deploy.clients import HttpClient
 from tests.service import ROOT, Service

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from streamer.client import DetectStream, Options, Phase, State
-from streamer.replicas import HOP_HEADER, REPLICA_HEADER, Address
+from streamer.config.replica_addresses import HOP_HEADER, REPLICA_HEADER, Address
 from tests.bench.media import pictures
 from tests.deploy.release import Release
 from tests.webrtc_client import WebrtcClient

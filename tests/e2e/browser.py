@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket
 
-from streamer.protocol import Frame, unpack_frame
+from streamer.protocol.wire import Frame, unpack_frame
 
 Picture = npt.NDArray[np.uint8]
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.letterbox import Letterbox
+from inference.core.detections import DetectionParams
+from inference.engine.detector import Detector
+from inference.preprocess.letterbox import Letterbox
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, Picture, chromium
 from tests.e2e.numbered_camera import CAMERA_FPS, RECORD, film, write_film

@@ -15,8 +15,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from inference.detector import Detector
-from inference.process import EXIT_DEVICE_UNAVAILABLE
+from inference.engine.detector import Detector
+from inference.engine.process import EXIT_DEVICE_UNAVAILABLE
 from tests.conftest import ROOT, SHARED
 from tests.gpu import NEEDS_GPU
 from tests.reference import (

@@ -186,7 +186,7 @@ def test_no_secret_stands_on_a_command_line(null: Path) -> None:
 def test_several_workers_share_one_port_and_one_inference_process(null: Path) -> None:
     with Service({"MODEL_V1_PATH": str(null), "WORKERS": "2"}) as service:
         assert len(service.workers) == 2
-        assert len(service.children("inference.process")) == 1
+        assert len(service.children("inference.engine.process")) == 1
         # The other worker may still be starting its decoders.
         wait_for(lambda: all(service.get("/health")[0] == 200 for _ in range(20)), "both are ready")
         for _ in range(40):  # a fresh connection each: the kernel spreads them

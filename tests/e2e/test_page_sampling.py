@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from streamer.dataset.export import read_samples
-from streamer.dataset.source import FolderSource
+from streamer.datasets.export import read_samples
+from streamer.datasets.source import FolderSource
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
 from tests.service import Service

@@ -16,7 +16,12 @@ import psutil
 from tests.service import Service
 
 PERIOD_S = 0.2
-_ROLES = ("inference.process", "streamer.worker", "streamer.observer.process", "streamer.decoding")
+_ROLES = (
+    "inference.engine.process",
+    "streamer.server.worker",
+    "streamer.sampling.process",
+    "streamer.decoding",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from inference.memory_relief import RESTORE_AFTER_S
+from inference.engine.memory_relief import RESTORE_AFTER_S
 from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce_clients import Account, Crowd, together

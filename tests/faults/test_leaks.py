@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 
-ROLES = ("inference.process", "streamer.worker")
+ROLES = ("inference.engine.process", "streamer.server.worker")
 LEAK_BYTES = 1024
 #: Between noise and the leak of the negative control. The long form resolves far less.
 GATE_BYTES_PER_FRAME = 512.0

@@ -20,11 +20,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inference import DetectionParams, wire
-from inference.client import InferenceClient, Ticket
-from inference.errors import InferenceLost, RingFull
-from inference.ring import FrameRing
-from inference.wire import Kind, Result, Status, Submit
+from inference import DetectionParams
+from inference.core.errors import InferenceLost, RingFull
+from inference.ipc import wire
+from inference.ipc.client import InferenceClient, Ticket
+from inference.ipc.ring import FrameRing
+from inference.ipc.wire import Kind, Result, Status, Submit
 from tests.faults.conftest import Tier
 from tests.faults.results import Result as Figures
 

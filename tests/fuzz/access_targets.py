@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Iterator
 
-from streamer.http.jwt_keys import BadKeySet, parse_key_set
-from streamer.http.key_file import BadKeyFile, parse_keys
+from streamer.access.jwt_keys import BadKeySet, parse_key_set
+from streamer.access.key_file import BadKeyFile, parse_keys
+from streamer.http.problem_details import Problem
 from streamer.http.tickets import _from_json
-from streamer.limits import Limits
-from streamer.problems import Problem
-from streamer.upload_form import FormReader, read_boundary
+from streamer.imaging.limits import Limits
+from streamer.predict.multipart_form import FormReader, read_boundary
 from tests.fuzz.target import Target
 
 _ALGORITHMS = ("RS256", "ES256", "EdDSA")

@@ -14,20 +14,20 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from inference.errors import ModelRefused
-from inference.labels import parse_names
-from inference.manifest import parse_manifest
-from inference.onnx_graph import OnnxGraph, make_node, shape_of
-from inference.protobuf import fields, varints, write_bytes, write_varint
-from streamer.catalogue.header import NotOnnx, read_header
-from streamer.dataset.errors import DamagedSample
-from streamer.dataset.sample import parse_sample
+from inference.core.errors import ModelRefused
+from inference.graph.onnx_graph import OnnxGraph, make_node, shape_of
+from inference.graph.protobuf import fields, varints, write_bytes, write_varint
+from inference.models.labels import parse_names
+from inference.models.manifest import parse_manifest
+from streamer.config.settings import SettingsError, load_settings
+from streamer.datasets.errors import DamagedSample
+from streamer.datasets.sample import parse_sample
 from streamer.drift.columns import FEATURE_VERSION, NUMERIC
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
-from streamer.settings import SettingsError, load_settings
+from streamer.model_zoo.header import NotOnnx, read_header
 from tests.drift_rows import World, rows
 from tests.fuzz.target import Target
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from inference import DetectionParams
-from inference.errors import WireError
-from inference.handshake import read_handshake
-from inference.model import Placement
-from inference.wire import (
+from inference.core.errors import WireError
+from inference.ipc.handshake import read_handshake
+from inference.ipc.wire import (
     Kind,
     Result,
     Status,
@@ -28,6 +27,8 @@ from inference.wire import (
     unpack_result,
     unpack_submit,
 )
+from inference.models.model import Placement
+from streamer.decoding.decode_job import outcome_of
 from streamer.decoding.messages import (
     Answer,
     Job,
@@ -39,8 +40,7 @@ from streamer.decoding.messages import (
     unpack_answer,
     unpack_job,
 )
-from streamer.decoding.work import outcome_of
-from streamer.observer.candidate import MalformedCandidate, pack_candidate, unpack_candidate
+from streamer.sampling.candidate import MalformedCandidate, pack_candidate, unpack_candidate
 from tests.candidates import candidate
 from tests.fuzz.target import Target
 from tests.hostile_child import HANDSHAKE

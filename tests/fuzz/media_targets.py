@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import cv2
 
-from streamer.exif import read_orientation
-from streamer.image_header import ImageError, read_header
-from streamer.media import decode
-from streamer.protocol import Codec
-from streamer.webrtc.depacketiser import BadPayload, depacketise
+from streamer.imaging.decode import decode
+from streamer.imaging.exif import read_orientation
+from streamer.imaging.image_header import ImageError, read_header
+from streamer.protocol.wire import Codec
+from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import JitterBuffer, Piece
 from streamer.webrtc.video_header import BadVideo, read_video_header
 from tests.fuzz.target import Target

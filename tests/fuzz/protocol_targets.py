@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl
 import msgpack
 
 from inference import DetectionParams
-from streamer.messages import Configure, Hello, TextFrame, parse_message, resolve_params
-from streamer.parameters import read_collect, read_name, read_parameters
-from streamer.problems import Problem
-from streamer.protocol import (
+from streamer.http.problem_details import Problem
+from streamer.predict.parameters import read_collect, read_name, read_parameters
+from streamer.protocol.client_messages import Configure, Hello, TextFrame, parse_message, resolve_params
+from streamer.protocol.wire import (
     Codec,
     Frame,
     FrameFlag,
@@ -24,12 +24,12 @@ from streamer.protocol import (
     unpack_frame,
 )
 from streamer.webrtc.candidate import BadCandidate, usable
-from streamer.webrtc.offer import BadOffer, check_offer
+from streamer.webrtc.sdp_offer import BadOffer, check_offer
 from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")
-#: What stands before the parser; streamer/control_rate.py.
+#: What stands before the parser; streamer/websocket/rate_limit.py.
 _MOST_VALUES = 1000
 
 _HELLO: dict[str, Any] = {

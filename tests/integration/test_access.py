@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streamer.http.key_file import make_key
+from streamer.access.key_file import make_key
 from streamer.http.route_policy import ROUTES, Entry, policy_of
 from tests.application import make_routes
 from tests.model_factory import null_model

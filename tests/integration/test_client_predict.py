@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.cli import main
+from streamer.cli.main import main
 from streamer.client import (
     BadInput,
     ClientError,

@@ -28,7 +28,7 @@ from streamer.client.errors import ConnectionFailed
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
-from streamer.client.video_link import Camera, VideoLink
+from streamer.client.video_connection import Camera, VideoLink
 from streamer.client.video_stream import VideoStream
 from tests.service import Service
 

@@ -16,15 +16,15 @@ import numpy as np
 import psutil
 import pytest
 
-from inference.letterbox import Letterbox
-from inference.model import Placement
-from inference.ring import FrameRing
+from inference.ipc.ring import FrameRing
+from inference.models.model import Placement
+from inference.preprocess.letterbox import Letterbox
+from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
-from streamer.decoding.digest_memory import DigestMemory
 from streamer.decoding.messages import Answer, Task
-from streamer.decoding.work import DecoderLost, Outcome, Work
-from streamer.image_header import ImageError, ImageErrorCode
-from streamer.limits import Limits
+from streamer.decoding.refused_digests import DigestMemory
+from streamer.imaging.image_header import ImageError, ImageErrorCode
+from streamer.imaging.limits import Limits
 from tests.decoders import faulty_fork_server as faulty
 
 TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)

@@ -16,15 +16,15 @@ import onnx
 import pytest
 import zxingcpp
 
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.letterbox import Letterbox
-from inference.manifest import read_manifest
-from inference.model import Family
+from inference.core.detections import DetectionParams
+from inference.engine.detector import Detector
+from inference.models.manifest import read_manifest
+from inference.models.model import Family
+from inference.preprocess.letterbox import Letterbox
 from models.training.evaluate import open_model, score
 from models.training.photos import is_validation, read_photos
 from models.training.symbols import CLASSES
-from streamer.settings import MODELS_DIR
+from streamer.config.settings import MODELS_DIR
 from tests.conftest import ROOT, shared
 from tests.service import Service
 

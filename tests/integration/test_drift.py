@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.dataset.source import FolderSource
+from streamer.datasets.source import FolderSource
 from streamer.drift.engine import installed
 from streamer.drift.image_features import grey, image_features, thumbnail
 from tests.drift_rows import START

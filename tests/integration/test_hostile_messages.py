@@ -15,8 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streamer.control_rate import HELLO_MAX_BYTES
-from streamer.greeting_slots import MOST_PER_ADDRESS
+from streamer.websocket.handshake_slots import MOST_PER_ADDRESS
+from streamer.websocket.rate_limit import HELLO_MAX_BYTES
 from tests.livez_probe import LivezProbe
 from tests.model_factory import null_model
 from tests.service import Service

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from streamer.http.key_file import digest_of
+from streamer.access.key_file import digest_of
 from tests.model_factory import null_model
 from tests.service import Service
 from tests.waiting import wait_for

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.cli import main
-from streamer.workshop import check_command
+from streamer.cli.main import main
+from streamer.model_tools import check_command
 from tests import model_factory as factory
 from tests.model_factory import OBJECTS, Input
 

@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 import pytest
 
-from inference.manifest import Manifest, read_manifest
-from streamer.cli import main
-from streamer.workshop import comparison, optimize_command
-from streamer.workshop.agreement import Agreement
-from streamer.workshop.quantiser import quantised
-from streamer.workshop.sensitivity import rank_layers
+from inference.models.manifest import Manifest, read_manifest
+from streamer.cli.main import main
+from streamer.model_tools import comparison, optimize_command
+from streamer.model_tools.agreement import Agreement
+from streamer.model_tools.quantiser import quantised
+from streamer.model_tools.sensitivity import rank_layers
 from tests import model_factory as factory
 from tests.conftest import shared
 from tests.model_factory import Input
@@ -150,8 +150,8 @@ def test_layers_that_lose_too_much_stay_in_float32(
         ranked.append(rank_layers(graph, layers, tight(ranges), *rest, **options))
         return ranked[-1]
 
-    monkeypatch.setattr("streamer.workshop.int8.quantised", build)
-    monkeypatch.setattr("streamer.workshop.int8.rank_layers", rank)
+    monkeypatch.setattr("streamer.model_tools.int8.quantised", build)
+    monkeypatch.setattr("streamer.model_tools.int8.rank_layers", rank)
     code, answer = optimise(model, "--precision", "int8", "--images", pictures)
     assert code == 0
     assert ranked == [["second", "first"]]

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from inference.manifest import Manifest, read_manifest
-from inference.model import Family
-from streamer.catalogue.entry import Entry
-from streamer.catalogue.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
-from streamer.catalogue.pull import Pulled, PullOptions, pull
+from inference.models.manifest import Manifest, read_manifest
+from inference.models.model import Family
 from streamer.client.backoff import Backoff
 from streamer.client.tls import Tls
+from streamer.model_zoo.entry import Entry
+from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
+from streamer.model_zoo.pull import Pulled, PullOptions, pull
 from tests.integration.release_server import Fault, ForwardProxy, Server
 from tests.integration.test_client_network import make_certificate
 from tests.model_factory import null_model

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import msgpack
 import pytest
 
-from inference.detector import Detector
+from inference.engine.detector import Detector
 from tests.conftest import SHARED
 from tests.reference import (
     REFERENCE,

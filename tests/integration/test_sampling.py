@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.dataset.sample import Sample, parse_sample
-from streamer.dataset.source import FolderSource
-from streamer.dataset.verification import verify
+from streamer.datasets.sample import Sample, parse_sample
+from streamer.datasets.source import FolderSource
+from streamer.datasets.verification import verify
 from tests.conftest import shared
 from tests.service import Service, is_dead
 from tests.unit.pictures import with_exif
@@ -246,7 +246,7 @@ def test_two_versions_are_compared_while_nothing_else_runs(
 def test_sampling_can_be_off(yolox_nano: Path, bus: bytes, folder: Path) -> None:
     settings = EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder), "SAMPLING": "0"}
     with Service(settings) as service:
-        assert service.children("streamer.observer.process") == []
+        assert service.children("streamer.sampling.process") == []
         assert service.get_json("/health")["sampling"] == "off"
         assert post(service, bus)["detections"]
     assert not folder.exists()

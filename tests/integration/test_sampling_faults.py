@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.observer import handover
+from streamer.sampling import sample_sender as handover
 from tests.observer_run import ObserverRun
 from tests.stores.faulty import FAULTS, FaultyS3
 from tests.waiting import wait_for

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from streamer.cli import main
-from streamer.dataset.bucket import BucketSource
-from streamer.dataset.verification import verify
-from streamer.observer.s3 import Bucket, open_client
+from streamer.cli.main import main
+from streamer.datasets.bucket import BucketSource
+from streamer.datasets.verification import verify
+from streamer.sampling.s3 import Bucket, open_client
 from tests.conftest import shared
 from tests.model_factory import null_model
 from tests.observer_run import ObserverRun, reported, spooled

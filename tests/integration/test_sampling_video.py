@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.dataset.sample import Sample, parse_sample
-from streamer.dataset.source import FolderSource
-from streamer.dataset.verification import verify
+from streamer.datasets.sample import Sample, parse_sample
+from streamer.datasets.source import FolderSource
+from streamer.datasets.verification import verify
 from tests.conftest import ROOT, shared
 from tests.service import Service
 from tests.waiting import wait_for

@@ -254,7 +254,9 @@ async def test_a_restarted_worker_says_that_its_sessions_are_lost(replica: Servi
     async with WebrtcClient(url, kind="whip") as client:
         number = int(client.location.rsplit("/", 1)[1].split("-")[0])
         owner = next(
-            w for w in replica.workers if w.cmdline()[w.cmdline().index("streamer.worker") + 1] == str(number)
+            w
+            for w in replica.workers
+            if w.cmdline()[w.cmdline().index("streamer.server.worker") + 1] == str(number)
         )
         owner.kill()
         statuses = set()

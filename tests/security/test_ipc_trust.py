@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import DetectionParams, InferenceLost
-from inference.board import Board, State
-from inference.errors import WireError
-from inference.handshake import read_handshake
-from inference.wire import (
+from inference.core.errors import WireError
+from inference.ipc.handshake import read_handshake
+from inference.ipc.shared_status import Board, State
+from inference.ipc.wire import (
     Kind,
     Result,
     Status,
@@ -110,7 +110,7 @@ async def test_a_forged_message_ends_the_link_and_nothing_else(
         while len(answers) < 2:
             await asyncio.sleep(0.005)
     # Whatever asyncio logs was raised where nobody handles it.
-    assert [record.name for record in caplog.records if record.name != "inference.client"] == []
+    assert [record.name for record in caplog.records if record.name != "inference.ipc.client"] == []
 
 
 async def test_an_answer_given_twice_is_given_once() -> None:

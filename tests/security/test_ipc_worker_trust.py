@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import DetectionParams, InferenceLost, address
-from inference.board import Board
-from inference.client import InferenceClient
-from inference.loop import Loop
-from inference.metrics import InferenceMetrics
-from inference.model import ModelInfo
-from inference.ring import FrameRing
-from inference.wire import (
+from inference import DetectionParams, InferenceLost
+from inference.engine.loop import Loop
+from inference.ipc import unix_socket as address
+from inference.ipc.client import InferenceClient
+from inference.ipc.ring import FrameRing
+from inference.ipc.shared_status import Board
+from inference.ipc.wire import (
     MAX_MESSAGE_BYTES,
     Kind,
     Result,
@@ -32,6 +31,8 @@ from inference.wire import (
     pack_submit,
     pack_text,
 )
+from inference.models.model import ModelInfo
+from inference.telemetry.metrics import InferenceMetrics
 from tests.hostile_child import MODEL
 
 NAN = math.nan

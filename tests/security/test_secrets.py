@@ -55,11 +55,11 @@ def processes(service: Service) -> dict[str, psutil.Process]:
 
 def test_no_environment_of_a_process_holds_a_secret(service: Service) -> None:
     found = processes(service)
-    assert sum("inference.process" in name for name in found) == 1
-    assert sum("streamer.worker" in name for name in found) == 1
+    assert sum("inference.engine.process" in name for name in found) == 1
+    assert sum("streamer.server.worker" in name for name in found) == 1
     for name, process in found.items():
         text = Path(f"/proc/{process.pid}/environ").read_bytes().decode(errors="replace")
-        allowed = OF_THE_STORE if "streamer.observer.process" in name else set()
+        allowed = OF_THE_STORE if "streamer.sampling.process" in name else set()
         held = {canary for canary in SECRETS if canary in text}
         assert held <= allowed, name
         assert "canary" not in name

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra `training` (make .venv/installed-training)")
 
-from inference.detector import Detector as Served  # noqa: E402
-from inference.model import Family  # noqa: E402
+from inference.engine.detector import Detector as Served  # noqa: E402
+from inference.models.model import Family  # noqa: E402
 from models.training import checkpoint, pool  # noqa: E402
 from models.training.assigner import assign, overlaps  # noqa: E402
 from models.training.dataset import Views  # noqa: E402

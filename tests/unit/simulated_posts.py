@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from inference import NO_BOXES
-from inference.client import ServedModel
-from inference.wire import Result, Status
-from streamer.job import Job
-from streamer.prediction import Prediction
+from inference.ipc.client import ServedModel
+from inference.ipc.wire import Result, Status
 from streamer.scheduling.client import Client
 from streamer.scheduling.decode_room import DecodeRoom
-from streamer.version_queue import VersionQueue
+from streamer.scheduling.job import Job
+from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import INFO, post
 
 DECODERS, LANES, IN_FLIGHT = 2, 2, 4

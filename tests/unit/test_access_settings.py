@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.access_settings import CannotAdmit, check_access
-from streamer.settings import SettingsError, load_settings
+from streamer.access.access_settings import CannotAdmit, check_access
+from streamer.config.settings import SettingsError, load_settings
 from tests.service import ROOT
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested

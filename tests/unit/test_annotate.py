@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference import NO_BOXES
-from streamer.annotate import annotate, class_colour
+from streamer.imaging.draw import annotate, class_colour
 
 
 def drawn(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import Family, ModelInfo, Placement
-from streamer.answers import AnswerForm, choose_form, describe_prediction, encode_answer
-from streamer.prediction import Prediction
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
+from streamer.predict.responses import AnswerForm, choose_form, describe_prediction, encode_answer
+from streamer.scheduling.prediction import Prediction
 
 MODEL = ModelInfo(
     "nano", "ab" * 32, Family.YOLOX, ("qr_code", "ütiquette"), 416, 416, Placement.TOP_LEFT, 114

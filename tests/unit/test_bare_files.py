@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from streamer.imaging.decode import decode
+from streamer.imaging.limits import Limits
 from streamer.imaging.png import bare_png
 from streamer.imaging.webp import bare_webp
-from streamer.limits import Limits
-from streamer.media import decode
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.pictures import Image, encode, png_chunk, png_claiming, riff, webp_chunk

@@ -2,7 +2,7 @@
 
 import os
 
-from inference.board import Board, State
+from inference.ipc.shared_status import Board, State
 
 
 def test_both_sides_see_the_same_page() -> None:

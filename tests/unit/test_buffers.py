@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.buffers import Buffers, sizes_of
-from inference.signature import ImageInput
+from inference.engine.buffers import Buffers, sizes_of
+from inference.models.signature import ImageInput
 
 IMAGE = ImageInput("images", half=False, batch=None, width=4, height=2, sizes_name="orig_target_sizes")
 

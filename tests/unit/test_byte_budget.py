@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.http.byte_budget import ByteBudget, largest_holding
+from streamer.core.byte_budget import ByteBudget, largest_holding
 
 
 def fill(budget: ByteBudget, client: str, step: int = 1) -> int:

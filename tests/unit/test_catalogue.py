@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.manifest import parse_manifest
-from inference.model import Family
-from streamer.catalogue.catalogue import MAX_BYTES, Catalogue, read_catalogue
-from streamer.catalogue.entry import Entry, parse_entry
-from streamer.catalogue.errors import BadRequest
+from inference.models.manifest import parse_manifest
+from inference.models.model import Family
+from streamer.model_zoo.catalogue import MAX_BYTES, Catalogue, read_catalogue
+from streamer.model_zoo.entry import Entry, parse_entry
+from streamer.model_zoo.errors import BadRequest
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models" / "catalogue.json"
 GOOD: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.catalogue.address import check_address, is_loopback, may_follow, origin_of
+from streamer.model_zoo.address import check_address, is_loopback, may_follow, origin_of
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.catalogue.amounts import bar, clock, size_text, transfer_line
-from streamer.catalogue.rate import SPAN_S, ByteRate
+from streamer.model_zoo.amounts import bar, clock, size_text, transfer_line
+from streamer.model_zoo.rate import SPAN_S, ByteRate
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from inference.model import Family
-from streamer.catalogue.catalogue import Catalogue
-from streamer.catalogue.entry import Entry
-from streamer.catalogue.errors import BadRequest
-from streamer.catalogue.installed import Installed, find_installed
-from streamer.catalogue.listing import describe, listing
-from streamer.cli import main
+from inference.models.model import Family
+from streamer.cli.main import main
+from streamer.model_zoo.catalogue import Catalogue
+from streamer.model_zoo.entry import Entry
+from streamer.model_zoo.errors import BadRequest
+from streamer.model_zoo.installed import Installed, find_installed
+from streamer.model_zoo.listing import describe, listing
 from tests import model_factory as factory
 from tests.model_factory import Input
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.catalogue.errors import CannotWrite
-from streamer.catalogue.partial import Origin, Partial
+from streamer.model_zoo.errors import CannotWrite
+from streamer.model_zoo.partial import Origin, Partial
 
 ORIGIN = Origin("https://host/x", '"tag"', 6)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.child_environment import ChildEnvironment, inherited_settings, without_secrets
-from streamer.settings import load_settings
+from streamer.config.child_environment import ChildEnvironment, inherited_settings, without_secrets
+from streamer.config.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,9 @@ def test_a_child_gets_the_supervisors_settings_whatever_its_environment_says(
 def test_a_child_that_starts_again_reads_the_same_settings() -> None:
     settings = load_settings(port=4321)
     given = ChildEnvironment(settings, settings)
-    code = "from streamer.child_environment import inherited_settings; print(inherited_settings().port)"
+    code = (
+        "from streamer.config.child_environment import inherited_settings; print(inherited_settings().port)"
+    )
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -103,7 +105,7 @@ def test_settings_and_secrets_are_not_passed_on() -> None:
 
 def test_secrets_are_wiped_from_what_other_processes_can_read() -> None:
     code = (
-        "import os; from pathlib import Path; from streamer.child_environment import wipe_own_secrets;"
+        "import os; from pathlib import Path; from streamer.config.child_environment import wipe_own_secrets;"
         "wipe_own_secrets(); print(os.environ['API_KEYS']); print(Path('/proc/self/environ').read_bytes())"
     )
     environment = {"PATH": "/bin", "API_KEYS": "canary-ä", "PLAIN": "kept", "LAST_TOKEN": ""}

@@ -10,7 +10,7 @@ from streamer.client.address import predict_address, stream_address
 from streamer.client.backoff import LONGEST_S, SHORTEST_S, Backoff
 from streamer.client.errors import BadInput
 from streamer.client.params import Params
-from streamer.client.redact import redact, secrets_of
+from streamer.console.redact import redact, secrets_of
 
 SECRET = "hunter22-dummy"  # noqa: S105 - a dummy, to be found nowhere
 

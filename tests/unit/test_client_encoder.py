@@ -11,7 +11,7 @@ import pytest
 from streamer.client.encoder import PictureLimits, encode
 from streamer.client.errors import BadInput
 from streamer.client.image_size import image_size
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 from tests.unit.pictures import encode as encode_file
 from tests.unit.pictures import scene, with_exif
 

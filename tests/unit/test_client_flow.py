@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamer.client.flow import HOLD_PING_S, KEEPALIVE_S, MAX_SENDS, Flow, Sent
 from streamer.client.results import Drop, FrameError, Outcome, Result
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 
 
 def frame(tag: Any = None) -> Sent:

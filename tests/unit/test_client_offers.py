@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.client.ledger import Ledger
-from streamer.client.offers import Offer, Offers
+from streamer.client.pending_frames import Offer, Offers
 from streamer.client.results import Drop, FrameError
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 
+from streamer.cli.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
 from streamer.client.ledger import Ledger
-from streamer.client.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
 from streamer.client.state import Phase, State
-from streamer.client.terminal import PLAIN_INTERVAL_S, Terminal
+from streamer.console.terminal import PLAIN_INTERVAL_S, Terminal
 
 CONNECTED = State(Phase.CONNECTED, "ws://host")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamer.http.identity import ALL_SCOPES, Identity, Quotas
+from streamer.access.identity import ALL_SCOPES, Identity, Quotas
 from streamer.scheduling.client import Client
 from streamer.scheduling.clients import MAX_CLIENTS, MAX_WEIGHT, Clients
 

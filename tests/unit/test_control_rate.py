@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamer.control_rate import CONTROL_BURST, CONTROL_PER_S, CONTROL_REFUSALS, ControlRate
+from streamer.websocket.rate_limit import CONTROL_BURST, CONTROL_PER_S, CONTROL_REFUSALS, ControlRate
 
 
 def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from streamer.converter_threads import ConverterThreads
+from streamer.scheduling.converter_threads import ConverterThreads
 from tests.waiting import wait_for
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference import detector as module
-from inference.cpu_model import CpuModel, read_cpu_model
-from inference.detector import Detector
+from inference.engine import detector as module
+from inference.engine.cpu_model import CpuModel, read_cpu_model
+from inference.engine.detector import Detector
 from tests import model_factory as factory
 
 

@@ -14,21 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.cli import main
-from streamer.dataset.coco import coco_instances
-from streamer.dataset.errors import BadRequest, CannotRead, DamagedSample
-from streamer.dataset.export import Form, Wishes, export
-from streamer.dataset.labelled import Labelled
-from streamer.dataset.sample import parse_sample
-from streamer.dataset.source import FolderSource
-from streamer.dataset.split import PARTS, Split
-from streamer.dataset.verification import verify
-from streamer.dataset.yolo import yolo_lines
-from streamer.image_header import read_header
-from streamer.limits import Limits
-from streamer.observer.layout import image_key, sidecar_key
-from streamer.observer.sidecar import Picture, describe
-from streamer.protocol import Codec
+from streamer.cli.main import main
+from streamer.datasets.coco import coco_instances
+from streamer.datasets.errors import BadRequest, CannotRead, DamagedSample
+from streamer.datasets.export import Form, Wishes, export
+from streamer.datasets.labelled import Labelled
+from streamer.datasets.sample import parse_sample
+from streamer.datasets.source import FolderSource
+from streamer.datasets.split import PARTS, Split
+from streamer.datasets.verification import verify
+from streamer.datasets.yolo import yolo_lines
+from streamer.imaging.image_header import read_header
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import Codec
+from streamer.sampling.layout import image_key, sidecar_key
+from streamer.sampling.sidecar import Picture, describe
 from tests.candidates import candidate, choice
 from tests.unit.pictures import encode, scene, with_exif
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.decode import MAX_CANDIDATES, Decoder
-from inference.detections import DetectionParams
-from inference.family import CONVENTIONS, DetrForm, Layout
-from inference.manifest import Activation
-from inference.model import Family
+from inference.core.detections import DetectionParams
+from inference.models.family import CONVENTIONS, DetrForm, Layout
+from inference.models.manifest import Activation
+from inference.models.model import Family
+from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
 from tests import model_factory as factory
 from tests.model_factory import DISTINCT, OBJECTS, Input, Objects
 

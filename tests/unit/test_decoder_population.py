@@ -7,10 +7,10 @@ import logging
 
 import pytest
 
+from streamer.accounting.metrics import PROTECTIONS, WorkerMetrics
 from streamer.decoding.decoder_group import DecoderGroup, Member
 from streamer.decoding.messages import Answer, Verdict
 from streamer.decoding.population import Population
-from streamer.metrics import PROTECTIONS, WorkerMetrics
 
 
 def test_missing_protections_are_published_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

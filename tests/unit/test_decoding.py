@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.model import Placement
+from inference.models.model import Placement
 from streamer.decoding.arena import Arena, ArenaFull
+from streamer.decoding.decode_job import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
 from streamer.decoding.decoder_group import DecoderGroup
-from streamer.decoding.digest_memory import DigestMemory
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
     Answer,
@@ -28,10 +28,10 @@ from streamer.decoding.messages import (
     unpack_answer,
     unpack_job,
 )
+from streamer.decoding.refused_digests import DigestMemory
 from streamer.decoding.seccomp import SeccompUnavailable, build_filter
 from streamer.decoding.watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
-from streamer.decoding.work import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
-from streamer.limits import Limits
+from streamer.imaging.limits import Limits
 
 JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)
 

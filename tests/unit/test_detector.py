@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import detector as detector_module
-from inference import device as devices
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.errors import DeviceUnavailable, ModelRefused
-from inference.model import Family, Placement
+from inference.core import device as devices
+from inference.core.detections import DetectionParams
+from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.engine import detector as detector_module
+from inference.engine.detector import Detector
+from inference.models.model import Family, Placement
 from tests import model_factory as factory
 from tests.model_factory import DISTINCT, OBJECTS, Input
 

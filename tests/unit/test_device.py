@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference import device as devices
+from inference.core import device as devices
 
 
 def driver(status: int, count: int) -> Any:

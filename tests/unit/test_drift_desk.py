@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.board import Board
+from inference.ipc.shared_status import Board
+from streamer.config.settings import load_settings
 from streamer.drift.columns import NUMERIC
+from streamer.drift.drift_state import Word
 from streamer.drift.history import History
-from streamer.drift.status_page import PAGE_BYTES, StatusPage
-from streamer.drift.word import Word
-from streamer.observer.drift_desk import DriftDesk
-from streamer.observer.drift_metrics import DriftMetrics
-from streamer.observer.watch import Watch
-from streamer.settings import load_settings
+from streamer.drift.shared_document import PAGE_BYTES, StatusPage
+from streamer.sampling.drift_api import DriftDesk
+from streamer.sampling.drift_metrics import DriftMetrics
+from streamer.sampling.drift_service import Watch
 from tests.drift_rows import World, rows
 
 HOURS = 11

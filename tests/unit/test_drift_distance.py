@@ -13,8 +13,8 @@ from scipy.spatial import distance
 from streamer.drift.calibration import plain
 from streamer.drift.columns import NUMERIC, Row
 from streamer.drift.distance import jensen_shannon, wasserstein, wasserstein_without_freaks
+from streamer.drift.reference_scorer import Yardstick
 from streamer.drift.table import OTHER, Table, Vocabulary
-from streamer.drift.yardstick import Yardstick
 from tests.drift_rows import World, rows
 
 

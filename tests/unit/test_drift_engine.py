@@ -16,19 +16,19 @@ import numpy as np
 import psutil
 import pytest
 
-from inference.board import Board
+from inference.ipc.shared_status import Board
+from streamer.config.settings import load_settings
 from streamer.drift import engine
 from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.config import Plan
 from streamer.drift.engine import ask_evidently
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check, Monitor
-from streamer.drift.plan import Plan
 from streamer.drift.reference import Reference, learn
-from streamer.drift.status_page import StatusPage
-from streamer.observer.drift_desk import DriftDesk
-from streamer.observer.drift_metrics import DriftMetrics
-from streamer.observer.watch import Watch
-from streamer.settings import load_settings
+from streamer.drift.shared_document import StatusPage
+from streamer.sampling.drift_api import DriftDesk
+from streamer.sampling.drift_metrics import DriftMetrics
+from streamer.sampling.drift_service import Watch
 from tests.drift_rows import START, World, rows
 
 REFERENCE, _ = learn(list(rows(World(1).values(8000))), 1800, 0.001)
@@ -185,6 +185,6 @@ async def test_its_word_counts_where_it_answers(watch: Watch, monkeypatch: pytes
     async def disagrees(checks: list[Check], *_: object, **__: object) -> engine.Answer:
         return engine.Answer({found.group: {"noise": 0.0} for found in checks}, "")
 
-    monkeypatch.setattr("streamer.observer.watch.ask_evidently", disagrees)
+    monkeypatch.setattr("streamer.sampling.drift_service.ask_evidently", disagrees)
     status = await feed(watch, shifted(1080, 5.0))
     assert (status["status"], status["engine"], status["engine_error"]) == ("ok", "evidently", None)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streamer.drift.columns import NUMERIC
+from streamer.drift.config import Plan
 from streamer.drift.monitor import Monitor
-from streamer.drift.plan import Plan
 from streamer.drift.reference import Reference, learn
 from tests.drift_rows import START, World, rows
 

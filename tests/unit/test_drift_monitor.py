@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.config import Plan
 from streamer.drift.episode import Episode, severity
 from streamer.drift.monitor import MAX_GROUPS, Check, Monitor
-from streamer.drift.pace import Pace
-from streamer.drift.plan import Plan
 from streamer.drift.reference import Reference, learn
+from streamer.drift.row_throttle import Pace
 from streamer.drift.status import describe, group_word, wants_attention
 from streamer.drift.window import Recent
 from tests.drift_rows import START, World, rows

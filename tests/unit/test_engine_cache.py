@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import process
+from inference.engine import process
 
 
 def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from streamer.http.failed_keys import BURST, MOST_ADDRESSES, FailedKeys, TooManyWrongKeys
+from streamer.access.failed_keys import BURST, MOST_ADDRESSES, FailedKeys, TooManyWrongKeys
 
 
 class Clock:

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.fair_rate import RAISE_AFTER_S, FairRates, client_rates, share_for_one_more, water_level
 from streamer.scheduling.client import Client
+from streamer.scheduling.fair_share import (
+    RAISE_AFTER_S,
+    FairRates,
+    client_rates,
+    share_for_one_more,
+    water_level,
+)
 
 
 @pytest.mark.parametrize(

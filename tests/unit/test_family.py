@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.coco import COCO_80, COCO_91
-from inference.errors import ModelRefused
-from inference.family import CONVENTIONS, DetrForm, Layout, Probe, anchor_count, recognise
-from inference.labels import UNKNOWN_COUNT, check_ids, choose_labels, parse_names
-from inference.manifest import Activation, Colour, Manifest
-from inference.model import Family, Placement
-from inference.signature import Graph, Tensor, image_input
+from inference.core.errors import ModelRefused
+from inference.models.coco import COCO_80, COCO_91
+from inference.models.family import CONVENTIONS, DetrForm, Layout, Probe, anchor_count, recognise
+from inference.models.labels import UNKNOWN_COUNT, check_ids, choose_labels, parse_names
+from inference.models.manifest import Activation, Colour, Manifest
+from inference.models.model import Family, Placement
+from inference.models.signature import Graph, Tensor, image_input
 
 CELLS = anchor_count(640, 640, (8, 16, 32))
 

@@ -11,17 +11,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from inference import detector as detector_module
-from inference import device as devices
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.errors import ModelRefused
-from inference.family import CONVENTIONS, Convention
-from inference.gpu_model import read_gpu_model
-from inference.manifest import Colour
-from inference.model import Family
-from inference.normaliser import Normaliser
-from inference.signature import ImageInput
+from inference.core import device as devices
+from inference.core.detections import DetectionParams
+from inference.core.errors import ModelRefused
+from inference.engine import detector as detector_module
+from inference.engine.detector import Detector
+from inference.engine.gpu_model import read_gpu_model
+from inference.models.family import CONVENTIONS, Convention
+from inference.models.manifest import Colour
+from inference.models.model import Family
+from inference.models.signature import ImageInput
+from inference.preprocess.preprocess import Normaliser
 from tests import model_factory as factory
 from tests.model_factory import PLAIN, Input
 

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from streamer.access_settings import AccessSettings
+from streamer.access.access_settings import AccessSettings
 from streamer.http.gate import Gate, make_gate
 from streamer.http.guard import Guard
+from streamer.http.problem_details import problem_middleware
 from streamer.http.sites import Sites
-from streamer.problems import problem_middleware
 
 KEY = "dummy-key-of-the-tests"
 

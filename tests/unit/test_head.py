@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inference import detector as module
-from inference.cpu_model import CpuModel, read_cpu_model
-from inference.detections import DetectionParams
-from inference.detector import Detector
-from inference.model import Family
+from inference.core.detections import DetectionParams
+from inference.engine import detector as module
+from inference.engine.cpu_model import CpuModel, read_cpu_model
+from inference.engine.detector import Detector
+from inference.models.model import Family
 from tests import model_factory as factory
 from tests.conftest import SHARED
 from tests.model_factory import PLAIN, HeadForm, Input

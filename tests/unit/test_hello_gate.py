@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from streamer.greeting_slots import GreetingSlots
-from streamer.hello_gate import FREE_BYTES, HelloGate
-from streamer.http.byte_budget import ByteBudget
-from streamer.problems import Problem
+from streamer.core.byte_budget import ByteBudget
+from streamer.http.hello_limit import FREE_BYTES, HelloGate
+from streamer.http.problem_details import Problem
+from streamer.websocket.handshake_slots import GreetingSlots
 
 
 class Flow:

@@ -6,9 +6,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from streamer.access.networks import parse_networks
+from streamer.access.site_names import parse_hosts, parse_origins
 from streamer.http.client_address import ClientAddresses
-from streamer.http.networks import parse_networks
-from streamer.http.site_names import parse_hosts, parse_origins
 from streamer.http.sites import Sites
 
 SITES = Sites(parse_hosts("vision.example.com,*.inner.example"), parse_origins("https://app.example.com"))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.imaging import jpeg
-from streamer.limits import Limits
-from streamer.protocol import Codec
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import Codec
 from tests.unit.pictures import (
     encode,
     exif_block,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.image_header import read_header
-from streamer.limits import Limits
+from streamer.imaging.image_header import read_header
+from streamer.imaging.limits import Limits
 from streamer.scheduling.decode_cost import DecodeCost, Kind
 from streamer.scheduling.image_hint import hint_of
 from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif

@@ -258,44 +258,44 @@ WORKSHOP = [
 #: What streamer may enter inference by: its root, its settings, its link, its handle and pure values.
 PUBLIC_INFERENCE = {
     "inference",
-    "inference.settings",
-    "inference.client",
-    "inference.handle",
-    "inference.board",
-    "inference.metrics",
-    "inference.letterbox",
-    "inference.fair_share",
-    "inference.wire",
-    "inference.detections",
-    "inference.address",
-    "inference.child_process",
-    "inference.group_signals",
-    "inference.log_format",
-    "inference.log_limit",
-    "inference.log_output",
-    "inference.metric_store",
-    "inference.ring",
-    "inference.model",
+    "inference.core.settings",
+    "inference.ipc.client",
+    "inference.ipc.process_handle",
+    "inference.ipc.shared_status",
+    "inference.telemetry.metrics",
+    "inference.preprocess.letterbox",
+    "inference.core.fair_share",
+    "inference.ipc.wire",
+    "inference.core.detections",
+    "inference.ipc.unix_socket",
+    "inference.ipc.child_process",
+    "inference.ipc.group_signals",
+    "inference.telemetry.log_format",
+    "inference.telemetry.log_limit",
+    "inference.telemetry.log_output",
+    "inference.telemetry.metric_store",
+    "inference.ipc.ring",
+    "inference.models.model",
 }
 #: What reads model files without running them: manifests, and the labels in them.
 CATALOGUE_INFERENCE = PUBLIC_INFERENCE | {
-    "inference.errors",
-    "inference.fields",
-    "inference.labels",
-    "inference.manifest",
-    "inference.model",
-    "inference.modelfile",
+    "inference.core.errors",
+    "inference.models.fields",
+    "inference.models.labels",
+    "inference.models.manifest",
+    "inference.models.model",
+    "inference.models.model_file",
 }
 #: What examines and rebuilds models works on them as the inference process does, by its detector.
 WORKSHOP_INFERENCE = CATALOGUE_INFERENCE | {
-    "inference.buffers",
-    "inference.coco",
-    "inference.detector",
-    "inference.family",
-    "inference.normaliser",
-    "inference.planner",
-    "inference.signature",
-    "inference.trial",
+    "inference.engine.buffers",
+    "inference.models.coco",
+    "inference.engine.detector",
+    "inference.models.family",
+    "inference.preprocess.preprocess",
+    "inference.engine.planner",
+    "inference.models.signature",
+    "inference.engine.validation_run",
 }
 #: Folder of streamer to what it may enter inference by; `models` gives their errors exit codes.
 ENTRANCES = {"catalogue": CATALOGUE_INFERENCE, "workshop": WORKSHOP_INFERENCE}
@@ -401,7 +401,7 @@ def users_of(package: str) -> set[str]:
 
 def test_one_file_of_the_service_imports_onnxruntime() -> None:
     outside = {name for name in users_of("onnxruntime") if not name.startswith("workshop/")}
-    assert outside == {"inference/detector.py"}
+    assert outside == {"inference/engine/detector.py"}
 
 
 @pytest.mark.parametrize("package", ["inference", "streamer.workshop", "models.training"])
@@ -448,7 +448,7 @@ def test_drift_knows_neither_workers_nor_the_observer() -> None:
 
 
 def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
-    allowed = ("streamer.protocol", "streamer.client")
+    allowed = ("streamer.protocol.wire", "streamer.client")
     wrong = {
         f"{path.name} -> {name}"
         for path in (ROOT / "streamer" / "client").rglob("*.py")
@@ -463,11 +463,14 @@ def test_the_client_library_imports_only_the_protocol_of_the_service() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("streamer.worker", {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"}),
-        ("streamer.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
-        ("streamer.observer.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
-        ("streamer.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
-        ("inference.process", {"aiohttp", "av", "streamer", "evidently"}),
+        (
+            "streamer.server.worker",
+            {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"},
+        ),
+        ("streamer.supervisor.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
+        ("streamer.sampling.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
+        ("streamer.cli.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
+        ("inference.engine.process", {"aiohttp", "av", "streamer", "evidently"}),
     ],
 )
 def test_a_process_does_not_load_what_another_one_needs(module: str, absent: set[str]) -> None:

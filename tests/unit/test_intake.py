@@ -10,11 +10,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from streamer.closing import CloseConnection
-from streamer.control_rate import CONTROL_MAX_BYTES, TEXT_FRAMES_BURST, size_in_bytes
-from streamer.intake import Intake, TooFast
-from streamer.messages import MAX_UNKNOWN_NAMED, Hello, parse_message
-from streamer.protocol import CloseCode, ProtocolError
+from streamer.protocol.client_messages import MAX_UNKNOWN_NAMED, Hello, parse_message
+from streamer.protocol.wire import CloseCode, ProtocolError
+from streamer.websocket.close import CloseConnection
+from streamer.websocket.frame_intake import Intake, TooFast
+from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, TEXT_FRAMES_BURST, size_in_bytes
 
 PICTURE = bytes(range(256)) * 1200
 

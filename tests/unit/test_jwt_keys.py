@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from streamer.http.identity import Scope
-from streamer.http.jwt_keys import (
+from streamer.access.identity import Scope
+from streamer.access.jwt_keys import (
     ASK_EVERY_S,
     FRESH_S,
     STALE_S,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.external_data import external_files
-from inference.kept_models import KeptModels, differs
+from inference.models.external_data import external_files
+from inference.models.kept_models import KeptModels, differs
 from tests.model_factory import PLAIN, colour_model, external_data_model
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from streamer.http.identity import Quotas, Scope
-from streamer.http.key_file import BadKeyFile, digest_of, make_key, parse_keys, read_key_file
-from streamer.http.key_ring import KeyRing
+from streamer.access.identity import Quotas, Scope
+from streamer.access.key_file import BadKeyFile, digest_of, make_key, parse_keys, read_key_file
+from streamer.access.key_ring import KeyRing
 from tests.service import ROOT
 
 DIGEST = digest_of("test-key")
@@ -137,7 +137,7 @@ def test_the_command_prints_the_key_once_and_the_entry_for_the_file(tmp_path: Pa
 async def test_a_ring_follows_its_file_and_survives_a_broken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("streamer.http.key_ring.POLL_S", 0.02)
+    monkeypatch.setattr("streamer.access.key_ring.POLL_S", 0.02)
     file = tmp_path / "keys.toml"
     file.write_text(FULL)
     ring = KeyRing(("settled",), file, tmp_path)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.letterbox import Letterbox
-from inference.model import Family, ModelInfo, Placement
+from inference.models.model import Family, ModelInfo, Placement
+from inference.preprocess.letterbox import Letterbox
 
 
 def model(placement: Placement, width: int = 64, height: int = 64) -> ModelInfo:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from inference import InferenceFailed, InferenceLost
-from streamer.decoding.work import DecoderLost
-from streamer.limits import Limits
-from streamer.live_stream import LiveStream
-from streamer.protocol import Codec, Frame
-from streamer.stream import Stream
+from streamer.decoding.decode_job import DecoderLost
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import Codec, Frame
+from streamer.streams.flow_control import Stream
+from streamer.streams.stream_handle import LiveStream
 
 
 class SilentHistogram:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from streamer.supervising.log_writer import MAX_WAITING_BYTES, LogWriter
+from streamer.supervisor.log_writer import MAX_WAITING_BYTES, LogWriter
 
 
 def read_until(fd: int, end: str) -> list[str]:

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from inference.log_format import JsonFormatter, TextFormatter, hide, redact
-from inference.log_limit import MAX_KINDS, OncePerSecond
-from inference.log_output import PipeHandler
+from inference.telemetry.log_format import JsonFormatter, TextFormatter, hide, redact
+from inference.telemetry.log_limit import MAX_KINDS, OncePerSecond
+from inference.telemetry.log_output import PipeHandler
 from tests.service import ROOT
 
 NASTY = [
@@ -127,7 +127,7 @@ def test_secrets_are_replaced(text: str, secret: str) -> None:
 
 def test_libraries_that_log_credentials_are_not_heard_at_level_debug() -> None:
     code = (
-        "import logging; from streamer.logs import set_up_logging; set_up_logging('debug', 'json');"
+        "import logging; from streamer.core.logs import set_up_logging; set_up_logging('debug', 'json');"
         "names = ('streamer.x', 'botocore.auth', 'botocore.parsers', 'aiobotocore.endpoint', 'urllib3.x');"
         "print([name for name in names if logging.getLogger(name).isEnabledFor(logging.DEBUG)])"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamer.mailbox import Mailbox
+from streamer.streams.mailbox import Mailbox
 
 
 def test_live_keeps_only_the_newest() -> None:

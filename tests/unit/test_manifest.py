@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.errors import ModelRefused
-from inference.manifest import Activation, Colour, Manifest, parse_manifest, read_manifest
-from inference.model import Family, Placement
+from inference.core.errors import ModelRefused
+from inference.models.manifest import Activation, Colour, Manifest, parse_manifest, read_manifest
+from inference.models.model import Family, Placement
 
 EVERY_FIELD = {
     "name": "codes_v1",

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamer.image_header import ImageError, ImageErrorCode, ImageHeader
-from streamer.limits import Limits
-from streamer.media import Image, choose_reduction, decode
-from streamer.protocol import Codec
+from streamer.imaging.decode import Image, choose_reduction, decode
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import Codec
 from tests.unit.pictures import encode, png_chunk, scene, with_exif
 
 LIMITS = Limits()

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from inference.memory_relief import (
+from inference.engine.memory_relief import (
     EXIT_DEVICE_LOST,
     MAX_FAILED_ALONE,
     RESTORE_AFTER_S,
     MemoryRelief,
     exit_if_device_lost,
 )
-from inference.planner import Planner
+from inference.engine.planner import Planner
 from tests.unit.test_planner import frame
 from tests.waiting import wait_for
 

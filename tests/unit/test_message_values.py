@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamer.message_values import MAX_PATH_CHARS, ProtocolError, check_values, show
+from streamer.protocol.message_values import MAX_PATH_CHARS, ProtocolError, check_values, show
 
 #: One long key over a long list: a path for every value would be gigabytes.
 LONG_KEY = {"type": "hello", "🎥" * 32_500: list(range(16_300))}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inference import DetectionParams
-from streamer.messages import (
+from streamer.protocol.client_messages import (
     Configure,
     Hello,
     Params,
@@ -15,7 +15,7 @@ from streamer.messages import (
     parse_message,
     resolve_params,
 )
-from streamer.protocol import Codec, ProtocolError
+from streamer.protocol.wire import Codec, ProtocolError
 
 LABELS = ("person", "bus", "tie")
 

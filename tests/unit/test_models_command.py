@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from streamer import models
-from streamer.catalogue import errors
-from streamer.catalogue.errors import ModelFileError
-from streamer.cli import main
+from streamer.cli import models
+from streamer.cli.main import main
+from streamer.model_zoo import errors
+from streamer.model_zoo.errors import ModelFileError
 
 
 @pytest.mark.parametrize("command", [[], ["list"], ["pull"], ["check"], ["optimize"]])

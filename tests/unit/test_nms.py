@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.detections import NO_BOXES, Boxes, DetectionParams
-from inference.nms import best, suppress
+from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.postprocess.nms import best, suppress
 
 
 def overlap(a: Boxes, b: Boxes) -> float:

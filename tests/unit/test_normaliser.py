@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inference.family import CONVENTIONS, Convention
-from inference.manifest import Colour
-from inference.model import Placement
-from inference.normaliser import Normaliser
+from inference.models.family import CONVENTIONS, Convention
+from inference.models.manifest import Colour
+from inference.models.model import Placement
+from inference.preprocess.preprocess import Normaliser
 
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 OWN = Convention(

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.image_header import read_header
-from streamer.limits import Limits
-from streamer.media import decode
-from streamer.observer.bare_image import bare_image
+from streamer.imaging.decode import decode
+from streamer.imaging.image_header import read_header
+from streamer.imaging.limits import Limits
+from streamer.sampling.bare_image import bare_image
 from tests.unit.pictures import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 
 SECRET = b"GPS 52.5200 N 13.4050 E"

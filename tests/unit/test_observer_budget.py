@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.observer.budget import STREAM_BURST, TOTAL_BURST, Budget
+from streamer.sampling.budget import STREAM_BURST, TOTAL_BURST, Budget
 
 DAY_S = 86_400.0
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.media import Image
-from streamer.observer.candidate import PIXELS, MalformedCandidate, Rival, pack_candidate, unpack_candidate
-from streamer.observer.candidate_picture import encoded, image_of
+from streamer.imaging.decode import Image
+from streamer.sampling.candidate import PIXELS, MalformedCandidate, Rival, pack_candidate, unpack_candidate
+from streamer.sampling.candidate_image import encoded, image_of
 from tests.candidates import boxes, candidate
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from streamer.observer import breaker as module
-from streamer.observer.breaker import Breaker
-from streamer.observer.delivery import Delivery
-from streamer.observer.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
-from streamer.observer.folder import FolderStore
-from streamer.observer.layout import image_key, sidecar_key
-from streamer.observer.spool import Spool
+from streamer.sampling import breaker as module
+from streamer.sampling.breaker import Breaker
+from streamer.sampling.delivery import Delivery
+from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
+from streamer.sampling.folder import FolderStore
+from streamer.sampling.layout import image_key, sidecar_key
+from streamer.sampling.spool import Spool
 from tests.waiting import wait_for
 
 

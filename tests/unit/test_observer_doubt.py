@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.observer.balance import LEAST, MOST, Balance
-from streamer.observer.disagreement import disagreement
-from streamer.observer.flicker import flicker
-from streamer.observer.overlap import match, overlap
-from streamer.observer.uncertainty import confidence_doubt, doubts
+from streamer.sampling.balance import LEAST, MOST, Balance
+from streamer.sampling.disagreement import disagreement
+from streamer.sampling.flicker import flicker
+from streamer.sampling.overlap import match, overlap
+from streamer.sampling.uncertainty import confidence_doubt, doubts
 from tests.candidates import boxes
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference import address
-from streamer.observer import handover as module
-from streamer.observer.candidate import unpack_candidate
-from streamer.observer.handover import MAX_WAITING, Handover
+from inference.ipc import unix_socket as address
+from streamer.sampling import sample_sender as module
+from streamer.sampling.candidate import unpack_candidate
+from streamer.sampling.sample_sender import MAX_WAITING, Handover
 from tests.candidates import candidate
 from tests.waiting import wait_for
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from streamer.drift.columns import NUMERIC, Row
-from streamer.image_header import ImageError
-from streamer.observer.candidate import PIXELS, Candidate
-from streamer.observer.row_maker import RowMaker
+from streamer.imaging.image_header import ImageError
+from streamer.sampling.candidate import PIXELS, Candidate
+from streamer.sampling.feature_extractor import RowMaker
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_exif
 

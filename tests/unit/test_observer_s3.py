@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from streamer.observer.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
-from streamer.observer.s3 import Bucket, S3Store
-from streamer.observer.s3_errors import meaning_of
-from streamer.settings import load_settings
+from streamer.config.settings import load_settings
+from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
+from streamer.sampling.s3 import Bucket, S3Store
+from streamer.sampling.s3_errors import meaning_of
 from tests.stores.faulty import BUCKET, FaultyS3
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streamer.observer import selection as module
-from streamer.observer.candidate import ENCODED, Candidate, Rival
-from streamer.observer.fingerprint import Remembered, fingerprint
-from streamer.observer.policy import Policy
-from streamer.observer.selection import Choice, Selection
+from streamer.sampling import selection as module
+from streamer.sampling.candidate import ENCODED, Candidate, Rival
+from streamer.sampling.fingerprint import Remembered, fingerprint
+from streamer.sampling.policy import Policy
+from streamer.sampling.selection import Choice, Selection
 from tests.candidates import boxes, candidate
 from tests.unit.pictures import scene
 

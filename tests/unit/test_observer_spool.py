@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.observer.errors import SpoolBroken, SpoolFull, SpoolInUse
-from streamer.observer.spool import Spool
+from streamer.sampling.errors import SpoolBroken, SpoolFull, SpoolInUse
+from streamer.sampling.spool import Spool
 
 SIDECAR = {"image": {"key": "v1/images/dt=2026-01-01/stream=a/b.jpg"}}
 
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from streamer.observer.spool import Spool
+from streamer.sampling.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1 << 40)
 spool.open()
 start = len(spool)

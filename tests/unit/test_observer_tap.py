@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import DetectionParams
-from streamer.observer.candidate import Candidate, Rival
-from streamer.observer.slug import slug
-from streamer.observer.tap import Shot, Tap, low_threshold, lowered, over
+from streamer.sampling.candidate import Candidate, Rival
+from streamer.sampling.sampler import Shot, Tap, low_threshold, lowered, over
+from streamer.sampling.slug import slug
 from tests.candidates import ORIGIN, boxes
 
 RIVAL = Rival("v2", "small", "cd" * 32, boxes(0.6))

@@ -10,12 +10,12 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference import Family, ModelInfo, Placement
-from streamer import images
-from streamer.answers import describe_prediction
-from streamer.openapi import openapi_document
-from streamer.parameters import NAMES
-from streamer.prediction import Prediction
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
+from streamer.predict import routes as images
+from streamer.predict.parameters import NAMES
+from streamer.predict.responses import describe_prediction
+from streamer.scheduling.prediction import Prediction
+from streamer.server.openapi.document import openapi_document
 
 DOCUMENT = openapi_document()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from streamer.http.byte_budget import ByteBudget
-from streamer.outbox import FREE_BYTES, MAX_BYTES, MAX_MESSAGES, Outbox, OutboxFull
-from streamer.protocol import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode_message
+from streamer.core.byte_budget import ByteBudget
+from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode_message
+from streamer.websocket.outbox import FREE_BYTES, MAX_BYTES, MAX_MESSAGES, Outbox, OutboxFull
 
 
 def result(seq: int, stream: int = 0, boxes: int = 0) -> dict[str, Any]:

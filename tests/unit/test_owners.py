@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from streamer.http.key_file import digest_of
-from streamer.http.key_ring import KeyRing
-from streamer.owners import Owners, is_private
-from streamer.replicas import Replicas
+from streamer.access.key_file import digest_of
+from streamer.access.key_ring import KeyRing
+from streamer.config.replica_addresses import Replicas
+from streamer.replicas.session_router import Owners, is_private
 
 SESSION = "1-" + "a" * 24
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.protocol import Codec, Frame, FrameFlag, pack_frame, unpack_frame
+from streamer.protocol.wire import Codec, Frame, FrameFlag, pack_frame, unpack_frame
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))

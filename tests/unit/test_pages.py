@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from streamer.openapi import openapi_document
-from streamer.pages import add_pages, load_assets
-from streamer.problems import problem_middleware
+from streamer.http.problem_details import problem_middleware
+from streamer.server.openapi.document import openapi_document
+from streamer.server.pages import add_pages, load_assets
 
 Client = TestClient[web.Request, web.Application]
 
@@ -181,7 +181,7 @@ def test_without_a_demo_page_the_documentation_is_there(tmp_path: Path) -> None:
 def test_without_the_viewers_there_is_a_warning_and_no_documentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("streamer.pages._VIEWERS_PACKAGE", "no_such_package_here")
+    monkeypatch.setattr("streamer.server.pages._VIEWERS_PACKAGE", "no_such_package_here")
     assets = load_assets({}, tmp_path, tmp_path / "absent.mp4")
     assert set(assets) == {"/openapi.json", "/favicon.ico"}
     assert "no_such_package_here" in caplog.text

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import DetectionParams
-from streamer.parameters import read_parameters
-from streamer.problems import Problem
+from streamer.http.problem_details import Problem
+from streamer.predict.parameters import read_parameters
 
 LABELS = ("person", "car", "traffic light", "7")
 

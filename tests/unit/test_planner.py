@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import DetectionParams
-from inference.planner import (
+from inference.core.batch_sizes import worthwhile_buckets
+from inference.engine.planner import (
     MAX_REMEMBERED_STREAMS,
     Batch,
     BatchReason,
     Item,
     Planner,
-    worthwhile_buckets,
 )
-from inference.wire import Submit
+from inference.ipc.wire import Submit
 
 FLAT = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # a CPU: batching gains nothing
 STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}  # a GPU: a batch costs hardly more than one

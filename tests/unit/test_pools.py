@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from inference.cpu_model import read_cpu_model
+from inference.engine.cpu_model import read_cpu_model
 from tests import model_factory as factory
 from tests.model_factory import Input
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from streamer.supervising.failures import CannotStart
-from streamer.supervising.private_folder import PrivateFolder, remove_leftovers
+from streamer.supervisor.failures import CannotStart
+from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
 from tests.service import ROOT
 
 HOLD = """
-from streamer.supervising.private_folder import PrivateFolder
+from streamer.supervisor.private_folder import PrivateFolder
 import sys, time
 print(PrivateFolder().path, flush=True)
 time.sleep(60)

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from streamer import probe
+from streamer.supervisor import healthcheck as probe
 
 
 class Answer(BaseHTTPRequestHandler):

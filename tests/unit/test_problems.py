@@ -9,7 +9,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from streamer.problems import PROBLEM_TYPE, Problem, problem_middleware
+from streamer.http.problem_details import PROBLEM_TYPE, Problem, problem_middleware
 
 INTERNAL = "internals of /srv/model.onnx"
 

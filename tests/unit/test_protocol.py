@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.protocol import (
+from streamer.protocol.wire import (
     FRAME_HEADER_BYTES,
     SUBPROTOCOL_JSON,
     SUBPROTOCOL_MSGPACK,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.board import Board, Presence
-from streamer.liveness import Liveness
+from inference.ipc.shared_status import Board, Presence
 from streamer.scheduling.queue_pressure import (
     AWAY_MAX_S,
     FULL,
@@ -17,6 +16,7 @@ from streamer.scheduling.queue_pressure import (
     STAGGER_S,
     QueuePressure,
 )
+from streamer.server.liveness import Liveness
 
 
 def away_after(shares: list[float], *, stagger_s: float = 0.0) -> list[bool]:

@@ -6,8 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from streamer.replicas import Address, Replicas, parse_address, parse_own, parse_peers, resolve
-from streamer.settings import SettingsError, load_settings
+from streamer.config.replica_addresses import (
+    Address,
+    Replicas,
+    parse_address,
+    parse_own,
+    parse_peers,
+    resolve,
+)
+from streamer.config.settings import SettingsError, load_settings
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ class Names:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("streamer.replicas.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("streamer.config.replica_addresses.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inference.errors import RingFull, WireError
-from inference.ring import FrameRing, slot_bytes_for
+from inference.core.errors import RingFull, WireError
+from inference.ipc.ring import FrameRing, slot_bytes_for
 
 
 def test_pixels_written_by_one_side_are_read_by_the_other() -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from inference import DetectionParams, InferenceLost, address
-from inference.board import Board
-from inference.client import InferenceClient
-from inference.loop import Loop
-from inference.metrics import InferenceMetrics
-from inference.model import ModelInfo
-from inference.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
-from inference.wire import Result
+from inference import DetectionParams, InferenceLost
+from inference.core.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
+from inference.engine.loop import Loop
+from inference.ipc import unix_socket as address
+from inference.ipc.client import InferenceClient
+from inference.ipc.shared_status import Board
+from inference.ipc.wire import Result
+from inference.models.model import ModelInfo
+from inference.telemetry.metrics import InferenceMetrics
 from tests.hostile_child import MODEL
 
 

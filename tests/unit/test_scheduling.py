@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.image_header import ImageError, ImageErrorCode
-from streamer.job import Job
+from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.job import Job
 from streamer.scheduling.service_rate import ServiceRate
-from streamer.version_queue import VersionQueue
+from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import FakeStream, opened, post, run
 
 #: Seconds of work in a second: two decoders and two lanes.

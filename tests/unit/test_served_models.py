@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from inference.client import _MAX_LETTERBOXES, ServedModel, _served
-from inference.detector import Detector
-from inference.errors import WireError
-from inference.handshake import read_handshake
-from inference.letterbox import Letterbox
-from inference.model import Family, ModelInfo, Placement
-from inference.process import _default_lanes
+from inference.core.errors import WireError
+from inference.engine.detector import Detector
+from inference.engine.process import _default_lanes
+from inference.ipc.client import _MAX_LETTERBOXES, ServedModel, _served
+from inference.ipc.handshake import read_handshake
+from inference.models.model import Family, ModelInfo, Placement
+from inference.preprocess.letterbox import Letterbox
 
 INFO = ModelInfo("m", "0" * 64, Family.YOLO, ("a",), 64, 64, Placement.CENTRED, 114)
 

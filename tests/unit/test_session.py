@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inference import DetectionParams
-from streamer.messages import Hello, Params, ResumeOffer, StreamOffer
-from streamer.session import Session, SessionStore
+from streamer.protocol.client_messages import Hello, Params, ResumeOffer, StreamOffer
+from streamer.streams.session import Session, SessionStore
 
 LABELS = ("person", "bus")
 
@@ -69,7 +69,7 @@ def test_a_state_of_another_model_or_release_is_refused(change: dict[str, Any]) 
 
 
 def test_nobody_pushes_the_kept_sessions_of_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamer.session.MAX_KEPT_SESSIONS", 3)
+    monkeypatch.setattr("streamer.streams.session.MAX_KEPT_SESSIONS", 3)
     store = SessionStore(30.0)
     store.keep(Session("v1", LABELS, DetectionParams(), id="bob", owner="bob"), 0.0)
     for number in range(5):

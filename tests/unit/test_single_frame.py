@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from inference.single_frame import EARLY_EVERY, LATE_EVERY, TRIALS, WINS, SingleFrameChoice
+from inference.core.single_frame import EARLY_EVERY, LATE_EVERY, TRIALS, WINS, SingleFrameChoice
 
 #: A frame on one core and on two, in seconds, as YOLOX-nano takes on two slow cores.
 NARROW_S, WIDE_S = 0.050, 0.029

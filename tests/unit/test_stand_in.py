@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.board import Board, Presence
-from streamer.supervising.stand_in import StandIn
+from inference.ipc.shared_status import Board, Presence
+from streamer.supervisor.stand_in import StandIn
 
 
 class Scene:

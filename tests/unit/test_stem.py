@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.cpu_model import read_cpu_model
-from inference.detector import Detector
-from inference.family import CONVENTIONS
-from inference.model import Family
-from inference.normaliser import Normaliser
+from inference.engine.cpu_model import read_cpu_model
+from inference.engine.detector import Detector
+from inference.models.family import CONVENTIONS
+from inference.models.model import Family
+from inference.preprocess.preprocess import Normaliser
 from tests import model_factory as factory
 from tests.model_factory import FOCUS, PLAIN, Input
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.protocol import Codec, DropReason, Frame
-from streamer.stream import (
+from streamer.protocol.wire import Codec, DropReason, Frame
+from streamer.streams.flow_control import (
     GROW_AFTER,
     MAX_STARTED,
     MAX_VIOLATIONS,

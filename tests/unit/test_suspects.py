@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamer.decoding.digest_memory import DigestMemory
+from streamer.decoding.refused_digests import DigestMemory
 from streamer.scheduling.suspects import (
     FIRST_WATCH_S,
     FORGET_AFTER_S,

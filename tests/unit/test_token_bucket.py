@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.scheduling.token_bucket import TokenBucket
+from streamer.core.token_bucket import TokenBucket
 
 
 def test_a_burst_passes_and_then_the_rate() -> None:

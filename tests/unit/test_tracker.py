@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import NO_BOXES, Boxes
-from streamer import tracker as tracker_module
-from streamer.tracker import LOST_S, MAX_GAP_S, MAX_TRACKS, START_SCORE, Tracker
+from streamer.streams import tracker as tracker_module
+from streamer.streams.tracker import LOST_S, MAX_GAP_S, MAX_TRACKS, START_SCORE, Tracker
 
 FRAME_US = 33_333
 

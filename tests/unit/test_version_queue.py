@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from inference import NO_BOXES, DetectionParams, Family, ModelInfo, Placement
-from inference.client import ServedModel
-from inference.wire import Result, Status
-from streamer.job import Job
-from streamer.limits import Limits
+from inference.ipc.client import ServedModel
+from inference.ipc.wire import Result, Status
+from streamer.imaging.limits import Limits
 from streamer.scheduling.client import NOBODY, Client
-from streamer.version_queue import FAIR_RATE_S, VersionQueue
+from streamer.scheduling.job import Job
+from streamer.scheduling.version_queue import FAIR_RATE_S, VersionQueue
 from tests.unit.pictures import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from inference.board import Board
-from streamer.supervising.backoff import Backoff, CrashLoop
-from streamer.supervising.starvation import Starvation
-from streamer.supervising.watch import Watch, Watched
+from inference.ipc.shared_status import Board
+from streamer.supervisor.backoff import Backoff, CrashLoop
+from streamer.supervisor.starvation import Starvation
+from streamer.supervisor.watchdog import Watch, Watched
 from tests.waiting import wait_for
 
 
@@ -83,7 +83,7 @@ async def test_silence_while_the_watch_itself_stood_still_does_not_count(
     board: Board, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("streamer.supervising.watch.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("streamer.supervisor.watchdog.time.monotonic", lambda: now[0])
     process = Process(sleeper.pid)
     watch = Watch(board, [process.watched])
     jumps = iter([1.0, 1.0, 500.0, 1.0, 1.0, 1.0, 1.0])
@@ -94,7 +94,7 @@ async def test_silence_while_the_watch_itself_stood_still_does_not_count(
         except StopIteration:
             raise StopAsyncIteration from None
 
-    monkeypatch.setattr("streamer.supervising.watch.asyncio.sleep", sleep)
+    monkeypatch.setattr("streamer.supervisor.watchdog.asyncio.sleep", sleep)
     with pytest.raises((StopAsyncIteration, RuntimeError)):
         await watch.run()
     assert process.killed == 0

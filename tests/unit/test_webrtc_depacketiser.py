@@ -12,8 +12,8 @@ from aiortc.codecs.vpx import Vp8Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.protocol import Codec
-from streamer.webrtc.depacketiser import BadPayload, depacketise
+from streamer.protocol.wire import Codec
+from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import EncodedFrame, JitterBuffer, Piece
 from streamer.webrtc.video_header import read_video_header
 

@@ -12,13 +12,13 @@ import msgpack
 import pytest
 
 from inference import DetectionParams
-from streamer.http.byte_budget import ByteBudget
-from streamer.protocol import DropReason
-from streamer.session import Session
-from streamer.stream import Stream
-from streamer.webrtc.channels import CONTROL_WAITING_BYTES, RESULTS_WAITING_BYTES, ChannelFull, Channels
+from streamer.core.byte_budget import ByteBudget
+from streamer.protocol.wire import DropReason
+from streamer.streams.flow_control import Stream
+from streamer.streams.session import Session
 from streamer.webrtc.control import Control, TooManyMessages
-from streamer.webrtc.listener import Listener
+from streamer.webrtc.data_channels import CONTROL_WAITING_BYTES, RESULTS_WAITING_BYTES, ChannelFull, Channels
+from streamer.webrtc.result_subscriber import Listener
 
 
 class FakeChannel:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable
-from streamer.webrtc.offer import MAX_SDP_BYTES, MAX_SECTION_BYTES, BadOffer, Offer, check_offer
+from streamer.webrtc.sdp_offer import MAX_SDP_BYTES, MAX_SECTION_BYTES, BadOffer, Offer, check_offer
 
 FINGERPRINT = ":".join(["AB"] * 32)
 COMMON = f"""\

@@ -11,14 +11,14 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.accounting.metrics import ENDINGS
+from streamer.config.ice_servers import IceServers, parse_ice_servers
+from streamer.config.settings import SettingsError, load_settings
 from streamer.http.cors import cors_headers, preflight_headers
 from streamer.http.sites import Sites
-from streamer.ice_servers import IceServers, parse_ice_servers
-from streamer.metrics import ENDINGS
-from streamer.settings import SettingsError, load_settings
-from streamer.webrtc.ending import Ending, explain
+from streamer.webrtc.absolute_url import absolute_url
+from streamer.webrtc.end_reason import Ending, explain
 from streamer.webrtc.key_frame_requests import AGAIN_S, KeyFrameRequests
-from streamer.webrtc.origin import absolute_url
 from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
 
 

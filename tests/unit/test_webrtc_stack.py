@@ -1,4 +1,4 @@
-"""The private names of aiortc and aioice that `streamer/webrtc/stack.py` relies on: a contract.
+"""The private names of aiortc and aioice that `streamer/webrtc/aiortc_adapter.py` relies on: a contract.
 
 When one of these fails after an upgrade: read the new source of the name in the test, change `stack.py`
 (and nothing else), then run this file, `tests/integration/test_webrtc_*.py` and the junk datagrams among
@@ -25,9 +25,9 @@ from aiortc import (
 )
 from aiortc.codecs import CODECS
 
-from streamer.webrtc import stack
-from streamer.webrtc.offer import check_offer
-from streamer.webrtc.stack import NoPortLeft, Peer, UdpPlan, register_profiles
+from streamer.webrtc import aiortc_adapter as stack
+from streamer.webrtc.aiortc_adapter import NoPortLeft, Peer, UdpPlan, register_profiles
+from streamer.webrtc.sdp_offer import check_offer
 
 ADVICE = "see the top of tests/unit/test_webrtc_stack.py"
 

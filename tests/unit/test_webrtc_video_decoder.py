@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from streamer.decoding.digest_memory import DigestMemory
-from streamer.protocol import Codec, DropReason
+from streamer.decoding.refused_digests import DigestMemory
+from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_decoder import MAX_WAITING, Decoded, VideoDecoder
 from streamer.webrtc.video_pool import MAX_DEATHS, VideoPool

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.protocol import Codec
+from streamer.protocol.wire import Codec
 from streamer.webrtc.video_header import MAX_SIDE_PX, BadVideo, VideoHeader, read_video_header
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import DetectionParams
-from inference.errors import WireError
-from inference.wire import (
+from inference.core.errors import WireError
+from inference.ipc.wire import (
     Kind,
     Result,
     Status,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.detections import NO_BOXES, Boxes
-from streamer.workshop.agreement import Agreement, iou_table
+from inference.core.detections import NO_BOXES, Boxes
+from streamer.model_tools.agreement import Agreement, iou_table
 
 
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Boxes:

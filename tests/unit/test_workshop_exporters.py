@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inference.family import EXPORTS
-from streamer.workshop.exporters import EXPORTERS, likely_exporters
-from streamer.workshop.stopwatch import LEAST_ROUNDS, MOST_ROUNDS, time_in_turns
+from inference.models.family import EXPORTS
+from streamer.model_tools.exporters import EXPORTERS, likely_exporters
+from streamer.model_tools.stopwatch import LEAST_ROUNDS, MOST_ROUNDS, time_in_turns
 
 MODELS_MD = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 

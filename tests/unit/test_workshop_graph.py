@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.errors import ModelRefused
-from streamer.catalogue.errors import CannotWrite
-from streamer.workshop import graph
-from streamer.workshop.half import to_half
-from streamer.workshop.head import Wiring, head_of, layers_of
-from streamer.workshop.quantiser import plan_of, quantised
-from streamer.workshop.switched import SWITCH, round_weights, switched
+from inference.core.errors import ModelRefused
+from streamer.model_tools import graph
+from streamer.model_tools.half import to_half
+from streamer.model_tools.head import Wiring, head_of, layers_of
+from streamer.model_tools.quantiser import plan_of, quantised
+from streamer.model_tools.switched import SWITCH, round_weights, switched
+from streamer.model_zoo.errors import CannotWrite
 from tests import model_factory as factory
 
 FRAME = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)

@@ -181,10 +181,13 @@ def _forget_request_ids(module: Any, _orders: _Orders) -> None:
 
 
 _CHANGES: dict[str, dict[str, Callable[[Any, _Orders], None]]] = {
-    "inference.process": {"inference.detector": _change_detector, "inference.wire": _change_wire},
-    "streamer.worker": {
-        "inference.wire": _change_leaking_worker,
-        "inference.client": _forget_request_ids,
+    "inference.engine.process": {
+        "inference.engine.detector": _change_detector,
+        "inference.ipc.wire": _change_wire,
+    },
+    "streamer.server.worker": {
+        "inference.ipc.wire": _change_leaking_worker,
+        "inference.ipc.client": _forget_request_ids,
     },
 }
 
@@ -220,7 +223,7 @@ def _install() -> None:
     role = next((name for name in _CHANGES if name in sys.orig_argv), "")
     if path and role:
         orders = _Orders(path)
-        if role == "inference.process" and orders.take("exit_at_start"):
+        if role == "inference.engine.process" and orders.take("exit_at_start"):
             os._exit(1)
         sys.meta_path.insert(0, _Finder(dict(_CHANGES[role]), orders))
 

@@ -1,0 +1,68 @@
+"""What onnxruntime loads on a GPU in place of a file: the same model, taking frames as the ring has them.
+
+Beside a GPU the conversion of pixels to the model's numbers is the dearest step of all: of 40 ms for 16
+frames of 640 px through YOLOv9-t on an H200, one core took 19 for it, copying the floats took 10, the model
+9 (docs/decisions/0039). As the first nodes of the graph it is done there, and a quarter of the bytes is
+copied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from inference.graph.onnx_graph import ELEMENTS, Node, OnnxGraph, make_node, read_graph, shape_of
+from inference.models.family import Convention
+from inference.models.manifest import Colour
+from inference.models.signature import ImageInput
+
+
+def read_gpu_model(path: Path, image: ImageInput, convention: Convention) -> tuple[bytes, ImageInput] | None:
+    """Return what to load for an ONNX file, and its image input: uint8, (batch, height, width, 3), BGR.
+
+    None where the file is better loaded as it is: it is very large, has nested graphs or weights in other
+    files, or is damaged.
+    """
+    source = f"{image.name}_uint8"
+    try:
+        graph = read_graph(path)
+        if graph is None or image.name in graph.tensors or _is_taken(graph, source):
+            return None
+        batch, _, height, width = shape_of(graph.inputs[image.name])
+        nodes = _conversion(graph, source, image, convention)
+        graph.feed(image.name, source, "uint8", (batch, height, width, 3), nodes)
+        return graph.write(), dataclasses.replace(image, raw_name=source)
+    except (OSError, ValueError, KeyError, struct.error):
+        return None
+
+
+def _is_taken(graph: OnnxGraph, name: str) -> bool:
+    return name in graph.makers or name in graph.inputs or name in graph.tensors
+
+
+def _conversion(graph: OnnxGraph, source: str, image: ImageInput, convention: Convention) -> list[Node]:
+    """Return the nodes from ``source`` to the image input; the same arithmetic as in `Normaliser`."""
+    factors = [convention.scale / std for std in convention.std]
+    offsets = [-mean / std for mean, std in zip(convention.mean, convention.std, strict=True)]
+    swaps, scales, shifts = convention.colour is Colour.RGB, factors != [1.0] * 3, any(offsets)
+    order, factor, offset = (f"{source}_{name}" for name in ("order", "factors", "offsets"))
+    if swaps:
+        graph.add_constant(order, np.array([2, 1, 0], np.int64))
+    if scales:
+        graph.add_constant(factor, np.array(factors, np.float32).reshape(3, 1, 1))
+    if shifts:
+        graph.add_constant(offset, np.array(offsets, np.float32).reshape(3, 1, 1))
+    nodes = [make_node("Transpose", source, f"{source}_planes", perm=(0, 3, 1, 2))]
+    if swaps:
+        nodes.append(make_node("Gather", (nodes[-1].outputs[0], order), f"{source}_rgb", axis=1))
+    nodes.append(make_node("Cast", nodes[-1].outputs, f"{source}_float", to=ELEMENTS["float32"]))
+    if scales:
+        nodes.append(make_node("Mul", (nodes[-1].outputs[0], factor), f"{source}_scaled"))
+    if shifts:
+        nodes.append(make_node("Add", (nodes[-1].outputs[0], offset), f"{source}_shifted"))
+    # The last makes the input under its own name; onnxruntime drops a cast to what it is already.
+    element = ELEMENTS["float16" if image.half else "float32"]
+    return [*nodes, make_node("Cast", nodes[-1].outputs, image.name, to=element)]

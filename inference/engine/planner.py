@@ -1,0 +1,324 @@
+"""The planner: decides which waiting items form the next batch. Pure; the loop carries it out.
+
+Its rules, in order: never wait while a lane is idle; items past their deadline are dropped, not run;
+versions share device time evenly; POSTs get their reserved share beside live frames; within both classes
+clients share device time by weight, whatever one run of theirs costs; at most one frame of a stream
+executes at a time, so results keep their order; among a client's streams the least recently served goes
+first; a batch grows only to sizes that the measured cost table says are worth it; a frame that may have
+ended an earlier process executes before all others, with nothing beside it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inference.core.batch_sizes import worthwhile_buckets
+from inference.core.fair_share import FairShare, Flow
+from inference.core.stride import Stride
+from inference.ipc.wire import Submit
+
+#: Service history kept for fairness, over all workers.
+MAX_REMEMBERED_STREAMS = 4096
+
+
+class BatchReason(StrEnum):
+    """Why a batch left with the size it has."""
+
+    FULL = "full"  # the largest worthwhile bucket
+    DRAINED = "drained"  # everything that could go went
+    SPLIT = "split"  # the rest was left to other idle lanes
+    COST = "cost"  # a larger bucket would have been mostly padding
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A submitted frame with its worker and the time it joined the queue (monotonic seconds)."""
+
+    worker: int
+    submit: Submit
+    arrived: float
+
+    @property
+    def stream(self) -> tuple[int, int] | None:
+        """The live stream this is a frame of, or None for a POST."""
+        return None if self.submit.interactive else (self.worker, self.submit.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items of one version that run together, and why exactly these."""
+
+    version: int
+    items: tuple[Item, ...]
+    reason: BatchReason
+    #: Nothing else waits or runs: the device may spend all its cores on this one.
+    lone: bool
+    #: Who is charged for each item.
+    flows: tuple[Flow, ...] = ()
+    #: What the batch was charged at its start, in seconds of one lane.
+    expected_s: float = 0.0
+
+
+class _Queue:
+    """Waiting items of one version: each client's POSTs in order of arrival, each live stream's frames."""
+
+    def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
+        self.cost_s = dict(cost_s)
+        self.all_buckets = self.buckets = worthwhile_buckets(cost_s)
+        #: Only clients whose POSTs wait. Bounded, as `streams`, by the slots of the workers' rings.
+        self.posts: dict[Flow, deque[Item]] = {}
+        #: Only streams with frames that wait.
+        self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
+        #: The client of each stream in `streams`.
+        self.flows: dict[tuple[int, int], Flow] = {}
+        self.share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
+
+    def __len__(self) -> int:
+        return sum(map(len, self.posts.values())) + sum(map(len, self.streams.values()))
+
+    def flow_of(self, item: Item) -> Flow:
+        """Return who is charged for an item."""
+        submit = item.submit
+        return self.share.flow("post" if item.stream is None else "live", submit.client, submit.weight)
+
+    def add(self, item: Item) -> None:
+        """Take an item in."""
+        stream, flow = item.stream, self.flow_of(item)
+        if stream is None:
+            self.posts.setdefault(flow, deque()).append(item)
+        else:
+            self.streams.setdefault(stream, deque()).append(item)
+            self.flows[stream] = flow
+
+    def remove(self, item: Item) -> None:
+        """Withdraw an item that waits."""
+        stream = item.stream
+        if stream is not None:
+            self.streams[stream].remove(item)
+            self._tidy(stream)
+            return
+        for flow, items in self.posts.items():
+            if item in items:
+                items.remove(item)
+                if not items:
+                    del self.posts[flow]
+                return
+
+    def take_post(self, flow: Flow) -> Item:
+        """Return a client's oldest POST and withdraw it."""
+        items = self.posts[flow]
+        item = items.popleft()
+        if not items:
+            del self.posts[flow]
+        return item
+
+    def take_frame(self, stream: tuple[int, int]) -> Item:
+        """Return a stream's oldest frame and withdraw it."""
+        item = self.streams[stream].popleft()
+        self._tidy(stream)
+        return item
+
+    def _tidy(self, stream: tuple[int, int]) -> None:
+        if not self.streams[stream]:
+            del self.streams[stream], self.flows[stream]
+
+
+class Planner:
+    """Holds every waiting item and knows what executes. Not thread-safe: the loop holds its lock."""
+
+    def __init__(
+        self, costs_s: Mapping[int, Mapping[int, float]], *, parallel: int, interactive_share: float = 0.25
+    ) -> None:
+        self._queues = {version: _Queue(cost, interactive_share) for version, cost in costs_s.items()}
+        self._versions = Stride(dict.fromkeys(costs_s, 1.0))
+        #: Runs that the device really executes side by side: cores on a CPU, 1 on a GPU.
+        self._parallel = parallel
+        self._running: list[Batch] = []
+        self._executing: set[tuple[int, int]] = set()
+        #: Streams by their last turn, oldest first; those beyond the bound count as never served.
+        self._served: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._turn = 0
+        #: Items that execute alone, in order of arrival.
+        self._alone: deque[Item] = deque()
+        #: The batch of such an item while it runs.
+        self._trial: Batch | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait, of all versions."""
+        return len(self._alone) + sum(map(len, self._queues.values()))
+
+    def add(self, item: Item) -> None:
+        """Take an item in. Raises KeyError when its version is not served."""
+        queue = self._queues[item.submit.version]
+        if item.submit.alone:
+            self._alone.append(item)
+        else:
+            queue.add(item)
+
+    def limit(self, version: int, size: int | None) -> None:
+        """Form no batches of more than ``size`` items any more; None: as large as is worthwhile."""
+        queue = self._queues[version]
+        allowed = tuple(bucket for bucket in queue.all_buckets if size is None or bucket <= size)
+        queue.buckets = allowed or queue.all_buckets[:1]
+
+    def cancel(self, worker: int, request_id: int) -> Item | None:
+        """Withdraw an item that has not started; None when it runs already or is unknown."""
+        for item in self._all():
+            if item.worker == worker and item.submit.request_id == request_id:
+                self._remove(item)
+                return item
+        return None
+
+    def forget_worker(self, worker: int) -> None:
+        """Drop everything of a worker that is gone; what runs for it still finishes."""
+        for item in self._all():
+            if item.worker == worker:
+                self._remove(item)
+        for key in [key for key in self._served if key[0] == worker]:
+            del self._served[key]
+
+    def expire(self, now: float) -> list[Item]:
+        """Remove and return the items whose deadline has passed."""
+        late = [item for item in self._all() if item.submit.deadline < now]
+        for item in late:
+            self._remove(item)
+        return late
+
+    def next(self) -> Batch | None:
+        """Form the batch that an idle lane should run now, or None when nothing can go.
+
+        The caller runs it and reports :meth:`done`; call :meth:`expire` first.
+        """
+        if self._trial is not None or (self._alone and not self._others_before(self._alone[0])):
+            return self._next_alone()
+        eligible = {version: count for version in self._queues if (count := self._eligible(version))}
+        if not eligible:
+            return None
+        version = self._versions.pick(eligible)
+        queue = self._queues[version]
+        count = eligible[version]
+        size, reason = self._size(queue, count)
+        # Charged at its expected cost now, so that lanes asking in the same instant see it.
+        expected_s = _expected_cost_s(queue.cost_s, size)
+        taken = [self._take(queue, expected_s / size) for _ in range(size)]
+        lone = not self._running and size == 1 and sum(eligible.values()) == 1
+        items, flows = tuple(item for item, _ in taken), tuple(flow for _, flow in taken)
+        batch = Batch(version, items, reason, lone, flows, expected_s)
+        self._running.append(batch)
+        self._versions.charge(version, expected_s)
+        return batch
+
+    def _others_before(self, item: Item) -> bool:
+        """Whether an item that may execute beside others came before this one, which may not.
+
+        Order of arrival keeps both kinds from starving each other.
+        """
+        return any(
+            waiting[0].arrived < item.arrived
+            for queue in self._queues.values()
+            for waiting in (
+                *queue.posts.values(),
+                *(frames for stream, frames in queue.streams.items() if stream not in self._executing),
+            )
+        )
+
+    def _next_alone(self) -> Batch | None:
+        """Return the next item that executes alone, once nothing else does."""
+        if self._running:
+            return None
+        item = self._alone.popleft()
+        version = item.submit.version
+        queue = self._queues[version]
+        flow, expected_s = queue.flow_of(item), _expected_cost_s(queue.cost_s, 1)
+        queue.share.start(flow, expected_s)
+        self._trial = Batch(
+            version, (item,), BatchReason.DRAINED, lone=False, flows=(flow,), expected_s=expected_s
+        )
+        self._running.append(self._trial)
+        self._versions.charge(version, expected_s)
+        return self._trial
+
+    def done(self, batch: Batch, ran_s: float | None = None) -> None:
+        """A batch from :meth:`next` has finished after ``ran_s``: its streams may run again.
+
+        Its clients are charged what it really took; without ``ran_s`` the expected cost stands.
+        """
+        self._running.remove(batch)
+        if batch is self._trial:
+            self._trial = None
+        queue = self._queues[batch.version]
+        actual_s = batch.expected_s if ran_s is None else ran_s
+        size = len(batch.items)
+        for item, flow in zip(batch.items, batch.flows, strict=True):
+            if item.stream is not None:
+                self._executing.discard(item.stream)
+            queue.share.settle(flow, batch.expected_s / size, actual_s / size)
+        self._versions.charge(batch.version, actual_s - batch.expected_s)
+        if not len(queue) and all(other.version != batch.version for other in self._running):
+            queue.share.rest()
+
+    def _all(self) -> list[Item]:
+        items: list[Item] = [*self._alone]
+        for queue in self._queues.values():
+            for waiting in (*queue.posts.values(), *queue.streams.values()):
+                items.extend(waiting)
+        return items
+
+    def _remove(self, item: Item) -> None:
+        if item.submit.alone:
+            self._alone.remove(item)
+        else:
+            self._queues[item.submit.version].remove(item)
+
+    def _eligible(self, version: int) -> int:
+        """Return how many items of a version could go into one batch now."""
+        queue = self._queues[version]
+        posts = sum(map(len, queue.posts.values()))
+        return posts + sum(stream not in self._executing for stream in queue.streams)
+
+    def _size(self, queue: _Queue, eligible: int) -> tuple[int, BatchReason]:
+        """Return the number of items to take, and why; at most ``eligible``."""
+        idle = max(1, self._parallel - len(self._running))
+        fair = max(-(-eligible // idle), min(eligible, queue.buckets[0]))
+        largest = queue.buckets[-1]
+        if fair >= largest:
+            return largest, BatchReason.FULL
+        below = max((bucket for bucket in queue.buckets if bucket <= fair), default=fair)
+        if fair < eligible:
+            return below, BatchReason.SPLIT
+        if below == fair:
+            return fair, BatchReason.DRAINED
+        # Between two buckets: pad up where that costs less per item than the smaller one.
+        above = min(bucket for bucket in queue.buckets if bucket >= fair)
+        if queue.cost_s[above] / fair <= queue.cost_s[below] / below:
+            return fair, BatchReason.DRAINED
+        return below, BatchReason.COST
+
+    def _take(self, queue: _Queue, expected_s: float) -> tuple[Item, Flow]:
+        """Return the item that goes next and who pays for it; that client is charged ``expected_s``."""
+        ready: dict[Flow, list[tuple[int, int]]] = {}
+        for stream, flow in queue.flows.items():
+            if stream not in self._executing:
+                ready.setdefault(flow, []).append(stream)
+        chosen = queue.share.pick([*queue.posts, *ready])
+        queue.share.start(chosen, expected_s)
+        streams = ready.get(chosen)
+        if streams is None:
+            return queue.take_post(chosen), chosen
+        key = streams[0] if len(streams) == 1 else min(streams, key=lambda each: self._served.get(each, 0))
+        self._turn += 1
+        self._served[key] = self._turn
+        self._served.move_to_end(key)
+        if len(self._served) > MAX_REMEMBERED_STREAMS:
+            self._served.popitem(last=False)
+        self._executing.add(key)
+        return queue.take_frame(key), chosen
+
+
+def _expected_cost_s(cost_s: Mapping[int, float], size: int) -> float:
+    """Return the measured cost of the smallest bucket that holds ``size`` items."""
+    return cost_s[min(bucket for bucket in cost_s if bucket >= size)]

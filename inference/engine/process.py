@@ -1,0 +1,175 @@
+"""Entry point of the inference process: load, warm up, serve. Its neighbour, the handle, starts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from inference.core.device import has_driver
+from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.core.settings import InferenceSettings
+from inference.core.warmup import load_warm_up, save_warm_up
+from inference.engine.detector import Detector
+from inference.engine.loop import Loop
+from inference.ipc.child_process import settle, when_told_to_end
+from inference.ipc.shared_status import Board, State
+from inference.models.kept_models import KeptModels, differs
+from inference.telemetry.log_output import set_up_logging
+from inference.telemetry.metrics import InferenceMetrics, name_process
+
+log = logging.getLogger("inference.process")
+
+#: Exit codes; the supervisor does not restart into the first two.
+EXIT_MODEL_REFUSED = 4
+EXIT_DEVICE_UNAVAILABLE = 5
+
+#: Providers that run batches beside the processor.
+_GPUS = ("cuda", "tensorrt")
+
+
+def _folder(name: str) -> Path | None:
+    """Return a folder that can be written, made if need be; None, with a warning, where there is none."""
+    if not name:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+    except OSError as error:
+        log.warning("ENGINE_CACHE_DIR=%s cannot be written (%s): engines are not kept", name, error)
+        return None
+    return folder
+
+
+def _on_gpus(detectors: Collection[Detector]) -> bool:
+    return all(detector.model.provider in _GPUS for detector in detectors)
+
+
+def _default_lanes(detectors: Collection[Detector]) -> int:
+    """Return how many threads call the models, by the devices that these really got.
+
+    A GPU needs a second lane to prepare the next batch meanwhile. Where a model runs frames one by one, its
+    host takes longer than the GPU, and more lanes let runs overlap: YOLOX-nano on an H200, 510 frames a
+    second with two, 752 with four (tests/bench/gpu.py).
+    """
+    if not _on_gpus(detectors):
+        return len(os.sched_getaffinity(0))
+    return 4 if any(detector.buckets == (1,) for detector in detectors) else 2
+
+
+def _tell_of_copies(
+    kept: KeptModels,
+    given: dict[str, Path],
+    detectors: dict[str, Detector],
+    metrics: InferenceMetrics,
+    board: Board,
+) -> None:
+    """Say where a model is served from its copy because its file is not the same any more."""
+    changed = 0
+    for index, (version, path) in enumerate(given.items()):
+        is_copy = kept.of(version, path) is not None
+        differing = is_copy and differs(path, detectors[version].model.sha256)
+        metrics.model_kept.labels(version).set(differing)
+        if differing:
+            changed |= 1 << index
+            log.error(
+                "%s: %s has changed or gone since the service was started; the model of the start is served "
+                "on from a copy. Restart the service to serve another one",
+                version,
+                path,
+            )
+    board.post("models_changed", changed)
+
+
+def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
+    """Load every model, warm it up, serve until the supervisor ends it. Returns the exit code."""
+    board.post("state", State.LOADING)
+    board.post("pid", os.getpid())
+    detectors: dict[str, Detector] = {}
+    given = {version: Path(path) for version, path in settings.models.items()}
+    kept = KeptModels(settings.metrics_dir, settings.model_keep_max_bytes)
+    try:
+        for version, path in given.items():
+            detectors[version] = Detector(
+                kept.of(version, path) or path,
+                version=version,
+                device=settings.device,
+                batch_max=settings.batch_max,
+                engine_cache=_folder(settings.engine_cache_dir),
+            )
+        board.post("state", State.WARMING)
+        lanes = settings.lanes or _default_lanes(detectors.values())
+        for version, detector in detectors.items():
+            begun = time.perf_counter()
+            known = load_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider)
+            measured = detector.warm_up(known, lanes=lanes)
+            if known is None:
+                save_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider, measured)
+            model = detector.model
+            log.info(
+                "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
+                version,
+                model.name,
+                model.family,
+                len(model.labels),
+                model.input_width,
+                model.input_height,
+                model.provider,
+                time.perf_counter() - begun,
+                {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
+            )
+    except ModelRefused as error:
+        log.error("model refused: %s", error)  # noqa: TRY400 - its text says it all
+        return EXIT_MODEL_REFUSED
+    except DeviceUnavailable as error:
+        log.error("device unavailable: %s", error)  # noqa: TRY400 - its text says it all
+        return EXIT_DEVICE_UNAVAILABLE
+    metrics = InferenceMetrics()
+    _tell_of_copies(kept, given, detectors, metrics, board)
+    for version, detector in detectors.items():
+        # A driver is only where a GPU was meant to be used: containers get it together with the device.
+        fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
+        metrics.describe(version, detector.model, fell_back=fell_back)
+    on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
+    parallel = lanes if on_cpu else 1
+    loop = Loop(
+        dict(detectors),
+        listener,
+        board,
+        lanes=lanes,
+        # A GPU is one device, however many lanes hide the host's share of the work.
+        parallel=parallel,
+        # More than lanes, or those of a GPU wait for frames that nobody has begun to decode.
+        ahead=lanes + 1 if _on_gpus(detectors.values()) else 2 * parallel,
+        interactive_share=settings.interactive_share,
+        metrics=metrics,
+    )
+    told = when_told_to_end(board, loop.stop)
+    signal.signal(signal.SIGTERM, lambda *_: told())
+    # From here on the supervisor knows that these models can be served.
+    board.post("served", 1)
+    kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
+    loop.run()
+    return 0
+
+
+def main() -> int:
+    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
+    # Until it serves, the supervisor ends it by SIGKILL.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    settle()
+    settings = InferenceSettings.from_json(sys.argv[1])
+    set_up_logging(settings.log_level, json_lines=settings.log_json)
+    name_process("inference")
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    return serve(settings, listener, Board(int(sys.argv[3])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

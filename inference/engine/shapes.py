@@ -1,0 +1,69 @@
+"""What a session takes and gives: its graph, batch sizes, fixed output shapes, its profile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.engine.buffers import Shapes
+from inference.engine.cpu_model import CpuModel
+from inference.models.family import Layout
+from inference.models.model import Family
+from inference.models.signature import Graph, ImageInput, Tensor
+
+
+def batch_sizes(static_batch: int | None, batch_max: int) -> tuple[int, ...]:
+    """Return the batch sizes to serve: powers of two, or the one that the file has."""
+    if static_batch is not None:
+        return (static_batch,)
+    return tuple(1 << power for power in range(batch_max.bit_length()))
+
+
+def fixed_shapes(
+    graph: Graph, layout: Layout, names: Sequence[str], outputs: dict[str, npt.NDArray[np.generic]]
+) -> Shapes:
+    """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
+
+    A dense head's depends on the input alone. Others may have as many rows as they found objects,
+    unless the file declares a number.
+    """
+    dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+    fixed = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
+    return {name: (outputs[name].shape[1:], outputs[name].dtype) for name in names if dense or fixed[name]}
+
+
+def shape_profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
+    """Return the smallest and largest input that TensorRT builds an engine for; None for a fixed batch."""
+    if image.batch is not None:
+        return None
+    largest = batch_sizes(None, batch_max)[-1]
+    shape = f"3x{image.height}x{image.width}"
+    return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
+
+
+def graph_of(session: Any, edited: CpuModel | None = None) -> Graph:
+    """Return what the file declares that the session was made of, or of which ``edited`` was made."""
+
+    def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(
+                node.name, node.type, tuple(side if isinstance(side, int) else None for side in node.shape)
+            )
+            for node in nodes
+        )
+
+    inputs = tensors(session.get_inputs())
+    outputs = tensors(session.get_outputs())
+    if edited is not None and edited.stem is not None:
+        stem = edited.stem
+        inputs = tuple(
+            dataclasses.replace(tensor, shape=stem.shape) if tensor.name == stem.image else tensor
+            for tensor in inputs
+        )
+    if edited is not None and edited.head is not None:
+        outputs = (Tensor(edited.head.name, outputs[0].dtype, edited.head.shape),)
+    return Graph(inputs, outputs, session.get_modelmeta().custom_metadata_map)

@@ -1,0 +1,354 @@
+"""A worker's link to the inference process: its ring, its requests, and what is known of the models.
+
+Runs on the worker's event loop; only `pixels` may be called from other threads. When the process
+dies, everything in flight ends with InferenceLost at once and the link reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.core.batch_sizes import worthwhile_buckets
+from inference.core.detections import DetectionParams
+from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.ipc import unix_socket as addresses
+from inference.ipc import wire
+from inference.ipc.handshake import Handshake, read_handshake, ring_size
+from inference.ipc.ring import FrameRing
+from inference.ipc.wire import Kind, Result
+from inference.models.model import ModelInfo
+from inference.preprocess.letterbox import Letterbox
+
+log = logging.getLogger("inference.client")
+
+#: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
+_RETRY_S = 0.1
+_REFUSED_S = 0.5  # after a message that does not parse: whoever sends one may send more
+#: Sizes of pictures that a model remembers.
+_MAX_LETTERBOXES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version as the inference process announced it."""
+
+    index: int
+    version: str
+    info: ModelInfo
+    #: Bucket size to milliseconds of one run.
+    cost_ms: dict[int, float]
+    #: Frames that should be in flight to keep the device busy: those in the lanes, and some behind them.
+    in_flight: int
+    #: Runs executing side by side.
+    parallel: int
+    #: Threads that call the model; more than ``parallel`` where they share a device.
+    lanes: int
+    #: By size of the picture: those of a stream all have one.
+    _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def capacity_fps(self) -> float:
+        """Frames per second that the device can do at its best bucket, by the warm-up's measure."""
+        return self.parallel * max(size / cost for size, cost in self.cost_ms.items()) * 1e3
+
+    def letterbox(self, width: int, height: int) -> Letterbox:
+        """Return the place of an upright picture of this size in the model input. Any thread may call."""
+        found = self._letterboxes.get((width, height))
+        if found is None:
+            if len(self._letterboxes) >= _MAX_LETTERBOXES:
+                self._letterboxes.clear()
+            found = self._letterboxes[width, height] = Letterbox.fit(width, height, self.info)
+        return found
+
+
+class Ticket:
+    """A ring slot on its way through the inference process; `answered` gets its Result or an error."""
+
+    __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "slot")
+
+    def __init__(
+        self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
+    ) -> None:
+        #: Kept here because a restarted process may need a ring of another size.
+        self.ring = ring
+        self.slot = ring.acquire()
+        self.epoch = epoch
+        self.request_id = 0
+        self.answered = answered
+        #: Nothing else may execute beside it, of whichever worker.
+        self.alone = False
+
+
+class InferenceClient:
+    """Construct, ``start()``, then `acquire` → `pixels` → `submit`; ``close()`` at the end.
+
+    ``spare_slots`` are added to what keeps the device busy, for frames that are being decoded.
+    """
+
+    def __init__(self, address: str, *, spare_slots: int = 4) -> None:
+        self._address = address
+        self._spare_slots = spare_slots
+        self._socket: socket.socket | None = None
+        self._ring: FrameRing | None = None
+        self._models: dict[str, ServedModel] = {}
+        #: Counts connections: a ticket of an older one is void.
+        self._epoch = 0
+        self._pending: dict[int, Ticket] = {}
+        self._request_ids = itertools.count(1)
+        #: Messages the socket had no room for; bounded by the ring's slots, twice (submit, cancel).
+        self._outbox: deque[bytes] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._lost: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = False
+        self._refused = False
+        #: Called on the event loop when the process sent what does not parse: it is to be replaced.
+        self.on_refused: Callable[[], None] = lambda: None
+        #: Called on the event loop whenever readiness changes.
+        self.on_change: Callable[[bool], None] = lambda _ready: None
+        #: Called on the event loop with each new ring, before the first ticket of it.
+        self.on_ring: Callable[[FrameRing], None] = lambda _ring: None
+
+    @property
+    def ready(self) -> bool:
+        """Whether frames can be submitted now."""
+        return self._ready
+
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """Versions as last announced; empty before the first process was ready. Kept while one restarts."""
+        return self._models
+
+    @property
+    def free_slots(self) -> int:
+        """Ring slots that can be acquired now."""
+        return self._ring.free if self._ring is not None else 0
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._keep_connected(), name="inference-link")
+
+    async def close(self) -> None:
+        """Close the link; whatever is in flight ends with InferenceLost."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._ring is not None:
+            self._ring.close()
+
+    def acquire(self, answered: Callable[[Result | InferenceLost], None]) -> Ticket:
+        """Take a slot. Raises InferenceUnavailable when no process is ready, RingFull when all are taken."""
+        if not self._ready or self._ring is None:
+            raise InferenceUnavailable("no inference process is ready")
+        return Ticket(self._ring, self._epoch, answered)
+
+    def release(self, ticket: Ticket) -> None:
+        """Give back a slot that was never submitted."""
+        ticket.ring.release(ticket.slot)
+
+    def pixels(self, ticket: Ticket, model: ModelInfo) -> npt.NDArray[np.uint8]:
+        """Return the ticket's slot as a uint8 array (input height, input width, 3). Any thread may call."""
+        return ticket.ring.pixels(ticket.slot, model.input_width, model.input_height)
+
+    def submit(
+        self,
+        ticket: Ticket,
+        model: ServedModel,
+        params: DetectionParams,
+        *,
+        stream: int,
+        interactive: bool,
+        deadline: float,
+        client: int = 0,
+        weight: float = 1.0,
+    ) -> None:
+        """Hand the filled slot over; from here on the link owns it. Event loop only.
+
+        ``client`` is charged for the run, by ``weight`` against others.
+        ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
+        """
+        if ticket.epoch != self._epoch or not self._ready:
+            self.release(ticket)
+            ticket.answered(InferenceLost("the inference process went away before the frame was submitted"))
+            return
+        ticket.request_id = next(self._request_ids)
+        self._pending[ticket.request_id] = ticket
+        self._send(
+            wire.pack_submit(
+                wire.Submit(
+                    ticket.request_id,
+                    ticket.slot,
+                    model.index,
+                    interactive,
+                    stream,
+                    deadline,
+                    params,
+                    client,
+                    weight,
+                    ticket.alone,
+                )
+            )
+        )
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ask that an item which has not started be dropped; it is still answered, as CANCELLED or not."""
+        if ticket.request_id in self._pending:
+            self._send(wire.pack_cancel(ticket.request_id))
+
+    def _send(self, message: bytes) -> None:
+        connection = self._socket
+        if connection is None:
+            return
+        if not self._outbox:
+            try:
+                connection.send(message)
+            except BlockingIOError:
+                pass
+            except OSError:  # the reader notices the same and ends everything in flight
+                return
+            else:
+                return
+        if not self._outbox and self._loop is not None:
+            self._loop.add_writer(connection.fileno(), self._flush)
+        self._outbox.append(message)
+
+    def _flush(self) -> None:
+        connection = self._socket
+        if connection is None or self._loop is None:
+            return
+        try:
+            while self._outbox:
+                connection.send(self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outbox.clear()
+        self._loop.remove_writer(connection.fileno())
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection = addresses.connect(self._address)
+            except OSError:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._socket = connection
+            self._lost = asyncio.Event()
+            assembler = wire.TextAssembler()
+            loop.add_reader(connection.fileno(), self._read, connection, assembler)
+            self._refused = False
+            try:
+                await self._lost.wait()
+            finally:
+                self._disconnect(connection)
+            if self._refused:
+                await asyncio.sleep(_REFUSED_S)
+
+    def _disconnect(self, connection: socket.socket) -> None:
+        """End everything in flight. The ring's slots are all ours again: nobody else maps them now."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(connection.fileno())
+        loop.remove_writer(connection.fileno())
+        connection.close()
+        self._socket = None
+        self._outbox.clear()
+        self._epoch += 1
+        was_ready, self._ready = self._ready, False
+        pending, self._pending = self._pending, {}
+        lost: list[tuple[Ticket, bool]] = []
+        for ticket in pending.values():
+            # A process that sends nonsense says nothing about the frames that it held.
+            lost.append((ticket, not self._refused and ticket.ring.executing(ticket.slot)))
+            ticket.ring.mark(ticket.slot, executing=False)
+            self.release(ticket)
+        if was_ready:
+            self.on_change(False)
+        for ticket, executing in lost:
+            ticket.answered(
+                InferenceLost("the inference process ended while it held the frame", executing=executing)
+            )
+
+    def _read(self, connection: socket.socket, assembler: wire.TextAssembler) -> None:
+        try:
+            while True:
+                data = connection.recv(wire.MAX_MESSAGE_BYTES)
+                if not data:
+                    self._mark_lost()
+                    return
+                if data[0] == Kind.RESULT:
+                    self._resolve(wire.unpack_result(data))
+                elif data[0] == Kind.HELLO:
+                    handshake = assembler.feed(data)
+                    if handshake is not None:
+                        self._welcome(connection, handshake)
+                else:
+                    raise WireError(f"unknown message kind {data[0]}")  # noqa: TRY301 - one place closes
+        except BlockingIOError:
+            return
+        except WireError as error:
+            log.error("closing the link to the inference process: %s", error)  # noqa: TRY400 - says it all
+            self._refused = True
+            self._mark_lost()
+            self.on_refused()
+        except OSError:
+            self._mark_lost()
+
+    def _mark_lost(self) -> None:
+        if self._socket is not None and self._loop is not None:
+            # A readable end-of-file would call us again at once, until the task has run.
+            self._loop.remove_reader(self._socket.fileno())
+        if self._lost is not None:
+            self._lost.set()
+
+    def _resolve(self, result: Result) -> None:
+        ticket = self._pending.pop(result.request_id, None)
+        if ticket is None:
+            raise WireError(f"an answer to request {result.request_id}, which is not in flight")
+        self.release(ticket)
+        ticket.answered(result)
+
+    def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
+        if self._ready:
+            raise WireError("a second handshake")
+        models = _served(read_handshake(handshake))
+        slots, slot_bytes = ring_size(
+            [(model.in_flight, model.info) for model in models.values()], self._spare_slots
+        )
+        if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
+            # A fresh ring, not a resized one: decoders may still write into the old slots.
+            before, self._ring = self._ring, FrameRing(slots, slot_bytes)
+            if before is not None:
+                before.close()
+            self.on_ring(self._ring)
+        self._models = models
+        (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
+        socket.send_fds(connection, [attach], [self._ring.fd])
+        self._ready = True
+        self.on_change(True)
+
+
+def _served(told: Handshake) -> dict[str, ServedModel]:
+    models: dict[str, ServedModel] = {}
+    for index, entry in enumerate(told.versions):
+        in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
+        models[entry.version] = ServedModel(
+            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
+        )
+    return models

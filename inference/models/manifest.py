@@ -1,0 +1,145 @@
+"""The manifest: what the user says about a model, in NAME.json beside NAME.onnx; `family` fills the gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from inference.core.errors import ModelRefused
+from inference.models import fields
+from inference.models.fields import Parser, Triple
+from inference.models.model import Family, Placement
+
+MAX_BYTES = 1 << 20
+
+
+class Colour(StrEnum):
+    """Order of the colour planes that the model wants."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Activation(StrEnum):
+    """How a detr model's logits become scores; with softmax the last class means "no object"."""
+
+    SIGMOID = "sigmoid"
+    SOFTMAX = "softmax"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Every field is None where the manifest, or the file itself, is absent: then it is probed.
+
+    A model sees ``(pixel * scale - mean) / std`` per plane, the planes in ``colour`` order.
+    """
+
+    name: str | None = None
+    family: Family | None = None
+    #: Width and height of the model input, in pixels.
+    input: tuple[int, int] | None = None
+    placement: Placement | None = None
+    pad_value: int | None = None
+    colour: Colour | None = None
+    scale: float | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    activation: Activation | None = None
+    labels: tuple[str, ...] | None = None
+    #: Lower-case hex digest that the model file must have.
+    sha256: str | None = None
+    conf_threshold: float | None = None
+    batch_max: int | None = None
+    #: Licence of the weights, best as its SPDX identifier; for people.
+    licence: str | None = None
+    #: Where the weights come from, an address as a rule; for people.
+    source: str | None = None
+
+
+def manifest_path(model_path: Path) -> Path:
+    """Return where the manifest of a model file lies."""
+    return model_path.with_suffix(".json")
+
+
+def read_manifest(model_path: Path) -> Manifest:
+    """Read the manifest beside ``model_path``; an absent one is an empty one.
+
+    Raises ModelRefused naming the manifest, the field, what was found and what is allowed.
+    """
+    path = manifest_path(model_path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return Manifest()
+    except OSError as error:
+        raise ModelRefused(
+            str(path),
+            expected="a readable file",
+            found=error.strerror or str(error),
+            fix="Check its permissions.",
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise ModelRefused(
+            str(path),
+            expected=f"at most {MAX_BYTES} bytes",
+            found="more",
+            fix="A manifest holds settings, not weights.",
+        )
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, path: str) -> Manifest:
+    """Parse a manifest's bytes; ``path`` is for messages. Raises ModelRefused as `read_manifest` does."""
+    try:
+        values = fields.read_object(data)
+    except ValueError as error:
+        raise ModelRefused(
+            path,
+            expected="a JSON object in UTF-8",
+            found=str(error),
+            fix='Correct it, or remove it to have everything probed; {"labels": ["cat", "dog"]} suffices.',
+        ) from error
+    known: dict[str, Any] = {}
+    for field, value in values.items():
+        parse = _PARSERS.get(field)
+        if parse is None:
+            raise ModelRefused(
+                path,
+                expected=f"only the fields {', '.join(_PARSERS)}",
+                found=f"field `{field[:60]}`",
+                fix="Correct its spelling or remove it.",
+            )
+        try:
+            known[field] = parse(value)
+        except ValueError as error:
+            raise ModelRefused(
+                path,
+                expected=f"field `{field}` to be {error}",
+                found=fields.shown(value),
+                fix="Correct the field.",
+            ) from None
+    return Manifest(**known)
+
+
+_PARSERS: Mapping[str, Parser] = {
+    "name": fields.text,
+    "family": fields.choice(Family),
+    "input": fields.size,
+    "placement": fields.choice(Placement),
+    "pad_value": fields.integer(0, 255),
+    "colour": fields.choice(Colour),
+    "scale": fields.number(1e-6, 1e6),
+    "mean": fields.triple(-1e6, 1e6),
+    "std": fields.triple(1e-6, 1e6),
+    "activation": fields.choice(Activation),
+    "labels": fields.labels,
+    "sha256": fields.sha256,
+    "conf_threshold": fields.number(0.0, 1.0),
+    "batch_max": fields.integer(1, 256),
+    "licence": fields.text,
+    "source": fields.text,
+}

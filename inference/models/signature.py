@@ -1,0 +1,165 @@
+"""What a graph declares: its inputs, outputs and metadata; `family` judges what it really outputs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inference.core.errors import ModelRefused
+from inference.models.fields import MAX_INPUT_PX, MIN_INPUT_PX
+from inference.models.manifest import Manifest
+
+#: Used when height and width are dynamic and neither manifest nor metadata names a size.
+DEFAULT_INPUT_PX = 640
+#: RT-DETR and D-FINE exports take the size that their boxes are to be scaled to as a second input.
+SIZES_INPUT = "orig_target_sizes"
+#: onnxruntime's names of the element types that an image input may have.
+FLOAT = "tensor(float)"
+HALF = "tensor(float16)"
+
+EXPORT = "Export it as `yolo export model=best.pt format=onnx dynamic=True` does"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A declared input or output; None in ``shape`` is a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Inputs, outputs and metadata, as declared in the file."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The input that takes frames, NCHW."""
+
+    #: As the file has it, like `half`; what a session takes may differ.
+    name: str
+    half: bool
+    #: None: dynamic, any number of frames a run.
+    batch: int | None
+    width: int
+    height: int
+    #: Name of the second input, which takes ``[width, height]`` per frame as int64; None without one.
+    sizes_name: str | None
+    #: Where the session takes pictures in patches: what `Stem` says of them.
+    patches: tuple[tuple[int, int], ...] = ()
+    #: Where the session takes frames as the ring has them, by what name: see `gpu_model`.
+    raw_name: str | None = None
+
+    @property
+    def feed_name(self) -> str:
+        """Name of the session's input that takes frames."""
+        return self.raw_name or self.name
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Shape of what the session takes for one frame."""
+        if self.raw_name is not None:
+            return self.height, self.width, 3
+        if self.patches:
+            return 3 * len(self.patches), self.height // 2, self.width // 2
+        return 3, self.height, self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of what the session takes."""
+        if self.raw_name is not None:
+            return np.dtype(np.uint8)
+        return np.dtype(np.float16 if self.half else np.float32)
+
+
+def image_input(path: str, graph: Graph, manifest: Manifest) -> ImageInput:
+    """Find the image input and settle its size. Raises ModelRefused when the graph cannot take frames."""
+    _check_task(path, graph.metadata)
+    sizes = [tensor for tensor in graph.inputs if tensor.name == SIZES_INPUT]
+    images = [tensor for tensor in graph.inputs if tensor.name != SIZES_INPUT]
+    if len(images) != 1:
+        raise _refusal(path, f"one image input, and at most `{SIZES_INPUT}` beside it", _listed(graph.inputs))
+    image = images[0]
+    if image.dtype not in (FLOAT, HALF):
+        raise _refusal(path, f"the image input to be {FLOAT} or {HALF}", _listed([image]))
+    if len(image.shape) != 4:
+        raise _refusal(path, "the image input to be [batch, 3, height, width]", _listed([image]))
+    batch, planes, height, width = image.shape
+    if planes not in (3, None):
+        hint = ", which is NHWC" if width == 3 else ""
+        raise _refusal(path, "the image input to be [batch, 3, height, width]", _listed([image]) + hint)
+    if batch is not None and batch < 1:
+        raise _refusal(path, "a batch of at least 1", _listed([image]))
+    if sizes and (sizes[0].dtype != "tensor(int64)" or len(sizes[0].shape) != 2):
+        raise _refusal(path, f"`{SIZES_INPUT}` to be tensor(int64) [batch, 2]", _listed(sizes))
+    width, height = _input_size(path, width, height, graph.metadata, manifest)
+    return ImageInput(image.name, image.dtype == HALF, batch, width, height, sizes[0].name if sizes else None)
+
+
+def _input_size(
+    path: str, width: int | None, height: int | None, metadata: Mapping[str, str], manifest: Manifest
+) -> tuple[int, int]:
+    wanted_width, wanted_height = manifest.input or _metadata_size(metadata) or (DEFAULT_INPUT_PX,) * 2
+    if manifest.input is not None and (width or wanted_width, height or wanted_height) != manifest.input:
+        raise ModelRefused(
+            path,
+            expected=f"an input of {wanted_width}x{wanted_height}, as the manifest's `input` says",
+            found=f"{width or 'any'}x{height or 'any'} fixed in the graph",
+            fix="Remove `input` from the manifest, or export with a dynamic size (`dynamic=True`).",
+        )
+    size = width or wanted_width, height or wanted_height
+    if not all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in size):
+        raise _refusal(
+            path, f"an input of {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels a side", f"{size[0]}x{size[1]}"
+        )
+    return size
+
+
+def _metadata_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return width and height from ``imgsz``, which is written as ``[height, width]`` or one number."""
+    try:
+        value = ast.literal_eval(metadata.get("imgsz", "")[:100])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        return None
+    return sides[1], sides[0]
+
+
+def _check_task(path: str, metadata: Mapping[str, str]) -> None:
+    task = metadata.get("task", "detect")
+    if task != "detect":
+        raise ModelRefused(
+            path,
+            expected="a detection model",
+            found=f"task `{task[:40]}` in its metadata",
+            fix="Train or choose a `detect` model: its outputs are boxes with a class, nothing else.",
+        )
+
+
+def _listed(tensors: tuple[Tensor, ...] | list[Tensor]) -> str:
+    return (
+        "; ".join(
+            f"`{tensor.name}` {tensor.dtype} "
+            + "["
+            + ", ".join("dynamic" if side is None else str(side) for side in tensor.shape)
+            + "]"
+            for tensor in tensors[:8]
+        )
+        or "none"
+    )
+
+
+def _refusal(path: str, expected: str, found: str) -> ModelRefused:
+    return ModelRefused(path, expected=expected, found=found, fix=EXPORT + ".")

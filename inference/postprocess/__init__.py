@@ -1,0 +1,1 @@
+"""Turns model output into boxes: one decoder for each family, and non-maximum suppression."""

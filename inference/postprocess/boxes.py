@@ -1,0 +1,230 @@
+"""Raw outputs of one frame to candidate boxes, per family; `nms` thins them out.
+
+Scores are compared first and only the survivors are decoded: of thousands of rows a handful is left,
+and this runs under the loop's lock (tests/bench/model_side.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.graph.head import BRANCHES, Head, sigmoid
+from inference.models.family import DetrForm, Layout
+from inference.models.manifest import Activation
+from inference.models.model import Family
+
+#: One output of one frame; float32 or float16, ids also int64.
+Array = npt.NDArray[Any]
+#: Indices or class ids, one per candidate.
+Index = npt.NDArray[np.intp]
+Scores = npt.NDArray[np.float32]
+#: Row numbers, scores and class ids of candidates, equally long.
+_Kept = tuple[Index, Scores, Index]
+
+#: Candidates beyond this are dropped, worst first. Bounds the time under the lock at low thresholds,
+#: as suppression is quadratic (tests/bench/model_side.py).
+MAX_CANDIDATES = 1000
+
+_TINY = 1e-6
+
+
+class Decoder:
+    """Decodes the outputs of one model. Stateless between calls; any thread may use it.
+
+    ``head``: its branches are the outputs, not what ``layout`` names.
+    """
+
+    def __init__(
+        self, layout: Layout, width: int, height: int, class_count: int, head: Head | None = None
+    ) -> None:
+        self._layout = layout
+        self._class_count = class_count
+        #: Width, height twice over, in pixels: from 0..1 to the model input.
+        self._extent = np.array([width, height, width, height], dtype=np.float32)
+        self._levels = head.levels if head is not None else ()
+        self._grid, self._stride = _grid(width, height, layout.strides)
+        self._decode: Callable[[Sequence[Array], DetectionParams], Boxes] = {
+            Family.YOLO: self._yolo,
+            Family.YOLO_END2END: self._end2end,
+            Family.YOLOV5: self._yolov5,
+            Family.YOLOX: self._opened if head is not None else self._yolox,
+            Family.DETR: self._ready if layout.detr is DetrForm.READY else self._logits,
+        }[layout.family]
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether candidates of one object overlap, so that suppression has to follow."""
+        return self._layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+
+    def candidates(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        """Return at most MAX_CANDIDATES boxes in model-input pixels, in no order.
+
+        ``outputs`` are one frame's arrays, without the batch dimension, in the layout's order. Rows
+        below the threshold, of other classes than asked for, not finite or without an area are left out.
+        """
+        # A wild score may overflow exp(); the row is infinite then and goes below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._decode(outputs, params)
+        if not len(found):
+            return found
+        sound = np.isfinite(found).all(axis=1)
+        sound &= (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
+        return found if sound.all() else found[sound]
+
+    def _kept(self, rows: Index, scores: Scores, classes: Index, params: DetectionParams) -> _Kept:
+        """Apply threshold, class filter and cap to rows that have their best score and class."""
+        keep = scores >= params.conf_threshold
+        if params.class_ids:
+            keep &= np.isin(classes, params.class_ids)
+        if not keep.all():
+            rows, scores, classes = rows[keep], scores[keep], classes[keep]
+        if len(scores) > MAX_CANDIDATES:
+            best = np.argpartition(scores, -MAX_CANDIDATES)[-MAX_CANDIDATES:]
+            rows, scores, classes = rows[best], scores[best], classes[best]
+        return rows, scores, classes
+
+    def _yolo(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        output = outputs[0]
+        scores = output[4:]
+        best = scores[0] if len(scores) == 1 else scores.max(axis=0)
+        rows = np.flatnonzero(best >= params.conf_threshold)
+        if not len(rows):
+            return NO_BOXES
+        classes = scores[:, rows].argmax(axis=0)
+        rows, kept, classes = self._kept(rows, best[rows].astype(np.float32), classes, params)
+        return _assemble(_centre_to_corners(output[:4, rows].T.astype(np.float32)), kept, classes)
+
+    def _with_objectness(self, output: Array, params: DetectionParams) -> _Kept | None:
+        # A class score is at most 1, so objectness alone rules out nearly every row.
+        rows = np.flatnonzero(output[:, 4] >= params.conf_threshold)
+        if not len(rows):
+            return None
+        survivors = output[rows, 4:].astype(np.float32)
+        classes = survivors[:, 1:].argmax(axis=1)
+        scores = survivors[:, 0] * survivors[np.arange(len(rows)), classes + 1]
+        return self._kept(rows, scores, classes, params)
+
+    def _yolov5(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        kept = self._with_objectness(outputs[0], params)
+        if kept is None:
+            return NO_BOXES
+        rows, scores, classes = kept
+        return _assemble(_centre_to_corners(outputs[0][rows, :4].astype(np.float32)), scores, classes)
+
+    def _yolox(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        kept = self._with_objectness(outputs[0], params)
+        if kept is None:
+            return NO_BOXES
+        rows, scores, classes = kept
+        return self._from_grid(outputs[0][rows, :4].astype(np.float32), rows, scores, classes)
+
+    def _opened(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        least = _logit(params.conf_threshold) if params.conf_threshold > _TINY else -math.inf
+        found: list[tuple[Index, npt.NDArray[np.float32]]] = []
+        begin = 0
+        for number, level in enumerate(self._levels):
+            boxes, objectness, features = outputs[BRANCHES * number :][:BRANCHES]
+            # A class score is at most 1, so objectness alone rules out nearly every cell.
+            cells = np.flatnonzero(objectness >= least)
+            if len(cells):
+                box, sure, feature = (
+                    part.reshape(len(part), -1)[:, cells].astype(np.float32)
+                    for part in (boxes, objectness, features)
+                )
+                found.append((begin + cells, np.concatenate((box, sure, level.logits(feature)))))
+            begin += objectness.size
+        if not found:
+            return NO_BOXES
+        rows = np.concatenate([cells for cells, _ in found])
+        table = np.concatenate([columns for _, columns in found], axis=1)
+        picks = np.arange(len(rows))
+        logits = table[5:]
+        classes = logits.argmax(axis=0)
+        scores = sigmoid(table[4]) * sigmoid(logits[classes, picks])
+        picks, scores, classes = self._kept(picks, scores, classes, params)
+        return self._from_grid(table[:4, picks].T, rows[picks], scores, classes)
+
+    def _from_grid(self, raw: npt.NDArray[np.float32], rows: Index, scores: Scores, classes: Index) -> Boxes:
+        """Return boxes from offsets to their cells and logarithms of their sides; ``raw`` is overwritten."""
+        stride = self._stride[rows]
+        raw[:, :2] = (raw[:, :2] + self._grid[rows]) * stride
+        raw[:, 2:] = np.exp(raw[:, 2:]) * stride
+        return _assemble(_centre_to_corners(raw), scores, classes)
+
+    def _end2end(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        rows = outputs[0].astype(np.float32)
+        return self._chosen(rows[:, :4], rows[:, 4], rows[:, 5], params)
+
+    def _ready(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        classes, boxes, scores = outputs
+        corners = boxes.astype(np.float32)
+        if self._layout.normalised:
+            corners = corners * self._extent
+        return self._chosen(corners, scores.astype(np.float32), classes, params)
+
+    def _chosen(self, corners: Boxes, scores: Scores, ids: Array, params: DetectionParams) -> Boxes:
+        """Pick from rows that name their class themselves; a class that has no label cannot be shown."""
+        rows = np.flatnonzero((scores >= params.conf_threshold) & (ids >= 0) & (ids < self._class_count))
+        classes = ids[rows].astype(np.intp)
+        rows, kept, classes = self._kept(rows, scores[rows], classes, params)
+        return _assemble(corners[rows], kept, classes)
+
+    def _logits(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        logits, boxes = outputs
+        if self._layout.activation is Activation.SOFTMAX:
+            table = _softmax(logits.astype(np.float32))[:, :-1]
+            queries, classes = np.nonzero(table >= params.conf_threshold)
+            scores: Scores = table[queries, classes]
+        else:
+            # One query may name several classes: sigmoid scores do not compete.
+            queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
+            scores = sigmoid(logits[queries, classes].astype(np.float32))
+        if not len(queries):
+            return NO_BOXES
+        queries, kept, classes = self._kept(queries, scores, classes, params)
+        corners = _centre_to_corners(boxes[queries].astype(np.float32)) * self._extent
+        return _assemble(corners, kept, classes)
+
+
+def _grid(
+    width: int, height: int, strides: tuple[int, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return column and row (N, 2) and stride (N, 1) of each anchor of a yolox head, in output order."""
+    cells, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[0 : height // stride, 0 : width // stride]
+        cells.append(np.stack((columns.ravel(), rows.ravel()), axis=1))
+        steps.append(np.full((rows.size, 1), stride))
+    if not cells:
+        return np.empty((0, 2), np.float32), np.empty((0, 1), np.float32)
+    return np.concatenate(cells).astype(np.float32), np.concatenate(steps).astype(np.float32)
+
+
+def _centre_to_corners(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Turn rows of cx, cy, w, h into x1, y1, x2, y2."""
+    half = boxes[:, 2:] * np.float32(0.5)
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+
+
+def _assemble(corners: npt.NDArray[np.float32], scores: Scores, classes: Index) -> Boxes:
+    found = np.empty((len(scores), 6), dtype=np.float32)
+    found[:, :4] = corners
+    found[:, 4] = scores
+    found[:, 5] = classes
+    return found
+
+
+def _logit(score: float) -> float:
+    score = min(max(score, _TINY), 1 - _TINY)
+    return math.log(score / (1 - score))
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)

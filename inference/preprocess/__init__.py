@@ -1,0 +1,1 @@
+"""Turns decoded pixels into model input: letterbox and normalisation."""

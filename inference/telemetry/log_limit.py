@@ -1,0 +1,82 @@
+"""Limits log records to one a second of each kind and counts the others: input cannot flood the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+#: Loggers of our own code; other libraries put input into their templates, so each of their loggers is
+#: one kind.
+_OWN = ("streamer", "inference")
+#: Records of these follow from what the operator, an administrator or a process does, never from input.
+UNLIMITED = ("streamer.supervisor.supervisor", "inference.engine.process", "streamer.audit")
+INTERVAL_S = 1.0
+#: Beyond this many kinds the further ones share one.
+MAX_KINDS = 256
+
+
+class Limiter:
+    """Pure: decides by kind and time whether a line passes, and how many were held since the last."""
+
+    def __init__(self) -> None:
+        #: Kind to the time of its next line and the number held since the last one.
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def passes(self, kind: str, now: float) -> int | None:
+        """Return how many lines of this kind were held before this one, which passes; None to hold it."""
+        if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
+            self._forget(now)
+            if len(self._kinds) >= MAX_KINDS:
+                kind = ""
+        next_at, held = self._kinds.get(kind, (0.0, 0))
+        if now < next_at:
+            self._kinds[kind] = next_at, held + 1
+            return None
+        self._kinds[kind] = now + INTERVAL_S, 0
+        return held
+
+    def _forget(self, now: float) -> None:
+        """Forget kinds that are silent and owe no count."""
+        self._kinds = {
+            kind: (next_at, held) for kind, (next_at, held) in self._kinds.items() if held or next_at > now
+        }
+
+
+class OncePerSecond(logging.Filter):
+    """Lets one record of a kind pass in a second; ``count`` is told of each that is held."""
+
+    def __init__(
+        self,
+        count: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        unlimited: tuple[str, ...] = UNLIMITED,
+    ) -> None:
+        super().__init__()
+        self._count = count
+        self._clock = clock
+        self._unlimited = unlimited
+        self._limiter = Limiter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether this record is the one of its second."""
+        if record.name in self._unlimited:
+            return True
+        kind = f"{record.name}\n{record.levelno}"
+        if record.name.partition(".")[0] in _OWN:
+            kind += f"\n{str(record.msg)[:200]}"
+        held = self._limiter.passes(kind, self._clock())
+        if held is None:
+            self._count()
+            return False
+        if held:
+            record.msg = f"{_message(record)} (and {held} more like it)"
+            record.args = ()
+        return True
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - the arguments may not fit; the formatter says so for the others
+        return str(record.msg)

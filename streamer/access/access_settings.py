@@ -1,0 +1,252 @@
+"""Settings of who may reach the service: addresses, keys, names and pages. `settings` has all others."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings
+
+from streamer.access.identity import Quotas
+from streamer.access.key_file import BadKeyFile, parse_keys, read_key_file
+from streamer.access.networks import IpNetwork, parse_networks
+from streamer.access.site_names import parse_hosts, parse_origins
+
+#: Those with public keys alone: with a shared secret, whoever verifies tokens could make them.
+JWT_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+
+
+#: Shorter keys, which people have chosen, are warned of.
+LEAST_KEY_CHARS = 16
+
+
+class CannotAdmit(Exception):
+    """Who may use the service is not settled; the text says what to set."""
+
+
+class AccessSettings(BaseSettings):
+    """Base of `Settings`, so that they stand first in README's table."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port of `/metrics`, which is then not on `PORT`; 0: on `PORT`, and without names of "
+        "streams for whoever has no admin key.",
+    )
+    api_keys: str = Field(
+        "",
+        description="Comma-separated keys, each good for everything; when set, all routes but pages, probes, "
+        "metrics and `/drift/status` want a key as a bearer token.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of keys, JSON or TOML: named, hashed, with scopes, quotas and expiry (`streamer "
+        "keys new`); read again when it changes. Beside `API_KEYS`.",
+    )
+    jwt_jwks: str = Field(
+        "",
+        description="Where the keys are published that sign JSON Web Tokens, which are then taken beside API "
+        "keys: an `https` address, or a file. Needs the extra `jwt`.",
+    )
+    jwt_issuer: str = Field("", max_length=500, description="The `iss` that tokens must have.")
+    jwt_audience: str = Field("", max_length=500, description="The `aud` that tokens must be for.")
+    jwt_algorithms: str = Field(
+        "RS256,ES256",
+        description="Comma-separated algorithms that tokens may be signed by, all with public keys: RS, PS "
+        "and ES with 256, 384 or 512, and EdDSA.",
+    )
+    jwt_scope_claim: str = Field(
+        "scope",
+        pattern=r"^[A-Za-z0-9_.:/-]{1,100}$",
+        description="The claim of a token that names its scopes, by spaces or as a list.",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether clients may use the service without a key where it listens on other than "
+        "loopback addresses; without keys and without this it does not start there.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Comma-separated host names under which clients may address the service, as "
+        "`vision.example.com` or `*.example.com`, besides IP addresses and names without a dot; `*`: any.",
+    )
+    allowed_origins: str = Field(
+        "",
+        description="Comma-separated origins whose pages may use the service, as `https://app.example.com`, "
+        "besides its own; `*`: any.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated networks of proxies whose `X-Forwarded-For` names the client's address; "
+        "unset: none, and a client is whoever connects.",
+    )
+    anonymous_requests_per_s: float = Field(
+        0,
+        ge=0,
+        le=1e6,
+        description="POSTs a second of one client without a key, which is an address; 0: no limit. As all "
+        "quotas per second it is counted in each worker, and two seconds' worth may come at once.",
+    )
+    anonymous_bytes_per_s: float = Field(
+        0, ge=0, le=1e12, description="Bytes of images a second of one client without a key; 0: no limit."
+    )
+    anonymous_streams: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="WebSocket connections at a time of one client without a key, per worker; 0: no limit.",
+    )
+    anonymous_sessions: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="WebRTC and WHIP sessions at a time of one client without a key, per worker; 0: three "
+        "quarters of `WEBRTC_SESSIONS_MAX`.",
+    )
+
+    @property
+    def anonymous_quotas(self) -> Quotas:
+        """What one client without a key may ask for."""
+        return Quotas(
+            requests_per_s=self.anonymous_requests_per_s or None,
+            streams=self.anonymous_streams or None,
+            sessions=self.anonymous_sessions or None,
+            bytes_per_s=self.anonymous_bytes_per_s or None,
+        )
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _is_another_port(cls, port: int, info: ValidationInfo) -> int:
+        if port and port == info.data.get("port"):
+            raise ValueError("allowed is another port than PORT")
+        return port
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _is_key_set(cls, text: str) -> str:
+        address = urlsplit(text)
+        loopback = address.hostname in ("127.0.0.1", "::1", "localhost")
+        if address.scheme == "http" and not loopback:
+            raise ValueError("allowed are https addresses, http ones of this machine, and files")
+        return text
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _are_algorithms(cls, text: str) -> str:
+        unknown = [name for name in _split(text) if name not in JWT_ALGORITHMS]
+        if unknown or not _split(text):
+            raise ValueError(f"allowed are {', '.join(JWT_ALGORITHMS)}")
+        return text
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, text: str) -> str:
+        parse_hosts(text)
+        return text
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        parse_origins(text)
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether clients must show who they are."""
+        return bool(self.keys or self.jwt_jwks) or self.api_keys_file is not None
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine reaches `HOST`. Asks the name server where that is a name."""
+        try:
+            found = {entry[4][0] for entry in socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)}
+        except OSError:  # the start will say so
+            return False
+        return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys in their order, each once; empty means that none is asked for."""
+        return _split(self.api_keys)
+
+    @property
+    def guessable_keys(self) -> int:
+        """Number of API keys that are so short that somebody may guess them."""
+        return sum(len(key) < LEAST_KEY_CHARS for key in self.keys)
+
+    @property
+    def token_algorithms(self) -> tuple[str, ...]:
+        """The algorithms by which tokens may be signed."""
+        return _split(self.jwt_algorithms)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names under which clients may address the service."""
+        return parse_hosts(self.allowed_hosts) | {self.host.lower()}
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Origins of other sites' pages that may use the service."""
+        return parse_origins(self.allowed_origins)
+
+    @property
+    def proxy_networks(self) -> tuple[IpNetwork, ...]:
+        """Networks whose hops are believed about the client's address."""
+        return parse_networks(self.trusted_proxies)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """Return the parts between commas in their order, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _check_tokens(settings: AccessSettings) -> None:
+    if not settings.jwt_jwks:
+        return
+    for name in ("jwt_issuer", "jwt_audience"):
+        if not getattr(settings, name):
+            raise CannotAdmit(f"{name.upper()} is empty: with JWT_JWKS it must say which tokens are meant")
+    if find_spec("jwt") is None:
+        raise CannotAdmit("JWT_JWKS needs the extra: pip install 'real-time-vision-api[jwt]'")
+    if not settings.jwt_jwks.startswith(("https://", "http://")) and not Path(settings.jwt_jwks).is_file():
+        raise CannotAdmit(f"JWT_JWKS={settings.jwt_jwks!r}: no such file")
+
+
+def check_access(settings: AccessSettings) -> None:
+    """Raise CannotAdmit for a key file that cannot be used, and where strangers could use the service.
+
+    Only at the start: a file that is broken later leaves the keys as they were.
+    """
+    if settings.api_keys_file is not None:
+        try:
+            parse_keys(read_key_file(settings.api_keys_file))
+        except BadKeyFile as error:
+            raise CannotAdmit(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
+    _check_tokens(settings)
+    if settings.api_keys and not settings.keys:
+        raise CannotAdmit("API_KEYS is set and holds no key: unset it, or separate keys by commas")
+    if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
+        return
+    raise CannotAdmit(
+        f"HOST={settings.host!r}: without keys the service listens on loopback addresses only. Set API_KEYS "
+        "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 where everybody who reaches this address may use the "
+        "service, or HOST=127.0.0.1"
+    )

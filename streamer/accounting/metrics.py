@@ -1,0 +1,346 @@
+"""What a worker counts, and the merged view of all processes that ``GET /metrics`` shows.
+
+Labels come from closed sets only: version, status code, transport, reason, stage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from inference.telemetry import metric_store
+from inference.telemetry.metrics import count_log_lines
+from streamer.protocol.wire import DropReason
+
+_REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_CONNECT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+#: Stages a frame passes; ``mailbox`` and ``post_queue`` are the age of a live frame and of a posted image
+#: when it is taken for decoding.
+STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
+TRANSPORTS = ("http", "websocket", "webrtc", "whip")
+#: Statuses counted from the start: a rate does not see a series begin, so the first errors would be missed.
+#: What the byte budget holds.
+BUFFERED = ("body", "answer", "messages")
+_STATUSES = ("200", "429", "500", "503", "504")
+#: Classes of work, and why a client of each was told to come back later.
+REFUSALS = {
+    "post": ("queue_full", "saturated", "share", "waited", "quota"),
+    "live": ("saturated", "share", "quota"),
+}
+#: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
+ENDINGS = (
+    "closed",
+    "peer_gone",
+    "connect_timeout",
+    "ice_failed",
+    "dtls_failed",
+    "no_media",
+    "limits",
+    "shutdown",
+    "server_fault",
+)
+#: Why decoder processes end.
+DECODER_ENDINGS = ("crash", "timeout", "stuck", "killed", "retired")
+#: What a kernel or a container may withhold from decoders (`decoding/sandbox.py`).
+PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
+
+
+class WorkerMetrics:
+    """Counters of one worker, made once per process after `inference.telemetry.metrics.name_process`."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        count_log_lines(registry)
+        self.requests = Counter(
+            "object_detection_requests",
+            "Predict requests by model version and HTTP status.",
+            ["version", "status"],
+            registry=registry,
+        )
+        self.request_s = Histogram(
+            "object_detection_request_duration_seconds",
+            "Predict requests from their headers to their answer.",
+            ["version"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.stage_s = Histogram(
+            "object_detection_stage_duration_seconds",
+            "Time of a frame in each stage; `mailbox` and `post_queue` are the age of a live frame and of a "
+            "posted image when it is taken for decoding.",
+            ["stage", "version"],
+            buckets=_STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.received = Counter(
+            "object_detection_frames_received",
+            "Frames that arrived.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.inferred = Counter(
+            "object_detection_frames_inferred",
+            "Frames that were answered with a result.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "object_detection_frames_dropped",
+            "Frames that were not inferred, by reason.",
+            ["transport", "version", "reason"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "object_detection_frames_failed",
+            "Frames that were answered with an error.",
+            ["transport", "version"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "object_detection_refused",
+            "Requests and streams that were told to come back later, by class of work and reason.",
+            ["class", "reason"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "object_detection_frames_in_flight",
+            "Frames received that have no outcome yet.",
+            ["transport", "version"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.streams = Gauge(
+            "object_detection_streams",
+            "Open live streams.",
+            ["transport", "version"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.undelivered = Counter(
+            "object_detection_results_undelivered",
+            "Results replaced by a newer one because the client read too slowly.",
+            ["transport"],
+            registry=registry,
+        )
+        self.webrtc_sessions = Gauge(
+            "object_detection_webrtc_sessions",
+            "WebRTC and WHIP sessions, by whether their connection stands yet.",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.webrtc_ended = Counter(
+            "object_detection_webrtc_ended",
+            "WebRTC and WHIP sessions that have ended, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.webrtc_connect_s = Histogram(
+            "object_detection_webrtc_connect_seconds",
+            "From a WebRTC offer until the connection stands.",
+            buckets=_CONNECT_BUCKETS_S,
+            registry=registry,
+        )
+        self.buffered_bytes = Gauge(
+            "object_detection_buffered_bytes",
+            "Bytes held for clients, counted once a second: bodies, answers and messages that wait.",
+            ["kind"],
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.buffer_refusals = Counter(
+            "object_detection_buffer_refusals",
+            "Bodies, answers and queues of messages that found no room in the byte budget.",
+            ["kind"],
+            registry=registry,
+        )
+        self.forwarded = Counter(
+            "object_detection_requests_forwarded",
+            "Requests about a session that reached another process than its owner, by where that is.",
+            ["to"],
+            registry=registry,
+        )
+        self.decoders_ended = Counter(
+            "object_detection_decoders_ended",
+            "Decoder processes that have ended, by reason; each was replaced.",
+            ["reason"],
+            registry=registry,
+        )
+        self.unprotected = Gauge(
+            "object_detection_decoders_unprotected",
+            "1 for each protection of the sandbox that decoders have to do without on this machine.",
+            ["protection"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self.sampler_dropped = Counter(
+            "sampler_dropped",
+            "Candidates for samples that did not reach the observer, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.connections_refused = Counter(
+            "object_detection_connections_refused",
+            "Connections closed at once because too many were open.",
+            registry=registry,
+        )
+        self.keys_refused = Counter(
+            "object_detection_keys_refused",
+            "Keys, tokens and tickets that were refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.loop_lag_s = Histogram(
+            "object_detection_event_loop_lag_seconds",
+            "How late the worker's event loop woke up, sampled once a second.",
+            buckets=_LAG_BUCKETS_S,
+            registry=registry,
+        )
+        self.tasks = Gauge(
+            "object_detection_event_loop_tasks",
+            "Tasks of the workers' event loops, counted once a second.",
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.ready = Gauge(
+            "object_detection_inference_ready",
+            "1 while the inference process is ready, as this replica's workers see it.",
+            registry=registry,
+            multiprocess_mode="min",
+        )
+
+    def buffer_refused(self, kind: str) -> None:
+        """Account a body, an answer or a queue of messages without room in the byte budget."""
+        self.buffer_refusals.labels(kind).inc()
+
+    def key_refused(self, reason: str) -> None:
+        """Account a key that was `wrong`, or `limited`: not looked at, after too many wrong ones."""
+        self.keys_refused.labels(reason).inc()
+
+    def request_forwarded(self, to: str) -> None:
+        """Account a request passed on to its session's owner: `worker` or `replica`."""
+        self.forwarded.labels(to).inc()
+
+    def decoder_ended(self, reason: str) -> None:
+        """Account the end of a decoder process."""
+        self.decoders_ended.labels(reason).inc()
+
+    def protection_missing(self, name: str) -> None:
+        """Publish that decoders do without a protection."""
+        self.unprotected.labels(name).set(1)
+
+    def sample_dropped(self, reason: str) -> None:
+        """Account a candidate that did not reach the observer."""
+        self.sampler_dropped.labels(reason).inc()
+
+    def preset(self, versions: tuple[str, ...]) -> None:
+        """Create every series, clear gauges that a dead predecessor left, and balance its ledger.
+
+        Frames that a killed worker held have no outcome on the wire, where the socket is gone too; they
+        are counted as failed.
+        """
+        for version in versions:
+            self._preset_version(version)
+        self._preset_reasons()
+        for transport in TRANSPORTS:
+            if transport != "http":
+                self.undelivered.labels(transport)
+        for state in ("connecting", "connected"):
+            self.webrtc_sessions.labels(state).set(0)
+        self._preset_buffers()
+        for owner in ("worker", "replica"):
+            self.forwarded.labels(owner)
+        for why in ("wrong", "limited"):
+            self.keys_refused.labels(why)
+        for reason in DECODER_ENDINGS:
+            self.decoders_ended.labels(reason)
+        for lost in ("busy", "no_observer"):
+            self.sampler_dropped.labels(lost)
+        self.tasks.set(0)
+        self.ready.set(0)
+        for (transport, version), count in self._without_outcome().items():
+            self.failed.labels(transport, version).inc(count)
+
+    def _preset_buffers(self) -> None:
+        for kind in BUFFERED:
+            self.buffered_bytes.labels(kind).set(0)
+            self.buffer_refusals.labels(kind)
+
+    def _preset_reasons(self) -> None:
+        for name, reasons in REFUSALS.items():
+            for reason in reasons:
+                self.refused.labels(name, reason)
+        for ending in ENDINGS:
+            self.webrtc_ended.labels(ending)
+        for protection in PROTECTIONS:
+            self.unprotected.labels(protection).set(0)
+
+    def _preset_version(self, version: str) -> None:
+        for transport in TRANSPORTS:
+            for counter in (self.received, self.inferred, self.failed):
+                counter.labels(transport, version)
+            for reason in DropReason:
+                self.dropped.labels(transport, version, reason)
+            self.in_flight.labels(transport, version).set(0)
+            self.streams.labels(transport, version).set(0)
+        for status in _STATUSES:
+            self.requests.labels(version, status)
+        self.request_s.labels(version)
+        for stage in STAGES:
+            self.stage_s.labels(stage, version)
+
+    def _without_outcome(self) -> dict[tuple[str, str], float]:
+        """Return frames received minus all outcomes, by transport and version; only where there are some."""
+        left: Counts[tuple[str, str]] = Counts()
+        for metric, sign in ((self.received, 1), (self.inferred, -1), (self.dropped, -1), (self.failed, -1)):
+            for family in metric.collect():
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        key = sample.labels["transport"], sample.labels["version"]
+                        left[key] += sign * int(sample.value)
+        return {key: count for key, count in left.items() if count > 0}
+
+
+class SupervisorMetrics:
+    """What the supervisor counts."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        count_log_lines(registry)
+        self.restarts = Counter(
+            "object_detection_process_restarts",
+            "Processes started again after they ended, by role.",
+            ["role"],
+            registry=registry,
+        )
+        for role in ("inference", "worker", "observer"):
+            self.restarts.labels(role)
+
+
+class _Stored(Collector):
+    """Collects what all processes have in the shared store."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the merged metrics."""
+        store = metric_store.current()
+        names = store.names() if store is not None else []
+        return MultiProcessCollector.merge(names)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def render_metrics(directory: Path) -> bytes:
+    """Return the exposition text of all processes of the replica; without a store, of ``directory``."""
+    registry = CollectorRegistry()
+    if metric_store.current() is None:
+        MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_Stored())
+    return generate_latest(registry)

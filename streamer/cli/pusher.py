@@ -1,0 +1,200 @@
+"""Sends a source through a stream and hands the outcomes to recorder, journal and preview."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streamer.cli.progress import Tally
+from streamer.client.capture import Captured, Source, paced, thinned
+from streamer.client.errors import ClientError, SaveFailed, StreamClosed
+from streamer.client.frame_stream import PictureStream
+from streamer.client.results import Detections, Outcome, Result
+
+#: A source thread that does not end by then hangs in a driver; it must not keep us.
+JOIN_S = 2.0
+#: After a stop from outside: somebody waits for us, the server may be away.
+STOP_TIMEOUT_S = 5.0
+
+
+class Recording(Protocol):
+    """The part of the recorder that is used here."""
+
+    def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
+        """Take a frame, in order."""
+
+    def settle(self, frame: Captured, detections: Detections | None) -> None:
+        """Give a frame its boxes."""
+
+
+class Writing(Protocol):
+    """The part of the journal that is used here."""
+
+    def outcome(self, frame: Captured, outcome: Outcome) -> None:
+        """Write one outcome."""
+
+
+class Showing(Protocol):
+    """The part of the preview that is used here."""
+
+    def show(self, frame: Captured, detections: Detections | None) -> None:
+        """Show a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where outcomes go, besides the counts."""
+
+    recorder: Recording | None = None
+    journal: Writing | None = None
+    preview: Showing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop before the source ends, and how much of it to send."""
+
+    fps: float | None = None
+    #: Seconds of source time.
+    duration_s: float | None = None
+    max_frames: int | None = None
+
+
+@dataclass(slots=True)
+class Pusher:
+    """One run. ``stop`` may be called from a signal handler or another thread."""
+
+    source: Source
+    stream: PictureStream
+    sinks: Sinks = field(default_factory=Sinks)
+    limits: Limits = field(default_factory=Limits)
+    #: Whether a source that has no pace of its own is read in real time.
+    realtime: bool = True
+    finish_timeout_s: float = 30.0
+    tally: Tally = field(default_factory=Tally)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _failure: Exception | None = None
+
+    def stop(self) -> None:
+        """End soon: nothing more is captured, what was sent is waited for."""
+        self.stopped.set()
+
+    async def run(self) -> None:
+        """Push until the source ends, a limit is reached, or ``stop``.
+
+        Raises SourceFailed, SaveFailed, or what ended the stream; what was sent has its outcome by then.
+        """
+        counts = (self.source.total, self.limits.max_frames)
+        self.tally.total = min((count for count in counts if count), default=None)
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        thread = threading.Thread(target=self._pump, args=(loop, ended), name="source", daemon=True)
+        reader = asyncio.create_task(self._read(), name="outcomes")
+        thread.start()
+        try:
+            await self._wait(ended, reader)
+            patience_s = STOP_TIMEOUT_S if self.stopped.is_set() else self.finish_timeout_s
+            self.stopped.set()
+            # Ends `send` calls of the source's thread, too.
+            await self.stream.finish(patience_s)
+            await reader
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JOIN_S):
+                    await ended.wait()
+        finally:
+            self.stopped.set()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _wait(self, ended: asyncio.Event, reader: asyncio.Task[None]) -> None:
+        """Return when the source has ended, was told to stop, or no outcomes will come any more."""
+        while not (ended.is_set() or self.stopped.is_set() or reader.done()):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await ended.wait()
+
+    # -- in the source's thread ----------------------------------------------------------------------
+
+    def _pump(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        frames = self._frames()
+        try:
+            for frame in frames:
+                if self.stopped.is_set():
+                    break
+                if self.sinks.recorder is not None:
+                    # A source that waits for its reader loses nothing; a live one must not wait.
+                    self.sinks.recorder.add(frame, wait_stop=None if self.source.live else self.stopped)
+                asyncio.run_coroutine_threadsafe(self._take(frame), loop).result()
+        except StreamClosed:
+            pass
+        except ClientError as error:
+            self._failure = self._failure or error
+        except RuntimeError:  # the loop is gone: we were left behind
+            return
+        finally:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended.set)
+
+    def _frames(self) -> Iterator[Captured]:
+        limits = self.limits
+        frames = self.source.frames(self.stopped)
+        if limits.fps is not None:
+            frames = thinned(frames, limits.fps)
+        if self.realtime and not self.source.live:
+            frames = paced(frames, self.stopped)
+        for count, frame in enumerate(frames):
+            if limits.duration_s is not None and frame.time_s >= limits.duration_s:
+                return
+            yield frame
+            if limits.max_frames is not None and count + 1 >= limits.max_frames:
+                return
+
+    # -- in the loop ---------------------------------------------------------------------------------
+
+    async def _take(self, frame: Captured) -> None:
+        tally = self.tally
+        tally.captured += 1
+        tally.time_s = frame.time_s + frame.duration_s
+        tally.captures.mark(time.monotonic())
+        taken = False
+        try:
+            if frame.skip:
+                self.stream.skip(frame.skip)
+            elif self.stream.mode == "live":
+                taken = self.stream.offer(frame.picture, tag=frame, captured_s=frame.time_s)
+            else:
+                await self.stream.send(frame.picture, tag=frame, captured_s=frame.time_s)
+                taken = True
+        except ClientError:
+            self.stream.skip("closed")
+            raise
+        finally:
+            if not taken:
+                self._settle(frame, None)
+
+    async def _read(self) -> None:
+        async for outcome in self.stream:
+            frame: Captured = outcome.tag
+            detections = outcome.detections if isinstance(outcome, Result) else None
+            if isinstance(outcome, Result):
+                self.tally.result(len(outcome.detections), outcome.round_trip_s, time.monotonic())
+            if self.sinks.journal is not None:
+                try:
+                    self.sinks.journal.outcome(frame, outcome)
+                except SaveFailed as error:
+                    self._failure = self._failure or error
+                    self.stopped.set()
+            self._settle(frame, detections)
+
+    def _settle(self, frame: Captured, detections: Detections | None) -> None:
+        if self.sinks.recorder is not None:
+            self.sinks.recorder.settle(frame, detections)
+        if self.sinks.preview is not None:
+            self.sinks.preview.show(frame, detections)

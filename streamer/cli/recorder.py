@@ -1,0 +1,238 @@
+"""Writes what was captured to a video file, boxes drawn, with the capture's own timing. PyAV in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from streamer.cli.drawing import draw
+from streamer.client.capture import Captured
+from streamer.client.encoder import Pixels
+from streamer.client.errors import BadInput, SaveFailed
+from streamer.client.results import Detections
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+_TICKS = 90_000
+#: Frames in memory: more than may be without outcome at once, so that a full queue is the disk's fault.
+QUEUE_MAX = 32
+#: Boxes older than this are not drawn on frames without boxes of their own.
+CARRY_S = 1.0
+_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+    # No B-frames: then times of writing are times of showing, and the file begins at 0.
+    ("libx264", {"preset": "veryfast", "crf": "23", "bf": "0", "g": "60"}),
+    ("h264", {"bf": "0"}),
+    ("mpeg4", {"bf": "0", "q": "5"}),
+)
+
+
+def check_path(path: Path) -> None:
+    """Raise BadInput when a recording cannot have this name."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"--save {path}: allowed are {', '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"--save {path}: the folder does not exist")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A frame on its way to the file; written once it is settled and all before it are."""
+
+    frame: Captured
+    settled: bool = False
+    detections: Detections | None = None
+
+
+class Recorder:
+    """One recording. ``add`` each frame in order, ``settle`` it when its boxes are known or never will be.
+
+    Frames have the pace of their capture: a variable frame rate. Safe for several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_path(path)
+        self.path = path
+        self.written = 0
+        #: Frames that were not recorded because the writer was behind.
+        self.missed = 0
+        self.duration_s = 0.0
+        self._queue: deque[_Entry] = deque()
+        self._open: dict[int, _Entry] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failure: SaveFailed | None = None
+        self._writer = _Writer(path)
+        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
+        """Take a frame; returns whether it will be recorded.
+
+        Given ``wait_stop``, waits for room until that is set; else a full queue means False. Raises
+        SaveFailed when the file could not be written.
+        """
+        with self._changed:
+            while len(self._queue) >= QUEUE_MAX and self._failure is None:
+                if wait_stop is None or wait_stop.is_set():
+                    self.missed += 1
+                    return False
+                self._changed.wait(0.1)
+            if self._failure is not None:
+                raise self._failure
+            entry = _Entry(frame)
+            self._queue.append(entry)
+            self._open[frame.number] = entry
+            return True
+
+    def settle(self, frame: Captured, detections: Detections | None) -> None:
+        """Give a frame its boxes; None: it has none of its own and shows the newest known ones."""
+        with self._changed:
+            entry = self._open.pop(frame.number, None)
+            if entry is not None:
+                entry.settled, entry.detections = True, detections
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Write what is left and finish the file. Blocks; raises SaveFailed."""
+        with self._changed:
+            for entry in self._open.values():
+                entry.settled = True
+            self._open.clear()
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _write_all(self) -> None:
+        known: tuple[float, Detections] | None = None
+        try:
+            with contextlib.closing(self._writer):
+                while (entry := self._next()) is not None:
+                    frame = entry.frame
+                    if entry.detections is not None:
+                        known = (frame.time_s, entry.detections)
+                    image = _readable(frame)
+                    if image is None:
+                        continue
+                    if known is not None and frame.time_s - known[0] <= CARRY_S:
+                        image = draw(image, known[1])
+                    self._writer.write(image, frame.time_s, frame.duration_s)
+                    self.written += 1
+            self.duration_s = self._writer.duration_s
+        except (av.error.FFmpegError, OSError, cv2.error, ValueError) as error:
+            with self._changed:
+                self._failure = SaveFailed(f"--save {self.path}: {getattr(error, 'strerror', '') or error}")
+                self._queue.clear()
+                self._changed.notify_all()
+
+    def _next(self) -> _Entry | None:
+        with self._changed:
+            while not (self._queue and self._queue[0].settled):
+                if self._closing and not self._queue:
+                    return None
+                self._changed.wait()
+            self._changed.notify_all()
+            return self._queue.popleft()
+
+
+def _readable(frame: Captured) -> Pixels | None:
+    try:
+        return frame.pixels()
+    except BadInput:  # a broken file among pictures; its outcome says so
+        return None
+
+
+class _Writer:
+    """The file itself; opened with the first frame, whose size all others are fitted to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._container: Any = None
+        self._stream: Any = None
+        self._origin_s = 0.0
+        self._last_tick = -1
+        self._last_ticks = 1
+        self.duration_s = 0.0
+        # A plain file until then, so that a folder without permission is known at once.
+        try:
+            path.open("wb").close()
+        except OSError as error:
+            raise SaveFailed(f"--save {path}: {error.strerror or error}") from error
+
+    def write(self, image: Pixels, time_s: float, duration_s: float) -> None:
+        """Encode one frame to be shown at ``time_s`` of the capture's clock."""
+        if self._container is None:
+            self._open(image)
+            self._origin_s = time_s
+        fitted = _fit(image, self._stream.width, self._stream.height)
+        frame = av.VideoFrame.from_ndarray(fitted, format="bgr24")
+        tick = max(self._last_tick + 1, round((time_s - self._origin_s) * _TICKS))
+        frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
+        self._last_tick, self._last_ticks = tick, max(1, round(duration_s * _TICKS))
+        self.duration_s = (tick + self._last_ticks) / _TICKS
+        self._mux(self._stream.encode(frame))
+
+    def _open(self, image: Pixels) -> None:
+        # Playable even after a crash, but for the last seconds.
+        fragments = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
+        options = {} if self._path.suffix.lower() == ".mkv" else fragments
+        height, width = image.shape[:2]
+        container = av.open(str(self._path), "w", options=options)
+        self._container = container
+        for name, settings in _ENCODERS:
+            try:
+                stream: Any = container.add_stream(name, rate=30, options=settings)
+            except (av.codec.codec.UnknownCodecError, ValueError):
+                continue
+            # The chroma planes have half the size: both sides must be even.
+            stream.width, stream.height = width + width % 2, height + height % 2
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
+            self._stream = stream
+            return
+        raise ValueError("this build of PyAV has no H.264 or MPEG-4 encoder")
+
+    def _mux(self, packets: Any) -> None:
+        for packet in packets:
+            if packet.pts == self._last_tick:
+                packet.duration = self._last_ticks  # the others last until the next one
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file."""
+        if self._container is None:
+            return
+        container, self._container = self._container, None
+        try:
+            if self._stream is not None and self._last_tick >= 0:
+                self._container = container
+                self._mux(self._stream.encode(None))
+        finally:
+            self._container = None
+            container.close()
+
+
+def _fit(image: Pixels, width: int, height: int) -> Pixels:
+    """Return the picture at the recording's size: padded when a pixel short, else letterboxed."""
+    have_height, have_width = image.shape[:2]
+    if (have_width, have_height) == (width, height):
+        return np.ascontiguousarray(image)
+    if not (0 <= width - have_width <= 1 and 0 <= height - have_height <= 1):
+        ratio = min(width / have_width, height / have_height)
+        size = (max(1, round(have_width * ratio)), max(1, round(have_height * ratio)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        have_height, have_width = image.shape[:2]
+        left, top = (width - have_width) // 2, (height - have_height) // 2
+        sides = (top, height - have_height - top, left, width - have_width - left)
+        return np.asarray(cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT), np.uint8)
+    sides = (0, height - have_height, 0, width - have_width)
+    return np.asarray(cv2.copyMakeBorder(image, *sides, cv2.BORDER_REPLICATE), np.uint8)

@@ -1,0 +1,165 @@
+"""One WebRTC session that carries a video to the service: offer, answer, data channels; on aiortc."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fractions
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import av
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
+
+from streamer.client.address import Address
+from streamer.client.connection import LinkLost
+from streamer.client.encoder import Pixels
+from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.protocol.wire import ProtocolError, decode_message
+
+CLOCK_HZ = 90_000
+_CLOCK = fractions.Fraction(1, CLOCK_HZ)
+_CLOSE_S = 2.0
+_ASK_S = 2.0
+
+
+class Camera(MediaStreamTrack):
+    """Gives the encoder what ``next_picture`` returns: pixels (BGR) and time on the 90 kHz clock."""
+
+    kind = "video"
+
+    def __init__(self, next_picture: Callable[[], Awaitable[tuple[Pixels, int]]]) -> None:
+        super().__init__()
+        self._next_picture = next_picture
+
+    async def recv(self) -> av.VideoFrame:
+        """Return the next frame; called by the sender."""
+        pixels, pts = await self._next_picture()
+        frame = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = pts, _CLOCK
+        return frame
+
+
+class VideoLink:
+    """An open session after its welcome; messages are those of ``detect.v1``."""
+
+    def __init__(self, http: aiohttp.ClientSession, address: Address, tls: ssl.SSLContext | bool) -> None:
+        self.welcome: Mapping[str, Any] = {}
+        self._http = http
+        self._address = address
+        self._tls = tls
+        self._peer: RTCPeerConnection | None = None
+        self._url = ""
+        #: Messages as they come; None at the end.
+        self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def open(self, camera: Camera, wishes: dict[str, Any], timeout_s: float) -> None:
+        """Connect; ``wishes`` are fields of the offer, named as in hello.
+
+        Raises Rejected (refused for good), BadInput (a parameter) or ConnectionFailed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._open(camera, wishes)
+        except TimeoutError:
+            raise ConnectionFailed(
+                f"no connection to {self._address.shown} within {timeout_s:g} s; do UDP packets get through?"
+            ) from None
+
+    async def _open(self, camera: Camera, wishes: dict[str, Any]) -> None:
+        described = await self._request("GET", self._address.url)
+        servers = [
+            RTCIceServer(server["urls"], server.get("username"), server.get("credential"))
+            for server in described.get("ice_servers", [])
+        ]
+        peer = self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        peer.on("connectionstatechange", self._state_changed)
+        for label, lossy in (("results", True), ("control", False)):
+            channel = peer.createDataChannel(label, ordered=not lossy, maxRetransmits=0 if lossy else None)
+            channel.on("message", self._received)
+        peer.addTransceiver(camera, "sendonly")
+        await peer.setLocalDescription(await peer.createOffer())
+        offer = {"type": "offer", "sdp": peer.localDescription.sdp} | wishes
+        answer = await self._request("POST", self._address.url, offer)
+        # Not answer["url"]: a proxy that names itself wrongly must not lead the key elsewhere.
+        self._url = f"{self._address.url}/{answer['session']}"
+        await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
+        while not self.welcome:
+            message = await self.receive()
+            if message["type"] == "welcome":
+                self.welcome = message
+
+    def _state_changed(self) -> None:
+        if self._peer is not None and self._peer.connectionState in ("failed", "closed"):
+            self._messages.put_nowait(None)
+
+    def _received(self, data: str | bytes) -> None:
+        with contextlib.suppress(ProtocolError):
+            self._messages.put_nowait(decode_message(data))
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next message. Raises LinkLost when the session has ended."""
+        message = await self._messages.get()
+        if message is None:
+            raise LinkLost("the WebRTC connection was lost")
+        if message["type"] == "bye":
+            asked = message.get("reconnect_ms")
+            raise LinkLost(
+                self._address.clean(f"the server says: {message.get('reason', '')}"),
+                retry_after_s=asked / 1e3 if isinstance(asked, int | float) else None,
+            )
+        return message
+
+    async def is_gone(self) -> bool:
+        """Whether the server says that it has the session no more; silence says nothing."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                state = await self._request("GET", self._url)
+        except Rejected as error:
+            return error.code in (404, 410)
+        except (TimeoutError, ConnectionFailed, BadInput):
+            return False
+        return state.get("state") == "ended"
+
+    async def close(self) -> None:
+        """End the session; bounded, whatever the server does."""
+        try:
+            with contextlib.suppress(TimeoutError, ConnectionFailed, Rejected, BadInput):
+                async with asyncio.timeout(_CLOSE_S):
+                    if self._url:
+                        await self._request("DELETE", self._url)
+        finally:
+            # Whoever loses patience with the server cancels this: the peer's sockets must not stay for it.
+            if self._peer is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await self._peer.close()
+
+    async def _request(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the answer. Raises Rejected, BadInput or ConnectionFailed."""
+        try:
+            async with self._http.request(
+                method, url, json=body, headers=self._address.headers, ssl=self._tls
+            ) as response:
+                answer = await response.json(content_type=None) if response.status != 204 else {}
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ConnectionFailed(
+                self._address.clean(f"cannot reach {self._address.shown}: {error}")
+            ) from None
+        if response.status < 400:
+            return dict(answer or {})
+        detail = self._address.clean((answer or {}).get("detail", f"HTTP {response.status}"))
+        if response.status == 400:
+            raise BadInput(f"the server says: {detail}")
+        if response.status < 500 and response.status != 429:
+            raise Rejected(f"refused: {detail}", code=response.status)
+        retry = response.headers.get("Retry-After", "")
+        raise ConnectionFailed(detail, retry_after_s=float(retry) if retry.isdigit() else None)

@@ -1,0 +1,155 @@
+"""What the supervisor gives to a child process: variables, settings in a sealed memory file, a limit.
+
+Any process of the same user can read `/proc/PID/environ`, also a decoder that was taken over. Therefore no
+secret is passed on by environment: workers and the observer read their settings from a descriptor that they
+inherit, and the inference process gets neither.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from streamer.config.settings import Settings
+
+#: Variable that holds the number of the descriptor with the settings; meaningless in any other process.
+_DESCRIPTOR = "STREAMER_SETTINGS_FD"
+#: A variable that holds a secret, by its name; settings are left out by their own names. `PWD` alone is
+#: the working directory.
+_SECRET_NAME = re.compile(
+    r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH|SIGNATURE|WEBHOOK|CONN(?:ECTION)?_?STR"
+    r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$",
+    re.IGNORECASE,
+)
+#: A user or a password in an address, such as that of a proxy or of a broker; a password may hold a slash.
+_SECRET_VALUE = re.compile(r"://[^\s@]+@")
+
+#: Set for every child before it starts: glibc reads the first three, OpenCV its own, once.
+_TUNING = {
+    # Freed frame buffers go back to the kernel otherwise, and every frame pays for fresh pages:
+    # 2.6 times the cost of a frame with a model that does nothing (tests/bench/throughput.py).
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    # One arena per thread keeps memory that no other thread reuses.
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    # Frames are decoded side by side; splitting one resize over threads only adds hand-overs.
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_OPENCL_RUNTIME": "disabled",
+}
+
+
+class ChildEnvironment:
+    """Variables and descriptors for one kind of child. Without ``settings`` it inherits no descriptor."""
+
+    def __init__(self, limits: Settings, settings: Settings | None, *, credentials: bool = False) -> None:
+        """``limits`` bounds OpenCV, the child reads ``settings``; ``credentials``: it uses the store."""
+        self._limits = limits
+        self._credentials = credentials
+        self._fd = None if settings is None else _sealed(settings.model_dump_json().encode())
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the child must inherit."""
+        return () if self._fd is None else (self._fd,)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of the child."""
+        side_px = self._limits.image_max_side
+        pixels = max(self._limits.image_max_pixels, self._limits.stream_max_pixels)
+        found = without_secrets(os.environ, credentials=self._credentials) | _TUNING
+        found |= {
+            # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
+            "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
+            "OPENCV_IO_MAX_IMAGE_HEIGHT": str(side_px),
+            "OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels),
+        }
+        if self._fd is not None:
+            found[_DESCRIPTOR] = str(self._fd)
+        return found
+
+    def close(self) -> None:
+        """Give the memory file up."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def without_secrets(environment: Mapping[str, str], *, credentials: bool = False) -> dict[str, str]:
+    """Return the variables that may be passed on: neither settings of the service nor anybody's secrets.
+
+    ``credentials`` keeps what reaches the store: the variables of AWS and the addresses of proxies.
+    """
+    found = {}
+    for name, value in environment.items():
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            if credentials:
+                found[name] = value
+        elif name.lower() not in Settings.model_fields and not _is_secret(name, value):
+            found[name] = value
+    return found
+
+
+def inherited_settings() -> Settings:
+    """Return the settings that the supervisor passes to its children; nothing else is read for them."""
+    fd = int(os.environ.pop(_DESCRIPTOR))
+    document = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    kept = dict(os.environ)
+    os.environ.clear()
+    try:
+        return Settings.model_validate_json(document)
+    finally:
+        os.environ.update(kept)
+
+
+def wipe_own_secrets() -> None:
+    """Overwrite the secrets in the memory that `/proc/self/environ` shows; `os.environ` keeps its copies.
+
+    For the process that was started with them. Where the kernel does not tell the place, nothing happens.
+    """
+    try:
+        # Fields 50 and 51 of the file; the second field, the name, may hold spaces.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[47]), int(fields[48])
+    except (OSError, ValueError, IndexError):
+        return
+    if not 0 < start < end:
+        return
+    place = start
+    for entry in ctypes.string_at(start, end - start).split(b"\0"):
+        name, equals, value = entry.partition(b"=")
+        if equals and _is_secret(name.decode(errors="replace"), value.decode(errors="replace")):
+            ctypes.memset(place + len(name) + 1, ord("*"), len(value))
+        place += len(entry) + 1
+
+
+def forbid_core_dumps() -> None:
+    """Keep this process and its children from leaving their memory, with keys and frames, in a core dump.
+
+    A limit of one byte is too little for any dump into a file. Where dumps are piped into a program, a limit
+    of 0 is not looked at, and a limit of 1 makes the kernel refuse the dump.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value))
+
+
+def _sealed(document: bytes) -> int:
+    """Return a descriptor of a memory file that nobody can change."""
+    fd = os.memfd_create("settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, document)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd

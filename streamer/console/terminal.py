@@ -1,0 +1,71 @@
+"""All text that the commands show to people: lines, and one status line rewritten in place. Redacts it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+from streamer.console.redact import redact
+
+#: Without a terminal the status is a plain line, this often.
+PLAIN_INTERVAL_S = 5.0
+
+
+class Terminal:
+    """Writes to standard error, so that standard output stays free for data."""
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        secrets: Iterable[str] = (),
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._quiet = quiet
+        self._secrets = tuple(secrets)
+        self._clock = clock
+        self._is_terminal = self._stream.isatty()
+        self._status_shown = False
+        self._next_plain_at = 0.0
+
+    def line(self, text: str, *, always: bool = False) -> None:
+        """Write a line; ``always`` even when quiet."""
+        if self._quiet and not always:
+            return
+        self._clear()
+        self._write(redact(text, self._secrets) + "\n")
+
+    def status(self, text: str) -> None:
+        """Show the present status in place of the last one."""
+        if self._quiet:
+            return
+        shown = redact(text, self._secrets)
+        if self._is_terminal:
+            width = shutil.get_terminal_size().columns
+            # One column short: writing the last one makes some terminals wrap.
+            self._write(f"\r\x1b[K{shown[: max(1, width - 1)]}")
+            self._status_shown = True
+        elif self._clock() >= self._next_plain_at:
+            self._next_plain_at = self._clock() + PLAIN_INTERVAL_S
+            self._write(shown + "\n")
+
+    def _clear(self) -> None:
+        if self._status_shown:
+            self._write("\r\x1b[K")
+            self._status_shown = False
+
+    def close(self) -> None:
+        """Leave no half line behind."""
+        self._clear()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # whoever read us is gone; the work goes on

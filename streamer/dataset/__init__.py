@@ -1,1 +1,0 @@
-"""Collected samples as data sets: `streamer samples`."""

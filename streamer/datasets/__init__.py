@@ -1,0 +1,1 @@
+"""What is done with collected samples: export, verification, statistics and split."""

@@ -1,0 +1,108 @@
+"""One collected sample as its description says, checked. Pure; docs/sampling.md lists the fields."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from streamer.datasets.errors import DamagedSample
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One box, xyxy in pixels of the upright picture."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: str
+    #: Found, but below the threshold that the caller had set.
+    below_threshold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture and what the model found in it; width and height are of the upright picture, in pixels."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+    kind: str
+    width: int
+    height: int
+    exif_orientation: int
+    #: Clockwise quarter turns on top of the EXIF orientation.
+    rotation: int
+    #: ISO 8601, UTC.
+    captured_at: str
+    stream: str
+    model: str
+    labels: tuple[str, ...]
+    detections: tuple[Detection, ...]
+    reasons: tuple[str, ...]
+    uncertainty: float
+    #: Chance of the random draw; None for samples taken for another reason.
+    probability: float | None
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the stored pixels stand as the boxes do."""
+        return self.exif_orientation == 1 and self.rotation == 0
+
+    @property
+    def hour(self) -> str:
+        """Capture hour, such as ``2026-11-23T14``."""
+        return self.captured_at[:13]
+
+
+def parse_sample(data: bytes, where: str) -> Sample:
+    """Return the sample that a description holds. Raises DamagedSample naming ``where`` and what is wrong."""
+    try:
+        fields = json.loads(data)
+        schema = fields["schema"]
+        if schema != SCHEMA:
+            raise DamagedSample(f"{where}: field `schema` is {schema!r}; this version reads {SCHEMA}")
+        return _sample(fields)
+    except KeyError as error:
+        raise DamagedSample(f"{where}: field `{error.args[0]}` is missing") from error
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise DamagedSample(f"{where}: not the description of a sample: {error}") from error
+
+
+def _sample(fields: dict[str, Any]) -> Sample:
+    image, selection = fields["image"], fields["selection"]
+    sample = Sample(
+        key=str(image["key"]),
+        sha256=str(image["sha256"]),
+        size_bytes=int(image["bytes"]),
+        kind=str(image["format"]),
+        width=int(image["width"]),
+        height=int(image["height"]),
+        exif_orientation=int(image["exif_orientation"]),
+        rotation=int(image["rotation"]),
+        captured_at=str(fields["captured_at"]),
+        stream=str(fields["stream"]),
+        model=f"{fields['model']['version']} {fields['model']['name']}",
+        labels=tuple(str(label) for label in fields["classes"]),
+        detections=tuple(_detection(detection) for detection in fields["detections"]),
+        reasons=tuple(str(reason) for reason in selection["reasons"]),
+        uncertainty=float(selection["uncertainty"]),
+        probability=None if selection["probability"] is None else float(selection["probability"]),
+    )
+    if sample.width < 1 or sample.height < 1:
+        raise ValueError(f"field `image.width` and `height` are {sample.width}x{sample.height}")
+    if not 1 <= sample.exif_orientation <= 8 or not 0 <= sample.rotation <= 3:
+        raise ValueError(f"turned by {sample.exif_orientation} (EXIF, 1 to 8) and {sample.rotation} (0 to 3)")
+    return sample
+
+
+def _detection(fields: dict[str, Any]) -> Detection:
+    x1, y1, x2, y2 = (float(value) for value in fields["box"])
+    if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
+        raise ValueError(f"field `box` is {fields['box']}; x1 y1 x2 y2 rise")
+    return Detection(
+        (x1, y1, x2, y2), float(fields["score"]), str(fields["label"]), bool(fields["below_threshold"])
+    )

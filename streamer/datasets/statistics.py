@@ -1,0 +1,75 @@
+"""Counts of a collection: how many samples, why, from where, of what. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamer.datasets.sample import Sample
+
+#: Lines of each table that are shown.
+_SHOWN = 15
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Filled by :func:`count`."""
+
+    samples: int = 0
+    size_bytes: int = 0
+    first: str = ""
+    last: str = ""
+    reasons: Counter[str] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)
+    days: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    #: Boxes over the threshold, by label.
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "samples": self.samples,
+            "bytes": self.size_bytes,
+            "first": self.first,
+            "last": self.last,
+            **{name: dict(getattr(self, name).most_common()) for name in _TABLES},
+        }
+
+    def to_text(self) -> str:
+        """Return tables for people."""
+        lines = [f"{self.samples} samples, {self.size_bytes / 1e6:.1f} MB, {self.first} to {self.last}"]
+        for name, title in _TABLES.items():
+            table: Counter[str] = getattr(self, name)
+            lines += ["", title]
+            lines += [f"  {count:>7}  {key}" for key, count in table.most_common(_SHOWN)]
+            if len(table) > _SHOWN:
+                lines.append(f"  and {len(table) - _SHOWN} more")
+        return "\n".join(lines)
+
+
+_TABLES = {
+    "reasons": "by reason (a sample may have several)",
+    "streams": "by stream",
+    "days": "by day",
+    "models": "by model",
+    "labels": "boxes by label",
+}
+
+
+def count(samples: Iterable[Sample]) -> Statistics:
+    """Return the counts of samples."""
+    result = Statistics()
+    for sample in samples:
+        result.samples += 1
+        result.size_bytes += sample.size_bytes
+        result.first = min(result.first or sample.captured_at, sample.captured_at)
+        result.last = max(result.last, sample.captured_at)
+        result.reasons.update(sample.reasons)
+        result.streams[sample.stream] += 1
+        result.days[sample.captured_at[:10]] += 1
+        result.models[sample.model] += 1
+        result.labels.update(d.label for d in sample.detections if not d.below_threshold)
+    return result

@@ -1,0 +1,200 @@
+"""What ``streamer models check`` prints: an examination as text or as plain JSON types. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from inference.core.errors import ModelRefused
+from inference.models.family import Convention
+from inference.models.manifest import manifest_path
+from inference.models.signature import Tensor
+from streamer.model_tools.examination import Examination, Served, Timing, label_source
+from streamer.model_tools.exporters import likely_exporters
+from streamer.model_zoo.amounts import size_text
+
+_SHOWN_LABELS = 8
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+
+
+def report_text(result: Examination, known_as: str | None = None) -> str:
+    """Return the report for a terminal. ``known_as``: the catalogue's entry that has this checksum."""
+    if result.served is not None:
+        lines = [f"{result.path}: served as {result.served.model.family}"]
+        lines += _file_lines(result, known_as)
+        lines += _served_lines(result, result.served)
+        lines += _timing_lines(result.served)
+        remarks = result.remarks()
+        lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
+    else:
+        lines = [f"{result.path}: refused", *_file_lines(result, known_as)]
+        lines += _refusal_lines(result, result.refusal) if result.refusal is not None else []
+    return "\n".join(lines)
+
+
+def _refusal_lines(result: Examination, refusal: ModelRefused) -> list[str]:
+    lines = [_line("wrong in", refusal.path)] if refusal.path != str(result.path) else []
+    lines += [
+        _line("expected", refusal.expected),
+        _line("found", refusal.found),
+        _line("mend it", refusal.fix),
+    ]
+    if result.size is None:
+        return lines  # nothing is there that could be exported better
+    exporters = likely_exporters(result.path.name, result.header.metadata)
+    width = max(len(exporter.framework) for exporter in exporters)
+    lines += ["", "Commands that export a file which is served:"]
+    return lines + [f"  {exporter.framework:<{width}}  {exporter.command}" for exporter in exporters]
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<9} {text}"
+
+
+def _file_lines(result: Examination, known_as: str | None) -> list[str]:
+    if result.size is None:
+        return []
+    header = result.header
+    parts = [size_text(result.size)]
+    if header.opset:
+        written = f", written by {header.producer}" if header.producer else ""
+        parts.append(f"opset {header.opset}, IR {header.ir_version}{written}")
+    lines = [_line("file", "; ".join(parts))]
+    if result.sha256:
+        known = f" ({known_as} of the catalogue)" if known_as else ""
+        lines.append(_line("sha256", result.sha256 + known))
+    return lines
+
+
+def _served_lines(result: Examination, served: Served) -> list[str]:
+    model, image = served.model, served.image
+    used = manifest_fields(served)
+    lines = [_line("input", f"{_tensor_text(tensor)}") for tensor in served.graph.inputs]
+    lines.append(
+        _line("frames", f"{model.input_width}x{model.input_height}, {_convention_text(served.convention)}")
+    )
+    lines += [
+        _line("output", f"{_tensor_text(tensor)}{'' if tensor.name in served.outputs else ', not used'}")
+        for tensor in served.graph.outputs
+    ]
+    batches = ", ".join(map(str, served.buckets))
+    lines.append(
+        _line("batch", f"fixed at {image.batch}" if image.batch is not None else f"dynamic: run as {batches}")
+    )
+    lines.append(
+        _line("classes", f"{len(model.labels)}, {label_source(served)}: {_labels_text(model.labels)}")
+    )
+    lines.append(
+        _line(
+            "manifest", f"{manifest_path(result.path).name}: {', '.join(used) or 'empty'}" if used else "none"
+        )
+    )
+    lines.append(_line("licence", result.licence or "not recorded"))
+    return lines
+
+
+def manifest_fields(served: Served) -> dict[str, Any]:
+    """Return the fields that the manifest sets."""
+    return {name: value for name, value in dataclasses.asdict(served.manifest).items() if value is not None}
+
+
+def _tensor_text(tensor: Tensor) -> str:
+    sides = ", ".join("dynamic" if side is None else str(side) for side in tensor.shape)
+    return f"`{tensor.name}` {_TYPES.get(tensor.dtype, tensor.dtype)} [{sides}]"
+
+
+def _convention_text(convention: Convention) -> str:
+    scale = "0-255" if convention.scale == 1 else f"times {convention.scale:.6g}"
+    spread = ""
+    if any(convention.mean) or convention.std != (1.0, 1.0, 1.0):
+        spread = f", minus {list(convention.mean)}, by {list(convention.std)}"
+    border = "" if convention.placement == "stretch" else f", border {convention.pad_value}"
+    return f"{convention.placement}{border}, {convention.colour.upper()}, {scale}{spread}"
+
+
+def _labels_text(labels: tuple[str, ...]) -> str:
+    more = ", …" if len(labels) > _SHOWN_LABELS else ""
+    text = ", ".join(labels[:_SHOWN_LABELS]) + more
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _timing_lines(served: Served) -> list[str]:
+    if not served.timings:
+        return []
+    on_all = served.timings[0].all_cores_s is not None
+    where = "one core" if served.model.provider == "cpu" else served.model.provider
+    lines = ["", f"  {'batch':>5}  {where:>20}" + (f"  {f'{served.cores} cores':>20}" if on_all else "")]
+    lines += [_timing_row(timing) for timing in served.timings]
+    formed = ", ".join(map(str, served.formed))
+    return [*lines, f"  By these times the service forms batches of {formed}."]
+
+
+def _timing_row(timing: Timing) -> str:
+    row = f"  {timing.batch:>5}  {_cost_text(timing.batch, timing.one_core_s):>20}"
+    return row if timing.all_cores_s is None else f"{row}  {_cost_text(timing.batch, timing.all_cores_s):>20}"
+
+
+def _cost_text(batch: int, seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms {batch / seconds:6.1f} /s"
+
+
+def describe(result: Examination, known_as: str | None = None) -> dict[str, Any]:
+    """Return the report as plain JSON types."""
+    answer: dict[str, Any] = {
+        "file": str(result.path),
+        "served": result.served is not None,
+        "bytes": result.size,
+        "sha256": result.sha256,
+        "known_as": known_as,
+        "opset": result.header.opset or None,
+        "ir_version": result.header.ir_version or None,
+        "producer": result.header.producer or None,
+        "licence": result.licence,
+    }
+    if result.refusal is not None:
+        answer["refusal"] = {
+            "path": result.refusal.path,
+            "expected": result.refusal.expected,
+            "found": result.refusal.found,
+            "fix": result.refusal.fix,
+        }
+        answer["exporters"] = {
+            exporter.framework: exporter.command
+            for exporter in likely_exporters(result.path.name, result.header.metadata)
+        }
+    if result.served is not None:
+        answer |= _describe_served(result, result.served)
+    return answer
+
+
+def _describe_served(result: Examination, served: Served) -> dict[str, Any]:
+    model = served.model
+    return {
+        "name": model.name,
+        "family": model.family.value,
+        "input": {"width": model.input_width, "height": model.input_height},
+        "placement": model.placement.value,
+        "inputs": [_describe_tensor(tensor) for tensor in served.graph.inputs],
+        "outputs": [_describe_tensor(tensor) for tensor in served.graph.outputs],
+        "batch": served.image.batch,
+        "labels": list(model.labels),
+        "labels_from": label_source(served),
+        "manifest": manifest_fields(served),
+        "device": model.provider,
+        "cores": served.cores,
+        "timings": [_describe_timing(timing) for timing in served.timings],
+        "batches_formed": list(served.formed),
+        "remarks": result.remarks(),
+    }
+
+
+def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "type": _TYPES.get(tensor.dtype, tensor.dtype), "shape": list(tensor.shape)}
+
+
+def _describe_timing(timing: Timing) -> dict[str, Any]:
+    return {
+        "batch": timing.batch,
+        "one_core_ms": round(timing.one_core_s * 1e3, 3),
+        "all_cores_ms": None if timing.all_cores_s is None else round(timing.all_cores_s * 1e3, 3),
+    }

@@ -1,0 +1,1 @@
+"""Known and installed models: catalogue, listing and verified downloads."""

@@ -1,1 +1,0 @@
-"""The observer: a process beside the service that keeps frames worth labelling; and the way to it."""

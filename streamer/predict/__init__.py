@@ -1,0 +1,1 @@
+"""Image requests by POST: body, parameters, answers. Live streams belong to `streamer.streams`."""

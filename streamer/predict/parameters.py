@@ -1,0 +1,113 @@
+"""Parameters of a predict request: text from the query or a form, checked into DetectionParams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from inference import DetectionParams
+from streamer.http.problem_details import Problem
+
+NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
+_YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
+MAX_DETECTIONS = 1000
+MAX_CLASSES = 1000
+MAX_NAME_CHARS = 100
+DEFAULT_CONF_THRESHOLD = 0.25
+#: Labels listed in an error before it says how many more there are.
+_SHOWN_LABELS = 20
+
+
+def read_parameters(
+    pairs: Iterable[tuple[str, str]], labels: Sequence[str], conf_threshold: float | None
+) -> DetectionParams:
+    """Return the parameters in ``pairs`` of name and text; what is absent has its default.
+
+    ``conf_threshold`` is the model's own default, if it has one. Raises Problem 400 naming the field, what
+    was found and what is allowed; also for a name that is unknown or, but for ``classes``, repeated.
+    """
+    single: dict[str, str] = {}
+    classes: list[str] = []
+    for name, text in pairs:
+        if name == "classes":
+            classes.extend(text.split(","))
+        elif name not in NAMES:
+            raise Problem.bad_request(
+                f"Field `{name[:100]}` is not known; allowed: {', '.join(NAMES)}.",
+                code="unknown_parameter",
+                field=name[:100],
+                allowed=list(NAMES),
+            )
+        elif name in single:
+            raise Problem.invalid_parameter(name, f"{single[name]} and {text}", "one value")
+        else:
+            single[name] = text
+    if len(classes) > MAX_CLASSES:
+        raise Problem.invalid_parameter("classes", f"{len(classes)} items", f"at most {MAX_CLASSES}")
+    numbers = {label: number for number, label in reversed(tuple(enumerate(labels)))} if classes else {}
+    defaults = DetectionParams()
+    own_threshold = DEFAULT_CONF_THRESHOLD if conf_threshold is None else conf_threshold
+    return DetectionParams(
+        conf_threshold=_share("conf_threshold", single, own_threshold),
+        iou_threshold=_share("iou_threshold", single, defaults.iou_threshold),
+        max_detections=_count("max_detections", single, defaults.max_detections),
+        class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels, numbers) for item in classes)),
+    )
+
+
+def read_collect(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Return whether the pictures of a request may be kept as samples; yes unless it says no.
+
+    Raises Problem 400 naming what was found and what is allowed.
+    """
+    text = next((text for name, text in pairs if name == "collect"), "1")
+    if text.lower() not in _YES | _NO:
+        raise Problem.invalid_parameter("collect", text, "1 or 0")
+    return text.lower() in _YES
+
+
+def read_name(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the stream's name, empty when there is none. Raises Problem 400 when it is too long."""
+    name = next((text for name, text in pairs if name == "name"), "")
+    if len(name) > MAX_NAME_CHARS:
+        raise Problem.invalid_parameter("name", f"{len(name)} characters", f"at most {MAX_NAME_CHARS}")
+    return name
+
+
+def _share(name: str, single: dict[str, str], default: float) -> float:
+    """Parse a number from 0 to 1."""
+    text = single.get(name)
+    if text is None:
+        return default
+    try:
+        # float() would take 1_0 for ten.
+        value = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:  # false for NaN too
+        raise Problem.invalid_parameter(name, text, "a number from 0 to 1")
+    return value
+
+
+def _count(name: str, single: dict[str, str], default: int) -> int:
+    """Parse a whole number from 1 to MAX_DETECTIONS."""
+    text = single.get(name)
+    if text is None:
+        return default
+    digits = text.strip()
+    value = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
+    if not 1 <= value <= MAX_DETECTIONS:
+        raise Problem.invalid_parameter(name, text, f"a whole number from 1 to {MAX_DETECTIONS}")
+    return value
+
+
+def _class_id(item: str, labels: Sequence[str], numbers: Mapping[str, int]) -> int:
+    """Resolve a label or class id; a label that looks like a number is taken as a label."""
+    if item in numbers:
+        return numbers[item]
+    if item.isascii() and item.isdigit() and len(item) <= 9 and int(item) < len(labels):
+        return int(item)
+    shown = ", ".join(labels[:_SHOWN_LABELS])
+    if len(labels) > _SHOWN_LABELS:
+        shown += f" and {len(labels) - _SHOWN_LABELS} more"
+    raise Problem.invalid_parameter("classes", item, f"class ids 0 to {len(labels) - 1} and labels: {shown}")

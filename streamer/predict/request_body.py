@@ -1,0 +1,99 @@
+"""Takes the body of a predict request off the wire: bounded, under one deadline, raw or as a form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from streamer.core.byte_budget import Holding
+from streamer.http.body import BodyReader
+from streamer.http.media_type import media_type
+from streamer.http.problem_details import Problem, request_id
+from streamer.imaging.limits import LIMITS, Limits
+from streamer.predict.multipart_form import OVERHEAD_BYTES, FormReader, read_boundary
+
+#: Content types of a body whose first bytes tell what it is; curl --data-binary and urllib say the last.
+_RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+_HOW = "send the image as the body with Content-Type image/jpeg, or a multipart form with a field `file`"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a body held, in order."""
+
+    #: Encoded images, at least one; not looked at yet.
+    images: tuple[bytes, ...]
+    #: Name and text of the form's other fields.
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+async def read_upload(request: web.Request, limits: Limits, holding: Holding) -> Upload:
+    """Read the whole body into ``holding``. ``limits`` bound its bytes, its images and the time it may take.
+
+    Raises Problem: 400 no image or malformed, 408 too slow, 413 too large (at once where Content-Length
+    says so, else while reading), 415 neither an image nor a form, 503 no room in the byte budget.
+    """
+    is_form = check_head(request, limits)
+    body = BodyReader(
+        request,
+        holding,
+        most_bytes=_most_bytes(limits, is_form=is_form),
+        limit_s=limits.body_timeout_s,
+        what="The form" if is_form else "The image",
+        hint="; send a smaller image",
+    )
+    if is_form:
+        return await _read_form(read_boundary(request.headers[hdrs.CONTENT_TYPE]), body, limits)
+    data = await body.read_all()
+    if not data:
+        raise Problem.bad_request(f"The request holds no image; {_HOW}.", code="no_image")
+    return Upload((data,))
+
+
+async def _read_form(boundary: str, body: BodyReader, limits: Limits) -> Upload:
+    form = FormReader(boundary, limits)
+    await form.read(body.read)
+    if not form.images:
+        raise Problem.bad_request(
+            f"The form has no field `file`{form.found()}; {_HOW}.", code="no_image", field="file"
+        )
+    return Upload(tuple(form.images), tuple(form.fields))
+
+
+def _most_bytes(limits: Limits, *, is_form: bool) -> int:
+    return limits.total_bytes + OVERHEAD_BYTES if is_form else limits.image_bytes
+
+
+def check_head(request: web.Request, limits: Limits) -> bool:
+    """Judge the body by the request's headers; returns whether it is a form. Raises Problem 413 or 415."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding != "identity":
+        raise Problem.unsupported_media(
+            f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as they are."
+        )
+    kind = media_type(request)
+    is_form = kind == "multipart/form-data"
+    if not (is_form or kind in _RAW_TYPES or kind.startswith("image/")):
+        raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}; {_HOW}.")
+    if is_form:
+        read_boundary(request.headers[hdrs.CONTENT_TYPE])
+    most = _most_bytes(limits, is_form=is_form)
+    if request.content_length is not None and request.content_length > most:
+        raise Problem.too_large(f"The body has {request.content_length} bytes; allowed are {most}.")
+    return is_form
+
+
+async def expect_continue(request: web.Request) -> web.Response | None:
+    """Answer ``Expect: 100-continue``: a body that would be refused need not be sent at all."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        problem = Problem(417, "expectation_failed", "The only expectation known is 100-continue.")
+        return problem.response(request_id(request))
+    try:
+        check_head(request, request.app[LIMITS])
+    except Problem as problem:
+        return problem.response(request_id(request))
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # Only what follows is the answer; the framework does the same.
+    request.writer.output_size = 0
+    return None

@@ -1,0 +1,120 @@
+"""Forms of the answer to a predict request: which one the client asked for, and its bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+
+from inference import ModelInfo
+from streamer.http.problem_details import Problem
+from streamer.scheduling.prediction import Prediction
+
+
+class AnswerForm(StrEnum):
+    """Media types of answers, the default first."""
+
+    JSON = "application/json"
+    MSGPACK = "application/msgpack"
+    JPEG = "image/jpeg"
+
+
+_ALIASES = {
+    "application/x-msgpack": AnswerForm.MSGPACK,
+    "application/vnd.msgpack": AnswerForm.MSGPACK,
+    "*/*": AnswerForm.JSON,
+    "application/*": AnswerForm.JSON,
+    "image/*": AnswerForm.JPEG,
+}
+_MAX_RANGES = 50
+
+
+def choose_form(accept: str) -> AnswerForm:
+    """Return the form that an ``Accept`` header prefers; JSON when it is empty or does not care.
+
+    Raises Problem 406 when it allows none.
+    """
+    if not accept.strip():
+        return AnswerForm.JSON
+    best: tuple[float, AnswerForm] | None = None
+    for item in accept.split(",")[:_MAX_RANGES]:
+        name, _, parameters = item.partition(";")
+        media = name.strip().lower()
+        form = _ALIASES.get(media) or next((form for form in AnswerForm if form == media), None)
+        quality = _quality(parameters)
+        if form is not None and quality > 0 and (best is None or quality > best[0]):
+            best = (quality, form)
+    if best is None:
+        raise Problem.not_acceptable(f"Accept is {accept[:100]!r}; answers exist as {', '.join(AnswerForm)}.")
+    return best[1]
+
+
+def _quality(parameters: str) -> float:
+    """Return the ``q`` of a media range, 1 when it has none, 0 when it is nonsense."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0
+
+
+def describe_prediction(
+    prediction: Prediction, version: str, model: ModelInfo, total_ms: float, request_id: str
+) -> dict[str, Any]:
+    """Return the answer for one image in plain types; boxes in pixels of the upright original.
+
+    ``total_ms`` is the time from the last byte of the body to now.
+    """
+    labels = model.labels
+    return {
+        "model": {"version": version, "name": model.name, "sha256": model.sha256},
+        "image": {
+            "width": prediction.width,
+            "height": prediction.height,
+            **({"damaged": True} if prediction.damaged else {}),
+        },
+        "detections": [
+            {
+                "box": [round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)],
+                "score": round(score, 4),
+                "class_id": int(number),
+                "label": labels[int(number)] if int(number) < len(labels) else str(int(number)),
+            }
+            for x1, y1, x2, y2, score, number in prediction.boxes.tolist()
+        ],
+        "timings_ms": {
+            "decode": round(prediction.decode_ms, 2),
+            "queue": round(prediction.queue_ms, 2),
+            "inference": round(prediction.inference_ms, 2),
+            "total": round(total_ms, 2),
+        },
+        "request_id": request_id,
+    }
+
+
+def encode_answer(answer: dict[str, Any], form: AnswerForm) -> bytes:
+    """Return the bytes of ``answer`` as JSON or msgpack."""
+    if form is AnswerForm.MSGPACK:
+        packed: bytes = msgpack.packb(answer)
+        return packed
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def encode_results(entries: Sequence[bytes], request_id: str, form: AnswerForm) -> bytes:
+    """Return the answer to several images from the bytes of each, as :func:`encode_answer` makes them."""
+    if form is AnswerForm.MSGPACK:
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_map_header(2)
+        packer.pack("results")
+        packer.pack_array_header(len(entries))
+        head: bytes = packer.bytes()
+        tail: bytes = msgpack.packb("request_id") + msgpack.packb(request_id)
+        return b"".join((head, *entries, tail))
+    return b'{"results":[' + b",".join(entries) + b'],"request_id":' + json.dumps(request_id).encode() + b"}"

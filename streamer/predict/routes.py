@@ -1,0 +1,302 @@
+"""``POST /v1/predict``: images in a request, boxes in its answer. The dispatcher does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from aiohttp import hdrs, web
+
+from inference import Boxes, DetectionParams, InferenceError, InferenceFailed, ModelInfo
+from streamer.http.body import hold_body
+from streamer.http.caller import identity_of
+from streamer.http.paced_response import large_answer
+from streamer.http.problem_details import Problem, request_id
+from streamer.imaging.image_header import ImageError, ImageErrorCode
+from streamer.imaging.limits import LIMITS, Limits
+from streamer.predict.parameters import read_collect, read_parameters
+from streamer.predict.request_body import Upload, expect_continue, read_upload
+from streamer.predict.responses import (
+    AnswerForm,
+    choose_form,
+    describe_prediction,
+    encode_answer,
+    encode_results,
+)
+from streamer.sampling.sampler import Shot, Tap, lowered, over
+from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.slug import POSTED
+from streamer.scheduling.admission import Admission
+from streamer.scheduling.client import Caller
+from streamer.scheduling.clients import Clients
+from streamer.scheduling.prediction import Prediction
+
+log = logging.getLogger("streamer.images")
+
+#: Version behind ``/predict`` where nothing in front of us splits its traffic.
+DEFAULT_VERSION = "v1"
+#: By which a gateway says whose share a request to ``/predict`` is; addresses with a version ignore it.
+VERSION_HEADER = "X-Model-Version"
+#: Status under which a client that went away is counted; never sent.
+_CLIENT_GONE = 499
+
+
+class Predictor(Protocol):
+    """Runs images through a model."""
+
+    clients: Clients
+    admission: Admission
+
+    def model(self, version: str) -> ModelInfo:
+        """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
+
+    def check_post(
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+    ) -> None:
+        """Raise the Problem (429, 503) with which an image would be refused that came now."""
+
+    async def predict(
+        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
+    ) -> Prediction:
+        """Detect on one image; ``deadline`` in monotonic seconds.
+
+        Raises Problem (503, 504), ImageError (not an image, too large, damaged) or InferenceError.
+        """
+
+    async def annotate(
+        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+    ) -> bytes:
+        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height.
+
+        Raises Problem 503 or ImageError.
+        """
+
+
+class RequestMetrics(Protocol):
+    """Counts finished requests."""
+
+    def observe(self, version: str, status: int, seconds: float) -> None:
+        """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
+
+
+class Sampler:
+    """The taps of posted pictures, one for each version; all of them are one stream to the observer."""
+
+    def __init__(self, taps: Taps) -> None:
+        self._taps = taps
+        self._open: dict[str, Tap | None] = {}
+
+    def tap(self, version: str, model: ModelInfo) -> Tap | None:
+        """Return the tap of a version; None where posted pictures are not kept."""
+        if version not in self._open:
+            self._open[version] = self._taps.open(POSTED, "http", version, model, still=True)
+        return self._open[version]
+
+
+PREDICTOR = web.AppKey("predictor", Predictor)
+SAMPLER = web.AppKey("sampler", Sampler)
+METRICS = web.AppKey("request_metrics", RequestMetrics)
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the predict routes; the app must hold PREDICTOR, SAMPLER, METRICS and LIMITS before it starts."""
+    for path in ("/predict", "/{version:v[0-9]+}/predict"):
+        app.router.add_post(path, predict, expect_handler=expect_continue)
+
+
+async def predict(request: web.Request) -> web.Response:
+    """Answer one predict request and account it, whatever becomes of it."""
+    begun = time.monotonic()
+    asked = request.headers.get(VERSION_HEADER, DEFAULT_VERSION)
+    version: str = request.match_info.get("version", asked)
+    status = 500
+    try:
+        response = await _answer(request, version)
+        status = response.status
+    except Problem as problem:
+        status = problem.status
+        raise
+    except asyncio.CancelledError:
+        status = _CLIENT_GONE
+        raise
+    finally:
+        request.app[METRICS].observe(version, status, time.monotonic() - begun)
+    return response
+
+
+async def _answer(request: web.Request, version: str) -> web.Response:
+    predictor, limits = request.app[PREDICTOR], request.app[LIMITS]
+    model = predictor.model(version)
+    form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
+    query = tuple(request.query.items())
+    # What the query says wrong is said before megabytes are read.
+    params = read_parameters(query, model.labels, model.conf_threshold)
+    collect = read_collect(query)
+    caller = _caller(request)
+    left_s, nbytes = limits.request_timeout_s, request.content_length
+    with _counting_refusals(predictor, version):
+        predictor.admission.take_request(caller.client, nbytes)
+        predictor.check_post(version, caller, left_s=left_s, nbytes=nbytes)
+    with hold_body(request) as holding:
+        upload = await read_upload(request, limits, holding)
+        with _counting_refusals(predictor, version):  # the queue may have filled while the body came
+            image = upload.images[0]
+            predictor.check_post(version, caller, left_s=left_s, nbytes=len(image), image=image)
+        if nbytes is None and caller.client.image_bytes is not None:
+            caller.client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
+        if len(upload.images) > 1:
+            caller = dataclasses.replace(caller, patient=True)
+        if upload.fields:
+            both = (*query, *upload.fields)
+            params = read_parameters(both, model.labels, model.conf_threshold)
+            collect = read_collect(both)
+        if form is AnswerForm.JPEG and len(upload.images) > 1:
+            raise Problem.not_acceptable(
+                f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
+                "ask for application/json."
+            )
+        tap = request.app[SAMPLER].tap(version, model) if collect else None
+        job = _Job(predictor, limits, version, model, params, request_id(request), tap, caller)
+        if form is AnswerForm.JPEG:
+            body = await job.picture(upload.images[0])
+        else:
+            body = await job.describe(upload, form)
+    return large_answer(request, body, form.value)
+
+
+def _caller(request: web.Request) -> Caller:
+    client = request.app[PREDICTOR].clients.of(identity_of(request), time.monotonic())
+    return Caller(client, id(request.protocol))
+
+
+@contextmanager
+def _counting_refusals(predictor: Predictor, version: str) -> Iterator[None]:
+    try:
+        yield
+    except Problem as problem:
+        predictor.admission.count_refused(version, problem)
+        raise
+
+
+class _Job:
+    """The images of one request on their way through the model."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        limits: Limits,
+        version: str,
+        model: ModelInfo,
+        params: DetectionParams,
+        identifier: str,
+        tap: Tap | None,
+        caller: Caller,
+    ) -> None:
+        self._caller = caller
+        self._predictor = predictor
+        self._limits = limits
+        self._version = version
+        self._model = model
+        self._params = params
+        self._id = identifier
+        self._tap = tap
+        self._begun = time.monotonic()
+        self._deadline = self._begun + limits.request_timeout_s
+
+    async def describe(self, upload: Upload, form: AnswerForm) -> bytes:
+        """Return the answer in that form: the one image's, or one entry for each.
+
+        A problem of one among several stands in its entry. Raises Problem for a lone image, and when
+        none of several was answered through a fault of ours, so that the client sees to retry.
+        """
+        if len(upload.images) == 1:
+            return encode_answer(self._entry(await self._predict(upload.images[0])), form)
+        async with asyncio.TaskGroup() as group:
+            # Problems are values here: one must not cancel the others.
+            tasks = [group.create_task(self._try(data)) for data in upload.images]
+        outcomes = [task.result() for task in tasks]
+        _raise_if_all_ours(outcomes)
+        entries: list[bytes] = []
+        for outcome in outcomes:
+            entries.append(encode_answer(self._entry(outcome), form))
+            # A thousand boxes each take milliseconds: others get their turn in between.
+            await asyncio.sleep(0)
+        return encode_results(entries, self._id, form)
+
+    async def picture(self, data: bytes) -> bytes:
+        """Return the image with its boxes drawn, as a JPEG."""
+        prediction = await self._predict(data)
+        size = (prediction.width, prediction.height)
+        try:
+            return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
+        except ImageError as error:
+            raise _from_image_error(error) from error
+
+    def _entry(self, outcome: Prediction | Problem) -> dict[str, Any]:
+        if isinstance(outcome, Problem):
+            return {"error": outcome.members(self._id), "request_id": self._id}
+        total_ms = (time.monotonic() - self._begun) * 1e3
+        return describe_prediction(outcome, self._version, self._model, total_ms, self._id)
+
+    async def _try(self, data: bytes) -> Prediction | Problem:
+        try:
+            return await self._predict(data)
+        except Problem as problem:
+            return problem
+        except Exception:
+            log.exception("request %s failed on one of its images", self._id)
+            return Problem.internal()
+
+    async def _predict(self, data: bytes) -> Prediction:
+        """Detect on one image; raises Problem only, or what nobody foresaw."""
+        try:
+            now = time.monotonic()
+            if self._tap is None or not self._tap.wants(now):
+                return await self._predictor.predict(
+                    self._version, data, self._params, self._deadline, self._caller
+                )
+            return await self._predict_candidate(self._tap, data, now)
+        except ImageError as error:
+            raise _from_image_error(error) from error
+        except InferenceFailed as error:
+            log.error("request %s: the model failed: %s", self._id, error)  # noqa: TRY400 - raised elsewhere
+            raise Problem.internal("The model failed on this image.") from error
+        except InferenceError as error:
+            raise Problem.unavailable(
+                "The inference process is not available at the moment; try again.", retry_after_s=2
+            ) from error
+
+    async def _predict_candidate(self, tap: Tap, data: bytes, arrived: float) -> Prediction:
+        """Detect with a lowered threshold, show all boxes to the tap, return those that were asked for."""
+        params, unix_s = self._params, time.time()
+        found = await self._predictor.predict(
+            self._version, data, lowered(params), self._deadline, self._caller
+        )
+        asked = dataclasses.replace(found, boxes=over(found.boxes, params.conf_threshold))
+        if found.damaged:
+            return asked  # nobody learns from half a picture
+        shot = Shot(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
+        tap.finished(shot, found.boxes)
+        return asked
+
+
+def _from_image_error(error: ImageError) -> Problem:
+    sentence = error.detail[0].upper() + error.detail[1:] + "."
+    if error.code is ImageErrorCode.EMPTY:
+        return Problem.bad_request(sentence, code="no_image", field="file")
+    if error.code is ImageErrorCode.TOO_LARGE:
+        return Problem.too_large(sentence)
+    if error.code is ImageErrorCode.UNSUPPORTED:
+        return Problem.unsupported_media(sentence)
+    return Problem.damaged(sentence)
+
+
+def _raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
+    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+    if len(problems) == len(outcomes) and all(problem.status >= 500 for problem in problems):
+        raise problems[0]

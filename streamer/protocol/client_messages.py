@@ -1,0 +1,325 @@
+"""Control messages of ``detect.v1`` as a client may send them, checked field by field. Pure.
+
+Unknown fields never break a message (a newer client may send more than we know), but they are reported,
+so that a misspelt ``conf_treshold`` does not go unnoticed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from inference import DetectionParams
+from streamer.protocol.message_values import MAX_PATH_CHARS, shorten, show
+from streamer.protocol.wire import (
+    CODEC_NAMES,
+    IMAGE_CODECS,
+    MAX_SEQ,
+    MAX_STREAMS,
+    Codec,
+    Frame,
+    FrameFlag,
+    ProtocolError,
+)
+
+#: Longest list of labels quoted in an error.
+_QUOTED_LABELS = 12
+#: Unknown fields that are named of one message.
+MAX_UNKNOWN_NAMED = 20
+#: A clock's reading as text; longer ones would only be echoed.
+_MAX_CLOCK_CHARS = 100
+
+Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _numbers(acks: object) -> object:
+    """JSON has text as keys only: turn those that are stream numbers into numbers."""
+    if not isinstance(acks, dict):
+        return acks
+    if len(acks) > MAX_STREAMS:
+        raise ValueError(f"at most {MAX_STREAMS} streams")
+    return {
+        int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 3 else key: value
+        for key, value in acks.items()
+    }
+
+
+StreamNumber = Annotated[int, Field(ge=0, lt=MAX_STREAMS)]
+Ack = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+Clock = int | float | Annotated[str, Field(max_length=_MAX_CLOCK_CHARS)]
+
+
+class Message(BaseModel):
+    """What all messages share: strict types, and unknown fields that are kept to be reported."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    type: str
+
+    def unknown_fields(self) -> list[str]:
+        """Return the dotted names of the first fields that ``detect.v1`` does not know, long ones cut."""
+        return [shorten(name, MAX_PATH_CHARS) for name in islice(_unknown(self, ""), MAX_UNKNOWN_NAMED)]
+
+
+class Part(BaseModel):
+    """A map inside a message."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class Params(Part):
+    """Thresholds and filters; what is absent stays as it was."""
+
+    conf_threshold: Threshold | None = None
+    iou_threshold: Threshold | None = None
+    max_detections: int | None = Field(None, ge=1, le=1000)
+    classes: list[str | int] | None = Field(None, max_length=1000)
+    track: bool | None = None
+
+
+class ClientInfo(Part):
+    """Who is calling; for logs only."""
+
+    name: str = Field("", max_length=100)
+    version: str = Field("", max_length=100)
+
+
+class StreamOffer(Part):
+    """One stream that the client will send on this connection."""
+
+    id: int = Field(ge=0, lt=MAX_STREAMS)
+    codec: str = "jpeg"
+    mode: Literal["live", "all"] = "live"
+    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    #: What samples of it are filed under; a camera keeps its name over connections.
+    name: str = Field("", max_length=100)
+    collect: bool = True
+
+
+class ResumeOffer(Part):
+    """The session to take up again, and what the client has seen of it: stream id to acked seq."""
+
+    session: str = Field(min_length=1, max_length=64)
+    acks: Annotated[dict[StreamNumber, Ack], BeforeValidator(_numbers)] | None = None
+
+
+class Hello(Message):
+    """First message of a connection."""
+
+    token: str | None = Field(None, max_length=4096)
+    client: ClientInfo | None = None
+    streams: list[StreamOffer] = Field(
+        default_factory=lambda: [StreamOffer(id=0)], min_length=1, max_length=MAX_STREAMS
+    )
+    params: Params = Field(default_factory=Params)
+    resume: ResumeOffer | None = None
+    #: Whether frames of this connection may be kept as samples.
+    collect: bool = True
+
+
+class Configure(Message):
+    """Change parameters in mid-stream; ``cfg`` comes back in every result computed with them."""
+
+    cfg: int = Field(ge=0, le=MAX_SEQ)
+    params: Params
+
+
+class Ping(Message):
+    """Clock probe: ``t0`` is the sender's time, opaque."""
+
+    t0: Clock | None = None
+
+
+class Pong(Message):
+    """Answer to a ping of ours."""
+
+    t0: Clock | None = None
+    t1: int | float | None = None
+    t2: int | float | None = None
+
+
+class Pause(Message):
+    """The stream will send nothing for a while."""
+
+    stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+
+
+class Resume(Message):
+    """The stream goes on."""
+
+    stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+
+
+class Report(Message):
+    """A person says that the stream's last result is wrong, or worth labelling."""
+
+    stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+    note: str = Field("", max_length=500)
+
+
+class Bye(Message):
+    """The client leaves."""
+
+    code: int = 1000
+    reason: str = Field("", max_length=500)
+
+
+class TextFrame(Message):
+    """A frame for debugging by hand: base64 instead of the binary form."""
+
+    seq: int = Field(ge=1, le=MAX_SEQ)
+    ts: int = Field(0, ge=0, lt=2**64)
+    codec: str = "jpeg"
+    data: str | bytes
+    stream: int = Field(0, ge=0, lt=MAX_STREAMS)
+    width: int = Field(0, ge=0, le=65535)
+    height: int = Field(0, ge=0, le=65535)
+    rotation: int = Field(0, ge=0, le=3)
+    epoch: int = Field(0, ge=0, le=65535)
+
+    def to_frame(self) -> Frame:
+        """Return the frame. Raises ProtocolError when ``data`` is not base64."""
+        payload = self.data
+        if isinstance(payload, str):
+            try:
+                payload = base64.b64decode(payload, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise ProtocolError(
+                    f"field `data` is not base64: {error}", code="invalid", field="data"
+                ) from error
+        return Frame(
+            codec=codec_of(self.codec, "codec"),
+            seq=self.seq,
+            ts=self.ts,
+            payload=payload,
+            width=self.width,
+            height=self.height,
+            stream=self.stream,
+            rotation=self.rotation,
+            epoch=self.epoch,
+            flags=FrameFlag(0),
+        )
+
+
+_TYPES: dict[str, type[Message]] = {
+    "hello": Hello,
+    "configure": Configure,
+    "ping": Ping,
+    "pong": Pong,
+    "pause": Pause,
+    "resume": Resume,
+    "report": Report,
+    "bye": Bye,
+    "frame": TextFrame,
+}
+
+
+def parse_message(message: dict[str, Any]) -> Message:
+    """Check a decoded map. Raises ProtocolError naming the field, what was found and what is allowed."""
+    kind = _TYPES.get(message["type"])
+    if kind is None:
+        raise ProtocolError(
+            f"field `type` is {message['type'][:40]!r}; allowed are {', '.join(_TYPES)}",
+            code="unknown_type",
+            field="type",
+        )
+    try:
+        return kind.model_validate(message)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = _path(first["loc"])
+        found = f"is {show(first.get('input'))}: {_allowed(str(first['msg']))}"
+        if first["type"] == "missing":
+            found = "is missing"
+        raise ProtocolError(f"field `{field}` {found}", code="invalid", field=field) from error
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return ``streams[0].id`` for the location of an error."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not _is_branch(part):
+            path += f".{shorten(part)}" if path else shorten(part)
+    return path
+
+
+def _is_branch(part: object) -> bool:
+    """Whether a location part names a branch of a union instead of a field."""
+    return isinstance(part, str) and (part in {"str", "int", "float", "bytes"} or "[" in part)
+
+
+def _allowed(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _unknown(part: BaseModel, path: str) -> Iterator[str]:
+    for name in part.model_extra or {}:
+        yield f"{path}{name}"
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _unknown(value, f"{path}{name}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _unknown(item, f"{path}{name}[{index}].")
+
+
+def codec_of(name: str, field: str) -> Codec:
+    """Return the codec of that name. Raises ProtocolError listing the known ones."""
+    codec = CODEC_NAMES.get(name)
+    if codec is None:
+        taken = ", ".join(codec.name.lower() for codec in IMAGE_CODECS)
+        raise ProtocolError(
+            f"field `{field}` is {name[:40]!r}; allowed are {taken}",
+            code="unsupported_codec",
+            field=field,
+        )
+    return codec
+
+
+def resolve_params(params: Params, before: DetectionParams, labels: tuple[str, ...]) -> DetectionParams:
+    """Return ``before`` with what ``params`` changes.
+
+    Raises ProtocolError when a class is neither a label nor a class id of the model.
+    """
+    class_ids = before.class_ids
+    if params.classes is not None:
+        numbers = {label: number for number, label in reversed(tuple(enumerate(labels)))}
+        class_ids = tuple(
+            dict.fromkeys(
+                _class_id(item, index, labels, numbers) for index, item in enumerate(params.classes)
+            )
+        )
+    return DetectionParams(
+        conf_threshold=_either(params.conf_threshold, before.conf_threshold),
+        iou_threshold=_either(params.iou_threshold, before.iou_threshold),
+        max_detections=params.max_detections or before.max_detections,
+        class_ids=class_ids,
+    )
+
+
+def _either(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _class_id(item: str | int, index: int, labels: tuple[str, ...], numbers: dict[str, int]) -> int:
+    if isinstance(item, str) and item in numbers:
+        return numbers[item]
+    if isinstance(item, int) and 0 <= item < len(labels):
+        return item
+    shown = ", ".join(labels[:_QUOTED_LABELS]) + (" …" if len(labels) > _QUOTED_LABELS else "")
+    raise ProtocolError(
+        f"field `params.classes[{index}]` is {show(item)}; "
+        f"allowed are class ids 0 to {len(labels) - 1} and labels: {shown}",
+        code="invalid",
+        field=f"params.classes[{index}]",
+    )

@@ -1,0 +1,228 @@
+"""``detect.v1`` on the wire: frame headers, message encoding, close codes. Shared by server and client.
+
+Pure: bytes in, values out; imports nothing of the server, so that the client library stays light.
+The prose of the protocol is docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag, StrEnum
+from typing import Any
+
+import msgpack
+
+from streamer.protocol.message_values import ProtocolError as ProtocolError
+from streamer.protocol.message_values import check_values
+
+SUBPROTOCOL_MSGPACK = "detect.v1.msgpack"
+SUBPROTOCOL_JSON = "detect.v1.json"
+SUBPROTOCOLS = (SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON)
+
+FRAME_MARK = 0x01
+#: mark, codec, flags, header length / 4, seq, ts, width, height, stream, rotation, epoch.
+FRAME_HEADER = struct.Struct("<BBBBIQHHBBH")
+FRAME_HEADER_BYTES = FRAME_HEADER.size
+MAX_STREAMS = 8
+MAX_SEQ = 0xFFFFFFFF
+
+
+class Codec(IntEnum):
+    """Payload of a frame. 16 and above are encoded video: every chunk matters, not only the newest."""
+
+    JPEG = 0
+    PNG = 1
+    WEBP = 2
+    H264 = 16
+    VP8 = 17
+    VP9 = 18
+    AV1 = 19
+
+
+#: Codec names as they stand in ``hello.streams[].codec``.
+CODEC_NAMES = {codec.name.lower(): codec for codec in Codec}
+_CODEC_NUMBERS = frozenset(Codec)
+IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP)
+
+
+class FrameFlag(IntFlag):
+    """Bits of a frame header's third byte."""
+
+    KEY = 1
+    DISCONTINUITY = 2
+    LAST = 8
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes of ``detect.v1``."""
+
+    DONE = 1000
+    SERVER_FAULT = 1011
+    RESTART = 1012
+    OVERLOADED = 1013
+    MALFORMED = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    NO_SUCH_MODEL = 4404
+    UNSUPPORTED = 4406
+    HELLO_TIMEOUT = 4408
+    TAKEN_OVER = 4409
+    EXPIRED = 4410
+    CONFIGURATION = 4422
+    LIMITS = 4429
+    IDLE = 4440
+    SLOW_CONSUMER = 4441
+
+
+NO_FLAGS = FrameFlag(0)
+_KNOWN_FLAGS = FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST
+
+#: A client must not reconnect after these: the answer would be the same.
+FINAL_CLOSE_CODES = frozenset(
+    {
+        CloseCode.MALFORMED,
+        CloseCode.FORBIDDEN,
+        CloseCode.NO_SUCH_MODEL,
+        CloseCode.UNSUPPORTED,
+        CloseCode.TAKEN_OVER,
+        CloseCode.CONFIGURATION,
+    }
+)
+
+
+class DropReason(StrEnum):
+    """Why a frame that arrived was not inferred."""
+
+    SUPERSEDED = "superseded"
+    STALE = "stale"
+    RATE = "rate"
+    DECODE_ERROR = "decode_error"
+    NO_KEYFRAME = "no_keyframe"
+    OVERLOAD = "overload"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as it travels: header fields and the encoded payload.
+
+    ``ts`` is the sender's monotonic clock in microseconds, opaque to the receiver. ``width`` and
+    ``height`` are the payload's stored size in pixels (0: not stated); ``rotation`` counts clockwise
+    quarter turns that make the picture upright.
+    """
+
+    codec: Codec
+    seq: int
+    ts: int
+    payload: bytes | memoryview
+    width: int = 0
+    height: int = 0
+    stream: int = 0
+    rotation: int = 0
+    epoch: int = 0
+    flags: FrameFlag = NO_FLAGS
+
+    def stamp(self) -> dict[str, int]:
+        """Return the field by which results name the frame's time."""
+        return {"ts": self.ts}
+
+
+def pack_frame(frame: Frame) -> bytes:
+    """Return ``frame`` as one binary message. Raises struct.error when a field is out of its range."""
+    header = FRAME_HEADER.pack(
+        FRAME_MARK,
+        frame.codec,
+        frame.flags,
+        FRAME_HEADER_BYTES // 4,
+        frame.seq,
+        frame.ts,
+        frame.width,
+        frame.height,
+        frame.stream,
+        frame.rotation,
+        frame.epoch,
+    )
+    return b"".join((header, frame.payload))
+
+
+def unpack_frame(data: bytes | memoryview) -> Frame:
+    """Parse one binary frame message; the payload is a view into ``data``.
+
+    Raises ProtocolError naming the header field that is wrong.
+    """
+    if len(data) < FRAME_HEADER_BYTES:
+        raise ProtocolError(
+            f"a frame message has at least {FRAME_HEADER_BYTES} header bytes, found {len(data)}",
+            code="bad_frame",
+            field="header",
+        )
+    mark, codec, flags, words, seq, ts, width, height, stream, rotation, epoch = FRAME_HEADER.unpack_from(
+        data
+    )
+    header_bytes = words * 4
+    if mark != FRAME_MARK:
+        raise _bad_frame("mark", f"0x{mark:02x}", "0x01")
+    if header_bytes < FRAME_HEADER_BYTES or header_bytes > len(data):
+        allowed = f"{FRAME_HEADER_BYTES} to the message's {len(data)} bytes"
+        raise _bad_frame("header length", str(header_bytes), allowed)
+    if codec not in _CODEC_NUMBERS:
+        known = ", ".join(f"{c.value} ({c.name.lower()})" for c in Codec)
+        raise _bad_frame("codec", str(codec), known)
+    if seq < 1:
+        raise _bad_frame("seq", "0", "1 and up, for every stream")
+    if stream >= MAX_STREAMS:
+        raise _bad_frame("stream", str(stream), f"0 to {MAX_STREAMS - 1}")
+    if rotation > 3:
+        raise _bad_frame("rotation", str(rotation), "0 to 3 quarter turns")
+    return Frame(
+        codec=Codec(codec),
+        seq=seq,
+        ts=ts,
+        payload=memoryview(data)[header_bytes:],
+        width=width,
+        height=height,
+        stream=stream,
+        rotation=rotation,
+        epoch=epoch,
+        flags=FrameFlag(flags & _KNOWN_FLAGS),
+    )
+
+
+def _bad_frame(field: str, found: str, allowed: str) -> ProtocolError:
+    return ProtocolError(
+        f"frame header: {field} is {found}; allowed: {allowed}", code="bad_frame", field=field
+    )
+
+
+def encode_message(message: dict[str, Any], subprotocol: str) -> str | bytes:
+    """Return a control message as it is sent: text for JSON, bytes for msgpack."""
+    if subprotocol == SUBPROTOCOL_MSGPACK:
+        packed: bytes = msgpack.packb(message)
+        return packed
+    return json.dumps(message, separators=(",", ":"), allow_nan=False)
+
+
+def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict[str, Any]:
+    """Parse a control message: JSON when text, msgpack when bytes.
+
+    ``most_values`` bounds the values in the message, at any depth; None: no bound. The caller bounds the
+    message's bytes before. Raises ProtocolError when the message does not parse, is not a map, has no string
+    ``type``, or holds what no message may (named by ``field``): too many values, NaN, infinity, a whole
+    number of more than 64 bits, or too many levels.
+    """
+    try:
+        message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        # TypeError: a map or list as the key of a map of msgpack.
+        kind = "JSON" if isinstance(data, str) else "msgpack"
+        reason = str(error)[:120] or type(error).__name__
+        raise ProtocolError(f"the message is not {kind}: {reason}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a message is a map with a field `type`; found {type(message).__name__}")
+    if not isinstance(message.get("type"), str):
+        raise ProtocolError(
+            f"field `type` must be a string; found {type(message.get('type')).__name__}", field="type"
+        )
+    check_values(message, most_values)
+    return message

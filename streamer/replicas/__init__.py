@@ -1,0 +1,1 @@
+"""Finds the replica that owns a session and forwards requests to it."""

@@ -1,0 +1,208 @@
+"""Accepted samples on disk until the store has them. Accepted means flushed; nothing accepted is deleted.
+
+One folder: ``ready/NAME.bin`` (the picture) and ``ready/NAME.json`` (its description, written last),
+``aside/`` for what is being written, ``dead/`` for what the store refuses, ``lock``. One observer owns it.
+Methods may be called from its two threads: the one that accepts, and the one that delivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamer.core.durable import FOLDER_MODE, flush, write_durably
+from streamer.sampling.errors import SpoolBroken, SpoolFull, SpoolInUse
+
+#: Left to others on the disk: this share of it, but no more than so many bytes.
+FREE_SHARE = 0.1
+FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """One accepted sample."""
+
+    name: str
+    image: bytes
+    sidecar: dict[str, Any]
+
+
+class Spool:
+    """Construct, ``open()``; then ``accept()``, and in the other thread ``oldest``, ``read`` and ``done``."""
+
+    def __init__(self, folder: Path, limit_bytes: int, also_used: Callable[[], int] = lambda: 0) -> None:
+        self._ready = folder / "ready"
+        self._aside = folder / "aside"
+        self._dead = folder / "dead"
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        #: Bytes outside of the spool that count against its limit: a store on the same disk.
+        self._also_used = also_used
+        self._lock = threading.Lock()
+        #: Name to (bytes, time accepted as unix seconds); oldest first. Guarded by the lock.
+        self._items: dict[str, tuple[int, float]] = {}
+        #: Bytes of samples that the store refused; they count against the limit.
+        self._dead_bytes = 0
+        #: None until the spool is open.
+        self._lock_fd: int | None = None
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the folders, take the lock, and find what an earlier process accepted.
+
+        Raises SpoolInUse, or SpoolBroken naming the folder.
+        """
+        try:
+            for folder in (self._ready, self._aside, self._dead):
+                folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            self._take_lock()
+            for left in self._aside.iterdir():
+                left.unlink()
+            self._scan()
+            # A name that cannot be flushed shows a folder that cannot be written, before the first sample.
+            write_durably(self._aside / "probe", b"", self._aside / "probe.new")
+            (self._aside / "probe").unlink()
+        except OSError as error:
+            self.close()
+            raise SpoolBroken(f"{self._folder}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Give the lock up; what waits stays on disk."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def _take_lock(self) -> None:
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise SpoolInUse(f"{self._folder} is used by another replica; give each its own") from None
+        self._lock_fd = descriptor
+
+    def _scan(self) -> None:
+        """Find complete samples. Half of one was never accepted: its process ended before the flush."""
+        found: list[tuple[float, str, int]] = []
+        images = {path.stem for path in self._ready.glob("*.bin")}
+        sidecars = {path.stem for path in self._ready.glob("*.json")}
+        for name in images ^ sidecars:
+            for half in (self._image(name), self._sidecar(name)):
+                half.unlink(missing_ok=True)
+        for name in images & sidecars:
+            image, sidecar = self._image(name).stat(), self._sidecar(name).stat()
+            found.append((sidecar.st_mtime, name, image.st_size + sidecar.st_size))
+        self._items = {name: (size, at) for at, name, size in sorted(found)}
+        self._dead_bytes = sum(path.stat().st_size for path in self._dead.iterdir())
+
+    # -- in ------------------------------------------------------------------------------------------
+
+    def accept(self, name: str, image: bytes, sidecar: dict[str, Any], unix_s: float) -> bool:
+        """Keep one sample; when this returns it is on the disk. False when it is there already.
+
+        Raises SpoolFull when there is no room, SpoolBroken when the disk fails; nothing is kept then.
+        """
+        described = json.dumps(sidecar, ensure_ascii=False).encode()
+        size = len(image) + len(described)
+        with self._lock:
+            if name in self._items:
+                return False
+        self._check_room(size)
+        written = [self._image(name), self._sidecar(name)]
+        try:
+            write_durably(written[0], image, self._aside / "image", flush_folder=False)
+            write_durably(written[1], described, self._aside / "sidecar", flush_folder=False)
+            flush(self._ready)
+        except OSError as error:
+            for path in written:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise SpoolBroken(f"{self._folder}: {error.strerror or error}") from error
+        with self._lock:
+            self._items[name] = (size, unix_s)
+        return True
+
+    def _check_room(self, size_bytes: int) -> None:
+        used_bytes = self.used_bytes + self._also_used()
+        if used_bytes + size_bytes > self._limit_bytes:
+            raise SpoolFull(f"{used_bytes} of {self._limit_bytes} bytes are used")
+        try:
+            disk = os.statvfs(self._ready)
+        except OSError as error:
+            raise SpoolBroken(f"{self._folder}: {error.strerror or error}") from error
+        floor_bytes = min(FREE_BYTES, FREE_SHARE * disk.f_blocks * disk.f_frsize)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes - size_bytes < floor_bytes:
+            raise SpoolFull(f"{free_bytes} bytes of the disk are free, {floor_bytes:.0f} are left to others")
+
+    # -- out -----------------------------------------------------------------------------------------
+
+    def oldest(self) -> list[str]:
+        """Return the names of what waits, oldest first."""
+        with self._lock:
+            return list(self._items)
+
+    def read(self, name: str) -> Spooled:
+        """Return one that waits. Raises SpoolBroken when its files cannot be read."""
+        try:
+            image = self._image(name).read_bytes()
+            sidecar = json.loads(self._sidecar(name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise SpoolBroken(f"{self._ready / name}: {error}") from error
+        return Spooled(name, image, sidecar)
+
+    def done(self, name: str) -> None:
+        """The store has it: forget it. The description goes first, so that no half looks complete."""
+        with contextlib.suppress(OSError):
+            self._sidecar(name).unlink(missing_ok=True)
+            self._image(name).unlink(missing_ok=True)
+        with self._lock:
+            self._items.pop(name, None)
+
+    def bury(self, name: str) -> None:
+        """The store refuses this one for good: keep it for a person to look at, out of the way.
+
+        Raises SpoolBroken when it cannot be moved.
+        """
+        try:
+            # The picture first: a description alone in `ready` is half a sample, and is cleared.
+            for path in (self._image(name), self._sidecar(name)):
+                path.rename(self._dead / path.name)
+            flush(self._dead)
+            flush(self._ready)
+        except OSError as error:
+            raise SpoolBroken(f"{self._dead}: {error.strerror or error}") from error
+        with self._lock:
+            size, _ = self._items.pop(name, (0, 0.0))
+            self._dead_bytes += size
+
+    # -- views ---------------------------------------------------------------------------------------
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of what waits, and of what the store refused."""
+        with self._lock:
+            return sum(size for size, _ in self._items.values()) + self._dead_bytes
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._items)
+
+    def oldest_s(self, unix_s: float) -> float:
+        """Return the age of what has waited for longest, in seconds; 0 when nothing waits."""
+        with self._lock:
+            return max((unix_s - at for _, at in self._items.values()), default=0.0)
+
+    def _image(self, name: str) -> Path:
+        return self._ready / f"{name}.bin"
+
+    def _sidecar(self, name: str) -> Path:
+        return self._ready / f"{name}.json"

@@ -1,0 +1,494 @@
+"""The dispatcher: one step before the inference process, decides whose frame is decoded next.
+
+Frames wait encoded, in their streams' mailboxes; POSTs wait in a bounded queue. As the device has room,
+the next one is decoded by another process straight into a ring slot and submitted. So pixels exist only for
+frames that are about to run, and a newer frame can replace an older one until the last moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from prometheus_client import Histogram
+
+from inference import Boxes, DetectionParams, InferenceLost, ModelInfo, RingFull
+from inference.ipc.client import InferenceClient, ServedModel, Ticket
+from inference.ipc.wire import Result, Status
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.decoding.annotator import annotate
+from streamer.decoding.decode_job import DecoderLost, Outcome, Work
+from streamer.decoding.decoder_pool import DecoderPool
+from streamer.decoding.messages import Answer, Task
+from streamer.http.problem_details import Problem
+from streamer.imaging.image_header import ImageError, ImageErrorCode
+from streamer.imaging.limits import Limits
+from streamer.scheduling.admission import Admission
+from streamer.scheduling.client import NOBODY, Caller, Client
+from streamer.scheduling.converter_threads import ConverterThreads
+from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.job import DeadlinePassed, Job, outcome_of
+from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.suspects import REFUSE_S, Suspects, Verdict
+from streamer.scheduling.version_queue import FAIR_RATE_S, Source, VersionQueue
+
+log = logging.getLogger("streamer.dispatch")
+
+#: A POST, or a frame in mode all, that was lost with the inference process is tried this often in all.
+MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _StageTimes:
+    """Histograms of one version; kept, because looking labels up costs more than observing."""
+
+    post_queue_s: Histogram
+    decode_s: Histogram
+    queue_s: Histogram
+    inference_s: Histogram
+    postprocess_s: Histogram
+
+    @classmethod
+    def of(cls, metrics: WorkerMetrics, version: str) -> _StageTimes:
+        """Return the histograms of ``version``."""
+        stages = ("post_queue", "decode", "queue", "inference", "postprocess")
+        return cls(*(metrics.stage_s.labels(stage, version) for stage in stages))
+
+
+class Dispatcher:
+    """Feeds the inference link; its callers are the POST routes and the stream sessions.
+
+    Construct, ``start()``, ``close()``. All methods belong to the event loop.
+    """
+
+    def __init__(
+        self,
+        client: InferenceClient,
+        metrics: WorkerMetrics,
+        limits: Limits,
+        *,
+        decoders: DecoderPool,
+        suspects: Suspects,
+        admission: Admission,
+        interactive_share: float,
+        versions: tuple[str, ...],
+    ) -> None:
+        self.admission = admission
+        self.clients = admission.clients
+        self._client = client
+        self._decoders = decoders
+        self._limits = limits
+        self._room = DecodeRoom(decoders.size)
+        self._versions = {version: VersionQueue(self._room, interactive_share) for version in versions}
+        self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
+        self._turns = deque(versions)
+        #: Frames of each live stream that are being decoded, or wait for one that is, oldest first.
+        self._decoding: dict[int, deque[Job]] = {}
+        #: Jobs that converter threads are done with; they append, the event loop takes.
+        self._finished: deque[tuple[str, ServedModel, Job]] = deque()
+        #: Whether the event loop has been told to look there.
+        self._waking = False
+        self._suspects = suspects
+        # Pictures of videos are decoded already; threads convert them, which releases the GIL.
+        self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._rates_task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        #: Set while draining: new streams are refused; requests that came before are still served.
+        self.draining = False
+
+    async def start(self) -> None:
+        """Begin to serve; the link may still be connecting."""
+        self._loop = asyncio.get_running_loop()
+        self._decoders.start()
+        self._client.on_ring = self._decoders.attach
+
+    async def close(self) -> None:
+        """Stop the decoders; whatever waits is answered as unavailable."""
+        if self._rates_task is not None:
+            self._rates_task.cancel()
+        for state in self._versions.values():
+            for job in (*state.returned, *state.posts.clear()):
+                job.finish(_unavailable("shutting down"))
+            state.returned.clear()
+        self._converters.close()
+        self._decoders.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether frames can run now."""
+        return self._client.ready
+
+    def served(self, version: str) -> ServedModel:
+        """Return the model of a version. Raises Problem 404 when there is none, 503 while it loads."""
+        if version not in self._versions:
+            known = ", ".join(self._versions) or "none"
+            raise Problem.not_found(f"No model version {version!r} is served here; known: {known}.")
+        model = self._client.models.get(version)
+        if model is None:
+            raise _unavailable("the model is being loaded and warmed up")
+        return model
+
+    def model(self, version: str) -> ModelInfo:
+        """Return what is known of a version's model; raises as :meth:`served`."""
+        return self.served(version).info
+
+    # -- POSTs ---------------------------------------------------------------------------------------
+
+    def check_post(
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+    ) -> None:
+        """Raise the Problem (429, 503) with which an image would be refused that came now.
+
+        ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the ``image`` is
+        there.
+        """
+        model, state = self.served(version), self._versions[version]
+        state.expect(model)
+        decode_ms = state.expected_decode_ms(caller.client, nbytes, image)
+        self.admission.check_post(state, caller, left_s=left_s, decode_ms=decode_ms)
+
+    async def predict(
+        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
+    ) -> Prediction:
+        """Detect on one image; returns boxes in pixels of the upright original.
+
+        ``deadline`` is in monotonic seconds; :meth:`check_post` came before. Raises Problem (503 saturated or
+        unavailable, 504 too late) or ImageError when it is no image, too large by its header, or damaged.
+        """
+        self.served(version)
+        with self.admission.accounted(version):
+            self.admission.check_room(self._versions[version])
+            answered: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+
+            def finish(outcome: Prediction | Exception) -> None:
+                if answered.done():
+                    return
+                if isinstance(outcome, Exception):
+                    answered.set_exception(outcome)
+                else:
+                    answered.set_result(outcome)
+
+            job = Job(data, 0, params, deadline, 0, finish, self._limits)
+            job.client, job.connection = caller.client, caller.connection
+            self._check_harm(job)
+            return await self._answer(version, job, answered, patient=caller.patient)
+
+    async def _answer(
+        self, version: str, job: Job, answered: asyncio.Future[Prediction], *, patient: bool
+    ) -> Prediction:
+        """Queue one image and wait for its answer."""
+        state = self._versions[version]
+
+        def may_wait() -> bool:
+            # A restart of the inference process is a pause, and what it took with it has had a turn.
+            return patient or job.attempts > 0 or not self._client.ready
+
+        state.add(job, time.monotonic())
+        self._pump(version)
+        try:
+            return await self.admission.answer(state, job, answered, patient=may_wait)
+        except DeadlinePassed:
+            self._cancel(version, job)
+            raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
+        except asyncio.CancelledError:
+            self._cancel(version, job)
+            raise
+
+    async def annotate(
+        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+    ) -> bytes:
+        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
+
+        Raises ImageError, or Problem 503 when decoders were lost over it.
+        """
+        try:
+            return await annotate(self._decoders, data, self._limits, rows, labels, size)
+        except DecoderLost as error:
+            raise _unavailable(str(error)) from error
+
+    def _cancel(self, version: str, job: Job) -> None:
+        """The caller is gone: withdraw its frame wherever it is; a run in progress is not interrupted."""
+        job.cancelled = True
+        if not self._versions[version].withdraw(job) and job.ticket is not None:
+            self._client.cancel(job.ticket)
+
+    # -- streams -------------------------------------------------------------------------------------
+
+    def admit(self, version: str, client: Client = NOBODY) -> None:
+        """Check that one more stream of ``client`` would get a useful share.
+
+        Raises Problem 503 when it would not, 429 where that is so because of the client's own streams.
+        """
+        model = self.served(version)
+        if self.draining:
+            raise _unavailable("this server is shutting down")
+        self.admission.check_stream(self._versions[version], model, client)
+
+    def open(self, version: str, source: Source) -> None:
+        """Register a stream; :meth:`close_source` forgets it."""
+        self._versions[version].open(source)
+        if self._loop is not None and (self._rates_task is None or self._rates_task.done()):
+            self._rates_task = self._loop.create_task(self._share_rates(), name="fair-rates")
+
+    def close_source(self, version: str, key: int) -> None:
+        """Forget a stream; frames of it that run still finish."""
+        self._versions[version].close(key)
+
+    def offer(self, version: str, source: Source) -> None:
+        """A stream has a new frame in its mailbox."""
+        self._versions[version].offer(source)
+        self._pump(version)
+
+    def charge(self, version: str, client: Client, cpu_s: float) -> None:
+        """A client's video has used so much processor time of its decoder."""
+        self._versions[version].charge(client, cpu_s)
+
+    def pump_all(self) -> None:
+        """Start whatever can start; called when the inference process has become ready."""
+        self._turns.rotate()  # no version goes first every time
+        for version in tuple(self._turns):
+            self._pump(version)
+
+    # -- comparisons ---------------------------------------------------------------------------------
+
+    def rival(self, version: str) -> ServedModel | None:
+        """Return another version with the same classes; None when there is none, or it is not loaded."""
+        models = self._client.models
+        own = models.get(version)
+        labels = None if own is None else own.info.labels
+        return next((m for name, m in models.items() if name != version and m.info.labels == labels), None)
+
+    def run_if_idle(self, version: str, job: Job) -> bool:
+        """Start a frame that nobody waits for, if nothing runs and nothing waits; else return False."""
+        model = self._client.models.get(version)
+        if model is None or not self._client.ready or self.draining:
+            return False
+        if not all(state.idle for state in self._versions.values()):
+            return False
+        return self._begin(version, self._versions[version], model, job)
+
+    # -- the way of a frame --------------------------------------------------------------------------
+
+    def _pump(self, version: str) -> None:
+        """Start frames while the device has room for them."""
+        model = self._client.models.get(version)
+        if model is None or not self._client.ready:
+            return
+        state = self._versions[version]
+        while (job := state.next(model.in_flight, now := time.monotonic())) is not None:
+            if not job.stream:
+                self._stages[version].post_queue_s.observe(now - job.queued_at)
+            if not self._begin(version, state, model, job):
+                return
+        self._look_again(state)
+
+    def _look_again(self, state: VersionQueue) -> None:
+        """A rate-limited stream becomes ready by time alone: come back for it."""
+        if not state.waiting or self._timer is not None or self._loop is None or state.in_flight:
+            return
+
+        def again() -> None:
+            self._timer = None
+            self.pump_all()
+
+        self._timer = self._loop.call_later(0.02, again)
+
+    def _begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
+        """Acquire a slot and begin to decode into it. False when there is no slot after all."""
+        now = time.monotonic()
+        if job.deadline < now:
+            job.finish(DeadlinePassed())
+            return True
+        try:
+            self._check_harm(job)
+        except (Problem, ImageError) as refusal:
+            job.finish(refusal)
+            return True
+        try:
+            ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
+        except RingFull:
+            # In-flight bounds of all versions together fit the ring, so this is a bug; do not lose the frame.
+            log.error("no free ring slot although the in-flight bound allows one")  # noqa: TRY400 - no traceback needed
+            job.finish(InferenceLost("no free slot"))
+            return False
+        job.ticket = ticket
+        ticket.alone = job.alone
+        job.attempts += 1
+        state.begin(job, now)
+        if job.stream:
+            self._decoding.setdefault(job.stream, deque()).append(job)
+        if isinstance(job.data, bytes | memoryview):
+            self._decode(version, model, job, job.data, ticket)
+        else:
+            self._converters.submit(self._convert, version, model, job, ticket)
+        return True
+
+    def _check_harm(self, job: Job) -> None:
+        """Raise ImageError or Problem for a frame that may not run, and note whether it must run alone."""
+        verdict = self._suspects.judge(job.data, job.stream, time.monotonic(), job.client.number)
+        if verdict is Verdict.REFUSED and job.stream == 0:
+            raise Problem.too_many_requests(
+                "Images of this client have ended the inference process again and again; try later.",
+                retry_after_s=int(REFUSE_S),
+            )
+        if verdict in (Verdict.BLOCKED, Verdict.REFUSED):
+            raise _poison()
+        job.alone = verdict is Verdict.ALONE
+
+    def _decode(
+        self, version: str, model: ServedModel, job: Job, data: bytes | memoryview, ticket: Ticket
+    ) -> None:
+        """Have a decoder process write the image into the slot."""
+
+        def decoded(outcome: Outcome) -> None:
+            if isinstance(outcome, Answer):
+                job.letterbox = model.letterbox(outcome.width, outcome.height)
+                job.damaged = outcome.damaged
+                job.decode_ms, job.decode_cpu_ms = outcome.decode_ms, outcome.cpu_ms
+            else:
+                job.fault = outcome
+            self._decoded(version, model, job)
+
+        work = Work(data, Task.LETTERBOX, job.rotation, ticket.slot, model.info, job.limits, decoded)
+        self._decoders.submit(ticket.ring, work)
+
+    def _convert(self, version: str, model: ServedModel, job: Job, ticket: Ticket) -> None:
+        """Letterbox a picture of a video into the slot. Runs in a converter thread."""
+        loop = self._loop
+        if loop is None or isinstance(job.data, bytes | memoryview):
+            return
+        begun, cpu_s = time.perf_counter(), time.thread_time()
+        try:
+            image = job.data.pixels()
+            job.letterbox = model.letterbox(image.shape[1], image.shape[0])
+            job.letterbox.write(image, self._client.pixels(ticket, model.info))
+        except Exception as caught:  # noqa: BLE001 - handed to the loop, which answers for it
+            job.fault = caught
+        job.decode_ms = (time.perf_counter() - begun) * 1e3
+        job.decode_cpu_ms = (time.thread_time() - cpu_s) * 1e3
+        # One wake-up for all that finish before it is served: each costs a system call and the GIL.
+        self._finished.append((version, model, job))
+        if self._waking:
+            return
+        self._waking = True
+        try:
+            loop.call_soon_threadsafe(self._take_finished)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            return
+
+    def _take_finished(self) -> None:
+        # Clear the flag before taking jobs: a thread that still saw it set appended its job before this
+        # point, so the loop below handles it.
+        self._waking = False
+        while self._finished:
+            self._decoded(*self._finished.popleft())
+
+    def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
+        """Hand a decoded frame on. Frames of a stream leave in order, whichever decoder was quicker."""
+        job.decoded = True
+        self._versions[version].decoded(job, time.monotonic())
+        if not job.stream:
+            self._submit(version, model, job)
+        else:
+            queue = self._decoding[job.stream]
+            while queue and queue[0].decoded:
+                self._submit(version, model, queue.popleft())
+            if not queue:
+                self._decoding.pop(job.stream, None)
+        if self._room.held:
+            self._room.held = False
+            self.pump_all()
+
+    def _submit(self, version: str, model: ServedModel, job: Job) -> None:
+        ticket = job.ticket
+        if ticket is None:  # never: a job is decoded into its ticket's slot
+            return
+        if job.fault is not None or job.cancelled:
+            self._client.release(ticket)
+            self._end(version, job)
+            if isinstance(job.fault, DecoderLost) and not job.cancelled:
+                self._lost(version, job, job.fault)
+            else:
+                job.finish(job.fault or InferenceLost("cancelled"))
+            self._pump(version)
+            return
+        self._stages[version].decode_s.observe(job.decode_ms / 1e3)
+        self._client.submit(
+            ticket,
+            model,
+            job.params,
+            stream=job.stream,
+            interactive=job.stream == 0,
+            deadline=job.deadline,
+            client=job.client.number,
+            weight=job.client.weight,
+        )
+
+    def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
+        if isinstance(answer, InferenceLost):
+            self._versions[version].lost(job, time.monotonic())
+            self._lost(version, job, answer)
+        else:
+            self._end(version, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
+            if answer.status is Status.OK:
+                self._observe(version, model, job, answer)
+            if job.alone:
+                self._suspects.survived(job.data)
+            job.finish(outcome_of(job, answer))
+        self._pump(version)
+
+    def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
+        """Somebody waits for a POST, and for every frame in mode all: try again, once.
+
+        Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
+        """
+        executing = isinstance(error, InferenceLost) and error.executing
+        if executing and self._suspects.died(
+            job.data, job.stream, time.monotonic(), alone=job.alone, client=job.client.number
+        ):
+            log.error("a frame ended the inference process twice; it is blocked")
+            job.finish(_poison())
+            return
+        state = self._versions[version]
+        if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
+            job.decoded, job.fault = False, None
+            state.put_back(job)
+        elif job.stream == 0:
+            job.finish(_unavailable("processes that held this image were lost twice"))
+        else:
+            job.finish(error)
+
+    def _end(self, version: str, job: Job, inference_s: float = 0.0) -> None:
+        self._versions[version].end(job, inference_s, time.monotonic())
+
+    def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
+        self._versions[version].observe(model, job.stream, result)
+        stages = self._stages[version]
+        stages.queue_s.observe(result.queue_ms / 1e3)
+        stages.inference_s.observe(result.inference_ms / 1e3)
+        stages.postprocess_s.observe(result.postprocess_ms / 1e3)
+
+    async def _share_rates(self) -> None:
+        """Grant rates for as long as there are streams: a worker that has none is not woken for it."""
+        while any(state.streams for state in self._versions.values()):
+            await asyncio.sleep(FAIR_RATE_S)
+            for version, state in self._versions.items():
+                model = self._client.models.get(version)
+                if model is not None:
+                    state.share(model, time.monotonic())
+
+
+def _poison() -> ImageError:
+    return ImageError(
+        ImageErrorCode.DAMAGED,
+        "the inference process ended twice while it ran this image; it is not run again",
+    )
+
+
+def _unavailable(why: str) -> Problem:
+    return Problem.unavailable(f"Not available at the moment: {why}.", retry_after_s=2)

@@ -1,0 +1,355 @@
+"""The queues of one model version: which frame is decoded next, and what each stream may send. Pure.
+
+The dispatcher carries out the decisions. Clients share decoding and inference by the time that they take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Protocol
+
+from inference.core.fair_share import FairShare, Flow
+from inference.ipc.client import ServedModel
+from inference.ipc.wire import Result
+from streamer.scheduling.client import Client
+from streamer.scheduling.decode_cost import DecodeCost, Kind
+from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
+from streamer.scheduling.demand import Demand
+from streamer.scheduling.fair_share import FairRates, share_for_one_more
+from streamer.scheduling.image_hint import hint_of
+from streamer.scheduling.job import Job
+from streamer.scheduling.post_queue import PostQueue
+from streamer.scheduling.post_wait import PostWait
+from streamer.scheduling.service_rate import ServiceRate
+
+#: A client of which nothing is in flight may exceed the in-flight bound by this much, so that those who may
+#: do not keep the others out. With two versions it fits the ring's spare slots.
+RESERVED_FOR_ABSENT = 2
+#: Period in which the rates of streams are measured and granted.
+FAIR_RATE_S = 0.5
+#: A stream that sends less has paused: nothing for some four seconds.
+_SILENT_FPS = 0.01
+#: What is still expected of a stream's costliest frame after one that cost less.
+_PEAK_DECAY = 0.9
+#: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
+_FIRST_FRAME_MS = 5.0
+#: The most that a decode without a figure is charged; the watchdog ends one that takes longer.
+_MOST_MS = 2000.0
+#: A posted image from this size on is judged by the client's last one before it is read.
+_LARGE_BYTES = 1 << 20
+
+
+class Source(Protocol):
+    """A live stream, as the dispatcher sees it."""
+
+    key: int
+    declared_fps: float | None
+
+    @property
+    def client(self) -> Client:
+        """Whose stream it is."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a frame waits, startable or not."""
+
+    def wants_turn(self, now: float) -> bool:
+        """Whether a frame waits that may start now."""
+
+    def take(self, now: float) -> Job | None:
+        """Take that frame; None when all that waited was too old."""
+
+    def grant(self, max_fps: float | None) -> None:
+        """Tell the client its fair rate."""
+
+
+class VersionQueue:
+    """POSTs and live streams of one version; times are monotonic seconds."""
+
+    def __init__(self, room: DecodeRoom | None = None, interactive_share: float = 0.25) -> None:
+        self.posts: PostQueue[Job] = PostQueue()
+        #: Frames of streams in mode all that an inference process took with it, in order: they go first.
+        self.returned: deque[Job] = deque()
+        #: Live streams with something to say, by key.
+        self.waiting: dict[int, Source] = {}
+        #: Frames in decoders or with the inference process.
+        self.in_flight = 0
+        self._room = DecodeRoom(1) if room is None else room
+        self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
+        self._costs = DecodeCost()
+        self._service = ServiceRate()
+        self._wait = PostWait(self._share, self.posts, self._service, self._room)
+        #: Seconds of one lane for one frame; smoothed, 0 until something is known.
+        self._inference_s = 0.0
+        self._sources: dict[int, Source] = {}
+        self._demands: dict[int, Demand] = {}
+        #: Of the streams that have sent lately, or whose rate is limited: thousands of others cost nothing.
+        self._active: dict[int, Demand] = {}
+        self._turn = 0
+        #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
+        self._observed_fps = 0.0
+        self._rates: FairRates[int] = FairRates()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not (self.in_flight or self.posts or self.returned or self.waiting)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._sources)
+
+    # -- what waits ----------------------------------------------------------------------------------
+
+    def open(self, source: Source) -> None:
+        """Register a stream."""
+        client = source.client
+        flow = self._share.flow("live", client.number, client.weight)
+        self._sources[source.key] = source
+        self._demands[source.key] = Demand(flow, decode_ms=client.frame_ms or _FIRST_FRAME_MS)
+
+    def close(self, key: int) -> None:
+        """Forget a stream."""
+        for table in (self._sources, self._demands, self._active, self.waiting):
+            table.pop(key, None)
+
+    def offer(self, source: Source) -> None:
+        """A stream has a new frame in its mailbox."""
+        demand = self._demands.get(source.key)
+        if demand is not None:
+            demand.arrived += 1
+            self._active[source.key] = demand
+            self.waiting[source.key] = source
+
+    def add(self, job: Job, now: float) -> None:
+        """Queue a posted image."""
+        client = job.client
+        job.flow = self._share.flow("post", client.number, client.weight)
+        job.queued_at = now
+        if isinstance(job.data, bytes | memoryview):
+            job.kind = hint_of(job.data)
+        decode_ms = client.post_ms = self._expected_ms(job.kind, client)
+        job.decode = Decode(decode_ms, job.kind.peak_bytes if job.kind else 0)
+        job.expected_s = decode_ms / 1e3 + self._inference_s
+        self.posts.add(job.flow, job)
+
+    def put_back(self, job: Job) -> None:
+        """Queue what an inference process took with it; it goes before everything else of its client."""
+        if job.stream or job.flow is None:
+            self.returned.append(job)
+        else:
+            self.posts.put_back(job.flow, job)
+
+    def withdraw(self, job: Job) -> bool:
+        """Withdraw a posted image; False when it does not wait (any more)."""
+        return job.flow is not None and self.posts.remove(job.flow, job)
+
+    def give_up(self, job: Job, now: float) -> bool:
+        """Withdraw a posted image that has waited too long; False when it does not wait (any more)."""
+        if not self.withdraw(job):
+            return False
+        self._wait.margin(0.0 if job.decode is None else job.decode.expected_ms).missed(now)
+        return True
+
+    # -- turns ---------------------------------------------------------------------------------------
+
+    def next(self, room: int, now: float) -> Job | None:
+        """Take the frame that goes next while fewer than ``room`` are in flight; None when none may go.
+
+        Clients share by weight, and the two classes by theirs; among a client's streams the least recently
+        served goes first.
+        """
+        if not self._room.open:
+            return None
+        if self.returned and self.in_flight < room:
+            return self.returned.popleft()
+        while True:
+            streams = self._ready_streams(room, now) if self.waiting else {}
+            posts = self._ready_posts(room, now) if self.posts else {}
+            if not streams and not posts:
+                return None
+            flow = self._share.pick([*posts, *streams])
+            ready = streams.get(flow)
+            if ready is None:
+                self.posts.take(flow, posts[flow])
+                return posts[flow]
+            job = self._take_live(ready, flow, now)
+            if job is not None:
+                return job
+
+    def _ready_streams(self, room: int, now: float) -> dict[Flow, list[Source]]:
+        """Return each client's streams with a frame that may start now."""
+        full = self.in_flight >= room
+        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+            return {}
+        ready: dict[Flow, list[Source]] = {}
+        for source in self.waiting.values():
+            demand = self._demands[source.key]
+            if full and demand.flow.running:
+                continue
+            short = demand.decode_ms <= LONG_MS and not demand.nbytes
+            if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, demand.nbytes, now)):
+                ready.setdefault(demand.flow, []).append(source)
+        return ready
+
+    def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
+        """Return each client's image that may start now."""
+        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+            return {}
+
+        def fits(job: Job) -> bool:
+            return job.decode is None or self._room.admits(job.decode.expected_ms, job.decode.nbytes, now)
+
+        ready = self.posts.ready(fits)
+        if self.in_flight < room:
+            return ready
+        return {flow: job for flow, job in ready.items() if not flow.running}
+
+    def _take_live(self, ready: list[Source], flow: Flow, now: float) -> Job | None:
+        demands = self._demands
+        source = ready[0] if len(ready) == 1 else min(ready, key=lambda each: demands[each.key].served)
+        job = source.take(now)
+        if job is not None:  # a stream whose frames were all too old keeps its turn
+            self._turn += 1
+            demand = demands[source.key]
+            demand.served = self._turn
+            job.flow = flow
+            if isinstance(job.data, bytes | memoryview):
+                demand.nbytes = hint_of(job.data).peak_bytes
+            job.decode = Decode(demand.decode_ms, demand.nbytes)
+            job.expected_s = demand.decode_ms / 1e3 + self._inference_s
+        if not source.pending:
+            self.waiting.pop(source.key, None)
+        return job
+
+    # -- costs ---------------------------------------------------------------------------------------
+
+    def begin(self, job: Job, now: float) -> None:
+        """A job begins to be decoded: charge what it is expected to cost. :meth:`end` follows once."""
+        self.in_flight += 1
+        if job.flow is None:  # nobody waits for it
+            job.flow = self._share.flow("live", job.client.number, job.client.weight)
+            self._share.pick([job.flow])
+        if job.decode is None:
+            job.decode = Decode(_FIRST_FRAME_MS)
+        self._share.start(job.flow, job.expected_s)
+        self._room.begin(job.decode, now)
+
+    def decoded(self, job: Job, now: float) -> None:
+        """A decoder is done with a job, well or not: learn what such images cost."""
+        if job.decode is None:
+            return
+        self._room.end(job.decode)
+        if job.fault is not None:
+            # Nobody has measured it: what a refused image or a killed decoder took is paid all the same.
+            job.decode_cpu_ms = min(_MOST_MS, (now - job.decode.begun) * 1e3)
+        cost_ms = job.decode_cpu_ms
+        demand = self._demands.get(job.stream)
+        if demand is not None:
+            job.client.frame_ms = demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)
+        elif job.kind is not None:
+            job.client.learn_surprise(job.decode.expected_ms, cost_ms)
+            self._costs.learn(job.kind, cost_ms)
+
+    def end(self, job: Job, inference_s: float, now: float) -> None:
+        """A job has left, answered or not: its client is charged what it really took."""
+        self.in_flight -= 1
+        flow = job.flow
+        if flow is None:  # never: it has begun
+            return
+        actual_s = job.decode_cpu_ms / 1e3 + inference_s
+        self._share.settle(flow, job.expected_s, actual_s)
+        if not job.stream:
+            self.posts.settle(flow, job, actual_s)
+            if job.decode is not None:
+                self._wait.margin(job.decode.expected_ms).kept(job.decode.begun - job.queued_at)
+        backlog = bool(self.posts or self.waiting)
+        at_most = self._wait.most_per_s(job.decode_cpu_ms / 1e3, inference_s)
+        self._service.ended(flow, actual_s, now, backlog=backlog, at_most=at_most)
+        if not backlog and self.idle:
+            self._share.rest()
+
+    def lost(self, job: Job, now: float) -> None:
+        """A job has left because the process that held it has gone."""
+        self.end(job, 0.0, now)
+        self._service.interrupt()
+
+    def charge(self, client: Client, cost_s: float) -> None:
+        """A client's live streams have used processor time outside of their turns."""
+        self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)
+
+    def expect(self, model: ServedModel) -> None:
+        """Take the warm-up's word for what a run takes until one of a frame was measured."""
+        self._wait.lanes = model.lanes
+        if not self._inference_s:
+            self._inference_s = min(cost_ms / size for size, cost_ms in model.cost_ms.items()) / 1e3
+
+    def expected_wait_s(self, client: Client, connection: int, now: float, decode_ms: float = 0.0) -> float:
+        """Return how long a POST of this connection, which takes ``decode_ms``, may wait for its turn."""
+        flow = self._share.flow("post", client.number, client.weight)
+        costs = decode_ms / 1e3, self._inference_s
+        return self._wait.longest_s(flow, connection, costs, self._wanting(), now)
+
+    def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
+        """Return what decoding takes; of a large image that is not there yet is as the last one."""
+        if image is not None:
+            return self._expected_ms(hint_of(image), client)
+        return client.post_ms if nbytes is None or nbytes >= _LARGE_BYTES else 0.0
+
+    def is_alone(self, client: Client) -> bool:
+        """Whether no other client wants anything of this version at the moment."""
+        return all(flow.client == client.number for flow in (*self._wanting(), *self._share.running))
+
+    def _expected_ms(self, kind: Kind | None, client: Client) -> float:
+        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
+
+    def _wanting(self) -> list[Flow]:
+        return [*self.posts.waiting_flows(), *(self._demands[key].flow for key in self.waiting)]
+
+    # -- rates ---------------------------------------------------------------------------------------
+
+    def observe(self, model: ServedModel, stream: int, result: Result) -> None:
+        """Learn from one answer how many frames per second the device does, and whether ``stream`` waits."""
+        # Lanes that share a device wait for each other, which their runs include.
+        fps = model.lanes * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
+        self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
+        item_s = result.inference_ms / max(1, result.batch_size) / 1e3
+        self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)
+        demand = self._demands.get(stream)
+        if demand is not None:
+            demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
+
+    def capacity_fps(self, model: ServedModel) -> float:
+        """Return what may be promised: the larger of warm-up and runs, as mailboxes drop a surplus."""
+        return max(model.capacity_fps, self._observed_fps)
+
+    def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
+        """Return what one more stream of ``client`` would get."""
+        wanted = {key: self._wanted_fps(key) for key in self._active}
+        owners = {key: self._sources[key].client for key in self._active}
+        return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
+
+    def share(self, model: ServedModel, now: float) -> None:
+        """Measure what each stream has asked for in the last ``FAIR_RATE_S``, and tell changed grants."""
+        active = self._active
+        for key, demand in list(active.items()):
+            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
+            demand.arrived = 0
+            if demand.fps < _SILENT_FPS and not self._rates.limits(key):
+                demand.fps, demand.hungry = 0.0, False
+                del active[key]
+        capacity_fps = self.capacity_fps(model)
+        overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
+        wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
+        owners = {key: self._sources[key].client for key in active}
+        for key, fps in self._rates.update(wanted, owners, capacity_fps, now).items():
+            self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
+
+    def _wanted_fps(self, key: int) -> float:
+        """What a stream would take: its measured rate, or all it may declare when its frames wait."""
+        demand = self._demands[key]
+        if not demand.hungry:
+            return demand.fps
+        return max(demand.fps, self._sources[key].declared_fps or math.inf)

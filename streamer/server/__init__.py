@@ -1,0 +1,1 @@
+"""The worker process: composes the application, serves health, metrics and pages."""

@@ -1,0 +1,353 @@
+"""Puts a worker together: every long-lived thing is made, started, drained and closed here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from inference.ipc.client import InferenceClient
+from inference.ipc.shared_status import Board
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
+from streamer.config.settings import Settings
+from streamer.core.byte_budget import ByteBudget
+from streamer.decoding.decoder_pool import DecoderPool, decoder_count
+from streamer.decoding.refused_digests import DigestMemory
+from streamer.drift.shared_document import StatusPage
+from streamer.http.body import BUDGET
+from streamer.http.connection_places import Guest
+from streamer.http.gate import make_gate
+from streamer.http.guard import Guard
+from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
+from streamer.http.problem_details import problem_middleware
+from streamer.http.sites import Sites
+from streamer.http.tickets import Tickets
+from streamer.imaging.limits import LIMITS, Limits
+from streamer.predict import routes as images
+from streamer.replicas.session_router import Owners, is_private
+from streamer.sampling.sample_sender import Handover
+from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.shadow import Comparison
+from streamer.scheduling.admission import Admission
+from streamer.scheduling.clients import Clients
+from streamer.scheduling.dispatcher import Dispatcher
+from streamer.scheduling.suspects import Suspects
+from streamer.server.acceptor import Acceptor, places_for
+from streamer.server.drift_routes import DriftRoutes, add_drift
+from streamer.server.graceful_close import close_port
+from streamer.server.health import Health
+from streamer.server.metrics_port import metrics_port
+from streamer.server.openapi.document import openapi_document
+from streamer.server.pages import add_pages
+from streamer.server.request_metrics import RequestMetrics
+from streamer.webrtc.peers import Peers
+from streamer.webrtc.routes import Webrtc, add_webrtc
+from streamer.webrtc.video_pool import VideoPool, video_decoder_count
+from streamer.websocket.hub import StreamHub
+
+log = logging.getLogger("streamer.app")
+
+#: Request headers must be complete within this time, on fresh and on kept connections.
+HEADER_TIMEOUT_S = 15.0
+#: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
+_INPUT_BYTES = 64 << 20
+READ_BUFFER_BYTES = 128 << 10
+LINGER_S = 2.0
+#: Between closing the port and refusing work: a round trip of a slow client.
+LAST_REQUESTS_S = 0.25
+#: Over which the clients of a server that goes away are asked to come back elsewhere.
+RETURN_WINDOW_S = 5.0
+FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a worker is given by its process."""
+
+    number: int
+    settings: Settings
+    metrics: WorkerMetrics
+    board: Board
+    drift_page: StatusPage
+    inference_address: str
+    #: Empty where sampling is off.
+    observer_address: str
+    metrics_dir: Path
+    #: Where metrics are served; None: on the main port.
+    metrics_listener: socket.socket | None = None
+    #: Over which the supervisor hands connections over; None without one.
+    channel: socket.socket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process drains."""
+
+    dispatcher: Dispatcher
+    hub: StreamHub
+    webrtc: Webrtc
+    owners: Owners
+
+
+def _make_link(resources: Resources) -> InferenceClient:
+    client = InferenceClient(resources.inference_address)
+    # The supervisor replaces a process that a worker cannot believe.
+    client.on_refused = lambda: resources.board.post("refused", time.monotonic())
+    return client
+
+
+def make_app(resources: Resources) -> tuple[web.Application, Parts]:
+    """Return the application with all its routes; nothing is started yet."""
+    settings, metrics = resources.settings, resources.metrics
+    versions = tuple(settings.models())
+    metrics.preset(versions)
+    limits = Limits(
+        image_bytes=settings.image_max_bytes,
+        total_bytes=settings.request_max_bytes,
+        max_images=settings.request_max_images,
+        image_px=settings.image_max_pixels,
+        image_side_px=settings.image_max_side,
+        body_timeout_s=settings.body_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+    )
+    client = _make_link(resources)
+    gate, sites = (
+        make_gate(settings, resources.metrics_dir, metrics.key_refused),
+        Sites(settings.hosts, settings.origins),
+    )
+    decoders, video_decoders = _make_decoders(resources)
+    dispatcher = Dispatcher(
+        client,
+        metrics,
+        limits,
+        decoders=decoders,
+        suspects=Suspects(DigestMemory(resources.metrics_dir / "harmful-frames")),
+        admission=Admission(
+            metrics,
+            versions,
+            # The address is a secret of this replica, and the same in all of its workers.
+            Clients(resources.inference_address),
+            queue_max=settings.request_queue_max,
+            queue_s=settings.request_queue_s,
+            min_fps=settings.stream_min_fps,
+        ),
+        interactive_share=settings.interactive_share,
+        versions=versions,
+    )
+    stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
+    handover, taps = _make_taps(
+        resources, Comparison(dispatcher, limits) if settings.samples_compare else None
+    )
+    owners = Owners(
+        resources.number,
+        settings.workers,
+        resources.metrics_dir,
+        Replicas(settings.own_address, settings.peer_addresses),
+        metrics.request_forwarded,
+    )
+    budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners, budget)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps, video_decoders)
+    peers.still_holds = gate.still_holds
+
+    def on_change(ready: bool) -> None:
+        metrics.ready.set(ready)
+        hub.ready_changed()
+        peers.ready_changed(ready)
+        if ready:
+            dispatcher.pump_all()
+
+    client.on_change = on_change
+
+    app = web.Application(
+        middlewares=[problem_middleware, _close_while_draining(resources.board)],
+        client_max_size=settings.request_max_bytes,
+    )
+    Guard(gate, sites).add_to(app)
+    app[images.PREDICTOR] = dispatcher
+    app[images.SAMPLER] = images.Sampler(taps)
+    app[images.METRICS] = RequestMetrics(metrics)
+    app[LIMITS] = limits
+    app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
+    health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
+    gate.take_tickets(Tickets(owners.tickets, owners.ask_issuer), app)
+    _add_metrics(app, health, sites, resources.metrics_listener)
+    _add_routes(
+        app,
+        health,
+        DriftRoutes(resources.drift_page, resources.board, resources.observer_address),
+        hub,
+    )
+    webrtc = add_webrtc(app, peers, sites, owners)
+    add_pages(app, openapi_document())
+
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        await client.start()
+        await dispatcher.start()
+        await hub.start()
+        yield
+        await hub.close()
+        await owners.close()
+        await dispatcher.close()
+        await client.close()
+
+    if owners.replica:
+        _name_replica(app, owners.replica)
+    # First to start and last to end: streams hand their last candidates over when they are closed.
+    app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime, gate.lifetime])
+    return app, Parts(dispatcher, hub, webrtc, owners)
+
+
+def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
+    """Return the decoder processes for images, and for videos; what one of them died of, both refuse."""
+    settings, count_end = resources.settings, resources.metrics.decoder_ended
+    digests = DigestMemory(resources.metrics_dir / "harmful-images")
+    pool = DecoderPool(
+        decoder_count(settings.workers),
+        # Room for the largest image four times; others wait in the worker.
+        input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
+        digests=digests,
+        count_end=count_end,
+        note_missing=resources.metrics.protection_missing,
+    )
+    return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
+
+
+def _close_while_draining(board: Board) -> Middleware:
+    """End connections with their answer once this server goes away."""
+
+    @web.middleware
+    async def close_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if board.read("draining") and not response.prepared:
+            response.force_close()
+        return response
+
+    return close_while_draining
+
+
+def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:
+    images.add_routes(app)
+    app.router.add_get("/health", health.health)
+    app.router.add_get("/livez", health.livez)
+    add_drift(app, drift)
+    app.router.add_get("/stream", hub.handle, allow_head=False)
+    app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
+    app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)
+
+
+def _add_metrics(app: web.Application, health: Health, sites: Sites, listener: socket.socket | None) -> None:
+    if listener is None:
+        app.router.add_get("/metrics", health.metrics)
+    else:
+        app.cleanup_ctx.append(metrics_port(health, sites, listener))
+
+
+def _name_replica(app: web.Application, name: str) -> None:
+    """Say in every answer who gave it; what came from another replica names that one."""
+
+    async def name_replica(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault(REPLICA_HEADER, name)
+
+    app.on_response_prepare.append(name_replica)
+
+
+def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Handover | None, Taps]:
+    """Return the way to the observer, None where sampling is off, and the taps that lead to it."""
+    denied = resources.settings.samples_denied
+    if not resources.observer_address:
+        return None, Taps(None, denied)
+    handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
+    compare = comparison.start if comparison is not None else None
+    return handover, Taps(handover.offer, denied, compare, resources.settings.samples_candidate_s)
+
+
+def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        if handover is not None:
+            handover.start()
+        yield
+        if handover is not None:
+            await asyncio.to_thread(handover.close)
+
+    return lifetime
+
+
+async def make_runner(
+    resources: Resources, listener: socket.socket
+) -> tuple[web.AppRunner, Callable[[float], Awaitable[None]]]:
+    """Start serving on ``listener``; returns the runner to clean up and the drain to run before."""
+    settings = resources.settings
+    app, parts = make_app(resources)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
+    )
+    places = places_for(settings.connections_max, settings.connections_per_address)
+    app.middlewares.insert(0, limit_connections(places))
+    await runner.setup()
+    manager = runner.server
+    if manager is None:
+        raise RuntimeError("the runner was set up and has no server")
+    loop = asyncio.get_running_loop()
+
+    def connection(guest: Guest | None = None) -> ConnectionHandler:
+        return ConnectionHandler(
+            manager,
+            guest=guest,
+            places=places,
+            loop=loop,
+            access_log=None,
+            # aiohttp's only deadline for headers is the one for kept connections.
+            keepalive_timeout=HEADER_TIMEOUT_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            # A compressed body is refused with a word, not inflated.
+            auto_decompress=False,
+            # Of a body that nobody reads yet; what is read is in the byte budget.
+            read_bufsize=READ_BUFFER_BYTES,
+            # What is left of a refused body is dropped for so long, so that its client sees the answer.
+            lingering_time=LINGER_S,
+        )
+
+    port = Acceptor(
+        listener,
+        connection,
+        places,
+        accepted=lambda: resources.board.count_accepted(resources.number),
+        refused=resources.metrics.connections_refused.inc,
+    )
+    if resources.channel is not None:
+        port.adopt_from(resources.channel)
+    own_socket = parts.owners.own_socket
+    if own_socket is not None:
+        try:
+            own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may clean TMPDIR up
+            if not is_private(own_socket.parent):
+                raise PermissionError("the folder belongs to another user, or others may write to it")
+            own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
+            # Kept open while draining: other workers still bring requests about our sessions.
+            await loop.create_unix_server(connection, str(own_socket))
+        except OSError as error:  # a path of more than 107 bytes, for one
+            log.warning("workers cannot reach each other at %s (%s): set another TMPDIR", own_socket, error)
+
+    async def drain(delay_s: float) -> None:
+        # Balancers notice /health first; until they have, requests are still served.
+        await asyncio.sleep(delay_s)
+        await close_port(port, listener, connection)
+        # Connections accepted a moment ago still have their request on the way.
+        await asyncio.sleep(LAST_REQUESTS_S)
+        # Idle ones are closed: no request enters from here on, and all that have entered are served.
+        manager.pre_shutdown()
+        parts.dispatcher.draining = True
+        window_s = min(RETURN_WINDOW_S, settings.drain_timeout_s)
+        await asyncio.gather(parts.hub.drain(window_s), parts.webrtc.peers.drain(window_s))
+
+    return runner, drain

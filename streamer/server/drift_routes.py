@@ -1,0 +1,108 @@
+"""``/drift/status``, ``/drift/report`` and ``/reference/update``; the observer does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from inference.ipc.shared_status import Board
+from streamer.access.identity import Scope
+from streamer.drift.drift_state import Word
+from streamer.drift.shared_document import StatusPage
+from streamer.http.body import BodyReader, hold_body
+from streamer.http.caller import identity_of
+from streamer.http.media_type import media_type
+from streamer.http.paced_response import large_answer
+from streamer.http.problem_details import Problem
+from streamer.http.stream_names import hide_in_drift_status
+from streamer.sampling.rpc import ObserverSilent, ask
+from streamer.sampling.sampling_status import Standing
+
+MAX_UPLOAD_BYTES = 16 << 20
+#: Evidently may wait for a run in progress, and take its own time after that.
+REPORT_TIMEOUT_S = 400.0
+UPDATE_TIMEOUT_S = 300.0
+BODY_TIMEOUT_S = 60.0
+#: Evidently's page brings its own scripts: they run, but in an origin of their own.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class DriftRoutes:
+    """``observer_address`` is empty where sampling is off."""
+
+    def __init__(self, page: StatusPage, board: Board, observer_address: str) -> None:
+        self._page = page
+        self._board = board
+        self._observer = observer_address
+
+    async def status(self, request: web.Request) -> web.Response:
+        """200 whatever happens: what the observer last said, and how the observer is.
+
+        Groups of streams are for administrators alone.
+        """
+        text = self._page.read()
+        body: dict[str, Any] = json.loads(text) if text else {"status": self._without_page().name.lower()}
+        body["observer"] = Standing(int(self._board.read("sampling"))).name.lower()
+        if not identity_of(request).may(Scope.ADMIN):
+            body = hide_in_drift_status(body)
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+    def _without_page(self) -> Word:
+        starting = self._board.read("sampling") == Standing.STARTING
+        return Word.INSUFFICIENT_DATA if starting else Word.DISABLED
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Evidently's page about one group."""
+        group = request.query.get("group", "")
+        answer = await self._ask({"question": "report", "group": group}, REPORT_TIMEOUT_S)
+        return large_answer(
+            request,
+            await asyncio.to_thread(answer.encode),
+            "text/html; charset=utf-8",
+            {"Content-Security-Policy": _REPORT_POLICY},
+        )
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Make another reference; answers with what was learnt."""
+        # A page of another origin cannot send this type without asking first, which nobody answers.
+        if media_type(request) != "application/json":
+            raise Problem.unsupported_media("Content-Type must be application/json.")
+        flags = {name: _flag(request, name) for name in ("dry_run", "force")}
+        with hold_body(request) as holding:
+            reader = BodyReader(request, holding, most_bytes=MAX_UPLOAD_BYTES, limit_s=BODY_TIMEOUT_S)
+            body = await reader.read_all()
+            answer = await self._ask({"question": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
+        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+    async def _ask(self, question: dict[str, Any], timeout_s: float) -> Any:
+        if not self._observer:
+            raise Problem(409, "off", "SAMPLING is off here, and with it drift.")
+        try:
+            answer = await ask(self._observer, question, timeout_s)
+        except ObserverSilent as silent:
+            raise Problem.unavailable(f"{str(silent).capitalize()}; try again.", retry_after_s=5) from silent
+        if "error" in answer:
+            error = answer["error"]
+            raise Problem(error["status"], error["code"], error["detail"])
+        return answer["result"]
+
+
+def add_drift(app: web.Application, routes: DriftRoutes) -> None:
+    """Add the three routes."""
+    app.router.add_get("/drift/status", routes.status)
+    app.router.add_get("/drift/report", routes.report, allow_head=False)
+    app.router.add_post("/reference/update", routes.update)
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise Problem.invalid_parameter(name, text, "true, false, 1, 0")
+    return text in ("true", "1")

@@ -1,0 +1,110 @@
+"""How each process of the replica is, read from the board; `health` tells it to balancers and people."""
+
+from __future__ import annotations
+
+import time
+
+from inference.ipc.shared_status import Board, Presence, State
+
+#: Without a sign of life for this long a process is called silent, before the supervisor kills it.
+SILENT_S = 2.5
+#: A process that hangs for longer than this is not being brought back by anybody.
+ABANDONED_S = 10.0
+_WORDS = {
+    Presence.OFF: "off",
+    Presence.STARTING: "starting",
+    Presence.SERVING: "ok",
+    Presence.DOWN: "restarting",
+    Presence.HUNG: "silent",
+}
+
+
+class Liveness:
+    """Reads the board. All times are CLOCK_MONOTONIC seconds."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    @property
+    def inference_hangs(self) -> bool:
+        """Whether the inference process is ready but does not answer."""
+        if self._board.state is not State.READY:
+            return False
+        now = time.monotonic()
+        return self._board.hung(now) or now - self._board.read("heartbeat") > SILENT_S
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the inference process hangs and the supervisor, which should have killed it, does too."""
+        now = time.monotonic()
+        return (
+            self.inference_hangs
+            and now - self._board.read("heartbeat") > ABANDONED_S
+            and now - self._board.read("supervisor_beat") > ABANDONED_S
+        )
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the queue of POSTs has been full for long in every worker that serves."""
+        numbers = range(int(self._board.read("workers")))
+        serving = [n for n in numbers if self._board.read_worker(n, "presence") == Presence.SERVING]
+        return bool(serving) and all(self._board.read_worker(n, "saturated") for n in serving)
+
+    def describe(self) -> dict[str, object]:
+        """Return a word for each process: ok, starting, restarting, silent or off."""
+        return {
+            "supervisor": self._by_beat(self._board.read("supervisor_beat")),
+            "inference": self._inference(),
+            "workers": [self._worker(number) for number in range(int(self._board.read("workers")))],
+            "observer": self._observer(),
+        }
+
+    def reasons(self) -> list[str]:
+        """Return a sentence for each process that should be there and is not, or is silent."""
+        words = self.describe()
+        workers = words.pop("workers")
+        named = {f"the {name}": word for name, word in words.items() if name != "inference"}
+        if isinstance(workers, list):
+            named |= {f"worker {number}": word for number, word in enumerate(workers)}
+        found = [f"{name} does not answer" for name, word in named.items() if word == "silent"]
+        found += [
+            f"{name} has ended and is being started again"
+            for name, word in named.items()
+            if word == "restarting"
+        ]
+        changed = int(self._board.read("models_changed"))
+        found += [
+            f"the file of model {index + 1} has changed or gone since the start; a copy is served"
+            for index in range(changed.bit_length())
+            if changed >> index & 1
+        ]
+        if self._board.read("dying"):
+            found.append("processes keep dying")
+        return found
+
+    def _inference(self) -> str:
+        if self.inference_hangs:
+            return "silent"
+        if self._board.state is State.READY:
+            return "ok"
+        return "restarting" if self._board.state is State.DOWN or self._board.read("restarts") else "starting"
+
+    def _worker(self, number: int) -> str:
+        presence = _presence(self._board.read_worker(number, "presence"))
+        if presence is Presence.SERVING:
+            return self._by_beat(self._board.read_worker(number, "beat"))
+        return _WORDS[presence]
+
+    def _observer(self) -> str:
+        presence = _presence(self._board.read("observer_presence"))
+        if presence is Presence.SERVING:
+            return self._by_beat(self._board.read("observer_beat"))
+        return _WORDS[presence]
+
+    def _by_beat(self, beat: float) -> str:
+        """Return ok or silent; ok, too, where nobody beats at all: a worker without a supervisor."""
+        return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
+
+
+def _presence(value: float) -> Presence:
+    return Presence(int(value)) if 0 <= value < len(Presence) else Presence.STARTING

@@ -1,0 +1,253 @@
+"""What a browser is shown: the demo page, API documentation and their files, from memory.
+
+The files are read once at start; a request never names a path on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from streamer.http.http_connection import SERVER_NAME
+from streamer.http.paced_response import PacedResponse
+from streamer.http.problem_details import Problem, request_id
+
+log = logging.getLogger("streamer.pages")
+
+STATIC_DIR = Path(__file__).resolve().parents[2] / "static"
+#: The clip behind the demo page's sample button; the page hides the button when the file is absent.
+SAMPLE_FILE = Path(__file__).resolve().parents[2] / "data" / "sample.mp4"
+
+#: Served as they are; other files in the static folder are not served at all.
+_CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+
+_CSP_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; worker-src 'self'; font-src 'self'; manifest-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+#: What may stand in a policy as a host; anything else in a Host header stays out of it.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+#: Both viewers write styles at run time and carry icons as data; ReDoc searches in a worker from a blob.
+_CSP_DOCS = (
+    _CSP_PAGE.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+    .replace("img-src 'self'", "img-src 'self' data:")
+    .replace("worker-src 'self'", "worker-src 'self' blob:")
+)
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    # Says neither language nor versions.
+    hdrs.SERVER: SERVER_NAME,
+}
+
+#: The package that carries both viewers; a Django app, so its folder is found but never imported.
+_VIEWERS_PACKAGE = "drf_spectacular_sidecar"
+_VIEWER_FILES = {
+    "/docs/swagger-ui.css": "swagger-ui-dist/swagger-ui.css",
+    "/docs/swagger-ui-bundle.js": "swagger-ui-dist/swagger-ui-bundle.js",
+    "/docs/redoc.standalone.js": "redoc/bundles/redoc.standalone.js",
+}
+_DOCS_HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>API · real-time-vision-api</title>
+<link rel="icon" href="favicon.ico">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs-init.js"></script>
+</body>
+</html>
+"""
+_DOCS_INIT_JS = """"use strict";
+window.SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  // The default validator badge would tell an outside server about this one.
+  validatorUrl: null,
+});
+"""
+_REDOC_HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>API reference · real-time-vision-api</title>
+<link rel="icon" href="favicon.ico">
+</head>
+<body>
+<redoc spec-url="openapi.json"></redoc>
+<script src="docs/redoc.standalone.js"></script>
+</body>
+</html>
+"""
+#: A box in a frame; shown where the static folder brings no icon of its own.
+_FAVICON_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+    '<rect width="32" height="32" rx="6" fill="#12161c"/>'
+    '<rect x="8" y="8" width="16" height="16" fill="none" stroke="#3ddc84" stroke-width="3"/></svg>'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file as it is served."""
+
+    body: bytes
+    content_type: str
+    #: Policy of the page; None for what is no document.
+    csp: str | None
+    etag: str
+
+    @classmethod
+    def make(cls, body: bytes, content_type: str, csp: str | None = None) -> Asset:
+        """Return the asset with its entity tag."""
+        return cls(body, content_type, csp, hashlib.sha256(body).hexdigest()[:32])
+
+    def respond(self, request: web.Request) -> web.Response:
+        """Return the file, a part of it (video players ask so), or 304 when the client has it."""
+        headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache", hdrs.ACCEPT_RANGES: "bytes"}
+        if self.csp is not None:
+            headers["Content-Security-Policy"] = _with_own_sockets(self.csp, request.host)
+        known = request.if_none_match or ()
+        if any(tag.value in (self.etag, "*") for tag in known):
+            response = web.Response(status=304, headers=headers)
+        else:
+            response = self._part(request, headers)
+        response.etag = self.etag
+        return response
+
+    def _part(self, request: web.Request, headers: dict[str, str]) -> web.Response:
+        size = len(self.body)
+        headers[hdrs.CONTENT_TYPE] = self.content_type
+        try:
+            wanted = request.http_range
+        except ValueError:  # several ranges, or none that parses: the whole file is a valid answer
+            wanted = slice(None)
+        if wanted.start is None and wanted.stop is None:
+            return PacedResponse(body=self.body, headers=headers)
+        start, stop, _ = wanted.indices(size)
+        if start >= stop:
+            problem = Problem(416, "range_not_satisfiable", f"The file has {size} bytes.")
+            response = problem.response(request_id(request))
+            response.headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
+            return response
+        headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{stop - 1}/{size}"
+        return PacedResponse(status=206, body=self.body[start:stop], headers=headers)
+
+
+def _with_own_sockets(csp: str, host: str) -> str:
+    """Return the policy with this server's WebSockets: Safari before 16 does not count them as 'self'."""
+    if not _HOST.fullmatch(host):
+        return csp
+    return csp.replace("connect-src 'self'", f"connect-src 'self' ws://{host} wss://{host}")
+
+
+def add_pages(
+    app: web.Application,
+    document: dict[str, Any],
+    static_dir: Path = STATIC_DIR,
+    sample: Path = SAMPLE_FILE,
+) -> None:
+    """Add the routes of all pages, and security headers to every answer of ``app``.
+
+    ``document`` is the OpenAPI document. Reads all files now, a few megabytes; raises OSError when one of
+    the static folder cannot be read.
+    """
+    for path, asset in load_assets(document, static_dir, sample).items():
+        app.router.add_get(path, _handler(asset))
+    app.on_response_prepare.append(_add_security_headers)
+
+
+def load_assets(
+    document: dict[str, Any], static_dir: Path = STATIC_DIR, sample: Path = SAMPLE_FILE
+) -> dict[str, Asset]:
+    """Return URL path to asset."""
+    assets = {
+        "/openapi.json": Asset.make(json.dumps(document).encode(), "application/json"),
+        "/favicon.ico": Asset.make(_FAVICON_SVG.encode(), _CONTENT_TYPES[".svg"]),
+    }
+    assets.update(_load_static(static_dir))
+    if sample.is_file():
+        # By name, not the whole folder: what else lies there is not for everybody.
+        assets["/data/sample.mp4"] = Asset.make(sample.read_bytes(), _CONTENT_TYPES[".mp4"])
+    viewers = dict(_load_viewers())
+    if viewers:
+        assets.update(viewers)
+        assets["/docs"] = Asset.make(_DOCS_HTML.encode(), _CONTENT_TYPES[".html"], _CSP_DOCS)
+        assets["/docs-init.js"] = Asset.make(_DOCS_INIT_JS.encode(), _CONTENT_TYPES[".js"])
+        assets["/redoc"] = Asset.make(_REDOC_HTML.encode(), _CONTENT_TYPES[".html"], _CSP_DOCS)
+    return assets
+
+
+def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
+    """Yield the demo page's files, under /static; its index is the start page, its icon everybody's."""
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        content_type = _CONTENT_TYPES.get(path.suffix.lower())
+        if content_type is None or not path.is_file() or any(part.startswith(".") for part in relative.parts):
+            continue
+        csp = _CSP_PAGE if path.suffix == ".html" else None
+        asset = Asset.make(path.read_bytes(), content_type, csp)
+        if relative.as_posix() == "index.html":
+            yield "/", asset
+        elif relative.as_posix() == "favicon.ico":
+            yield "/favicon.ico", asset
+        yield f"/static/{relative.as_posix()}", asset
+
+
+def _load_viewers() -> Iterator[tuple[str, Asset]]:
+    """Yield the documentation viewers' files; nothing when their package is not installed."""
+    spec = importlib.util.find_spec(_VIEWERS_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        log.warning("package %s is not installed: no /docs and /redoc", _VIEWERS_PACKAGE)
+        return
+    folder = Path(spec.submodule_search_locations[0]) / "static" / _VIEWERS_PACKAGE
+    for path, name in _VIEWER_FILES.items():
+        yield path, Asset.make((folder / name).read_bytes(), _CONTENT_TYPES[Path(name).suffix])
+
+
+def _handler(asset: Asset) -> Any:
+    async def serve(request: web.Request) -> web.Response:
+        return asset.respond(request)
+
+    return serve
+
+
+async def _add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers[name] = value

@@ -1,0 +1,354 @@
+"""One stream's state: mailbox, window, acks, drops, and the ledger that must balance. Pure.
+
+Takes frames, outcomes and `now` (monotonic seconds); returns the messages to send. Its neighbours are
+the session, which holds up to eight of these, and the dispatcher, which calls `take`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamer.accounting.ledger import Ledger
+from streamer.core.token_bucket import TokenBucket
+from streamer.imaging.frame import StreamFrame
+from streamer.protocol.wire import IMAGE_CODECS, Codec, DropReason, FrameFlag
+from streamer.streams.mailbox import Mailbox
+
+#: Frames of a stream that may be staged or executing at once: one of each keeps the device busy.
+MAX_STARTED = 2
+WINDOW_START = 2
+WINDOW_MAX_LIVE = 4
+WINDOW_MAX_ALL = 8
+#: Results that left the stream without any frame here, none having waited since, before the window grows.
+GROW_AFTER = 4
+#: How long frames sent under an older, larger window are still accepted: a generous round trip.
+WINDOW_GRACE_S = 2.0
+#: A live sender that ignores the window is tolerated up to this rate, newest wins (docs/decisions). The burst
+#: is half a second of a 200 fps sender: a stall of the network or of this process must not count against it.
+OVERRUN_FPS = 400.0
+OVERRUN_BURST = 100
+#: Frames past the window that are refused with an error before the connection is closed.
+MAX_VIOLATIONS = 3
+
+
+class WindowViolated(Exception):
+    """The client keeps sending past its window; the connection is to be closed with 4429."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A frame in the mailbox and when it arrived."""
+
+    frame: StreamFrame
+    arrived: float
+
+
+class Stream:
+    """Sequence numbers, window and mailbox of one stream. Every frame gets exactly one outcome."""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        mode: str = "live",
+        fps: float | None = None,
+        codecs: tuple[Codec, ...] = IMAGE_CODECS,
+    ) -> None:
+        self.number = number
+        self._codecs = codecs
+        self.mode = mode
+        #: The client's own statement of its rate; an upper bound of what it wants.
+        self.fps = fps
+        self.ledger = Ledger()
+        self.paused = False
+        self.window = WINDOW_START
+        #: Frames per second granted under overload; None: no limit.
+        self.max_fps: float | None = None
+        self.last_seq = 0
+        self._mailbox: Mailbox[Waiting] = (
+            Mailbox(1, newest_wins=True) if mode == "live" else Mailbox(WINDOW_MAX_ALL, newest_wins=False)
+        )
+        #: Sequence number of each frame without outcome, in order, to its place in the order received.
+        self._unfinished: dict[int, int] = {}
+        self._arrivals = 0
+        self._started = 0
+        self._held_window: int | None = None
+        self._grace_window, self._grace_until = WINDOW_START, 0.0
+        self._overrun = TokenBucket(OVERRUN_FPS, OVERRUN_BURST, 0.0)
+        self._violations = self._empty_results = 0
+        #: When the next frame is due under `max_fps`; one may come a period earlier.
+        self._due = 0.0
+        self._dropped_since_result = 0
+        #: Counts the breaks that the client has announced: what is tracked does not go on across one.
+        self.breaks = 0
+        self._epoch: int | None = None
+        #: A run of dropped frames not yet told: from, to, reason.
+        self._untold: tuple[int, int, DropReason] | None = None
+
+    # -- what the client may know --------------------------------------------------------------------
+
+    @property
+    def ack(self) -> int:
+        """Highest sequence number up to which every frame has an outcome."""
+        first = next(iter(self._unfinished), None)
+        return self.last_seq if first is None else first - 1
+
+    @property
+    def granted(self) -> int:
+        """The window as the client is told; 0 means hold."""
+        return self.window if self._held_window is None else self._held_window
+
+    def flow(self, reason: str) -> list[dict[str, Any]]:
+        """Return a ``flow`` message with the present grant, after the drops that its ``ack`` counts."""
+        message = {
+            "type": "flow",
+            "stream": self.number,
+            "win": self.granted,
+            "max_fps": self.max_fps,
+            "ack": self.ack,
+            "reason": reason,
+        }
+        return [*self._tell_drops(), message]
+
+    def hold(self, now: float, reason: str) -> list[dict[str, Any]]:
+        """Tell the client to stop sending for now."""
+        self._remember_window(now)
+        self._held_window = 0
+        return self.flow(reason)
+
+    def unhold(self, reason: str) -> list[dict[str, Any]]:
+        """Open the window again after :meth:`hold`."""
+        self._held_window = None
+        return self.flow(reason)
+
+    def limit_rate(self, max_fps: float | None, reason: str) -> list[dict[str, Any]]:
+        """Grant another rate; None lifts the limit."""
+        self.max_fps, self._due = max_fps, 0.0
+        return self.flow(reason)
+
+    # -- frames in -----------------------------------------------------------------------------------
+
+    def receive(self, frame: StreamFrame, now: float) -> list[dict[str, Any]]:
+        """Take in one frame; returns the messages that follow from it at once.
+
+        Raises WindowViolated when the client has ignored its window too often.
+        """
+        if frame.seq <= self.last_seq:
+            if self.mode == "all" and frame.seq <= self.ack:
+                return []  # re-sent after a reconnect, and already answered
+            self.ledger.received += 1
+            self.ledger.failed += 1
+            return [self._error("bad_seq", f"seq {frame.seq} after {self.last_seq}: it must rise", frame.seq)]
+        self.ledger.received += 1
+        self._arrivals += 1
+        if frame.codec not in self._codecs:
+            name, taken = frame.codec.name.lower(), ", ".join(codec.name.lower() for codec in self._codecs)
+            return self._refuse(frame, "unsupported_codec", f"codec is {name}; this server takes {taken}")
+        if self._past_window(now):
+            self._violations += 1
+            if self._violations > MAX_VIOLATIONS:
+                self.ledger.failed += 1
+                raise WindowViolated(f"{self._violations} frames past the window")
+            return self._refuse(
+                frame, "window", f"past the window: seq {frame.seq}, ack {self.ack}, win {self.granted}"
+            )
+        self.last_seq = frame.seq
+        self._unfinished[frame.seq] = self._arrivals
+        # Noted on arrival: the frame that says so may be superseded.
+        if frame.flags & FrameFlag.DISCONTINUITY or self._epoch not in (None, frame.epoch):
+            self.breaks += 1
+        self._epoch = frame.epoch
+        if self.paused:
+            self._drop(frame.seq, DropReason.RATE)
+            return self._tell_drops()
+        messages: list[dict[str, Any]] = []
+        displaced = self._mailbox.put(Waiting(frame, now))
+        if displaced is not None:
+            reason = DropReason.RATE if self._rate_limited(now) else DropReason.SUPERSEDED
+            messages += self._drop(displaced.frame.seq, reason)
+            self._shrink_window(now)
+        if not self._started and not len(self._mailbox):
+            messages += self._tell_drops()
+        return messages
+
+    def discard(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
+        """A frame arrived that can never be inferred, as when a picture it refers to was lost."""
+        self.ledger.received += 1
+        self._arrivals += 1
+        self.last_seq = seq
+        self._unfinished[seq] = self._arrivals
+        messages = self._drop(seq, reason)
+        return messages + self._tell_drops(text) if text else messages
+
+    def _past_window(self, now: float) -> bool:
+        """Whether this arrival is one that the window, generously read, did not allow."""
+        first = next(iter(self._unfinished.values()), self._arrivals)
+        span = self._arrivals - first + 1
+        allowed = max(self.granted, self._grace_window if now < self._grace_until else 0)
+        if span <= allowed:
+            return False
+        return self.mode != "live" or not self._overrun.take(now)
+
+    def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[dict[str, Any]]:
+        self.last_seq = frame.seq
+        self.ledger.failed += 1
+        return [*self._tell_drops(), self._error(code, text, frame.seq)]
+
+    def _remember_window(self, now: float) -> None:
+        self._grace_window = max(self.granted, self._grace_window if now < self._grace_until else 0)
+        self._grace_until = now + WINDOW_GRACE_S
+
+    def _shrink_window(self, now: float) -> None:
+        """A frame was superseded: more were on their way than the device could take."""
+        self._empty_results = 0
+        if self.window > WINDOW_START:
+            self._remember_window(now)
+            self.window -= 1
+
+    # -- frames out ----------------------------------------------------------------------------------
+
+    def _rate_limited(self, now: float) -> bool:
+        # A rate and not a pause: a camera at just this rate has frames a little early as often as late.
+        return self.max_fps is not None and now < self._due - 1.0 / self.max_fps
+
+    @property
+    def pending(self) -> bool:
+        """Whether a frame waits, startable or not."""
+        return bool(len(self._mailbox))
+
+    def wants_turn(self, now: float) -> bool:
+        """Whether a frame waits and may be started now."""
+        return bool(len(self._mailbox)) and self._started < MAX_STARTED and not self._rate_limited(now)
+
+    def take(self, now: float, max_age_s: float) -> tuple[Waiting | None, list[dict[str, Any]]]:
+        """Take the next frame for decoding; live frames older than ``max_age_s`` are dropped as stale."""
+        messages: list[dict[str, Any]] = []
+        while (waiting := self._mailbox.take()) is not None:
+            if self.mode == "live" and now - waiting.arrived > max_age_s:
+                messages += self._drop(waiting.frame.seq, DropReason.STALE)
+                continue
+            self._started += 1
+            self._due = max(self._due, now) + (1.0 / self.max_fps if self.max_fps else 0.0)
+            return waiting, messages
+        if not self._started:
+            messages += self._tell_drops()
+        return None, messages
+
+    # -- outcomes ------------------------------------------------------------------------------------
+
+    def answered(self, seq: int) -> list[dict[str, Any]]:
+        """A started frame has its result; the caller appends the message, see :meth:`result_fields`."""
+        self._started -= 1
+        self.ledger.inferred += 1
+        del self._unfinished[seq]
+        self._violations = 0
+        self._grow_window()
+        return self._tell_drops()
+
+    def result_fields(self) -> dict[str, Any]:
+        """Return the flow fields of a ``result`` message; call right after :meth:`answered`."""
+        dropped, self._dropped_since_result = self._dropped_since_result, 0
+        return {"ack": self.ack, "win": self.granted, "dropped": dropped}
+
+    def failed(self, seq: int, code: str, text: str, retry_ms: int | None = None) -> list[dict[str, Any]]:
+        """A started frame ends with an error of its own."""
+        self._started -= 1
+        self.ledger.failed += 1
+        del self._unfinished[seq]
+        return [*self._tell_drops(), self._error(code, text, seq, retry_ms)]
+
+    def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
+        """A started frame is dropped after all: too old at dispatch, or undecodable, as ``text`` says."""
+        self._started -= 1
+        messages = self._drop(seq, reason)
+        if text or (not self._started and not len(self._mailbox)):
+            messages += self._tell_drops(text)
+        return messages
+
+    def pause(self) -> list[dict[str, Any]]:
+        """The client will send nothing for a while; what waits is dropped."""
+        self.paused = True
+        messages: list[dict[str, Any]] = []
+        for waiting in self._mailbox.clear():
+            messages += self._drop(waiting.frame.seq, DropReason.STALE)
+        return messages + (self._tell_drops() if not self._started else [])
+
+    def resume(self) -> list[dict[str, Any]]:
+        """The client goes on after a pause."""
+        self.paused = False
+        return self.flow("resumed")
+
+    def abandon(self) -> list[dict[str, Any]]:
+        """The connection is gone: drop what waits. Returns the messages that nobody will read."""
+        messages: list[dict[str, Any]] = []
+        for waiting in self._mailbox.clear():
+            messages += self._drop(waiting.frame.seq, DropReason.STALE)
+        return messages + self._tell_drops()
+
+    @property
+    def owes_drops(self) -> bool:
+        """Whether drops were not told yet. The client's window stays shut for them until they are."""
+        return self._untold is not None
+
+    def tell_drops(self) -> list[dict[str, Any]]:
+        """Return drops that no other outcome has carried for a while."""
+        return self._tell_drops()
+
+    def _grow_window(self) -> None:
+        """Grow when results keep finding the mailbox empty: the round trip, not the device, is the limit."""
+        if len(self._mailbox):
+            self._empty_results = 0
+        if len(self._mailbox) or self._started:
+            return
+        self._empty_results += 1
+        limit = WINDOW_MAX_LIVE if self.mode == "live" else WINDOW_MAX_ALL
+        if self._empty_results >= GROW_AFTER and self.window < limit:
+            self.window += 1
+            self._empty_results = 0
+
+    def _drop(self, seq: int, reason: DropReason) -> list[dict[str, Any]]:
+        """Account a drop; adjoining drops of one reason are told as one range, before the next outcome."""
+        self.ledger.dropped[reason] += 1
+        self._dropped_since_result += 1
+        del self._unfinished[seq]
+        untold = self._untold
+        if untold is not None and untold[1] + 1 == seq and untold[2] is reason:
+            self._untold = (untold[0], seq, reason)
+            return []
+        told = self._tell_drops()
+        self._untold = (seq, seq, reason)
+        return told
+
+    def _tell_drops(self, text: str = "") -> list[dict[str, Any]]:
+        if self._untold is None:
+            return []
+        first, last, reason = self._untold
+        self._untold = None
+        message: dict[str, Any] = {
+            "type": "drop",
+            "stream": self.number,
+            "from": first,
+            "to": last,
+            "reason": reason.value,
+            "ack": self.ack,
+            "win": self.granted,
+        }
+        if text:
+            message["message"] = text
+        return [message]
+
+    def _error(self, code: str, text: str, seq: int, retry_ms: int | None = None) -> dict[str, Any]:
+        message: dict[str, Any] = {
+            "type": "error",
+            "code": code,
+            "message": text,
+            "fatal": False,
+            "stream": self.number,
+            "seq": seq,
+            "ack": self.ack,
+            "win": self.granted,
+        }
+        if retry_ms is not None:
+            message["retry_ms"] = retry_ms
+        return message

@@ -1,0 +1,212 @@
+"""A detect.v1 session: what a client agreed with the server, whichever socket carries it at the moment."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from inference import DetectionParams
+from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
+from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
+from streamer.streams.flow_control import Stream
+from streamer.streams.tracker import Tracker
+
+#: Sessions kept after their sockets were lost; beyond this the oldest is forgotten.
+MAX_KEPT_SESSIONS = 1000
+
+
+class UnsupportedCodec(ProtocolError):
+    """The codec exists in ``detect.v1`` but this server does not take it; the connection closes with 4406."""
+
+
+class Mark(NamedTuple):
+    """How far a stream has come."""
+
+    last_seq: int
+    ack: int
+
+
+@dataclass(slots=True)
+class Session:
+    """Parameters and streams; outlives its socket so that a client can come back to it."""
+
+    version: str
+    labels: tuple[str, ...]
+    params: DetectionParams
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    #: `Identity.owner` of the client that made it; nobody else may resume it.
+    owner: str = ""
+    cfg: int = 0
+    track: bool = False
+    streams: dict[int, Stream] = field(default_factory=dict)
+    trackers: dict[int, Tracker] = field(default_factory=dict)
+    #: Where streams stood in the process that had the session before; stream id to the mark.
+    marks: dict[int, Mark] = field(default_factory=dict)
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], version: str, labels: tuple[str, ...], new_id: str
+    ) -> Session:
+        """Continue a session of another process from its :meth:`to_state`, under an id of ours.
+
+        Raises ValueError when its classes are not ``labels``; KeyError, TypeError or ValueError when the
+        state is of another form.
+        """
+        if tuple(state["labels"]) != labels:
+            raise ValueError("its model has other classes")
+        params = DetectionParams(**{**state["params"], "class_ids": tuple(state["params"]["class_ids"])})
+        return cls(
+            version,
+            labels,
+            params,
+            id=new_id,
+            cfg=int(state["cfg"]),
+            track=bool(state["track"]),
+            trackers={int(number): Tracker.from_state(each) for number, each in state["trackers"].items()},
+            marks={int(number): Mark(*map(int, each)) for number, each in state["marks"].items()},
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what another process needs to continue the session, as JSON."""
+        standing = self.marks | {
+            number: Mark(stream.last_seq, stream.ack) for number, stream in self.streams.items()
+        }
+        return {
+            "labels": list(self.labels),
+            "params": asdict(self.params),
+            "cfg": self.cfg,
+            "track": self.track,
+            "trackers": {number: tracker.to_state() for number, tracker in self.trackers.items()},
+            "marks": standing,
+        }
+
+    def check(self, hello: Hello) -> None:
+        """Check what ``hello`` asks for, before an older connection is disturbed for it.
+
+        Raises ProtocolError for a duplicate id, an unknown codec or class; UnsupportedCodec for video.
+        """
+        resolve_params(hello.params, self.params, self.labels)
+        numbers: set[int] = set()
+        for index, offer in enumerate(hello.streams):
+            if offer.id in numbers:
+                raise ProtocolError(
+                    f"field `streams[{index}].id` is {offer.id}, which another stream has already",
+                    code="invalid",
+                    field=f"streams[{index}].id",
+                )
+            codec = codec_of(offer.codec, f"streams[{index}].codec")
+            if codec not in IMAGE_CODECS:
+                raise UnsupportedCodec(
+                    f"field `streams[{index}].codec` is {offer.codec!r}; "
+                    "this server takes jpeg, png and webp",
+                    code="unsupported_codec",
+                    field=f"streams[{index}].codec",
+                )
+            numbers.add(offer.id)
+
+    def open_streams(self, hello: Hello) -> None:
+        """Create the streams of a checked ``hello``, continuing those of an earlier connection."""
+        streams: dict[int, Stream] = {}
+        acks = (hello.resume and hello.resume.acks) or {}
+        for offer in hello.streams:
+            stream = Stream(offer.id, mode=offer.mode, fps=offer.fps)
+            before = self.streams.get(offer.id) or self.marks.get(offer.id)
+            if before is not None:
+                # Mode all: whatever the client has not seen the outcome of, it sends again.
+                seen = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
+                stream.last_seq = min(seen, before.last_seq)
+            streams[offer.id] = stream
+        self.streams = streams
+
+    def configure(self, params: Params) -> None:
+        """Change parameters. Raises ProtocolError naming a class that the model does not have."""
+        self.params = resolve_params(params, self.params, self.labels)
+        if params.track is not None:
+            self.track = params.track
+            if not self.track:
+                self.trackers.clear()
+
+    def describe_params(self) -> dict[str, Any]:
+        """Return the parameters in effect, as ``welcome`` and ``configured`` state them."""
+        return {
+            "conf_threshold": self.params.conf_threshold,
+            "iou_threshold": self.params.iou_threshold,
+            "max_detections": self.params.max_detections,
+            "classes": [self.labels[number] for number in self.params.class_ids],
+            "track": self.track,
+        }
+
+    def tracker(self, stream: int) -> Tracker:
+        """Return the stream's tracker, made on first use."""
+        return self.trackers.setdefault(stream, Tracker())
+
+
+class SessionStore:
+    """Sessions whose sockets were lost, for a while."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        #: Session id to (session, until when); oldest first.
+        self._kept: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        #: Ids of the sessions of each owner; oldest first.
+        self._by_owner: dict[str, OrderedDict[str, None]] = {}
+        #: Owners by how many sessions they have, so that whoever has most is found without a walk.
+        self._by_count: dict[int, dict[str, None]] = {}
+        self._most = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, session: Session, now: float) -> None:
+        """Keep a session whose socket is gone."""
+        self._forget(session.id)
+        self._kept[session.id] = (session, now + self._keep_s)
+        ids = self._by_owner.setdefault(session.owner, OrderedDict())
+        ids[session.id] = None
+        self._counted(session.owner, len(ids) - 1, len(ids))
+        if len(self._kept) > MAX_KEPT_SESSIONS:
+            # Of whoever has most: nobody can push the sessions of others out.
+            loud = next(iter(self._by_count[self._most]))
+            self._forget(next(iter(self._by_owner[loud])))
+
+    def _forget(self, session_id: str) -> None:
+        kept = self._kept.pop(session_id, None)
+        if kept is None:
+            return
+        owner = kept[0].owner
+        ids = self._by_owner[owner]
+        del ids[session_id]
+        self._counted(owner, len(ids) + 1, len(ids))
+        if not ids:
+            del self._by_owner[owner]
+
+    def _counted(self, owner: str, before: int, count: int) -> None:
+        """An owner has ``count`` sessions now, one more or one less than ``before``."""
+        if before:
+            del self._by_count[before][owner]
+            if not self._by_count[before]:
+                del self._by_count[before]
+        if count:
+            self._by_count.setdefault(count, {})[owner] = None
+        # One step at a time: nobody else can have more than whoever had most.
+        if count > self._most or (before == self._most and before not in self._by_count):
+            self._most = count
+
+    def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
+        """Return and forget a kept session; None when unknown, too old, or of another version or owner."""
+        kept = self._kept.get(session_id)
+        if kept is None or kept[1] < now or (kept[0].version, kept[0].owner) != (version, owner):
+            return None
+        self._forget(session_id)
+        return kept[0]
+
+    def expire(self, now: float) -> None:
+        """Forget what nobody has come back for."""
+        while self._kept:
+            session_id, (_, until) = next(iter(self._kept.items()))
+            if until >= now:
+                return
+            self._forget(session_id)

@@ -1,0 +1,1 @@
+"""The parent process: starts the others, watches their heartbeats, restarts them, and collects their log."""

@@ -1,0 +1,149 @@
+"""Reads the standard error of every child and passes it on to the log: one pipe for each process started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+
+from inference.telemetry.log_output import MARK, RELAY_VARIABLE, dropped
+from streamer.supervisor.log_writer import LogWriter
+from streamer.supervisor.native_text import NativeText
+
+#: Room for what a process logs while the supervisor does not read.
+PIPE_BYTES = 1 << 18
+#: A block of native lines ends after this silence.
+SILENCE_S = 0.1
+#: A crash that is being printed may pause: its interpreter reads source files on the way.
+CRASH_SILENCE_S = 1.0
+#: Longer lines are cut; none of ours is as long.
+MAX_LINE_BYTES = 1 << 16
+
+
+class LogRelay:
+    """Passes on what children write. Construct it in the running loop; one for the whole service."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+        self._pipes: set[_Pipe] = set()
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child must see to format its lines for this log."""
+        return {RELAY_VARIABLE: "json" if self._writer.json_lines else "text"}
+
+    @contextlib.contextmanager
+    def output_of(self, role: str) -> Iterator[int]:
+        """Give the descriptor that a child called ``role`` gets as standard output and error.
+
+        Both ends are non-blocking, so the child never waits for this process, whatever writes in it.
+        """
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.suppress(OSError):  # more than this user may have
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._pipes.add(_Pipe(role, reader, self._writer, self._pipes.discard))
+        try:
+            yield writer
+        finally:
+            os.close(writer)
+
+    def close(self) -> None:
+        """Pass on what stands in the pipes, and close them."""
+        for pipe in list(self._pipes):
+            pipe.close()
+
+
+class _Pipe:
+    """The reading end of one child's output, read by the loop until every writer is gone."""
+
+    def __init__(self, role: str, fd: int, writer: LogWriter, on_end: Callable[[_Pipe], None]) -> None:
+        self._role = role
+        self._fd = fd
+        self._writer = writer
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._native = NativeText()
+        self._begun = b""
+        #: None while there is neither an open block nor a number of held lines to tell.
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        """Take what is there, at most one buffer; False when nothing is left."""
+        try:
+            data = os.read(self._fd, MAX_LINE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+            return False
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._begun) > MAX_LINE_BYTES:
+            self._take(self._begun)
+            self._begun = b""
+        self._watch_silence()
+        return True
+
+    def _take(self, line: bytes) -> None:
+        if line.startswith(MARK):
+            text = line[len(MARK) :].decode("utf-8", "replace")
+            if self._is_whole(text):
+                self._writer.write(text)
+                return
+            line = text.encode()
+        # What was cut while the pipe was full, or printed by a library between the parts of a line.
+        text = line.replace(MARK, b"").decode("utf-8", "replace").rstrip("\r")
+        for message in self._native.feed(text, self._loop.time()):
+            self._pass_on(message)
+
+    def _is_whole(self, text: str) -> bool:
+        if not self._writer.json_lines:
+            return text.isprintable()
+        try:
+            return isinstance(json.loads(text), dict)
+        except ValueError:
+            return False
+
+    def _pass_on(self, message: str) -> None:
+        self._writer.write(self._writer.formatted("warning", "native", message, process=self._role))
+
+    def _watch_silence(self) -> None:
+        if self._timer is None and self._native.open:
+            silence_s = CRASH_SILENCE_S if self._native.crash else SILENCE_S
+            self._timer = self._loop.call_later(silence_s, self._on_silence)
+
+    def _on_silence(self) -> None:
+        self._timer = None
+        self._flush()
+        self._watch_silence()
+
+    def _flush(self) -> None:
+        for message in self._native.flush(self._loop.time()):
+            self._pass_on(message)
+        for _ in range(self._native.take_held()):
+            dropped("limit")
+
+    def close(self) -> None:
+        """Read what is left without waiting, then let go; writers that live on lose their lines."""
+        while self._fd >= 0 and self._read():
+            pass
+        self._end()
+
+    def _end(self) -> None:
+        if self._fd < 0:
+            return
+        if self._begun:
+            self._take(self._begun)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._flush()
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._on_end(self)

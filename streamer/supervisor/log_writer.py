@@ -1,0 +1,156 @@
+"""Writes log lines to standard error in a thread of its own, so that nobody waits for its reader."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from inference.telemetry.log_format import (
+    MAX_MESSAGE_CHARS,
+    JsonFormatter,
+    TextFormatter,
+    hide,
+    json_line,
+    one_line,
+    redact,
+    text_line,
+)
+from inference.telemetry.log_output import dropped, use_handler
+
+#: Bytes that may wait for the reader of the log; more are dropped and counted.
+MAX_WAITING_BYTES = 1 << 20
+#: How long :meth:`LogWriter.close` waits for the reader before the process ends without the last lines.
+CLOSE_S = 1.0
+
+
+class LogWriter:
+    """A bounded queue of lines in front of a descriptor; any thread may write, and none waits."""
+
+    def __init__(self, fd: int, *, json_lines: bool) -> None:
+        self._fd = fd
+        self.json_lines = json_lines
+        self._lines: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        #: Lines dropped since the last one that was queued.
+        self._missing = 0
+        self._changed = threading.Condition()
+        #: None until the first line: a process that logs nothing has no thread for it.
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        """Queue one line, given without its line feed."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        with self._changed:
+            if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
+                self._missing += 1
+                dropped("stalled")
+                return
+            if self._missing:
+                note = self.formatted("warning", "streamer.core.logs", self._note()).encode() + b"\n"
+                self._lines.append(note)
+                self._waiting_bytes += len(note)
+                self._missing = 0
+            self._lines.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                # A daemon: it may stand in a write that never ends when the process is to.
+                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _note(self) -> str:
+        return f"{self._missing} log lines were dropped: standard error was not read"
+
+    def formatted(self, level: str, logger: str, message: str, **more: object) -> str:
+        """Return a message of no record as a line in the format of this log; ``more`` only in JSON."""
+        if self.json_lines:
+            return json_line(level, logger, message, time.time(), **more)
+        return text_line(level, logger, message, time.time())
+
+    def close(self, timeout_s: float = CLOSE_S) -> bool:
+        """Wait until everything is written; False when the reader did not take it in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._lines))
+                lines = list(self._lines)
+                self._lines.clear()
+            for line in lines:
+                if not self._write(line):
+                    dropped("stalled")
+                with self._changed:
+                    self._waiting_bytes -= len(line)
+                    self._changed.notify_all()
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of a line, however long that takes; False when it cannot be written at all."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # another owner of this file description made it non-blocking
+                select.select([], [self._fd], [])
+            except OSError:  # closed, a full disk, a reader that is gone
+                return False
+        return True
+
+
+class WriterHandler(logging.Handler):
+    """Takes the records of the supervisor itself to its :class:`LogWriter`."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self.setFormatter(JsonFormatter() if writer.json_lines else TextFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue one record."""
+        self._writer.write(self.format(record))
+
+
+class WriterText(io.TextIOBase):
+    """Stands in for ``sys.stderr`` of the supervisor: each complete line becomes a line of the log."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Pass on every line that is complete."""
+        with self._lock:
+            *complete, self._begun = (self._begun + text).split("\n")
+            self._begun = self._begun[-MAX_MESSAGE_CHARS:]
+        for line in complete:
+            if self._writer.json_lines:
+                self._writer.write(self._writer.formatted("error", "streamer", line))
+            else:
+                self._writer.write(one_line(redact(line)))
+        return len(text)
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the real standard error, for what writes natively."""
+        return 2
+
+
+def supervisor_log(level: str, *, json_lines: bool, secrets: Iterable[str]) -> LogWriter:
+    """Send the log of this process, and what it prints, through a writer; returns that."""
+    hide(secrets)
+    writer = LogWriter(2, json_lines=json_lines)
+    use_handler(WriterHandler(writer), level)
+    sys.stderr = WriterText(writer)
+    return writer

@@ -1,0 +1,294 @@
+"""The supervisor: starts inference process, workers and observer, watches them, restarts and drains them.
+
+It owns what must outlive any of them: the listening sockets, the inference address, the board, the
+metrics folder. It loads neither aiohttp nor a model, so there is little in it that could fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+from inference.core.settings import InferenceSettings
+from inference.ipc.process_handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHandle
+from inference.telemetry.metric_store import MetricStore
+from inference.telemetry.metrics import STORE_VARIABLE, name_process
+from streamer.access.access_settings import LEAST_KEY_CHARS
+from streamer.accounting.metrics import SupervisorMetrics
+from streamer.config.child_environment import ChildEnvironment
+from streamer.config.settings import Settings
+from streamer.sampling.process_handle import ObserverHandle
+from streamer.supervisor.backoff import Backoff, CrashLoop
+from streamer.supervisor.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
+from streamer.supervisor.listening import listen
+from streamer.supervisor.log_relay import LogRelay
+from streamer.supervisor.log_writer import LogWriter
+from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
+from streamer.supervisor.signals import AT_ONCE, on_signals
+from streamer.supervisor.stand_in import StandIn
+from streamer.supervisor.watchdog import Watch
+from streamer.supervisor.watched_process import watched_inference, watched_observer
+from streamer.supervisor.worker_handle import WorkerHandle
+
+log = logging.getLogger("streamer.supervisor")
+
+#: Beyond the workers' own drain time, before they are killed.
+KILL_AFTER_S = 5.0
+
+
+class Supervisor:
+    """Runs the service until a signal, or until it cannot go on. Construct, then ``await run()``."""
+
+    def __init__(self, settings: Settings, writer: LogWriter) -> None:
+        self._settings = settings
+        self._relay = LogRelay(writer)
+        self._models = settings.models()
+        if not self._models:
+            raise CannotStart(
+                "no model: set MODEL_V1_PATH to an ONNX detector (docs/models.md lists the families served), "
+                "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
+            )
+        self._sockets = listen(settings.host, settings.port, settings.workers)
+        #: One for each worker, as above; none where metrics are on the main port.
+        self._metrics_sockets: list[socket.socket] = []
+        if settings.metrics_port:
+            self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
+        remove_leftovers()
+        self._folder = PrivateFolder()
+        # Workers, and inference process, observer and supervisor.
+        self._store = MetricStore(processes=settings.workers + 3)
+        os.environ |= self._relay.environment() | {
+            # prometheus_client wants a folder; the values themselves lie in the store.
+            "PROMETHEUS_MULTIPROC_DIR": str(self._folder.path),
+            STORE_VARIABLE: str(self._store.fd),
+        }
+        name_process("supervisor")
+        self._metrics = SupervisorMetrics()
+        self._inference = InferenceHandle(
+            InferenceSettings(
+                models={version: str(path) for version, path in self._models.items()},
+                device=settings.device,
+                batch_max=settings.batch_max,
+                lanes=settings.inference_lanes,
+                interactive_share=settings.interactive_share,
+                engine_cache_dir=str(settings.engine_cache_dir or ""),
+                log_level=settings.log_level,
+                log_json=writer.json_lines,
+                metrics_dir=str(self._folder.path),
+                model_keep_max_bytes=settings.model_keep_max_bytes,
+            ),
+            [self._store.fd],
+        )
+        self._observer = ObserverHandle(settings, self._inference.board, [self._store.fd])
+        self._inference_environment = ChildEnvironment(settings, None)
+        self._worker_environment = ChildEnvironment(settings, settings)
+        #: The only one with the store's credentials; it asks nobody for a key of ours.
+        self._observer_environment = ChildEnvironment(settings, settings.public, credentials=True)
+        board = self._inference.board
+        board.post("workers", settings.workers)
+        self._workers = [WorkerHandle(number, port, board) for number, port in enumerate(self._sockets)]
+        self._crash_loop = CrashLoop()
+        #: Whether the inference process and the observer have been told to end.
+        self._ending = False
+        #: None until it runs.
+        self._stand_in: StandIn | None = None
+        self._stopping = asyncio.Event()
+        self._failure: CannotStart | None = None
+
+    @property
+    def port(self) -> int:
+        """The port in use, which the kernel chose when the setting is 0."""
+        return int(self._sockets[0].getsockname()[1])
+
+    async def run(self) -> int:
+        """Start everything, watch it, drain it. Returns the exit code."""
+        on_signals(self._start_drain, self._kill_workers)
+        if not self._settings.wants_keys:
+            if self._settings.listens_on_loopback:
+                log.info(
+                    "no keys are set: the service listens on loopback only, for programs of this machine"
+                )
+            else:
+                log.warning(
+                    "no keys are set (ALLOW_ANONYMOUS): whoever reaches this port may use the service"
+                )
+        if self._settings.guessable_keys:
+            log.warning(
+                "%d of the keys in API_KEYS have fewer than %d characters, and somebody may guess them; "
+                "`streamer keys new` makes keys that nobody guesses",
+                self._settings.guessable_keys,
+                LEAST_KEY_CHARS,
+            )
+        log.info(
+            "listening on http://%s:%d with %d worker(s), models: %s",
+            self._settings.host,
+            self.port,
+            self._settings.workers,
+            ", ".join(f"{version}={path.name}" for version, path in self._models.items()),
+        )
+        tasks = [asyncio.create_task(self._keep_inference(), name="inference")]
+        tasks += [
+            asyncio.create_task(self._keep_worker(worker), name=f"worker-{worker.number}")
+            for worker in self._workers
+        ]
+        tasks.append(asyncio.create_task(self._watch().run(), name="watch"))
+        self._stand_in = StandIn(
+            self._inference.board, self._sockets, [worker.channel for worker in self._workers]
+        )
+        if self._settings.sampling:
+            tasks.append(asyncio.create_task(self._keep_observer(), name="observer"))
+        try:
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._release()
+        if self._failure is not None:
+            log.error("stopping: %s", self._failure)
+            return self._failure.exit_code
+        log.info("stopped")
+        return 0
+
+    def _start_drain(self, how: int) -> None:
+        self._inference.board.post("draining", how)
+        self._stopping.set()
+
+    def _kill_workers(self) -> None:
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL)
+
+    def _fail(self, failure: CannotStart) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self._start_drain(AT_ONCE)
+
+    # -- children ------------------------------------------------------------------------------------
+
+    async def _keep_inference(self) -> None:
+        delays = Backoff()
+        board = self._inference.board
+        while True:
+            started = time.monotonic()
+            with self._relay.output_of("inference") as output:
+                await self._inference.start(self._inference_environment.variables, output)
+            code = await self._inference.wait()
+            if self._stopping.is_set():
+                return
+            # A model that was served before is not at fault: its file is being replaced, or has no copy.
+            if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and board.read("served")):
+                self._fail(CannotStart("the inference process refused to start (see above)", code))
+                return
+            board.post("restarts", board.read("restarts") + 1)
+            if not await self._pause_after("inference", "the inference process", code, delays, started):
+                return
+
+    async def _keep_worker(self, worker: WorkerHandle) -> None:
+        delays = Backoff()
+        name = f"worker {worker.number}"
+        page_fd = self._observer.page.fd
+        metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
+        while True:
+            started = time.monotonic()
+            with self._relay.output_of(f"worker-{worker.number}") as output:
+                await worker.start(
+                    [str(page_fd), self._inference.address, self._observer.address, *map(str, metrics_fds)],
+                    [page_fd, self._store.fd, *metrics_fds],
+                    self._worker_environment,
+                    output,
+                )
+            code = await worker.wait()
+            if self._stopping.is_set():
+                return
+            if code == EXIT_CANNOT_START:
+                self._fail(CannotStart(f"{name} cannot start (see above)"))
+                return
+            if not await self._pause_after("worker", name, code, delays, started):
+                return
+
+    async def _keep_observer(self) -> None:
+        """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
+        delays = Backoff(max_deaths=sys.maxsize)
+        while True:
+            started = time.monotonic()
+            with self._relay.output_of("observer") as output:
+                await self._observer.start(self._observer_environment, output)
+            code = await self._observer.wait()
+            if self._stopping.is_set():
+                return
+            await self._pause_after("observer", "the observer", code, delays, started)
+
+    async def _pause_after(self, role: str, name: str, code: int, delays: Backoff, started: float) -> bool:
+        """Account the end of a process and wait before its next start; False when there is to be none."""
+        now = time.monotonic()
+        try:
+            delay_s = delays.next_delay_s(now - started)
+        except OverflowError as error:
+            self._fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
+            return False
+        self._metrics.restarts.labels(role).inc()
+        if role != "observer":
+            self._crash_loop.died(now)
+        log.error("%s ended with %s; restarting in %.1f s", name, _reason(code), delay_s)
+        await asyncio.sleep(delay_s)
+        return True
+
+    def _watch(self) -> Watch:
+        watched = [worker.watched() for worker in self._workers]
+        start_s = self._settings.model_start_timeout_s
+        watched.append(watched_inference(self._inference, start_s, lambda: self._ending))
+        if self._settings.sampling:
+            watched.append(watched_observer(self._observer, lambda: self._ending))
+        board = self._inference.board
+        return Watch(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Workers first: they need the inference process to finish what they have accepted."""
+        # They hold the sockets too. While ours were open, a port that no worker serves any more would
+        # still take connections, and reset them in the end.
+        if self._stand_in is not None:
+            self._stand_in.close()
+        for listener in self._metrics_sockets:
+            listener.close()
+        for worker in self._workers:
+            worker.listener.close()
+            worker.signal(signal.SIGTERM)
+        patience_s = self._settings.drain_delay_s + self._settings.drain_timeout_s + KILL_AFTER_S
+        waiting = [asyncio.create_task(worker.wait()) for worker in self._workers if worker.pid is not None]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=patience_s)
+            if late:
+                log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
+                self._kill_workers()
+        self._ending = True
+        # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
+        observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
+        await self._inference.stop(KILL_AFTER_S)
+        if not await observer:
+            log.error("the observer did not end; what it had accepted is kept for the next start")
+
+    def _release(self) -> None:
+        for listener in self._metrics_sockets:  # still open where the drain was never reached
+            listener.close()
+        for worker in self._workers:
+            worker.close()
+        self._inference.close()
+        self._observer.close()
+        for environment in (self._worker_environment, self._observer_environment):
+            environment.close()
+        self._relay.close()
+        self._folder.remove()
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -1,0 +1,293 @@
+"""``GET /v1/stream``: all WebSocket streams of a worker, and what is refused before the upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import HttpVersion11, web
+
+from streamer.access.identity import Identity, Scope
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import Settings
+from streamer.core.byte_budget import ByteBudget
+from streamer.http.caller import identity_of
+from streamer.http.gate import Gate, bearer_token
+from streamer.http.hello_limit import HelloGate
+from streamer.http.http_connection import guard_reader
+from streamer.http.problem_details import Problem
+from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
+from streamer.imaging.limits import Limits
+from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
+from streamer.replicas.session_router import Owners
+from streamer.sampling.sampler_factory import Taps
+from streamer.scheduling.client import Client
+from streamer.scheduling.dispatcher import Dispatcher
+from streamer.streams.session import Session, SessionStore
+from streamer.websocket.close import return_ms
+from streamer.websocket.connection import BYE_GRACE_S, Connection
+from streamer.websocket.handshake_slots import GreetingSlots
+from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, CONTROL_PER_S, HELLO_MAX_BYTES
+
+log = logging.getLogger("streamer.websocket")
+
+#: What the transport may hold before a send waits; small, so that results do not age in it.
+WRITER_LIMIT_BYTES = 64 << 10
+#: Seen to in one turn of the loop: some milliseconds.
+_CONNECTIONS_A_TURN = 64
+
+
+class StreamHub:
+    """All WebSocket streams of one worker, and the sessions whose sockets were lost."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        metrics: WorkerMetrics,
+        settings: Settings,
+        limits: Limits,
+        gate: Gate,
+        taps: Taps,
+        owners: Owners,
+        budget: ByteBudget,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.metrics = metrics
+        self.settings = settings
+        self.limits = limits
+        self.gate = gate
+        self.taps = taps
+        self.owners = owners
+        self.budget = budget
+        self.background: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+        #: Held while a long control message is parsed, until the loop has served others.
+        self.long_messages = asyncio.Lock()
+        self._greeting = GreetingSlots()
+        self._store = SessionStore(settings.stream_resume_s)
+        self._rounds: list[asyncio.Task[None]] = []
+        self._ready_changed = asyncio.Event()
+        self._draining = False
+
+    async def start(self) -> None:
+        """Begin the once-a-second round, and the one with each change of the inference process."""
+        self._rounds = [
+            asyncio.create_task(self._tick(), name="stream-ticker"),
+            asyncio.create_task(self._tell_ready(), name="stream-readiness"),
+        ]
+
+    async def drain(self, window_s: float) -> None:
+        """Tell every client to come back elsewhere, spread over ``window_s``, and close with 1012."""
+        self._draining = True
+        index, count = 0, len(self._connections)
+        async for connection in self._in_turns():
+            connection.say_bye(return_ms(window_s, index, count))
+            index += 1
+        deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
+        while time.monotonic() < deadline and any(
+            live.stream.ledger.in_flight for c in self._connections for live in c.streams.values()
+        ):
+            await asyncio.sleep(0.02)
+        async for connection in self._in_turns():
+            connection.close_soon(CloseCode.RESTART, "the server is shutting down")
+        deadline = time.monotonic() + window_s
+        while self._connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """End the rounds and what is still closing."""
+        for task in [*self._rounds, *self.background]:
+            task.cancel()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one WebSocket; everything that can be refused is refused before the upgrade."""
+        version = request.match_info.get("version", "v1")
+        self._check(request, version)
+        subprotocol = _choose_subprotocol(request)
+        socket = web.WebSocketResponse(
+            protocols=SUBPROTOCOLS,
+            # JPEGs do not compress, and inflating them would block the loop.
+            compress=False,
+            heartbeat=self.settings.stream_heartbeat_s,
+            # The limit is exclusive.
+            max_msg_size=self.settings.stream_max_message_bytes + 1,
+            writer_limit=WRITER_LIMIT_BYTES,
+            timeout=2.0,
+        )
+        identity = identity_of(request)
+        # Who has shown a key already is trusted with a long list of classes.
+        gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
+        address = self.gate.addresses.name(request)
+        self._greeting.take(address)
+        gate.on_open = lambda: self._greeting.give_back(address)
+        connection: Connection | None = None
+        client: Client | None = None
+        try:
+            # Who has shown no key yet, and has to, is judged when `hello` names one.
+            client = self.admit(version, identity) if identity.may(Scope.STREAM) else None
+            guard_reader(request, gate)
+            await socket.prepare(request)
+            connection = Connection(
+                self,
+                socket,
+                version,
+                subprotocol,
+                identity,
+                token=bearer_token(request) or offered_ticket(request),
+                transport=request.transport,
+                gate=gate,
+            )
+            connection.client = client
+            self._connections.add(connection)
+            await connection.run()
+        finally:
+            gate.close()
+            if connection is not None:
+                self._connections.discard(connection)
+                client = connection.client
+            if client is not None:
+                self.dispatcher.admission.close_stream(client)
+        return socket
+
+    def admit(self, version: str, identity: Identity) -> Client:
+        """Count one more connection of a client and return it. Raises Problem 429 or 503."""
+        client = self.dispatcher.clients.of(identity, time.monotonic())
+        self.dispatcher.admit(version, client)
+        self.dispatcher.admission.open_stream(client)
+        return client
+
+    def _check(self, request: web.Request, version: str) -> None:
+        """Raise the Problem that refuses this request."""
+        if request.headers.get("Upgrade", "").lower() != "websocket" or request.version < HttpVersion11:
+            raise Problem.upgrade_required(
+                "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
+            )
+        if request.can_read_body:
+            raise Problem.bad_request("An upgrade request carries no body.")
+        self.dispatcher.served(version)
+
+    def describe_limits(self) -> dict[str, Any]:
+        """Return ``welcome.limits``."""
+        settings = self.settings
+        return {
+            "message_bytes": settings.stream_max_message_bytes,
+            "control_bytes": CONTROL_MAX_BYTES,
+            "control_per_s": int(CONTROL_PER_S),
+            "side_px": settings.image_max_side,
+            "pixels": settings.stream_max_pixels,
+            "streams": MAX_STREAMS,
+            "idle_s": settings.stream_idle_timeout_s,
+            "heartbeat_s": settings.stream_heartbeat_s,
+            "max_age_ms": settings.stream_max_age_ms,
+        }
+
+    def opened(self, connection: Connection) -> None:
+        """A session has started on a connection."""
+        self.metrics.streams.labels("websocket", connection.version).inc(len(connection.streams))
+
+    def leave(self, connection: Connection, *, resumable: bool) -> None:
+        """A connection has ended; its session may be resumed for a while."""
+        self._connections.discard(connection)
+        self.metrics.streams.labels("websocket", connection.version).dec(len(connection.streams))
+        if resumable:
+            self._store.keep(connection.session, time.monotonic())
+
+    async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
+        """Return the session to continue, from another process too.
+
+        None when nobody has it any more, or when it belongs to another key than the newcomer's.
+        """
+        version = newcomer.version
+        session = self._release(session_id, version, newcomer.identity.owner, newcomer)
+        if session is not None:
+            return session
+        state = await self.owners.take(version, session_id, newcomer.identity, token)
+        if state is None:
+            return None
+        labels = self.dispatcher.model(version).labels
+        try:
+            session = Session.from_state(state, version, labels, self.owners.new_id())
+        except (KeyError, TypeError, ValueError) as error:
+            # Of another release, or of another model: its client starts anew.
+            log.info("a session of another process cannot be continued: %r", error)
+            return None
+        session.owner = newcomer.identity.owner
+        return session
+
+    def _release(
+        self, session_id: str, version: str, owner: str, newcomer: Connection | None
+    ) -> Session | None:
+        """Give a session of ours to its owner; an older connection that still carries it closes with 4409."""
+        for connection in self._connections:
+            if connection is not newcomer and connection.session.id == session_id and connection.streams:
+                if (connection.version, connection.session.owner) != (version, owner):
+                    return None
+                connection.close_soon(CloseCode.TAKEN_OVER, "a newer connection took this session over")
+                return connection.session
+        return self._store.take(session_id, version, owner, time.monotonic())
+
+    async def hand_over(self, request: web.Request) -> web.StreamResponse:
+        """``POST /v1/stream/{session}``: give a session to the process to which its client has come back.
+
+        Whoever has the session's id and its key could as well resume it themselves.
+        """
+        forwarded = await self.owners.forward(request)
+        if forwarded is not None:
+            return forwarded
+        session = self._release(
+            request.match_info["session"], request.match_info["version"], identity_of(request).owner, None
+        )
+        if session is None:
+            raise Problem.not_found("There is no such session here; it may have ended a while ago.")
+        return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})
+
+    def ready_changed(self) -> None:
+        """The inference process went away or came back."""
+        self._ready_changed.set()
+
+    async def _tell_ready(self) -> None:
+        """Hold or open streams, whenever the inference process has gone away or come back."""
+        while True:
+            await self._ready_changed.wait()
+            self._ready_changed.clear()
+            async for connection in self._in_turns():
+                connection.ready_changed(time.monotonic(), ready=self.dispatcher.ready)
+
+    async def _in_turns(self) -> AsyncIterator[Connection]:
+        """All connections, and between some of them the loop serves others: there may be thousands."""
+        for number, connection in enumerate(list(self._connections)):
+            if number % _CONNECTIONS_A_TURN == _CONNECTIONS_A_TURN - 1:
+                await asyncio.sleep(0)
+            if connection in self._connections:
+                yield connection
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            async for connection in self._in_turns():
+                connection.tick(now)
+                if connection.streams and not self.gate.still_holds(connection.identity):
+                    connection.close_soon(CloseCode.UNAUTHORIZED, "the key has expired or was withdrawn")
+            self._store.expire(now)
+
+
+def _choose_subprotocol(request: web.Request) -> str:
+    """Return the first offered subprotocol that is known; JSON when none was offered."""
+    offered = [
+        name.strip()
+        for header in request.headers.getall("Sec-WebSocket-Protocol", [])
+        for name in header.split(",")
+        if name.strip() and not name.strip().startswith(SUBPROTOCOL_PREFIX)
+    ]
+    if not offered:
+        return SUBPROTOCOL_JSON
+    for name in offered:
+        if name in SUBPROTOCOLS:
+            return name
+    raise Problem.bad_request(
+        f"Subprotocols {', '.join(offered)[:200]!r} are not known; allowed are {', '.join(SUBPROTOCOLS)}."
+    )

@@ -1,0 +1,133 @@
+"""The sending side of one WebSocket: the outbox, the task that empties it, the close frame."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from streamer.core.byte_budget import Holding
+from streamer.protocol.wire import CloseCode, encode_message
+from streamer.websocket.close import CloseConnection
+from streamer.websocket.outbox import Outbox
+
+log = logging.getLogger("streamer.connection")
+
+#: A send that takes longer than this shows that the client reads slowly: stale results give way.
+SLOW_SEND_S = 0.05
+#: An empty transport takes a message of this size without pausing, in characters of up to four bytes: its
+#: high-water mark is 64 KiB.
+_SMALL_BYTES = 8 << 10
+#: Time for what still waits when the connection closes, and for the close frame after it.
+FLUSH_S = 1.0
+CLOSE_S = 2.0
+
+
+class SocketWriter:
+    """Queues messages without waiting, sends them in order. The connection owns it and runs its task.
+
+    ``send_timeout_s``: a client that takes nothing for so long is closed with 4441. ``hold`` returns the
+    client's holding in the byte budget, for what waits.
+    """
+
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        subprotocol: str,
+        *,
+        send_timeout_s: float,
+        hold: Callable[[], Holding],
+    ) -> None:
+        self._socket = socket
+        self._transport = transport
+        self._subprotocol = subprotocol
+        self._send_timeout_s = send_timeout_s
+        self._outbox = Outbox(self._encode, hold)
+        self._filled = asyncio.Event()
+        #: Start of the send in progress; 0 while none is.
+        self._sending_since = 0.0
+
+    def __len__(self) -> int:
+        """Messages that wait."""
+        return len(self._outbox)
+
+    def put(self, message: dict[str, Any], *, newest_only: bool) -> int:
+        """Queue one message; returns how many unsent results gave way to it.
+
+        ``newest_only``: while the client reads slowly, its stream keeps only the newest result. Raises
+        OutboxFull when nothing more fits, CloseConnection for a message that cannot be encoded.
+        """
+        slow = bool(self._sending_since) and time.monotonic() - self._sending_since > SLOW_SEND_S
+        replaced = self._outbox.put(message, replace_results=slow and newest_only)
+        self._filled.set()
+        return replaced
+
+    async def run(self) -> None:
+        """Send what is queued until cancelled or the socket is gone.
+
+        Raises CloseConnection for a client that does not read.
+        """
+        try:
+            while True:
+                encoded = self._outbox.take()
+                if encoded is None:
+                    self._filled.clear()
+                    await self._filled.wait()
+                    continue
+                if self._never_waits(len(encoded)):
+                    await self._send(encoded)
+                    continue
+                self._sending_since = time.monotonic()
+                async with asyncio.timeout(self._send_timeout_s):
+                    await self._send(encoded)
+                self._sending_since = 0.0
+        except TimeoutError:
+            raise CloseConnection(
+                CloseCode.SLOW_CONSUMER, f"a send took longer than {self._send_timeout_s:g} s"
+            ) from None
+        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
+            return
+
+    def _never_waits(self, size: int) -> bool:
+        """Whether the transport takes so much without pausing; most messages need no timeout, then."""
+        transport = self._transport
+        return size < _SMALL_BYTES and transport is not None and not transport.get_write_buffer_size()
+
+    async def _send(self, encoded: str | bytes) -> None:
+        if isinstance(encoded, str):
+            await self._socket.send_str(encoded)
+        else:
+            await self._socket.send_bytes(encoded)
+
+    def _encode(self, message: dict[str, Any]) -> str | bytes:
+        try:
+            return encode_message(message, self._subprotocol)
+        except (ValueError, TypeError, OverflowError) as error:  # a bug of ours: end this stream, say why
+            log.exception("a message of type %s cannot be encoded", message.get("type"))
+            raise CloseConnection(CloseCode.SERVER_FAULT, "the server failed to encode a message") from error
+
+    async def flush(self, task: asyncio.Task[None]) -> None:
+        """Wait until ``task``, which runs :meth:`run`, has sent all; bounded, whatever the client does."""
+        deadline = time.monotonic() + FLUSH_S
+        while len(self._outbox) and not task.done() and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    def drop(self) -> None:
+        """Drop what still waits: the socket is gone, and nothing is sent any more."""
+        self._outbox.close()
+
+    async def close(self, close: CloseConnection) -> None:
+        """Send the close frame; a client that does not take even that is cut off."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close(code=close.code, message=close.reason.encode())
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
+        except (ConnectionError, RuntimeError):
+            return
