@@ -28,10 +28,11 @@ soak: $(VENV)/installed-dev system-packages  ## the long form of the fault tests
 reliability: $(VENV)/installed-dev  ## write the table in docs/reliability.md from what the fault tests measured last
 	$(BIN)/python -m tests.faults.report
 
-check: $(VENV)/installed-dev  ## formatting, lint and types, as CI wants them
+check: $(VENV)/installed-dev  ## formatting, lint, types and layers, as CI wants them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 	$(BIN)/ruff format .

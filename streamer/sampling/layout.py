@@ -1,4 +1,4 @@
-"""Where things lie in a bucket or folder of samples. Pure; the reading side is ``streamer.dataset``.
+"""Where things lie in a bucket or folder of samples. Pure; the reading side is ``streamer.datasets``.
 
 A key depends only on the day of capture, the stream and the content, never on when it is stored: storing
 again writes the same bytes to the same place.
