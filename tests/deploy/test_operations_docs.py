@@ -21,7 +21,8 @@ PAGES = sorted(FOLDER.glob("*.md"))
 FOREIGN = re.compile(r"AWS_[A-Z_]*|STREAMER_TOKEN|TMPDIR|PROMETHEUS_MULTIPROC_DIR|KUBECONFIG")
 #: Variables are words of capitals with an underscore; what stands for a name of the reader's own has none.
 VARIABLE = re.compile(r"(?<![A-Za-z_.:/])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?![A-Za-z_])")
-METRIC = re.compile(r"\b(?:object_detection|active_learning|sampler)_[a-z_]+\b")
+#: Not the file `sampler_factory.py`.
+METRIC = re.compile(r"\b(?:object_detection|active_learning|sampler)_[a-z_]+\b(?!\.py)")
 LABELS = re.compile(r"\b((?:object_detection|active_learning|sampler)_[a-z_]+)\{(\w+)(?:=\"(\w+)\")?\}")
 PLACEHOLDERS = {"OIDC_PROVIDER"}
 
