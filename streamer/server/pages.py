@@ -69,13 +69,15 @@ _SECURITY_HEADERS = {
     hdrs.SERVER: SERVER_NAME,
 }
 
-#: The package that carries both viewers; a Django app, so its folder is found but never imported.
-_VIEWERS_PACKAGE = "drf_spectacular_sidecar"
+#: The package that carries both viewers. Its folder is found without importing it.
+_VIEWERS_PACKAGE = "aiohttp_swagger3"
 _VIEWER_FILES = {
-    "/docs/swagger-ui.css": "swagger-ui-dist/swagger-ui.css",
-    "/docs/swagger-ui-bundle.js": "swagger-ui-dist/swagger-ui-bundle.js",
-    "/docs/redoc.standalone.js": "redoc/bundles/redoc.standalone.js",
+    "/docs/swagger-ui.css": "swagger_ui/swagger-ui.css",
+    "/docs/swagger-ui-bundle.js": "swagger_ui/swagger-ui-bundle.js",
+    "/docs/redoc.standalone.js": "redoc_ui/redoc.standalone.js",
 }
+#: ReDoc loads its maker's logo from another host, and leaves it out when it cannot be loaded.
+_REDOC_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _DOCS_HTML = """<!doctype html>
 <html lang="en">
 <head>
@@ -236,9 +238,10 @@ def _load_viewers() -> Iterator[tuple[str, Asset]]:
     if spec is None or not spec.submodule_search_locations:
         log.warning("package %s is not installed: no /docs and /redoc", _VIEWERS_PACKAGE)
         return
-    folder = Path(spec.submodule_search_locations[0]) / "static" / _VIEWERS_PACKAGE
+    folder = Path(spec.submodule_search_locations[0])
     for path, name in _VIEWER_FILES.items():
-        yield path, Asset.make((folder / name).read_bytes(), _CONTENT_TYPES[Path(name).suffix])
+        body = (folder / name).read_bytes().replace(_REDOC_LOGO, b"data:,")
+        yield path, Asset.make(body, _CONTENT_TYPES[Path(name).suffix])
 
 
 def _handler(asset: Asset) -> Any:

@@ -167,6 +167,13 @@ async def test_pages_name_only_files_of_this_server_and_no_inline_script(client:
             assert (await client.get(f"/{source}")).status == 200, source
 
 
+async def test_redoc_loads_nothing_from_another_host(client: Client) -> None:
+    bundle = await (await client.get("/docs/redoc.standalone.js")).text()
+    assert len(bundle) > 500_000
+    # Other addresses in it are links and names of schemas.
+    assert re.findall(r'https?://(?:cdn|fonts)[^"]*|\bsrc\W{1,4}https?://[^"]*', bundle) == []
+
+
 async def test_pages_are_for_reading_only(client: Client) -> None:
     assert (await client.post("/")).status == 405
 
