@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
+INSTALL = $(BIN)/python deploy/install.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test soak reliability check format bench train evaluate image sample constraints hashes audit sbom fuzz chart clean system-packages
@@ -56,13 +57,11 @@ sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ 
 	$(BIN)/python data/make_sample.py
 
 constraints: $(VENV)/installed-dev  ## resolve the pins anew
-	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --extra training --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory hashes
 
 hashes: $(VENV)/installed-dev  ## write the hashes of what an image may hold anew, at the same pins
-	$(BIN)/pip install --quiet uv
 	@# setuptools builds the wheel of the project.
 	echo setuptools | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
 		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --strip-extras \
@@ -75,7 +74,7 @@ sbom: build/audit/installed  ## list what an image may hold in build/sbom-python
 	build/audit/bin/cyclonedx-py requirements $(HASHED) --of JSON -o build/sbom-python.cdx.json
 
 fuzz: $(VENV)/installed-dev  ## fuzz every parser of foreign bytes; SECONDS_EACH=30, TARGET=name for one
-	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --group fuzz
+	$(INSTALL) --group fuzz
 	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS_EACH),30) $(if $(SHARE),--share $(SHARE))
 
 chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
@@ -89,19 +88,19 @@ $(VENV)/bin/python:
 		|| { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@# Debian and Ubuntu keep ensurepip in a package of its own.
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/system_packages.sh python3-venv
-	$(PYTHON) -m venv $(VENV)
+	@echo "-- creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e . --group dev
+	$(INSTALL) -e . --group dev
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[training]'
+	$(INSTALL) -e '.[training]'
 	@touch $@ $(VENV)/installed
 
 # An environment of their own: they come with versions of packages that the service pins otherwise.
