@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from inference.core.overlap import pairwise_iou
 from models.training.photos import Photo
 from models.training.symbols import CLASSES
 
@@ -77,7 +78,4 @@ def _hits(box: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], class_i
     if CLASSES[class_id] == "barcode":
         middle = (wanted[:2] + wanted[2:]) / 2
         return bool((middle >= box[:2]).all() and (middle <= box[2:4]).all())
-    near, far = np.maximum(box[:2], wanted[:2]), np.minimum(box[2:4], wanted[2:])
-    common = float(np.prod(np.maximum(far - near, 0)))
-    areas = float(np.prod(box[2:4] - box[:2]) + np.prod(wanted[2:] - wanted[:2]))
-    return common / (areas - common + 1e-9) >= _MIN_IOU
+    return float(pairwise_iou(box[None], wanted[None])[0, 0]) >= _MIN_IOU

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from inference.core.overlap import pairwise_iou
 from streamer.drift.columns import PREDICTION, Bag
 
 Boxes = npt.NDArray[np.float32]
@@ -61,11 +62,7 @@ def overlap(boxes: Boxes) -> float:
     if len(boxes) < 2:
         return 0.0
     corners = boxes[:, :4].astype(np.float64)
-    least = np.minimum(corners[:, None, 2:], corners[None, :, 2:])
-    inner = np.maximum(0.0, least - np.maximum(corners[:, None, :2], corners[None, :, :2])).prod(axis=2)
-    areas = np.maximum(0.0, corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    union = areas[:, None] + areas[None, :] - inner
-    ious = inner / np.maximum(union, 1e-9)
+    ious = pairwise_iou(corners, corners)
     np.fill_diagonal(ious, 0.0)
     return float(ious.max())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference import Boxes
-from streamer.sampling.overlap import match
+from inference.core.overlap import match
 from streamer.sampling.uncertainty import MAX_BOXES
 
 LEAST_IOU = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference import Boxes
-from streamer.sampling.overlap import match
+from inference.core.overlap import match
 
 #: The same object in the next frame, half a second later at most.
 LEAST_IOU = 0.3

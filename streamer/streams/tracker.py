@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference import Boxes
+from inference.core.overlap import greedy_pairs, iou
 
 #: Rows from here up choose first and may begin a track; lower ones only continue a track.
 START_SCORE = 0.4
@@ -147,14 +148,9 @@ class Tracker:
         found = _places(rows)
         # Rows of (N, K, 2): a row's box is grown alike, for this track alone.
         row_centre, row_half = found[:, None, :2], found[:, None, 2:] / 2 * growth
-        sides = np.minimum(row_centre + row_half, centre + half) - np.maximum(
-            row_centre - row_half, centre - half
-        )
-        shared = np.maximum(sides, 0.0).prod(axis=2)
-        union = (2 * row_half).prod(axis=2) + (2 * half).prod(axis=1) - shared
-        same = rows[:, 5, None] == self._classes
-        overlap: _Floats = np.divide(shared, union, out=np.zeros_like(shared), where=same & (union > 0))
-        return overlap
+        overlap = iou(row_centre - row_half, row_centre + row_half, centre - half, centre + half)
+        result: _Floats = np.where(rows[:, 5, None] == self._classes, overlap, 0.0)
+        return result
 
     def _correct(self, tracks: _Indices, rows: _Floats) -> None:
         age_s = (self._clock_s - self._seen_s[tracks])[:, None]
@@ -211,14 +207,6 @@ def _match(overlap: _Floats, least: float, row_of_track: _Indices) -> _Indices:
     at 20 boxes it costs a tenth of the budget.
     """
     result = row_of_track.copy()
-    row_indices, track_indices = np.nonzero(overlap >= least)
-    order = np.argsort(-overlap[row_indices, track_indices], kind="stable")
-    taken_rows: set[int] = set()
-    taken_tracks: set[int] = set()
-    pairs = zip(row_indices[order].tolist(), track_indices[order].tolist(), strict=True)
-    for row, track in pairs:
-        if row not in taken_rows and track not in taken_tracks:
-            taken_rows.add(row)
-            taken_tracks.add(track)
-            result[track] = row
+    for row, track in greedy_pairs(overlap, least):
+        result[track] = row
     return result

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.core.overlap import match, pairwise_iou, same_class_iou
 from streamer.sampling.balance import LEAST, MOST, Balance
 from streamer.sampling.disagreement import disagreement
 from streamer.sampling.flicker import flicker
-from streamer.sampling.overlap import match, overlap
 from streamer.sampling.uncertainty import confidence_doubt, doubts
 from tests.candidates import boxes
 
@@ -39,11 +39,12 @@ def test_the_frame_takes_the_greatest_doubt_and_is_ranked_by_three() -> None:
 
 def test_boxes_of_different_classes_do_not_overlap() -> None:
     same, other = boxes(0.9), boxes(0.9, label=1)
-    assert overlap(same, same).tolist() == [[1.0]]
-    assert overlap(same, other).tolist() == [[0.0]]
+    assert same_class_iou(same, same).tolist() == [[1.0]]
+    assert same_class_iou(same, other).tolist() == [[0.0]]
+    assert pairwise_iou(same, other).tolist() == [[1.0]]
     half = same.copy()
     half[0, 2] -= 10  # half of its width
-    assert overlap(same, half)[0, 0] == pytest.approx(0.5)
+    assert pairwise_iou(same, half)[0, 0] == pytest.approx(0.5)
 
 
 def test_each_box_is_matched_once_the_closest_pair_first() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.detections import NO_BOXES, Boxes
-from streamer.model_tools.agreement import Agreement, iou_table
+from streamer.model_tools.agreement import Agreement
 
 
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Boxes:
@@ -78,6 +78,3 @@ def test_shares_stay_shares_and_change_places_with_the_sides(one: list[Any], oth
     assert 0 <= forth.worst <= 1
     assert len(forth.ious) <= min(len(one), len(other))
     assert (forth.reference, forth.found) == (back.found, back.reference)
-    table = iou_table(boxes(*one), boxes(*other))
-    assert table.shape == (len(one), len(other))
-    assert ((table >= 0) & (table <= 1 + 1e-5)).all()
