@@ -22,6 +22,14 @@ class PixelLimits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AnySize:
+    """Limits that every image meets: for bytes whose size and cost were judged when they came in."""
+
+    image_px: int = 1 << 60
+    image_side_px: int = 65_535
+
+
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """What an image says of itself. ``width`` and ``height`` are as stored, before EXIF orientation."""
 

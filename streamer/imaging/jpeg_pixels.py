@@ -13,7 +13,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from streamer.imaging.errors import damaged
-from streamer.imaging.header import ImageHeader
+from streamer.imaging.header import AnySize, ImageHeader
 from streamer.imaging.jpeg import JpegHead, follow_scans, read_head
 from streamer.imaging.jpeg_scans import Coverage, Scans
 
@@ -31,13 +31,6 @@ _MAX_VISITS_TWICE = 400_000_000
 _ROWS_PER_STEP = 64
 #: What stands for missing arithmetic-coded data, beside the zeros that the decoder takes.
 _OTHER_BYTES = bytes([0x55]) * 64
-
-
-class _AnySize:
-    """`read_header` has judged the size, and the costs, before."""
-
-    image_px = 1 << 60
-    image_side_px = 65_535
 
 
 class UnknownSampling(Exception):
@@ -74,7 +67,7 @@ def _ends_early(blob: bytes, pixels: Pixels) -> bool:
     Its decoder takes zeros for what is missing. With other bytes there, only the last block of a whole
     picture may change, because encoders leave out zeros at the end.
     """
-    head = read_head(blob, _AnySize())
+    head = read_head(blob, AnySize())
     ends = follow_scans(blob, head).ends
     other = np.empty_like(pixels)
     with contextlib.suppress(ValueError):  # what is not needed stands between the picture and its end
@@ -100,7 +93,7 @@ def _decode_rest(
     data: bytes | memoryview, header: ImageHeader, space: Pixels, reason: str
 ) -> tuple[Pixels, bool]:
     blob = bytes(data)
-    head = read_head(blob, _AnySize())
+    head = read_head(blob, AnySize())
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
     scans = follow_scans(blob, head)

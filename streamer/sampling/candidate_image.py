@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from streamer.imaging.decode import Image, decode
+from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
 from streamer.sampling.candidate import ENCODED, JPEG_QUALITY, PIXELS, Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class AnySize:
-    """The workers have judged sizes before."""
-
-    image_px: int = 1 << 40
-    image_side_px: int = 65_535
 
 
 class Decode(Protocol):

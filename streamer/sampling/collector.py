@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.bare_image import bare_image
 from streamer.sampling.candidate import Candidate
-from streamer.sampling.candidate_image import AnySize, Decode, decode_here, image_of, stored_bytes
+from streamer.sampling.candidate_image import Decode, decode_here, image_of, stored_bytes
 from streamer.sampling.errors import SpoolBroken, SpoolFull
 from streamer.sampling.fingerprint import fingerprint
 from streamer.sampling.layout import image_key

@@ -9,10 +9,11 @@ import numpy as np
 from streamer.drift.columns import NUMERIC, Row, model_key
 from streamer.drift.image_features import Image, grey, image_features, thumbnail
 from streamer.drift.prediction_features import count_classes, prediction_features, top_class
+from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ORIGINAL, Candidate
-from streamer.sampling.candidate_image import AnySize, stored_bytes
+from streamer.sampling.candidate_image import stored_bytes
 
 
 def measure(candidate: Candidate, image: Image, before: Image | None) -> tuple[dict[str, float], Image]:

@@ -28,8 +28,9 @@ from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import StatusPage
+from streamer.imaging.header import AnySize
 from streamer.sampling.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
-from streamer.sampling.candidate_image import AnySize, encoded
+from streamer.sampling.candidate_image import encoded
 from streamer.sampling.collector import Observer
 from streamer.sampling.delivery import Delivery
 from streamer.sampling.drift_api import DriftDesk
