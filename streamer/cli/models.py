@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from inference.core.errors import DeviceUnavailable, ModelRefused
-from streamer.cli.command_group import CommandGroup
+from streamer.cli.command_group import Command, CommandGroup
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.console.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
+from streamer.model_tools import check_command, optimize_command
+from streamer.model_zoo import list_command, pull_command
 from streamer.model_zoo.errors import (
     BadRequest,
     CannotWrite,
@@ -39,15 +41,20 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (DeviceUnavailable, EXIT_UNAVAILABLE),
 )
 
-#: Command, its module with `add_arguments` and `run`, and what the list of commands says of it.
 _COMMANDS = (
-    ("list", "streamer.model_zoo.list_command", "installed and known models"),
-    ("pull", "streamer.model_zoo.pull_command", "download a known model and verify it"),
-    ("check", "streamer.model_tools.check_command", "say whether and how a file is served, and how fast"),
-    (
+    Command("list", "installed and known models", list_command.add_arguments, list_command.run),
+    Command("pull", "download a known model and verify it", pull_command.add_arguments, pull_command.run),
+    Command(
+        "check",
+        "say whether and how a file is served, and how fast",
+        check_command.add_arguments,
+        check_command.run,
+    ),
+    Command(
         "optimize",
-        "streamer.model_tools.optimize_command",
         "make a faster file of a model, and say what it costs",
+        optimize_command.add_arguments,
+        optimize_command.run,
     ),
 )
 

@@ -1,1 +1,4 @@
-"""What is done with collected samples: export, verification, statistics and split."""
+"""What is done with collected samples: export, verification, statistics, split.
+
+Collecting them belongs to `sampling`, the command line to `cli.samples`.
+"""

@@ -1,4 +1,4 @@
-"""What can go wrong with samples, by what a person does about it; `streamer.cli.samples` gives exit codes."""
+"""The errors of reading samples and writing datasets; `streamer.cli.samples` maps each to an exit code."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ class DatasetError(Exception):
 
 
 class BadRequest(DatasetError):
-    """An option is wrong, or there is nothing to work on; says what was found and what is allowed."""
+    """An option is wrong, or there are no samples; the text says what was found and what is allowed."""
 
 
 class CannotRead(DatasetError):
-    """A folder, bucket or file cannot be read; says which and why."""
+    """A folder, bucket or file cannot be read; the text says which one and why."""
 
 
 class CannotWrite(DatasetError):
-    """A file cannot be written; says which and why."""
+    """A file cannot be written; the text says which one and why."""
 
 
 class DamagedSample(DatasetError):
-    """A sample is not what it should be; says which field or file, and what was found."""
+    """An image or sidecar is missing or damaged; the text names the key or field, and what was found."""

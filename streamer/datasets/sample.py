@@ -1,4 +1,4 @@
-"""One collected sample as its description says, checked. Pure; docs/sampling.md lists the fields."""
+"""Parses and checks the sidecar of a sample, a JSON file. Pure; docs/sampling.md lists its fields."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One box, xyxy in pixels of the upright picture."""
+    """One box, xyxy in pixels of the upright image."""
 
     box: tuple[float, float, float, float]
     score: float
     label: str
-    #: Found, but below the threshold that the caller had set.
+    #: Whether its score is below the threshold that the caller had set.
     below_threshold: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture and what the model found in it; width and height are of the upright picture, in pixels."""
+    """An image and what the model found in it; width and height are those of the upright image, in pixels."""
 
     key: str
     sha256: str
@@ -44,12 +44,12 @@ class Sample:
     detections: tuple[Detection, ...]
     reasons: tuple[str, ...]
     uncertainty: float
-    #: Chance of the random draw; None for samples taken for another reason.
+    #: Probability of the random draw; None for samples taken for another reason.
     probability: float | None
 
     @property
     def is_upright(self) -> bool:
-        """Whether the stored pixels stand as the boxes do."""
+        """Whether the stored image is upright, as the boxes are."""
         return self.exif_orientation == 1 and self.rotation == 0
 
     @property
@@ -59,7 +59,7 @@ class Sample:
 
 
 def parse_sample(data: bytes, where: str) -> Sample:
-    """Return the sample that a description holds. Raises DamagedSample naming ``where`` and what is wrong."""
+    """Return the sample that a sidecar describes. Raises DamagedSample with ``where`` and what is wrong."""
     try:
         fields = json.loads(data)
         schema = fields["schema"]
@@ -69,7 +69,7 @@ def parse_sample(data: bytes, where: str) -> Sample:
     except KeyError as error:
         raise DamagedSample(f"{where}: field `{error.args[0]}` is missing") from error
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise DamagedSample(f"{where}: not the description of a sample: {error}") from error
+        raise DamagedSample(f"{where}: not the sidecar of a sample: {error}") from error
 
 
 def _sample(fields: dict[str, Any]) -> Sample:
@@ -93,16 +93,21 @@ def _sample(fields: dict[str, Any]) -> Sample:
         probability=None if selection["probability"] is None else float(selection["probability"]),
     )
     if sample.width < 1 or sample.height < 1:
-        raise ValueError(f"field `image.width` and `height` are {sample.width}x{sample.height}")
+        raise ValueError(f"fields `image.width` and `image.height` are {sample.width}x{sample.height}")
     if not 1 <= sample.exif_orientation <= 8 or not 0 <= sample.rotation <= 3:
-        raise ValueError(f"turned by {sample.exif_orientation} (EXIF, 1 to 8) and {sample.rotation} (0 to 3)")
+        raise ValueError(
+            f"field `image.exif_orientation` is {sample.exif_orientation} (allowed: 1 to 8) and "
+            f"`image.rotation` is {sample.rotation} (allowed: 0 to 3)"
+        )
     return sample
 
 
 def _detection(fields: dict[str, Any]) -> Detection:
     x1, y1, x2, y2 = (float(value) for value in fields["box"])
     if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
-        raise ValueError(f"field `box` is {fields['box']}; x1 y1 x2 y2 rise")
+        raise ValueError(
+            f"field `box` is {fields['box']}; expected finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2"
+        )
     return Detection(
         (x1, y1, x2, y2), float(fields["score"]), str(fields["label"]), bool(fields["below_threshold"])
     )

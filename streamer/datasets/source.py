@@ -1,33 +1,70 @@
-"""Where samples are read from: a folder that the service filled. Its neighbour is ``bucket``."""
+"""Where samples are read from: a folder that the service filled, or a bucket."""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
+from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.errors import BadRequest, CannotRead
+from streamer.datasets.sample import Sample, parse_sample
+from streamer.sampling.s3 import Bucket, open_client
+from streamer.sampling.s3_errors import meaning_of
+from streamer.sampling.stores import bucket_of
 
 SIDECARS, IMAGES = "v1/samples/", "v1/images/"
+SCHEME = "s3://"
 
 
 class Source(Protocol):
-    """Reads objects by key; keys come in order."""
+    """Reads objects by key."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Return the keys that begin with ``prefix``, in order. Raises CannotRead."""
 
     def read(self, key: str) -> bytes:
-        """Return one object. Raises CannotRead, FileNotFoundError when there is none."""
+        """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
+
+
+def read_samples(source: Source) -> Iterator[Sample]:
+    """Return all samples in the order of their keys. Raises DamagedSample or CannotRead."""
+    for key in source.keys(SIDECARS):
+        yield parse_sample(source.read(key), key)
+
+
+@contextmanager
+def open_source(address: str | None) -> Iterator[Source]:
+    """Open the samples at ``address``: a folder, ``s3://BUCKET/PREFIX``, or None for what the settings say.
+
+    Raises BadRequest when there are no samples, and CannotRead when they cannot be reached.
+    """
+    if address and not address.startswith(SCHEME):
+        yield FolderSource(Path(address))
+        return
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        raise BadRequest(str(error)) from error
+    if not address and not settings.uses_s3:
+        yield FolderSource(settings.samples_dir)
+        return
+    bucket = bucket_of(settings)
+    with BucketSource(parse_bucket(address, bucket) if address else bucket) as source:
+        yield source
 
 
 class FolderSource:
-    """A folder with the layout of a bucket."""
+    """A folder with the same layout as a bucket."""
 
     def __init__(self, folder: Path) -> None:
         """Raise BadRequest when it is not a folder of samples."""
         if not (folder / "v1").is_dir():
-            raise BadRequest(f"{folder} holds no samples: there is no folder `v1` in it (see SAMPLES_DIR)")
+            raise BadRequest(f"{folder} holds no samples: it has no folder `v1` (see SAMPLES_DIR)")
         self._folder = folder
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -37,11 +74,11 @@ class FolderSource:
         except OSError as error:
             raise CannotRead(f"{self._folder / prefix}: {error.strerror or error}") from error
         for path in paths:
-            if not path.name.startswith("."):  # being written
+            if not path.name.startswith("."):  # a file that is still being written
                 yield path.relative_to(self._folder).as_posix()
 
     def read(self, key: str) -> bytes:
-        """Return one object. Raises CannotRead, FileNotFoundError when there is none."""
+        """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
         path = self._folder / key
         if self._folder.resolve() not in path.resolve().parents:
             raise CannotRead(f"key {key!r} leads out of {self._folder}")
@@ -51,3 +88,76 @@ class FolderSource:
             raise
         except OSError as error:
             raise CannotRead(f"{path}: {error.strerror or error}") from error
+
+
+def parse_bucket(address: str, defaults: Bucket) -> Bucket:
+    """Return the bucket of ``s3://NAME/PREFIX``, with all else from ``defaults``. Raises BadRequest."""
+    name, _, prefix = address.removeprefix(SCHEME).partition("/")
+    if not name:
+        raise BadRequest(f"--in is {address!r}; expected a folder, or s3://BUCKET/PREFIX")
+    return dataclasses.replace(defaults, name=name, prefix=prefix.strip("/"))
+
+
+class BucketSource:
+    """A bucket, read one object at a time on an event loop of its own. A context manager.
+
+    Its key needs the permissions to list and to get; the service itself needs neither.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        #: None until entered.
+        self._client: Any = None
+
+    def __enter__(self) -> BucketSource:
+        self._client = self._run(self._stack.enter_async_context(open_client(self._bucket)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Return the keys that begin with ``prefix``, in order. Raises CannotRead."""
+        full_prefix, own_prefix_chars = self._bucket.key(prefix), len(self._bucket.key(""))
+        token: dict[str, str] = {}
+        while True:
+            page = self._run(
+                self._client.list_objects_v2(Bucket=self._bucket.name, Prefix=full_prefix, **token)
+            )
+            for entry in page.get("Contents", ()):
+                yield entry["Key"][own_prefix_chars:]
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read(self, key: str) -> bytes:
+        """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
+
+        async def get() -> bytes:
+            response = await self._client.get_object(Bucket=self._bucket.name, Key=self._bucket.key(key))
+            async with response["Body"] as body:
+                data: bytes = await body.read()
+            return data
+
+        result: bytes = self._run(get())
+        return result
+
+    def _run(self, request: Any) -> Any:
+        """Wait for one request, as long as the bucket's time-out allows."""
+
+        async def bounded() -> Any:
+            async with asyncio.timeout(self._bucket.timeout_s):
+                return await request
+
+        try:
+            return self._runner.run(bounded())
+        except Exception as error:
+            response = getattr(error, "response", None) or {}
+            if response.get("Error", {}).get("Code") == "NoSuchKey":
+                raise FileNotFoundError(str(error)) from error
+            raise CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error)}") from error

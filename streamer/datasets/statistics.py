@@ -1,4 +1,4 @@
-"""Counts of a collection: how many samples, why, from where, of what. Pure."""
+"""Counts the samples of a collection by reason, stream, day, model and label. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from streamer.datasets.sample import Sample
 
-#: Lines of each table that are shown.
+#: Rows of each table that are shown.
 _SHOWN = 15
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Filled by :func:`count`."""
+    """Counts of a collection, filled by :func:`count`."""
 
     samples: int = 0
     size_bytes: int = 0
@@ -25,11 +25,11 @@ class Statistics:
     streams: Counter[str] = field(default_factory=Counter)
     days: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
-    #: Boxes over the threshold, by label.
+    #: Boxes with a score over the threshold, by label.
     labels: Counter[str] = field(default_factory=Counter)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return the counts as plain JSON types."""
         return {
             "samples": self.samples,
             "bytes": self.size_bytes,
@@ -39,7 +39,7 @@ class Statistics:
         }
 
     def to_text(self) -> str:
-        """Return tables for people."""
+        """Return the counts as tables of text."""
         lines = [f"{self.samples} samples, {self.size_bytes / 1e6:.1f} MB, {self.first} to {self.last}"]
         for name, title in _TABLES.items():
             table: Counter[str] = getattr(self, name)
@@ -60,7 +60,7 @@ _TABLES = {
 
 
 def count(samples: Iterable[Sample]) -> Statistics:
-    """Return the counts of samples."""
+    """Count samples."""
     result = Statistics()
     for sample in samples:
         result.samples += 1

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from streamer.datasets.export import read_samples
-from streamer.datasets.source import FolderSource
+from streamer.datasets.source import FolderSource, read_samples
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
 from tests.service import Service

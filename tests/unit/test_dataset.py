@@ -1,4 +1,4 @@
-"""Collected samples become data sets whose boxes stand where they stood, and damage is named."""
+"""Collected samples become datasets whose boxes fit the images, and damage is reported."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.cli.main import main
-from streamer.datasets.coco import coco_instances
+from streamer.datasets.annotation_formats import LabelledImage, coco_instances, yolo_lines
 from streamer.datasets.errors import BadRequest, CannotRead, DamagedSample
-from streamer.datasets.export import Form, Wishes, export
-from streamer.datasets.labelled import Labelled
+from streamer.datasets.export import DatasetFormat, ExportOptions, export
 from streamer.datasets.sample import parse_sample
 from streamer.datasets.source import FolderSource
-from streamer.datasets.split import PARTS, Split
+from streamer.datasets.split import SUBSETS, Split
 from streamer.datasets.verification import verify
-from streamer.datasets.yolo import yolo_lines
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
@@ -79,7 +77,7 @@ def test_what_the_service_writes_is_what_is_read(folder: Path) -> None:
         ({"classes": None}, "where"),
     ],
 )
-def test_a_description_that_is_wrong_is_named(folder: Path, change: dict[str, Any], word: str) -> None:
+def test_a_damaged_sidecar_is_named(folder: Path, change: dict[str, Any], word: str) -> None:
     (key,) = FolderSource(folder).keys("v1/samples/")
     fields = json.loads(FolderSource(folder).read(key)) | change
     with pytest.raises(DamagedSample, match=word):
@@ -96,25 +94,23 @@ def test_a_split_that_makes_no_sense_is_refused(text: str) -> None:
 
 def test_a_stream_and_hour_is_never_divided_and_shares_are_kept() -> None:
     split = Split.parse("80,10,10")
-    parts = Counter(split.part_of(f"s{n % 40}", f"2027-01-15T{n // 40:02}") for n in range(960))
+    parts = Counter(split.subset_of(f"s{n % 40}", f"2027-01-15T{n // 40:02}") for n in range(960))
     assert parts["train"] / 960 == pytest.approx(0.8, abs=0.05)
     assert parts["val"] / 960 == pytest.approx(0.1, abs=0.04)
-    assert {split.part_of("gate", "2027-01-15T08") for _ in range(10)} == {
-        split.part_of("gate", "2027-01-15T08")
+    assert {split.subset_of("gate", "2027-01-15T08") for _ in range(10)} == {
+        split.subset_of("gate", "2027-01-15T08")
     }
 
 
 @given(st.text(max_size=5), st.text(max_size=5))
 def test_a_part_without_a_share_gets_nothing(stream: str, hour: str) -> None:
-    assert Split.parse("0,0,1").part_of(stream, hour) == "test"
-    assert Split.parse("1,0,0").part_of(stream, hour) == "train"
+    assert Split.parse("0,0,1").subset_of(stream, hour) == "test"
+    assert Split.parse("1,0,0").subset_of(stream, hour) == "train"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize(("orientation", "rotation"), [(1, 0), (6, 0), (3, 0), (1, 1), (8, 3), (2, 2)])
-def test_exported_pictures_stand_as_their_boxes_do(
-    tmp_path: Path, suffix: str, orientation: int, rotation: int
-) -> None:
+def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: int, rotation: int) -> None:
     upright = scene()
     stored = upright
     # Undo what a viewer will do: the sender's turns first, then the EXIF orientation.
@@ -132,7 +128,7 @@ def test_exported_pictures_stand_as_their_boxes_do(
     data = encode(stored, suffix)
     put(tmp_path / "samples", with_exif(data, orientation) if orientation != 1 else data, rotation=rotation)
     assert verify(FolderSource(tmp_path / "samples")).problems == []
-    export(FolderSource(tmp_path / "samples"), tmp_path / "out", Wishes(Form.COCO, ALL))
+    export(FolderSource(tmp_path / "samples"), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
     (path,) = (tmp_path / "out" / "images" / "train").iterdir()
     shown = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert shown is not None
@@ -143,7 +139,7 @@ def test_exported_pictures_stand_as_their_boxes_do(
 def test_coco_loads_in_pycocotools(folder: Path, tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools")
     put(folder, encode(scene()[:, ::-1].copy()), "random")
-    parts = export(FolderSource(folder), tmp_path / "out", Wishes(Form.COCO, ALL))
+    parts = export(FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
     assert parts == {"train": 2}
     loaded = coco.COCO(str(tmp_path / "out" / "annotations" / "instances_train.json"))
     assert [category["name"] for category in loaded.loadCats(loaded.getCatIds())] == ["cat", "dog", "bird"]
@@ -157,8 +153,10 @@ def test_coco_loads_in_pycocotools(folder: Path, tmp_path: Path) -> None:
         assert coco.COCO(str(tmp_path / "out" / "annotations" / f"instances_{part}.json")).getImgIds() == []
 
 
-def test_yolo_has_a_text_beside_every_picture(folder: Path, tmp_path: Path) -> None:
-    export(FolderSource(folder), tmp_path / "out", Wishes(Form.YOLO, ALL, below_threshold=True))
+def test_yolo_has_a_label_file_for_every_image(folder: Path, tmp_path: Path) -> None:
+    export(
+        FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.YOLO, ALL, below_threshold=True)
+    )
     (picture,) = (tmp_path / "out" / "images" / "train").iterdir()
     text = (tmp_path / "out" / "labels" / "train" / f"{picture.stem}.txt").read_text()
     assert [line.split() for line in text.splitlines()] == [
@@ -167,12 +165,12 @@ def test_yolo_has_a_text_beside_every_picture(folder: Path, tmp_path: Path) -> N
     ]
     yaml = (tmp_path / "out" / "data.yaml").read_text()
     assert '  2: "bird"' in yaml
-    assert all(f"{part}: images/{part}\n" in yaml for part in PARTS)
+    assert all(f"{subset}: images/{subset}\n" in yaml for subset in SUBSETS)
 
 
 def test_label_studio_gets_percents_and_the_most_useful_first(folder: Path, tmp_path: Path) -> None:
-    wishes = Wishes(Form.LABEL_STUDIO, ALL, address="s3://bucket/x/")
-    export(FolderSource(folder), tmp_path / "out", wishes)
+    options = ExportOptions(DatasetFormat.LABEL_STUDIO, ALL, address="s3://bucket/x/")
+    export(FolderSource(folder), tmp_path / "out", options)
     (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
     assert task["data"]["image"].startswith("s3://bucket/x/images/train/gate_2027-01-15_")
     (prediction,) = task["predictions"]
@@ -189,10 +187,10 @@ def test_label_studio_gets_percents_and_the_most_useful_first(folder: Path, tmp_
     assert '<Label value="dog"/>' in (tmp_path / "out" / "label_config.xml").read_text()
 
 
-def test_boxes_and_labels_survive_every_form_alike(folder: Path) -> None:
+def test_every_format_has_the_same_boxes_and_labels(folder: Path) -> None:
     (key,) = FolderSource(folder).keys("v1/samples/")
     sample = parse_sample(FolderSource(folder).read(key), key)
-    labelled = Labelled(sample, "a.jpg", "train", sample.detections)
+    labelled = LabelledImage(sample, "a.jpg", "train", sample.detections)
     annotations = coco_instances([labelled], ["x", "cat"])["annotations"]
     assert [a["category_id"] for a in annotations] == [2, 2]
     assert yolo_lines(labelled, ["x", "cat"]).startswith("1 ")
@@ -200,11 +198,15 @@ def test_boxes_and_labels_survive_every_form_alike(folder: Path) -> None:
 
 def test_samples_can_be_chosen_by_reason_and_no_samples_is_an_error(folder: Path, tmp_path: Path) -> None:
     put(folder, encode(scene()[::-1].copy()), "random", "uncertainty")
-    random_only = Wishes(Form.YOLO, ALL, reasons=frozenset({"random"}))
+    random_only = ExportOptions(DatasetFormat.YOLO, ALL, reasons=frozenset({"random"}))
     assert export(FolderSource(folder), tmp_path / "a", random_only).total() == 1
     with pytest.raises(BadRequest, match="reasons"):
-        export(FolderSource(folder), tmp_path / "b", Wishes(Form.YOLO, ALL, reasons=frozenset({"user"})))
-    with pytest.raises(BadRequest, match="is there already"):
+        export(
+            FolderSource(folder),
+            tmp_path / "b",
+            ExportOptions(DatasetFormat.YOLO, ALL, reasons=frozenset({"user"})),
+        )
+    with pytest.raises(BadRequest, match="exists already"):
         export(FolderSource(folder), tmp_path / "a", random_only)
 
 
@@ -212,7 +214,7 @@ def test_a_failed_export_leaves_nothing_behind(folder: Path, tmp_path: Path) -> 
     (key,) = FolderSource(folder).keys("v1/images/")
     (folder / key).unlink()
     with pytest.raises(DamagedSample, match="is missing"):
-        export(FolderSource(folder), tmp_path / "out", Wishes(Form.COCO, ALL))
+        export(FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
     assert [path.name for path in tmp_path.iterdir()] == ["samples"]
 
 
@@ -234,7 +236,7 @@ def test_damage_is_found_and_named(folder: Path, damage: Any, word: str) -> None
     assert result.samples == 1
 
 
-def test_a_picture_without_a_description_is_no_loss(folder: Path) -> None:
+def test_an_image_without_a_sidecar_is_no_problem(folder: Path) -> None:
     (folder / "v1/images/extra.jpg").write_bytes(b"x")
     result = verify(FolderSource(folder))
     assert (result.problems, result.incomplete) == ([], ["v1/images/extra.jpg"])
@@ -242,7 +244,7 @@ def test_a_picture_without_a_description_is_no_loss(folder: Path) -> None:
 
 def test_a_size_that_differs_from_the_boxes_is_found(tmp_path: Path) -> None:
     put(tmp_path, encode(scene(96, 160)))
-    assert "its description says 160x96" in verify(FolderSource(tmp_path)).problems[0]
+    assert "its sidecar says 160x96" in verify(FolderSource(tmp_path)).problems[0]
 
 
 def test_the_commands_say_what_they_found(
