@@ -340,26 +340,24 @@ class Loop:
     def _run(self, lane: int, version: int, items: tuple[Item, ...], started: float, *, wide: bool) -> None:
         detector = self._detectors[version]
         model = detector.model
-        frames = []
+        served: list[tuple[Item, npt.NDArray[np.uint8]]] = []
         for item in items:
             connection = self._connections.get(item.worker)
             if connection is None or connection.ring is None:
-                continue
+                continue  # its worker went away meanwhile: nobody waits for it
             slot = item.submit.slot
-            frames.append(connection.ring.pixels(slot, model.input_width, model.input_height))
+            served.append((item, connection.ring.pixels(slot, model.input_width, model.input_height)))
             # Cleared with the answer. When this process dies meanwhile, the worker reads it.
             connection.ring.mark(slot, executing=True)
-        if len(frames) < len(items):  # a worker went away meanwhile: nobody waits for its items
-            items = tuple(item for item in items if item.worker in self._connections)
-        if not items or len(frames) != len(items):
+        if not served:
             return
         begun = time.perf_counter()
-        raw = detector.infer(frames, lane=lane, wide=wide)
+        raw = detector.infer([frame for _, frame in served], lane=lane, wide=wide)
         ran_s = time.perf_counter() - begun
         self._run_s[version].observe(ran_s)
         with self._postprocessing:
-            self._run_limit.observe(version, len(items), ran_s)
-            for index, item in enumerate(items):
+            self._run_limit.observe(version, len(served), ran_s)
+            for index, (item, _) in enumerate(served):
                 begun = time.perf_counter()
                 boxes = detector.postprocess(raw, index, item.submit.params)
                 self._answer(
@@ -371,7 +369,7 @@ class Loop:
                         queue_ms=(started - item.arrived) * 1e3,
                         inference_ms=ran_s * 1e3,
                         postprocess_ms=(time.perf_counter() - begun) * 1e3,
-                        batch_size=len(items),
+                        batch_size=len(served),
                     ),
                 )
 

@@ -1,0 +1,136 @@
+"""The inference loop when workers come and go, and when a model fails on one frame of several."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference import DetectionParams
+from inference.engine.loop import Loop, _Connection
+from inference.engine.planner import Batch, BatchReason, Item
+from inference.ipc import unix_socket as address
+from inference.ipc.ring import FrameRing
+from inference.ipc.shared_status import Board
+from inference.ipc.wire import MAX_MESSAGE_BYTES, Result, Status, Submit, unpack_result
+from inference.models.model import ModelInfo
+from inference.telemetry.metrics import InferenceMetrics
+from tests.hostile_child import MODEL
+
+BOX = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]
+
+
+class FakeDetector:
+    """A detector without a model, which does what a test wants while it runs."""
+
+    def __init__(self) -> None:
+        self.model = ModelInfo.from_dict(MODEL)
+        self.cost_s = {1: 0.001, 4: 0.002}
+        #: How many frames each run had.
+        self.runs: list[int] = []
+        self.on_postprocess: Callable[[Any], None] = lambda code: None
+
+    def infer(self, frames: Any, *, lane: int, wide: bool = False) -> Any:
+        self.runs.append(len(frames))
+        return [int(frame[0, 0, 0]) for frame in frames]
+
+    def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:
+        self.on_postprocess(raw[index])
+        return np.asarray([BOX], np.float32) + raw[index]
+
+    def release_above(self, size: int) -> None:
+        pass
+
+    def rehearse(self, lane: int) -> None:
+        pass
+
+
+class Rig:
+    """A loop that nothing drives but the test: workers are attached by hand, batches are run by call."""
+
+    def __init__(self) -> None:
+        self.detector = FakeDetector()
+        self.listener = address.listen()
+        self.loop = Loop(
+            {"v1": self.detector},
+            self.listener,
+            Board(),
+            lanes=1,
+            parallel=1,
+            ahead=2,
+            interactive_share=0.25,
+            metrics=InferenceMetrics(),
+        )
+        self._ends: list[socket.socket] = []
+
+    def attach(self, number: int, *, ring: FrameRing | None = None) -> socket.socket:
+        """Attach a worker; returns its end of the connection."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.settimeout(5)
+        self._ends += [ours, theirs]
+        memory = FrameRing(8, 64 * 64 * 3) if ring is None else ring
+        connection = _Connection(number, ours, memory)
+        self.loop._connections[number] = connection
+        self.loop._selector.register(ours, 1, connection)
+        return theirs
+
+    def item(self, worker: int, request_id: int, *, slot: int = 0, colour: int = 0) -> Item:
+        """Write a frame of one colour into a slot and return what was submitted for it."""
+        ring = self.loop._connections[worker].ring
+        assert ring is not None
+        ring.pixels(slot, 64, 64)[:] = colour
+        return Item(worker, Submit(request_id, slot, 0, True, 0, math.inf, DetectionParams()), 0.0)
+
+    def execute(self, *items: Item) -> None:
+        """Run items as one batch, as a lane does."""
+        self.loop._execute(0, Batch(0, items, BatchReason.DRAINED, lone=False), 0.0)
+
+    def close(self) -> None:
+        for end in (*self._ends, self.listener, self.loop._wake_reader, self.loop._wake_writer):
+            end.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    found = Rig()
+    yield found
+    found.close()
+
+
+def answers(worker: socket.socket) -> list[Result]:
+    """Return what a worker has been sent by now."""
+    worker.setblocking(False)
+    found: list[Result] = []
+    while True:
+        try:
+            data = worker.recv(MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return found
+        found.append(unpack_result(data))
+
+
+def test_workers_that_vanish_while_a_batch_is_gathered_cost_the_others_no_answer(rig: Rig) -> None:
+    class Leaving(FrameRing):
+        """Memory of a worker whose neighbour goes away at just this moment."""
+
+        def mark(self, slot: int, *, executing: bool) -> None:
+            super().mark(slot, executing=executing)
+            if executing and 2 in rig.loop._connections:
+                rig.loop._forget(rig.loop._connections[2])
+
+    rig.attach(1)
+    rig.attach(2)
+    survivor = rig.attach(3, ring=Leaving(8, 64 * 64 * 3))
+    items = [rig.item(1, 11), rig.item(2, 12), rig.item(3, 13, colour=5)]
+    rig.loop._forget(rig.loop._connections[1])
+    rig.execute(*items)
+    (answer,) = answers(survivor)
+    assert (answer.request_id, answer.status) == (13, Status.OK)
+    assert answer.boxes[0].tolist() == pytest.approx([value + 5 for value in BOX])
+    ring = rig.loop._connections[3].ring
+    assert ring is not None
+    assert not ring.executing(0)
