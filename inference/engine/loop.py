@@ -8,6 +8,7 @@ fight for the GIL and are half as fast as one.
 from __future__ import annotations
 
 import array
+import itertools
 import logging
 import os
 import selectors
@@ -67,6 +68,7 @@ class Detects(Protocol):
 class _Connection:
     """A worker's socket. The loop's reading thread owns it; lanes only send."""
 
+    #: Never used again: frames of a worker that has gone may still be running when the next one connects.
     number: int
     socket: socket.socket
     #: None until the worker has attached its memory.
@@ -111,6 +113,7 @@ class Loop:
         self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
         self._postprocessing = threading.Lock()
         self._connections: dict[int, _Connection] = {}
+        self._numbers = itertools.count(1)
         self._selector = selectors.DefaultSelector()
         self._busy_since = [0.0] * lanes
         self._stopping = False
@@ -187,7 +190,7 @@ class Loop:
             return
         address.enlarge(connected)
         connected.setblocking(False)
-        connection = _Connection(connected.fileno(), connected)
+        connection = _Connection(next(self._numbers), connected)
         self._connections[connection.number] = connection
         self._selector.register(connected, selectors.EVENT_READ, connection)
         for part in wire.pack_text(Kind.HELLO, self._handshake):
@@ -359,7 +362,11 @@ class Loop:
             self._run_limit.observe(version, len(served), ran_s)
             for index, (item, _) in enumerate(served):
                 begun = time.perf_counter()
-                boxes = detector.postprocess(raw, index, item.submit.params)
+                try:
+                    boxes = detector.postprocess(raw, index, item.submit.params)
+                except Exception as error:  # noqa: BLE001 - others of this run have been answered already
+                    self._fail(item, error)
+                    continue
                 self._answer(
                     item,
                     Result(

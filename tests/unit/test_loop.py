@@ -16,7 +16,7 @@ from inference.engine.planner import Batch, BatchReason, Item
 from inference.ipc import unix_socket as address
 from inference.ipc.ring import FrameRing
 from inference.ipc.shared_status import Board
-from inference.ipc.wire import MAX_MESSAGE_BYTES, Result, Status, Submit, unpack_result
+from inference.ipc.wire import MAX_MESSAGE_BYTES, Kind, Result, Status, Submit, unpack_result
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
 from tests.hostile_child import MODEL
@@ -78,6 +78,17 @@ class Rig:
         self.loop._selector.register(ours, 1, connection)
         return theirs
 
+    def connect(self) -> tuple[socket.socket, int]:
+        """Have a worker connect by itself; returns its end of the connection and its number."""
+        worker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker.connect(bytes.fromhex(address.address_of(self.listener)))
+        self.loop._accept()
+        assert worker.recv(MAX_MESSAGE_BYTES)[0] == Kind.HELLO
+        number, connection = max(self.loop._connections.items())
+        connection.ring = FrameRing(8, 64 * 64 * 3)
+        self._ends += [worker, connection.socket]
+        return worker, number
+
     def item(self, worker: int, request_id: int, *, slot: int = 0, colour: int = 0) -> Item:
         """Write a frame of one colour into a slot and return what was submitted for it."""
         ring = self.loop._connections[worker].ring
@@ -134,3 +145,26 @@ def test_workers_that_vanish_while_a_batch_is_gathered_cost_the_others_no_answer
     ring = rig.loop._connections[3].ring
     assert ring is not None
     assert not ring.executing(0)
+
+
+def test_a_new_worker_gets_no_answer_of_one_that_has_gone(rig: Rig) -> None:
+    rig.listener.setblocking(False)
+    first, number = rig.connect()
+    item = rig.item(number, 1)
+    rig.loop._forget(rig.loop._connections[number])
+    first.close()
+    second, _ = rig.connect()  # its socket has the descriptor of the first
+    rig.execute(item)  # a frame of the first, which was on its way
+    assert answers(second) == []
+
+
+def test_a_frame_that_fails_after_the_run_costs_the_others_no_answer_and_no_second_one(rig: Rig) -> None:
+    def fail(code: int) -> None:
+        if code == 2:
+            raise FloatingPointError("no boxes from this")
+
+    rig.detector.on_postprocess = fail
+    worker = rig.attach(1)
+    rig.execute(*(rig.item(1, 10 + slot, slot=slot, colour=slot) for slot in range(4)))
+    found = sorted((answer.request_id, answer.status) for answer in answers(worker))
+    assert found == [(10, Status.OK), (11, Status.OK), (12, Status.FAILED), (13, Status.OK)]
