@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from inference.core.detections import DetectionParams
+
 
 class Family(StrEnum):
     """Output layout and input convention of a detector; see docs/models.md for the table."""
@@ -45,6 +47,13 @@ class ModelInfo:
     buckets: tuple[int, ...] = (1,)
     #: Threshold the manifest recommends; None: the service default.
     conf_threshold: float | None = None
+
+    @property
+    def default_params(self) -> DetectionParams:
+        """What a request or stream gets that asks for nothing in particular."""
+        if self.conf_threshold is None:
+            return DetectionParams()
+        return DetectionParams(conf_threshold=self.conf_threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""

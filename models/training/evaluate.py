@@ -106,7 +106,9 @@ def main() -> None:
     others = [open_model(path) for path in options.beside]
     scores = []
     for detector in detectors:
-        threshold = options.threshold or detector.model.conf_threshold or DetectionParams().conf_threshold
+        threshold = options.threshold
+        if threshold is None:
+            threshold = detector.model.default_params.conf_threshold
         scores.append((threshold, score(detector, photos, threshold)))
     speeds = rates([*detectors, *others])
     names = [d.model.name for d in (*detectors, *others)]

@@ -36,13 +36,13 @@ export class Controls {
     else this._wants.play(kind);
   }
 
-  /** Show all settings; `threshold` is the one in effect, 0 to 1. */
+  /** Show all settings; `threshold` is the one in effect, 0 to 1; null while nobody knows it. */
   showSettings(settings, threshold, mirrored) {
     check('view', settings.view);
     check('version', settings.version);
     check('transport', settings.transport);
-    element('threshold').value = threshold;
-    element('threshold-value').textContent = `${Math.round(threshold * 100)}%`;
+    if (threshold !== null) element('threshold').value = threshold;
+    element('threshold-value').textContent = threshold === null ? '' : `${Math.round(threshold * 100)}%`;
     element('track').checked = settings.track;
     element('fit').setAttribute('aria-pressed', String(settings.fit === 'cover'));
     element('mirror').setAttribute('aria-pressed', String(mirrored));

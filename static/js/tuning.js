@@ -17,11 +17,11 @@ export class Tuning {
     this._send = send;
     this._cfg = 0;
     this._timer = null;
-    /** What the server judges by while nothing else was asked for; the model names it. */
-    this._ownThreshold = 0.25;
+    /** What the server judges by while nothing else was asked for; null until it has said so. */
+    this._ownThreshold = null;
   }
 
-  /** Share of certainty, 0 to 1, from which on boxes are wanted. */
+  /** Share of certainty, 0 to 1, from which on boxes are wanted; null until it is known. */
   get threshold() {
     return this._settings.threshold ?? this._ownThreshold;
   }

@@ -22,7 +22,9 @@ def add_server_arguments(parser: argparse.ArgumentParser, default_url: str) -> N
 def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the model is asked for."""
     group = parser.add_argument_group("detection")
-    group.add_argument("--conf", type=float, metavar="0..1", help="least score (server: 0.25)")
+    group.add_argument(
+        "--conf", type=float, metavar="0..1", help="least score (server: as the model recommends, else 0.25)"
+    )
     group.add_argument("--iou", type=float, metavar="0..1", help="overlap for suppression (server: 0.45)")
     group.add_argument("--classes", metavar="A,B", help="labels or class ids, comma-separated")
     group.add_argument("--max-detections", type=int, metavar="N", help="most boxes per picture (server: 300)")

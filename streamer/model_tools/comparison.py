@@ -9,14 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.core.detections import DetectionParams
 from inference.engine.detector import Detector
 from streamer.model_tools.agreement import Agreement
 from streamer.model_tools.images import Frame, Pictures
 from streamer.model_tools.stopwatch import time_in_turns
-
-#: The service's threshold where neither request nor manifest names one.
-_CONF = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ def compare_boxes(
 
     Both have the same input. ``on_picture`` hears how many are done.
     """
-    params = DetectionParams(conf_threshold=original.model.conf_threshold or _CONF)
+    params = original.model.default_params
     result = Agreement()
     for _, frame in pictures.frames(original.model):
         boxes = [

@@ -13,17 +13,16 @@ _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MAX_DETECTIONS = 1000
 MAX_CLASSES = 1000
 MAX_NAME_CHARS = 100
-DEFAULT_CONF_THRESHOLD = 0.25
 #: Labels listed in an error before it says how many more there are.
 _SHOWN_LABELS = 20
 
 
 def read_parameters(
-    pairs: Iterable[tuple[str, str]], labels: Sequence[str], conf_threshold: float | None
+    pairs: Iterable[tuple[str, str]], labels: Sequence[str], defaults: DetectionParams
 ) -> DetectionParams:
-    """Return the parameters in ``pairs`` of name and text; what is absent has its default.
+    """Return the parameters in ``pairs`` of name and text; what is absent is as in ``defaults``.
 
-    ``conf_threshold`` is the model's own default, if it has one. Raises Problem 400 naming the field, what
+    Raises Problem 400 naming the field, what
     was found and what is allowed; also for a name that is unknown or, but for ``classes``, repeated.
     """
     single: dict[str, str] = {}
@@ -45,10 +44,8 @@ def read_parameters(
     if len(classes) > MAX_CLASSES:
         raise Problem.invalid_parameter("classes", f"{len(classes)} items", f"at most {MAX_CLASSES}")
     numbers = {label: number for number, label in reversed(tuple(enumerate(labels)))} if classes else {}
-    defaults = DetectionParams()
-    own_threshold = DEFAULT_CONF_THRESHOLD if conf_threshold is None else conf_threshold
     return DetectionParams(
-        conf_threshold=_share("conf_threshold", single, own_threshold),
+        conf_threshold=_share("conf_threshold", single, defaults.conf_threshold),
         iou_threshold=_share("iou_threshold", single, defaults.iou_threshold),
         max_detections=_count("max_detections", single, defaults.max_detections),
         class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels, numbers) for item in classes)),

@@ -135,7 +135,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
     query = tuple(request.query.items())
     # What the query says wrong is said before megabytes are read.
-    params = read_parameters(query, model.labels, model.conf_threshold)
+    params = read_parameters(query, model.labels, model.default_params)
     collect = read_collect(query)
     caller = _caller(request)
     left_s, nbytes = limits.request_timeout_s, request.content_length
@@ -153,7 +153,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
             caller = dataclasses.replace(caller, patient=True)
         if upload.fields:
             both = (*query, *upload.fields)
-            params = read_parameters(both, model.labels, model.conf_threshold)
+            params = read_parameters(both, model.labels, model.default_params)
             collect = read_collect(both)
         if form is AnswerForm.JPEG and len(upload.images) > 1:
             raise Problem.not_acceptable(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from inference import DetectionParams
+from inference import DetectionParams, ModelInfo
 from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
 from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
 from streamer.streams.flow_control import Stream
@@ -45,6 +45,11 @@ class Session:
     trackers: dict[int, Tracker] = field(default_factory=dict)
     #: Where streams stood in the process that had the session before; stream id to the mark.
     marks: dict[int, Mark] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
+        """Begin a session with what the model recommends; ``rest`` are further fields."""
+        return cls(version, model.labels, model.default_params, **rest)
 
     @classmethod
     def from_state(

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from inference import DetectionParams
 from streamer.access.identity import Identity
 from streamer.accounting.frame_counters import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
@@ -100,9 +99,7 @@ class PeerSession:
         self.candidates_used = 0
         self._owner = owner
         info = self._model = owner.dispatcher.model(version)
-        self.session = Session(
-            version, info.labels, DetectionParams(conf_threshold=info.conf_threshold or 0.25)
-        )
+        self.session = Session.of(version, info)
         self.session.configure(wishes.params)
         tap = owner.taps.open(wishes.name, transport, version, info) if wishes.collect else None
         self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap, client)

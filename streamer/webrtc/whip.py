@@ -73,7 +73,7 @@ class WhipRoutes:
         query = tuple(request.query.items())
         name, collect = read_name(query), read_collect(query)
         asked = tuple(pair for pair in query if pair[0] != "name")
-        wanted = read_parameters(asked, model.labels, model.conf_threshold)
+        wanted = read_parameters(asked, model.labels, model.default_params)
         params = Params(
             conf_threshold=wanted.conf_threshold,
             iou_threshold=wanted.iou_threshold,

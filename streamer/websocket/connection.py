@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from inference import DetectionParams
 from streamer.access.identity import Identity, Scope
 from streamer.accounting.frame_counters import FrameCounters
 from streamer.accounting.ledger import Ledger
@@ -122,13 +121,7 @@ class Connection:
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
         self.version = version
         info = hub.dispatcher.model(version)
-        self.session = Session(
-            version,
-            info.labels,
-            DetectionParams(conf_threshold=info.conf_threshold or 0.25),
-            id=hub.owners.new_id(),
-            owner=identity.owner,
-        )
+        self.session = Session.of(version, info, id=hub.owners.new_id(), owner=identity.owner)
         #: Who the client is; from `hello` on, where no key came with the upgrade.
         self.identity = identity
         #: Whom frames are charged to; None until the hub, or `hello`, has said who the client is.

@@ -157,7 +157,7 @@ def _read_query(data: bytes) -> None:
     pairs = parse_qsl(data.decode(errors="replace"), keep_blank_values=True)
     read_name(pairs)
     read_collect(pairs)
-    params = read_parameters(pairs, _LABELS, None)
+    params = read_parameters(pairs, _LABELS, DetectionParams())
     assert 0 <= params.conf_threshold <= 1
     assert 1 <= params.max_detections <= 1000
 

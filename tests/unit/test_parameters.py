@@ -15,11 +15,11 @@ from streamer.predict.parameters import read_parameters
 LABELS = ("person", "car", "traffic light", "7")
 
 
-def read(*pairs: tuple[str, str], conf_threshold: float | None = None) -> DetectionParams:
-    return read_parameters(pairs, LABELS, conf_threshold)
+def read(*pairs: tuple[str, str], conf_threshold: float = 0.25) -> DetectionParams:
+    return read_parameters(pairs, LABELS, DetectionParams(conf_threshold=conf_threshold))
 
 
-def test_defaults_are_the_services_then_the_models() -> None:
+def test_what_is_not_named_is_as_the_model_has_it() -> None:
     assert read() == DetectionParams(0.25, 0.45, 300, ())
     assert read(conf_threshold=0.0).conf_threshold == 0.0
     assert read(("conf_threshold", "0.5"), conf_threshold=0.1).conf_threshold == 0.5
@@ -69,7 +69,7 @@ def test_unknown_and_repeated_names_are_errors() -> None:
 
 def test_a_long_list_of_labels_is_cut() -> None:
     with pytest.raises(Problem, match="label19 and 980 more") as caught:
-        read_parameters([("classes", "x")], [f"label{i}" for i in range(1000)], None)
+        read_parameters([("classes", "x")], [f"label{i}" for i in range(1000)], DetectionParams())
     assert len(caught.value.detail) < 500
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import DetectionParams
+from inference import DetectionParams, ModelInfo
 from streamer.protocol.client_messages import Hello, Params, ResumeOffer, StreamOffer
 from streamer.streams.session import Session, SessionStore
+from tests.hostile_child import MODEL
 
 LABELS = ("person", "bus")
 
@@ -30,6 +31,14 @@ def begun() -> Session:
 def moved(session: Session, **changes: Any) -> Session:
     state = json.loads(json.dumps(session.to_state())) | changes
     return Session.from_state(state, "v1", LABELS, "new")
+
+
+@pytest.mark.parametrize(("manifest", "threshold"), [(None, 0.25), (0.0, 0.0), (0.35, 0.35)])
+def test_a_stream_begins_with_the_models_own_threshold(manifest: float | None, threshold: float) -> None:
+    model = ModelInfo.from_dict(MODEL | {"conf_threshold": manifest})
+    session = Session.of("v1", model, id="new", owner="somebody")
+    assert session.describe_params()["conf_threshold"] == threshold
+    assert (session.labels, session.id, session.owner) == (model.labels, "new", "somebody")
 
 
 def test_parameters_tracks_and_sequence_numbers_go_along() -> None:

@@ -77,6 +77,7 @@ test('the threshold is the model\'s own until the person moves the slider', () =
   const settings = loadSettings(null, new URLSearchParams());
   const tuning = new Tuning(settings, '', () => [], () => {});
   assert.deepEqual(tuning.hello('', null).params, { track: false });
+  assert.equal(tuning.threshold, null, 'only the server knows it');
   tuning.welcomed({ conf_threshold: 0.35, classes: [] });
   assert.equal(tuning.threshold, 0.35);
   assert.equal(tuning.wants([0, 0, 1, 1, 0.3, 0], ['bus']), false);
@@ -86,6 +87,8 @@ test('the threshold is the model\'s own until the person moves the slider', () =
   tuning.welcomed({ conf_threshold: 0.2, classes: [] });
   settings.threshold = null;
   assert.equal(tuning.threshold, 0.35);
+  tuning.welcomed({ conf_threshold: 0, classes: [] });
+  assert.equal(tuning.threshold, 0);
 });
 
 test('neighbouring classes differ in colour, and classes of one colour in their line', () => {
