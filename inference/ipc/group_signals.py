@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import signal
 
-#: What a terminal, a shell or a person sends to a whole group; none of these may end a child without its
-#: drain. SIGXCPU is not among them, because it ends decoders that compute for too long.
-LEFT_TO_SUPERVISOR = frozenset(
+#: These end a process that does not expect them, and mean nothing to this service: they have no effect.
+WITHOUT_EFFECT = frozenset(
     {
-        signal.SIGINT,
-        signal.SIGHUP,
-        signal.SIGQUIT,
         signal.SIGUSR1,
         signal.SIGUSR2,
         signal.SIGALRM,
         signal.SIGVTALRM,
         signal.SIGPROF,
         signal.SIGIO,
-        signal.SIGPIPE,
-        signal.SIGPWR,
         signal.SIGSTKFLT,
         *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     }
 )
+#: What a terminal, a shell or a person sends to a whole group; none of these may end a child without its
+#: drain. SIGXCPU is not among them, because it ends decoders that compute for too long.
+LEFT_TO_SUPERVISOR = WITHOUT_EFFECT | {
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGPIPE,
+    signal.SIGPWR,
+}

@@ -7,6 +7,8 @@ import logging
 import signal
 from collections.abc import Callable
 
+from inference.ipc.group_signals import WITHOUT_EFFECT
+
 log = logging.getLogger("streamer.supervisor")
 
 #: Values of the board's field ``draining``: after `DRAIN_DELAY_S`, or at once.
@@ -24,17 +26,6 @@ DRAINS = {
 }
 #: Repeated, these end the service without waiting; a closing terminal may send SIGHUP more than once.
 INSISTS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-#: What would end a process that does not expect it; here it is logged and has no effect.
-IGNORED = (
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGIO,
-    signal.SIGSTKFLT,
-    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
-)
 
 
 def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
@@ -59,5 +50,5 @@ def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
     for number in DRAINS:
         if number in INSISTS or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, receive, number)
-    for ignored in IGNORED:
+    for ignored in WITHOUT_EFFECT:
         loop.add_signal_handler(ignored, log.info, "signal %d has no effect here", int(ignored))
