@@ -20,6 +20,7 @@ from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict.parameters import read_collect, read_parameters
+from streamer.predict.refusals import problem_of, refusals_as_problems
 from streamer.predict.request_body import Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
@@ -34,6 +35,7 @@ from streamer.sampling.slug import POSTED
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.client import Caller
 from streamer.scheduling.clients import Clients
+from streamer.scheduling.errors import SchedulingError
 from streamer.scheduling.prediction import Prediction
 
 log = logging.getLogger("streamer.images")
@@ -53,19 +55,19 @@ class Predictor(Protocol):
     admission: Admission
 
     def model(self, version: str) -> ModelInfo:
-        """Return what is served. Raises Problem 404 (no such version) or 503 (not loaded yet)."""
+        """Return what is served. Raises UnknownVersion, or Unavailable while it loads."""
 
     def check_post(
         self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
     ) -> None:
-        """Raise the Problem (429, 503) with which an image would be refused that came now."""
+        """Raise what an image would be refused with that came now: OverLimit or Saturated."""
 
     async def predict(
         self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
     ) -> Prediction:
         """Detect on one image; ``deadline`` in monotonic seconds.
 
-        Raises Problem (503, 504), ImageError (not an image, too large, damaged) or InferenceError.
+        Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
 
     async def annotate(
@@ -73,7 +75,7 @@ class Predictor(Protocol):
     ) -> bytes:
         """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height.
 
-        Raises Problem 503 or ImageError.
+        Raises Unavailable or ImageError.
         """
 
 
@@ -116,7 +118,8 @@ async def predict(request: web.Request) -> web.Response:
     version: str = request.match_info.get("version", asked)
     status = 500
     try:
-        response = await _answer(request, version)
+        with refusals_as_problems():
+            response = await _answer(request, version)
         status = response.status
     except Problem as problem:
         status = problem.status
@@ -178,8 +181,8 @@ def _caller(request: web.Request) -> Caller:
 def _counting_refusals(predictor: Predictor, version: str) -> Iterator[None]:
     try:
         yield
-    except Problem as problem:
-        predictor.admission.count_refused(version, problem)
+    except SchedulingError as refusal:
+        predictor.admission.count_refused(version, refusal)
         raise
 
 
@@ -261,6 +264,8 @@ class _Job:
                     self._version, data, self._params, self._deadline, self._caller
                 )
             return await self._predict_candidate(self._tap, data, now)
+        except SchedulingError as refusal:
+            raise problem_of(refusal) from refusal
         except ImageError as error:
             raise _from_image_error(error) from error
         except InferenceFailed as error:

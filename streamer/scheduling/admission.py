@@ -13,16 +13,20 @@ from inference.ipc.client import ServedModel
 from streamer.accounting.frame_counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics
-from streamer.http.problem_details import Problem
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.client import NOBODY, Caller, Client
 from streamer.scheduling.clients import Clients
-from streamer.scheduling.job import DeadlinePassed, Job
+from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError
+from streamer.scheduling.job import Job
 from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.version_queue import VersionQueue
 
-#: How the ledger calls an image that was answered with this status instead of boxes.
-_DROP_OF_STATUS = {429: DropReason.RATE, 503: DropReason.OVERLOAD, 504: DropReason.STALE}
+#: Images that were never run are dropped for these reasons; whatever else is raised means that one failed.
+_DROP_REASONS = {
+    OverLimit: DropReason.RATE,
+    Saturated: DropReason.OVERLOAD,
+    DeadlineExceeded: DropReason.STALE,
+}
 #: The longest time that a refused client is asked to stay away, in seconds.
 _MAX_RETRY_S = 30
 _STREAM_RETRY_S = 5
@@ -33,8 +37,8 @@ Opening = Literal["streams", "sessions"]
 class Admission:
     """``queue_max`` bounds the POSTs that wait, for their memory; ``queue_s`` bounds how long they wait.
 
-    A stream is refused that would get less than ``min_fps``. Problem 429 says that the client itself has
-    reached its quota, or its share while others are served; 503 says that the server is saturated.
+    A stream is refused that would get less than ``min_fps``. OverLimit says that the client itself has
+    reached its quota, or its share while others are served; Saturated says that the server is.
     """
 
     def __init__(
@@ -66,29 +70,25 @@ class Admission:
         counters.account(ledger)
         try:
             yield
-        except Problem as problem:
-            # Refused or too late: the image was never run. Everything else failed on its own account.
-            ledger.dropped[_DROP_OF_STATUS.get(problem.status, DropReason.OVERLOAD)] += 1
-            raise
-        except BaseException:
-            ledger.failed += 1
+        except BaseException as error:
+            _account_error(ledger, error)
             raise
         else:
             ledger.inferred += 1
         finally:
             counters.account(ledger)
 
-    def count_refused(self, version: str, problem: Problem) -> None:
+    def count_refused(self, version: str, error: SchedulingError) -> None:
         """Account a request that was refused before its body was read; it counts as one image."""
         ledger = self._ledgers[version]
         ledger.received += 1
-        ledger.dropped[_DROP_OF_STATUS.get(problem.status, DropReason.OVERLOAD)] += 1
+        _account_error(ledger, error)
         self._counters[version].account(ledger)
 
     # -- quotas --------------------------------------------------------------------------------------
 
     def take_request(self, client: Client, nbytes: int | None) -> None:
-        """Count one POST of ``nbytes``, None where that is not known yet. Raises Problem 429."""
+        """Count one POST of ``nbytes``, None where that is not known yet. Raises OverLimit."""
         now = time.monotonic()
         requests, rate = client.requests, client.image_bytes
         if requests is not None and not requests.take(now):
@@ -99,11 +99,11 @@ class Admission:
             raise self._over_quota("post", f"{rate.per_s:g} bytes of images", retry_s)
 
     def open_stream(self, client: Client) -> None:
-        """Count one more WebSocket connection. Raises Problem 429; :meth:`close_stream` follows."""
+        """Count one more WebSocket connection. Raises OverLimit; :meth:`close_stream` follows."""
         most = client.most_streams
         if most is not None and client.streams >= most:
             self._refused.labels("live", "quota").inc()
-            raise Problem.too_many_requests(
+            raise OverLimit(
                 f"This client has {client.streams} streams open; its quota is {most}.", _STREAM_RETRY_S
             )
         self.take_opening(client, "streams")
@@ -115,21 +115,19 @@ class Admission:
         client.streams -= 1
 
     def take_opening(self, client: Client, kind: Opening) -> None:
-        """Count a connection or session that is opened. Raises Problem 429 where that happens too often."""
+        """Count a connection or session that is opened. Raises OverLimit where that happens too often."""
         now, openings = time.monotonic(), client.openings.get(kind)
         if openings is not None and not openings.take(now):
             raise self._over_quota("live", f"{openings.per_s:g} new {kind}", openings.retry_after_s(now))
 
-    def _over_quota(self, name: str, what: str, retry_s: int) -> Problem:
+    def _over_quota(self, name: str, what: str, retry_s: int) -> OverLimit:
         self._refused.labels(name, "quota").inc()
-        return Problem.too_many_requests(
-            f"This client's quota is {what} a second.", min(_MAX_RETRY_S, retry_s)
-        )
+        return OverLimit(f"This client's quota is {what} a second.", min(_MAX_RETRY_S, retry_s))
 
     # -- shares --------------------------------------------------------------------------------------
 
     def check_post(self, state: VersionQueue, caller: Caller, *, left_s: float, decode_ms: float) -> None:
-        """Raise Problem 429 or 503 where an image of this caller may wait too long for its turn.
+        """Raise OverLimit or Saturated where an image of this caller may wait too long for its turn.
 
         ``left_s`` is the time until its deadline, ``decode_ms`` what decoding it is expected to take.
         """
@@ -142,35 +140,33 @@ class Admission:
         retry_s = min(_MAX_RETRY_S, max(1, math.ceil(wait_s - self._queue_s)))
         if state.is_alone(client):
             self._refused.labels("post", "saturated").inc()
-            raise Problem.unavailable(text, retry_s)
+            raise Saturated(text, retry_s)
         self._refused.labels("post", "share").inc()
-        raise Problem.too_many_requests(
-            f"{text} This client has more images waiting than its share allows.", retry_s
-        )
+        raise OverLimit(f"{text} This client has more images waiting than its share allows.", retry_s)
 
     def fullness(self) -> float:
         """Return the share of `REQUEST_QUEUE_MAX` that is taken, of the fullest version."""
         return max((len(state.posts) for state in self._queues), default=0) / self._queue_max
 
     def check_room(self, state: VersionQueue) -> None:
-        """Raise Problem 503 where more images wait than there is memory for."""
+        """Raise Saturated where more images wait than there is memory for."""
         self._queues.add(state)
         waiting = len(state.posts)
         if waiting >= self._queue_max:
             self._refused.labels("post", "queue_full").inc()
-            raise Problem.unavailable(f"{waiting} images wait already; try again later.", retry_after_s=1)
+            raise Saturated(f"{waiting} images wait already; try again later.", retry_after_s=1)
 
     def check_stream(self, state: VersionQueue, model: ServedModel, client: Client) -> None:
-        """Raise Problem 429 or 503 where one more stream of ``client`` would get too small a share."""
+        """Raise OverLimit or Saturated where one more stream of ``client`` would get too small a share."""
         fps = state.newcomers_share_fps(model, client) if self._min_fps else math.inf
         if fps >= self._min_fps:
             return
         text = f"One more stream would get {fps:.1f} frames per second; the least is {self._min_fps:g}."
         if state.newcomers_share_fps(model, NOBODY) < self._min_fps:
             self._refused.labels("live", "saturated").inc()
-            raise Problem.unavailable(text, _STREAM_RETRY_S)
+            raise Saturated(text, _STREAM_RETRY_S)
         self._refused.labels("live", "share").inc()
-        raise Problem.too_many_requests(f"{text} This client has its share in streams.", _STREAM_RETRY_S)
+        raise OverLimit(f"{text} This client has its share in streams.", _STREAM_RETRY_S)
 
     async def answer(
         self,
@@ -182,8 +178,8 @@ class Admission:
     ) -> Prediction:
         """Wait for a posted image that was queued.
 
-        Raises Problem 503 when its turn does not come in time, unless it is ``patient`` then, and
-        DeadlinePassed at its deadline, wherever it is by then.
+        Raises Saturated when its turn does not come in time, unless it is ``patient`` then, and
+        DeadlineExceeded at its deadline, wherever it is by then.
         """
         begun, loop = time.monotonic(), asyncio.get_running_loop()
         queue_s = self._queue_s
@@ -196,18 +192,25 @@ class Admission:
                 return
             self._refused.labels("post", "waited").inc()
             job.finish(
-                Problem.unavailable(
-                    f"The image has waited for {queue_s:g} s without a turn; try again later.", 1
-                )
+                Saturated(f"The image has waited for {queue_s:g} s without a turn; try again later.", 1)
             )
 
         timers = [
             loop.call_later(queue_s, turn_has_not_come),
             # It ends as a frame that the inference process found too old: one way out for both.
-            loop.call_later(job.deadline - begun, job.finish, DeadlinePassed()),
+            loop.call_later(job.deadline - begun, job.finish, DeadlineExceeded()),
         ]
         try:
             return await answered
         finally:
             for timer in timers:
                 timer.cancel()
+
+
+def _account_error(ledger: Ledger, error: BaseException) -> None:
+    """Account an image that was not answered with boxes."""
+    reason = _DROP_REASONS.get(type(error))
+    if reason is None:
+        ledger.failed += 1
+    else:
+        ledger.dropped[reason] += 1

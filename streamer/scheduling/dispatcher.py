@@ -24,14 +24,20 @@ from streamer.decoding.annotator import annotate
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
-from streamer.http.problem_details import Problem
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.client import NOBODY, Caller, Client
 from streamer.scheduling.converter_threads import ConverterThreads
 from streamer.scheduling.decode_room import DecodeRoom
-from streamer.scheduling.job import DeadlinePassed, Job, outcome_of
+from streamer.scheduling.errors import (
+    DeadlineExceeded,
+    OverLimit,
+    SchedulingError,
+    Unavailable,
+    UnknownVersion,
+)
+from streamer.scheduling.job import Job, outcome_of
 from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.suspects import REFUSE_S, Suspects, Verdict
 from streamer.scheduling.version_queue import FAIR_RATE_S, Source, VersionQueue
@@ -124,10 +130,10 @@ class Dispatcher:
         return self._client.ready
 
     def served(self, version: str) -> ServedModel:
-        """Return the model of a version. Raises Problem 404 when there is none, 503 while it loads."""
+        """Return the model of a version. Raises UnknownVersion, or Unavailable while it loads."""
         if version not in self._versions:
             known = ", ".join(self._versions) or "none"
-            raise Problem.not_found(f"No model version {version!r} is served here; known: {known}.")
+            raise UnknownVersion(f"No model version {version!r} is served here; known: {known}.")
         model = self._client.models.get(version)
         if model is None:
             raise _unavailable("the model is being loaded and warmed up")
@@ -142,7 +148,7 @@ class Dispatcher:
     def check_post(
         self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
     ) -> None:
-        """Raise the Problem (429, 503) with which an image would be refused that came now.
+        """Raise what an image would be refused with that came now: OverLimit or Saturated.
 
         ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the ``image`` is
         there.
@@ -157,8 +163,8 @@ class Dispatcher:
     ) -> Prediction:
         """Detect on one image; returns boxes in pixels of the upright original.
 
-        ``deadline`` is in monotonic seconds; :meth:`check_post` came before. Raises Problem (503 saturated or
-        unavailable, 504 too late) or ImageError when it is no image, too large by its header, or damaged.
+        ``deadline`` is in monotonic seconds; :meth:`check_post` came before. Raises SchedulingError, or
+        ImageError when it is no image, too large by its header, or damaged.
         """
         self.served(version)
         with self.admission.accounted(version):
@@ -192,10 +198,7 @@ class Dispatcher:
         self._pump(version)
         try:
             return await self.admission.answer(state, job, answered, patient=may_wait)
-        except DeadlinePassed:
-            self._cancel(version, job)
-            raise Problem.deadline_exceeded("The deadline of this request has passed.") from None
-        except asyncio.CancelledError:
+        except (DeadlineExceeded, asyncio.CancelledError):
             self._cancel(version, job)
             raise
 
@@ -204,7 +207,7 @@ class Dispatcher:
     ) -> bytes:
         """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
 
-        Raises ImageError, or Problem 503 when decoders were lost over it.
+        Raises ImageError, or Unavailable when decoders were lost over it.
         """
         try:
             return await annotate(self._decoders, data, self._limits, rows, labels, size)
@@ -222,7 +225,8 @@ class Dispatcher:
     def admit(self, version: str, client: Client = NOBODY) -> None:
         """Check that one more stream of ``client`` would get a useful share.
 
-        Raises Problem 503 when it would not, 429 where that is so because of the client's own streams.
+        Raises Saturated when it would not, OverLimit where that is so because of the client's own streams;
+        UnknownVersion or Unavailable where there is no model.
         """
         model = self.served(version)
         if self.draining:
@@ -302,11 +306,11 @@ class Dispatcher:
         """Acquire a slot and begin to decode into it. False when there is no slot after all."""
         now = time.monotonic()
         if job.deadline < now:
-            job.finish(DeadlinePassed())
+            job.finish(DeadlineExceeded())
             return True
         try:
             self._check_harm(job)
-        except (Problem, ImageError) as refusal:
+        except (SchedulingError, ImageError) as refusal:
             job.finish(refusal)
             return True
         try:
@@ -329,10 +333,10 @@ class Dispatcher:
         return True
 
     def _check_harm(self, job: Job) -> None:
-        """Raise ImageError or Problem for a frame that may not run, and note whether it must run alone."""
+        """Raise ImageError or OverLimit for a frame that may not run, and note whether it must run alone."""
         verdict = self._suspects.judge(job.data, job.stream, time.monotonic(), job.client.number)
         if verdict is Verdict.REFUSED and job.stream == 0:
-            raise Problem.too_many_requests(
+            raise OverLimit(
                 "Images of this client have ended the inference process again and again; try later.",
                 retry_after_s=int(REFUSE_S),
             )
@@ -490,5 +494,5 @@ def _poison() -> ImageError:
     )
 
 
-def _unavailable(why: str) -> Problem:
-    return Problem.unavailable(f"Not available at the moment: {why}.", retry_after_s=2)
+def _unavailable(why: str) -> Unavailable:
+    return Unavailable(f"Not available at the moment: {why}.", retry_after_s=2)

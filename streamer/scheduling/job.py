@@ -16,11 +16,8 @@ from streamer.imaging.limits import Limits
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_room import Decode
+from streamer.scheduling.errors import DeadlineExceeded
 from streamer.scheduling.prediction import Prediction
-
-
-class DeadlinePassed(Exception):
-    """The frame was too old when its turn came."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +90,7 @@ def outcome_of(job: Job, result: Result) -> Prediction | Exception:
             damaged=job.damaged,
         )
     if result.status is Status.EXPIRED:
-        return DeadlinePassed()
+        return DeadlineExceeded()
     if result.status is Status.CANCELLED:
         return InferenceLost("cancelled")
     return InferenceFailed(result.detail)

@@ -32,6 +32,7 @@ from streamer.http.sites import Sites
 from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
+from streamer.predict.refusals import refusal_middleware
 from streamer.replicas.session_router import Owners, is_private
 from streamer.sampling.sample_sender import Handover
 from streamer.sampling.sampler_factory import Taps
@@ -172,6 +173,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         client_max_size=settings.request_max_bytes,
     )
     Guard(gate, sites).add_to(app)
+    app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.Sampler(taps)
     app[images.METRICS] = RequestMetrics(metrics)

@@ -22,7 +22,8 @@ from streamer.imaging.limits import Limits
 from streamer.protocol.wire import DropReason, ProtocolError
 from streamer.sampling.sampler import Shot, Tap, lowered, over
 from streamer.scheduling.client import NOBODY, Client
-from streamer.scheduling.job import DeadlinePassed, Job
+from streamer.scheduling.errors import DeadlineExceeded, Unavailable
+from streamer.scheduling.job import Job
 from streamer.scheduling.prediction import Prediction
 from streamer.streams.flow_control import Stream
 from streamer.streams.session import Session
@@ -205,13 +206,13 @@ class LiveStream:
 
     def _no_result(self, frame: StreamFrame, error: Exception) -> None:
         stream = self.stream
-        if isinstance(error, DeadlinePassed):
+        if isinstance(error, DeadlineExceeded):
             messages = stream.dropped(frame.seq, DropReason.STALE)
         elif isinstance(error, ImageError):
             messages = stream.dropped(frame.seq, DropReason.DECODE_ERROR, str(error))
         elif isinstance(error, InferenceFailed):
             messages = stream.failed(frame.seq, "inference_failed", "the model failed on this frame")
-        elif isinstance(error, InferenceLost):
+        elif isinstance(error, InferenceLost | Unavailable):
             messages = stream.failed(
                 frame.seq, "inference_restarting", "the inference process was restarted; send on", 500
             )

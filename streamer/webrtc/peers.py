@@ -106,7 +106,7 @@ class Peers:
     ) -> tuple[PeerSession, str]:
         """Return a new session and its answer.
 
-        Raises Problem (400, 422, 503) or ProtocolError (params).
+        Raises Problem (422, 429, 503), SchedulingError or ProtocolError (params).
         """
         self.dispatcher.served(version)
         charged = self.dispatcher.clients.of(client, time.monotonic())

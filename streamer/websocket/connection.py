@@ -20,7 +20,6 @@ from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.http.gate import Gate
 from streamer.http.hello_limit import HelloGate
-from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
 from streamer.protocol.client_messages import (
     Bye,
@@ -49,6 +48,7 @@ from streamer.sampling.sampler import Tap
 from streamer.sampling.sampler_factory import Taps
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
+from streamer.scheduling.errors import SchedulingError
 from streamer.streams.flow_control import WindowViolated
 from streamer.streams.session import Session
 from streamer.streams.stream_handle import LiveStream
@@ -91,7 +91,7 @@ class Owner(Protocol):
         """The connection has ended."""
 
     def admit(self, version: str, identity: Identity) -> Client:
-        """Count one more connection of a client and return it. Raises Problem 429 or 503."""
+        """Count one more connection of a client and return it. Raises SchedulingError."""
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
         """Return a session to continue."""
@@ -240,8 +240,8 @@ class Connection:
         if self.client is None:
             try:
                 self.client = hub.admit(self.version, self.identity)
-            except Problem as problem:
-                raise CloseConnection(CloseCode.LIMITS, problem.detail) from problem
+            except SchedulingError as refusal:
+                raise CloseConnection(CloseCode.LIMITS, str(refusal)) from refusal
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:

@@ -153,14 +153,14 @@ class StreamHub:
         return socket
 
     def admit(self, version: str, identity: Identity) -> Client:
-        """Count one more connection of a client and return it. Raises Problem 429 or 503."""
+        """Count one more connection of a client and return it. Raises SchedulingError."""
         client = self.dispatcher.clients.of(identity, time.monotonic())
         self.dispatcher.admit(version, client)
         self.dispatcher.admission.open_stream(client)
         return client
 
     def _check(self, request: web.Request, version: str) -> None:
-        """Raise the Problem that refuses this request."""
+        """Raise the Problem or SchedulingError that refuses this request."""
         if request.headers.get("Upgrade", "").lower() != "websocket" or request.version < HttpVersion11:
             raise Problem.upgrade_required(
                 "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 def imported(path: Path) -> set[str]:
     """Return the modules a file imports at run time, wherever in the file."""
     names: set[str] = set()
@@ -28,6 +29,10 @@ def test_one_file_knows_the_inside_of_the_webrtc_stack() -> None:
     # The others use aiortc by its public names.
     public = {"webrtc/annotated_track.py", "client/video_connection.py"}
     assert users_of("aiortc") | users_of("aioice") == {"webrtc/aiortc_adapter.py"} | public
+
+
+def test_the_scheduler_knows_nothing_of_http() -> None:
+    assert not any(name.startswith("scheduling/") for name in users_of("aiohttp"))
 
 
 def users_of(package: str) -> set[str]:

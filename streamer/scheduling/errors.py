@@ -1,0 +1,44 @@
+"""Why the scheduler refuses work or gives it up; how a client is told is decided by whoever tells it.
+
+The text of each error is a sentence that a client may read.
+"""
+
+from __future__ import annotations
+
+
+class SchedulingError(Exception):
+    """Work was refused, or given up before it was done."""
+
+    #: After this another try may succeed; 0 where none would.
+    retry_after_s = 0
+
+
+class UnknownVersion(SchedulingError):
+    """No model of this version is served."""
+
+
+class DeadlineExceeded(SchedulingError):
+    """The work was too old when its turn came, or took too long."""
+
+    def __init__(self, detail: str = "The deadline has passed.") -> None:
+        super().__init__(detail)
+
+
+class Refused(SchedulingError):
+    """Not now, but perhaps ``retry_after_s`` later."""
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class OverLimit(Refused):
+    """The client itself is over a limit: its quota, its share, or what its images may break."""
+
+
+class Saturated(Refused):
+    """More work waits, or is promised, than can be done in time."""
+
+
+class Unavailable(Refused):
+    """Nothing can run: models load, the server shuts down, or processes were lost with the work."""
