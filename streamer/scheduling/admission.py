@@ -146,12 +146,12 @@ class Admission:
 
     def fullness(self) -> float:
         """Return the share of `REQUEST_QUEUE_MAX` that is taken, of the fullest version."""
-        return max((len(state.posts) for state in self._queues), default=0) / self._queue_max
+        return max((state.posts_waiting for state in self._queues), default=0) / self._queue_max
 
     def check_room(self, state: VersionQueue) -> None:
         """Raise Saturated where more images wait than there is memory for."""
         self._queues.add(state)
-        waiting = len(state.posts)
+        waiting = state.posts_waiting
         if waiting >= self._queue_max:
             self._refused.labels("post", "queue_full").inc()
             raise Saturated(f"{waiting} images wait already; try again later.", retry_after_s=1)

@@ -118,9 +118,8 @@ class Dispatcher:
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
-            for job in (*state.returned, *state.posts.clear()):
+            for job in state.clear():
                 job.finish(_unavailable("shutting down"))
-            state.returned.clear()
         self._converters.close()
         self._decoders.close()
 
@@ -293,7 +292,7 @@ class Dispatcher:
 
     def _look_again(self, state: VersionQueue) -> None:
         """A rate-limited stream becomes ready by time alone: come back for it."""
-        if not state.waiting or self._timer is not None or self._loop is None or state.in_flight:
+        if not state.held_by_rates or self._timer is not None or self._loop is None:
             return
 
         def again() -> None:
@@ -306,11 +305,13 @@ class Dispatcher:
         """Acquire a slot and begin to decode into it. False when there is no slot after all."""
         now = time.monotonic()
         if job.deadline < now:
+            state.skip(job)
             job.finish(DeadlineExceeded())
             return True
         try:
             self._check_harm(job)
         except (SchedulingError, ImageError) as refusal:
+            state.skip(job)
             job.finish(refusal)
             return True
         try:
@@ -318,6 +319,7 @@ class Dispatcher:
         except RingFull:
             # In-flight bounds of all versions together fit the ring, so this is a bug; do not lose the frame.
             log.error("no free ring slot although the in-flight bound allows one")  # noqa: TRY400 - no traceback needed
+            state.skip(job)
             job.finish(InferenceLost("no free slot"))
             return False
         job.ticket = ticket
@@ -414,10 +416,10 @@ class Dispatcher:
             return
         if job.fault is not None or job.cancelled:
             self._client.release(ticket)
-            self._end(version, job)
             if isinstance(job.fault, DecoderLost) and not job.cancelled:
                 self._lost(version, job, job.fault)
             else:
+                self._end(version, job)
                 job.finish(job.fault or InferenceLost("cancelled"))
             self._pump(version)
             return
@@ -435,7 +437,6 @@ class Dispatcher:
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
         if isinstance(answer, InferenceLost):
-            self._versions[version].lost(job, time.monotonic())
             self._lost(version, job, answer)
         else:
             self._end(version, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
@@ -451,20 +452,24 @@ class Dispatcher:
 
         Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
         """
+        state, now = self._versions[version], time.monotonic()
         executing = isinstance(error, InferenceLost) and error.executing
-        if executing and self._suspects.died(
-            job.data, job.stream, time.monotonic(), alone=job.alone, client=job.client.number
-        ):
+        harmful = executing and self._suspects.died(
+            job.data, job.stream, now, alone=job.alone, client=job.client.number
+        )
+        again = not harmful and job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled
+        if again:
+            job.decoded, job.fault = False, None
+        if isinstance(error, InferenceLost):
+            state.lost(job, now, again=again)
+        else:
+            state.end(job, 0.0, now, again=again)
+        if harmful:
             log.error("a frame ended the inference process twice; it is blocked")
             job.finish(_poison())
-            return
-        state = self._versions[version]
-        if job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled:
-            job.decoded, job.fault = False, None
-            state.put_back(job)
-        elif job.stream == 0:
+        elif job.stream == 0 and not again:
             job.finish(_unavailable("processes that held this image were lost twice"))
-        else:
+        elif not again:
             job.finish(error)
 
     def _end(self, version: str, job: Job, inference_s: float = 0.0) -> None:

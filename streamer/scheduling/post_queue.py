@@ -8,6 +8,7 @@ hold up a cheap image of the same address, and an expensive one waits for a boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -26,7 +27,8 @@ class Posted(Protocol):
 
     #: Tells the client's connections apart.
     connection: int
-    #: Virtual finish time within the client; only the queue writes it.
+    #: Virtual finish time within the client, minus infinity for one that is queued again; only the queue
+    #: writes it.
     tag: float
     #: Seconds of decoding and inference that it is expected to take.
     expected_s: float
@@ -79,11 +81,6 @@ class PostQueue(Generic[Post]):
         line.waiting.insert(place, post)
         self._count += 1
 
-    def put_back(self, flow: Flow, post: Post) -> None:
-        """Queue an image again that was taken before; it goes first."""
-        self._lines.setdefault(flow, _Line()).waiting.insert(0, post)
-        self._count += 1
-
     def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
         """Return the first image of each client that may start now, as far as ``fits`` says so."""
         found = {}
@@ -109,12 +106,14 @@ class PostQueue(Generic[Post]):
             return False
         line.waiting.remove(post)
         self._count -= 1
+        self._tidy(flow, line)
         return True
 
     def take(self, flow: Flow, post: Post) -> None:
-        """An image that :meth:`ready` returned starts."""
-        self.remove(flow, post)
+        """An image that :meth:`ready` returned starts; :meth:`settle` follows once."""
         line = self._lines[flow]
+        line.waiting.remove(post)
+        self._count -= 1
         line.virtual_s = max(line.virtual_s, post.tag)
 
     def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
@@ -137,13 +136,27 @@ class PostQueue(Generic[Post]):
         others.discard(connection)
         return ahead_s + sum(finish_s - line.finish_s[other] for other in others)
 
-    def settle(self, flow: Flow, post: Post, actual_s: float) -> None:
-        """An image has ended: its connection is charged what it really took."""
+    def settle(self, flow: Flow, post: Post, actual_s: float, *, again: bool = False) -> None:
+        """An image has ended: its connection is charged what it really took.
+
+        With ``again`` it is queued once more, before all but those that were queued again before it; what it
+        is expected to take then stays charged.
+        """
         line = self._lines.get(flow)
         if line is None:
-            return
+            if not again:
+                return
+            line = self._lines[flow] = _Line()
         if post.connection in line.finish_s:
-            line.finish_s[post.connection] += actual_s - post.expected_s
+            line.finish_s[post.connection] += actual_s - (0.0 if again else post.expected_s)
+        if again:
+            post.tag = -math.inf
+            line.waiting.insert(sum(each.tag == post.tag for each in line.waiting), post)
+            self._count += 1
+        self._tidy(flow, line)
+
+    def _tidy(self, flow: Flow, line: _Line[Post]) -> None:
+        """Forget a client without work."""
         if not line.waiting and not flow.running:
             del self._lines[flow]
 

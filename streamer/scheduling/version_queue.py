@@ -68,18 +68,18 @@ class VersionQueue:
     """POSTs and live streams of one version; times are monotonic seconds."""
 
     def __init__(self, room: DecodeRoom | None = None, interactive_share: float = 0.25) -> None:
-        self.posts: PostQueue[Job] = PostQueue()
+        self._posts: PostQueue[Job] = PostQueue()
         #: Frames of streams in mode all that an inference process took with it, in order: they go first.
-        self.returned: deque[Job] = deque()
+        self._returned: deque[Job] = deque()
         #: Live streams with something to say, by key.
-        self.waiting: dict[int, Source] = {}
+        self._waiting: dict[int, Source] = {}
         #: Frames in decoders or with the inference process.
-        self.in_flight = 0
+        self._in_flight = 0
         self._room = DecodeRoom(1) if room is None else room
         self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
         self._costs = DecodeCost()
         self._service = ServiceRate()
-        self._wait = PostWait(self._share, self.posts, self._service, self._room)
+        self._wait = PostWait(self._share, self._posts, self._service, self._room)
         #: Seconds of one lane for one frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
@@ -94,7 +94,17 @@ class VersionQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not (self.in_flight or self.posts or self.returned or self.waiting)
+        return not (self._in_flight or self._posts or self._returned or self._waiting)
+
+    @property
+    def held_by_rates(self) -> bool:
+        """Whether streams wait and nothing runs that would end: only time lets them go on."""
+        return bool(self._waiting) and not self._in_flight
+
+    @property
+    def posts_waiting(self) -> int:
+        """How many posted images wait."""
+        return len(self._posts)
 
     @property
     def streams(self) -> int:
@@ -112,7 +122,7 @@ class VersionQueue:
 
     def close(self, key: int) -> None:
         """Forget a stream."""
-        for table in (self._sources, self._demands, self._active, self.waiting):
+        for table in (self._sources, self._demands, self._active, self._waiting):
             table.pop(key, None)
 
     def offer(self, source: Source) -> None:
@@ -121,7 +131,7 @@ class VersionQueue:
         if demand is not None:
             demand.arrived += 1
             self._active[source.key] = demand
-            self.waiting[source.key] = source
+            self._waiting[source.key] = source
 
     def add(self, job: Job, now: float) -> None:
         """Queue a posted image."""
@@ -133,18 +143,11 @@ class VersionQueue:
         decode_ms = client.post_ms = self._expected_ms(job.kind, client)
         job.decode = Decode(decode_ms, job.kind.peak_bytes if job.kind else 0)
         job.expected_s = decode_ms / 1e3 + self._inference_s
-        self.posts.add(job.flow, job)
-
-    def put_back(self, job: Job) -> None:
-        """Queue what an inference process took with it; it goes before everything else of its client."""
-        if job.stream or job.flow is None:
-            self.returned.append(job)
-        else:
-            self.posts.put_back(job.flow, job)
+        self._posts.add(job.flow, job)
 
     def withdraw(self, job: Job) -> bool:
         """Withdraw a posted image; False when it does not wait (any more)."""
-        return job.flow is not None and self.posts.remove(job.flow, job)
+        return job.flow is not None and self._posts.remove(job.flow, job)
 
     def give_up(self, job: Job, now: float) -> bool:
         """Withdraw a posted image that has waited too long; False when it does not wait (any more)."""
@@ -152,6 +155,12 @@ class VersionQueue:
             return False
         self._wait.margin(0.0 if job.decode is None else job.decode.expected_ms).missed(now)
         return True
+
+    def clear(self) -> list[Job]:
+        """Forget everything that waits, but what streams have in their mailboxes; returns it."""
+        jobs = [*self._returned, *self._posts.clear()]
+        self._returned.clear()
+        return jobs
 
     # -- turns ---------------------------------------------------------------------------------------
 
@@ -163,29 +172,40 @@ class VersionQueue:
         """
         if not self._room.open:
             return None
-        if self.returned and self.in_flight < room:
-            return self.returned.popleft()
+        if self._returned:  # nothing passes them: newer frames of the same streams would, too
+            return self._next_returned(room)
         while True:
-            streams = self._ready_streams(room, now) if self.waiting else {}
-            posts = self._ready_posts(room, now) if self.posts else {}
+            streams = self._ready_streams(room, now) if self._waiting else {}
+            posts = self._ready_posts(room, now) if self._posts else {}
             if not streams and not posts:
                 return None
             flow = self._share.pick([*posts, *streams])
             ready = streams.get(flow)
             if ready is None:
-                self.posts.take(flow, posts[flow])
+                self._posts.take(flow, posts[flow])
                 return posts[flow]
             job = self._take_live(ready, flow, now)
             if job is not None:
                 return job
 
+    def _next_returned(self, room: int) -> Job | None:
+        """Take the first frame that was returned and may go, within the bounds of :meth:`next`."""
+        if self._in_flight >= room + RESERVED_FOR_ABSENT:
+            return None
+        full = self._in_flight >= room
+        for job in self._returned:
+            if not (full and job.flow is not None and job.flow.running):
+                self._returned.remove(job)
+                return job
+        return None
+
     def _ready_streams(self, room: int, now: float) -> dict[Flow, list[Source]]:
         """Return each client's streams with a frame that may start now."""
-        full = self.in_flight >= room
-        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+        full = self._in_flight >= room
+        if self._in_flight >= room + RESERVED_FOR_ABSENT:
             return {}
         ready: dict[Flow, list[Source]] = {}
-        for source in self.waiting.values():
+        for source in self._waiting.values():
             demand = self._demands[source.key]
             if full and demand.flow.running:
                 continue
@@ -196,14 +216,14 @@ class VersionQueue:
 
     def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
         """Return each client's image that may start now."""
-        if self.in_flight >= room + RESERVED_FOR_ABSENT:
+        if self._in_flight >= room + RESERVED_FOR_ABSENT:
             return {}
 
         def fits(job: Job) -> bool:
             return job.decode is None or self._room.admits(job.decode.expected_ms, job.decode.nbytes, now)
 
-        ready = self.posts.ready(fits)
-        if self.in_flight < room:
+        ready = self._posts.ready(fits)
+        if self._in_flight < room:
             return ready
         return {flow: job for flow, job in ready.items() if not flow.running}
 
@@ -221,14 +241,14 @@ class VersionQueue:
             job.decode = Decode(demand.decode_ms, demand.nbytes)
             job.expected_s = demand.decode_ms / 1e3 + self._inference_s
         if not source.pending:
-            self.waiting.pop(source.key, None)
+            self._waiting.pop(source.key, None)
         return job
 
     # -- costs ---------------------------------------------------------------------------------------
 
     def begin(self, job: Job, now: float) -> None:
         """A job begins to be decoded: charge what it is expected to cost. :meth:`end` follows once."""
-        self.in_flight += 1
+        self._in_flight += 1
         if job.flow is None:  # nobody waits for it
             job.flow = self._share.flow("live", job.client.number, job.client.weight)
             self._share.pick([job.flow])
@@ -253,28 +273,38 @@ class VersionQueue:
             job.client.learn_surprise(job.decode.expected_ms, cost_ms)
             self._costs.learn(job.kind, cost_ms)
 
-    def end(self, job: Job, inference_s: float, now: float) -> None:
-        """A job has left, answered or not: its client is charged what it really took."""
-        self.in_flight -= 1
+    def end(self, job: Job, inference_s: float, now: float, *, again: bool = False) -> None:
+        """A job has left, answered or not: its client is charged what it really took.
+
+        With ``again`` it is queued once more, before everything else of its client.
+        """
+        self._in_flight -= 1
         flow = job.flow
         if flow is None:  # never: it has begun
             return
         actual_s = job.decode_cpu_ms / 1e3 + inference_s
+        if again and job.stream:
+            self._returned.append(job)
         self._share.settle(flow, job.expected_s, actual_s)
         if not job.stream:
-            self.posts.settle(flow, job, actual_s)
-            if job.decode is not None:
+            self._posts.settle(flow, job, actual_s, again=again)
+            if job.decode is not None and job.attempts <= 1:  # of a later try a restart has made the wait
                 self._wait.margin(job.decode.expected_ms).kept(job.decode.begun - job.queued_at)
-        backlog = bool(self.posts or self.waiting)
+        backlog = bool(self._posts or self._waiting)
         at_most = self._wait.most_per_s(job.decode_cpu_ms / 1e3, inference_s)
         self._service.ended(flow, actual_s, now, backlog=backlog, at_most=at_most)
         if not backlog and self.idle:
             self._share.rest()
 
-    def lost(self, job: Job, now: float) -> None:
-        """A job has left because the process that held it has gone."""
-        self.end(job, 0.0, now)
+    def lost(self, job: Job, now: float, *, again: bool) -> None:
+        """A job has left because the process that ran it has gone; see :meth:`end`."""
+        self.end(job, 0.0, now, again=again)
         self._service.interrupt()
+
+    def skip(self, job: Job) -> None:
+        """A job that :meth:`next` returned does not begin after all, and is not queued again."""
+        if job.flow is not None and not job.stream:
+            self._posts.settle(job.flow, job, 0.0)
 
     def charge(self, client: Client, cost_s: float) -> None:
         """A client's live streams have used processor time outside of their turns."""
@@ -306,7 +336,7 @@ class VersionQueue:
         return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
 
     def _wanting(self) -> list[Flow]:
-        return [*self.posts.waiting_flows(), *(self._demands[key].flow for key in self.waiting)]
+        return [*self._posts.waiting_flows(), *(self._demands[key].flow for key in self._waiting)]
 
     # -- rates ---------------------------------------------------------------------------------------
 

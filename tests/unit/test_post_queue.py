@@ -128,7 +128,7 @@ def test_what_was_put_back_goes_first() -> None:
     queue.add(flow, first := Image(1))
     queue.add(flow, second := Image(1))
     take(queue, flow)
-    queue.put_back(flow, first)
+    queue.settle(flow, first, 0.01, again=True)
     assert [take(queue, flow), take(queue, flow)] == [first, second]
 
 

@@ -174,8 +174,7 @@ def test_the_inference_process_dies_twice_and_every_cost_is_paid_once() -> None:
         queue.begin(job, 0.0)
         job.decode_cpu_ms = 10.0
         queue.decoded(job, 0.0)
-        queue.end(job, 0.0, 0.0)
-        queue.put_back(job)
+        queue.lost(job, 0.0, again=True)
     assert take(queue) is job
     run(queue, job, decode_ms=10.0, inference_s=0.02)
     assert charged(queue) == pytest.approx(0.05)
@@ -242,7 +241,7 @@ def test_the_pause_of_a_restart_is_no_rate_of_service(gone: bool, usable: float)
             queue.begin(job, now)
             queue.decoded(job, now)
             if lost:
-                queue.lost(job, now)
+                queue.lost(job, now, again=False)
             else:
                 queue.end(job, inference_s, now)
         queue.add(post(client), now)
@@ -285,12 +284,10 @@ def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str
         job.decode_cpu_ms = 5.0
         job.fault = ImageError(ImageErrorCode.DAMAGED, "no") if ending == "no" else None
         queue.decoded(job, 0.01)
-        queue.end(job, 0.02 if ending == "ok" else 0.0, 0.02)
-        if ending == "lost" and job.attempts < 1:
-            job.attempts += 1
-            queue.put_back(job)
-        else:
-            done += 1
+        again = ending == "lost" and job.attempts < 1
+        queue.end(job, 0.02 if ending == "ok" else 0.0, 0.02, again=again)
+        job.attempts += 1
+        done += not again
 
     def pump() -> None:
         while (job := queue.next(2, 0.0)) is not None:
@@ -307,7 +304,7 @@ def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str
             queue.add(large(client, number) if kind == "large" else post(client, connection=number), 0.0)
         pump()
         assert running, "something waits, so something runs"
-        assert queue.in_flight == len(running) <= 4
+        assert queue._in_flight == len(running) <= 4
         finish(running.pop(0)[0], ending)
     pump()
     while running:
@@ -315,4 +312,4 @@ def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str
         pump()
     assert done == offered
     assert queue.idle
-    assert (len(queue._room), len(queue._share.running), len(queue.posts)) == (0, 0, 0)
+    assert (len(queue._room), len(queue._share.running), len(queue._posts)) == (0, 0, 0)

@@ -11,6 +11,7 @@ from inference.ipc.client import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.imaging.limits import Limits
 from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.job import Job
 from streamer.scheduling.version_queue import FAIR_RATE_S, VersionQueue
 from tests.unit.pictures import jpeg_claiming
@@ -97,18 +98,101 @@ def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: floa
     queue.end(job, inference_s, 0.0)
 
 
+def begun(queue: VersionQueue, room: int = 2) -> Job:
+    """Take the next job as far as the inference process."""
+    job = queue.next(room, 0.0)
+    assert job is not None
+    queue.begin(job, 0.0)
+    job.decode_cpu_ms = 5.0
+    queue.decoded(job, 0.0)
+    return job
+
+
 def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
-    queue = opened(FakeStream(1))
-    assert not queue.idle
-    lost = [job(7), job(8), job(7)]
-    queue.returned.extend(lost)
+    queue = opened(*(FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)))
+    lost = [begun(queue) for _ in range(3)]
     queue.add(post(), 0.0)
-    assert [queue.next(2, 0.0) for _ in lost] == lost
-    queue.returned.append(lost[0])
-    queue.in_flight = 2
-    following = queue.next(2, 0.0)
-    assert following is not None
-    assert following.stream == 0, "no more than the device has room for"
+    for _ in range(2):  # the process that comes next dies, too
+        for each in lost:
+            queue.lost(each, 0.0, again=True)
+        assert not queue.idle
+        assert [begun(queue) for _ in lost] == lost
+    passer = queue.next(2, 0.0)
+    assert passer is not None
+    assert passer.stream == 0
+    queue.begin(passer, 0.0)
+    assert queue.next(2, 0.0) is None, "no more than the device has room for"
+
+
+def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
+    """One more than fits may run of a client of which nothing does; never a newer frame, though."""
+    streams = [FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)]
+    queue = opened(*streams)
+    lost = [begun(queue) for _ in streams]
+    for each in lost:
+        queue.lost(each, 0.0, again=True)
+    taken = [begun(queue) for _ in streams]
+    assert taken == lost
+    queue.end(taken[0], 0.02, 0.0)
+    assert begun(queue) not in lost
+
+
+def test_what_was_lost_is_not_passed_by_what_came_later() -> None:
+    queue = VersionQueue(DecodeRoom(4))
+    for _ in range(50):  # the client has been busy for a while
+        queue.add(post(), 0.0)
+        last = begun(queue)
+        queue.add(post(), 0.0)
+        queue.end(last, 0.02, 0.0)
+        queue.end(begun(queue), 0.02, 0.0)
+    images = [post(connection=number) for number in range(3)]
+    for image in images:
+        queue.add(image, 0.0)
+        assert begun(queue, room=4) is image
+    for _ in range(2):
+        for image in images:
+            queue.lost(image, 0.0, again=True)
+        queue.add(post(connection=9), 0.0)
+        assert [begun(queue, room=4) for _ in images] == images
+
+
+def test_a_connection_pays_for_each_try_and_once_for_what_it_gets() -> None:
+    queue, neighbour = VersionQueue(), post(connection=2)
+    queue.add(image := post(connection=1), 0.0)
+    queue.add(neighbour, 0.0)
+    for _ in range(2):
+        assert begun(queue) is image
+        queue.lost(image, 0.0, again=True)
+    assert begun(queue) is image
+    queue.end(image, 0.02, 0.0)
+    assert neighbour.flow is not None
+    line = queue._posts._lines[neighbour.flow]
+    assert line.finish_s[1] == pytest.approx(3 * 0.005 + 0.02)
+
+
+def test_a_restart_forgives_nothing() -> None:
+    """While all that there is waits to run again, the queue is not at rest."""
+    queue, client = VersionQueue(), Client("greedy", 1)
+    queue.add(image := post(client), 0.0)
+    begun(queue)
+    image.decode_cpu_ms = 500.0
+    assert image.flow is not None
+    owed_s = queue._share.debt_s(image.flow)
+    queue.lost(image, 0.0, again=True)
+    assert queue._share.debt_s(image.flow) >= owed_s > 0
+
+
+def test_clients_whose_images_never_began_are_forgotten() -> None:
+    queue = VersionQueue()
+    for number in range(3):
+        queue.add(late := post(Client(str(number), number)), 0.0)
+        if number:
+            assert queue.next(2, 0.0) is late
+            queue.skip(late)
+        else:
+            assert queue.withdraw(late)
+    assert queue.idle
+    assert not queue._posts._lines
 
 
 def test_streams_are_served_in_turn_and_posts_have_their_share() -> None:
@@ -127,7 +211,7 @@ def test_nothing_goes_while_the_device_is_full_but_one_post() -> None:
         queue.begin(frame, 0.0)
     assert queue.next(2, 0.0) is None
     for expected in (2, 3):
-        assert queue.in_flight == expected
+        assert queue._in_flight == expected
         queue.add(post(), 0.0)
         taken = queue.next(2, 0.0)
         if expected == 2:
@@ -142,7 +226,7 @@ def test_a_stream_whose_frames_were_all_too_old_keeps_its_turn() -> None:
     old = FakeStream(1, stale=True)
     queue = opened(old, FakeStream(2))
     assert served(queue, 2) == [2, 2]
-    assert 1 not in queue.waiting
+    assert 1 not in queue._waiting
     old.stale, old.frames = False, 5
     queue.offer(old)
     assert served(queue, 1) == [1]
