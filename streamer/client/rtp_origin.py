@@ -1,4 +1,4 @@
-"""Finds which frame a result belongs to when all that is known is a clock with an unknown beginning. Pure.
+"""Finds which frame a result belongs to when all that is known is a clock with an unknown beginning.
 
 RTP timestamps of a sender are its own times plus a random number that its library does not tell. The times
 here are dithered, so that the distances between frames differ and only one number explains the results.

@@ -1,4 +1,4 @@
-"""Takes pictures from `offers` to the wire as `flow` allows. The stream runs one per connection."""
+"""Takes pictures from `pending_frames` to the wire as `flow` allows. The stream runs one per connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replicas of a release: a short name for each, and the address that a name stands for. `owners` asks.
+"""The replicas of a release: a short name for each, and the address that it stands for, for `session_router`.
 
 A name is a digest of an address. What a client writes into a request can therefore choose among the
 addresses that are configured, and can never bring in another one.

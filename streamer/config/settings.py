@@ -1,6 +1,8 @@
 """The one table of settings: environment variables, their types, defaults and what they mean.
 
-Only this file reads the environment. README's table is tested against it.
+Settings are read from the environment here and nowhere else, but for two: the health check of the image reads
+`PORT`, and the command line reads `LOG_FORMAT` to tell that the settings are wrong. README's table is tested
+against this file.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Decoders of foreign bytes in sandboxed child processes; what feeds them with work is in `dispatch`."""
+"""Decoders of foreign bytes in sandboxed child processes; what feeds them with work is in `dispatcher`."""

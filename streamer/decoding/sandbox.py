@@ -14,7 +14,7 @@ from streamer.decoding.landlock import LandlockUnavailable, deny_all
 from streamer.decoding.seccomp import SeccompUnavailable, install_filter
 
 _PR_SET_DUMPABLE = 4
-#: The kernel ends a decoder that passes it; a decoder asks to be replaced long before (`Retirement`).
+#: The kernel ends a decoder that passes it; a decoder asks to be replaced long before (`RETIRE_CPU_S`).
 CPU_HARD_LIMIT_S = 7200
 #: Of processor time, from the second in which a job begins: behind the wall-clock limit of the pool.
 JOB_CPU_LIMIT_S = 3

@@ -1,6 +1,6 @@
 """A new reference: from the rows of the last hours, from rows that were sent, or a whole document. Blocks.
 
-`learn_last` and `learn_sent` look and learn, `publish` writes; what must not be learnt is refused here.
+`learn_groups` learns and `publish` writes; what must not be learnt is refused here.
 """
 
 from __future__ import annotations

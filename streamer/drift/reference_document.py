@@ -1,4 +1,4 @@
-"""The reference as JSON, `schema` 1; docs/drift.md describes it. Pure.
+"""The reference as JSON, `schema` 1; docs/drift.md describes it.
 
 Also takes plain rows, a list of maps: what a person can write by hand or from a notebook.
 """

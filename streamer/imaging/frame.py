@@ -25,7 +25,7 @@ class Picture(Protocol):
 
 
 class StreamFrame(Protocol):
-    """A frame on its way through a stream: of a message (`protocol.Frame`), or of a video."""
+    """A frame on its way through a stream: of a message (`wire.Frame`), or of a video."""
 
     @property
     def codec(self) -> Codec:

@@ -50,7 +50,7 @@ class ImageHeader:
     #: Where the sound part of a damaged JPEG ends, in bytes. A decoder gets nothing from behind it, because
     #: nobody has judged that. 0: the file is whole, as far as its structure shows.
     sound_bytes: int = 0
-    #: Most memory in bytes that `media.decode` takes at one time for this image, including its pixels but not
+    #: Most memory in bytes that `decode` takes at one time for this image, including its pixels but not
     #: ``data``. An upper bound; close to the measured peak, except for lossless WebP (see `webp`). The
     #: ``rotation`` of a frame is not known here; with one, at least `turn_bytes` are needed.
     decode_bytes: int = 0

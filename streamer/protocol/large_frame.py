@@ -14,7 +14,7 @@ import msgpack
 from streamer.protocol.message_values import ProtocolError, check_values
 from streamer.protocol.wire import decode_message
 
-#: Fields of a frame in msgpack; `messages.TextFrame` has ten.
+#: Fields of a frame in msgpack; `client_messages.TextFrame` has ten.
 _MAX_FIELDS = 64
 #: The start of the picture's text. Base64 holds no quote, so the next quote is its end.
 _PICTURE = re.compile(r'"data"[ \t\r\n]*:[ \t\r\n]*"')

@@ -1,6 +1,6 @@
 """Carries a request to another process of ours and its answer back: HTTP, event streams, WebSockets.
 
-`owners` says where to; whatever goes wrong before the answer has begun is raised as aiohttp raises it.
+`session_router` says where to; what goes wrong before the answer has begun is raised as aiohttp raises it.
 """
 
 from __future__ import annotations

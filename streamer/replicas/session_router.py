@@ -1,8 +1,8 @@
 """Brings a request about a session to the process that owns it, in this replica or in another one.
 
 A session's id begins with the names of its replica and worker. Workers of one replica reach each other by
-HTTP on Unix sockets in the replica's private folder, replicas by the port that they serve; `forwarding`
-carries the request, `replicas` knows the addresses.
+HTTP on Unix sockets in the replica's private folder, replicas by the port that they serve; `proxy`
+carries the request, `replica_addresses` knows the addresses.
 """
 
 from __future__ import annotations

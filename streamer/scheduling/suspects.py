@@ -33,7 +33,7 @@ FORGET_AFTER_S = 600.0
 
 
 class Memory(Protocol):
-    """Bytes that ended an inference process, remembered for all workers (`decoding.DigestMemory`)."""
+    """Bytes that ended an inference process, remembered for all workers (`refused_digests.DigestMemory`)."""
 
     def holds(self, data: bytes | memoryview) -> bool:
         """Whether these bytes are among them."""

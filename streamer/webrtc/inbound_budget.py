@@ -1,4 +1,4 @@
-"""Bounds what a client's data channels may have waiting for its missing parts; `stack` puts it in place.
+"""Bounds what a client's data channels may have waiting for missing parts, for `aiortc_adapter`.
 
 aiortc keeps every part of an unfinished message, walks all of them for each that comes, and does not hold the
 sender to the window that it advertises: parts without an end would take all memory and all time of the loop.

@@ -48,7 +48,7 @@ class Feedback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """A picture of a video on its way through a stream; implements `stream_frame.StreamFrame`."""
+    """A picture of a video on its way through a stream; implements `frame.StreamFrame`."""
 
     codec: Codec
     seq: int

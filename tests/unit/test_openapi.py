@@ -11,10 +11,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference import Family, ModelInfo, Placement
 from streamer.http.problem_details import Problem
+from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import describe_prediction
 from streamer.scheduling.prediction import Prediction
+from streamer.server import health
 from streamer.server.openapi.document import openapi_document
 
 DOCUMENT = openapi_document()
@@ -51,6 +53,31 @@ def test_it_has_every_route_of_the_http_table() -> None:
         if route.resource is not None
     }
     assert served == predict
+
+
+def test_it_names_what_the_guard_refuses_on_every_route_that_wants_a_key() -> None:
+    guarded = {
+        (method.lower(), path.replace("{version}", "v1").replace("{kind}", kind))
+        for (method, path), policy in ROUTES.items()
+        if policy.entry in (Entry.KEY, Entry.SOCKET)
+        for kind in ("webrtc", "whip")
+    }
+    operations = {
+        (method, path): operation["responses"].keys()
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+        if "responses" in operation
+    }
+    for route in guarded & operations.keys():
+        assert {"401", "403", "429"} <= operations[route], route
+    for route in operations.keys() - guarded:
+        if "/v2" not in route[1]:
+            assert not {"401", "403", "429"} & operations[route], route
+
+
+def test_health_has_every_status_that_there_is() -> None:
+    found = DOCUMENT["components"]["schemas"]["Health"]["properties"]["status"]["enum"]
+    assert set(found) == {"ok", *health._REASONS}
 
 
 def test_its_parameters_are_those_the_code_takes() -> None:

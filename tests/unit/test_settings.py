@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from streamer.config.settings import Settings, SettingsError, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -120,3 +123,15 @@ def test_the_readme_table_lists_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         assert rows[name.upper()].strip() == default, name
+
+
+def test_two_files_read_a_setting_besides_the_settings() -> None:
+    names = {name.upper() for name in Settings.model_fields}
+    readers = {
+        (path.name, node.value)
+        for path in (ROOT / "streamer").rglob("*.py")
+        if "os.environ" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert readers == {("healthcheck.py", "PORT"), ("main.py", "LOG_FORMAT")}

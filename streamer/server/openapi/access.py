@@ -8,7 +8,7 @@ from typing import Any
 _PROBLEMS = {
     401: "API keys are configured and none, or a wrong one, was sent; a ticket gets no other ticket.",
     403: "The key has no scope `stream`, or pages of this origin may not use this server.",
-    429: "Too many tickets of this client wait to be used.",
+    429: "Too many tickets of this client wait to be used, or too many wrong keys came from its address.",
 }
 _WORDS = (
     "For browsers, which cannot set headers on a WebSocket: a ticket stands for the key in `hello.token`, or "

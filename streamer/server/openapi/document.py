@@ -22,13 +22,14 @@ _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stre
 _PREDICT_PROBLEMS = {
     400: "No image, a malformed form, or a parameter that is unknown or out of range; names the field.",
     401: "API keys are configured and none, or a wrong one, was sent.",
+    403: "The key has no scope `predict`, or pages of this origin may not use this server.",
     404: "No such model version.",
     406: "`Accept` allows none of the forms of the answer.",
     408: "The body did not arrive in time.",
     413: "More bytes, pixels or images than allowed; pixels are known from the header, before decoding.",
     415: "Not a JPEG, PNG or WebP image.",
     422: "The image cannot be decoded, or too little of it.",
-    429: "Too many requests of this client.",
+    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
     500: "The server failed.",
     503: "Saturated, warming up or shutting down; `Retry-After` says when to try again.",
     504: "The deadline of the request has passed.",
@@ -36,10 +37,10 @@ _PREDICT_PROBLEMS = {
 _STREAM_PROBLEMS = {
     400: "No subprotocol of the offered ones is known, or the request carries a body.",
     401: "A wrong API key.",
-    403: "Pages of this origin may not open streams.",
+    403: "The key has no scope `stream`, or pages of this origin may not open streams.",
     404: "No such model version.",
     426: "Not an upgrade request.",
-    429: "Too many streams of this client.",
+    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
     503: "Warming up, shutting down, or a new stream would get too small a share.",
 }
 _STREAM_WORDS = (
@@ -340,7 +341,12 @@ def _schemas() -> dict[str, Any]:
     )
     health = _object(
         {
-            "status": {"enum": ["ok", "starting", "loading", "warming", "restarting", "hung", "draining"]},
+            "status": {
+                "enum": [
+                    *("ok", "starting", "loading", "warming", "restarting"),
+                    *("hung", "draining", "saturated"),
+                ]
+            },
             "models": {"type": "object"},
             "device": {"type": ["string", "null"]},
             "samples": whole,

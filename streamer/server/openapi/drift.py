@@ -1,4 +1,4 @@
-"""The routes of drift in the OpenAPI document; `openapi.py` takes them in."""
+"""The routes of drift in the OpenAPI document; `document` takes them in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ Problems = Callable[[dict[int, str]], dict[str, Any]]
 
 _KEY = {
     401: "API keys are configured and none, or a wrong one, was sent.",
+    403: "The key has no scope `admin`, or pages of this origin may not use this server.",
     429: "Too many wrong keys came from this address.",
 }
 _REPORT_REFUSALS = _KEY | {

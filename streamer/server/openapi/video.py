@@ -1,4 +1,4 @@
-"""The WebRTC and WHIP routes in the OpenAPI document; `openapi.py` takes them in."""
+"""The WebRTC and WHIP routes in the OpenAPI document; `document` takes them in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Problems = Callable[[dict[int, str]], dict[str, Any]]
 
 _REFUSALS = {
     401: "A key is missing or wrong.",
-    403: "Pages of this origin may not open streams.",
+    403: "The key has no scope `stream`, or pages of this origin may not open streams.",
     429: "Too many wrong keys came from this address.",
 }
 _OFFER_REFUSALS = _REFUSALS | {
@@ -19,6 +19,7 @@ _OFFER_REFUSALS = _REFUSALS | {
     408: "The body did not arrive in time.",
     413: "The SDP is too large.",
     415: "Another content type.",
+    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
     422: "An offer that cannot be answered: no codec that is taken (VP8, H.264), no video, not bundled.",
     503: "Warming up, shutting down, too many sessions, or no UDP port is left.",
 }
