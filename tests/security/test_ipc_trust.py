@@ -97,20 +97,22 @@ async def test_a_forged_message_ends_the_link_and_nothing_else(
     answers: list[Result | InferenceLost] = []
     async with HostileChild() as child:
         await child.greet()
-        slots = child.client.free_slots
+        ring = child.client._ring
+        assert ring is not None
+        slots = ring.free
         number = await child.take_frame(answers)
         child.send(FORGED[name](number))
         await child.until_refused()
         await child.accept()  # it comes back by itself
         assert [type(answer) for answer in answers] == [InferenceLost]
-        assert child.client.free_slots == slots
+        assert ring.free == slots
         await child.greet()
         number = await child.take_frame(answers)
         child.send(result(number, [SOUND]))
         while len(answers) < 2:
             await asyncio.sleep(0.005)
     # Whatever asyncio logs was raised where nobody handles it.
-    assert [record.name for record in caplog.records if record.name != "inference.ipc.client"] == []
+    assert [record.name for record in caplog.records if record.name != "inference.client"] == []
 
 
 async def test_an_answer_given_twice_is_given_once() -> None:
