@@ -30,8 +30,6 @@ class SingleFrameChoice:
     def __init__(self, *, all_cores: bool) -> None:
         #: The usual way.
         self.all_cores = all_cores
-        #: Changes of the usual way so far.
-        self.switches = 0
         #: Numbers of all runs, of which the last one tells the others that they were not alone.
         self._numbers = itertools.count(1)
         self._last = 0
@@ -68,5 +66,4 @@ class SingleFrameChoice:
         self._wins = self._wins + 1 if quicker else 0
         if self._wins >= WINS:
             self.all_cores = all_cores
-            self.switches += 1
             self._wins = 0

@@ -130,11 +130,6 @@ class InferenceClient:
         """Versions as last announced; empty before the first process was ready. Kept while one restarts."""
         return self._models
 
-    @property
-    def free_slots(self) -> int:
-        """Ring slots that can be acquired now."""
-        return self._ring.free if self._ring is not None else 0
-
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         self._loop = asyncio.get_running_loop()

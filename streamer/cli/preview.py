@@ -61,7 +61,6 @@ class Preview:
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
         self._bell = Bell()
-        self._viewers = 0
         #: The newest picture and its boxes, and how many there were.
         self._newest: tuple[Captured, Detections | None] | None = None
         self._count = 0

@@ -16,11 +16,6 @@ _ALPHA = 2
 PIECE_OVERHEAD_BYTES = 64
 
 
-def largest_holding(limit_bytes: int) -> int:
-    """Return what one client alone may hold of a budget."""
-    return limit_bytes * _ALPHA // (1 + _ALPHA)
-
-
 class ByteBudget:
     """The budget of one worker; ``on_refusal`` is told the kind of a holding that did not get its bytes."""
 

@@ -64,11 +64,6 @@ class Population:
         ready = [set(member.protections) for _, member in self._members.values() if member.ready]
         return tuple(sorted(set.intersection(*ready))) if ready else ()
 
-    @property
-    def server_pid(self) -> int | None:
-        """Process id of the fork server."""
-        return self._client.pid
-
     def start(self) -> None:
         """Start the fork server; raises OSError when no process can be started."""
         self._loop = asyncio.get_running_loop()

@@ -38,13 +38,6 @@ class ImageHeader:
     height: int
     #: EXIF orientation, 1 (upright) to 8.
     orientation: int = 1
-    #: Bits of one channel; decoding always gives 8.
-    bit_depth: int = 8
-    #: Stored channels (a palette is one); decoding always gives BGR.
-    channels: int = 3
-    #: More than one picture; only the first is decoded.
-    animated: bool = False
-    progressive: bool = False
     #: A JPEG whose decoder takes zeros for missing data, without a sign.
     arithmetic: bool = False
     #: Where the sound part of a damaged JPEG ends, in bytes. A decoder gets nothing from behind it, because

@@ -95,9 +95,6 @@ def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> Imag
         frame.width,
         frame.height,
         orientation,
-        frame.precision,
-        len(frame.components),
-        progressive=frame.progressive,
         arithmetic=frame.arithmetic,
         decode_bytes=max(decoding, turning) + _FIXED_BYTES,
     )

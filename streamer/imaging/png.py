@@ -90,7 +90,6 @@ class _Chunks:
     data: list[tuple[int, int]] = field(default_factory=list)
     #: None until an EXIF chunk has said it; the first one counts.
     orientation: int | None = None
-    animated: bool = False
 
     @property
     def data_bytes(self) -> int:
@@ -131,9 +130,6 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         width,
         height,
         orientation,
-        frame.depth,
-        frame.channels,
-        chunks.animated,
         decode_bytes=max(_decode_bytes(frame, chunks, len(blob)), turning) + _FIXED_BYTES,
     )
 
@@ -186,8 +182,6 @@ def _note_extra(found: _Chunks, kind: bytes, blob: bytes, position: int, end: in
     """Account a chunk that is neither data nor the end."""
     if kind == b"eXIf" and found.orientation is None:
         found.orientation = read_orientation(blob[position + 8 : end - 4])
-    elif kind == b"acTL":
-        found.animated = True
     elif kind == b"PLTE":
         if found.palette is None and not found.data:
             found.palette = (position, end)

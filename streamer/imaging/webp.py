@@ -11,7 +11,7 @@ from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_b
 from streamer.protocol.wire import Codec
 
 _MAX_CHUNKS = 4096
-_ANIMATION, _ALPHA = 0x02, 0x10
+_ANIMATION = 0x02
 #: Bit of a lossless picture's header that says whether it has transparent pixels.
 _LOSSLESS_ALPHA = 0x10
 #: What the decoder needs besides pixels: rows, tables.
@@ -43,7 +43,6 @@ class _File:
     width: int
     height: int
     animated: bool = False
-    alpha: bool = False
     #: None until an EXIF chunk has said it; the first one counts.
     orientation: int | None = None
     picture: WebpPicture | None = None
@@ -70,8 +69,6 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         found.width,
         found.height,
         orientation,
-        channels=4 if found.alpha else 3,
-        animated=found.animated,
         decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
     )
 
@@ -102,10 +99,9 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
         if len(blob) < 30:
             raise damaged("the file ends within its header")
         flags = blob[20]
-        found = _File(_size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION), bool(flags & _ALPHA))
+        found = _File(_size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION))
     else:
         found = _File(*_picture_size(kind, blob, 20))
-        found.alpha = kind == b"VP8L" and bool(blob[24] & _LOSSLESS_ALPHA)
     if limits is not None:
         check_size(found.width, found.height, limits)
     if end > len(blob):

@@ -118,11 +118,6 @@ class Partial:
         self._hashed += len(data)
         return self._hashed < self.size and bool(data)
 
-    @property
-    def hashed(self) -> int:
-        """Bytes that `sha256` covers so far."""
-        return self._hashed
-
     def sha256(self) -> str:
         """Return the digest of all bytes. Raises ValueError when some were not hashed."""
         if self._hashed != self.size:

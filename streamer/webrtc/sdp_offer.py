@@ -62,7 +62,6 @@ class Offer:
     peer_is_dtls_server: bool
     #: Whether the client would also receive video.
     wants_video: bool
-    has_channels: bool
 
 
 @dataclass(slots=True)
@@ -104,7 +103,6 @@ def check_offer(text: str, *, allow_private: bool) -> Offer:
         formats=_formats(video),
         peer_is_dtls_server=setup == "passive",
         wants_video=wants_video,
-        has_channels=any(section.kind == "application" for section in sections),
     )
 
 

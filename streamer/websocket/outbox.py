@@ -54,11 +54,6 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of all messages that wait."""
-        return self._bytes
-
     def put(self, message: dict[str, Any], *, replace_results: bool) -> int:
         """Append a message; returns how many results it replaced (they become drops, so none goes missing).
 

@@ -98,7 +98,8 @@ class RingMachine(RuleBasedStateMachine):
         try:
             ticket = self.client.acquire(lambda answer: flight[0].answers.append(answer))
         except RingFull:
-            assert self.client.free_slots == 0
+            assert self.client._ring is not None
+            assert self.client._ring.free == 0
             return
         assert all(other.ticket.slot != ticket.slot for other in self._owners(ticket.ring))
         flight.append(Flight(next(self.numbers), ticket))

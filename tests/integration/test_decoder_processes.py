@@ -229,11 +229,11 @@ async def test_decoders_that_send_what_is_no_answer_are_replaced(bench: Bench) -
 
 
 async def test_a_fork_server_that_dies_is_started_again(bench: Bench) -> None:
-    pid = bench.pool._population.server_pid
+    pid = bench.pool._population._client.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
-        while bench.pool._population.server_pid == pid or bench.pool.alive < 2:
+        while bench.pool._population._client.pid == pid or bench.pool.alive < 2:
             await asyncio.sleep(0.05)
     assert isinstance(await bench.decode(picture(44)), Answer)
 
@@ -247,11 +247,11 @@ async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -
         members = bench.pool._groups[-1].members.values()
         assert members
         assert all(member.watch < 0 for member in members)
-        pid = bench.pool._population.server_pid
+        pid = bench.pool._population._client.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert isinstance(await bench.decode(picture(44)), Answer)
-        assert bench.pool._population.server_pid != pid
+        assert bench.pool._population._client.pid != pid
     finally:
         bench.pool.close()
 
@@ -284,7 +284,7 @@ async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:
 async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
     waiting = bench.submit(picture(faulty.SLEEP))
     members = await bench.members()
-    server = psutil.Process(bench.pool._population.server_pid)
+    server = psutil.Process(bench.pool._population._client.pid)
     bench.pool.close()
     assert isinstance(await waiting, DecoderLost)
     _gone, alive = psutil.wait_procs([*members, server], timeout=SOON_S)

@@ -52,7 +52,6 @@ def test_size_and_codec_are_read(name: str) -> None:
     header = LIMITS.read_header(PLAIN[name])
     codec = {"png": Codec.PNG, "webp": Codec.WEBP, "lossless webp": Codec.WEBP}.get(name, Codec.JPEG)
     assert (header.codec, header.width, header.height, header.orientation) == (codec, 160, 96, 1)
-    assert header.progressive == (name == "progressive")
     assert LIMITS.read_header(memoryview(PLAIN[name])) == header
 
 
@@ -68,21 +67,6 @@ def test_the_upright_size_follows_the_orientation_of_every_codec(name: str, orie
 def test_the_first_exif_block_of_a_jpeg_wins() -> None:
     twice = with_jpeg_segment(with_exif(PLAIN["jpeg"], 3), 0xE1, b"Exif\x00\x00" + exif_block(6))
     assert LIMITS.read_header(twice).orientation == 6
-
-
-@pytest.mark.parametrize(
-    ("data", "depth", "channels"),
-    [
-        (encode(np.zeros((4, 4), np.uint8)), 8, 1),
-        (encode(np.zeros((4, 4), np.uint8), ".png"), 8, 1),
-        (encode(np.zeros((4, 4, 3), np.uint16), ".png"), 16, 3),
-        (encode(np.zeros((4, 4, 4), np.uint8), ".png"), 8, 4),
-        (encode(np.zeros((4, 4, 4), np.uint8), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101), 8, 4),
-    ],
-)
-def test_bit_depth_and_channels_are_read(data: bytes, depth: int, channels: int) -> None:
-    header = LIMITS.read_header(data)
-    assert (header.bit_depth, header.channels) == (depth, channels)
 
 
 # -- limits ------------------------------------------------------------------------------------------

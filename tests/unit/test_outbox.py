@@ -82,8 +82,8 @@ def test_large_results_hit_the_bound_in_bytes_long_before_the_one_in_messages(su
         lambda message: encode_message(message, subprotocol), lambda: budget.hold("a", "messages")
     )
     assert 20 < fill(outbox, result(1, boxes=1000)) < 100
-    assert MAX_BYTES - (100 << 10) < outbox.waiting_bytes <= MAX_BYTES
-    assert budget.held_bytes == outbox.waiting_bytes - FREE_BYTES
+    assert MAX_BYTES - (100 << 10) < outbox._bytes <= MAX_BYTES
+    assert budget.held_bytes == outbox._bytes - FREE_BYTES
 
 
 def test_what_waits_beyond_the_free_bytes_is_held_until_it_leaves() -> None:
@@ -101,7 +101,7 @@ def test_what_waits_beyond_the_free_bytes_is_held_until_it_leaves() -> None:
         outbox.put(result(1, boxes=1000), replace_results=False)
     outbox.clear()
     outbox.clear()
-    assert (budget.held_bytes, outbox.waiting_bytes, len(outbox)) == (0, 0, 0)
+    assert (budget.held_bytes, outbox._bytes, len(outbox)) == (0, 0, 0)
 
 
 def test_clients_that_do_not_read_share_the_budget_and_one_that_reads_needs_none_of_it() -> None:

@@ -232,10 +232,10 @@ async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
     assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
     assert (await good.decode(frames[4])).picture is not None
     # The same bytes do it once.
-    before = pool._population.server_pid, [host.group for host in pool._hosts]
+    before = pool._population._client.pid, [host.group for host in pool._hosts]
     assert (await bad.decode(poison)).text
     assert (await good.decode(frames[5])).picture is not None
-    assert before == (pool._population.server_pid, [host.group for host in pool._hosts])
+    assert before == (pool._population._client.pid, [host.group for host in pool._hosts])
 
 
 async def test_a_stream_that_ends_one_decoder_after_the_other_is_decoded_no_more(pool: VideoPool) -> None:
