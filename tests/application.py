@@ -12,7 +12,7 @@ from aiohttp import web
 from inference.ipc.shared_status import Board
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources, make_app
 
 
@@ -20,7 +20,7 @@ def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
     """Return every route that a worker serves with these settings."""
 
     async def build() -> list[web.AbstractRoute]:
-        board, page = Board(), StatusPage()
+        board, page = Board(), SharedDocument()
         app, _ = make_app(
             Resources(
                 number=0,

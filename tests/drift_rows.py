@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from streamer.drift.columns import NUMERIC, Row
+from streamer.drift.rows import NUMERIC, Row
 
 #: Begin of simulated time, unix seconds: a Monday, 00:00 UTC.
 START = 1_800_230_400.0

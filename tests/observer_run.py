@@ -18,7 +18,7 @@ from inference.ipc import unix_socket as address
 from inference.ipc.shared_status import Board
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import load_settings
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.candidate import Candidate
 from streamer.sampling.sample_sender import Handover
 from streamer.sampling.sampling_status import Standing
@@ -57,7 +57,7 @@ class ObserverRun:
         self._given = ChildEnvironment(self._settings, self._settings)
         self._listener = address.listen(socket.SOCK_STREAM)
         self._board = Board()
-        self._page = StatusPage()
+        self._page = SharedDocument()
         self.lost: Counter[str] = Counter()
         self._handover = Handover(address.address_of(self._listener), self._count)
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,4 +1,4 @@
-"""Asks Evidently, in a process of its own (`evidently_process`) that is killed when it takes too long."""
+"""Runs Evidently in a process of its own (`evidently_process`), which is killed when it takes too long."""
 
 from __future__ import annotations
 
@@ -7,48 +7,99 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from streamer.config.child_environment import without_secrets
-from streamer.drift.columns import CATEGORICAL, NUMERIC, OF_MODEL
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
-from streamer.drift.reference_scorer import Yardstick
-from streamer.drift.table import OTHER
+from streamer.drift.reference import Reference, ReferenceScorer
+from streamer.drift.rows import CATEGORICAL, MODEL_DEPENDENT, NUMERIC, OTHER, Row
+
+#: After this many failures in a row Evidently is not tried again for a while.
+MAX_FAILURES, FAILURE_PAUSE_S = 3, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What Evidently found: scores by group and column, and the report where one was asked for."""
+class EvidentlyResult:
+    """Evidently's scores by group and column, and its HTML report when one was requested."""
 
     scores: dict[str, dict[str, float]]
     html: str
 
 
 def installed() -> bool:
-    """Whether Evidently can be started at all."""
+    """Whether Evidently is installed."""
     return importlib.util.find_spec("evidently") is not None
 
 
-async def ask_evidently(
-    checks: Sequence[Check], models: dict[str, str], timeout_s: float, *, html: bool
-) -> Answer:
-    """Let Evidently score the checks, which were measured; ``models`` by group as references name them.
+class EvidentlyEngine:
+    """Runs Evidently for the service, one run at a time; pauses for an hour after three failures in a row."""
 
-    Raises EngineFailed, within ``timeout_s``. One at a time; the process ends in any case.
+    def __init__(self, timeout_s: float, *, enabled: bool, count_failure: Callable[[str], None]) -> None:
+        """``count_failure`` is called with the reason of each failure, as EngineFailed has it."""
+        self._timeout_s = timeout_s
+        self._enabled = enabled
+        self._count_failure = count_failure
+        self._lock = asyncio.Lock()
+        self._failures = 0
+        self._retry_at = 0.0
+        #: Why the last run failed; empty after a successful one.
+        self.error = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether Evidently shall be tried now."""
+        if not self._enabled:
+            return False
+        if not installed():
+            if not self.error:
+                self._count_failure("missing")
+            self.error = "Evidently is not installed"
+            return False
+        return time.monotonic() >= self._retry_at
+
+    async def score(
+        self, checks: Sequence[Check], reference: Reference | None, *, html: bool = False
+    ) -> EvidentlyResult:
+        """Let Evidently score checks made against ``reference``. Raises EngineFailed, after counting it."""
+        groups = {check.group: reference.of(check.group) for check in checks} if reference is not None else {}
+        models = {name: group.model for name, group in groups.items() if group is not None}
+        try:
+            async with self._lock:
+                result = await run_evidently(checks, models, self._timeout_s, html=html)
+        except EngineFailed as error:
+            self._count_failure(error.reason)
+            self.error = str(error)
+            self._failures += 1
+            if self._failures >= MAX_FAILURES:
+                self._failures = 0
+                self._retry_at = time.monotonic() + FAILURE_PAUSE_S
+            raise
+        self.error, self._failures = "", 0
+        return result
+
+
+async def run_evidently(
+    checks: Sequence[Check], models: dict[str, str], timeout_s: float, *, html: bool
+) -> EvidentlyResult:
+    """Let Evidently score checks that the builtin engine has scored.
+
+    ``models`` names the reference's model of each group. The process has ended when this returns or raises.
+    Raises EngineFailed, within ``timeout_s``. Callers run one at a time.
     """
-    text = await asyncio.to_thread(_request, checks, models, html)
+    request = await asyncio.to_thread(_encode_request, checks, models, html)
     try:
         process = await _start(len(checks))
     except OSError as error:
         raise EngineFailed("crashed", f"Evidently cannot be started: {error.strerror or error}") from error
     try:
         async with asyncio.timeout(timeout_s):
-            output, errors = await process.communicate(text)
+            output, errors = await process.communicate(request)
     except TimeoutError:
         raise EngineFailed("timeout", f"Evidently was stopped after {timeout_s:g} s") from None
     finally:
@@ -58,13 +109,13 @@ async def ask_evidently(
     if process.returncode:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise EngineFailed("crashed", f"Evidently ended with {process.returncode}: {last or 'no word'}")
-    return await asyncio.to_thread(_answer, output)
+    return await asyncio.to_thread(_decode_result, output)
 
 
 async def _start(groups: int) -> asyncio.subprocess.Process:
-    kept = without_secrets(os.environ)
-    # Its own metrics files would otherwise stand among those of the service.
-    kept.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    environment = without_secrets(os.environ)
+    # Otherwise Evidently's own metrics would be written into the service's metrics files.
+    environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -73,32 +124,32 @@ async def _start(groups: int) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=kept,
+        env=environment,
         start_new_session=True,
     )
 
 
-def _answer(output: bytes) -> Answer:
+def _decode_result(output: bytes) -> EvidentlyResult:
     try:
-        answer = json.loads(output)
+        result = json.loads(output)
         scores = {
             str(name): {str(column): float(value) for column, value in columns.items()}
-            for name, columns in answer["scores"].items()
+            for name, columns in result["scores"].items()
         }
-        return Answer(scores, str(answer["html"]))
+        return EvidentlyResult(scores, str(result["html"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineFailed("malformed", f"Evidently's answer cannot be read: {error!r:.100}") from error
 
 
-def _request(checks: Sequence[Check], models: dict[str, str], html: bool) -> bytes:
+def _encode_request(checks: Sequence[Check], models: dict[str, str], html: bool) -> bytes:
     groups = {check.group: _describe(check, models.get(check.group, "")) for check in checks}
     return json.dumps({"html": html, "groups": groups}, allow_nan=False).encode()
 
 
 def _describe(check: Check, model: str) -> dict[str, Any]:
-    """Return both sides of a check by column. Columns without a score stay out: they stop the report."""
-    if check.yardstick is None:
-        raise ValueError(f"the check of {check.group} was not measured")
+    """Return window and reference by column, without columns that have no score: Evidently fails on them."""
+    if check.scorer is None:
+        raise ValueError(f"the check of {check.group} was not scored")
     scored = {column.name: column for column in check.columns if column.score is not None}
     current: dict[str, list[Any]] = {}
     reference: dict[str, list[Any]] = {}
@@ -106,35 +157,35 @@ def _describe(check: Check, model: str) -> dict[str, Any]:
         if name in scored:
             values = [float(row.numbers[place]) for row in _rows(check, name, model)]
             current[name] = [value for value in values if np.isfinite(value)]
-            reference[name] = check.yardstick.numbers[name].astype(np.float64).tolist()
+            reference[name] = check.scorer.numbers[name].astype(np.float64).tolist()
     for name in CATEGORICAL:
         if name in scored:
-            known = check.yardstick.words[name].words
-            words = [str(getattr(row, name)) for row in _rows(check, name, model)]
-            told = [word if word in known else OTHER for word in words]
-            current[name] = _stretch(told, len(check.window.rows))
-            reference[name] = _spell(check.yardstick, name)
+            known = check.scorer.categories[name].names
+            found = [str(getattr(row, name)) for row in _rows(check, name, model)]
+            found = [category if category in known else OTHER for category in found]
+            current[name] = _resample(found, len(check.window.rows))
+            reference[name] = _repeat(check.scorer, name)
     return {
         "numeric": [name for name in NUMERIC if name in current],
-        "words": [name for name in CATEGORICAL if name in current],
+        "categorical": [name for name in CATEGORICAL if name in current],
         "thresholds": {name: scored[name].threshold for name in current},
         "current": current,
         "reference": reference,
     }
 
 
-def _rows(check: Check, name: str, model: str) -> list[Any]:
+def _rows(check: Check, name: str, model: str) -> list[Row]:
     rows = check.window.rows
-    return [row for row in rows if row.model == model] if model and name in OF_MODEL else rows
+    return [row for row in rows if row.model == model] if model and name in MODEL_DEPENDENT else rows
 
 
-def _spell(yardstick: Yardstick, name: str) -> list[Any]:
-    """Return words as often as the reference has them."""
-    vocabulary = yardstick.words[name]
-    told = zip((*vocabulary.words, OTHER), vocabulary.counts.tolist(), strict=True)
-    return [word for word, count in told for _ in range(int(count))]
+def _repeat(scorer: ReferenceScorer, name: str) -> list[str]:
+    """Return each category as many times as the reference contains it."""
+    known = scorer.categories[name]
+    counted = zip((*known.names, OTHER), known.counts.tolist(), strict=True)
+    return [category for category, count in counted for _ in range(int(count))]
 
 
-def _stretch(words: list[str], length: int) -> list[str]:
-    """Return words in the same shares, ``length`` of them: Evidently takes a gap for a word."""
-    return [words[place * len(words) // length] for place in range(length)]
+def _resample(values: list[str], length: int) -> list[str]:
+    """Return ``length`` values in the same proportions, because Evidently counts a gap as a category."""
+    return [values[place * len(values) // length] for place in range(length)]

@@ -1,21 +1,22 @@
-"""When a group is in drift: a window that passes its thresholds is no news yet, two of three are. Pure."""
+"""Decides when a group enters and leaves drift: one window over its thresholds is not enough. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
 
-#: Of the last three windows two well over a threshold begin an episode, or all of them just over it. Two just
-#: over it are once in a week or two what a quiet day looks like; waiting for the third costs ten minutes.
+#: An episode begins when two of the last three windows are well over a threshold, or all three are over one.
+#: Two windows just over a threshold happen without drift every week or two; waiting for the third costs ten
+#: minutes.
 ENTER, OF, WELL_OVER = 2, 3, 1.15
-#: Clean windows in a row that end it.
+#: An episode ends after this many windows in a row without a flagged column.
 CLEAR = 3
-#: Score by threshold from which one window is enough: a covered lens.
+#: Ratios of score to threshold. One window with a severe ratio begins an episode, for example a covered lens.
 SEVERE, MODERATE = 3.0, 1.5
 
 
 def severity(ratio: float) -> str:
-    """Return a word for the greatest score by threshold."""
+    """Return the severity of the greatest ratio of score to threshold."""
     if ratio >= SEVERE:
         return "severe"
     return "moderate" if ratio >= MODERATE else "minor"
@@ -23,13 +24,13 @@ def severity(ratio: float) -> str:
 
 @dataclass(slots=True)
 class Episode:
-    """The state of one group; ``see`` every window that could be scored, in order."""
+    """The state of one group. Call ``add_window`` for every scored window, in order."""
 
-    #: End of the window that began it, unix seconds; None while there is none.
+    #: End of the window that began the episode, unix seconds; None outside an episode.
     since: float | None = None
     #: Greatest ratio since then.
     worst: float = 0.0
-    #: Greatest ratios of the last windows, the newest last; 1 and more is hot.
+    #: Greatest ratios of the last windows, the newest last. A window with 1 or more is flagged.
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=OF))
     _clean: int = 0
 
@@ -38,8 +39,8 @@ class Episode:
         """Whether the group is in drift."""
         return self.since is not None
 
-    def see(self, ratio: float, at: float, *, calibrated: bool) -> bool:
-        """Take in a window's greatest score by threshold; returns whether an episode has begun with it."""
+    def add_window(self, ratio: float, at: float, *, calibrated: bool) -> bool:
+        """Add a window by its greatest ratio of score to threshold; returns whether it begins an episode."""
         self.ratios.append(ratio)
         self._clean = 0 if ratio >= 1 else self._clean + 1
         if self.on:
@@ -53,15 +54,15 @@ class Episode:
         return True
 
     def _begins(self, ratio: float, *, calibrated: bool) -> bool:
-        """Whether the newest window, of that ratio, begins an episode."""
+        """Whether the newest window, with that ratio, begins an episode."""
         if sum(past >= 1 for past in self.ratios) == OF:
             return True
-        # Thresholds that fit nothing in particular are passed well by any busy hour.
+        # Any busy hour is well over default thresholds, so they need three flagged windows.
         if not calibrated or ratio < 1:
             return False
         return ratio >= SEVERE or sum(past >= WELL_OVER for past in self.ratios) >= ENTER
 
     def reset(self) -> None:
-        """Forget everything: it is over, or the reference is another one."""
+        """Forget all windows: the episode has ended, or the reference was replaced."""
         self.since, self.worst, self._clean = None, 0.0, 0
         self.ratios.clear()

@@ -1,10 +1,10 @@
-"""What can go wrong with drift, by whose fault it is."""
+"""Errors of drift detection, by who can resolve them."""
 
 from __future__ import annotations
 
 
 class DriftError(Exception):
-    """Root of this folder's errors."""
+    """Base class of this folder's errors."""
 
 
 class ReferenceBroken(DriftError):
@@ -12,17 +12,17 @@ class ReferenceBroken(DriftError):
 
 
 class UpdateRefused(DriftError):
-    """A reference is not replaced at the moment; the text says why and what would do it."""
+    """The reference cannot be replaced now; the text says why and what would help."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
-        #: HTTP status, and a stable word for programs.
+        #: HTTP status, and a stable code for programs.
         self.status = status
         self.code = code
 
 
 class EngineFailed(DriftError):
-    """Evidently gave no answer; the text says why."""
+    """Evidently returned no result; the text says why."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)

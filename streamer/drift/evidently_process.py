@@ -1,7 +1,7 @@
-"""The process in which Evidently runs: one request on standard input, one answer, and it ends.
+"""The process that runs Evidently: reads one request from standard input, writes one result, and exits.
 
-Evidently takes 300 MB and seconds of imports; `engine` starts this, watches the time and reads the answer. An
-own process, because nothing else ends a run that hangs, and nothing else gives its memory back.
+Evidently takes 300 MB and seconds to import. `engine` starts this process, enforces the timeout and reads the
+result. Only a process can be killed when a run hangs, and only its end returns the memory.
 """
 
 from __future__ import annotations
@@ -16,36 +16,38 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 MAX_BYTES = 3 << 29
-#: For the import, and for each group.
+#: CPU time for the import, and for each group.
 CPU_S, GROUP_CPU_S = 60, 5
-#: What markup begins and ends with, to what looks like it; and the line ends that end a line of script.
+#: Replaces angle brackets by look-alikes, and the two Unicode line separators that end a line of script by
+#: spaces.
 _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "\u2028": " ", "\u2029": " "})
 
 
 def main() -> int:
     """Run as ``python -m streamer.drift.evidently_process GROUPS``."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Sent to the whole group; the observer, which waits for the answer, ends this process.
+    # The signal goes to the whole process group. The sampling process waits for the result and ends this
+    # process.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.getppid() == 1:  # whoever started us ended before that
+    if os.getppid() == 1:  # our parent ended before the call above
         return 1
     cpu_s = CPU_S + GROUP_CPU_S * int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     os.environ["DO_NOT_TRACK"] = os.environ["EVIDENTLY_DISABLE_TELEMETRY"] = "1"
     request = json.load(sys.stdin)
-    # What libraries print must not stand in the answer.
-    answer, sys.stdout = sys.stdout, sys.stderr
-    json.dump(answer_to(request), answer)
-    answer.flush()
+    # Output that libraries print must not mix with the result.
+    output, sys.stdout = sys.stdout, sys.stderr
+    json.dump(score_groups(request), output)
+    output.flush()
     return 0
 
 
-def answer_to(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores of each group by column; with ``html`` the report of the one group."""
+def score_groups(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores by group and column; with ``html``, also the report, for a request with one group."""
     scores, html = {}, ""
     for name, group in request["groups"].items():
-        snapshot = _run(_harmless(group) if request["html"] else group)
+        snapshot = _run(_without_markup(group) if request["html"] else group)
         scores[name] = {
             entry["config"]["column"]: float(entry["value"])
             for entry in json.loads(snapshot.json())["metrics"]
@@ -56,35 +58,37 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
     return {"scores": scores, "html": html}
 
 
-def _harmless(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the group with words that cannot be markup, as a class of a hostile model may be called.
+def _without_markup(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the group with categories that cannot act as markup; a hostile model may name its classes so.
 
-    Evidently writes the words into a script of its page as they are, so that one can end the script there.
+    Evidently writes categories unescaped into a script of its page, where one could end the script.
     """
 
     def clean(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        words = {name: [word.translate(_MARKUP) for word in columns[name]] for name in group["words"]}
-        return columns | words
+        cleaned = {
+            name: [category.translate(_MARKUP) for category in columns[name]] for name in group["categorical"]
+        }
+        return columns | cleaned
 
     return group | {"current": clean(group["current"]), "reference": clean(group["reference"])}
 
 
 def _run(group: dict[str, Any]) -> Any:
-    import pandas as pd  # noqa: PLC0415 - after the limits
+    import pandas as pd  # noqa: PLC0415 - only after the limits are set
     from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - see above
     from evidently.presets import DataDriftPreset  # noqa: PLC0415 - see above
 
-    numeric, words, thresholds = group["numeric"], group["words"], group["thresholds"]
-    definition = DataDefinition(numerical_columns=numeric, categorical_columns=words)
+    numeric, categorical, thresholds = group["numeric"], group["categorical"], group["thresholds"]
+    definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
 
     def dataset(columns: dict[str, list[Any]]) -> Dataset:
-        # Columns of different lengths: Evidently leaves out what is missing.
+        # Columns may differ in length: Evidently ignores missing values.
         frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
         return Dataset.from_pandas(frame, data_definition=definition)
 
     preset = DataDriftPreset(
-        columns=[*numeric, *words],
-        # Its own choice of tests flags two columns of three where nothing has changed.
+        columns=[*numeric, *categorical],
+        # The tests that Evidently chooses by itself flag two of three columns when nothing has changed.
         num_method="wasserstein",
         cat_method="jensenshannon",
         per_column_threshold=thresholds,

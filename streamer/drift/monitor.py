@@ -1,7 +1,8 @@
-"""Judges the groups' windows every few minutes and keeps their episodes. Pure; rows bring the time along.
+"""Scores the window of every group every few minutes and keeps the episodes. Pure; time is read from the
+rows.
 
-A window is scored here at once. Where that comes near a threshold, and now and then for every group, the
-check is handed out unsettled, so that Evidently can have its say before `settle()`.
+A window is scored here at once. When a score comes near a threshold, and once an hour for every group, the
+check is returned for Evidently to score it too before ``settle()``.
 """
 
 from __future__ import annotations
@@ -10,81 +11,104 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from streamer.drift.calibration import LEAST_ROWS
-from streamer.drift.columns import Row
-from streamer.drift.config import Plan
+from streamer.config.settings import Settings
+from streamer.drift.calibration import MIN_ROWS
 from streamer.drift.episode import Episode
-from streamer.drift.reference import GroupReference, Reference
-from streamer.drift.reference_scorer import ColumnScore, Yardstick
-from streamer.drift.table import Table
-from streamer.drift.window import Recent, Window
+from streamer.drift.reference import ColumnScore, GroupReference, Reference, ReferenceScorer
+from streamer.drift.rows import Row, Table
+from streamer.drift.window import RecentRows, Window
 
 MAX_GROUPS = 64
-#: From this share of a threshold on, Evidently is asked.
+#: Evidently scores a check when the greatest ratio of score to threshold is at least this,
 ASK_FROM = 0.8
-#: And for every group once in this time.
+#: and the check of every group once in this time.
 ASK_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DriftConfig:
+    """How often rows are taken and windows are scored. Times in seconds."""
+
+    interval_s: float = 5.0
+    window_s: float = 1800.0
+    step_s: float = 600.0
+    #: False-positive rate per window, over all columns of a group.
+    alpha: float = 0.001
+    #: Samples kept for one episode.
+    samples: int = 20
+
+    @classmethod
+    def of(cls, settings: Settings) -> DriftConfig:
+        """Return the configuration in the settings."""
+        return cls(
+            interval_s=settings.drift_sample_interval_s,
+            window_s=settings.drift_window_s,
+            step_s=settings.drift_step_s,
+            alpha=settings.drift_alpha,
+            samples=settings.drift_samples,
+        )
 
 
 @dataclass(slots=True)
 class Check:
-    """One window of one group, scored."""
+    """One window of one group and its scores."""
 
     group: str
     window: Window
     #: `no_reference`, `insufficient_data`, or `scored`.
     outcome: str
     columns: list[ColumnScore] = field(default_factory=list)
-    #: Too few rows of the model that the reference knows.
+    #: The window has too few rows of the reference's model.
     stale: bool = False
-    #: What it was measured by; None where it was not.
-    yardstick: Yardstick | None = None
-    #: Evidently is to score it too.
+    #: What the window was scored with; None when it was not scored.
+    scorer: ReferenceScorer | None = None
+    #: Evidently shall score the window too.
     ask: bool = False
     engine: str = "builtin"
 
     @property
     def ratio(self) -> float:
-        """Greatest score by threshold."""
+        """Greatest ratio of score to threshold."""
         return max((column.ratio for column in self.columns), default=0.0)
 
 
 @dataclass(slots=True)
 class Group:
-    """What is known of one group."""
+    """The state of one group."""
 
-    recent: Recent
+    recent: RecentRows
     episode: Episode = field(default_factory=Episode)
-    #: The last one that was settled; None until then.
+    #: The last settled check; None before the first.
     check: Check | None = None
-    #: End of the last window that Evidently was asked about.
+    #: End of the last window that was passed to Evidently.
     asked_at: float = 0.0
-    #: Episodes since the process was started, and samples taken because of the present one.
+    #: Episodes since the process started, and samples taken for the present one.
     episodes: int = 0
     samples: int = 0
 
 
 class Monitor:
-    """``add`` rows and ``settle`` the checks that come back, in order."""
+    """Call ``add`` with rows, and ``settle`` with the checks that it returns, in order."""
 
-    def __init__(self, plan: Plan, mixed: Callable[[str], bool] = lambda _group: False) -> None:
-        self.plan = plan
+    def __init__(self, config: DriftConfig, mixed: Callable[[str], bool] = lambda _group: False) -> None:
+        """``mixed`` returns whether many short-lived streams share a group."""
+        self.config = config
         self._mixed = mixed
-        #: None while there is none.
+        #: None without a reference.
         self._reference: Reference | None = None
         self.groups: OrderedDict[str, Group] = OrderedDict()
-        #: When windows are judged next, unix seconds; 0 before the first row.
+        #: Time of the next checks, unix seconds; 0 before the first row.
         self.next_check = 0.0
-        #: End of the windows judged last; 0 before.
+        #: End of the windows checked last; 0 before the first check.
         self.last_check = 0.0
 
     @property
     def reference(self) -> Reference | None:
-        """What windows are measured by."""
+        """The reference that windows are scored against."""
         return self._reference
 
-    def refer_to(self, reference: Reference | None) -> None:
-        """Measure by another reference from now on: all windows and episodes begin anew."""
+    def set_reference(self, reference: Reference | None) -> None:
+        """Score against another reference from now on; all windows and episodes start again."""
         self._reference = reference
         for group in self.groups.values():
             group.recent.clear()
@@ -92,22 +116,22 @@ class Monitor:
             group.check = None
 
     def add(self, row: Row) -> list[Check]:
-        """Take in a row; returns the checks that were due before it."""
+        """Add a row; returns the checks that were due before it."""
         checks = self.advance(row.at)
         self._group(row.stream).recent.add(row)
         return checks
 
     def restore(self, row: Row) -> None:
-        """Take in a row of an earlier process, without judging."""
+        """Add a row of an earlier process without checking anything."""
         self._group(row.stream).recent.add(row)
 
     def advance(self, at: float) -> list[Check]:
         """Return the checks that are due at that time."""
-        step_s = self.plan.step_s
+        step_s = self.config.step_s
         if not self.next_check or at < self.next_check - 2 * step_s:
             self.next_check = at + step_s  # the first row, or the clock was set back
-        if at > self.next_check + self.plan.window_s:
-            self.next_check = at  # after a long silence only the present counts
+        if at > self.next_check + self.config.window_s:
+            self.next_check = at  # after a long gap, skip the checks of the gap
         checks = []
         while at >= self.next_check:
             self.last_check = self.next_check
@@ -116,9 +140,9 @@ class Monitor:
         return checks
 
     def settle(self, check: Check, scores: Mapping[str, float] | None = None) -> bool:
-        """Take a check for decided; returns whether an episode has begun with it.
+        """Apply a check to its group's episode; returns whether it begins an episode.
 
-        Evidently's ``scores`` by column, where there are any, replace ours.
+        ``scores`` by column come from Evidently and replace those of the builtin engine.
         """
         group = self.groups.get(check.group)
         if group is None:
@@ -129,28 +153,28 @@ class Monitor:
                 if column.name in scores and column.score is not None:
                     column.score = scores[column.name]
         group.check = check
-        if check.yardstick is None:
+        if check.scorer is None:
             return False
-        calibrated = check.yardstick.calibration.calibrated
-        entered = group.episode.see(check.ratio, check.window.end, calibrated=calibrated)
-        if entered:
+        calibrated = check.scorer.calibration.calibrated
+        begun = group.episode.add_window(check.ratio, check.window.end, calibrated=calibrated)
+        if begun:
             group.episodes += 1
             group.samples = 0
-        return entered
+        return begun
 
     def wants_sample(self, name: str) -> bool:
-        """Whether frames of a group are worth labelling because it is in drift."""
+        """Whether frames of a group are worth labelling because the group is in drift."""
         group = self.groups.get(name)
-        return group is not None and group.episode.on and group.samples < self.plan.samples
+        return group is not None and group.episode.on and group.samples < self.config.samples
 
     def sample_taken(self, name: str) -> None:
-        """A frame was kept because of it."""
+        """Count a frame that was kept because its group is in drift."""
         if name in self.groups:
             self.groups[name].samples += 1
 
     @property
     def drifting(self) -> list[str]:
-        """Groups in drift."""
+        """Names of the groups in drift."""
         return [name for name, group in self.groups.items() if group.episode.on]
 
     # -- one group -----------------------------------------------------------------------------------
@@ -158,7 +182,7 @@ class Monitor:
     def _group(self, name: str) -> Group:
         group = self.groups.get(name)
         if group is None:
-            recent = Recent(self.plan.window_s, self.plan.interval_s, mixed=self._mixed(name))
+            recent = RecentRows(self.config.window_s, self.config.interval_s, mixed=self._mixed(name))
             group = self.groups[name] = Group(recent)
             if len(self.groups) > MAX_GROUPS:
                 self.groups.popitem(last=False)
@@ -167,22 +191,22 @@ class Monitor:
 
     def _check(self, name: str, group: Group, at: float) -> Check:
         window = group.recent.window(at)
-        known = self._reference.of(name) if self._reference is not None else None
-        if known is None:
+        reference = self._reference.of(name) if self._reference is not None else None
+        if reference is None:
             return Check(name, window, "no_reference")
         if not window.enough:
             return Check(name, window, "insufficient_data")
-        check = self.measure(name, window, known)
+        check = self.score(name, window, reference)
         if check.ratio >= ASK_FROM or at - group.asked_at >= ASK_EVERY_S:
             check.ask = True
             group.asked_at = at
         return check
 
     @staticmethod
-    def measure(name: str, window: Window, known: GroupReference) -> Check:
-        """Score one window against a reference."""
-        yardstick = known.at((window.begin + window.end) / 2)
-        of_model = [row for row in window.rows if not known.model or row.model == known.model]
-        stale = len(of_model) < LEAST_ROWS
-        scores = yardstick.score(Table.of(window.rows), None if stale else Table.of(of_model))
-        return Check(name, window, "scored", scores, stale, yardstick)
+    def score(name: str, window: Window, reference: GroupReference) -> Check:
+        """Score one window of a group against a reference."""
+        scorer = reference.at((window.begin + window.end) / 2)
+        of_model = [row for row in window.rows if not reference.model or row.model == reference.model]
+        stale = len(of_model) < MIN_ROWS
+        scores = scorer.score(Table.of(window.rows), None if stale else Table.of(of_model))
+        return Check(name, window, "scored", scores, stale, scorer)

@@ -1,6 +1,6 @@
-"""The reference as JSON, `schema` 1; docs/drift.md describes it.
+"""The file format of a reference: JSON, `schema` 1, described in docs/drift.md.
 
-Also takes plain rows, a list of maps: what a person can write by hand or from a notebook.
+Also reads plain rows, a list of maps from column to value, which people can write by hand or from a notebook.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from streamer.drift.calibration import BUCKETS, LEAST_ROWS, Calibration, plain
-from streamer.drift.columns import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row
+from streamer.drift.calibration import DAY_BUCKETS, MIN_ROWS, Calibration, default_calibration
 from streamer.drift.errors import ReferenceBroken
-from streamer.drift.reference import ANY, GroupReference, Reference, learn, season_rows
-from streamer.drift.reference_scorer import Yardstick
-from streamer.drift.table import Table
+from streamer.drift.reference import ANY, GroupReference, Reference, ReferenceScorer, learn, season_rows
+from streamer.drift.rows import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row, Table
 
 SCHEMA = 1
-#: Stands last in a file; the digest is that of the text with nothing in its place.
+#: The last field of a file. The digest is computed over the text with this empty digest.
 _NO_DIGEST = '"sha256":""'
 COLUMNS = ("at", "stream", *ALL)
 _PLAIN_FIELDS = frozenset((*ALL, "at", "stream", "group", "model"))
@@ -33,11 +31,11 @@ _FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
 
 
 def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
-    """Read a document, or plain rows. Raises ReferenceBroken."""
+    """Read a document or plain rows. Raises ReferenceBroken."""
     try:
         document = json.loads(text, object_hook=_compact)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        # TypeError: rows within rows, which `_compact` cannot pack.
+        # TypeError: rows nested in rows, which `_compact` cannot pack.
         raise ReferenceBroken(f"not JSON that fits: {error}") from error
     if isinstance(document, dict) and "groups" in document:
         _check_digest(document, text)
@@ -53,7 +51,7 @@ def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
 def learn_plain(
     name: str, rows: Sequence[Row], window_s: float, alpha: float
 ) -> tuple[GroupReference, list[Row]]:
-    """Learn one group of plain rows; without times it stays uncalibrated. Raises ReferenceBroken."""
+    """Learn one group from plain rows; without times it stays uncalibrated. Raises ReferenceBroken."""
     try:
         return learn(rows, window_s, alpha)
     except ValueError as error:
@@ -63,7 +61,7 @@ def learn_plain(
 def parse_plain_rows(rows: Any) -> dict[str, list[Row]]:
     """Return rows by group, from maps of column to value. Raises ReferenceBroken.
 
-    A column that is missing in a row is unknown there.
+    A column that a row does not have is a missing value.
     """
     if not isinstance(rows, list) or not rows:
         raise ReferenceBroken(f"needed is a list of rows, or a map with {_FIELDS}")
@@ -85,7 +83,9 @@ def document_of(
     interval_s: float,
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """Return the document of these groups, and of ``others`` as another document has them."""
+    """Return a document of these groups, and of ``others``, which are groups in JSON form of another
+    document.
+    """
     head = {
         "schema": SCHEMA,
         "feature_version": FEATURE_VERSION,
@@ -94,12 +94,12 @@ def document_of(
         "interval_s": interval_s,
         "columns": list(COLUMNS),
     }
-    # One group after the other: as Python's numbers all rows together take a hundred megabytes.
-    told = [f"{_dump(name)}:{_dump(found)}" for name, found in others.items() if name not in groups]
-    told += [
+    # Serialises one group after the other: all rows together as Python numbers take a hundred megabytes.
+    texts = [f"{_dump(name)}:{_dump(found)}" for name, found in others.items() if name not in groups]
+    texts += [
         f"{_dump(name)}:{_dump(_describe(reference, rows))}" for name, (reference, rows) in groups.items()
     ]
-    text = f'{_dump(head)[:-1]},"groups":{{{",".join(told)}}},{_NO_DIGEST}}}'.encode()
+    text = f'{_dump(head)[:-1]},"groups":{{{",".join(texts)}}},{_NO_DIGEST}}}'.encode()
     body = text[: -len(_NO_DIGEST) - 1]
     return body + _with_digest(hashlib.sha256(text).hexdigest()) + b"}"
 
@@ -113,7 +113,7 @@ def _with_digest(digest: str) -> bytes:
 
 
 def _check_digest(document: Mapping[str, Any], text: bytes) -> None:
-    """Raise ReferenceBroken when the text is another one than was written; without a digest nobody knows."""
+    """Raise ReferenceBroken when the text does not match its digest; a document without one is accepted."""
     digest = document.get("sha256")
     if digest is None:
         return
@@ -125,20 +125,20 @@ def _check_digest(document: Mapping[str, Any], text: bytes) -> None:
 
 
 def _compact(found: dict[str, Any]) -> dict[str, Any]:
-    """Keep the rows of a group that has been read as bytes, until it is their turn."""
+    """Pack the rows of a group as soon as the JSON parser has read them, to save memory."""
     if isinstance(found.get("rows"), list):
         found["rows"] = _Packed(msgpack.packb(found["rows"]))
     return found
 
 
 class _Packed:
-    """Rows of JSON, packed."""
+    """JSON rows as msgpack bytes, until their group is parsed."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def open(self) -> Any:
-        """Return them as they were."""
+        """Return the rows."""
         return msgpack.unpackb(self._data, strict_map_key=False)
 
 
@@ -148,8 +148,8 @@ def _describe(reference: GroupReference, rows: Sequence[Row]) -> dict[str, Any]:
         "span_h": round(reference.span_h, 2),
         "calibration": _describe_calibration(reference.whole.calibration),
         "seasons": {
-            str(bucket): _describe_calibration(stick.calibration)
-            for bucket, stick in reference.seasons.items()
+            str(bucket): _describe_calibration(scorer.calibration)
+            for bucket, scorer in reference.seasons.items()
         },
         "rows": [
             [
@@ -198,27 +198,27 @@ def _parse_group(name: str, group: Any, columns: list[str]) -> GroupReference:
         if not isinstance(values, list) or len(values) != len(columns):
             raise ReferenceBroken(f"{where}, row {number}: needed is a list of {len(columns)} values")
         rows.append(_row(dict(zip(columns, values, strict=True)), model, f"{where}, row {number}"))
-    if len(rows) < LEAST_ROWS:
-        raise ReferenceBroken(f"{where} has {len(rows)} rows; needed are {LEAST_ROWS}")
+    if len(rows) < MIN_ROWS:
+        raise ReferenceBroken(f"{where} has {len(rows)} rows; needed are {MIN_ROWS}")
     table = Table.of(rows)
-    whole = Yardstick(table, _parse_calibration(group.get("calibration"), where))
+    whole = ReferenceScorer(table, _parse_calibration(group.get("calibration"), where))
     seasons = {}
     for key, calibration in (group.get("seasons") or {}).items():
-        if key not in {str(bucket) for bucket in range(BUCKETS)}:
-            raise ReferenceBroken(f"{where}, seasons: {_shown(key)}; allowed are 0 to {BUCKETS - 1}")
+        if key not in {str(bucket) for bucket in range(DAY_BUCKETS)}:
+            raise ReferenceBroken(f"{where}, seasons: {_shown(key)}; allowed are 0 to {DAY_BUCKETS - 1}")
         bucket = int(key)
-        seasons[bucket] = Yardstick(season_rows(table, bucket), _parse_calibration(calibration, where))
+        seasons[bucket] = ReferenceScorer(season_rows(table, bucket), _parse_calibration(calibration, where))
     span_h = float(table.at[-1] - table.at[0]) / 3600
     return GroupReference(model, len(rows), span_h, whole, seasons)
 
 
 def _parse_calibration(calibration: Any, where: str) -> Calibration:
-    usual = plain()
+    defaults = default_calibration()
     if calibration is None:
-        return usual
+        return defaults
     if not isinstance(calibration, dict) or not isinstance(calibration.get("thresholds"), dict):
         raise ReferenceBroken(f"{where}: calibration has no map `thresholds`")
-    thresholds = dict(usual.thresholds)
+    thresholds = dict(defaults.thresholds)
     for name, value in calibration["thresholds"].items():
         if name not in thresholds:
             raise ReferenceBroken(f"{where}: a threshold for {name!r}; known are {', '.join(ALL)}")
@@ -233,14 +233,16 @@ def _row(values: Mapping[str, Any], model: str, where: str) -> Row:
         math.nan if values.get(name) is None else _number(values[name], f"{where}: {name}")
         for name in NUMERIC
     ]
-    words = {name: str(values.get(name) or "") for name in CATEGORICAL}
+    categories = {name: str(values.get(name) or "") for name in CATEGORICAL}
     classes = values.get(CLASSES) or {}
     if not isinstance(classes, dict):
         raise ReferenceBroken(f"{where}: {CLASSES} is {_shown(classes)}; needed is a map of label to count")
-    bag = tuple((str(word), int(_number(count, f"{where}: {CLASSES}"))) for word, count in classes.items())
+    counts = tuple(
+        (str(label), int(_number(count, f"{where}: {CLASSES}"))) for label, count in classes.items()
+    )
     at = _number(values.get("at") or 0, f"{where}: at")
     stream = str(values.get("stream") or "")
-    return Row(at, stream, 0, model, np.array(numbers, np.float32), **words, classes=bag)
+    return Row(at, stream, 0, model, np.array(numbers, np.float32), **categories, classes=counts)
 
 
 def _number(value: Any, where: str) -> float:

@@ -1,6 +1,7 @@
-"""Pages of shared memory on which the observer posts the status, for every worker to read without asking.
+"""A document in shared memory: one process publishes it, all others read the latest version without asking.
 
-Their last word outlives an observer that has died.
+The sampling process publishes the drift status this way. The last version stays readable after the writer has
+died.
 """
 
 from __future__ import annotations
@@ -10,47 +11,48 @@ import os
 import struct
 import zlib
 
-#: Number of the edition, bytes, checksum.
+#: Version number, bytes and checksum of the text.
 _HEAD = struct.Struct("<QII")
-#: Of 64 groups with all their columns; unused pages cost nothing.
-PAGE_BYTES = 2 << 20
+#: Enough for 64 groups with all their columns; memory pages that are never written cost nothing.
+CAPACITY_BYTES = 2 << 20
 _TRIES = 20
 
 
-class StatusPage:
-    """A sealed size in a ``memfd`` that children inherit. One writer; readers never wait."""
+class SharedDocument:
+    """A ``memfd`` of fixed size that child processes inherit. It has one writer; readers never wait."""
 
     def __init__(self, fd: int | None = None) -> None:
+        """Map the document at ``fd``, or create one."""
         if fd is None:
             fd = os.memfd_create("drift", os.MFD_CLOEXEC)
-            os.ftruncate(fd, PAGE_BYTES)
+            os.ftruncate(fd, CAPACITY_BYTES)
         self.fd = fd
-        self._memory = mmap.mmap(fd, PAGE_BYTES)
-        #: What was read last, and its edition.
+        self._memory = mmap.mmap(fd, CAPACITY_BYTES)
+        #: Version and text that were read last.
         self._last = (0, b"")
 
-    def post(self, text: bytes) -> None:
-        """Replace what stands there. Raises ValueError when it is too long."""
-        if len(text) > PAGE_BYTES - _HEAD.size:
-            raise ValueError(f"{len(text)} bytes; the page holds {PAGE_BYTES}")
-        edition = _HEAD.unpack_from(self._memory)[0]
+    def publish(self, text: bytes) -> None:
+        """Replace the text. Raises ValueError when it is too long."""
+        if len(text) > CAPACITY_BYTES - _HEAD.size:
+            raise ValueError(f"{len(text)} bytes; the document holds {CAPACITY_BYTES}")
+        version = _HEAD.unpack_from(self._memory)[0]
         self._memory[_HEAD.size : _HEAD.size + len(text)] = text
-        _HEAD.pack_into(self._memory, 0, edition + 1, len(text), zlib.crc32(text))
+        _HEAD.pack_into(self._memory, 0, version + 1, len(text), zlib.crc32(text))
 
     def read(self) -> bytes:
-        """Return the last edition that is whole; empty before the first."""
+        """Return the last complete version; empty before the first."""
         for _ in range(_TRIES):
-            edition, size, checksum = _HEAD.unpack_from(self._memory)
-            if edition == self._last[0]:
+            version, size, checksum = _HEAD.unpack_from(self._memory)
+            if version == self._last[0]:
                 break
-            text = bytes(self._memory[_HEAD.size : _HEAD.size + min(size, PAGE_BYTES)])
-            # Anything else is a page that was being written.
+            text = bytes(self._memory[_HEAD.size : _HEAD.size + min(size, CAPACITY_BYTES)])
+            # A wrong checksum means that the writer was replacing the text meanwhile.
             if zlib.crc32(text) == checksum:
-                self._last = edition, text
+                self._last = version, text
                 break
         return self._last[1]
 
     def close(self) -> None:
-        """Unmap and close; the page lives on in the other processes."""
+        """Unmap and close; other processes keep the document."""
         self._memory.close()
         os.close(self.fd)

@@ -1,60 +1,74 @@
-"""What ``GET /drift/status`` shows, and the one word for it. Pure."""
+"""The drift status: one value for each group and for all, and the document behind ``GET /drift/status``.
+Pure.
+"""
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Any
 
-from streamer.drift.calibration import LEAST_ROWS
-from streamer.drift.drift_state import Word
+from streamer.drift.calibration import MIN_ROWS
 from streamer.drift.episode import SEVERE, severity
 from streamer.drift.monitor import Check, Group, Monitor
-from streamer.drift.reference import Reference
-from streamer.drift.reference_scorer import ColumnScore
+from streamer.drift.reference import ColumnScore, Reference
 
-#: Columns named as what has moved.
+#: Columns listed as having moved most.
 MAX_MOVED = 5
 
 
-def word_of(monitor: Monitor, error: str) -> Word:
-    """Return the word for all groups; ``error`` says why there is no reference though there should be."""
+class DriftStatus(IntEnum):
+    """The status as a number in shared memory. The status of several groups is the greatest of theirs."""
+
+    DISABLED = 0
+    NO_REFERENCE = 1
+    INSUFFICIENT_DATA = 2
+    OK = 3
+    STALE_REFERENCE = 4
+    DRIFT = 5
+    ERROR = 6
+
+
+def overall_status(monitor: Monitor, error: str) -> DriftStatus:
+    """Return the status of all groups; ``error`` says why the reference cannot be used, or is empty."""
     if error:
-        return Word.ERROR
+        return DriftStatus.ERROR
     if monitor.reference is None:
-        return Word.NO_REFERENCE
-    words = [group_word(group) for group in monitor.groups.values()]
-    # Groups without a reference of their own say nothing while others do.
-    return max(words, default=Word.INSUFFICIENT_DATA)
+        return DriftStatus.NO_REFERENCE
+    found = [group_status(group) for group in monitor.groups.values()]
+    # NO_REFERENCE is small, so groups without a reference do not hide the others.
+    return max(found, default=DriftStatus.INSUFFICIENT_DATA)
 
 
-def group_word(group: Group) -> Word:
-    """Return the word for one group."""
+def group_status(group: Group) -> DriftStatus:
+    """Return the status of one group."""
     if group.episode.on:
-        return Word.DRIFT
+        return DriftStatus.DRIFT
     check = group.check
     if check is None or check.outcome == "insufficient_data":
-        return Word.INSUFFICIENT_DATA
+        return DriftStatus.INSUFFICIENT_DATA
     if check.outcome == "no_reference":
-        return Word.NO_REFERENCE
-    return Word.STALE_REFERENCE if check.stale else Word.OK
+        return DriftStatus.NO_REFERENCE
+    return DriftStatus.STALE_REFERENCE if check.stale else DriftStatus.OK
 
 
 def wants_attention(monitor: Monitor) -> bool:
-    """Whether the fleet is in drift: two groups are, or the only one is, or one severely.
+    """Whether an alert is due: two groups are in drift, or the only group is, or one is severely.
 
-    Each group has its rare false alarms; a fleet of 25 would have one a day.
+    A single group in drift is no alert: false positives are rare for each group, but a fleet of 25 groups
+    would have one a day.
     """
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
     return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.worst >= SEVERE for episode in on)
 
 
 def describe(monitor: Monitor, error: str) -> dict[str, Any]:
-    """Return the parts that the monitor knows."""
+    """Return those fields of the status document that follow from the monitor."""
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
     worst = max((episode.worst for episode in on), default=None)
     return {
-        "status": word_of(monitor, error).name.lower(),
+        "status": overall_status(monitor, error).name.lower(),
         "alert": wants_attention(monitor),
         "error": error or None,
         "since": _timestamp(min(episode.since or 0.0 for episode in on)) if on else None,
@@ -66,27 +80,27 @@ def describe(monitor: Monitor, error: str) -> dict[str, Any]:
     }
 
 
-def moved(check: Check) -> list[ColumnScore]:
-    """Return the columns that have moved most, over their thresholds alone."""
+def moved_columns(check: Check) -> list[ColumnScore]:
+    """Return the columns over their thresholds, those that have moved most first."""
     over = [column for column in check.columns if column.ratio >= 1]
     return sorted(over, key=lambda column: -column.ratio)[:MAX_MOVED]
 
 
 def _describe_group(monitor: Monitor, name: str, group: Group) -> dict[str, Any]:
     check, episode = group.check, group.episode
-    known = monitor.reference.of(name) if monitor.reference is not None else None
+    reference = monitor.reference.of(name) if monitor.reference is not None else None
     return {
-        "status": group_word(group).name.lower(),
+        "status": group_status(group).name.lower(),
         "since": _timestamp(episode.since or 0.0),
         "severity": severity(episode.worst) if episode.on else None,
         "episodes": group.episodes,
         "samples": group.samples,
-        "engine": check.engine if check is not None and check.yardstick is not None else None,
-        "calibrated": check.yardstick.calibration.calibrated if check and check.yardstick else None,
-        "reference_model": known.model if known is not None else None,
+        "engine": check.engine if check is not None and check.scorer is not None else None,
+        "calibrated": check.scorer.calibration.calibrated if check and check.scorer else None,
+        "reference_model": reference.model if reference is not None else None,
         "hot_last3": [ratio >= 1 for ratio in episode.ratios],
         "window": _describe_window(check),
-        "moved": [column.name for column in moved(check)] if check is not None else [],
+        "moved": [column.name for column in moved_columns(check)] if check is not None else [],
         "columns": [_describe_column(column) for column in check.columns] if check is not None else [],
     }
 
@@ -99,7 +113,7 @@ def _describe_window(check: Check | None) -> dict[str, Any] | None:
         "from": _timestamp(window.begin),
         "to": _timestamp(window.end),
         "rows": len(window.rows),
-        "rows_needed": LEAST_ROWS,
+        "rows_needed": MIN_ROWS,
         "coverage": round(window.coverage, 2),
         "streams": len({row.session for row in window.rows}),
     }

@@ -16,10 +16,10 @@ from streamer.sampling.bare_image import bare_image
 from streamer.sampling.candidate import Candidate
 from streamer.sampling.candidate_image import Decode, decode_here, image_of, stored_bytes
 from streamer.sampling.errors import SpoolBroken, SpoolFull
+from streamer.sampling.feature_extractor import extract_features
 from streamer.sampling.fingerprint import fingerprint
 from streamer.sampling.layout import image_key
-from streamer.sampling.measure import measure
-from streamer.sampling.metrics import ObserverMetrics
+from streamer.sampling.metrics import SamplingMetrics
 from streamer.sampling.selection import Choice, Selection
 from streamer.sampling.sidecar import Picture, describe
 from streamer.sampling.spool import Spool
@@ -60,7 +60,7 @@ class Observer:
         selection: Selection,
         spool: Spool,
         delivery: Waker,
-        metrics: ObserverMetrics,
+        metrics: SamplingMetrics,
         *,
         strip_metadata: bool,
         threshold: float,
@@ -114,7 +114,7 @@ class Observer:
     def _features(self, candidate: Candidate) -> dict[str, float]:
         """Return the columns of drift; none of a picture that cannot be decoded."""
         try:
-            return measure(candidate, image_of(candidate, decode=self.decode), None)[0]
+            return extract_features(candidate, image_of(candidate, decode=self.decode), None)[0]
         except (ImageError, MemoryError, OSError):
             return {}
 

@@ -1,4 +1,4 @@
-"""Answers what workers ask about drift: for the report, and for another reference."""
+"""Handles the workers' requests about drift: the HTML report, and updates of the reference."""
 
 from __future__ import annotations
 
@@ -9,64 +9,57 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streamer.drift.calibration import Calibration
-from streamer.drift.columns import Row
 from streamer.drift.engine import installed
 from streamer.drift.errors import DriftError, EngineFailed, ReferenceBroken, UpdateRefused
-from streamer.drift.learned_reference import (
-    Lesson,
-    Request,
-    learn_groups,
-    other_groups,
-    publish,
-    read_request,
-)
+from streamer.drift.learned_reference import LearnedReference, UpdateRequest, learn_groups, read_request
 from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
-from streamer.drift.reference_file import save
-from streamer.sampling.drift_service import Watch, give_memory_back
+from streamer.drift.reference_file import other_groups, publish, save
+from streamer.drift.rows import Row
+from streamer.sampling.drift_service import DriftService, return_free_memory
 
 log = logging.getLogger("streamer.drift")
 
 
-class DriftDesk:
-    """``answer()`` questions; each in a task of its own."""
+class DriftApi:
+    """Call ``handle()`` for each request, in a task of its own."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, service: DriftService) -> None:
+        self._service = service
         self._updating = False
-        #: The last report: of which window by which reference, and its page.
+        #: The last report: group, end of window and reference that it shows, and its HTML.
         self._report: tuple[tuple[str, float, str], str] = (("", 0.0, ""), "")
 
-    async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return ``{"result": …}``, or ``{"error": …}`` with status, code and detail for the client."""
         try:
-            if question.get("question") == "report":
-                return {"result": await self._make_report(str(question.get("group", "")))}
-            return {"result": await self._update(question)}
+            if request.get("method") == "report":
+                return {"result": await self._make_report(str(request.get("group", "")))}
+            return {"result": await self._update(request)}
         except UpdateRefused as error:
             return {"error": {"status": error.status, "code": error.code, "detail": str(error)}}
         except DriftError as error:
             return {"error": {"status": 503, "code": "unavailable", "detail": f"{error}."}}
         except Exception:
-            log.exception("a question about drift failed")
+            log.exception("a request about drift failed")
             return {"error": {"status": 500, "code": "internal", "detail": "The server failed."}}
 
     # -- the report ----------------------------------------------------------------------------------
 
     async def _make_report(self, name: str) -> str:
         check = self._choose(name)
-        reference = self._watch.monitor.reference
+        reference = self._service.monitor.reference
         key = check.group, check.window.end, reference.sha256 if reference is not None else ""
         if self._report[0] != key:
             if not installed():
                 raise EngineFailed("missing", "The report is made by Evidently, which is not installed")
-            self._report = key, (await self._watch.ask([check], html=True)).html
+            self._report = key, (await self._service.engine.score([check], reference, html=True)).html
         return self._report[1]
 
     def _choose(self, name: str) -> Check:
-        """Return the last check of a group, or its present window; of the worst group without a name."""
-        groups = self._watch.monitor.groups
+        """Return the last check of a group or of its present window; without a name, of the worst group."""
+        groups = self._service.monitor.groups
         if name and name not in groups:
             raise UpdateRefused(
                 404, "not_found", f"No group {name:.64}; there are: {', '.join(groups) or 'none'}."
@@ -74,53 +67,52 @@ class DriftDesk:
         checks = [self._last_check(found) for found in groups if name in ("", found)]
         scored = [check for check in checks if check is not None]
         if not scored:
-            why = (
-                "no reference" if self._watch.monitor.reference is None else "no window with enough rows yet"
-            )
+            missing = self._service.monitor.reference is None
+            why = "no reference" if missing else "no window with enough rows yet"
             raise UpdateRefused(409, "nothing_to_report", f"There is {why}; GET /drift/status says more.")
         return max(scored, key=lambda check: check.ratio)
 
     def _last_check(self, name: str) -> Check | None:
-        monitor = self._watch.monitor
+        monitor = self._service.monitor
         check = monitor.groups[name].check
-        if check is not None and check.yardstick is not None:
+        if check is not None and check.scorer is not None:
             return check
-        return self._measure(name, monitor.reference)
+        return self._check_now(name, monitor.reference)
 
-    def _measure(self, name: str, reference: Reference | None) -> Check | None:
-        """Score a group's present window by a reference; None where that cannot be."""
-        known = reference.of(name) if reference is not None else None
-        group = self._watch.monitor.groups.get(name)
-        if known is None or group is None:
+    def _check_now(self, name: str, reference: Reference | None) -> Check | None:
+        """Score a group's present window against a reference; None without enough rows or a reference."""
+        of_group = reference.of(name) if reference is not None else None
+        group = self._service.monitor.groups.get(name)
+        if of_group is None or group is None:
             return None
         window = group.recent.window(group.recent.newest)
-        return self._watch.monitor.measure(name, window, known) if window.enough else None
+        return self._service.monitor.score(name, window, of_group) if window.enough else None
 
-    # -- another reference ---------------------------------------------------------------------------
+    # -- updates of the reference --------------------------------------------------------------------
 
-    async def _update(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def _update(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._updating:
             raise UpdateRefused(423, "locked", "Another update of the reference is running; try again later.")
         self._updating = True
         try:
-            request = await asyncio.to_thread(
-                read_request, question["body"], dry_run=question["dry_run"], force=question["force"]
+            update = await asyncio.to_thread(
+                read_request, request["body"], dry_run=request["dry_run"], force=request["force"]
             )
-            self._refuse_in_drift(request)
-            if request.document:
-                return await self._take_document(request)
-            return await self._learn_anew(request)
+            self._refuse_in_drift(update)
+            if update.document:
+                return await self._install_document(update)
+            return await self._learn_and_install(update)
         except OSError as error:
             raise UpdateRefused(
                 503, "cannot_write", f"REFERENCE_DATA_PATH cannot be written: {error.strerror or error}."
             ) from error
         finally:
             self._updating = False
-            give_memory_back()
+            return_free_memory()
 
-    def _refuse_in_drift(self, request: Request) -> None:
-        drifting = self._watch.monitor.drifting
-        if drifting and not request.force and not request.dry_run:
+    def _refuse_in_drift(self, update: UpdateRequest) -> None:
+        drifting = self._service.monitor.drifting
+        if drifting and not update.force and not update.dry_run:
             raise UpdateRefused(
                 409,
                 "in_drift",
@@ -128,54 +120,71 @@ class DriftDesk:
                 "wait until it is over, or insist with `force`.",
             )
 
-    async def _learn_anew(self, request: Request) -> dict[str, Any]:
-        lesson = await asyncio.to_thread(self._learn, request)
-        described = self._describe(request, lesson, self._watch.monitor.reference)
-        if not request.dry_run:
-            # One group of many is learnt: the others stay as they are.
-            path, one = self._watch.path, request.rows is None and request.group != ANY
+    async def _learn_and_install(self, update: UpdateRequest) -> dict[str, Any]:
+        learned = await asyncio.to_thread(self._learn, update)
+        described = self._describe(update, learned, self._service.monitor.reference)
+        if not update.dry_run:
+            config, path = self._service.config, self._service.path
+            # When one group is learned from the history, all others stay unchanged.
+            one = update.rows is None and update.group != ANY
             others = await asyncio.to_thread(other_groups, path) if one else {}
-            reference = await asyncio.to_thread(publish, path, lesson, self._watch.plan, others=others)
-            self._watch.refer_to(reference)
+            reference = await asyncio.to_thread(
+                publish,
+                path,
+                learned,
+                window_s=config.window_s,
+                alpha=config.alpha,
+                interval_s=config.interval_s,
+                others=others,
+            )
+            self._service.set_reference(reference)
             described["sha256"] = reference.sha256
-            log.info("a new reference of drift: %s", ", ".join(lesson.groups))
+            log.info("learned a new drift reference of the groups %s", ", ".join(learned.groups))
         return described
 
-    async def _take_document(self, request: Request) -> dict[str, Any]:
-        plan = self._watch.plan
+    async def _install_document(self, update: UpdateRequest) -> dict[str, Any]:
+        config = self._service.config
         try:
             reference = await asyncio.to_thread(
-                parse, request.document, window_s=plan.window_s, alpha=plan.alpha
+                parse, update.document, window_s=config.window_s, alpha=config.alpha
             )
         except ReferenceBroken as error:
             raise UpdateRefused(400, "invalid_reference", f"The document: {error}.") from error
-        lesson = Lesson({name: (group, ()) for name, group in reference.groups.items()})
-        described = self._describe(request, lesson, self._watch.monitor.reference)
-        if not request.dry_run:
-            await asyncio.to_thread(save, self._watch.path, request.document)
-            self._watch.refer_to(reference)
+        learned = LearnedReference({name: (group, ()) for name, group in reference.groups.items()})
+        described = self._describe(update, learned, self._service.monitor.reference)
+        if not update.dry_run:
+            await asyncio.to_thread(save, self._service.path, update.document)
+            self._service.set_reference(reference)
             described["sha256"] = reference.sha256
         return described
 
-    def _learn(self, request: Request) -> Lesson:
-        plan, history = self._watch.plan, self._watch.history
+    def _learn(self, update: UpdateRequest) -> LearnedReference:
+        config, history = self._service.config, self._service.history
 
-        def sent(rows: Sequence[Row]) -> Callable[[], Sequence[Row]]:
+        def from_request(rows: Sequence[Row]) -> Callable[[], Sequence[Row]]:
             return lambda: rows
 
-        def stored(name: str) -> Callable[[], Sequence[Row]]:
-            return lambda: list(history.read(name, time.time() - request.hours * 3600))
+        def from_history(name: str) -> Callable[[], Sequence[Row]]:
+            return lambda: list(history.read(name, time.time() - update.hours * 3600))
 
-        if request.rows is not None:
-            found = {name: sent(rows) for name, rows in request.rows.items()}
+        if update.rows is not None:
+            sources = {name: from_request(rows) for name, rows in update.rows.items()}
         else:
-            names = [name for name in history.groups() if request.group in (ANY, name)]
-            found = {name: stored(name) for name in names}
-        return learn_groups(found.items(), len(found), plan, force=request.force)
+            names = [name for name in history.groups() if update.group in (ANY, name)]
+            sources = {name: from_history(name) for name in names}
+        return learn_groups(
+            sources.items(),
+            len(sources),
+            window_s=config.window_s,
+            alpha=config.alpha,
+            force=update.force,
+        )
 
-    def _describe(self, request: Request, lesson: Lesson, old: Reference | None) -> dict[str, Any]:
+    def _describe(
+        self, update: UpdateRequest, learned: LearnedReference, old: Reference | None
+    ) -> dict[str, Any]:
         groups: dict[str, Any] = {}
-        for name, (reference, _) in lesson.groups.items():
+        for name, (reference, _) in learned.groups.items():
             whole: Calibration = reference.whole.calibration
             groups[name] = {
                 "rows": reference.rows,
@@ -188,9 +197,9 @@ class DriftDesk:
                 "ratio_before": self._ratio(name, old),
                 "ratio_after": self._ratio(name, Reference({name: reference}, "", "")),
             }
-        return {"dry_run": request.dry_run, "sha256": None, "groups": groups, "skipped": lesson.skipped}
+        return {"dry_run": update.dry_run, "sha256": None, "groups": groups, "skipped": learned.skipped}
 
     def _ratio(self, name: str, reference: Reference | None) -> float | None:
-        """Return how far a group's present window lies from a reference; None where it cannot be said."""
-        check = self._measure(name, reference)
+        """Return the greatest ratio of a group's present window against a reference; None without a score."""
+        check = self._check_now(name, reference)
         return float(f"{check.ratio:.4g}") if check is not None else None

@@ -1,4 +1,8 @@
-"""Turns some of the candidates into rows for drift: one of each stream in an interval."""
+"""Turns candidates into rows of drift features: one row for each stream in an interval, jittered.
+
+Intervals are measured by the time of capture in unix seconds, because rows are compared with the time of day
+and outlive processes. When the clock is set back, the next frame becomes a row.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +10,131 @@ import math
 import random
 from collections import OrderedDict
 
-from streamer.drift.columns import Row
-from streamer.drift.image_features import Image
-from streamer.drift.row_throttle import Pace
-from streamer.sampling.candidate import Candidate
-from streamer.sampling.candidate_image import Decode, decode_here, image_of
-from streamer.sampling.measure import measure, row_of
+import numpy as np
 
-#: Thumbnails kept, one of each stream; older than so many intervals they say nothing of motion.
+from streamer.drift.features import (
+    Image,
+    count_classes,
+    grey,
+    image_features,
+    prediction_features,
+    thumbnail,
+    top_class,
+)
+from streamer.drift.rows import NUMERIC, Row, model_key
+from streamer.drift.window import MAX_SHARE
+from streamer.imaging.header import AnySize
+from streamer.imaging.image_header import read_header
+from streamer.protocol.wire import Codec
+from streamer.sampling.candidate import ORIGINAL, Candidate
+from streamer.sampling.candidate_image import Decode, decode_here, image_of, stored_bytes
+
+JITTER = 0.2
+#: Streams whose last row is remembered; the one with the oldest row is forgotten first.
+MAX_STREAMS = 1000
+#: Thumbnails kept, one for each stream. A thumbnail older than this many intervals is not used for motion.
 MAX_THUMBS, THUMB_INTERVALS = 256, 4
 
 
-class RowMaker:
-    """``make()`` decides and measures."""
+class RowThrottle:
+    """Limits how often frames become rows. Pure; time is passed in."""
+
+    def __init__(self, interval_s: float, rng: random.Random) -> None:
+        self._interval_s = interval_s
+        self._rng = rng
+        #: By stream, and by group (session -1): time of the last row, and the earliest time of the next.
+        self._turns: OrderedDict[tuple[str, int], tuple[float, float]] = OrderedDict()
+
+    def take(self, group: str, session: int, at: float) -> bool:
+        """Whether the frame that this stream captured ``at`` becomes a row; if so, it starts the next
+        interval.
+        """
+        own, whole_group = (group, session), (group, -1)
+        if not self._due(own, at) or not self._due(whole_group, at):
+            return False
+        jittered = self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
+        self._turns[own] = (at, at + jittered)
+        self._turns[whole_group] = (at, at + jittered / MAX_SHARE)
+        for key in (own, whole_group):
+            self._turns.move_to_end(key)
+        while len(self._turns) > 2 * MAX_STREAMS:
+            self._turns.popitem(last=False)
+        return True
+
+    def _due(self, key: tuple[str, int], at: float) -> bool:
+        last, following = self._turns.get(key, (-math.inf, -math.inf))
+        return at >= following or at < last
+
+
+class FeatureExtractor:
+    """Decides which candidates become rows, and computes their features."""
 
     def __init__(self, interval_s: float, decode: Decode = decode_here) -> None:
         self._interval_s = interval_s
         self._decode = decode
-        self._pace = Pace(interval_s, random.Random())  # noqa: S311 - jitter, no secret
-        #: By stream: when its last row was, and the luma of its thumbnail.
+        self._throttle = RowThrottle(interval_s, random.Random())  # noqa: S311 - jitter, not a secret
+        #: By stream: time of its last row, and the luma of its thumbnail.
         self._thumbs: OrderedDict[tuple[str, int], tuple[float, Image]] = OrderedDict()
 
-    def make(self, candidate: Candidate) -> Row | None:
-        """Return the candidate's row; None when it is not its stream's turn.
+    def extract(self, candidate: Candidate) -> Row | None:
+        """Return the candidate's row; None when its stream is not due for one.
 
-        Raises ImageError, MemoryError or OSError when the picture cannot be decoded.
+        Raises ImageError, MemoryError or OSError when the image cannot be decoded.
         """
         origin, at = candidate.origin, candidate.captured_at
-        # A report is a person's choice of frame, and boxes below the threshold are missing in it.
-        if candidate.reported or not self._pace.wants(origin.stream, origin.session, at):
+        # A reported frame was chosen by a person and lacks the boxes below the threshold.
+        if candidate.reported or not self._throttle.take(origin.stream, origin.session, at):
             return None
         stream = origin.stream, origin.session
-        numbers, thumb = measure(
-            candidate, image_of(candidate, decode=self._decode), self._before(stream, at)
+        numbers, thumb = extract_features(
+            candidate, image_of(candidate, decode=self._decode), self._previous(stream, at)
         )
-        if origin.transport != "http":  # posted pictures have nothing to do with each other
+        if origin.transport != "http":  # posted images are unrelated to each other
             self._thumbs[stream] = at, thumb
             self._thumbs.move_to_end(stream)
             if len(self._thumbs) > MAX_THUMBS:
                 self._thumbs.popitem(last=False)
-        return row_of(candidate, numbers)
+        return _row_of(candidate, numbers)
 
-    def _before(self, stream: tuple[str, int], now: float) -> Image | None:
+    def _previous(self, stream: tuple[str, int], now: float) -> Image | None:
         at, thumb = self._thumbs.get(stream, (-math.inf, None))
         return thumb if 0 <= now - at <= THUMB_INTERVALS * self._interval_s else None
+
+
+def extract_features(
+    candidate: Candidate, image: Image, before: Image | None
+) -> tuple[dict[str, float], Image]:
+    """Return the numeric features by column, and the luma of the thumbnail.
+
+    ``image`` is the candidate's upright image, ``before`` the thumbnail of the stream's last row or None.
+    """
+    small = thumbnail(image)
+    numbers = image_features(image, small, before, _jpeg_bpp(candidate)) | prediction_features(
+        candidate.boxes, candidate.threshold, candidate.width, candidate.height
+    )
+    return numbers, grey(small)
+
+
+def _jpeg_bpp(candidate: Candidate) -> float:
+    """Return the bits per pixel of an image that arrived as a JPEG, NaN of all others."""
+    if candidate.source != ORIGINAL:
+        return math.nan
+    header = read_header(stored_bytes(candidate), AnySize())
+    if header.codec is not Codec.JPEG:
+        return math.nan
+    return 8 * candidate.size_bytes / (header.width * header.height)
+
+
+def _row_of(candidate: Candidate, numbers: dict[str, float]) -> Row:
+    origin = candidate.origin
+    return Row(
+        at=candidate.captured_at,
+        stream=origin.stream,
+        session=origin.session,
+        model=model_key(origin.version, origin.model_sha256),
+        numbers=np.array([numbers[name] for name in NUMERIC], np.float32),
+        top_class=top_class(candidate.boxes, candidate.threshold, origin.labels),
+        resolution=f"{candidate.width}x{candidate.height}",
+        source=origin.transport,
+        classes=count_classes(candidate.boxes, candidate.threshold, origin.labels),
+    )

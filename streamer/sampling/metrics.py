@@ -1,23 +1,33 @@
-"""What the observer counts; every label comes from a closed set."""
+"""Metrics of the sampling process; every label comes from a closed set, with at most 64 drift groups of their
+own.
+"""
 
 from __future__ import annotations
+
+import contextlib
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from inference.telemetry.metrics import count_log_lines
+from streamer.drift.monitor import MAX_GROUPS
 
-#: Why a sample was taken; the first of its reasons counts.
+#: Why a sample was taken. A sample with several reasons counts under the first.
 REASONS = ("uncertainty", "flicker", "disagreement", "drift", "random", "user")
-#: Why a candidate worth taking was not.
+#: Why a candidate that was worth taking was dropped.
 DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
-#: What became of an attempt to deliver; refused ten times while others were stored, a sample is dead.
+#: Results of an attempt to deliver. A sample is dead when the store refused it ten times and took others
+#: meanwhile.
 RESULTS = ("stored", "failed", "dead")
-#: What keeps a store from taking anything until somebody mends a setting.
+#: Why a store accepts nothing until a person corrects a setting.
 BLOCKS = ("credentials", "denied", "no_bucket", "region", "clock")
+#: Why Evidently returned no result, or why a reference or a row could not be used.
+FAILURES = ("missing", "timeout", "crashed", "malformed", "damaged")
+#: Label of all drift groups beyond the first 64.
+OTHERS = "others"
 
 
-class ObserverMetrics:
-    """Counters of the observer; construct once, after `inference.telemetry.metrics.name_process`."""
+class SamplingMetrics:
+    """Metrics of samples. Construct once, after `inference.telemetry.metrics.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -42,7 +52,7 @@ class ObserverMetrics:
         )
         self.upload_s = Histogram(
             "active_learning_upload_seconds",
-            "Time to deliver one sample, picture and description.",
+            "Time to deliver one sample, image and sidecar.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
             registry=registry,
         )
@@ -52,11 +62,11 @@ class ObserverMetrics:
             "spool_oldest_seconds", "How long the oldest of them has waited.", registry
         )
         self.breaker_open = self._gauge(
-            "breaker_open", "1 while the store is tried once in a while only.", registry
+            "breaker_open", "1 while deliveries are paused after failures of the store.", registry
         )
         self.blocked = Gauge(
             "active_learning_upload_blocked",
-            "1 while a setting keeps the store from taking samples, by what is wrong.",
+            "1 while a wrong setting keeps the store from accepting samples, by cause.",
             ["reason"],
             registry=registry,
             multiprocess_mode="mostrecent",
@@ -76,13 +86,78 @@ class ObserverMetrics:
         return Gauge(f"active_learning_{name}", text, registry=registry, multiprocess_mode="mostrecent")
 
     def delivered(self, result: str, seconds: float) -> None:
-        """Account one attempt to deliver a sample."""
+        """Count one attempt to deliver a sample."""
         self.uploads.labels(result).inc()
         if result == "stored":
             self.upload_s.observe(seconds)
 
     def held_back(self, *, is_open: bool, blocked: str) -> None:
-        """Publish whether attempts are held back, and which setting is wrong; empty: none."""
+        """Set whether deliveries are paused, and which setting is wrong (one of ``BLOCKS``, or empty)."""
         self.breaker_open.set(is_open)
         for reason in BLOCKS:
             self.blocked.labels(reason).set(reason == blocked)
+
+
+class DriftMetrics:
+    """Metrics of drift, by group. Construct once, after `inference.telemetry.metrics.name_process`."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.detected = Counter(
+            "data_drift_detected", "Episodes of drift, each counted once.", ["group"], registry=registry
+        )
+        self.taken = Counter("data_drift_rows", "Rows taken, of all groups.", registry=registry)
+        self.active = self._gauge("active", "1 while a group is in drift.", registry)
+        self.ratio = self._gauge(
+            "score_ratio_max",
+            "Greatest ratio of score to threshold in the last window; 1 or more is flagged.",
+            registry,
+        )
+        self.rows = self._gauge("window_rows", "Rows in the last window.", registry)
+        self.coverage = self._gauge("window_coverage", "Share of the last window that has rows.", registry)
+        self.reference_age_s = Gauge(
+            "data_drift_reference_age_seconds",
+            "Age of the reference; -1 without.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.check_age_s = Gauge(
+            "data_drift_check_age_seconds",
+            "Time since windows were last checked; -1 before the first check.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.check_s = Histogram(
+            "drift_check_seconds",
+            "Time of one round of checks over all groups, including Evidently.",
+            buckets=(0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 180),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "drift_check_failures",
+            "Failures of Evidently, of references and of rows, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in FAILURES:
+            self.failures.labels(reason)
+        self._known: set[str] = set()
+
+    @staticmethod
+    def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+        return Gauge(f"data_drift_{name}", text, ["group"], registry=registry, multiprocess_mode="mostrecent")
+
+    def label(self, group: str) -> str:
+        """Return the label of a group, and make its counter visible at 0."""
+        if group not in self._known:
+            if len(self._known) >= MAX_GROUPS:
+                return OTHERS
+            self._known.add(group)
+            self.detected.labels(group)
+        return group
+
+    def forget(self, group: str) -> None:
+        """Reset the gauges of a group that is no longer monitored, which would keep their last values."""
+        for gauge in (self.active, self.ratio, self.rows, self.coverage):
+            with contextlib.suppress(KeyError):
+                gauge.labels(self.label(group)).set(0)

@@ -27,17 +27,16 @@ from streamer.config.child_environment import inherited_settings
 from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.header import AnySize
 from streamer.sampling.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
 from streamer.sampling.candidate_image import encoded
 from streamer.sampling.collector import Observer
 from streamer.sampling.delivery import Delivery
-from streamer.sampling.drift_api import DriftDesk
-from streamer.sampling.drift_metrics import DriftMetrics
-from streamer.sampling.drift_service import Watch
+from streamer.sampling.drift_api import DriftApi
+from streamer.sampling.drift_service import DriftService
 from streamer.sampling.errors import SpoolBroken, SpoolInUse
-from streamer.sampling.metrics import ObserverMetrics
+from streamer.sampling.metrics import DriftMetrics, SamplingMetrics
 from streamer.sampling.policy import Policy
 from streamer.sampling.rpc import QUESTION_BIT, pack_answer
 from streamer.sampling.sampling_status import Standing
@@ -72,13 +71,13 @@ class Accepted:
 class Intake:
     """Reads candidates and questions from the workers' connections; without an observer they are let go."""
 
-    def __init__(self, watch: Watch | None, decoder: SingleDecoder) -> None:
+    def __init__(self, watch: DriftService | None, decoder: SingleDecoder) -> None:
         #: None while there is no spool.
         self.observer: Observer | None = None
         #: None where nobody watches for drift.
         self._watch = watch
         self._decoder = decoder
-        self._desk = DriftDesk(watch) if watch is not None else None
+        self._desk = DriftApi(watch) if watch is not None else None
         self._next_log_at = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
@@ -129,10 +128,10 @@ class Intake:
         if self.observer is not None:
             self.observer.consider(candidate)
 
-    def _watch_candidate(self, watch: Watch, candidate: Candidate) -> None:
+    def _watch_candidate(self, watch: DriftService, candidate: Candidate) -> None:
         """Drift must not cost a sample, whatever happens in it."""
         try:
-            watch.look(candidate)
+            watch.add(candidate)
         except Exception:
             if time.monotonic() >= self._next_log_at:
                 self._next_log_at = time.monotonic() + LOG_EVERY_S
@@ -141,20 +140,20 @@ class Intake:
     async def _answer(self, question: bytes, writer: asyncio.StreamWriter) -> None:
         answer: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
         if self._desk is not None:
-            answer = await self._desk.answer(msgpack.unpackb(question))
+            answer = await self._desk.handle(msgpack.unpackb(question))
         writer.write(pack_answer(answer))
         await writer.drain()
 
 
-async def serve(settings: Settings, listener: socket.socket, board: Board, page: StatusPage) -> None:
+async def serve(settings: Settings, listener: socket.socket, board: Board, page: SharedDocument) -> None:
     """Take candidates until the supervisor ends it; then keep what is held and deliver for a while."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, when_told_to_end(board, stop.set))
     beating = asyncio.create_task(_beat(board), name="beat")
-    metrics = ObserverMetrics()
+    metrics = SamplingMetrics()
     # Starts with the first image, and not at all where there is none.
     decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(board))
-    watch = Watch(settings, DriftMetrics(), page, board, decoder.decode) if settings.drift else None
+    watch = DriftService(settings, DriftMetrics(), page, board, decoder.decode) if settings.drift else None
     store, beside = open_store(settings)
     spool = Spool(
         settings.samples_dir / ".spool",
@@ -217,7 +216,7 @@ async def _beat(board: Board) -> None:
         await asyncio.sleep(TICK_S)
 
 
-async def _tick(watch: Watch) -> None:
+async def _tick(watch: DriftService) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         try:
@@ -268,7 +267,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
-    asyncio.run(serve(settings, listener, Board(int(board_fd)), StatusPage(int(page_fd))))
+    asyncio.run(serve(settings, listener, Board(int(board_fd)), SharedDocument(int(page_fd))))
     return 0
 
 

@@ -12,7 +12,7 @@ from inference.ipc.child_process import spawn
 from inference.ipc.shared_status import Board, Presence
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.sampling_status import Standing
 
 
@@ -28,7 +28,7 @@ class ObserverHandle:
         #: None where sampling is off.
         self._listener = address.listen(socket.SOCK_STREAM) if settings.sampling else None
         #: Where it posts how drift is; stays the same over restarts.
-        self.page = StatusPage()
+        self.page = SharedDocument()
         #: None before the first start.
         self._process: asyncio.subprocess.Process | None = None
         board.post("sampling", Standing.STARTING if settings.sampling else Standing.OFF)

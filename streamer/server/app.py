@@ -21,7 +21,7 @@ from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.decoding.decoder_pool import DecoderPool, decoder_count
 from streamer.decoding.refused_digests import DigestMemory
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.http.connection_places import Guest
 from streamer.http.gate import make_gate
@@ -77,7 +77,7 @@ class Resources:
     settings: Settings
     metrics: WorkerMetrics
     board: Board
-    drift_page: StatusPage
+    drift_page: SharedDocument
     inference_address: str
     #: Empty where sampling is off.
     observer_address: str

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from inference.ipc.shared_status import Board
 from streamer.access.identity import Scope
-from streamer.drift.drift_state import Word
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
+from streamer.drift.status import DriftStatus
 from streamer.http.body import BodyReader, hold_body
 from streamer.http.caller import identity_of
 from streamer.http.media_type import media_type
@@ -37,7 +37,7 @@ _REPORT_POLICY = (
 class DriftRoutes:
     """``observer_address`` is empty where sampling is off."""
 
-    def __init__(self, page: StatusPage, board: Board, observer_address: str) -> None:
+    def __init__(self, page: SharedDocument, board: Board, observer_address: str) -> None:
         self._page = page
         self._board = board
         self._observer = observer_address
@@ -54,14 +54,14 @@ class DriftRoutes:
             body = hide_in_drift_status(body)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
-    def _without_page(self) -> Word:
+    def _without_page(self) -> DriftStatus:
         starting = self._board.read("sampling") == Standing.STARTING
-        return Word.INSUFFICIENT_DATA if starting else Word.DISABLED
+        return DriftStatus.INSUFFICIENT_DATA if starting else DriftStatus.DISABLED
 
     async def report(self, request: web.Request) -> web.Response:
         """Evidently's page about one group."""
         group = request.query.get("group", "")
-        answer = await self._ask({"question": "report", "group": group}, REPORT_TIMEOUT_S)
+        answer = await self._ask({"method": "report", "group": group}, REPORT_TIMEOUT_S)
         return large_answer(
             request,
             await asyncio.to_thread(answer.encode),
@@ -78,7 +78,7 @@ class DriftRoutes:
         with hold_body(request) as holding:
             reader = BodyReader(request, holding, most_bytes=MAX_UPLOAD_BYTES, limit_s=BODY_TIMEOUT_S)
             body = await reader.read_all()
-            answer = await self._ask({"question": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
+            answer = await self._ask({"method": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
     async def _ask(self, question: dict[str, Any], timeout_s: float) -> Any:

@@ -14,7 +14,7 @@ from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import Board, State
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
-from streamer.drift.drift_state import Word
+from streamer.drift.status import DriftStatus
 from streamer.http.caller import identity_of
 from streamer.http.gate import Gate
 from streamer.http.paced_response import PacedResponse
@@ -125,7 +125,7 @@ class Health:
             "inference_restarts": int(self._board.read("restarts")),
             "samples": int(self._board.read("samples")),
             "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
-            "drift": Word(int(self._board.read("drift"))).name.lower(),
+            "drift": DriftStatus(int(self._board.read("drift"))).name.lower(),
             "access": self._gate.describe(),
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
         }

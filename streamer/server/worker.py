@@ -19,7 +19,7 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.child_environment import inherited_settings
 from streamer.core.logs import set_up_logging
 from streamer.core.turn_selector import make_loop
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.server.app import FULLNESS, Resources, make_runner
 from streamer.server.heartbeat import beat
@@ -70,7 +70,7 @@ def main() -> int:
             settings=settings,
             metrics=WorkerMetrics(),
             board=Board(int(board_fd)),
-            drift_page=StatusPage(int(page_fd)),
+            drift_page=SharedDocument(int(page_fd)),
             inference_address=addresses[0],
             observer_address=addresses[1],
             metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,

@@ -16,12 +16,12 @@ import psutil
 
 from inference.ipc.shared_status import Board
 from streamer.config.settings import load_settings
-from streamer.drift.config import Plan
-from streamer.drift.learned_reference import Lesson, publish
+from streamer.drift.learned_reference import LearnedReference
 from streamer.drift.reference import Reference, learn
-from streamer.drift.shared_document import StatusPage
-from streamer.sampling.drift_metrics import DriftMetrics
-from streamer.sampling.drift_service import Watch
+from streamer.drift.reference_file import publish
+from streamer.drift.shared_document import SharedDocument
+from streamer.sampling.drift_service import DriftService
+from streamer.sampling.metrics import DriftMetrics
 from tests.drift_rows import START, World, rows
 from tests.service import Service
 from tests.waiting import wait_for
@@ -36,11 +36,11 @@ async def ten_days(folder: Path) -> list[float]:
     settings = load_settings(
         samples_dir=folder, reference_data_path=folder / "r.json", drift_engine="builtin"
     )
-    watch = Watch(settings, DriftMetrics(), StatusPage(), Board())
+    watch = DriftService(settings, DriftMetrics(), SharedDocument(), Board())
     await watch.open()
     world = World(1)
     learnt, _ = learn(list(rows(world.values(DAY))), 1800, 0.001)
-    watch.monitor.refer_to(Reference({"gate": learnt}, "", ""))
+    watch.monitor.set_reference(Reference({"gate": learnt}, "", ""))
     used = []
     for day in range(DAYS):
         for row in rows(world.values(DAY), START + (day + 2) * 86_400):
@@ -54,7 +54,8 @@ async def ten_days(folder: Path) -> list[float]:
 def full_reference(path: Path) -> None:
     """Write a reference of 64 groups, as many rows as it may have."""
     found = learn(list(rows(World(1).values(8000))), 1800, 0.001, 40_000 // GROUPS)
-    publish(path, Lesson({f"camera-{number}": found for number in range(GROUPS)}), Plan())
+    learned = LearnedReference({f"camera-{number}": found for number in range(GROUPS)})
+    publish(path, learned, window_s=1800, alpha=0.001, interval_s=5)
 
 
 def observer_mb(folder: Path) -> tuple[float, float]:

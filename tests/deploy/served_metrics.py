@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from inference.telemetry.metrics import InferenceMetrics
 from streamer.accounting.metrics import SupervisorMetrics, WorkerMetrics
-from streamer.sampling.metrics import ObserverMetrics
+from streamer.sampling.metrics import SamplingMetrics
 
 _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 
@@ -14,7 +14,7 @@ _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", 
 def served_series() -> dict[str, set[str]]:
     """Return series name, as Prometheus stores it, to the names of its labels."""
     series = {}
-    for owner in (WorkerMetrics(), InferenceMetrics(), ObserverMetrics(), SupervisorMetrics()):
+    for owner in (WorkerMetrics(), InferenceMetrics(), SamplingMetrics(), SupervisorMetrics()):
         for metric in vars(owner).values():
             if isinstance(metric, Counter | Gauge | Histogram):
                 labels = set(metric._labelnames)

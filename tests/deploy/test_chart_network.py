@@ -11,7 +11,7 @@ import pytest
 from inference.ipc.shared_status import Board
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings, load_settings
-from streamer.drift.shared_document import StatusPage
+from streamer.drift.shared_document import SharedDocument
 from streamer.predict.routes import VERSION_HEADER
 from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
@@ -33,7 +33,7 @@ COOKIE = "rtva-replica"
 @pytest.fixture(scope="module")
 def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Every path of the service, from its router, with braces filled in."""
-    with contextlib.closing(Board()) as board, contextlib.closing(StatusPage()) as page:
+    with contextlib.closing(Board()) as board, contextlib.closing(SharedDocument()) as page:
         resources = Resources(
             number=0,
             settings=load_settings(),

@@ -22,11 +22,11 @@ from inference.models.manifest import parse_manifest
 from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.errors import DamagedSample
 from streamer.datasets.sample import parse_sample
-from streamer.drift.columns import FEATURE_VERSION, NUMERIC
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
+from streamer.drift.rows import FEATURE_VERSION, NUMERIC
 from streamer.model_zoo.header import NotOnnx, read_header
 from tests.drift_rows import World, rows
 from tests.fuzz.target import Target

@@ -20,7 +20,7 @@ import pytest
 
 from streamer.datasets.source import FolderSource
 from streamer.drift.engine import installed
-from streamer.drift.image_features import grey, image_features, thumbnail
+from streamer.drift.features import grey, image_features, thumbnail
 from tests.drift_rows import START
 from tests.model_factory import blob_model
 from tests.service import Service

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamer.drift.calibration import FLOOR, PLAIN, bucket_of, calibrate
-from streamer.drift.columns import NUMERIC
+from streamer.drift.calibration import DEFAULT_THRESHOLD, THRESHOLD_FLOOR, calibrate, day_bucket
 from streamer.drift.reference import learn
-from streamer.drift.table import Table
+from streamer.drift.rows import NUMERIC, Table
 from tests.drift_rows import START, World, rows
 
 WINDOW_S = 1800.0
@@ -29,7 +28,7 @@ def test_slow_scenes_get_wider_thresholds_than_quick_ones() -> None:
         assert calibration is not None
         assert calibration.blocks > 100
         found.append(np.median([calibration.thresholds[name] for name in NUMERIC]))
-    assert found[1] > 1.4 * found[0] > 1.4 * FLOOR
+    assert found[1] > 1.4 * found[0] > 1.4 * THRESHOLD_FLOOR
 
 
 def test_a_still_scene_is_not_paged_for_less_than_the_floor() -> None:
@@ -37,7 +36,7 @@ def test_a_still_scene_is_not_paged_for_less_than_the_floor() -> None:
     calibration = calibrate(table(values), WINDOW_S, 0.001)
     assert calibration is not None
     found = [calibration.thresholds[name] for name in NUMERIC]
-    assert FLOOR <= min(found) <= max(found) < 2.5 * FLOOR
+    assert THRESHOLD_FLOOR <= min(found) <= max(found) < 2.5 * THRESHOLD_FLOOR
 
 
 def test_constant_and_missing_columns_do_not_set_the_others() -> None:
@@ -48,8 +47,8 @@ def test_constant_and_missing_columns_do_not_set_the_others() -> None:
     odd = calibrate(table(values), WINDOW_S, 0.001)
     assert whole is not None
     assert odd is not None
-    assert odd.thresholds["aspect"] == FLOOR
-    assert odd.thresholds["jpeg_bpp"] == PLAIN
+    assert odd.thresholds["aspect"] == THRESHOLD_FLOOR
+    assert odd.thresholds["jpeg_bpp"] == DEFAULT_THRESHOLD
     assert odd.thresholds["contrast"] == pytest.approx(whole.thresholds["contrast"], rel=0.15)
 
 
@@ -57,7 +56,7 @@ def test_constant_and_missing_columns_do_not_set_the_others() -> None:
 def test_a_short_reference_stays_uncalibrated_and_says_so(hours: float) -> None:
     reference, _ = learn(list(rows(World(1).values(int(hours * 720)))), WINDOW_S, 0.001)
     assert not reference.whole.calibration.calibrated
-    assert reference.whole.calibration.thresholds["noise"] == PLAIN
+    assert reference.whole.calibration.thresholds["noise"] == DEFAULT_THRESHOLD
     assert reference.seasons == {}
 
 
@@ -79,7 +78,7 @@ def test_three_days_are_measured_by_the_time_of_day() -> None:
     night, day = (reference.at(START + hour * 3600) for hour in (18, 6))
     assert np.median(day.numbers["brightness"]) > np.median(night.numbers["brightness"]) + 2
     assert night.calibration.thresholds["brightness"] < reference.whole.calibration.thresholds["brightness"]
-    assert bucket_of(START) != bucket_of(START + 4 * 3600)
+    assert day_bucket(START) != day_bucket(START + 4 * 3600)
 
 
 def test_only_rows_of_the_newest_model_are_learnt() -> None:

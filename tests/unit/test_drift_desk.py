@@ -14,13 +14,13 @@ import pytest
 
 from inference.ipc.shared_status import Board
 from streamer.config.settings import load_settings
-from streamer.drift.columns import NUMERIC
-from streamer.drift.drift_state import Word
 from streamer.drift.history import History
-from streamer.drift.shared_document import PAGE_BYTES, StatusPage
-from streamer.sampling.drift_api import DriftDesk
-from streamer.sampling.drift_metrics import DriftMetrics
-from streamer.sampling.drift_service import Watch
+from streamer.drift.rows import NUMERIC
+from streamer.drift.shared_document import CAPACITY_BYTES, SharedDocument
+from streamer.drift.status import DriftStatus
+from streamer.sampling.drift_api import DriftApi
+from streamer.sampling.drift_service import DriftService
+from streamer.sampling.metrics import DriftMetrics
 from tests.drift_rows import World, rows
 
 HOURS = 11
@@ -31,17 +31,17 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.page, self.board = StatusPage(), Board()
+        self.page, self.board = SharedDocument(), Board()
         self.settings = load_settings(
             samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
         )
-        self.watch = Watch(self.settings, DriftMetrics(), self.page, self.board)
-        self.desk = DriftDesk(self.watch)
+        self.watch = DriftService(self.settings, DriftMetrics(), self.page, self.board)
+        self.api = DriftApi(self.watch)
 
     async def ask(self, body: Any = None, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
         text = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        question = {"question": "update", "body": text, "dry_run": dry_run, "force": force}
-        return await self.desk.answer(question)
+        question = {"method": "update", "body": text, "dry_run": dry_run, "force": force}
+        return await self.api.handle(question)
 
     def live(self, stream: str, hours: float = HOURS, seed: int = 1, by: float = 0.0) -> None:
         """Rows up to now, as a camera gave them."""
@@ -103,7 +103,7 @@ async def test_drift_is_not_learnt_unless_somebody_insists(desk: Desk) -> None:
     desk.live("gate", hours=1, seed=2, by=6.0)
     found = desk.status()
     assert (found["status"], found["alert"]) == ("drift", True)
-    assert desk.board.read("drift") == Word.DRIFT
+    assert desk.board.read("drift") == DriftStatus.DRIFT
     refused = (await desk.ask())["error"]
     assert (refused["status"], refused["code"]) == (409, "in_drift")
     tried = (await desk.ask({"dry_run": True}))["result"]["groups"]["gate"]
@@ -182,8 +182,8 @@ async def test_a_disk_that_cannot_be_written_costs_the_update_alone(desk: Desk) 
 
 
 async def test_there_is_no_report_before_there_is_something_to_report(desk: Desk) -> None:
-    assert (await desk.desk.answer({"question": "report"}))["error"]["status"] == 409
-    assert (await desk.desk.answer({"question": "report", "group": "x"}))["error"]["status"] == 404
+    assert (await desk.api.handle({"method": "report"}))["error"]["status"] == 409
+    assert (await desk.api.handle({"method": "report", "group": "x"}))["error"]["status"] == 404
 
 
 def test_rows_on_disk_survive_a_cut_and_are_bounded(tmp_path: Path) -> None:
@@ -214,16 +214,16 @@ def test_rows_on_disk_survive_a_cut_and_are_bounded(tmp_path: Path) -> None:
 
 
 def test_the_page_never_shows_half_an_edition() -> None:
-    page = StatusPage()
-    reader = StatusPage(page.fd)
+    page = SharedDocument()
+    reader = SharedDocument(page.fd)
     assert reader.read() == b""
-    page.post(b"first")
+    page.publish(b"first")
     assert reader.read() == b"first"
     page._memory[20:22] = b"xx"  # a writer that was killed at work
     page._memory[0] += 1
     assert reader.read() == b"first"
-    page.post(b"second, longer")
+    page.publish(b"second, longer")
     assert reader.read() == b"second, longer"
-    with pytest.raises(ValueError, match="the page holds"):
-        page.post(bytes(PAGE_BYTES))
+    with pytest.raises(ValueError, match="the document holds"):
+        page.publish(bytes(CAPACITY_BYTES))
     page.close()

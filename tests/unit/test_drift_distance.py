@@ -10,11 +10,14 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
-from streamer.drift.calibration import plain
-from streamer.drift.columns import NUMERIC, Row
-from streamer.drift.distance import jensen_shannon, wasserstein, wasserstein_without_freaks
-from streamer.drift.reference_scorer import Yardstick
-from streamer.drift.table import OTHER, Table, Vocabulary
+from streamer.drift.calibration import (
+    default_calibration,
+    jensen_shannon,
+    wasserstein,
+    wasserstein_without_outliers,
+)
+from streamer.drift.reference import ReferenceScorer
+from streamer.drift.rows import NUMERIC, OTHER, Categories, Row, Table
 from tests.drift_rows import World, rows
 
 
@@ -44,15 +47,17 @@ def test_nothing_counted_is_no_distance() -> None:
 
 
 def test_rare_and_new_words_are_one() -> None:
-    vocabulary = Vocabulary.of([(("cat", 99),), (("dog", 100),), (("newt", 1),)])
-    assert vocabulary.words == ("cat", "dog")
-    assert vocabulary.counts.tolist() == [99, 100, 1]
-    assert vocabulary.matrix([(("newt", 2), ("cat", 1), (OTHER, 1))]).tolist() == [[1, 0, 3]]
+    categories = Categories.of([(("cat", 99),), (("dog", 100),), (("newt", 1),)])
+    assert categories.names == ("cat", "dog")
+    assert categories.counts.tolist() == [99, 100, 1]
+    assert categories.count_matrix([(("newt", 2), ("cat", 1), (OTHER, 1))]).tolist() == [[1, 0, 3]]
 
 
 def scored(window: list[Row], known: list[Row]) -> dict[str, float | None]:
     table = Table.of(window)
-    return {c.name: c.score for c in Yardstick(Table.of(known), plain()).score(table, table)}
+    return {
+        c.name: c.score for c in ReferenceScorer(Table.of(known), default_calibration()).score(table, table)
+    }
 
 
 def test_columns_without_values_are_left_out_and_say_so() -> None:
@@ -60,7 +65,7 @@ def test_columns_without_values_are_left_out_and_say_so() -> None:
     window[:, NUMERIC.index("conf_mean")] = np.nan
     known[:480, NUMERIC.index("jpeg_bpp")] = np.nan
     table = Table.of(list(rows(window)))
-    columns = Yardstick(Table.of(list(rows(known))), plain()).score(table, table)
+    columns = ReferenceScorer(Table.of(list(rows(known))), default_calibration()).score(table, table)
     assert {c.name for c in columns if c.skipped} == {"conf_mean", "jpeg_bpp"}
     assert all(c.ratio == 0 for c in columns if c.skipped)
 
@@ -80,20 +85,20 @@ def test_one_row_is_no_error() -> None:
 
 def test_without_rows_of_its_model_predictions_are_not_compared() -> None:
     table = Table.of(list(rows(World(1).values(200))))
-    columns = Yardstick(table, plain()).score(table, None)
+    columns = ReferenceScorer(table, default_calibration()).score(table, None)
     assert {c.name for c in columns if c.skipped == "other_model"} >= {"n_boxes", "top_class", "classes"}
     assert all(c.score is not None for c in columns if c.name in ("brightness", "resolution"))
 
 
-def test_a_few_freak_rows_are_far_off_and_no_drift() -> None:
+def test_a_few_outlier_rows_are_far_off_and_no_drift() -> None:
     rng = np.random.default_rng(5)
     reference = np.sort(rng.normal(0, 0.01, 5000))
     quiet = rng.normal(0, 0.01, 289)
-    freaks = quiet.copy()
-    freaks[[10, 11, 12, 200]] = 1.0
+    outliers = quiet.copy()
+    outliers[[10, 11, 12, 200]] = 1.0
     deviation = float(reference.std())
-    assert wasserstein(reference, deviation, freaks) > 1
-    assert wasserstein_without_freaks(reference, deviation, freaks) < 0.2
+    assert wasserstein(reference, deviation, outliers) > 1
+    assert wasserstein_without_outliers(reference, deviation, outliers) < 0.2
     moved = wasserstein(reference, deviation, quiet + 0.02)
-    assert wasserstein_without_freaks(reference, deviation, quiet + 0.02) == pytest.approx(moved, rel=0.05)
-    assert wasserstein_without_freaks(reference, deviation, quiet[:1]) >= 0
+    assert wasserstein_without_outliers(reference, deviation, quiet + 0.02) == pytest.approx(moved, rel=0.05)
+    assert wasserstein_without_outliers(reference, deviation, quiet[:1]) >= 0

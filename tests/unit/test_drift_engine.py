@@ -19,16 +19,15 @@ import pytest
 from inference.ipc.shared_status import Board
 from streamer.config.settings import load_settings
 from streamer.drift import engine
-from streamer.drift.columns import NUMERIC, Row
-from streamer.drift.config import Plan
-from streamer.drift.engine import ask_evidently
+from streamer.drift.engine import run_evidently
 from streamer.drift.errors import EngineFailed
-from streamer.drift.monitor import Check, Monitor
+from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
-from streamer.drift.shared_document import StatusPage
-from streamer.sampling.drift_api import DriftDesk
-from streamer.sampling.drift_metrics import DriftMetrics
-from streamer.sampling.drift_service import Watch
+from streamer.drift.rows import NUMERIC, Row
+from streamer.drift.shared_document import SharedDocument
+from streamer.sampling.drift_api import DriftApi
+from streamer.sampling.drift_service import DriftService
+from streamer.sampling.metrics import DriftMetrics
 from tests.drift_rows import START, World, rows
 
 REFERENCE, _ = learn(list(rows(World(1).values(8000))), 1800, 0.001)
@@ -55,8 +54,8 @@ def check() -> Check:
     known = World(1).values(3000)
     known[:, NUMERIC.index("jpeg_bpp")] = np.nan
     reference, _ = learn(named(rows(known)), 1800, 0.001)
-    monitor = Monitor(Plan())
-    monitor.refer_to(Reference({"gate": reference}, "", ""))
+    monitor = Monitor(DriftConfig())
+    monitor.set_reference(Reference({"gate": reference}, "", ""))
     values = World(2).values(500)
     values[:, NUMERIC.index("conf_mean")] = np.nan
     return [found for row in named(rows(values, LATER)) for found in monitor.add(row)][-1]
@@ -80,7 +79,7 @@ HANGS = "import time\ntime.sleep(3600)\n"
 
 async def test_evidently_measures_what_we_measure_and_makes_the_page() -> None:
     found = check()
-    answer = await ask_evidently([found], {"gate": "v1:ab"}, 150, html=True)
+    answer = await run_evidently([found], {"gate": "v1:ab"}, 150, html=True)
     ours = {c.name: c.score for c in found.columns if c.score is not None and c.name != "classes"}
     assert "conf_mean" not in ours
     assert "jpeg_bpp" not in ours
@@ -106,7 +105,7 @@ async def test_one_that_fails_is_said_in_time_and_leaves_no_process(
 ) -> None:
     pretend(tmp_path, monkeypatch, code)
     with pytest.raises(EngineFailed) as caught:
-        await ask_evidently([check()], {}, 3 if reason == "timeout" else 60, html=False)
+        await run_evidently([check()], {}, 3 if reason == "timeout" else 60, html=False)
     assert caught.value.reason == reason
     assert said in str(caught.value)
     assert running() == []
@@ -115,8 +114,8 @@ async def test_one_that_fails_is_said_in_time_and_leaves_no_process(
 def test_it_does_not_outlive_the_observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, monkeypatch, HANGS)
     code = (
-        "import asyncio\nfrom tests.unit.test_drift_engine import ask_evidently, check\n"
-        "asyncio.run(ask_evidently([check()], {}, 100, html=False))"
+        "import asyncio\nfrom tests.unit.test_drift_engine import run_evidently, check\n"
+        "asyncio.run(run_evidently([check()], {}, 100, html=False))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -133,35 +132,35 @@ def test_it_does_not_outlive_the_observer(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
+async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DriftService]:
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "1")
     settings = load_settings(
         samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=1
     )
-    page, board = StatusPage(), Board()
-    made = Watch(settings, DriftMetrics(), page, board)
+    page, board = SharedDocument(), Board()
+    made = DriftService(settings, DriftMetrics(), page, board)
     await made.open()
-    made.monitor.refer_to(Reference({"gate": REFERENCE}, "", ""))
+    made.monitor.set_reference(Reference({"gate": REFERENCE}, "", ""))
     yield made
     await made.close()
     page.close()
     board.close()
 
 
-async def feed(watch: Watch, found: list[Row]) -> dict[str, object]:
+async def feed(watch: DriftService, found: list[Row]) -> dict[str, object]:
     """Let rows in, wait for what is judged; returns the status."""
     for row in found:
         watch._handle(watch.monitor.add(row))
-    while watch._judging is not None and not watch._judging.done():
+    while watch._settling is not None and not watch._settling.done():
         await asyncio.sleep(0.05)
     watch._publish()
-    status: dict[str, object] = json.loads(watch._page.read())
+    status: dict[str, object] = json.loads(watch._document.read())
     return status
 
 
 @pytest.mark.parametrize("absent", [True, False])
 async def test_without_it_our_engine_decides_and_the_status_says_so(
-    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+    watch: DriftService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
 ) -> None:
     if absent:
         monkeypatch.setattr(engine, "installed", lambda: False)
@@ -175,16 +174,16 @@ async def test_without_it_our_engine_decides_and_the_status_says_so(
     await feed(watch, shifted(120, 5.0))
     assert time.monotonic() - begun < 2
     with pytest.raises(EngineFailed):
-        await watch.ask([check()])
-    answer = await DriftDesk(watch).answer({"question": "report"})
+        await watch.engine.score([check()], watch.monitor.reference)
+    answer = await DriftApi(watch).handle({"method": "report"})
     assert answer["error"]["status"] == 503
     assert running() == []
 
 
-async def test_its_word_counts_where_it_answers(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def disagrees(checks: list[Check], *_: object, **__: object) -> engine.Answer:
-        return engine.Answer({found.group: {"noise": 0.0} for found in checks}, "")
+async def test_its_word_counts_where_it_answers(watch: DriftService, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def disagrees(checks: list[Check], *_: object, **__: object) -> engine.EvidentlyResult:
+        return engine.EvidentlyResult({found.group: {"noise": 0.0} for found in checks}, "")
 
-    monkeypatch.setattr("streamer.sampling.drift_service.ask_evidently", disagrees)
+    monkeypatch.setattr("streamer.drift.engine.run_evidently", disagrees)
     status = await feed(watch, shifted(1080, 5.0))
     assert (status["status"], status["engine"], status["engine_error"]) == ("ok", "evidently", None)

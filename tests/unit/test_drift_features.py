@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from streamer.drift.columns import IMAGE, PREDICTION
-from streamer.drift.image_features import grey, image_features, thumbnail
-from streamer.drift.prediction_features import count_classes, overlap, prediction_features, top_class
+from streamer.drift.features import (
+    count_classes,
+    grey,
+    image_features,
+    max_overlap,
+    prediction_features,
+    thumbnail,
+    top_class,
+)
+from streamer.drift.rows import IMAGE, PREDICTION
 from tests.unit.pictures import Image, scene
 
-PLAIN = np.full((120, 160, 3), (10, 20, 40), np.uint8)
+DEFAULT_THRESHOLD = np.full((120, 160, 3), (10, 20, 40), np.uint8)
 
 
 def features(image: Image, before: Image | None = None, bpp: float = 1.0) -> dict[str, float]:
@@ -22,7 +29,7 @@ def features(image: Image, before: Image | None = None, bpp: float = 1.0) -> dic
 
 
 def test_a_plain_picture_has_the_values_of_its_colour() -> None:
-    found = features(PLAIN)
+    found = features(DEFAULT_THRESHOLD)
     luma = round(0.299 * 40 + 0.587 * 20 + 0.114 * 10)
     assert tuple(found) == IMAGE
     assert found["brightness"] == pytest.approx(luma, abs=0.5)
@@ -31,8 +38,8 @@ def test_a_plain_picture_has_the_values_of_its_colour() -> None:
     # One colour has no spread: .3 sqrt((R - G)^2 + ((R + G) / 2 - B)^2).
     assert found["colorfulness"] == pytest.approx(0.3 * math.hypot(20, 20))
     assert (found["dark_frac"], found["bright_frac"]) == (0, 0)
-    assert features(np.zeros_like(PLAIN))["dark_frac"] == 1
-    assert features(np.full_like(PLAIN, 255))["bright_frac"] == 1
+    assert features(np.zeros_like(DEFAULT_THRESHOLD))["dark_frac"] == 1
+    assert features(np.full_like(DEFAULT_THRESHOLD, 255))["bright_frac"] == 1
 
 
 def test_shape_bits_and_motion_are_those_of_the_frame() -> None:
@@ -41,9 +48,9 @@ def test_shape_bits_and_motion_are_those_of_the_frame() -> None:
     assert found["log_mpix"] == pytest.approx(math.log(1.92 * 1.08))
     assert found["jpeg_bpp"] == 0.8
     assert math.isnan(found["frame_diff"])
-    before = grey(thumbnail(PLAIN))
-    assert features(PLAIN, before)["frame_diff"] == 0
-    assert features(PLAIN + 10, before)["frame_diff"] == pytest.approx(10, abs=0.6)
+    before = grey(thumbnail(DEFAULT_THRESHOLD))
+    assert features(DEFAULT_THRESHOLD, before)["frame_diff"] == 0
+    assert features(DEFAULT_THRESHOLD + 10, before)["frame_diff"] == pytest.approx(10, abs=0.6)
     assert math.isnan(features(scene(64, 160), before)["frame_diff"])
 
 
@@ -108,4 +115,4 @@ def test_a_picture_without_boxes_has_no_measures_of_boxes() -> None:
     unknown = ("conf_mean", "frac_low", "area_med", "cx_med", "edge_frac")
     assert all(math.isnan(found[name]) for name in unknown)
     assert top_class(BOXES[:0], 0.5, ()) == "none"
-    assert overlap(BOXES[:1]) == 0
+    assert max_overlap(BOXES[:1]) == 0

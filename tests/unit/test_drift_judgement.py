@@ -8,23 +8,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamer.drift.columns import NUMERIC
-from streamer.drift.config import Plan
-from streamer.drift.monitor import Monitor
+from streamer.drift.monitor import DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
+from streamer.drift.rows import NUMERIC
 from tests.drift_rows import START, World, rows
 
-PLAN = Plan()
+CONFIG = DriftConfig()
 DAY_S = 86_400.0
-DAY = int(DAY_S / PLAN.interval_s)
+DAY = int(DAY_S / CONFIG.interval_s)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_quiet_day_and_then_a_shift(seed: int) -> None:
     world = World(seed)
-    reference, _ = learn(list(rows(world.values(DAY), START)), PLAN.window_s, PLAN.alpha)
-    monitor = Monitor(PLAN)
-    monitor.refer_to(Reference({"gate": reference}, "", ""))
+    reference, _ = learn(list(rows(world.values(DAY), START)), CONFIG.window_s, CONFIG.alpha)
+    monitor = Monitor(CONFIG)
+    monitor.set_reference(Reference({"gate": reference}, "", ""))
     values = world.values(DAY + 2 * 720)
     moved = np.random.default_rng(seed).choice(len(NUMERIC), 3, replace=False)
     values[DAY:, moved] += 2.0

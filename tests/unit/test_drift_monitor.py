@@ -9,24 +9,23 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from streamer.drift.columns import NUMERIC, Row
-from streamer.drift.config import Plan
 from streamer.drift.episode import Episode, severity
-from streamer.drift.monitor import MAX_GROUPS, Check, Monitor
+from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
-from streamer.drift.row_throttle import Pace
-from streamer.drift.status import describe, group_word, wants_attention
-from streamer.drift.window import Recent
+from streamer.drift.rows import NUMERIC, Row
+from streamer.drift.status import describe, group_status, wants_attention
+from streamer.drift.window import RecentRows
+from streamer.sampling.feature_extractor import RowThrottle
 from tests.drift_rows import START, World, rows
 
-PLAN = Plan()
+CONFIG = DriftConfig()
 LATER = START + 7 * 86_400
-REFERENCE, _ = learn(list(rows(World(1).values(12 * 720))), PLAN.window_s, PLAN.alpha)
+REFERENCE, _ = learn(list(rows(World(1).values(12 * 720))), CONFIG.window_s, CONFIG.alpha)
 
 
 def monitor(**groups: object) -> Monitor:
-    made = Monitor(PLAN, lambda name: name == "unnamed")
-    made.refer_to(Reference({"gate": REFERENCE} | groups, "", "ab"))  # type: ignore[arg-type]
+    made = Monitor(CONFIG, lambda name: name == "unnamed")
+    made.set_reference(Reference({"gate": REFERENCE} | groups, "", "ab"))  # type: ignore[arg-type]
     return made
 
 
@@ -43,22 +42,22 @@ def shifted(count: int, columns: tuple[str, ...], by: float, seed: int = 2) -> n
 
 
 def test_a_stream_gives_one_row_in_an_interval_whatever_its_clock_does() -> None:
-    pace = Pace(5.0, random.Random(1))
-    taken = [t for t in np.arange(0, 500, 0.2) if pace.wants("gate", 0, float(t))]
+    throttle = RowThrottle(5.0, random.Random(1))
+    taken = [t for t in np.arange(0, 500, 0.2) if throttle.take("gate", 0, float(t))]
     assert 90 <= len(taken) <= 110
     assert all(4 <= b - a <= 6.21 for a, b in itertools.pairwise(taken))
-    assert pace.wants("gate", 0, 100.0)
-    assert not pace.wants("gate", 0, 101.0)
+    assert throttle.take("gate", 0, 100.0)
+    assert not throttle.take("gate", 0, 101.0)
 
 
 def test_streams_of_one_name_share_its_rows() -> None:
-    pace = Pace(5.0, random.Random(1))
-    taken = sum(pace.wants("unnamed", s, float(t)) for t in np.arange(0, 100, 0.5) for s in range(40))
+    throttle = RowThrottle(5.0, random.Random(1))
+    taken = sum(throttle.take("unnamed", s, float(t)) for t in np.arange(0, 100, 0.5) for s in range(40))
     assert 60 <= taken <= 100  # four an interval
 
 
 def test_no_passer_by_speaks_for_all_of_them() -> None:
-    recent = Recent(1800, 5, mixed=True)
+    recent = RecentRows(1800, 5, mixed=True)
     for second in range(0, 1800, 5):
         for session in [1] if second % 20 else [1, 2, 3]:
             recent.add(Row(second + 1.0, "unnamed", session, "", np.zeros(27, np.float32), "", "", "", ()))
@@ -72,10 +71,10 @@ def test_gaps_and_short_streams_are_no_windows() -> None:
     watch = monitor()
     found = list(rows(World(2).values(1440), LATER))
     feed(watch, [row for row in found if row.at - LATER < 2400])
-    assert group_word(watch.groups["gate"]).name == "OK"
+    assert group_status(watch.groups["gate"]).name == "OK"
     for check in watch.advance(LATER + 2400 + 1200):
         watch.settle(check)
-    assert group_word(watch.groups["gate"]).name == "INSUFFICIENT_DATA"
+    assert group_status(watch.groups["gate"]).name == "INSUFFICIENT_DATA"
 
 
 def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
@@ -100,7 +99,9 @@ def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
 def test_two_of_three_strong_windows_or_one_severe_begin_an_episode_three_clean_ones_end_it() -> None:
     def run(ratios: list[float], *, calibrated: bool = True) -> tuple[list[int], bool]:
         episode = Episode()
-        begun = [i for i, r in enumerate(ratios) if episode.see(r, float(i + 1), calibrated=calibrated)]
+        begun = [
+            i for i, r in enumerate(ratios) if episode.add_window(r, float(i + 1), calibrated=calibrated)
+        ]
         return begun, episode.on
 
     assert run([1.2, 0.5, 0.5, 1.2, 0.4, 0.4]) == ([], False)
@@ -134,7 +135,7 @@ def test_another_model_is_no_drift_of_its_predictions() -> None:
     watch = monitor()
     values = shifted(1440, ("n_boxes", "conf_mean", "area_med"), 6.0)
     assert feed(watch, rows(values, LATER, model="v1:other")) == []
-    assert group_word(watch.groups["gate"]).name == "STALE_REFERENCE"
+    assert group_status(watch.groups["gate"]).name == "STALE_REFERENCE"
     assert describe(watch, "")["status"] == "stale_reference"
     # What the camera sees is compared all the same.
     assert feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
@@ -142,16 +143,16 @@ def test_another_model_is_no_drift_of_its_predictions() -> None:
 
 
 def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
-    watch = Monitor(PLAN)
+    watch = Monitor(CONFIG)
     assert describe(watch, "")["status"] == "no_reference"
     assert describe(watch, "broken")["status"] == "error"
     feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
     assert describe(watch, "")["status"] == "no_reference"
-    watch.refer_to(Reference({"*": REFERENCE}, "", ""))
+    watch.set_reference(Reference({"*": REFERENCE}, "", ""))
     assert describe(watch, "")["status"] == "insufficient_data"
     feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
     assert describe(watch, "")["status"] == "drift"
-    watch.refer_to(watch.reference)
+    watch.set_reference(watch.reference)
     assert describe(watch, "")["status"] == "insufficient_data"
 
 
@@ -177,7 +178,7 @@ def test_groups_are_bounded_and_an_episode_gives_so_many_samples() -> None:
     watch = monitor()
     assert not watch.wants_sample("gate")
     feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
-    for _ in range(PLAN.samples):
+    for _ in range(CONFIG.samples):
         assert watch.wants_sample("gate")
         watch.sample_taken("gate")
     assert not watch.wants_sample("gate")
@@ -188,4 +189,4 @@ def test_a_clock_that_jumps_costs_a_few_windows_and_no_alarm(jump_s: float) -> N
     watch = monitor()
     feed(watch, rows(World(2).values(720), LATER))
     assert feed(watch, rows(World(3).values(1440), LATER + jump_s)) == []
-    assert group_word(watch.groups["gate"]).name == "OK"
+    assert group_status(watch.groups["gate"]).name == "OK"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.drift.columns import NUMERIC
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.reference import Reference, learn
 from streamer.drift.reference_document import document_of, parse
 from streamer.drift.reference_file import KEPT, load, save
+from streamer.drift.rows import NUMERIC
 from tests.drift_rows import World, rows
 
-PLAN = {"window_s": 1800.0, "alpha": 0.001}
+CONFIG = {"window_s": 1800.0, "alpha": 0.001}
 
 
 def document(count: int = 300, seed: int = 1) -> bytes:
@@ -36,19 +36,19 @@ def test_what_is_read_measures_as_what_was_written() -> None:
     values = World(4).values(8000)
     learnt, kept = learn(list(rows(values)), 1800, 0.001)
     text = document_of({"gate": (learnt, kept)}, window_s=1800, interval_s=5)
-    read = parse(text, **PLAN).groups["gate"]
+    read = parse(text, **CONFIG).groups["gate"]
     assert (read.model, read.rows) == (learnt.model, learnt.rows)
     assert read.whole.calibration.blocks == learnt.whole.calibration.blocks > 20
     for name, threshold in learnt.whole.calibration.thresholds.items():
         assert read.whole.calibration.thresholds[name] == pytest.approx(threshold, rel=1e-5)
     np.testing.assert_allclose(read.whole.numbers["noise"], learnt.whole.numbers["noise"], rtol=1e-5)
-    assert read.whole.words["classes"].words == learnt.whole.words["classes"].words
+    assert read.whole.categories["classes"].names == learnt.whole.categories["classes"].names
 
 
 def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
     plain = [{"brightness": 100 + i % 7, "n_boxes": i % 3, "top_class": "cat"} for i in range(200)]
     for text in (plain, {"rows": plain}):
-        reference = parse(json.dumps(text).encode(), **PLAN)
+        reference = parse(json.dumps(text).encode(), **CONFIG)
         found = reference.of("any stream at all")
         assert found is not None
         assert (found.rows, found.model, found.whole.calibration.calibrated) == (200, "", False)
@@ -80,19 +80,19 @@ def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
 )
 def test_what_is_wrong_is_said(text: bytes, said: str) -> None:
     with pytest.raises(ReferenceBroken) as caught:
-        parse(text, **PLAN)
+        parse(text, **CONFIG)
     assert said in str(caught.value)
 
 
 def test_the_file_is_replaced_whole_and_five_old_ones_stay(tmp_path: Path) -> None:
     path = tmp_path / "data" / "reference.json"
-    assert load(path, **PLAN) is None
+    assert load(path, **CONFIG) is None
     for count in range(100, 108):
         save(path, document(count))
-    newest = load(path, **PLAN)
+    newest = load(path, **CONFIG)
     assert isinstance(newest, Reference)
     assert newest.groups["gate"].rows == 107
-    older = [load(path.with_name(f"reference.json.{n}"), **PLAN) for n in range(1, KEPT + 1)]
+    older = [load(path.with_name(f"reference.json.{n}"), **CONFIG) for n in range(1, KEPT + 1)]
     assert [found.groups["gate"].rows for found in older if found] == [106, 105, 104, 103, 102]
     assert {entry.name for entry in path.parent.iterdir()} == {
         "reference.json",
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(document()[:-40])
     for path in (tmp_path, tmp_path / "cut"):
         with pytest.raises(ReferenceBroken, match=str(path)):
-            load(path, **PLAN)
+            load(path, **CONFIG)
 
 
 def test_columns_may_be_fewer_than_they_are_today() -> None:
@@ -112,6 +112,6 @@ def test_columns_may_be_fewer_than_they_are_today() -> None:
     del whole["sha256"]
     whole["columns"] = ["at", "brightness"]
     whole["groups"]["gate"]["rows"] = [[i, i % 5] for i in range(200)]
-    found = parse(json.dumps(whole).encode(), **PLAN).groups["gate"]
+    found = parse(json.dumps(whole).encode(), **CONFIG).groups["gate"]
     assert len(found.whole.numbers["brightness"]) == 200
     assert len(found.whole.numbers[NUMERIC[1]]) == 0

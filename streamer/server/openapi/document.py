@@ -6,7 +6,7 @@ from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from streamer.drift.drift_state import Word
+from streamer.drift.status import DriftStatus
 from streamer.http.problem_details import PROBLEM_TYPE, REQUEST_ID_HEADER
 from streamer.predict.parameters import MAX_DETECTIONS
 from streamer.predict.responses import AnswerForm
@@ -351,7 +351,7 @@ def _schemas() -> dict[str, Any]:
             "device": {"type": ["string", "null"]},
             "samples": whole,
             "sampling": {"enum": [standing.name.lower() for standing in Standing]},
-            "drift": {"enum": [word.name.lower() for word in Word]},
+            "drift": {"enum": [word.name.lower() for word in DriftStatus]},
             "access": _object(
                 {"keys": {"enum": ["required", "none"]}, "keys_file": {"enum": ["ok", "failed"]}},
                 optional=("keys_file",),

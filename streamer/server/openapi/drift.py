@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from streamer.drift.drift_state import Word
+from streamer.drift.status import DriftStatus
 
 #: Makes the answers of refusals from status and words.
 Problems = Callable[[dict[int, str]], dict[str, Any]]
@@ -48,7 +48,7 @@ def drift_paths(problems: Problems) -> dict[str, Any]:
 def drift_schemas() -> dict[str, Any]:
     """Return the schema of the status."""
     text, flag = {"type": "string"}, {"type": "boolean"}
-    words = {"enum": [word.name.lower() for word in Word]}
+    words = {"enum": [word.name.lower() for word in DriftStatus]}
     group = {
         "type": "object",
         "properties": {

@@ -1,0 +1,162 @@
+"""Rows of features, one for each observation of a stream; tables of rows and category counts. Pure.
+
+Every other file of this folder uses these columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+#: Increases when a column changes its meaning. References of another version cannot be compared.
+FEATURE_VERSION = 1
+
+IMAGE = (
+    "brightness",
+    "contrast",
+    "dark_frac",
+    "bright_frac",
+    "saturation",
+    "colorfulness",
+    "log_sharpness",
+    "noise",
+    "jpeg_bpp",
+    "aspect",
+    "log_mpix",
+    "frame_diff",
+)
+PREDICTION = (
+    "n_boxes",
+    "n_low",
+    "no_box",
+    "conf_mean",
+    "conf_max",
+    "conf_min",
+    "frac_low",
+    "area_med",
+    "area_max",
+    "log_aspect_med",
+    "cx_med",
+    "cy_med",
+    "edge_frac",
+    "n_classes",
+    "overlap_max",
+)
+NUMERIC = IMAGE + PREDICTION
+#: Columns with exactly one category in each row.
+CATEGORICAL = ("top_class", "resolution", "source")
+#: Column that counts the labels of all boxes of a row.
+CLASSES = "classes"
+#: All columns that hold categories.
+CATEGORY_COLUMNS = (*CATEGORICAL, CLASSES)
+ALL = NUMERIC + CATEGORY_COLUMNS
+#: Columns that depend on the model as much as on the image. They are compared only with rows of the same
+#: model.
+MODEL_DEPENDENT = frozenset((*PREDICTION, "top_class", CLASSES))
+
+#: Categories rarer than this share of the reference are counted together as ``OTHER``.
+MIN_CATEGORY_SHARE = 0.01
+OTHER = "__other__"
+
+#: Pairs of a category and how often it occurred.
+CategoryCounts = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One observation. ``numbers`` is float32 in the order of ``NUMERIC``, NaN for a missing value."""
+
+    #: Arrival of the frame, unix seconds.
+    at: float
+    #: Name of the stream; ``session`` distinguishes streams of the same name.
+    stream: str
+    session: int
+    #: Version and digest of the model, for example `v1:0123456789ab`.
+    model: str
+    numbers: npt.NDArray[np.float32]
+    top_class: str
+    resolution: str
+    source: str
+    classes: CategoryCounts
+
+    def category_counts(self, column: str) -> CategoryCounts:
+        """Return counts of a column of ``CATEGORY_COLUMNS``, empty when missing; raises AttributeError."""
+        value: str | CategoryCounts = getattr(self, column)
+        if isinstance(value, str):
+            return ((value, 1),) if value else ()
+        return value
+
+
+def model_key(version: str, sha256: str) -> str:
+    """Return the name of a model as rows store it."""
+    return f"{version}:{sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """n rows in time order: ``at`` (n,) unix seconds, ``numbers`` (n, 27), ``categories`` by column."""
+
+    at: npt.NDArray[np.float64]
+    numbers: npt.NDArray[np.float32]
+    categories: dict[str, list[CategoryCounts]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Table:
+        """Return a table of the rows, sorted by time."""
+        rows = sorted(rows, key=lambda row: row.at)
+        return cls(
+            np.array([row.at for row in rows], np.float64),
+            np.array([row.numbers for row in rows], np.float32).reshape(len(rows), len(NUMERIC)),
+            {column: [row.category_counts(column) for row in rows] for column in CATEGORY_COLUMNS},
+        )
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Table:
+        """Return some of the rows, selected by a mask or by positions."""
+        positions = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        categories = {column: [counts[i] for i in positions] for column, counts in self.categories.items()}
+        return Table(self.at[positions], self.numbers[positions], categories)
+
+    def thinned(self, max_rows: int) -> Table:
+        """Return at most ``max_rows`` rows, evenly spaced over the table."""
+        if len(self) <= max_rows:
+            return self
+        return self.take(np.linspace(0, len(self) - 1, max_rows).round().astype(np.intp))
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """The categories of one reference column with their counts; the last count is that of ``OTHER``.
+
+    A category that the reference does not know is counted as ``OTHER``.
+    """
+
+    names: tuple[str, ...]
+    counts: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, column: Sequence[CategoryCounts]) -> Categories:
+        """Return the categories with a share of at least 1 %."""
+        totals: Counter[str] = Counter()
+        for row in column:
+            for name, count in row:
+                totals[name] += count
+        total = totals.total()
+        names = tuple(sorted(name for name, count in totals.items() if count >= MIN_CATEGORY_SHARE * total))
+        kept = [totals[name] for name in names]
+        return cls(names, np.array([*kept, total - sum(kept)], np.float64))
+
+    def count_matrix(self, column: Sequence[CategoryCounts]) -> npt.NDArray[np.float64]:
+        """Return the counts of each row, (rows, names + 1)."""
+        places = {name: place for place, name in enumerate(self.names)}
+        counts = np.zeros((len(column), len(self.names) + 1))
+        for number, row in enumerate(column):
+            for name, count in row:
+                counts[number, places.get(name, len(self.names))] += count
+        return counts
