@@ -36,7 +36,7 @@ REFUSALS = {
     "post": ("queue_full", "saturated", "share", "waited", "quota"),
     "live": ("saturated", "share", "quota"),
 }
-#: Why sessions over WebRTC end; `webrtc/ending.py` explains each.
+#: Why sessions over WebRTC end; `webrtc/end_reason.py` explains each.
 ENDINGS = (
     "closed",
     "peer_gone",

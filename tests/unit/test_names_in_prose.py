@@ -6,7 +6,7 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from streamer.config.settings import Settings
@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for name in ("inference", "streamer") for path in (ROOT / name).rglob("*.py"))
 #: A name, perhaps dotted, perhaps called, in one or two backticks.
 QUOTED = re.compile(r"(`{1,2})([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(\))?\1")
+#: A file with its folder. `tools/export_onnx.py` is of YOLOX.
+PATH = re.compile(r"(?<![\w./-])(?!tools/)(?:[\w-]+/)+[\w-]+\.py\b")
 COMMENT = re.compile(r"#:? .*")
 #: Words of Linux, of file formats, of other libraries and of examples.
 FOREIGN = {
@@ -22,6 +24,12 @@ FOREIGN = {
     *("prod", "conf_treshold", "encoded_q95", "selectors.EpollSelector", "supervision.Detections"),
     *("Request.content_type",),
 }
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text())
 
 
 class Names:
@@ -36,7 +44,7 @@ class Names:
             self.all.update(path.relative_to(ROOT).with_suffix("").parts)
             self.members.setdefault(path.parent.name, set()).add(path.stem)
             self.members.setdefault(path.parent.parent.name, set()).add(path.parent.name)
-            self._take(ast.parse(path.read_text()), [self.members.setdefault(own, set())])
+            self._take(tree_of(path), [self.members.setdefault(own, set())])
 
     def _take(self, node: ast.AST, owners: list[set[str]]) -> None:
         for child in ast.iter_child_nodes(node):
@@ -69,13 +77,15 @@ class Names:
         return bool(owner) and (owner in sys.stdlib_module_names or {owner, member} <= self.all)
 
 
-def prose(path: Path) -> Iterator[str]:
-    """Yield the docstrings and comments of a file."""
-    text = path.read_text()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node, clean=False) or ""
-    yield from COMMENT.findall(text)
+@cache
+def prose(path: Path) -> str:
+    """Return the docstrings and comments of a file."""
+    found = [
+        ast.get_docstring(node, clean=False) or ""
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return "\n".join((*found, *COMMENT.findall(path.read_text())))
 
 
 def test_names_in_backticks_exist() -> None:
@@ -83,8 +93,22 @@ def test_names_in_backticks_exist() -> None:
     unknown = {
         f"{path.relative_to(ROOT)}: {match[2]}"
         for path in FILES
-        for text in prose(path)
-        for match in QUOTED.finditer(text)
+        for match in QUOTED.finditer(prose(path))
         if not names.knows(match[2])
+    }
+    assert not unknown, "\n".join(sorted(unknown))
+
+
+def test_files_that_prose_names_exist() -> None:
+    files = [
+        str(path)
+        for folder in ("inference", "streamer", "tests", "models")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    unknown = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in FILES
+        for match in PATH.finditer(prose(path))
+        if not any(file.endswith(f"/{match[0]}") for file in files)
     }
     assert not unknown, "\n".join(sorted(unknown))
