@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from streamer.sampling.candidate import Candidate, Origin
 from streamer.sampling.selection import Choice
 from tests.unit.pictures import encode, scene

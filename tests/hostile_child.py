@@ -7,7 +7,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from inference import DetectionParams, InferenceLost
+from inference.core.detection_params import DetectionParams
+from inference.core.errors import InferenceLost
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
 from inference.ipc.wire import Kind, Result, pack_text, unpack_submit

@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from inference.preprocess.letterbox import Letterbox
 from tests.conftest import SHARED

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from inference.core import device as devices
-from inference.core.detections import Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import WarmUp

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES, Boxes
 from inference.core.errors import WireError
 from inference.core.run_limit import RunLimit
 from inference.engine.memory_relief import MemoryRelief, exit_if_device_lost

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.core.batch_sizes import worthwhile_buckets
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
 from inference.ipc import unix_socket as addresses
 from inference.ipc import wire

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES, Boxes
 from inference.core.errors import WireError
 
 #: Stays below the smallest default socket buffer; larger texts are sent in parts.

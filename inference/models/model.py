@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 
 
 class Family(StrEnum):

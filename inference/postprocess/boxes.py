@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES, Boxes
 from inference.graph.head import BRANCHES, Head, sigmoid
 from inference.models.family import DetrForm, Layout
 from inference.models.manifest import Activation

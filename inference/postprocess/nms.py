@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inference.core.detections import Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 
 #: Every candidate has passed its score threshold already.
 _ANY_SCORE = -1.0

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from inference.core.detections import Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 from inference.engine.detector import Detector
 from inference.preprocess.letterbox import Letterbox
 from models.training.photos import Photo, is_validation, read_photos

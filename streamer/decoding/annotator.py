@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from inference.models.model import Placement
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from streamer.imaging.decode import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

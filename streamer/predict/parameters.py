@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
 
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from inference import ModelInfo
+from inference.models.model import ModelInfo
 from streamer.http.problem_details import Problem
 from streamer.scheduling.prediction import Prediction
 

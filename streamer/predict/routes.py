@@ -12,7 +12,10 @@ from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 
-from inference import Boxes, DetectionParams, InferenceError, InferenceFailed, ModelInfo
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
+from inference.core.errors import InferenceError, InferenceFailed
+from inference.models.model import ModelInfo
 from streamer.http.body import hold_body
 from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer

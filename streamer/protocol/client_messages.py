@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.protocol.message_values import MAX_PATH_CHARS, shorten, show
 from streamer.protocol.wire import (
     CODEC_NAMES,

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from streamer.imaging.frame import Picture
 
 #: Largest candidate on the wire: the largest image of a POST that can be configured sensibly, and its boxes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from inference.core.overlap import match
 from streamer.sampling.uncertainty import MAX_BOXES
 

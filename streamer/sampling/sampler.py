@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference import Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 from streamer.imaging.frame import Picture
 from streamer.sampling.candidate import Candidate, Origin, Rival
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 
-from inference import ModelInfo
+from inference.models.model import ModelInfo
 from streamer.sampling.candidate import Candidate, Origin, Rival
 from streamer.sampling.sampler import INTERVAL_S, Shot, Tap
 from streamer.sampling.slug import UNNAMED, slug

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from streamer.sampling.candidate import Candidate
 from streamer.sampling.policy import POLICY_VERSION
 from streamer.sampling.selection import Choice

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inference import Boxes
+from inference.core.detections import Boxes
 
 #: Boxes looked at, best first: beyond these are repeats of the same doubt.
 MAX_BOXES = 50

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 
 from prometheus_client import Histogram
 
-from inference import Boxes, DetectionParams, InferenceLost, ModelInfo, RingFull
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
+from inference.core.errors import InferenceLost, RingFull
 from inference.ipc.client import InferenceClient, ServedModel, Ticket
 from inference.ipc.wire import Result, Status
+from inference.models.model import ModelInfo
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.annotator import annotate
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inference import DetectionParams, InferenceFailed, InferenceLost
+from inference.core.detection_params import DetectionParams
+from inference.core.errors import InferenceFailed, InferenceLost
 from inference.core.fair_share import Flow
 from inference.ipc.client import Ticket
 from inference.ipc.wire import Result, Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference import Boxes
+from inference.core.detections import Boxes
 
 
 @dataclass(frozen=True, slots=True)

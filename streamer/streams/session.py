@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from inference import DetectionParams, ModelInfo
+from inference.core.detection_params import DetectionParams
+from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
 from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
 from streamer.streams.flow_control import Stream

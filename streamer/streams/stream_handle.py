@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from inference import Boxes, DetectionParams, InferenceFailed, InferenceLost
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
+from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.frame import StreamFrame

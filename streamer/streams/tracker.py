@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference import Boxes
+from inference.core.detections import Boxes
 from inference.core.overlap import greedy_pairs, iou
 
 #: Rows from here up choose first and may begin a track; lower ones only continue a track.

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from tests.bench.load import Tally, total
 from tests.bench.media import model, pictures

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import simplejpeg
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.graph.head import open_head
 from inference.graph.onnx_graph import OnnxGraph
 from inference.graph.pools import chain_pools

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from inference.preprocess.letterbox import Letterbox
 from tests.conftest import shared

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, RingFull
 from inference.ipc import wire
 from inference.ipc.client import InferenceClient, Ticket

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.core.errors import WireError
 from inference.ipc.handshake import read_handshake
 from inference.ipc.wire import (

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgpack
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Configure, Hello, TextFrame, parse_message, resolve_params

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import zxingcpp
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from inference.models.manifest import read_manifest
 from inference.models.model import Family

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference import DetectionParams, InferenceLost
-from inference.core.errors import WireError
+from inference.core.detection_params import DetectionParams
+from inference.core.errors import InferenceLost, WireError
 from inference.ipc.handshake import read_handshake
 from inference.ipc.shared_status import Board, State
 from inference.ipc.wire import (

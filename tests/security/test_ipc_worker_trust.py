@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import DetectionParams, InferenceLost
+from inference.core.detection_params import DetectionParams
+from inference.core.errors import InferenceLost
 from inference.engine.loop import Loop
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient

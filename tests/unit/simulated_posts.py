@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from inference import NO_BOXES
+from inference.core.detections import NO_BOXES
 from inference.ipc.client import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.scheduling.client import Client

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inference import NO_BOXES
+from inference.core.detections import NO_BOXES
 from streamer.imaging.draw import annotate, class_colour
 
 

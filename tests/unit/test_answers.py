@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import Family, ModelInfo, Placement
+from inference.models.model import Family, ModelInfo, Placement
 from streamer.http.problem_details import Problem
 from streamer.predict.responses import AnswerForm, choose_form, describe_prediction, encode_answer
 from streamer.scheduling.prediction import Prediction

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.models.family import CONVENTIONS, DetrForm, Layout
 from inference.models.manifest import Activation
 from inference.models.model import Family

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from inference import NO_BOXES, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES
 from inference.ipc.ring import FrameRing
 from inference.ipc.wire import Result, Status, Submit, pack_result, unpack_submit
 from streamer.accounting.metrics import WorkerMetrics

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from inference.core import device as devices
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.core.errors import ModelRefused
 from inference.engine import detector as detector_module
 from inference.engine.detector import Detector

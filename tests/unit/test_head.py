@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.core.detections import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine import detector as module
 from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector

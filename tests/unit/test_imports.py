@@ -73,7 +73,7 @@ def test_graphs_are_edited_with_onnx_in_model_tools_alone() -> None:
             "streamer.server.worker",
             {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"},
         ),
-        ("streamer.supervisor.supervisor", {"onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
+        ("streamer.supervisor.supervisor", {"numpy", "onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
         ("streamer.sampling.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
         ("streamer.cli.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
         ("inference.engine.process", {"aiohttp", "av", "streamer", "evidently"}),

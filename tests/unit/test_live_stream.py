@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference import InferenceFailed, InferenceLost
+from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec, Frame

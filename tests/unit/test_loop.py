@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.engine.loop import Loop, _Connection
 from inference.engine.planner import Batch, BatchReason, Item
 from inference.ipc import unix_socket as address

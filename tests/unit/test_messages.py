@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.protocol.client_messages import (
     Configure,
     Hello,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.core.detections import NO_BOXES, Boxes, DetectionParams
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES, Boxes
 from inference.postprocess.nms import best, suppress
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.sampling.candidate import Candidate, Rival
 from streamer.sampling.sampler import Shot, Tap, low_threshold, lowered, over
 from streamer.sampling.slug import slug

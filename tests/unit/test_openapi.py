@@ -9,7 +9,7 @@ from aiohttp import web
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from inference import Family, ModelInfo, Placement
+from inference.models.model import Family, ModelInfo, Placement
 from streamer.http.problem_details import Problem
 from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images

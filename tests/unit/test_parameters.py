@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
 from streamer.predict.parameters import read_parameters
 

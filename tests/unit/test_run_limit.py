@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from inference import DetectionParams, InferenceLost
+from inference.core.detection_params import DetectionParams
+from inference.core.errors import InferenceLost
 from inference.core.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
 from inference.engine.loop import Loop
 from inference.ipc import unix_socket as address

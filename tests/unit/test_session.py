@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import DetectionParams, ModelInfo
+from inference.core.detection_params import DetectionParams
+from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, ResumeOffer, StreamOffer
 from streamer.streams.session import Session, SessionStore
 from tests.hostile_child import MODEL

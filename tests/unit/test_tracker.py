@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import NO_BOXES, Boxes
+from inference.core.detections import NO_BOXES, Boxes
 from streamer.streams import tracker as tracker_module
 from streamer.streams.tracker import LOST_S, MAX_GAP_S, MAX_TRACKS, START_SCORE, Tracker
 

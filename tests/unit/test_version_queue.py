@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from inference import NO_BOXES, DetectionParams, Family, ModelInfo, Placement
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES
 from inference.ipc.client import ServedModel
 from inference.ipc.wire import Result, Status
+from inference.models.model import Family, ModelInfo, Placement
 from streamer.imaging.limits import Limits
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.decode_room import DecodeRoom

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from streamer.core.byte_budget import ByteBudget
 from streamer.protocol.wire import DropReason
 from streamer.streams.flow_control import Stream

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import DetectionParams
+from inference.core.detection_params import DetectionParams
 from inference.core.errors import WireError
 from inference.ipc.wire import (
     Kind,

@@ -1,0 +1,16 @@
+"""What a client asks of a detector for one frame. The supervisor reads this file and needs no NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionParams:
+    """Thresholds of one request or stream; the ranges are checked where they enter the service."""
+
+    conf_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    max_detections: int = 300
+    #: Keep only these class ids; empty keeps all.
+    class_ids: tuple[int, ...] = ()
