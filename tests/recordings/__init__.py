@@ -1,0 +1,1 @@
+"""Recorded exchanges with the service, and the test that replays them and finds what has changed."""

@@ -1,0 +1,97 @@
+"""Runs every command with `--help` and with wrong arguments, inside this process; nothing is started."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: Commands, and for each some wrong uses beside an unknown option.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "": ("", "nonsense"),
+    "serve": ("--port many", "extra"),
+    "predict": ("", "a.jpg --jobs many"),
+    "push": ("", "0 --mode sometimes", "0 --fps -1", "0 1"),
+    "models": ("", "nonsense"),
+    "models list": ("extra",),
+    "models pull": ("", "a --tries 0"),
+    "models check": ("",),
+    "models optimize": ("", "a.onnx --precision int3"),
+    "keys": ("", "nonsense"),
+    "keys new": ("", "a --format yaml", "a --scopes everything"),
+    "keys check": ("", "/nonexistent/keys.toml"),
+    "samples": ("", "nonsense"),
+    "samples stats": ("extra",),
+    "samples verify": ("extra",),
+    "samples export": ("", "--format pdf --out x"),
+}
+#: Wide enough that no option is cut, and without colours.
+_TERMINAL = {"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"}
+_OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
+_FRAME = " \t│|*┃"
+
+
+def describe_commands() -> dict[str, Any]:
+    """Return exit codes, options and documented exit codes of each command."""
+    entry_point = _entry_point()
+    return {
+        f"streamer {command}".strip(): _describe(entry_point, command, wrong_uses)
+        for command, wrong_uses in COMMANDS.items()
+    }
+
+
+def _describe(entry_point: Callable[[], Any], command: str, wrong_uses: tuple[str, ...]) -> dict[str, Any]:
+    code, text = _run(entry_point, f"{command} --help")
+    return {
+        "help": {"exit_code": code},
+        "options": sorted(set(_listed_options(text))),
+        "documented_exit_codes": _documented_exit_codes(text),
+        "wrong_uses": {use: _run(entry_point, f"{command} {use}")[0] for use in (*wrong_uses, "--nonsense")},
+    }
+
+
+def _entry_point() -> Callable[[], Any]:
+    """Return what the installed program calls."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["streamer"].partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _run(entry_point: Callable[[], Any], arguments: str) -> tuple[int, str]:
+    """Return the exit code and the standard output of one call."""
+    output = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["streamer", *arguments.split()]),
+        mock.patch.dict(os.environ, _TERMINAL),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        try:
+            code = entry_point()
+        except SystemExit as end:
+            code = end.code
+    return int(code or 0), output.getvalue()
+
+
+def _listed_options(text: str) -> Iterator[str]:
+    """Yield the options that lines of the help begin with."""
+    for line in text.splitlines():
+        listed = line.strip(_FRAME)
+        if listed.startswith("-"):
+            yield from _OPTION.findall(listed)
+
+
+def _documented_exit_codes(text: str) -> list[int]:
+    """Return the numbers behind the words `exit codes`."""
+    _, _, told = text.lower().partition("exit codes")
+    return sorted({int(number) for number in re.findall(r"(?<![\w.-])\d{1,3}(?![\w.-])", told)})

@@ -1,0 +1,92 @@
+"""Makes all recordings with one start of the service, and reads and writes the committed ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamer.client
+from tests.model_factory import OBJECTS, null_model
+from tests.recordings.client_library import describe_library
+from tests.recordings.command_line import describe_commands
+from tests.recordings.http_exchanges import Exchanges
+from tests.recordings.metrics import describe_metrics
+from tests.recordings.requests import PAGE, key_file
+from tests.recordings.websocket_sessions import record_sessions, record_shutdown
+from tests.service import Service
+from tests.waiting import wait_for
+
+FOLDER = Path(__file__).resolve().parent / "data"
+#: Names of the recordings; each is a file.
+NAMES = ("http", "websocket", "metrics", "openapi", "commands", "client")
+
+
+def record_all() -> dict[str, Any]:
+    """Return all recordings of the code as it is, by name."""
+    return record_service() | {
+        "commands": describe_commands(),
+        "client": describe_library(streamer.client),
+    }
+
+
+def record_service() -> dict[str, Any]:
+    """Return what a service answers, over HTTP and WebSocket."""
+    with (
+        tempfile.TemporaryDirectory(prefix="recordings-") as folder,
+        Service(_settings(Path(folder))) as service,
+    ):
+        return _record(service)
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """Return settings under which no answer depends on how fast the machine is."""
+    keys = folder / "keys.json"
+    keys.write_text(key_file())
+    model = str(null_model(folder / "boxes.onnx", size=64, classes=2, objects=OBJECTS))
+    return {
+        "MODEL_V1_PATH": model,
+        "MODEL_V2_PATH": model,
+        "API_KEYS_FILE": str(keys),
+        "ALLOWED_ORIGINS": PAGE,
+        "DEVICE": "cpu",
+        "WORKERS": "1",
+        "STREAM_MIN_FPS": "0",
+        "STREAM_MAX_AGE_MS": "60000",
+        "STREAM_HELLO_TIMEOUT_S": "3",
+        "REQUEST_QUEUE_S": "60",
+        "REQUEST_TIMEOUT_S": "60",
+    }
+
+
+def _record(service: Service) -> dict[str, Any]:
+    # Drift is judged in a process of its own, which starts after the service is ready.
+    wait_for(lambda: "groups" in service.get_json("/drift/status"), "the status of drift")
+    http = Exchanges(service.port).record()
+    websocket = asyncio.run(record_sessions(service))
+    metrics = describe_metrics(service.get("/metrics")[1].decode())
+    openapi = service.get_json("/openapi.json")
+    openapi["info"]["version"] = "<version>"
+    websocket["shutdown"] = asyncio.run(record_shutdown(service, lambda: service.signal(signal.SIGTERM)))
+    return {"http": http, "websocket": websocket, "metrics": metrics, "openapi": openapi}
+
+
+def read_recording(name: str) -> Any:
+    """Return a committed recording; an empty one where there is none yet."""
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def as_committed(value: Any) -> Any:
+    """Return a value as it is read back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def write_recording(name: str, value: Any) -> None:
+    """Write a recording where it is committed."""
+    FOLDER.mkdir(exist_ok=True)
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -1,0 +1,98 @@
+"""One HTTP request of the recordings: what is sent, under which name it is recorded, and with which key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from tests.unit.pictures import encode, jpeg_claiming, scene
+
+#: Name of a dummy key to its scopes and quotas in the file of keys.
+_KEYS: dict[str, tuple[list[str], dict[str, float]]] = {
+    "all": (["predict", "stream", "admin"], {}),
+    "predict": (["predict"], {}),
+    "stream": (["stream"], {}),
+    "admin": (["admin"], {}),
+    "poor": (["predict", "stream"], {"requests_per_s": 1e-6, "streams": 0, "sessions": 0}),
+}
+PAGE = "https://app.example.com"
+EVIL = "https://evil.example"
+
+
+def key_text(name: str) -> str:
+    """Return a dummy key; one that is not in the file is a wrong one."""
+    return f"dummy-key-of-the-recordings-{name}"
+
+
+def key_file() -> str:
+    """Return the file of keys (`API_KEYS_FILE`)."""
+    entries = [
+        {
+            "name": name,
+            "sha256": hashlib.sha256(key_text(name).encode()).hexdigest(),
+            "scopes": scopes,
+            "quotas": quotas,
+        }
+        for name, (scopes, quotas) in _KEYS.items()
+    ]
+    return json.dumps({"keys": entries})
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request carries, and the name by which the recording says so."""
+
+    name: str
+    content: bytes = b""
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Its path and header values may hold `{webrtc}`, `{whip}`, `{etag}` or `{ticket}` of earlier answers."""
+
+    name: str
+    method: str
+    path: str
+    key: str = ""
+    body: Body = field(default_factory=lambda: Body(""))
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def form(*files: bytes, **fields: str) -> Body:
+    """Return a multipart form."""
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}' for name, text in fields.items()]
+    texts = [part.encode() for part in parts]
+    head = (
+        b'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    )
+    texts += [head + file for file in files]
+    content = b"".join(b"--recorded\r\n" + text + b"\r\n" for text in texts) + b"--recorded--\r\n"
+    name = f"form of {len(files)} files and {len(fields)} fields"
+    return Body(name, content, "multipart/form-data; boundary=recorded")
+
+
+def as_json(name: str, content: Any) -> Body:
+    """Return a JSON body."""
+    return Body(name, json.dumps(content).encode(), "application/json")
+
+
+def text_body(name: str, content: str, content_type: str) -> Body:
+    """Return a body of text."""
+    return Body(name, content.encode(), content_type)
+
+
+PICTURE = encode(scene())
+JPEG = Body("jpeg", PICTURE)
+PNG = Body("png", encode(scene(), ".png"))
+CUT_JPEG = Body("jpeg, cut off", PICTURE[: len(PICTURE) // 3])
+TEXT = Body("text", b"this is no picture at all, only text")
+GIF = Body("gif", b"GIF89a" + bytes(40))
+HUGE_JPEG = Body("jpeg that claims 65000x16000", jpeg_claiming(65000, 16000))
+NOISE = encode(np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8))

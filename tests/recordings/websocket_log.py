@@ -1,0 +1,112 @@
+"""One `detect.v1` connection of the recordings: sends step by step and notes all that comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from websockets.exceptions import ConnectionClosed
+
+from tests.recordings.normalise import normalise, normalise_text, shape
+from tests.wire_client import WireClient, frame_message
+
+TIMEOUT_S = 30.0
+#: Changes of the grant depend on how fast the machine is; they are noted where they were asked for.
+_UNASKED = "flow"
+_MOST_SHOWN = 120
+
+
+class WebsocketLog:
+    """Notes what is sent and received over ``client``, in order."""
+
+    def __init__(self, client: WireClient) -> None:
+        self._client = client
+        self.entries: list[dict[str, Any]] = []
+
+    async def say(self, message: dict[str, Any] | str | bytes, *until: str) -> dict[str, Any]:
+        """Send a message and read up to one of these types, or to the close; returns the last message."""
+        if isinstance(message, dict):
+            self.entries.append({"sent": normalise(message)})
+            await self._client.send(message)
+        else:
+            self.entries.append({"sent": _show(message)})
+            await self._client.socket.send(message)
+        return await self.hear(*until)
+
+    async def hello(self, *until: str, **fields: Any) -> dict[str, Any]:
+        """Send a hello with these fields."""
+        return await self.say({"type": "hello", **fields}, *(until or ("welcome",)))
+
+    async def frame(self, seq: int, payload: bytes, *until: str, **fields: Any) -> dict[str, Any]:
+        """Send a binary frame; by default up to its result."""
+        self.entries.append({"sent": {"type": "(binary frame)", "seq": seq, **fields}})
+        await self._client.send_frame(seq, payload, **fields)
+        return await self.hear(*(until or ("result",)))
+
+    async def hear(self, *until: str) -> dict[str, Any]:
+        """Read up to a message of one of these types, or to the close of the connection."""
+        while until:
+            message = await self._next()
+            if message is None:
+                break
+            if message["type"] == _UNASKED and _UNASKED not in until:
+                continue
+            self.entries.append({"received": normalise(message)})
+            if message["type"] in until:
+                return message
+        return {}
+
+    async def closed(self) -> None:
+        """Read up to the close of the connection."""
+        await self.hear("(nothing but the close)")
+
+    async def flood(self, messages: list[str | bytes], keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Send all at once and read to the close; of the messages kept each shape is noted once."""
+        self.entries.append({"sent": f"{_show(messages[0])} and {len(messages) - 1} more like it"})
+        with contextlib.suppress(ConnectionClosed):
+            for message in messages:
+                await self._client.socket.send(message)
+        seen: list[dict[str, Any]] = []
+        while (message := await self._next()) is not None:
+            words = {name: message[name] for name in ("type", "code") if name in message}
+            one = {**shape(message), **words}
+            if keep(message) and one not in seen:
+                seen.append(one)
+        # The close is noted already, and stands last.
+        self.entries[-1:-1] = [{"received": one} for one in seen]
+
+    async def _next(self) -> dict[str, Any] | None:
+        """Return the next message; None, with a note, when the connection is closed."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await self._client.next(TIMEOUT_S)
+        except ConnectionClosed as error:
+            close = error.rcvd
+            told = {} if close is None else {"code": close.code, "message": normalise_text(close.reason)}
+            self.entries.append({"closed": told})
+            return None
+
+
+def _show(message: str | bytes) -> str:
+    """Return a message as the recording shows it."""
+    if isinstance(message, bytes):
+        kind = "frame" if message[:1] == b"\x01" else "message"
+        return f"(binary {kind} of {len(message)} bytes)"
+    return message if len(message) <= _MOST_SHOWN else f"(text of {len(message)} characters)"
+
+
+def packed(message: dict[str, Any], subprotocol: str) -> str | bytes:
+    """Return a control message as it goes over the wire."""
+    if subprotocol == "detect.v1.msgpack":
+        data: bytes = msgpack.packb(message)
+        return data
+    return json.dumps(message)
+
+
+def frames(count: int, payload: bytes) -> list[str | bytes]:
+    """Return so many frames of one picture, numbered from 1."""
+    return [frame_message(seq, payload) for seq in range(1, count + 1)]
