@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class Request:
     path: str
     key: str = ""
     body: Body = field(default_factory=lambda: Body(""))
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def form(*files: bytes, **fields: str) -> Body:
