@@ -45,7 +45,7 @@ class Exchanges:
             response = connection.getresponse()
             events = response.headers.get_content_type() == "text/event-stream"
             # A stream of events has no end; its first line is enough.
-            body = response.fp.readline() if events else response.read()
+            body = response.readline() if events else response.read()
             self._remember(response, body)
             return {
                 "request": f"{request.method} {request.path}",
@@ -68,7 +68,7 @@ class Exchanges:
         return headers | {name: self._fill(value) for name, value in request.headers.items()}
 
     def _fill(self, text: str) -> str:
-        return re.sub(r"\{(\w+)\}", lambda found: self._given[found[1]], text)
+        return re.sub(r"\{(\w+)\}", lambda found: self._given.get(found[1], "missing"), text)
 
     def _remember(self, response: http.client.HTTPResponse, body: bytes) -> None:
         location = response.headers.get("Location", "")
@@ -76,7 +76,7 @@ class Exchanges:
             kind, identifier = location.split("/")[-2:]
             self._given[kind] = identifier
             self._given["etag"] = response.headers["ETag"]
-        if response.headers.get_content_type() == "application/json" and b'"ticket"' in body:
+        if response.status == 201 and b'"ticket"' in body:
             self._given["ticket"] = json.loads(body)["ticket"]
 
 
@@ -84,7 +84,7 @@ def _describe(path: str, content_type: str, body: bytes) -> Any:
     """Return the normalised body; of files and pictures only that there is something."""
     if not body:
         return None
-    if path in _RECORDED_ELSEWHERE:
+    if path in _RECORDED_ELSEWHERE and content_type != "application/problem+json":
         return "<recorded in a file of its own>"
     if content_type in ("application/json", "application/problem+json"):
         return normalise(json.loads(body))

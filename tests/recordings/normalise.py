@@ -19,7 +19,21 @@ _PATTERNS = (
 )
 #: Fields of which only the shape is recorded: they measure time, count what the machine has, or race.
 _SHAPED_FIELDS = frozenset(
-    {"dtls", "ice", "reconnect_ms", "sandbox", "samples", "t", "t1", "t2", "timings_ms", "video", "win"}
+    {
+        "dtls",
+        "ice",
+        "last_check",
+        "published_at",
+        "reconnect_ms",
+        "sandbox",
+        "samples",
+        "t",
+        "t1",
+        "t2",
+        "timings_ms",
+        "video",
+        "win",
+    }
 )
 #: Headers that belong to the connection or to the moment and not to the interface.
 _LEFT_OUT_HEADERS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding"})

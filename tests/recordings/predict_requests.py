@@ -29,7 +29,7 @@ _UPGRADE = {
 }
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
 #: A reference of plain rows; without times it is learnt at once.
-_ROWS = [{"brightness": 90 + number % 7, "contrast": 20 + number % 5} for number in range(120)]
+_ROWS = [{"brightness": 90 + number % 7, "contrast": 20 + number % 5} for number in range(500)]
 
 _PROBES = [
     Request("health", "GET", "/health"),
@@ -153,6 +153,9 @@ _DRIFT = [
     Request("reference: no key", "POST", "/reference/update", "", as_json("rows", _ROWS)),
     Request("reference: other scope", "POST", "/reference/update", "stream", as_json("rows", _ROWS)),
     Request("reference: dry run", "POST", "/reference/update?dry_run=1", "admin", as_json("rows", _ROWS)),
+    Request(
+        "reference: forced", "POST", "/reference/update?dry_run=1&force=1", "admin", as_json("rows", _ROWS)
+    ),
     Request("reference: of samples", "POST", "/reference/update?dry_run=1", "admin", as_json("{}", {})),
     Request("reference: wrong flag", "POST", "/reference/update?force=x", "admin", as_json("{}", {})),
     Request("reference: few rows", "POST", "/reference/update", "admin", as_json("a row", _ROWS[:1])),

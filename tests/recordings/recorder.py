@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import tempfile
@@ -21,6 +22,8 @@ from tests.service import Service
 from tests.waiting import wait_for
 
 FOLDER = Path(__file__).resolve().parent / "data"
+#: Seconds in which recorded metrics may still appear.
+METRICS_WAIT_S = 5.0
 #: Names of the recordings; each is a file.
 NAMES = ("http", "websocket", "metrics", "openapi", "commands", "client")
 
@@ -63,15 +66,29 @@ def _settings(folder: Path) -> dict[str, str]:
 
 
 def _record(service: Service) -> dict[str, Any]:
-    # Drift is judged in a process of its own, which starts after the service is ready.
-    wait_for(lambda: "groups" in service.get_json("/drift/status"), "the status of drift")
+    wait_for(lambda: _is_settled(service), "every process to be ready")
     http = Exchanges(service.port).record()
     websocket = asyncio.run(record_sessions(service))
-    metrics = describe_metrics(service.get("/metrics")[1].decode())
+    # A series begins with its first observation, which may come a moment after the answer.
+    expected = read_recording("metrics").keys()
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: expected <= _metrics(service).keys(), timeout_s=METRICS_WAIT_S)
+    metrics = _metrics(service)
     openapi = service.get_json("/openapi.json")
     openapi["info"]["version"] = "<version>"
     websocket["shutdown"] = asyncio.run(record_shutdown(service, lambda: service.signal(signal.SIGTERM)))
     return {"http": http, "websocket": websocket, "metrics": metrics, "openapi": openapi}
+
+
+def _is_settled(service: Service) -> bool:
+    """Whether all processes have said that they are there: some do so after the service is ready."""
+    processes = service.get_json("/health")["processes"]
+    ready = {"ok"} >= {*processes.pop("workers"), *processes.values()}
+    return ready and "groups" in service.get_json("/drift/status")
+
+
+def _metrics(service: Service) -> dict[str, Any]:
+    return describe_metrics(service.get("/metrics")[1].decode())
 
 
 def read_recording(name: str) -> Any:

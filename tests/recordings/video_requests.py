@@ -30,7 +30,9 @@ a=fmtp:97 apt=96
 """
 _CHANNELS = f"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\na=mid:1\n{_COMMON}a=sctp-port:5000\n"
 SDP = _VIDEO.replace("\n", "\r\n")
-SDP_WITH_CHANNELS = (_VIDEO + _CHANNELS).replace("\n", "\r\n")
+SDP_WITH_CHANNELS = (
+    (_VIDEO + _CHANNELS).replace("t=0 0\n", "t=0 0\na=group:BUNDLE 0 1\n").replace("\n", "\r\n")
+)
 SDP_OF_VP9 = SDP.replace("VP8", "VP9")
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
 #: Of the machine itself: taken, and never sent to.

@@ -68,8 +68,8 @@ class WebsocketLog:
         """Send all at once and read to the close; of the messages kept each shape is noted once."""
         self.entries.append({"sent": f"{_show(messages[0])} and {len(messages) - 1} more like it"})
         with contextlib.suppress(ConnectionClosed):
-            for message in messages:
-                await self._client.socket.send(message)
+            for sent in messages:
+                await self._client.socket.send(sent)
         seen: list[dict[str, Any]] = []
         while (message := await self._next()) is not None:
             words = {name: message[name] for name in ("type", "code") if name in message}
