@@ -17,7 +17,7 @@ from tests.recordings.command_line import describe_commands
 from tests.recordings.http_exchanges import Exchanges
 from tests.recordings.metrics import describe_metrics
 from tests.recordings.requests import PAGE, key_file
-from tests.recordings.websocket_sessions import record_sessions, record_shutdown
+from tests.recordings.websocket_sessions import record_sessions, record_shutdown, record_slow_sessions
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -67,8 +67,7 @@ def _settings(folder: Path) -> dict[str, str]:
 
 def _record(service: Service) -> dict[str, Any]:
     wait_for(lambda: _is_settled(service), "every process to be ready")
-    http = Exchanges(service.port).record()
-    websocket = asyncio.run(record_sessions(service))
+    http, websocket = asyncio.run(_talk(service))
     # A series begins with its first observation, which may come a moment after the answer.
     expected = read_recording("metrics").keys()
     with contextlib.suppress(AssertionError):
@@ -78,6 +77,13 @@ def _record(service: Service) -> dict[str, Any]:
     openapi["info"]["version"] = "<version>"
     websocket["shutdown"] = asyncio.run(record_shutdown(service, lambda: service.signal(signal.SIGTERM)))
     return {"http": http, "websocket": websocket, "metrics": metrics, "openapi": openapi}
+
+
+async def _talk(service: Service) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the exchanges over HTTP and the sessions over WebSocket."""
+    slow = asyncio.create_task(record_slow_sessions(service))
+    http = await asyncio.to_thread(Exchanges(service.port).record)
+    return http, await record_sessions(service) | await slow
 
 
 def _is_settled(service: Service) -> bool:
