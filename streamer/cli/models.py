@@ -1,15 +1,14 @@
-"""``streamer models``: its four commands, their common options and exit codes."""
+"""``streamer models``: its four commands and their exit codes."""
 
 from __future__ import annotations
 
 import argparse
 
 from inference.core.errors import DeviceUnavailable, ModelRefused
+from streamer.cli import models_check, models_list, models_optimize, models_pull
 from streamer.cli.command_group import Command, CommandGroup
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.console.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
-from streamer.model_tools import check_command, optimize_command
-from streamer.model_zoo import list_command, pull_command
 from streamer.model_zoo.errors import (
     BadRequest,
     CannotWrite,
@@ -27,7 +26,7 @@ EXIT_WRONG_FILE = 6
 EXIT_NOT_TRUSTED = 7
 EXIT_UNAVAILABLE = 8
 
-#: Error to exit code; the first that fits.
+#: Error class to exit code; the first match counts.
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (BadRequest, EXIT_USAGE),
     (BadInput, EXIT_USAGE),
@@ -42,23 +41,23 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 _COMMANDS = (
-    Command("list", "installed and known models", list_command.add_arguments, list_command.run),
-    Command("pull", "download a known model and verify it", pull_command.add_arguments, pull_command.run),
+    Command("list", "installed and known models", models_list.add_arguments, models_list.run),
+    Command("pull", "download a known model and verify it", models_pull.add_arguments, models_pull.run),
     Command(
         "check",
-        "say whether and how a file is served, and how fast",
-        check_command.add_arguments,
-        check_command.run,
+        "report whether the service serves a file, how, and how fast",
+        models_check.add_arguments,
+        models_check.run,
     ),
     Command(
         "optimize",
-        "make a faster file of a model, and say what it costs",
-        optimize_command.add_arguments,
-        optimize_command.run,
+        "make a faster model file, and report what it costs",
+        models_optimize.add_arguments,
+        models_optimize.run,
     ),
 )
 
-DESCRIPTION = "Find, get, check and optimise detection models (ONNX files)."
+DESCRIPTION = "List, download, check and optimise detection models (ONNX files)."
 EXAMPLES = f"""\
 examples:
   streamer models list
@@ -66,9 +65,9 @@ examples:
   streamer models check best.onnx
   streamer models optimize best.onnx --precision int8 --images photos/
 
-exit codes: 0 done, {EXIT_USAGE} wrong option, name, folder or catalogue, {EXIT_PULL} the download failed,
-{EXIT_REFUSED} the service refuses the model, {EXIT_WRITE} a file cannot be written or is in the way,
-{EXIT_WRONG_FILE} what came is another file, {EXIT_NOT_TRUSTED} no checksum known and no --trust,
+exit codes: 0 done, {EXIT_USAGE} wrong option, name, folder or registry, {EXIT_PULL} the download failed,
+{EXIT_REFUSED} the service refuses the model, {EXIT_WRITE} a file cannot be written or exists already,
+{EXIT_WRONG_FILE} the download is another file, {EXIT_NOT_TRUSTED} no known checksum and no --trust,
 {EXIT_UNAVAILABLE} a package or device is missing, {EXIT_INTERRUPTED} Ctrl-C, {EXIT_TERMINATED} SIGTERM
 """
 

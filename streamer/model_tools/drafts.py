@@ -11,7 +11,7 @@ from typing import Any, Self
 from inference.models import fields
 from inference.models.manifest import manifest_path
 from streamer.model_zoo.errors import CannotWrite
-from streamer.model_zoo.manifest_file import write_manifest
+from streamer.model_zoo.model_folder import write_manifest
 
 
 class Drafts:

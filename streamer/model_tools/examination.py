@@ -17,7 +17,7 @@ from inference.models.labels import parse_names
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
 from inference.models.signature import DEFAULT_INPUT_PX, Graph, ImageInput
-from streamer.model_zoo.header import NotOnnx, OnnxHeader, licence_of, read_header
+from streamer.model_zoo.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 
 #: Hears what is done at the moment, and how much of the whole is done, 0..1.
 Progress = Callable[[str, float], None]

@@ -11,7 +11,7 @@ from inference.models.manifest import manifest_path
 from inference.models.signature import Tensor
 from streamer.model_tools.examination import Examination, Served, Timing, label_source
 from streamer.model_tools.exporters import likely_exporters
-from streamer.model_zoo.amounts import size_text
+from streamer.model_zoo.progress import size_text
 
 _SHOWN_LABELS = 8
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
@@ -61,7 +61,7 @@ def _file_lines(result: Examination, known_as: str | None) -> list[str]:
         parts.append(f"opset {header.opset}, IR {header.ir_version}{written}")
     lines = [_line("file", "; ".join(parts))]
     if result.sha256:
-        known = f" ({known_as} of the catalogue)" if known_as else ""
+        known = f" (the known model {known_as})" if known_as else ""
         lines.append(_line("sha256", result.sha256 + known))
     return lines
 

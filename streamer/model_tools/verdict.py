@@ -7,7 +7,7 @@ from typing import Any
 from streamer.model_tools.agreement import MATCH_IOU, Agreement
 from streamer.model_tools.comparison import Speed
 from streamer.model_tools.optimisation import Outcome, Precision
-from streamer.model_zoo.amounts import size_text
+from streamer.model_zoo.progress import size_text
 
 #: Gain below which a result is not worth its loss.
 _WORTHWHILE_GAIN = 1.03

@@ -1,31 +1,31 @@
-"""What can go wrong with model files, by what a person does about it; `streamer.cli.models` exits by it."""
+"""The errors of `streamer models`, one class for each exit code; `streamer.cli.models` maps them."""
 
 from __future__ import annotations
 
 
 class ModelFileError(Exception):
-    """Root of the errors of `streamer models`, besides the refusals of `inference`."""
+    """Root of the errors of `streamer models`, beside those that `inference` raises."""
 
 
 class BadRequest(ModelFileError):
-    """An option, a name, a folder or the catalogue is wrong; says what was found and what is allowed."""
+    """An option, name, folder or registry is wrong; the text says what was found and what is allowed."""
 
 
 class NotTrusted(ModelFileError):
-    """No checksum of the file is known, and nobody said to take it without."""
+    """No checksum of the file is known, and `--trust` was not given."""
 
 
 class PullFailed(ModelFileError):
-    """The server cannot be reached, refuses, or sends nothing; what has come stays for the next try."""
+    """The server cannot be reached, refuses, or stops sending. The next call resumes the download."""
 
 
 class WrongFile(ModelFileError):
-    """What came is not the file that the catalogue means; nothing was put into place."""
+    """The download is not the file that the registry describes. Nothing was installed."""
 
 
 class CannotWrite(ModelFileError):
-    """A file cannot be written or must not be replaced: no room, no permission, another file is there."""
+    """A file cannot be written: no space, no permission, or another file has its name."""
 
 
 class Unavailable(ModelFileError):
-    """A package or a device that this needs is not there; says how to get it."""
+    """A required package or device is missing; the text says how to get it."""

@@ -1,4 +1,7 @@
-"""Gets a model of the catalogue into a folder: whole and verified, or not at all. `transfer` does one try."""
+"""Downloads a model of the registry into a folder, complete and verified or not at all.
+
+`transfer` makes one attempt; the retries are here.
+"""
 
 from __future__ import annotations
 
@@ -15,46 +18,44 @@ from inference.models.manifest import Manifest, manifest_path, read_manifest
 from inference.models.model_file import check_file
 from streamer.client.backoff import Backoff
 from streamer.client.tls import Tls
-from streamer.model_zoo.amounts import size_text, transfer_line
-from streamer.model_zoo.digest import PORTION, hash_file
-from streamer.model_zoo.entry import Entry
 from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
-from streamer.model_zoo.header import NotOnnx, read_header
-from streamer.model_zoo.interruption import Interrupted
-from streamer.model_zoo.manifest_file import write_manifest
-from streamer.model_zoo.partial import Partial
-from streamer.model_zoo.rate import ByteRate
-from streamer.model_zoo.transfer import Transfer
+from streamer.model_zoo.model_folder import write_manifest
+from streamer.model_zoo.onnx_header import NotOnnx, read_header
+from streamer.model_zoo.partial_file import HASH_CHUNK_BYTES, PartialFile, hash_file
+from streamer.model_zoo.progress import ByteRate, size_text, transfer_line
+from streamer.model_zoo.registry import RegistryEntry
+from streamer.model_zoo.transfer import Interrupted, Transfer
 
-#: Tries in a row that bring nothing before it is given up.
+#: Consecutive attempts without any new bytes before a download is given up.
 TRIES = 5
-#: Tries in all: a connection that is cut after each packet would never come to an end.
-_MOST_TRIES = 200
+#: Attempts in all. Without this limit a connection that is cut after each packet would be retried for days.
+_MAX_ATTEMPTS = 200
 STALL_S = 30.0
-_WAIT_S = 0.2
-#: The status is drawn this often at most, seconds.
+#: Interval at which the lock of another process is checked, seconds.
+_LOCK_POLL_S = 0.2
+#: Shortest interval between two updates of the status line, seconds.
 _STATUS_S = 0.1
 
 
 class Reporter(Protocol):
-    """Shows what goes on; `streamer.console.terminal.Terminal` is one."""
+    """Shows progress; `streamer.console.terminal.Terminal` is one."""
 
     def line(self, text: str) -> None:
         """Show a line."""
 
     def status(self, text: str) -> None:
-        """Show the present status in place of the last one."""
+        """Replace the status line."""
 
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """How to pull."""
+    """How to download."""
 
-    #: Take a file of which no checksum is known.
+    #: Accept a file without a known checksum.
     trust: bool = False
-    #: Checksum that the caller has from elsewhere; wins where the catalogue has none.
+    #: Checksum from the caller, for an entry of the registry that has none.
     sha256: str | None = None
-    #: Replace another file that is in the way.
+    #: Replace another file of the same name.
     force: bool = False
     stall_s: float = STALL_S
     tries: int = TRIES
@@ -62,43 +63,43 @@ class PullOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
-    """A model that is in place."""
+class PullResult:
+    """An installed model."""
 
     path: Path
     sha256: str
-    #: Whether it was there before.
-    was_there: bool = False
+    #: Whether it was installed before.
+    was_installed: bool = False
 
 
 async def pull(
-    entry: Entry, folder: Path, report: Reporter, options: PullOptions, backoff: Backoff | None = None
-) -> Pulled:
-    """Put ``entry``'s file and its manifest into ``folder``; whatever fails leaves what was there.
+    entry: RegistryEntry, folder: Path, report: Reporter, options: PullOptions, backoff: Backoff | None = None
+) -> PullResult:
+    """Install the file of ``entry`` and its manifest in ``folder``; a failure changes no installed file.
 
-    A cut download is taken up again, now and by the next call. Raises NotTrusted, PullFailed, WrongFile or
-    CannotWrite; cancelled, it keeps what has come.
+    An interrupted download is resumed, by this call and by later ones. Raises NotTrusted, PullFailed,
+    WrongFile or CannotWrite. When it is cancelled, it keeps what was received.
     """
     expected = entry.sha256 or options.sha256
     if None not in (entry.sha256, options.sha256) and entry.sha256 != options.sha256:
         raise NotTrusted(
-            f"{entry.name}: --sha256 is {options.sha256}, and the catalogue's is {entry.sha256}; "
-            "one of them is of another file"
+            f"{entry.name}: --sha256 is {options.sha256}, but the registry says {entry.sha256}; "
+            "one of them belongs to another file"
         )
     if expected is None and not options.trust:
         raise NotTrusted(
-            f"{entry.name}: no checksum of this file is known, so nobody can tell whether the right one "
-            f"comes. See {entry.source}; then give --sha256, or take it as it comes with --trust"
+            f"{entry.name}: the registry has no checksum of this file, so the download cannot be verified. "
+            f"See {entry.source}; then pass the checksum with --sha256, or accept the file with --trust"
         )
     return await _Pull(entry, folder / entry.file_name, expected, report, options, backoff or Backoff()).run()
 
 
 class _Pull:
-    """One download, from the look at what is there to the file in place."""
+    """One download, from checking the installed file to installing the new one."""
 
     def __init__(
         self,
-        entry: Entry,
+        entry: RegistryEntry,
         target: Path,
         expected: str | None,
         report: Reporter,
@@ -112,48 +113,51 @@ class _Pull:
         self._options = options
         self._backoff = backoff
         self._rate = ByteRate()
-        self._drawn_at = 0.0
+        self._status_at = 0.0
 
-    async def run(self) -> Pulled:
+    async def run(self) -> PullResult:
         with await self._hold() as partial:
-            there = await self._look()
-            if there is not None:
-                return there
+            installed = await self._check_installed()
+            if installed is not None:
+                return installed
             digest = await self._fetch(partial)
             self._check_kind(partial)
-            # The manifest first: without its file it does nothing, the file without it may be misread.
+            # Manifest first: a manifest without its model has no effect, a model without it may be misread.
             self._write_manifest(digest)
             partial.finish()
-        return Pulled(self._target, digest)
+        return PullResult(self._target, digest)
 
-    async def _hold(self) -> Partial:
-        """Return the unfinished file; waits while another process has it."""
-        partial = Partial.hold(self._target)
+    async def _hold(self) -> PartialFile:
+        """Lock the partial file; waits while another process holds it."""
+        partial = PartialFile.hold(self._target)
         if partial is None:
-            self._report.line(f"{self._entry.name}: another process is getting it; waiting for that one")
+            self._report.line(f"{self._entry.name}: another process is downloading it; waiting for that one")
         while partial is None:
-            await asyncio.sleep(_WAIT_S)
-            partial = Partial.hold(self._target)
+            await asyncio.sleep(_LOCK_POLL_S)
+            partial = PartialFile.hold(self._target)
         return partial
 
-    async def _look(self) -> Pulled | None:
-        """Return the file that is there already, if it will do. Raises CannotWrite for another one."""
+    async def _check_installed(self) -> PullResult | None:
+        """Return the installed file if it is the right one. Raises CannotWrite if it is another one."""
         if not self._target.exists():
             return None
         digest = await hash_file(
-            self._target, lambda: self._draw(f"{self._entry.name}  comparing the file that is there")
+            self._target, lambda: self._status(f"{self._entry.name}  verifying the installed file")
         )
         if digest == self._expected or (self._expected is None and not self._options.force):
-            return Pulled(self._target, digest, was_there=True)
+            return PullResult(self._target, digest, was_installed=True)
         if not self._options.force:
             raise CannotWrite(
-                f"{self._target}: another file of this name is there, with sha256 {digest}; expected "
-                f"{self._expected}. --force replaces it, --to puts this one elsewhere"
+                f"{self._target}: another file of this name exists, with sha256 {digest}; expected "
+                f"{self._expected}. --force replaces it, --to installs elsewhere"
             )
         return None
 
-    async def _fetch(self, partial: Partial) -> str:
-        """Fetch and verify; returns the digest. Parts that make no whole are fetched anew, once."""
+    async def _fetch(self, partial: PartialFile) -> str:
+        """Download and verify; returns the digest.
+
+        When the parts of a resumed download do not belong together, the whole file is downloaded again, once.
+        """
         await self._hash_rest(partial)
         while True:
             if not (partial.size and partial.sha256() == self._expected):
@@ -163,7 +167,7 @@ class _Pull:
                 await self._hash_rest(partial)
             digest = partial.sha256()
             if self._expected is None:
-                self._report.line(f"{self._entry.name}: not verified; sha256 {digest}")
+                self._report.line(f"{self._entry.name}: not verified; its sha256 is {digest}")
                 return digest
             if digest == self._expected:
                 self._report.line(f"{self._entry.name}: sha256 is as expected")
@@ -173,18 +177,18 @@ class _Pull:
             if not joined:
                 raise WrongFile(
                     f"{self._entry.name}: expected sha256 {self._expected}; found {digest}. The file was "
-                    f"changed on the way or by its publisher; nothing was installed. See {self._entry.source}"
+                    f"changed in transit or by its publisher; nothing was installed. See {self._entry.source}"
                 )
             self._report.line(
-                f"{self._entry.name}: the parts do not belong together; getting all of it again"
+                f"{self._entry.name}: the parts do not belong together; downloading the whole file again"
             )
 
-    async def _transfer(self, partial: Partial) -> None:
-        """Try until the file is complete or nothing comes any more."""
-        in_vain, reason = 0, ""
+    async def _transfer(self, partial: PartialFile) -> None:
+        """Repeat attempts until the file is complete. Raises PullFailed after too many without new bytes."""
+        fruitless, reason = 0, ""
         connector = aiohttp.TCPConnector(ssl=self._options.tls.context())
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._options.stall_s)
-        # trust_env: HTTP_PROXY, HTTPS_PROXY, NO_PROXY and .netrc are honoured.
+        # trust_env: use HTTP_PROXY, HTTPS_PROXY, NO_PROXY and .netrc.
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, trust_env=True, auto_decompress=False
         ) as session:
@@ -195,39 +199,41 @@ class _Pull:
                 expected=self._entry.size,
                 verified=self._expected is not None,
                 stall_s=self._options.stall_s,
-                on_progress=self._show,
+                on_progress=self._show_progress,
             )
-            for _ in range(_MOST_TRIES):
+            for _ in range(_MAX_ATTEMPTS):
                 before = partial.size
                 try:
                     await transfer.run()
                 except Interrupted as error:
                     if partial.size > before:
-                        in_vain = 0
+                        fruitless = 0
                         self._backoff.reset()
-                    in_vain, reason = in_vain + 1, str(error)
-                    if in_vain >= self._options.tries:
+                    fruitless, reason = fruitless + 1, str(error)
+                    if fruitless >= self._options.tries:
                         break
                     delay_s = self._backoff.next_s(error.retry_after_s)
-                    self._report.line(f"{self._entry.name}: {reason}; again in {delay_s:.1f} s")
+                    self._report.line(f"{self._entry.name}: {reason}; next attempt in {delay_s:.1f} s")
                     await asyncio.sleep(delay_s)
                 else:
                     return
         kept = (
-            f"; {size_text(partial.size)} are kept, and the same command goes on there"
+            f"; {size_text(partial.size)} are kept, and the same command resumes there"
             if partial.size
             else ""
         )
-        raise PullFailed(f"{self._entry.name}: {reason}; given up after {in_vain} tries in vain{kept}")
+        raise PullFailed(
+            f"{self._entry.name}: {reason}; given up after {fruitless} attempts without progress{kept}"
+        )
 
-    async def _hash_rest(self, partial: Partial) -> None:
-        """Hash what lies there and came with an earlier call."""
-        while partial.hash_on(PORTION):
-            self._draw(f"{self._entry.name}  checking the {size_text(partial.size)} that are there")
-            await asyncio.sleep(0)  # lets Ctrl-C through
+    async def _hash_rest(self, partial: PartialFile) -> None:
+        """Hash the bytes that an earlier call received."""
+        while partial.hash_on(HASH_CHUNK_BYTES):
+            self._status(f"{self._entry.name}  hashing the {size_text(partial.size)} received before")
+            await asyncio.sleep(0)  # lets Ctrl-C interrupt the hashing
 
-    def _check_kind(self, partial: Partial) -> None:
-        """Raise WrongFile for what is no ONNX file; a checksum has told that already."""
+    def _check_kind(self, partial: PartialFile) -> None:
+        """Raise WrongFile if the file is no ONNX model. Not needed for a file with a verified checksum."""
         if self._expected is not None:
             return
         try:
@@ -242,28 +248,30 @@ class _Pull:
         path = manifest_path(self._target)
         if path.exists() and not self._options.force:
             self._report.line(
-                f"{self._entry.name}: {path.name} is there and stays as it is{self._doubt(digest)}"
+                f"{self._entry.name}: {path.name} exists and is not changed{self._manifest_problem(digest)}"
             )
             return
-        origin = {"licence": self._entry.licence, "source": self._entry.source, "sha256": digest}
+        from_entry = {"licence": self._entry.licence, "source": self._entry.source, "sha256": digest}
         labels = {"labels": list(self._entry.labels)} if self._entry.labels else {}
-        write_manifest(self._target, labels | dict(self._entry.manifest) | origin)
+        write_manifest(self._target, labels | dict(self._entry.manifest) | from_entry)
 
-    def _doubt(self, digest: str) -> str:
-        """Return what the service will not like about the manifest that stays, or an empty text."""
+    def _manifest_problem(self, digest: str) -> str:
+        """Return what is wrong with the existing manifest, as a continuation of the sentence; else empty."""
         try:
-            theirs = read_manifest(self._target).sha256
+            sha256 = read_manifest(self._target).sha256
         except ModelRefused as error:
             return f", but the service refuses it: expected {error.expected}"
-        return ", but its `sha256` is of another file: correct it" if theirs not in (None, digest) else ""
+        return (
+            ", but its `sha256` belongs to another file: correct it" if sha256 not in (None, digest) else ""
+        )
 
-    def _show(self, done: int, total: int | None) -> None:
+    def _show_progress(self, done: int, total: int | None) -> None:
         now = time.monotonic()
         self._rate.mark(now, done)
-        self._draw(transfer_line(self._entry.name, done, total or self._entry.size, self._rate.per_s()))
+        self._status(transfer_line(self._entry.name, done, total or self._entry.size, self._rate.per_s()))
 
-    def _draw(self, text: str) -> None:
+    def _status(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._drawn_at >= _STATUS_S:
-            self._drawn_at = now
+        if now - self._status_at >= _STATUS_S:
+            self._status_at = now
             self._report.status(text)

@@ -1,9 +1,11 @@
-"""One try at a download over HTTP: follows redirects, resumes, and says why it ended early."""
+"""One attempt at a download over HTTP: follows redirects, resumes, and reports why it ended early."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,35 +15,44 @@ from yarl import URL
 
 from streamer.client.connection import retry_after_s
 from streamer.client.version import client_version
-from streamer.model_zoo.address import may_follow, origin_of
-from streamer.model_zoo.amounts import size_text
-from streamer.model_zoo.entry import MAX_BYTES
+from streamer.model_zoo.download_url import origin_of, redirect_allowed
 from streamer.model_zoo.errors import PullFailed, WrongFile
-from streamer.model_zoo.interruption import Interrupted, meaning_of
-from streamer.model_zoo.partial import Origin, Partial
+from streamer.model_zoo.partial_file import DownloadSource, PartialFile
+from streamer.model_zoo.progress import size_text
+from streamer.model_zoo.registry import MAX_MODEL_BYTES
 
-#: An answer that brings less than this in the stall time is as good as none.
-PACE_BYTES = 16 << 10
+#: An attempt that receives fewer bytes than this within the stall time-out is given up.
+MIN_BYTES_PER_STALL = 16 << 10
 _CONNECT_S = 20.0
 _MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Answers that may be another one in a moment.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Statuses that may change within moments.
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-class Transfer:
-    """Fetches one address into an unfinished file.
+class Interrupted(Exception):
+    """An attempt ended early, and another one may succeed; the text says why."""
 
-    ``stall_s``: silence after which a try is given up. ``verified``: a checksum will tell whether parts
-    belong together; without one, only an entity tag of the server lets a file be gone on with.
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        #: Delay that the server asked for, seconds; None if it did not.
+        self.retry_after_s = retry_after_s
+
+
+class Transfer:
+    """Downloads one URL into a partial file.
+
+    ``stall_s``: silence after which an attempt is given up. ``verified``: a checksum of the file is known. It
+    will show whether the parts of a resumed download belong together; without it, a download is resumed only
+    if the server sent an entity tag.
     """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         url: str,
-        partial: Partial,
+        partial: PartialFile,
         *,
         expected: int | None,
         verified: bool,
@@ -57,153 +68,197 @@ class Transfer:
         self._on_progress = on_progress
 
     async def run(self) -> None:
-        """Fetch what is missing.
+        """Download the missing bytes.
 
-        Raises Interrupted when another try may help, PullFailed when none will, WrongFile when the server
-        has something of another size, CannotWrite when the disk does not take it.
+        Raises Interrupted when another attempt may succeed, PullFailed when none will, WrongFile when the
+        server's file has another size, and CannotWrite when the file cannot be written.
         """
         headers = self._headers()
         try:
             async with self._request(headers) as response:
                 if response.status == 416:
-                    # Behind the end: either all is there, or another file is.
-                    total = self._partial.origin.total if self._partial.origin else None
+                    # The range starts behind the end: the file is complete, or the server has another one.
+                    total = self._partial.source.total if self._partial.source else None
                     if total is not None and total == self._partial.size:
                         return
                     self._partial.discard()
-                    raise Interrupted("the server has another file than the one begun")
+                    raise Interrupted("the server has another file now")
                 self._check_status(response)
-                await self._receive(response, self._settle(response))
+                await self._receive(response, self._prepare(response))
         except aiohttp.ClientError as error:
-            raise meaning_of(error, self._partial.size) from error
+            raise classify_error(error, self._partial.size) from error
 
     def _headers(self) -> dict[str, str]:
-        """Return request headers; they ask for the rest where the beginning is known to belong to it."""
+        """Return request headers, with a range if the partial file can be resumed."""
         headers: dict[str, str] = {
-            # A compressed body has ranges of its own.
+            # Ranges of a compressed body would be positions in the compressed data.
             hdrs.ACCEPT_ENCODING: "identity",
             hdrs.ACCEPT: "application/octet-stream, */*;q=0.5",
             hdrs.USER_AGENT: f"real-time-vision-api/{client_version()}",
         }
-        origin = self._partial.origin
-        if not self._partial.size or origin is None or origin.url != self._url:
+        source = self._partial.source
+        if not self._partial.size or source is None or source.url != self._url:
             return headers
-        if origin.etag:
-            headers[hdrs.IF_RANGE] = origin.etag
-        elif origin.total is None or not self._verified:
+        if source.etag:
+            headers[hdrs.IF_RANGE] = source.etag
+        elif source.total is None or not self._verified:
             return headers
         return headers | {hdrs.RANGE: f"bytes={self._partial.size}-"}
 
     @asynccontextmanager
     async def _request(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET, following redirects by hand: aiohttp would follow one from https to http."""
-        here = self._url
+        """GET the URL and follow redirects; aiohttp itself would follow one from https to http."""
+        url = self._url
         for _ in range(_MAX_REDIRECTS):
             try:
                 async with asyncio.timeout(max(_CONNECT_S, self._stall_s)):
-                    # Signatures in the address of a file store must stay as they were written.
+                    # Encoding the URL again would invalidate the signature in a file store's URL.
                     response = await self._session.get(
-                        URL(here, encoded=True), headers=headers, allow_redirects=False
+                        URL(url, encoded=True), headers=headers, allow_redirects=False
                     )
             except TimeoutError as error:
-                raise Interrupted(f"{origin_of(here)} does not answer") from error
+                raise Interrupted(f"{origin_of(url)} does not answer") from error
             async with response:
                 if response.status not in _REDIRECTS:
                     yield response
                     return
-                there = response.headers.get(hdrs.LOCATION, "")
-            there = _joined(here, there)
-            if not may_follow(here, there):
+                location = response.headers.get(hdrs.LOCATION, "")
+            target = _joined(url, location)
+            if not redirect_allowed(url, target):
                 raise PullFailed(
-                    f"{origin_of(here)} redirects to {origin_of(there)}, which is not followed: "
-                    "only https is, so that nobody on the way can change the file"
+                    f"{origin_of(url)} redirects to {origin_of(target)}, which is not followed: "
+                    "only https is followed, so that nobody between can change the file"
                 )
-            here = there
+            url = target
         raise PullFailed(f"{origin_of(self._url)} redirects more than {_MAX_REDIRECTS} times")
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         host = origin_of(str(response.url))
-        if response.status in _PASSING:
+        if response.status in _TRANSIENT:
             raise Interrupted(
                 f"{host} answers {response.status} {response.reason}",
                 retry_after_s=retry_after_s(response.headers),
             )
         if response.status not in (200, 206):
             hint = {
-                401: "; it wants a login, which an official release does not",
-                403: "; it does not let this address or this network have the file",
-                404: "; the file is not there (any more): look at the entry's `source` page",
-                407: "; the proxy wants a login: HTTPS_PROXY=http://user:password@host:port",
-                410: "; the file was removed: look at the entry's `source` page",
+                401: "; it asks for a login, which an official release does not",
+                403: "; it denies the file to this address or network",
+                404: "; the file does not exist (any more): see the entry's `source` page",
+                407: "; the proxy asks for a login: HTTPS_PROXY=http://user:password@host:port",
+                410: "; the file was removed: see the entry's `source` page",
             }.get(response.status, "")
             raise PullFailed(f"{host} answers {response.status} {response.reason}{hint}")
         encoding = response.headers.get(hdrs.CONTENT_ENCODING, "identity")
         if encoding.lower() != "identity":
-            raise PullFailed(f"{host} sends the file compressed ({encoding}), although it was asked not to")
+            raise PullFailed(
+                f"{host} sends the file compressed ({encoding}), although the request forbids it"
+            )
 
-    def _settle(self, response: aiohttp.ClientResponse) -> int | None:
-        """Bring file and answer together; returns the size of the whole file, None where nobody tells it."""
+    def _prepare(self, response: aiohttp.ClientResponse) -> int | None:
+        """Prepare the partial file for this response; returns the size of the whole file, None if unknown."""
         length = response.content_length
         if response.status == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get(hdrs.CONTENT_RANGE, ""))
-            begun = self._partial.origin.total if self._partial.origin else None
-            told = int(match[3]) if match and match[3] != "*" else None
+            noted = self._partial.source.total if self._partial.source else None
+            stated = int(match[3]) if match and match[3] != "*" else None
             if (
                 not match
                 or int(match[1]) != self._partial.size
-                or (None not in (begun, told) and begun != told)
+                or (None not in (noted, stated) and noted != stated)
             ):
                 self._partial.discard()
-                raise Interrupted("the server went on at another place than asked")
-            total = told if told is not None else begun
+                raise Interrupted("the server sent another range than requested")
+            total = stated if stated is not None else noted
             self._partial.joined = True
         else:
-            # The whole file: the server knows no ranges, or has another file than the one begun.
+            # The whole file: the server does not support ranges, or it has another file now.
             total = length
             etag = response.headers.get(hdrs.ETAG, "")
-            # A weak tag does not promise the same bytes.
-            self._partial.begin(Origin(self._url, "" if etag.startswith("W/") else etag, total))
-        limit = self._expected if self._expected is not None else MAX_BYTES
+            # A weak entity tag does not promise identical bytes.
+            self._partial.begin(DownloadSource(self._url, "" if etag.startswith("W/") else etag, total))
+        limit = self._expected if self._expected is not None else MAX_MODEL_BYTES
         if total is not None and (total != limit if self._expected is not None else total > limit):
             wanted = (
                 f"{limit} bytes"
                 if self._expected is not None
-                else f"at most {limit} bytes, as ONNX files have"
+                else f"at most {limit} bytes, the largest ONNX file"
             )
             self._partial.discard()
             raise WrongFile(f"{origin_of(str(response.url))}: expected {wanted}; found {total} bytes")
-        self._partial.make_room((total or self._expected or 0) - self._partial.size)
+        self._partial.check_space((total or self._expected or 0) - self._partial.size)
         return total
 
     async def _receive(self, response: aiohttp.ClientResponse, total: int | None) -> None:
-        partial, limit = self._partial, total or self._expected or MAX_BYTES
+        partial, limit = self._partial, total or self._expected or MAX_MODEL_BYTES
         loop = asyncio.get_running_loop()
         self._on_progress(partial.size, total)
         mark = partial.size
         try:
-            async with asyncio.timeout(self._stall_s) as patience:
+            async with asyncio.timeout(self._stall_s) as stall_timeout:
                 async for data in response.content.iter_any():
                     if partial.size + len(data) > limit:
                         partial.discard()
                         raise WrongFile(
-                            f"{origin_of(str(response.url))}: expected {limit} bytes; more than that came"
+                            f"{origin_of(str(response.url))}: expected {limit} bytes; received more"
                         )
                     partial.append(data)
                     self._on_progress(partial.size, total)
-                    if partial.size - mark >= PACE_BYTES:
+                    if partial.size - mark >= MIN_BYTES_PER_STALL:
                         mark = partial.size
-                        patience.reschedule(loop.time() + self._stall_s)
+                        stall_timeout.reschedule(loop.time() + self._stall_s)
         except TimeoutError as error:
             raise Interrupted(
-                f"less than {size_text(PACE_BYTES)} came in {self._stall_s:g} s; --stall-timeout waits longer"
+                f"received less than {size_text(MIN_BYTES_PER_STALL)} in {self._stall_s:g} s; "
+                "--stall-timeout waits longer"
             ) from error
         if total is not None and partial.size < total:
             raise Interrupted(f"the connection ended after {size_text(partial.size)} of {size_text(total)}")
 
 
-def _joined(here: str, there: str) -> str:
-    """Return where a redirect leads; empty where that cannot be read."""
+def _joined(url: str, location: str) -> str:
+    """Return the target of a redirect from ``url``; empty if it cannot be parsed."""
     try:
-        return str(URL(here, encoded=True).join(URL(there, encoded=True))) if there else ""
+        return str(URL(url, encoded=True).join(URL(location, encoded=True))) if location else ""
     except ValueError:
         return ""
+
+
+def classify_error(error: aiohttp.ClientError, done: int) -> Interrupted | PullFailed:
+    """Return PullFailed for an error that another attempt will not cure, else Interrupted.
+
+    ``done`` is the number of bytes received. The texts name hosts only: those of aiohttp contain whole URLs,
+    which may hold signatures.
+    """
+    final = _permanent_reason(error)
+    if final is not None:
+        return PullFailed(final)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Interrupted(f"{error.host}:{error.port} cannot be reached: {_os_reason(error.os_error)}")
+    if isinstance(
+        error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
+    ):
+        return Interrupted(f"the connection was cut after {size_text(done)}")
+    return Interrupted(f"the connection failed: {type(error).__name__}")
+
+
+def _permanent_reason(error: aiohttp.ClientError) -> str | None:
+    """Return the reason of an error that will not go away by itself, else None."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return (
+            f"{error.host}: the certificate is not trusted ({error.certificate_error}); behind a proxy that "
+            "inspects TLS, pass its certificate authority with --ca-file"
+        )
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ssl.SSLError):
+        return f"{error.host}: TLS failed: {error.os_error.reason}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refuses: {error.status} {error.message}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "an address cannot be parsed; check the entry's `url` and the proxy settings"
+    return None
+
+
+def _os_reason(cause: OSError) -> str:
+    # Name resolution has negative error numbers with a text of their own.
+    if cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return cause.strerror or "no such host"

@@ -27,7 +27,7 @@ from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
 from streamer.drift.rows import FEATURE_VERSION, NUMERIC
-from streamer.model_zoo.header import NotOnnx, read_header
+from streamer.model_zoo.onnx_header import NotOnnx, read_header
 from tests.drift_rows import World, rows
 from tests.fuzz.target import Target
 
@@ -81,7 +81,7 @@ def _read_fields(data: bytes) -> None:
         varints(content)
 
 
-#: `catalogue.header` reads from a file, as models are too large for memory.
+#: `model_zoo.onnx_header` reads from a file, as models are too large for memory.
 _FILE = Path(tempfile.gettempdir()) / f"fuzz-{os.getpid()}.onnx"
 
 

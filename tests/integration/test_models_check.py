@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streamer.cli import models_check
 from streamer.cli.main import main
-from streamer.model_tools import check_command
 from tests import model_factory as factory
 from tests.model_factory import OBJECTS, Input
 
@@ -153,12 +153,12 @@ def test_a_batch_that_is_dynamic_by_name_only_is_refused(
     assert "yolo export" not in text.partition("Commands that export")[2]
 
 
-def test_a_file_of_the_catalogue_is_recognised_by_its_checksum(
+def test_a_known_model_is_recognised_by_its_checksum(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = factory.blob_model(tmp_path / "renamed.onnx")
-    monkeypatch.setattr(check_command, "_known_as", lambda digest: "yolox_s" if len(digest) == 64 else None)
-    assert "(yolox_s of the catalogue)" in check(capsys, path, "--no-timing")[1]
+    monkeypatch.setattr(models_check, "_known_as", lambda digest: "yolox_s" if len(digest) == 64 else None)
+    assert "(the known model yolox_s)" in check(capsys, path, "--no-timing")[1]
     assert check_json(capsys, path, "--no-timing")[1]["known_as"] == "yolox_s"
 
 

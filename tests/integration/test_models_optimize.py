@@ -15,8 +15,9 @@ import onnx
 import pytest
 
 from inference.models.manifest import Manifest, read_manifest
+from streamer.cli import models_optimize
 from streamer.cli.main import main
-from streamer.model_tools import comparison, optimize_command
+from streamer.model_tools import comparison
 from streamer.model_tools.agreement import Agreement
 from streamer.model_tools.quantiser import quantised
 from streamer.model_tools.sensitivity import rank_layers
@@ -30,7 +31,7 @@ METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here looks at a time."""
-    monkeypatch.setattr(optimize_command, "TIMING_S", 0.05)
+    monkeypatch.setattr(models_optimize, "TIMING_S", 0.05)
 
 
 @pytest.fixture

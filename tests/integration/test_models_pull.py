@@ -20,9 +20,9 @@ from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import Family
 from streamer.client.backoff import Backoff
 from streamer.client.tls import Tls
-from streamer.model_zoo.entry import Entry
 from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
-from streamer.model_zoo.pull import Pulled, PullOptions, pull
+from streamer.model_zoo.pull import PullOptions, PullResult, pull
+from streamer.model_zoo.registry import RegistryEntry
 from tests.integration.release_server import Fault, ForwardProxy, Server
 from tests.integration.test_client_network import make_certificate
 from tests.model_factory import null_model
@@ -59,9 +59,9 @@ async def server() -> AsyncIterator[Server]:
         yield running
 
 
-def entry_of(server: Server, *, sha256: str | None = "", size: int | None = len(BODY)) -> Entry:
-    """Return the catalogue's entry of the served file; an empty checksum stands for the right one."""
-    return Entry(
+def entry_of(server: Server, *, sha256: str | None = "", size: int | None = len(BODY)) -> RegistryEntry:
+    """Return the registry's entry of the served file; an empty checksum stands for the right one."""
+    return RegistryEntry(
         name="tiny",
         title="Tiny",
         family=Family.YOLO,
@@ -77,8 +77,8 @@ def entry_of(server: Server, *, sha256: str | None = "", size: int | None = len(
 
 
 async def get(
-    entry: Entry, folder: Path, options: PullOptions = QUICK, report: Report | None = None
-) -> Pulled:
+    entry: RegistryEntry, folder: Path, options: PullOptions = QUICK, report: Report | None = None
+) -> PullResult:
     no_wait = Backoff(uniform=lambda low, high: 0.0)
     return await pull(entry, folder, report or Report(), options, no_wait)
 
@@ -90,7 +90,7 @@ def names(folder: Path) -> list[str]:
 async def test_a_whole_file_is_put_into_place_with_its_manifest(server: Server, tmp_path: Path) -> None:
     report = Report()
     pulled = await get(entry_of(server), tmp_path / "models", report=report)
-    assert pulled == Pulled(tmp_path / "models" / "tiny.onnx", server.sha256)
+    assert pulled == PullResult(tmp_path / "models" / "tiny.onnx", server.sha256)
     assert pulled.path.read_bytes() == BODY
     assert names(tmp_path / "models") == ["tiny.json", "tiny.onnx"]
     assert read_manifest(pulled.path) == Manifest(
@@ -117,7 +117,9 @@ async def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
     server: Server, tmp_path: Path
 ) -> None:
     server.faults = [Fault(cut_after=100_000), *[Fault(cut_after=0)] * 5]
-    with pytest.raises(PullFailed, match=r"tiny: the connection was cut.*3 tries in vain; 100 kB are kept"):
+    with pytest.raises(
+        PullFailed, match=r"tiny: the connection was cut.*3 attempts without.*; 100 kB are kept"
+    ):
         await get(entry_of(server), tmp_path)
     assert len(server.seen) == 3
     assert names(tmp_path) == ["tiny.onnx.part", "tiny.onnx.part.json"]
@@ -258,7 +260,7 @@ async def test_a_busy_server_is_asked_again_and_then_given_up(server: Server, tm
     assert (await get(entry_of(server), tmp_path)).path.exists()
     (tmp_path / "tiny.onnx").unlink()
     server.faults = [Fault(status=500)] * 5
-    with pytest.raises(PullFailed, match=r"answers 500.*given up after 3 tries"):
+    with pytest.raises(PullFailed, match=r"answers 500.*given up after 3 attempts"):
         await get(entry_of(server), tmp_path)
     assert len(server.seen) == 3 + 3
 
@@ -274,7 +276,7 @@ async def test_silence_ends_a_try_and_the_next_one_goes_on(server: Server, tmp_p
 
 async def test_a_trickle_counts_as_silence(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(rate=2_000)] * 3
-    with pytest.raises(PullFailed, match=r"less than 16\.4 kB came in 0\.3 s; --stall-timeout"):
+    with pytest.raises(PullFailed, match=r"received less than 16\.4 kB in 0\.3 s; --stall-timeout"):
         await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.3, tries=1))
 
 
@@ -293,7 +295,7 @@ async def test_another_size_is_refused_before_the_body(server: Server, tmp_path:
 
 async def test_a_body_without_an_end_is_cut_off(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(chunked=True)]
-    with pytest.raises(WrongFile, match="expected 1000 bytes; more than that came"):
+    with pytest.raises(WrongFile, match="expected 1000 bytes; received more"):
         await get(entry_of(server, size=1000), tmp_path)
     assert names(tmp_path) == []
 
@@ -391,13 +393,13 @@ async def test_nobody_there_is_said_with_host_and_reason(server: Server, tmp_pat
 
 async def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     await get(entry_of(server), tmp_path)
-    assert (await get(entry_of(server), tmp_path)).was_there
+    assert (await get(entry_of(server), tmp_path)).was_installed
     assert len(server.seen) == 1
     (tmp_path / "tiny.onnx").write_bytes(b"another")
     with pytest.raises(CannotWrite, match=r"tiny\.onnx: another file.*--force"):
         await get(entry_of(server), tmp_path)
     assert (tmp_path / "tiny.onnx").read_bytes() == b"another"
-    assert not (await get(entry_of(server), tmp_path, replace(QUICK, force=True))).was_there
+    assert not (await get(entry_of(server), tmp_path, replace(QUICK, force=True))).was_installed
     assert (tmp_path / "tiny.onnx").read_bytes() == BODY
 
 
@@ -406,11 +408,11 @@ async def test_a_manifest_of_ones_own_stays_and_doubts_are_said(server: Server, 
     (tmp_path / "tiny.json").write_text('{"labels": ["mine"]}')
     await get(entry_of(server), tmp_path, report=report)
     assert read_manifest(tmp_path / "tiny.onnx") == Manifest(labels=("mine",))
-    assert "tiny: tiny.json is there and stays as it is" in report.lines
+    assert "tiny: tiny.json exists and is not changed" in report.lines
     (tmp_path / "tiny.onnx").unlink()
     (tmp_path / "tiny.json").write_text(json.dumps({"sha256": "0" * 64}))
     await get(entry_of(server), tmp_path, report=report)
-    assert "its `sha256` is of another file" in report.lines[-1]
+    assert "its `sha256` belongs to another file" in report.lines[-1]
 
 
 async def test_without_a_checksum_somebody_must_say_to_trust(server: Server, tmp_path: Path) -> None:
@@ -422,10 +424,10 @@ async def test_without_a_checksum_somebody_must_say_to_trust(server: Server, tmp
     assert server.seen == []
     report = Report()
     pulled = await get(unknown, folder, replace(QUICK, trust=True), report)
-    assert f"tiny: not verified; sha256 {server.sha256}" in report.lines
+    assert f"tiny: not verified; its sha256 is {server.sha256}" in report.lines
     # From now on the service notices when the file changes.
     assert read_manifest(pulled.path).sha256 == server.sha256
-    assert (await get(unknown, folder, replace(QUICK, trust=True))).was_there
+    assert (await get(unknown, folder, replace(QUICK, trust=True))).was_installed
 
 
 async def test_a_checksum_from_elsewhere_will_do(server: Server, tmp_path: Path) -> None:
@@ -433,7 +435,7 @@ async def test_a_checksum_from_elsewhere_will_do(server: Server, tmp_path: Path)
     with pytest.raises(WrongFile):
         await get(unknown, tmp_path, replace(QUICK, sha256="0" * 64))
     assert (await get(unknown, tmp_path, replace(QUICK, sha256=server.sha256))).path.exists()
-    with pytest.raises(NotTrusted, match="one of them is of another file"):
+    with pytest.raises(NotTrusted, match="one of them belongs to another file"):
         await get(entry_of(server), tmp_path, replace(QUICK, sha256="0" * 64))
 
 
@@ -470,8 +472,8 @@ async def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: P
 # -- the command, as people call it ------------------------------------------------------------------
 
 
-def catalogue_for(server: Server, folder: Path) -> Path:
-    """Write a catalogue with one entry."""
+def registry_for(server: Server, folder: Path) -> Path:
+    """Write a registry with one entry."""
     model = {
         "name": "tiny",
         "title": "Tiny",
@@ -509,14 +511,14 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
 
 async def test_two_pulls_of_one_model_share_one_download(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(rate=120_000)]
-    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(catalogue_for(server, tmp_path)))
+    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(registry_for(server, tmp_path)))
     one, other = await asyncio.gather(start(*arguments), start(*arguments))
     outcomes = await asyncio.gather(finish(one), finish(other))
     assert [code for code, _, _ in outcomes] == [0, 0]
     assert [out for _, out, _ in outcomes] == [f"{tmp_path / 'tiny.onnx'}\n"] * 2
     texts = "".join(error for _, _, error in outcomes)
-    assert "another process is getting it" in texts
-    assert "is there already, its sha256 is as expected" in texts
+    assert "another process is downloading it" in texts
+    assert "is installed already, its sha256 is as expected" in texts
     assert len(server.seen) == 1
     assert (tmp_path / "tiny.onnx").read_bytes() == BODY
     assert names(tmp_path) == ["catalogue.json", "tiny.json", "tiny.onnx"]
@@ -527,7 +529,7 @@ async def test_what_has_come_survives_ctrl_c_and_a_kill(
     server: Server, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     server.faults = [Fault(silent_after=100_000)]
-    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(catalogue_for(server, tmp_path)))
+    arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(registry_for(server, tmp_path)))
     process = await start(*arguments)
     part = tmp_path / "tiny.onnx.part"
     async with asyncio.timeout(20):
@@ -537,7 +539,7 @@ async def test_what_has_come_survives_ctrl_c_and_a_kill(
     found, out, error = await finish(process)
     assert (found, out) == (code, "")
     if number is signal.SIGINT:
-        assert error.splitlines()[-1] == "tiny: stopped; the same command goes on from here"
+        assert error.splitlines()[-1] == "tiny: stopped; the same command resumes it"
     assert part.stat().st_size == 100_000
     found, out, error = await finish(await start(*arguments))
     assert (found, out) == (0, f"{tmp_path / 'tiny.onnx'}\n")
@@ -548,7 +550,7 @@ async def test_what_has_come_survives_ctrl_c_and_a_kill(
 
 
 async def test_every_failure_has_its_own_exit_code(server: Server, tmp_path: Path) -> None:
-    catalogue = catalogue_for(server, tmp_path)
+    catalogue = registry_for(server, tmp_path)
     to = ("--to", str(tmp_path / "models"), "--catalogue", str(catalogue))
 
     async def outcome(*arguments: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What ``streamer models list`` prints: two tables, or one JSON object. Pure."""
+"""The output of ``streamer models list``: two tables, or one JSON object. Pure."""
 
 from __future__ import annotations
 
@@ -6,51 +6,52 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamer.model_zoo.amounts import size_text
-from streamer.model_zoo.catalogue import Catalogue
-from streamer.model_zoo.entry import Entry
-from streamer.model_zoo.installed import Installed
+from streamer.model_zoo.model_folder import InstalledModel
+from streamer.model_zoo.progress import size_text
+from streamer.model_zoo.registry import Registry, RegistryEntry
 
-#: Names of classes shown in a row.
+#: Class names shown in a row, and the characters that they may take.
 _SHOWN_LABELS = 3
 _SHOWN_CHARS = 36
 
 
-def listing(folder: Path, installed: Sequence[Installed], catalogue: Catalogue) -> str:
-    """Return both tables for a terminal."""
+def list_text(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> str:
+    """Return both tables as text."""
     lines = [f"Installed in {folder}"]
     if installed:
         head = ("NAME", "SERVES", "SIZE", "LICENCE", "CLASSES", "INPUT", "")
         lines += _table([head, *(_installed_row(model, folder) for model in installed)])
     else:
         lines.append("  none")
-    lines += ["", f"Known to {catalogue.path.name}; get one with `streamer models pull NAME`"]
-    if catalogue.entries:
-        here = {model.known.name for model in installed if model.known is not None}
+    lines += ["", f"Known to {registry.path.name}; download one with `streamer models pull NAME`"]
+    if registry.entries:
+        installed_names = {model.known.name for model in installed if model.known is not None}
         head = ("NAME", "TITLE", "SIZE", "LICENCE", "CLASSES", "INPUT", "")
-        lines += _table([head, *(_entry_row(entry, here) for entry in catalogue.entries)])
+        lines += _table([head, *(_entry_row(entry, installed_names) for entry in registry.entries)])
     else:
         lines.append("  none")
     return "\n".join(lines)
 
 
-def describe(folder: Path, installed: Sequence[Installed], catalogue: Catalogue) -> dict[str, Any]:
-    """Return the same as plain JSON types."""
-    here = {model.known.name for model in installed if model.known is not None}
+def list_json(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> dict[str, Any]:
+    """Return the content of both tables as plain JSON types."""
+    installed_names = {model.known.name for model in installed if model.known is not None}
     return {
         "folder": str(folder),
-        "installed": [_describe_installed(model) for model in installed],
-        "catalogue": str(catalogue.path),
-        "known": [_describe_entry(entry) | {"installed": entry.name in here} for entry in catalogue.entries],
+        "installed": [_installed_json(model) for model in installed],
+        "catalogue": str(registry.path),
+        "known": [
+            _entry_json(entry) | {"installed": entry.name in installed_names} for entry in registry.entries
+        ],
     }
 
 
-def _installed_row(model: Installed, folder: Path) -> tuple[str, ...]:
+def _installed_row(model: InstalledModel, folder: Path) -> tuple[str, ...]:
     remarks = [model.trouble] if model.trouble else []
     if model.path.parent != folder:
         remarks.append(str(model.path))
     if model.differs:
-        remarks.append("not the catalogue's file of this name")
+        remarks.append("not the known model of this name")
     return (
         model.name,
         ", ".join(model.serves) or "-",
@@ -62,10 +63,10 @@ def _installed_row(model: Installed, folder: Path) -> tuple[str, ...]:
     )
 
 
-def _entry_row(entry: Entry, here: set[str]) -> tuple[str, ...]:
-    remark = "installed" if entry.name in here else ""
+def _entry_row(entry: RegistryEntry, installed_names: set[str]) -> tuple[str, ...]:
+    remark = "installed" if entry.name in installed_names else ""
     if entry.sha256 is None:
-        remark = (remark + ", " if remark else "") + "no checksum known: needs --trust"
+        remark = (remark + ", " if remark else "") + "no known checksum: needs --trust"
     return (
         entry.name,
         entry.title,
@@ -100,11 +101,11 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Leave out what would move the cursor: metadata of a file is anybody's text."""
+    """Replace control characters: the metadata of a file may hold escape sequences for the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _describe_installed(model: Installed) -> dict[str, Any]:
+def _installed_json(model: InstalledModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "file": str(model.path),
@@ -113,14 +114,14 @@ def _describe_installed(model: Installed) -> dict[str, Any]:
         "licence": model.licence,
         "classes": model.classes,
         "labels": list(model.labels) if model.labels else None,
-        "input": _describe_size(model.input),
+        "input": _size_json(model.input),
         "known_as": model.known.name if model.known else None,
         "differs_from_catalogue": model.differs,
         "trouble": model.trouble,
     }
 
 
-def _describe_entry(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: RegistryEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": entry.title,
@@ -131,12 +132,12 @@ def _describe_entry(entry: Entry) -> dict[str, Any]:
         "classes": entry.classes,
         "labels": list(entry.labels) if entry.labels else None,
         "trained_on": entry.trained_on,
-        "input": _describe_size(entry.input),
+        "input": _size_json(entry.input),
         "url": entry.url,
         "source": entry.source,
         "note": entry.note,
     }
 
 
-def _describe_size(size: tuple[int, int] | None) -> dict[str, int] | None:
+def _size_json(size: tuple[int, int] | None) -> dict[str, int] | None:
     return {"width": size[0], "height": size[1]} if size else None

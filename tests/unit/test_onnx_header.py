@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamer.model_zoo.header import NotOnnx, licence_of, read_header
+from streamer.model_zoo.onnx_header import NotOnnx, licence_of, read_header
 from tests import model_factory as factory
 from tests.model_factory import Input
 

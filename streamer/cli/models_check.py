@@ -1,4 +1,4 @@
-"""``streamer models check``: arguments, progress and output around `examination` and `report`."""
+"""``streamer models check``: whether and how the service would serve a model file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from streamer.cli.number_arguments import whole_number
 from streamer.console.terminal import Terminal
-from streamer.model_zoo.option_values import whole
 
 EXIT_REFUSED = 4
 DESCRIPTION = """\
-Load a model exactly as the service would, and say what it finds: family, inputs, outputs, classes, batch,
-what the manifest adds, and how long each batch takes on one core and on all. Of a file that would be refused
-it says what was expected, what was found, and how to export it right.
+Load a model exactly as the service would, and report family, inputs, outputs, classes, batch sizes, the
+fields of the manifest, and how long each batch takes on one core and on all cores. For a file that the
+service would refuse, report what was expected, what was found, and how to export a file that works.
 """
 EXAMPLES = """\
 examples:
@@ -22,37 +22,39 @@ examples:
   streamer models check best.onnx --device cuda --batch-max 16
   streamer models check best.onnx --json | jq .timings
 
-exit codes: 0 the file is served, 4 it is refused, 8 the device cannot be used
+exit codes: 0 the service would serve the file, 4 it would refuse it, 8 the device cannot be used
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``streamer models check``."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("file", type=Path, metavar="FILE", help="an ONNX file; its manifest lies beside it")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="an ONNX file, with its manifest beside it if it has one"
+    )
     parser.add_argument(
         "--device",
         default="auto",
         choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
-        help="where to run it, as the variable DEVICE (auto)",
+        help="device to run it on, as in the setting DEVICE (auto)",
     )
     parser.add_argument(
         "--batch-max",
-        type=whole(1, 64),
+        type=whole_number(1, 64),
         default=8,
         metavar="N",
-        help="largest batch, as the variable BATCH_MAX (8)",
+        help="largest batch, as in the setting BATCH_MAX (8)",
     )
-    parser.add_argument("--no-timing", action="store_true", help="no table of times: quicker")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--no-timing", action="store_true", help="skip the time measurements")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Check; returns the exit code. Raises DeviceUnavailable."""
+    """Check the file; returns the exit code. Raises DeviceUnavailable."""
     from streamer.model_tools.examination import examine  # noqa: PLC0415 - loads onnxruntime
     from streamer.model_tools.report import describe, report_text  # noqa: PLC0415 - see above
-    from streamer.model_zoo.amounts import bar  # noqa: PLC0415 - see below
+    from streamer.model_zoo.progress import bar  # noqa: PLC0415 - see below
 
     result = examine(
         arguments.file,
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         progress=lambda text, share: terminal.status(f"{bar(int(share * 100), 100)} {text}"),
     )
     known = _known_as(result.sha256)
-    terminal.close()  # the status would stand in the report
+    terminal.close()  # clears the status line, which would precede the report
     if arguments.json:
         text = json.dumps(describe(result, known), ensure_ascii=False, indent=2)
     else:
@@ -72,13 +74,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _known_as(sha256: str | None) -> str | None:
-    """Return the name under which the bundled catalogue knows a checksum."""
+    """Return the name of the known model with this checksum, else None."""
     from streamer.config.settings import MODELS_DIR  # noqa: PLC0415 - loads pydantic
-    from streamer.model_zoo.catalogue import read_catalogue  # noqa: PLC0415 - see run
     from streamer.model_zoo.errors import BadRequest  # noqa: PLC0415 - see run
+    from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see run
 
     try:
-        entries = read_catalogue(MODELS_DIR / "catalogue.json").entries
+        entries = read_registry(MODELS_DIR / "catalogue.json").entries
     except BadRequest:
-        return None  # it matters to `list` and `pull`, not here
+        return None  # `list` and `pull` report this error; here the name is only a remark
     return next((entry.name for entry in entries if sha256 is not None and entry.sha256 == sha256), None)

@@ -1,4 +1,4 @@
-"""Which addresses models may come from: https, or http on this very machine. Pure."""
+"""Which URLs models may be downloaded from: https, or http on this machine itself. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 MAX_CHARS = 2000
 
 
-def check_address(url: object) -> str:
-    """Return the address. Raises ValueError with what is allowed, to go on after "to be"."""
+def check_url(url: object) -> str:
+    """Return the URL. Raises ValueError with what is allowed, worded to follow "to be"."""
     allowed = (
         "an https:// address without user and password (http:// is allowed on this machine's own addresses)"
     )
@@ -23,13 +23,13 @@ def check_address(url: object) -> str:
     return url
 
 
-def may_follow(here: str, there: str) -> bool:
-    """Return whether a redirect from ``here`` to ``there`` keeps the protection that ``here`` had."""
+def redirect_allowed(source: str, target: str) -> bool:
+    """Return whether ``target`` is an allowed URL, and is https if ``source`` is."""
     try:
-        check_address(there)
+        check_url(target)
     except ValueError:
         return False
-    return not (here.startswith("https:") and not there.startswith("https:"))
+    return not (source.startswith("https:") and not target.startswith("https:"))
 
 
 def is_loopback(host: str) -> bool:
@@ -43,10 +43,10 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port, for messages: paths of file stores hold signatures."""
+    """Return scheme, host and port, for messages: the rest of a URL may hold a signature."""
     parts = _split(url)
     if parts is None or not parts.hostname:
-        return "an address that cannot be read"
+        return "an address that cannot be parsed"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
@@ -54,7 +54,7 @@ def origin_of(url: str) -> str:
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # parsed at access
+        _ = parts.port  # parsed on access
     except ValueError:
         return None
     return parts

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from streamer.model_zoo.errors import CannotWrite
-from streamer.model_zoo.partial import Origin, Partial
+from streamer.model_zoo.partial_file import DownloadSource, PartialFile
 
-ORIGIN = Origin("https://host/x", '"tag"', 6)
+ORIGIN = DownloadSource("https://host/x", '"tag"', 6)
 
 
-def hold(target: Path) -> Partial:
-    partial = Partial.hold(target)
+def hold(target: Path) -> PartialFile:
+    partial = PartialFile.hold(target)
     assert partial is not None
     return partial
 
 
-def hash_all(partial: Partial) -> str:
+def hash_all(partial: PartialFile) -> str:
     while partial.hash_on(2):
         pass
     return partial.sha256()
@@ -46,7 +46,7 @@ def test_what_was_begun_is_known_again(tmp_path: Path) -> None:
         partial.begin(ORIGIN)
         partial.append(b"abc")
     with hold(tmp_path / "x.onnx") as partial:
-        assert (partial.size, partial.origin, partial.joined) == (3, ORIGIN, False)
+        assert (partial.size, partial.source, partial.joined) == (3, ORIGIN, False)
         with pytest.raises(ValueError, match="0 of 3 bytes are hashed"):
             partial.sha256()
         partial.append(b"de")  # not hashed either: what is before it is not
@@ -60,7 +60,7 @@ def test_beginning_anew_forgets_everything(tmp_path: Path) -> None:
         partial.begin(ORIGIN)
         partial.append(b"abc")
         partial.joined = True
-        partial.begin(Origin("https://host/y"))
+        partial.begin(DownloadSource("https://host/y"))
         assert (partial.size, partial.joined) == (0, False)
         partial.append(b"z")
         assert partial.sha256() == hashlib.sha256(b"z").hexdigest()
@@ -80,7 +80,7 @@ def test_an_empty_or_discarded_one_leaves_nothing(tmp_path: Path) -> None:
 def test_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
     target = tmp_path / "x.onnx"
     with hold(target) as partial:
-        assert Partial.hold(target) is None
+        assert PartialFile.hold(target) is None
         partial.begin(ORIGIN)
         partial.append(b"abc")
         partial.finish()
@@ -117,7 +117,7 @@ def test_a_note_that_says_nothing_is_none(tmp_path: Path, note: str) -> None:
     (tmp_path / "x.onnx.part").write_bytes(b"abc")
     (tmp_path / "x.onnx.part.json").write_text(note)
     with hold(tmp_path / "x.onnx") as partial:
-        assert partial.origin is None
+        assert partial.source is None
 
 
 def test_a_disk_that_is_full_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_keeps_what_came(tmp_path: Path, monkeypatch: pytest
 
         file = partial._file
         monkeypatch.setattr(partial, "_file", Full(file))
-        with pytest.raises(CannotWrite, match=r"x\.onnx\.part: the disk is full; what has come is kept"):
+        with pytest.raises(CannotWrite, match=r"x\.onnx\.part: the disk is full; what was received is kept"):
             partial.append(b"def")
         monkeypatch.setattr(partial, "_file", file)
         assert partial.size == 5
@@ -159,8 +159,8 @@ def test_a_folder_of_others_is_answered_with_a_way_out(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(CannotWrite, match=r"x\.onnx\.part: .*; --to DIR puts it elsewhere"):
-        Partial.hold(tmp_path / "x.onnx")
+    with pytest.raises(CannotWrite, match=r"x\.onnx\.part: .*; --to DIR installs elsewhere"):
+        PartialFile.hold(tmp_path / "x.onnx")
 
 
 def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:

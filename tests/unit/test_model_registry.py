@@ -1,4 +1,4 @@
-"""The catalogue file: the bundled one holds what it promises, and whatever is wrong is refused by name."""
+"""The registry of known models: the bundled one is complete, and errors in a registry are named."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from inference.models.manifest import parse_manifest
 from inference.models.model import Family
-from streamer.model_zoo.catalogue import MAX_BYTES, Catalogue, read_catalogue
-from streamer.model_zoo.entry import Entry, parse_entry
 from streamer.model_zoo.errors import BadRequest
+from streamer.model_zoo.registry import MAX_FILE_BYTES, Registry, RegistryEntry, parse_entry, read_registry
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models" / "catalogue.json"
 GOOD: dict[str, Any] = {
@@ -42,7 +41,7 @@ def write(folder: Path, content: object) -> Path:
 
 
 def test_an_entry_is_read_field_by_field() -> None:
-    assert parse_entry(GOOD, 1) == Entry(
+    assert parse_entry(GOOD, 1) == RegistryEntry(
         name="yolox_nano",
         title="YOLOX-Nano",
         family=Family.YOLOX,
@@ -84,7 +83,7 @@ def test_what_is_not_known_is_null_and_what_is_optional_may_be_absent() -> None:
         ("classes", 0, "or a list of different class names"),
         ("classes", ["a", "a"], "different class names"),
         ("licence", None, "printable text"),
-        ("bytes", 0, "or null where it is not known"),
+        ("bytes", 0, "or null if it is unknown"),
         ("bytes", "3 MB", "whole number"),
         ("sha256", "abc", "64 hexadecimal digits, or null"),
         ("url", "http://host/x.onnx", "https://"),
@@ -100,9 +99,9 @@ def test_a_wrong_value_is_refused_by_entry_field_and_what_is_allowed(
 ) -> None:
     path = write(tmp_path, {"version": 1, "models": [GOOD | {"name": "first"}, GOOD | {field: value}]})
     with pytest.raises(BadRequest) as refused:
-        read_catalogue(path)
+        read_registry(path)
     text = str(refused.value)
-    assert text.startswith(f"catalogue {path}: entry 2 (`")
+    assert text.startswith(f"registry {path}: entry 2 (`")
     assert f"expected field `{field}` to be" in text
     assert allowed in text
     assert "; found " in text
@@ -112,7 +111,7 @@ def test_a_wrong_value_is_refused_by_entry_field_and_what_is_allowed(
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     short = {name: value for name, value in GOOD.items() if name != field}
     with pytest.raises(BadRequest, match=rf"entry 1.*expected field `{field}`.*; found none"):
-        read_catalogue(write(tmp_path, {"version": 1, "models": [short]}))
+        read_registry(write(tmp_path, {"version": 1, "models": [short]}))
 
 
 @pytest.mark.parametrize(
@@ -132,35 +131,35 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
         ),
         (
             {"version": 1, "models": [GOOD, GOOD]},
-            "entry 2: expected a name of its own; found `yolox_nano` again",
+            "entry 2: expected a unique name; found `yolox_nano` again",
         ),
-        (" " * (MAX_BYTES + 1), f"expected at most {MAX_BYTES} bytes"),
+        (" " * (MAX_FILE_BYTES + 1), f"expected at most {MAX_FILE_BYTES} bytes"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_was_found(tmp_path: Path, content: object, message: str) -> None:
     path = write(tmp_path, content)
-    with pytest.raises(BadRequest, match=rf"^catalogue {re.escape(str(path))}: .*{message}"):
-        read_catalogue(path)
+    with pytest.raises(BadRequest, match=rf"^registry {re.escape(str(path))}: .*{message}"):
+        read_registry(path)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"nowhere\.json: No such file"):
-        read_catalogue(tmp_path / "nowhere.json")
+        read_registry(tmp_path / "nowhere.json")
 
 
 def test_an_unknown_name_is_answered_with_similar_ones(tmp_path: Path) -> None:
-    catalogue = read_catalogue(write(tmp_path, {"version": 1, "models": [GOOD, GOOD | {"name": "dfine_s"}]}))
-    assert catalogue.find("dfine_s").name == "dfine_s"
+    registry = read_registry(write(tmp_path, {"version": 1, "models": [GOOD, GOOD | {"name": "dfine_s"}]}))
+    assert registry.find("dfine_s").name == "dfine_s"
     with pytest.raises(BadRequest, match=r"NAME 'yolox-nano' is not in .*; did you mean yolox_nano\?"):
-        catalogue.find("yolox-nano")
+        registry.find("yolox-nano")
     with pytest.raises(BadRequest, match="known are yolox_nano, dfine_s"):
-        catalogue.find("resnet")
+        registry.find("resnet")
     with pytest.raises(BadRequest, match="known are none"):
-        Catalogue(tmp_path).find("resnet")
+        Registry(tmp_path).find("resnet")
 
 
-def test_the_bundled_catalogue_has_the_yolox_releases_with_checksums() -> None:
-    entries = {entry.name: entry for entry in read_catalogue(BUNDLED).entries}
+def test_the_bundled_registry_has_the_yolox_releases_with_checksums() -> None:
+    entries = {entry.name: entry for entry in read_registry(BUNDLED).entries}
     for size in ("nano", "tiny", "s", "m", "l", "x"):
         entry = entries[f"yolox_{size}"]
         assert entry.url.startswith("https://github.com/Megvii-BaseDetection/YOLOX/releases/download/")
@@ -169,8 +168,8 @@ def test_the_bundled_catalogue_has_the_yolox_releases_with_checksums() -> None:
         assert entry.size is not None
 
 
-def test_the_bundled_catalogue_is_permissive_unambiguous_and_pinned() -> None:
-    entries = read_catalogue(BUNDLED).entries
+def test_the_bundled_registry_is_permissive_unambiguous_and_pinned() -> None:
+    entries = read_registry(BUNDLED).entries
     assert {entry.licence for entry in entries} <= {"Apache-2.0", "MIT", "BSD-3-Clause"}
     digests = [entry.sha256 for entry in entries if entry.sha256]
     assert len(set(digests)) == len(digests)
@@ -198,4 +197,4 @@ def test_any_json_is_either_an_entry_or_a_refusal(value: object) -> None:
     except ValueError as error:
         assert str(error).startswith("entry 1")
     else:
-        assert isinstance(entry, Entry)
+        assert isinstance(entry, RegistryEntry)

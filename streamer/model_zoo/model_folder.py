@@ -1,23 +1,24 @@
-"""Model files that lie in a folder, and what is known of each without running it."""
+"""The models in a folder: what is known about each without running it, and writing the manifest of one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inference.core.errors import ModelRefused
 from inference.models.labels import parse_names
-from inference.models.manifest import Manifest, read_manifest
-from streamer.model_zoo.catalogue import Catalogue
-from streamer.model_zoo.entry import Entry
-from streamer.model_zoo.errors import BadRequest
-from streamer.model_zoo.header import NotOnnx, OnnxHeader, licence_of, read_header
+from inference.models.manifest import Manifest, manifest_path, parse_manifest, read_manifest
+from streamer.model_zoo.errors import BadRequest, CannotWrite
+from streamer.model_zoo.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
+from streamer.model_zoo.registry import Registry, RegistryEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """One model file. None where neither manifest, metadata nor catalogue tell."""
+class InstalledModel:
+    """One model file. A field is None if neither manifest, metadata nor registry says it."""
 
     name: str
     path: Path
@@ -27,18 +28,18 @@ class Installed:
     licence: str | None = None
     labels: tuple[str, ...] | None = None
     classes: int | None = None
-    #: Width and height of the model input in pixels; None where it is dynamic.
+    #: Width and height of the model input in pixels; None if it is dynamic.
     input: tuple[int, int] | None = None
-    #: The entry of the catalogue that has this name and, as far as is known, this file.
-    known: Entry | None = None
-    #: Whether the catalogue has an entry of this name that means another file.
+    #: The registry's entry of this name, if nothing contradicts that this is its file.
+    known: RegistryEntry | None = None
+    #: Whether the registry's entry of this name describes another file.
     differs: bool = False
-    #: Why the file cannot be used; the service says more.
+    #: Why the file cannot be used, in short; the service gives the full reason.
     trouble: str | None = None
 
 
-def find_installed(folder: Path, catalogue: Catalogue, serving: Mapping[str, Path]) -> list[Installed]:
-    """Return the models in ``folder`` and those that are served from elsewhere, by name.
+def find_installed(folder: Path, registry: Registry, serving: Mapping[str, Path]) -> list[InstalledModel]:
+    """Return the models in ``folder`` and those that are served from elsewhere, sorted by name.
 
     ``serving`` maps versions to files. Raises BadRequest when the folder cannot be read.
     """
@@ -49,9 +50,29 @@ def find_installed(folder: Path, catalogue: Catalogue, serving: Mapping[str, Pat
     resolved = {path.resolve() for path in paths}
     paths |= {path for path in serving.values() if path.resolve() not in resolved}
     return [
-        _describe(path, catalogue, _versions(path, serving))
+        _describe(path, registry, _versions(path, serving))
         for path in sorted(paths, key=lambda path: (path.parent != folder, path.name))
     ]
+
+
+def write_manifest(model: Path, values: Mapping[str, Any]) -> Path:
+    """Write ``values`` as the manifest of the file ``model``, atomically; returns its path.
+
+    Raises CannotWrite, and ValueError when the service would refuse such a manifest.
+    """
+    path = manifest_path(model)
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    try:
+        parse_manifest(text.encode(), str(path))
+    except ModelRefused as error:
+        raise ValueError(str(error)) from error
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror or error}") from error
+    return path
 
 
 def _models_in(folder: Path) -> Iterator[Path]:
@@ -66,7 +87,7 @@ def _versions(path: Path, serving: Mapping[str, Path]) -> tuple[str, ...]:
     return tuple(version for version, file in serving.items() if file.resolve() == path.resolve())
 
 
-def _describe(path: Path, catalogue: Catalogue, serves: tuple[str, ...]) -> Installed:
+def _describe(path: Path, registry: Registry, serves: tuple[str, ...]) -> InstalledModel:
     trouble, manifest, header = None, Manifest(), OnnxHeader()
     size = path.stat().st_size
     try:
@@ -78,10 +99,10 @@ def _describe(path: Path, catalogue: Catalogue, serves: tuple[str, ...]) -> Inst
         trouble = error.strerror or str(error)
     except ModelRefused as error:
         trouble = f"manifest: expected {error.expected}; found {error.found}"
-    entry = catalogue.get(path.stem)
+    entry = registry.get(path.stem)
     known = entry if entry is not None and trouble is None and _may_be(entry, size, manifest) else None
     labels = manifest.labels or parse_names(header.metadata.get("names", "")) or (known and known.labels)
-    return Installed(
+    return InstalledModel(
         name=path.stem,
         path=path,
         size=size,
@@ -96,8 +117,8 @@ def _describe(path: Path, catalogue: Catalogue, serves: tuple[str, ...]) -> Inst
     )
 
 
-def _may_be(entry: Entry, size: int, manifest: Manifest) -> bool:
-    """Return whether a file of the entry's name is the entry's file, as far as can be told unread."""
+def _may_be(entry: RegistryEntry, size: int, manifest: Manifest) -> bool:
+    """Return whether a file of the entry's name may be the entry's file, judged without hashing it."""
     if entry.size is not None and entry.size != size:
         return False
     return None in (entry.sha256, manifest.sha256) or entry.sha256 == manifest.sha256

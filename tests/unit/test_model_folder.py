@@ -10,15 +10,14 @@ import pytest
 
 from inference.models.model import Family
 from streamer.cli.main import main
-from streamer.model_zoo.catalogue import Catalogue
-from streamer.model_zoo.entry import Entry
 from streamer.model_zoo.errors import BadRequest
-from streamer.model_zoo.installed import Installed, find_installed
-from streamer.model_zoo.listing import describe, listing
+from streamer.model_zoo.model_folder import InstalledModel, find_installed
+from streamer.model_zoo.model_list import list_json, list_text
+from streamer.model_zoo.registry import Registry, RegistryEntry
 from tests import model_factory as factory
 from tests.model_factory import Input
 
-ENTRY = Entry(
+ENTRY = RegistryEntry(
     name="known",
     title="Known",
     family=Family.YOLO,
@@ -31,11 +30,11 @@ ENTRY = Entry(
     sha256="ab" * 32,
     size=None,
 )
-CATALOGUE = Catalogue(Path("catalogue.json"), (ENTRY, replace(ENTRY, name="doubtful", sha256=None)))
+REGISTRY = Registry(Path("catalogue.json"), (ENTRY, replace(ENTRY, name="doubtful", sha256=None)))
 
 
-def only(folder: Path, serving: dict[str, Path] | None = None) -> Installed:
-    (found,) = find_installed(folder, CATALOGUE, serving or {})
+def only(folder: Path, serving: dict[str, Path] | None = None) -> InstalledModel:
+    (found,) = find_installed(folder, REGISTRY, serving or {})
     return found
 
 
@@ -50,14 +49,14 @@ def test_the_manifest_comes_first_then_the_metadata(tmp_path: Path) -> None:
     assert (found.licence, found.labels, found.classes) == ("MIT", ("b", "c"), 2)
 
 
-def test_the_catalogue_fills_in_where_the_file_may_be_its_own(tmp_path: Path) -> None:
+def test_the_registry_fills_in_where_the_file_may_be_its_own(tmp_path: Path) -> None:
     path = factory.null_model(tmp_path / "known.onnx", size=64)
     found = only(tmp_path)
     assert (found.known, found.licence, found.classes, found.differs) == (ENTRY, "MIT", 80, False)
     (tmp_path / "known.json").write_text(json.dumps({"sha256": "cd" * 32}))
     found = only(tmp_path)
     assert (found.known, found.licence, found.classes, found.differs) == (None, None, None, True)
-    other = Catalogue(Path("c.json"), (replace(ENTRY, size=path.stat().st_size + 1),))
+    other = Registry(Path("c.json"), (replace(ENTRY, size=path.stat().st_size + 1),))
     (tmp_path / "known.json").unlink()
     assert find_installed(tmp_path, other, {})[0].differs
 
@@ -68,9 +67,9 @@ def test_what_is_served_from_elsewhere_is_listed_too(tmp_path: Path) -> None:
     there.mkdir()
     ours = factory.null_model(here / "b.onnx", size=64)
     theirs = factory.null_model(there / "a.onnx", size=64)
-    found = find_installed(here, CATALOGUE, {"v1": theirs, "v2": ours})
+    found = find_installed(here, REGISTRY, {"v1": theirs, "v2": ours})
     assert [(model.name, model.serves) for model in found] == [("b", ("v2",)), ("a", ("v1",))]
-    assert str(theirs) in listing(here, found, CATALOGUE)
+    assert str(theirs) in list_text(here, found, REGISTRY)
 
 
 def test_damaged_files_and_manifests_are_listed_with_what_is_wrong(tmp_path: Path) -> None:
@@ -85,10 +84,10 @@ def test_unfinished_downloads_drafts_and_other_files_are_not_listed(tmp_path: Pa
     for name in ("a.onnx.part", ".hidden.onnx", "a.json", "README.md"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.onnx").mkdir()
-    assert find_installed(tmp_path, CATALOGUE, {}) == []
-    assert find_installed(tmp_path / "nowhere", CATALOGUE, {}) == []
+    assert find_installed(tmp_path, REGISTRY, {}) == []
+    assert find_installed(tmp_path / "nowhere", REGISTRY, {}) == []
     with pytest.raises(BadRequest, match=r"README\.md: Not a directory"):
-        find_installed(tmp_path / "README.md", CATALOGUE, {})
+        find_installed(tmp_path / "README.md", REGISTRY, {})
 
 
 def test_the_table_says_what_is_known_and_what_needs_trust(tmp_path: Path) -> None:
@@ -96,20 +95,20 @@ def test_the_table_says_what_is_known_and_what_needs_trust(tmp_path: Path) -> No
     factory.null_model(tmp_path / "plain.onnx", size=64)
     factory.blob_model(tmp_path / "named.onnx", Input(metadata={"names": labels}))
     factory.null_model(tmp_path / "known.onnx", size=64)
-    text = listing(tmp_path, find_installed(tmp_path, CATALOGUE, {}), CATALOGUE)
+    text = list_text(tmp_path, find_installed(tmp_path, REGISTRY, {}), REGISTRY)
     assert f"Installed in {tmp_path}" in text
     assert "4: one?[2J, two, three, …" in text
     assert "80 (COCO)" in text
     assert "\x1b" not in text
     rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
-    assert rows["doubtful"].endswith("no checksum known: needs --trust")
+    assert rows["doubtful"].endswith("no known checksum: needs --trust")
     known = [line for line in text.splitlines() if line.startswith("  known")]
     assert known[1].endswith("installed")
 
 
 def test_json_has_the_same(tmp_path: Path) -> None:
     factory.null_model(tmp_path / "known.onnx", size=64)
-    answer = json.loads(json.dumps(describe(tmp_path, find_installed(tmp_path, CATALOGUE, {}), CATALOGUE)))
+    answer = json.loads(json.dumps(list_json(tmp_path, find_installed(tmp_path, REGISTRY, {}), REGISTRY)))
     assert answer["installed"][0]["known_as"] == "known"
     assert answer["installed"][0]["input"] == {"width": 64, "height": 64}
     assert [(entry["name"], entry["installed"]) for entry in answer["known"]] == [
@@ -134,4 +133,4 @@ def test_the_command_lists_the_bundled_catalogue(
     assert main(["models", "list", "--in", str(tmp_path)]) == 0
     assert "MODEL_V1_PATH='nowhere.onnx': no such file" in capsys.readouterr().err
     assert main(["models", "list", "--catalogue", str(tmp_path / "none.json")]) == 2
-    assert "\nstreamer models list: catalogue " in capsys.readouterr().err
+    assert "\nstreamer models list: registry " in capsys.readouterr().err

@@ -1,10 +1,11 @@
-"""The unfinished file of a download: NAME.onnx.part and, beside it, whose beginning it is.
+"""The partial file of a download, NAME.onnx.part, and the note beside it that says where its bytes come from.
 
-One process at a time holds it, by a lock on the file itself, so nothing is left that a crash could forget.
+One process at a time holds a partial file, by an flock on the file itself, so a crash leaves no stale lock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import errno
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -21,23 +23,25 @@ from typing import NoReturn, Self
 
 from streamer.model_zoo.errors import CannotWrite
 
-#: Left free on the disk besides the file, for everybody else.
+#: Bytes hashed at a time, so that Ctrl-C and progress are handled in between.
+HASH_CHUNK_BYTES = 4 << 20
+#: Disk space that a download leaves free.
 _SPARE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the bytes of an unfinished file come from, and how to tell that they still belong together."""
+class DownloadSource:
+    """Where the bytes of a partial file come from, and how to tell if the server still has the same file."""
 
     url: str
-    #: Strong entity tag of the server; empty where it gave none.
+    #: Strong entity tag of the server; empty if it sent none.
     etag: str = ""
-    #: Size of the whole file in bytes; None where the server did not tell.
+    #: Size of the whole file in bytes; None if the server did not say.
     total: int | None = None
 
 
-class Partial:
-    """An unfinished file that this process holds. Made by `hold`; every write is on disk at once."""
+class PartialFile:
+    """A partial file that this process holds, opened by `hold`. Writes are unbuffered."""
 
     def __init__(self, target: Path, file: FileIO) -> None:
         self.target = target
@@ -45,17 +49,17 @@ class Partial:
         self._file = file
         self._note = _note_of(target)
         self.size = os.fstat(file.fileno()).st_size
-        #: Whose beginning lies there; None where that is not known, so that it cannot be gone on with.
-        self.origin = self._read_note()
-        #: Whether the bytes came with more than one answer, so that they may not belong together.
+        #: Where the bytes come from; None if unknown, so that the download cannot be resumed.
+        self.source = self._read_note()
+        #: Whether the bytes come from more than one response, so that they may not belong together.
         self.joined = False
         self._digest = hashlib.sha256()
-        #: Bytes at the beginning of the file that ``_digest`` has seen.
+        #: Bytes at the start of the file that ``_digest`` includes.
         self._hashed = 0
 
     @classmethod
     def hold(cls, target: Path) -> Self | None:
-        """Open the unfinished file of ``target`` for this process; None while another one has it.
+        """Open and lock the partial file of ``target``; None while another process holds it.
 
         Raises CannotWrite.
         """
@@ -70,7 +74,7 @@ class Partial:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except BlockingIOError:
                         return None
-                    # Whoever had the lock may have moved this very file into place meanwhile.
+                    # The process that held the lock before may have renamed this file to its target.
                     if _same(path, file):
                         unless_held.pop_all()
                         return cls(target, file)
@@ -87,21 +91,20 @@ class Partial:
 
     # -- content -------------------------------------------------------------------------------------
 
-    def begin(self, origin: Origin) -> None:
-        """Forget what is there and note whose beginning comes now. Raises CannotWrite."""
+    def begin(self, source: DownloadSource) -> None:
+        """Empty the file and note where its bytes will come from. Raises CannotWrite."""
         try:
             self._file.truncate(0)
-            self._note.write_text(json.dumps(dataclasses.asdict(origin)), encoding="utf-8")
+            self._note.write_text(json.dumps(dataclasses.asdict(source)), encoding="utf-8")
         except OSError as error:
             _refuse(self.path, error)
-        self.origin, self.size, self.joined = origin, 0, False
-        self._digest, self._hashed = hashlib.sha256(), 0
+        self._reset(source)
 
     def append(self, data: bytes) -> None:
-        """Write at the end. Raises CannotWrite, of a full disk among others."""
+        """Write at the end. Raises CannotWrite, for example when the disk is full."""
         view = memoryview(data)
         try:
-            while view:  # an unbuffered file may take a part only
+            while view:  # an unbuffered file may accept only a part
                 view = view[self._file.write(view) :]
         except OSError as error:
             self.size = os.fstat(self._file.fileno()).st_size
@@ -112,31 +115,31 @@ class Partial:
         self.size += len(data)
 
     def hash_on(self, limit: int) -> bool:
-        """Hash up to ``limit`` more of the bytes that lie there; returns whether any are left."""
+        """Hash up to ``limit`` more bytes of the file; returns whether any are left to hash."""
         data = os.pread(self._file.fileno(), min(limit, self.size - self._hashed), self._hashed)
         self._digest.update(data)
         self._hashed += len(data)
         return self._hashed < self.size and bool(data)
 
     def sha256(self) -> str:
-        """Return the digest of all bytes. Raises ValueError when some were not hashed."""
+        """Return the hex digest of all bytes. Raises ValueError when some were not hashed yet."""
         if self._hashed != self.size:
             raise ValueError(f"{self._hashed} of {self.size} bytes are hashed")
         return self._digest.hexdigest()
 
-    def make_room(self, missing: int) -> None:
-        """Raise CannotWrite when the disk has no room for ``missing`` more bytes."""
+    def check_space(self, missing: int) -> None:
+        """Raise CannotWrite when the disk has no space for ``missing`` more bytes."""
         free = shutil.disk_usage(self.path.parent).free
         if free < missing + _SPARE_BYTES:
             raise CannotWrite(
-                f"{self.path.parent}: {missing} more bytes are needed and {_SPARE_BYTES} are to stay free; "
+                f"{self.path.parent}: {missing} more bytes are needed and {_SPARE_BYTES} must stay free; "
                 f"the disk has {free}"
             )
 
     # -- end -----------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Move the file into place: on disk first, then renamed, so that nobody ever sees half of it."""
+        """Flush the file to the disk and rename it to its target, which is therefore always complete."""
         try:
             os.fsync(self._file.fileno())
             self.path.replace(self.target)
@@ -150,14 +153,13 @@ class Partial:
             _refuse(self.target, error)
 
     def discard(self) -> None:
-        """Remove the file and its note; what is in it belongs to nothing."""
+        """Empty the file: its bytes belong to no file that is wanted."""
         with contextlib.suppress(OSError):
             self._file.truncate(0)
-        self.origin, self.size, self.joined = None, 0, False
-        self._digest, self._hashed = hashlib.sha256(), 0
+        self._reset(None)
 
     def close(self) -> None:
-        """Let others have it; an empty one is removed."""
+        """Release the lock; an empty file is removed."""
         if self._file.closed:
             return
         if not self.size and _same(self.path, self._file):
@@ -165,14 +167,32 @@ class Partial:
             self._note.unlink(missing_ok=True)
         self._file.close()
 
-    def _read_note(self) -> Origin | None:
-        """Return what the note says; None where it says nothing that can be used."""
+    def _reset(self, source: DownloadSource | None) -> None:
+        self.source, self.size, self.joined = source, 0, False
+        self._digest, self._hashed = hashlib.sha256(), 0
+
+    def _read_note(self) -> DownloadSource | None:
+        """Return the content of the note; None if it is missing or unusable."""
         try:
             values = json.loads(self._note.read_text(encoding="utf-8"))
-            origin = Origin(str(values["url"]), str(values["etag"]), values["total"])
+            source = DownloadSource(str(values["url"]), str(values["etag"]), values["total"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return origin if origin.total is None or isinstance(origin.total, int) else None
+        return source if source.total is None or isinstance(source.total, int) else None
+
+
+async def hash_file(path: Path, on_chunk: Callable[[], None]) -> str:
+    """Return the sha256 of an installed file, in hex. Raises CannotWrite if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while data := stream.read(HASH_CHUNK_BYTES):
+                digest.update(data)
+                on_chunk()
+                await asyncio.sleep(0)
+    except OSError as error:
+        raise CannotWrite(f"{path}: {error.strerror or error}") from error
+    return digest.hexdigest()
 
 
 def _part_of(target: Path) -> Path:
@@ -193,7 +213,7 @@ def _same(path: Path, file: FileIO) -> bool:
 
 def _refuse(path: Path, error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise CannotWrite(f"{path}: the disk is full; what has come is kept") from error
+        raise CannotWrite(f"{path}: the disk is full; what was received is kept") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise CannotWrite(f"{path}: {error.strerror}; --to DIR puts it elsewhere") from error
+        raise CannotWrite(f"{path}: {error.strerror}; --to DIR installs elsewhere") from error
     raise CannotWrite(f"{path}: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
-"""What an ONNX file says of itself, read without a runtime: versions, metadata and the first input.
+"""Reads versions, metadata and the first input of an ONNX file, without ONNX Runtime and without its weights.
 
-Walks the outermost protobuf fields and seeks over everything else, so a file of 400 MB takes milliseconds.
-Field numbers are those of onnx.proto3.
+It walks the top-level protobuf fields and seeks over everything else, so a file of 400 MB takes milliseconds.
+The field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-#: Texts of metadata and names beyond this are skipped.
+#: Longer strings of metadata and names are skipped.
 _MAX_TEXT_BYTES = 1 << 20
-#: Fields walked before a file counts as something else; the largest models have some 10,000 nodes.
+#: A file with more fields is no ONNX model; the largest models have some 10,000 nodes.
 _MAX_FIELDS = 1_000_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -23,12 +23,12 @@ _GRAPH_INPUT = 11
 
 
 class NotOnnx(ValueError):
-    """The file is no ONNX model; the text says what is wrong with it."""
+    """The file is not an ONNX model; the text says why."""
 
 
 @dataclass(slots=True)
 class OnnxHeader:
-    """What stands in the file outside its nodes and weights."""
+    """What the file says outside its nodes and weights."""
 
     ir_version: int = 0
     producer: str = ""
@@ -36,7 +36,7 @@ class OnnxHeader:
     opset: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     input_name: str = ""
-    #: Shape of the first input, None where a side is dynamic.
+    #: Shape of the first input; None for a dynamic dimension.
     input_shape: tuple[int | None, ...] = ()
 
 
@@ -49,7 +49,7 @@ def read_header(path: Path) -> OnnxHeader:
         except (EOFError, ValueError, RecursionError) as error:
             raise NotOnnx(f"truncated, damaged or not ONNX ({error})") from error
     if not header.ir_version or not header.opset:
-        raise NotOnnx("not an ONNX model: it names no version")
+        raise NotOnnx("not an ONNX model: it has no version")
     return header
 
 
@@ -81,7 +81,10 @@ def _read_graph(stream: BinaryIO, end: int, header: OnnxHeader) -> None:
 
 
 def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, wire type, and value or size of each field up to ``end``; then go on behind it."""
+    """Yield number, wire type, and value or size of each field up to ``end``.
+
+    After each field the stream is positioned behind it, whatever the caller has read.
+    """
     for _ in range(_MAX_FIELDS):
         if stream.tell() >= end:
             return
@@ -93,14 +96,14 @@ def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
         size = {_FIXED64: 8, _FIXED32: 4}.get(kind)
         if size is None:
             if kind != _BYTES or not number:
-                raise ValueError(f"a field of unknown type {kind}")
+                raise ValueError(f"a field has the unknown type {kind}")
             size = _varint(stream)
-        behind = stream.tell() + size
-        if behind > end:
+        field_end = stream.tell() + size
+        if field_end > end:
             raise EOFError("it ends in the middle of a field")
         yield number, kind, size
-        stream.seek(behind)
-    raise ValueError("more fields than any model has")
+        stream.seek(field_end)
+    raise ValueError("it has more fields than any model")
 
 
 def _varint(stream: BinaryIO) -> int:
@@ -112,7 +115,7 @@ def _varint(stream: BinaryIO) -> int:
         value |= (byte[0] & 0x7F) << shift
         if not byte[0] & 0x80:
             return value
-    raise ValueError("a number of more than ten bytes")
+    raise ValueError("it has a number of more than ten bytes")
 
 
 def _text(stream: BinaryIO, size: int) -> str:
@@ -171,7 +174,7 @@ def _side(stream: BinaryIO, end: int) -> int | None:
 
 
 def licence_of(metadata: Mapping[str, str]) -> str | None:
-    """Return the licence that an exporter wrote into the metadata; Ultralytics writes `license`."""
+    """Return the licence in the metadata; Ultralytics writes it as `license`."""
     text = metadata.get("licence") or metadata.get("license") or ""
-    # "AGPL-3.0 License (https://…)" is an SPDX identifier with decoration.
+    # "AGPL-3.0 License (https://…)" is shortened to the SPDX identifier.
     return text.partition(" License")[0].partition(" (")[0].strip()[:80] or None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model_zoo.address import check_address, is_loopback, may_follow, origin_of
+from streamer.model_zoo.download_url import check_url, is_loopback, origin_of, redirect_allowed
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from streamer.model_zoo.address import check_address, is_loopback, may_follow, o
     ],
 )
 def test_https_and_this_machine_will_do(url: str) -> None:
-    assert check_address(url) == url
+    assert check_url(url) == url
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_https_and_this_machine_will_do(url: str) -> None:
 )
 def test_anything_else_is_refused(url: object) -> None:
     with pytest.raises(ValueError, match="https:// address without user and password"):
-        check_address(url)
+        check_url(url)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_anything_else_is_refused(url: object) -> None:
     ],
 )
 def test_a_redirect_never_lowers_the_protection(here: str, there: str, allowed: bool) -> None:
-    assert may_follow(here, there) is allowed
+    assert redirect_allowed(here, there) is allowed
 
 
 def test_messages_show_the_host_alone() -> None:
     assert origin_of("https://store.host:8443/key?sig=dummy") == "https://store.host:8443"
     assert origin_of("http://[::1]:80/x") == "http://[::1]:80"
-    assert origin_of("https://[") == "an address that cannot be read"
+    assert origin_of("https://[") == "an address that cannot be parsed"
 
 
 def test_loopback_is_a_matter_of_the_address() -> None:
@@ -80,7 +80,7 @@ def test_loopback_is_a_matter_of_the_address() -> None:
 def test_any_text_is_either_an_address_or_refused(text: str) -> None:
     origin_of(text)
     try:
-        check_address(text)
+        check_url(text)
     except ValueError:
         return
     assert text.startswith(("http://", "https://", "HTTP", "Http"))

@@ -1,4 +1,4 @@
-"""Parsers of numbers on the command line: what is wrong is said with what was found and what is allowed."""
+"""Parsers for numbers on the command line; their errors say what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return a parser of whole numbers in a range, both ends included."""
 
     def parse(text: str) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.model_zoo.amounts import bar, clock, size_text, transfer_line
-from streamer.model_zoo.rate import SPAN_S, ByteRate
+from streamer.model_zoo.progress import SPAN_S, ByteRate, bar, clock, size_text, transfer_line
 
 
 @pytest.mark.parametrize(
