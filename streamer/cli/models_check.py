@@ -52,21 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Check the file; returns the exit code. Raises DeviceUnavailable."""
-    from streamer.model_tools.examination import examine  # noqa: PLC0415 - loads onnxruntime
-    from streamer.model_tools.report import describe, report_text  # noqa: PLC0415 - see above
+    from streamer.model_tools.check_report import report_json, report_text  # noqa: PLC0415 - loads onnxruntime
+    from streamer.model_tools.inspection import inspect_model  # noqa: PLC0415 - see above
     from streamer.model_zoo.progress import bar  # noqa: PLC0415 - see below
 
-    result = examine(
+    result = inspect_model(
         arguments.file,
         device=arguments.device,
         batch_max=arguments.batch_max,
         timing=not arguments.no_timing,
-        progress=lambda text, share: terminal.status(f"{bar(int(share * 100), 100)} {text}"),
+        on_progress=lambda text, share: terminal.status(f"{bar(int(share * 100), 100)} {text}"),
     )
     known = _known_as(result.sha256)
     terminal.close()  # clears the status line, which would precede the report
     if arguments.json:
-        text = json.dumps(describe(result, known), ensure_ascii=False, indent=2)
+        text = json.dumps(report_json(result, known), ensure_ascii=False, indent=2)
     else:
         text = report_text(result, known)
     sys.stdout.write(text + "\n")

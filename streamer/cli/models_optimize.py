@@ -13,7 +13,7 @@ from streamer.cli.number_arguments import number, whole_number
 from streamer.console.terminal import Terminal
 
 if TYPE_CHECKING:
-    from streamer.model_tools.images import Pictures
+    from streamer.model_tools.model_inputs import ImageFiles
     from streamer.model_tools.optimisation import Task
 
 DESCRIPTION = """\
@@ -89,15 +89,15 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if find_spec("onnx") is None:  # an extra
         raise Unavailable(_MISSING)
     from streamer.model_tools.optimisation import optimise  # noqa: PLC0415 - loads onnx and onnxruntime
-    from streamer.model_tools.verdict import describe, verdict_text  # noqa: PLC0415 - see above
+    from streamer.model_tools.optimise_report import report_json, report_text  # noqa: PLC0415 - see above
 
     task = _task(arguments, terminal)
     outcome = optimise(task, lambda text, share: terminal.status(f"{bar(int(share * 100), 100)} {text}"))
     terminal.close()  # clears the status line, which would precede the report
     if arguments.json:
-        text = json.dumps(describe(outcome), ensure_ascii=False, indent=2)
+        text = json.dumps(report_json(outcome), ensure_ascii=False, indent=2)
     else:
-        text = verdict_text(outcome)
+        text = report_text(outcome)
     sys.stdout.write(text + "\n")
     return 0
 
@@ -132,19 +132,19 @@ def _task(arguments: argparse.Namespace, terminal: Terminal) -> Task:
         target=target,
         for_gpu=for_gpu,
         precision=precision,
-        pictures=_pictures(arguments, terminal),
+        images=_images(arguments, terminal),
         wanted=arguments.agreement,
         timing_s=TIMING_S,
     )
 
 
-def _pictures(arguments: argparse.Namespace, terminal: Terminal) -> Pictures | None:
-    from streamer.model_tools.images import find_pictures  # noqa: PLC0415 - loads OpenCV
+def _images(arguments: argparse.Namespace, terminal: Terminal) -> ImageFiles | None:
+    from streamer.model_tools.model_inputs import find_images  # noqa: PLC0415 - loads OpenCV
 
     if arguments.images is None:
         return None
     terminal.status("reading images")
-    pictures = find_pictures(arguments.images, arguments.max_images)
-    for reason in pictures.left_out:
+    images = find_images(arguments.images, arguments.max_images)
+    for reason in images.left_out:
         terminal.line(f"left out: {reason}")
-    return pictures
+    return images

@@ -1,6 +1,7 @@
-"""Examines and rebuilds model files: ``streamer models check`` and ``streamer models optimize``.
+"""Inspects and optimises model files, for ``streamer models check`` and ``streamer models optimize``.
 
-Loads models with the detector of the inference process, so that what it reports holds there too.
+Models are loaded with the detector of the inference process, so that reports hold for the service too.
+Downloads belong to `model_zoo`.
 """
 
-import inference  # noqa: F401 - first of all: it turns the telemetry of ONNX Runtime off
+import inference  # noqa: F401 - first, because it turns off the telemetry of ONNX Runtime

@@ -1,4 +1,4 @@
-"""How well the boxes of one model agree with those of another on the same pictures. Pure."""
+"""How well the boxes of one model agree with those of another on the same images. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from inference.core.detections import Boxes
 from inference.core.overlap import match
 
-#: Overlap from which two boxes of one class mean the same object.
+#: IoU from which two boxes of one class count as the same object.
 MATCH_IOU = 0.5
 
 
 @dataclass(slots=True)
 class Agreement:
-    """Counts over pictures; the reference's boxes are the truth here. Empty means as good as it gets."""
+    """Counts over images; the reference's boxes are the ground truth. Without boxes, all shares are 1."""
 
-    pictures: int = 0
+    images: int = 0
     reference: int = 0
     found: int = 0
     ious: list[float] = field(default_factory=list)
@@ -25,11 +25,11 @@ class Agreement:
     score_changes: list[float] = field(default_factory=list)
 
     def add(self, reference: Boxes, found: Boxes) -> None:
-        """Account one picture: boxes (N, 6) and (M, 6), x1, y1, x2, y2, score, class, sorted by score.
+        """Count one image: boxes (N, 6) and (M, 6) of x1, y1, x2, y2, score, class, sorted by score.
 
-        Each box matches one other at most; the pair with the highest IoU is matched first.
+        Each box matches at most one other; the pair with the highest IoU is matched first.
         """
-        self.pictures += 1
+        self.images += 1
         self.reference += len(reference)
         self.found += len(found)
         for row, column, overlap in match(reference, found, MATCH_IOU):
@@ -43,7 +43,7 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Share of the found boxes that the reference has too, 0..1."""
+        """Share of the found boxes that the reference has, 0..1."""
         return len(self.ious) / self.found if self.found else 1.0
 
     @property
@@ -53,15 +53,15 @@ class Agreement:
 
     @property
     def mean_iou(self) -> float:
-        """Mean overlap of matching boxes, 0..1."""
+        """Mean IoU of matched boxes, 0..1."""
         return float(np.mean(self.ious)) if self.ious else 1.0
 
     @property
     def mean_score_change(self) -> float:
-        """Mean size of the change of a score, 0..1."""
+        """Mean absolute change of a score, 0..1."""
         return float(np.mean(np.abs(self.score_changes))) if self.score_changes else 0.0
 
     @property
     def largest_score_change(self) -> float:
-        """Largest size of the change of a score, 0..1."""
+        """Largest absolute change of a score, 0..1."""
         return float(np.max(np.abs(self.score_changes))) if self.score_changes else 0.0

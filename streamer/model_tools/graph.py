@@ -1,7 +1,6 @@
-"""ONNX graphs as files and messages: read, name, raise to a newer opset, keep metadata, write.
+"""Reads, edits and writes ONNX models with the package `onnx`: opset, names, metadata and types.
 
-With `head`, `half`, `quantiser` and `sensitivity` the only files that import onnx, whose parser has no place
-in the service.
+Only files of `model_tools` import that package; the service itself does not need it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from onnx import ModelProto, TensorProto
 from inference.core.errors import ModelRefused
 from streamer.model_zoo.errors import CannotWrite
 
-#: Per-channel weights need 13; 17 is what exporters write today.
+#: Opset 13 introduced per-channel quantisation; exporters write 17 today.
 LEAST_OPSET = 13
 OPSET = 17
 _LARGEST_BYTES = 2**31 - 1
@@ -38,9 +37,9 @@ def read_graph(path: Path) -> ModelProto:
 
 
 def write_graph(model: ModelProto, path: Path) -> None:
-    """Write a model in one file, durably. Raises CannotWrite."""
+    """Write a model to one file and flush it to the disk. Raises CannotWrite."""
     if model.ByteSize() > _LARGEST_BYTES:
-        raise CannotWrite(f"{path}: {model.ByteSize()} bytes; an ONNX file holds {_LARGEST_BYTES} at most")
+        raise CannotWrite(f"{path}: {model.ByteSize()} bytes; an ONNX file has at most {_LARGEST_BYTES}")
     try:
         with path.open("wb") as stream:
             stream.write(model.SerializeToString())
@@ -51,12 +50,12 @@ def write_graph(model: ModelProto, path: Path) -> None:
 
 
 def opset_of(model: ModelProto) -> int:
-    """Return the version of the standard operators; 0 where none is imported."""
+    """Return the version of the standard operators; 0 if none is imported."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
-def raised(model: ModelProto, path: Path) -> ModelProto:
-    """Return the model in an opset that quantised weights can be written in. Raises ModelRefused."""
+def with_newer_opset(model: ModelProto, path: Path) -> ModelProto:
+    """Return the model in an opset that supports quantised weights. Raises ModelRefused."""
     if opset_of(model) >= LEAST_OPSET:
         return model
     try:
@@ -64,14 +63,14 @@ def raised(model: ModelProto, path: Path) -> ModelProto:
     except Exception as error:
         raise ModelRefused(
             str(path),
-            expected=f"opset {LEAST_OPSET} or newer, or one that can be raised to it",
-            found=f"opset {opset_of(model)}, which cannot: {' '.join(str(error).split())[:200]}",
+            expected=f"opset {LEAST_OPSET} or newer, or one that can be converted to {OPSET}",
+            found=f"opset {opset_of(model)}, and the conversion failed: {' '.join(str(error).split())[:200]}",
             fix=f"Export it with opset {OPSET} (`opset={OPSET}`, `--opset {OPSET}`).",
         ) from error
 
 
 def with_names(model: ModelProto) -> ModelProto:
-    """Give every node a name of its own, in place; quantisation addresses nodes by name."""
+    """Give every node a unique name, in place: quantisation refers to nodes by name."""
     seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in seen:
@@ -81,7 +80,7 @@ def with_names(model: ModelProto) -> ModelProto:
 
 
 def without_unused_opsets(model: ModelProto) -> ModelProto:
-    """Remove, in place, the opsets that no node needs: onnxruntime writes down all that it knows."""
+    """Remove the opsets that no node uses, in place: ONNX Runtime writes all opsets that it knows."""
     used = {_domain(node.domain) for node in model.graph.node} | {""}
     kept = [entry for entry in model.opset_import if _domain(entry.domain) in used]
     del model.opset_import[:]
@@ -108,7 +107,7 @@ def set_metadata(model: ModelProto, metadata: Mapping[str, str]) -> ModelProto:
 
 
 def float_tensors(model: ModelProto) -> set[str]:
-    """Return the names of all activations that are float32."""
+    """Return the names of all float32 activations."""
     inferred = onnx.shape_inference.infer_shapes(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     return {

@@ -1,41 +1,46 @@
-"""Makes an 8-bit model that finds what the original finds: calibrates, tries, and spares what suffers."""
+"""Makes an 8-bit model that finds what the original finds.
+
+It calibrates the ranges of activations on images, tries several candidates, and keeps sensitive layers in
+float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import ModelProto
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, helper
 
 from inference.engine.detector import Detector
+from streamer.model_tools.activation_ranges import POWERS, ActivationHistograms, Range
 from streamer.model_tools.agreement import Agreement
-from streamer.model_tools.calibration import calibrate
 from streamer.model_tools.comparison import compare_boxes, open_detector
-from streamer.model_tools.feeds import Feeder, Feeds
 from streamer.model_tools.graph import write_graph
-from streamer.model_tools.head import Wiring, layers_of
-from streamer.model_tools.images import Pictures
-from streamer.model_tools.quantiser import plan_of, quantised
-from streamer.model_tools.ranges import POWERS, Range
-from streamer.model_tools.sensitivity import rank_layers
+from streamer.model_tools.head import Topology, layers_of
+from streamer.model_tools.layer_sensitivity import rank_layers
+from streamer.model_tools.model_inputs import Feed, FeedBuilder, ImageFiles
+from streamer.model_tools.ort_session import open_session
+from streamer.model_tools.quantiser import plan_of, quantise
 from streamer.model_zoo.errors import BadRequest
 
-#: Shares of the layers that are spared, tried in this order until the boxes agree. Five of the 104 layers of
-#: YOLOX-nano took it from 67 % of the boxes to 92 %, ten to 96 %.
+#: Fractions of the layers that stay in float32, tried in this order until the boxes agree. With 5 of its 104
+#: layers in float32 YOLOX-nano went from 67 % of the boxes to 92 %, with 10 to 96 %.
 _SPARED = (0.05, 0.1, 0.2, 0.4)
-#: Pictures for each purpose, evenly spread over those given.
+#: Images used for each purpose, evenly spread over the given ones.
 _CALIBRATED = 64
 _TRIED = 32
 _RANKED = 4
 
-#: Hears what is done at the moment, and how much of it is done, 0..1.
-Tell = Callable[[str, float], None]
+#: Called with the current step and its progress, 0..1.
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """An 8-bit model: where it is, how many of its layers are in 8 bits, and what it was calibrated on."""
+class Int8Model:
+    """An 8-bit model: its file, its layers, those in float32, and the images that it was calibrated on."""
 
     path: Path
     layers: int
@@ -45,7 +50,7 @@ class Quantised:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A model that was tried. The better one has the larger ``merit``."""
+    """An 8-bit model that was tried. The better one has the larger ``merit``."""
 
     path: Path
     ranges: dict[str, Range]
@@ -60,103 +65,146 @@ class _Candidate:
 def make_int8(
     model: ModelProto,
     original: Detector,
-    pictures: Pictures,
-    draft: Callable[[str], Path],
+    images: ImageFiles,
+    scratch: Callable[[str], Path],
     *,
     wanted: float,
-    tell: Tell,
-) -> Quantised:
-    """Return the first 8-bit model whose boxes agree with the original's: recall and precision ``wanted``.
+    on_progress: OnProgress,
+) -> Int8Model:
+    """Return the first 8-bit model that has at least ``wanted`` recall and precision against the original.
 
-    Where none does, the one that agrees best. ``model`` has named nodes and an opset of 13 or more;
-    ``draft`` makes paths to write to. Raises BadRequest when nothing can be quantised.
+    If none has, return the best. ``model`` has unique node names and opset 13 or newer; ``scratch`` returns a
+    path for a temporary model of a name. Raises BadRequest when nothing can be quantised.
     """
-    search = _Search(model, original, pictures, draft, tell)
+    search = _Search(model, original, images, scratch, on_progress)
     best = search.best_ranges(wanted)
     if best.agreement.worst < wanted:
-        best = search.best_sparing(best, wanted)
-    return Quantised(best.path, len(search.layers), best.spared, search.calibrated)
+        best = search.best_with_float32_layers(best, wanted)
+    return Int8Model(best.path, len(search.layers), best.spared, search.calibrated)
 
 
 class _Search:
-    """Tries 8-bit models of one original."""
+    """Tries 8-bit variants of one model."""
 
     def __init__(
         self,
         model: ModelProto,
         original: Detector,
-        pictures: Pictures,
-        draft: Callable[[str], Path],
-        tell: Tell,
+        images: ImageFiles,
+        scratch: Callable[[str], Path],
+        on_progress: OnProgress,
     ) -> None:
         self._model = model
         self._original = original
-        self._pictures = pictures
-        self._draft = draft
-        self._tell = tell
+        self._images = images
+        self._scratch = scratch
+        self._on_progress = on_progress
         self._plan = plan_of(model)
-        self._wiring = Wiring(model)
-        self._feeder = Feeder(original)
+        self._topology = Topology(model)
+        self._feed_builder = FeedBuilder(original)
         nodes = set(self._plan.nodes)
         self.layers = [node.name for node in layers_of(model) if node.name in nodes]
-        self.calibrated = min(_CALIBRATED, len(pictures))
+        self.calibrated = min(_CALIBRATED, len(images))
         if not self.layers:
             raise BadRequest(
                 "--precision int8: the model has no layers before its head that could be in 8 bits"
             )
 
     def best_ranges(self, wanted: float) -> _Candidate:
-        """Calibrate; return the first model that agrees as ``wanted``, or the best, all layers in 8 bits."""
-        activations = calibrate(
+        """Calibrate; return the first all-8-bit candidate that agrees as ``wanted``, or the best."""
+        histograms = calibrate(
             self._model,
             self._plan.tensors,
             lambda: self._feeds(_CALIBRATED, "calibrating"),
-            draft=self._draft("calibration"),
+            scratch=self._scratch("calibration"),
         )
         tried = []
         for power in POWERS:
-            tried.append(self._try(activations.ranges(power), [], f"power-{power}"))
+            tried.append(self._try(histograms.ranges(power), [], f"power-{power}"))
             if tried[-1].agreement.worst >= wanted:
                 break
         return max(tried, key=lambda candidate: candidate.merit)
 
-    def best_sparing(self, best: _Candidate, wanted: float) -> _Candidate:
-        """Return the first model that agrees as ``wanted``, or the best, with sensitive layers in float32."""
+    def best_with_float32_layers(self, best: _Candidate, wanted: float) -> _Candidate:
+        """Keep sensitive layers in float32; return the first that agrees as ``wanted``, else the best."""
         ranked = rank_layers(
             self._model,
             self.layers,
             best.ranges,
             list(self._feeds(_RANKED, "measuring layers")),
             self._original.layout,
-            draft=self._draft("sensitivity"),
-            on_layer=lambda done: self._tell("measuring layers", done / len(self.layers)),
+            scratch=self._scratch("sensitivity"),
+            on_layer=lambda done: self._on_progress("measuring layers", done / len(self.layers)),
         )
         counts = dict.fromkeys(max(1, round(share * len(ranked))) for share in _SPARED)
         for count in counts:
             candidate = self._try(best.ranges, ranked[:count], f"spared-{count}")
-            best = max(best, candidate, key=lambda one: one.merit)
+            best = max(best, candidate, key=lambda either: either.merit)
             if best.agreement.worst >= wanted:
                 break
         return best
 
-    def _feeds(self, count: int, text: str) -> Iterator[Feeds]:
-        pictures = self._pictures.sample(count)
-        for done, (_, frame) in enumerate(pictures.frames(self._original.model)):
-            self._tell(text, done / len(pictures))
-            yield self._feeder.feeds(frame)
+    def _feeds(self, count: int, text: str) -> Iterator[Feed]:
+        images = self._images.sample(count)
+        for done, (_, frame) in enumerate(images.frames(self._original.model)):
+            self._on_progress(text, done / len(images))
+            yield self._feed_builder.build(frame)
 
     def _try(self, ranges: dict[str, Range], spared: list[str], name: str) -> _Candidate:
-        """Build a model, load it as the service would, and compare its boxes."""
-        units = [self._wiring.unit_of(node) for node in self._wiring.nodes if node.name in set(spared)]
-        path = self._draft(name)
-        write_graph(quantised(self._model, self._plan, ranges, set().union(*units)), path)
-        text = f"comparing, {len(spared)} layers spared" if spared else "comparing"
-        pictures = self._pictures.sample(_TRIED)
+        """Build a candidate, load it as the service would, and compare its boxes with the original's."""
+        units = [self._topology.unit_of(node) for node in self._topology.nodes if node.name in set(spared)]
+        path = self._scratch(name)
+        write_graph(quantise(self._model, self._plan, ranges, set().union(*units)), path)
+        text = f"comparing, {len(spared)} layers in float32" if spared else "comparing"
+        images = self._images.sample(_TRIED)
         detector = open_detector(path)
         try:
             agreement = compare_boxes(
-                self._original, detector, pictures, lambda done: self._tell(text, done / len(pictures))
+                self._original, detector, images, lambda done: self._on_progress(text, done / len(images))
             )
         finally:
             detector.close()
         return _Candidate(path, ranges, len(spared), agreement)
+
+
+def calibrate(
+    model: ModelProto,
+    tensors: Sequence[str],
+    feeds: Callable[[], Iterator[Feed]],
+    *,
+    scratch: Path,
+) -> ActivationHistograms:
+    """Return the histograms of ``tensors``, activations or inputs, over the images that ``feeds`` yields.
+
+    All images are run twice, first for the limits of the histograms. ``scratch`` is a path for a temporary
+    model.
+    """
+    inputs = {value.name for value in model.graph.input}
+    internal = [name for name in tensors if name not in inputs]
+    write_graph(_with_outputs(model, internal), scratch)
+    # Optimisation would fuse the activations that are wanted.
+    session = open_session(scratch, optimised=False)
+
+    def run(feed: Feed) -> dict[str, npt.NDArray[np.float32]]:
+        arrays = dict(zip(internal, session.run(internal, feed), strict=True))
+        return arrays | {name: feed[name] for name in tensors if name in inputs}
+
+    histograms = ActivationHistograms(tensors)
+    for feed in feeds():
+        histograms.widen(run(feed))
+    for feed in feeds():
+        histograms.count(run(feed))
+    return histograms
+
+
+def _with_outputs(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
+    """Return the model with these activations as additional outputs."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    present = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in tensors
+        if name not in present
+    )
+    return copy

@@ -1,4 +1,4 @@
-"""8-bit weights and activations by pairs of QuantizeLinear and DequantizeLinear, which onnxruntime fuses."""
+"""Inserts QuantizeLinear and DequantizeLinear into a graph; ONNX Runtime fuses them to 8-bit kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onnx import ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
+from streamer.model_tools.activation_ranges import Range
 from streamer.model_tools.graph import float_tensors
 from streamer.model_tools.head import LAYERS, head_of
-from streamer.model_tools.ranges import Range
 
-#: Operators that onnxruntime computes in 8 bits on a CPU.
+#: Operators with an 8-bit kernel for CPUs in ONNX Runtime.
 _OPERATORS = (
     *LAYERS,
     "Sigmoid",
@@ -30,20 +30,20 @@ _OPERATORS = (
     "Slice",
     "Split",
 )
-#: Operators whose first input alone is an activation; the others are shapes and bounds.
+#: Operators of which only the first input is an activation; the others are weights, shapes and bounds.
 _ONE_INPUT = frozenset({"Resize", "Slice", "Split", *LAYERS})
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What of a graph can be in 8 bits: nodes, and the activations whose ranges that takes."""
+class QuantisationPlan:
+    """Nodes that can run in 8 bits, and the activations whose ranges must be known for that."""
 
     nodes: tuple[str, ...]
     tensors: tuple[str, ...]
 
 
-def plan_of(model: ModelProto) -> Plan:
-    """Return what can be quantised: nodes on float32 activations, without the head."""
+def plan_of(model: ModelProto) -> QuantisationPlan:
+    """Return what can be quantised: nodes with float32 activations, except the head."""
     head, floats = head_of(model), float_tensors(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     nodes, tensors = [], dict[str, None]()
@@ -54,7 +54,7 @@ def plan_of(model: ModelProto) -> Plan:
         if touched and all(name in floats for name in touched):
             nodes.append(node.name)
             tensors |= dict.fromkeys(touched)
-    return Plan(tuple(nodes), tuple(tensors))
+    return QuantisationPlan(tuple(nodes), tuple(tensors))
 
 
 def _activations(node: NodeProto, constants: Collection[str]) -> list[str]:
@@ -64,13 +64,13 @@ def _activations(node: NodeProto, constants: Collection[str]) -> list[str]:
     return [name for name in (*inputs, *node.output) if name and name not in constants]
 
 
-def quantised(
-    model: ModelProto, plan: Plan, ranges: Mapping[str, Range], leave_out: Collection[str] = ()
+def quantise(
+    model: ModelProto, plan: QuantisationPlan, ranges: Mapping[str, Range], leave_out: Collection[str] = ()
 ) -> ModelProto:
-    """Return the model in 8 bits, but for the nodes ``leave_out``.
+    """Return the model in 8 bits, except for the nodes ``leave_out``.
 
-    Weights have 7 bits and a scale for each channel: with 8, products of two of them overflow the 16 bits
-    in which processors without VNNI add them up.
+    Weights have 7 bits and a scale for each channel. With 8 bits, sums of two products overflow the 16-bit
+    accumulators of processors without VNNI.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -91,6 +91,6 @@ def quantised(
         extra_options={},
     )
     quantiser.quantize_model()
-    quantiser.model.topological_sort()  # it appends what belongs in front
+    quantiser.model.topological_sort()  # the quantiser appends nodes that others read
     result: ModelProto = quantiser.model.model
     return result

@@ -62,7 +62,7 @@ def test_a_served_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixtur
         "1, named by the metadata: blob",
         "blob.json: name, batch_max",
         "licence   MIT",
-        "By these times the service forms batches of ",
+        "With these times the service forms batches of ",
     ):
         assert said in text
     rows = [line.split() for line in text.splitlines() if " ms " in line]
@@ -81,7 +81,7 @@ def test_json_has_the_same_and_the_times_of_each_batch(
     assert [timing["batch"] for timing in answer["timings"]] == [1, 2]
     assert all(timing["one_core_ms"] > 0 and timing["all_cores_ms"] > 0 for timing in answer["timings"])
     assert answer["cores"] == 2
-    assert any("names no classes" in remark for remark in answer["remarks"])
+    assert any("has no class names" in remark for remark in answer["remarks"])
     assert any("No licence" in remark for remark in answer["remarks"])
     code, answer = check_json(capsys, path, "--no-timing")
     assert (code, answer["timings"]) == (0, [])
@@ -109,7 +109,10 @@ def test_remarks_say_what_could_be_better(tmp_path: Path, capsys: pytest.Capture
         Input(dynamic_size=True),
     )
     _, answer = check_json(capsys, size, "--no-timing")
-    assert "The input size is dynamic and nothing names one, so it is 640x640" in " ".join(answer["remarks"])
+    assert (
+        "The input size is dynamic, and neither manifest nor metadata sets it, so it is 640x640"
+        in " ".join(answer["remarks"])
+    )
 
 
 @pytest.mark.parametrize("found", REFUSED)
@@ -123,7 +126,7 @@ def test_a_refused_file_is_told_what_is_wrong_and_how_to_mend_it(
     lines = {line.split()[0]: line for line in text.splitlines()[1:] if line.startswith("  ")}
     assert found in lines["found"]
     assert len(lines["expected"].split(maxsplit=1)) == 2
-    assert "mend it" in text
+    assert "  fix " in text
     assert ("Commands that export" in text) is path.exists()
     code, answer = check_json(capsys, path)
     assert code == 4

@@ -19,8 +19,8 @@ from streamer.cli import models_optimize
 from streamer.cli.main import main
 from streamer.model_tools import comparison
 from streamer.model_tools.agreement import Agreement
-from streamer.model_tools.quantiser import quantised
-from streamer.model_tools.sensitivity import rank_layers
+from streamer.model_tools.layer_sensitivity import rank_layers
+from streamer.model_tools.quantiser import quantise
 from tests import model_factory as factory
 from tests.conftest import shared
 from tests.model_factory import Input
@@ -145,13 +145,13 @@ def test_layers_that_lose_too_much_stay_in_float32(
         return {name: (-0.01, 0.01) if name.startswith("second") else part for name, part in ranges.items()}
 
     def build(graph: Any, plan: Any, ranges: Any, leave_out: Any) -> Any:
-        return quantised(graph, plan, tight(ranges), leave_out)
+        return quantise(graph, plan, tight(ranges), leave_out)
 
     def rank(graph: Any, layers: Any, ranges: Any, *rest: Any, **options: Any) -> list[str]:
         ranked.append(rank_layers(graph, layers, tight(ranges), *rest, **options))
         return ranked[-1]
 
-    monkeypatch.setattr("streamer.model_tools.int8.quantised", build)
+    monkeypatch.setattr("streamer.model_tools.int8.quantise", build)
     monkeypatch.setattr("streamer.model_tools.int8.rank_layers", rank)
     code, answer = optimise(model, "--precision", "int8", "--images", pictures)
     assert code == 0
@@ -201,7 +201,7 @@ def test_a_real_model_survives_int8(yolox_nano: Path, tmp_path: Path, optimise: 
     assert answer["bytes"]["result"] < answer["bytes"]["original"]
 
 
-def test_the_verdict_is_readable(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_readable(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["models", "optimize", str(model), "--precision", "int8", "--images", str(pictures)]
     assert main(arguments) == 0
     said = capsys.readouterr()
@@ -213,14 +213,12 @@ def test_the_verdict_is_readable(model: Path, pictures: Path, capsys: pytest.Cap
         "times as fast",
     ):
         assert text in said.out
-    assert "reading pictures" in said.err
+    assert "reading images" in said.err
 
 
-def test_without_pictures_nothing_is_said_of_accuracy(
-    model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_images_the_accuracy_is_not_measured(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "optimize", str(model), "--quiet"]) == 0
-    assert "accuracy  not measured: give pictures with --images" in capsys.readouterr().out
+    assert "accuracy  not measured: pass images with --images" in capsys.readouterr().out
 
 
 def test_a_result_that_agrees_too_little_is_said_so(
@@ -238,7 +236,7 @@ def test_what_is_there_is_not_replaced_unasked(model: Path, optimise: Optimise) 
     result.write_bytes(b"mine")
     code, answer = optimise(model)
     assert code == 5
-    assert f"{result} is there already; --force replaces it" in answer["error"]
+    assert f"{result} exists already; --force replaces it" in answer["error"]
     assert result.read_bytes() == b"mine"
     result.with_suffix(".json").write_text('{"name": "stale"}')
     assert optimise(model, "--force")[0] == 0
@@ -254,7 +252,7 @@ def test_nothing_is_left_behind_when_it_fails(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "time_in_turns", fail)
+    monkeypatch.setattr(comparison, "time_alternately", fail)
     before = sorted(model.parent.iterdir())
     assert main(["models", "optimize", "--quiet", str(model)]) == 130
     assert sorted(model.parent.iterdir()) == before
@@ -304,11 +302,11 @@ def test_pictures_that_the_service_would_not_take_are_left_out(
     said = capsys.readouterr()
     assert "left out: a.png: " in said.err
     assert "left out: b.jpg: " in said.err
-    assert "20 pictures" in said.out
+    assert "20 images" in said.out
     for path in pictures.glob("[0-9]*"):
         path.unlink()
     assert main(["models", "optimize", str(model), "--images", str(pictures), "--force"]) == 2
-    assert "no picture that the service takes" in capsys.readouterr().err
+    assert "the service would refuse all images" in capsys.readouterr().err
 
 
 def test_a_refused_original_ends_it(tmp_path: Path, optimise: Optimise) -> None:

@@ -1,9 +1,9 @@
-"""The range of numbers that 8 bits should stand for, per activation: the one in which rounding errs least.
+"""Chooses for each activation the range of values that 8 bits represent, by the least rounding error.
 
-The full range wastes most of its 255 steps on a few outliers; the range of least squared error cuts off rare
-strong activations, and those are the objects. Which errs less at the end depends on the model: of the boxes
-of YOLOX-nano 31 % were left by the full range and 69 % by the other one, of YOLOv9-t 100 % and 86 %. There
-are several, and the caller tries them.
+The full range wastes most of its 255 steps on a few outliers. The range with the least squared error clips
+rare strong activations, but those are the objects. Which is better depends on the model: YOLOX-nano kept 31 %
+of its boxes with the full range and 69 % with the least squared error, YOLOv9-t 100 % and 86 %. Several error
+measures are offered, and the caller tries them.
 """
 
 from __future__ import annotations
@@ -16,44 +16,45 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-#: Lowest and highest number, zero included.
+#: Lowest and highest value; zero is always between them.
 Range = tuple[float, float]
 
-#: Powers of the error that is made least. The higher, the less is cut off; infinity is the full range.
+#: The mean of |error| to one of these powers is minimised. A higher power clips less; infinity gives the full
+#: range.
 POWERS = (2.0, 3.0, math.inf)
 
 _BINS = 1024
-#: Numbers of an activation that are counted of each picture, evenly spread.
+#: Values of an activation that are counted for each image, evenly spread.
 _COUNTED = 200_000
-#: Shares of the full range that are tried on either side of zero.
+#: Fractions of the full range that are tried on either side of zero.
 _SHARES = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1])
 _STEPS = 255
 
 
-class Activations:
-    """Histograms of many tensors. All pictures go through `widen` first, then all through `count`."""
+class ActivationHistograms:
+    """Histograms of many tensors. Pass all images to `widen` first, then all of them to `count`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._limits: dict[str, Range] = dict.fromkeys(names, (0.0, 0.0))
         self._shares = {name: np.zeros(_BINS) for name in names}
 
     def widen(self, tensors: Mapping[str, Floats]) -> None:
-        """Account the extremes of one picture's activations."""
+        """Extend the limits by the activations of one image."""
         for name, (low, high) in self._limits.items():
             values = tensors[name]
             if values.size:
                 self._limits[name] = min(low, float(values.min())), max(high, float(values.max()))
 
     def count(self, tensors: Mapping[str, Floats]) -> None:
-        """Account how one picture's activations are spread between the extremes."""
+        """Add the activations of one image to the histograms."""
         for name, limits in self._limits.items():
             values = tensors[name].ravel()
             values = values[:: max(1, values.size // _COUNTED)]
             if values.size:
-                self._shares[name] += np.histogram(values, _BINS, _open(limits))[0] / values.size
+                self._shares[name] += np.histogram(values, _BINS, _not_empty(limits))[0] / values.size
 
     def ranges(self, power: float) -> dict[str, Range]:
-        """Return the range of each tensor in which errors to this power are least."""
+        """Return for each tensor the range that minimises the mean of |error| to this power."""
         if math.isinf(power):
             return dict(self._limits)
         return {
@@ -63,11 +64,11 @@ class Activations:
 
 
 def least_error_range(shares: npt.NDArray[np.float64], limits: Range, power: float) -> Range:
-    """Return the part of ``limits`` in which rounding to 255 steps, and cutting off, errs least.
+    """Return the part of ``limits`` that minimises the error of rounding to 255 steps and of clipping.
 
-    ``shares`` is a histogram over ``limits`` in equal bins.
+    ``shares`` is a histogram over ``limits`` with equal bins.
     """
-    low, high = _open(limits)
+    low, high = _not_empty(limits)
     centres = low + (np.arange(len(shares)) + 0.5) * (high - low) / len(shares)
     best = (math.inf, limits)
     for below in _SHARES if limits[0] < 0 else (0.0,):
@@ -80,18 +81,18 @@ def least_error_range(shares: npt.NDArray[np.float64], limits: Range, power: flo
 
 
 def rounded(values: npt.NDArray[Any], part: Range) -> npt.NDArray[Any]:
-    """Return ``values`` as 8 bits for this range would keep them."""
+    """Return ``values`` after quantisation to 8 bits with this range."""
     step, zero = scale_of(part)
     return (np.clip(np.round(values / step) + zero, 0, _STEPS) - zero) * step
 
 
 def scale_of(part: Range) -> tuple[float, int]:
-    """Return the size of a step and the step, 0 to 255, that stands for zero."""
+    """Return the size of a step, and the number of the step, 0 to 255, that represents zero."""
     low, high = min(part[0], 0.0), max(part[1], 0.0)
     step = max((high - low) / _STEPS, 1e-12)
     return step, round(-low / step)
 
 
-def _open(limits: Range) -> Range:
-    """Return limits between which something fits."""
+def _not_empty(limits: Range) -> Range:
+    """Return limits that are not equal, so that a histogram can be made between them."""
     return limits[0], max(limits[1], limits[0] + 1e-12)

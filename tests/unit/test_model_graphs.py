@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inference.core.errors import ModelRefused
 from streamer.model_tools import graph
-from streamer.model_tools.half import to_half
-from streamer.model_tools.head import Wiring, head_of, layers_of
-from streamer.model_tools.quantiser import plan_of, quantised
-from streamer.model_tools.switched import SWITCH, round_weights, switched
+from streamer.model_tools.float16 import to_float16
+from streamer.model_tools.head import Topology, head_of, layers_of
+from streamer.model_tools.layer_sensitivity import SWITCH, round_weights, with_rounding_switch
+from streamer.model_tools.quantiser import plan_of, quantise
 from streamer.model_zoo.errors import CannotWrite
 from tests import model_factory as factory
 
@@ -75,13 +75,13 @@ def test_products_of_activations_are_no_layers() -> None:
 
 
 def test_a_layer_and_its_activation_are_one(model: Any) -> None:
-    wiring = Wiring(model)
-    assert wiring.unit_of(wiring.maker["first"]) == {"first", "first_gate", "first_act"}
-    assert wiring.unit_of(wiring.maker["head_8"]) == {"head_8"}
+    topology = Topology(model)
+    assert topology.unit_of(topology.producer["first"]) == {"first", "first_gate", "first_act"}
+    assert topology.unit_of(topology.producer["head_8"]) == {"head_8"}
 
 
 def test_half_precision_spares_the_head_and_the_types_of_the_ends(model: Any) -> None:
-    half = to_half(model)
+    half = to_float16(model)
     onnx.checker.check_model(half, full_check=True)
     types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     assert types["first_w_half"] == types["second_b_half"] == TensorProto.FLOAT16
@@ -115,7 +115,7 @@ def test_half_precision_keeps_float32_where_only_that_will_do() -> None:
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    half = to_half(made)
+    half = to_float16(made)
     onnx.checker.check_model(half, full_check=True)
     types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     assert types["scales"] == TensorProto.FLOAT
@@ -132,7 +132,7 @@ def test_half_precision_keeps_float32_where_only_that_will_do() -> None:
 def test_weights_that_half_precision_cannot_hold_are_cut_off(model: Any) -> None:
     weights = next(tensor for tensor in model.graph.initializer if tensor.name == "first_w")
     weights.CopyFrom(numpy_helper.from_array(np.full((8, 3, 8, 8), 1e6, np.float32), "first_w"))
-    half = to_half(model)
+    half = to_float16(model)
     made = next(tensor for tensor in half.graph.initializer if tensor.name == "first_w_half")
     assert np.isfinite(numpy_helper.to_array(made)).all()
 
@@ -143,7 +143,7 @@ def test_a_switch_rounds_one_layer_at_a_time(model: Any) -> None:
     uneven[0, 0] = 1.0
     weights.CopyFrom(numpy_helper.from_array(uneven, "second_w"))
     ranges = {"images": (0.0, 1.0), "first": (-4.0, 4.0), "first_act": (-0.3, 4.0), "second": (-4.0, 4.0)}
-    made = switched(model, ["first", "second"], ranges)
+    made = with_rounding_switch(model, ["first", "second"], ranges)
     onnx.checker.check_model(made, full_check=True)
     plain = run(model)
     off, first, second = (run(made, **{SWITCH: np.array(index, np.int64)}) for index in (-1, 0, 1))
@@ -168,12 +168,12 @@ def test_eight_bits_stop_before_the_head(model: Any) -> None:
         *("first", "first_gate", "first_act", "second", "second_gate", "second_act"),
         *("pooled_16", "pooled_32"),
     }
-    made = quantised(model, plan, dict.fromkeys(plan.tensors, (-4.0, 4.0)))
+    made = quantise(model, plan, dict.fromkeys(plan.tensors, (-4.0, 4.0)))
     onnx.checker.check_model(made)
-    wiring = Wiring(made)
-    rounded = {name.split("_Quantize")[0] for name in wiring.maker if "QuantizeLinear" in name}
+    topology = Topology(made)
+    rounded = {name.split("_Quantize")[0] for name in topology.producer if "QuantizeLinear" in name}
     assert not {"head_8", "all", "boxes", "scores", "output0"} & rounded
-    assert wiring.maker["output0"].input[:] == ["boxes", "scores"]
+    assert topology.producer["output0"].input[:] == ["boxes", "scores"]
     assert {tensor.data_type for tensor in made.graph.initializer if "first_w" in tensor.name} >= {
         TensorProto.INT8
     }
@@ -182,8 +182,8 @@ def test_eight_bits_stop_before_the_head(model: Any) -> None:
 def test_spared_layers_keep_their_weights(model: Any) -> None:
     plan = plan_of(model)
     ranges = dict.fromkeys(plan.tensors, (-4.0, 4.0))
-    wiring = Wiring(model)
-    made = quantised(model, plan, ranges, wiring.unit_of(wiring.maker["second"]))
+    topology = Topology(model)
+    made = quantise(model, plan, ranges, topology.unit_of(topology.producer["second"]))
     names = {tensor.name for tensor in made.graph.initializer}
     assert "second_w" in names
     assert "first_w" not in names
@@ -206,12 +206,12 @@ def test_names_opsets_and_metadata_are_put_in_order(model: Any) -> None:
 def test_old_opsets_are_raised_or_refused(tmp_path: Path) -> None:
     path = factory.blob_model(tmp_path / "old.onnx", opset=11)
     old = graph.read_graph(path)
-    new = graph.raised(old, path)
+    new = graph.with_newer_opset(old, path)
     assert (graph.opset_of(old), graph.opset_of(new)) == (11, 17)
     assert run(new) == pytest.approx(run(old), abs=1e-5)
     old.graph.node[0].op_type = "Frobnicate"
     with pytest.raises(ModelRefused, match=r"old\.onnx: expected opset 13.*found opset 11.*opset=17"):
-        graph.raised(old, path)
+        graph.with_newer_opset(old, path)
 
 
 def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, model: Any) -> None:

@@ -1,7 +1,7 @@
-"""Half precision: weights and arithmetic in float16; inputs, outputs and the head stay in float32.
+"""Converts a model to half precision: inputs, outputs and the head stay in float32.
 
-Written here because onnxruntime's converter rounds every tensor between two nodes that it was told to spare,
-so that boxes would come in halves of a pixel after all.
+ONNX Runtime's converter is not used: it also rounds tensors between two nodes that it was told to keep in
+float32, which would round boxes to half a pixel.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from streamer.model_tools.graph import float_tensors
-from streamer.model_tools.head import Wiring, head_of
+from streamer.model_tools.head import Topology, head_of
 
-#: Operators that have no float16 form on CUDA or on the CPU, or count in numbers that it cannot hold.
-_SINGLE_ONLY = frozenset(
+#: Operators without a float16 kernel on CUDA or the CPU, or whose numbers exceed its range.
+_FLOAT32_ONLY = frozenset(
     {
         "CumSum",
         "GridSample",
@@ -30,69 +30,70 @@ _SINGLE_ONLY = frozenset(
         "TopK",
     }
 )
-#: Inputs, by operator, that are float32 whatever the first one is.
-_SINGLE_INPUTS = {"Resize": (1, 2)}
+#: Operator to the indices of inputs that are always float32.
+_FLOAT32_INPUTS = {"Resize": (1, 2)}
 _LARGEST = float(np.finfo(np.float16).max)
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
-def to_half(model: ModelProto) -> ModelProto:
-    """Return the model in half precision, but for the head and what only float32 will do for.
+def to_float16(model: ModelProto) -> ModelProto:
+    """Return the model in half precision, except for the head and the nodes that require float32.
 
-    Inputs and outputs keep their types, as the service fills and reads them. ``model`` has named nodes.
+    Inputs and outputs keep their types, because the service fills and reads them. ``model`` has unique node
+    names.
     """
     result = ModelProto()
     result.CopyFrom(model)
-    halved = _Halving(result)
-    nodes = [part for node in halved.wiring.nodes for part in halved.convert(node)]
+    conversion = _Conversion(result)
+    nodes = [part for node in conversion.topology.nodes for part in conversion.convert(node)]
     graph = result.graph
     used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    constants = [tensor for tensor in graph.initializer if tensor.name in used | halved.captured]
-    constants += halved.constants
-    del graph.node[:], graph.initializer[:], graph.value_info[:]  # their types are those of before
+    constants = [tensor for tensor in graph.initializer if tensor.name in used | conversion.captured]
+    constants += conversion.constants
+    del graph.node[:], graph.initializer[:], graph.value_info[:]  # value_info holds the old types
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
     return result
 
 
-class _Halving:
+class _Conversion:
     """The conversion of one graph, node by node in its order."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.wiring = Wiring(model)
+        self.topology = Topology(model)
         self.constants: list[TensorProto] = []
         self._floats = float_tensors(model)
         self._weights = {
             tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
         }
-        self._single = head_of(model)
-        #: Tensors that inner graphs read by name, so that they must stay as they are.
-        self.captured = set(_captured(self.wiring.nodes))
-        #: Tensors whose makers compute in float32: those, and the outputs.
+        self._head = head_of(model)
+        #: Tensors that subgraphs read by name, so that they must stay float32.
+        self.captured = set(_captured(self.topology.nodes))
+        #: Tensors whose producers compute in float32: the captured ones and the outputs.
         self._fixed = self.captured | {value.name for value in model.graph.output}
-        #: Tensor to its copy in the other precision, once there is one.
+        #: Tensor to its copy in the other precision; filled as copies are made.
         self._casts: dict[str, str] = {}
 
     def convert(self, node: NodeProto) -> Iterator[NodeProto]:
-        """Yield the node in its precision, behind the casts that it needs."""
-        single = self._is_single(node)
+        """Yield the casts that the node needs, then the node in its precision."""
+        float32 = self._is_float32(node)
         copy = NodeProto()
         copy.CopyFrom(node)
         for index, name in enumerate(node.input):
-            if index in _SINGLE_INPUTS.get(node.op_type, ()):
+            if index in _FLOAT32_INPUTS.get(node.op_type, ()):
                 continue
             if name in self._weights:
-                copy.input[index] = name if single else self._half_weight(name)
-            elif name in self._floats and self._is_single(self.wiring.maker.get(name)) != single:
-                yield from self._cast(name, single=single)
+                copy.input[index] = name if float32 else self._half_weight(name)
+            elif name in self._floats and self._is_float32(self.topology.producer.get(name)) != float32:
+                yield from self._cast(name, float32=float32)
                 copy.input[index] = self._casts[name]
-        if not single:
-            _halve_attributes(copy)
+        if not float32:
+            _attributes_to_float16(copy)
         yield copy
 
-    def _is_single(self, node: NodeProto | None) -> bool:
-        """Return whether a node computes in float32; None is a graph's input."""
-        if node is None or node.name in self._single or node.op_type in _SINGLE_ONLY:
+    def _is_float32(self, node: NodeProto | None) -> bool:
+        """Return whether a node computes in float32. None stands for an input of the graph."""
+        if node is None or node.name in self._head or node.op_type in _FLOAT32_ONLY:
             return True
         return any(name in self._fixed for name in node.output)
 
@@ -105,17 +106,17 @@ class _Halving:
             self.constants.append(numpy_helper.from_array(clipped, half))
         return half
 
-    def _cast(self, name: str, *, single: bool) -> Iterator[NodeProto]:
+    def _cast(self, name: str, *, float32: bool) -> Iterator[NodeProto]:
         if name not in self._casts:
-            self._casts[name] = f"{name}_{'single' if single else 'half'}"
-            kind = TensorProto.FLOAT if single else TensorProto.FLOAT16
+            self._casts[name] = f"{name}_{'single' if float32 else 'half'}"
+            kind = TensorProto.FLOAT if float32 else TensorProto.FLOAT16
             yield helper.make_node(
                 "Cast", [name], [self._casts[name]], name=f"{self._casts[name]}_cast", to=kind
             )
 
 
 def _captured(nodes: list[NodeProto]) -> Iterator[str]:
-    """Yield the names that graphs inside of nodes read; some are their own, which does no harm."""
+    """Yield the names that subgraphs read. Some are defined inside the subgraph, which does no harm."""
     for node in nodes:
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else []:
@@ -124,8 +125,8 @@ def _captured(nodes: list[NodeProto]) -> Iterator[str]:
                 yield from _captured(list(graph.node))
 
 
-def _halve_attributes(node: NodeProto) -> None:
-    """Make float32 constants of a node, and the type that it casts to, half, in place."""
+def _attributes_to_float16(node: NodeProto) -> None:
+    """Convert float32 constants in a node's attributes, and the target type of a Cast, in place."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
             values = np.clip(numpy_helper.to_array(attribute.t), -_LARGEST, _LARGEST)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from inference.models.family import EXPORTS
-from streamer.model_tools.exporters import EXPORTERS, likely_exporters
-from streamer.model_tools.stopwatch import LEAST_ROUNDS, MOST_ROUNDS, time_in_turns
+from streamer.model_tools.check_report import EXPORTERS, likely_exporters
+from streamer.model_tools.comparison import LEAST_ROUNDS, MOST_ROUNDS, time_alternately
 
 MODELS_MD = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
@@ -39,10 +39,10 @@ def test_ways_are_timed_in_turns_by_their_median() -> None:
         # The first run, and one outlier, must not count.
         now[0] += seconds if len(calls) not in (1, 5) else 100.0
 
-    times = time_in_turns([lambda: way("a", 1.0), lambda: way("b", 2.0)], 6.0, clock=lambda: now[0])
+    times = time_alternately([lambda: way("a", 1.0), lambda: way("b", 2.0)], 6.0, clock=lambda: now[0])
     assert times == [1.0, 2.0]
     assert calls[:4] == ["a", "b", "a", "b"]
     assert len(calls) == 2 * (LEAST_ROUNDS + 1)
     calls.clear()
-    time_in_turns([lambda: calls.append("x")], 1e9, clock=lambda: 0.0)
+    time_alternately([lambda: calls.append("x")], 1e9, clock=lambda: 0.0)
     assert len(calls) == MOST_ROUNDS + 1

@@ -54,12 +54,12 @@ def test_a_found_box_is_spent_on_one_of_the_reference() -> None:
     assert (result.recall, result.precision) == (0.5, 1)
 
 
-def test_nothing_on_either_side_is_agreement_and_pictures_are_counted() -> None:
+def test_nothing_on_either_side_is_agreement_and_images_are_counted() -> None:
     result = agreement(NO_BOXES, NO_BOXES)
-    assert (result.pictures, result.worst, result.mean_iou, result.largest_score_change) == (1, 1, 1, 0)
+    assert (result.images, result.worst, result.mean_iou, result.largest_score_change) == (1, 1, 1, 0)
     result.add(boxes(ONE), NO_BOXES)
     result.add(NO_BOXES, boxes(ONE))
-    assert (result.pictures, result.recall, result.precision) == (3, 0, 0)
+    assert (result.images, result.recall, result.precision) == (3, 0, 0)
 
 
 def box_rows() -> st.SearchStrategy[list[Any]]:

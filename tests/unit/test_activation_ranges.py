@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model_tools.ranges import Activations, Range, rounded, scale_of
+from streamer.model_tools.activation_ranges import ActivationHistograms, Range, rounded, scale_of
 
 
 def ranges(values: np.ndarray[tuple[int], np.dtype[np.float32]], power: float) -> Range:
-    activations = Activations(["x"])
+    activations = ActivationHistograms(["x"])
     activations.widen({"x": values})
     activations.count({"x": values})
     return activations.ranges(power)["x"]
@@ -51,8 +51,8 @@ def test_no_other_range_errs_less(power: float) -> None:
     assert chosen <= min(map(error, others)) * 1.02  # the histogram rounds a little
 
 
-def test_pictures_count_alike_and_empty_tensors_do_not() -> None:
-    activations = Activations(["x"])
+def test_images_count_alike_and_empty_tensors_do_not() -> None:
+    activations = ActivationHistograms(["x"])
     for values in (np.ones(10, np.float32), np.full(1_000_000, 2.0, np.float32), np.empty(0, np.float32)):
         activations.widen({"x": values})
     for values in (np.ones(10, np.float32), np.full(1_000_000, 2.0, np.float32), np.empty(0, np.float32)):

@@ -1,4 +1,4 @@
-"""What ``streamer models optimize`` prints: what was made, what it costs and what it gains. Pure."""
+"""The output of ``streamer models optimize``: the result, what it costs and what it gains. Pure."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from streamer.model_tools.comparison import Speed
 from streamer.model_tools.optimisation import Outcome, Precision
 from streamer.model_zoo.progress import size_text
 
-#: Gain below which a result is not worth its loss.
+#: A smaller gain in speed is not worth the loss of accuracy.
 _WORTHWHILE_GAIN = 1.03
-#: Below these, accuracy and calibration rest on too little.
+#: With fewer boxes the accuracy is uncertain, with fewer images the calibration.
 _FEW_BOXES = 50
-_FEW_PICTURES = 16
+_FEW_IMAGES = 16
 
 
-def verdict_text(outcome: Outcome) -> str:
-    """Return the verdict for a terminal."""
+def report_text(outcome: Outcome) -> str:
+    """Return the report as text."""
     task = outcome.task
     lines = [f"{task.target}: {task.precision} for {'a GPU' if task.for_gpu else 'the CPU'}"]
     lines.append(f"  size      {size_text(outcome.bytes_before)} -> {size_text(outcome.bytes_after)}")
     lines.append(f"  loading   {outcome.load_before_s * 1e3:.0f} ms -> {outcome.load_after_s * 1e3:.0f} ms")
-    if outcome.quantised is not None:
-        made = outcome.quantised
-        kept = f", {made.spared} kept in float32 as they lose too much" if made.spared else ""
-        lines.append(f"  layers    {made.layers - made.spared} of {made.layers} in 8 bits{kept}")
-        lines.append(f"            calibrated on {made.calibrated} pictures")
+    if outcome.int8 is not None:
+        int8 = outcome.int8
+        kept = f", {int8.spared} kept in float32 because they lose too much" if int8.spared else ""
+        lines.append(f"  layers    {int8.layers - int8.spared} of {int8.layers} in 8 bits{kept}")
+        lines.append(f"            calibrated on {int8.calibrated} images")
     lines += _agreement_lines(outcome.agreement)
     lines += [f"  speed     {_speed_text(speed)}" for speed in outcome.speeds]
     if outcome.no_gpu:
         lines.append(f"  speed     not measured: {outcome.no_gpu}")
-        lines.append("            the CPU compared the boxes; it computes half precision in single")
+        lines.append(
+            "            the boxes were compared on the CPU, which computes half precision in float32"
+        )
     lines += [f"- {remark}" for remark in remarks(outcome)]
     return "\n".join(lines)
 
 
 def _agreement_lines(agreement: Agreement | None) -> list[str]:
     if agreement is None:
-        return ["  accuracy  not measured: give pictures with --images"]
+        return ["  accuracy  not measured: pass images with --images"]
     if not agreement.reference and not agreement.found:
-        return [f"  accuracy  cannot be told: neither model finds anything on {agreement.pictures} pictures"]
+        return [f"  accuracy  unknown: neither model finds anything on {agreement.images} images"]
     return [
         f"  accuracy  {agreement.recall:.1%} of the original's {agreement.reference} boxes found, "
         f"{agreement.precision:.1%} of the {agreement.found} found are the original's",
-        f"            (same class, IoU of {MATCH_IOU} or more, {agreement.pictures} pictures)",
-        f"            matching boxes: mean IoU {agreement.mean_iou:.3f}, scores off by "
+        f"            (same class, IoU of {MATCH_IOU} or more, {agreement.images} images)",
+        f"            matched boxes: mean IoU {agreement.mean_iou:.3f}, scores off by "
         f"{agreement.mean_score_change:.3f} on average, {agreement.largest_score_change:.3f} at most",
     ]
 
@@ -58,32 +60,30 @@ def _speed_text(speed: Speed) -> str:
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """Return what a person should know before serving the result."""
+    """Return what to know before the result is served."""
     found = []
     agreement = outcome.agreement
     if agreement is not None and agreement.worst < outcome.task.wanted:
         found.append(
             f"The boxes agree to {agreement.worst:.1%}, less than the {outcome.task.wanted:.0%} wanted "
-            "(--agreement): try it on your own data before you serve it."
+            "(--agreement): test it on your own data before you serve it."
         )
     if agreement is not None and agreement.reference < _FEW_BOXES:
-        found.append(f"{agreement.reference} boxes are few to judge by; more pictures tell more.")
+        found.append(f"{agreement.reference} boxes are few to judge by; use more images.")
     if outcome.speeds and max(speed.gain for speed in outcome.speeds) < _WORTHWHILE_GAIN:
         found.append(
-            "Only loading can gain: at each start onnxruntime does the same to the original."
+            "Only loading becomes faster: ONNX Runtime optimises the original in the same way at each start."
             if outcome.task.precision is Precision.FP32
             else "It is not faster on this machine: the original is the better choice here."
         )
-    if outcome.quantised is not None and outcome.quantised.calibrated < _FEW_PICTURES:
-        found.append(
-            f"{outcome.quantised.calibrated} pictures are few to calibrate on; 50 and more are better."
-        )
+    if outcome.int8 is not None and outcome.int8.calibrated < _FEW_IMAGES:
+        found.append(f"{outcome.int8.calibrated} images are few to calibrate on; use 50 or more.")
     return found
 
 
-def describe(outcome: Outcome) -> dict[str, Any]:
-    """Return the verdict as plain JSON types."""
-    agreement, quantised = outcome.agreement, outcome.quantised
+def report_json(outcome: Outcome) -> dict[str, Any]:
+    """Return the report as plain JSON types."""
+    agreement, int8 = outcome.agreement, outcome.int8
     return {
         "file": str(outcome.task.target),
         "source": str(outcome.task.source),
@@ -96,9 +96,9 @@ def describe(outcome: Outcome) -> dict[str, Any]:
             "result": round(outcome.load_after_s * 1e3, 1),
         },
         "layers": None
-        if quantised is None
-        else {"all": quantised.layers, "spared": quantised.spared, "calibrated_on": quantised.calibrated},
-        "accuracy": None if agreement is None else _describe_agreement(agreement),
+        if int8 is None
+        else {"all": int8.layers, "spared": int8.spared, "calibrated_on": int8.calibrated},
+        "accuracy": None if agreement is None else _agreement_json(agreement),
         "speed": [
             {
                 "where": speed.where,
@@ -112,9 +112,9 @@ def describe(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _describe_agreement(agreement: Agreement) -> dict[str, Any]:
+def _agreement_json(agreement: Agreement) -> dict[str, Any]:
     return {
-        "pictures": agreement.pictures,
+        "pictures": agreement.images,
         "original_boxes": agreement.reference,
         "result_boxes": agreement.found,
         "recall": round(agreement.recall, 4),

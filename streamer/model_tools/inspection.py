@@ -1,4 +1,4 @@
-"""Loads a model as the service would and notes all that can be said about it; `report` writes it down."""
+"""Loads a model as the service would and collects what is known about it; `check_report` formats it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inference.models.model import ModelInfo
 from inference.models.signature import DEFAULT_INPUT_PX, Graph, ImageInput
 from streamer.model_zoo.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 
-#: Hears what is done at the moment, and how much of the whole is done, 0..1.
-Progress = Callable[[str, float], None]
+#: Called with the current step and the progress of the whole inspection, 0..1.
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one run of a batch. ``all_cores_s`` is None where there is one core, or an accelerator."""
+    """Seconds of one run of a batch. ``all_cores_s`` is None with a single core, or on an accelerator."""
 
     batch: int
     one_core_s: float
@@ -33,62 +33,62 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What the service would make of the file."""
+class ServedModel:
+    """How the service would serve the file."""
 
     model: ModelInfo
     graph: Graph
     image: ImageInput
-    #: Names of the outputs that are read.
+    #: Names of the outputs that the service reads.
     outputs: tuple[str, ...]
     convention: Convention
     manifest: Manifest
     buckets: tuple[int, ...]
     cores: int
     timings: tuple[Timing, ...] = ()
-    #: Batches that the service would form, by these timings.
+    #: Batch sizes that the service would form, according to these timings.
     formed: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
-class Examination:
-    """All that is known of one file. Either ``refusal`` or ``served`` is set."""
+class Inspection:
+    """What is known about one file. Either ``refusal`` or ``served`` is set."""
 
     path: Path
     size: int | None = None
     sha256: str | None = None
     header: OnnxHeader = field(default_factory=OnnxHeader)
     refusal: ModelRefused | None = None
-    served: Served | None = None
+    served: ServedModel | None = None
 
     @property
     def licence(self) -> str | None:
-        """The licence by manifest or metadata; None where neither says."""
-        ours = self.served.manifest.licence if self.served else None
-        return ours or licence_of(self.header.metadata)
+        """The licence in the manifest or the metadata; None if neither has one."""
+        from_manifest = self.served.manifest.licence if self.served else None
+        return from_manifest or licence_of(self.header.metadata)
 
     def remarks(self) -> list[str]:
-        """Return what could be better although the file is served."""
+        """Return suggestions for a file that the service would serve."""
         return _remarks(self, self.served) if self.served is not None else []
 
 
-def examine(
-    path: Path, *, device: str, batch_max: int, timing: bool = True, progress: Progress | None = None
-) -> Examination:
-    """Load, probe and, with ``timing``, measure a model.
+def inspect_model(
+    path: Path, *, device: str, batch_max: int, timing: bool = True, on_progress: OnProgress | None = None
+) -> Inspection:
+    """Load a model, run it once and, with ``timing``, measure it.
 
-    A refusal is part of the answer. Raises DeviceUnavailable when the device cannot be used.
+    A refusal is part of the result. Raises DeviceUnavailable when the device cannot be used.
     """
-    told = progress or (lambda text, share: None)
-    told(f"loading {path.name}", 0.0)
-    result = Examination(path=path)
+    report = on_progress or (lambda step, progress: None)
+    report(f"loading {path.name}", 0.0)
+    result = Inspection(path=path)
     try:
         result.size = path.stat().st_size
         result.header = read_header(path)
     except (OSError, NotOnnx):
-        pass  # the detector says the same, and how to mend it
+        pass  # the detector reports the same problem, with a fix
     try:
-        result.served = _load(path, device, batch_max, timing, told)
+        result.served = _load(path, device, batch_max, timing, report)
         result.sha256 = result.served.model.sha256
     except ModelRefused as error:
         result.refusal = error
@@ -96,20 +96,22 @@ def examine(
     return result
 
 
-def _load(path: Path, device: str, batch_max: int, timing: bool, told: Progress) -> Served:
+def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: OnProgress) -> ServedModel:
     detector = Detector(path, version="check", device=device, batch_max=batch_max)
     try:
         cores = len(os.sched_getaffinity(0))
         on_all = timing and cores > 1 and detector.model.provider == "cpu"
         steps = len(detector.buckets) * (2 if on_all else 1)
-        # The very warm-up of the service: it tries each batch too, and may still refuse.
+        # The warm-up of the service itself: it runs each batch size, and may still refuse the model.
         detector.warm_up(
-            on_bucket=_counted(told, "one core" if on_all else detector.model.provider, 0, steps)
+            on_bucket=_progress_of_batches(
+                on_progress, "one core" if on_all else detector.model.provider, 0, steps
+            )
         )
         one_core_s, all_cores_s = dict(detector.cost_s), dict[int, float]()
         if on_all:
-            all_cores_s = _on_all_cores(path, batch_max, cores, told, steps)
-        return Served(
+            all_cores_s = _on_all_cores(path, batch_max, cores, on_progress, steps)
+        return ServedModel(
             detector.model,
             detector.graph,
             detector.image,
@@ -129,22 +131,26 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, told: Progress)
         detector.close()
 
 
-def _on_all_cores(path: Path, batch_max: int, cores: int, told: Progress, steps: int) -> dict[int, float]:
+def _on_all_cores(
+    path: Path, batch_max: int, cores: int, on_progress: OnProgress, steps: int
+) -> dict[int, float]:
     detector = Detector(path, version="check", device="cpu", batch_max=batch_max, threads=cores)
     try:
-        detector.warm_up(on_bucket=_counted(told, f"{cores} cores", len(detector.buckets), steps))
+        detector.warm_up(
+            on_bucket=_progress_of_batches(on_progress, f"{cores} cores", len(detector.buckets), steps)
+        )
         return dict(detector.cost_s)
     finally:
         detector.close()
 
 
-def _counted(told: Progress, where: str, done: int, steps: int) -> Callable[[int], None]:
-    """Return what hears of buckets and tells how far the whole is."""
+def _progress_of_batches(on_progress: OnProgress, where: str, done: int, steps: int) -> Callable[[int], None]:
+    """Return a callback for the warm-up that reports the progress of the whole inspection."""
     count = done
 
     def on_bucket(batch: int) -> None:
         nonlocal count
-        told(f"timing batch {batch} on {where}", count / steps)
+        on_progress(f"timing batch {batch} on {where}", count / steps)
         count += 1
 
     return on_bucket
@@ -158,8 +164,8 @@ def _sha256_of(path: Path) -> str | None:
         return None
 
 
-def label_source(served: Served) -> str:
-    """Return where the class names come from, for people."""
+def label_source(served: ServedModel) -> str:
+    """Return where the class names come from, as text."""
     labels = served.model.labels
     if served.manifest.labels:
         return "named by the manifest"
@@ -170,25 +176,25 @@ def label_source(served: Served) -> str:
     return "without names"
 
 
-def _remarks(result: Examination, served: Served) -> list[str]:
+def _remarks(result: Inspection, served: ServedModel) -> list[str]:
     found = []
     source = label_source(served)
     if source not in ("named by the manifest", "named by the metadata"):
         found.append(
-            f"The file names no classes; its {len(served.model.labels)} are {source}. "
-            f"`labels` in {result.path.stem}.json names them."
+            f"The file has no class names; its {len(served.model.labels)} classes are {source}. "
+            f"`labels` in {result.path.stem}.json sets them."
         )
     sizes = next(tensor.shape[2:] for tensor in served.graph.inputs if tensor.name == served.image.name)
     named = served.manifest.input is not None or "imgsz" in served.graph.metadata
     if None in sizes and not named:
         found.append(
-            "The input size is dynamic and nothing names one, so it is "
+            "The input size is dynamic, and neither manifest nor metadata sets it, so it is "
             f"{DEFAULT_INPUT_PX}x{DEFAULT_INPUT_PX}; `input` in {result.path.stem}.json sets it."
         )
     if served.image.batch is not None and served.model.provider != "cpu":
-        found.append(f"The batch is fixed at {served.image.batch}: a GPU gains by a dynamic one.")
+        found.append(f"The batch size is fixed at {served.image.batch}: on a GPU a dynamic one is faster.")
     if served.image.half and served.model.provider == "cpu":
-        found.append("Half precision is for GPUs: a CPU computes it in single precision, and converts.")
+        found.append("Half precision is for GPUs: a CPU converts it and computes in float32.")
     if result.licence is None:
-        found.append(f"No licence is recorded; `licence` in {result.path.stem}.json does that.")
+        found.append(f"No licence is recorded; `licence` in {result.path.stem}.json sets it.")
     return found

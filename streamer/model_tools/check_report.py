@@ -1,24 +1,25 @@
-"""What ``streamer models check`` prints: an examination as text or as plain JSON types. Pure."""
+"""The output of ``streamer models check``: an inspection as text or as plain JSON types. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from inference.core.errors import ModelRefused
 from inference.models.family import Convention
 from inference.models.manifest import manifest_path
 from inference.models.signature import Tensor
-from streamer.model_tools.examination import Examination, Served, Timing, label_source
-from streamer.model_tools.exporters import likely_exporters
+from streamer.model_tools.inspection import Inspection, ServedModel, Timing, label_source
 from streamer.model_zoo.progress import size_text
 
 _SHOWN_LABELS = 8
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 
 
-def report_text(result: Examination, known_as: str | None = None) -> str:
-    """Return the report for a terminal. ``known_as``: the catalogue's entry that has this checksum."""
+def report_text(result: Inspection, known_as: str | None = None) -> str:
+    """Return the report as text. ``known_as`` is the name of the known model with this checksum, if any."""
     if result.served is not None:
         lines = [f"{result.path}: served as {result.served.model.family}"]
         lines += _file_lines(result, known_as)
@@ -32,18 +33,18 @@ def report_text(result: Examination, known_as: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _refusal_lines(result: Examination, refusal: ModelRefused) -> list[str]:
+def _refusal_lines(result: Inspection, refusal: ModelRefused) -> list[str]:
     lines = [_line("wrong in", refusal.path)] if refusal.path != str(result.path) else []
     lines += [
         _line("expected", refusal.expected),
         _line("found", refusal.found),
-        _line("mend it", refusal.fix),
+        _line("fix", refusal.fix),
     ]
     if result.size is None:
-        return lines  # nothing is there that could be exported better
+        return lines  # there is no file that could be exported differently
     exporters = likely_exporters(result.path.name, result.header.metadata)
     width = max(len(exporter.framework) for exporter in exporters)
-    lines += ["", "Commands that export a file which is served:"]
+    lines += ["", "Commands that export a file that the service accepts:"]
     return lines + [f"  {exporter.framework:<{width}}  {exporter.command}" for exporter in exporters]
 
 
@@ -51,7 +52,7 @@ def _line(name: str, text: str) -> str:
     return f"  {name:<9} {text}"
 
 
-def _file_lines(result: Examination, known_as: str | None) -> list[str]:
+def _file_lines(result: Inspection, known_as: str | None) -> list[str]:
     if result.size is None:
         return []
     header = result.header
@@ -66,7 +67,7 @@ def _file_lines(result: Examination, known_as: str | None) -> list[str]:
     return lines
 
 
-def _served_lines(result: Examination, served: Served) -> list[str]:
+def _served_lines(result: Inspection, served: ServedModel) -> list[str]:
     model, image = served.model, served.image
     used = manifest_fields(served)
     lines = [_line("input", f"{_tensor_text(tensor)}") for tensor in served.graph.inputs]
@@ -93,8 +94,8 @@ def _served_lines(result: Examination, served: Served) -> list[str]:
     return lines
 
 
-def manifest_fields(served: Served) -> dict[str, Any]:
-    """Return the fields that the manifest sets."""
+def manifest_fields(served: ServedModel) -> dict[str, Any]:
+    """Return the fields that are set in the manifest."""
     return {name: value for name, value in dataclasses.asdict(served.manifest).items() if value is not None}
 
 
@@ -118,7 +119,7 @@ def _labels_text(labels: tuple[str, ...]) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _timing_lines(served: Served) -> list[str]:
+def _timing_lines(served: ServedModel) -> list[str]:
     if not served.timings:
         return []
     on_all = served.timings[0].all_cores_s is not None
@@ -126,7 +127,7 @@ def _timing_lines(served: Served) -> list[str]:
     lines = ["", f"  {'batch':>5}  {where:>20}" + (f"  {f'{served.cores} cores':>20}" if on_all else "")]
     lines += [_timing_row(timing) for timing in served.timings]
     formed = ", ".join(map(str, served.formed))
-    return [*lines, f"  By these times the service forms batches of {formed}."]
+    return [*lines, f"  With these times the service forms batches of {formed}."]
 
 
 def _timing_row(timing: Timing) -> str:
@@ -138,9 +139,9 @@ def _cost_text(batch: int, seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms {batch / seconds:6.1f} /s"
 
 
-def describe(result: Examination, known_as: str | None = None) -> dict[str, Any]:
+def report_json(result: Inspection, known_as: str | None = None) -> dict[str, Any]:
     """Return the report as plain JSON types."""
-    answer: dict[str, Any] = {
+    report: dict[str, Any] = {
         "file": str(result.path),
         "served": result.served is not None,
         "bytes": result.size,
@@ -152,49 +153,106 @@ def describe(result: Examination, known_as: str | None = None) -> dict[str, Any]
         "licence": result.licence,
     }
     if result.refusal is not None:
-        answer["refusal"] = {
+        report["refusal"] = {
             "path": result.refusal.path,
             "expected": result.refusal.expected,
             "found": result.refusal.found,
             "fix": result.refusal.fix,
         }
-        answer["exporters"] = {
+        report["exporters"] = {
             exporter.framework: exporter.command
             for exporter in likely_exporters(result.path.name, result.header.metadata)
         }
     if result.served is not None:
-        answer |= _describe_served(result, result.served)
-    return answer
+        report |= _served_json(result, result.served)
+    return report
 
 
-def _describe_served(result: Examination, served: Served) -> dict[str, Any]:
+def _served_json(result: Inspection, served: ServedModel) -> dict[str, Any]:
     model = served.model
     return {
         "name": model.name,
         "family": model.family.value,
         "input": {"width": model.input_width, "height": model.input_height},
         "placement": model.placement.value,
-        "inputs": [_describe_tensor(tensor) for tensor in served.graph.inputs],
-        "outputs": [_describe_tensor(tensor) for tensor in served.graph.outputs],
+        "inputs": [_tensor_json(tensor) for tensor in served.graph.inputs],
+        "outputs": [_tensor_json(tensor) for tensor in served.graph.outputs],
         "batch": served.image.batch,
         "labels": list(model.labels),
         "labels_from": label_source(served),
         "manifest": manifest_fields(served),
         "device": model.provider,
         "cores": served.cores,
-        "timings": [_describe_timing(timing) for timing in served.timings],
+        "timings": [_timing_json(timing) for timing in served.timings],
         "batches_formed": list(served.formed),
         "remarks": result.remarks(),
     }
 
 
-def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
+def _tensor_json(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "type": _TYPES.get(tensor.dtype, tensor.dtype), "shape": list(tensor.shape)}
 
 
-def _describe_timing(timing: Timing) -> dict[str, Any]:
+def _timing_json(timing: Timing) -> dict[str, Any]:
     return {
         "batch": timing.batch,
         "one_core_ms": round(timing.one_core_s * 1e3, 3),
         "all_cores_ms": None if timing.all_cores_s is None else round(timing.all_cores_s * 1e3, 3),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """A command that exports a detector in a supported form; docs/models.md has the same table.
+
+    ``names`` are parts of file names, and ``author`` is an entry of the metadata, by which its files are
+    recognised.
+    """
+
+    framework: str
+    command: str
+    names: tuple[str, ...] = ()
+    author: str = ""
+
+
+EXPORTERS = (
+    Exporter(
+        "Ultralytics YOLO",
+        "yolo export model=best.pt format=onnx dynamic=True",
+        ("yolov8", "yolov9", "yolo11", "yolo12", "yolo26"),
+        "Ultralytics",
+    ),
+    Exporter(
+        "Ultralytics YOLO, suppression in the graph",
+        "yolo export model=best.pt format=onnx dynamic=True nms=True",
+        author="Ultralytics",
+    ),
+    Exporter(
+        "YOLOv5 repository",
+        "python export.py --weights best.pt --include onnx --dynamic",
+        ("yolov5", "yolov7"),
+    ),
+    Exporter(
+        "YOLOX repository",
+        "python tools/export_onnx.py -n yolox-nano -c best.pth --output-name best.onnx --dynamic",
+        ("yolox",),
+    ),
+    Exporter(
+        "RT-DETR, D-FINE repositories",
+        "python tools/export_onnx.py -c config.yml -r best.pth",
+        ("rtdetr", "rt-detr", "rt_detr", "dfine", "d-fine", "d_fine"),
+    ),
+    Exporter("RF-DETR", "model.export()", ("rfdetr", "rf-detr", "rf_detr")),
+)
+
+
+def likely_exporters(file_name: str, metadata: Mapping[str, str]) -> tuple[Exporter, ...]:
+    """Return the exporters that may have written this file; all of them if nothing indicates one."""
+    lower = file_name.lower()
+    author = metadata.get("author", "")
+    found = tuple(
+        exporter
+        for exporter in EXPORTERS
+        if (exporter.author and exporter.author == author) or any(name in lower for name in exporter.names)
+    )
+    return found or EXPORTERS

@@ -1,0 +1,99 @@
+"""Image files as inputs of a model: read, decoded, letterboxed and normalised as by the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.engine.buffers import sizes_of
+from inference.engine.detector import Detector
+from inference.models.model import ModelInfo
+from inference.preprocess.letterbox import Letterbox
+from inference.preprocess.preprocess import Normaliser
+from streamer.client.folder import list_images
+from streamer.imaging.decode import decode
+from streamer.imaging.image_header import ImageError
+from streamer.imaging.limits import Limits
+from streamer.model_zoo.errors import BadRequest
+
+Frame = npt.NDArray[np.uint8]
+#: Input arrays of one run, by name.
+Feed = dict[str, npt.NDArray[Any]]
+#: Larger than the service's own limits, because these files are the user's own.
+_LIMITS = Limits(image_bytes=64 << 20, image_px=100_000_000, image_side_px=16_384)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Image files, in natural order."""
+
+    paths: tuple[Path, ...]
+    #: Files that the service would refuse, with the reason.
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def sample(self, count: int) -> ImageFiles:
+        """Return at most ``count`` of the files, evenly spread."""
+        if count >= len(self.paths):
+            return self
+        step = len(self.paths) / count
+        return ImageFiles(tuple(self.paths[int(index * step)] for index in range(count)))
+
+    def frames(self, model: ModelInfo) -> Iterator[tuple[Letterbox, Frame]]:
+        """Yield for each image its letterbox and its pixels: uint8 BGR (input height, input width, 3)."""
+        for path in self.paths:
+            data = path.read_bytes()
+            image = decode(data, _LIMITS.read_header(data)).pixels
+            letterbox = Letterbox.fit(image.shape[1], image.shape[0], model)
+            frame = np.empty((model.input_height, model.input_width, 3), np.uint8)
+            letterbox.write(image, frame)
+            yield letterbox, frame
+
+
+def find_images(folder: Path, most: int) -> ImageFiles:
+    """Return at most ``most`` images of a folder, evenly spread, without those that cannot be decoded.
+
+    Raises SourceFailed when the folder has no images, BadRequest when the service would refuse all of them.
+    """
+    found = ImageFiles(tuple(list_images(folder))).sample(most)
+    good, bad = [], []
+    for path in found.paths:
+        try:
+            data = path.read_bytes()
+            decode(data, _LIMITS.read_header(data))
+        except ImageError as error:
+            bad.append(f"{path.name}: {error.detail}")
+        except OSError as error:
+            bad.append(f"{path.name}: {error.strerror or error}")
+        else:
+            good.append(path)
+    if not good:
+        raise BadRequest(f"--images {folder}: the service would refuse all images; {bad[0]}")
+    return ImageFiles(tuple(good), tuple(bad))
+
+
+class FeedBuilder:
+    """Makes the inputs of one run from one frame; a fixed batch is filled with copies of the frame."""
+
+    def __init__(self, detector: Detector) -> None:
+        image = detector.image
+        self._image = image
+        self._batch = image.batch or 1
+        self._normaliser = Normaliser(detector.layout.convention, image.width, image.height)
+
+    def build(self, frame: Frame) -> Feed:
+        """Return the inputs by name for uint8 BGR (input height, width, 3)."""
+        image = self._image
+        planes = np.empty((1, 3, image.height, image.width), np.float16 if image.half else np.float32)
+        self._normaliser.fill(frame, planes[0])
+        feed: Feed = {image.name: np.repeat(planes, self._batch, axis=0)}
+        if image.sizes_name is not None:
+            feed[image.sizes_name] = sizes_of(image, self._batch)
+        return feed
