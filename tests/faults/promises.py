@@ -1,4 +1,4 @@
-"""The promises of docs/reliability.md, and the tests that hold each."""
+"""The promises of docs/reliability.md, and the tests that check each."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _FAULTS = "tests/faults/"
 PROMISES = (
     Promise(
         "R1",
-        "The inference process may be killed at any moment. No connection is closed, each frame that it "
-        "held has exactly one outcome, nobody gets the boxes of another, and as much is served afterwards.",
+        "The inference process may be killed at any moment. No connection closes, each frame that it held "
+        "has exactly one outcome, no client gets the boxes of another, and afterwards the service is as "
+        "fast as before.",
         (
             _FAULTS + "test_inference_death.py::"
             "test_streams_and_posts_live_through_deaths_of_the_inference_process",
@@ -41,7 +42,7 @@ PROMISES = (
     ),
     Promise(
         "R1b",
-        "A process that hangs, in a run or outside of one, is killed and replaced; probes tell it.",
+        "A process that hangs, during a model run or otherwise, is killed and replaced; probes report it.",
         (
             _FAULTS + "test_inference_death.py::test_a_process_that_hangs_is_replaced",
             "tests/e2e/test_recovery.py::test_an_inference_process_that_hangs_is_replaced",
@@ -58,8 +59,8 @@ PROMISES = (
     ),
     Promise(
         "R1c",
-        "An image that ends the inference process is found after two deaths, answered 422 and not run again; "
-        "a stream of such frames, or a client of such images, is refused for a while.",
+        "An image that crashes the inference process is identified after two deaths, answered 422 and not "
+        "run again. A stream of such frames, or a client that sends such images, is refused for a while.",
         (
             _FAULTS + "test_inference_death.py::test_an_image_that_ends_the_process_is_found_and_blocked",
             _FAULTS + "test_inference_death.py::"
@@ -70,8 +71,9 @@ PROMISES = (
     ),
     Promise(
         "R2",
-        "A device without memory for a batch gets smaller ones for a minute, and the frames of that batch "
-        "run alone; a lost device (a CUDA error that stays) gets a new process.",
+        "If the device has no memory for a batch, the frames of the batch run alone, and batches are "
+        "smaller for a minute. If the device is lost (a CUDA error that persists), a new process takes "
+        "over.",
         (
             _FAULTS + "test_device_faults.py::"
             "test_without_memory_for_a_batch_smaller_ones_run_and_the_larger_come_back",
@@ -84,14 +86,14 @@ PROMISES = (
     ),
     Promise(
         "S13",
-        "What the inference process sends is checked; one that sends nonsense is replaced, and no client "
-        "sees any of it.",
+        "The service checks what the inference process sends. A process that sends invalid data is "
+        "replaced, and no client sees these data.",
         (_FAULTS + "test_others_answers.py::test_nonsense_from_the_inference_process_reaches_nobody",),
     ),
     Promise(
         "R3",
-        "A model file that cannot be served is refused at the start, by name and cause; one that is replaced "
-        "or deleted later changes nothing until the next start.",
+        "A model file that cannot be served is refused at the start with its name and the cause. Replacing "
+        "or deleting the file later changes nothing until the next start.",
         (
             "tests/unit/test_detector.py::test_a_bad_file_is_refused_by_name_with_a_fix_within_moments",
             "tests/e2e/test_lifecycle.py::test_a_model_that_is_none_is_refused_with_its_own_code",
@@ -101,7 +103,8 @@ PROMISES = (
     ),
     Promise(
         "R4",
-        "Clients that are slow, silent or gone are cut off in time, cost little memory and slow nobody down.",
+        "Clients that are slow, silent or gone are cut off in time, take little memory, and slow no other "
+        "client down.",
         (
             _FAULTS + "test_slow_clients.py::"
             "test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody",
@@ -113,8 +116,8 @@ PROMISES = (
     ),
     Promise(
         "R5",
-        "Beyond the device's capacity clients get fresh results and refusals that say when to come back; "
-        "polite streams are served.",
+        "When clients send more than the device can run, they get fresh results, and refusals that say "
+        "when to try again; polite streams keep being served.",
         (
             _FAULTS + "test_greedy.py::test_polite_clients_keep_their_latency_beside_a_greedy_one",
             "tests/e2e/test_overload.py::test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing",
@@ -124,12 +127,12 @@ PROMISES = (
     ),
     Promise(
         "R6",
-        "Thousands of idle streams cost some kilobytes each, and their memory is used again.",
+        "Thousands of idle streams take some kilobytes each, and their memory is reused.",
         (_FAULTS + "test_slow_clients.py::test_idle_streams_cost_little_and_are_forgotten",),
     ),
     Promise(
         "R7",
-        "A full disk stops sampling, not detection; what was accepted stays.",
+        "A full disk stops sampling but not detection, and no accepted sample is lost.",
         (
             "tests/integration/test_sampling_faults.py::"
             "test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one",
@@ -138,7 +141,7 @@ PROMISES = (
     ),
     Promise(
         "R8",
-        "An outage of the store of samples, in whatever form, and kills lose no accepted sample.",
+        "Outages of the store for samples, of any kind, and kills lose no accepted sample.",
         (
             "tests/integration/test_sampling_faults.py::"
             "test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted",
@@ -148,7 +151,7 @@ PROMISES = (
     ),
     Promise(
         "R9",
-        "A drain finishes what was accepted and tells streams when to return.",
+        "A drain finishes accepted work and tells streams when to reconnect.",
         (
             "tests/e2e/test_lifecycle.py::"
             "test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return",
@@ -159,8 +162,8 @@ PROMISES = (
     ),
     Promise(
         "R10",
-        "Nothing grows with the frames that pass: memory, descriptors, threads, tasks, processes. The "
-        "negative control leaks 1,024 bytes a frame, which the same gate must see.",
+        "Memory, descriptors, threads, tasks and processes do not grow with the number of frames. The "
+        "negative control leaks 1,024 bytes per frame, which the same check must detect.",
         (
             _FAULTS + "test_leaks.py::test_memory_does_not_grow_with_frames_and_a_leak_would_show",
             "tests/integration/test_webrtc_comings_and_goings.py::"
@@ -169,12 +172,13 @@ PROMISES = (
     ),
     Promise(
         "R11",
-        "Clocks that jump by an hour or a day, forth and back, end no stream and fail no frame.",
+        "Clocks that jump by an hour or a day, forwards or backwards, end no stream and fail no frame.",
         (_FAULTS + "test_restarts.py::test_clocks_that_jump_disturb_no_stream",),
     ),
     Promise(
         "R12",
-        "Connections that take every file descriptor keep no probe from its answer, and nobody out later.",
+        "Connections that take every file descriptor do not keep probes from being answered, and later "
+        "clients can connect.",
         (
             _FAULTS + "test_descriptors.py::"
             "test_probes_are_answered_while_silent_connections_take_every_descriptor",
@@ -183,7 +187,7 @@ PROMISES = (
     ),
     Promise(
         "R13",
-        "Killed processes leave no shared memory and no children behind, and `/dev/shm` may be small.",
+        "Killed processes leave no shared memory and no child processes behind, and `/dev/shm` may be small.",
         (
             _FAULTS + "test_leaks.py::test_killed_processes_leave_no_shared_memory_and_no_children",
             _FAULTS + "test_leaks.py::test_a_small_dev_shm_is_enough",
@@ -197,8 +201,8 @@ PROMISES = (
     ),
     Promise(
         "R15",
-        "`/health` is 200 only where frames can be served: not while a model loads, restarts or drains, nor, "
-        "for ten seconds at most, after the queue of POSTs has been full for five.",
+        "`/health` is 200 only while frames can be served: not while a model loads, restarts or drains, "
+        "and not, for ten seconds at most, after the queue of POSTs has been full for five seconds.",
         (
             _FAULTS + "test_readiness.py::test_while_posts_find_no_room_the_replica_is_not_ready_and_alive",
             "tests/unit/test_queue_pressure.py::test_whatever_the_load_it_leaves_late_and_never_for_long",
@@ -209,12 +213,13 @@ PROMISES = (
     ),
     Promise(
         "R16",
-        "A rollout or a drained node takes one replica at a time, after it has drained.",
+        "A rollout or a node drain takes down one replica at a time, after it has drained.",
         ("tests/deploy/test_chart_scaling.py::test_disruptions_take_one_replica_at_a_time",),
     ),
     Promise(
         "R17",
-        "Work whose client has gone never reaches the model, and leaves neither task nor slot.",
+        "Work whose client has disconnected never reaches the model, and leaves neither a task nor a slot "
+        "behind.",
         (
             _FAULTS + "test_cancelled.py::test_posts_whose_clients_have_gone_never_reach_the_model",
             _FAULTS + "test_cancelled.py::test_many_cancelled_posts_leave_no_task_and_no_slot",
@@ -222,7 +227,8 @@ PROMISES = (
     ),
     Promise(
         "R18",
-        "Over slow, narrow and broken networks results stay as fresh as the way allows; nothing queues up.",
+        "Over slow, narrow and broken networks results stay as fresh as the network allows; no queue "
+        "builds up.",
         (
             _FAULTS + "test_network.py::test_a_long_way_costs_its_round_trip_and_no_more",
             _FAULTS + "test_network.py::test_a_narrow_way_makes_no_queue",
@@ -234,13 +240,14 @@ PROMISES = (
     ),
     Promise(
         "R19",
-        "`/livez` answers within 300 ms throughout all of these. The negative control stops what answers.",
+        "`/livez` answers within 300 ms throughout all of these tests. The negative control stops the "
+        "process that answers.",
         (_FAULTS + "test_restarts.py::test_the_rider_sees_a_worker_that_stands_still",),
     ),
     Promise(
         "R20",
-        "A stream may change the size of its frames at any time, a video also its codec and its track, and "
-        "sound may begin beside it.",
+        "A stream may change the size of its frames at any time; a video may also change its codec and its "
+        "track, and audio may start beside it.",
         (
             _FAULTS + "test_stream_changes.py::test_frames_of_a_stream_may_change_their_size",
             _FAULTS + "test_stream_changes.py::test_a_video_may_change_its_size",
