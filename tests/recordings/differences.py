@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any
 
 #: Fields that people read; a difference there may be a better sentence, any other one breaks programs.
@@ -39,8 +41,19 @@ def differences(before: Any, after: Any, place: tuple[str | int, ...] = ()) -> I
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, (*place, index))
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from _of_lists(before, after, place)
     elif type(before) is not type(after) or before != after:
         yield Difference(place, before, after)
+
+
+def _of_lists(before: list[Any], after: list[Any], place: tuple[str | int, ...]) -> Iterator[Difference]:
+    """Yield what was taken out, put in or changed in a list that has another length now."""
+    texts = [[json.dumps(item, sort_keys=True) for item in items] for items in (before, after)]
+    for _, start, end, other_start, other_end in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+        pairs = zip_longest(before[start:end], after[other_start:other_end], fillvalue=_ABSENT)
+        for index, (one, other) in enumerate(pairs, start):
+            yield from differences(one, other, (*place, index))
 
 
 def report(before: Any, after: Any) -> str:

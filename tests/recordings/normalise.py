@@ -110,6 +110,6 @@ def normalise_sdp(text: str) -> list[str]:
         else:
             line = f"{kind}=…"
         # A machine has any number of addresses, each with a candidate of its own.
-        if not lines or line != lines[-1]:
+        if name != "candidate":
             lines.append(line)
     return lines

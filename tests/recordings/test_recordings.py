@@ -98,7 +98,7 @@ def _leaves(value: Any) -> Any:
         ({"status": 200, "body": {"detail": "No.", "boxes": [[1, 2.0]]}}, "body > boxes > 0 > 1: 2 -> 2.0"),
         (
             {"status": 200, "body": {"detail": "No.", "boxes": [[1, 2], []]}},
-            "body > boxes: [[1, 2]] -> [[1, 2], []]",
+            "body > boxes > 1: (absent) -> []",
         ),
     ],
 )
@@ -134,5 +134,5 @@ def test_what_varies_is_replaced_and_the_rest_stays() -> None:
     headers = [("Date", "now"), ("Retry-After", "7"), ("Vary", "Origin"), ("vary", "Accept")]
     assert normalise_headers(headers) == {"retry-after": "<seconds>", "vary": "Origin, Accept"}
     assert normalise_sdp("v=0\r\nm=video 4711 RTP 96\r\na=candidate:1 2\r\na=candidate:3\r\na=mid:0") == [
-        *("v=…", "m=video <port> RTP 96", "a=candidate:…", "a=mid:0"),
+        *("v=…", "m=video <port> RTP 96", "a=mid:0"),
     ]
