@@ -49,8 +49,9 @@ def differences(before: Any, after: Any, place: tuple[str | int, ...] = ()) -> I
 
 def _of_lists(before: list[Any], after: list[Any], place: tuple[str | int, ...]) -> Iterator[Difference]:
     """Yield what was taken out, put in or changed in a list that has another length now."""
-    texts = [[json.dumps(item, sort_keys=True) for item in items] for items in (before, after)]
-    for _, start, end, other_start, other_end in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    texts, others = ([json.dumps(item, sort_keys=True) for item in items] for items in (before, after))
+    matcher = SequenceMatcher(None, texts, others, autojunk=False)
+    for _, start, end, other_start, other_end in matcher.get_opcodes():
         pairs = zip_longest(before[start:end], after[other_start:other_end], fillvalue=_ABSENT)
         for index, (one, other) in enumerate(pairs, start):
             yield from differences(one, other, (*place, index))

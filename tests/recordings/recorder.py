@@ -16,7 +16,7 @@ from tests.recordings.client_library import describe_library
 from tests.recordings.command_line import describe_commands
 from tests.recordings.http_exchanges import Exchanges
 from tests.recordings.metrics import describe_metrics
-from tests.recordings.requests import PAGE, key_file
+from tests.recordings.requests import IMAGE_MAX_BYTES, PAGE, key_file
 from tests.recordings.websocket_sessions import record_sessions, record_shutdown, record_slow_sessions
 from tests.service import Service
 from tests.waiting import wait_for
@@ -55,6 +55,7 @@ def _settings(folder: Path) -> dict[str, str]:
         "MODEL_V2_PATH": model,
         "API_KEYS_FILE": str(keys),
         "ALLOWED_ORIGINS": PAGE,
+        "IMAGE_MAX_BYTES": str(IMAGE_MAX_BYTES),
         "DEVICE": "cpu",
         "WORKERS": "1",
         "STREAM_MIN_FPS": "0",

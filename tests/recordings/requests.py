@@ -94,4 +94,7 @@ CUT_JPEG = Body("jpeg, cut off", PICTURE[: len(PICTURE) // 3])
 TEXT = Body("text", b"this is no picture at all, only text")
 GIF = Body("gif", b"GIF89a" + bytes(40))
 HUGE_JPEG = Body("jpeg that claims 65000x16000", jpeg_claiming(65000, 16000))
+#: Bytes of one image at most, by the settings of the recorded service.
+IMAGE_MAX_BYTES = 200_000
+LARGE = Body("one byte too many", bytes(IMAGE_MAX_BYTES + 1))
 NOISE = encode(np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8))

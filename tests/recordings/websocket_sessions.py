@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.recordings.http_exchanges import Exchanges
-from tests.recordings.requests import NOISE, PICTURE, PNG, Request, key_text
+from tests.recordings.requests import CUT_JPEG, GIF, HUGE_JPEG, NOISE, PICTURE, PNG, Request, key_text
 from tests.recordings.websocket_log import WebsocketLog, frames, packed
 from tests.service import Service
 from tests.wire_client import WireClient, frame_message
@@ -85,6 +85,12 @@ async def _bad_messages(log: WebsocketLog) -> None:
     for message in (*_BAD_MESSAGES, *_BAD_FRAMES):
         await log.say(message, "error")
     await log.frame(1, PICTURE)
+
+
+async def _bad_images(log: WebsocketLog) -> None:
+    await log.hello(**_TOKEN)
+    for seq, payload in enumerate((b"", GIF.content, HUGE_JPEG.content, CUT_JPEG.content), start=1):
+        await log.frame(seq, payload, "drop", "error", "result")
 
 
 async def _bad_messagepack(log: WebsocketLog) -> None:
@@ -172,6 +178,7 @@ SCRIPTS: dict[str, tuple[str, Script]] = {
     "first known subprotocol": (f"detect.v9,{_MSGPACK}", _unknown_session),
     "text frame": (_JSON, _text_frame),
     "bad messages": (_JSON, _bad_messages),
+    "bad images": (_JSON, _bad_images),
     "bad msgpack": (_MSGPACK, _bad_messagepack),
     "unknown fields": (_JSON, _unknown_fields),
     "hello mended": (_JSON, _mended_hello),
