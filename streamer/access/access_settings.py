@@ -42,77 +42,80 @@ class AccessSettings(BaseSettings):
         0,
         ge=0,
         le=65535,
-        description="TCP port of `/metrics`, which is then not on `PORT`; 0: on `PORT`, and without names of "
-        "streams for whoever has no admin key.",
+        description="TCP port of `/metrics` if it is not to be served on `PORT`. 0: on `PORT`, and without "
+        "names of streams for requests without an admin key.",
     )
     api_keys: str = Field(
         "",
-        description="Comma-separated keys, each good for everything; when set, all routes but pages, probes, "
-        "metrics and `/drift/status` want a key as a bearer token.",
+        description="Comma-separated keys, each valid for everything. When set, all routes except pages, "
+        "probes, metrics and `/drift/status` require a key as a bearer token.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File of keys, JSON or TOML: named, hashed, with scopes, quotas and expiry (`streamer "
-        "keys new`); read again when it changes. Beside `API_KEYS`.",
+        description="JSON or TOML file of keys with names, hashes, scopes, quotas and expiry (`streamer keys "
+        "new` creates them). The service reads it again when it changes. May be combined with "
+        "`API_KEYS`.",
     )
     jwt_jwks: str = Field(
         "",
-        description="Where the keys are published that sign JSON Web Tokens, which are then taken beside API "
-        "keys: an `https` address, or a file. Needs the extra `jwt`.",
+        description="An `https` address or a file with the public keys that sign JSON Web Tokens, which are "
+        "then accepted beside API keys. Needs the extra `jwt`.",
     )
     jwt_issuer: str = Field("", max_length=500, description="The `iss` that tokens must have.")
-    jwt_audience: str = Field("", max_length=500, description="The `aud` that tokens must be for.")
+    jwt_audience: str = Field("", max_length=500, description="The `aud` that tokens must have.")
     jwt_algorithms: str = Field(
         "RS256,ES256",
-        description="Comma-separated algorithms that tokens may be signed by, all with public keys: RS, PS "
-        "and ES with 256, 384 or 512, and EdDSA.",
+        description="Comma-separated signature algorithms to accept, all with public keys: RS, PS and ES "
+        "with 256, 384 or 512, and EdDSA.",
     )
     jwt_scope_claim: str = Field(
         "scope",
         pattern=r"^[A-Za-z0-9_.:/-]{1,100}$",
-        description="The claim of a token that names its scopes, by spaces or as a list.",
+        description="The claim of a token that contains its scopes, separated by spaces or as a list.",
     )
     allow_anonymous: bool = Field(
         False,
-        description="Whether clients may use the service without a key where it listens on other than "
-        "loopback addresses; without keys and without this it does not start there.",
+        description="Whether clients without a key are allowed when the service listens on an address other "
+        "than loopback. Without keys and without this setting the service does not start there.",
     )
     allowed_hosts: str = Field(
         "",
-        description="Comma-separated host names under which clients may address the service, as "
-        "`vision.example.com` or `*.example.com`, besides IP addresses and names without a dot; `*`: any.",
+        description="Comma-separated host names under which clients may address the service, such as "
+        "`vision.example.com` or `*.example.com`, besides IP addresses and names without a dot; "
+        "`*`: any.",
     )
     allowed_origins: str = Field(
         "",
-        description="Comma-separated origins whose pages may use the service, as `https://app.example.com`, "
-        "besides its own; `*`: any.",
+        description="Comma-separated origins, such as `https://app.example.com`, whose pages may use the "
+        "service besides its own; `*`: any.",
     )
     trusted_proxies: str = Field(
         "",
-        description="Comma-separated networks of proxies whose `X-Forwarded-For` names the client's address; "
-        "unset: none, and a client is whoever connects.",
+        description="Comma-separated networks of proxies whose `X-Forwarded-For` is trusted for the address "
+        "of the client. Unset: none; the address is that of the connection.",
     )
     anonymous_requests_per_s: float = Field(
         0,
         ge=0,
         le=1e6,
-        description="POSTs a second of one client without a key, which is an address; 0: no limit. As all "
-        "quotas per second it is counted in each worker, and two seconds' worth may come at once.",
+        description="POSTs per second of one client without a key (one address); 0: no limit. Each worker "
+        "counts quotas per second by itself, and allows bursts of two seconds' worth.",
     )
     anonymous_bytes_per_s: float = Field(
-        0, ge=0, le=1e12, description="Bytes of images a second of one client without a key; 0: no limit."
+        0, ge=0, le=1e12, description="Bytes of images per second of one client without a key; 0: no limit."
     )
     anonymous_streams: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="WebSocket connections at a time of one client without a key, per worker; 0: no limit.",
+        description="Simultaneous WebSocket connections of one client without a key, per worker; "
+        "0: no limit.",
     )
     anonymous_sessions: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="WebRTC and WHIP sessions at a time of one client without a key, per worker; 0: three "
+        description="Simultaneous WebRTC and WHIP sessions of one client without a key, per worker; 0: three "
         "quarters of `WEBRTC_SESSIONS_MAX`.",
     )
 

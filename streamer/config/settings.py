@@ -55,10 +55,10 @@ class Settings(AccessSettings):
         1,
         ge=1,
         le=64,
-        description="Front-end processes that decode and talk to clients; one inference process.",
+        description="Number of processes that talk to clients and decode; there is one inference process.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level logged."
+        "info", description="Lowest severity that is logged."
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: readable on a terminal, JSON lines elsewhere."
@@ -66,42 +66,47 @@ class Settings(AccessSettings):
 
     model_v1_path: Path | None = Field(
         None,
-        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` where present, "
-        "else the bundled code detector.",
+        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` if it exists, else the bundled "
+        "code detector.",
     )
     model_v2_path: Path | None = Field(
         None,
-        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx`, else the larger code detector "
-        "where v1 is the bundled one too, else none.",
+        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx` if it exists; else the larger "
+        "bundled code detector if v1 is a bundled one too; else none.",
     )
     device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto", description="Where models run. Only `auto` may fall back to the CPU."
     )
     batch_max: int = Field(
-        8, ge=1, le=64, description="Largest batch; batches only grow where the device gains by it."
+        8,
+        ge=1,
+        le=64,
+        description="Largest batch. The service forms larger batches only where the device gains by it.",
     )
     inference_lanes: int = Field(
         0,
         ge=0,
         le=64,
-        description="Threads that call the model; 0: one per core on a CPU; on a GPU 2, or 4 where a "
-        "model runs frames one by one.",
+        description="Number of inference threads, which call the model; 0: one per core on a CPU; on a GPU "
+        "2, or 4 if the model runs frames one by one.",
     )
     interactive_share: float = Field(
-        0.25, gt=0, lt=1, description="Share of the device kept for POSTs while live frames wait too."
+        0.25, gt=0, lt=1, description="Share of the device reserved for POSTs while live frames wait too."
     )
     engine_cache_dir: Path | None = Field(
         None,
-        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: each start builds them.",
+        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: every start builds them.",
     )
     model_keep_max_bytes: int = Field(
         128 << 20,
         ge=0,
-        description="Bytes that copies of the models may take in `TMPDIR`; a restarted inference process "
-        "loads those, whatever became of the files. 0: no copies.",
+        description="Bytes in `TMPDIR` for copies of the models. A restarted inference process loads these "
+        "copies even if the files have changed. 0: no copies.",
     )
     model_start_timeout_s: float = Field(
-        600, gt=0, description="Longest load and warm-up of the models before the start counts as failed."
+        600,
+        gt=0,
+        description="Longest time for loading and warming up the models before the start counts as failed.",
     )
 
     request_timeout_s: float = Field(
@@ -111,18 +116,18 @@ class Settings(AccessSettings):
         128,
         ge=1,
         le=100_000,
-        description="Images of POSTs that may wait per worker and version, which bounds their memory; "
-        "beyond: 503.",
+        description="Images of POSTs that may wait per worker and version, which bounds their memory; beyond "
+        "it: 503.",
     )
     request_queue_s: float = Field(
         1,
         gt=0,
         le=600,
-        description="Longest time that an image of a POST may wait for its turn; one that would wait longer "
-        "is refused at once, with 503 or 429.",
+        description="Longest time that an image of a POST may wait for its turn. A request that would wait "
+        "longer is refused immediately, with 503 or 429.",
     )
     body_timeout_s: float = Field(
-        15, gt=0, description="Longest time a request body may take to arrive; then 408."
+        15, gt=0, description="Longest time in which a request body must arrive; then 408."
     )
     image_max_bytes: int = Field(8 << 20, ge=1024, description="Largest encoded image of a POST.")
     request_max_bytes: int = Field(32 << 20, ge=1024, description="Largest POST body with several images.")
@@ -130,84 +135,96 @@ class Settings(AccessSettings):
         0,
         ge=0,
         description="Bytes of bodies, answers and messages that a worker holds for all clients together; "
-        "beyond: 503. One client has two thirds. 0: what the largest request needs, at least 48 MiB.",
+        "beyond it: 503. One client may use two thirds. 0: what the largest request needs, at "
+        "least 48 MiB.",
     )
     request_max_images: int = Field(16, ge=1, le=1000, description="Most images in one POST.")
     image_max_pixels: int = Field(
-        33_554_432, ge=1, description="Most pixels of an image, known from its header."
+        33_554_432, ge=1, description="Most pixels of an image, checked by its header."
     )
     image_max_side: int = Field(8192, ge=1, le=65535, description="Longest side of an image in pixels.")
 
     stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")
     stream_max_pixels: int = Field(16_777_216, ge=1, description="Most pixels of a stream's frame.")
     stream_max_age_ms: float = Field(
-        500, gt=0, description="A live frame older than this at dispatch is `stale`."
+        500,
+        gt=0,
+        description="A live frame that is older than this when its turn comes is dropped as `stale`.",
     )
     stream_hello_timeout_s: float = Field(
         5, gt=0, description="Time for `hello` after the upgrade; then 4408."
     )
     stream_idle_timeout_s: float = Field(
-        60, gt=0, description="Silence after which a stream is closed with 4440."
+        60, gt=0, description="Time without a message after which a stream is closed with 4440."
     )
     stream_heartbeat_s: float = Field(
-        20, gt=0, description="WebSocket ping interval; unanswered: disconnected."
+        20, gt=0, description="Interval of WebSocket pings; without an answer the connection is closed."
     )
-    stream_send_timeout_s: float = Field(10, gt=0, description="A send that takes longer closes with 4441.")
-    stream_resume_s: float = Field(30, ge=0, description="How long a session outlives its socket.")
+    stream_send_timeout_s: float = Field(
+        10, gt=0, description="If one send takes longer, the connection is closed with 4441."
+    )
+    stream_resume_s: float = Field(
+        30, ge=0, description="How long a session is kept after its socket was lost."
+    )
     stream_min_fps: float = Field(
-        5, ge=0, description="A new stream is refused when its fair share would be lower than this; 0: never."
+        5, ge=0, description="A new stream is refused if its fair share would be lower than this; 0: never."
     )
     ice_servers: str = Field(
         "",
         description="Comma-separated STUN and TURN servers (`stun:host:3478`, "
-        "`turn:host:3478?transport=udp`), told to clients; nothing is asked of any other.",
+        "`turn:host:3478?transport=udp`), which clients get. The service contacts no other "
+        "server.",
     )
     turn_secret: str = Field(
         "",
-        description="Secret shared with the TURN servers, from which clients get short-lived credentials.",
+        description="Secret shared with the TURN servers; the service derives short-lived credentials for "
+        "clients from it.",
     )
-    turn_ttl_s: float = Field(3600, ge=60, le=86_400, description="How long TURN credentials are good.")
+    turn_ttl_s: float = Field(3600, ge=60, le=86_400, description="How long TURN credentials are valid.")
     udp_port_range: str = Field(
-        "", description="UDP ports of WebRTC media, as `50000-50100`; one for each session. Unset: any."
+        "", description="UDP ports of WebRTC media, such as `50000-50100`; each session uses one. Unset: any."
     )
     public_ip: str = Field(
-        "", description="Address announced to WebRTC clients in place of our own, as behind a port mapping."
+        "",
+        description="Address that WebRTC clients are given in place of the service's own, for example behind "
+        "a port mapping.",
     )
     webrtc_sessions_max: int = Field(
-        64, ge=0, le=10_000, description="WebRTC and WHIP sessions per worker; beyond: 503."
+        64, ge=0, le=10_000, description="WebRTC and WHIP sessions per worker; beyond it: 503."
     )
     webrtc_connect_timeout_s: float = Field(
-        10, gt=0, description="Time for a WebRTC connection to stand after its offer."
+        10, gt=0, description="Time from an offer until its WebRTC connection must be established."
     )
     webrtc_media_timeout_s: float = Field(
-        15, gt=0, description="Time without video after which a WebRTC session is ended."
+        15, gt=0, description="Time without video after which a WebRTC session ends."
     )
     webrtc_private_candidates: bool = Field(
         False,
-        description="Whether to send to private addresses that WebRTC clients offer, before they have "
-        "sent to us; needed only where a firewall lets nothing in that was not asked for.",
+        description="Whether to send to private addresses that WebRTC clients offer before these have sent "
+        "anything. Needed only if a firewall blocks all unsolicited incoming packets.",
     )
     replica_address: str = Field(
         "",
-        description="This replica's own address among `REPLICA_PEERS`, as `IP` or `IP:PORT`; "
-        "the port is `PORT` unless named.",
+        description="This replica's own address among `REPLICA_PEERS`, as `IP` or `IP:PORT`; the port is "
+        "`PORT` unless given.",
     )
     replica_peers: str = Field(
         "",
-        description="Comma-separated addresses of the replicas of this release, which bring each other "
-        "requests about their sessions; a DNS name may stand for all of them. Unset: alone.",
+        description="Comma-separated addresses of the replicas of this release, which forward requests about "
+        "their sessions to each other. One DNS name may stand for all of them. Unset: the "
+        "replica is alone.",
     )
     connections_max: int = Field(
         0,
         ge=0,
         description="Open connections per worker; 0: what its file descriptors allow, at most 80 % of them. "
-        "Beyond it connections that are silent or idle are closed, and probes are still answered.",
+        "Beyond it, silent and idle connections are closed; probes are still answered.",
     )
     connections_per_address: int = Field(
         0,
         ge=0,
         description="Open connections of one client address per worker; 0: three quarters of "
-        "`CONNECTIONS_MAX`, since a proxy in front is one address.",
+        "`CONNECTIONS_MAX`, because a proxy in front is one address.",
     )
 
     sampling: bool = Field(
@@ -215,75 +232,76 @@ class Settings(AccessSettings):
     )
     samples_dir: Path = Field(
         Path("data/samples"),
-        description="Folder of samples, and of those that wait for a store; one replica's own.",
+        description="Folder of samples, and of samples that wait for a store. Each replica needs its own.",
     )
     samples_store: Literal["auto", "s3", "folder"] = Field(
         "auto",
-        description="Where samples go: `s3`, `folder` (`SAMPLES_DIR`), or `auto`: S3 where the environment "
-        "has AWS credentials, else the folder.",
+        description="Where samples go: `s3`, `folder` (`SAMPLES_DIR`), or `auto`: S3 if the environment has "
+        "AWS credentials, else the folder.",
     )
     s3_bucket_name: str = Field(
-        "ml-active-learning", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Bucket of samples."
+        "ml-active-learning", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Bucket for samples."
     )
     s3_prefix: str = Field(
         "",
         pattern=r"^[A-Za-z0-9!_.*'()/=-]{0,512}$",
-        description="What stands before every key in the bucket.",
+        description="Prefix of every key in the bucket.",
     )
     s3_endpoint_url: str = Field(
         "",
         pattern=r"^(https?://[^\s/]+/?)?$",
         description="Address of an S3-compatible store; empty: AWS, or `AWS_ENDPOINT_URL_S3`.",
     )
-    aws_region: str = Field("", description="Region of the bucket; else `AWS_DEFAULT_REGION`.")
+    aws_region: str = Field("", description="Region of the bucket; if empty, `AWS_DEFAULT_REGION`.")
     s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
         "",
-        description="Encryption to ask for: `AES256` or `aws:kms`; empty: the bucket's default.",
+        description="Server-side encryption to request: `AES256` or `aws:kms`; empty: the bucket's default.",
     )
-    s3_timeout_s: float = Field(30, gt=0, description="Longest time to store one object in the bucket.")
+    s3_timeout_s: float = Field(30, gt=0, description="Longest time for storing one object in the bucket.")
     uncertainty_threshold: float = Field(
         0.7,
         ge=0,
         le=2,
-        description="A frame is worth labelling from this uncertainty on, 0 to 1; 0: every frame, "
+        description="A frame with at least this uncertainty (0 to 1) is worth labelling; 0: every frame, "
         "more than 1: none.",
     )
     samples_interval_s: float = Field(
-        60, ge=0, description="Of each stream, the best candidate of this time is taken."
+        60, ge=0, description="The best candidate of each stream in this time becomes a sample."
     )
-    samples_spacing_s: float = Field(10, ge=0, description="Least time between two samples of a stream.")
+    samples_spacing_s: float = Field(10, ge=0, description="Shortest time between two samples of a stream.")
     samples_random_every_s: float = Field(
-        1800, ge=0, description="One frame of each stream at random in this time on average; 0: none."
+        1800, ge=0, description="Mean time between two random samples of a stream; 0: none."
     )
-    samples_stream_per_hour: int = Field(20, ge=0, description="Samples of one stream in an hour.")
-    samples_per_hour: int = Field(200, ge=0, description="Samples in an hour.")
-    samples_per_day: int = Field(2000, ge=0, description="Samples in a day (UTC).")
-    samples_day_bytes: int = Field(500 << 20, ge=0, description="Bytes of samples in a day (UTC).")
+    samples_stream_per_hour: int = Field(20, ge=0, description="Most samples of one stream per hour.")
+    samples_per_hour: int = Field(200, ge=0, description="Most samples per hour.")
+    samples_per_day: int = Field(2000, ge=0, description="Most samples per day (UTC).")
+    samples_day_bytes: int = Field(500 << 20, ge=0, description="Most bytes of samples per day (UTC).")
     samples_max_bytes: int = Field(
         2 << 30,
         ge=0,
-        description="Bytes in `SAMPLES_DIR`; beyond, new samples are refused and none is deleted.",
+        description="Most bytes in `SAMPLES_DIR`; beyond it, new samples are refused and none is deleted.",
     )
     samples_strip_metadata: bool = Field(
-        False, description="Take GPS, camera and comments out of samples; the pixels stay as they came."
+        False,
+        description="Remove GPS position, camera data and comments from samples; the pixels do not change.",
     )
     samples_compare: bool = Field(
         False,
-        description="Run candidates through the other model version too, while the device is idle, "
-        "and keep frames on which both differ.",
+        description="Run candidates through the other model version too while the device is idle, and keep "
+        "frames on which the two disagree.",
     )
     samples_deny: str = Field("", description="Comma-separated names of streams that are never sampled.")
     samples_drain_s: float = Field(
         10,
         ge=0,
-        description="At the end: time to deliver samples; the rest is delivered after the next start.",
+        description="Time at shutdown for delivering samples; the rest is delivered after the next start.",
     )
 
     samples_candidate_s: float = Field(
         1,
         ge=0,
         le=60,
-        description="One frame of each stream in this time is looked at: for a sample, and for drift.",
+        description="Interval at which one frame of each stream is examined for sampling and drift.",
     )
     drift: bool = Field(
         True,
@@ -291,21 +309,22 @@ class Settings(AccessSettings):
     )
     reference_data_path: Path = Field(
         Path("data/reference_features.json"),
-        description="The reference of drift; one replica's own, made by `POST /reference/update`.",
+        description="File of the drift reference, created by `POST /reference/update`. Each replica needs "
+        "its own.",
     )
     drift_sample_interval_s: float = Field(
-        5, ge=0.1, le=60, description="One row of each stream in this time."
+        5, ge=0.1, le=60, description="Interval at which one row of each stream is recorded."
     )
     drift_window_s: float = Field(1800, ge=60, le=86_400, description="Length of a window of rows.")
-    drift_step_s: float = Field(600, ge=20, le=86_400, description="Time between two judgements.")
+    drift_step_s: float = Field(600, ge=20, le=86_400, description="Time between two evaluations.")
     drift_alpha: float = Field(
         0.001,
         gt=0,
         le=0.1,
-        description="Chance that a window looks like drift and is none; it takes two of three.",
+        description="False-positive rate per window; an episode needs two flagged windows of three.",
     )
     drift_samples: int = Field(
-        20, ge=0, description="Samples taken because of one episode; budgets hold for them too."
+        20, ge=0, description="Samples taken because of one episode, within the other budgets."
     )
     drift_history_bytes: int = Field(
         256 << 20,
@@ -314,8 +333,8 @@ class Settings(AccessSettings):
     )
     drift_engine: Literal["auto", "builtin"] = Field(
         "auto",
-        description="`auto`: Evidently decides, in a process of its own, where it is installed; "
-        "`builtin`: never started.",
+        description="`auto`: Evidently decides, in its own process, if it is installed; `builtin`: Evidently "
+        "is never started.",
     )
     drift_engine_timeout_s: float = Field(
         180, gt=0, description="Time after which a run of Evidently is killed."
@@ -324,10 +343,11 @@ class Settings(AccessSettings):
     drain_delay_s: float = Field(
         3,
         ge=0,
-        description="After SIGTERM: how long new requests are still served while /health says draining.",
+        description="Time after SIGTERM in which new requests are still served while `/health` says "
+        "`draining`.",
     )
     drain_timeout_s: float = Field(
-        20, gt=0, description="After that delay: time for streams and requests to finish."
+        20, gt=0, description="Time after that delay for streams and requests to finish."
     )
 
     @field_validator("model_v1_path", "model_v2_path")
