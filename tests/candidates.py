@@ -1,4 +1,4 @@
-"""Candidates for the observer's tests, and the boxes in them."""
+"""Sample candidates for tests of the sampling process, and the boxes in them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from inference.core.detections import Boxes
-from streamer.sampling.candidate import Candidate, Origin
+from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
 from tests.unit.pictures import encode, scene
 
-ORIGIN = Origin("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog", "bird"))
+STREAM = StreamInfo("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog", "bird"))
 
 
 def boxes(*scores: float, label: int = 0, spread: float = 50.0) -> Boxes:
@@ -21,10 +21,12 @@ def boxes(*scores: float, label: int = 0, spread: float = 50.0) -> Boxes:
     return np.array(rows, np.float32).reshape(-1, 6)
 
 
-def candidate(*scores: float, stream: str = "gate", at: float = 1_800_000_000.0, **fields: Any) -> Candidate:
-    """A candidate of a smooth picture with these scores; ``fields`` replace the defaults."""
+def candidate(
+    *scores: float, stream: str = "gate", at: float = 1_800_000_000.0, **fields: Any
+) -> SampleCandidate:
+    """A candidate with a smooth image with these scores; ``fields`` replace the defaults."""
     values: dict[str, Any] = {
-        "origin": dataclasses.replace(ORIGIN, stream=stream),
+        "stream": dataclasses.replace(STREAM, name=stream),
         "captured_at": at,
         "seq": 7,
         "threshold": 0.5,
@@ -37,9 +39,9 @@ def candidate(*scores: float, stream: str = "gate", at: float = 1_800_000_000.0,
         "data": encode(scene()),
         "boxes": boxes(*scores),
     }
-    return Candidate(**(values | fields))
+    return SampleCandidate(**(values | fields))
 
 
-def choice(found: Candidate, *reasons: str) -> Choice:
+def choice(found: SampleCandidate, *reasons: str) -> Choice:
     """A choice of that candidate."""
     return Choice(found, reasons or ("uncertainty",), {"uncertainty": 0.9}, 0.8, 0x0123456789ABCDEF)

@@ -19,9 +19,9 @@ from inference.ipc.shared_status import Board
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import load_settings
 from streamer.drift.shared_document import SharedDocument
-from streamer.sampling.candidate import Candidate
-from streamer.sampling.sample_sender import Handover
-from streamer.sampling.sampling_status import Standing
+from streamer.sampling.candidate import SampleCandidate
+from streamer.sampling.process_handle import SamplingStatus
+from streamer.sampling.sample_sender import SampleSender
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_jpeg_segment
 from tests.waiting import wait_for
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _PICTURE = encode(scene(640, 480))
 
 
-def reported(number: int) -> Candidate:
+def reported(number: int) -> SampleCandidate:
     """A candidate that is taken whatever else; its picture is unlike any other, byte by byte."""
     data = with_jpeg_segment(_PICTURE, 0xFE, f"number {number}".encode())
     return candidate(0.5, data=data, seq=number, reported=True, width=640, height=480)
@@ -59,7 +59,7 @@ class ObserverRun:
         self._board = Board()
         self._page = SharedDocument()
         self.lost: Counter[str] = Counter()
-        self._handover = Handover(address.address_of(self._listener), self._count)
+        self._sender = SampleSender(address.address_of(self._listener), self._count)
         self._process: subprocess.Popen[bytes] | None = None
         self._log = (folder / "log").open("ab")
         self.log_path = folder / "log"
@@ -68,7 +68,7 @@ class ObserverRun:
         self.lost[reason] += 1
 
     def __enter__(self) -> ObserverRun:
-        self._handover.start()
+        self._sender.start()
         self.start()
         return self
 
@@ -76,7 +76,7 @@ class ObserverRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-        self._handover.close()
+        self._sender.close()
         self._listener.close()
         self._board.close()
         self._page.close()
@@ -85,7 +85,7 @@ class ObserverRun:
 
     def start(self) -> None:
         """Start a process; it takes candidates when ``wait_on`` returns."""
-        self._board.post("sampling", Standing.STARTING)
+        self._board.post("sampling", SamplingStatus.STARTING)
         self._board.post("ending", 0)
         fds = (self._listener.fileno(), self._board.fd, self._page.fd)
         self._process = subprocess.Popen(
@@ -98,11 +98,11 @@ class ObserverRun:
 
     def wait_on(self) -> None:
         """Wait until the spool is open."""
-        wait_for(lambda: self._board.read("sampling") == Standing.ON)
+        wait_for(lambda: self._board.read("sampling") == SamplingStatus.ON)
 
     def offer(self, number: int) -> None:
         """Hand one candidate over."""
-        self._handover.offer(reported(number))
+        self._sender.submit(reported(number))
 
     def kill(self) -> None:
         """Kill it, hard."""

@@ -15,7 +15,7 @@ from streamer.datasets.errors import BadRequest, CannotRead
 from streamer.datasets.sample import Sample, parse_sample
 from streamer.sampling.s3 import Bucket, open_client
 from streamer.sampling.s3_errors import meaning_of
-from streamer.sampling.stores import bucket_of
+from streamer.sampling.store import bucket_of
 
 SIDECARS, IMAGES = "v1/samples/", "v1/images/"
 SCHEME = "s3://"

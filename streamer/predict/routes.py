@@ -32,9 +32,9 @@ from streamer.predict.responses import (
     encode_answer,
     encode_results,
 )
-from streamer.sampling.sampler import Shot, Tap, lowered, over
-from streamer.sampling.sampler_factory import Taps
-from streamer.sampling.slug import POSTED
+from streamer.sampling.candidate import POSTED
+from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
+from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.client import Caller
 from streamer.scheduling.clients import Clients
@@ -89,22 +89,22 @@ class RequestMetrics(Protocol):
         """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
 
 
-class Sampler:
-    """The taps of posted pictures, one for each version; all of them are one stream to the observer."""
+class PostSampler:
+    """The samplers of posted images, one for each version; together they form one stream."""
 
-    def __init__(self, taps: Taps) -> None:
-        self._taps = taps
-        self._open: dict[str, Tap | None] = {}
+    def __init__(self, samplers: SamplerFactory) -> None:
+        self._samplers = samplers
+        self._by_version: dict[str, Sampler | None] = {}
 
-    def tap(self, version: str, model: ModelInfo) -> Tap | None:
-        """Return the tap of a version; None where posted pictures are not kept."""
-        if version not in self._open:
-            self._open[version] = self._taps.open(POSTED, "http", version, model, still=True)
-        return self._open[version]
+    def sampler_of(self, version: str, model: ModelInfo) -> Sampler | None:
+        """Return the sampler of a version; None when posted images are not kept."""
+        if version not in self._by_version:
+            self._by_version[version] = self._samplers.create(POSTED, "http", version, model, unrelated=True)
+        return self._by_version[version]
 
 
 PREDICTOR = web.AppKey("predictor", Predictor)
-SAMPLER = web.AppKey("sampler", Sampler)
+SAMPLER = web.AppKey("sampler", PostSampler)
 METRICS = web.AppKey("request_metrics", RequestMetrics)
 
 
@@ -166,8 +166,8 @@ async def _answer(request: web.Request, version: str) -> web.Response:
                 f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
                 "ask for application/json."
             )
-        tap = request.app[SAMPLER].tap(version, model) if collect else None
-        job = _Job(predictor, limits, version, model, params, request_id(request), tap, caller)
+        sampler = request.app[SAMPLER].sampler_of(version, model) if collect else None
+        job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
         if form is AnswerForm.JPEG:
             body = await job.picture(upload.images[0])
         else:
@@ -200,7 +200,7 @@ class _Job:
         model: ModelInfo,
         params: DetectionParams,
         identifier: str,
-        tap: Tap | None,
+        sampler: Sampler | None,
         caller: Caller,
     ) -> None:
         self._caller = caller
@@ -210,7 +210,7 @@ class _Job:
         self._model = model
         self._params = params
         self._id = identifier
-        self._tap = tap
+        self._sampler = sampler
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
@@ -262,11 +262,11 @@ class _Job:
         """Detect on one image; raises Problem only, or what nobody foresaw."""
         try:
             now = time.monotonic()
-            if self._tap is None or not self._tap.wants(now):
+            if self._sampler is None or not self._sampler.wants(now):
                 return await self._predictor.predict(
                     self._version, data, self._params, self._deadline, self._caller
                 )
-            return await self._predict_candidate(self._tap, data, now)
+            return await self._predict_candidate(self._sampler, data, now)
         except SchedulingError as refusal:
             raise problem_of(refusal) from refusal
         except ImageError as error:
@@ -279,17 +279,17 @@ class _Job:
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
 
-    async def _predict_candidate(self, tap: Tap, data: bytes, arrived: float) -> Prediction:
-        """Detect with a lowered threshold, show all boxes to the tap, return those that were asked for."""
+    async def _predict_candidate(self, sampler: Sampler, data: bytes, arrived: float) -> Prediction:
+        """Detect with a low threshold, pass all boxes to the sampler, return the requested ones."""
         params, unix_s = self._params, time.time()
         found = await self._predictor.predict(
-            self._version, data, lowered(params), self._deadline, self._caller
+            self._version, data, with_low_threshold(params), self._deadline, self._caller
         )
-        asked = dataclasses.replace(found, boxes=over(found.boxes, params.conf_threshold))
+        asked = dataclasses.replace(found, boxes=boxes_above(found.boxes, params.conf_threshold))
         if found.damaged:
             return asked  # nobody learns from half a picture
-        shot = Shot(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
-        tap.finished(shot, found.boxes)
+        observation = Observation(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
+        sampler.add(observation, found.boxes)
         return asked
 
 

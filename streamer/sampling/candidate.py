@@ -1,8 +1,9 @@
-"""A candidate: a finished detection and its picture, on its way to the observer. Pure."""
+"""Sample candidates: finished detections with their images, sent from workers to the sampling process."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,42 +13,53 @@ import numpy as np
 from inference.core.detections import Boxes
 from streamer.imaging.frame import Picture
 
-#: Largest candidate on the wire: the largest image of a POST that can be configured sensibly, and its boxes.
+#: Largest packed candidate: enough for the largest image that can reasonably be configured, and its boxes.
 MAX_BYTES = 64 << 20
 
-
-#: What ``Candidate.data`` is: the encoded picture as it came,
+#: Values of ``SampleCandidate.source``: the encoded image as it arrived;
 ORIGINAL = "original"
-#: pixels of a video's picture (BGR rows), which are never stored,
+#: pixels of a video frame (BGR rows), which are never stored;
 PIXELS = "pixels"
-#: or such pixels as a JPEG of this quality.
+#: or such pixels, encoded as a JPEG of this quality.
 JPEG_QUALITY = 95
 ENCODED = f"encoded_q{JPEG_QUALITY}"
 
+#: Name of all streams without a name of their own; they share one budget.
+UNNAMED = "unnamed"
+#: Name of the stream of all posted images.
+POSTED = "posted"
+MAX_NAME_CHARS = 64
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+
 
 class MalformedCandidate(Exception):
-    """Bytes that are no candidate; only a worker of another version could send them."""
+    """The bytes are no candidate; only a worker of another version could send them."""
+
+
+def slug(name: str) -> str:
+    """Return ``name`` in the form for object keys: ``[a-z0-9-]``, 1 to 64 characters."""
+    return _NOT_IN_NAMES.sub("-", name.lower()).strip("-")[:MAX_NAME_CHARS].rstrip("-") or UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the frames of one stream come from and what looks at them; the same for all of its candidates."""
+class StreamInfo:
+    """The stream of a candidate and the model that runs on it; the same for all candidates of the stream."""
 
-    #: Name as it stands in keys: ``[a-z0-9-]``, 64 at most.
-    stream: str
+    #: A :func:`slug`.
+    name: str
     #: ``websocket``, ``webrtc``, ``whip`` or ``http``.
     transport: str
     version: str
     model_name: str
     model_sha256: str
     labels: tuple[str, ...]
-    #: Tells streams of one name apart, where the name is nobody's own; else 0.
+    #: Distinguishes unnamed streams from each other; 0 for all others.
     session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
-    """What another model found in the same frame, down to the same lower threshold."""
+class ShadowResult:
+    """The boxes that another model version found in the same frame, down to the same low threshold."""
 
     version: str
     model_name: str
@@ -56,34 +68,34 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One frame and its boxes. Boxes are xyxy in pixels of the upright picture, (N, 6), best first."""
+class SampleCandidate:
+    """One frame and its boxes. Boxes are xyxy in pixels of the upright image, (N, 6), highest score first."""
 
-    origin: Origin
-    #: Unix time of the frame's arrival, seconds.
+    stream: StreamInfo
+    #: Arrival of the frame, unix seconds.
     captured_at: float
-    #: Sequence number in its stream; 0 for POSTs.
+    #: Sequence number in its stream; 0 for posted images.
     seq: int
-    #: The caller's threshold, and the lower one down to which ``boxes`` reach.
+    #: The threshold that the caller requested, and the lower one down to which ``boxes`` reach.
     threshold: float
     low_threshold: float
     iou_threshold: float
-    #: Classes that the caller asked for; empty: all. Others were not looked for.
+    #: Classes that the caller requested, empty for all. Only these classes were detected.
     class_ids: tuple[int, ...]
-    #: Size of the upright picture in pixels.
+    #: Size of the upright image in pixels.
     width: int
     height: int
-    #: Clockwise quarter turns that the sender said, on top of the EXIF orientation.
+    #: Clockwise quarter turns requested by the sender, in addition to the EXIF orientation.
     rotation: int
-    #: The picture, as ``source`` says; a :class:`Picture` until it is packed.
+    #: The image in the form that ``source`` names; a :class:`Picture` before the candidate is packed.
     data: bytes | memoryview | Picture
     boxes: Boxes
-    #: Boxes over ``threshold`` of the frames just before and after; None where there was none close by.
+    #: Boxes over ``threshold`` of the previous and the next frame; None when there is none close in time.
     before: Boxes | None = None
     after: Boxes | None = None
-    #: None where no other model looked.
-    rival: Rival | None = None
-    #: A person asked for this frame.
+    #: None without a shadow run.
+    shadow: ShadowResult | None = None
+    #: A person reported this frame, with this note.
     reported: bool = False
     note: str = ""
     #: ORIGINAL, PIXELS or ENCODED.
@@ -91,60 +103,63 @@ class Candidate:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the picture in its present form."""
+        """Bytes of the image in its present form."""
         return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
 
-def pack_candidate(candidate: Candidate) -> bytes:
+def pack_candidate(candidate: SampleCandidate) -> bytes:
     """Return the candidate as one msgpack map; the inverse of :func:`unpack_candidate`.
 
-    Makes the pixels of a video's picture, which takes a millisecond or two: not for the event loop.
+    Converts video frames to pixels, which takes a millisecond or two: do not call it on the event loop.
     """
     fields: dict[str, Any] = {
-        field.name: getattr(candidate, field.name) for field in dataclasses.fields(Candidate)
+        field.name: getattr(candidate, field.name) for field in dataclasses.fields(SampleCandidate)
     }
     if not isinstance(candidate.data, bytes | memoryview):
         fields["data"] = np.ascontiguousarray(candidate.data.pixels()).data.cast("B")
         fields["source"] = PIXELS
-    fields["origin"] = dataclasses.asdict(candidate.origin)
+    fields["stream"] = dataclasses.asdict(candidate.stream)
     for name in ("boxes", "before", "after"):
-        fields[name] = _bytes(fields[name])
-    if candidate.rival is not None:
-        fields["rival"] = dataclasses.asdict(candidate.rival) | {"boxes": _bytes(candidate.rival.boxes)}
+        fields[name] = _pack_boxes(fields[name])
+    if candidate.shadow is not None:
+        fields["shadow"] = dataclasses.asdict(candidate.shadow) | {
+            "boxes": _pack_boxes(candidate.shadow.boxes)
+        }
     packed: bytes = msgpack.packb(fields)
     return packed
 
 
-def unpack_candidate(data: bytes) -> Candidate:
+def unpack_candidate(data: bytes) -> SampleCandidate:
     """Rebuild a candidate. Raises MalformedCandidate saying what is wrong."""
     try:
         fields = msgpack.unpackb(data)
-        origin = fields["origin"]
-        origin["labels"] = tuple(origin["labels"])
-        fields["origin"] = Origin(**origin)
+        stream = fields["stream"]
+        stream["labels"] = tuple(stream["labels"])
+        fields["stream"] = StreamInfo(**stream)
         fields["class_ids"] = tuple(fields["class_ids"])
         for name in ("boxes", "before", "after"):
-            fields[name] = _boxes(fields[name])
-        if fields["rival"] is not None:
-            fields["rival"] = Rival(**fields["rival"] | {"boxes": _boxes(fields["rival"]["boxes"])})
-        candidate = Candidate(**fields)
+            fields[name] = _unpack_boxes(fields[name])
+        if fields["shadow"] is not None:
+            shadow = fields["shadow"]
+            fields["shadow"] = ShadowResult(**shadow | {"boxes": _unpack_boxes(shadow["boxes"])})
+        candidate = SampleCandidate(**fields)
         _check_size(candidate)
     except (KeyError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
         raise MalformedCandidate(f"not a candidate: {error!r:.200}") from error
     return candidate
 
 
-def _check_size(candidate: Candidate) -> None:
+def _check_size(candidate: SampleCandidate) -> None:
     expected = 3 * candidate.width * candidate.height
     if candidate.source == PIXELS and candidate.size_bytes != expected:
         raise ValueError(f"{candidate.size_bytes} bytes are no {candidate.width}x{candidate.height} pixels")
 
 
-def _bytes(boxes: Boxes | None) -> bytes | None:
+def _pack_boxes(boxes: Boxes | None) -> bytes | None:
     return None if boxes is None else np.ascontiguousarray(boxes, "<f4").tobytes()
 
 
-def _boxes(data: bytes | None) -> Boxes | None:
+def _unpack_boxes(data: bytes | None) -> Boxes | None:
     if data is None:
         return None
     boxes: Boxes = np.frombuffer(data, "<f4").reshape(-1, 6)

@@ -1,4 +1,4 @@
-"""The picture of a candidate: looked at, and encoded where it came as part of a video. Pure."""
+"""The image of a candidate: decoded for features and fingerprints, encoded for storage. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from streamer.imaging.decode import Image, decode
 from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
-from streamer.sampling.candidate import ENCODED, JPEG_QUALITY, PIXELS, Candidate
+from streamer.sampling.candidate import ENCODED, JPEG_QUALITY, PIXELS, SampleCandidate
 
 
 class Decode(Protocol):
@@ -22,18 +23,18 @@ class Decode(Protocol):
 
 
 def decode_here(data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
-    """Decode in this process: for bytes that are not foreign."""
+    """Decode in this process; only for trusted bytes, as in tests. The service decodes in a sandbox."""
     header = read_header(data, AnySize())
     return decode(data, header, rotation=rotation, target=target, reduce=target is not None).pixels
 
 
 def image_of(
-    candidate: Candidate, target: tuple[int, int] | None = None, decode: Decode = decode_here
+    candidate: SampleCandidate, target: tuple[int, int] | None = None, decode: Decode = decode_here
 ) -> Image:
-    """Return the picture upright as uint8 BGR (height, width, 3), in full or at least as large as ``target``.
+    """Return the image upright as uint8 BGR (height, width, 3).
 
-    ``target`` is width and height in pixels; the picture is never enlarged. ``decode`` is asked for what came
-    encoded. Raises ImageError.
+    With ``target``, a width and height in pixels, it may be reduced, but stays at least that large.
+    ``decode`` is called for encoded images. Raises ImageError.
     """
     data = stored_bytes(candidate)
     if candidate.source == PIXELS:
@@ -41,8 +42,8 @@ def image_of(
     return decode(data, rotation=candidate.rotation, target=target)
 
 
-def encoded(candidate: Candidate) -> Candidate:
-    """Return the candidate with a picture that can be stored: as it came, or as a JPEG (4.7 ms at 1080p)."""
+def encoded(candidate: SampleCandidate) -> SampleCandidate:
+    """Return the candidate with an encoded image; pixels become a JPEG, which takes 4.7 ms at 1080p."""
     if candidate.source != PIXELS:
         return candidate
     image = image_of(candidate)
@@ -50,8 +51,18 @@ def encoded(candidate: Candidate) -> Candidate:
     return dataclasses.replace(candidate, data=data.tobytes(), source=ENCODED)
 
 
-def stored_bytes(candidate: Candidate) -> bytes:
-    """Return the picture's bytes in their present form."""
+def stored_bytes(candidate: SampleCandidate) -> bytes:
+    """Return the bytes of the image in its present form."""
     if not isinstance(candidate.data, bytes | memoryview):
-        raise TypeError("pictures reach the observer as bytes")
+        raise TypeError("the sampling process gets images as bytes")
     return bytes(candidate.data)
+
+
+def fingerprint(image: npt.NDArray[np.uint8]) -> int:
+    """Return the difference hash of a BGR image: near-duplicates differ in few of its 64 bits.
+
+    Each bit says whether one of 8 x 8 cells is brighter than its left neighbour.
+    """
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    bits = np.packbits(small[:, 1:] > small[:, :-1])
+    return int.from_bytes(bits.tobytes(), "big")

@@ -1,7 +1,7 @@
-"""Carries accepted samples from the spool into the store, in a thread and event loop of its own.
+"""Delivers accepted samples from the spool to the store, in a thread with an event loop of its own.
 
-The picture first, its description last; a sample leaves the spool when the store has both. What cannot be
-delivered stays and is tried again, now or after the next start.
+The image is stored first, its sidecar last; a sample leaves the spool when the store has both. A sample that
+cannot be delivered stays and is tried again, also after a restart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from typing import Protocol
 
-from streamer.sampling.breaker import Breaker
 from streamer.sampling.errors import (
     ObjectRefused,
     SpoolBroken,
@@ -24,80 +23,111 @@ from streamer.sampling.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from streamer.sampling.layout import sidecar_key
-from streamer.sampling.spool import Spool, Spooled
+from streamer.sampling.sidecar import sidecar_key
+from streamer.sampling.spool import Spool, SpooledSample
+from streamer.sampling.store import Store
 
 log = logging.getLogger("streamer.observer.delivery")
 
-#: A sample that the store has refused so often, while it took others, is set aside.
-REFUSALS = 10
-#: The same kind of failure is logged once in this time.
+#: A sample that the store has refused this often, while it accepted others, is moved to ``dead/``.
+MAX_REFUSALS = 10
+#: Failures of the same kind are logged once in this time.
 LOG_EVERY_S = 600.0
 CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
-
-class Store(Protocol):
-    """Where samples end up."""
-
-    async def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store one object, replacing what is there. Raises StoreError."""
-
-    async def close(self) -> None:
-        """Release what is held; no put is running."""
+#: Pauses after failures: the first one, doubled with each further failure up to the last one.
+FIRST_PAUSE_S = 1.0
+LAST_PAUSE_S = 300.0
+#: This many failures in a row open the circuit breaker. Pauses have at least the second length then.
+OPENS_AFTER = 5
+OPEN_PAUSE_S = 30.0
+#: First pause after a failure that only a changed setting can resolve.
+MISCONFIGURED_PAUSE_S = 60.0
 
 
 class DeliveryMetrics(Protocol):
-    """Counts what becomes of deliveries."""
+    """Counts deliveries."""
 
     def delivered(self, result: str, seconds: float) -> None:
-        """Account one attempt to deliver a sample; ``result`` is ``stored``, ``failed`` or ``dead``."""
+        """Count one attempt to deliver a sample; ``result`` is ``stored``, ``failed`` or ``dead``."""
 
     def held_back(self, *, is_open: bool, blocked: str) -> None:
-        """Publish whether attempts are held back, and which setting is wrong; empty: none."""
+        """Set whether deliveries are paused, and which setting is wrong; empty for none."""
+
+
+class CircuitBreaker:
+    """Counts failures in a row and computes the pause before the next attempt. Pure; the caller waits."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._failures = 0
+        self._misconfigured = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether attempts are held back."""
+        return self._misconfigured or self._failures >= OPENS_AFTER
+
+    def succeeded(self) -> None:
+        """Reset after an object was stored."""
+        self._failures, self._misconfigured = 0, False
+
+    def failed(self, *, misconfigured: bool) -> float:
+        """Return the pause in seconds before the next attempt, with a jitter between half and all of it."""
+        self._failures += 1
+        self._misconfigured = misconfigured
+        pause_s = FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 20)
+        if misconfigured:
+            pause_s = MISCONFIGURED_PAUSE_S * 2.0 ** min(self._failures - 1, 20)
+        elif self.is_open:
+            # Doubled, because the jitter may halve it. The jitter spreads the replicas, which fail at the
+            # same moment.
+            pause_s = max(2 * OPEN_PAUSE_S, pause_s)
+        return min(LAST_PAUSE_S, pause_s) * self._rng.uniform(0.5, 1.0)
 
 
 class Delivery:
-    """Construct, ``start()``, ``wake()`` after each acceptance, ``stop()``."""
+    """Call ``start()``, ``wake()`` after each accepted sample, and ``stop()``."""
 
     def __init__(self, spool: Spool, store: Store, metrics: DeliveryMetrics) -> None:
         self._spool = spool
-        #: Used on the thread's loop alone.
+        #: Used only on the thread's event loop.
         self._store = store
         self._metrics = metrics
-        self._breaker = Breaker(random.Random())  # noqa: S311 - jitter, not a secret
+        self._breaker = CircuitBreaker(random.Random())  # noqa: S311 - jitter, not a secret
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-        #: Set by the thread once its loop turns.
+        #: Set by the thread as soon as its event loop runs.
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        #: Refusals by sample, and how many samples were stored since the first one of each.
+        #: Refusals by sample, and the value of ``_stored`` at the first refusal of each.
         self._refusals: Counter[str] = Counter()
         self._stored = 0
         self._stored_before: dict[str, int] = {}
         self._next_log_at: dict[str, float] = {}
 
     def start(self) -> None:
-        """Begin with what an earlier process left."""
+        """Start with the samples that an earlier process left."""
         self._thread.start()
         self._ready.wait()
 
     def wake(self) -> None:
-        """There is a new sample."""
+        """Deliver a new sample from the spool."""
         loop, woken = self._loop, self._woken
         if loop is not None and woken is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(woken.set)
 
     def stop(self, drain_s: float) -> None:
-        """Deliver what waits, for ``drain_s`` at most, then end; the rest stays in the spool. Blocks."""
+        """Deliver what is in the spool for at most ``drain_s``, then end; the rest stays there. Blocks."""
         loop, task = self._loop, self._task
         if loop is None or task is None:
             return
         self._stopping = True
         self.wake()
-        with contextlib.suppress(RuntimeError):  # it has ended
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
             loop.call_soon_threadsafe(lambda: loop.call_later(drain_s, task.cancel))
         self._thread.join(drain_s + 2.0)
 
@@ -114,7 +144,7 @@ class Delivery:
                 self._woken.clear()
                 pause_s = await self._deliver_all()
                 if pause_s:
-                    # New samples do not end it: the store is what is missing.
+                    # New samples do not end the pause, because the store has failed.
                     await asyncio.sleep(pause_s)
                 elif self._stopping:
                     return
@@ -124,7 +154,7 @@ class Delivery:
             await self._store.close()
 
     async def _deliver_all(self) -> float:
-        """Deliver what waits; returns the pause to make before the next try, 0 when nothing is left."""
+        """Deliver all samples; returns the pause before the next attempt, 0 when all are stored."""
         refused = False
         for name in self._spool.oldest():
             begun = time.monotonic()
@@ -132,53 +162,53 @@ class Delivery:
                 await deliver(self._spool.read(name), self._store)
             except ObjectRefused as error:
                 refused = True
-                self._refused(name, error)
+                self._count_refusal(name, error)
             except (StoreUnavailable, StoreMisconfigured, SpoolBroken) as error:
-                return self._failed(error, time.monotonic() - begun)
+                return self._count_failure(error, time.monotonic() - begun)
             else:
-                self._stored_one(name, time.monotonic() - begun)
+                self._count_success(name, time.monotonic() - begun)
         if refused and len(self._spool):
             return self._breaker.failed(misconfigured=False)
         return 0.0
 
-    def _stored_one(self, name: str, seconds: float) -> None:
-        self._spool.done(name)
+    def _count_success(self, name: str, seconds: float) -> None:
+        self._spool.remove(name)
         self._stored += 1
         self._refusals.pop(name, None)
         self._breaker.succeeded()
         self._metrics.delivered("stored", seconds)
         self._metrics.held_back(is_open=False, blocked="")
 
-    def _failed(self, error: StoreError | SpoolBroken, seconds: float) -> float:
+    def _count_failure(self, error: StoreError | SpoolBroken, seconds: float) -> float:
         blocked = error.reason if isinstance(error, StoreMisconfigured) else ""
         pause_s = self._breaker.failed(misconfigured=bool(blocked))
-        # The word first: who sees the gauge looks for it in the log.
-        self._complain(blocked or type(error).__name__, error)
+        # Log before the metrics change: whoever sees the gauge finds the reason in the log.
+        self._log_failure(blocked or type(error).__name__, error)
         self._metrics.delivered("failed", seconds)
         self._metrics.held_back(is_open=self._breaker.is_open, blocked=blocked)
         return pause_s
 
-    def _refused(self, name: str, error: ObjectRefused) -> None:
-        """Set one sample aside that is refused again and again while the store takes others."""
+    def _count_refusal(self, name: str, error: ObjectRefused) -> None:
+        """Move a sample to ``dead/`` after too many refusals, if the store accepted others meanwhile."""
         self._metrics.delivered("failed", 0.0)
         self._stored_before.setdefault(name, self._stored)
         self._refusals[name] += 1
-        self._complain("refused", error)
-        if self._refusals[name] >= REFUSALS and self._stored > self._stored_before[name]:
-            log.error("the store refused %s %d times; it is kept in dead/: %s", name, REFUSALS, error)
+        self._log_failure("refused", error)
+        if self._refusals[name] >= MAX_REFUSALS and self._stored > self._stored_before[name]:
+            log.error("the store refused %s %d times; it is kept in dead/: %s", name, MAX_REFUSALS, error)
             with contextlib.suppress(SpoolBroken):
-                self._spool.bury(name)
+                self._spool.move_to_dead(name)
             self._metrics.delivered("dead", 0.0)
 
-    def _complain(self, kind: str, error: Exception) -> None:
+    def _log_failure(self, kind: str, error: Exception) -> None:
         now = time.monotonic()
         if now >= self._next_log_at.get(kind, 0.0):
             self._next_log_at[kind] = now + LOG_EVERY_S
             log.error("samples cannot be delivered, %d wait in the spool: %s", len(self._spool), error)
 
 
-async def deliver(sample: Spooled, store: Store) -> None:
-    """Put the picture, then its description. Raises StoreError; doing it again is safe."""
+async def deliver(sample: SpooledSample, store: Store) -> None:
+    """Store the image, then the sidecar. Raises StoreError; repeating it is safe."""
     key = sample.sidecar["image"]["key"]
     await store.put(key, sample.image, CONTENT_TYPES[key.rpartition(".")[2]])
     body = json.dumps(sample.sidecar, ensure_ascii=False).encode()

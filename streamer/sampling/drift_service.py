@@ -27,11 +27,10 @@ from streamer.drift.reference_file import load
 from streamer.drift.rows import Row
 from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.image_header import ImageError
-from streamer.sampling.candidate import Candidate
+from streamer.sampling.candidate import UNNAMED, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here
 from streamer.sampling.feature_extractor import FeatureExtractor
 from streamer.sampling.metrics import DriftMetrics
-from streamer.sampling.slug import UNNAMED
 
 log = logging.getLogger("streamer.drift")
 
@@ -114,7 +113,7 @@ class DriftService:
 
     # -- rows ----------------------------------------------------------------------------------------
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, candidate: SampleCandidate) -> None:
         """Make a row of the candidate if its stream is due for one."""
         try:
             row = self._extractor.extract(candidate)
@@ -137,13 +136,13 @@ class DriftService:
 
     # -- samples -------------------------------------------------------------------------------------
 
-    def wants_sample(self, candidate: Candidate) -> bool:
+    def wants_sample(self, candidate: SampleCandidate) -> bool:
         """Whether the candidate is worth labelling because its group is in drift."""
-        return self.monitor.wants_sample(candidate.origin.stream)
+        return self.monitor.wants_sample(candidate.stream.name)
 
-    def sample_taken(self, candidate: Candidate) -> None:
+    def sample_taken(self, candidate: SampleCandidate) -> None:
         """Count a sample that was kept because its group is in drift."""
-        self.monitor.sample_taken(candidate.origin.stream)
+        self.monitor.sample_taken(candidate.stream.name)
 
     # -- the reference -------------------------------------------------------------------------------
 

@@ -1,34 +1,34 @@
-"""What can go wrong in the observer, by what it does about it."""
+"""Errors of the sampling process, by how it reacts to them."""
 
 from __future__ import annotations
 
 
-class ObserverError(Exception):
-    """Root of the observer's errors."""
+class SamplingError(Exception):
+    """Base class of this folder's errors."""
 
 
-class SpoolFull(ObserverError):
-    """There is no room for another sample; those that wait stay."""
+class SpoolFull(SamplingError):
+    """There is no room for another sample; accepted samples stay."""
 
 
-class SpoolInUse(ObserverError):
-    """Another observer writes to this spool."""
+class SpoolInUse(SamplingError):
+    """Another sampling process has locked this spool."""
 
 
-class SpoolBroken(ObserverError):
-    """The spool's folder cannot be made, read or written; the text says which and why."""
+class SpoolBroken(SamplingError):
+    """The spool's folder cannot be created, read or written; the text names it and says why."""
 
 
-class StoreError(ObserverError):
-    """Root of what a store says to an object."""
+class StoreError(SamplingError):
+    """Base class of a store's responses to an object."""
 
 
 class StoreUnavailable(StoreError):
-    """The store does not take anything at the moment; trying again later may help."""
+    """The store accepts nothing at the moment; trying again later may help."""
 
 
 class StoreMisconfigured(StoreError):
-    """The store will not take anything before somebody mends a setting; the text says what to do."""
+    """The store accepts nothing until a person corrects a setting; the text says what to do."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -37,4 +37,4 @@ class StoreMisconfigured(StoreError):
 
 
 class ObjectRefused(StoreError):
-    """The store refuses this one object; others may go."""
+    """The store refuses this object but may accept others."""

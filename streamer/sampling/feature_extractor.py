@@ -26,7 +26,7 @@ from streamer.drift.window import MAX_SHARE
 from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
 from streamer.protocol.wire import Codec
-from streamer.sampling.candidate import ORIGINAL, Candidate
+from streamer.sampling.candidate import ORIGINAL, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here, image_of, stored_bytes
 
 JITTER = 0.2
@@ -76,33 +76,33 @@ class FeatureExtractor:
         #: By stream: time of its last row, and the luma of its thumbnail.
         self._thumbs: OrderedDict[tuple[str, int], tuple[float, Image]] = OrderedDict()
 
-    def extract(self, candidate: Candidate) -> Row | None:
+    def extract(self, candidate: SampleCandidate) -> Row | None:
         """Return the candidate's row; None when its stream is not due for one.
 
         Raises ImageError, MemoryError or OSError when the image cannot be decoded.
         """
-        origin, at = candidate.origin, candidate.captured_at
+        stream, at = candidate.stream, candidate.captured_at
         # A reported frame was chosen by a person and lacks the boxes below the threshold.
-        if candidate.reported or not self._throttle.take(origin.stream, origin.session, at):
+        if candidate.reported or not self._throttle.take(stream.name, stream.session, at):
             return None
-        stream = origin.stream, origin.session
+        key = stream.name, stream.session
         numbers, thumb = extract_features(
-            candidate, image_of(candidate, decode=self._decode), self._previous(stream, at)
+            candidate, image_of(candidate, decode=self._decode), self._previous(key, at)
         )
-        if origin.transport != "http":  # posted images are unrelated to each other
-            self._thumbs[stream] = at, thumb
-            self._thumbs.move_to_end(stream)
+        if stream.transport != "http":  # posted images are unrelated to each other
+            self._thumbs[key] = at, thumb
+            self._thumbs.move_to_end(key)
             if len(self._thumbs) > MAX_THUMBS:
                 self._thumbs.popitem(last=False)
         return _row_of(candidate, numbers)
 
-    def _previous(self, stream: tuple[str, int], now: float) -> Image | None:
-        at, thumb = self._thumbs.get(stream, (-math.inf, None))
+    def _previous(self, key: tuple[str, int], now: float) -> Image | None:
+        at, thumb = self._thumbs.get(key, (-math.inf, None))
         return thumb if 0 <= now - at <= THUMB_INTERVALS * self._interval_s else None
 
 
 def extract_features(
-    candidate: Candidate, image: Image, before: Image | None
+    candidate: SampleCandidate, image: Image, before: Image | None
 ) -> tuple[dict[str, float], Image]:
     """Return the numeric features by column, and the luma of the thumbnail.
 
@@ -115,7 +115,7 @@ def extract_features(
     return numbers, grey(small)
 
 
-def _jpeg_bpp(candidate: Candidate) -> float:
+def _jpeg_bpp(candidate: SampleCandidate) -> float:
     """Return the bits per pixel of an image that arrived as a JPEG, NaN of all others."""
     if candidate.source != ORIGINAL:
         return math.nan
@@ -125,16 +125,16 @@ def _jpeg_bpp(candidate: Candidate) -> float:
     return 8 * candidate.size_bytes / (header.width * header.height)
 
 
-def _row_of(candidate: Candidate, numbers: dict[str, float]) -> Row:
-    origin = candidate.origin
+def _row_of(candidate: SampleCandidate, numbers: dict[str, float]) -> Row:
+    stream = candidate.stream
     return Row(
         at=candidate.captured_at,
-        stream=origin.stream,
-        session=origin.session,
-        model=model_key(origin.version, origin.model_sha256),
+        stream=stream.name,
+        session=stream.session,
+        model=model_key(stream.version, stream.model_sha256),
         numbers=np.array([numbers[name] for name in NUMERIC], np.float32),
-        top_class=top_class(candidate.boxes, candidate.threshold, origin.labels),
+        top_class=top_class(candidate.boxes, candidate.threshold, stream.labels),
         resolution=f"{candidate.width}x{candidate.height}",
-        source=origin.transport,
-        classes=count_classes(candidate.boxes, candidate.threshold, origin.labels),
+        source=stream.transport,
+        classes=count_classes(candidate.boxes, candidate.threshold, stream.labels),
     )

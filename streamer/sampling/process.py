@@ -1,6 +1,6 @@
-"""The observer process: takes candidates and questions of all workers. The supervisor starts it.
+"""The sampling process: receives candidates and requests of all workers. There is one per replica.
 
-Nice, one per replica; its absence costs samples and nothing else.
+It runs with the lowest priority. While it is down, samples and drift rows are lost and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from inference.ipc import unix_socket as address
+from inference.ipc import unix_socket
 from inference.ipc.child_process import settle, when_told_to_end
 from inference.ipc.shared_status import Board
 from inference.telemetry.metrics import name_process
@@ -29,63 +29,64 @@ from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.header import AnySize
-from streamer.sampling.candidate import MAX_BYTES, Candidate, MalformedCandidate, unpack_candidate
+from streamer.sampling.candidate import MAX_BYTES, MalformedCandidate, SampleCandidate, unpack_candidate
 from streamer.sampling.candidate_image import encoded
-from streamer.sampling.collector import Observer
+from streamer.sampling.collector import Collector
 from streamer.sampling.delivery import Delivery
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.errors import SpoolBroken, SpoolInUse
 from streamer.sampling.metrics import DriftMetrics, SamplingMetrics
 from streamer.sampling.policy import Policy
-from streamer.sampling.rpc import QUESTION_BIT, pack_answer
-from streamer.sampling.sampling_status import Standing
+from streamer.sampling.process_handle import SamplingStatus
+from streamer.sampling.rpc import REQUEST_BIT, pack_response
 from streamer.sampling.selection import Selection
 from streamer.sampling.spool import Spool
-from streamer.sampling.stores import describe_store, open_store
+from streamer.sampling.store import describe_store, open_store
 
 log = logging.getLogger("streamer.observer")
 
 NICE = 19
 TICK_S = 1.0
-#: Between attempts to open a spool that another replica uses, or whose disk fails.
+#: Time between attempts to open a spool that another replica uses or whose disk fails.
 SPOOL_RETRY_S = 5.0
 LOG_EVERY_S = 600.0
-#: At the end: time to read what workers have sent, and time to deliver what waits.
+#: At the end, time to read what the workers have sent.
 LAST_CANDIDATES_S = 1.0
 
 
-class Accepted:
-    """Is told of every accepted sample: counts it on the board, which outlives this process, and delivers."""
+class SampleCounter:
+    """Counts accepted samples in the shared status, which outlives this process, and wakes the delivery."""
 
     def __init__(self, board: Board, delivery: Delivery) -> None:
         self._board = board
         self._delivery = delivery
 
     def wake(self) -> None:
-        """There is a new sample in the spool."""
+        """Handle a new sample in the spool."""
         self._board.post("samples", self._board.read("samples") + 1)
         self._delivery.wake()
 
 
 class Intake:
-    """Reads candidates and questions from the workers' connections; without an observer they are let go."""
+    """Reads candidates and requests of the workers; drops candidates while there is no collector."""
 
-    def __init__(self, watch: DriftService | None, decoder: SingleDecoder) -> None:
-        #: None while there is no spool.
-        self.observer: Observer | None = None
-        #: None where nobody watches for drift.
-        self._watch = watch
+    def __init__(self, drift: DriftService | None, decoder: SingleDecoder) -> None:
+        #: None until the spool is open.
+        self.collector: Collector | None = None
+        #: None when drift is not monitored.
+        self._drift = drift
+        self._drift_api = DriftApi(drift) if drift is not None else None
         self._decoder = decoder
-        self._desk = DriftApi(watch) if watch is not None else None
         self._next_log_at = 0.0
+        #: One task for each connection.
         self.tasks: set[asyncio.Task[None]] = set()
-        self._starting = asyncio.Lock()
+        self._decoder_lock = asyncio.Lock()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one worker's connection in a task of its own."""
         peer: socket.socket = writer.get_extra_info("socket")
-        if not address.is_own_user(peer):
+        if not unix_socket.is_own_user(peer):
             log.error("refusing candidates of another user")
             writer.close()
             return
@@ -97,112 +98,118 @@ class Intake:
         try:
             while True:
                 head = int.from_bytes(await reader.readexactly(4), "little")
-                size = head & ~QUESTION_BIT
+                size = head & ~REQUEST_BIT
                 if size > MAX_BYTES:
-                    raise MalformedCandidate(f"a message of {size} bytes; at most {MAX_BYTES}")  # noqa: TRY301 - one place closes
+                    raise MalformedCandidate(f"a message of {size} bytes; at most {MAX_BYTES}")  # noqa: TRY301 - closed in one place
                 data = await reader.readexactly(size)
-                if head & QUESTION_BIT:
-                    await self._answer(data, writer)
+                if head & REQUEST_BIT:
+                    await self._respond(data, writer)
                 else:
                     if not self._decoder.ready:
                         await self._start_decoder()
                     self._consider(unpack_candidate(data))
         except (asyncio.IncompleteReadError, ConnectionError):
-            return  # the worker has ended, perhaps half-way through a candidate
+            return  # the worker has ended, perhaps in the middle of a message
         except MalformedCandidate as error:
-            log.error("closing a worker's connection: %s", error)  # noqa: TRY400 - says it all
+            log.error("closing a worker's connection: %s", error)  # noqa: TRY400 - no traceback needed
         finally:
             writer.close()
 
     async def _start_decoder(self) -> None:
-        """Without it images are passed over until the next candidate tries again."""
-        async with self._starting:
+        """Start the decoder. When that fails, images are dropped until the next candidate tries again."""
+        async with self._decoder_lock:
             try:
                 await asyncio.to_thread(self._decoder.prepare)
             except DecoderUnavailable as error:
-                log.error("candidates cannot be looked at: %s", error)  # noqa: TRY400 - says it all
+                log.error("candidates cannot be decoded: %s", error)  # noqa: TRY400 - no traceback needed
 
-    def _consider(self, candidate: Candidate) -> None:
-        if self._watch is not None:
-            self._watch_candidate(self._watch, candidate)
-        if self.observer is not None:
-            self.observer.consider(candidate)
+    def _consider(self, candidate: SampleCandidate) -> None:
+        if self._drift is not None:
+            self._add_to_drift(self._drift, candidate)
+        if self.collector is not None:
+            self.collector.consider(candidate)
 
-    def _watch_candidate(self, watch: DriftService, candidate: Candidate) -> None:
-        """Drift must not cost a sample, whatever happens in it."""
+    def _add_to_drift(self, drift: DriftService, candidate: SampleCandidate) -> None:
+        """Pass the candidate to the drift service, whose failures must not cost a sample."""
         try:
-            watch.add(candidate)
+            drift.add(candidate)
         except Exception:
             if time.monotonic() >= self._next_log_at:
                 self._next_log_at = time.monotonic() + LOG_EVERY_S
-                log.exception("a row of drift cannot be made")
+                log.exception("a drift row cannot be made")
 
-    async def _answer(self, question: bytes, writer: asyncio.StreamWriter) -> None:
-        answer: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
-        if self._desk is not None:
-            answer = await self._desk.handle(msgpack.unpackb(question))
-        writer.write(pack_answer(answer))
+    async def _respond(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+        response: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
+        if self._drift_api is not None:
+            response = await self._drift_api.handle(msgpack.unpackb(request))
+        writer.write(pack_response(response))
         await writer.drain()
 
 
-async def serve(settings: Settings, listener: socket.socket, board: Board, page: SharedDocument) -> None:
-    """Take candidates until the supervisor ends it; then keep what is held and deliver for a while."""
+async def serve(
+    settings: Settings, listener: socket.socket, board: Board, drift_document: SharedDocument
+) -> None:
+    """Receive candidates until the supervisor ends the process; then deliver for a while what was kept."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, when_told_to_end(board, stop.set))
     beating = asyncio.create_task(_beat(board), name="beat")
     metrics = SamplingMetrics()
-    # Starts with the first image, and not at all where there is none.
+    # Starts with the first image; without images there is no decoder process.
     decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(board))
-    watch = DriftService(settings, DriftMetrics(), page, board, decoder.decode) if settings.drift else None
-    store, beside = open_store(settings)
+    drift = (
+        DriftService(settings, DriftMetrics(), drift_document, board, decoder.decode)
+        if settings.drift
+        else None
+    )
+    store, folder_store = open_store(settings)
     spool = Spool(
         settings.samples_dir / ".spool",
         settings.samples_max_bytes,
-        lambda: beside.used_bytes if beside is not None else 0,
+        lambda: folder_store.used_bytes if folder_store is not None else 0,
     )
-    intake = Intake(watch, decoder)
-    if watch is not None:
-        await watch.open()
-    # Before anything is read: what waits in the sockets would be let go.
+    intake = Intake(drift, decoder)
+    if drift is not None:
+        await drift.open()
+    # Before anything is read: candidates that wait in the sockets would be dropped without a spool.
     opened = await _try_open(spool, board)
     server = await asyncio.start_unix_server(intake.accept, sock=listener)
-    ticking = asyncio.create_task(_tick(watch)) if watch is not None else None
+    ticking = asyncio.create_task(_tick(drift)) if drift is not None else None
     try:
         if not opened and not await _open(spool, board, stop):
             return
         delivery = Delivery(spool, store, metrics)
         delivery.start()
-        observer = Observer(
-            Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - draws samples, no secret
+        collector = Collector(
+            Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - not a secret
             spool,
-            Accepted(board, delivery),
+            SampleCounter(board, delivery),
             metrics,
             strip_metadata=settings.samples_strip_metadata,
             threshold=settings.uncertainty_threshold,
             service_version=_own_version(),
         )
-        observer.decode = decoder.decode
-        observer.drift = watch
-        intake.observer = observer
-        board.post("sampling", Standing.ON)
+        collector.decode = decoder.decode
+        collector.drift = drift
+        intake.collector = collector
+        board.post("sampling", SamplingStatus.ON)
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
-            observer.tick()
+            collector.tick()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_S)
-        # The workers have ended before us; what they sent last may still stand in the sockets.
+        # The workers have ended already; their last candidates may still be in the sockets.
         if intake.tasks:
             await asyncio.wait(intake.tasks, timeout=LAST_CANDIDATES_S)
-        observer.flush()
+        collector.flush()
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:
         beating.cancel()
         server.close()
         spool.close()
         decoder.close()
-        if watch is not None and ticking is not None:
+        if drift is not None and ticking is not None:
             ticking.cancel()
-            await watch.close()
+            await drift.close()
 
 
 def _post_beat(board: Board) -> None:
@@ -210,24 +217,24 @@ def _post_beat(board: Board) -> None:
 
 
 async def _beat(board: Board) -> None:
-    """Show the supervisor that the loop turns."""
+    """Post a heartbeat for the supervisor while the event loop runs."""
     while True:
         _post_beat(board)
         await asyncio.sleep(TICK_S)
 
 
-async def _tick(watch: DriftService) -> None:
+async def _tick(drift: DriftService) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         try:
-            watch.tick()
+            drift.tick()
         except Exception:
-            log.exception("drift cannot be judged")
+            log.exception("drift cannot be checked")
             await asyncio.sleep(LOG_EVERY_S)
 
 
 async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
-    """Open the spool, however long that takes; False when the process is to end before."""
+    """Try to open the spool until it succeeds; returns False when the process shall end before that."""
     next_log_at = time.monotonic() + LOG_EVERY_S
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
@@ -240,13 +247,13 @@ async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
 
 
 async def _try_open(spool: Spool, board: Board, *, quiet: bool = False) -> bool:
-    """Open the spool; says on the board, and unless ``quiet`` in the log, why it cannot be."""
+    """Open the spool. On failure post the status, log the reason unless ``quiet``, and return False."""
     try:
         await asyncio.to_thread(spool.open)
     except (SpoolInUse, SpoolBroken) as error:
-        board.post("sampling", Standing.NO_SPOOL)
+        board.post("sampling", SamplingStatus.NO_SPOOL)
         if not quiet:
-            log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - says it all
+            log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - no traceback needed
         return False
     return True
 
@@ -254,20 +261,20 @@ async def _try_open(spool: Spool, board: Board, *, quiet: bool = False) -> bool:
 def _own_version() -> str:
     try:
         return version("real-time-vision-api")
-    except PackageNotFoundError:  # run from a source tree
+    except PackageNotFoundError:  # not installed, run from the source tree
         return "unknown"
 
 
 def main() -> int:
-    """Run as ``python -m streamer.sampling.process LISTENER_FD BOARD_FD PAGE_FD``."""
-    listener_fd, board_fd, page_fd = sys.argv[1:]
+    """Run as ``python -m streamer.sampling.process LISTENER_FD STATUS_FD DOCUMENT_FD``."""
+    listener_fd, board_fd, document_fd = sys.argv[1:]
     settle()
     os.nice(NICE)
     settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
-    asyncio.run(serve(settings, listener, Board(int(board_fd)), SharedDocument(int(page_fd))))
+    asyncio.run(serve(settings, listener, Board(int(board_fd)), SharedDocument(int(document_fd))))
     return 0
 
 

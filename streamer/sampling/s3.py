@@ -1,6 +1,7 @@
-"""The store in S3, or in what speaks like it; only ``PutObject`` is called. Its neighbour is ``delivery``.
+"""The store in S3 or an S3-compatible service; the only request is ``PutObject``.
 
-Lives on the event loop of the delivery thread: making the client blocks a loop for up to half a second.
+It runs on the event loop of the delivery thread, because creating the client blocks a loop for up to half a
+second.
 """
 
 from __future__ import annotations
@@ -16,37 +17,37 @@ from streamer.sampling.s3_errors import meaning_of
 
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 1.0
-#: What stores that are no AWS take for a region when none is set.
+#: Region for S3-compatible services when none is set.
 _DEFAULT_REGION = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where objects go. Credentials are botocore's business: environment, profile, role."""
+    """Where objects are stored. botocore finds the credentials: environment, profile, role."""
 
     name: str
-    #: Before every key, without slashes at its ends; may be empty.
+    #: Prefix of every key, without leading and trailing slash; may be empty.
     prefix: str = ""
-    #: Address of an S3-compatible store; empty: AWS.
+    #: Address of an S3-compatible service; empty for AWS.
     endpoint: str = ""
     region: str = ""
     #: ``AES256``, ``aws:kms`` or empty for the bucket's default.
     encryption: str = ""
-    #: For one object, from its first byte to the answer.
+    #: Time limit for one object, from its first byte to the response.
     timeout_s: float = 30.0
 
     def key(self, key: str) -> str:
-        """Return the whole key of an object."""
+        """Return the key with its prefix."""
         return f"{self.prefix}/{key}" if self.prefix else key
 
 
 class S3Store:
-    """Puts objects into a bucket; the client is made with the first one."""
+    """Stores objects in a bucket; the client is created with the first one."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._stack = AsyncExitStack()
-        #: One for the process: sessions and clients leak when they are made again and again.
+        #: One for the whole process, because sessions and clients leak memory when created repeatedly.
         self._client: Any = None
 
     async def put(self, key: str, body: bytes, content_type: str) -> None:
@@ -55,7 +56,7 @@ class S3Store:
         options = {"ServerSideEncryption": bucket.encryption} if bucket.encryption else {}
         try:
             client = self._client or await self._connect()
-            # botocore's own time-outs do not see a store that takes the request and never answers.
+            # botocore's own timeouts do not cover a service that accepts the request and never responds.
             async with asyncio.timeout(bucket.timeout_s):
                 await client.put_object(
                     Bucket=bucket.name,
@@ -68,15 +69,15 @@ class S3Store:
             raise meaning_of(error) from error
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close all connections."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._stack.aclose()
 
     async def _connect(self) -> Any:
         client = await self._stack.enter_async_context(open_client(self._bucket))
-        # Redirections would ask for the bucket's region by HeadBucket; and botocore waits for `100 Continue`
-        # without any bound.
+        # botocore would follow redirects with HeadBucket requests, and would wait for `100 Continue` without
+        # limit.
         client.meta.events.register_last("before-call.s3", _prepare)
         self._client = client
         return client
@@ -87,7 +88,7 @@ def open_client(bucket: Bucket) -> Any:
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - 0.7 s and 30 MB, only where S3 is used
     from aiobotocore.session import get_session  # noqa: PLC0415 - see above
 
-    # Stores that are no AWS know neither the newer checksums nor addresses with the bucket in the host name.
+    # S3-compatible services may know neither the newer checksums nor host names that contain the bucket.
     elsewhere = bool(
         bucket.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     )
@@ -96,7 +97,7 @@ def open_client(bucket: Bucket) -> Any:
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=bucket.timeout_s,
         max_pool_connections=4,
-        # Ours: botocore would hold one call for ten seconds.
+        # `delivery` retries; botocore's retries would block one call for ten seconds.
         retries={"total_max_attempts": 1, "mode": "standard"},
         s3={"addressing_style": "path" if elsewhere else "auto"},
         request_checksum_calculation=when,
@@ -111,6 +112,6 @@ def open_client(bucket: Bucket) -> Any:
 
 
 def _prepare(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    """Keep one request one request."""
+    """Prevent additional requests and waiting; see the registration of this handler."""
     params["headers"].pop("Expect", None)
     context.setdefault("s3_redirect", {})["redirected"] = True

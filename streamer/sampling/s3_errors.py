@@ -1,6 +1,6 @@
-"""What an S3 error means, and what a person does about it. Pure.
+"""Translates S3 errors into store errors that say what a person can do about them. Pure.
 
-botocore's errors are told by their names and codes, so that this file needs neither botocore nor a network.
+Errors of botocore are recognised by class name and error code, so this file does not import botocore.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from streamer.sampling.errors import (
     StoreUnavailable,
 )
 
-#: Error code to (reason, hint).
+#: Reason and hint by S3 error code.
 _SETTINGS: dict[str, tuple[str, str]] = {
     "AccessDenied": (
         "denied",
@@ -36,11 +36,14 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "IllegalLocationConstraintException": ("region", "set AWS_REGION to the bucket's region"),
     "RequestTimeTooSkewed": ("clock", "this machine's clock is wrong; synchronise it"),
 }
-#: Names of botocore's errors that are raised before anything is sent.
+#: Reason and hint by class name, for errors that botocore raises before sending anything.
 _LOCAL: dict[str, tuple[str, str]] = {
-    "NoCredentialsError": ("credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give a role"),
+    "NoCredentialsError": (
+        "credentials",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or assign a role",
+    ),
     "PartialCredentialsError": ("credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, both"),
-    "CredentialRetrievalError": ("credentials", "the role's credentials could not be had"),
+    "CredentialRetrievalError": ("credentials", "the credentials of the role cannot be fetched"),
     "ProfileNotFound": ("credentials", "AWS_PROFILE names a profile that does not exist"),
     "NoRegionError": ("region", "set AWS_REGION"),
     "InvalidRegionError": ("region", "AWS_REGION is not the name of a region"),
@@ -64,32 +67,32 @@ _TRANSIENT_STATUS = frozenset((408, 409, 425, 429))
 
 
 def meaning_of(error: BaseException) -> StoreError:
-    """Return what an error of ``put_object`` means; its text names the cause and what to do."""
+    """Translate an error of ``put_object``; the text names the cause and what to do."""
     name = type(error).__name__
     if name in _LOCAL:
         reason, hint = _LOCAL[name]
         return StoreMisconfigured(reason, f"{error}; {hint}")
-    # Read time-outs have a `response` too, which is None.
+    # Read timeouts have a `response` of None.
     response = getattr(error, "response", None)
     if not isinstance(response, Mapping):
         return StoreUnavailable(f"{name}: {error}" if str(error) else name)
-    return _meaning_of_answer(response)
+    return _meaning_of_response(response)
 
 
-def _meaning_of_answer(response: Mapping[str, Any]) -> StoreError:
+def _meaning_of_response(response: Mapping[str, Any]) -> StoreError:
     code = str(response.get("Error", {}).get("Code", ""))
     message = str(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{status} {code}: {message}".strip(": ")
+    text = f"{status} {code}: {message}".strip(": ")
     if code in _SETTINGS:
         reason, hint = _SETTINGS[code]
-        return StoreMisconfigured(reason, f"{said}; {hint}")
+        return StoreMisconfigured(reason, f"{text}; {hint}")
     if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUS or status >= 500 or status < 300:
-        return StoreUnavailable(said)
+        return StoreUnavailable(text)
     if status in (301, 302, 307):
-        return StoreMisconfigured("region", f"{said}; {_SETTINGS['PermanentRedirect'][1]}")
+        return StoreMisconfigured("region", f"{text}; {_SETTINGS['PermanentRedirect'][1]}")
     if status in (401, 403):
-        return StoreMisconfigured("denied", f"{said}; {_SETTINGS['AccessDenied'][1]}")
+        return StoreMisconfigured("denied", f"{text}; {_SETTINGS['AccessDenied'][1]}")
     if status == 404:
-        return StoreMisconfigured("no_bucket", f"{said}; {_SETTINGS['NoSuchBucket'][1]}")
-    return ObjectRefused(said)
+        return StoreMisconfigured("no_bucket", f"{text}; {_SETTINGS['NoSuchBucket'][1]}")
+    return ObjectRefused(text)

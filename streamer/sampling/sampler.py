@@ -1,7 +1,7 @@
-"""A tap on one stream: picks by the clock which finished detections become candidates. Only ``offer`` acts.
+"""The sampler of one stream: picks once a second a finished detection and submits it as a sample candidate.
 
-Lives on the worker's event loop. Per finished detection it compares a clock and keeps one reference; the
-frame it keeps is the stream's last one, so at most one encoded picture per open stream.
+It runs on the worker's event loop. For each finished detection it compares times and keeps one reference: to
+the last frame of the stream, so at most one encoded image per open stream.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from streamer.imaging.frame import Picture
-from streamer.sampling.candidate import Candidate, Origin, Rival
+from streamer.sampling.candidate import SampleCandidate, ShadowResult, StreamInfo
 
-#: One candidate of a stream in this time, jittered so that streams do not march in step. The observer decides
-#: among them what is worth keeping; more would only find more of the same scene.
+#: A stream submits one candidate in this time, with jitter, so that streams do not do so in step. The
+#: sampling process chooses among the candidates; more of them would only show more of the same scene.
 INTERVAL_S = 1.0
 JITTER = 0.2
-#: Frames further apart than this say nothing of flicker.
+#: Flicker is not computed across frames that are further apart.
 NEIGHBOUR_S = 0.5
-#: Boxes are looked for down to half the threshold, but no lower than this: below is noise.
-LEAST_LOW_THRESHOLD = 0.1
+#: Candidates are run with half the threshold, but at least this: boxes with lower scores are noise.
+MIN_LOW_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """One finished detection. Sizes in pixels of the upright picture."""
+class Observation:
+    """One finished detection. Sizes in pixels of the upright image."""
 
     data: bytes | memoryview | Picture
     seq: int
     rotation: int
-    #: Arrival of the frame, monotonic and unix seconds.
+    #: Arrival of the frame, in monotonic and in unix seconds.
     at: float
     captured_at: float
     width: int
@@ -45,151 +45,158 @@ class Shot:
     boxes: Boxes
 
 
-#: Begins to run a shot through another model; calls back later, with None when nothing came of it. False when
-#: it does not even begin.
-Compare = Callable[[Shot, Callable[[Rival | None], None]], bool]
+#: Starts running an observation through another model, and calls back later, with None when the run failed.
+#: Returns False when it does not start.
+StartShadowRun = Callable[[Observation, Callable[[ShadowResult | None], None]], bool]
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A candidate that waits for the frame after it, for another model, or for both."""
+class _Pending:
+    """A candidate that waits for the next frame, for a shadow run, or for both."""
 
-    candidate: Candidate
+    candidate: SampleCandidate
     #: Arrival of its frame, monotonic seconds.
     at: float
     for_frame: bool
-    for_rival: bool
+    for_shadow: bool
 
 
 def low_threshold(threshold: float) -> float:
-    """Return how far down boxes are looked for in a candidate; never above the caller's threshold."""
-    return min(threshold, max(LEAST_LOW_THRESHOLD, threshold / 2))
+    """Return the threshold with which candidates run; never above the caller's."""
+    return min(threshold, max(MIN_LOW_THRESHOLD, threshold / 2))
 
 
-def lowered(params: DetectionParams) -> DetectionParams:
+def with_low_threshold(params: DetectionParams) -> DetectionParams:
     """Return the parameters with which a candidate runs.
 
-    Boxes of lower scores suppress none above them, so the caller's boxes are a prefix of what comes back
-    (:func:`over`).
+    Boxes with lower scores suppress none with higher scores, so the caller's boxes are a prefix of the
+    result; see :func:`boxes_above`.
     """
     return dataclasses.replace(params, conf_threshold=low_threshold(params.conf_threshold))
 
 
-def over(boxes: Boxes, threshold: float) -> Boxes:
-    """Return the boxes that the caller asked for, of those that a lowered threshold found."""
-    # float32 on both sides: the inference process compares so.
+def boxes_above(boxes: Boxes, threshold: float) -> Boxes:
+    """Return the boxes that the caller requested, of those that were found with the low threshold."""
+    # float32 on both sides, as in the inference process.
     return boxes[boxes[:, 4] >= np.float32(threshold)]
 
 
-class Tap:
-    """Made with the stream, closed with it. All methods belong to the event loop."""
+class Sampler:
+    """Created with the stream and closed with it. All methods run on the event loop."""
 
     def __init__(
         self,
-        origin: Origin,
-        offer: Callable[[Candidate], bool],
+        stream: StreamInfo,
+        submit: Callable[[SampleCandidate], bool],
         now: float,
         *,
-        still: bool = False,
-        compare: Compare | None = None,
+        unrelated: bool = False,
+        start_shadow_run: StartShadowRun | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        self._origin = origin
+        self._stream = stream
         self._interval_s = interval_s
-        #: None where no other model is to look.
-        self._compare = compare
-        #: Its pictures have nothing to do with each other: no neighbours, no last frame.
-        self._still = still
-        self._offer = offer
-        # A stream's first candidate comes at once: it may not live for long.
+        #: None without shadow runs.
+        self._start_shadow_run = start_shadow_run
+        #: The images of the stream are unrelated: they have no neighbours, and the last one is not kept.
+        self._unrelated = unrelated
+        self._submit = submit
+        # The first frame of a stream becomes a candidate at once, because streams may be short.
         self._next_at = now
         #: None until the first detection is finished.
-        self._last: Shot | None = None
-        #: The newest candidate, while something of it is missing.
-        self._waiting: _Waiting | None = None
+        self._last: Observation | None = None
+        #: The newest candidate, while it is incomplete.
+        self._pending: _Pending | None = None
 
     def wants(self, now: float) -> bool:
-        """Whether the frame that starts now is to be a candidate; run it with :func:`lowered` then."""
+        """Whether the frame that starts now becomes a candidate; it must run :func:`with_low_threshold`."""
         if now < self._next_at:
             return False
         self._next_at = now + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return True
 
-    def finished(self, shot: Shot, all_boxes: Boxes | None) -> None:
-        """Take note of a detection; ``all_boxes`` are those of a candidate, None for all other frames."""
-        self._frame_came(shot)
+    def add(self, observation: Observation, all_boxes: Boxes | None) -> None:
+        """Add a finished detection, with all boxes over the low threshold if it was wanted."""
+        self._add_following_frame(observation)
         if all_boxes is not None:
-            self._begin(shot, all_boxes)
-        if not self._still:
-            self._last = shot
+            self._begin(observation, all_boxes)
+        if not self._unrelated:
+            self._last = observation
 
     def report(self, note: str) -> tuple[int, bool] | None:
-        """Hand over the last frame because a person asks for it; returns its seq and whether it was taken.
+        """Submit the last frame because a person reports it; returns its seq, and whether it was accepted.
 
         None when no detection of this stream has finished yet.
         """
-        shot = self._last
-        if shot is None:
+        last = self._last
+        if last is None:
             return None
-        candidate = self._candidate(shot, shot.boxes, shot.params.conf_threshold, None)
-        return shot.seq, self._offer(dataclasses.replace(candidate, reported=True, note=note))
+        candidate = self._candidate(last, last.boxes, last.params.conf_threshold, None)
+        return last.seq, self._submit(dataclasses.replace(candidate, reported=True, note=note))
 
     def close(self) -> None:
-        """The stream has ended: its last candidate gets no neighbour any more."""
-        self._release()
+        """Submit a pending candidate when the stream ends.
+
+        The last candidate has no following frame, so flicker cannot be computed for it.
+        """
+        self._submit_pending()
         self._last = None
 
-    def _begin(self, shot: Shot, all_boxes: Boxes) -> None:
-        """Make a candidate; it is offered when nothing of it is missing any more."""
-        self._release()  # an older one that still waits goes as it is
+    def _begin(self, observation: Observation, all_boxes: Boxes) -> None:
+        """Create a candidate, which is submitted as soon as it is complete."""
+        self._submit_pending()  # an older candidate is submitted incomplete
         last = self._last
-        before = last.boxes if last is not None and shot.at - last.at <= NEIGHBOUR_S else None
-        candidate = self._candidate(shot, all_boxes, low_threshold(shot.params.conf_threshold), before)
-        waiting = self._waiting = _Waiting(candidate, shot.at, not self._still, for_rival=False)
-        if self._compare is not None:
-            waiting.for_rival = True
-            if not self._compare(shot, lambda rival: self._compared(waiting, rival)):
-                waiting.for_rival = False
-        self._release_if_complete()
+        before = last.boxes if last is not None and observation.at - last.at <= NEIGHBOUR_S else None
+        low = low_threshold(observation.params.conf_threshold)
+        candidate = self._candidate(observation, all_boxes, low, before)
+        pending = self._pending = _Pending(candidate, observation.at, not self._unrelated, for_shadow=False)
+        if self._start_shadow_run is not None:
+            # Set before the call, which may call back at once.
+            pending.for_shadow = True
+            if not self._start_shadow_run(observation, lambda result: self._add_shadow(pending, result)):
+                pending.for_shadow = False
+        self._submit_if_complete()
 
-    def _frame_came(self, shot: Shot) -> None:
-        waiting = self._waiting
-        if waiting is None or not waiting.for_frame:
+    def _add_following_frame(self, observation: Observation) -> None:
+        pending = self._pending
+        if pending is None or not pending.for_frame:
             return
-        waiting.for_frame = False
-        if shot.at - waiting.at <= NEIGHBOUR_S:
-            waiting.candidate = dataclasses.replace(waiting.candidate, after=shot.boxes)
-        self._release_if_complete()
+        pending.for_frame = False
+        if observation.at - pending.at <= NEIGHBOUR_S:
+            pending.candidate = dataclasses.replace(pending.candidate, after=observation.boxes)
+        self._submit_if_complete()
 
-    def _compared(self, waiting: _Waiting, rival: Rival | None) -> None:
-        waiting.for_rival = False
-        if rival is not None:
-            waiting.candidate = dataclasses.replace(waiting.candidate, rival=rival)
-        if self._waiting is waiting:
-            self._release_if_complete()
+    def _add_shadow(self, pending: _Pending, result: ShadowResult | None) -> None:
+        pending.for_shadow = False
+        if result is not None:
+            pending.candidate = dataclasses.replace(pending.candidate, shadow=result)
+        if self._pending is pending:
+            self._submit_if_complete()
 
-    def _release_if_complete(self) -> None:
-        if self._waiting is not None and not self._waiting.for_frame and not self._waiting.for_rival:
-            self._release()
+    def _submit_if_complete(self) -> None:
+        if self._pending is not None and not self._pending.for_frame and not self._pending.for_shadow:
+            self._submit_pending()
 
-    def _release(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            self._offer(waiting.candidate)
+    def _submit_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._submit(pending.candidate)
 
-    def _candidate(self, shot: Shot, boxes: Boxes, threshold: float, before: Boxes | None) -> Candidate:
-        return Candidate(
-            origin=self._origin,
-            captured_at=shot.captured_at,
-            seq=shot.seq,
-            threshold=shot.params.conf_threshold,
+    def _candidate(
+        self, observation: Observation, boxes: Boxes, threshold: float, before: Boxes | None
+    ) -> SampleCandidate:
+        return SampleCandidate(
+            stream=self._stream,
+            captured_at=observation.captured_at,
+            seq=observation.seq,
+            threshold=observation.params.conf_threshold,
             low_threshold=threshold,
-            iou_threshold=shot.params.iou_threshold,
-            class_ids=shot.params.class_ids,
-            width=shot.width,
-            height=shot.height,
-            rotation=shot.rotation,
-            data=shot.data,
+            iou_threshold=observation.params.iou_threshold,
+            class_ids=observation.params.class_ids,
+            width=observation.width,
+            height=observation.height,
+            rotation=observation.rotation,
+            data=observation.data,
             boxes=boxes,
             before=before,
         )

@@ -1,4 +1,4 @@
-"""Opens taps for a worker's streams: none where sampling is off, or a stream's owner does not want it."""
+"""Creates the samplers of a worker's streams; none when sampling is off or the stream may not be sampled."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ import time
 from collections.abc import Callable, Collection
 
 from inference.models.model import ModelInfo
-from streamer.sampling.candidate import Candidate, Origin, Rival
-from streamer.sampling.sampler import INTERVAL_S, Shot, Tap
-from streamer.sampling.slug import UNNAMED, slug
+from streamer.sampling.candidate import UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
+from streamer.sampling.sampler import INTERVAL_S, Observation, Sampler
 
-#: Begins to run a shot of a version through another one.
-CompareVersions = Callable[[str, Shot, Callable[[Rival | None], None]], bool]
+#: Starts running an observation of a version through another version; see `sampler.StartShadowRun`.
+StartShadowRunOf = Callable[[str, Observation, Callable[[ShadowResult | None], None]], bool]
 
 
-class Taps:
-    """``offer`` hands a candidate over, never waiting; None where sampling is off."""
+class SamplerFactory:
+    """Creates samplers, all with the same settings."""
 
     def __init__(
         self,
-        offer: Callable[[Candidate], bool] | None,
+        submit: Callable[[SampleCandidate], bool] | None,
         denied: Collection[str],
-        compare: CompareVersions | None = None,
+        start_shadow_run: StartShadowRunOf | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        self._offer = offer
+        """``submit`` sends a candidate without waiting, None when sampling is off; ``denied`` are stream
+        names.
+        """
+        self._submit = submit
         self._interval_s = interval_s
-        self._compare = compare
+        self._start_shadow_run = start_shadow_run
         self._denied = frozenset(slug(name) for name in denied)
 
     @property
     def on(self) -> bool:
-        """Whether frames may be kept at all."""
-        return self._offer is not None
+        """Whether sampling is on."""
+        return self._submit is not None
 
-    def open(
-        self, name: str, transport: str, version: str, model: ModelInfo, *, still: bool = False
-    ) -> Tap | None:
-        """Return a tap for the stream of that name; None when its frames must not be kept.
+    def create(
+        self, name: str, transport: str, version: str, model: ModelInfo, *, unrelated: bool = False
+    ) -> Sampler | None:
+        """Return a sampler for the stream of that name; None when its frames must not be kept.
 
-        ``still``: its pictures have nothing to do with each other.
+        ``unrelated`` says that the images of the stream are unrelated to each other.
         """
-        stream = slug(name)
-        if self._offer is None or stream in self._denied:
+        slugged = slug(name)
+        if self._submit is None or slugged in self._denied:
             return None
-        session = secrets.randbits(32) if stream == UNNAMED else 0
-        origin = Origin(stream, transport, version, model.name, model.sha256, model.labels, session)
-        compare = functools.partial(self._compare, version) if self._compare is not None else None
-        return Tap(
-            origin,
-            self._offer,
+        session = secrets.randbits(32) if slugged == UNNAMED else 0
+        stream = StreamInfo(slugged, transport, version, model.name, model.sha256, model.labels, session)
+        start = self._start_shadow_run
+        return Sampler(
+            stream,
+            self._submit,
             time.monotonic(),
-            still=still,
-            compare=compare,
+            unrelated=unrelated,
+            start_shadow_run=functools.partial(start, version) if start is not None else None,
             interval_s=self._interval_s,
         )

@@ -1,7 +1,7 @@
-"""Which candidates become samples, in the order of what it costs to find out. Pure; times are given.
+"""Decides which candidates become samples; cheap rules come first. Pure; times are passed in.
 
-Spacing, uncertainty, best of the interval, duplicate, budget. Frames that a person reported,
-and the random ones, pass everything but the budget.
+The order is: spacing, uncertainty, best of the interval, duplicates, budget. Reported and random frames skip
+all rules except the budget.
 """
 
 from __future__ import annotations
@@ -12,34 +12,38 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from streamer.sampling.balance import Balance
-from streamer.sampling.budget import Budget
-from streamer.sampling.candidate import Candidate
-from streamer.sampling.disagreement import disagreement
-from streamer.sampling.fingerprint import DUPLICATE_BITS, Remembered
-from streamer.sampling.flicker import flicker
-from streamer.sampling.policy import Policy
-from streamer.sampling.sampler import over
-from streamer.sampling.uncertainty import confidence_doubt
+import numpy as np
 
-#: Streams that are remembered; the one unheard for longest gives way, and what it holds is taken.
+from streamer.sampling.candidate import SampleCandidate
+from streamer.sampling.informativeness import ClassBalance, disagreement, flicker, uncertainty
+from streamer.sampling.policy import Budget, Policy
+from streamer.sampling.sampler import boxes_above
+
+#: Streams that are remembered. When the stream without frames for longest is forgotten, its held candidate is
+#: taken.
 MAX_STREAMS = 1000
-#: Pictures held until their interval ends; beyond, the interval of the oldest ends early.
+#: Images held until their interval ends; beyond, the oldest interval ends early.
 MAX_HELD_BYTES = 32 << 20
+#: Fingerprints of duplicates differ in at most this many bits.
+DUPLICATE_BITS = 6
+#: Fingerprints remembered of one stream.
+REMEMBERED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A candidate that becomes a sample, and why."""
+    """A candidate that becomes a sample, and the reasons."""
 
-    candidate: Candidate
-    #: All that apply, the first one counts in the metrics: user, random, drift, else the greatest component.
+    candidate: SampleCandidate
+    #: All reasons that apply; metrics count the first. Order: user, random, drift, then the components by
+    #: value.
     reasons: tuple[str, ...]
-    #: Uncertainty by kind, each in [0, 1]; and what the candidates of an interval are ranked by.
+    #: Uncertainty, flicker and disagreement, each in [0, 1].
     components: dict[str, float]
+    #: Orders the candidates of an interval.
     rank: float
     fingerprint: int
-    #: Chance with which the random draw took this frame; None for all other reasons.
+    #: Probability with which a random sample was drawn; None for all others.
     probability: float | None = None
 
     @property
@@ -48,55 +52,75 @@ class Choice:
         return max(self.components.values(), default=0.0)
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What is remembered of one stream; times are monotonic seconds but for ``taken_capture``."""
+class FingerprintHistory:
+    """The last fingerprints of one stream; the oldest are overwritten."""
 
-    heard_at: float
-    remembered: Remembered = field(default_factory=Remembered)
+    def __init__(self, capacity: int = REMEMBERED) -> None:
+        self._hashes = np.zeros(capacity, np.uint64)
+        self._count = 0
+
+    def add(self, value: int) -> None:
+        """Remember a fingerprint."""
+        self._hashes[self._count % len(self._hashes)] = value
+        self._count += 1
+
+    def nearest_bits(self, value: int) -> int:
+        """Return in how many bits the most similar fingerprint differs; 64 without fingerprints."""
+        known = self._hashes[: min(self._count, len(self._hashes))]
+        if not known.size:
+            return 64
+        return int(np.bitwise_count(known ^ np.uint64(value)).min())
+
+
+@dataclass(slots=True)
+class _StreamState:
+    """State of one stream; times are monotonic seconds except ``last_sample_at``."""
+
+    last_frame_at: float
+    history: FingerprintHistory = field(default_factory=FingerprintHistory)
     #: Capture time of the last sample, unix seconds.
-    taken_capture: float = -math.inf
+    last_sample_at: float = -math.inf
     #: The best candidate of the interval that began at ``held_since``.
     held: Choice | None = None
     held_since: float = 0.0
 
 
 class Selection:
-    """``consider()`` every candidate, call ``due()`` once a second and ``flush()`` at the end."""
+    """Call ``consider()`` with every candidate, ``due()`` once a second, and ``flush()`` at the end."""
 
     def __init__(
         self,
         policy: Policy,
         rng: random.Random,
-        encoded: Callable[[Candidate], Candidate] = lambda candidate: candidate,
+        encoded: Callable[[SampleCandidate], SampleCandidate] = lambda candidate: candidate,
     ) -> None:
         self._policy = policy
         self._rng = rng
-        #: Makes a picture small that came as pixels; for those alone that are held or taken.
+        #: Encodes pixels to reduce their size; called only for candidates that are held or taken.
         self._encoded = encoded
-        self._budget = Budget(
-            stream_per_hour=policy.stream_per_hour,
-            per_hour=policy.per_hour,
-            per_day=policy.per_day,
-            day_bytes=policy.day_bytes,
-        )
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._balances: dict[str, Balance] = {}
+        self._budget = Budget(policy)
+        self._streams: OrderedDict[str, _StreamState] = OrderedDict()
+        self._balances: dict[str, ClassBalance] = {}
         self._held_bytes = 0
-        #: Candidates worth taking that were not, by reason: duplicate, budget. Only ever grows.
-        self.passed_over: Counter[str] = Counter()
+        #: Candidates that were worth taking but dropped, by reason (duplicate, budget). Counts only increase.
+        self.dropped: Counter[str] = Counter()
 
     def consider(
-        self, candidate: Candidate, now: float, look: Callable[[], int], *, drifting: bool = False
+        self,
+        candidate: SampleCandidate,
+        now: float,
+        get_fingerprint: Callable[[], int],
+        *,
+        drifting: bool = False,
     ) -> list[Choice]:
-        """Return what is to be stored now. ``look`` decodes the picture and returns its fingerprint.
+        """Return the candidates to store now. ``get_fingerprint`` decodes the image, which is expensive.
 
-        ``drifting``: the stream no longer looks like its reference, which is a reason of its own.
+        ``drifting`` says that the stream no longer looks like its reference, which is a reason of its own.
         """
-        name = candidate.origin.stream
+        name = candidate.stream.name
         stream, taken = self._stream(name, now)
-        quiet_s, stream.heard_at = max(0.0, now - stream.heard_at), now
-        components, rank = self._doubts(candidate)
+        quiet_s, stream.last_frame_at = max(0.0, now - stream.last_frame_at), now
+        components, rank = self._components(candidate)
         reasons = sorted(
             (kind for kind, value in components.items() if value >= self._policy.threshold),
             key=lambda kind: -components[kind],
@@ -104,23 +128,24 @@ class Selection:
         if drifting:
             reasons.insert(0, "drift")
         if candidate.reported:
-            choice = Choice(candidate, ("user", *reasons), components, rank, look())
+            choice = Choice(candidate, ("user", *reasons), components, rank, get_fingerprint())
             return taken + self._take(stream, choice, now)
-        chance = self._random_chance(quiet_s)
-        if self._rng.random() < chance:
-            choice = Choice(candidate, ("random", *reasons), components, rank, look(), chance)
+        probability = self._random_probability(quiet_s)
+        if self._rng.random() < probability:
+            reasons.insert(0, "random")
+            choice = Choice(candidate, tuple(reasons), components, rank, get_fingerprint(), probability)
             return taken + self._take(stream, choice, now)
-        if candidate.captured_at - stream.taken_capture < self._policy.spacing_s or not reasons:
+        if candidate.captured_at - stream.last_sample_at < self._policy.spacing_s or not reasons:
             return taken
         rank *= self._balance(candidate).weight(_classes(candidate))
         if stream.held is not None and rank <= stream.held.rank:
             return taken
-        fingerprint = look()
-        if stream.remembered.nearest_bits(fingerprint) <= DUPLICATE_BITS:
-            self.passed_over["duplicate"] += 1
+        fingerprint = get_fingerprint()
+        if stream.history.nearest_bits(fingerprint) <= DUPLICATE_BITS:
+            self.dropped["duplicate"] += 1
             return taken
         self._hold(stream, Choice(candidate, tuple(reasons), components, rank, fingerprint), now)
-        return taken + self._relieve(now)
+        return taken + self._end_intervals_early(now)
 
     def due(self, now: float) -> list[Choice]:
         """Return the best candidates of the intervals that have ended."""
@@ -132,43 +157,43 @@ class Selection:
         ]
 
     def flush(self, now: float) -> list[Choice]:
-        """Return all that is held: the observer ends."""
+        """Return all held candidates, before the process ends."""
         return [choice for stream in self._streams.values() for choice in self._release(stream, now)]
 
     # -- one stream ----------------------------------------------------------------------------------
 
-    def _stream(self, name: str, now: float) -> tuple[_Stream, list[Choice]]:
-        """Return what is known of the stream, and what another one held that had to give way."""
+    def _stream(self, name: str, now: float) -> tuple[_StreamState, list[Choice]]:
+        """Return the state of a stream, and the held candidate of a stream that was forgotten for it."""
         stream = self._streams.get(name)
         taken: list[Choice] = []
         if stream is None:
-            stream = self._streams[name] = _Stream(heard_at=now)
+            stream = self._streams[name] = _StreamState(last_frame_at=now)
             if len(self._streams) > MAX_STREAMS:
                 _, oldest = self._streams.popitem(last=False)
                 taken = self._release(oldest, now)
         self._streams.move_to_end(name)
         return stream, taken
 
-    def _doubts(self, candidate: Candidate) -> tuple[dict[str, float], float]:
-        doubt, rank = confidence_doubt(candidate.boxes, candidate.threshold)
-        components = {"uncertainty": doubt}
+    def _components(self, candidate: SampleCandidate) -> tuple[dict[str, float], float]:
+        greatest, rank = uncertainty(candidate.boxes, candidate.threshold)
+        components = {"uncertainty": greatest}
         if candidate.before is not None and candidate.after is not None:
-            middle = over(candidate.boxes, candidate.threshold)
+            middle = boxes_above(candidate.boxes, candidate.threshold)
             components["flicker"] = flicker(candidate.before, middle, candidate.after)
             rank = max(rank, components["flicker"])
-        if candidate.rival is not None:
-            components["disagreement"] = disagreement(candidate.boxes, candidate.rival.boxes)
+        if candidate.shadow is not None:
+            components["disagreement"] = disagreement(candidate.boxes, candidate.shadow.boxes)
             rank = max(rank, components["disagreement"])
         return components, rank
 
-    def _random_chance(self, quiet_s: float) -> float:
-        """Return the chance that makes one random frame per ``random_every_s``, however often frames come."""
+    def _random_probability(self, quiet_s: float) -> float:
+        """Return the probability that gives one random sample per ``random_every_s`` at any frame rate."""
         if not self._policy.random_every_s:
             return 0.0
         return 1 - math.exp(-quiet_s / self._policy.random_every_s)
 
-    def _hold(self, stream: _Stream, choice: Choice, now: float) -> None:
-        choice = self._small(choice)
+    def _hold(self, stream: _StreamState, choice: Choice, now: float) -> None:
+        choice = self._with_encoded_image(choice)
         if stream.held is None:
             stream.held_since = now
         else:
@@ -176,12 +201,12 @@ class Selection:
         stream.held = choice
         self._held_bytes += choice.candidate.size_bytes
 
-    def _small(self, choice: Choice) -> Choice:
+    def _with_encoded_image(self, choice: Choice) -> Choice:
         candidate = self._encoded(choice.candidate)
         return choice if candidate is choice.candidate else replace(choice, candidate=candidate)
 
-    def _relieve(self, now: float) -> list[Choice]:
-        """End intervals early, the oldest first, until what is held fits its bound."""
+    def _end_intervals_early(self, now: float) -> list[Choice]:
+        """End intervals, the oldest first, until the held images fit their limit."""
         taken: list[Choice] = []
         while self._held_bytes > MAX_HELD_BYTES:
             oldest = min(
@@ -191,30 +216,29 @@ class Selection:
             taken += self._release(oldest, now)
         return taken
 
-    def _release(self, stream: _Stream, now: float) -> list[Choice]:
+    def _release(self, stream: _StreamState, now: float) -> list[Choice]:
         choice, stream.held = stream.held, None
         if choice is None:
             return []
         self._held_bytes -= choice.candidate.size_bytes
         return self._take(stream, choice, now)
 
-    def _take(self, stream: _Stream, choice: Choice, now: float) -> list[Choice]:
-        """Return the choice if the budgets allow it; what was taken is remembered."""
-        choice = self._small(choice)
+    def _take(self, stream: _StreamState, choice: Choice, now: float) -> list[Choice]:
+        """Return the choice and remember it if the budgets allow it; else return nothing."""
+        choice = self._with_encoded_image(choice)
         candidate = choice.candidate
-        size = candidate.size_bytes
-        if not self._budget.take(candidate.origin.stream, size, now, candidate.captured_at):
-            self.passed_over["budget"] += 1
+        if not self._budget.take(candidate.stream.name, candidate.size_bytes, now, candidate.captured_at):
+            self.dropped["budget"] += 1
             return []
-        stream.remembered.add(choice.fingerprint)
-        stream.taken_capture = max(stream.taken_capture, candidate.captured_at)
-        self._balance(candidate).take(_classes(candidate))
+        stream.history.add(choice.fingerprint)
+        stream.last_sample_at = max(stream.last_sample_at, candidate.captured_at)
+        self._balance(candidate).count(_classes(candidate))
         return [choice]
 
-    def _balance(self, candidate: Candidate) -> Balance:
-        # By version: at most two.
-        return self._balances.setdefault(candidate.origin.version, Balance())
+    def _balance(self, candidate: SampleCandidate) -> ClassBalance:
+        # One for each model version, of which there are at most two.
+        return self._balances.setdefault(candidate.stream.version, ClassBalance())
 
 
-def _classes(candidate: Candidate) -> list[int]:
+def _classes(candidate: SampleCandidate) -> list[int]:
     return [int(number) for number in candidate.boxes[:, 5]]

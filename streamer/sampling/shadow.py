@@ -1,4 +1,4 @@
-"""Runs a candidate through the other model version too, when the device has nothing else to do."""
+"""Shadow runs: runs a candidate's frame through the other model version too, while the device is idle."""
 
 from __future__ import annotations
 
@@ -8,54 +8,58 @@ from typing import Protocol
 
 from inference.ipc.client import ServedModel
 from streamer.imaging.limits import Limits
-from streamer.sampling.candidate import Rival
-from streamer.sampling.sampler import Shot, lowered
+from streamer.sampling.candidate import ShadowResult
+from streamer.sampling.sampler import Observation, with_low_threshold
 from streamer.scheduling.job import Job
 from streamer.scheduling.prediction import Prediction
 
-#: What the dispatcher and the planner take all compared frames for: one stream, which no client can have.
-COMPARED_STREAM = (1 << 32) - 1
-#: A comparison that has not started by then is not worth it.
-PATIENCE_S = 0.5
+#: Stream number of all shadow runs for the dispatcher and the planner. No client's stream can have it.
+SHADOW_STREAM = (1 << 32) - 1
+#: A shadow run that has not started within this time is dropped.
+MAX_WAIT_S = 0.5
 
 
-class Idler(Protocol):
-    """The part of the dispatcher that this uses."""
+class IdleRunner(Protocol):
+    """The part of the dispatcher that shadow runs need."""
 
-    def rival(self, version: str) -> ServedModel | None:
+    def other_version(self, version: str) -> ServedModel | None:
         """Return another version with the same classes; None when there is none."""
 
     def run_if_idle(self, version: str, job: Job) -> bool:
         """Start a frame if nothing runs and nothing waits."""
 
 
-class Comparison:
-    """``start`` is what taps are given."""
+class ShadowRuns:
+    """Starts shadow runs for the samplers."""
 
-    def __init__(self, dispatcher: Idler, limits: Limits) -> None:
+    def __init__(self, dispatcher: IdleRunner, limits: Limits) -> None:
         self._dispatcher = dispatcher
         self._limits = limits
 
-    def start(self, version: str, shot: Shot, done: Callable[[Rival | None], None]) -> bool:
-        """Begin to compare a frame of ``version``; ``done`` is called later. False when it cannot be."""
-        rival = self._dispatcher.rival(version)
-        if rival is None:
+    def start(
+        self, version: str, observation: Observation, done: Callable[[ShadowResult | None], None]
+    ) -> bool:
+        """Run a frame of ``version`` through the other version; ``done`` is called later. False if not
+        started.
+        """
+        other = self._dispatcher.other_version(version)
+        if other is None:
             return False
-        info = rival.info
+        info = other.info
 
         def finish(outcome: Prediction | Exception) -> None:
             if isinstance(outcome, Prediction):
-                done(Rival(rival.version, info.name, info.sha256, outcome.boxes))
+                done(ShadowResult(other.version, info.name, info.sha256, outcome.boxes))
             else:
                 done(None)
 
         job = Job(
-            shot.data,
-            shot.rotation,
-            lowered(shot.params),
-            time.monotonic() + PATIENCE_S,
-            COMPARED_STREAM,
+            observation.data,
+            observation.rotation,
+            with_low_threshold(observation.params),
+            time.monotonic() + MAX_WAIT_S,
+            SHADOW_STREAM,
             finish,
             self._limits,
         )
-        return self._dispatcher.run_if_idle(rival.version, job)
+        return self._dispatcher.run_if_idle(other.version, job)

@@ -1,7 +1,8 @@
-"""The description that lies beside each picture: boxes, model, and why it was taken. Pure.
+"""The sidecar of a sample, which describes its image, and the object keys of both. Pure.
 
-docs/sampling.md lists the fields. The picture is the truth of the pixels, this map of all else; exports are
-made from it.
+docs/sampling.md lists the fields. The image holds the pixels, the sidecar everything else;
+`streamer.datasets` reads both. A key depends only on the day of capture, the stream and the content: storing
+a sample again writes the same bytes to the same place.
 """
 
 from __future__ import annotations
@@ -15,77 +16,91 @@ from typing import Any
 import numpy as np
 
 from inference.core.detections import Boxes
-from streamer.sampling.candidate import Candidate
+from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.policy import POLICY_VERSION
 from streamer.sampling.selection import Choice
 
-#: Rises when a field changes its meaning.
+#: First part of every key; increases when the layout changes.
+LAYOUT = "v1"
+#: Increases when a field changes its meaning.
 SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The stored picture of a sample."""
+class StoredImage:
+    """The stored image of a sample."""
 
     key: str
     sha256: str
     size_bytes: int
     #: Extension of its file: jpg, png or webp.
-    kind: str
+    extension: str
     #: EXIF orientation, 1 to 8.
     orientation: int
-    #: Its metadata was taken out.
-    bare: bool
-    #: ``original``, or ``encoded_q95`` where the frame came as part of a video.
+    #: Its metadata was removed.
+    stripped: bool
+    #: ``original``, or ``encoded_q95`` for a frame of a video.
     source: str
+
+
+def image_key(stream: str, captured_at: float, sha256: str, extension: str) -> str:
+    """Return the key of an image; ``captured_at`` is unix seconds, the day is in UTC."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(captured_at))
+    return f"{LAYOUT}/images/dt={day}/stream={stream}/{sha256}.{extension}"
+
+
+def sidecar_key(key: str) -> str:
+    """Return the key of an image's sidecar, which is written last and so marks a complete sample."""
+    return key.replace("/images/", "/samples/", 1).rpartition(".")[0] + ".json"
 
 
 def describe(
     choice: Choice,
-    picture: Picture,
+    image: StoredImage,
     *,
     threshold: float,
     service_version: str,
     features: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return the map of one sample, of plain JSON types.
+    """Return the sidecar of a sample, in JSON types.
 
-    ``threshold`` is that of uncertainty, ``features`` are the columns of drift, NaN where there is none.
+    ``threshold`` is the least uncertainty of a sample; ``features`` are the numeric columns of drift, NaN for
+    missing values.
     """
     candidate = choice.candidate
-    origin = candidate.origin
+    stream = candidate.stream
     return {
         "schema": SCHEMA,
-        "sample_id": picture.sha256,
+        "sample_id": image.sha256,
         "image": {
-            "key": picture.key,
-            "sha256": picture.sha256,
-            "bytes": picture.size_bytes,
-            "format": picture.kind,
-            # Of the upright picture, as the boxes are.
+            "key": image.key,
+            "sha256": image.sha256,
+            "bytes": image.size_bytes,
+            "format": image.extension,
+            # Of the upright image, as the boxes are.
             "width": candidate.width,
             "height": candidate.height,
-            "exif_orientation": picture.orientation,
+            "exif_orientation": image.orientation,
             "rotation": candidate.rotation,
-            "metadata_removed": picture.bare,
-            "source": picture.source,
+            "metadata_removed": image.stripped,
+            "source": image.source,
         },
         "captured_at": _timestamp(candidate.captured_at),
-        "stream": origin.stream,
-        "transport": origin.transport,
+        "stream": stream.name,
+        "transport": stream.transport,
         "seq": candidate.seq,
         "model": {
-            "version": origin.version,
-            "name": origin.model_name,
-            "sha256": origin.model_sha256,
+            "version": stream.version,
+            "name": stream.model_name,
+            "sha256": stream.model_sha256,
             "threshold": candidate.threshold,
             "low_threshold": round(candidate.low_threshold, 6),
             "iou_threshold": candidate.iou_threshold,
         },
-        "classes": list(origin.labels),
+        "classes": list(stream.labels),
         "classes_asked": list(candidate.class_ids),
         "detections": _detections(candidate, candidate.boxes),
-        "rival": _rival(candidate),
+        "rival": _describe_shadow(candidate),
         "selection": {
             "reasons": list(choice.reasons),
             "uncertainty": round(choice.uncertainty, 4),
@@ -104,28 +119,28 @@ def describe(
     }
 
 
-def _rival(candidate: Candidate) -> dict[str, Any] | None:
-    rival = candidate.rival
-    if rival is None:
+def _describe_shadow(candidate: SampleCandidate) -> dict[str, Any] | None:
+    shadow = candidate.shadow
+    if shadow is None:
         return None
     return {
-        "version": rival.version,
-        "name": rival.model_name,
-        "sha256": rival.model_sha256,
-        "detections": _detections(candidate, rival.boxes),
+        "version": shadow.version,
+        "name": shadow.model_name,
+        "sha256": shadow.model_sha256,
+        "detections": _detections(candidate, shadow.boxes),
     }
 
 
-def _detections(candidate: Candidate, boxes: Boxes) -> list[dict[str, Any]]:
-    labels = candidate.origin.labels
-    asked = np.float32(candidate.threshold)
+def _detections(candidate: SampleCandidate, boxes: Boxes) -> list[dict[str, Any]]:
+    labels = candidate.stream.labels
+    threshold = np.float32(candidate.threshold)
     return [
         {
             "box": [round(value, 2) for value in row[:4]],
             "score": round(row[4], 4),
             "class_id": int(row[5]),
             "label": labels[int(row[5])] if int(row[5]) < len(labels) else str(int(row[5])),
-            "below_threshold": bool(np.float32(row[4]) < asked),
+            "below_threshold": bool(np.float32(row[4]) < threshold),
         }
         for row in _rows(boxes)
     ]

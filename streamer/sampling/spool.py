@@ -1,8 +1,9 @@
-"""Accepted samples on disk until the store has them. Accepted means flushed; nothing accepted is deleted.
+"""Keeps accepted samples on disk until the store has them. Accepted samples are flushed, and none is deleted.
 
-One folder: ``ready/NAME.bin`` (the picture) and ``ready/NAME.json`` (its description, written last),
-``aside/`` for what is being written, ``dead/`` for what the store refuses, ``lock``. One observer owns it.
-Methods may be called from its two threads: the one that accepts, and the one that delivers.
+The folder contains ``ready/NAME.bin`` (the image) and ``ready/NAME.json`` (its sidecar, written last),
+``aside/`` for files that are being written, ``dead/`` for samples that the store refuses, and ``lock``. One
+process owns the folder. Its two threads may call methods at the same time: one accepts samples, the other
+delivers them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing import Any
 from streamer.core.durable import FOLDER_MODE, flush, write_durably
 from streamer.sampling.errors import SpoolBroken, SpoolFull, SpoolInUse
 
-#: Left to others on the disk: this share of it, but no more than so many bytes.
+#: Part of the disk that stays free for others: this share of it, but at most this many bytes.
 FREE_SHARE = 0.1
 FREE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled:
+class SpooledSample:
     """One accepted sample."""
 
     name: str
@@ -35,7 +36,7 @@ class Spooled:
 
 
 class Spool:
-    """Construct, ``open()``; then ``accept()``, and in the other thread ``oldest``, ``read`` and ``done``."""
+    """Call ``open()``; then ``accept()`` in one thread, ``oldest``, ``read`` and ``remove`` in the other."""
 
     def __init__(self, folder: Path, limit_bytes: int, also_used: Callable[[], int] = lambda: 0) -> None:
         self._ready = folder / "ready"
@@ -43,20 +44,20 @@ class Spool:
         self._dead = folder / "dead"
         self._folder = folder
         self._limit_bytes = limit_bytes
-        #: Bytes outside of the spool that count against its limit: a store on the same disk.
+        #: Bytes outside the spool that count towards its limit: those of a store on the same disk.
         self._also_used = also_used
         self._lock = threading.Lock()
-        #: Name to (bytes, time accepted as unix seconds); oldest first. Guarded by the lock.
+        #: Bytes and time of acceptance (unix seconds) by name, oldest first. Guarded by the lock.
         self._items: dict[str, tuple[int, float]] = {}
-        #: Bytes of samples that the store refused; they count against the limit.
+        #: Bytes of dead samples, which count towards the limit.
         self._dead_bytes = 0
         #: None until the spool is open.
         self._lock_fd: int | None = None
 
-    # -- life ----------------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the folders, take the lock, and find what an earlier process accepted.
+        """Create and lock the folders, and find the samples that an earlier process accepted.
 
         Raises SpoolInUse, or SpoolBroken naming the folder.
         """
@@ -67,7 +68,7 @@ class Spool:
             for left in self._aside.iterdir():
                 left.unlink()
             self._scan()
-            # A name that cannot be flushed shows a folder that cannot be written, before the first sample.
+            # Detects a folder that cannot be written before the first sample comes.
             write_durably(self._aside / "probe", b"", self._aside / "probe.new")
             (self._aside / "probe").unlink()
         except OSError as error:
@@ -75,7 +76,7 @@ class Spool:
             raise SpoolBroken(f"{self._folder}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Give the lock up; what waits stays on disk."""
+        """Release the lock; all samples stay on disk."""
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -90,7 +91,7 @@ class Spool:
         self._lock_fd = descriptor
 
     def _scan(self) -> None:
-        """Find complete samples. Half of one was never accepted: its process ended before the flush."""
+        """Find complete samples. Delete halves: their process ended before it had accepted them."""
         found: list[tuple[float, str, int]] = []
         images = {path.stem for path in self._ready.glob("*.bin")}
         sidecars = {path.stem for path in self._ready.glob("*.json")}
@@ -103,12 +104,12 @@ class Spool:
         self._items = {name: (size, at) for at, name, size in sorted(found)}
         self._dead_bytes = sum(path.stat().st_size for path in self._dead.iterdir())
 
-    # -- in ------------------------------------------------------------------------------------------
+    # -- accept ------------------------------------------------------------------------------------------
 
     def accept(self, name: str, image: bytes, sidecar: dict[str, Any], unix_s: float) -> bool:
-        """Keep one sample; when this returns it is on the disk. False when it is there already.
+        """Write one sample and flush it to the disk. Returns False when the spool has it already.
 
-        Raises SpoolFull when there is no room, SpoolBroken when the disk fails; nothing is kept then.
+        Raises SpoolFull without room for it, SpoolBroken when the disk fails; nothing is written then.
         """
         described = json.dumps(sidecar, ensure_ascii=False).encode()
         size = len(image) + len(described)
@@ -143,37 +144,37 @@ class Spool:
         if free_bytes - size_bytes < floor_bytes:
             raise SpoolFull(f"{free_bytes} bytes of the disk are free, {floor_bytes:.0f} are left to others")
 
-    # -- out -----------------------------------------------------------------------------------------
+    # -- deliver -----------------------------------------------------------------------------------------
 
     def oldest(self) -> list[str]:
-        """Return the names of what waits, oldest first."""
+        """Return the names of all samples, oldest first."""
         with self._lock:
             return list(self._items)
 
-    def read(self, name: str) -> Spooled:
-        """Return one that waits. Raises SpoolBroken when its files cannot be read."""
+    def read(self, name: str) -> SpooledSample:
+        """Return a sample. Raises SpoolBroken when its files cannot be read."""
         try:
             image = self._image(name).read_bytes()
             sidecar = json.loads(self._sidecar(name).read_bytes())
         except (OSError, ValueError) as error:
             raise SpoolBroken(f"{self._ready / name}: {error}") from error
-        return Spooled(name, image, sidecar)
+        return SpooledSample(name, image, sidecar)
 
-    def done(self, name: str) -> None:
-        """The store has it: forget it. The description goes first, so that no half looks complete."""
+    def remove(self, name: str) -> None:
+        """Delete a sample that the store has. The sidecar goes first, so that no half looks complete."""
         with contextlib.suppress(OSError):
             self._sidecar(name).unlink(missing_ok=True)
             self._image(name).unlink(missing_ok=True)
         with self._lock:
             self._items.pop(name, None)
 
-    def bury(self, name: str) -> None:
-        """The store refuses this one for good: keep it for a person to look at, out of the way.
+    def move_to_dead(self, name: str) -> None:
+        """Move a sample that the store keeps refusing to ``dead/``, where a person can examine it.
 
         Raises SpoolBroken when it cannot be moved.
         """
         try:
-            # The picture first: a description alone in `ready` is half a sample, and is cleared.
+            # The image first: a sidecar alone in `ready` is half a sample and would be deleted.
             for path in (self._image(name), self._sidecar(name)):
                 path.rename(self._dead / path.name)
             flush(self._dead)
@@ -188,7 +189,7 @@ class Spool:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of what waits, and of what the store refused."""
+        """Bytes of all samples, including dead ones."""
         with self._lock:
             return sum(size for size, _ in self._items.values()) + self._dead_bytes
 
@@ -197,7 +198,7 @@ class Spool:
             return len(self._items)
 
     def oldest_s(self, unix_s: float) -> float:
-        """Return the age of what has waited for longest, in seconds; 0 when nothing waits."""
+        """Return the age of the oldest sample in seconds; 0 without samples."""
         with self._lock:
             return max((unix_s - at for _, at in self._items.values()), default=0.0)
 

@@ -262,7 +262,7 @@ class Dispatcher:
 
     # -- comparisons ---------------------------------------------------------------------------------
 
-    def rival(self, version: str) -> ServedModel | None:
+    def other_version(self, version: str) -> ServedModel | None:
         """Return another version with the same classes; None when there is none, or it is not loaded."""
         models = self._client.models
         own = models.get(version)

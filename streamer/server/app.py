@@ -34,9 +34,9 @@ from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
 from streamer.predict.refusals import refusal_middleware
 from streamer.replicas.session_router import Owners, is_private
-from streamer.sampling.sample_sender import Handover
-from streamer.sampling.sampler_factory import Taps
-from streamer.sampling.shadow import Comparison
+from streamer.sampling.sample_sender import SampleSender
+from streamer.sampling.sampler_factory import SamplerFactory
+from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.dispatcher import Dispatcher
@@ -144,8 +144,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         versions=versions,
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
-    handover, taps = _make_taps(
-        resources, Comparison(dispatcher, limits) if settings.samples_compare else None
+    sender, samplers = _make_samplers(
+        resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
     owners = Owners(
         resources.number,
@@ -155,8 +155,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, taps, owners, budget)
-    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, taps, video_decoders)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, samplers, owners, budget)
+    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, samplers, video_decoders)
     peers.still_holds = gate.still_holds
 
     def on_change(ready: bool) -> None:
@@ -175,7 +175,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     Guard(gate, sites).add_to(app)
     app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
-    app[images.SAMPLER] = images.Sampler(taps)
+    app[images.SAMPLER] = images.PostSampler(samplers)
     app[images.METRICS] = RequestMetrics(metrics)
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
@@ -204,7 +204,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     if owners.replica:
         _name_replica(app, owners.replica)
     # First to start and last to end: streams hand their last candidates over when they are closed.
-    app.cleanup_ctx.extend([_lifetime_of(handover), lifetime, webrtc.lifetime, gate.lifetime])
+    app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, gate.lifetime])
     return app, Parts(dispatcher, hub, webrtc, owners)
 
 
@@ -262,23 +262,25 @@ def _name_replica(app: web.Application, name: str) -> None:
     app.on_response_prepare.append(name_replica)
 
 
-def _make_taps(resources: Resources, comparison: Comparison | None) -> tuple[Handover | None, Taps]:
-    """Return the way to the observer, None where sampling is off, and the taps that lead to it."""
+def _make_samplers(
+    resources: Resources, shadow_runs: ShadowRuns | None
+) -> tuple[SampleSender | None, SamplerFactory]:
+    """Return the sender of sample candidates, None when sampling is off, and the factory of samplers."""
     denied = resources.settings.samples_denied
     if not resources.observer_address:
-        return None, Taps(None, denied)
-    handover = Handover(resources.observer_address, resources.metrics.sample_dropped)
-    compare = comparison.start if comparison is not None else None
-    return handover, Taps(handover.offer, denied, compare, resources.settings.samples_candidate_s)
+        return None, SamplerFactory(None, denied)
+    sender = SampleSender(resources.observer_address, resources.metrics.sample_dropped)
+    start = shadow_runs.start if shadow_runs is not None else None
+    return sender, SamplerFactory(sender.submit, denied, start, resources.settings.samples_candidate_s)
 
 
-def _lifetime_of(handover: Handover | None) -> Callable[[web.Application], AsyncIterator[None]]:
+def _lifetime_of(sender: SampleSender | None) -> Callable[[web.Application], AsyncIterator[None]]:
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
-        if handover is not None:
-            handover.start()
+        if sender is not None:
+            sender.start()
         yield
-        if handover is not None:
-            await asyncio.to_thread(handover.close)
+        if sender is not None:
+            await asyncio.to_thread(sender.close)
 
     return lifetime
 

@@ -18,8 +18,8 @@ from streamer.http.media_type import media_type
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem
 from streamer.http.stream_names import hide_in_drift_status
-from streamer.sampling.rpc import ObserverSilent, ask
-from streamer.sampling.sampling_status import Standing
+from streamer.sampling.process_handle import SamplingStatus
+from streamer.sampling.rpc import SamplingProcessUnavailable, call
 
 MAX_UPLOAD_BYTES = 16 << 20
 #: Evidently may wait for a run in progress, and take its own time after that.
@@ -49,22 +49,22 @@ class DriftRoutes:
         """
         text = self._page.read()
         body: dict[str, Any] = json.loads(text) if text else {"status": self._without_page().name.lower()}
-        body["observer"] = Standing(int(self._board.read("sampling"))).name.lower()
+        body["observer"] = SamplingStatus(int(self._board.read("sampling"))).name.lower()
         if not identity_of(request).may(Scope.ADMIN):
             body = hide_in_drift_status(body)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
     def _without_page(self) -> DriftStatus:
-        starting = self._board.read("sampling") == Standing.STARTING
+        starting = self._board.read("sampling") == SamplingStatus.STARTING
         return DriftStatus.INSUFFICIENT_DATA if starting else DriftStatus.DISABLED
 
     async def report(self, request: web.Request) -> web.Response:
         """Evidently's page about one group."""
         group = request.query.get("group", "")
-        answer = await self._ask({"method": "report", "group": group}, REPORT_TIMEOUT_S)
+        response = await self._call({"method": "report", "group": group}, REPORT_TIMEOUT_S)
         return large_answer(
             request,
-            await asyncio.to_thread(answer.encode),
+            await asyncio.to_thread(response.encode),
             "text/html; charset=utf-8",
             {"Content-Security-Policy": _REPORT_POLICY},
         )
@@ -78,20 +78,20 @@ class DriftRoutes:
         with hold_body(request) as holding:
             reader = BodyReader(request, holding, most_bytes=MAX_UPLOAD_BYTES, limit_s=BODY_TIMEOUT_S)
             body = await reader.read_all()
-            answer = await self._ask({"method": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
-        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+            response = await self._call({"method": "update", "body": body, **flags}, UPDATE_TIMEOUT_S)
+        return web.json_response(response, headers={"Cache-Control": "no-store"})
 
-    async def _ask(self, question: dict[str, Any], timeout_s: float) -> Any:
+    async def _call(self, request: dict[str, Any], timeout_s: float) -> Any:
         if not self._observer:
             raise Problem(409, "off", "SAMPLING is off here, and with it drift.")
         try:
-            answer = await ask(self._observer, question, timeout_s)
-        except ObserverSilent as silent:
-            raise Problem.unavailable(f"{str(silent).capitalize()}; try again.", retry_after_s=5) from silent
-        if "error" in answer:
-            error = answer["error"]
-            raise Problem(error["status"], error["code"], error["detail"])
-        return answer["result"]
+            response = await call(self._observer, request, timeout_s)
+        except SamplingProcessUnavailable as error:
+            raise Problem.unavailable(f"{str(error).capitalize()}; try again.", retry_after_s=5) from error
+        if "error" in response:
+            failure = response["error"]
+            raise Problem(failure["status"], failure["code"], failure["detail"])
+        return response["result"]
 
 
 def add_drift(app: web.Application, routes: DriftRoutes) -> None:

@@ -19,7 +19,7 @@ from streamer.http.caller import identity_of
 from streamer.http.gate import Gate
 from streamer.http.paced_response import PacedResponse
 from streamer.http.stream_names import hide_in_metrics
-from streamer.sampling.sampling_status import Standing
+from streamer.sampling.process_handle import SamplingStatus
 from streamer.server.liveness import Liveness
 
 _STATES = {
@@ -124,7 +124,7 @@ class Health:
             "device": next((model["provider"] for model in models.values()), None),
             "inference_restarts": int(self._board.read("restarts")),
             "samples": int(self._board.read("samples")),
-            "sampling": Standing(int(self._board.read("sampling"))).name.lower(),
+            "sampling": SamplingStatus(int(self._board.read("sampling"))).name.lower(),
             "drift": DriftStatus(int(self._board.read("drift"))).name.lower(),
             "access": self._gate.describe(),
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},

@@ -22,7 +22,7 @@ from streamer.imaging.frame import StreamFrame
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import DropReason, ProtocolError
-from streamer.sampling.sampler import Shot, Tap, lowered, over
+from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.errors import DeadlineExceeded, Unavailable
 from streamer.scheduling.job import Job
@@ -56,14 +56,14 @@ class LiveStream:
     _keys = itertools.count(1)
 
     def __init__(
-        self, carrier: Carrier, stream: Stream, tap: Tap | None = None, client: Client = NOBODY
+        self, carrier: Carrier, stream: Stream, sampler: Sampler | None = None, client: Client = NOBODY
     ) -> None:
         self.key = next(self._keys)
         self.stream = stream
         #: Whom its frames are charged to.
         self.client = client
         #: None where frames of this stream are not to be kept.
-        self.tap = tap
+        self.sampler = sampler
         self.declared_fps = stream.fps
         self._carrier = carrier
         self._tracked_breaks = stream.breaks
@@ -91,12 +91,12 @@ class LiveStream:
         self._mailbox_s.observe(now - arrived)
         session = carrier.session
         params, cfg, track, breaks = session.params, session.cfg, session.track, stream.breaks
-        chosen = self.tap is not None and self.tap.wants(now)
+        chosen = self.sampler is not None and self.sampler.wants(now)
 
         def finish(outcome: Prediction | Exception) -> None:
             if isinstance(outcome, Prediction):
-                if self.tap is not None:
-                    outcome = _show(self.tap, frame, arrived, params, outcome, chosen=chosen)
+                if self.sampler is not None:
+                    outcome = _show(self.sampler, frame, arrived, params, outcome, chosen=chosen)
                 rows = self._track(frame, outcome.boxes, breaks) if track else outcome.boxes
                 self._result(frame, arrived, now, cfg, outcome, rows)
             else:
@@ -106,7 +106,7 @@ class LiveStream:
         job = Job(
             frame.payload,
             frame.rotation,
-            lowered(params) if chosen else params,
+            with_low_threshold(params) if chosen else params,
             deadline,
             self.key,
             finish,
@@ -135,8 +135,8 @@ class LiveStream:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
-        if self.tap is not None:
-            self.tap.close()
+        if self.sampler is not None:
+            self.sampler.close()
         self.stream.abandon()
 
     def report(self, note: str) -> dict[str, Any]:
@@ -145,13 +145,13 @@ class LiveStream:
         Raises ProtocolError when there is none that may be kept.
         """
         number = self.stream.number
-        if self.tap is None:
+        if self.sampler is None:
             raise ProtocolError(
                 "frames of this stream are not kept: its client said `collect` false, or the server says so",
                 code="not_collected",
                 field="stream",
             )
-        taken = self.tap.report(note)
+        taken = self.sampler.report(note)
         if taken is None:
             raise ProtocolError(
                 f"stream {number} has no result yet", code="nothing_to_report", field="stream"
@@ -229,7 +229,7 @@ class LiveStream:
 
 
 def _show(
-    tap: Tap,
+    sampler: Sampler,
     frame: StreamFrame,
     arrived: float,
     params: DetectionParams,
@@ -237,13 +237,13 @@ def _show(
     *,
     chosen: bool,
 ) -> Prediction:
-    """Show a detection to the stream's tap; returns it with the boxes that the client asked for."""
+    """Pass a detection to the stream's sampler; return it with the boxes that the client requested."""
     asked = prediction
     if chosen:
-        asked = dataclasses.replace(prediction, boxes=over(prediction.boxes, params.conf_threshold))
+        asked = dataclasses.replace(prediction, boxes=boxes_above(prediction.boxes, params.conf_threshold))
     if prediction.damaged:
         return asked  # nobody learns from half a picture
-    shot = Shot(
+    observation = Observation(
         frame.payload,
         frame.seq,
         frame.rotation,
@@ -254,7 +254,7 @@ def _show(
         params,
         asked.boxes,
     )
-    tap.finished(shot, prediction.boxes if chosen else None)
+    sampler.add(observation, prediction.boxes if chosen else None)
     return asked
 
 

@@ -22,7 +22,7 @@ from streamer.access.access_settings import LEAST_KEY_CHARS
 from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
-from streamer.sampling.process_handle import ObserverHandle
+from streamer.sampling.process_handle import SamplingProcessHandle
 from streamer.supervisor.backoff import Backoff, CrashLoop
 from streamer.supervisor.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
 from streamer.supervisor.listening import listen
@@ -84,7 +84,7 @@ class Supervisor:
             ),
             [self._store.fd],
         )
-        self._observer = ObserverHandle(settings, self._inference.board, [self._store.fd])
+        self._observer = SamplingProcessHandle(settings, self._inference.board, [self._store.fd])
         self._inference_environment = ChildEnvironment(settings, None)
         self._worker_environment = ChildEnvironment(settings, settings)
         #: The only one with the store's credentials; it asks nobody for a key of ours.
@@ -192,7 +192,7 @@ class Supervisor:
     async def _keep_worker(self, worker: WorkerHandle) -> None:
         delays = Backoff()
         name = f"worker {worker.number}"
-        page_fd = self._observer.page.fd
+        page_fd = self._observer.drift_document.fd
         metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
         while True:
             started = time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from inference.ipc.process_handle import InferenceHandle
 from inference.ipc.shared_status import Presence, State
-from streamer.sampling.process_handle import ObserverHandle
+from streamer.sampling.process_handle import SamplingProcessHandle
 from streamer.supervisor.watchdog import Watched
 
 #: No beat of the inference loop for this long, twice and a half its idle beat: it hangs outside of a run.
@@ -46,7 +46,7 @@ def watched_inference(handle: InferenceHandle, start_timeout_s: float, ending: C
     return Watched("the inference process", owes, lambda: handle.pid, kill)
 
 
-def watched_observer(handle: ObserverHandle, ending: Callable[[], bool]) -> Watched:
+def watched_observer(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> Watched:
     """Return how the observer is watched, until ``ending``: its last deliveries have a limit of their own."""
     board = handle.board
 

@@ -20,7 +20,7 @@ from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import CloseCode, Codec, DropReason
-from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.flow_control import Stream, WindowViolated
@@ -56,7 +56,7 @@ class Owner(Protocol):
     metrics: WorkerMetrics
     settings: Settings
     limits: Limits
-    taps: Taps
+    samplers: SamplerFactory
     video_decoders: VideoPool
     #: Closes in progress; kept so that none is garbage-collected half-way.
     background: set[asyncio.Task[None]]
@@ -101,8 +101,8 @@ class PeerSession:
         info = self._model = owner.dispatcher.model(version)
         self.session = Session.of(version, info)
         self.session.configure(wishes.params)
-        tap = owner.taps.open(wishes.name, transport, version, info) if wishes.collect else None
-        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), tap, client)
+        sampler = owner.samplers.create(wishes.name, transport, version, info) if wishes.collect else None
+        self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), sampler, client)
         self._counters = FrameCounters(owner.metrics, transport, version)
         owner.video_decoders.prepare()
         self._feed = VideoFeed(self, owner.video_decoders, partial(owner.dispatcher.charge, version, client))

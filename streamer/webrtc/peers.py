@@ -22,7 +22,7 @@ from streamer.config.ice_servers import IceServers
 from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
-from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.webrtc.client_share import ClientShare, ShareUsedUp
@@ -66,7 +66,7 @@ class Peers:
         metrics: WorkerMetrics,
         settings: Settings,
         limits: Limits,
-        taps: Taps,
+        samplers: SamplerFactory,
         video_decoders: VideoPool,
     ) -> None:
         self._new_id = new_id
@@ -74,7 +74,7 @@ class Peers:
         self.metrics = metrics
         self.settings = settings
         self.limits = limits
-        self.taps = taps
+        self.samplers = samplers
         self.video_decoders = video_decoders
         #: Whether the key of a client is still good; asked once a second for each session.
         self.still_holds: Callable[[Identity], bool] = lambda _: True

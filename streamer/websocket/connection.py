@@ -44,8 +44,8 @@ from streamer.protocol.wire import (
     unpack_frame,
 )
 from streamer.replicas.session_router import Owners
-from streamer.sampling.sampler import Tap
-from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.sampler import Sampler
+from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import SchedulingError
@@ -76,7 +76,7 @@ class Owner(Protocol):
     settings: Settings
     limits: Limits
     gate: Gate
-    taps: Taps
+    samplers: SamplerFactory
     owners: Owners
     budget: ByteBudget
     #: Held while a long control message is parsed.
@@ -252,7 +252,7 @@ class Connection:
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
         for number, stream in self.session.streams.items():
-            live = LiveStream(self, stream, self._tap(hello, offers[number]), self.client)
+            live = LiveStream(self, stream, self._sampler(hello, offers[number]), self.client)
             self.streams[number] = live
             hub.dispatcher.open(self.version, live)
         hub.opened(self)
@@ -281,11 +281,11 @@ class Connection:
         )
         self._report_unknown(hello)
 
-    def _tap(self, hello: Hello, offer: StreamOffer) -> Tap | None:
-        """Return the tap of a stream; None when nobody may keep its frames."""
+    def _sampler(self, hello: Hello, offer: StreamOffer) -> Sampler | None:
+        """Return the sampler of a stream; None when nobody may keep its frames."""
         if not (hello.collect and offer.collect):
             return None
-        return self.hub.taps.open(offer.name, "websocket", self.version, self._model)
+        return self.hub.samplers.create(offer.name, "websocket", self.version, self._model)
 
     def _report_unknown(self, message: Message) -> None:
         """Unknown fields are ignored, but not in silence: most of them are misspelt. Each is told once."""

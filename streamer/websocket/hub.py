@@ -23,7 +23,7 @@ from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
 from streamer.replicas.session_router import Owners
-from streamer.sampling.sampler_factory import Taps
+from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, SessionStore
@@ -50,7 +50,7 @@ class StreamHub:
         settings: Settings,
         limits: Limits,
         gate: Gate,
-        taps: Taps,
+        samplers: SamplerFactory,
         owners: Owners,
         budget: ByteBudget,
     ) -> None:
@@ -59,7 +59,7 @@ class StreamHub:
         self.settings = settings
         self.limits = limits
         self.gate = gate
-        self.taps = taps
+        self.samplers = samplers
         self.owners = owners
         self.budget = budget
         self.background: set[asyncio.Task[None]] = set()

@@ -25,8 +25,7 @@ from streamer.datasets.verification import verify
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
-from streamer.sampling.layout import image_key, sidecar_key
-from streamer.sampling.sidecar import Picture, describe
+from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
 from tests.candidates import candidate, choice
 from tests.unit.pictures import encode, scene, with_exif
 
@@ -39,8 +38,8 @@ def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
     header = read_header(data, Limits())
     digest = hashlib.sha256(data).hexdigest()
     kind = {Codec.JPEG: "jpg", Codec.PNG: "png"}[header.codec]
-    key = image_key(found.origin.stream, found.captured_at, digest, kind)
-    picture = Picture(key, digest, len(data), kind, header.orientation, bare=False, source="original")
+    key = image_key(found.stream.name, found.captured_at, digest, kind)
+    picture = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
     sidecar = describe(choice(found, *reasons), picture, threshold=0.7, service_version="1", features={})
     for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
-from streamer.sampling.bare_image import bare_image
+from streamer.sampling.image_metadata import strip_metadata
 from tests.unit.pictures import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 
 SECRET = b"GPS 52.5200 N 13.4050 E"
@@ -40,7 +40,7 @@ def test_pixels_and_orientation_stay_and_the_rest_goes(suffix: str, orientation:
     data = secretive(suffix, orientation)
     assert SECRET in data
     header = read_header(data, LIMITS)
-    bare = bare_image(data, header.codec, header.orientation)
+    bare = strip_metadata(data, header.codec, header.orientation)
     assert SECRET not in bare
     after = read_header(bare, LIMITS)
     assert (after.orientation, after.upright_size) == (orientation, header.upright_size)
@@ -50,16 +50,16 @@ def test_pixels_and_orientation_stay_and_the_rest_goes(suffix: str, orientation:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_a_picture_without_metadata_stays_as_it_is(suffix: str) -> None:
     data = encode(scene(), suffix)
-    assert bare_image(data, read_header(data, LIMITS).codec, 1) == data
+    assert strip_metadata(data, read_header(data, LIMITS).codec, 1) == data
 
 
 def test_a_progressive_jpeg_and_its_colour_profile_stay_whole() -> None:
     data = encode(scene(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     data = with_jpeg_segment(data, 0xE2, b"ICC_PROFILE\x00\x01\x01" + b"p" * 100)
-    assert bare_image(data, read_header(data, LIMITS).codec, 1) == data
+    assert strip_metadata(data, read_header(data, LIMITS).codec, 1) == data
 
 
 def test_what_is_cut_off_is_refused_not_kept() -> None:
     data = encode(scene())
     with pytest.raises(ValueError, match="cut off"):
-        bare_image(data[:30], read_header(data, LIMITS).codec, 1)
+        strip_metadata(data[:30], read_header(data, LIMITS).codec, 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sampling.budget import STREAM_BURST, TOTAL_BURST, Budget
+from streamer.sampling.policy import STREAM_BURST, TOTAL_BURST, Budget, Policy
 
 DAY_S = 86_400.0
 
 
 def budget(**limits: int) -> Budget:
     return Budget(
-        **({"stream_per_hour": 20, "per_hour": 200, "per_day": 2000, "day_bytes": 1 << 40} | limits)
+        Policy(**({"stream_per_hour": 20, "per_hour": 200, "per_day": 2000, "day_bytes": 1 << 40} | limits))
     )
 
 

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.imaging.decode import Image
-from streamer.sampling.candidate import PIXELS, MalformedCandidate, Rival, pack_candidate, unpack_candidate
+from streamer.sampling.candidate import (
+    PIXELS,
+    MalformedCandidate,
+    ShadowResult,
+    pack_candidate,
+    unpack_candidate,
+)
 from streamer.sampling.candidate_image import encoded, image_of
 from tests.candidates import boxes, candidate
 
@@ -22,7 +28,7 @@ def test_a_candidate_comes_back_as_it_was() -> None:
     )
     after = unpack_candidate(pack_candidate(before))
     assert after.before is None
-    assert (after.origin, after.data, after.note, after.rotation) == (before.origin, b"abc", "wrong", 3)
+    assert (after.stream, after.data, after.note, after.rotation) == (before.stream, b"abc", "wrong", 3)
     np.testing.assert_array_equal(after.boxes, before.boxes)
     np.testing.assert_array_equal(after.after, boxes(0.8))
 
@@ -34,8 +40,8 @@ def test_other_bytes_are_refused_with_a_word(data: bytes) -> None:
 
 
 def test_what_another_model_found_comes_along() -> None:
-    rival = Rival("v2", "small", "cd" * 32, boxes(0.6, label=1))
-    after = unpack_candidate(pack_candidate(candidate(0.9, rival=rival))).rival
+    rival = ShadowResult("v2", "small", "cd" * 32, boxes(0.6, label=1))
+    after = unpack_candidate(pack_candidate(candidate(0.9, shadow=rival))).shadow
     assert after is not None
     assert (after.version, after.model_name, after.model_sha256) == ("v2", "small", "cd" * 32)
     np.testing.assert_array_equal(after.boxes, rival.boxes)

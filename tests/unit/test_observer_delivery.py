@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from streamer.sampling import breaker as module
-from streamer.sampling.breaker import Breaker
-from streamer.sampling.delivery import Delivery
+from streamer.sampling import delivery as module
+from streamer.sampling.delivery import CircuitBreaker, Delivery
 from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
-from streamer.sampling.folder import FolderStore
-from streamer.sampling.layout import image_key, sidecar_key
+from streamer.sampling.sidecar import image_key, sidecar_key
 from streamer.sampling.spool import Spool
+from streamer.sampling.store import FolderStore
 from tests.waiting import wait_for
 
 
@@ -189,7 +188,7 @@ def test_pauses_grow_to_a_bound_and_are_jittered(
     monkeypatch.undo()
     pauses = [
         [breaker.failed(misconfigured=misconfigured) for _ in range(40)]
-        for breaker in (Breaker(random.Random(seed)) for seed in range(50))
+        for breaker in (CircuitBreaker(random.Random(seed)) for seed in range(50))
     ]
     first = 60.0 if misconfigured else 1.0
     assert all(first / 2 <= run[0] <= first for run in pauses)

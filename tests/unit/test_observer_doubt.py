@@ -8,10 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.overlap import match, pairwise_iou, same_class_iou
-from streamer.sampling.balance import LEAST, MOST, Balance
-from streamer.sampling.disagreement import disagreement
-from streamer.sampling.flicker import flicker
-from streamer.sampling.uncertainty import confidence_doubt, doubts
+from streamer.sampling.informativeness import (
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    ClassBalance,
+    disagreement,
+    flicker,
+    score_uncertainty,
+    uncertainty,
+)
 from tests.candidates import boxes
 
 
@@ -20,21 +25,21 @@ from tests.candidates import boxes
 )
 def test_seven_tenths_means_a_score_near_the_threshold(threshold: float, low: float, high: float) -> None:
     scores = np.array([low - 0.01, low + 0.001, threshold, high - 0.001, high + 0.01], np.float32)
-    assert (doubts(scores, threshold) >= 0.7).tolist() == [False, True, True, True, False]
+    assert (score_uncertainty(scores, threshold) >= 0.7).tolist() == [False, True, True, True, False]
 
 
 @given(st.floats(0, 1, width=32), st.floats(0.0009765625, 0.9990234375, width=32))
 def test_doubt_is_a_share_and_greatest_at_the_threshold(score: float, threshold: float) -> None:
-    (doubt,) = doubts(np.array([score], np.float32), threshold)
+    (doubt,) = score_uncertainty(np.array([score], np.float32), threshold)
     assert 0 <= doubt <= 1
-    assert doubts(np.array([threshold], np.float32), threshold)[0] >= doubt
+    assert score_uncertainty(np.array([threshold], np.float32), threshold)[0] >= doubt
 
 
 def test_the_frame_takes_the_greatest_doubt_and_is_ranked_by_three() -> None:
-    doubt, rank = confidence_doubt(boxes(0.9, 0.75, 0.5, 0.25), 0.5)
+    doubt, rank = uncertainty(boxes(0.9, 0.75, 0.5, 0.25), 0.5)
     assert doubt == pytest.approx(1.0)
     assert rank == pytest.approx((1.0 + 0.5 + 0.5) / 3)
-    assert confidence_doubt(boxes(), 0.5) == (0.0, 0.0)
+    assert uncertainty(boxes(), 0.5) == (0.0, 0.0)
 
 
 def test_boxes_of_different_classes_do_not_overlap() -> None:
@@ -85,13 +90,13 @@ def test_two_models_that_see_the_same_agree_and_what_one_alone_sees_counts_by_it
 
 
 def test_a_rare_class_weighs_more_than_a_common_one() -> None:
-    balance = Balance()
+    balance = ClassBalance()
     assert balance.weight([0]) == 1.0
     for _ in range(50):
-        balance.take([0])
-    balance.take([1])
+        balance.count([0])
+    balance.count([1])
     assert balance.weight([0]) < 1 < balance.weight([0, 1])
     assert balance.weight([0]) == pytest.approx(0.707, abs=0.01)
-    assert balance.weight([2]) == MOST
+    assert balance.weight([2]) == MAX_WEIGHT
     assert balance.weight([]) == 1.0
-    assert LEAST < 1 < MOST
+    assert MIN_WEIGHT < 1 < MAX_WEIGHT

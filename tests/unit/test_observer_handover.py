@@ -13,7 +13,7 @@ import pytest
 from inference.ipc import unix_socket as address
 from streamer.sampling import sample_sender as module
 from streamer.sampling.candidate import unpack_candidate
-from streamer.sampling.sample_sender import MAX_WAITING, Handover
+from streamer.sampling.sample_sender import MAX_WAITING, SampleSender
 from tests.candidates import candidate
 from tests.waiting import wait_for
 
@@ -44,10 +44,10 @@ def read_one(connection: socket.socket) -> int:
 
 
 def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str]) -> None:
-    handover = Handover(address.address_of(listener), counting(lost))
-    handover.start()
+    sender = SampleSender(address.address_of(listener), counting(lost))
+    sender.start()
     for seq in range(3):
-        assert handover.offer(candidate(0.5, seq=seq))
+        assert sender.submit(candidate(0.5, seq=seq))
     connection, _ = listener.accept()
     stream = connection.makefile("rb")
     seqs = []
@@ -55,7 +55,7 @@ def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str])
         size = int.from_bytes(stream.read(4), "little")
         seqs.append(unpack_candidate(stream.read(size)).seq)
     assert seqs == [0, 1, 2]
-    handover.close()
+    sender.close()
     assert stream.read() == b""
     stream.close()
     connection.close()
@@ -66,33 +66,33 @@ def test_a_stalled_observer_costs_candidates_and_no_time(
     listener: socket.socket, lost: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CLOSE_S", 0.1)
-    handover = Handover(address.address_of(listener), counting(lost))
-    handover.start()  # nobody accepts or reads
+    sender = SampleSender(address.address_of(listener), counting(lost))
+    sender.start()  # nobody accepts or reads
     large = candidate(0.5, data=b"x" * (1 << 20))
     taken, slowest_s = 0, 0.0
     for _ in range(200):
         begun = time.perf_counter()
-        taken += handover.offer(large)
+        taken += sender.submit(large)
         slowest_s = max(slowest_s, time.perf_counter() - begun)
     assert taken <= MAX_WAITING + 3  # and what the socket holds
     assert lost["busy"] == 200 - taken
     assert slowest_s < 0.5
-    handover.close()
+    sender.close()
 
 
 def test_bytes_are_bounded_as_well_as_numbers(listener: socket.socket, lost: Counter[str]) -> None:
-    handover = Handover(address.address_of(listener), counting(lost))
+    sender = SampleSender(address.address_of(listener), counting(lost))
     huge = candidate(0.5, data=memoryview(bytes(module.MAX_WAITING_BYTES // 2)))
-    assert [handover.offer(huge) for _ in range(3)] == [True, True, False]
+    assert [sender.submit(huge) for _ in range(3)] == [True, True, False]
 
 
 def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_successor(
     lost: Counter[str],
 ) -> None:
     first = address.listen(socket.SOCK_STREAM)
-    handover = Handover(address.address_of(first), counting(lost))
-    handover.start()
-    handover.offer(candidate(0.5, seq=1))
+    sender = SampleSender(address.address_of(first), counting(lost))
+    sender.start()
+    sender.submit(candidate(0.5, seq=1))
     connection, _ = first.accept()
     assert read_one(connection) == 1
     connection.close()  # the observer dies; its listener is the supervisor's and stays
@@ -105,22 +105,22 @@ def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_s
 
     thread = threading.Thread(target=successor)
     thread.start()
-    handover.offer(candidate(0.5, seq=2))
+    sender.submit(candidate(0.5, seq=2))
     thread.join(10)
     assert accepted == [2]
     first.close()
-    handover.offer(candidate(0.5, seq=3))
-    handover.offer(candidate(0.5, seq=4))
+    sender.submit(candidate(0.5, seq=3))
+    sender.submit(candidate(0.5, seq=4))
     wait_for(lambda: lost["no_observer"] >= 1)
-    handover.close()
+    sender.close()
 
 
 def test_an_offer_takes_microseconds(listener: socket.socket, lost: Counter[str]) -> None:
-    handover = Handover(address.address_of(listener), counting(lost))
+    sender = SampleSender(address.address_of(listener), counting(lost))
     small = candidate(0.5, data=b"x")
     times = []
     for _ in range(MAX_WAITING):
         begun = time.perf_counter()
-        handover.offer(small)
+        sender.submit(small)
         times.append(time.perf_counter() - begun)
     assert sorted(times)[len(times) // 2] < 100e-6  # some 1 µs; the bound leaves room for a busy machine

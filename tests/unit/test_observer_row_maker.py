@@ -10,7 +10,7 @@ import pytest
 
 from streamer.drift.rows import NUMERIC, Row
 from streamer.imaging.image_header import ImageError
-from streamer.sampling.candidate import PIXELS, Candidate
+from streamer.sampling.candidate import PIXELS, SampleCandidate
 from streamer.sampling.feature_extractor import FeatureExtractor
 from tests.candidates import candidate
 from tests.unit.pictures import encode, scene, with_exif
@@ -41,7 +41,7 @@ def test_a_row_tells_words_numbers_and_motion() -> None:
 def test_posted_pictures_have_no_motion_and_other_codecs_no_bits() -> None:
     extractor = FeatureExtractor(5.0)
     found = candidate(0.9, data=encode(scene(), ".png"))
-    posted = dataclasses.replace(found, origin=dataclasses.replace(found.origin, transport="http"))
+    posted = dataclasses.replace(found, stream=dataclasses.replace(found.stream, transport="http"))
     for step in range(2):
         row = extractor.extract(dataclasses.replace(posted, captured_at=T0 + 10 * step))
         assert math.isnan(value(row, "frame_diff"))
@@ -52,8 +52,8 @@ def test_pictures_of_video_are_measured_as_they_are() -> None:
     extractor = FeatureExtractor(5.0)
     encoded = candidate(0.9, data=encode(scene(), ".png"))
     pixels = np.ascontiguousarray(scene()).tobytes()
-    origin = dataclasses.replace(encoded.origin, stream="video", transport="webrtc")
-    video = dataclasses.replace(encoded, data=pixels, source=PIXELS, origin=origin)
+    stream = dataclasses.replace(encoded.stream, name="video", transport="webrtc")
+    video = dataclasses.replace(encoded, data=pixels, source=PIXELS, stream=stream)
     one, other = extractor.extract(encoded), extractor.extract(video)
     assert one is not None
     assert other is not None
@@ -64,7 +64,7 @@ def test_pictures_of_video_are_measured_as_they_are() -> None:
 
 
 def test_frames_are_measured_upright() -> None:
-    turned: Candidate = candidate(0.9, data=with_exif(encode(scene()), 6), width=96, height=160)
+    turned: SampleCandidate = candidate(0.9, data=with_exif(encode(scene()), 6), width=96, height=160)
     assert value(FeatureExtractor(5.0).extract(turned), "aspect") == pytest.approx(96 / 160)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from streamer.sampling import selection as module
-from streamer.sampling.candidate import ENCODED, Candidate, Rival
-from streamer.sampling.fingerprint import Remembered, fingerprint
+from streamer.sampling.candidate import ENCODED, SampleCandidate, ShadowResult
+from streamer.sampling.candidate_image import fingerprint
 from streamer.sampling.policy import Policy
-from streamer.sampling.selection import Choice, Selection
+from streamer.sampling.selection import Choice, FingerprintHistory, Selection
 from tests.candidates import boxes, candidate
 from tests.unit.pictures import scene
 
@@ -69,7 +69,7 @@ def test_a_stream_in_drift_is_sampled_whatever_the_model_thinks_within_the_rules
         judge.consider(minute * 100.0, seq=minute, look=HASHES[minute], drifting=True)
         taken += judge.selection.due(minute * 100.0 + 60)
     assert [choice.reasons for choice in taken] == [("drift",)] * 2
-    assert judge.selection.passed_over["budget"] == 2
+    assert judge.selection.dropped["budget"] == 2
     judge = Judge(quiet(interval_s=0))
     judge.consider(0, 0.55, drifting=True)
     assert judge.selection.due(1)[0].reasons == ("drift", "uncertainty")
@@ -100,7 +100,7 @@ def test_a_picture_that_was_taken_already_is_passed_over() -> None:
     judge.selection.due(0.0)
     judge.consider(20, 0.5, look=HASHES[0] ^ 0b111111)
     assert judge.selection.due(20.0) == []
-    assert judge.selection.passed_over == {"duplicate": 1}
+    assert judge.selection.dropped == {"duplicate": 1}
     judge.consider(40, 0.5, look=HASHES[0] ^ 0b1111111)
     assert len(judge.selection.due(40.0)) == 1
     judge.consider(60, 0.5, look=HASHES[0], stream="other")
@@ -111,7 +111,7 @@ def test_a_person_comes_first_and_passes_everything_but_the_budget() -> None:
     judge = Judge(quiet(threshold=2, stream_per_hour=2))
     for now, expected in ((0, 1), (1, 1), (2, 0)):
         assert len(judge.consider(now, 0.99, reported=True)) == expected
-    assert judge.selection.passed_over == {"budget": 1}
+    assert judge.selection.dropped == {"budget": 1}
     judge = Judge(quiet())
     (choice,) = judge.consider(0, 0.5, reported=True)
     assert choice.reasons == ("user", "uncertainty")
@@ -127,8 +127,8 @@ def test_flicker_is_a_reason_of_its_own() -> None:
 def test_disagreement_of_two_models_is_a_reason_of_its_own() -> None:
     judge = Judge(quiet(interval_s=0))
     for label, expected in ((0, 0), (1, 1)):
-        rival = Rival("v2", "small", "", boxes(0.95, label=label))
-        judge.consider(0, 0.95, rival=rival)
+        rival = ShadowResult("v2", "small", "", boxes(0.95, label=label))
+        judge.consider(0, 0.95, shadow=rival)
         taken = judge.selection.due(0.0)
         assert len(taken) == expected
     assert taken[0].reasons == ("disagreement",)
@@ -194,7 +194,7 @@ def test_fingerprints_survive_a_little_noise_and_tell_pictures_apart() -> None:
     picture = scene()
     noisy = picture.copy()
     noisy[::2] += 1
-    known = Remembered(2)
+    known = FingerprintHistory(2)
     assert known.nearest_bits(0) == 64
     known.add(fingerprint(picture))
     assert known.nearest_bits(fingerprint(noisy)) <= 6
@@ -207,7 +207,7 @@ def test_fingerprints_survive_a_little_noise_and_tell_pictures_apart() -> None:
 def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
     encoded: list[int] = []
 
-    def encode(found: Candidate) -> Candidate:
+    def encode(found: SampleCandidate) -> SampleCandidate:
         encoded.append(found.seq)
         return dataclasses.replace(found, data=b"small", source=ENCODED)
 

@@ -38,7 +38,7 @@ def test_what_was_accepted_is_found_by_the_next_process_oldest_first(spool: Spoo
     assert (following.read("a").image, following.read("a").sidecar["n"]) == (b"a", "a")
     assert following.used_bytes == spool.used_bytes
     assert following.oldest_s(10.0) == 10.0
-    following.done("b")
+    following.remove("b")
     assert following.oldest() == ["a", "c"]
     assert sorted(path.stem for path in (tmp_path / "spool" / "ready").iterdir()) == ["a", "a", "c", "c"]
     following.close()
@@ -66,7 +66,7 @@ def test_a_full_spool_refuses_and_keeps_what_it_has(spool: Spool) -> None:
     with pytest.raises(SpoolFull, match="of 10000 bytes"):
         spool.accept("b", b"x" * 1000, SIDECAR, 0.0)
     assert spool.oldest() == ["a"]
-    spool.done("a")
+    spool.remove("a")
     assert spool.accept("b", b"x" * 1000, SIDECAR, 0.0)
 
 

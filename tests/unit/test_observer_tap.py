@@ -1,4 +1,4 @@
-"""The tap: which detections become candidates, with which neighbours, and what a person can report."""
+"""The sampler: which detections become candidates, with which neighbours, and what a person can report."""
 
 from __future__ import annotations
 
@@ -10,43 +10,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
-from streamer.sampling.candidate import Candidate, Rival
-from streamer.sampling.sampler import Shot, Tap, low_threshold, lowered, over
-from streamer.sampling.slug import slug
-from tests.candidates import ORIGIN, boxes
+from streamer.sampling.candidate import SampleCandidate, ShadowResult, slug
+from streamer.sampling.sampler import Observation, Sampler, boxes_above, low_threshold, with_low_threshold
+from tests.candidates import STREAM, boxes
 
-RIVAL = Rival("v2", "small", "cd" * 32, boxes(0.6))
+SHADOW = ShadowResult("v2", "small", "cd" * 32, boxes(0.6))
 
 
-def shot(seq: int, at: float, *scores: float) -> Shot:
-    return Shot(b"jpeg", seq, 0, at, 1000.0 + at, 160, 96, DetectionParams(0.5), boxes(*scores))
+def observation(seq: int, at: float, *scores: float) -> Observation:
+    return Observation(b"jpeg", seq, 0, at, 1000.0 + at, 160, 96, DetectionParams(0.5), boxes(*scores))
 
 
 @pytest.fixture
-def taken() -> list[Candidate]:
+def taken() -> list[SampleCandidate]:
     return []
 
 
 @pytest.fixture
-def tap(taken: list[Candidate]) -> Tap:
-    def offer(candidate: Candidate) -> bool:
+def sampler(taken: list[SampleCandidate]) -> Sampler:
+    return Sampler(STREAM, into(taken), 0.0)
+
+
+def into(taken: list[SampleCandidate]) -> Callable[[SampleCandidate], bool]:
+    """A way to submit candidates that keeps them in a list."""
+
+    def submit(candidate: SampleCandidate) -> bool:
         taken.append(candidate)
         return True
 
-    return Tap(ORIGIN, offer, 0.0)
+    return submit
 
 
-def test_one_frame_a_second_is_wanted(tap: Tap) -> None:
-    wanted = [tap.wants(index / 30) for index in range(300)]
+def test_one_frame_a_second_is_wanted(sampler: Sampler) -> None:
+    wanted = [sampler.wants(index / 30) for index in range(300)]
     assert wanted[0]
     assert 8 <= sum(wanted) <= 13
 
 
-def test_a_candidate_has_the_boxes_of_the_frames_around_it(tap: Tap, taken: list[Candidate]) -> None:
-    tap.finished(shot(1, 0.0, 0.9), None)
-    tap.finished(shot(2, 0.1, 0.8), boxes(0.8, 0.3))
+def test_a_candidate_has_the_boxes_of_the_frames_around_it(
+    sampler: Sampler, taken: list[SampleCandidate]
+) -> None:
+    sampler.add(observation(1, 0.0, 0.9), None)
+    sampler.add(observation(2, 0.1, 0.8), boxes(0.8, 0.3))
     assert taken == []
-    tap.finished(shot(3, 0.2, 0.7), None)
+    sampler.add(observation(3, 0.2, 0.7), None)
     (candidate,) = taken
     assert (candidate.seq, candidate.captured_at, candidate.low_threshold) == (2, 1000.1, 0.25)
     assert candidate.boxes[:, 4].tolist() == pytest.approx([0.8, 0.3])
@@ -55,98 +62,96 @@ def test_a_candidate_has_the_boxes_of_the_frames_around_it(tap: Tap, taken: list
     assert (candidate.before[0, 4], candidate.after[0, 4]) == (np.float32(0.9), np.float32(0.7))
 
 
-def test_frames_far_away_are_no_neighbours(tap: Tap, taken: list[Candidate]) -> None:
-    tap.finished(shot(1, 0.0, 0.9), None)
-    tap.finished(shot(2, 0.6, 0.8), boxes(0.8))
-    tap.finished(shot(3, 1.2, 0.7), None)
+def test_frames_far_away_are_no_neighbours(sampler: Sampler, taken: list[SampleCandidate]) -> None:
+    sampler.add(observation(1, 0.0, 0.9), None)
+    sampler.add(observation(2, 0.6, 0.8), boxes(0.8))
+    sampler.add(observation(3, 1.2, 0.7), None)
     assert (taken[0].before, taken[0].after) == (None, None)
 
 
-def test_the_last_candidate_of_a_stream_is_not_lost(tap: Tap, taken: list[Candidate]) -> None:
-    tap.finished(shot(1, 0.0), boxes(0.8))
-    tap.close()
+def test_the_last_candidate_of_a_stream_is_not_lost(sampler: Sampler, taken: list[SampleCandidate]) -> None:
+    sampler.add(observation(1, 0.0), boxes(0.8))
+    sampler.close()
     assert [candidate.seq for candidate in taken] == [1]
-    tap.close()
+    sampler.close()
     assert len(taken) == 1
 
 
-def test_a_person_gets_the_last_finished_frame(tap: Tap, taken: list[Candidate]) -> None:
-    assert tap.report("") is None
-    tap.finished(shot(4, 0.0, 0.9), None)
-    assert tap.report("a cat, not a dog") == (4, True)
+def test_a_person_gets_the_last_finished_frame(sampler: Sampler, taken: list[SampleCandidate]) -> None:
+    assert sampler.report("") is None
+    sampler.add(observation(4, 0.0, 0.9), None)
+    assert sampler.report("a cat, not a dog") == (4, True)
     assert (taken[0].reported, taken[0].note, taken[0].low_threshold) == (True, "a cat, not a dog", 0.5)
 
 
-def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[Candidate]) -> None:
-    def offer(candidate: Candidate) -> bool:
-        taken.append(candidate)
-        return True
-
-    tap = Tap(ORIGIN, offer, 0.0, still=True)
-    tap.finished(shot(0, 0.0, 0.9), None)
-    tap.finished(shot(0, 0.1, 0.8), boxes(0.8, 0.3))
+def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[SampleCandidate]) -> None:
+    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True)
+    sampler.add(observation(0, 0.0, 0.9), None)
+    sampler.add(observation(0, 0.1, 0.8), boxes(0.8, 0.3))
     assert len(taken) == 1
     assert taken[0].before is None
-    assert tap.report("") is None
+    assert sampler.report("") is None
 
 
-class Rivals:
-    """A comparison that answers when it is told to."""
+class ShadowRuns:
+    """A comparison that callbacks when it is told to."""
 
     def __init__(self, *, begins: bool = True) -> None:
         self.begins = begins
-        self.answers: list[Callable[[Rival | None], None]] = []
+        self.callbacks: list[Callable[[ShadowResult | None], None]] = []
 
-    def __call__(self, _shot: Shot, done: Callable[[Rival | None], None]) -> bool:
+    def __call__(self, _shot: Observation, done: Callable[[ShadowResult | None], None]) -> bool:
         if self.begins:
-            self.answers.append(done)
+            self.callbacks.append(done)
         return self.begins
 
 
 @pytest.mark.parametrize("frame_first", [True, False])
 def test_a_candidate_waits_for_the_next_frame_and_for_the_other_model(
-    taken: list[Candidate], frame_first: bool
+    taken: list[SampleCandidate], frame_first: bool
 ) -> None:
-    rivals = Rivals()
-    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, compare=rivals)  # type: ignore[func-returns-value]
-    tap.finished(shot(1, 0.0), boxes(0.8))
+    runs = ShadowRuns()
+    sampler = Sampler(STREAM, into(taken), 0.0, start_shadow_run=runs)
+    sampler.add(observation(1, 0.0), boxes(0.8))
     steps: list[Callable[[], None]] = [
-        lambda: tap.finished(shot(2, 0.1), None),
-        lambda: rivals.answers[0](RIVAL),
+        lambda: sampler.add(observation(2, 0.1), None),
+        lambda: runs.callbacks[0](SHADOW),
     ]
     for step in steps if frame_first else reversed(steps):
         assert taken == []
         step()
     (candidate,) = taken
-    assert candidate.rival is RIVAL
+    assert candidate.shadow is SHADOW
     assert candidate.after is not None
 
 
-def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(taken: list[Candidate]) -> None:
-    rivals = Rivals()
-    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, still=True, compare=rivals)  # type: ignore[func-returns-value]
-    tap.finished(shot(1, 0.0), boxes(0.8))
+def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(
+    taken: list[SampleCandidate],
+) -> None:
+    runs = ShadowRuns()
+    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True, start_shadow_run=runs)
+    sampler.add(observation(1, 0.0), boxes(0.8))
     assert taken == []
-    tap.finished(shot(2, 1.0), boxes(0.8))
+    sampler.add(observation(2, 1.0), boxes(0.8))
     assert [c.seq for c in taken] == [1]
-    rivals.answers[0](RIVAL)  # too late: nothing is offered twice
-    rivals.answers[1](None)
-    assert [(c.seq, c.rival) for c in taken] == [(1, None), (2, None)]
+    runs.callbacks[0](SHADOW)  # too late: nothing is submitted twice
+    runs.callbacks[1](None)
+    assert [(c.seq, c.shadow) for c in taken] == [(1, None), (2, None)]
 
 
-def test_where_no_other_model_looks_nothing_waits(taken: list[Candidate]) -> None:
-    tap = Tap(ORIGIN, lambda c: not taken.append(c), 0.0, still=True, compare=Rivals(begins=False))  # type: ignore[func-returns-value]
-    tap.finished(shot(1, 0.0), boxes(0.8))
+def test_where_no_other_model_looks_nothing_waits(taken: list[SampleCandidate]) -> None:
+    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True, start_shadow_run=ShadowRuns(begins=False))
+    sampler.add(observation(1, 0.0), boxes(0.8))
     assert len(taken) == 1
 
 
 @given(st.floats(0, 1, width=32), st.lists(st.floats(0, 1, width=32), max_size=20))
 def test_the_callers_boxes_are_those_over_its_threshold(threshold: float, scores: list[float]) -> None:
     assert low_threshold(threshold) <= threshold
-    params = lowered(DetectionParams(threshold, max_detections=5))
+    params = with_low_threshold(DetectionParams(threshold, max_detections=5))
     assert (params.conf_threshold, params.max_detections) == (low_threshold(threshold), 5)
     found = boxes(*sorted((s for s in scores if s >= params.conf_threshold), reverse=True))
-    assert over(found, threshold)[:, 4].tolist() == [s for s in found[:, 4].tolist() if s >= threshold]
+    assert boxes_above(found, threshold)[:, 4].tolist() == [s for s in found[:, 4].tolist() if s >= threshold]
 
 
 @pytest.mark.parametrize(

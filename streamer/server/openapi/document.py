@@ -11,7 +11,7 @@ from streamer.http.problem_details import PROBLEM_TYPE, REQUEST_ID_HEADER
 from streamer.predict.parameters import MAX_DETECTIONS
 from streamer.predict.responses import AnswerForm
 from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
-from streamer.sampling.sampling_status import Standing
+from streamer.sampling.process_handle import SamplingStatus
 from streamer.server.openapi.access import ticket_paths
 from streamer.server.openapi.drift import drift_paths, drift_schemas
 from streamer.server.openapi.video import video_paths
@@ -350,8 +350,8 @@ def _schemas() -> dict[str, Any]:
             "models": {"type": "object"},
             "device": {"type": ["string", "null"]},
             "samples": whole,
-            "sampling": {"enum": [standing.name.lower() for standing in Standing]},
-            "drift": {"enum": [word.name.lower() for word in DriftStatus]},
+            "sampling": {"enum": [status.name.lower() for status in SamplingStatus]},
+            "drift": {"enum": [status.name.lower() for status in DriftStatus]},
             "access": _object(
                 {"keys": {"enum": ["required", "none"]}, "keys_file": {"enum": ["ok", "failed"]}},
                 optional=("keys_file",),

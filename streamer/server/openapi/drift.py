@@ -48,7 +48,7 @@ def drift_paths(problems: Problems) -> dict[str, Any]:
 def drift_schemas() -> dict[str, Any]:
     """Return the schema of the status."""
     text, flag = {"type": "string"}, {"type": "boolean"}
-    words = {"enum": [word.name.lower() for word in DriftStatus]}
+    words = {"enum": [status.name.lower() for status in DriftStatus]}
     group = {
         "type": "object",
         "properties": {

@@ -1,7 +1,6 @@
-"""Takes metadata out of a picture without touching its pixels: GPS, camera, author, comments. Pure.
+"""Removes metadata from an encoded image without changing its pixels: GPS, camera, author, comments. Pure.
 
-The EXIF orientation stays, alone: the boxes stand in upright pixels, and without it nobody could turn the
-picture upright.
+Only the EXIF orientation is kept, because boxes are in pixels of the upright image.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import zlib
 from streamer.protocol.wire import Codec
 
 _EXIF = b"Exif\x00\x00"
-#: What of a JPEG is not picture: APP1 (EXIF, XMP), APP2..APP13 without ICC, comments.
+#: Markers of JPEG segments that are dropped: APP1 (EXIF, XMP), APP3 to APP13, comments. APP2 (ICC) stays.
 _JPEG_DROPPED = {0xE1, *range(0xE3, 0xEE), 0xFE}
 _JPEG_STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _PNG_DROPPED = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
@@ -21,25 +20,25 @@ _WEBP_DROPPED = {b"EXIF", b"XMP "}
 _VP8X_EXIF, _VP8X_XMP = 0x08, 0x04
 
 
-def bare_image(data: bytes, codec: Codec, orientation: int) -> bytes:
-    """Return the picture without metadata but for an ``orientation`` other than 1.
+def strip_metadata(data: bytes, codec: Codec, orientation: int) -> bytes:
+    """Return the image without any metadata except an ``orientation`` other than 1.
 
-    ``data`` must have passed `image_header.read_header`. Raises ValueError where it is cut off all the same.
+    ``data`` must have passed `image_header.read_header`. Raises ValueError when its metadata is truncated.
     """
     try:
         if codec is Codec.JPEG:
-            return _bare_jpeg(data, orientation)
-        return _bare_png(data, orientation) if codec is Codec.PNG else _bare_webp(data, orientation)
+            return _strip_jpeg(data, orientation)
+        return _strip_png(data, orientation) if codec is Codec.PNG else _strip_webp(data, orientation)
     except (struct.error, IndexError) as error:
         raise ValueError(f"cut off in its metadata: {error}") from error
 
 
 def orientation_block(orientation: int) -> bytes:
-    """Return a TIFF block that holds nothing but the orientation."""
+    """Return a TIFF block that contains only the orientation."""
     return struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
-def _bare_jpeg(data: bytes, orientation: int) -> bytes:
+def _strip_jpeg(data: bytes, orientation: int) -> bytes:
     kept = [data[:2]]
     if orientation != 1:
         block = _EXIF + orientation_block(orientation)
@@ -55,7 +54,7 @@ def _bare_jpeg(data: bytes, orientation: int) -> bytes:
             kept.append(data[position : position + 2])
             position += 2
             continue
-        if marker == 0xDA:  # the picture begins; what stands in later scans is needed to decode it
+        if marker == 0xDA:  # the scans begin; all later segments are needed to decode them
             return b"".join([*kept, data[position:]])
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker not in _JPEG_DROPPED:
@@ -63,7 +62,7 @@ def _bare_jpeg(data: bytes, orientation: int) -> bytes:
         position += 2 + length
 
 
-def _bare_png(data: bytes, orientation: int) -> bytes:
+def _strip_png(data: bytes, orientation: int) -> bytes:
     kept = [data[:8]]
     position = 8
     while position < len(data):
@@ -74,7 +73,7 @@ def _bare_png(data: bytes, orientation: int) -> bytes:
         if kind == b"IHDR" and orientation != 1:
             kept.append(_png_chunk(b"eXIf", orientation_block(orientation)))
         if kind == b"IEND":
-            break  # what follows is no part of the picture
+            break  # bytes behind the end are no part of the image
         position = end
     return b"".join(kept)
 
@@ -83,7 +82,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _bare_webp(data: bytes, orientation: int) -> bytes:
+def _strip_webp(data: bytes, orientation: int) -> bytes:
     end = min(len(data), 8 + struct.unpack_from("<I", data, 4)[0])
     kept: list[bytes] = []
     position = 12
@@ -97,7 +96,7 @@ def _bare_webp(data: bytes, orientation: int) -> bytes:
         if kind not in _WEBP_DROPPED:
             kept.append(chunk)
         position = after
-    if orientation != 1:  # an orientation came from an EXIF chunk, so there is a VP8X that announces it
+    if orientation != 1:  # the orientation came from an EXIF chunk, so a VP8X chunk with flags was kept above
         block = orientation_block(orientation)
         kept.append(b"EXIF" + struct.pack("<I", len(block)) + block)
     body = b"WEBP" + b"".join(kept)
