@@ -56,7 +56,7 @@ class FrameFlag(IntFlag):
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes of ``detect.v1``."""
+    """WebSocket close codes of ``detect.v1``; this server does not send 4403, 4404, 4410 and 4422."""
 
     DONE = 1000
     SERVER_FAULT = 1011
