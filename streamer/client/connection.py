@@ -13,11 +13,10 @@ import aiohttp
 from streamer.client.address import Address
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
 from streamer.console.redact import MASK
+from streamer.protocol.close_codes import FINAL_CLOSE_CODES, CloseCode
 from streamer.protocol.wire import (
-    FINAL_CLOSE_CODES,
     SUBPROTOCOL_JSON,
     SUBPROTOCOLS,
-    CloseCode,
     Frame,
     ProtocolError,
     decode_message,

@@ -27,7 +27,7 @@ from streamer.client.pending_frames import Offer, Offers
 from streamer.client.sender import Sender
 from streamer.client.state import Phase, State, Watcher
 from streamer.client.version import client_version
-from streamer.protocol.wire import CloseCode
+from streamer.protocol.close_codes import CloseCode
 
 log = logging.getLogger("streamer.client")
 

@@ -1,4 +1,4 @@
-"""``detect.v1`` on the wire: frame headers, message encoding, close codes. Shared by server and client.
+"""``detect.v1`` on the wire: frame headers and message encoding. Shared by server and client.
 
 Pure: bytes in, values out; imports nothing of the server, so that the client library stays light.
 The prose of the protocol is docs/protocol.md.
@@ -55,41 +55,8 @@ class FrameFlag(IntFlag):
     LAST = 8
 
 
-class CloseCode(IntEnum):
-    """WebSocket close codes of ``detect.v1``; this server does not send 4403, 4404, 4410 and 4422."""
-
-    DONE = 1000
-    SERVER_FAULT = 1011
-    RESTART = 1012
-    OVERLOADED = 1013
-    MALFORMED = 4400
-    UNAUTHORIZED = 4401
-    FORBIDDEN = 4403
-    NO_SUCH_MODEL = 4404
-    UNSUPPORTED = 4406
-    HELLO_TIMEOUT = 4408
-    TAKEN_OVER = 4409
-    EXPIRED = 4410
-    CONFIGURATION = 4422
-    LIMITS = 4429
-    IDLE = 4440
-    SLOW_CONSUMER = 4441
-
-
 NO_FLAGS = FrameFlag(0)
 _KNOWN_FLAGS = FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST
-
-#: A client must not reconnect after these: the answer would be the same.
-FINAL_CLOSE_CODES = frozenset(
-    {
-        CloseCode.MALFORMED,
-        CloseCode.FORBIDDEN,
-        CloseCode.NO_SUCH_MODEL,
-        CloseCode.UNSUPPORTED,
-        CloseCode.TAKEN_OVER,
-        CloseCode.CONFIGURATION,
-    }
-)
 
 
 class DropReason(StrEnum):

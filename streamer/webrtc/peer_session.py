@@ -19,7 +19,8 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding
 from streamer.imaging.limits import Limits
-from streamer.protocol.wire import CloseCode, Codec, DropReason
+from streamer.protocol.close_codes import CloseCode
+from streamer.protocol.wire import Codec, DropReason
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher

@@ -22,6 +22,7 @@ from streamer.config.ice_servers import IceServers
 from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
+from streamer.protocol.close_codes import reconnect_delay_ms
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
@@ -30,7 +31,6 @@ from streamer.webrtc.end_reason import Ending
 from streamer.webrtc.sdp_offer import Offer
 from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.video_pool import VideoPool
-from streamer.websocket.close import return_ms
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
@@ -233,7 +233,7 @@ class Peers:
         self._draining = True
         sessions = list(self._sessions.values())
         for index, session in enumerate(sessions):
-            session.end(Ending.SHUTDOWN, reconnect_ms=return_ms(window_s, index, len(sessions)))
+            session.end(Ending.SHUTDOWN, reconnect_ms=reconnect_delay_ms(window_s, index, len(sessions)))
         if self.background:
             await asyncio.wait(set(self.background), timeout=2.0)
 

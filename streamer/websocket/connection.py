@@ -34,15 +34,8 @@ from streamer.protocol.client_messages import (
     TextFrame,
     parse_message,
 )
-from streamer.protocol.wire import (
-    MAX_SEQ,
-    MAX_STREAMS,
-    CloseCode,
-    DropReason,
-    Frame,
-    ProtocolError,
-    unpack_frame,
-)
+from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.wire import MAX_SEQ, MAX_STREAMS, DropReason, Frame, ProtocolError, unpack_frame
 from streamer.replicas.session_router import Owners
 from streamer.sampling.sampler import Sampler
 from streamer.sampling.sampler_factory import SamplerFactory
@@ -52,7 +45,6 @@ from streamer.scheduling.errors import SchedulingError
 from streamer.streams.flow_control import WindowViolated
 from streamer.streams.session import Session
 from streamer.streams.stream_handle import LiveStream
-from streamer.websocket.close import CloseConnection
 from streamer.websocket.frame_intake import Intake, TooFast
 from streamer.websocket.handshake import error_message, greet, identify
 from streamer.websocket.outbox import MAX_MESSAGES, OutboxFull

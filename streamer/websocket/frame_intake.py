@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.large_frame import decode_large_frame
-from streamer.protocol.wire import CloseCode, ProtocolError, decode_message
-from streamer.websocket.close import CloseConnection
+from streamer.protocol.wire import ProtocolError, decode_message
 from streamer.websocket.rate_limit import (
     CONTROL_MAX_BYTES,
     CONTROL_MAX_VALUES,

@@ -12,9 +12,9 @@ from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, Scope
 from streamer.http.gate import Gate
 from streamer.protocol.client_messages import Hello, parse_message
-from streamer.protocol.wire import FRAME_MARK, CloseCode, ProtocolError, decode_message
+from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.wire import FRAME_MARK, ProtocolError, decode_message
 from streamer.streams.session import UnsupportedCodec
-from streamer.websocket.close import CloseConnection
 from streamer.websocket.rate_limit import CONTROL_MAX_VALUES, size_in_bytes
 
 #: Hellos with a wrong field that are answered with an error before the connection is closed.

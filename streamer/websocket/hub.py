@@ -21,13 +21,13 @@ from streamer.http.http_connection import guard_reader
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
 from streamer.imaging.limits import Limits
-from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS, CloseCode
+from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
+from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS
 from streamer.replicas.session_router import Owners
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, SessionStore
-from streamer.websocket.close import return_ms
 from streamer.websocket.connection import BYE_GRACE_S, Connection
 from streamer.websocket.handshake_slots import GreetingSlots
 from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, CONTROL_PER_S, HELLO_MAX_BYTES
@@ -84,7 +84,7 @@ class StreamHub:
         self._draining = True
         index, count = 0, len(self._connections)
         async for connection in self._in_turns():
-            connection.say_bye(return_ms(window_s, index, count))
+            connection.say_bye(reconnect_delay_ms(window_s, index, count))
             index += 1
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
         while time.monotonic() < deadline and any(

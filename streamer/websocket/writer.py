@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from streamer.core.byte_budget import Holding
-from streamer.protocol.wire import CloseCode, encode_message
-from streamer.websocket.close import CloseConnection
+from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.wire import encode_message
 from streamer.websocket.outbox import Outbox
 
 log = logging.getLogger("streamer.connection")

@@ -104,6 +104,7 @@ def test_importing_the_client_loads_no_server_code() -> None:
             "streamer.console",
             "streamer.console.redact",
             "streamer.protocol",
+            "streamer.protocol.close_codes",
             "streamer.protocol.wire",
             "streamer.protocol.message_values",
         }

@@ -11,8 +11,8 @@ import msgpack
 import pytest
 
 from streamer.protocol.client_messages import MAX_UNKNOWN_NAMED, Hello, parse_message
-from streamer.protocol.wire import CloseCode, ProtocolError
-from streamer.websocket.close import CloseConnection
+from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.wire import ProtocolError
 from streamer.websocket.frame_intake import Intake, TooFast
 from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, TEXT_FRAMES_BURST, size_in_bytes
 

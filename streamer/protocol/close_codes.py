@@ -1,0 +1,61 @@
+"""WebSocket close codes of ``detect.v1``, and the request to close a connection with one. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+#: Bytes that a close frame has for its reason, with some to spare (RFC 6455 section 5.5 allows 123).
+_REASON_BYTES = 120
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes of ``detect.v1``; this server does not send 4403, 4404, 4410 and 4422."""
+
+    DONE = 1000
+    SERVER_FAULT = 1011
+    RESTART = 1012
+    OVERLOADED = 1013
+    MALFORMED = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    NO_SUCH_MODEL = 4404
+    UNSUPPORTED = 4406
+    HELLO_TIMEOUT = 4408
+    TAKEN_OVER = 4409
+    EXPIRED = 4410
+    CONFIGURATION = 4422
+    LIMITS = 4429
+    IDLE = 4440
+    SLOW_CONSUMER = 4441
+
+
+#: A client must not reconnect after these: the answer would be the same.
+FINAL_CLOSE_CODES = frozenset(
+    {
+        CloseCode.MALFORMED,
+        CloseCode.FORBIDDEN,
+        CloseCode.NO_SUCH_MODEL,
+        CloseCode.UNSUPPORTED,
+        CloseCode.TAKEN_OVER,
+        CloseCode.CONFIGURATION,
+    }
+)
+
+
+class CloseConnection(Exception):
+    """Raised wherever the reason to close a connection is found; the connection sends the close frame."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        #: What the close frame says, cut to what fits.
+        self.reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+def reconnect_delay_ms(window_s: float, index: int, count: int) -> int:
+    """Return after how many milliseconds client ``index`` of ``count`` is asked to reconnect.
+
+    The clients of a server that shuts down are spread over ``window_s``, so that they do not all reach the
+    next server at once.
+    """
+    return int(1000 * window_s * index / max(1, count))
