@@ -7,16 +7,17 @@ import builtins
 import re
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from streamer.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted(path for name in ("inference", "streamer") for path in (ROOT / name).rglob("*.py"))
 #: A name, perhaps dotted, perhaps called, in one or two backticks.
 QUOTED = re.compile(r"(`{1,2})([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(\))?\1")
 #: A file with its folder. `tools/export_onnx.py` is of YOLOX.
 PATH = re.compile(r"(?<![\w./-])(?!tools/)(?:[\w-]+/)+[\w-]+\.py\b")
+WORD = re.compile(r"[A-Za-z_]\w*")
 COMMENT = re.compile(r"#:? .*")
 #: Words of Linux, of file formats, of other libraries and of examples.
 FOREIGN = {
@@ -26,10 +27,38 @@ FOREIGN = {
 }
 
 
+class Source:
+    """A file, its prose apart from its code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines()
+        self.classes: list[ast.ClassDef] = []
+        found = []
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(node, ast.ClassDef):
+                self.classes.append(node)
+            text = ast.get_docstring(node, clean=False)
+            if text is not None:
+                found.append(text)
+                first = node.body[0]
+                for number in range(first.lineno - 1, first.end_lineno or first.lineno):
+                    lines[number] = ""
+        self.code = [COMMENT.sub("", line) for line in lines]
+        self.prose = "\n".join((*found, *(match for line in lines for match in COMMENT.findall(line))))
+
+    def words(self, begin: int = 0, end: int | None = None) -> set[str]:
+        """Return the words of some lines of code: names, and what stands in short texts."""
+        return set(WORD.findall("\n".join(self.code[begin:end])))
+
+
 @cache
-def tree_of(path: Path) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse(path.read_text())
+def sources() -> list[Source]:
+    """Return all files of the service."""
+    paths = [path for name in ("inference", "streamer") for path in (ROOT / name).rglob("*.py")]
+    return [Source(path) for path in sorted(paths)]
 
 
 class Names:
@@ -39,31 +68,16 @@ class Names:
         self.all = {*dir(builtins), *sys.stdlib_module_names, *map(str.upper, Settings.model_fields)}
         #: What modules, by their last name, and classes hold.
         self.members: dict[str, set[str]] = {}
-        for path in FILES:
-            own = path.parent.name if path.stem == "__init__" else path.stem
-            self.all.update(path.relative_to(ROOT).with_suffix("").parts)
-            self.members.setdefault(path.parent.name, set()).add(path.stem)
-            self.members.setdefault(path.parent.parent.name, set()).add(path.parent.name)
-            self._take(tree_of(path), [self.members.setdefault(own, set())])
-
-    def _take(self, node: ast.AST, owners: list[set[str]]) -> None:
-        for child in ast.iter_child_nodes(node):
-            inner, names = owners, self._names(child)
-            self.all.update(names)
-            for owner in owners:
-                owner.update(names)
-            if isinstance(child, ast.ClassDef):
-                inner = [*owners, self.members.setdefault(child.name, set())]
-            self._take(child, inner)
-
-    @staticmethod
-    def _names(node: ast.AST) -> list[str]:
-        if isinstance(node, ast.Constant):  # words of the protocol, fields of documents, codes
-            return [node.value] if isinstance(node.value, str) and len(node.value) < 80 else []
-        found = [getattr(node, field, None) for field in ("name", "id", "attr", "arg", "asname")]
-        if isinstance(node, ast.alias):
-            found += node.name.split(".")
-        return [name for name in found if isinstance(name, str)]
+        for source in sources():
+            folders = source.path.relative_to(ROOT).with_suffix("").parts
+            self.all.update(folders, words := source.words())
+            own = folders[-2] if folders[-1] == "__init__" else folders[-1]
+            self.members.setdefault(own, set()).update(words)
+            for folder, inner in pairwise(folders):
+                self.members.setdefault(folder, set()).add(inner)
+            for each in source.classes:
+                inside = source.words(each.lineno - 1, each.end_lineno)
+                self.members.setdefault(each.name, set()).update(inside)
 
     def knows(self, name: str) -> bool:
         """Whether a name stands for something: `a.b` for the b of a, where a is a module or class of ours."""
@@ -71,29 +85,18 @@ class Names:
             return True
         *_, owner, member = "", *name.split(".")
         if member == "py":
-            return any(path.stem == owner for path in FILES)
+            return any(source.path.stem == owner for source in sources())
         if owner in self.members:
             return member in self.members[owner]
         return bool(owner) and (owner in sys.stdlib_module_names or {owner, member} <= self.all)
 
 
-@cache
-def prose(path: Path) -> str:
-    """Return the docstrings and comments of a file."""
-    found = [
-        ast.get_docstring(node, clean=False) or ""
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return "\n".join((*found, *COMMENT.findall(path.read_text())))
-
-
 def test_names_in_backticks_exist() -> None:
     names = Names()
     unknown = {
-        f"{path.relative_to(ROOT)}: {match[2]}"
-        for path in FILES
-        for match in QUOTED.finditer(prose(path))
+        f"{source.path.relative_to(ROOT)}: {match[2]}"
+        for source in sources()
+        for match in QUOTED.finditer(source.prose)
         if not names.knows(match[2])
     }
     assert not unknown, "\n".join(sorted(unknown))
@@ -106,9 +109,9 @@ def test_files_that_prose_names_exist() -> None:
         for path in (ROOT / folder).rglob("*.py")
     ]
     unknown = {
-        f"{path.relative_to(ROOT)}: {match[0]}"
-        for path in FILES
-        for match in PATH.finditer(prose(path))
+        f"{source.path.relative_to(ROOT)}: {match[0]}"
+        for source in sources()
+        for match in PATH.finditer(source.prose)
         if not any(file.endswith(f"/{match[0]}") for file in files)
     }
     assert not unknown, "\n".join(sorted(unknown))
