@@ -6,7 +6,7 @@ import colorsys
 
 import cv2
 
-from streamer.client.encoder import Pixels
+from streamer.client.pixels import Pixels
 from streamer.client.results import Detection, Detections
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -189,7 +189,8 @@ class _Report:
 
     def _save(self, name: str, answer: Prediction) -> None:
         from streamer.cli.drawing import draw  # noqa: PLC0415 - loads OpenCV
-        from streamer.client.encoder import decode, encode_jpeg, read_bytes  # noqa: PLC0415 - loads OpenCV
+        from streamer.client.encoder import read_bytes  # noqa: PLC0415 - loads OpenCV
+        from streamer.client.pixels import decode, encode_jpeg  # noqa: PLC0415 - loads OpenCV
 
         target = self.arguments.save / self._free_name("stdin" if name == "-" else Path(name).stem)
         jpeg = encode_jpeg(draw(decode(read_bytes(self._read(name))), answer.detections), 92)

@@ -16,8 +16,8 @@ import numpy as np
 
 from streamer.cli.drawing import draw
 from streamer.client.capture import Captured
-from streamer.client.encoder import Pixels
 from streamer.client.errors import BadInput, SaveFailed
+from streamer.client.pixels import Pixels
 from streamer.client.results import Detections
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")

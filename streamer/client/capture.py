@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.client.encoder import Pixels, decode
+from streamer.client.pixels import Pixels, decode
 
 #: A source that falls behind by more than this goes on from where it is instead of skipping for ever.
 SLIP_S = 0.5

@@ -8,20 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from streamer.client.errors import BadInput
 from streamer.client.image_size import image_size
+from streamer.client.pixels import DEFAULT_QUALITY, Pixels, as_bgr, decode, encode_jpeg, resize
 from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
-#: uint8 BGR (H, W, 3); grey (H, W) and BGRA (H, W, 4) are taken too.
-Pixels: TypeAlias = npt.NDArray[np.uint8]
 #: What can be offered: pixels, an encoded picture, or the path of one.
 Picture: TypeAlias = "Pixels | bytes | bytearray | memoryview | str | PathLike[str]"
 
-DEFAULT_QUALITY = 85
 #: Each try at fitting a picture into the message limit reduces quality first, then size.
 _TRIES = ((1.0, 1.0), (0.75, 1.0), (0.75, 0.7), (0.6, 0.5), (0.5, 0.3), (0.4, 0.15))
 
@@ -88,32 +84,6 @@ def read_bytes(picture: bytes | bytearray | memoryview | str | PathLike[str]) ->
         raise BadInput(f"{picture}: {error.strerror or error}") from error
 
 
-def decode(data: bytes) -> Pixels:
-    """Decode to BGR, upright. Raises BadInput for what is not a picture."""
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise BadInput("not a picture that can be decoded; jpeg, png, webp, bmp and tiff are")
-    return np.asarray(image, np.uint8)
-
-
-def as_bgr(image: Pixels) -> Pixels:
-    """Return a C-contiguous uint8 BGR array. Raises BadInput naming what is wrong with its type or shape."""
-    if image.dtype != np.uint8:
-        raise BadInput(f"the array is {image.dtype}; pictures are uint8, BGR, shape (height, width, 3)")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    if image.size and image.ndim == 2:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
-    if image.size and image.ndim == 3 and image.shape[2] == 4:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR), np.uint8)
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise BadInput(f"the array has shape {image.shape}; pictures are BGR, shape (height, width, 3)")
-    return np.ascontiguousarray(image)
-
-
 def _encode_pixels(image: Pixels, limits: PictureLimits, quality: int, max_side: int | None) -> Encoded:
     height, width = image.shape[:2]
     side = min(limits.side_px, max_side or limits.side_px)
@@ -123,7 +93,7 @@ def _encode_pixels(image: Pixels, limits: PictureLimits, quality: int, max_side:
         reduced = image
         if ratio < 1.0:
             size = (max(1, int(width * ratio)), max(1, int(height * ratio)))
-            reduced = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            reduced = resize(image, size)
         payload = encode_jpeg(reduced, round(quality * softer))
         if len(payload) <= limits.bytes:
             scale = (width / reduced.shape[1], height / reduced.shape[0])
@@ -131,14 +101,3 @@ def _encode_pixels(image: Pixels, limits: PictureLimits, quality: int, max_side:
     raise BadInput(
         f"a picture of {width}x{height} does not fit into the server's {limits.bytes} bytes a frame"
     )
-
-
-def encode_jpeg(image: Pixels, quality: int = DEFAULT_QUALITY) -> bytes:
-    """Encode BGR pixels as JPEG. Raises BadInput when they cannot be."""
-    try:
-        done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, max(1, min(100, quality))])
-    except cv2.error as error:
-        raise BadInput(f"a picture of shape {image.shape} cannot be encoded as JPEG") from error
-    if not done:
-        raise BadInput(f"a picture of shape {image.shape} cannot be encoded as JPEG")
-    return bytes(encoded.tobytes())

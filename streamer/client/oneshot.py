@@ -13,9 +13,10 @@ from streamer.client.address import Address, predict_address
 from streamer.client.backoff import Backoff
 from streamer.client.connection import retry_after_s, why_not
 from streamer.client.cookies import cookies
-from streamer.client.encoder import DEFAULT_QUALITY, Encoded, Picture, PictureLimits, encode
+from streamer.client.encoder import Encoded, Picture, PictureLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.params import Params
+from streamer.client.pixels import DEFAULT_QUALITY
 from streamer.client.results import Detections, Prediction
 from streamer.client.tls import Tls
 from streamer.client.version import client_version

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamer.client.encoder import DEFAULT_QUALITY
 from streamer.client.errors import BadInput
+from streamer.client.pixels import DEFAULT_QUALITY
 from streamer.client.tls import Tls
 
 MODES = ("live", "all")

@@ -13,8 +13,8 @@ import numpy as np
 
 from streamer.client.backoff import Backoff
 from streamer.client.capture import Captured
-from streamer.client.encoder import Pixels
 from streamer.client.errors import SourceFailed
+from streamer.client.pixels import Pixels
 from streamer.console.redact import redact, secrets_of
 
 # What FFmpeg logs may hold whole addresses.

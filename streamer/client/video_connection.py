@@ -21,8 +21,8 @@ from aiortc import (
 
 from streamer.client.address import Address
 from streamer.client.connection import LinkLost
-from streamer.client.encoder import Pixels
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.client.pixels import Pixels
 from streamer.protocol.wire import ProtocolError, decode_message
 
 CLOCK_HZ = 90_000

@@ -11,19 +11,18 @@ from os import PathLike
 from typing import Any
 
 import aiohttp
-import cv2
-import numpy as np
 
 from streamer.client.address import video_address
 from streamer.client.backoff import Backoff
 from streamer.client.connection import LinkLost
 from streamer.client.cookies import cookies
-from streamer.client.encoder import Picture, Pixels, as_bgr, decode
+from streamer.client.encoder import Picture
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.frame_stream import PictureStream
 from streamer.client.ledger import Ledger
 from streamer.client.options import Options
 from streamer.client.params import Params
+from streamer.client.pixels import Pixels, as_bgr, decode, resize
 from streamer.client.results import Detections, Drop, Outcome, Result
 from streamer.client.rtp_origin import RtpOrigin, dithered
 from streamer.client.state import Phase, State, Watcher
@@ -302,4 +301,4 @@ def _fit(pixels: Pixels, max_side: int | None) -> Pixels:
     size = max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
     if size == (width, height):
         return pixels
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return resize(pixels, size)

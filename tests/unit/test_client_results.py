@@ -103,6 +103,8 @@ def test_importing_the_client_loads_no_server_code() -> None:
             "streamer",
             "streamer.console",
             "streamer.console.redact",
+            "streamer.imaging",
+            "streamer.imaging.exif",
             "streamer.protocol",
             "streamer.protocol.close_codes",
             "streamer.protocol.wire",
