@@ -57,7 +57,7 @@ sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ 
 	$(BIN)/python data/make_sample.py
 
 constraints: $(VENV)/installed-dev  ## resolve the pins anew
-	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --extra training --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --all-extras --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory hashes
 
@@ -92,15 +92,15 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[server]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(INSTALL) -e . --group dev
+	$(INSTALL) -e '.[server]' --group dev
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(INSTALL) -e '.[training]'
+	$(INSTALL) -e '.[train]'
 	@touch $@ $(VENV)/installed
 
 # An environment of their own: they come with versions of packages that the service pins otherwise.

@@ -2,7 +2,7 @@
 # Makes the virtual environment of an image; the Dockerfile calls it twice, so that code can change without
 # installing everything anew. Versions are those of constraints.txt, and nothing is installed whose hash is not in
 # constraints-hashed.txt.
-#   venv.sh dependencies cpu|gpu [EXTRA...]    what pyproject.toml asks for
+#   venv.sh dependencies cpu|gpu [EXTRA...]    what pyproject.toml asks for, with the extra server and the named ones
 #   venv.sh project                            the project itself
 set -eu
 here=$(dirname "$0")
@@ -27,18 +27,31 @@ install_dependencies() {
         sed -i -e '/^onnxruntime-gpu==/d' -e 's/^\(onnxruntime==[^ ]*\) ;.*/\1/' constraints.txt
     fi
     python3 - "$@" > requirements.txt <<'PYTHON'
+import re
 import sys
 import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-extras = project.get("optional-dependencies", {})
-wanted = list(project["dependencies"])
+extras = project["optional-dependencies"]
+
+
+def resolve(requirements):
+    """Yield the requirements, those of the project's own extras in place of their names."""
+    for requirement in requirements:
+        own = re.fullmatch(re.escape(project["name"]) + r"\[(.+)\]", requirement)
+        if own is None:
+            yield requirement
+        else:
+            for extra in own[1].split(","):
+                yield from resolve(extras[extra])
+
+
 for extra in sys.argv[1:]:
     if extra not in extras:
         sys.exit(f"EXTRAS: {extra!r} is not an extra of this project; allowed are {', '.join(extras)}")
-    wanted += extras[extra]
-print(*wanted, sep="\n")
+wanted = [*project["dependencies"], *(each for extra in ("server", *sys.argv[1:]) for each in extras[extra])]
+print(*dict.fromkeys(resolve(wanted)), sep="\n")
 PYTHON
     python3 "$here/hashed_requirements.py" constraints-hashed.txt setuptools > hashed.txt
     "$tools/pip" install --quiet --require-hashes --no-deps --only-binary :all: -r hashed.txt

@@ -22,7 +22,7 @@ examples:
   streamer keys check keys.toml
 
 The key itself goes to standard error, once; the entry for the file goes to standard output.
-exit codes: 0 done, 2 wrong option or a file that cannot be used
+exit codes: 0 done, 2 wrong option, a file that cannot be used, or a package is missing
 """
 #: Option to field of the file's quotas.
 _QUOTAS: dict[str, tuple[str, Callable[[str], float], str]] = {

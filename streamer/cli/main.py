@@ -10,8 +10,12 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from streamer.console.extras import explain_missing
+
 EXIT_USAGE = 2
 
+#: Commands that need the extra `server`, and the exit code of each where it is not installed.
+_SERVER_COMMANDS = {"serve": 3, "models": 8, "keys": EXIT_USAGE, "samples": EXIT_USAGE}
 #: Command, module with its ``add_arguments``, and what the list of commands says of it.
 _OTHER_COMMANDS = (
     ("predict", "streamer.cli.predict", "detect on images over HTTP"),
@@ -28,7 +32,7 @@ examples:
   HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
 
 Every setting is an environment variable (README, "Configuration"); the options here win over them.
-exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use, no model),
+exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use, no model, no extra `server`),
 4 model refused, 5 device unavailable, 6 a process keeps dying
 """
 
@@ -42,9 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     given = sys.argv[1:] if arguments is None else arguments
-    _add_other_commands(commands, next((word for word in given if not word.startswith("-")), ""))
-    parsed = parser.parse_args(arguments)
-    result: int = parsed.run(parsed)
+    command = next((word for word in given if not word.startswith("-")), "")
+    try:
+        _add_other_commands(commands, command)
+        parsed = parser.parse_args(arguments)
+        result: int = parsed.run(parsed)
+    except ModuleNotFoundError as error:
+        text = explain_missing(error, "server" if command in _SERVER_COMMANDS else "")
+        if text is None:
+            raise
+        sys.stderr.write(f"streamer {command}: {text}\n")
+        return _SERVER_COMMANDS.get(command, EXIT_USAGE)
     return result
 
 

@@ -56,7 +56,8 @@ examples:
 The token is read from {TOKEN_VARIABLE} when --token is not given; neither is ever shown.
 
 exit codes: 0 every image answered, {EXIT_SOME_FAILED} some failed, {EXIT_USAGE} wrong option or address,
-{EXIT_REFUSED} refused or cannot connect, {EXIT_SAVE} cannot write --save, {EXIT_INTERRUPTED} Ctrl-C
+or a package is missing, {EXIT_REFUSED} refused or cannot connect, {EXIT_SAVE} cannot write --save,
+{EXIT_INTERRUPTED} Ctrl-C
 """
 
 
@@ -106,11 +107,13 @@ def find_images(names: list[str]) -> list[str]:
 
 
 async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from streamer.client.oneshot import Request, predict_many  # noqa: PLC0415 - loads OpenCV and aiohttp
+    from streamer.client.oneshot import Request, predict_many  # noqa: PLC0415 - loads aiohttp
     from streamer.client.tls import Tls  # noqa: PLC0415 - see above
 
     if arguments.jobs < 1:
         raise BadInput(f"--jobs is {arguments.jobs}; allowed are 1 and more")
+    if arguments.save is not None:
+        import streamer.cli.drawing  # noqa: F401, PLC0415 - a missing package is told before anything is sent
     names = find_images(arguments.images)
     report = _Report(arguments, terminal, names)
     request = Request(params=read_parameters(arguments), tls=Tls(arguments.ca_file, arguments.insecure))
@@ -189,8 +192,8 @@ class _Report:
 
     def _save(self, name: str, answer: Prediction) -> None:
         from streamer.cli.drawing import draw  # noqa: PLC0415 - loads OpenCV
-        from streamer.client.encoder import read_bytes  # noqa: PLC0415 - loads OpenCV
-        from streamer.client.pixels import decode, encode_jpeg  # noqa: PLC0415 - loads OpenCV
+        from streamer.client.encoder import read_bytes  # noqa: PLC0415 - see _predict
+        from streamer.client.pixels import decode, encode_jpeg  # noqa: PLC0415 - see _predict
 
         target = self.arguments.save / self._free_name("stdin" if name == "-" else Path(name).stem)
         jpeg = encode_jpeg(draw(decode(read_bytes(self._read(name))), answer.detections), 92)
@@ -225,7 +228,7 @@ def _is_refusal(error: ClientError) -> bool:
 
 
 def _describe(name: str, answer: Prediction) -> dict[str, Any]:
-    from streamer.cli.journal import describe_detections  # noqa: PLC0415 - loads OpenCV
+    from streamer.cli.journal import describe_detections  # noqa: PLC0415 - see _predict
 
     return {
         "image": name,

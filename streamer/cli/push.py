@@ -54,7 +54,8 @@ modes: live sends the newest frame whenever the server has room, files at their 
 all sends every frame, as fast as the server takes them (default for images).
 The token is read from {TOKEN_VARIABLE} when --token is not given; neither is ever shown.
 
-exit codes: 0 done, {EXIT_USAGE} wrong option or address, {EXIT_REFUSED} refused or cannot connect,
+exit codes: 0 done, {EXIT_USAGE} wrong option or address, or a package is missing,
+{EXIT_REFUSED} refused or cannot connect,
 {EXIT_SOURCE} source failed, {EXIT_SAVE} cannot write --save or --json, {EXIT_INTERRUPTED} Ctrl-C \
 (files are complete and playable), {EXIT_TERMINATED} SIGTERM
 """
@@ -131,7 +132,7 @@ def _fail(terminal: Terminal, error: Exception, code: int) -> int:
 
 
 async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    # OpenCV, aiohttp, PyAV and aiortc are loaded after the arguments were found good.
+    # aiohttp, PyAV, OpenCV and aiortc are loaded after the arguments were found good.
     _check(arguments)
     with Signals() as signals:
         source = await _open_source(arguments, terminal)
@@ -165,7 +166,7 @@ def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> PictureSt
 
 
 def _options(arguments: argparse.Namespace) -> Any:
-    from streamer.client.options import Options  # noqa: PLC0415 - loads OpenCV
+    from streamer.client.options import Options  # noqa: PLC0415 - see _push
     from streamer.client.tls import Tls  # noqa: PLC0415 - see _push
 
     return Options(
@@ -185,9 +186,11 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise BadInput(f"--max-frames is {arguments.max_frames}; allowed are 1 and more")
     if arguments.save is not None:
-        from streamer.cli.recorder import check_path  # noqa: PLC0415 - loads PyAV
+        from streamer.cli.recorder import check_path  # noqa: PLC0415 - loads OpenCV
 
         check_path(arguments.save)
+    if arguments.show:
+        import streamer.cli.preview  # noqa: F401, PLC0415 - a missing package is told before anything is opened
     for name, output in (("--save", arguments.save), ("--json", arguments.json)):
         if output is not None and _same_file(Path(output), Path(arguments.source)):
             raise BadInput(f"{name} {output} is the source itself")
@@ -198,7 +201,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 async def _open_source(arguments: argparse.Namespace, terminal: Terminal) -> Any:
-    from streamer.client.sources import SourceOptions, open_source  # noqa: PLC0415 - loads OpenCV
+    from streamer.client.sources import SourceOptions, open_source  # noqa: PLC0415 - see _push
 
     options = SourceOptions(
         fps=arguments.fps,

@@ -37,8 +37,8 @@ examples:
   streamer samples stats --in s3://ml-active-learning/parcels
   streamer samples export --format coco --out parcels/
 
-exit codes: 0 done, {EXIT_USAGE} wrong option or no samples, {EXIT_FILES} a file cannot be read or written,
-{EXIT_UNSOUND} a sample is damaged, {EXIT_INTERRUPTED} Ctrl-C
+exit codes: 0 done, {EXIT_USAGE} wrong option, no samples or a package is missing,
+{EXIT_FILES} a file cannot be read or written, {EXIT_UNSOUND} a sample is damaged, {EXIT_INTERRUPTED} Ctrl-C
 """
 _STATS_DESCRIPTION = "Count the collected samples by reason, stream, day, model and label."
 _VERIFY_DESCRIPTION = """\

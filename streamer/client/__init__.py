@@ -1,6 +1,7 @@
 """Client of the detection service: streams and one-shot requests with typed results, asynchronous and not.
 
-Importing it loads no server code, and neither OpenCV nor aiohttp: what needs them is loaded at first use.
+Importing it loads no server code, and neither PyAV nor aiohttp: what needs them is loaded at first use.
+`VideoStream` needs the extra `webrtc`, everything else comes with the base installation.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from streamer.client.ledger import Ledger
 from streamer.client.params import Params
 from streamer.client.results import Detection, Detections, Drop, FrameError, Outcome, Prediction, Result
 from streamer.client.state import Phase, State
+from streamer.console.extras import explain_missing
 
 if TYPE_CHECKING:
     from streamer.client.oneshot import Request, predict, predict_async, predict_many
@@ -82,4 +84,10 @@ def __getattr__(name: str) -> Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{home}"), name)
+    except ModuleNotFoundError as error:
+        text = explain_missing(error)
+        if text is None:
+            raise
+        raise MissingPackage(f"{name}: {text}") from error

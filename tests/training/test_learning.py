@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra `training` (make .venv/installed-training)")
+torch = pytest.importorskip("torch", reason="needs the extra `train` (make .venv/installed-training)")
 
 from inference.engine.detector import Detector as Served  # noqa: E402
 from inference.models.model import Family  # noqa: E402

@@ -102,6 +102,7 @@ def test_importing_the_client_loads_no_server_code() -> None:
         assert {name for name in ours if not name.startswith(("streamer.client", "streamer.cli"))} <= {
             "streamer",
             "streamer.console",
+            "streamer.console.extras",
             "streamer.console.redact",
             "streamer.imaging",
             "streamer.imaging.exif",

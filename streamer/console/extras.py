@@ -1,0 +1,47 @@
+"""Says which extra of the project installs a package that a command or a part of the client needs."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+PROJECT = "real-time-vision-api"
+#: Top-level module to the extra that brings it. Modules of the base installation are not listed.
+EXTRAS = MappingProxyType(
+    {
+        "aiobotocore": "server",
+        "aiohttp_swagger3": "server",
+        "aioice": "webrtc",
+        "aiortc": "webrtc",
+        "botocore": "server",
+        "cv2": "view",
+        "evidently": "server",
+        "jwt": "jwt",
+        "multipart": "server",
+        "onnx": "optimize",
+        "onnxruntime": "server",
+        "pandas": "server",
+        "prometheus_client": "server",
+        "pydantic": "server",
+        "pydantic_settings": "server",
+        "torch": "train",
+        "zxingcpp": "train",
+    }
+)
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install '{PROJECT}[{extra}]'"
+
+
+def explain_missing(error: ModuleNotFoundError, extra: str = "") -> str | None:
+    """Return one sentence that says what to install; None when the module is not from one of our extras.
+
+    ``extra`` is named instead of the module's own extra, for a command that needs more of it.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        return None
+    return (
+        f"the package {module} is not installed; install it with: {install_command(extra or EXTRAS[module])}"
+    )
