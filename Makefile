@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
+# The unit tests share nothing, so that they run side by side; the others start services and measure them.
+PYTEST_UNIT = $(BIN)/python -m pytest -n auto --dist worksteal tests/unit
+PYTEST_SYSTEM = $(BIN)/python -m pytest --ignore tests/unit
 INSTALL = $(BIN)/python deploy/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test soak reliability check format bench train evaluate image sample constraints hashes audit sbom fuzz chart clean system-packages
+.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample constraints hashes audit sbom fuzz chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +22,20 @@ serve: install  ## install if needed, then run the service on port 8000
 
 install: $(VENV)/installed  ## create .venv with what the service needs
 
-test: $(VENV)/installed-dev system-packages  ## install what the tests need, run them all
+test: $(VENV)/installed-dev system-packages  ## install what the tests need, run them all; ARGS=tests/... for some
+ifeq ($(strip $(ARGS)),)
+	@# A failure here ends it, so that the last line is true of all of them.
+	$(PYTEST_UNIT)
+	$(PYTEST_SYSTEM)
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
+
+test-unit: $(VENV)/installed-dev  ## the unit tests alone, on all cores: a minute or so, no root, no system packages
+	$(PYTEST_UNIT) $(ARGS)
+
+test-system: $(VENV)/installed-dev system-packages  ## all other tests: they start the service, browsers, stores
+	$(PYTEST_SYSTEM) $(ARGS)
 
 soak: $(VENV)/installed-dev system-packages  ## the long form of the fault tests, about an hour; then the table in docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --full $(ARGS)
