@@ -77,8 +77,8 @@ constraints: $(VENV)/installed-dev  ## resolve the pins anew
 	@$(MAKE) --no-print-directory hashes
 
 hashes: $(VENV)/installed-dev  ## write the hashes of what an image may hold anew, at the same pins
-	@# setuptools builds the wheel of the project.
-	echo setuptools | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
+	@# hatchling builds the wheel of the project.
+	echo hatchling | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
 		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --strip-extras \
 		--generate-hashes --quiet -o $(HASHED)
 

@@ -1,9 +1,9 @@
 """Writes the requirements of an image with their hashes, for ``pip install --require-hashes --no-deps``.
 
-    hashed_requirements.py LOCK REPORT      what pip's installation report lists
-    hashed_requirements.py LOCK NAME...     these packages
+    hashed_requirements.py LOCK REPORT
 
-LOCK is constraints-hashed.txt. A package that it does not hold, or holds at another version, ends the build.
+LOCK is constraints-hashed.txt, REPORT an installation report of pip. A package that LOCK does not hold, or
+holds at another version, ends the build.
 """
 
 from __future__ import annotations
@@ -33,23 +33,19 @@ def read_lock(text: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def wanted_versions(arguments: list[str], lock: dict[tuple[str, str], list[str]]) -> list[tuple[str, str]]:
-    """Return name and version of everything to install."""
-    if len(arguments) == 1 and arguments[0].endswith(".json"):
-        report = json.loads(Path(arguments[0]).read_text())
-        entries = [entry["metadata"] for entry in report["install"]]
-        return [(normalised(entry["name"]), entry["version"]) for entry in entries]
-    return [key for key in lock if key[0] in {normalised(name) for name in arguments}]
+def wanted_versions(report: str) -> list[tuple[str, str]]:
+    """Return name and version of everything that pip would install."""
+    entries = [entry["metadata"] for entry in json.loads(report)["install"]]
+    return [(normalised(entry["name"]), entry["version"]) for entry in entries]
 
 
 def main() -> int:
     """Print the requirements; returns the exit code."""
     lock = read_lock(Path(sys.argv[1]).read_text())
-    wanted = wanted_versions(sys.argv[2:], lock)
+    wanted = wanted_versions(Path(sys.argv[2]).read_text())
     absent = [f"{name}=={version}" for name, version in wanted if not lock.get((name, version))]
-    if absent or not wanted:
-        named = ", ".join(absent) or " ".join(sys.argv[2:])
-        sys.stderr.write(f"{sys.argv[1]} has no hash of {named}; run `make constraints`\n")
+    if absent:
+        sys.stderr.write(f"{sys.argv[1]} has no hash of {', '.join(absent)}; run `make constraints`\n")
         return 1
     for name, version in sorted(wanted):
         hashes = sorted(set(lock[name, version]))

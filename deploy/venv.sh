@@ -26,13 +26,14 @@ install_dependencies() {
         sed -i -e '/"onnxruntime-gpu/d' -e '/^gpu = /d' -e 's/\("onnxruntime>=[^;"]*\);[^"]*"/\1"/' pyproject.toml
         sed -i -e '/^onnxruntime-gpu==/d' -e 's/^\(onnxruntime==[^ ]*\) ;.*/\1/' constraints.txt
     fi
-    python3 - "$@" > requirements.txt <<'PYTHON'
+    python3 - "$@" <<'PYTHON'
 import re
 import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+document = tomllib.loads(Path("pyproject.toml").read_text())
+project = document["project"]
 extras = project["optional-dependencies"]
 
 
@@ -51,16 +52,20 @@ for extra in sys.argv[1:]:
     if extra not in extras:
         sys.exit(f"EXTRAS: {extra!r} is not an extra of this project; allowed are {', '.join(extras)}")
 wanted = [*project["dependencies"], *(each for extra in ("server", *sys.argv[1:]) for each in extras[extra])]
-print(*dict.fromkeys(resolve(wanted)), sep="\n")
+Path("requirements.txt").write_text("\n".join(dict.fromkeys(resolve(wanted))) + "\n")
+Path("tools.txt").write_text("\n".join(document["build-system"]["requires"]) + "\n")
 PYTHON
-    python3 "$here/hashed_requirements.py" constraints-hashed.txt setuptools > hashed.txt
-    "$tools/pip" install --quiet --require-hashes --no-deps --only-binary :all: -r hashed.txt
-    # First what it would be, which only reads metadata; then that, by hash.
-    "$tools/pip" --python "$venv/bin/python3" install --quiet --dry-run --report report.json \
-        --only-binary :all: -c constraints.txt -r requirements.txt
+    install_hashed "$tools/python3" tools.txt
+    install_hashed "$venv/bin/python3" requirements.txt
+}
+
+# Installs for PYTHON what the file REQUIREMENTS asks for: first pip says what that would be, for which it reads only
+# metadata, and then it installs just that, by hash.
+install_hashed() {
+    "$tools/pip" --python "$1" install --quiet --dry-run --report report.json \
+        --only-binary :all: -c constraints.txt -r "$2"
     python3 "$here/hashed_requirements.py" constraints-hashed.txt report.json > hashed.txt
-    "$tools/pip" --python "$venv/bin/python3" install --quiet --require-hashes --no-deps --only-binary :all: \
-        -r hashed.txt
+    "$tools/pip" --python "$1" install --quiet --require-hashes --no-deps --only-binary :all: -r hashed.txt
 }
 
 install_project() {

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from streamer.assets import MODELS_DIR
 from streamer.cli.number_arguments import whole_number
 from streamer.console.terminal import Terminal
 
@@ -75,7 +76,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _known_as(sha256: str | None) -> str | None:
     """Return the name of the known model with this checksum, else None."""
-    from streamer.config.settings import MODELS_DIR  # noqa: PLC0415 - loads pydantic
     from streamer.model_zoo.errors import BadRequest  # noqa: PLC0415 - see run
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see run
 

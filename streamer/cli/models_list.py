@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from streamer.assets import MODELS_DIR
 from streamer.console.terminal import Terminal
 
 DESCRIPTION = """\
@@ -41,7 +42,7 @@ def add_registry_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """List the models; returns the exit code. Raises BadRequest."""
-    from streamer.config.settings import MODELS_DIR, SettingsError, load_settings  # noqa: PLC0415 - loads pydantic
+    from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - loads pydantic
     from streamer.model_zoo.model_folder import find_installed  # noqa: PLC0415 - loads the manifest's types
     from streamer.model_zoo.model_list import list_json, list_text  # noqa: PLC0415 - see above
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see above

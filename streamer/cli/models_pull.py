@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamer.assets import MODELS_DIR
 from streamer.cli.models_list import add_registry_argument
 from streamer.cli.number_arguments import number, whole_number
 from streamer.console.signals import Signals
@@ -66,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Download the models; returns the exit code. Raises BadRequest and the errors of `pull`."""
-    from streamer.config.settings import MODELS_DIR  # noqa: PLC0415 - loads pydantic
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - loads the manifest's types
 
     options = _options(arguments)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamer.assets import SAMPLE_FILE
 from streamer.client.capture import Source
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.folder import SUFFIXES, ImageFiles
 from streamer.console.redact import redact
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
-#: The word for the clip that comes with the project, and where it lies, as a checkout and as installed.
+#: The word for the clip that comes with the project.
 SAMPLE = "sample"
-SAMPLE_FILE = Path(__file__).resolve().parents[2] / "data" / "sample.mp4"
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
 

@@ -16,11 +16,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from streamer.access.access_settings import AccessSettings
+from streamer.assets import MODELS_DIR
 from streamer.config.ice_servers import parse_ice_servers
 from streamer.config.replica_addresses import Address, parse_own, parse_peers
-
-#: Where model files are looked for when no path is set; ships in the wheel.
-MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
 
 #: Where a user's own models are found without being named.
 _OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}

@@ -17,15 +17,12 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from streamer.assets import SAMPLE_FILE, STATIC_DIR
 from streamer.http.http_connection import SERVER_NAME
 from streamer.http.paced_response import PacedResponse
 from streamer.http.problem_details import Problem, request_id
 
 log = logging.getLogger("streamer.pages")
-
-STATIC_DIR = Path(__file__).resolve().parents[2] / "static"
-#: The clip behind the demo page's sample button; the page hides the button when the file is absent.
-SAMPLE_FILE = Path(__file__).resolve().parents[2] / "data" / "sample.mp4"
 
 #: Served as they are; other files in the static folder are not served at all.
 _CONTENT_TYPES = {

@@ -58,8 +58,9 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed() -> None:
 def test_without_a_model_it_says_how_to_get_one(tmp_path: Path) -> None:
     # The folder of a checkout may hold models of its user: an installation without any is imitated.
     code = (
-        "import sys; from pathlib import Path; from streamer import settings, cli;"
-        f"settings.MODELS_DIR = Path({str(tmp_path)!r}); sys.exit(cli.main(['serve', '--port', '0']))"
+        "import sys; from pathlib import Path;"
+        "from streamer.cli import main; from streamer.config import settings;"
+        f"settings.MODELS_DIR = Path({str(tmp_path)!r}); sys.exit(main.main(['serve', '--port', '0']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -11,7 +11,7 @@ import pytest
 import zxingcpp
 
 from data import make_sample
-from streamer.server.pages import SAMPLE_FILE
+from streamer.assets import SAMPLE_FILE
 from tests.e2e.browser import Picture
 
 

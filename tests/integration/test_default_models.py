@@ -24,7 +24,7 @@ from inference.preprocess.letterbox import Letterbox
 from models.training.evaluate import open_model, score
 from models.training.photos import is_validation, read_photos
 from models.training.symbols import CLASSES
-from streamer.config.settings import MODELS_DIR
+from streamer.assets import MODELS_DIR
 from tests.conftest import ROOT, shared
 from tests.service import Service
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,10 @@ def test_what_is_installed_is_not_below_its_floor() -> None:
 
 def test_the_declared_dependencies_allow_nothing_below_a_floor() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [re.match(r"([a-z0-9-]+)>=([\d.]+)", line) for line in project["dependencies"]]
+    lines = project["dependencies"] + [
+        line for extra in project["optional-dependencies"].values() for line in extra
+    ]
+    declared = [re.match(r"([a-z0-9-]+)>=([\d.]+)", line) for line in lines]
     found = [(match.group(1), Version(match.group(2))) for match in declared if match is not None]
     assert len(found) > 10
     assert below(found) == []
@@ -98,28 +102,25 @@ def test_aiohttp_uses_its_parsers_in_c() -> None:
 
 
 def requirements() -> set[str]:
-    """Return the names of all that the service requires on this machine, directly or not."""
-    known: set[str] = set()
-    waiting = ["real-time-vision-api"]
+    """Return the names of all that the extra `server` requires on this machine, directly or not."""
+    known: set[tuple[str, str]] = set()
+    waiting = [("real-time-vision-api", ""), ("real-time-vision-api", "server")]
     while waiting:
-        name = waiting.pop()
-        if name in known:
+        name, extra = waiting.pop()
+        if (name, extra) in known:
             continue
-        known.add(name)
+        known.add((name, extra))
         try:
             needed = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             continue
-        for line in needed:
-            text, _, marker = line.partition(";")
-            if not marker or Marker(marker).evaluate({"extra": ""}):
-                found = re.match(r"[A-Za-z0-9._-]+", text)
-                assert found is not None
-                waiting.append(found.group().lower().replace("_", "-"))
-    return known
+        for requirement in map(Requirement, needed):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)]
+    return {name for name, _ in known}
 
 
 def test_what_must_not_be_in_an_image_is_not_required_by_the_service() -> None:
     needed = requirements()
-    assert {"aiohttp", "av", "msgpack"} <= needed
+    assert {"aiohttp", "av", "evidently", "aiortc", "pydantic"} <= needed
     assert needed & set(DOCUMENT["forbidden-in-image"]["packages"]) == set()

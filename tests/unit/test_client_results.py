@@ -101,6 +101,7 @@ def test_importing_the_client_loads_no_server_code() -> None:
         ours = {name for name in loaded if name.split(".")[0] in ("streamer", "inference")}
         assert {name for name in ours if not name.startswith(("streamer.client", "streamer.cli"))} <= {
             "streamer",
+            "streamer.assets",
             "streamer.console",
             "streamer.console.extras",
             "streamer.console.redact",
