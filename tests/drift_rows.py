@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from streamer.drift.monitor import Check, DriftConfig, Monitor
+from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 
 #: Begin of simulated time, unix seconds: a Monday, 00:00 UTC.
 START = 1_800_230_400.0
 INTERVAL_S = 5.0
 FACTORS = 3
+#: When streams are compared with what was learned from START on.
+LATER = START + 10 * 86_400
+#: Ends a script in which it stands; of a class of a model that somebody else has made.
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 class World:
@@ -71,3 +79,21 @@ def rows(
             source="websocket",
             classes=((label, 1 + int(abs(line[boxes]))),),
         )
+
+
+def _named(made: Iterable[Row]) -> list[Row]:
+    """Return rows whose classes have hostile names."""
+    return [replace(row, top_class=row.top_class + HOSTILE) for row in made]
+
+
+@functools.cache
+def drifted_check() -> Check:
+    """A window with a column of NaN, one that the reference has no values for, and hostile words."""
+    known = World(1).values(3000)
+    known[:, NUMERIC.index("jpeg_bpp")] = np.nan
+    reference, _ = learn(_named(rows(known)), 1800, 0.001)
+    monitor = Monitor(DriftConfig())
+    monitor.set_reference(Reference({"gate": reference}, "", ""))
+    values = World(2).values(500)
+    values[:, NUMERIC.index("conf_mean")] = np.nan
+    return [found for row in _named(rows(values, LATER)) for found in monitor.add(row)][-1]

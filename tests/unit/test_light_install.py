@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -12,9 +13,9 @@ from streamer.console.extras import EXTRAS, explain_missing
 from tests.service import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Refuses the packages of the extras as an installation without them does, then runs the code in `argv[1]`.
+#: Refuses the packages of the extras, as an installation without them does.
 _WITHOUT_EXTRAS = """
-import sys
+import contextlib, io, json, sys, threading
 from streamer.console.extras import EXTRAS
 
 class Absent:
@@ -24,69 +25,74 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
+_CLIENT = """
+import streamer.client
+from streamer.client.encoder import PictureLimits, encode
+from streamer.client.sources import open_source
+
+assert all(getattr(streamer.client, name) for name in streamer.client.__all__ if name != "VideoStream")
+frame = next(iter(open_source("sample").frames(threading.Event())))
+print(encode(frame.pixels(), PictureLimits(pixels=20_000)).codec.name)
+try:
+    streamer.client.VideoStream
+except streamer.client.MissingPackage as error:
+    print(error)
+"""
+_COMMANDS = """
+from streamer.cli.main import main
+
+def run(words):
+    written = io.StringIO()
+    with contextlib.redirect_stderr(written), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    return code, written.getvalue()
+
+print(json.dumps([run(words) for words in json.loads(sys.argv[1])]))
+"""
+#: Words of a command, the extra that it names, its exit code.
+NEED_AN_EXTRA = [
+    ("serve", "server", 3),
+    ("models check models/codes_v1.onnx", "server", 8),
+    ("samples stats", "server", 2),
+    ("push sample --show", "view", 2),
+    ("push sample --save boxes.mp4", "view", 2),
+    ("push 0", "view", 2),
+    ("push sample --transport webrtc", "webrtc", 2),
+    ("predict data/stills --save boxes", "view", 2),
+]
+NEED_NONE = ["--version", "--help", "push --help", "predict --help"]
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _WITHOUT_EXTRAS + code], capture_output=True, text=True, check=False, cwd=ROOT
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_EXTRAS + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return run(f"from streamer.cli.main import main\nsys.exit(main({list(words)!r}))")
-
-
-def test_client_push_and_predict_need_no_extra() -> None:
-    done = run(
-        "import streamer.client\n"
-        "lazy = set(streamer.client.__all__) - {'VideoStream'}\n"
-        "assert all(getattr(streamer.client, name) for name in lazy)\n"
-        "import streamer.cli.push, streamer.cli.predict, streamer.cli.pusher, streamer.cli.journal\n"
-        "import streamer.cli.progress, streamer.client.sources, streamer.client.video\n"
-        "from streamer.client.sources import open_source\n"
-        "import threading\n"
-        "frame = next(iter(open_source('sample').frames(threading.Event())))\n"
-        "from streamer.client.encoder import PictureLimits, encode\n"
-        "print(encode(frame.pixels(), PictureLimits(pixels=20_000)).codec.name)\n"
-    )
-    assert (done.stderr, done.stdout) == ("", "JPEG\n")
-
-
-def test_video_over_webrtc_names_its_extra() -> None:
-    done = run(
-        "import streamer.client\n"
-        "try:\n    streamer.client.VideoStream\n"
-        "except streamer.client.MissingPackage as error:\n    print(error)\n"
-    )
-    assert done.stdout.endswith("install it with: pip install 'real-time-vision-api[webrtc]'\n"), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "extra", "code"),
-    [
-        (("serve",), "server", 3),
-        (("models", "check", "models/codes_v1.onnx"), "server", 8),
-        (("samples", "stats"), "server", 2),
-        (("push", "sample", "--show"), "view", 2),
-        (("push", "sample", "--save", "boxes.mp4"), "view", 2),
-        (("push", "0"), "view", 2),
-        (("push", "sample", "--transport", "webrtc"), "webrtc", 2),
-        (("predict", "data/stills", "--save", "boxes"), "view", 2),
-    ],
-    ids=lambda value: "_".join(value) if isinstance(value, tuple) else "",
-)
-def test_a_command_names_the_extra_that_it_needs(words: tuple[str, ...], extra: str, code: int) -> None:
-    done = command(*words)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"streamer {words[0]}")
-    assert f"pip install 'real-time-vision-api[{extra}]'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("words", [("--help",), ("push", "--help"), ("predict", "--help"), ("--version",)])
-def test_help_needs_no_extra(words: tuple[str, ...]) -> None:
-    done = command(*words)
     assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_client_needs_no_extra_and_names_that_of_video() -> None:
+    codec, error = run(_CLIENT).splitlines()
+    assert codec == "JPEG"
+    assert error.startswith("VideoStream: ")
+    assert error.endswith("install it with: pip install 'real-time-vision-api[webrtc]'")
+
+
+def test_a_command_names_the_extra_that_it_needs() -> None:
+    words = [command.split() for command, *_ in NEED_AN_EXTRA] + [command.split() for command in NEED_NONE]
+    answers = json.loads(run(_COMMANDS, json.dumps(words)))
+    for (command, extra, code), (found, written) in zip(NEED_AN_EXTRA, answers, strict=False):
+        assert found == code, (command, written)
+        assert written.startswith(f"streamer {command.split()[0]}"), written
+        assert written.endswith(f"pip install 'real-time-vision-api[{extra}]'\n"), written
+    assert answers[len(NEED_AN_EXTRA) :] == [[0, ""]] * len(NEED_NONE)
 
 
 def test_the_table_names_extras_that_exist() -> None:
@@ -95,3 +101,14 @@ def test_the_table_names_extras_that_exist() -> None:
 
 def test_a_module_of_ours_that_is_missing_is_no_missing_package() -> None:
     assert explain_missing(ModuleNotFoundError("", name="streamer.nowhere")) is None
+
+
+def test_a_module_of_an_extra_is_explained() -> None:
+    error = ModuleNotFoundError("", name="aiortc.codecs")
+    assert str(explain_missing(error)).endswith("pip install 'real-time-vision-api[webrtc]'")
+
+
+@pytest.mark.parametrize("name", ["av", "numpy", "aiohttp", "msgpack", "simplejpeg"])
+def test_packages_of_the_base_installation_are_in_no_extra(name: str) -> None:
+    assert name not in EXTRAS
+    assert any(line.startswith(name) for line in PROJECT["dependencies"])
