@@ -28,7 +28,7 @@ from streamer.client import (
     State,
     StreamClosed,
     UnreadOutcomes,
-    picture_stream,
+    frame_stream,
 )
 from streamer.client import sender as sender_module
 from tests.conftest import shared
@@ -263,7 +263,7 @@ async def test_a_key_opens_the_stream_and_is_never_shown(
 async def test_outcomes_that_nobody_reads_are_bounded(
     service: Service, bus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_stream, "UNREAD_MAX", 3)
+    monkeypatch.setattr(frame_stream, "UNREAD_MAX", 3)
     async with DetectStream(service.ws_url, mode="all") as stream:
         taken = 0
         # "3 or more": what was on its way when the bound was reached may still have come.

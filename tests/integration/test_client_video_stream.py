@@ -21,7 +21,7 @@ from streamer.client import (
     Result,
     StreamClosed,
     UnreadOutcomes,
-    picture_stream,
+    frame_stream,
 )
 from streamer.client.address import video_address
 from streamer.client.errors import ConnectionFailed
@@ -92,7 +92,7 @@ async def test_a_wrong_key_and_a_wrong_class_are_refused_for_good(guarded: Servi
 async def test_outcomes_that_nobody_reads_are_bounded(
     guarded: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_stream, "UNREAD_MAX", 3)
+    monkeypatch.setattr(frame_stream, "UNREAD_MAX", 3)
     async with VideoStream(guarded.ws_url, token=KEY) as stream:
         taken = 0
         with pytest.raises(UnreadOutcomes):
