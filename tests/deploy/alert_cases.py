@@ -77,7 +77,7 @@ CASES = (
         quiet={'object_detection_process_restarts_total{role="observer"}': "0x9 1x20"},
         at=12,
         labels={"role": "inference"},
-        says="a:8000 lost its inference process 1 time(s) in 15 minutes. Streams went on after a "
+        says="a:8000 lost its inference process 1 time(s) in 15 minutes. Streams continued after a "
         "pause; frames that it held had to be sent again.",
     ),
     Case(
@@ -98,8 +98,8 @@ CASES = (
         quiet={'object_detection_gpu_fallback{version="v1"}': "0x30"},
         at=2,
         not_yet=0,
-        says="a:8000 has an NVIDIA driver, so a GPU was meant to be used, but its models run on the "
-        "CPU. It serves a fraction of what was planned.",
+        says="a:8000 has an NVIDIA driver, so it was meant to use a GPU, but its models run on the CPU. "
+        "It serves a fraction of what was planned.",
     ),
     Case(
         "VisionModelKept",
@@ -111,8 +111,8 @@ CASES = (
         quiet={'object_detection_model_kept{version="v1"}': "0x3 1x8 0x30"},
         at=15,
         not_yet=12,
-        says="a:8000 serves a copy of the model that it was started with. Its next start takes the file"
-        " as it is now, or fails.",
+        says="a:8000 serves a copy of the model that it was started with. Its next start loads the "
+        "current file, or fails.",
     ),
     Case(
         "VisionDecodersUnprotected",
@@ -120,8 +120,8 @@ CASES = (
         quiet={'object_detection_decoders_unprotected{protection="landlock"}': "0x30"},
         at=2,
         not_yet=0,
-        says="On a:8000 the kernel or the container withholds a part of the decoders' sandbox; the log says"
-        " which and why.",
+        says="On a:8000 the kernel or the container does not support a part of the decoders' sandbox; "
+        "the log says which and why.",
     ),
     Case(
         "VisionDecodersDying",
@@ -132,8 +132,8 @@ CASES = (
         },
         at=16,
         not_yet=9,
-        says="On a:8000 15 decoders crashed or hung in 15 minutes. Somebody sends images that are made for"
-        " it, or a decoder has a fault.",
+        says="On a:8000 15 decoders crashed or hung in 15 minutes. Either a client sends malicious "
+        "images, or a decoder has a fault.",
     ),
     Case(
         "VisionConnectionsRefused",
@@ -153,8 +153,8 @@ CASES = (
         quiet={'object_detection_keys_refused_total{reason="wrong"}': "0+30x30"},
         at=12,
         not_yet=4,
-        says="a:8000 refuses 3.0 keys, tokens and tickets a second. Somebody guesses, or a client has a key"
-        " that has expired.",
+        says="a:8000 refuses 3.0 keys, tokens and tickets per second. Either somebody guesses keys, or "
+        "the key of a client has expired.",
     ),
     Case(
         "VisionLogStalled",
@@ -164,7 +164,7 @@ CASES = (
         },
         at=12,
         not_yet=4,
-        says="a:8000 dropped 30 log lines in five minutes because whoever reads its standard error did not.",
+        says="a:8000 dropped 30 log lines in five minutes because its standard error was not read.",
     ),
     Case(
         "VisionFramesDropped",
@@ -180,8 +180,8 @@ CASES = (
         },
         at=12,
         not_yet=4,
-        says="a:8000 drops 25% of the frames it receives because newer ones overtook them or they grew"
-        " too old: there is more load than it can carry.",
+        says="a:8000 drops 25% of the frames it receives because newer ones replaced them or they "
+        "became too old: the load exceeds its capacity.",
     ),
     Case(
         "VisionFramesWaitLong",
@@ -197,8 +197,8 @@ CASES = (
         ),
         at=12,
         not_yet=4,
-        says="On a:8000 one frame in twenty waits for 905ms or more. At half a second live frames are "
-        "dropped as stale.",
+        says="On a:8000 one frame in twenty waits for 905ms or more. After half a second live frames "
+        "are dropped as stale.",
     ),
     Case(
         "VisionFramesFailing",
@@ -242,8 +242,8 @@ CASES = (
         },
         at=16,
         not_yet=9,
-        says="a:8000 refuses 0.6 requests and streams a second, not because a client is over its share or"
-        " quota but because there is no room.",
+        says="a:8000 refuses 0.6 requests and streams per second for lack of capacity, and not because "
+        "a client exceeds its share or quota.",
     ),
     Case(
         "VisionWebrtcFailing",
@@ -265,8 +265,8 @@ CASES = (
         quiet=_buckets("object_detection_event_loop_lag_seconds", "", "0+59x30", "0+60x30"),
         at=16,
         not_yet=8,
-        says="On a:8000 the event loop wakes up 715ms late one time in twenty. Every answer is late by"
-        " as much.",
+        says="On a:8000 the event loop wakes up 715ms late one time in twenty. This delays every answer "
+        "by the same time.",
     ),
     Case(
         "VisionLedgerUnbalanced",
@@ -275,8 +275,8 @@ CASES = (
         quiet=_ledger("8+3600x40", "6+3600x40"),
         at=16,
         not_yet=8,
-        says="On a:8000 1 frames were received that are neither answered, dropped, failed nor in "
-        "flight. This is a fault of the service.",
+        says="On a:8000 1 received frames are neither answered, dropped, failed nor in flight. This is "
+        "a fault of the service.",
     ),
     Case(
         "VisionSamplesWaiting",
@@ -294,7 +294,7 @@ CASES = (
         at=11,
         not_yet=8,
         labels={"reason": "credentials"},
-        says="a:8000 cannot store samples until somebody mends its credentials.",
+        says="a:8000 cannot store samples until somebody fixes this setting: credentials.",
     ),
     Case(
         "VisionSamplesRefused",
@@ -309,7 +309,6 @@ CASES = (
         quiet={"data_drift_active": "0x30"},
         at=12,
         not_yet=9,
-        says="a:8000 sees data that differs from what it was told is normal. Detections may be worse "
-        "than they were.",
+        says="a:8000 sees data that differ from its reference. Detections may have become worse.",
     ),
 )
