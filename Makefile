@@ -1,4 +1,4 @@
-# The commands of the project. `make help` lists them; CI and the README call the same ones.
+# The commands of the project, which CI and the README use. `make help` lists them.
 PYTHON ?= python3
 PHOTOS ?= $(wildcard ../shared/data/codes)
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
-# The unit tests share nothing, so that they run side by side; the others start services and measure them.
+# Unit tests share no state, so they run in parallel. The other tests start services and measure them.
 PYTEST_UNIT = $(BIN)/python -m pytest -n auto --dist worksteal tests/unit
 PYTEST_SYSTEM = $(BIN)/python -m pytest --ignore tests/unit
 INSTALL = $(BIN)/python deploy/install.py
@@ -17,34 +17,34 @@ INSTALL = $(BIN)/python deploy/install.py
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: install  ## install if needed, then run the service on port 8000
+serve: install  ## run the service on http://127.0.0.1:8000, after installing it if necessary
 	$(BIN)/streamer serve $(ARGS)
 
-install: $(VENV)/installed  ## create .venv with what the service needs
+install: $(VENV)/installed  ## create .venv with everything that the service needs
 
-test: $(VENV)/installed-dev system-packages  ## install what the tests need, run them all; ARGS=tests/... for some
+test: $(VENV)/installed-dev system-packages  ## run all tests, after installing what they need; ARGS=tests/... for some of them
 ifeq ($(strip $(ARGS)),)
-	@# A failure here ends it, so that the last line is true of all of them.
+	@# Stop after a failure here, so that the summary of the last command covers all tests.
 	$(PYTEST_UNIT)
 	$(PYTEST_SYSTEM)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-test-unit: $(VENV)/installed-dev  ## the unit tests alone, on all cores: a minute or so, no root, no system packages
+test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: about a minute, without root and system packages
 	$(PYTEST_UNIT) $(ARGS)
 
-test-system: $(VENV)/installed-dev system-packages  ## all other tests: they start the service, browsers, stores
+test-system: $(VENV)/installed-dev system-packages  ## run all other tests, which start the service, browsers and stores
 	$(PYTEST_SYSTEM) $(ARGS)
 
-soak: $(VENV)/installed-dev system-packages  ## the long form of the fault tests, about an hour; then the table in docs/reliability.md
+soak: $(VENV)/installed-dev system-packages  ## run the long form of the fault tests (about an hour) and update docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --full $(ARGS)
 	$(BIN)/python -m tests.faults.report
 
-reliability: $(VENV)/installed-dev  ## write the table in docs/reliability.md from what the fault tests measured last
+reliability: $(VENV)/installed-dev  ## update docs/reliability.md with the latest results of the fault tests
 	$(BIN)/python -m tests.faults.report
 
-check: $(VENV)/installed-dev  ## formatting, lint, types and layers, as CI wants them
+check: $(VENV)/installed-dev  ## check formatting, lint, types and layers, as CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,54 +54,54 @@ format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## throughput against the bare loop; BENCH=overload|fairness|recovery|idle|sampling|drift|model_side|webrtc|gpu for others
+bench: $(VENV)/installed-dev  ## measure throughput relative to the bare loop, or BENCH=overload|fairness|recovery|idle|sampling|drift|model_side|webrtc|gpu
 	$(BIN)/python -m tests.bench.$(or $(BENCH),throughput) $(ARGS)
 
-train: $(VENV)/installed-training  ## make both default models; PHOTOS=folder for real photographs, ARGS="--device cuda"
+train: $(VENV)/installed-training  ## train both bundled models; PHOTOS=folder adds real photographs, ARGS="--device cuda"
 	$(BIN)/python -m models.training.train v2 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
 	$(BIN)/python -m models.training.train v1 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
 
-evaluate: $(VENV)/installed-training  ## print the model card's table; PHOTOS=folder of annotated photographs
+evaluate: $(VENV)/installed-training  ## print the table of the model card; PHOTOS=folder of annotated photographs
 	@test -n "$(PHOTOS)" || { echo "name a folder with annotations.json and images/: make evaluate PHOTOS=folder"; exit 1; }
 	$(BIN)/python -m models.training.evaluate --photos $(PHOTOS) $(ARGS)
 
 image:  ## build the container image; TARGET=gpu for CUDA, ARGS="--build-arg EXTRAS=optimize"
 	docker build --target $(or $(TARGET),cpu) --tag real-time-vision-api:$(or $(TARGET),cpu) $(ARGS) .
 
-sample: $(VENV)/installed-training  ## draw the sample clip and stills in data/ anew
+sample: $(VENV)/installed-training  ## render the sample clip and images in data/ again
 	$(BIN)/python data/make_sample.py
 
-constraints: $(VENV)/installed-dev  ## resolve the pins anew
+constraints: $(VENV)/installed-dev  ## resolve and pin the versions of all packages again
 	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --all-extras --universal --python-version 3.11 \
 		--no-header --no-annotate --strip-extras --upgrade -o $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory hashes
 
-hashes: $(VENV)/installed-dev  ## write the hashes of what an image may hold anew, at the same pins
+hashes: $(VENV)/installed-dev  ## write the hashes of the pinned packages that an image may contain
 	@# hatchling builds the wheel of the project.
 	echo hatchling | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
 		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --strip-extras \
 		--generate-hashes --quiet -o $(HASHED)
 
-audit: build/audit/installed  ## look for advisories about what an image may hold; fails where they cannot be asked for
+audit: build/audit/installed  ## check the packages of the images for advisories; fails if these cannot be fetched
 	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(HASHED)
 
-sbom: build/audit/installed  ## list what an image may hold in build/sbom-python.cdx.json (CycloneDX)
+sbom: build/audit/installed  ## write the list of the images' packages to build/sbom-python.cdx.json (CycloneDX)
 	build/audit/bin/cyclonedx-py requirements $(HASHED) --of JSON -o build/sbom-python.cdx.json
 
-fuzz: $(VENV)/installed-dev  ## fuzz every parser of foreign bytes; SECONDS_EACH=30, TARGET=name for one
+fuzz: $(VENV)/installed-dev  ## fuzz every parser that reads foreign bytes; SECONDS_EACH=30, TARGET=name for one
 	$(INSTALL) --group fuzz
 	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS_EACH),30) $(if $(SHARE),--share $(SHARE))
 
-chart: $(VENV)/installed-dev  ## write the chart's table of values and its schema anew, after a change of values or settings
+chart: $(VENV)/installed-dev  ## update the chart's table of values and its schema after a change of values or settings
 	$(BIN)/python -m tests.deploy.chart_reference
 
-clean:  ## remove what these commands made
+clean:  ## remove what these commands created
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@# Debian and Ubuntu keep ensurepip in a package of its own.
+	@# On Debian and Ubuntu, ensurepip is in a separate package.
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh tests/system_packages.sh python3-venv
 	@echo "-- creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
@@ -118,13 +118,13 @@ $(VENV)/installed-training: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(INSTALL) -e '.[train]'
 	@touch $@ $(VENV)/installed
 
-# An environment of their own: they come with versions of packages that the service pins otherwise.
+# These tools need their own environment: they depend on other versions of packages than the service pins.
 build/audit/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	@touch $@
 
-# The second line is for the WebRTC clients of others; without it their tests skip.
+# The second line installs third-party WebRTC clients; tests that need them skip if they are absent.
 system-packages:
 	@sh tests/system_packages.sh chromium nodejs npm
 	@sh tests/system_packages.sh coturn ffmpeg iproute2 gstreamer1.0-tools gstreamer1.0-plugins-base \
