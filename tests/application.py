@@ -29,7 +29,7 @@ def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
                 board=board,
                 drift_page=page,
                 inference_address="unused",
-                observer_address="",
+                sampling_address="",
                 metrics_dir=Path(os.devnull),
             )
         )

@@ -29,7 +29,7 @@ class State(IntEnum):
 
 
 class Presence(IntEnum):
-    """Whether there is a worker or an observer; posted by the supervisor."""
+    """Whether there is a worker or a sampling process; posted by the supervisor."""
 
     #: None is wanted.
     OFF = 0
@@ -53,12 +53,12 @@ class Board:
         "restarts": 4,  # supervisor
         "draining": 5,  # supervisor
         "pid": 6,  # inference process
-        "sampling": 7,  # observer process, by the supervisor while there is none
-        "samples": 8,  # observer process: accepted since the replica was started
-        "drift": 9,  # observer process: the word of `streamer.drift.status`
+        "sampling": 7,  # sampling process, by the supervisor while there is none
+        "samples": 8,  # sampling process: accepted since the replica was started
+        "drift": 9,  # sampling process: a `streamer.drift.status.DriftStatus`
         "supervisor_beat": 10,  # supervisor: its watch turned at this time
-        "observer_beat": 11,  # observer process: its loop turned at this time, 0 before the first
-        "observer_presence": 12,  # supervisor
+        "sampling_beat": 11,  # sampling process: heartbeat of its event loop, 0 before the first
+        "sampling_presence": 12,  # supervisor
         "dying": 13,  # supervisor: 1 while processes die so often that readiness would only flap
         "workers": 14,  # supervisor: how many there are to be
         "served": 15,  # inference process: 1 once one has loaded and warmed up all models

@@ -239,7 +239,7 @@ class WorkerMetrics:
         self.unprotected.labels(name).set(1)
 
     def sample_dropped(self, reason: str) -> None:
-        """Account a candidate that did not reach the observer."""
+        """Count a candidate that did not reach the sampling process."""
         self.sampler_dropped.labels(reason).inc()
 
     def preset(self, versions: tuple[str, ...]) -> None:

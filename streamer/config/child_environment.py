@@ -1,8 +1,8 @@
 """What the supervisor gives to a child process: variables, settings in a sealed memory file, a limit.
 
 Any process of the same user can read `/proc/PID/environ`, also a decoder that was taken over. Therefore no
-secret is passed on by environment: workers and the observer read their settings from a descriptor that they
-inherit, and the inference process gets neither.
+secret is passed on by environment: workers and the sampling process read their settings from an inherited
+descriptor, and the inference process gets neither.
 """
 
 from __future__ import annotations

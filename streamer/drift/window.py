@@ -12,7 +12,7 @@ from streamer.drift.rows import Row
 #: A window is divided into this many parts, of which at least this share must contain rows.
 PARTS, MIN_COVERAGE = 30, 0.5
 #: Streams of the same name form one group, which produces at most this many rows in an interval. In a window,
-#: no stream of such a group contributes more than one part in so many.
+#: no stream of such a group contributes more than one row in this many.
 MAX_SHARE = 4
 
 

@@ -213,7 +213,7 @@ async def serve(
 
 
 def _post_beat(board: Board) -> None:
-    board.post("observer_beat", time.monotonic())
+    board.post("sampling_beat", time.monotonic())
 
 
 async def _beat(board: Board) -> None:

@@ -52,8 +52,8 @@ class SamplingProcessHandle:
         if self._listener is None:
             raise RuntimeError("sampling is off")
         descriptors = (self._listener.fileno(), self.board.fd, self.drift_document.fd)
-        self.board.post("observer_beat", 0.0)
-        self.board.post("observer_presence", Presence.STARTING)
+        self.board.post("sampling_beat", 0.0)
+        self.board.post("sampling_presence", Presence.STARTING)
         self.started_at = time.monotonic()
         self._process = await spawn(
             "streamer.sampling.process",
@@ -69,7 +69,7 @@ class SamplingProcessHandle:
             raise RuntimeError("no sampling process was started")
         code = await self._process.wait()
         self.board.post("sampling", SamplingStatus.STARTING)
-        self.board.post("observer_presence", Presence.DOWN)
+        self.board.post("sampling_presence", Presence.DOWN)
         return code
 
     @property

@@ -80,7 +80,7 @@ class Resources:
     drift_page: SharedDocument
     inference_address: str
     #: Empty where sampling is off.
-    observer_address: str
+    sampling_address: str
     metrics_dir: Path
     #: Where metrics are served; None: on the main port.
     metrics_listener: socket.socket | None = None
@@ -185,7 +185,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     _add_routes(
         app,
         health,
-        DriftRoutes(resources.drift_page, resources.board, resources.observer_address),
+        DriftRoutes(resources.drift_page, resources.board, resources.sampling_address),
         hub,
     )
     webrtc = add_webrtc(app, peers, sites, owners)
@@ -267,9 +267,9 @@ def _make_samplers(
 ) -> tuple[SampleSender | None, SamplerFactory]:
     """Return the sender of sample candidates, None when sampling is off, and the factory of samplers."""
     denied = resources.settings.samples_denied
-    if not resources.observer_address:
+    if not resources.sampling_address:
         return None, SamplerFactory(None, denied)
-    sender = SampleSender(resources.observer_address, resources.metrics.sample_dropped)
+    sender = SampleSender(resources.sampling_address, resources.metrics.sample_dropped)
     start = shadow_runs.start if shadow_runs is not None else None
     return sender, SamplerFactory(sender.submit, denied, start, resources.settings.samples_candidate_s)
 

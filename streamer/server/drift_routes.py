@@ -1,4 +1,4 @@
-"""``/drift/status``, ``/drift/report`` and ``/reference/update``; the observer does the work."""
+"""``/drift/status``, ``/drift/report`` and ``/reference/update``; the sampling process does the work."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _REPORT_POLICY = (
 
 
 class DriftRoutes:
-    """``observer_address`` is empty where sampling is off."""
+    """``sampling_address`` is empty where sampling is off."""
 
-    def __init__(self, page: SharedDocument, board: Board, observer_address: str) -> None:
+    def __init__(self, page: SharedDocument, board: Board, sampling_address: str) -> None:
         self._page = page
         self._board = board
-        self._observer = observer_address
+        self._address = sampling_address
 
     async def status(self, request: web.Request) -> web.Response:
-        """200 whatever happens: what the observer last said, and how the observer is.
+        """Always 200: the last drift status that the sampling process published, and its own status.
 
         Groups of streams are for administrators alone.
         """
@@ -82,10 +82,10 @@ class DriftRoutes:
         return web.json_response(response, headers={"Cache-Control": "no-store"})
 
     async def _call(self, request: dict[str, Any], timeout_s: float) -> Any:
-        if not self._observer:
+        if not self._address:
             raise Problem(409, "off", "SAMPLING is off here, and with it drift.")
         try:
-            response = await call(self._observer, request, timeout_s)
+            response = await call(self._address, request, timeout_s)
         except SamplingProcessUnavailable as error:
             raise Problem.unavailable(f"{str(error).capitalize()}; try again.", retry_after_s=5) from error
         if "error" in response:

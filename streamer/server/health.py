@@ -130,7 +130,7 @@ class Health:
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
         }
         body["processes"] = self._liveness.describe()
-        # Also while it serves: a worker or the observer may be missing although this one answers.
+        # Also while it serves: a worker or the sampling process may be missing although this one answers.
         reasons = ([] if status == "ok" else [_REASONS[status]]) + self._liveness.reasons()
         if reasons:
             body["reasons"] = reasons

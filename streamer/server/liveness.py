@@ -56,7 +56,7 @@ class Liveness:
             "supervisor": self._by_beat(self._board.read("supervisor_beat")),
             "inference": self._inference(),
             "workers": [self._worker(number) for number in range(int(self._board.read("workers")))],
-            "observer": self._observer(),
+            "observer": self._sampling_process(),
         }
 
     def reasons(self) -> list[str]:
@@ -95,10 +95,10 @@ class Liveness:
             return self._by_beat(self._board.read_worker(number, "beat"))
         return _WORDS[presence]
 
-    def _observer(self) -> str:
-        presence = _presence(self._board.read("observer_presence"))
+    def _sampling_process(self) -> str:
+        presence = _presence(self._board.read("sampling_presence"))
         if presence is Presence.SERVING:
-            return self._by_beat(self._board.read("observer_beat"))
+            return self._by_beat(self._board.read("sampling_beat"))
         return _WORDS[presence]
 
     def _by_beat(self, beat: float) -> str:

@@ -53,9 +53,9 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run ``python -m streamer.server.worker NUMBER LISTENER BOARD PAGE CHANNEL ADDRESS OBSERVER [METRICS]``.
+    """Run ``python -m streamer.server.worker NUMBER LISTENER BOARD PAGE CHANNEL ADDRESS SAMPLING [METRICS]``.
 
-    The addresses are those of the inference process and of the observer, the latter empty without one.
+    The addresses are those of the inference process and of the sampling process, which is empty without one.
     METRICS is the descriptor of the socket on which metrics are served, where they have a port of their own.
     """
     number_text, listener_fd, board_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
@@ -72,7 +72,7 @@ def main() -> int:
             board=Board(int(board_fd)),
             drift_page=SharedDocument(int(page_fd)),
             inference_address=addresses[0],
-            observer_address=addresses[1],
+            sampling_address=addresses[1],
             metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             channel=socket.socket(fileno=int(channel_fd)),

@@ -1,4 +1,4 @@
-"""The supervisor: starts inference process, workers and observer, watches them, restarts and drains them.
+"""The supervisor: starts, watches, restarts and drains inference process, workers and sampling process.
 
 It owns what must outlive any of them: the listening sockets, the inference address, the board, the
 metrics folder. It loads neither aiohttp nor a model, so there is little in it that could fail.
@@ -32,7 +32,7 @@ from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
 from streamer.supervisor.signals import AT_ONCE, on_signals
 from streamer.supervisor.stand_in import StandIn
 from streamer.supervisor.watchdog import Watch
-from streamer.supervisor.watched_process import watched_inference, watched_observer
+from streamer.supervisor.watched_process import watched_inference, watched_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle
 
 log = logging.getLogger("streamer.supervisor")
@@ -60,7 +60,7 @@ class Supervisor:
             self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
         remove_leftovers()
         self._folder = PrivateFolder()
-        # Workers, and inference process, observer and supervisor.
+        # Workers, and inference process, sampling process and supervisor.
         self._store = MetricStore(processes=settings.workers + 3)
         os.environ |= self._relay.environment() | {
             # prometheus_client wants a folder; the values themselves lie in the store.
@@ -84,16 +84,16 @@ class Supervisor:
             ),
             [self._store.fd],
         )
-        self._observer = SamplingProcessHandle(settings, self._inference.board, [self._store.fd])
+        self._sampling = SamplingProcessHandle(settings, self._inference.board, [self._store.fd])
         self._inference_environment = ChildEnvironment(settings, None)
         self._worker_environment = ChildEnvironment(settings, settings)
         #: The only one with the store's credentials; it asks nobody for a key of ours.
-        self._observer_environment = ChildEnvironment(settings, settings.public, credentials=True)
+        self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         board = self._inference.board
         board.post("workers", settings.workers)
         self._workers = [WorkerHandle(number, port, board) for number, port in enumerate(self._sockets)]
         self._crash_loop = CrashLoop()
-        #: Whether the inference process and the observer have been told to end.
+        #: Whether the inference process and the sampling process have been told to end.
         self._ending = False
         #: None until it runs.
         self._stand_in: StandIn | None = None
@@ -141,7 +141,7 @@ class Supervisor:
             self._inference.board, self._sockets, [worker.channel for worker in self._workers]
         )
         if self._settings.sampling:
-            tasks.append(asyncio.create_task(self._keep_observer(), name="observer"))
+            tasks.append(asyncio.create_task(self._keep_sampling(), name="observer"))
         try:
             await self._stopping.wait()
             await self._drain()
@@ -192,13 +192,13 @@ class Supervisor:
     async def _keep_worker(self, worker: WorkerHandle) -> None:
         delays = Backoff()
         name = f"worker {worker.number}"
-        page_fd = self._observer.drift_document.fd
+        page_fd = self._sampling.drift_document.fd
         metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
         while True:
             started = time.monotonic()
             with self._relay.output_of(f"worker-{worker.number}") as output:
                 await worker.start(
-                    [str(page_fd), self._inference.address, self._observer.address, *map(str, metrics_fds)],
+                    [str(page_fd), self._inference.address, self._sampling.address, *map(str, metrics_fds)],
                     [page_fd, self._store.fd, *metrics_fds],
                     self._worker_environment,
                     output,
@@ -212,14 +212,14 @@ class Supervisor:
             if not await self._pause_after("worker", name, code, delays, started):
                 return
 
-    async def _keep_observer(self) -> None:
+    async def _keep_sampling(self) -> None:
         """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
         delays = Backoff(max_deaths=sys.maxsize)
         while True:
             started = time.monotonic()
             with self._relay.output_of("observer") as output:
-                await self._observer.start(self._observer_environment, output)
-            code = await self._observer.wait()
+                await self._sampling.start(self._sampling_environment, output)
+            code = await self._sampling.wait()
             if self._stopping.is_set():
                 return
             await self._pause_after("observer", "the observer", code, delays, started)
@@ -244,7 +244,7 @@ class Supervisor:
         start_s = self._settings.model_start_timeout_s
         watched.append(watched_inference(self._inference, start_s, lambda: self._ending))
         if self._settings.sampling:
-            watched.append(watched_observer(self._observer, lambda: self._ending))
+            watched.append(watched_sampling_process(self._sampling, lambda: self._ending))
         board = self._inference.board
         return Watch(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
 
@@ -270,9 +270,11 @@ class Supervisor:
                 self._kill_workers()
         self._ending = True
         # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
-        observer = asyncio.create_task(self._observer.stop(self._settings.samples_drain_s + KILL_AFTER_S))
+        sampling_ended = asyncio.create_task(
+            self._sampling.stop(self._settings.samples_drain_s + KILL_AFTER_S)
+        )
         await self._inference.stop(KILL_AFTER_S)
-        if not await observer:
+        if not await sampling_ended:
             log.error("the observer did not end; what it had accepted is kept for the next start")
 
     def _release(self) -> None:
@@ -281,8 +283,8 @@ class Supervisor:
         for worker in self._workers:
             worker.close()
         self._inference.close()
-        self._observer.close()
-        for environment in (self._worker_environment, self._observer_environment):
+        self._sampling.close()
+        for environment in (self._worker_environment, self._sampling_environment):
             environment.close()
         self._relay.close()
         self._folder.remove()

@@ -1,4 +1,4 @@
-"""What the inference process and the observer owe the watch, by what they post on the board."""
+"""What the inference process and the sampling process owe the watch, by what they post on the board."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from streamer.supervisor.watchdog import Watched
 
 #: No beat of the inference loop for this long, twice and a half its idle beat: it hangs outside of a run.
 INFERENCE_BEAT_LIMIT_S = 2.5
-OBSERVER_BEAT_LIMIT_S = 5.0
-OBSERVER_START_LIMIT_S = 60.0
+SAMPLING_BEAT_LIMIT_S = 5.0
+SAMPLING_START_LIMIT_S = 60.0
 
 
 def watched_inference(handle: InferenceHandle, start_timeout_s: float, ending: Callable[[], bool]) -> Watched:
@@ -46,22 +46,22 @@ def watched_inference(handle: InferenceHandle, start_timeout_s: float, ending: C
     return Watched("the inference process", owes, lambda: handle.pid, kill)
 
 
-def watched_observer(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> Watched:
-    """Return how the observer is watched, until ``ending``: its last deliveries have a limit of their own."""
+def watched_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> Watched:
+    """Return how the sampling process is watched until ``ending``; its last deliveries have their own limit."""
     board = handle.board
 
     def owes() -> tuple[float, float, str] | None:
         if ending():
             return None
-        beat = board.read("observer_beat")
+        beat = board.read("sampling_beat")
         if not beat:
-            return handle.started_at, OBSERVER_START_LIMIT_S, "it does not start"
-        if board.read("observer_presence") == Presence.STARTING:
-            board.post("observer_presence", Presence.SERVING)
-        return beat, OBSERVER_BEAT_LIMIT_S, "its loop does not turn"
+            return handle.started_at, SAMPLING_START_LIMIT_S, "it does not start"
+        if board.read("sampling_presence") == Presence.STARTING:
+            board.post("sampling_presence", Presence.SERVING)
+        return beat, SAMPLING_BEAT_LIMIT_S, "its loop does not turn"
 
     def kill() -> None:
-        board.post("observer_presence", Presence.HUNG)
+        board.post("sampling_presence", Presence.HUNG)
         handle.kill()
 
     return Watched("the observer", owes, lambda: handle.pid, kill)

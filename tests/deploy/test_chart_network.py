@@ -41,7 +41,7 @@ def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             board=board,
             drift_page=page,
             inference_address="",
-            observer_address="",
+            sampling_address="",
             metrics_dir=tmp_path_factory.mktemp("metrics"),
         )
         app, _ = make_app(resources)

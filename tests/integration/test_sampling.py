@@ -99,7 +99,10 @@ async def test_a_frame_is_kept_as_it_came_with_the_boxes_that_were_shown(
     assert all(0.25 <= d.score < 0.5 for d in sample.detections if d.below_threshold)
     assert verify(FolderSource(folder)).problems == []
     assert eager.metric("active_learning_samples_total", reason="uncertainty") == 1
-    assert eager.metric("active_learning_uploads_total", result="stored") == 1
+    # Counted after the files are complete.
+    await asyncio.to_thread(
+        wait_for, lambda: eager.metric("active_learning_uploads_total", result="stored") == 1
+    )
 
 
 async def test_turned_frames_have_upright_boxes_and_say_how_to_turn_them(
