@@ -16,8 +16,8 @@ from inference.models.family import Convention
 from inference.models.labels import parse_names
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
+from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from inference.models.signature import DEFAULT_INPUT_PX, Graph, ImageInput
-from streamer.model_zoo.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 
 #: Called with the current step and the progress of the whole inspection, 0..1.
 OnProgress = Callable[[str, float], None]

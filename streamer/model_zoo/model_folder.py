@@ -11,8 +11,8 @@ from typing import Any
 from inference.core.errors import ModelRefused
 from inference.models.labels import parse_names
 from inference.models.manifest import Manifest, manifest_path, parse_manifest, read_manifest
+from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from streamer.model_zoo.errors import BadRequest, CannotWrite
-from streamer.model_zoo.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from streamer.model_zoo.registry import Registry, RegistryEntry
 
 

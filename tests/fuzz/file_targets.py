@@ -19,6 +19,7 @@ from inference.graph.onnx_graph import OnnxGraph, make_node, shape_of
 from inference.graph.protobuf import fields, varints, write_bytes, write_varint
 from inference.models.labels import parse_names
 from inference.models.manifest import parse_manifest
+from inference.models.onnx_header import NotOnnx, read_header
 from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.errors import DamagedSample
 from streamer.datasets.sample import parse_sample
@@ -27,7 +28,6 @@ from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
 from streamer.drift.rows import FEATURE_VERSION, NUMERIC
-from streamer.model_zoo.onnx_header import NotOnnx, read_header
 from tests.drift_rows import World, rows
 from tests.fuzz.target import Target
 
@@ -81,7 +81,7 @@ def _read_fields(data: bytes) -> None:
         varints(content)
 
 
-#: `model_zoo.onnx_header` reads from a file, as models are too large for memory.
+#: `onnx_header` reads from a file, as models are too large for memory.
 _FILE = Path(tempfile.gettempdir()) / f"fuzz-{os.getpid()}.onnx"
 
 

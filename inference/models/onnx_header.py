@@ -1,0 +1,106 @@
+"""Reads versions, metadata and the first input of an ONNX file, without ONNX Runtime and without its weights.
+
+The file is mapped, and only what is asked for is read from it, so a file of 400 MB takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inference.graph import protobuf
+from inference.graph.onnx_graph import Shape, shape_of
+
+#: Longer strings of metadata and names are skipped.
+_MAX_TEXT_BYTES = 1 << 20
+#: A message with more fields belongs to no model; the largest graphs have some 10,000 nodes.
+_MAX_FIELDS = 1_000_000
+
+# Field numbers of onnx.proto3.
+_MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 1, 2, 7, 8, 14
+_GRAPH_INPUT, _VALUE_NAME = 11, 1
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+
+class NotOnnx(ValueError):
+    """The file is not an ONNX model; the text says why."""
+
+
+@dataclass(slots=True)
+class OnnxHeader:
+    """What the file says outside its nodes and weights."""
+
+    ir_version: int = 0
+    producer: str = ""
+    #: Version of the standard operators.
+    opset: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+    input_name: str = ""
+    #: Shape of the first input; None for a dynamic dimension.
+    input_shape: Shape = ()
+
+
+def read_header(path: Path) -> OnnxHeader:
+    """Read a file's header. Raises NotOnnx, or OSError when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        header = _read_model(view)
+    except ValueError as error:  # also of an empty file, which cannot be mapped
+        raise NotOnnx(f"truncated, damaged or not ONNX ({error})") from error
+    if not header.ir_version or not header.opset:
+        raise NotOnnx("not an ONNX model: it has no version")
+    return header
+
+
+def licence_of(metadata: Mapping[str, str]) -> str | None:
+    """Return the licence in the metadata; Ultralytics writes it as `license`."""
+    text = metadata.get("licence") or metadata.get("license") or ""
+    # "AGPL-3.0 License (https://…)" is shortened to the SPDX identifier.
+    return text.partition(" License")[0].partition(" (")[0].strip()[:80] or None
+
+
+def _read_model(model: memoryview) -> OnnxHeader:
+    header = OnnxHeader()
+    for number, _, value, content in _fields(model):
+        if number == _MODEL_IR_VERSION:
+            header.ir_version = value
+        elif number == _MODEL_PRODUCER:
+            header.producer = _text(content)
+        elif number == _MODEL_OPSET:
+            domain, version = _opset(content)
+            if domain in ("", "ai.onnx"):
+                header.opset = version
+        elif number == _MODEL_METADATA:
+            texts = {n: _text(part) for n, _, _, part in _fields(content)}
+            header.metadata[texts.get(_ENTRY_KEY, "")] = texts.get(_ENTRY_VALUE, "")
+        elif number == _MODEL_GRAPH:
+            first = next((part for n, _, _, part in _fields(content) if n == _GRAPH_INPUT), None)
+            if first is not None and not header.input_name:
+                header.input_name = next((_text(p) for n, _, _, p in _fields(first) if n == _VALUE_NAME), "")
+                header.input_shape = shape_of(first)
+    return header
+
+
+def _opset(message: memoryview) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, _, value, content in _fields(message):
+        if number == _OPSET_DOMAIN:
+            domain = _text(content)
+        elif number == _OPSET_VERSION:
+            version = value
+    return domain, version
+
+
+def _text(content: memoryview) -> str:
+    return bytes(content).decode("utf-8", "replace") if len(content) <= _MAX_TEXT_BYTES else ""
+
+
+def _fields(message: memoryview) -> Iterator[protobuf.Field]:
+    for count, found in enumerate(protobuf.fields(message)):
+        if count >= _MAX_FIELDS:
+            raise ValueError("it has more fields than any model")
+        yield found
