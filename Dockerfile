@@ -1,9 +1,9 @@
-# Two images from one file: `docker build --target cpu .` and `docker build --target gpu .`; docs/deployment.md.
-# An index of your own, or a CA of your own: --secret id=pip_conf,src=pip.conf --secret id=ca,src=ca.pem
+# Builds two images: `docker build --target cpu .` and `docker build --target gpu .`; see docs/deployment.md.
+# To use your own package index or CA: --secret id=pip_conf,src=pip.conf --secret id=ca,src=ca.pem
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 
-# -- cpu: what is installed, in a stage that has pip --------------------------------------------------
+# -- cpu: build stage, which has pip -------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu-build
 WORKDIR /src
 COPY deploy/venv.sh deploy/hashed_requirements.py pyproject.toml constraints.txt constraints-hashed.txt ./
@@ -21,9 +21,9 @@ COPY models models
 COPY data data
 RUN sh venv.sh project
 
-# -- cpu: what is shipped -------------------------------------------------------------------------------
+# -- cpu: final image -----------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu
-# Nothing is installed at run time: what could install goes.
+# Nothing is installed at run time, so remove pip and related tools.
 RUN rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip* \
         /usr/local/bin/wheel \
     && install -d -o 65532 -g 65532 /data
@@ -50,14 +50,14 @@ LABEL org.opencontainers.image.title="real-time-vision-api" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
-# The large layer last: what only describes the image then costs nothing to build.
+# The large layer comes last, so that changing a label does not rebuild it.
 COPY --from=cpu-build /opt/venv /opt/venv
 
 # -- gpu: CUDA 13 and cuDNN 9 come from the base --------------------------------------------------------
 FROM ${CUDA_IMAGE} AS gpu-base
-# More of the base's own packages, such as GPU_PACKAGES="libnvinfer10 libnvonnxparsers10" for DEVICE=tensorrt.
+# Further packages of the base distribution, such as GPU_PACKAGES="libnvinfer10 libnvonnxparsers10" for DEVICE=tensorrt.
 ARG GPU_PACKAGES=""
-# Which Python 3 that is, the base decides: both stages must have the same, so none is pinned.
+# The base decides which Python 3 this is. Both stages must have the same version, so none is pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 ${GPU_PACKAGES} \
@@ -85,7 +85,7 @@ RUN sh venv.sh project
 
 FROM gpu-base AS gpu
 RUN install -d -o 65532 -g 65532 /data /cache
-# DEVICE=cuda: without a GPU this image says so and ends, rather than serve a fraction of what was planned.
+# DEVICE=cuda: without a GPU the service ends with a message instead of serving a fraction of the planned load.
 ENV PATH=/opt/venv/bin:$PATH \
     DEVICE=cuda \
     ENGINE_CACHE_DIR=/cache/engines \
@@ -111,5 +111,5 @@ LABEL org.opencontainers.image.title="real-time-vision-api" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
-# The large layer last: what only describes the image then costs nothing to build.
+# The large layer comes last, so that changing a label does not rebuild it.
 COPY --from=gpu-build /opt/venv /opt/venv
