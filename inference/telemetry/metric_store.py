@@ -13,12 +13,12 @@ import mmap
 import os
 import struct
 import threading
+from array import array
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
 
-from prometheus_client import multiprocess, values
-from prometheus_client.mmap_dict import MmapedDict, _read_all_values
+from prometheus_client import multiprocess
+from prometheus_client.mmap_dict import _read_all_values
 
 log = logging.getLogger("inference.metric_store")
 
@@ -29,7 +29,9 @@ _NAME_BYTES = 64
 SLOTS_PER_PROCESS = 8
 _USED = struct.Struct("i")
 _VALUE = struct.Struct("dd")
-_VALUE_BYTES = _VALUE.size
+_NUMBER_BYTES = 8
+#: Before the first series; what is used of the file stands there.
+_HEAD_BYTES = 8
 
 
 class MetricStore:
@@ -87,17 +89,68 @@ def _pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-#: None until :func:`use` was called; then prometheus_client keeps its values there.
+class MetricFile:
+    """One of this process's files in the store: a number and a time for each key. Callers hold a lock."""
+
+    def __init__(self, memory: mmap.mmap, name: str) -> None:
+        self._name = name
+        self._memory = memory
+        #: The same memory as numbers.
+        self._numbers = memoryview(memory).cast("d")
+        self._used: int = _USED.unpack_from(memory, 0)[0] or _HEAD_BYTES
+        #: Key to the index of its number; those that a predecessor has written are counted on.
+        self._indices: dict[str, int] = {
+            str(key): int(position) // _NUMBER_BYTES
+            for key, _, _, position in _read_all_values(memory, self._used)  # type: ignore[no-untyped-call]
+        }
+        self._is_full = False
+
+    def cells(self, key: str) -> tuple[memoryview[float], int]:
+        """Return where the number of ``key`` lies, its time behind it: in the store, which may be full.
+
+        What found no room lies in memory of this process, where nobody else sees it.
+        """
+        index = self._indices.get(key)
+        if index is None:
+            index = self._add(key)
+        return (self._numbers, index) if index is not None else (memoryview(array("d", (0.0, 0.0))), 0)
+
+    def _add(self, key: str) -> int | None:
+        """Write a new series in the format of prometheus_client; returns its index, None without room."""
+        text = key.encode()
+        text += b" " * (_NUMBER_BYTES - (len(text) + _USED.size) % _NUMBER_BYTES)
+        record = _USED.pack(len(key.encode())) + text + _VALUE.pack(0.0, 0.0)
+        end = self._used + len(record)
+        if end > SLOT_BYTES:
+            self._tell_full()
+            return None
+        self._memory[self._used : end] = record
+        # Readers look no further than this: the record is whole by now.
+        self._memory[: _USED.size] = _USED.pack(end)
+        self._used = end
+        self._indices[key] = (end - _VALUE.size) // _NUMBER_BYTES
+        return self._indices[key]
+
+    def _tell_full(self) -> None:
+        if not self._is_full:
+            self._is_full = True
+            # In a thread of its own: a lock is held here, and the log counts its lines.
+            text = "%s is full: further series of this process are not published"
+            threading.Thread(target=log.error, args=(text, self._name), daemon=True).start()
+
+
+#: None until :func:`use` was called; then all values of this process are kept there.
 _store: MetricStore | None = None
+#: The files of this process.
+_files: dict[str, MetricFile] = {}
 
 
 def use(store: MetricStore) -> None:
-    """Make prometheus_client keep all values of this process in ``store``; call before any metric is made."""
+    """Read and write all metrics of this process in ``store``; call before any metric is made."""
     global _store
     _store = store
     # It has no other way to be told where values lie; a test holds that this one still works.
-    values.MmapedDict = _StoredDict  # type: ignore[attr-defined]
-    multiprocess.MmapedDict = _StoredDict  # type: ignore[attr-defined]
+    multiprocess.MmapedDict = _StoredFiles  # type: ignore[assignment, attr-defined]
 
 
 def current() -> MetricStore | None:
@@ -105,24 +158,17 @@ def current() -> MetricStore | None:
     return _store
 
 
-class _StoredDict(MmapedDict):
-    """prometheus_client's dictionary of values in a slot of the store instead of in a file."""
+def own_file(name: str) -> MetricFile:
+    """Return a file of this process. Raises RuntimeError where no store is in use, OSError without a slot."""
+    if _store is None:
+        raise RuntimeError("no store is in use")
+    if name not in _files:
+        _files[name] = MetricFile(_store.map(name), name)
+    return _files[name]
 
-    def __init__(self, filename: str, read_mode: bool = False) -> None:
-        if _store is None:
-            raise RuntimeError("no store is in use")
-        self._name = PurePath(filename).name
-        self._m: Any = _store.map(self._name)
-        self._capacity = SLOT_BYTES
-        self._positions: dict[str, int] = {}
-        #: Values of series for which the slot has no room; nobody else sees them.
-        self._beyond: dict[str, tuple[float, float]] = {}
-        self._used = _USED.unpack_from(self._m, 0)[0]
-        if self._used == 0:
-            self._used = 8
-            self._m[: _USED.size] = _USED.pack(self._used)
-        for key, _, _, position in self._read_all_values():  # type: ignore[no-untyped-call]
-            self._positions[key] = position
+
+class _StoredFiles:
+    """What prometheus_client reads the files of all processes by, when it merges them."""
 
     @staticmethod
     def read_all_values_from_file(filename: str) -> Iterator[tuple[str, float, float, int]]:
@@ -131,35 +177,3 @@ class _StoredDict(MmapedDict):
         data = _store.read(PurePath(filename).name)
         found: Iterator[tuple[str, float, float, int]] = _read_all_values(data, len(data))  # type: ignore[no-untyped-call]
         return found
-
-    def read_value(self, key: str) -> tuple[float, float]:
-        if key in self._beyond or not self._has_room(key):
-            return self._beyond.setdefault(key, (0.0, 0.0))
-        found: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
-        return found
-
-    def write_value(self, key: str, value: float, timestamp: float) -> None:
-        position = self._positions.get(key)
-        if position is not None:
-            # Assigned at once, so that no reader sees a half of it. Some 17 of these are part of each POST.
-            self._m[position : position + _VALUE_BYTES] = _VALUE.pack(value, timestamp)
-        elif key in self._beyond or not self._has_room(key):
-            self._beyond[key] = value, timestamp
-        else:
-            super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
-
-    def _has_room(self, key: str) -> bool:
-        if key in self._positions:
-            return True
-        if self._used + len(key.encode()) + 16 + _VALUE_BYTES <= SLOT_BYTES:
-            return True
-        if not self._beyond:
-            # In a thread of its own: prometheus_client's lock is held here, and the log counts its lines.
-            text = "%s is full: further series of this process are not published"
-            threading.Thread(target=log.error, args=(text, self._name), daemon=True).start()
-        return False
-
-    def close(self) -> None:
-        if self._m is not None:
-            self._m.close()
-            self._m = None

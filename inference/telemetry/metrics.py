@@ -6,15 +6,17 @@ are named after the role, not the pid, so a restarted process counts on.
 
 from __future__ import annotations
 
+import functools
 import os
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from inference.models.model import ModelInfo
 from inference.telemetry import metric_store
 from inference.telemetry.log_output import REASONS, count_dropped
 from inference.telemetry.metric_store import MetricStore
+from inference.telemetry.metric_value import Counter, Gauge, Histogram, Value
 
 #: Seconds; from a null model to a large one on a slow CPU.
 _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -29,10 +31,13 @@ def name_process(role: str) -> None:
 
     Under a supervisor they go to its `MetricStore`, otherwise to files in PROMETHEUS_MULTIPROC_DIR.
     """
-    if STORE_VARIABLE in os.environ and metric_store.current() is None:
-        metric_store.use(MetricStore(fd=int(os.environ[STORE_VARIABLE])))
     values = prometheus_client.values
-    values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
+    if STORE_VARIABLE not in os.environ and metric_store.current() is None:
+        values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
+        return
+    if metric_store.current() is None:
+        metric_store.use(MetricStore(fd=int(os.environ[STORE_VARIABLE])))
+    values.ValueClass = functools.partial(Value, role)
 
 
 def count_log_lines(registry: CollectorRegistry) -> None:

@@ -9,12 +9,13 @@ from collections import Counter as Counts
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from inference.telemetry import metric_store
+from inference.telemetry.metric_value import Counter, Gauge, Histogram
 from inference.telemetry.metrics import count_log_lines
 from streamer.protocol.wire import DropReason
 

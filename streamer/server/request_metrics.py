@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
-
+from inference.telemetry.metric_value import Counter, Histogram
 from streamer.accounting.metrics import WorkerMetrics
 
 #: Others are one label, whatever was asked for.
