@@ -89,8 +89,8 @@ class Board:
 
     def read(self, field: str) -> float:
         """Read one field; 0 where a process wrote what is no number. Raises KeyError for an unknown name."""
-        value = float(_FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0])
-        return value if abs(value) < _NO_NUMBER else 0.0
+        value: float = _FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0]
+        return value if -_NO_NUMBER < value < _NO_NUMBER else 0.0
 
     def post_worker(self, number: int, field: str, value: float) -> None:
         """Write one field of a worker. Raises KeyError for an unknown name."""

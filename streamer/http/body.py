@@ -79,6 +79,8 @@ class BodyReader:
         pieces: list[bytes] = []
         while piece := await self.read():
             pieces.append(piece)
+            if self._content.at_eof():
+                break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _next(self) -> bytes:

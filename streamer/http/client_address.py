@@ -14,6 +14,8 @@ from streamer.access.networks import IpAddress, IpNetwork
 _MAX_HOPS = 16
 #: Hops whose text is not parsed again.
 _HOPS_KNOWN = 4096
+#: Addresses whose names are not made again; making one takes 20 calls.
+_NAMES_KNOWN = 4096
 #: Bits of an IPv6 address that name a customer's network; hosts choose the rest freely.
 _IPV6_CUSTOMER_BITS = 64
 
@@ -34,15 +36,16 @@ class ClientAddresses:
 
     def __init__(self, trusted: Iterable[IpNetwork]) -> None:
         self._trusted = tuple(trusted)
+        self._known = lru_cache(maxsize=_NAMES_KNOWN)(self._name_peer)
 
     def name(self, request: web.Request) -> str:
         """Return `addr:<address>`; IPv6 addresses are grouped by /64."""
-        address = self._find(request)
-        if address is None:
-            return "addr:unknown"
-        if isinstance(address, ipaddress.IPv6Address):
-            return f"addr:{ipaddress.ip_network((int(address), _IPV6_CUSTOMER_BITS), strict=False)}"
-        return f"addr:{address}"
+        return self._known(request.remote or "") or _name(self._find(request))
+
+    def _name_peer(self, remote: str) -> str:
+        """Return the name of who has connected; empty where its headers decide who the client is."""
+        address = _parse(remote)
+        return "" if address is None or self._is_trusted(address) else _name(address)
 
     def _find(self, request: web.Request) -> IpAddress | None:
         """Walk from the nearest hop outwards; the first one that is not trusted is the client."""
@@ -63,6 +66,14 @@ class ClientAddresses:
 
     def _is_trusted(self, address: IpAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._trusted)
+
+
+def _name(address: IpAddress | None) -> str:
+    if address is None:
+        return "addr:unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        return f"addr:{ipaddress.ip_network((int(address), _IPV6_CUSTOMER_BITS), strict=False)}"
+    return f"addr:{address}"
 
 
 @lru_cache(maxsize=_HOPS_KNOWN)

@@ -41,6 +41,8 @@ def is_preflight(request: web.Request) -> bool:
 
 def vary_by_origin(response: web.StreamResponse) -> None:
     """Keep caches from giving one page the answer to another."""
-    known = response.headers.get(hdrs.VARY, "")
-    if "origin" not in {name.strip().lower() for name in known.split(",")}:
+    known = response.headers.get(hdrs.VARY)
+    if known is None:
+        response.headers[hdrs.VARY] = "Origin"
+    elif "origin" not in {name.strip().lower() for name in known.split(",")}:
         response.headers[hdrs.VARY] = f"{known}, Origin".lstrip(", ")

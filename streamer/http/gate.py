@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from streamer.access.access_settings import AccessSettings
 from streamer.access.failed_keys import FailedKeys
@@ -14,6 +15,9 @@ from streamer.access.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Qu
 from streamer.access.key_ring import KeyRing
 from streamer.http.client_address import ClientAddresses
 from streamer.http.tickets import Tickets, is_ticket
+
+#: Clients without a key whose identity is not made anew with each request.
+_ANONYMOUS_KNOWN = 4096
 
 
 class Gate:
@@ -37,6 +41,7 @@ class Gate:
         self.verify: Callable[[str], Awaitable[Identity | None]] | None = None
         #: None until the application is put together.
         self._tickets: Tickets | None = None
+        self._anonymous = lru_cache(maxsize=_ANONYMOUS_KNOWN)(self._make_anonymous)
 
     @property
     def open(self) -> bool:
@@ -45,8 +50,11 @@ class Gate:
 
     def anonymous(self, request: web.Request) -> Identity:
         """Return who the client is that has shown nothing: it may do everything, or nothing at all."""
+        return self._anonymous(self.addresses.name(request))
+
+    def _make_anonymous(self, name: str) -> Identity:
         scopes = ALL_SCOPES if self.open else frozenset()
-        return Identity(self.addresses.name(request), scopes, self._quotas, anonymous=True)
+        return Identity(name, scopes, self._quotas, anonymous=True)
 
     def take_tickets(self, tickets: Tickets, app: web.Application) -> None:
         """Take tickets beside keys, and add the routes that issue them."""
@@ -131,5 +139,8 @@ def make_gate(
 
 def bearer_token(request: web.Request) -> str | None:
     """Return the token of the ``Authorization`` header, or None when there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    shown = request.headers.get(hdrs.AUTHORIZATION)
+    if shown is None:
+        return None
+    scheme, _, token = shown.partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from streamer.access.audit import audit, audit_refusal
 from streamer.access.failed_keys import TooManyWrongKeys
-from streamer.access.identity import Identity, Scope
+from streamer.access.identity import Identity
 from streamer.http.caller import IDENTITY, require
 from streamer.http.client_address import arrived_from_sibling
 from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
@@ -38,6 +38,8 @@ class Guard:
     def __init__(self, gate: Gate, sites: Sites) -> None:
         self._gate = gate
         self._sites = sites
+        #: Policies by method and route: looking one up by the table takes twice the calls.
+        self._policies: dict[tuple[str, web.AbstractRoute], Policy | None] = {}
 
     def add_to(self, app: web.Application) -> None:
         """Check every request of ``app``, and tell browsers which pages may read the answers."""
@@ -47,31 +49,51 @@ class Guard:
     def _middleware(self) -> Middleware:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._admit(request, handler)
+            try:
+                policy = self._policy(request)
+            except LookupError:  # the handler answers 404 or 405, which tell nothing of ours
+                self._check_host(request)
+                return self._answer_preflight(request) or await handler(request)
+            if policy is None:
+                raise Problem.forbidden(
+                    "This address has no entry in the table of access; nobody may use it."
+                )
+            if policy.entry is not Entry.PROBE:
+                self._check_host(request)
+            if request.query_string:
+                self._check_query(request)
+            if policy.entry in (Entry.PROBE, Entry.OPEN):
+                return await handler(request)
+            if policy.guards_origin:
+                self._check_origin(request)
+            if policy.is_audited:
+                return await self._answer_audited(request, handler, policy)
+            await self._identify(request, policy)
+            return await handler(request)
 
         return guard
 
-    async def _admit(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    def _policy(self, request: web.Request) -> Policy | None:
+        """Return what the table says of a request's route. Raises LookupError where there is none."""
+        match = request.match_info
+        if match.http_exception is not None:  # its route is made for this request alone
+            raise LookupError(request.path)
+        route = request.method, match.route
+        if route not in self._policies:
+            self._policies[route] = policy_of_request(request)
+        return self._policies[route]
+
+    async def _answer_audited(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        policy: Policy,
     ) -> web.StreamResponse:
-        try:
-            policy = policy_of_request(request)
-        except LookupError:  # the handler answers 404 or 405, which tell nothing of ours
-            self._check_host(request)
-            return self._answer_preflight(request) or await handler(request)
-        if policy is None:
-            raise Problem.forbidden("This address has no entry in the table of access; nobody may use it.")
-        if policy.entry is not Entry.PROBE:
-            self._check_host(request)
-        self._check_query(request)
-        if policy.entry in (Entry.PROBE, Entry.OPEN):
-            return await handler(request)
-        if policy.guards_origin:
-            self._check_origin(request)
+        """Let an administrator in, and write down what became of it."""
         try:
             await self._identify(request, policy)
         except Problem as refusal:
-            _audit(request, policy, refusal.status)
+            _audit(request, refusal.status)
             raise
         status = _UNANSWERED
         try:
@@ -85,7 +107,7 @@ class Guard:
             raise
         finally:
             # Whatever ends the handler: what it asked for may have been done all the same.
-            _audit(request, policy, status)
+            _audit(request, status)
         return response
 
     async def _identify(self, request: web.Request, policy: Policy) -> None:
@@ -162,20 +184,19 @@ class Guard:
     async def _tell_browsers(self, request: web.Request, response: web.StreamResponse) -> None:
         """Let pages of allowed origins read the answers, refusals included."""
         try:
-            policy = policy_of_request(request)
+            policy = self._policy(request)
         except LookupError:
             policy = None
         if policy is not None and policy.entry is Entry.OPEN:
             return
         vary_by_origin(response)
-        for name, value in cors_headers(request, self._sites).items():
-            response.headers.setdefault(name, value)
+        if hdrs.ORIGIN in request.headers:
+            for name, value in cors_headers(request, self._sites).items():
+                response.headers.setdefault(name, value)
 
 
-def _audit(request: web.Request, policy: Policy, status: int) -> None:
+def _audit(request: web.Request, status: int) -> None:
     """Write down who did what an administrator may do, or was refused it."""
-    if policy.scope is not Scope.ADMIN or policy.entry is not Entry.KEY:
-        return
     resource = request.match_info.route.resource
     action = f"{request.method} {resource.canonical if resource is not None else request.path}"
     who, identifier = request[IDENTITY].name, request_id(request)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -196,14 +197,22 @@ def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
     request.protocol.hello_gate = gate
 
 
-def limit_connections(places: ConnectionPlaces) -> Middleware:
-    """Return what tells the places of requests, and refuses all but probes while it is over its limit."""
+def limit_connections(
+    places: ConnectionPlaces, is_draining: Callable[[], float] = lambda: False
+) -> Middleware:
+    """Return what tells the places of requests, and refuses all but probes while it is over its limit.
+
+    While ``is_draining``, as when it is over its limit, connections end with their answer.
+    """
 
     @web.middleware
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         guest: Guest | None = getattr(request.protocol, "guest", None)
-        if guest is None:
-            return await handler(request)
+        if guest is None:  # another worker has passed the request on
+            response = await handler(request)
+            if is_draining() and not response.prepared:
+                response.force_close()
+            return response
         places.begin(guest)
         try:
             over = places.over
@@ -211,13 +220,14 @@ def limit_connections(places: ConnectionPlaces) -> Middleware:
                 problem = Problem.unavailable(
                     "Too many connections are open here; try again.", retry_after_s=5
                 )
-                response: web.StreamResponse = problem.response(request_id(request))
+                response = problem.response(request_id(request))
             else:
                 response = await handler(request)
-            if over and not response.prepared:
+            if (over or is_draining()) and not response.prepared:
                 response.force_close()
             return response
         finally:
-            places.end(guest, asyncio.get_running_loop().time())
+            # The clock of the loop, without asking for the loop.
+            places.end(guest, time.monotonic())
 
     return limit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -165,7 +165,7 @@ def request_id(request: web.Request) -> str:
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
-        known = offered if _SANE_ID.fullmatch(offered) else secrets.token_hex(8)
+        known = offered if offered and _SANE_ID.fullmatch(offered) else os.urandom(8).hex()
         request[REQUEST_ID] = known
     return known
 

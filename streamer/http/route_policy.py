@@ -45,6 +45,11 @@ class Policy:
         """Whether pages of other origins are kept out: the route changes something, or costs something."""
         return self.scope is not None and self.entry is not Entry.REDUCED
 
+    @property
+    def is_audited(self) -> bool:
+        """Whether what is done by it is written down: only administrators may do it."""
+        return self.scope is Scope.ADMIN and self.entry is Entry.KEY
+
 
 _PROBE = Policy(Entry.PROBE)
 _OPEN = Policy(Entry.OPEN)

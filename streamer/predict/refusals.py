@@ -35,5 +35,7 @@ def refusals_as_problems() -> Iterator[None]:
 @web.middleware
 async def refusal_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let routes answer refusals as problems; the last middleware, so that all others see problems only."""
-    with refusals_as_problems():
+    try:
         return await handler(request)
+    except SchedulingError as refusal:
+        raise problem_of(refusal) from refusal

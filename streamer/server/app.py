@@ -8,10 +8,10 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import Board
@@ -169,7 +169,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     client.on_change = on_change
 
     app = web.Application(
-        middlewares=[problem_middleware, _close_while_draining(resources.board)],
+        middlewares=[problem_middleware],
         client_max_size=settings.request_max_bytes,
     )
     Guard(gate, sites).add_to(app)
@@ -221,19 +221,6 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
         note_missing=resources.metrics.protection_missing,
     )
     return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
-
-
-def _close_while_draining(board: Board) -> Middleware:
-    """End connections with their answer once this server goes away."""
-
-    @web.middleware
-    async def close_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if board.read("draining") and not response.prepared:
-            response.force_close()
-        return response
-
-    return close_while_draining
 
 
 def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:
@@ -295,7 +282,7 @@ async def make_runner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
     places = places_for(settings.connections_max, settings.connections_per_address)
-    app.middlewares.insert(0, limit_connections(places))
+    app.middlewares.insert(0, limit_connections(places, partial(resources.board.read, "draining")))
     await runner.setup()
     manager = runner.server
     if manager is None:

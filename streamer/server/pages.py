@@ -249,5 +249,4 @@ def _handler(asset: Asset) -> Any:
 
 
 async def _add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers[name] = value
+    response.headers.update(_SECURITY_HEADERS)
