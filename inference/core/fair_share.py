@@ -103,7 +103,7 @@ class FairShare:
         flows = waiting if isinstance(waiting, list) else list(waiting)
         if not flows:
             raise ValueError("no flow waits")
-        kinds = {flow.kind for flow in flows}
+        kinds = {flows[0].kind} if len(flows) == 1 else {flow.kind for flow in flows}
         kind = self._pick_class(kinds)
         chosen = self._classes[kind]
         self._virtual_s = max(self._virtual_s, chosen.tag)

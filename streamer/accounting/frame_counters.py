@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.protocol.wire import DropReason
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was accounted of a ledger."""
+
+    received: int = 0
+    inferred: int = 0
+    failed: int = 0
+    #: All drops, and those of each reason.
+    drops: int = 0
+    dropped: dict[DropReason, int] = field(default_factory=dict)
+    in_flight: int = 0
 
 
 class FrameCounters:
@@ -19,14 +34,15 @@ class FrameCounters:
             reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
         }
         #: What was accounted so far, per ledger (by identity: ledgers change).
-        self._seen: dict[int, Ledger] = {}
+        self._seen: dict[int, _Seen] = {}
 
     def account(self, ledger: Ledger) -> None:
         """Bring the metrics up to date with one ledger, which the caller keeps alive."""
         seen = self._seen.get(id(ledger))
         if seen is None:
-            seen = self._seen[id(ledger)] = Ledger()
-        before = seen.in_flight
+            seen = self._seen[id(ledger)] = _Seen()
+        drops = sum(ledger.dropped.values())
+        in_flight = ledger.received - ledger.inferred - ledger.failed - drops
         if ledger.received != seen.received:
             self._received.inc(ledger.received - seen.received)
             seen.received = ledger.received
@@ -36,9 +52,13 @@ class FrameCounters:
         if ledger.failed != seen.failed:
             self._failed.inc(ledger.failed - seen.failed)
             seen.failed = ledger.failed
-        for reason, count in ledger.dropped.items():
-            if count != seen.dropped[reason]:
-                self._dropped[reason].inc(count - seen.dropped[reason])
-                seen.dropped[reason] = count
-        if before != seen.in_flight:
-            self._in_flight.inc(seen.in_flight - before)
+        if drops != seen.drops:
+            seen.drops = drops
+            for reason, count in ledger.dropped.items():
+                before = seen.dropped.get(reason, 0)
+                if count != before:
+                    self._dropped[reason].inc(count - before)
+                    seen.dropped[reason] = count
+        if in_flight != seen.in_flight:
+            self._in_flight.inc(in_flight - seen.in_flight)
+            seen.in_flight = in_flight

@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from aiohttp import hdrs, web
@@ -23,7 +22,7 @@ from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict.parameters import read_collect, read_parameters
-from streamer.predict.refusals import problem_of, refusals_as_problems
+from streamer.predict.refusals import problem_of
 from streamer.predict.request_body import Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
@@ -38,7 +37,9 @@ from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.client import Caller
 from streamer.scheduling.clients import Clients
+from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.errors import SchedulingError
+from streamer.scheduling.image_hint import hint_of
 from streamer.scheduling.prediction import Prediction
 
 log = logging.getLogger("streamer.images")
@@ -61,14 +62,20 @@ class Predictor(Protocol):
         """Return what is served. Raises UnknownVersion, or Unavailable while it loads."""
 
     def check_post(
-        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, kind: Kind | None = None
     ) -> None:
         """Raise what an image would be refused with that came now: OverLimit or Saturated."""
 
     async def predict(
-        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
+        self,
+        version: str,
+        data: bytes,
+        params: DetectionParams,
+        deadline: float,
+        caller: Caller,
+        kind: Kind | None = None,
     ) -> Prediction:
-        """Detect on one image; ``deadline`` in monotonic seconds.
+        """Detect on one image; ``deadline`` in monotonic seconds, ``kind`` what it is if that is known.
 
         Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
@@ -121,12 +128,15 @@ async def predict(request: web.Request) -> web.Response:
     version: str = request.match_info.get("version", asked)
     status = 500
     try:
-        with refusals_as_problems():
-            response = await _answer(request, version)
+        response = await _answer(request, version)
         status = response.status
     except Problem as problem:
         status = problem.status
         raise
+    except SchedulingError as refusal:
+        told = problem_of(refusal)
+        status = told.status
+        raise told from refusal
     except asyncio.CancelledError:
         status = _CLIENT_GONE
         raise
@@ -136,25 +146,33 @@ async def predict(request: web.Request) -> web.Response:
 
 
 async def _answer(request: web.Request, version: str) -> web.Response:
-    predictor, limits = request.app[PREDICTOR], request.app[LIMITS]
+    app = request.app
+    predictor, limits = app[PREDICTOR], app[LIMITS]
     model = predictor.model(version)
     form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
-    query = tuple(request.query.items())
+    query = tuple(request.query.items()) if request.query_string else ()
     # What the query says wrong is said before megabytes are read.
     params = read_parameters(query, model.labels, model.default_params)
     collect = read_collect(query)
-    caller = _caller(request)
+    client = predictor.clients.of(identity_of(request), time.monotonic())
+    caller = Caller(client, id(request.protocol))
     left_s, nbytes = limits.request_timeout_s, request.content_length
-    with _counting_refusals(predictor, version):
-        predictor.admission.take_request(caller.client, nbytes)
+    try:
+        predictor.admission.take_request(client, nbytes)
         predictor.check_post(version, caller, left_s=left_s, nbytes=nbytes)
+    except SchedulingError as refusal:
+        predictor.admission.count_refused(version, refusal)
+        raise
     with hold_body(request) as holding:
         upload = await read_upload(request, limits, holding)
-        with _counting_refusals(predictor, version):  # the queue may have filled while the body came
-            image = upload.images[0]
-            predictor.check_post(version, caller, left_s=left_s, nbytes=len(image), image=image)
-        if nbytes is None and caller.client.image_bytes is not None:
-            caller.client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
+        kind = hint_of(upload.images[0])
+        try:  # the queue may have filled while the body came
+            predictor.check_post(version, caller, left_s=left_s, nbytes=len(upload.images[0]), kind=kind)
+        except SchedulingError as refusal:
+            predictor.admission.count_refused(version, refusal)
+            raise
+        if nbytes is None and client.image_bytes is not None:
+            client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
         if len(upload.images) > 1:
             caller = dataclasses.replace(caller, patient=True)
         if upload.fields:
@@ -166,27 +184,13 @@ async def _answer(request: web.Request, version: str) -> web.Response:
                 f"Accept is image/jpeg, which can show one image, and {len(upload.images)} were sent; "
                 "ask for application/json."
             )
-        sampler = request.app[SAMPLER].sampler_of(version, model) if collect else None
+        sampler = app[SAMPLER].sampler_of(version, model) if collect else None
         job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
         if form is AnswerForm.JPEG:
-            body = await job.picture(upload.images[0])
+            body = await job.picture(upload.images[0], kind)
         else:
-            body = await job.describe(upload, form)
+            body = await job.describe(upload, kind, form)
     return large_answer(request, body, form.value)
-
-
-def _caller(request: web.Request) -> Caller:
-    client = request.app[PREDICTOR].clients.of(identity_of(request), time.monotonic())
-    return Caller(client, id(request.protocol))
-
-
-@contextmanager
-def _counting_refusals(predictor: Predictor, version: str) -> Iterator[None]:
-    try:
-        yield
-    except SchedulingError as refusal:
-        predictor.admission.count_refused(version, refusal)
-        raise
 
 
 class _Job:
@@ -214,14 +218,14 @@ class _Job:
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
-    async def describe(self, upload: Upload, form: AnswerForm) -> bytes:
-        """Return the answer in that form: the one image's, or one entry for each.
+    async def describe(self, upload: Upload, kind: Kind, form: AnswerForm) -> bytes:
+        """Return the answer in that form: the one image's, which is of that kind, or one entry for each.
 
         A problem of one among several stands in its entry. Raises Problem for a lone image, and when
         none of several was answered through a fault of ours, so that the client sees to retry.
         """
         if len(upload.images) == 1:
-            return encode_answer(self._entry(await self._predict(upload.images[0])), form)
+            return encode_answer(self._entry(await self._predict(upload.images[0], kind)), form)
         async with asyncio.TaskGroup() as group:
             # Problems are values here: one must not cancel the others.
             tasks = [group.create_task(self._try(data)) for data in upload.images]
@@ -234,9 +238,9 @@ class _Job:
             await asyncio.sleep(0)
         return encode_results(entries, self._id, form)
 
-    async def picture(self, data: bytes) -> bytes:
-        """Return the image with its boxes drawn, as a JPEG."""
-        prediction = await self._predict(data)
+    async def picture(self, data: bytes, kind: Kind) -> bytes:
+        """Return the image, which is of that kind, with its boxes drawn, as a JPEG."""
+        prediction = await self._predict(data, kind)
         size = (prediction.width, prediction.height)
         try:
             return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
@@ -258,13 +262,13 @@ class _Job:
             log.exception("request %s failed on one of its images", self._id)
             return Problem.internal()
 
-    async def _predict(self, data: bytes) -> Prediction:
+    async def _predict(self, data: bytes, kind: Kind | None = None) -> Prediction:
         """Detect on one image; raises Problem only, or what nobody foresaw."""
         try:
             now = time.monotonic()
             if self._sampler is None or not self._sampler.wants(now):
                 return await self._predictor.predict(
-                    self._version, data, self._params, self._deadline, self._caller
+                    self._version, data, self._params, self._deadline, self._caller, kind
                 )
             return await self._predict_candidate(self._sampler, data, now)
         except SchedulingError as refusal:

@@ -5,28 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 from inference.ipc.client import ServedModel
 from streamer.accounting.frame_counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics
-from streamer.protocol.wire import DropReason
+from streamer.core.alarms import Alarms
 from streamer.scheduling.client import NOBODY, Caller, Client
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError
 from streamer.scheduling.job import Job
+from streamer.scheduling.post_account import PostAccount
 from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.version_queue import VersionQueue
 
-#: Images that were never run are dropped for these reasons; whatever else is raised means that one failed.
-_DROP_REASONS = {
-    OverLimit: DropReason.RATE,
-    Saturated: DropReason.OVERLOAD,
-    DeadlineExceeded: DropReason.STALE,
-}
 #: The longest time that a refused client is asked to stay away, in seconds.
 _MAX_RETRY_S = 30
 _STREAM_RETRY_S = 5
@@ -58,39 +52,29 @@ class Admission:
         self._refused = metrics.refused
         #: Queues that somebody has posted to.
         self._queues: set[VersionQueue] = set()
-        #: Every posted image has one outcome too.
         self._ledgers = {version: Ledger() for version in versions}
-        self._counters = {version: FrameCounters(metrics, "http", version) for version in versions}
+        self._accounts = {
+            version: PostAccount(ledger, FrameCounters(metrics, "http", version))
+            for version, ledger in self._ledgers.items()
+        }
+        self._alarms = Alarms()
 
-    @contextmanager
-    def accounted(self, version: str) -> Iterator[None]:
-        """Account one posted image: received now, and its outcome at the end."""
-        ledger, counters = self._ledgers[version], self._counters[version]
-        ledger.received += 1
-        counters.account(ledger)
-        try:
-            yield
-        except BaseException as error:
-            _account_error(ledger, error)
-            raise
-        else:
-            ledger.inferred += 1
-        finally:
-            counters.account(ledger)
+    def accounted(self, version: str) -> PostAccount:
+        """Return what accounts one posted image: received when it is entered, its outcome at the end."""
+        return self._accounts[version]
 
     def count_refused(self, version: str, error: SchedulingError) -> None:
         """Account a request that was refused before its body was read; it counts as one image."""
-        ledger = self._ledgers[version]
-        ledger.received += 1
-        _account_error(ledger, error)
-        self._counters[version].account(ledger)
+        self._accounts[version].refused(error)
 
     # -- quotas --------------------------------------------------------------------------------------
 
     def take_request(self, client: Client, nbytes: int | None) -> None:
         """Count one POST of ``nbytes``, None where that is not known yet. Raises OverLimit."""
-        now = time.monotonic()
         requests, rate = client.requests, client.image_bytes
+        if requests is None and rate is None:
+            return
+        now = time.monotonic()
         if requests is not None and not requests.take(now):
             raise self._over_quota("post", f"{requests.per_s:g} requests", requests.retry_after_s(now))
         # At 1 also where the length is not known: a bucket in debt takes nothing.
@@ -134,7 +118,7 @@ class Admission:
         client = caller.client
         self.check_room(state)
         wait_s = state.expected_wait_s(client, caller.connection, time.monotonic(), decode_ms)
-        if wait_s <= min(self._queue_s, left_s):
+        if wait_s <= self._queue_s and wait_s <= left_s:
             return
         text = f"An image could wait for {wait_s:.1f} s; allowed are {self._queue_s:g} s (REQUEST_QUEUE_S)."
         retry_s = min(_MAX_RETRY_S, max(1, math.ceil(wait_s - self._queue_s)))
@@ -150,7 +134,8 @@ class Admission:
 
     def check_room(self, state: VersionQueue) -> None:
         """Raise Saturated where more images wait than there is memory for."""
-        self._queues.add(state)
+        if state not in self._queues:
+            self._queues.add(state)
         waiting = state.posts_waiting
         if waiting >= self._queue_max:
             self._refused.labels("post", "queue_full").inc()
@@ -181,12 +166,13 @@ class Admission:
         Raises Saturated when its turn does not come in time, unless it is ``patient`` then, and
         DeadlineExceeded at its deadline, wherever it is by then.
         """
-        begun, loop = time.monotonic(), asyncio.get_running_loop()
-        queue_s = self._queue_s
+        alarms, queue_s = self._alarms, self._queue_s
+        turn = 0
 
         def turn_has_not_come() -> None:
+            nonlocal turn
             if patient():
-                timers[0] = loop.call_later(queue_s, turn_has_not_come)
+                turn = alarms.set(time.monotonic() + queue_s, turn_has_not_come)
                 return
             if not state.give_up(job, time.monotonic()):
                 return
@@ -195,22 +181,13 @@ class Admission:
                 Saturated(f"The image has waited for {queue_s:g} s without a turn; try again later.", 1)
             )
 
-        timers = [
-            loop.call_later(queue_s, turn_has_not_come),
-            # It ends as a frame that the inference process found too old: one way out for both.
-            loop.call_later(job.deadline - begun, job.finish, DeadlineExceeded()),
-        ]
+        if not job.attempts:  # one that is being decoded already has had its turn
+            turn = alarms.set(time.monotonic() + queue_s, turn_has_not_come)
+        # It ends as a frame that the inference process found too old: one way out for both.
+        deadline = alarms.set(job.deadline, lambda: job.finish(DeadlineExceeded()))
         try:
             return await answered
         finally:
-            for timer in timers:
-                timer.cancel()
-
-
-def _account_error(ledger: Ledger, error: BaseException) -> None:
-    """Account an image that was not answered with boxes."""
-    reason = _DROP_REASONS.get(type(error))
-    if reason is None:
-        ledger.failed += 1
-    else:
-        ledger.dropped[reason] += 1
+            if turn:
+                alarms.cancel(turn)
+            alarms.cancel(deadline)

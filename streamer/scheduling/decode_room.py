@@ -78,7 +78,7 @@ class DecodeRoom:
         """Account the end of a decode."""
         self._running.discard(decode)
         # Summed anew: differences of floats would add up to a drift.
-        self._expected_ms = sum(each.expected_ms for each in self._running)
+        self._expected_ms = sum([each.expected_ms for each in self._running])
         self._nbytes -= decode.nbytes
 
     def long_left_s(self, now: float) -> float:

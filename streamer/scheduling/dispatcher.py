@@ -14,14 +14,13 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from prometheus_client import Histogram
-
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceLost, RingFull
 from inference.ipc.client import InferenceClient, ServedModel, Ticket
 from inference.ipc.wire import Result, Status
 from inference.models.model import ModelInfo
+from inference.telemetry.metric_value import Histogram
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.annotator import annotate
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
@@ -32,6 +31,7 @@ from streamer.imaging.limits import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.client import NOBODY, Caller, Client
 from streamer.scheduling.converter_threads import ConverterThreads
+from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.errors import (
     DeadlineExceeded,
@@ -148,29 +148,40 @@ class Dispatcher:
     # -- POSTs ---------------------------------------------------------------------------------------
 
     def check_post(
-        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, image: bytes | None = None
+        self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, kind: Kind | None = None
     ) -> None:
         """Raise what an image would be refused with that came now: OverLimit or Saturated.
 
-        ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the ``image`` is
-        there.
+        ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the image is there
+        and its ``kind`` is known.
         """
         model, state = self.served(version), self._versions[version]
         state.expect(model)
-        decode_ms = state.expected_decode_ms(caller.client, nbytes, image)
+        if kind is not None:
+            decode_ms = state.expected_ms(kind, caller.client)
+        else:
+            decode_ms = state.expected_decode_ms(caller.client, nbytes, None)
         self.admission.check_post(state, caller, left_s=left_s, decode_ms=decode_ms)
 
     async def predict(
-        self, version: str, data: bytes, params: DetectionParams, deadline: float, caller: Caller
+        self,
+        version: str,
+        data: bytes,
+        params: DetectionParams,
+        deadline: float,
+        caller: Caller,
+        kind: Kind | None = None,
     ) -> Prediction:
         """Detect on one image; returns boxes in pixels of the upright original.
 
-        ``deadline`` is in monotonic seconds; :meth:`check_post` came before. Raises SchedulingError, or
-        ImageError when it is no image, too large by its header, or damaged.
+        ``deadline`` is in monotonic seconds, ``kind`` what the image is if that is known already;
+        :meth:`check_post` came before. Raises SchedulingError, or ImageError when it is no image, too large
+        by its header, or damaged.
         """
         self.served(version)
+        state = self._versions[version]
         with self.admission.accounted(version):
-            self.admission.check_room(self._versions[version])
+            self.admission.check_room(state)
             answered: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
 
             def finish(outcome: Prediction | Exception) -> None:
@@ -181,28 +192,20 @@ class Dispatcher:
                 else:
                     answered.set_result(outcome)
 
+            def may_wait() -> bool:
+                # A restart of the inference process is a pause, and what it took with it has had a turn.
+                return caller.patient or job.attempts > 0 or not self._client.ready
+
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
-            job.client, job.connection = caller.client, caller.connection
+            job.client, job.connection, job.kind = caller.client, caller.connection, kind
             self._check_harm(job)
-            return await self._answer(version, job, answered, patient=caller.patient)
-
-    async def _answer(
-        self, version: str, job: Job, answered: asyncio.Future[Prediction], *, patient: bool
-    ) -> Prediction:
-        """Queue one image and wait for its answer."""
-        state = self._versions[version]
-
-        def may_wait() -> bool:
-            # A restart of the inference process is a pause, and what it took with it has had a turn.
-            return patient or job.attempts > 0 or not self._client.ready
-
-        state.add(job, time.monotonic())
-        self._pump(version)
-        try:
-            return await self.admission.answer(state, job, answered, patient=may_wait)
-        except (DeadlineExceeded, asyncio.CancelledError):
-            self._cancel(version, job)
-            raise
+            state.add(job, time.monotonic())
+            self._pump(version)
+            try:
+                return await self.admission.answer(state, job, answered, patient=may_wait)
+            except (DeadlineExceeded, asyncio.CancelledError):
+                self._cancel(version, job)
+                raise
 
     async def annotate(
         self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]

@@ -30,18 +30,17 @@ def hint_of(data: bytes | memoryview) -> Kind:
 
 
 def _jpeg(data: bytes | memoryview) -> Kind | None:
-    at, turned = 2, False
+    at, turned, last = 2, False, len(data) - 9
     for _ in range(_MAX_SEGMENTS):
-        segment = bytes(data[at : at + 9])
-        if len(segment) < 9 or segment[0] != 0xFF:
+        if at > last or data[at] != 0xFF:
             return None
-        marker = segment[1]
+        marker = data[at + 1]
         if marker in _FRAMES:
             name = "jpeg progressive" if marker in _PROGRESSIVE else "jpeg"
-            size = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
-            return _kind(name, *size, turned=turned)
-        turned |= segment[4:8] == b"Exif"
-        at += 2 + int.from_bytes(segment[2:4], "big")
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            return _kind(name, width, height, turned=turned)
+        turned |= data[at + 4 : at + 8] == b"Exif"
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
     return None
 
 

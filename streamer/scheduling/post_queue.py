@@ -56,10 +56,11 @@ class PostQueue(Generic[Post]):
 
     def __init__(self) -> None:
         self._lines: dict[Flow, _Line[Post]] = {}
-        self._count = 0
+        #: Images that wait; only the queue writes it.
+        self.count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[Post]:
         for line in self._lines.values():
@@ -67,7 +68,9 @@ class PostQueue(Generic[Post]):
 
     def add(self, flow: Flow, post: Post) -> None:
         """Queue an image of a client."""
-        line = self._lines.setdefault(flow, _Line())
+        line = self._lines.get(flow)
+        if line is None:
+            line = self._lines[flow] = _Line()
         post.tag = line.start_of(post.connection) + post.expected_s
         if len(line.finish_s) >= MAX_CONNECTIONS:
             # Those that owe nothing need not be remembered, and of the others none is worth the memory.
@@ -79,15 +82,16 @@ class PostQueue(Generic[Post]):
         while place and line.waiting[place - 1].tag > passed_from:
             place -= 1
         line.waiting.insert(place, post)
-        self._count += 1
+        self.count += 1
 
     def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
         """Return the first image of each client that may start now, as far as ``fits`` says so."""
         found = {}
         for flow, line in self._lines.items():
-            post = next((each for each in line.waiting if fits(each)), None)
-            if post is not None:
-                found[flow] = post
+            for post in line.waiting:
+                if fits(post):
+                    found[flow] = post
+                    break
         return found
 
     def waiting_flows(self) -> list[Flow]:
@@ -105,7 +109,7 @@ class PostQueue(Generic[Post]):
         if line is None or post not in line.waiting:
             return False
         line.waiting.remove(post)
-        self._count -= 1
+        self.count -= 1
         self._tidy(flow, line)
         return True
 
@@ -113,7 +117,7 @@ class PostQueue(Generic[Post]):
         """An image that :meth:`ready` returned starts; :meth:`settle` follows once."""
         line = self._lines[flow]
         line.waiting.remove(post)
-        self._count -= 1
+        self.count -= 1
         line.virtual_s = max(line.virtual_s, post.tag)
 
     def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
@@ -152,7 +156,7 @@ class PostQueue(Generic[Post]):
         if again:
             post.tag = -math.inf
             line.waiting.insert(sum(each.tag == post.tag for each in line.waiting), post)
-            self._count += 1
+            self.count += 1
         self._tidy(flow, line)
 
     def _tidy(self, flow: Flow, line: _Line[Post]) -> None:
@@ -164,5 +168,5 @@ class PostQueue(Generic[Post]):
         """Forget everything; returns what waited."""
         waiting = list(self)
         self._lines.clear()
-        self._count = 0
+        self.count = 0
         return waiting

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from inference.core.detections import Boxes
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: that would make each construction three times as slow.
+@dataclass(slots=True)
 class Prediction:
     """Boxes of one image and where its time went. Sizes in pixels of the upright original."""
 

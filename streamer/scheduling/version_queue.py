@@ -94,7 +94,7 @@ class VersionQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not (self._in_flight or self._posts or self._returned or self._waiting)
+        return not (self._in_flight or self._posts.count or self._returned or self._waiting)
 
     @property
     def held_by_rates(self) -> bool:
@@ -104,7 +104,7 @@ class VersionQueue:
     @property
     def posts_waiting(self) -> int:
         """How many posted images wait."""
-        return len(self._posts)
+        return self._posts.count
 
     @property
     def streams(self) -> int:
@@ -138,9 +138,9 @@ class VersionQueue:
         client = job.client
         job.flow = self._share.flow("post", client.number, client.weight)
         job.queued_at = now
-        if isinstance(job.data, bytes | memoryview):
+        if job.kind is None and isinstance(job.data, bytes | memoryview):
             job.kind = hint_of(job.data)
-        decode_ms = client.post_ms = self._expected_ms(job.kind, client)
+        decode_ms = client.post_ms = self.expected_ms(job.kind, client)
         job.decode = Decode(decode_ms, job.kind.peak_bytes if job.kind else 0)
         job.expected_s = decode_ms / 1e3 + self._inference_s
         self._posts.add(job.flow, job)
@@ -170,13 +170,13 @@ class VersionQueue:
         Clients share by weight, and the two classes by theirs; among a client's streams the least recently
         served goes first.
         """
-        if not self._room.open:
+        if not (self._returned or self._waiting or self._posts.count) or not self._room.open:
             return None
         if self._returned:  # nothing passes them: newer frames of the same streams would, too
             return self._next_returned(room)
         while True:
             streams = self._ready_streams(room, now) if self._waiting else {}
-            posts = self._ready_posts(room, now) if self._posts else {}
+            posts = self._ready_posts(room, now) if self._posts.count else {}
             if not streams and not posts:
                 return None
             flow = self._share.pick([*posts, *streams])
@@ -290,7 +290,7 @@ class VersionQueue:
             self._posts.settle(flow, job, actual_s, again=again)
             if job.decode is not None and job.attempts <= 1:  # of a later try a restart has made the wait
                 self._wait.margin(job.decode.expected_ms).kept(job.decode.begun - job.queued_at)
-        backlog = bool(self._posts or self._waiting)
+        backlog = bool(self._posts.count or self._waiting)
         at_most = self._wait.most_per_s(job.decode_cpu_ms / 1e3, inference_s)
         self._service.ended(flow, actual_s, now, backlog=backlog, at_most=at_most)
         if not backlog and self.idle:
@@ -318,6 +318,8 @@ class VersionQueue:
 
     def expected_wait_s(self, client: Client, connection: int, now: float, decode_ms: float = 0.0) -> float:
         """Return how long a POST of this connection, which takes ``decode_ms``, may wait for its turn."""
+        if decode_ms <= LONG_MS and not (self._waiting or self._posts.count):
+            return 0.0  # nothing goes before it; only long decodes wait for those that have begun
         flow = self._share.flow("post", client.number, client.weight)
         costs = decode_ms / 1e3, self._inference_s
         return self._wait.longest_s(flow, connection, costs, self._wanting(), now)
@@ -325,15 +327,16 @@ class VersionQueue:
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
         """Return what decoding takes; of a large image that is not there yet is as the last one."""
         if image is not None:
-            return self._expected_ms(hint_of(image), client)
+            return self.expected_ms(hint_of(image), client)
         return client.post_ms if nbytes is None or nbytes >= _LARGE_BYTES else 0.0
+
+    def expected_ms(self, kind: Kind | None, client: Client) -> float:
+        """Return what decoding an image of that kind takes, if it is like this client's others."""
+        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
 
     def is_alone(self, client: Client) -> bool:
         """Whether no other client wants anything of this version at the moment."""
         return all(flow.client == client.number for flow in (*self._wanting(), *self._share.running))
-
-    def _expected_ms(self, kind: Kind | None, client: Client) -> float:
-        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
 
     def _wanting(self) -> list[Flow]:
         return [*self._posts.waiting_flows(), *(self._demands[key].flow for key in self._waiting)]
