@@ -54,12 +54,13 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, message: dict[str, Any], *, replace_results: bool) -> int:
+    def put(self, message: dict[str, Any], encoded: Encoded | None = None, *, replace_results: bool) -> int:
         """Append a message; returns how many results it replaced (they become drops, so none goes missing).
 
+        ``encoded`` is what ``encode`` has made of it, if it was asked already.
         Raises OutboxFull when a bound is reached, or what ``encode`` raises.
         """
-        waiting = self._make(message)
+        waiting = self._make(message, self._encode(message) if encoded is None else encoded)
         replaced = 0
         if replace_results and waiting.result is not None:
             replaced = self._replace(message["stream"])
@@ -95,8 +96,7 @@ class Outbox:
         self.clear()
         self._encode, self._hold, self._holding = _closed, _closed, None
 
-    def _make(self, message: dict[str, Any]) -> _Waiting:
-        encoded = self._encode(message)
+    def _make(self, message: dict[str, Any], encoded: Encoded) -> _Waiting:
         result = None
         if message["type"] == "result":
             result = {name: message[name] for name in ("stream", "ack", "win", "seq")}

@@ -62,8 +62,14 @@ class SocketWriter:
         ``newest_only``: while the client reads slowly, its stream keeps only the newest result. Raises
         OutboxFull when nothing more fits, CloseConnection for a message that cannot be encoded.
         """
+        encoded = None
+        if not len(self._outbox) and self._has_room:
+            encoded = self._encode(message)
+            if len(encoded) < _SMALL_BYTES:
+                self._send_now(encoded)
+                return 0
         slow = bool(self._sending_since) and time.monotonic() - self._sending_since > SLOW_SEND_S
-        replaced = self._outbox.put(message, replace_results=slow and newest_only)
+        replaced = self._outbox.put(message, encoded, replace_results=slow and newest_only)
         self._filled.set()
         return replaced
 
@@ -79,7 +85,7 @@ class SocketWriter:
                     self._filled.clear()
                     await self._filled.wait()
                     continue
-                if self._never_waits(len(encoded)):
+                if len(encoded) < _SMALL_BYTES and self._has_room:
                     await self._send(encoded)
                     continue
                 self._sending_since = time.monotonic()
@@ -93,10 +99,26 @@ class SocketWriter:
         except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
             return
 
-    def _never_waits(self, size: int) -> bool:
-        """Whether the transport takes so much without pausing; most messages need no timeout, then."""
+    @property
+    def _has_room(self) -> bool:
+        """Whether the transport is empty, so that it takes a small message without pausing."""
         transport = self._transport
-        return size < _SMALL_BYTES and transport is not None and not transport.get_write_buffer_size()
+        return transport is not None and not transport.get_write_buffer_size()
+
+    def _send_now(self, encoded: str | bytes) -> None:
+        """Send a small message into an empty transport, which does not wait for anything.
+
+        The task would do the same a turn of the loop later, which takes 25 calls more for each result.
+        """
+        sending = self._send(encoded)
+        try:
+            sending.send(None)
+        except StopIteration:
+            return
+        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
+            return
+        # Never: what is small is written by now, and whoever comes next finds a transport that is not empty.
+        sending.close()
 
     async def _send(self, encoded: str | bytes) -> None:
         if isinstance(encoded, str):
