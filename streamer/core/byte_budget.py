@@ -6,7 +6,6 @@ client alone has two thirds of the budget, two greedy ones two fifths each, and 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
@@ -22,8 +21,9 @@ class ByteBudget:
     def __init__(self, limit_bytes: int, on_refusal: Callable[[str], None] = lambda kind: None) -> None:
         self.limit_bytes = limit_bytes
         self._on_refusal = on_refusal
-        self._by_client: Counter[str] = Counter()
-        self._by_kind: Counter[str] = Counter()
+        #: Clients that hold something, and kinds that ever did; a `Counter` takes more calls.
+        self._by_client: dict[str, int] = {}
+        self._by_kind: dict[str, int] = {}
         self._held = 0
         self._peak = 0
 
@@ -46,15 +46,13 @@ class ByteBudget:
         return Holding(self, client, kind)
 
     def _take(self, client: str, kind: str, count: int) -> bool:
-        own = self._by_client[client] + count
+        own = self._by_client.get(client, 0) + count
         free = self.limit_bytes - self._held - count
         if own > _ALPHA * free:
-            if not self._by_client[client]:
-                del self._by_client[client]
             self._on_refusal(kind)
             return False
         self._by_client[client] = own
-        self._by_kind[kind] += count
+        self._by_kind[kind] = self._by_kind.get(kind, 0) + count
         self._held += count
         self._peak = max(self._peak, self._held)
         return True

@@ -59,10 +59,12 @@ class TurnSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for ``timeout`` seconds at most, None for ever; returns what is to be handled now."""
-        wait_s = -1.0 if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
+        # A POST takes seven turns, most of them without a wait: calls are spared here.
         try:
-            found = self._epoll.poll(wait_s, max(1, len(self._keys)))
+            found = self._epoll.poll(0.0 if timeout == 0 else _wait_s(timeout), len(self._keys) or 1)
         except InterruptedError:
+            return []
+        if not found:
             return []
         ready: list[tuple[selectors.SelectorKey, int]] = []
         later: list[tuple[selectors.SelectorKey, int]] = []
@@ -79,7 +81,7 @@ class TurnSelector(selectors.BaseSelector):
                 waits = happened & _ENDED or fd in self.streams
                 (later if waits else ready).append((key, events & key.events))
         if len(later) <= A_TURN:
-            return ready + later
+            return ready + later if later else ready
         # The rest is reported again the next time.
         start = self._next % len(later)
         self._next = start + A_TURN
@@ -110,6 +112,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
 def make_loop() -> asyncio.AbstractEventLoop:
     """Return a loop for a worker."""
     return TurnLoop()
+
+
+def _wait_s(timeout: float | None) -> float:
+    """Return what `epoll` is told; it counts in milliseconds, and must not return too early."""
+    return -1.0 if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
 
 
 def _fd(fileobj: Any) -> int:

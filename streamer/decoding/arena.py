@@ -92,7 +92,7 @@ def sealed_memory(name: str, size_bytes: int) -> int:
 
 
 def _whole_pages(size_bytes: int) -> int:
-    return max(1, -(-size_bytes // mmap.PAGESIZE)) * mmap.PAGESIZE
+    return (-(-size_bytes // mmap.PAGESIZE) or 1) * mmap.PAGESIZE
 
 
 def _punch(fd: int, offset: int, length: int) -> None:

@@ -104,8 +104,10 @@ class DecoderPool:
         """Have a decoder of that ring do the work."""
         if self._loop is None:
             raise RuntimeError("the pool was not started")
-        group = next((group for group in reversed(self._groups) if group.ring is ring), None)
-        if group is None:
+        for group in reversed(self._groups):
+            if group.ring is ring:
+                break
+        else:
             self._loop.call_soon(work.done, DecoderLost("there are no decoders for this frame ring"))
             return
         if self._digests.holds(work.data):
@@ -196,6 +198,8 @@ class DecoderPool:
                 if not data:
                     return
                 self._answered(group, unpack_answer(data))
+                if not self._pending:
+                    break  # nothing is owed to us; reading until nothing comes would take a call more
         except BlockingIOError:
             pass
         except MalformedMessage as error:

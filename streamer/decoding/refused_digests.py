@@ -39,15 +39,19 @@ class DigestMemory:
                 self._fd, self._memory = _map(path)
             except OSError as error:
                 log.warning("harmful images are remembered by this worker alone (%s: %s)", path, error)
+        #: How many were ever added: one number that is read and written at once.
+        self._count = memoryview(self._memory)[: _HEADER.size].cast("Q")
         self._seen = -1
         #: Length to the digests of that length, with the time at which each is forgotten.
         self._known: dict[int, dict[bytes, float]] = {}
 
     def holds(self, data: bytes | memoryview) -> bool:
         """Whether these bytes have ended a decoder lately."""
-        (count,) = _HEADER.unpack_from(self._memory)
+        count = self._count[0]
         if count != self._seen:
             self._load(count)
+        if not self._known:
+            return False
         same_length = self._known.get(len(data))
         if same_length is None:
             return False
@@ -59,16 +63,17 @@ class DigestMemory:
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
-            (count,) = _HEADER.unpack_from(self._memory)
+            count = self._count[0]
             offset = _HEADER.size + (count % _ENTRIES) * _ENTRY.size
             _ENTRY.pack_into(self._memory, offset, digest, len(data), time.monotonic() + seconds)
-            _HEADER.pack_into(self._memory, 0, count + 1)
+            self._count[0] = count + 1
         finally:
             if self._fd >= 0:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Unmap; the file is removed with its folder."""
+        self._count.release()
         self._memory.close()
         if self._fd >= 0:
             os.close(self._fd)
