@@ -101,7 +101,8 @@ class InferenceClient:
         self._spare_slots = spare_slots
         self._socket: socket.socket | None = None
         self._ring: FrameRing | None = None
-        self._models: dict[str, ServedModel] = {}
+        #: Versions as last announced; empty before the first process was ready. Kept while one restarts.
+        self.models: dict[str, ServedModel] = {}
         #: Counts connections: a ticket of an older one is void.
         self._epoch = 0
         self._pending: dict[int, Ticket] = {}
@@ -111,7 +112,8 @@ class InferenceClient:
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready = False
+        #: Whether frames can be submitted now.
+        self.ready = False
         self._refused = False
         #: Called on the event loop when the process sent what does not parse: it is to be replaced.
         self.on_refused: Callable[[], None] = lambda: None
@@ -121,14 +123,9 @@ class InferenceClient:
         self.on_ring: Callable[[FrameRing], None] = lambda _ring: None
 
     @property
-    def ready(self) -> bool:
-        """Whether frames can be submitted now."""
-        return self._ready
-
-    @property
-    def models(self) -> dict[str, ServedModel]:
-        """Versions as last announced; empty before the first process was ready. Kept while one restarts."""
-        return self._models
+    def free_slots(self) -> int:
+        """Ring slots that can be acquired now."""
+        return self._ring.free if self._ring is not None else 0
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -146,7 +143,7 @@ class InferenceClient:
 
     def acquire(self, answered: Callable[[Result | InferenceLost], None]) -> Ticket:
         """Take a slot. Raises InferenceUnavailable when no process is ready, RingFull when all are taken."""
-        if not self._ready or self._ring is None:
+        if not self.ready or self._ring is None:
             raise InferenceUnavailable("no inference process is ready")
         return Ticket(self._ring, self._epoch, answered)
 
@@ -175,7 +172,7 @@ class InferenceClient:
         ``client`` is charged for the run, by ``weight`` against others.
         ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
         """
-        if ticket.epoch != self._epoch or not self._ready:
+        if ticket.epoch != self._epoch or not self.ready:
             self.release(ticket)
             ticket.answered(InferenceLost("the inference process went away before the frame was submitted"))
             return
@@ -265,7 +262,7 @@ class InferenceClient:
         self._socket = None
         self._outbox.clear()
         self._epoch += 1
-        was_ready, self._ready = self._ready, False
+        was_ready, self.ready = self.ready, False
         pending, self._pending = self._pending, {}
         lost: list[tuple[Ticket, bool]] = []
         for ticket in pending.values():
@@ -289,6 +286,8 @@ class InferenceClient:
                     return
                 if data[0] == Kind.RESULT:
                     self._resolve(wire.unpack_result(data))
+                    if not self._pending:
+                        return  # nothing is owed to us; what comes all the same wakes us again
                 elif data[0] == Kind.HELLO:
                     handshake = assembler.feed(data)
                     if handshake is not None:
@@ -320,7 +319,7 @@ class InferenceClient:
         ticket.answered(result)
 
     def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
-        if self._ready:
+        if self.ready:
             raise WireError("a second handshake")
         models = _served(read_handshake(handshake))
         slots, slot_bytes = ring_size(
@@ -332,10 +331,10 @@ class InferenceClient:
             if before is not None:
                 before.close()
             self.on_ring(self._ring)
-        self._models = models
+        self.models = models
         (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
         socket.send_fds(connection, [attach], [self._ring.fd])
-        self._ready = True
+        self.ready = True
         self.on_change(True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
@@ -18,13 +18,15 @@ _SHOWN_LABELS = 20
 
 
 def read_parameters(
-    pairs: Iterable[tuple[str, str]], labels: Sequence[str], defaults: DetectionParams
+    pairs: Collection[tuple[str, str]], labels: Sequence[str], defaults: DetectionParams
 ) -> DetectionParams:
     """Return the parameters in ``pairs`` of name and text; what is absent is as in ``defaults``.
 
     Raises Problem 400 naming the field, what
     was found and what is allowed; also for a name that is unknown or, but for ``classes``, repeated.
     """
+    if not pairs:
+        return defaults
     single: dict[str, str] = {}
     classes: list[str] = []
     for name, text in pairs:

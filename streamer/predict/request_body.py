@@ -67,8 +67,8 @@ def _most_bytes(limits: Limits, *, is_form: bool) -> int:
 
 def check_head(request: web.Request, limits: Limits) -> bool:
     """Judge the body by the request's headers; returns whether it is a form. Raises Problem 413 or 415."""
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
-    if encoding != "identity":
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if encoding is not None and (encoding := encoding.strip().lower()) != "identity":
         raise Problem.unsupported_media(
             f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as they are."
         )
@@ -78,9 +78,9 @@ def check_head(request: web.Request, limits: Limits) -> bool:
         raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}; {_HOW}.")
     if is_form:
         read_boundary(request.headers[hdrs.CONTENT_TYPE])
-    most = _most_bytes(limits, is_form=is_form)
-    if request.content_length is not None and request.content_length > most:
-        raise Problem.too_large(f"The body has {request.content_length} bytes; allowed are {most}.")
+    most, announced = _most_bytes(limits, is_form=is_form), request.content_length
+    if announced is not None and announced > most:
+        raise Problem.too_large(f"The body has {announced} bytes; allowed are {most}.")
     return is_form
 
 

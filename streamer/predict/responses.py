@@ -30,6 +30,8 @@ _ALIASES = {
     "image/*": AnswerForm.JPEG,
 }
 _MAX_RANGES = 50
+#: Kept, because `json.dumps` makes a new one for each answer.
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def choose_form(accept: str) -> AnswerForm:
@@ -37,7 +39,7 @@ def choose_form(accept: str) -> AnswerForm:
 
     Raises Problem 406 when it allows none.
     """
-    if not accept.strip():
+    if not accept or accept == "*/*" or not accept.strip():
         return AnswerForm.JSON
     best: tuple[float, AnswerForm] | None = None
     for item in accept.split(",")[:_MAX_RANGES]:
@@ -104,7 +106,7 @@ def encode_answer(answer: dict[str, Any], form: AnswerForm) -> bytes:
     if form is AnswerForm.MSGPACK:
         packed: bytes = msgpack.packb(answer)
         return packed
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _JSON.encode(answer).encode()
 
 
 def encode_results(entries: Sequence[bytes], request_id: str, form: AnswerForm) -> bytes:

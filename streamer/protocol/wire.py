@@ -43,7 +43,8 @@ class Codec(IntEnum):
 
 #: Codec names as they stand in ``hello.streams[].codec``.
 CODEC_NAMES = {codec.name.lower(): codec for codec in Codec}
-_CODEC_NUMBERS = frozenset(Codec)
+#: By their numbers: looking an enumeration up takes three calls.
+_CODECS = {codec.value: codec for codec in Codec}
 IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP)
 
 
@@ -56,7 +57,12 @@ class FrameFlag(IntFlag):
 
 
 NO_FLAGS = FrameFlag(0)
-_KNOWN_FLAGS = FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST
+_KNOWN_FLAGS = (FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST).value
+#: By their bits.
+_FLAGS = {bits: FrameFlag(bits) for bits in range(_KNOWN_FLAGS + 1) if bits & _KNOWN_FLAGS == bits}
+#: Kept, because `packb` and `dumps` make a new one for each message.
+_MSGPACK = msgpack.Packer()
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class DropReason(StrEnum):
@@ -70,7 +76,8 @@ class DropReason(StrEnum):
     OVERLOAD = "overload"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: that would make each construction three times as slow.
+@dataclass(slots=True)
 class Frame:
     """One frame as it travels: header fields and the encoded payload.
 
@@ -133,7 +140,7 @@ def unpack_frame(data: bytes | memoryview) -> Frame:
     if header_bytes < FRAME_HEADER_BYTES or header_bytes > len(data):
         allowed = f"{FRAME_HEADER_BYTES} to the message's {len(data)} bytes"
         raise _bad_frame("header length", str(header_bytes), allowed)
-    if codec not in _CODEC_NUMBERS:
+    if codec not in _CODECS:
         known = ", ".join(f"{c.value} ({c.name.lower()})" for c in Codec)
         raise _bad_frame("codec", str(codec), known)
     if seq < 1:
@@ -143,7 +150,7 @@ def unpack_frame(data: bytes | memoryview) -> Frame:
     if rotation > 3:
         raise _bad_frame("rotation", str(rotation), "0 to 3 quarter turns")
     return Frame(
-        codec=Codec(codec),
+        codec=_CODECS[codec],
         seq=seq,
         ts=ts,
         payload=memoryview(data)[header_bytes:],
@@ -152,7 +159,7 @@ def unpack_frame(data: bytes | memoryview) -> Frame:
         stream=stream,
         rotation=rotation,
         epoch=epoch,
-        flags=FrameFlag(flags & _KNOWN_FLAGS),
+        flags=_FLAGS[flags & _KNOWN_FLAGS],
     )
 
 
@@ -165,9 +172,9 @@ def _bad_frame(field: str, found: str, allowed: str) -> ProtocolError:
 def encode_message(message: dict[str, Any], subprotocol: str) -> str | bytes:
     """Return a control message as it is sent: text for JSON, bytes for msgpack."""
     if subprotocol == SUBPROTOCOL_MSGPACK:
-        packed: bytes = msgpack.packb(message)
+        packed: bytes = _MSGPACK.pack(message)
         return packed
-    return json.dumps(message, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(message)
 
 
 def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict[str, Any]:

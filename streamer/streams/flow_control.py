@@ -30,13 +30,15 @@ OVERRUN_FPS = 400.0
 OVERRUN_BURST = 100
 #: Frames past the window that are refused with an error before the connection is closed.
 MAX_VIOLATIONS = 3
+#: As a number: two flags are compared in six calls.
+_DISCONTINUITY = FrameFlag.DISCONTINUITY.value
 
 
 class WindowViolated(Exception):
     """The client keeps sending past its window; the connection is to be closed with 4429."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting:
     """A frame in the mailbox and when it arrived."""
 
@@ -156,7 +158,7 @@ class Stream:
         self.last_seq = frame.seq
         self._unfinished[frame.seq] = self._arrivals
         # Noted on arrival: the frame that says so may be superseded.
-        if frame.flags & FrameFlag.DISCONTINUITY or self._epoch not in (None, frame.epoch):
+        if int(frame.flags) & _DISCONTINUITY or self._epoch not in (None, frame.epoch):
             self.breaks += 1
         self._epoch = frame.epoch
         if self.paused:
@@ -168,7 +170,7 @@ class Stream:
             reason = DropReason.RATE if self._rate_limited(now) else DropReason.SUPERSEDED
             messages += self._drop(displaced.frame.seq, reason)
             self._shrink_window(now)
-        if not self._started and not len(self._mailbox):
+        if not self._started and not self._mailbox.entries:
             messages += self._tell_drops()
         return messages
 
@@ -215,11 +217,11 @@ class Stream:
     @property
     def pending(self) -> bool:
         """Whether a frame waits, startable or not."""
-        return bool(len(self._mailbox))
+        return bool(self._mailbox.entries)
 
     def wants_turn(self, now: float) -> bool:
         """Whether a frame waits and may be started now."""
-        return bool(len(self._mailbox)) and self._started < MAX_STARTED and not self._rate_limited(now)
+        return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
 
     def take(self, now: float, max_age_s: float) -> tuple[Waiting | None, list[dict[str, Any]]]:
         """Take the next frame for decoding; live frames older than ``max_age_s`` are dropped as stale."""
@@ -262,7 +264,7 @@ class Stream:
         """A started frame is dropped after all: too old at dispatch, or undecodable, as ``text`` says."""
         self._started -= 1
         messages = self._drop(seq, reason)
-        if text or (not self._started and not len(self._mailbox)):
+        if text or not (self._started or self._mailbox.entries):
             messages += self._tell_drops(text)
         return messages
 
@@ -297,9 +299,9 @@ class Stream:
 
     def _grow_window(self) -> None:
         """Grow when results keep finding the mailbox empty: the round trip, not the device, is the limit."""
-        if len(self._mailbox):
+        if self._mailbox.entries:
             self._empty_results = 0
-        if len(self._mailbox) or self._started:
+        if self._mailbox.entries or self._started:
             return
         self._empty_results += 1
         limit = WINDOW_MAX_LIVE if self.mode == "live" else WINDOW_MAX_ALL

@@ -17,30 +17,31 @@ class Mailbox(Generic[Entry]):
     def __init__(self, capacity: int, *, newest_wins: bool) -> None:
         if capacity < 1:
             raise ValueError(f"a mailbox holds at least one entry, not {capacity}")
-        self._entries: deque[Entry] = deque()
+        #: What waits; for looking whether something does. Only the mailbox changes it.
+        self.entries: deque[Entry] = deque()
         self._capacity = capacity
         self._newest_wins = newest_wins
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def put(self, entry: Entry) -> Entry | None:
         """Put an entry in; returns the one it displaced, which is ``entry`` itself when a queue is full."""
-        if len(self._entries) < self._capacity:
-            self._entries.append(entry)
+        if len(self.entries) < self._capacity:
+            self.entries.append(entry)
             return None
         if not self._newest_wins:
             return entry
-        displaced = self._entries.popleft()
-        self._entries.append(entry)
+        displaced = self.entries.popleft()
+        self.entries.append(entry)
         return displaced
 
     def take(self) -> Entry | None:
         """Remove and return the next entry, or None when empty."""
-        return self._entries.popleft() if self._entries else None
+        return self.entries.popleft() if self.entries else None
 
     def clear(self) -> list[Entry]:
         """Remove and return everything."""
-        entries = list(self._entries)
-        self._entries.clear()
+        entries = list(self.entries)
+        self.entries.clear()
         return entries
