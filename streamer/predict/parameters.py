@@ -54,11 +54,13 @@ def read_parameters(
     )
 
 
-def read_collect(pairs: Iterable[tuple[str, str]]) -> bool:
+def read_collect(pairs: Collection[tuple[str, str]]) -> bool:
     """Return whether the pictures of a request may be kept as samples; yes unless it says no.
 
     Raises Problem 400 naming what was found and what is allowed.
     """
+    if not pairs:
+        return True
     text = next((text for name, text in pairs if name == "collect"), "1")
     if text.lower() not in _YES | _NO:
         raise Problem.invalid_parameter("collect", text, "1 or 0")

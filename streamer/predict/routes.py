@@ -15,7 +15,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceError, InferenceFailed
 from inference.models.model import ModelInfo
-from streamer.http.body import hold_body
+from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem, request_id
@@ -154,7 +154,8 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     # What the query says wrong is said before megabytes are read.
     params = read_parameters(query, model.labels, model.default_params)
     collect = read_collect(query)
-    client = predictor.clients.of(identity_of(request), time.monotonic())
+    identity = identity_of(request)
+    client = predictor.clients.of(identity, time.monotonic())
     caller = Caller(client, id(request.protocol))
     left_s, nbytes = limits.request_timeout_s, request.content_length
     try:
@@ -163,7 +164,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     except SchedulingError as refusal:
         predictor.admission.count_refused(version, refusal)
         raise
-    with hold_body(request) as holding:
+    with app[BUDGET].hold(identity.name, "body") as holding:
         upload = await read_upload(request, limits, holding)
         kind = hint_of(upload.images[0])
         try:  # the queue may have filled while the body came

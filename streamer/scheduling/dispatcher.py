@@ -198,8 +198,9 @@ class Dispatcher:
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection, job.kind = caller.client, caller.connection, kind
-            self._check_harm(job)
-            state.add(job, time.monotonic())
+            now = time.monotonic()
+            self._check_harm(job, now)
+            state.add(job, now)
             self._pump(version)
             try:
                 return await self.admission.answer(state, job, answered, patient=may_wait)
@@ -294,11 +295,12 @@ class Dispatcher:
                 self._stages[version].post_queue_s.observe(now - job.queued_at)
             if not self._begin(version, state, model, job):
                 return
-        self._look_again(state)
+        if state.held_by_rates:
+            self._look_again()
 
-    def _look_again(self, state: VersionQueue) -> None:
+    def _look_again(self) -> None:
         """A rate-limited stream becomes ready by time alone: come back for it."""
-        if not state.held_by_rates or self._timer is not None or self._loop is None:
+        if self._timer is not None or self._loop is None:
             return
 
         def again() -> None:
@@ -315,7 +317,7 @@ class Dispatcher:
             job.finish(DeadlineExceeded())
             return True
         try:
-            self._check_harm(job)
+            self._check_harm(job, now)
         except (SchedulingError, ImageError) as refusal:
             state.skip(job)
             job.finish(refusal)
@@ -340,9 +342,9 @@ class Dispatcher:
             self._converters.submit(self._convert, version, model, job, ticket)
         return True
 
-    def _check_harm(self, job: Job) -> None:
+    def _check_harm(self, job: Job, now: float) -> None:
         """Raise ImageError or OverLimit for a frame that may not run, and note whether it must run alone."""
-        verdict = self._suspects.judge(job.data, job.stream, time.monotonic(), job.client.number)
+        verdict = self._suspects.judge(job.data, job.stream, now, job.client.number)
         if verdict is Verdict.REFUSED and job.stream == 0:
             raise OverLimit(
                 "Images of this client have ended the inference process again and again; try later.",
