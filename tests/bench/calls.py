@@ -1,0 +1,156 @@
+"""How many calls, of Python and C functions, a POST and a streamed frame take in their worker's event loop.
+
+``python -m tests.bench.calls``. Other than times these are the same on a busy machine. The application of a
+worker runs here with its decoders, in front of an inference process that answers at once and finds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from inference.core.detections import NO_BOXES
+from inference.ipc import unix_socket, wire
+from inference.ipc.shared_status import Board
+from inference.telemetry.metric_store import MetricStore
+from inference.telemetry.metrics import STORE_VARIABLE, name_process
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import load_settings
+from streamer.core.turn_selector import make_loop
+from streamer.drift.shared_document import SharedDocument
+from streamer.server.app import Resources, make_runner
+from tests.bench.media import pictures
+from tests.hostile_child import HANDSHAKE
+from tests.raw_websocket import BINARY, TEXT, RawSocket, frame
+from tests.wire_client import frame_message
+
+#: Before anything is counted, and counted.
+WARM_UP, COUNTED = 20, 40
+
+
+def receive(connection: socket.socket) -> bytes:
+    """Return the next message; empty when the worker has hung up."""
+    try:
+        return connection.recv(wire.MAX_MESSAGE_BYTES)
+    except ConnectionResetError:
+        return b""
+
+
+def answer_frames(listener: socket.socket) -> None:
+    """Be an inference process that finds nothing; returns when the worker hangs up."""
+    connection, _ = listener.accept()
+    with connection:
+        for message in wire.pack_text(wire.Kind.HELLO, HANDSHAKE):
+            connection.send(message)
+        while data := receive(connection):
+            if data[0] == wire.Kind.SUBMIT:
+                number = wire.unpack_submit(data).request_id
+                result = wire.Result(number, wire.Status.OK, NO_BOXES, 0.1, 2.0, 0.1, 1)
+                connection.send(wire.pack_result(result))
+
+
+def post(client: RawSocket, picture: bytes) -> None:
+    """POST one picture, until it is answered with boxes: the worker may still be starting."""
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        client.send(head.encode() + picture)
+        if client.answer()[0] == 200:
+            return
+        time.sleep(0.1)
+    raise TimeoutError("the worker has not answered with boxes")
+
+
+def open_stream(client: RawSocket) -> Callable[[RawSocket, bytes], None]:
+    """Open a stream; returns what sends one frame over it and waits for its result."""
+    client.upgraded()
+    hello = {"type": "hello", "streams": [{"id": 0, "codec": "jpeg", "mode": "all"}]}
+    client.send(frame(TEXT, json.dumps(hello).encode()))
+    client.until(TEXT)
+    last = 0
+
+    def send(client: RawSocket, picture: bytes) -> None:
+        nonlocal last
+        last += 1
+        client.send(frame(BINARY, frame_message(last, picture)))
+        while (message := client.until(TEXT)) is not None:
+            if json.loads(message).get("seq") == last:
+                return
+        raise ConnectionError(f"the worker has closed the stream: {client.close_code()}")
+
+    return send
+
+
+async def count(port: int, picture: bytes) -> dict[str, float]:
+    """Return the calls of one POST and of one frame, on average."""
+    found = {}
+    for name in ("POST", "frame"):
+        with await asyncio.to_thread(RawSocket, port) as client:
+            send = post if name == "POST" else await asyncio.to_thread(open_stream, client)
+            await asyncio.to_thread(repeat, partial(send, client, picture), WARM_UP)
+            profile = cProfile.Profile()
+            profile.enable()
+            await asyncio.to_thread(repeat, partial(send, client, picture), COUNTED)
+            profile.disable()
+        found[name] = round(sum(entry.callcount for entry in profile.getstats()) / COUNTED, 1)
+    return found
+
+
+def repeat(call: Callable[[], None], times: int) -> None:
+    """Call something several times."""
+    for _ in range(times):
+        call()
+
+
+async def serve() -> dict[str, float]:
+    """Run the application and count."""
+    with unix_socket.listen() as listener:
+        return await serve_before(listener)
+
+
+async def serve_before(listener: socket.socket) -> dict[str, float]:
+    """Run the application in front of an inference process that listens there, and count."""
+    threading.Thread(target=answer_frames, args=(listener,), daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as port:
+        port.setblocking(False)
+        resources = Resources(
+            number=0,
+            settings=load_settings(),
+            metrics=WorkerMetrics(),
+            board=Board(),
+            drift_page=SharedDocument(),
+            inference_address=unix_socket.address_of(listener),
+            observer_address="",
+            metrics_dir=Path(folder),
+        )
+        runner, _ = await make_runner(resources, port)
+        picture = pictures(1, (320, 240))[0]
+        try:
+            return await count(port.getsockname()[1], picture)
+        finally:
+            await runner.cleanup()
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    os.environ |= {
+        STORE_VARIABLE: str(MetricStore(processes=1).fd),
+        "PROMETHEUS_MULTIPROC_DIR": "/nonexistent",
+    }
+    name_process("worker-0")
+    with asyncio.Runner(loop_factory=make_loop) as loop:
+        sys.stdout.write(f"{json.dumps(loop.run(serve()))}\n")
+
+
+if __name__ == "__main__":
+    main()
