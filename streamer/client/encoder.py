@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from streamer.client.errors import BadInput
-from streamer.client.image_size import image_size
 from streamer.client.pixels import DEFAULT_QUALITY, Pixels, as_bgr, decode, encode_jpeg, resize
+from streamer.imaging.header import AnySize
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
 from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
 #: What can be offered: pixels, an encoded picture, or the path of one.
@@ -60,7 +61,7 @@ def encode(
     if isinstance(picture, np.ndarray):
         return _encode_pixels(as_bgr(picture), limits, quality, max_side)
     data = read_bytes(picture)
-    found = image_size(data)
+    found = _header_of(data)
     side = min(limits.side_px, max_side or limits.side_px)
     if (
         found is not None
@@ -70,6 +71,19 @@ def encode(
     ):
         return Encoded(data, found.codec)
     return _encode_pixels(decode(data), limits, quality, max_side)
+
+
+def _header_of(data: bytes) -> ImageHeader | None:
+    """Return what the file says about itself; None for a format that the server does not take.
+
+    Raises BadInput for a file that is damaged so badly that the server would refuse it.
+    """
+    try:
+        return read_header(data, AnySize())
+    except ImageError as error:
+        if error.code is ImageErrorCode.DAMAGED:
+            raise BadInput(f"not a picture that can be decoded: {error.detail}") from error
+        return None
 
 
 def read_bytes(picture: bytes | bytearray | memoryview | str | PathLike[str]) -> bytes:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import simplejpeg
 
 from streamer.client.errors import BadInput
-from streamer.client.exif import orientation
+from streamer.imaging.exif import read_orientation
+from streamer.imaging.header import AnySize
+from streamer.imaging.image_header import ImageError, read_header
 
 #: uint8 BGR (H, W, 3); grey (H, W) and BGRA (H, W, 4) are taken too.
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -25,7 +27,7 @@ def decode(data: bytes) -> Pixels:
         pixels = _decode_with_ffmpeg(data)
     if pixels is None:
         raise BadInput("not a picture that can be decoded; jpeg, png, webp, bmp and tiff are")
-    return _upright(pixels, orientation(data))
+    return _upright(pixels, _orientation(data))
 
 
 def as_bgr(image: Pixels) -> Pixels:
@@ -85,6 +87,16 @@ def _decode_with_ffmpeg(data: bytes) -> Pixels | None:
             return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     except (av.error.FFmpegError, OSError, ValueError, StopIteration, IndexError):
         return None
+
+
+def _orientation(data: bytes) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if the file has none or is damaged."""
+    if data[:4] in (b"II*\x00", b"MM\x00*"):  # TIFF, which EXIF is made of
+        return read_orientation(data)
+    try:
+        return read_header(data, AnySize()).orientation
+    except ImageError:
+        return 1
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
