@@ -130,7 +130,7 @@ async def serve_before(listener: socket.socket) -> dict[str, float]:
             board=Board(),
             drift_page=SharedDocument(),
             inference_address=unix_socket.address_of(listener),
-            observer_address="",
+            sampling_address="",
             metrics_dir=Path(folder),
         )
         runner, _ = await make_runner(resources, port)
