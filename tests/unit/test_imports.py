@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Return the modules a file imports at run time, wherever in the file."""
     names: set[str] = set()
