@@ -1,6 +1,6 @@
 """Where the files lie that come with the code: the demo page, the bundled models, the sample clip.
 
-In a checkout they are folders beside `streamer/`. A wheel has them inside the package (`pyproject.toml`).
+In a checkout they are folders beside `streamer`. In a wheel they are inside it, see pyproject.toml.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ BANNED_OPTIONS = {("shell", True), ("allow_pickle", True), ("verify", False), ("
 #: Calls that start another program, and who may: file to reason.
 STARTING = re.compile(r"(subprocess\.\w+|(asyncio\.)?create_subprocess_exec|os\.(exec|spawn|posix_spawn)\w*)")
 MAY_START = {
+    "deploy/install.py": "pip and uv, with what the Makefile asks for; runs at installation alone",
     "inference/ipc/child_process.py": "the processes of the service, by a fixed command line",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
     "streamer/decoding/single_decoder.py": "a decoder by itself, by a fixed command line",
