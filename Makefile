@@ -7,7 +7,7 @@ CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
 # Unit tests share no state, so they run in parallel. The other tests start services and measure them.
-PYTEST_UNIT = $(BIN)/python -m pytest -n auto --dist worksteal tests/unit
+PYTEST_UNIT = $(BIN)/python -m pytest -n logical --dist worksteal tests/unit
 PYTEST_SYSTEM = $(BIN)/python -m pytest --ignore tests/unit
 INSTALL = $(BIN)/python deploy/install.py
 
