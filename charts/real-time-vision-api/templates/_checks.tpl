@@ -1,7 +1,7 @@
-{{/* What a schema cannot say about values that depend on each other. Rendered once, with the workload. */}}
+{{/* Checks of values that depend on each other, which a schema cannot express. Rendered once, with the workload. */}}
 
-{{/* Seconds from the first word that a pod goes until its last process is killed: preStop, the service's own phases,
-     a quarter of a second for late requests, and five seconds each before workers and the observer are killed. */}}
+{{/* Seconds from the start of a pod's termination until its last process is killed: preStop, the service's own phases,
+     a quarter of a second for late requests, and five seconds each before workers and the sampling process are killed. */}}
 {{- define "rtv.drainWindow" -}}
 {{- $d := .Values.drain -}}
 {{- addf $d.preStopSeconds $d.delaySeconds $d.timeoutSeconds 5 $d.samplesSeconds 5 | ceil | int -}}
@@ -10,16 +10,16 @@
 {{- define "rtv.check" -}}
 {{- $window := include "rtv.drainWindow" . | int -}}
 {{- if not (or .Values.auth.allowAnonymous (include "rtv.wantsKeys" .)) -}}
-{{- fail "auth is empty, and everybody who reaches the pods could use the service: set auth.existingSecret, auth.keysFileSecret or auth.apiKeys, or settings.JWT_JWKS, or auth.allowAnonymous=true if that is meant" -}}
+{{- fail "auth is empty, and everybody who can reach the pods could use the service: set auth.existingSecret, auth.keysFileSecret or auth.apiKeys, or settings.JWT_JWKS, or auth.allowAnonymous=true if that is intended" -}}
 {{- end -}}
 {{- if le (int .Values.terminationGracePeriodSeconds) $window -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d and the drain takes up to %d seconds (drain.* and 10): set more than that, or pods are killed with frames in their hands" (int .Values.terminationGracePeriodSeconds) $window) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d and the drain takes up to %d seconds (drain.* and 10): set a larger value, or pods are killed while they still process frames" (int .Values.terminationGracePeriodSeconds) $window) -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail (printf "autoscaling.maxReplicas is %d, less than autoscaling.minReplicas, %d" (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (eq .Values.autoscaling.method "keda") (not .Values.autoscaling.keda.prometheusAddress) -}}
-{{- fail "autoscaling.keda.prometheusAddress is empty: KEDA asks Prometheus, as at http://prometheus-operated.monitoring.svc:9090" -}}
+{{- fail "autoscaling.keda.prometheusAddress is empty: KEDA queries Prometheus, for example at http://prometheus-operated.monitoring.svc:9090" -}}
 {{- end -}}
 {{- if and (eq (include "rtv.several" .) "true") .Values.persistence.models.enabled (not .Values.persistence.models.existingClaim) -}}
 {{- if has "ReadWriteOncePod" .Values.persistence.models.accessModes -}}
@@ -38,13 +38,13 @@
 {{- fail "sampling.store is s3 and sampling.enabled is false: nothing would be stored" -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.parentRefs is empty: name the Gateway to attach to, as [{name: public, namespace: gateways}]" -}}
+{{- fail "httpRoute.parentRefs is empty: name the Gateway to attach to, such as [{name: public, namespace: gateways}]" -}}
 {{- end -}}
 {{- if ne (add (int .Values.istio.split.v1) (int .Values.istio.split.v2)) 100 -}}
 {{- fail (printf "istio.split.v1 and istio.split.v2 are %d and %d: together they must be 100" (int .Values.istio.split.v1) (int .Values.istio.split.v2)) -}}
 {{- end -}}
 {{- if and (or .Values.coturn.enabled .Values.stunner.enabled) (not .Values.webrtc.enabled) -}}
-{{- fail "webrtc.enabled is false, and a TURN server would have nothing to forward to: set coturn.enabled and stunner.enabled to false" -}}
+{{- fail "webrtc.enabled is false, so a TURN server would have nothing to forward to: set coturn.enabled and stunner.enabled to false" -}}
 {{- end -}}
 {{- if and .Values.coturn.enabled .Values.stunner.enabled -}}
 {{- fail "coturn.enabled and stunner.enabled are both true: one TURN server is enough" -}}
@@ -57,7 +57,7 @@
 {{- fail "coturn.host is empty: the name or address at which clients reach the TURN server" -}}
 {{- end -}}
 {{- if not .Values.coturn.podCIDRs -}}
-{{- fail "coturn.podCIDRs is empty: the networks of the cluster's pods, to which the TURN server may forward, as [10.244.0.0/16]" -}}
+{{- fail "coturn.podCIDRs is empty: the networks of the cluster's pods, to which the TURN server may forward, such as [10.244.0.0/16]" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.stunner.enabled (not .Values.stunner.host) -}}

@@ -1,4 +1,4 @@
-{{/* Settings of the service. Names are those of its own table, which a test compares them with. */}}
+{{/* Settings of the service. A test compares the names with the service's table of settings. */}}
 
 {{- define "rtv.environment" -}}
 {{- $v := .Values -}}
@@ -20,7 +20,7 @@
   value: cpu
 {{- end }}
 {{- if and (not $v.gpu.enabled) (not (hasKey $v.settings "INFERENCE_LANES")) (dig "requests" "cpu" "" $v.resources) }}
-# As many model threads as cores are asked for; the service alone would count those of the node.
+# As many inference threads as requested cores. Without this the service would count the cores of the node.
 - name: INFERENCE_LANES
   valueFrom:
     resourceFieldRef:
@@ -28,7 +28,7 @@
       resource: requests.cpu
       divisor: "1"
 {{- end }}
-# Replicas bring each other requests about sessions; the headless Service names them all.
+# Replicas forward requests about sessions to each other; the headless Service names all of them.
 - name: REPLICA_ADDRESS
   valueFrom:
     fieldRef:
@@ -161,7 +161,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What clients are told: your servers, and those that the chart runs or wires. */}}
+{{/* STUN and TURN servers that clients get: yours, and those that the chart runs or connects. */}}
 {{- define "rtv.iceServers" -}}
 {{- $servers := .Values.webrtc.iceServers -}}
 {{- if .Values.coturn.enabled -}}
@@ -175,8 +175,8 @@
 {{- join "," $servers -}}
 {{- end -}}
 
-{{/* Names under which clients reach the pods: those of the Service, and those that ingress and gateways are given.
-     Where these take any name, so does the service. Names without a dot and addresses need no entry. */}}
+{{/* Names under which clients reach the pods: those of the Service, and the hosts of ingress and gateways. If these accept
+     any name, so does the service. Names without a dot and addresses need no entry. */}}
 {{- define "rtv.allowedHosts" -}}
 {{- $v := .Values -}}
 {{- $service := printf "%s.%s" (include "rtv.fullname" .) .Release.Namespace -}}

@@ -1,7 +1,7 @@
-{{/* Annotations of the ingress controllers: affinity by cookie, no time limit that would cut a stream, bodies as large
-     as the service takes, nothing buffered. */}}
+{{/* Annotations for the ingress controllers: affinity by cookie, no time limit that would cut a stream, the service's
+     limit for bodies, no buffering. */}}
 
-{{/* Longest silence of a stream: WebSockets are pinged every 20 s, event streams have a comment every 15 s. */}}
+{{/* Longest silence of a stream. The service pings WebSockets every 20 s and sends comments on event streams every 15 s. */}}
 {{- define "rtv.silenceS" -}}75{{- end -}}
 
 {{- define "rtv.bodyMaxMiB" -}}
@@ -11,7 +11,7 @@
 {{- define "rtv.ingressAnnotations.nginx" -}}
 {{- $p := "nginx.ingress.kubernetes.io" -}}
 {{ $p }}/affinity: cookie
-# A client stays where it is also while replicas are added.
+# A client stays at its replica also while replicas are added.
 {{ $p }}/affinity-mode: persistent
 {{ $p }}/session-cookie-name: {{ .Values.sessionAffinity.cookieName }}
 {{ $p }}/session-cookie-path: /
@@ -23,8 +23,8 @@
 {{ $p }}/proxy-connect-timeout: "1"
 {{ $p }}/proxy-body-size: {{ include "rtv.bodyMaxMiB" . }}m
 {{ $p }}/proxy-buffering: "off"
-# Detecting twice does no harm: a POST whose replica died is sent to the next one. Not on 503, which a saturated release
-# would answer all the more often.
+# Detecting twice does no harm, so a POST whose replica died is sent to the next one. It is not repeated after a 503,
+# because that would increase the load of a saturated release.
 {{ $p }}/proxy-next-upstream: error timeout non_idempotent
 {{ $p }}/proxy-next-upstream-tries: "2"
 {{- end -}}

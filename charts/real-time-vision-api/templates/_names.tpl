@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 52 characters: a StatefulSet's pods, and what hangs on the name here, must still be DNS labels. */}}
+{{/* 52 characters, so that names of a StatefulSet's pods, and names with a suffix, are still DNS labels. */}}
 {{- define "rtv.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
@@ -27,7 +27,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: coturn
 {{- end -}}
 
-{{/* Labels of everything but pods' selectors; the component is added where there is one. */}}
+{{/* Labels of all resources, but not for selectors of pods; the component is added if there is one. */}}
 {{- define "rtv.commonLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -61,7 +61,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* What owns the pods: a StatefulSet where each replica has a spool of its own. */}}
+{{/* Kind of the workload: a StatefulSet if each replica has its own spool. */}}
 {{- define "rtv.workloadKind" -}}
 {{- ternary "StatefulSet" "Deployment" .Values.persistence.spool.enabled -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/* Peers of network policies. */}}
 
-{{/* Networks as peers. Whole address families leave out where clouds keep metadata and credentials. */}}
+{{/* Networks as peers. Whole address families exclude the addresses of cloud metadata and credentials. */}}
 {{- define "rtv.networkPeers" -}}
 {{- range . }}
 - ipBlock:
@@ -37,7 +37,7 @@
   endPort: {{ last $ports }}
 {{- end -}}
 
-{{/* Whether samples may go to a bucket. A role shows in the ServiceAccount's annotations only. */}}
+{{/* Whether samples may go to a bucket. A role is visible only in the annotations of the ServiceAccount. */}}
 {{- define "rtv.usesS3" -}}
 {{- $given := or (include "rtv.awsSecret" .) .Values.serviceAccount.annotations .Values.s3.endpointUrl -}}
 {{- if and .Values.sampling.enabled (or (eq .Values.sampling.store "s3") (and (eq .Values.sampling.store "auto") $given)) -}}
@@ -49,8 +49,8 @@ true
 {{- include "rtv.urlEgress" (list (default "https://s3.amazonaws.com" .Values.s3.endpointUrl) .Values.networkPolicy.s3CIDRs) -}}
 {{- end -}}
 
-{{/* One rule for the server at an address: one in the cluster by its namespace, whatever the port of its pods is; any
-     other by the networks that come second. */}}
+{{/* One rule for the server at an address: for a server in the cluster by its namespace, with any port of its pods; for any
+     other server by the networks in the second argument. */}}
 {{- define "rtv.urlEgress" -}}
 {{- $url := urlParse (first .) -}}
 {{- $labels := splitList "." $url.hostname -}}
@@ -67,7 +67,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Pods that forward clients' media: of coturn, or STUNner. */}}
+{{/* Pods of coturn or STUNner, which forward clients' media. */}}
 {{- define "rtv.turnPeers" -}}
 {{- if .Values.coturn.enabled }}
 - podSelector:
@@ -79,7 +79,7 @@ true
 {{- end }}
 {{- end -}}
 
-{{/* 10.244.0.0/16 as coturn wants it: 10.244.0.0-10.244.255.255. Ranges are taken as they are. */}}
+{{/* 10.244.0.0/16 in coturn's form: 10.244.0.0-10.244.255.255. Ranges stay as they are. */}}
 {{- define "rtv.addressRange" -}}
 {{- if not (contains "/" .) -}}
 {{- . -}}
@@ -89,7 +89,7 @@ true
 {{- $first := list -}}
 {{- $last := list -}}
 {{- range $index, $byte := splitList "." (first $parts) -}}
-{{- /* Bits of this byte that the network leaves open, and how many addresses that makes. */}}
+{{- /* Host bits in this byte, and the number of addresses that they give. */}}
 {{- $open := max 0 (min 8 (sub (mul 8 (add1 $index)) $bits)) | int -}}
 {{- $size := 1 -}}
 {{- range until $open -}}{{- $size = mul $size 2 -}}{{- end -}}

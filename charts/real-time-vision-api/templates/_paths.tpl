@@ -1,5 +1,6 @@
-{{/* What the outside may ask for: everything that the service answers, but probes, metrics, and what is about one replica
-     and for who runs it: /drift/report and /reference/update; nor /tickets/…, which replicas ask each other. A test compares this with the service's routes. */}}
+{{/* Paths that are exposed outside the cluster: all routes except probes, metrics, the operator's routes of a single
+     replica (/drift/report, /reference/update), and /tickets/…, which replicas request from each other. A test compares
+     this list with the service's routes. */}}
 {{- define "rtv.publicPaths" -}}
 exact:
   - /

@@ -1,4 +1,4 @@
-{{/* The pod of a replica; its neighbours are workload.yaml, which owns it, and _environment.tpl, its settings. */}}
+{{/* The pod of a replica. workload.yaml owns it, and _environment.tpl has its settings. */}}
 
 {{- define "rtv.podTemplate" -}}
 metadata:
@@ -8,7 +8,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    # A changed Secret of the chart restarts the pods; one of yours does not.
+    # A change of the chart's Secret restarts the pods; a change of an existing Secret does not.
     checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
     kubectl.kubernetes.io/default-container: service
     {{- with .Values.podAnnotations }}
@@ -17,7 +17,7 @@ metadata:
 spec:
   serviceAccountName: {{ include "rtv.serviceAccountName" . }}
   automountServiceAccountToken: false
-  # Kubernetes would set variables for every Service of the namespace, among them such as this service reads.
+  # Otherwise Kubernetes would set variables for every Service of the namespace, which the service could take for settings.
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
   securityContext:
@@ -84,7 +84,7 @@ spec:
       {{- include "rtv.probes" . | nindent 6 }}
       lifecycle:
         preStop:
-          # Endpoints are told while this sleeps; only then does the service get SIGTERM.
+          # Kubernetes updates the endpoints during this sleep; the service gets SIGTERM afterwards.
           {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
           sleep:
             seconds: {{ .Values.drain.preStopSeconds }}
@@ -109,7 +109,7 @@ spec:
           mountPath: {{ .Values.persistence.data.mountPath }}
         {{- end }}
         {{- if .Values.auth.keysFileSecret }}
-        # The whole folder: a single file that is mounted does not follow its Secret.
+        # Mount the whole folder, because a single mounted file is not updated with its Secret.
         - name: keys
           mountPath: /etc/real-time-vision-api/keys
           readOnly: true
@@ -117,7 +117,7 @@ spec:
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-  # Frames pass between processes in a sealed memfd: no volume at /dev/shm is needed.
+  # Processes exchange frames in a sealed memfd, so no volume at /dev/shm is needed.
   volumes:
     - name: tmp
       emptyDir:
@@ -142,7 +142,7 @@ spec:
     - name: keys
       secret:
         secretName: {{ .Values.auth.keysFileSecret }}
-        # Readable by the pod's group, which the service is in.
+        # Readable by the pod's group, to which the service belongs.
         defaultMode: 0440
     {{- end }}
     {{- with .Values.extraVolumes }}
@@ -150,8 +150,8 @@ spec:
     {{- end }}
 {{- end -}}
 
-{{/* /health is 200 once models are warm and until the drain begins; /livez while the inference loop turns or is being
-     brought back. So a crash of the inference process makes a replica unready and never restarts its streams. */}}
+{{/* /health is 200 from the end of the warm-up until the drain begins; /livez is 200 while the inference process runs or is
+     being restarted. So a crash of the inference process makes a replica unready but does not end its streams. */}}
 {{- define "rtv.probes" -}}
 {{- $start := .Values.settings.MODEL_START_TIMEOUT_S | default 600 | float64 -}}
 startupProbe:
@@ -160,7 +160,7 @@ startupProbe:
     port: http
   periodSeconds: {{ .Values.startupProbe.periodSeconds }}
   timeoutSeconds: 3
-  # The service itself ends when its models do not load in time, and says why; the kubelet must not be first.
+  # If the models do not load in time, the service ends by itself and says why; the kubelet must not kill it before.
   failureThreshold: {{ divf (addf $start 30) .Values.startupProbe.periodSeconds | ceil | int }}
 livenessProbe:
   httpGet:

@@ -1,7 +1,7 @@
-{{/* What hurts, as PromQL. The list given is (series selector, grouping clause): KEDA asks for the release as a whole,
-     prometheus-adapter for each pod. */}}
+{{/* The autoscaling metrics as PromQL. The argument is a list (series selector, grouping clause): KEDA queries the release
+     as a whole, prometheus-adapter each pod. */}}
 
-{{/* Series of this release's replicas, whoever scrapes them. */}}
+{{/* Series of this release's replicas, independent of the scrape job. */}}
 {{- define "rtv.series" -}}
 {{- $pods := ternary "[0-9]+" "[a-z0-9]+-[a-z0-9]+" .Values.persistence.spool.enabled -}}
 namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $pods }}"
@@ -12,8 +12,8 @@ namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $po
 sum(object_detection_streams{{ "{" }}{{ $s }}}){{ $by }}
 {{- end -}}
 
-{{/* Of the frames that arrived, those dropped because nobody had time for them: not those that a client's own rate or a
-     damaged picture cost. At least one frame a second is counted, so that an idle replica is at zero. */}}
+{{/* Share of the received frames that were dropped for lack of capacity, without those dropped because of a client's rate
+     or a damaged image. The divisor is at least one frame per second, so that an idle replica has the value zero. */}}
 {{- define "rtv.query.droppedPercent" -}}
 {{- $s := index . 0 -}}{{- $by := index . 1 -}}
 100 * sum(rate(object_detection_frames_dropped_total{{ "{" }}{{ $s }},reason=~"superseded|stale|overload"}[2m])){{ $by }} / clamp_min(sum(rate(object_detection_frames_received_total{{ "{" }}{{ $s }}}[2m])){{ $by }}, 1)

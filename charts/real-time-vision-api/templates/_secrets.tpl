@@ -1,4 +1,4 @@
-{{/* Which Secrets hold what: yours where named, else the chart's own. */}}
+{{/* The Secrets in use: existing ones if they are named, else the chart's own. */}}
 
 {{- define "rtv.apiKeysSecret" -}}
 {{- if .Values.auth.existingSecret -}}
@@ -8,7 +8,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Whether clients must show a key or a token. */}}
+{{/* Whether clients must send a key or a token. */}}
 {{- define "rtv.wantsKeys" -}}
 {{- if or .Values.auth.keysFileSecret .Values.settings.JWT_JWKS (include "rtv.apiKeysSecret" .) -}}
 true
@@ -31,7 +31,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Keys of the chart's own Secret are the defaults; those of yours are named by values. */}}
+{{/* The chart's own Secret uses the default keys; values name the keys of existing Secrets. */}}
 {{- define "rtv.apiKeysKey" -}}
 {{- ternary .Values.auth.existingSecretKey "api-keys" (not (empty .Values.auth.existingSecret)) -}}
 {{- end -}}
