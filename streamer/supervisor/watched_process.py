@@ -47,7 +47,7 @@ def watched_inference(handle: InferenceHandle, start_timeout_s: float, ending: C
 
 
 def watched_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> Watched:
-    """Return how the sampling process is watched until ``ending``; its last deliveries have their own limit."""
+    """Return how the sampling process is watched until ``ending``, when its deliveries have another limit."""
     board = handle.board
 
     def owes() -> tuple[float, float, str] | None:
