@@ -1,7 +1,7 @@
-"""Memory of the observer over ten simulated days, and with as many groups as it watches.
+"""Memory of the sampling process over ten simulated days, and with as many groups as it watches.
 
-Rows of ten days go through the code of the observer in this process; 64 groups with a full reference go
-into a real observer. ``make bench BENCH=drift`` prints both.
+Rows of ten days go through the code of the sampling process in this process; 64 groups with a full reference
+go into a real sampling process. ``make bench BENCH=drift`` prints both.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ async def ten_days(folder: Path) -> list[float]:
     settings = load_settings(
         samples_dir=folder, reference_data_path=folder / "r.json", drift_engine="builtin"
     )
-    watch = DriftService(settings, DriftMetrics(), SharedDocument(), Board())
-    await watch.open()
+    drift = DriftService(settings, DriftMetrics(), SharedDocument(), Board())
+    await drift.open()
     world = World(1)
     learnt, _ = learn(list(rows(world.values(DAY))), 1800, 0.001)
-    watch.monitor.set_reference(Reference({"gate": learnt}, "", ""))
+    drift.monitor.set_reference(Reference({"gate": learnt}, "", ""))
     used = []
     for day in range(DAYS):
         for row in rows(world.values(DAY), START + (day + 2) * 86_400):
-            watch.history.append(row)
-            watch._handle(watch.monitor.add(row))
+            drift.history.append(row)
+            drift._handle(drift.monitor.add(row))
         used.append(psutil.Process().memory_info().rss / 1e6)
-    await watch.close()
+    await drift.close()
     return used
 
 
@@ -58,8 +58,8 @@ def full_reference(path: Path) -> None:
     publish(path, learned, window_s=1800, alpha=0.001, interval_s=5)
 
 
-def observer_mb(folder: Path) -> tuple[float, float]:
-    """Return the resident MB of a real observer: without a reference, and with the full one."""
+def sampling_process_mb(folder: Path) -> tuple[float, float]:
+    """Return the resident MB of a real sampling process: without a reference, and with the full one."""
     path = folder / "r.json"
     with Service({"REFERENCE_DATA_PATH": str(path)}, bundled=True) as service:
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
@@ -81,8 +81,8 @@ def observer_mb(folder: Path) -> tuple[float, float]:
 def main() -> None:
     """Print both."""
     with tempfile.TemporaryDirectory() as name:
-        bare, full = observer_mb(Path(name))
-        print(f"observer: {bare:.0f} MB, with a reference of {GROUPS} groups {full:.0f} MB")  # noqa: T201
+        bare, full = sampling_process_mb(Path(name))
+        print(f"sampling process: {bare:.0f} MB, with a reference of {GROUPS} groups {full:.0f} MB")  # noqa: T201
     with tempfile.TemporaryDirectory() as name:
         used = asyncio.run(ten_days(Path(name)))
     slope = np.polyfit(np.arange(2, DAYS), used[2:], 1)[0]

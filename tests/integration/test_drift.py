@@ -1,6 +1,6 @@
-"""Drift from end to end: pictures over HTTP and WebSocket, an episode, a report, another reference.
+"""Drift from end to end: images over HTTP and WebSocket, an episode, a report, another reference.
 
-Time is simulated: each picture comes six seconds after the last one by the clock of the service's processes.
+Time is simulated: each image comes six seconds after the last one by the clock of the service's processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.unit.pictures import encode
 from tests.waiting import wait_for
 from tests.wire_client import WireClient
 
-#: More than an interval with its jitter: every picture becomes a row.
+#: More than an interval with its jitter: every image becomes a row.
 FRAME_S = 6.2
 #: The same where a pause of the machine, which is real time, must not come between.
 PATIENT_FRAME_S = 7.0
@@ -41,13 +41,13 @@ QUIET = {
     "SAMPLES_RANDOM_EVERY_S": "0",
     "STREAM_MIN_FPS": "0",
     "STREAM_MAX_AGE_MS": "60000",
-    # Between two pictures the observer may have to catch up.
+    # Between two images the sampling process may have to catch up.
     "STREAM_IDLE_TIMEOUT_S": "300",
 }
 
 
 class Camera:
-    """Pictures of bright spots on a grey wall: light, focus and number of spots wander by themselves."""
+    """Images of bright spots on a grey wall: light, focus and number of spots wander by themselves."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ class Camera:
         #: Deviations by which light, blur and content are off.
         self.shift = np.zeros(3)
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         self._state = 0.9 * self._state + np.sqrt(1 - 0.81) * self._rng.standard_normal(3)
         light, blur, content = self._state + self.shift
         image = np.full((180, 240, 3), np.clip(90 + 10 * light, 0, 200), np.uint8)
@@ -70,11 +70,11 @@ class Camera:
 
 
 def reference_rows(camera: Camera, count: int) -> list[dict[str, float]]:
-    """What a person would send who has measured pictures of the past: nothing of what a model finds."""
+    """What a person would send who has measured images of the past: nothing of what a model finds."""
     rows: list[dict[str, float]] = []
     before = None
     for place in range(count):
-        data = camera.picture()
+        data = camera.image()
         image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
         small = thumbnail(image)
         found = image_features(image, small, before, 8 * len(data) / (240 * 180))
@@ -100,8 +100,8 @@ class Scene:
             await client.hello(streams=[{"id": 0, "name": "gate"}], params={"conf_threshold": 0.5})
             for seq in range(1, round(minutes * 60 / FRAME_S) + 1):
                 self.clock.advance(FRAME_S)
-                await client.send_frame(seq, self.cameras[0].picture())
-                await asyncio.to_thread(self.post, self.cameras[1].picture())
+                await client.send_frame(seq, self.cameras[0].image())
+                await asyncio.to_thread(self.post, self.cameras[1].image())
                 await client.receive("result")
                 self.sent += 2
                 if not seq % 10:
@@ -111,7 +111,7 @@ class Scene:
         return (self.clock.now - begun) / 60
 
     async def settled(self, streams: int = 1) -> None:
-        """Wait until every picture has become a row: where all cores are busy the observer comes last.
+        """Wait until every image has become a row: where all cores are busy the sampling process comes last.
 
         The newest one of each stream waits for the frame after it.
         """
@@ -122,8 +122,8 @@ class Scene:
 
         await asyncio.to_thread(wait_for, seen, "every row measured", 240)
 
-    def post(self, picture: bytes) -> None:
-        status, body = call(self.service, "/v1/predict?conf_threshold=0.5", picture, "image/jpeg")
+    def post(self, image: bytes) -> None:
+        status, body = call(self.service, "/v1/predict?conf_threshold=0.5", image, "image/jpeg")
         assert status == 200, body
 
     def status(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def clock(tmp_path: Path) -> Iterator[SimulatedClock]:
         yield running
 
 
-@pytest.mark.timeout(600)  # the observer, at the lowest priority, has to see every picture
+@pytest.mark.timeout(600)  # the sampling process, at the lowest priority, has to see every image
 async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_websocket(
     model: Path, clock: SimulatedClock, tmp_path: Path
 ) -> None:
@@ -226,7 +226,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
 
 
 @pytest.mark.timeout(400)  # Evidently runs at the lowest priority
-async def test_the_report_is_evidentlys_and_the_status_outlives_the_observer(
+async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_process(
     model: Path, clock: SimulatedClock, tmp_path: Path
 ) -> None:
     if not installed():
@@ -250,7 +250,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_observer(
             assert len(again.read()) > 1_000_000
             assert "sandbox" in again.headers["Content-Security-Policy"]
         assert time.monotonic() - begun - took_s < took_s / 2
-        # The observer dies: the status stays, and its successor knows the rows.
+        # The sampling process dies: the status stays, and its successor knows the rows.
         service.observer.kill()
         assert service.get("/drift/status")[0] == 200
         wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
@@ -282,7 +282,7 @@ async def test_two_days_of_five_cameras_and_then_a_shift(
 ) -> None:
     """A day to learn from, a day without drift, a shift of two deviations: all by default settings."""
     if not full:
-        pytest.skip("128,000 pictures, some eight minutes; `--full` runs it")
+        pytest.skip("128,000 images, some eight minutes; `--full` runs it")
     settings = QUIET | clock.environment | {"MODEL_V1_PATH": str(model), "DRIFT_ENGINE": "builtin"}
     settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
     cameras = [Camera(seed) for seed in range(5)]
@@ -302,8 +302,8 @@ async def test_two_days_of_five_cameras_and_then_a_shift(
                     seq += 1
                     clock.advance(PATIENT_FRAME_S)
                     for place in range(4):
-                        await client.send_frame(seq, cameras[place].picture(), stream=place)
-                    await asyncio.to_thread(scene.post, cameras[4].picture())
+                        await client.send_frame(seq, cameras[place].image(), stream=place)
+                    await asyncio.to_thread(scene.post, cameras[4].image())
                     for _answer in range(4):
                         await client.receive("result")
                     client.outcomes.clear()

@@ -66,11 +66,11 @@ def samples_in(folder: Path) -> list[Sample]:
 
 def variant(image: bytes, seed: int) -> bytes:
     """The same people before other walls: other bytes, another fingerprint."""
-    picture = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
     cells = np.random.default_rng(seed).integers(0, 255, (4, 4, 3)).astype(np.uint8)
-    picture[:540] = cv2.addWeighted(picture[:540], 0.1, cv2.resize(cells, (810, 540)), 0.9, 0)
-    return bytes(cv2.imencode(".jpg", picture)[1])
+    pixels[:540] = cv2.addWeighted(pixels[:540], 0.1, cv2.resize(cells, (810, 540)), 0.9, 0)
+    return bytes(cv2.imencode(".jpg", pixels)[1])
 
 
 def post(service: Service, body: bytes, query: str = "") -> dict[str, Any]:
@@ -121,7 +121,7 @@ async def test_turned_frames_have_upright_boxes_and_say_how_to_turn_them(
     assert verify(FolderSource(folder)).problems == []
 
 
-def test_a_candidate_gets_the_same_answer_as_any_other_picture(
+def test_a_candidate_gets_the_same_answer_as_any_other_image(
     eager: Service, bus: bytes, folder: Path
 ) -> None:
     answers = [post(eager, bus, f"?conf_threshold=0.4&collect={collect}") for collect in (0, 1, 0)]
@@ -186,27 +186,27 @@ def test_what_is_held_for_its_interval_is_kept_at_the_end(yolox_nano: Path, bus:
     assert list((folder / ".spool" / "ready").iterdir()) == []
 
 
-def test_no_detection_feels_the_observer_die_and_no_accepted_sample_is_lost(
+def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_lost(
     eager: Service, bus: bytes, folder: Path
 ) -> None:
     def decided() -> float:
         return eager.metric("active_learning_samples_total") + eager.metric("sampler_dropped_total")
 
-    pictures = [variant(bus, seed) for seed in range(12)]
-    for index, picture in enumerate(pictures):
+    images = [variant(bus, seed) for seed in range(12)]
+    for index, image in enumerate(images):
         killed = index in (4, 8)
         if killed:
             # It is nice, so on a busy machine it may hold several, and be slow even to die.
             wait_for(functools.partial(lambda sent: decided() == sent, index))
-            observer = eager.observer
-            observer.send_signal(signal.SIGKILL)
-            wait_for(functools.partial(is_dead, observer))
-        assert post(eager, picture)["detections"]
+            process = eager.observer
+            process.send_signal(signal.SIGKILL)
+            wait_for(functools.partial(is_dead, process))
+        assert post(eager, image)["detections"]
         if killed:
-            # What comes while there is no observer waits for its successor.
+            # What comes while there is no sampling process waits for its successor.
             wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
         time.sleep(1.25)  # one candidate a second
-    wait_for(lambda: decided() == len(pictures))
+    wait_for(lambda: decided() == len(images))
     wait_for(lambda: eager.metric("active_learning_spool_items") == 0)
     assert eager.metric("object_detection_process_restarts_total", role="observer") == 2
     accepted = eager.metric("active_learning_samples_total")
@@ -217,16 +217,16 @@ def test_no_detection_feels_the_observer_die_and_no_accepted_sample_is_lost(
     assert eager.metric("object_detection_process_restarts_total", role="worker") == 0
 
 
-def test_a_stopped_observer_is_not_felt(eager: Service, bus: bytes) -> None:
-    observer = eager.observer
-    observer.suspend()
+def test_a_stopped_sampling_process_is_not_felt(eager: Service, bus: bytes) -> None:
+    process = eager.observer
+    process.suspend()
     try:
         begun = time.monotonic()
         for _ in range(5):
             assert post(eager, bus)["detections"]
         assert time.monotonic() - begun < 10
     finally:
-        observer.resume()
+        process.resume()
 
 
 def test_two_versions_are_compared_while_nothing_else_runs(

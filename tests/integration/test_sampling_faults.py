@@ -1,4 +1,4 @@
-"""The store fails, the disk fills up, the observer is killed: no accepted sample is lost, only PUTs sent."""
+"""Store, disk and sampling process fail: no accepted sample is lost, and only PUT requests are sent."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.sampling import sample_sender as handover
-from tests.observer_run import ObserverRun
+from streamer.sampling import sample_sender
+from tests.sampling_process_run import SamplingProcessRun
 from tests.stores.faulty import FAULTS, FaultyS3
 from tests.waiting import wait_for
 
@@ -27,7 +27,7 @@ def hashes_in(store: FaultyS3) -> set[str]:
         if not key.endswith(".json"):
             continue
         sidecar = json.loads(body)
-        image = store.objects[sidecar["image"]["key"]]  # the picture went first
+        image = store.objects[sidecar["image"]["key"]]  # the image went first
         assert hashlib.sha256(image).hexdigest() == sidecar["image"]["sha256"]
         complete.add(sidecar["image"]["sha256"])
     return complete
@@ -38,16 +38,16 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
     accepted: set[str] = set()
     with (
         FaultyS3(share=0.15) as store,
-        ObserverRun(tmp_path, store.environment | {"S3_TIMEOUT_S": "0.5"}) as run,
+        SamplingProcessRun(tmp_path, store.environment | {"S3_TIMEOUT_S": "0.5"}) as run,
     ):
         number = 0
         for turn in range(12):
             run.wait_on()
-            # Its decoder starts with the first picture: killed while that happens, and later.
+            # Its decoder starts with the first image: killed while that happens, and later.
             begun, until_one, before = time.monotonic(), turn % 2 == 1, run.spooled() | hashes_in(store)
             length_s = rng.uniform(0.05, 1.2)
             while time.monotonic() < begun + length_s:
-                run.offer(number := number + 1)
+                run.submit(number := number + 1)
                 time.sleep(0.02)
                 if until_one and time.monotonic() < begun + 10:
                     if run.spooled() | hashes_in(store) == before:
@@ -73,9 +73,12 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_alone_only_delays(tmp_path: Path, fault: str) -> None:
-    with FaultyS3(share=1.0, faults=(fault,)) as store, ObserverRun(tmp_path, store.environment) as run:
+    with (
+        FaultyS3(share=1.0, faults=(fault,)) as store,
+        SamplingProcessRun(tmp_path, store.environment) as run,
+    ):
         run.wait_on()
-        run.offer(1)
+        run.submit(1)
         wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") >= 1)
         assert len(run.spooled()) == 1
         store.share = 0.0
@@ -85,11 +88,14 @@ def test_each_fault_alone_only_delays(tmp_path: Path, fault: str) -> None:
 
 
 def test_what_an_outage_left_is_sent_by_the_next_start(tmp_path: Path) -> None:
-    with FaultyS3() as store, ObserverRun(tmp_path, store.environment | {"SAMPLES_DRAIN_S": "0.5"}) as run:
+    with (
+        FaultyS3() as store,
+        SamplingProcessRun(tmp_path, store.environment | {"SAMPLES_DRAIN_S": "0.5"}) as run,
+    ):
         store.answer = (503, "Busy")
         run.wait_on()
         for number in range(5):
-            run.offer(number)
+            run.submit(number)
         wait_for(lambda: len(run.spooled()) == 5)
         begun = time.monotonic()
         assert run.stop() == 0
@@ -101,10 +107,10 @@ def test_what_an_outage_left_is_sent_by_the_next_start(tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_is_told_once_with_a_hint_and_mended_without_loss(tmp_path: Path) -> None:
-    with FaultyS3() as store, ObserverRun(tmp_path, store.environment) as run:
+    with FaultyS3() as store, SamplingProcessRun(tmp_path, store.environment) as run:
         store.answer = (404, "NoSuchBucket")
         run.wait_on()
-        run.offer(1)
+        run.submit(1)
         wait_for(lambda: run.metric("active_learning_upload_blocked", reason="no_bucket") == 1)
         assert run.metric("active_learning_breaker_open") == 1
         assert run.log_path.read_text().count("make the bucket, or set S3_BUCKET_NAME") == 1
@@ -134,13 +140,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "MAX_WAITING", 100_000)
-    with FaultyS3() as store, ObserverRun(small_disk, store.environment) as run:
+    monkeypatch.setattr(sample_sender, "MAX_WAITING", 100_000)
+    with FaultyS3() as store, SamplingProcessRun(small_disk, store.environment) as run:
         store.answer = (503, "Busy")
         run.wait_on()
         number = 0
         while run.metric("active_learning_dropped_total", reason="spool_full") == 0:
-            run.offer(number := number + 1)
+            run.submit(number := number + 1)
             assert number < 5000
             time.sleep(0.002)
         kept = run.spooled()
@@ -150,6 +156,6 @@ def test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one(
         run.kill()  # rather than wait for the breaker
         run.start()
         wait_for(lambda: kept <= hashes_in(store))
-        run.offer(10_000)
+        run.submit(10_000)
         wait_for(lambda: len(run.spooled()) == 0)
         assert run.metric("active_learning_dropped_total", reason="disk_error") == 0

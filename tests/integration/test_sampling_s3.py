@@ -20,7 +20,7 @@ from streamer.datasets.verification import verify
 from streamer.sampling.s3 import Bucket, open_client
 from tests.conftest import shared
 from tests.model_factory import null_model
-from tests.observer_run import ObserverRun, reported, spooled
+from tests.sampling_process_run import SamplingProcessRun, reported, spooled
 from tests.service import Service
 from tests.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
 from tests.stores.faulty import FaultyS3
@@ -97,7 +97,7 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
             shown: list[Any] = json.loads(answer.read())["detections"]
         wait_for(lambda: service.metric("active_learning_uploads_total", result="stored") == 1)
-        # The store's secrets are the observer's alone.
+        # The store's secrets are the sampling process's alone.
         assert "AWS_SECRET_ACCESS_KEY" in service.observer.environ()
         for process in (*service.workers, service.inference):
             assert not any(name.startswith("AWS_") for name in process.environ())
@@ -108,26 +108,26 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
     out = ["--out", str(tmp_path / "out"), "--format", "coco", "--split", "1,0,0"]
     assert main(["samples", "export", "--in", place, *out]) == 0
     annotations = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
-    (picture,) = (tmp_path / "out" / "images" / "train").iterdir()
-    assert picture.stat().st_size <= len(bus)
+    (image,) = (tmp_path / "out" / "images" / "train").iterdir()
+    assert image.stat().st_size <= len(bus)
     for annotation, detection in zip(annotations["annotations"], shown, strict=True):
         x, y, width, height = annotation["bbox"]
         assert [x, y, x + width, y + height] == pytest.approx(detection["box"], abs=0.02)
 
 
 def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, str], tmp_path: Path) -> None:
-    with ObserverRun(tmp_path, environment) as run:
+    with SamplingProcessRun(tmp_path, environment) as run:
         run.wait_on()
-        run.offer(1)
+        run.submit(1)
         wait_for(lambda: len(keys(environment)) == 1)
         ceph.freeze_gateway()
-        run.offer(2)
+        run.submit(2)
         wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") >= 1)
         ceph.thaw_gateway()
         wait_for(lambda: run.spooled() == set())
         ceph.stop_gateway()
         failed = run.metric("active_learning_uploads_total", result="failed")
-        run.offer(3)
+        run.submit(3)
         wait_for(lambda: run.metric("active_learning_uploads_total", result="failed") > failed)
         assert len(run.spooled()) == 1
         ceph.start_gateway()
@@ -141,7 +141,7 @@ def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, st
 def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
     ceph: Ceph, environment: dict[str, str], tmp_path: Path, full: bool
 ) -> None:
-    """Supervisor, worker, model and observer at once, while every third request to the store breaks."""
+    """All processes of a service at once, while every third request to the store breaks."""
     folder, rng = tmp_path / "samples", random.Random(7)
     with FaultyS3(share=0.3, behind=ceph.url) as between:
         settings = environment | {
@@ -181,20 +181,20 @@ def _moment(kind: int, service: Service, store: FaultyS3) -> Callable[[], bool]:
     """Return what a kill waits for, so that on a machine of any speed kills meet every step of the way."""
     requests = sum(store.methods.values())
     return {
-        0: lambda: True,  # the observer may still be starting
+        0: lambda: True,  # the sampling process may still be starting
         1: lambda: bool(service.get_json("/health")["samples"]),
     }.get(kind, lambda: sum(store.methods.values()) > requests)
 
 
 async def _stream(service: Service, name: str, until: Callable[[], bool]) -> None:
-    """Send pictures that all differ over streams that are all new, until it is time to kill."""
-    picture = encode(scene(640, 480))
+    """Send images that all differ over streams that are all new, until it is time to kill."""
+    image = encode(scene(640, 480))
     for number in itertools.count():
         streams = [{"id": n, "codec": "jpeg", "name": f"{name}-{number}-{n}"} for n in range(8)]
         async with WireClient(f"{service.ws_url}/v1/stream") as client:
             await client.hello(streams=streams, params={"conf_threshold": 0.02})
             for n in range(8):
-                data = with_jpeg_segment(picture, 0xFE, f"{name} {number} {n}".encode())
+                data = with_jpeg_segment(image, 0xFE, f"{name} {number} {n}".encode())
                 await client.send_frame(1, data, stream=n)
             for n in range(8):
                 await client.until_outcomes([1], stream=n)
@@ -214,9 +214,9 @@ async def _stream(service: Service, name: str, until: Callable[[], bool]) -> Non
 def test_what_is_wrong_with_the_settings_is_said_and_nothing_is_lost(
     environment: dict[str, str], tmp_path: Path, change: dict[str, str], reason: str, hint: str
 ) -> None:
-    with ObserverRun(tmp_path, environment | change) as run:
+    with SamplingProcessRun(tmp_path, environment | change) as run:
         run.wait_on()
-        run.offer(1)
+        run.submit(1)
         wait_for(lambda: run.metric("active_learning_upload_blocked", reason=reason) == 1)
         assert hint in run.log_path.read_text()
         assert len(run.spooled()) == 1

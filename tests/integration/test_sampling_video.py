@@ -69,7 +69,7 @@ def sidecars(folder: Path, stream: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["webrtc", "whip"])
-async def test_pictures_of_a_video_are_kept_as_jpegs_with_their_boxes(
+async def test_images_of_a_video_are_kept_as_jpegs_with_their_boxes(
     eager: Service, folder: Path, kind: str
 ) -> None:
     name = f"gate-{kind}"
@@ -83,10 +83,10 @@ async def test_pictures_of_a_video_are_kept_as_jpegs_with_their_boxes(
     assert described["image"]["source"] == "encoded_q95"
     assert (described["image"]["width"], described["image"]["height"]) == (404, 540)
     assert (described["image"]["format"], described["transport"]) == ("jpg", kind)
-    picture = cv2.imread(str(folder / described["image"]["key"]))
-    assert picture is not None
-    # The picture of the video, colours and all: what two lossy codecs leave of a photograph.
-    difference = np.abs(picture.astype(int) - bus().astype(int)).mean(axis=(0, 1))
+    image = cv2.imread(str(folder / described["image"]["key"]))
+    assert image is not None
+    # The image of the video, colours and all: what two lossy codecs leave of a photograph.
+    difference = np.abs(image.astype(int) - bus().astype(int)).mean(axis=(0, 1))
     assert difference.max() < 12, difference
     found = {detection["label"] for detection in described["detections"] if detection["score"] > 0.5}
     assert {"bus", "person"} <= found

@@ -82,7 +82,7 @@ def ignores_sigterm(process: psutil.Process) -> bool:
     return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_it_does_not_outlive_the_observer() -> None:
+def test_it_does_not_outlive_the_sampling_process() -> None:
     # It waits for its request, which does not come.
     code = (
         "import asyncio\nfrom streamer.drift import engine\n"
@@ -103,7 +103,7 @@ def test_it_does_not_outlive_the_observer() -> None:
 
 
 @pytest.fixture
-async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DriftService]:
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DriftService]:
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "1")
     settings = load_settings(
         samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=1
@@ -118,43 +118,45 @@ async def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     board.close()
 
 
-async def feed(watch: DriftService, found: list[Row]) -> dict[str, object]:
+async def feed(service: DriftService, found: list[Row]) -> dict[str, object]:
     """Let rows in, wait for what is judged; returns the status."""
     for row in found:
-        watch._handle(watch.monitor.add(row))
-    while watch._settling is not None and not watch._settling.done():
+        service._handle(service.monitor.add(row))
+    while service._settling is not None and not service._settling.done():
         await asyncio.sleep(0.05)
-    watch._publish()
-    status: dict[str, object] = json.loads(watch._document.read())
+    service._publish()
+    status: dict[str, object] = json.loads(service._document.read())
     return status
 
 
 @pytest.mark.parametrize("absent", [True, False])
 async def test_without_it_our_engine_decides_and_the_status_says_so(
-    watch: DriftService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+    service: DriftService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
 ) -> None:
     if absent:
         monkeypatch.setattr(engine, "installed", lambda: False)
     else:
         pretend(tmp_path, monkeypatch, HANGS)
-    status = await feed(watch, shifted(1080, 5.0))
+    status = await feed(service, shifted(1080, 5.0))
     assert (status["status"], status["engine"]) == ("drift", "builtin")
     assert ("not installed" if absent else "stopped after 1 s") in str(status["engine_error"])
     # After three failures in a row it is left alone for an hour.
     begun = time.monotonic()
-    await feed(watch, shifted(120, 5.0))
+    await feed(service, shifted(120, 5.0))
     assert time.monotonic() - begun < 2
     with pytest.raises(EngineFailed):
-        await watch.engine.score([drifted_check()], watch.monitor.reference)
-    answer = await DriftApi(watch).handle({"method": "report"})
+        await service.engine.score([drifted_check()], service.monitor.reference)
+    answer = await DriftApi(service).handle({"method": "report"})
     assert answer["error"]["status"] == 503
     assert running() == []
 
 
-async def test_its_word_counts_where_it_answers(watch: DriftService, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_scores_count_when_it_answers(
+    service: DriftService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def disagrees(checks: list[Check], *_: object, **__: object) -> engine.EvidentlyResult:
         return engine.EvidentlyResult({found.group: {"noise": 0.0} for found in checks}, "")
 
     monkeypatch.setattr("streamer.drift.engine.run_evidently", disagrees)
-    status = await feed(watch, shifted(1080, 5.0))
+    status = await feed(service, shifted(1080, 5.0))
     assert (status["status"], status["engine"], status["engine_error"]) == ("ok", "evidently", None)

@@ -28,7 +28,7 @@ def features(image: Image, before: Image | None = None, bpp: float = 1.0) -> dic
     return image_features(image, thumbnail(image), before, bpp)
 
 
-def test_a_plain_picture_has_the_values_of_its_colour() -> None:
+def test_a_plain_image_has_the_values_of_its_colour() -> None:
     found = features(DEFAULT_THRESHOLD)
     luma = round(0.299 * 40 + 0.587 * 20 + 0.114 * 10)
     assert tuple(found) == IMAGE
@@ -56,10 +56,10 @@ def test_shape_bits_and_motion_are_those_of_the_frame() -> None:
 
 def test_thumbnails_average_whatever_the_size() -> None:
     for size in ((640, 480), (1920, 1080), (4000, 3000), (90, 1300)):
-        picture = scene(*size)
-        small = thumbnail(picture)
+        image = scene(*size)
+        small = thumbnail(image)
         assert max(small.shape[:2]) == 160
-        assert small.mean() == pytest.approx(picture.mean(), rel=0.02)
+        assert small.mean() == pytest.approx(image.mean(), rel=0.02)
 
 
 @pytest.mark.parametrize("sigma", [4.0, 8.0, 16.0])
@@ -91,7 +91,7 @@ BOXES = np.array(
 )
 
 
-def test_predictions_are_described_in_shares_of_the_picture() -> None:
+def test_predictions_are_described_in_shares_of_the_image() -> None:
     found = prediction_features(BOXES, 0.5, 100, 100)
     assert tuple(found) == PREDICTION
     assert (found["n_boxes"], found["n_low"], found["no_box"], found["frac_low"]) == (3, 1, 0, 0.25)
@@ -109,7 +109,7 @@ def test_predictions_are_described_in_shares_of_the_picture() -> None:
     assert count_classes(BOXES, 0.1, ("cat", "dog")) == (("cat", 2), ("dog", 1), ("2", 1))
 
 
-def test_a_picture_without_boxes_has_no_measures_of_boxes() -> None:
+def test_an_image_without_boxes_has_no_measures_of_boxes() -> None:
     found = prediction_features(BOXES[:0], 0.5, 100, 100)
     assert (found["n_boxes"], found["no_box"], found["overlap_max"], found["n_classes"]) == (0, 1, 0, 0)
     unknown = ("conf_mean", "frac_low", "area_med", "cx_med", "edge_frac")

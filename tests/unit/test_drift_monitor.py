@@ -23,15 +23,15 @@ LATER = START + 7 * 86_400
 REFERENCE, _ = learn(list(rows(World(1).values(12 * 720))), CONFIG.window_s, CONFIG.alpha)
 
 
-def monitor(**groups: object) -> Monitor:
+def make_monitor(**groups: object) -> Monitor:
     made = Monitor(CONFIG, lambda name: name == "unnamed")
     made.set_reference(Reference({"gate": REFERENCE} | groups, "", "ab"))  # type: ignore[arg-type]
     return made
 
 
-def feed(watch: Monitor, found: Iterable[Row]) -> list[Check]:
+def feed(monitor: Monitor, found: Iterable[Row]) -> list[Check]:
     """Settle every check as the builtin engine has it; returns those with which an episode began."""
-    return [check for row in found for check in watch.add(row) if watch.settle(check)]
+    return [check for row in found for check in monitor.add(row) if monitor.settle(check)]
 
 
 def shifted(count: int, columns: tuple[str, ...], by: float, seed: int = 2) -> np.ndarray:
@@ -68,30 +68,30 @@ def test_no_passer_by_speaks_for_all_of_them() -> None:
 
 
 def test_gaps_and_short_streams_are_no_windows() -> None:
-    watch = monitor()
+    monitor = make_monitor()
     found = list(rows(World(2).values(1440), LATER))
-    feed(watch, [row for row in found if row.at - LATER < 2400])
-    assert group_status(watch.groups["gate"]).name == "OK"
-    for check in watch.advance(LATER + 2400 + 1200):
-        watch.settle(check)
-    assert group_status(watch.groups["gate"]).name == "INSUFFICIENT_DATA"
+    feed(monitor, [row for row in found if row.at - LATER < 2400])
+    assert group_status(monitor.groups["gate"]).name == "OK"
+    for check in monitor.advance(LATER + 2400 + 1200):
+        monitor.settle(check)
+    assert group_status(monitor.groups["gate"]).name == "INSUFFICIENT_DATA"
 
 
 def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
-    watch = monitor()
-    begun = feed(watch, rows(World(2).values(1440), LATER))
+    monitor = make_monitor()
+    begun = feed(monitor, rows(World(2).values(1440), LATER))
     assert begun == []
     values = shifted(1440, ("brightness", "noise", "conf_mean"), 2.0)
-    begun = feed(watch, rows(values, LATER + 7200))
+    begun = feed(monitor, rows(values, LATER + 7200))
     assert len(begun) == 1
     assert begun[0].window.end - (LATER + 7200) <= 2400
-    group = watch.groups["gate"]
+    group = monitor.groups["gate"]
     assert (group.episode.on, group.episodes) == (True, 1)
-    found = describe(watch, "")
+    found = describe(monitor, "")
     assert found["status"] == "drift"
     assert {"brightness", "noise", "conf_mean"} <= set(found["groups"]["gate"]["moved"])
     assert found["severity"] in ("minor", "moderate", "severe")
-    feed(watch, rows(World(3).values(1440), LATER + 14_400))
+    feed(monitor, rows(World(3).values(1440), LATER + 14_400))
     assert not group.episode.on
     assert group.episodes == 1
 
@@ -118,75 +118,75 @@ def test_two_of_three_strong_windows_or_one_severe_begin_an_episode_three_clean_
     assert [severity(r) for r in (1.0, 1.5, 3.0)] == ["minor", "moderate", "severe"]
 
 
-def test_near_a_threshold_and_once_an_hour_evidently_is_asked_and_its_word_counts() -> None:
-    watch = monitor()
-    asked = [c for row in rows(World(2).values(1440), LATER) for c in watch.add(row) if c.ask]
+def test_near_a_threshold_and_once_an_hour_evidently_is_asked_and_its_scores_count() -> None:
+    monitor = make_monitor()
+    asked = [c for row in rows(World(2).values(1440), LATER) for c in monitor.add(row) if c.ask]
     assert 2 <= len(asked) <= 4
     values = shifted(720, ("brightness",), 4.0)
-    checks = [c for row in rows(values, LATER + 7200) for c in watch.add(row)]
+    checks = [c for row in rows(values, LATER + 7200) for c in monitor.add(row)]
     assert all(check.ask for check in checks if check.ratio >= 0.8)
     for check in checks:
-        assert not watch.settle(check, {"brightness": 0.01})
-    assert watch.groups["gate"].check is checks[-1]
+        assert not monitor.settle(check, {"brightness": 0.01})
+    assert monitor.groups["gate"].check is checks[-1]
     assert checks[-1].engine == "evidently"
 
 
 def test_another_model_is_no_drift_of_its_predictions() -> None:
-    watch = monitor()
+    monitor = make_monitor()
     values = shifted(1440, ("n_boxes", "conf_mean", "area_med"), 6.0)
-    assert feed(watch, rows(values, LATER, model="v1:other")) == []
-    assert group_status(watch.groups["gate"]).name == "STALE_REFERENCE"
-    assert describe(watch, "")["status"] == "stale_reference"
+    assert feed(monitor, rows(values, LATER, model="v1:other")) == []
+    assert group_status(monitor.groups["gate"]).name == "STALE_REFERENCE"
+    assert describe(monitor, "")["status"] == "stale_reference"
     # What the camera sees is compared all the same.
-    assert feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
-    assert describe(watch, "")["status"] == "drift"
+    assert feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
+    assert describe(monitor, "")["status"] == "drift"
 
 
 def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
-    watch = Monitor(CONFIG)
-    assert describe(watch, "")["status"] == "no_reference"
-    assert describe(watch, "broken")["status"] == "error"
-    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
-    assert describe(watch, "")["status"] == "no_reference"
-    watch.set_reference(Reference({"*": REFERENCE}, "", ""))
-    assert describe(watch, "")["status"] == "insufficient_data"
-    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
-    assert describe(watch, "")["status"] == "drift"
-    watch.set_reference(watch.reference)
-    assert describe(watch, "")["status"] == "insufficient_data"
+    monitor = Monitor(CONFIG)
+    assert describe(monitor, "")["status"] == "no_reference"
+    assert describe(monitor, "broken")["status"] == "error"
+    feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER))
+    assert describe(monitor, "")["status"] == "no_reference"
+    monitor.set_reference(Reference({"*": REFERENCE}, "", ""))
+    assert describe(monitor, "")["status"] == "insufficient_data"
+    feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
+    assert describe(monitor, "")["status"] == "drift"
+    monitor.set_reference(monitor.reference)
+    assert describe(monitor, "")["status"] == "insufficient_data"
 
 
 def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
-    watch = monitor(yard=REFERENCE)
+    monitor = make_monitor(yard=REFERENCE)
     for name in ("gate", "yard"):
-        feed(watch, rows(World(2).values(10), LATER, stream=name))
-    gate, yard = watch.groups["gate"].episode, watch.groups["yard"].episode
+        feed(monitor, rows(World(2).values(10), LATER, stream=name))
+    gate, yard = monitor.groups["gate"].episode, monitor.groups["yard"].episode
     gate.since, gate.worst = LATER, 1.4
-    assert not wants_attention(watch)
-    assert describe(watch, "")["status"] == "drift"
+    assert not wants_attention(monitor)
+    assert describe(monitor, "")["status"] == "drift"
     gate.worst = 3.2
-    assert wants_attention(watch)
+    assert wants_attention(monitor)
     gate.worst, yard.since = 1.4, LATER
-    assert wants_attention(watch)
+    assert wants_attention(monitor)
 
 
 def test_groups_are_bounded_and_an_episode_gives_so_many_samples() -> None:
-    watch = monitor()
+    monitor = make_monitor()
     for number in range(MAX_GROUPS + 5):
-        watch.add(next(rows(World(2).values(1), LATER, stream=f"s{number}")))
-    assert len(watch.groups) == MAX_GROUPS
-    watch = monitor()
-    assert not watch.wants_sample("gate")
-    feed(watch, rows(shifted(1440, ("noise",), 4.0), LATER))
+        monitor.add(next(rows(World(2).values(1), LATER, stream=f"s{number}")))
+    assert len(monitor.groups) == MAX_GROUPS
+    monitor = make_monitor()
+    assert not monitor.wants_sample("gate")
+    feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER))
     for _ in range(CONFIG.samples):
-        assert watch.wants_sample("gate")
-        watch.sample_taken("gate")
-    assert not watch.wants_sample("gate")
+        assert monitor.wants_sample("gate")
+        monitor.sample_taken("gate")
+    assert not monitor.wants_sample("gate")
 
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 30 * 86_400.0])
 def test_a_clock_that_jumps_costs_a_few_windows_and_no_alarm(jump_s: float) -> None:
-    watch = monitor()
-    feed(watch, rows(World(2).values(720), LATER))
-    assert feed(watch, rows(World(3).values(1440), LATER + jump_s)) == []
-    assert group_status(watch.groups["gate"]).name == "OK"
+    monitor = make_monitor()
+    feed(monitor, rows(World(2).values(720), LATER))
+    assert feed(monitor, rows(World(3).values(1440), LATER + jump_s)) == []
+    assert group_status(monitor.groups["gate"]).name == "OK"

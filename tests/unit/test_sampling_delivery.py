@@ -1,4 +1,4 @@
-"""Delivery: picture first, nothing leaves the spool before the store has it, failures are tried again."""
+"""Delivery: image first, nothing leaves the spool before the store has it, failures are tried again."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_keys_depend_on_capture_and_content_alone() -> None:
     assert sidecar_key(key) == "v1/samples/dt=2027-01-15/stream=gate/ab.json"
 
 
-def test_the_picture_goes_first_and_then_the_spool_forgets_it(spool: Spool) -> None:
+def test_the_image_goes_first_and_then_the_spool_forgets_it(spool: Spool) -> None:
     store, metrics = FakeStore(), FakeMetrics()
     key = accept(spool, "a")
     delivery = Delivery(spool, store, metrics)

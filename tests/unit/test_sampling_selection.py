@@ -26,19 +26,19 @@ def quiet(**rules: float) -> Policy:
     return Policy(**({"random_every_s": 0.0, "stream_per_hour": 3600, "per_hour": 3600} | rules))  # type: ignore[arg-type]
 
 
-class Judge:
+class SelectionRun:
     """A selection and its clock: capture time and monotonic time go together."""
 
     def __init__(self, policy: Policy) -> None:
         self.selection = Selection(policy, random.Random(2))
-        self.looks = 0
+        self.decoded = 0
 
     def consider(
-        self, now: float, *scores: float, look: int = 0, drifting: bool = False, **fields: Any
+        self, now: float, *scores: float, fingerprint: int = 0, drifting: bool = False, **fields: Any
     ) -> list[Choice]:
         def count() -> int:
-            self.looks += 1
-            return look
+            self.decoded += 1
+            return fingerprint
 
         found = candidate(*scores, at=T0 + now, **fields)
         return self.selection.consider(found, now, count, drifting=drifting)
@@ -49,115 +49,115 @@ def seqs(choices: list[Choice]) -> list[int]:
 
 
 def test_the_best_of_an_interval_is_taken_at_its_end() -> None:
-    judge = Judge(quiet(interval_s=60))
-    assert judge.consider(0, 0.6, seq=1) == []
-    assert judge.consider(1, 0.52, seq=2, look=HASHES[1]) == []
-    assert judge.consider(2, 0.62, seq=3) == []
-    assert judge.selection.due(59.0) == []
-    (choice,) = judge.selection.due(60.0)
+    run = SelectionRun(quiet(interval_s=60))
+    assert run.consider(0, 0.6, seq=1) == []
+    assert run.consider(1, 0.52, seq=2, fingerprint=HASHES[1]) == []
+    assert run.consider(2, 0.62, seq=3) == []
+    assert run.selection.due(59.0) == []
+    (choice,) = run.selection.due(60.0)
     assert (choice.candidate.seq, choice.reasons) == (2, ("uncertainty",))
     assert choice.uncertainty == pytest.approx(0.96, abs=1e-3)
-    assert judge.selection.due(120.0) == []
+    assert run.selection.due(120.0) == []
 
 
 def test_a_stream_in_drift_is_sampled_whatever_the_model_thinks_within_the_rules() -> None:
-    judge = Judge(quiet(interval_s=60, stream_per_hour=2))
-    assert judge.consider(0, 0.99) == []
-    assert judge.selection.due(60) == []
+    run = SelectionRun(quiet(interval_s=60, stream_per_hour=2))
+    assert run.consider(0, 0.99) == []
+    assert run.selection.due(60) == []
     taken = []
     for minute in range(1, 5):
-        judge.consider(minute * 100.0, seq=minute, look=HASHES[minute], drifting=True)
-        taken += judge.selection.due(minute * 100.0 + 60)
+        run.consider(minute * 100.0, seq=minute, fingerprint=HASHES[minute], drifting=True)
+        taken += run.selection.due(minute * 100.0 + 60)
     assert [choice.reasons for choice in taken] == [("drift",)] * 2
-    assert judge.selection.dropped["budget"] == 2
-    judge = Judge(quiet(interval_s=0))
-    judge.consider(0, 0.55, drifting=True)
-    assert judge.selection.due(1)[0].reasons == ("drift", "uncertainty")
+    assert run.selection.dropped["budget"] == 2
+    run = SelectionRun(quiet(interval_s=0))
+    run.consider(0, 0.55, drifting=True)
+    assert run.selection.due(1)[0].reasons == ("drift", "uncertainty")
 
 
 def test_what_cannot_win_is_never_decoded() -> None:
-    judge = Judge(quiet())
-    judge.consider(0, 0.95)
-    assert judge.looks == 0
-    judge.consider(1, 0.5)
-    judge.consider(2, 0.6)
-    assert judge.looks == 1
+    run = SelectionRun(quiet())
+    run.consider(0, 0.95)
+    assert run.decoded == 0
+    run.consider(1, 0.5)
+    run.consider(2, 0.6)
+    assert run.decoded == 1
 
 
 def test_samples_of_a_stream_keep_their_distance_in_time() -> None:
-    judge = Judge(quiet(interval_s=0, spacing_s=10))
-    judge.consider(0, 0.5, seq=1, look=HASHES[0])
-    assert seqs(judge.selection.due(0.0)) == [1]
-    judge.consider(9, 0.5, seq=2, look=HASHES[1])
-    assert judge.selection.due(9.0) == []
-    judge.consider(10, 0.5, seq=3, look=HASHES[2])
-    assert seqs(judge.selection.due(10.0)) == [3]
+    run = SelectionRun(quiet(interval_s=0, spacing_s=10))
+    run.consider(0, 0.5, seq=1, fingerprint=HASHES[0])
+    assert seqs(run.selection.due(0.0)) == [1]
+    run.consider(9, 0.5, seq=2, fingerprint=HASHES[1])
+    assert run.selection.due(9.0) == []
+    run.consider(10, 0.5, seq=3, fingerprint=HASHES[2])
+    assert seqs(run.selection.due(10.0)) == [3]
 
 
-def test_a_picture_that_was_taken_already_is_passed_over() -> None:
-    judge = Judge(quiet(interval_s=0, spacing_s=0))
-    judge.consider(0, 0.5, look=HASHES[0])
-    judge.selection.due(0.0)
-    judge.consider(20, 0.5, look=HASHES[0] ^ 0b111111)
-    assert judge.selection.due(20.0) == []
-    assert judge.selection.dropped == {"duplicate": 1}
-    judge.consider(40, 0.5, look=HASHES[0] ^ 0b1111111)
-    assert len(judge.selection.due(40.0)) == 1
-    judge.consider(60, 0.5, look=HASHES[0], stream="other")
-    assert len(judge.selection.due(60.0)) == 1
+def test_an_image_that_was_taken_already_is_dropped() -> None:
+    run = SelectionRun(quiet(interval_s=0, spacing_s=0))
+    run.consider(0, 0.5, fingerprint=HASHES[0])
+    run.selection.due(0.0)
+    run.consider(20, 0.5, fingerprint=HASHES[0] ^ 0b111111)
+    assert run.selection.due(20.0) == []
+    assert run.selection.dropped == {"duplicate": 1}
+    run.consider(40, 0.5, fingerprint=HASHES[0] ^ 0b1111111)
+    assert len(run.selection.due(40.0)) == 1
+    run.consider(60, 0.5, fingerprint=HASHES[0], stream="other")
+    assert len(run.selection.due(60.0)) == 1
 
 
 def test_a_person_comes_first_and_passes_everything_but_the_budget() -> None:
-    judge = Judge(quiet(threshold=2, stream_per_hour=2))
+    run = SelectionRun(quiet(threshold=2, stream_per_hour=2))
     for now, expected in ((0, 1), (1, 1), (2, 0)):
-        assert len(judge.consider(now, 0.99, reported=True)) == expected
-    assert judge.selection.dropped == {"budget": 1}
-    judge = Judge(quiet())
-    (choice,) = judge.consider(0, 0.5, reported=True)
+        assert len(run.consider(now, 0.99, reported=True)) == expected
+    assert run.selection.dropped == {"budget": 1}
+    run = SelectionRun(quiet())
+    (choice,) = run.consider(0, 0.5, reported=True)
     assert choice.reasons == ("user", "uncertainty")
 
 
 def test_flicker_is_a_reason_of_its_own() -> None:
-    judge = Judge(quiet(interval_s=0))
-    judge.consider(0, 0.95, before=boxes(), after=boxes())
-    (choice,) = judge.selection.due(0.0)
+    run = SelectionRun(quiet(interval_s=0))
+    run.consider(0, 0.95, before=boxes(), after=boxes())
+    (choice,) = run.selection.due(0.0)
     assert (choice.reasons, choice.components["flicker"]) == (("flicker",), 1.0)
 
 
 def test_disagreement_of_two_models_is_a_reason_of_its_own() -> None:
-    judge = Judge(quiet(interval_s=0))
+    run = SelectionRun(quiet(interval_s=0))
     for label, expected in ((0, 0), (1, 1)):
-        rival = ShadowResult("v2", "small", "", boxes(0.95, label=label))
-        judge.consider(0, 0.95, shadow=rival)
-        taken = judge.selection.due(0.0)
+        shadow = ShadowResult("v2", "small", "", boxes(0.95, label=label))
+        run.consider(0, 0.95, shadow=shadow)
+        taken = run.selection.due(0.0)
         assert len(taken) == expected
     assert taken[0].reasons == ("disagreement",)
 
 
 def test_boxes_under_the_callers_threshold_do_not_flicker() -> None:
-    judge = Judge(quiet(interval_s=0))
-    judge.consider(0, 0.3, before=boxes(), after=boxes())
-    assert judge.selection.due(0.0) == []
+    run = SelectionRun(quiet(interval_s=0))
+    run.consider(0, 0.3, before=boxes(), after=boxes())
+    assert run.selection.due(0.0) == []
 
 
 @pytest.mark.parametrize(("threshold", "taken"), [(0.0, 1), (0.7, 0), (1.01, 0)])
 def test_the_threshold_goes_from_everything_to_nothing(threshold: float, taken: int) -> None:
-    judge = Judge(quiet(threshold=threshold, interval_s=0))
-    judge.consider(0, 0.99)
-    assert len(judge.selection.due(0.0)) == taken
-    judge = Judge(quiet(threshold=1.01, interval_s=0))
-    judge.consider(0, 0.5)
-    assert judge.selection.due(0.0) == []
+    run = SelectionRun(quiet(threshold=threshold, interval_s=0))
+    run.consider(0, 0.99)
+    assert len(run.selection.due(0.0)) == taken
+    run = SelectionRun(quiet(threshold=1.01, interval_s=0))
+    run.consider(0, 0.5)
+    assert run.selection.due(0.0) == []
 
 
 @pytest.mark.parametrize("fps", [0.3, 0.1])
 def test_random_frames_come_at_their_rate_whatever_that_of_the_frames(fps: float) -> None:
-    judge = Judge(quiet(threshold=2, random_every_s=1800))
+    run = SelectionRun(quiet(threshold=2, random_every_s=1800))
     hours = 20
     taken = [
         choice
         for index in range(int(hours * 3600 * fps))
-        for choice in judge.consider(index / fps, 0.99, data=b"")
+        for choice in run.consider(index / fps, 0.99, data=b"")
     ]
     assert 20 <= len(taken) <= 60  # 40 expected, standard deviation 6
     assert all(choice.reasons == ("random",) for choice in taken)
@@ -165,43 +165,43 @@ def test_random_frames_come_at_their_rate_whatever_that_of_the_frames(fps: float
 
 
 def test_what_is_held_is_kept_at_the_end() -> None:
-    judge = Judge(quiet())
-    judge.consider(0, 0.5, seq=1)
-    judge.consider(0, 0.5, seq=2, stream="other")
-    assert sorted(seqs(judge.selection.flush(1.0))) == [1, 2]
-    assert judge.selection.flush(1.0) == []
+    run = SelectionRun(quiet())
+    run.consider(0, 0.5, seq=1)
+    run.consider(0, 0.5, seq=2, stream="other")
+    assert sorted(seqs(run.selection.flush(1.0))) == [1, 2]
+    assert run.selection.flush(1.0) == []
 
 
-def test_held_pictures_are_bounded_and_the_oldest_is_taken_early(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_images_are_bounded_and_the_oldest_is_taken_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_HELD_BYTES", 250)
-    judge = Judge(quiet())
+    run = SelectionRun(quiet())
     taken: list[Choice] = []
     for index in range(4):
-        taken += judge.consider(index, 0.5, stream=f"s{index}", seq=index, data=b"x" * 100)
+        taken += run.consider(index, 0.5, stream=f"s{index}", seq=index, data=b"x" * 100)
     assert seqs(taken) == [0, 1]
 
 
 def test_the_stream_unheard_for_longest_gives_way_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_STREAMS", 2)
-    judge = Judge(quiet())
+    run = SelectionRun(quiet())
     taken: list[Choice] = []
     for index in range(4):
-        taken += judge.consider(index, 0.5, stream=f"s{index}", seq=index)
+        taken += run.consider(index, 0.5, stream=f"s{index}", seq=index)
     assert seqs(taken) == [0, 1]
 
 
-def test_fingerprints_survive_a_little_noise_and_tell_pictures_apart() -> None:
-    picture = scene()
-    noisy = picture.copy()
+def test_fingerprints_survive_a_little_noise_and_tell_images_apart() -> None:
+    image = scene()
+    noisy = image.copy()
     noisy[::2] += 1
     known = FingerprintHistory(2)
     assert known.nearest_bits(0) == 64
-    known.add(fingerprint(picture))
+    known.add(fingerprint(image))
     assert known.nearest_bits(fingerprint(noisy)) <= 6
-    assert known.nearest_bits(fingerprint(picture[:, ::-1].copy())) > 6
+    assert known.nearest_bits(fingerprint(image[:, ::-1].copy())) > 6
     for value in (1, 2):
         known.add(value)
-    assert known.nearest_bits(fingerprint(picture)) > 6
+    assert known.nearest_bits(fingerprint(image)) > 6
 
 
 def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
@@ -212,9 +212,9 @@ def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
         return dataclasses.replace(found, data=b"small", source=ENCODED)
 
     selection = Selection(quiet(interval_s=60, day_bytes=5), random.Random(2), encode)
-    for now, score, look in ((0, 0.6, 0), (1, 0.52, 0xFF), (2, 0.62, 0xFF00)):
+    for now, score, value in ((0, 0.6, 0), (1, 0.52, 0xFF), (2, 0.62, 0xFF00)):
         found = candidate(score, at=T0 + now, seq=now, data=b"large" * 100)
-        assert selection.consider(found, now, iter((look,)).__next__) == []
+        assert selection.consider(found, now, iter((value,)).__next__) == []
     # The budget counts the small form, of which it has room for one.
     (choice,) = selection.due(60.0)
     assert (choice.candidate.seq, choice.candidate.data, choice.candidate.source) == (1, b"small", ENCODED)

@@ -26,8 +26,8 @@ from tests.drift_rows import World, rows
 HOURS = 11
 
 
-class Desk:
-    """A watch with its files in a folder, and the desk before it."""
+class DriftRun:
+    """A drift service with its files in a folder, and its API."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,96 +35,96 @@ class Desk:
         self.settings = load_settings(
             samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
         )
-        self.watch = DriftService(self.settings, DriftMetrics(), self.page, self.board)
-        self.api = DriftApi(self.watch)
+        self.service = DriftService(self.settings, DriftMetrics(), self.page, self.board)
+        self.api = DriftApi(self.service)
 
-    async def ask(self, body: Any = None, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
+    async def update(self, body: Any = None, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
         text = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        question = {"method": "update", "body": text, "dry_run": dry_run, "force": force}
-        return await self.api.handle(question)
+        request = {"method": "update", "body": text, "dry_run": dry_run, "force": force}
+        return await self.api.handle(request)
 
     def live(self, stream: str, hours: float = HOURS, seed: int = 1, by: float = 0.0) -> None:
         """Rows up to now, as a camera gave them."""
         values = World(seed).values(int(hours * 720))
         values[:, NUMERIC.index("noise")] += by
         for row in rows(values, time.time() - hours * 3600, stream=stream):
-            self.watch.history.append(row)
-            self.watch._handle(self.watch.monitor.add(row))
+            self.service.history.append(row)
+            self.service._handle(self.service.monitor.add(row))
 
     def status(self) -> dict[str, Any]:
-        self.watch._publish()
+        self.service._publish()
         status: dict[str, Any] = json.loads(self.page.read())
         return status
 
     async def close(self) -> None:
-        await self.watch.close()
+        await self.service.close()
         self.page.close()
         self.board.close()
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    made = Desk(tmp_path)
-    await made.watch.open()
+async def drift(tmp_path: Path) -> AsyncIterator[DriftRun]:
+    made = DriftRun(tmp_path)
+    await made.service.open()
     yield made
     await made.close()
 
 
 async def test_the_last_hours_are_learnt_and_found_again_by_the_next_process(
-    desk: Desk, tmp_path: Path
+    drift: DriftRun, tmp_path: Path
 ) -> None:
-    desk.live("gate")
-    desk.live("yard", hours=0.5)
-    assert desk.status()["status"] == "no_reference"
-    tried = (await desk.ask({"hours": 24, "dry_run": True}))["result"]
+    drift.live("gate")
+    drift.live("yard", hours=0.5)
+    assert drift.status()["status"] == "no_reference"
+    tried = (await drift.update({"hours": 24, "dry_run": True}))["result"]
     assert not (tmp_path / "r.json").exists()
-    learnt = (await desk.ask({"hours": 24}))["result"]
+    learnt = (await drift.update({"hours": 24}))["result"]
     assert learnt["groups"] == tried["groups"]
     assert (tried["sha256"], tried["dry_run"]) == (None, True)
     gate = learnt["groups"]["gate"]
     assert (gate["calibrated"], gate["rows"], gate["model"]) == (True, 5000, "v1:ab")
     assert gate["ratio_after"] < 1
     assert "360 rows" in learnt["skipped"]["yard"]
-    await desk.watch.close()
-    again = Desk(tmp_path)
-    await again.watch.open()
+    await drift.service.close()
+    again = DriftRun(tmp_path)
+    await again.service.open()
     try:
         found = again.status()
         assert found["reference"]["sha256"] == learnt["sha256"]
-        group = again.watch.monitor.groups["gate"]
+        group = again.service.monitor.groups["gate"]
         assert len(group.recent.window(group.recent.newest).rows) >= 350
     finally:
         await again.close()
 
 
-async def test_drift_is_not_learnt_unless_somebody_insists(desk: Desk) -> None:
-    desk.live("gate")
-    await desk.ask()
-    desk.live("gate", hours=1, seed=2, by=6.0)
-    found = desk.status()
+async def test_drift_is_not_learnt_unless_somebody_insists(drift: DriftRun) -> None:
+    drift.live("gate")
+    await drift.update()
+    drift.live("gate", hours=1, seed=2, by=6.0)
+    found = drift.status()
     assert (found["status"], found["alert"]) == ("drift", True)
-    assert desk.board.read("drift") == DriftStatus.DRIFT
-    refused = (await desk.ask())["error"]
+    assert drift.board.read("drift") == DriftStatus.DRIFT
+    refused = (await drift.update())["error"]
     assert (refused["status"], refused["code"]) == (409, "in_drift")
-    tried = (await desk.ask({"dry_run": True}))["result"]["groups"]["gate"]
+    tried = (await drift.update({"dry_run": True}))["result"]["groups"]["gate"]
     assert tried["ratio_before"] > 1.5
-    assert "result" in await desk.ask(force=True)
-    assert desk.status()["status"] == "insufficient_data"
+    assert "result" in await drift.update(force=True)
+    assert drift.status()["status"] == "insufficient_data"
 
 
-async def test_one_group_is_learnt_beside_the_others_and_two_updates_do_not_meet(desk: Desk) -> None:
-    desk.live("gate")
-    desk.live("yard", seed=4)
-    first, second = await asyncio.gather(desk.ask({"group": "gate"}), desk.ask())
+async def test_one_group_is_learnt_beside_the_others_and_two_updates_do_not_meet(drift: DriftRun) -> None:
+    drift.live("gate")
+    drift.live("yard", seed=4)
+    first, second = await asyncio.gather(drift.update({"group": "gate"}), drift.update())
     assert first["result"]["sha256"]
     assert (second["error"]["status"], second["error"]["code"]) == (423, "locked")
-    assert set(desk.status()["reference"]["groups"]) == {"gate"}
-    assert "result" in await desk.ask({"group": "yard"})
-    assert set(desk.status()["reference"]["groups"]) == {"gate", "yard"}
-    document = (desk.folder / "r.json").read_bytes()
-    assert set((await desk.ask(document))["result"]["groups"]) == {"gate", "yard"}
-    assert (desk.folder / "r.json").read_bytes() == document
-    nobody = (await desk.ask({"group": "nobody"}))["error"]
+    assert set(drift.status()["reference"]["groups"]) == {"gate"}
+    assert "result" in await drift.update({"group": "yard"})
+    assert set(drift.status()["reference"]["groups"]) == {"gate", "yard"}
+    document = (drift.folder / "r.json").read_bytes()
+    assert set((await drift.update(document))["result"]["groups"]) == {"gate", "yard"}
+    assert (drift.folder / "r.json").read_bytes() == document
+    nobody = (await drift.update({"group": "nobody"}))["error"]
     assert (nobody["status"], nobody["code"]) == (409, "too_little_data")
 
 
@@ -142,48 +142,48 @@ async def test_one_group_is_learnt_beside_the_others_and_two_updates_do_not_meet
         (b"3", "no JSON object"),
     ],
 )
-async def test_what_is_wrong_with_an_update_is_said(desk: Desk, body: Any, said: str) -> None:
-    error = (await desk.ask(body))["error"]
+async def test_what_is_wrong_with_an_update_is_said(drift: DriftRun, body: Any, said: str) -> None:
+    error = (await drift.update(body))["error"]
     assert error["status"] == 400
     assert said in error["detail"]
-    assert not (desk.folder / "r.json").exists()
+    assert not (drift.folder / "r.json").exists()
 
 
-async def test_rows_without_times_are_taken_from_who_insists(desk: Desk) -> None:
+async def test_rows_without_times_are_taken_from_who_insists(drift: DriftRun) -> None:
     plain = [{"brightness": float(value)} for value in np.random.default_rng(0).normal(100, 9, 600)]
-    assert (await desk.ask({"rows": plain}))["error"]["code"] == "too_little_data"
-    learnt = (await desk.ask({"rows": plain}, force=True))["result"]
+    assert (await drift.update({"rows": plain}))["error"]["code"] == "too_little_data"
+    learnt = (await drift.update({"rows": plain}, force=True))["result"]
     assert learnt["groups"]["*"]["calibrated"] is False
-    assert desk.status()["reference"]["groups"]["*"]["rows"] == 600
+    assert drift.status()["reference"]["groups"]["*"]["rows"] == 600
 
 
-async def test_a_broken_file_is_said_and_mended_by_another(desk: Desk) -> None:
-    path = desk.folder / "r.json"
+async def test_a_broken_file_is_said_and_mended_by_another(drift: DriftRun) -> None:
+    path = drift.folder / "r.json"
     path.write_text("[1]")
-    await desk.watch._read_reference()
-    found = desk.status()
+    await drift.service._read_reference()
+    found = drift.status()
     assert found["status"] == "error"
     assert f"{path}: row 0 is 1" in found["error"]
-    desk.live("gate", hours=0.5)
-    assert desk.status()["status"] == "error"
+    drift.live("gate", hours=0.5)
+    assert drift.status()["status"] == "error"
     path.write_text(json.dumps([{"brightness": i % 5} for i in range(200)]))
-    await desk.watch._read_reference()
-    assert desk.status()["error"] is None
+    await drift.service._read_reference()
+    assert drift.status()["error"] is None
     path.unlink()
-    await desk.watch._read_reference()
-    assert desk.status()["status"] == "no_reference"
+    await drift.service._read_reference()
+    assert drift.status()["status"] == "no_reference"
 
 
-async def test_a_disk_that_cannot_be_written_costs_the_update_alone(desk: Desk) -> None:
-    desk.live("gate")
-    (desk.folder / "r.json").mkdir()
-    error = (await desk.ask())["error"]
+async def test_a_disk_that_cannot_be_written_costs_the_update_alone(drift: DriftRun) -> None:
+    drift.live("gate")
+    (drift.folder / "r.json").mkdir()
+    error = (await drift.update())["error"]
     assert (error["status"], error["code"]) == (503, "cannot_write")
 
 
-async def test_there_is_no_report_before_there_is_something_to_report(desk: Desk) -> None:
-    assert (await desk.api.handle({"method": "report"}))["error"]["status"] == 409
-    assert (await desk.api.handle({"method": "report", "group": "x"}))["error"]["status"] == 404
+async def test_there_is_no_report_before_there_is_something_to_report(drift: DriftRun) -> None:
+    assert (await drift.api.handle({"method": "report"}))["error"]["status"] == 409
+    assert (await drift.api.handle({"method": "report", "group": "x"}))["error"]["status"] == 404
 
 
 def test_rows_on_disk_survive_a_cut_and_are_bounded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs the observer process alone, as the supervisor does, and feeds it pictures that all differ."""
+"""Runs the sampling process alone, as the supervisor does, and feeds it images that all differ."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tests.unit.pictures import encode, scene, with_jpeg_segment
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-_PICTURE = encode(scene(640, 480))
+_IMAGE = encode(scene(640, 480))
 
 
 def reported(number: int) -> SampleCandidate:
-    """A candidate that is taken whatever else; its picture is unlike any other, byte by byte."""
-    data = with_jpeg_segment(_PICTURE, 0xFE, f"number {number}".encode())
+    """A candidate that is taken whatever else; its image is unlike any other, byte by byte."""
+    data = with_jpeg_segment(_IMAGE, 0xFE, f"number {number}".encode())
     return candidate(0.5, data=data, seq=number, reported=True, width=640, height=480)
 
 
-class ObserverRun:
-    """``with ObserverRun(folder, environment) as run``; ``kill()`` and ``start()`` as often as wanted."""
+class SamplingProcessRun:
+    """Use as a context manager; call ``kill()`` and ``start()`` as often as needed."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder / "samples"
@@ -67,7 +67,7 @@ class ObserverRun:
     def _count(self, reason: str) -> None:
         self.lost[reason] += 1
 
-    def __enter__(self) -> ObserverRun:
+    def __enter__(self) -> SamplingProcessRun:
         self._sender.start()
         self.start()
         return self
@@ -100,8 +100,8 @@ class ObserverRun:
         """Wait until the spool is open."""
         wait_for(lambda: self._board.read("sampling") == SamplingStatus.ON)
 
-    def offer(self, number: int) -> None:
-        """Hand one candidate over."""
+    def submit(self, number: int) -> None:
+        """Submit one candidate."""
         self._sender.submit(reported(number))
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -25,7 +26,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
 
 @pytest.fixture
 async def store(server: FaultyS3) -> AsyncIterator[S3Store]:
-    opened = S3Store(Bucket(BUCKET, "team/a", server.url, encryption="AES256", timeout_s=1.0))
+    opened = S3Store(Bucket(BUCKET, "team/a", server.url, encryption="AES256"))
     yield opened
     await opened.close()
 
@@ -41,7 +42,7 @@ async def test_an_object_is_one_put(server: FaultyS3, store: S3Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "reason", "word"),
+    ("answer", "kind", "reason", "text"),
     [
         ((500, "InternalError"), StoreUnavailable, "", "500"),
         ((503, "SlowDown"), StoreUnavailable, "", "SlowDown"),
@@ -67,10 +68,10 @@ async def test_every_answer_has_a_meaning_and_is_asked_once(
     answer: tuple[int, str],
     kind: type[StoreError],
     reason: str,
-    word: str,
+    text: str,
 ) -> None:
     server.answer = answer
-    with pytest.raises(kind, match=word) as caught:
+    with pytest.raises(kind, match=text) as caught:
         await store.put("k", b"x", "image/jpeg")
     assert getattr(caught.value, "reason", "") == reason
     # No second try of botocore's, no question for the bucket's region.
@@ -83,7 +84,9 @@ async def test_every_answer_has_a_meaning_and_is_asked_once(
 async def test_a_store_that_does_not_answer_is_unavailable_in_time(
     server: FaultyS3, store: S3Store, fault: str
 ) -> None:
+    await store.put("k", b"x", "image/jpeg")  # the client exists from now on
     server.share, server.faults = 1.0, (fault,)
+    store._bucket = dataclasses.replace(store._bucket, timeout_s=1.0)
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await store.put("k", b"x" * 1_000_000, "image/jpeg")

@@ -23,7 +23,7 @@ def value(row: Row | None, name: str) -> float:
     return float(row.numbers[NUMERIC.index(name)])
 
 
-def test_a_row_tells_words_numbers_and_motion() -> None:
+def test_a_row_holds_categories_numbers_and_motion() -> None:
     extractor = FeatureExtractor(5.0)
     first = extractor.extract(candidate(0.9, 0.3, at=T0))
     assert first is not None
@@ -38,7 +38,7 @@ def test_a_row_tells_words_numbers_and_motion() -> None:
     assert math.isnan(value(extractor.extract(candidate(0.9, at=T0 + 60)), "frame_diff"))
 
 
-def test_posted_pictures_have_no_motion_and_other_codecs_no_bits() -> None:
+def test_posted_images_have_no_motion_and_other_codecs_no_bits() -> None:
     extractor = FeatureExtractor(5.0)
     found = candidate(0.9, data=encode(scene(), ".png"))
     posted = dataclasses.replace(found, stream=dataclasses.replace(found.stream, transport="http"))
@@ -48,7 +48,7 @@ def test_posted_pictures_have_no_motion_and_other_codecs_no_bits() -> None:
         assert math.isnan(value(row, "jpeg_bpp"))
 
 
-def test_pictures_of_video_are_measured_as_they_are() -> None:
+def test_images_of_video_are_measured_as_they_are() -> None:
     extractor = FeatureExtractor(5.0)
     encoded = candidate(0.9, data=encode(scene(), ".png"))
     pixels = np.ascontiguousarray(scene()).tobytes()

@@ -122,7 +122,7 @@ def test_nobody_else_may_read_it(spool: Spool, tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_two_observers_never_share_a_spool(spool: Spool, tmp_path: Path) -> None:
+def test_two_sampling_processes_never_share_a_spool(spool: Spool, tmp_path: Path) -> None:
     second = Spool(tmp_path / "spool", 10_000)
     with pytest.raises(SpoolInUse, match="another replica"):
         second.open()
@@ -168,7 +168,7 @@ def test_nothing_accepted_is_lost_when_the_writer_is_killed_at_any_moment(tmp_pa
     spool = Spool(tmp_path / "spool", 1 << 40)
     spool.open()
     kept = set(spool.oldest())
-    # One more than was said may be there: killed between the flush and the word.
+    # One more sample may be there for each kill: the process ended between the flush and the output.
     assert accepted <= kept
     assert len(kept - accepted) <= 8
     assert accepted

@@ -84,7 +84,7 @@ def test_a_person_gets_the_last_finished_frame(sampler: Sampler, taken: list[Sam
     assert (taken[0].reported, taken[0].note, taken[0].low_threshold) == (True, "a cat, not a dog", 0.5)
 
 
-def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[SampleCandidate]) -> None:
+def test_still_images_have_no_neighbours_and_are_not_remembered(taken: list[SampleCandidate]) -> None:
     sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True)
     sampler.add(observation(0, 0.0, 0.9), None)
     sampler.add(observation(0, 0.1, 0.8), boxes(0.8, 0.3))
@@ -94,7 +94,7 @@ def test_still_pictures_have_no_neighbours_and_are_not_remembered(taken: list[Sa
 
 
 class ShadowRuns:
-    """A comparison that callbacks when it is told to."""
+    """Shadow runs that end when the test calls back."""
 
     def __init__(self, *, begins: bool = True) -> None:
         self.begins = begins

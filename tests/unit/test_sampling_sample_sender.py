@@ -1,4 +1,4 @@
-"""The way to the observer never holds its caller up, and counts what it loses."""
+"""The sender never blocks its caller, and counts the candidates that it loses."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str])
     assert not lost
 
 
-def test_a_stalled_observer_costs_candidates_and_no_time(
+def test_a_stalled_sampling_process_costs_candidates_and_no_time(
     listener: socket.socket, lost: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CLOSE_S", 0.1)
@@ -86,7 +86,7 @@ def test_bytes_are_bounded_as_well_as_numbers(listener: socket.socket, lost: Cou
     assert [sender.submit(huge) for _ in range(3)] == [True, True, False]
 
 
-def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_successor(
+def test_without_a_sampling_process_candidates_are_counted_and_the_next_one_finds_its_successor(
     lost: Counter[str],
 ) -> None:
     first = address.listen(socket.SOCK_STREAM)
@@ -95,7 +95,7 @@ def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_s
     sender.submit(candidate(0.5, seq=1))
     connection, _ = first.accept()
     assert read_one(connection) == 1
-    connection.close()  # the observer dies; its listener is the supervisor's and stays
+    connection.close()  # the sampling process dies; its listener is the supervisor's and stays
     accepted: list[int] = []
 
     def successor() -> None:
@@ -115,7 +115,7 @@ def test_without_an_observer_candidates_are_counted_and_the_next_one_finds_its_s
     sender.close()
 
 
-def test_an_offer_takes_microseconds(listener: socket.socket, lost: Counter[str]) -> None:
+def test_submitting_takes_microseconds(listener: socket.socket, lost: Counter[str]) -> None:
     sender = SampleSender(address.address_of(listener), counting(lost))
     small = candidate(0.5, data=b"x")
     times = []

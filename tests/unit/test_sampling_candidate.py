@@ -40,11 +40,11 @@ def test_other_bytes_are_refused_with_a_word(data: bytes) -> None:
 
 
 def test_what_another_model_found_comes_along() -> None:
-    rival = ShadowResult("v2", "small", "cd" * 32, boxes(0.6, label=1))
-    after = unpack_candidate(pack_candidate(candidate(0.9, shadow=rival))).shadow
+    shadow = ShadowResult("v2", "small", "cd" * 32, boxes(0.6, label=1))
+    after = unpack_candidate(pack_candidate(candidate(0.9, shadow=shadow))).shadow
     assert after is not None
     assert (after.version, after.model_name, after.model_sha256) == ("v2", "small", "cd" * 32)
-    np.testing.assert_array_equal(after.boxes, rival.boxes)
+    np.testing.assert_array_equal(after.boxes, shadow.boxes)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_field_that_is_wrong_is_refused(change: dict[str, object]) -> None:
 
 
 class Decoded:
-    """A picture of a video: its pixels are made when they are asked for."""
+    """An image of a video: its pixels are made when they are asked for."""
 
     width, height = 6, 4
 
@@ -73,13 +73,13 @@ class Decoded:
         return np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
 
 
-def test_a_picture_of_a_video_crosses_as_pixels_that_are_made_at_the_last_moment() -> None:
-    picture = Decoded()
-    before = candidate(0.9, data=picture, width=6, height=4)
-    assert (before.size_bytes, picture.asked) == (72, 0)
+def test_an_image_of_a_video_crosses_as_pixels_that_are_made_at_the_last_moment() -> None:
+    image = Decoded()
+    before = candidate(0.9, data=image, width=6, height=4)
+    assert (before.size_bytes, image.asked) == (72, 0)
     after = unpack_candidate(pack_candidate(before))
-    assert (after.source, after.size_bytes, picture.asked) == (PIXELS, 72, 1)
-    np.testing.assert_array_equal(image_of(after, (160, 160)), picture.pixels())
+    assert (after.source, after.size_bytes, image.asked) == (PIXELS, 72, 1)
+    np.testing.assert_array_equal(image_of(after, (160, 160)), image.pixels())
     small = encoded(after)
     assert (small.source, small.size_bytes < 2000) == ("encoded_q95", True)
     assert image_of(small, (160, 160)).shape == (4, 6, 3)

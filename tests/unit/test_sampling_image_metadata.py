@@ -17,7 +17,7 @@ LIMITS = Limits()
 
 
 def secretive(suffix: str, orientation: int) -> bytes:
-    """A picture with an orientation, and the secret wherever its format has room for one."""
+    """An image with an orientation, and the secret wherever its format has room for one."""
     # WebP with a quality is lossy, as with_exif wants it.
     quality = (cv2.IMWRITE_WEBP_QUALITY, 80) if suffix == ".webp" else ()
     data = with_exif(encode(scene(), suffix, *quality), orientation)
@@ -48,7 +48,7 @@ def test_pixels_and_orientation_stay_and_the_rest_goes(suffix: str, orientation:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_a_picture_without_metadata_stays_as_it_is(suffix: str) -> None:
+def test_an_image_without_metadata_stays_as_it_is(suffix: str) -> None:
     data = encode(scene(), suffix)
     assert strip_metadata(data, read_header(data, LIMITS).codec, 1) == data
 

@@ -29,15 +29,15 @@ def test_seven_tenths_means_a_score_near_the_threshold(threshold: float, low: fl
 
 
 @given(st.floats(0, 1, width=32), st.floats(0.0009765625, 0.9990234375, width=32))
-def test_doubt_is_a_share_and_greatest_at_the_threshold(score: float, threshold: float) -> None:
-    (doubt,) = score_uncertainty(np.array([score], np.float32), threshold)
-    assert 0 <= doubt <= 1
-    assert score_uncertainty(np.array([threshold], np.float32), threshold)[0] >= doubt
+def test_uncertainty_is_a_share_and_greatest_at_the_threshold(score: float, threshold: float) -> None:
+    (value,) = score_uncertainty(np.array([score], np.float32), threshold)
+    assert 0 <= value <= 1
+    assert score_uncertainty(np.array([threshold], np.float32), threshold)[0] >= value
 
 
-def test_the_frame_takes_the_greatest_doubt_and_is_ranked_by_three() -> None:
-    doubt, rank = uncertainty(boxes(0.9, 0.75, 0.5, 0.25), 0.5)
-    assert doubt == pytest.approx(1.0)
+def test_the_frame_takes_the_greatest_uncertainty_and_is_ranked_by_three() -> None:
+    value, rank = uncertainty(boxes(0.9, 0.75, 0.5, 0.25), 0.5)
+    assert value == pytest.approx(1.0)
     assert rank == pytest.approx((1.0 + 0.5 + 0.5) / 3)
     assert uncertainty(boxes(), 0.5) == (0.0, 0.0)
 

@@ -1,6 +1,7 @@
 """A day without drift raises nothing, two deviations are found within 40 minutes, once; five seeds.
 
-The rows are those of cameras whose half-hours differ (`World`); what is fed is what the observer feeds.
+The rows are those of cameras whose half-hours differ (`World`); what is fed is what the sampling process
+feeds.
 """
 
 from __future__ import annotations
