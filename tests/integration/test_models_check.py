@@ -1,4 +1,4 @@
-"""``streamer models check``: what it says of files that are served, and of those that are not."""
+"""``streamer models check``: its report on files that the service accepts, and on those that it refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.cli.main import main
 from tests import model_factory as factory
 from tests.model_factory import OBJECTS, Input
 
-#: No file of these tests is served by accident: each is refused for its own reason.
+#: Each of these files is refused for its own reason.
 REFUSED: dict[str, Callable[[Path], Path]] = {
     "no such file": lambda path: path,
     "a web page": lambda path: _with(path, b"<!DOCTYPE html><p>Not found"),
@@ -69,7 +69,7 @@ def test_a_served_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [row[0] for row in rows] == ["1", "2", "4"]
 
 
-def test_json_has_the_same_and_the_times_of_each_batch(
+def test_json_has_the_same_content_and_the_times_of_each_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
@@ -87,7 +87,7 @@ def test_json_has_the_same_and_the_times_of_each_batch(
     assert (code, answer["timings"]) == (0, [])
 
 
-def test_on_one_core_there_is_one_column(
+def test_on_one_core_there_is_one_column_of_times(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
@@ -116,7 +116,7 @@ def test_remarks_say_what_could_be_better(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("found", REFUSED)
-def test_a_refused_file_is_told_what_is_wrong_and_how_to_mend_it(
+def test_a_refusal_says_what_is_wrong_and_how_to_fix_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], found: str
 ) -> None:
     path = REFUSED[found](tmp_path / "m.onnx")
@@ -165,9 +165,7 @@ def test_a_known_model_is_recognised_by_its_checksum(
     assert check_json(capsys, path, "--no-timing")[1]["known_as"] == "yolox_s"
 
 
-def test_a_device_that_is_not_there_has_its_own_exit_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_device_has_its_own_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = factory.blob_model(tmp_path / "blob.onnx")
     assert main(["models", "check", str(path), "--device", "openvino", "--quiet"]) == 8
     assert "DEVICE is 'openvino'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``streamer models optimize``: the result is served, agrees with the original, and keeps what it knows."""
+"""``streamer models optimize``: the service accepts the result, which keeps boxes and metadata."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here looks at a time."""
+    """No test here checks a time, so measure briefly."""
     monkeypatch.setattr(models_optimize, "TIMING_S", 0.05)
 
 
@@ -40,9 +40,9 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Pictures with three bright cells each, of several shapes."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Images of several shapes with three bright cells each."""
+    folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(20):
@@ -77,8 +77,8 @@ def served(path: Path) -> bool:
     return main(["models", "check", "--device", "cpu", "--quiet", "--no-timing", "--json", str(path)]) == 0
 
 
-def test_fp32_gives_the_same_boxes_and_keeps_what_is_known(
-    model: Path, pictures: Path, optimise: Optimise
+def test_fp32_gives_the_same_boxes_and_keeps_the_metadata(
+    model: Path, images: Path, optimise: Optimise
 ) -> None:
     model.with_suffix(".json").write_text(
         json.dumps(
@@ -91,7 +91,7 @@ def test_fp32_gives_the_same_boxes_and_keeps_what_is_known(
             }
         )
     )
-    code, answer = optimise(model, "--images", pictures)
+    code, answer = optimise(model, "--images", images)
     result = model.with_name("blob.fp32.onnx")
     assert code == 0
     assert answer["file"] == str(result)
@@ -115,8 +115,8 @@ def test_fp32_gives_the_same_boxes_and_keeps_what_is_known(
     ]
 
 
-def test_int8_agrees_and_spares_the_head(model: Path, pictures: Path, optimise: Optimise) -> None:
-    code, answer = optimise(model, "--precision", "int8", "--images", pictures)
+def test_int8_agrees_and_leaves_the_head_in_float32(model: Path, images: Path, optimise: Optimise) -> None:
+    code, answer = optimise(model, "--precision", "int8", "--images", images)
     result = model.with_name("blob.int8.onnx")
     assert code == 0
     assert answer["layers"] == {"all": 2, "spared": 0, "calibrated_on": 20}
@@ -136,9 +136,9 @@ def test_int8_agrees_and_spares_the_head(model: Path, pictures: Path, optimise: 
 
 
 def test_layers_that_lose_too_much_stay_in_float32(
-    model: Path, pictures: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+    model: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A first layer that is rounded to nothing must be found and spared."""
+    """A layer that is rounded to zero must be found and kept in float32."""
     ranked: list[list[str]] = []
 
     def tight(ranges: dict[str, Any]) -> dict[str, Any]:
@@ -153,16 +153,16 @@ def test_layers_that_lose_too_much_stay_in_float32(
 
     monkeypatch.setattr("streamer.model_tools.int8.quantise", build)
     monkeypatch.setattr("streamer.model_tools.int8.rank_layers", rank)
-    code, answer = optimise(model, "--precision", "int8", "--images", pictures)
+    code, answer = optimise(model, "--precision", "int8", "--images", images)
     assert code == 0
     assert ranked == [["second", "first"]]
     assert answer["layers"] == {"all": 2, "spared": 1, "calibrated_on": 20}
     assert answer["accuracy"]["recall"] >= 0.95
 
 
-def test_an_old_opset_is_raised_for_int8(tmp_path: Path, pictures: Path, optimise: Optimise) -> None:
+def test_an_old_opset_is_converted_for_int8(tmp_path: Path, images: Path, optimise: Optimise) -> None:
     old = factory.blob_model(tmp_path / "old.onnx", Input(batch=1), opset=11)
-    code, answer = optimise(old, "--precision", "int8", "--images", pictures, "--max-images", 5)
+    code, answer = optimise(old, "--precision", "int8", "--images", images, "--max-images", 5)
     assert code == 0
     assert answer["accuracy"]["pictures"] == 5
     assert answer["accuracy"]["recall"] >= 0.9
@@ -170,8 +170,8 @@ def test_an_old_opset_is_raised_for_int8(tmp_path: Path, pictures: Path, optimis
     assert any("few to judge by" in remark for remark in answer["remarks"])
 
 
-def test_fp16_agrees_to_the_pixel(model: Path, pictures: Path, optimise: Optimise) -> None:
-    code, answer = optimise(model, "--for", "gpu", "--images", pictures)
+def test_fp16_agrees_to_the_pixel(model: Path, images: Path, optimise: Optimise) -> None:
+    code, answer = optimise(model, "--for", "gpu", "--images", images)
     result = model.with_name("blob.fp16.onnx")
     assert code == 0
     assert answer["precision"] == "fp16"
@@ -184,9 +184,9 @@ def test_fp16_agrees_to_the_pixel(model: Path, pictures: Path, optimise: Optimis
 
 
 def test_a_real_model_survives_int8(yolox_nano: Path, tmp_path: Path, optimise: Optimise, full: bool) -> None:
-    """All layers at once leave some 70 % of its boxes; sparing sensitive ones must bring most back."""
+    """With all layers in 8 bits some 70 % of the boxes remain; with float32 layers most must return."""
     if not full:
-        pytest.skip("quantises 100 layers one by one, some 50 seconds; `--full` runs it")
+        pytest.skip("quantises 100 layers one at a time, which takes 50 s; `--full` runs it")
     folder = shared("data/images")
     code, answer = optimise(
         yolox_nano,
@@ -201,8 +201,8 @@ def test_a_real_model_survives_int8(yolox_nano: Path, tmp_path: Path, optimise: 
     assert answer["bytes"]["result"] < answer["bytes"]["original"]
 
 
-def test_the_report_is_readable(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["models", "optimize", str(model), "--precision", "int8", "--images", str(pictures)]
+def test_the_report_is_readable(model: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["models", "optimize", str(model), "--precision", "int8", "--images", str(images)]
     assert main(arguments) == 0
     said = capsys.readouterr()
     for text in (
@@ -221,17 +221,17 @@ def test_without_images_the_accuracy_is_not_measured(model: Path, capsys: pytest
     assert "accuracy  not measured: pass images with --images" in capsys.readouterr().out
 
 
-def test_a_result_that_agrees_too_little_is_said_so(
-    model: Path, pictures: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+def test_too_little_agreement_is_reported(
+    model: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = Agreement.add
     monkeypatch.setattr(Agreement, "add", lambda self, one, other: add(self, one, other[:1]))
-    _, answer = optimise(model, "--precision", "int8", "--images", pictures)
+    _, answer = optimise(model, "--precision", "int8", "--images", images)
     assert answer["accuracy"]["recall"] < 0.6
     assert any("less than the 95% wanted" in remark for remark in answer["remarks"])
 
 
-def test_what_is_there_is_not_replaced_unasked(model: Path, optimise: Optimise) -> None:
+def test_existing_files_are_replaced_only_with_force(model: Path, optimise: Optimise) -> None:
     result = model.with_name("blob.fp32.onnx")
     result.write_bytes(b"mine")
     code, answer = optimise(model)
@@ -247,7 +247,7 @@ def test_what_is_there_is_not_replaced_unasked(model: Path, optimise: Optimise) 
 
 
 def test_nothing_is_left_behind_when_it_fails(
-    model: Path, pictures: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+    model: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
@@ -269,7 +269,7 @@ def test_nothing_is_left_behind_when_it_fails(
         (["--images", "."], 2, "holds no picture"),
     ],
 )
-def test_what_cannot_work_is_said_first(
+def test_impossible_options_are_refused_before_a_model_is_loaded(
     model: Path,
     optimise: Optimise,
     monkeypatch: pytest.MonkeyPatch,
@@ -293,23 +293,23 @@ def test_the_original_is_never_the_target(model: Path, optimise: Optimise) -> No
     assert model.read_bytes() == before
 
 
-def test_pictures_that_the_service_would_not_take_are_left_out(
-    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_images_that_the_service_would_refuse_are_left_out(
+    model: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "a.png").write_bytes(b"GIF89a")
-    (pictures / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
-    assert main(["models", "optimize", str(model), "--images", str(pictures)]) == 0
+    (images / "a.png").write_bytes(b"GIF89a")
+    (images / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    assert main(["models", "optimize", str(model), "--images", str(images)]) == 0
     said = capsys.readouterr()
     assert "left out: a.png: " in said.err
     assert "left out: b.jpg: " in said.err
     assert "20 images" in said.out
-    for path in pictures.glob("[0-9]*"):
+    for path in images.glob("[0-9]*"):
         path.unlink()
-    assert main(["models", "optimize", str(model), "--images", str(pictures), "--force"]) == 2
+    assert main(["models", "optimize", str(model), "--images", str(images), "--force"]) == 2
     assert "the service would refuse all images" in capsys.readouterr().err
 
 
-def test_a_refused_original_ends_it(tmp_path: Path, optimise: Optimise) -> None:
+def test_an_original_that_the_service_refuses_is_refused(tmp_path: Path, optimise: Optimise) -> None:
     code, answer = optimise(tmp_path / "nowhere.onnx")
     assert code == 4
     assert "no such file" in answer["error"]
@@ -319,15 +319,15 @@ def test_a_refused_original_ends_it(tmp_path: Path, optimise: Optimise) -> None:
 
 
 def test_a_model_without_layers_has_nothing_to_quantise(
-    tmp_path: Path, pictures: Path, optimise: Optimise
+    tmp_path: Path, images: Path, optimise: Optimise
 ) -> None:
     path = factory.constant_model(tmp_path / "m.onnx", {"o": factory.yolo_rows((), 1)})
-    code, answer = optimise(path, "--precision", "int8", "--images", pictures)
+    code, answer = optimise(path, "--precision", "int8", "--images", images)
     assert code == 2
     assert "no layers before its head" in answer["error"]
 
 
-def test_without_onnx_it_is_said_how_to_install_it(
+def test_without_onnx_the_message_says_how_to_install_it(
     model: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -1,4 +1,4 @@
-"""``streamer models pull`` against a server that cuts, lies, stalls, redirects and changes its mind."""
+"""``streamer models pull`` against a server that cuts connections, stalls, redirects and changes files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.integration.test_client_network import make_certificate
 from tests.model_factory import null_model
 
 BODY = random.Random(1).randbytes(300_000)
-#: Few tries; patient, as a busy machine may take its time for a local socket.
+#: Few attempts, but a long stall time-out: on a busy machine even a local socket may be slow.
 QUICK = PullOptions(stall_s=10.0, tries=3)
 
 
 @dataclass
 class Report:
-    """Keeps what would be shown."""
+    """Collects the lines that a terminal would show."""
 
     lines: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-async def test_a_whole_file_is_put_into_place_with_its_manifest(server: Server, tmp_path: Path) -> None:
+async def test_a_complete_file_is_installed_with_its_manifest(server: Server, tmp_path: Path) -> None:
     report = Report()
     pulled = await get(entry_of(server), tmp_path / "models", report=report)
     assert pulled == PullResult(tmp_path / "models" / "tiny.onnx", server.sha256)
@@ -101,7 +101,7 @@ async def test_a_whole_file_is_put_into_place_with_its_manifest(server: Server, 
     assert any(text.startswith("tiny  [") for text in report.statuses)
 
 
-async def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+async def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(cut_after=100_000), Fault(cut_after=50_000), Fault(cut_after=0)]
     report = Report()
     pulled = await get(entry_of(server), tmp_path, report=report)
@@ -113,7 +113,7 @@ async def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Pat
     assert sum("cut after" in line for line in report.lines) == 3
 
 
-async def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
+async def test_after_too_many_cut_connections_pull_gives_up_and_keeps_the_part(
     server: Server, tmp_path: Path
 ) -> None:
     server.faults = [Fault(cut_after=100_000), *[Fault(cut_after=0)] * 5]
@@ -130,14 +130,14 @@ async def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
     assert names(tmp_path) == ["tiny.json", "tiny.onnx"]
 
 
-async def test_a_server_may_give_less_than_the_range(server: Server, tmp_path: Path) -> None:
+async def test_a_server_may_send_less_than_the_requested_range(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(cut_after=100_000), Fault(window=50_000), Fault(window=50_000)]
     assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
     ranges = [seen.headers.get("range") for seen in server.seen]
     assert ranges == [None, "bytes=100000-", "bytes=150000-", "bytes=200000-"]
 
 
-async def test_a_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
+async def test_a_server_without_ranges_sends_the_whole_file_again(server: Server, tmp_path: Path) -> None:
     server.ranges = False
     server.faults = [Fault(cut_after=100_000)]
     pulled = await get(entry_of(server), tmp_path)
@@ -146,7 +146,7 @@ async def test_a_server_without_ranges_sends_all_again(server: Server, tmp_path:
     assert pulled.path.read_bytes() == BODY
 
 
-async def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+async def test_a_file_that_changed_meanwhile_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(cut_after=100_000)] * 3
     server.body = bytes(len(BODY))
     with pytest.raises(PullFailed):
@@ -157,8 +157,10 @@ async def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp
     assert pulled.path.read_bytes() == BODY
 
 
-async def test_parts_of_two_files_are_noticed_and_fetched_anew(server: Server, tmp_path: Path) -> None:
-    """Without entity tags nothing but the checksum can tell."""
+async def test_parts_of_two_files_are_detected_and_the_file_downloaded_again(
+    server: Server, tmp_path: Path
+) -> None:
+    """Without entity tags only the checksum can detect it."""
     server.etag = None
     server.faults = [Fault(cut_after=100_000)]
     server.body = bytes(len(BODY))
@@ -172,7 +174,7 @@ async def test_parts_of_two_files_are_noticed_and_fetched_anew(server: Server, t
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_without_a_checksum_only_a_tag_lets_a_file_be_gone_on_with(
+async def test_without_a_checksum_only_an_entity_tag_allows_resuming(
     server: Server, tmp_path: Path, etag: str | None
 ) -> None:
     server.body = null_model(tmp_path / "source.onnx", size=64).read_bytes()
@@ -184,7 +186,7 @@ async def test_without_a_checksum_only_a_tag_lets_a_file_be_gone_on_with(
     assert server.seen[1].headers.get("range") == ("bytes=1000-" if etag else None)
 
 
-async def test_a_part_of_another_address_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+async def test_a_part_from_another_url_is_not_resumed(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(cut_after=100_000)]
     with pytest.raises(PullFailed):
         await get(entry_of(server), tmp_path, replace(QUICK, tries=1))
@@ -193,7 +195,7 @@ async def test_a_part_of_another_address_is_not_gone_on_with(server: Server, tmp
     assert "range" not in server.seen[-1].headers
 
 
-async def test_a_part_without_its_note_is_begun_anew(server: Server, tmp_path: Path) -> None:
+async def test_a_part_without_its_note_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tiny.onnx.part").write_bytes(b"something")
     assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
     (tmp_path / "tiny.onnx").unlink()
@@ -204,7 +206,7 @@ async def test_a_part_without_its_note_is_begun_anew(server: Server, tmp_path: P
 
 
 async def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
-    """As after a crash between the last byte and the move."""
+    """The state after a crash between the last byte and the rename."""
     (tmp_path / "tiny.onnx.part").write_bytes(BODY)
     assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
     assert server.seen == []
@@ -216,7 +218,9 @@ async def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) 
     assert [seen.headers.get("range") for seen in server.seen] == [None]
 
 
-async def test_a_part_that_is_longer_than_the_file_is_begun_anew(server: Server, tmp_path: Path) -> None:
+async def test_a_part_that_is_longer_than_the_file_is_downloaded_again(
+    server: Server, tmp_path: Path
+) -> None:
     server.faults = [Fault(cut_after=100_000)]
     sizeless = entry_of(server, size=None)
     with pytest.raises(PullFailed):
@@ -235,7 +239,7 @@ async def test_a_wrong_checksum_leaves_nothing_behind(server: Server, tmp_path: 
     assert len(server.seen) == 1
 
 
-async def test_a_wrong_checksum_leaves_what_was_there(server: Server, tmp_path: Path) -> None:
+async def test_a_wrong_checksum_leaves_the_installed_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "tiny.onnx").write_bytes(b"mine")
     (tmp_path / "tiny.json").write_text('{"name": "mine"}')
     with pytest.raises(WrongFile):
@@ -255,7 +259,7 @@ async def test_a_refusal_is_final(server: Server, tmp_path: Path, status: int, h
     assert names(tmp_path) == []
 
 
-async def test_a_busy_server_is_asked_again_and_then_given_up(server: Server, tmp_path: Path) -> None:
+async def test_a_busy_server_is_retried_and_then_given_up(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(status=503, headers={"Retry-After": "0"}), Fault(status=429)]
     assert (await get(entry_of(server), tmp_path)).path.exists()
     (tmp_path / "tiny.onnx").unlink()
@@ -265,7 +269,7 @@ async def test_a_busy_server_is_asked_again_and_then_given_up(server: Server, tm
     assert len(server.seen) == 3 + 3
 
 
-async def test_silence_ends_a_try_and_the_next_one_goes_on(server: Server, tmp_path: Path) -> None:
+async def test_silence_ends_an_attempt_and_the_next_one_resumes(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(silent_after=100_000)]
     report = Report()
     pulled = await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.5), report)
@@ -281,31 +285,31 @@ async def test_a_trickle_counts_as_silence(server: Server, tmp_path: Path) -> No
 
 
 async def test_a_slow_server_is_waited_for(server: Server, tmp_path: Path) -> None:
-    """300 kB in two seconds: slower than the stall time, but never still."""
+    """300 kB in two seconds: longer than the stall time-out, but without a pause."""
     server.faults = [Fault(rate=150_000)]
     assert (await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.9))).path.read_bytes() == BODY
     assert len(server.seen) == 1
 
 
-async def test_another_size_is_refused_before_the_body(server: Server, tmp_path: Path) -> None:
+async def test_another_size_is_refused_before_the_body_is_read(server: Server, tmp_path: Path) -> None:
     with pytest.raises(WrongFile, match=rf"expected 299999 bytes; found {len(BODY)} bytes"):
         await get(entry_of(server, size=len(BODY) - 1), tmp_path)
     assert names(tmp_path) == []
 
 
-async def test_a_body_without_an_end_is_cut_off(server: Server, tmp_path: Path) -> None:
+async def test_a_body_without_an_end_is_aborted(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(chunked=True)]
     with pytest.raises(WrongFile, match="expected 1000 bytes; received more"):
         await get(entry_of(server, size=1000), tmp_path)
     assert names(tmp_path) == []
 
 
-async def test_a_body_of_unknown_length_is_taken(server: Server, tmp_path: Path) -> None:
+async def test_a_body_of_unknown_length_is_accepted(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(chunked=True)]
     assert (await get(entry_of(server, size=None), tmp_path)).path.read_bytes() == BODY
 
 
-async def test_a_compressed_answer_is_refused(server: Server, tmp_path: Path) -> None:
+async def test_a_compressed_response_is_refused(server: Server, tmp_path: Path) -> None:
     server.faults = [Fault(headers={"Content-Encoding": "gzip"})]
     with pytest.raises(PullFailed, match=r"compressed \(gzip\)"):
         await get(entry_of(server), tmp_path)
@@ -337,7 +341,7 @@ async def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
         ("", "is not followed"),
     ],
 )
-async def test_a_redirect_to_nowhere_good_is_refused(
+async def test_a_redirect_to_a_forbidden_url_is_refused(
     server: Server, tmp_path: Path, location: str, found: str
 ) -> None:
     server.faults = [Fault(status=302, headers={"Location": location} if location else {})] * 11
@@ -346,7 +350,7 @@ async def test_a_redirect_to_nowhere_good_is_refused(
     assert "dummy" not in str(refused.value)
 
 
-async def test_https_is_not_left_by_a_redirect(server: Server, tmp_path: Path) -> None:
+async def test_a_redirect_from_https_to_http_is_refused(server: Server, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
@@ -385,13 +389,13 @@ async def test_https_goes_through_the_proxy_too(tmp_path: Path, monkeypatch: pyt
         assert proxy.asked == [f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1"]
 
 
-async def test_nobody_there_is_said_with_host_and_reason(server: Server, tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_reported_with_host_and_reason(server: Server, tmp_path: Path) -> None:
     gone = replace(entry_of(server), url="http://127.0.0.1:1/x.onnx")
     with pytest.raises(PullFailed, match=r"127\.0\.0\.1:1 cannot be reached: Connection refused"):
         await get(gone, tmp_path)
 
 
-async def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+async def test_an_installed_file_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     await get(entry_of(server), tmp_path)
     assert (await get(entry_of(server), tmp_path)).was_installed
     assert len(server.seen) == 1
@@ -403,7 +407,9 @@ async def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_pat
     assert (tmp_path / "tiny.onnx").read_bytes() == BODY
 
 
-async def test_a_manifest_of_ones_own_stays_and_doubts_are_said(server: Server, tmp_path: Path) -> None:
+async def test_an_existing_manifest_is_kept_and_its_problems_are_reported(
+    server: Server, tmp_path: Path
+) -> None:
     report = Report()
     (tmp_path / "tiny.json").write_text('{"labels": ["mine"]}')
     await get(entry_of(server), tmp_path, report=report)
@@ -415,7 +421,7 @@ async def test_a_manifest_of_ones_own_stays_and_doubts_are_said(server: Server, 
     assert "its `sha256` belongs to another file" in report.lines[-1]
 
 
-async def test_without_a_checksum_somebody_must_say_to_trust(server: Server, tmp_path: Path) -> None:
+async def test_a_file_without_a_checksum_needs_trust(server: Server, tmp_path: Path) -> None:
     server.body = null_model(tmp_path / "source.onnx", size=64).read_bytes()
     folder = tmp_path / "models"
     unknown = entry_of(server, sha256=None, size=None)
@@ -425,12 +431,12 @@ async def test_without_a_checksum_somebody_must_say_to_trust(server: Server, tmp
     report = Report()
     pulled = await get(unknown, folder, replace(QUICK, trust=True), report)
     assert f"tiny: not verified; its sha256 is {server.sha256}" in report.lines
-    # From now on the service notices when the file changes.
+    # With the checksum in the manifest, the service notices if the file changes.
     assert read_manifest(pulled.path).sha256 == server.sha256
     assert (await get(unknown, folder, replace(QUICK, trust=True))).was_installed
 
 
-async def test_a_checksum_from_elsewhere_will_do(server: Server, tmp_path: Path) -> None:
+async def test_a_checksum_from_the_command_line_is_verified(server: Server, tmp_path: Path) -> None:
     unknown = entry_of(server, sha256=None)
     with pytest.raises(WrongFile):
         await get(unknown, tmp_path, replace(QUICK, sha256="0" * 64))
@@ -443,7 +449,7 @@ async def test_a_checksum_from_elsewhere_will_do(server: Server, tmp_path: Path)
     ("body", "found"),
     [(b"<!DOCTYPE html><p>log in</p>", "a web page"), (b"\x08\x07hello", "not ONNX"), (bytes(5000), "zeros")],
 )
-async def test_trust_does_not_take_what_is_no_model(
+async def test_trust_does_not_accept_a_file_that_is_no_model(
     server: Server, tmp_path: Path, body: bytes, found: str
 ) -> None:
     server.body = body
@@ -452,7 +458,7 @@ async def test_trust_does_not_take_what_is_no_model(
     assert names(tmp_path) == []
 
 
-async def test_a_full_disk_is_said_before_the_body_comes(
+async def test_a_full_disk_is_reported_before_the_body_is_read(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -469,7 +475,7 @@ async def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: P
     assert server.seen == []
 
 
-# -- the command, as people call it ------------------------------------------------------------------
+# -- the command in a process of its own -------------------------------------------------------------
 
 
 def registry_for(server: Server, folder: Path) -> Path:
@@ -525,7 +531,7 @@ async def test_two_pulls_of_one_model_share_one_download(server: Server, tmp_pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-async def test_what_has_come_survives_ctrl_c_and_a_kill(
+async def test_the_received_part_survives_ctrl_c_and_a_kill(
     server: Server, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     server.faults = [Fault(silent_after=100_000)]

@@ -1,4 +1,4 @@
-"""Ranges of activations: where rounding errs least, and what is cut off for it."""
+"""Ranges of activations with the least rounding error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def ranges(values: np.ndarray[tuple[int], np.dtype[np.float32]], power: float) -
     return activations.ranges(power)["x"]
 
 
-def test_the_full_range_holds_everything_and_zero() -> None:
+def test_the_full_range_contains_all_values_and_zero() -> None:
     assert ranges(np.array([2, 3, 5], np.float32), math.inf) == (0, 5)
     assert ranges(np.array([-2, -1], np.float32), math.inf) == (-2, 0)
     assert ranges(np.zeros(5, np.float32), 2.0) == (0, 0)
 
 
-def test_outliers_are_cut_off_the_more_the_lower_the_power() -> None:
+def test_a_lower_power_clips_more_outliers() -> None:
     random = np.random.default_rng(0)
     values = np.concatenate((random.normal(0, 1, 100_000), [100.0, -60.0])).astype(np.float32)
     least_squares, cubes, full = (ranges(values, power) for power in (2.0, 3.0, math.inf))
@@ -35,7 +35,7 @@ def test_outliers_are_cut_off_the_more_the_lower_the_power() -> None:
 
 
 @pytest.mark.parametrize("power", [2.0, 3.0])
-def test_no_other_range_errs_less(power: float) -> None:
+def test_no_other_range_has_a_smaller_error(power: float) -> None:
     random = np.random.default_rng(1)
     values = random.standard_t(2.5, 50_000).astype(np.float32)
     low, high = ranges(values, math.inf)
@@ -48,10 +48,10 @@ def test_no_other_range_errs_less(power: float) -> None:
     ]
     chosen = error(ranges(values, power))
     assert chosen <= error((low, high))
-    assert chosen <= min(map(error, others)) * 1.02  # the histogram rounds a little
+    assert chosen <= min(map(error, others)) * 1.02  # the bins of the histogram round a little
 
 
-def test_images_count_alike_and_empty_tensors_do_not() -> None:
+def test_all_images_have_the_same_weight_and_empty_tensors_have_none() -> None:
     activations = ActivationHistograms(["x"])
     for values in (np.ones(10, np.float32), np.full(1_000_000, 2.0, np.float32), np.empty(0, np.float32)):
         activations.widen({"x": values})
@@ -66,12 +66,10 @@ def test_images_count_alike_and_empty_tensors_do_not() -> None:
     st.floats(0, 1000),
     st.lists(st.floats(-2000, 2000, width=32), min_size=1, max_size=30),
 )
-def test_rounding_stays_within_half_a_step_or_at_an_end(
-    low: float, high: float, numbers: list[float]
-) -> None:
+def test_rounding_errs_by_half_a_step_at_most_or_clips(low: float, high: float, numbers: list[float]) -> None:
     values = np.array(numbers, np.float32)
     step, zero = scale_of((low, high))
     assert 0 <= zero <= 255
     off = np.abs(rounded(values, (low, high)) - np.clip(values, (0 - zero) * step, (255 - zero) * step))
     assert (off <= step * 0.501 + 1e-3).all()
-    assert rounded(np.zeros(1, np.float32), (low, high))[0] == 0  # zero, as in padding, stays exact
+    assert rounded(np.zeros(1, np.float32), (low, high))[0] == 0  # padding stays exactly zero

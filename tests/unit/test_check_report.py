@@ -1,4 +1,4 @@
-"""The export commands: the same as in the documentation, and the likely one first."""
+"""Export commands are those of the documentation; functions are timed alternately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.model_tools.comparison import LEAST_ROUNDS, MOST_ROUNDS, time_alte
 MODELS_MD = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
 
-def test_the_documentation_has_the_same_table() -> None:
+def test_the_documentation_has_the_same_export_commands() -> None:
     section = MODELS_MD.read_text().partition("## Export\n")[2].partition("\n## ")[0]
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| ") and "`" in line]
     assert {row[0].strip("| "): row[1].strip("| `") for row in rows} == {
@@ -19,11 +19,11 @@ def test_the_documentation_has_the_same_table() -> None:
     }
 
 
-def test_refusals_of_the_service_name_commands_of_the_table() -> None:
+def test_refusals_of_the_service_name_these_export_commands() -> None:
     assert set(EXPORTS.values()) <= {exporter.command for exporter in EXPORTERS}
 
 
-def test_name_and_author_tell_the_framework() -> None:
+def test_file_name_and_author_indicate_the_framework() -> None:
     assert [e.framework for e in likely_exporters("my-YOLOX-s.onnx", {})] == ["YOLOX repository"]
     assert [e.framework for e in likely_exporters("rtdetr.onnx", {})] == ["RT-DETR, D-FINE repositories"]
     ours = likely_exporters("best.onnx", {"author": "Ultralytics"})
@@ -31,7 +31,7 @@ def test_name_and_author_tell_the_framework() -> None:
     assert likely_exporters("best.onnx", {}) == EXPORTERS
 
 
-def test_ways_are_timed_in_turns_by_their_median() -> None:
+def test_functions_are_timed_alternately_by_their_median() -> None:
     now, calls = [0.0], []
 
     def way(name: str, seconds: float) -> None:

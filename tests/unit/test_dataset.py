@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "samples"
 
 
-def test_what_the_service_writes_is_what_is_read(folder: Path) -> None:
+def test_a_sample_is_read_as_the_service_wrote_it(folder: Path) -> None:
     (key,) = FolderSource(folder).keys("v1/samples/")
     sample = parse_sample(FolderSource(folder).read(key), key)
     assert (sample.stream, sample.width, sample.height, sample.hour) == ("gate", 160, 96, "2027-01-15T08")
@@ -86,12 +86,12 @@ def test_a_damaged_sidecar_is_named(folder: Path, change: dict[str, Any], word: 
 
 
 @pytest.mark.parametrize("text", ["", "1,2", "a,b,c", "0,0,0", "-1,50,51"])
-def test_a_split_that_makes_no_sense_is_refused(text: str) -> None:
+def test_an_invalid_split_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="--split"):
         Split.parse(text)
 
 
-def test_a_stream_and_hour_is_never_divided_and_shares_are_kept() -> None:
+def test_a_stream_and_hour_is_never_split_and_the_shares_are_met() -> None:
     split = Split.parse("80,10,10")
     parts = Counter(split.subset_of(f"s{n % 40}", f"2027-01-15T{n // 40:02}") for n in range(960))
     assert parts["train"] / 960 == pytest.approx(0.8, abs=0.05)
@@ -102,7 +102,7 @@ def test_a_stream_and_hour_is_never_divided_and_shares_are_kept() -> None:
 
 
 @given(st.text(max_size=5), st.text(max_size=5))
-def test_a_part_without_a_share_gets_nothing(stream: str, hour: str) -> None:
+def test_a_subset_with_share_zero_gets_nothing(stream: str, hour: str) -> None:
     assert Split.parse("0,0,1").subset_of(stream, hour) == "test"
     assert Split.parse("1,0,0").subset_of(stream, hour) == "train"
 
@@ -112,7 +112,7 @@ def test_a_part_without_a_share_gets_nothing(stream: str, hour: str) -> None:
 def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: int, rotation: int) -> None:
     upright = scene()
     stored = upright
-    # Undo what a viewer will do: the sender's turns first, then the EXIF orientation.
+    # The inverse of what a viewer does: the sender's rotation first, then the EXIF orientation.
     if rotation:
         turns = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
         stored = cv2.rotate(stored, turns[rotation])
@@ -167,7 +167,9 @@ def test_yolo_has_a_label_file_for_every_image(folder: Path, tmp_path: Path) -> 
     assert all(f"{subset}: images/{subset}\n" in yaml for subset in SUBSETS)
 
 
-def test_label_studio_gets_percents_and_the_most_useful_first(folder: Path, tmp_path: Path) -> None:
+def test_label_studio_gets_percentages_and_the_most_informative_images_first(
+    folder: Path, tmp_path: Path
+) -> None:
     options = ExportOptions(DatasetFormat.LABEL_STUDIO, ALL, address="s3://bucket/x/")
     export(FolderSource(folder), tmp_path / "out", options)
     (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
@@ -195,7 +197,7 @@ def test_every_format_has_the_same_boxes_and_labels(folder: Path) -> None:
     assert yolo_lines(labelled, ["x", "cat"]).startswith("1 ")
 
 
-def test_samples_can_be_chosen_by_reason_and_no_samples_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_samples_are_selected_by_reason_and_no_samples_is_an_error(folder: Path, tmp_path: Path) -> None:
     put(folder, encode(scene()[::-1].copy()), "random", "uncertainty")
     random_only = ExportOptions(DatasetFormat.YOLO, ALL, reasons=frozenset({"random"}))
     assert export(FolderSource(folder), tmp_path / "a", random_only).total() == 1
@@ -246,7 +248,7 @@ def test_a_size_that_differs_from_the_boxes_is_found(tmp_path: Path) -> None:
     assert "its sidecar says 160x96" in verify(FolderSource(tmp_path)).problems[0]
 
 
-def test_the_commands_say_what_they_found(
+def test_the_commands_print_what_they_found(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["samples", "stats", "--in", str(folder), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""Amounts as people read them, and the rate of a download."""
+"""Sizes and times as text, and the rate of a download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_sizes_are_decimal(size: int | None, text: str) -> None:
     assert size_text(size) == text
 
 
-def test_the_line_has_bar_share_amount_rate_and_time() -> None:
+def test_the_line_has_bar_percentage_size_rate_and_time() -> None:
     assert transfer_line("x", 500_000, 2_000_000, 250_000) == (
         "x  [######..................]  25 %  500 kB of 2.0 MB  250 kB/s  0:06 left"
     )
@@ -35,7 +35,7 @@ def test_the_line_has_bar_share_amount_rate_and_time() -> None:
     assert [clock(s) for s in (0.4, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
 
 
-def test_the_rate_is_of_late_and_a_resumed_beginning_does_not_count() -> None:
+def test_the_rate_covers_the_last_seconds_without_the_resumed_part() -> None:
     rate = ByteRate()
     assert rate.per_s() == 0
     rate.mark(0.0, 1_000_000)
@@ -45,7 +45,7 @@ def test_the_rate_is_of_late_and_a_resumed_beginning_does_not_count() -> None:
     for second in range(2, 40):
         rate.mark(float(second), 1_100_000 + (second - 1) * 1000)
     assert rate.per_s() == pytest.approx(1000, rel=0.01)
-    rate.mark(41.0, 0)  # begun anew
+    rate.mark(41.0, 0)  # the download started over
     rate.mark(42.0, 500)
     assert rate.per_s() == 500
     assert SPAN_S < 10

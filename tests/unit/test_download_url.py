@@ -1,4 +1,4 @@
-"""Addresses of models: https, or this machine; and redirects that keep that."""
+"""URLs of models: https, or http on this machine, also after redirects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamer.model_zoo.download_url import check_url, is_loopback, origin_of, r
         "http://localhost/x",
     ],
 )
-def test_https_and_this_machine_will_do(url: str) -> None:
+def test_https_and_this_machine_are_allowed(url: str) -> None:
     assert check_url(url) == url
 
 
@@ -53,7 +53,7 @@ def test_anything_else_is_refused(url: object) -> None:
     [
         ("https://a/", "https://b/", True),
         ("https://a/", "http://b/", False),
-        # Not even to this machine: somebody else's server has no business here.
+        # Not even to this machine: a remote server must not address services here.
         ("https://a/", "http://127.0.0.1/", False),
         ("http://127.0.0.1/", "http://127.0.0.1:8/", True),
         ("http://127.0.0.1/", "https://b/", True),
@@ -61,23 +61,23 @@ def test_anything_else_is_refused(url: object) -> None:
         ("https://a/", "", False),
     ],
 )
-def test_a_redirect_never_lowers_the_protection(here: str, there: str, allowed: bool) -> None:
+def test_a_redirect_never_leads_from_https_to_http(here: str, there: str, allowed: bool) -> None:
     assert redirect_allowed(here, there) is allowed
 
 
-def test_messages_show_the_host_alone() -> None:
+def test_messages_show_only_the_host() -> None:
     assert origin_of("https://store.host:8443/key?sig=dummy") == "https://store.host:8443"
     assert origin_of("http://[::1]:80/x") == "http://[::1]:80"
     assert origin_of("https://[") == "an address that cannot be parsed"
 
 
-def test_loopback_is_a_matter_of_the_address() -> None:
+def test_loopback_addresses_are_recognised() -> None:
     assert [is_loopback(host) for host in ("127.8.9.1", "::1", "localhost")] == [True] * 3
     assert [is_loopback(host) for host in ("10.0.0.1", "localhost.host", "")] == [False] * 3
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_either_an_address_or_refused(text: str) -> None:
+def test_any_text_is_either_allowed_or_refused(text: str) -> None:
     origin_of(text)
     try:
         check_url(text)

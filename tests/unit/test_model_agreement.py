@@ -1,4 +1,4 @@
-"""How boxes of two models are matched and counted."""
+"""How the boxes of two models are matched and counted."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_another_class_or_too_little_overlap_is_no_match() -> None:
     assert half.largest_score_change == pytest.approx(0.2)
 
 
-def test_a_found_box_is_spent_on_one_of_the_reference() -> None:
+def test_a_found_box_matches_one_reference_box_only() -> None:
     twice = boxes(ONE, (0, 0, 10, 9, 0.6, 0))
     result = agreement(twice, boxes(ONE))
     assert (result.recall, result.precision) == (0.5, 1)
 
 
-def test_nothing_on_either_side_is_agreement_and_images_are_counted() -> None:
+def test_no_boxes_on_either_side_is_full_agreement() -> None:
     result = agreement(NO_BOXES, NO_BOXES)
     assert (result.images, result.worst, result.mean_iou, result.largest_score_change) == (1, 1, 1, 0)
     result.add(boxes(ONE), NO_BOXES)
@@ -73,7 +73,9 @@ def box_rows() -> st.SearchStrategy[list[Any]]:
 
 
 @given(box_rows(), box_rows())
-def test_shares_stay_shares_and_change_places_with_the_sides(one: list[Any], other: list[Any]) -> None:
+def test_recall_and_precision_are_shares_and_counts_swap_with_the_sides(
+    one: list[Any], other: list[Any]
+) -> None:
     forth, back = agreement(boxes(*one), boxes(*other)), agreement(boxes(*other), boxes(*one))
     assert 0 <= forth.worst <= 1
     assert len(forth.ious) <= min(len(one), len(other))

@@ -1,4 +1,4 @@
-"""What ``streamer models list`` knows of the files in a folder, and how it says it."""
+"""What ``streamer models list`` finds out about the files in a folder, and how it prints it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_manifest_comes_first_then_the_metadata(tmp_path: Path) -> None:
     assert (found.licence, found.labels, found.classes) == ("MIT", ("b", "c"), 2)
 
 
-def test_the_registry_fills_in_where_the_file_may_be_its_own(tmp_path: Path) -> None:
+def test_the_registry_fills_in_if_the_file_may_be_the_one_it_describes(tmp_path: Path) -> None:
     path = factory.null_model(tmp_path / "known.onnx", size=64)
     found = only(tmp_path)
     assert (found.known, found.licence, found.classes, found.differs) == (ENTRY, "MIT", 80, False)
@@ -72,7 +72,7 @@ def test_what_is_served_from_elsewhere_is_listed_too(tmp_path: Path) -> None:
     assert str(theirs) in list_text(here, found, REGISTRY)
 
 
-def test_damaged_files_and_manifests_are_listed_with_what_is_wrong(tmp_path: Path) -> None:
+def test_damaged_files_and_manifests_are_listed_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"<html>")
     assert "not ONNX" in str(only(tmp_path).trouble)
     factory.null_model(tmp_path / "broken.onnx", size=64)
@@ -80,7 +80,7 @@ def test_damaged_files_and_manifests_are_listed_with_what_is_wrong(tmp_path: Pat
     assert "field `colour`" in str(only(tmp_path).trouble)
 
 
-def test_unfinished_downloads_drafts_and_other_files_are_not_listed(tmp_path: Path) -> None:
+def test_partial_downloads_hidden_files_and_others_are_not_listed(tmp_path: Path) -> None:
     for name in ("a.onnx.part", ".hidden.onnx", "a.json", "README.md"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.onnx").mkdir()
@@ -106,7 +106,7 @@ def test_the_table_says_what_is_known_and_what_needs_trust(tmp_path: Path) -> No
     assert known[1].endswith("installed")
 
 
-def test_json_has_the_same(tmp_path: Path) -> None:
+def test_json_has_the_same_content(tmp_path: Path) -> None:
     factory.null_model(tmp_path / "known.onnx", size=64)
     answer = json.loads(json.dumps(list_json(tmp_path, find_installed(tmp_path, REGISTRY, {}), REGISTRY)))
     assert answer["installed"][0]["known_as"] == "known"
@@ -118,7 +118,7 @@ def test_json_has_the_same(tmp_path: Path) -> None:
     assert answer["known"][1]["sha256"] is None
 
 
-def test_the_command_lists_the_bundled_catalogue(
+def test_the_command_lists_the_bundled_registry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = factory.null_model(tmp_path / "mine.onnx", size=64)

@@ -1,4 +1,4 @@
-"""Graphs: the head is found, layers keep their activation, halves and switches compute what they should."""
+"""Graph edits: the head is found, and float16, 8 bits and the rounding switch compute what they should."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def graph_of(nodes: list[Any], weights: list[str]) -> Any:
 
 
 def test_the_head_begins_with_the_last_layers(model: Any) -> None:
-    # The pooling between the last hidden layer and a head leads to no further hidden layer.
+    # The pooling between the last hidden layer and a head precedes no further hidden layer.
     assert head_of(model) == HEAD - {"pooled_16", "pooled_32"}
     assert [layer.name for layer in layers_of(model)] == ["first", "second", "head_8", "head_16", "head_32"]
 
 
-def test_a_mean_over_a_distribution_is_no_layer() -> None:
+def test_the_mean_of_a_distribution_is_no_layer() -> None:
     nodes = [
         node("Conv", ["x", "a"], "hidden"),
         node("Conv", ["hidden", "b"], "last"),
@@ -74,13 +74,13 @@ def test_products_of_activations_are_no_layers() -> None:
     assert [layer.name for layer in layers_of(made)] == ["keys"]
 
 
-def test_a_layer_and_its_activation_are_one(model: Any) -> None:
+def test_a_layer_and_its_activation_are_one_unit(model: Any) -> None:
     topology = Topology(model)
     assert topology.unit_of(topology.producer["first"]) == {"first", "first_gate", "first_act"}
     assert topology.unit_of(topology.producer["head_8"]) == {"head_8"}
 
 
-def test_half_precision_spares_the_head_and_the_types_of_the_ends(model: Any) -> None:
+def test_half_precision_keeps_the_head_and_the_types_of_inputs_and_outputs(model: Any) -> None:
     half = to_float16(model)
     onnx.checker.check_model(half, full_check=True)
     types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
@@ -91,11 +91,11 @@ def test_half_precision_spares_the_head_and_the_types_of_the_ends(model: Any) ->
     before, after = run(model), run(half)
     assert after.dtype == np.float32
     assert after == pytest.approx(before, abs=5e-3)
-    # Boxes come from constants of the head: they must not have been rounded to halves of a pixel.
+    # Boxes come from constants of the head, which must not be rounded to half a pixel.
     assert (after[:, :4] == before[:, :4]).all()
 
 
-def test_half_precision_keeps_float32_where_only_that_will_do() -> None:
+def test_half_precision_keeps_operators_that_require_float32() -> None:
     nodes = [
         node("Conv", ["x", "a"], "hidden"),
         helper.make_node("Resize", ["hidden", "", "scales"], ["larger"], name="larger"),
@@ -129,7 +129,7 @@ def test_half_precision_keeps_float32_where_only_that_will_do() -> None:
     }
 
 
-def test_weights_that_half_precision_cannot_hold_are_cut_off(model: Any) -> None:
+def test_weights_beyond_the_range_of_float16_are_clipped(model: Any) -> None:
     weights = next(tensor for tensor in model.graph.initializer if tensor.name == "first_w")
     weights.CopyFrom(numpy_helper.from_array(np.full((8, 3, 8, 8), 1e6, np.float32), "first_w"))
     half = to_float16(model)
@@ -153,7 +153,7 @@ def test_a_switch_rounds_one_layer_at_a_time(model: Any) -> None:
     assert np.abs(first - second).max() > 1e-5
 
 
-def test_weights_are_rounded_channel_by_channel() -> None:
+def test_weights_are_rounded_per_channel() -> None:
     weights = np.array([[1.0, 0.501], [100.0, 0.3]], np.float32)
     by_rows = round_weights(weights, 0)
     assert by_rows[0] == pytest.approx([1.0, 0.5], abs=0.01)
@@ -162,7 +162,7 @@ def test_weights_are_rounded_channel_by_channel() -> None:
     assert (round_weights(np.zeros((2, 2), np.float32), 0) == 0).all()
 
 
-def test_eight_bits_stop_before_the_head(model: Any) -> None:
+def test_quantisation_stops_before_the_head(model: Any) -> None:
     plan = plan_of(model)
     assert set(plan.nodes) == {
         *("first", "first_gate", "first_act", "second", "second_gate", "second_act"),
@@ -179,7 +179,7 @@ def test_eight_bits_stop_before_the_head(model: Any) -> None:
     }
 
 
-def test_spared_layers_keep_their_weights(model: Any) -> None:
+def test_layers_that_are_left_out_keep_their_weights(model: Any) -> None:
     plan = plan_of(model)
     ranges = dict.fromkeys(plan.tensors, (-4.0, 4.0))
     topology = Topology(model)
@@ -189,7 +189,7 @@ def test_spared_layers_keep_their_weights(model: Any) -> None:
     assert "first_w" not in names
 
 
-def test_names_opsets_and_metadata_are_put_in_order(model: Any) -> None:
+def test_names_become_unique_unused_opsets_go_and_metadata_is_replaced(model: Any) -> None:
     model.graph.node[0].name = ""
     model.graph.node[1].name = model.graph.node[2].name
     model.opset_import.add(domain="com.microsoft", version=1)
@@ -203,7 +203,7 @@ def test_names_opsets_and_metadata_are_put_in_order(model: Any) -> None:
     assert graph.metadata_of(model) == {"b": "2"}
 
 
-def test_old_opsets_are_raised_or_refused(tmp_path: Path) -> None:
+def test_old_opsets_are_converted_or_refused(tmp_path: Path) -> None:
     path = factory.blob_model(tmp_path / "old.onnx", opset=11)
     old = graph.read_graph(path)
     new = graph.with_newer_opset(old, path)
@@ -214,7 +214,7 @@ def test_old_opsets_are_raised_or_refused(tmp_path: Path) -> None:
         graph.with_newer_opset(old, path)
 
 
-def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, model: Any) -> None:
+def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path, model: Any) -> None:
     (tmp_path / "x.onnx").write_bytes(b"nonsense")
     with pytest.raises(ModelRefused, match=r"x\.onnx: expected an ONNX model that can be edited"):
         graph.read_graph(tmp_path / "x.onnx")

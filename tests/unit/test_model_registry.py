@@ -59,7 +59,7 @@ def test_an_entry_is_read_field_by_field() -> None:
     )
 
 
-def test_what_is_not_known_is_null_and_what_is_optional_may_be_absent() -> None:
+def test_unknown_values_are_null_and_optional_fields_may_be_absent() -> None:
     short = {name: value for name, value in GOOD.items() if name not in ("trained_on", "note", "manifest")}
     entry = parse_entry(short | {"sha256": None, "bytes": None, "classes": 80}, 1)
     assert (entry.sha256, entry.size, entry.classes, entry.labels, entry.manifest) == (
@@ -94,7 +94,7 @@ def test_what_is_not_known_is_null_and_what_is_optional_may_be_absent() -> None:
         ("manifest", {"sha256": "ab" * 32}, "without `sha256`"),
     ],
 )
-def test_a_wrong_value_is_refused_by_entry_field_and_what_is_allowed(
+def test_a_wrong_value_is_refused_with_entry_field_and_what_is_allowed(
     tmp_path: Path, field: str, value: object, allowed: str
 ) -> None:
     path = write(tmp_path, {"version": 1, "models": [GOOD | {"name": "first"}, GOOD | {field: value}]})
@@ -147,7 +147,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_registry(tmp_path / "nowhere.json")
 
 
-def test_an_unknown_name_is_answered_with_similar_ones(tmp_path: Path) -> None:
+def test_an_unknown_name_suggests_similar_ones(tmp_path: Path) -> None:
     registry = read_registry(write(tmp_path, {"version": 1, "models": [GOOD, GOOD | {"name": "dfine_s"}]}))
     assert registry.find("dfine_s").name == "dfine_s"
     with pytest.raises(BadRequest, match=r"NAME 'yolox-nano' is not in .*; did you mean yolox_nano\?"):
@@ -175,7 +175,7 @@ def test_the_bundled_registry_is_permissive_unambiguous_and_pinned() -> None:
     assert len(set(digests)) == len(digests)
     assert len({entry.url for entry in entries}) == len(entries)
     for entry in entries:
-        # A branch moves on; a release or a revision does not.
+        # The file of a branch may change; that of a release or a revision does not.
         assert re.search(r"/releases/download/|/resolve/[0-9a-f]{40}/", entry.url)
         parse_manifest(json.dumps(dict(entry.manifest) | {"source": entry.source}).encode(), entry.name)
 
@@ -191,7 +191,7 @@ def test_the_bundled_registry_is_permissive_unambiguous_and_pinned() -> None:
         max_leaves=8,
     )
 )
-def test_any_json_is_either_an_entry_or_a_refusal(value: object) -> None:
+def test_any_json_is_either_parsed_or_refused(value: object) -> None:
     try:
         entry = parse_entry(value, 1)
     except ValueError as error:

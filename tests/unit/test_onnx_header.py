@@ -1,4 +1,4 @@
-"""The header of an ONNX file: read as onnx reads it, without it; and damage is noticed."""
+"""The header of an ONNX file: the same as the package onnx reads; and damage is detected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_header_is_what_onnx_reads(tmp_path: Path) -> None:
     assert header.metadata == {"names": "{0: 'bäll'}", "licence": "MIT"}
 
 
-def test_dynamic_sides_are_none(tmp_path: Path) -> None:
+def test_dynamic_dimensions_are_none(tmp_path: Path) -> None:
     path = factory.constant_model(
         tmp_path / "m.onnx", {"o": np.zeros((1, 5, 84), np.float32)}, Input(dynamic_size=True, batch=2)
     )
@@ -43,7 +43,7 @@ def test_real_models_are_read(yolox_nano: Path, yolov9t_ball: Path) -> None:
     assert licence_of(header.metadata) == "AGPL-3.0"
 
 
-def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     whole = factory.null_model(tmp_path / "m.onnx", size=64).read_bytes()
     cut = tmp_path / "cut.onnx"
     for length in range(0, len(whole) - 40, 97):
@@ -51,7 +51,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotOnnx):
             read_header(cut)
     noted = factory.blob_model(tmp_path / "n.onnx", Input(metadata={"names": "{0: 'a'}"})).read_bytes()
-    cut.write_bytes(noted[:-3])  # within the last field, behind all that must be there
+    cut.write_bytes(noted[:-3])  # within the last field, behind all required ones
     with pytest.raises(NotOnnx, match="a field ends behind its message"):
         read_header(cut)
 
@@ -59,7 +59,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<!DOCTYPE html>", b"PK\x03\x04", bytes(1000), b"\xff" * 50, b"\x08" + b"\x80" * 30]
 )
-def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(NotOnnx, match=r"not ONNX|not an ONNX"):
         read_header(tmp_path / "m.onnx")
@@ -86,5 +86,5 @@ def test_any_bytes_are_either_read_or_refused(tmp_path: Path, data: bytes) -> No
         ({}, None),
     ],
 )
-def test_licences_are_cut_down_to_their_name(metadata: dict[str, str], licence: str | None) -> None:
+def test_licences_are_shortened_to_their_identifier(metadata: dict[str, str], licence: str | None) -> None:
     assert licence_of(metadata) == licence

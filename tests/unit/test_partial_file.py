@@ -1,4 +1,4 @@
-"""The unfinished file: held by one process, hashed once, moved into place whole."""
+"""The partial file: held by one process, hashed once, and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hash_all(partial: PartialFile) -> str:
     return partial.sha256()
 
 
-def test_bytes_are_hashed_as_they_come(tmp_path: Path) -> None:
+def test_bytes_are_hashed_as_they_are_appended(tmp_path: Path) -> None:
     with hold(tmp_path / "deep" / "x.onnx") as partial:
         partial.begin(ORIGIN)
         partial.append(b"abc")
@@ -41,7 +41,7 @@ def test_bytes_are_hashed_as_they_come(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.onnx"]
 
 
-def test_what_was_begun_is_known_again(tmp_path: Path) -> None:
+def test_a_reopened_part_knows_its_source(tmp_path: Path) -> None:
     with hold(tmp_path / "x.onnx") as partial:
         partial.begin(ORIGIN)
         partial.append(b"abc")
@@ -49,13 +49,13 @@ def test_what_was_begun_is_known_again(tmp_path: Path) -> None:
         assert (partial.size, partial.source, partial.joined) == (3, ORIGIN, False)
         with pytest.raises(ValueError, match="0 of 3 bytes are hashed"):
             partial.sha256()
-        partial.append(b"de")  # not hashed either: what is before it is not
+        partial.append(b"de")  # not hashed yet, because the bytes before it are not
         hash_all(partial)
         partial.append(b"f")
         assert partial.sha256() == hashlib.sha256(b"abcdef").hexdigest()
 
 
-def test_beginning_anew_forgets_everything(tmp_path: Path) -> None:
+def test_beginning_again_forgets_the_old_bytes(tmp_path: Path) -> None:
     with hold(tmp_path / "x.onnx") as partial:
         partial.begin(ORIGIN)
         partial.append(b"abc")
@@ -67,7 +67,7 @@ def test_beginning_anew_forgets_everything(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x.onnx.part.json").read_text())["url"] == "https://host/y"
 
 
-def test_an_empty_or_discarded_one_leaves_nothing(tmp_path: Path) -> None:
+def test_an_empty_or_discarded_part_leaves_no_files(tmp_path: Path) -> None:
     with hold(tmp_path / "x.onnx"):
         pass
     with hold(tmp_path / "x.onnx") as partial:
@@ -84,14 +84,14 @@ def test_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
         partial.begin(ORIGIN)
         partial.append(b"abc")
         partial.finish()
-        # The lock is on the file that is in place by now: the next one must not be handed that.
+        # The lock belongs to the file that is installed by now, so the next process must not get that file.
         with hold(target) as other:
             assert other.size == 0
             other.begin(ORIGIN)
     assert target.read_bytes() == b"abc"
 
 
-def test_a_file_that_was_moved_away_while_its_lock_was_awaited_is_not_taken(
+def test_a_file_that_was_installed_during_the_wait_for_its_lock_is_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "x.onnx"
@@ -113,20 +113,20 @@ def test_a_file_that_was_moved_away_while_its_lock_was_awaited_is_not_taken(
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": "u", "etag": "", "total": "many"}'])
-def test_a_note_that_says_nothing_is_none(tmp_path: Path, note: str) -> None:
+def test_an_unusable_note_counts_as_none(tmp_path: Path, note: str) -> None:
     (tmp_path / "x.onnx.part").write_bytes(b"abc")
     (tmp_path / "x.onnx.part.json").write_text(note)
     with hold(tmp_path / "x.onnx") as partial:
         assert partial.source is None
 
 
-def test_a_disk_that_is_full_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_received_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with hold(tmp_path / "x.onnx") as partial:
         partial.begin(ORIGIN)
         partial.append(b"abc")
 
         class Full:
-            """A file that takes two bytes and no more."""
+            """A file on a disk with space for two bytes."""
 
             def __init__(self, file: FileIO) -> None:
                 self._file = file
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_keeps_what_came(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_a_folder_of_others_is_answered_with_a_way_out(
+def test_a_folder_without_permission_is_reported_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
