@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.service import Service
+from tests.helpers.service import Service
 
 # Tests that load ONNX Runtime by themselves send nothing either.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

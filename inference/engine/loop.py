@@ -42,7 +42,7 @@ log = logging.getLogger("inference.loop")
 #: The heart beats at least this often while there is work; also the latest an expired item is noticed while
 #: lanes are busy.
 BEAT_S = 0.25
-#: And this often while there is none: each beat wakes a core (tests/bench/idle.py).
+#: And this often while there is none: each beat wakes a core (bench/idle.py).
 IDLE_BEAT_S = 1.0
 
 

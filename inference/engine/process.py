@@ -56,7 +56,7 @@ def _default_lanes(detectors: Collection[Detector]) -> int:
 
     A GPU needs a second lane to prepare the next batch meanwhile. Where a model runs frames one by one, its
     host takes longer than the GPU, and more lanes let runs overlap: YOLOX-nano on an H200, 510 frames a
-    second with two, 752 with four (tests/bench/gpu.py).
+    second with two, 752 with four (bench/gpu.py).
     """
     if not _on_gpus(detectors):
         return len(os.sched_getaffinity(0))

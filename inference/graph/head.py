@@ -3,7 +3,7 @@
 The graph scores every class of every cell, squashes the scores, puts the branches behind each other, the
 levels behind those, and transposes the whole, though a handful of its thousands of rows is ever looked at. Of
 the opened one, `decode` reads objectness, and scores the classes of the cells that are left: some 6 % of
-the time of YOLOX-nano on a CPU (tests/bench/model_side.py).
+the time of YOLOX-nano on a CPU (bench/model_side.py).
 """
 
 from __future__ import annotations

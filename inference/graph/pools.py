@@ -2,7 +2,7 @@
 
 YOLOX, YOLOv4, YOLOv7 and YOLOv5 up to 5.0 pool one tensor with windows of 5, 9 and 13 pixels. The maximum of
 9 is the maximum of 5 of the maxima of 5: fewer comparisons and the very same numbers, some 0.2 of the 12 ms
-of YOLOX-nano (tests/bench/model_side.py).
+of YOLOX-nano (bench/model_side.py).
 """
 
 from __future__ import annotations

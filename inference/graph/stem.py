@@ -2,7 +2,7 @@
 
 YOLOX and YOLOv5 up to 5.0 begin with `Focus`: four strided slices of the picture are put behind each other as
 channels. In onnxruntime that walks the float picture twice, some 0.5 ms of YOLOX-nano's 7 on a CPU; while
-the frame is converted from uint8 anyway, it costs 0.05 (tests/bench/model_side.py). The numbers that reach
+the frame is converted from uint8 anyway, it costs 0.05 (bench/model_side.py). The numbers that reach
 the first convolution are the same, bit for bit.
 """
 

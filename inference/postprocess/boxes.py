@@ -1,7 +1,7 @@
 """Raw outputs of one frame to candidate boxes, per family; `nms` thins them out.
 
 Scores are compared first and only the survivors are decoded: of thousands of rows a handful is left,
-and this runs under the loop's lock (tests/bench/model_side.py).
+and this runs under the loop's lock (bench/model_side.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Scores = npt.NDArray[np.float32]
 _Kept = tuple[Index, Scores, Index]
 
 #: Candidates beyond this are dropped, worst first. Bounds the time under the lock at low thresholds,
-#: as suppression is quadratic (tests/bench/model_side.py).
+#: as suppression is quadratic (bench/model_side.py).
 MAX_CANDIDATES = 1000
 
 _TINY = 1e-6

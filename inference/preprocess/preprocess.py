@@ -21,7 +21,7 @@ class Normaliser:
     """Writes ``(pixel * scale - mean) / std``, plane by plane, into a model's input buffer.
 
     One for each lane: its scratch planes are not shared. Splitting first and converting whole planes
-    takes six tenths of the time that strided conversion does (tests/bench/model_side.py). ``patches``: the
+    takes six tenths of the time that strided conversion does (bench/model_side.py). ``patches``: the
     model takes pictures in patches, as `stem.Stem` has it; height and width are even then.
     """
 
@@ -74,7 +74,7 @@ def _scratch(count: int, height: int, width: int) -> list[Plane]:
     """Return planes that lie differently to a vector register's size.
 
     Into planes that lie alike OpenCV writes past the caches, and the conversion waits for memory: 0.23 ms
-    for 416 px instead of 0.17 (tests/bench/model_side.py).
+    for 416 px instead of 0.17 (bench/model_side.py).
     """
     stride = -(-height * width // _VECTOR_BYTES) * _VECTOR_BYTES + 1
     memory = np.empty(count * stride, dtype=np.uint8)

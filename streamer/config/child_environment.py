@@ -32,7 +32,7 @@ _SECRET_VALUE = re.compile(r"://[^\s@]+@")
 #: Set for every child before it starts: glibc reads the first three, OpenCV its own, once.
 _TUNING = {
     # Freed frame buffers go back to the kernel otherwise, and every frame pays for fresh pages:
-    # 2.6 times the cost of a frame with a model that does nothing (tests/bench/throughput.py).
+    # 2.6 times the cost of a frame with a model that does nothing (bench/throughput.py).
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     # One arena per thread keeps memory that no other thread reuses.

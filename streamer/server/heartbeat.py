@@ -13,7 +13,7 @@ from streamer.core.garbage_collection import Collector
 from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
 from streamer.server.memory_return import MemoryReturn
 
-#: Each beat wakes a core: tests/bench/idle.py.
+#: Each beat wakes a core: bench/idle.py.
 BEAT_S = 1.0
 
 

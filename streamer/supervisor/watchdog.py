@@ -18,7 +18,7 @@ from streamer.supervisor.starvation import Starvation
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Longest time between two looks; each wakes a core (tests/bench/idle.py).
+#: Longest time between two looks; each wakes a core (bench/idle.py).
 TICK_S = 1.0
 _SHORTEST_TICK_S = 0.05
 #: A look that comes so much later than planned: this process itself was stopped or starved.

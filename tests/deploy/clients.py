@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from streamer.config.replica_addresses import REPLICA_HEADER
-from tests.wire_client import frame_message
+from tests.helpers.wire_client import frame_message
 
 COOKIE = "rtva-replica"
 _FINGERPRINT = ":".join(["AB"] * 32)

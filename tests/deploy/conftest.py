@@ -8,7 +8,7 @@ import pytest
 
 from tests.deploy import chart_tools
 from tests.deploy.chart import Chart, copy_chart
-from tests.model_factory import null_model
+from tests.helpers.model_factory import null_model
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pytest
 
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 SAMPLES = ROOT / "docs" / "operations"
 _NGINX = """

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from streamer.config.replica_addresses import Address
-from tests.service import Service
+from tests.helpers.service import Service
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from tests.deploy.chart import Chart
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 
 def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.bench.media import pictures
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.rules import ALERTS, DASHBOARD, ROOT, alert_rules, tool
-from tests.service import Service
-from tests.waiting import wait_for
-from tests.webrtc_client import WebrtcClient
-from tests.wire_client import WireClient
+from tests.helpers.media import pictures
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
+from tests.helpers.webrtc_client import WebrtcClient
+from tests.helpers.wire_client import WireClient
 
 #: Enough scrapes for every rate.
 SCRAPES = 8

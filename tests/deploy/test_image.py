@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.image import TAG, USER, Container, Images, require_tools
 from tests.deploy.rules import ROOT
-from tests.wire_client import WireClient
+from tests.helpers.wire_client import WireClient
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from streamer.config.settings import Settings
-from tests.bench.media import pictures
 from tests.deploy.clients import HttpClient
-from tests.service import ROOT, Service
-from tests.waiting import wait_for
+from tests.helpers.media import pictures
+from tests.helpers.service import ROOT, Service
+from tests.helpers.waiting import wait_for
 
 FOLDER = ROOT / "docs" / "operations"
 PAGES = sorted(FOLDER.glob("*.md"))

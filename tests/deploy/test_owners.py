@@ -13,10 +13,10 @@ import pytest
 
 from streamer.client import DetectStream, Options, Phase, State
 from streamer.config.replica_addresses import HOP_HEADER, REPLICA_HEADER, Address
-from tests.bench.media import pictures
 from tests.deploy.release import Release
-from tests.webrtc_client import WebrtcClient
-from tests.wire_client import WireClient
+from tests.helpers.media import pictures
+from tests.helpers.webrtc_client import WebrtcClient
+from tests.helpers.wire_client import WireClient
 
 KEY = "dummy-key"
 

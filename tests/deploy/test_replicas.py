@@ -15,12 +15,12 @@ import pytest
 
 from streamer.client import DetectStream, Phase, State, VideoStream
 from streamer.client.state import Watcher
-from tests.bench.media import pictures
 from tests.deploy.clients import FRAGMENT, HttpClient, StreamClient
 from tests.deploy.proxies import BalancingProxy
 from tests.deploy.release import Release, free_ports
-from tests.service import Service
-from tests.webrtc_client import WebrtcClient
+from tests.helpers.media import pictures
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import WebrtcClient
 
 log = logging.getLogger(__name__)
 

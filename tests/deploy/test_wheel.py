@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 #: Where the folders of the checkout lie in the wheel.
 ASSETS = {"static": "streamer/static", "models": "streamer/models", "data": "streamer/data"}

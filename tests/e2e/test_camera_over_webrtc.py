@@ -21,8 +21,8 @@ from inference.preprocess.letterbox import Letterbox
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, Picture, chromium
 from tests.e2e.numbered_camera import CAMERA_FPS, RECORD, film, write_film
-from tests.reference import iou
-from tests.service import Service
+from tests.helpers.reference import iou
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

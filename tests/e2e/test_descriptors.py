@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.service import Service
+from tests.helpers.service import Service
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.idle import cpu_s, family
-from tests.bench.overload import memory_mb
-from tests.service import Service
+from bench.idle import cpu_s, family
+from bench.overload import memory_mb
+from tests.helpers.service import Service
 
 #: Measured 270 without and 307 with the sandbox on two cores of Zen 3; some machines take 30 more.
 MAX_PSS_MB = 350.0

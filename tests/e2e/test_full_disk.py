@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture

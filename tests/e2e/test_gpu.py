@@ -18,8 +18,8 @@ import pytest
 from inference.engine.detector import Detector
 from inference.engine.process import EXIT_DEVICE_UNAVAILABLE
 from tests.conftest import ROOT, SHARED
-from tests.gpu import NEEDS_GPU
-from tests.reference import (
+from tests.helpers.gpu import NEEDS_GPU
+from tests.helpers.reference import (
     REFERENCE,
     SCORE_TOLERANCE,
     THRESHOLDS,
@@ -28,7 +28,7 @@ from tests.reference import (
     differences,
     pictures,
 )
-from tests.service import Service
+from tests.helpers.service import Service
 
 pytestmark = [
     *NEEDS_GPU,

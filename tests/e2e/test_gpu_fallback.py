@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.model_factory import null_model
-from tests.service import Service, is_dead
-from tests.waiting import wait_for
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service, is_dead
+from tests.helpers.waiting import wait_for
 
 
 class Prober:

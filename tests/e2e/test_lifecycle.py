@@ -15,11 +15,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.bench.media import pictures
-from tests.model_factory import null_model
-from tests.service import ROOT, Service
-from tests.waiting import wait_for
-from tests.wire_client import WireClient
+from tests.helpers.media import pictures
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import ROOT, Service
+from tests.helpers.waiting import wait_for
+from tests.helpers.wire_client import WireClient
 
 
 @pytest.fixture(scope="module")

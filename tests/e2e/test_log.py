@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.service import ROOT, Service, quick_models
-from tests.waiting import wait_for
+from tests.helpers.service import ROOT, Service, quick_models
+from tests.helpers.waiting import wait_for
 
 
 def print_in(process: psutil.Process, data: bytes) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_factory import PLAIN, blob_model, colour_model
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.model_factory import PLAIN, blob_model, colour_model
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 
 def delete(path: Path) -> None:

@@ -6,10 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.bench.load import End, StreamLoad, Tally, http_session
-from tests.bench.media import pictures
-from tests.bench.overload import memory_mb, together
-from tests.service import Service
+from bench.overload import memory_mb, together
+from tests.helpers.load import End, StreamLoad, Tally, http_session
+from tests.helpers.media import pictures
+from tests.helpers.service import Service
 
 FLOOD_FPS = 200.0
 #: The age that live frames may have when they are dispatched.

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, Picture, chromium, letterboxed, write_camera, write_clip
-from tests.service import Service
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

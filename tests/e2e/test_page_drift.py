@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.drift_rows import START
 from tests.e2e.browser import DemoPage, chromium
+from tests.helpers.drift_rows import START
+from tests.helpers.model_factory import blob_model
+from tests.helpers.service import Service
+from tests.helpers.simulated_clock import SimulatedClock
+from tests.helpers.waiting import wait_for
 from tests.integration.test_drift import QUIET, WINDOWS, Scene
-from tests.model_factory import blob_model
-from tests.service import Service
-from tests.simulated_clock import SimulatedClock
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.e2e.browser import DemoPage, chromium, write_camera
-from tests.model_factory import null_model
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.e2e.browser import DemoPage, chromium, write_camera
-from tests.service import Service
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, sync_playwright
 from streamer.datasets.source import FolderSource, read_samples
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 

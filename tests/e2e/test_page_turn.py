@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.browser import DemoPage, chromium, write_camera
 from tests.e2e.webrtc_tools import free_udp_port, turn_server
-from tests.service import Service
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

@@ -17,7 +17,7 @@ from tests.conftest import shared
 from tests.e2e.browser import DemoPage, Picture, chromium
 from tests.e2e.test_page import overlap, predicted
 from tests.e2e.webrtc_tools import program
-from tests.service import Service
+from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 

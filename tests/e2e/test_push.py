@@ -24,7 +24,7 @@ import av
 import pytest
 
 from tests.conftest import ROOT, shared
-from tests.service import Service
+from tests.helpers.service import Service
 
 PERSON = "video/one-by-one-person-detection.mp4"
 BOTTLE = "video/bottle-detection.mp4"

@@ -12,7 +12,7 @@ import av
 import pytest
 
 from tests.conftest import ROOT, shared
-from tests.service import Service
+from tests.helpers.service import Service
 
 
 def push(*arguments: str, timeout_s: float = 120) -> tuple[int, str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
-from tests.bench.media import pictures
-from tests.service import Service, is_dead
-from tests.waiting import wait_for
+from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
+from tests.helpers.media import pictures
+from tests.helpers.service import Service, is_dead
+from tests.helpers.waiting import wait_for
 
 STREAMS = 20
 RECOVERY_TIMEOUT_S = 60.0

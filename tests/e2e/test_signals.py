@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service import Service, is_dead
-from tests.waiting import wait_for
+from tests.helpers.service import Service, is_dead
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)

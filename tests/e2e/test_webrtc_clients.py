@@ -22,7 +22,7 @@ from tests.e2e.webrtc_tools import (
     turn_server,
     werift_folder,
 )
-from tests.service import Service
+from tests.helpers.service import Service
 
 SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
 #: npm takes seconds where there is a registry, and for ever where there is none.

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.nonce import nonce_model
 from tests.faults.results import Result
 from tests.faults.stub_engine import StubEngine
-from tests.service import Service
+from tests.helpers.service import Service
 
 T = TypeVar("T")
 _RESULT = pytest.StashKey[Result]()

@@ -1,6 +1,6 @@
 """A TCP relay between client and service that delays, throttles, resets, half-closes and swallows.
 
-`tests.udp_proxy` does the same to the datagrams of WebRTC.
+`tests.helpers.udp_proxy` does the same to the datagrams of WebRTC.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
 
-from tests.model_factory import PLAIN, cells, save
+from tests.helpers.model_factory import PLAIN, cells, save
 
 #: Steps between the values of a colour plane; the box tells one step from its neighbours with a wide margin.
 _STEP = 5

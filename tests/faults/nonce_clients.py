@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.bench.load import End, pack
 from tests.faults.nonce import COUNTER, Nonce, read_box
+from tests.helpers.load import End, pack
 
 #: What a client gets for a frame that was lost with an inference process, and may send again.
 _RETRYABLE = {"inference_restarting", "decoder_restarting", "503"}

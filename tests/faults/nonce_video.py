@@ -8,10 +8,10 @@ from typing import Any
 
 import av
 
-from tests.bench.load import End
 from tests.faults.nonce import SIDE_PX, VIDEO_LEVELS, Nonce, read_video_box
 from tests.faults.nonce_clients import Account
-from tests.webrtc_client import Track, WebrtcClient
+from tests.helpers.load import End
+from tests.helpers.webrtc_client import Track, WebrtcClient
 
 #: A session of these tests has stood by then, or something is wrong.
 _CONNECT_S = 30.0

@@ -13,7 +13,7 @@ from typing import Self
 
 import psutil
 
-from tests.service import Service
+from tests.helpers.service import Service
 
 PERIOD_S = 0.2
 _ROLES = (

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from tests.bench.load import http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import Nonce
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
-from tests.waiting import wait_for
+from tests.helpers.load import http_session
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

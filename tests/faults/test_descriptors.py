@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import psutil
 
-from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
+from tests.helpers.load import End, http_session
 
 Start = Callable[..., Stubbed]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from inference.engine.memory_relief import RESTORE_AFTER_S
-from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.results import Result
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import Nonce
 from tests.faults.nonce_clients import Account, Crowd, NonceStream, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.process_watch import ProcessWatch, look
 from tests.faults.results import Result
+from tests.helpers.load import End, http_session
 
 Start = Callable[..., Stubbed]
 

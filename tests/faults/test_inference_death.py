@@ -12,14 +12,14 @@ from functools import partial
 import aiohttp
 import pytest
 
-from tests.bench.load import End, http_session, pack
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import POISON_COLOUR, plain_image
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
-from tests.service import is_dead
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session, pack
+from tests.helpers.service import is_dead
+from tests.helpers.waiting import wait_for
 
 #: Ways for the process to end while it reads, runs or answers; None: killed from outside at a random time.
 _PHASES = ("kill_at_read", "kill_at_run", "kill_at_reply", "segv", None)

@@ -8,15 +8,15 @@ from statistics import median
 
 import aiohttp
 
-from tests.bench.load import End, StreamLoad, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nonce import plain_image
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
-from tests.network_namespace import Ears, in_own_network, narrow_link
-from tests.service import Service
+from tests.helpers.load import End, StreamLoad, http_session
+from tests.helpers.network_namespace import Ears, in_own_network, narrow_link
+from tests.helpers.service import Service
 from tests.unit.pictures import encode, scene
 
 Start = Callable[..., Stubbed]

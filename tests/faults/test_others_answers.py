@@ -13,14 +13,14 @@ from functools import partial
 import aiohttp
 import psutil
 
-from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import COUNTER, Nonce
 from tests.faults.nonce_clients import Account, Crowd, NonceStream, together
 from tests.faults.nonce_video import NonceVideo
 from tests.faults.results import Result
-from tests.service import is_dead
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session
+from tests.helpers.service import is_dead
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

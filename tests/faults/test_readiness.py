@@ -6,11 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from tests.bench.load import End, http_session
 from tests.faults.conftest import Stubbed
 from tests.faults.nonce_clients import NoncePoster
 from tests.faults.results import Result
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.load import End, http_session
 from tests.faults.conftest import QUIET, Stubbed, Tier
 from tests.faults.nonce import nonce_model
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
-from tests.service import Service
-from tests.simulated_clock import SimulatedClock
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session
+from tests.helpers.service import Service
+from tests.helpers.simulated_clock import SimulatedClock
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

@@ -14,7 +14,6 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.bench.load import End, http_session, pack
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nonce import Nonce
@@ -22,7 +21,8 @@ from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.process_watch import ProcessWatch, look
 from tests.faults.results import Result
-from tests.waiting import wait_for
+from tests.helpers.load import End, http_session, pack
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 

@@ -13,12 +13,12 @@ import numpy as np
 from aiortc import AudioStreamTrack
 from aiortc.codecs import get_encoder
 
-from tests.bench.load import http_session, pack
 from tests.faults.conftest import Stubbed
 from tests.faults.nonce import Nonce, read_video_box
 from tests.faults.results import Result
+from tests.helpers.load import http_session, pack
+from tests.helpers.webrtc_client import Track, WebrtcClient
 from tests.unit.pictures import encode, scene
-from tests.webrtc_client import Track, WebrtcClient
 
 Start = Callable[..., Stubbed]
 

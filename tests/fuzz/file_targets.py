@@ -28,8 +28,8 @@ from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
 from streamer.drift.rows import FEATURE_VERSION, NUMERIC
-from tests.drift_rows import World, rows
 from tests.fuzz.target import Target
+from tests.helpers.drift_rows import World, rows
 
 
 def _models() -> Iterator[bytes]:

@@ -41,9 +41,9 @@ from streamer.decoding.messages import (
     unpack_job,
 )
 from streamer.sampling.candidate import MalformedCandidate, pack_candidate, unpack_candidate
-from tests.candidates import candidate
 from tests.fuzz.target import Target
-from tests.hostile_child import HANDSHAKE
+from tests.helpers.candidates import candidate
+from tests.helpers.hostile_child import HANDSHAKE
 
 _BOXES = np.asarray([[1, 2, 30, 40, 0.9, 1], [5, 5, 9, 9, 0.5, 0]], np.float32)
 

@@ -17,11 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamer.access.key_file import make_key
 from streamer.http.route_policy import ROUTES, Entry, policy_of
-from tests.application import make_routes
-from tests.model_factory import null_model
-from tests.service import Service
-from tests.webrtc_client import WebrtcClient
-from tests.wire_client import WireClient
+from tests.helpers.application import make_routes
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import WebrtcClient
+from tests.helpers.wire_client import WireClient
 
 ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 PAGE = "https://app.example.com"

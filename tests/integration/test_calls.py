@@ -6,15 +6,15 @@ import json
 import subprocess
 import sys
 
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
-#: The figures of `tests/bench/calls.py` were 790 and 478 when this was written, and 1,202 and 760 before.
+#: The figures of `bench/calls.py` were 790 and 478 when this was written, and 1,202 and 760 before.
 MOST_CALLS = {"POST": 830, "frame": 510}
 
 
 def test_a_post_and_a_frame_take_a_bounded_number_of_calls_in_the_worker() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.calls"],
+        [sys.executable, "-m", "bench.calls"],
         cwd=ROOT,
         capture_output=True,
         text=True,

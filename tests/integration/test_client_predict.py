@@ -26,7 +26,7 @@ from streamer.client import (
     predict_many,
 )
 from tests.conftest import shared
-from tests.service import Service
+from tests.helpers.service import Service
 
 
 @pytest.fixture(scope="module")

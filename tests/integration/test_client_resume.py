@@ -27,7 +27,7 @@ from streamer.client import (
 )
 from streamer.client.backoff import Backoff
 from tests.faults.fault_proxy import FaultProxy
-from tests.service import Service
+from tests.helpers.service import Service
 
 PIXELS = np.full((120, 160, 3), 90, np.uint8)
 

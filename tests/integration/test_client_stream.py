@@ -32,7 +32,7 @@ from streamer.client import (
 )
 from streamer.client import sender as sender_module
 from tests.conftest import shared
-from tests.service import Service
+from tests.helpers.service import Service
 
 KEY = "dummy-key"
 Pixels = npt.NDArray[np.uint8]

@@ -30,7 +30,7 @@ from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
 from streamer.client.video_connection import Camera, VideoLink
 from streamer.client.video_stream import VideoStream
-from tests.service import Service
+from tests.helpers.service import Service
 
 KEY = "dummy-key"
 

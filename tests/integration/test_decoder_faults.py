@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 
 def picture(seed: int) -> bytes:

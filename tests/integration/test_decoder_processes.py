@@ -25,7 +25,7 @@ from streamer.decoding.messages import Answer, Task
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import Limits
-from tests.decoders import faulty_fork_server as faulty
+from tests.helpers.decoders import faulty_fork_server as faulty
 
 TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)
 #: Longest time for anything that is expected to happen at once, on a machine that is busy.
@@ -49,7 +49,7 @@ class Bench:
             input_bytes=1 << 20,
             digests=digests,
             count_end=self.ends.append,
-            module="tests.decoders.faulty_fork_server",
+            module="tests.helpers.decoders.faulty_fork_server",
         )
 
     async def start(self) -> None:

@@ -26,7 +26,7 @@ from models.training.photos import is_validation, read_photos
 from models.training.symbols import CLASSES
 from streamer.assets import MODELS_DIR
 from tests.conftest import ROOT, shared
-from tests.service import Service
+from tests.helpers.service import Service
 
 #: A little below what was measured when the files were made: another processor rounds in other places.
 LEAST_RECALL = {

@@ -21,13 +21,13 @@ import pytest
 from streamer.datasets.source import FolderSource
 from streamer.drift.engine import installed
 from streamer.drift.features import grey, image_features, thumbnail
-from tests.drift_rows import START
-from tests.model_factory import blob_model
-from tests.service import Service
-from tests.simulated_clock import SimulatedClock
+from tests.helpers.drift_rows import START
+from tests.helpers.model_factory import blob_model
+from tests.helpers.service import Service
+from tests.helpers.simulated_clock import SimulatedClock
+from tests.helpers.waiting import wait_for
+from tests.helpers.wire_client import WireClient
 from tests.unit.pictures import encode
-from tests.waiting import wait_for
-from tests.wire_client import WireClient
 
 #: More than an interval with its jitter: every image becomes a row.
 FRAME_S = 6.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamer.drift.engine import run_evidently
-from tests.drift_rows import drifted_check
+from tests.helpers.drift_rows import drifted_check
 
 
 async def test_evidently_measures_what_we_measure_and_makes_the_page() -> None:

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.bench.load import End, StreamLoad
-from tests.model_factory import null_model
-from tests.service import Service
+from tests.helpers.load import End, StreamLoad
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
 from tests.unit.pictures import encode, scene
 
 #: Not a bound of performance: only that a polite client is not made to wait for everything that others sent.

@@ -14,9 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.livez_probe import LivezProbe
-from tests.model_factory import null_model
-from tests.service import Service
+from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
 from tests.unit.pictures import encode, scene
 
 MIB = 1 << 20

@@ -11,13 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.model_factory import null_model
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome
 from tests.unit.pictures import encode
-from tests.wire_client import WireClient
 
 STATUS = {
     Outcome.WHOLE: 200,

@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamer.websocket.handshake_slots import MOST_PER_ADDRESS
 from streamer.websocket.rate_limit import HELLO_MAX_BYTES
-from tests.livez_probe import LivezProbe
-from tests.model_factory import null_model
-from tests.service import Service
-from tests.wire_client import WireClient
+from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient
 
 MIB = 1 << 20
 #: A blocked loop is seconds; the tests share their machine with others.

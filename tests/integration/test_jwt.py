@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 from websockets.exceptions import ConnectionClosed
 
-from tests.model_factory import null_model
-from tests.service import Service
-from tests.wire_client import WireClient
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 

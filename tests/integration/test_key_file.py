@@ -12,11 +12,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from streamer.access.key_file import digest_of
-from tests.model_factory import null_model
-from tests.service import Service
-from tests.waiting import wait_for
-from tests.webrtc_client import WebrtcClient
-from tests.wire_client import WireClient
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
+from tests.helpers.webrtc_client import WebrtcClient
+from tests.helpers.wire_client import WireClient
 
 KEYS = {"watcher": "predict", "camera": "stream", "boss": "admin", "gone": "stream"}
 

@@ -12,8 +12,8 @@ import pytest
 
 from streamer.cli import models_check
 from streamer.cli.main import main
-from tests import model_factory as factory
-from tests.model_factory import OBJECTS, Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import OBJECTS, Input
 
 #: Each of these files is refused for its own reason.
 REFUSED: dict[str, Callable[[Path], Path]] = {

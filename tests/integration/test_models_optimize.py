@@ -21,9 +21,9 @@ from streamer.model_tools import comparison
 from streamer.model_tools.agreement import Agreement
 from streamer.model_tools.layer_sensitivity import rank_layers
 from streamer.model_tools.quantiser import quantise
-from tests import model_factory as factory
 from tests.conftest import shared
-from tests.model_factory import Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import Input
 
 METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 

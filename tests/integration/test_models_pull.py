@@ -23,9 +23,9 @@ from streamer.client.tls import Tls
 from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.pull import PullOptions, PullResult, pull
 from streamer.model_zoo.registry import RegistryEntry
+from tests.helpers.model_factory import null_model
 from tests.integration.release_server import Fault, ForwardProxy, Server
 from tests.integration.test_client_network import make_certificate
-from tests.model_factory import null_model
 
 BODY = random.Random(1).randbytes(300_000)
 #: Few attempts, but a long stall time-out: on a busy machine even a local socket may be slow.

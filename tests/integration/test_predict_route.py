@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import shared
-from tests.model_factory import null_model
-from tests.reference import iou
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.reference import iou
+from tests.helpers.service import Service
 from tests.unit.pictures import encode, jpeg_claiming, png_chunk, png_claiming, scene, with_exif
 
 

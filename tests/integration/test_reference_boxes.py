@@ -13,7 +13,7 @@ import pytest
 
 from inference.engine.detector import Detector
 from tests.conftest import SHARED
-from tests.reference import (
+from tests.helpers.reference import (
     REFERENCE,
     SCORE_TOLERANCE,
     THRESHOLDS,
@@ -23,8 +23,8 @@ from tests.reference import (
     differences,
     pictures,
 )
-from tests.service import Service
-from tests.wire_client import WireClient
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient
 
 pytestmark = pytest.mark.skipif(
     not REFERENCE.is_file(), reason="needs the shared models and media beside the repository"

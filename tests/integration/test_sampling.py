@@ -21,10 +21,10 @@ from streamer.datasets.sample import Sample, parse_sample
 from streamer.datasets.source import FolderSource
 from streamer.datasets.verification import verify
 from tests.conftest import shared
-from tests.service import Service, is_dead
+from tests.helpers.service import Service, is_dead
+from tests.helpers.waiting import wait_for
+from tests.helpers.wire_client import WireClient
 from tests.unit.pictures import with_exif
-from tests.waiting import wait_for
-from tests.wire_client import WireClient
 
 #: Every candidate is taken at once, within ample budgets.
 EAGER = {

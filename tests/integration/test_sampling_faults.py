@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from streamer.sampling import sample_sender
-from tests.sampling_process_run import SamplingProcessRun
-from tests.stores.faulty import FAULTS, FaultyS3
-from tests.waiting import wait_for
+from tests.helpers.sampling_process_run import SamplingProcessRun
+from tests.helpers.stores.faulty import FAULTS, FaultyS3
+from tests.helpers.waiting import wait_for
 
 
 def hashes_in(store: FaultyS3) -> set[str]:

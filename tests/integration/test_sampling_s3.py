@@ -19,14 +19,14 @@ from streamer.datasets.source import BucketSource
 from streamer.datasets.verification import verify
 from streamer.sampling.s3 import Bucket, open_client
 from tests.conftest import shared
-from tests.model_factory import null_model
-from tests.sampling_process_run import SamplingProcessRun, reported, spooled
-from tests.service import Service
-from tests.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
-from tests.stores.faulty import FaultyS3
+from tests.helpers.model_factory import null_model
+from tests.helpers.sampling_process_run import SamplingProcessRun, reported, spooled
+from tests.helpers.service import Service
+from tests.helpers.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
+from tests.helpers.stores.faulty import FaultyS3
+from tests.helpers.waiting import wait_for
+from tests.helpers.wire_client import WireClient
 from tests.unit.pictures import encode, scene, with_jpeg_segment
-from tests.waiting import wait_for
-from tests.wire_client import WireClient
 
 BUCKET = "ml-active-learning"
 

@@ -18,9 +18,9 @@ from streamer.datasets.sample import Sample, parse_sample
 from streamer.datasets.source import FolderSource
 from streamer.datasets.verification import verify
 from tests.conftest import ROOT, shared
-from tests.service import Service
-from tests.waiting import wait_for
-from tests.webrtc_client import Track, WebrtcClient
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
+from tests.helpers.webrtc_client import Track, WebrtcClient
 
 #: Every candidate is taken at once, within ample budgets.
 EAGER = {

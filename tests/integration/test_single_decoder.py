@@ -12,13 +12,13 @@ import pytest
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits
-from tests.decoders import faulty_fork_server as faulty
+from tests.helpers.decoders import faulty_fork_server as faulty
 from tests.integration.test_decoder_processes import picture
 
 
 @pytest.fixture
 def decoder() -> Iterator[SingleDecoder]:
-    decoder = SingleDecoder(Limits(), "tests.decoders.faulty_fork_server")
+    decoder = SingleDecoder(Limits(), "tests.helpers.decoders.faulty_fork_server")
     decoder.prepare()
     yield decoder
     decoder.close()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.livez_probe import LivezProbe
-from tests.service import Service
+from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient, frame_message
 from tests.unit.pictures import encode, scene
-from tests.wire_client import WireClient, frame_message
 
 MIB = 1 << 20
 SLOW_S = 1.0

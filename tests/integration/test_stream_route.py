@@ -13,8 +13,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import shared
-from tests.service import Service
-from tests.wire_client import WireClient, frame_message
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient, frame_message
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.deploy.release import Release
-from tests.model_factory import null_model
-from tests.webrtc_client import WebrtcClient
-from tests.wire_client import WireClient
+from tests.helpers.model_factory import null_model
+from tests.helpers.webrtc_client import WebrtcClient
+from tests.helpers.wire_client import WireClient
 
 ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.network_namespace import Ears, in_own_network
-from tests.service import Service
-from tests.webrtc_client import WebrtcClient
+from tests.helpers.network_namespace import Ears, in_own_network
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import WebrtcClient
 
 KEY = "dummy-key"
 STUN = ("10.99.0.50", 3478)

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.service import Service
-from tests.webrtc_client import Track, WebrtcClient
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import Track, WebrtcClient
 
 #: Sessions at the same time.
 TOGETHER = 5

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.service import Service
-from tests.udp_proxy import UdpProxy
-from tests.webrtc_client import Track, WebrtcClient
+from tests.helpers.service import Service
+from tests.helpers.udp_proxy import UdpProxy
+from tests.helpers.webrtc_client import Track, WebrtcClient
 
 FPS = 20
 

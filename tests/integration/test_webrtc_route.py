@@ -18,8 +18,8 @@ import pytest
 from aiortc import AudioStreamTrack
 
 from tests.conftest import shared
-from tests.service import Service
-from tests.webrtc_client import Track, WebrtcClient
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import Track, WebrtcClient
 
 #: Connect and media deadlines short enough for tests, long enough for a busy machine.
 LIMITS = {"WEBRTC_CONNECT_TIMEOUT_S": "6", "WEBRTC_MEDIA_TIMEOUT_S": "5", "WEBRTC_SESSIONS_MAX": "3"}

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.service import Service
-from tests.webrtc_client import WebrtcClient
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import WebrtcClient
 
 SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
 SETTINGS = {

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import streamer.client
-from tests.model_factory import OBJECTS, null_model
+from tests.helpers.model_factory import OBJECTS, null_model
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 from tests.recordings.client_library import describe_library
 from tests.recordings.command_line import describe_commands
 from tests.recordings.http_exchanges import Exchanges
 from tests.recordings.metrics import describe_metrics
 from tests.recordings.requests import IMAGE_MAX_BYTES, PAGE, key_file
 from tests.recordings.websocket_sessions import record_sessions, record_shutdown, record_slow_sessions
-from tests.service import Service
-from tests.waiting import wait_for
 
 FOLDER = Path(__file__).resolve().parent / "data"
 #: Seconds in which recorded metrics may still appear.

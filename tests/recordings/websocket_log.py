@@ -11,8 +11,8 @@ from typing import Any
 import msgpack
 from websockets.exceptions import ConnectionClosed
 
+from tests.helpers.wire_client import WireClient, frame_message
 from tests.recordings.normalise import normalise, normalise_text, shape
-from tests.wire_client import WireClient, frame_message
 
 TIMEOUT_S = 30.0
 #: Changes of the grant depend on how fast the machine is; they are noted where they were asked for.

@@ -7,11 +7,11 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.helpers.service import Service
+from tests.helpers.wire_client import WireClient, frame_message
 from tests.recordings.http_exchanges import Exchanges
 from tests.recordings.requests import CUT_JPEG, GIF, HUGE_JPEG, NOISE, PICTURE, PNG, Request, key_text
 from tests.recordings.websocket_log import WebsocketLog, frames, packed
-from tests.service import Service
-from tests.wire_client import WireClient, frame_message
 
 _JSON, _MSGPACK = "detect.v1.json", "detect.v1.msgpack"
 _TOKEN = {"token": key_text("stream")}

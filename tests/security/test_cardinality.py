@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.raw_websocket import TEXT, RawSocket, frame
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import TEXT, RawSocket, frame
+from tests.helpers.service import Service
 
 REQUESTS, FULL_REQUESTS = 2_000, 20_000
 CANARY = "canary-value-77"

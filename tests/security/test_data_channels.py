@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aiortc.rtcsctptransport import DataChunk
 
-from tests.livez_probe import LivezProbe
-from tests.model_factory import null_model
-from tests.service import Service
-from tests.webrtc_client import WebrtcClient
+from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.model_factory import null_model
+from tests.helpers.service import Service
+from tests.helpers.webrtc_client import WebrtcClient
 
 PARTS = 6000
 FIRST, LAST = 2, 1

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.livez_probe import LivezProbe
-from tests.model_factory import null_model
-from tests.raw_websocket import TEXT, RawSocket, frame
-from tests.service import Service
+from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import TEXT, RawSocket, frame
+from tests.helpers.service import Service
 
 CLIENTS = 40
 #: Before messages were charged by size this took up to four seconds, and grew with the clients.

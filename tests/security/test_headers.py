@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.raw_websocket import RawSocket
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import RawSocket
+from tests.helpers.service import Service
 
 KEY = "test-key-0123456789abcdef"
 #: Texts that parsers with backtracking or recursion read slowly, or not at all.

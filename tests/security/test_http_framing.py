@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.raw_websocket import RawSocket
-from tests.service import ROOT, Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import RawSocket
+from tests.helpers.service import ROOT, Service
 
 MIB = 1 << 20
 IMAGE_MAX = 64 << 10

@@ -35,9 +35,9 @@ from inference.ipc.wire import (
     pack_text,
     unpack_result,
 )
-from tests.hostile_child import HANDSHAKE, HostileChild, forged, texts
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.hostile_child import HANDSHAKE, HostileChild, forged, texts
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 NAN, INF = math.nan, math.inf
 _RESULT = struct.Struct("<BBHIQfff")

@@ -34,7 +34,7 @@ from inference.ipc.wire import (
 )
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
-from tests.hostile_child import MODEL
+from tests.helpers.hostile_child import MODEL
 
 NAN = math.nan
 SOUND = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.raw_websocket import TEXT, RawSocket, frame
-from tests.service import Service
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import TEXT, RawSocket, frame
+from tests.helpers.service import Service
 
 
 class Trap:

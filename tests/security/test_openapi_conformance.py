@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ROOT, Service
+from tests.helpers.service import ROOT, Service
 
 KEY = "test-key-0123456789abcdef"
 HOOKS = "tests.security.schemathesis_hooks"

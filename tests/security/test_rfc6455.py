@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model_factory import null_model
-from tests.raw_websocket import (
+from tests.helpers.model_factory import null_model
+from tests.helpers.raw_websocket import (
     BINARY,
     CLOSE,
     PING,
@@ -20,7 +20,7 @@ from tests.raw_websocket import (
     frame,
     upgrade,
 )
-from tests.service import Service
+from tests.helpers.service import Service
 
 HELLO = json.dumps({"type": "hello", "client": {"name": "Zoë 🎥"}}, ensure_ascii=False).encode()
 MESSAGE_MAX = 8192

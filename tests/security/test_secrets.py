@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.service import Service
+from tests.helpers.service import Service
 
 KEY = "canary-key-0123456789abcdef"
 #: Variable to a canary. The last one is another program's secret, which the service must not spread either.

@@ -11,7 +11,7 @@ import pytest
 
 from streamer.access.access_settings import CannotAdmit, check_access
 from streamer.config.settings import SettingsError, load_settings
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
 

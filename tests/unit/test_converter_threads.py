@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from streamer.scheduling.converter_threads import ConverterThreads
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 
 def test_calls_begin_in_order() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from inference.engine import detector as module
 from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
-from tests import model_factory as factory
+from tests.helpers import model_factory as factory
 
 
 def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
 from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
-from tests.candidates import candidate, choice
+from tests.helpers.candidates import candidate, choice
 from tests.unit.pictures import encode, scene, with_exif
 
 ALL = Split((1.0, 0.0, 0.0))

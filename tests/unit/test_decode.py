@@ -15,8 +15,8 @@ from inference.models.family import CONVENTIONS, DetrForm, Layout
 from inference.models.manifest import Activation
 from inference.models.model import Family
 from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
-from tests import model_factory as factory
-from tests.model_factory import DISTINCT, OBJECTS, Input, Objects
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import DISTINCT, OBJECTS, Input, Objects
 
 IMAGE = Input(width=96, height=64)
 CLASSES = 3

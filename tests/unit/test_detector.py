@@ -20,8 +20,8 @@ from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.engine import detector as detector_module
 from inference.engine.detector import Detector
 from inference.models.model import Family, Placement
-from tests import model_factory as factory
-from tests.model_factory import DISTINCT, OBJECTS, Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import DISTINCT, OBJECTS, Input
 
 PARAMS = DetectionParams()
 GREY = np.full((64, 64, 3), 10, np.uint8)

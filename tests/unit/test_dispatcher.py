@@ -25,7 +25,7 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import DeadlineExceeded, SchedulingError, Unavailable, UnknownVersion
 from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.suspects import Suspects
-from tests.hostile_child import HostileChild
+from tests.helpers.hostile_child import HostileChild
 from tests.unit.pictures import encode, scene
 
 IMAGE = encode(scene())

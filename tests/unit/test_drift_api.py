@@ -21,7 +21,7 @@ from streamer.drift.status import DriftStatus
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics
-from tests.drift_rows import World, rows
+from tests.helpers.drift_rows import World, rows
 
 HOURS = 11
 

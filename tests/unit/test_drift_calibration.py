@@ -9,7 +9,7 @@ import pytest
 from streamer.drift.calibration import DEFAULT_THRESHOLD, THRESHOLD_FLOOR, calibrate, day_bucket
 from streamer.drift.reference import learn
 from streamer.drift.rows import NUMERIC, Table
-from tests.drift_rows import START, World, rows
+from tests.helpers.drift_rows import START, World, rows
 
 WINDOW_S = 1800.0
 #: Rows are thinner than the service takes them: these tests ask for many.

@@ -12,7 +12,7 @@ import pytest
 from streamer.drift.monitor import DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC
-from tests.drift_rows import START, World, rows
+from tests.helpers.drift_rows import START, World, rows
 
 CONFIG = DriftConfig()
 DAY_S = 86_400.0

@@ -27,7 +27,7 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics
-from tests.drift_rows import LATER, World, drifted_check, rows
+from tests.helpers.drift_rows import LATER, World, drifted_check, rows
 
 REFERENCE, _ = learn(list(rows(World(1).values(8000))), 1800, 0.001)
 

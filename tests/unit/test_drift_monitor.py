@@ -16,7 +16,7 @@ from streamer.drift.rows import NUMERIC, Row
 from streamer.drift.status import describe, group_status, wants_attention
 from streamer.drift.window import RecentRows
 from streamer.sampling.feature_extractor import RowThrottle
-from tests.drift_rows import START, World, rows
+from tests.helpers.drift_rows import START, World, rows
 
 CONFIG = DriftConfig()
 LATER = START + 7 * 86_400

@@ -14,7 +14,7 @@ from streamer.drift.reference import Reference, learn
 from streamer.drift.reference_document import document_of, parse
 from streamer.drift.reference_file import KEPT, load, save
 from streamer.drift.rows import NUMERIC
-from tests.drift_rows import World, rows
+from tests.helpers.drift_rows import World, rows
 
 CONFIG = {"window_s": 1800.0, "alpha": 0.001}
 

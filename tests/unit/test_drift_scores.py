@@ -18,7 +18,7 @@ from streamer.drift.calibration import (
 )
 from streamer.drift.reference import ReferenceScorer
 from streamer.drift.rows import NUMERIC, OTHER, Categories, Row, Table
-from tests.drift_rows import World, rows
+from tests.helpers.drift_rows import World, rows
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])

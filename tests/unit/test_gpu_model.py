@@ -22,8 +22,8 @@ from inference.models.manifest import Colour
 from inference.models.model import Family
 from inference.models.signature import ImageInput
 from inference.preprocess.preprocess import Normaliser
-from tests import model_factory as factory
-from tests.model_factory import PLAIN, Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import PLAIN, Input
 
 PARAMS = DetectionParams()
 YOLO = CONVENTIONS[Family.YOLO]

@@ -17,9 +17,9 @@ from inference.engine import detector as module
 from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
 from inference.models.model import Family
-from tests import model_factory as factory
 from tests.conftest import SHARED
-from tests.model_factory import PLAIN, HeadForm, Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import PLAIN, HeadForm, Input
 
 INPUTS = {
     "dynamic batch": PLAIN,

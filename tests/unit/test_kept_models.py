@@ -9,7 +9,7 @@ import pytest
 
 from inference.models.external_data import external_files
 from inference.models.kept_models import KeptModels, differs
-from tests.model_factory import PLAIN, colour_model, external_data_model
+from tests.helpers.model_factory import PLAIN, colour_model, external_data_model
 
 
 def digest(path: Path) -> str:

@@ -17,7 +17,7 @@ import pytest
 from streamer.access.identity import Quotas, Scope
 from streamer.access.key_file import BadKeyFile, digest_of, make_key, parse_keys, read_key_file
 from streamer.access.key_ring import KeyRing
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 DIGEST = digest_of("test-key")
 FULL = f"""

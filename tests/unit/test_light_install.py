@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from streamer.console.extras import EXTRAS, explain_missing
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Refuses the packages of the extras, as an installation without them does.

@@ -13,7 +13,7 @@ import pytest
 from inference.telemetry.log_format import JsonFormatter, TextFormatter, hide, redact
 from inference.telemetry.log_limit import MAX_KINDS, OncePerSecond
 from inference.telemetry.log_output import PipeHandler
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 NASTY = [
     "line\nbreak",

@@ -19,7 +19,7 @@ from inference.ipc.shared_status import Board
 from inference.ipc.wire import MAX_MESSAGE_BYTES, Kind, Result, Status, Submit, unpack_result
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
-from tests.hostile_child import MODEL
+from tests.helpers.hostile_child import MODEL
 
 BOX = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]
 

@@ -9,7 +9,7 @@ import textwrap
 
 from inference.telemetry.metric_store import SLOT_BYTES, SLOTS_PER_PROCESS, MetricStore
 from inference.telemetry.metrics import STORE_VARIABLE
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 
 def run(store: MetricStore, role: str, code: str) -> str:

@@ -14,8 +14,8 @@ from streamer.model_zoo.errors import BadRequest
 from streamer.model_zoo.model_folder import InstalledModel, find_installed
 from streamer.model_zoo.model_list import list_json, list_text
 from streamer.model_zoo.registry import Registry, RegistryEntry
-from tests import model_factory as factory
-from tests.model_factory import Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import Input
 
 ENTRY = RegistryEntry(
     name="known",

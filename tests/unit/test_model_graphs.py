@@ -19,7 +19,7 @@ from streamer.model_tools.head import Topology, head_of, layers_of
 from streamer.model_tools.layer_sensitivity import SWITCH, round_weights, with_rounding_switch
 from streamer.model_tools.quantiser import plan_of, quantise
 from streamer.model_zoo.errors import CannotWrite
-from tests import model_factory as factory
+from tests.helpers import model_factory as factory
 
 FRAME = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
 HEAD = {

@@ -105,7 +105,7 @@ def test_names_in_backticks_exist() -> None:
 def test_files_that_prose_names_exist() -> None:
     files = [
         str(path)
-        for folder in ("inference", "streamer", "tests", "models")
+        for folder in ("inference", "streamer", "tests", "bench", "models")
         for path in (ROOT / folder).rglob("*.py")
     ]
     unknown = {

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference.models.onnx_header import NotOnnx, licence_of, read_header
-from tests import model_factory as factory
-from tests.model_factory import Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import Input
 
 
 def test_the_header_is_what_onnx_reads(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from inference.engine.cpu_model import read_cpu_model
-from tests import model_factory as factory
-from tests.model_factory import Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import Input
 
 Arrays = list[np.ndarray[Any, Any]]
 

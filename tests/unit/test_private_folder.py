@@ -12,7 +12,7 @@ import pytest
 
 from streamer.supervisor.failures import CannotStart
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
-from tests.service import ROOT
+from tests.helpers.service import ROOT
 
 HOLD = """
 from streamer.supervisor.private_folder import PrivateFolder

@@ -19,7 +19,7 @@ from inference.ipc.shared_status import Board
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
-from tests.hostile_child import MODEL
+from tests.helpers.hostile_child import MODEL
 
 
 def limit(*costs_s: dict[int, float], sharing: float = 1.0) -> RunLimit:

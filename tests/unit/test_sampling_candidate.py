@@ -19,7 +19,7 @@ from streamer.sampling.candidate import (
     unpack_candidate,
 )
 from streamer.sampling.candidate_image import encoded, image_of
-from tests.candidates import boxes, candidate
+from tests.helpers.candidates import boxes, candidate
 
 
 def test_a_candidate_comes_back_as_it_was() -> None:

@@ -18,7 +18,7 @@ from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigur
 from streamer.sampling.sidecar import image_key, sidecar_key
 from streamer.sampling.spool import Spool
 from streamer.sampling.store import FolderStore
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 
 class FakeStore:

@@ -17,7 +17,7 @@ from streamer.sampling.informativeness import (
     score_uncertainty,
     uncertainty,
 )
-from tests.candidates import boxes
+from tests.helpers.candidates import boxes
 
 
 @pytest.mark.parametrize(

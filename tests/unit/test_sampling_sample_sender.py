@@ -14,8 +14,8 @@ from inference.ipc import unix_socket as address
 from streamer.sampling import sample_sender as module
 from streamer.sampling.candidate import unpack_candidate
 from streamer.sampling.sample_sender import MAX_WAITING, SampleSender
-from tests.candidates import candidate
-from tests.waiting import wait_for
+from tests.helpers.candidates import candidate
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inference.core.detection_params import DetectionParams
 from streamer.sampling.candidate import SampleCandidate, ShadowResult, slug
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, low_threshold, with_low_threshold
-from tests.candidates import STREAM, boxes
+from tests.helpers.candidates import STREAM, boxes
 
 SHADOW = ShadowResult("v2", "small", "cd" * 32, boxes(0.6))
 

@@ -13,7 +13,7 @@ from streamer.sampling.candidate import ENCODED, SampleCandidate, ShadowResult
 from streamer.sampling.candidate_image import fingerprint
 from streamer.sampling.policy import Policy
 from streamer.sampling.selection import Choice, FingerprintHistory, Selection
-from tests.candidates import boxes, candidate
+from tests.helpers.candidates import boxes, candidate
 from tests.unit.pictures import scene
 
 T0 = 1_800_000_000.0

@@ -12,7 +12,7 @@ from inference.core.detection_params import DetectionParams
 from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, ResumeOffer, StreamOffer
 from streamer.streams.session import Session, SessionStore
-from tests.hostile_child import MODEL
+from tests.helpers.hostile_child import MODEL
 
 LABELS = ("person", "bus")
 

@@ -17,8 +17,8 @@ from inference.engine.detector import Detector
 from inference.models.family import CONVENTIONS
 from inference.models.model import Family
 from inference.preprocess.preprocess import Normaliser
-from tests import model_factory as factory
-from tests.model_factory import FOCUS, PLAIN, Input
+from tests.helpers import model_factory as factory
+from tests.helpers.model_factory import FOCUS, PLAIN, Input
 
 FORMS: dict[str, dict[str, Any]] = {
     "two slices a patch": {},

@@ -16,7 +16,7 @@ from inference.ipc.shared_status import Board
 from streamer.supervisor.backoff import Backoff, CrashLoop
 from streamer.supervisor.starvation import Starvation
 from streamer.supervisor.watchdog import Watch, Watched
-from tests.waiting import wait_for
+from tests.helpers.waiting import wait_for
 
 
 class Process:

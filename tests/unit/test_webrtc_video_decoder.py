@@ -21,7 +21,7 @@ from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_decoder import MAX_WAITING, Decoded, VideoDecoder
 from streamer.webrtc.video_pool import MAX_DEATHS, VideoPool
-from tests.decoders import faulty_video_process as faulty
+from tests.helpers.decoders import faulty_video_process as faulty
 
 ENCODERS = {Codec.VP8: "libvpx", Codec.H264: "libx264"}
 
@@ -69,7 +69,7 @@ class Outcomes:
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[VideoPool]:
     pool = VideoPool(
-        2, digests=DigestMemory(tmp_path / "digests"), module="tests.decoders.faulty_video_process"
+        2, digests=DigestMemory(tmp_path / "digests"), module="tests.helpers.decoders.faulty_video_process"
     )
     yield pool
     pool.close()

@@ -17,9 +17,9 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from tests.bench.media import model, pictures
-from tests.service import Service
-from tests.stores.faulty import FaultyS3
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
+from tests.helpers.stores.faulty import FaultyS3
 
 _JPEG = {"Content-Type": "image/jpeg"}
 _EAGER = {

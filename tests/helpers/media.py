@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from tests.conftest import SHARED
-from tests.model_factory import null_model
+from tests.helpers.model_factory import null_model
 
 QUALITY = 80
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.media import model
-from tests.service import Service
+from tests.helpers.media import model
+from tests.helpers.service import Service
 
 
 def cpu_s(service: Service) -> float:

@@ -22,11 +22,11 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.process_handle import SamplingStatus
 from streamer.sampling.sample_sender import SampleSender
-from tests.candidates import candidate
+from tests.helpers.candidates import candidate
+from tests.helpers.waiting import wait_for
 from tests.unit.pictures import encode, scene, with_jpeg_segment
-from tests.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _IMAGE = encode(scene(640, 480))
 
 

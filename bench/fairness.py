@@ -2,7 +2,7 @@
 
 For every mix of greedy clients it prints the polite ones' p95 as a multiple of their p95 alone in the same
 run, what they lost, and what the greedy ones got: results, refusals, their p99. Every client has an address
-of its own in 127.0.0.0/8. ``make bench BENCH=fairness`` or ``python -m tests.bench.fairness --help``.
+of its own in 127.0.0.0/8. ``make bench BENCH=fairness`` or ``python -m bench.fairness --help``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import aiohttp
 import cv2
 import numpy as np
 
-from tests.bench.load import End, StreamLoad, Tally
-from tests.bench.media import model, pictures
-from tests.bench.webrtc import Refused, encode, publish
-from tests.service import ROOT, Service
+from bench.webrtc import Refused, encode, publish
+from tests.helpers.load import End, StreamLoad, Tally
+from tests.helpers.media import model, pictures
+from tests.helpers.service import ROOT, Service
 
 POLITE_FPS = 5.0
 POLITE_ADDRESSES = ("127.0.0.201", "127.0.0.202")
@@ -209,7 +209,7 @@ def beside(
     else delay the service and the polite clients more than what they ask for does.
     """
     arguments = json.dumps({name: getattr(mix, name) for name in Mix.__slots__})
-    command = [sys.executable, "-m", "tests.bench.fairness", "--greedy", arguments]
+    command = [sys.executable, "-m", "bench.fairness", "--greedy", arguments]
     greedy = subprocess.Popen(
         [*command, service.http_url, str(seconds + 2 * WARM_UP_S)],
         cwd=ROOT,

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from tests.model_factory import null_model
+from tests.helpers.model_factory import null_model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
 
 

@@ -1,6 +1,6 @@
 """Throughput of the whole service against the bare loop on the same cores, in interleaved rounds.
 
-``make bench`` or ``python -m tests.bench.throughput --help``. Figures are frames per second; what
+``make bench`` or ``python -m bench.throughput --help``. Figures are frames per second; what
 counts is the ratio to the floor of the same round. The load client runs on the same cores.
 """
 
@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import bare_posts, floor
-from tests.bench.load import End, StreamLoad, Tally, http_session, total
-from tests.bench.media import model, pictures
-from tests.service import Service
+from bench import bare_posts, floor
+from tests.helpers.load import End, StreamLoad, Tally, http_session, total
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
 
 #: Enough to keep the device and the decoders busy; more only waits.
 STREAMS = 8
@@ -50,7 +50,7 @@ def main() -> None:
     """Print a table of rounds and the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python -m tests.bench.throughput --model null --size 640x480 --rounds 3",
+        epilog="example: python -m bench.throughput --model null --size 640x480 --rounds 3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")

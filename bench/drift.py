@@ -22,9 +22,9 @@ from streamer.drift.reference_file import publish
 from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics
-from tests.drift_rows import START, World, rows
-from tests.service import Service
-from tests.waiting import wait_for
+from tests.helpers.drift_rows import START, World, rows
+from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 DAYS = 10
 DAY = 17_280

@@ -2,7 +2,7 @@
 
 Prints the polite ones' latency alone and beside the flood, the age of the flood's results, memory, and what
 becomes of POSTs at twice the load.
-``make bench BENCH=overload`` or ``python -m tests.bench.overload --help``.
+``make bench BENCH=overload`` or ``python -m bench.overload --help``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.load import End, StreamLoad, Tally, http_session, post_in_turn
-from tests.bench.media import model, pictures
-from tests.bench.overload_posts import report
-from tests.service import Service
+from bench.overload_posts import report
+from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
 
 POLITE_FPS = 5.0
 

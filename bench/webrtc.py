@@ -26,8 +26,8 @@ import psutil
 import pylibsrtp
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
-from tests.bench.media import model, pictures
-from tests.service import Service
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
 
 FPS = 10
 ENCODERS = {"VP8": "libvpx", "H264": "libx264"}

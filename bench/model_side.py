@@ -26,9 +26,9 @@ from inference.models.model import Family
 from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
 from inference.postprocess.nms import suppress
 from inference.preprocess.preprocess import Normaliser
-from tests.bench.media import pictures
 from tests.conftest import SHARED
-from tests.model_factory import FOCUS, STRIDES
+from tests.helpers.media import pictures
+from tests.helpers.model_factory import FOCUS, STRIDES
 
 SIDE = 416
 PARAMS = DetectionParams()

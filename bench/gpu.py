@@ -2,7 +2,7 @@
 
 The bare loop is the inference process without a network: two lanes that fill a batch with ready frames,
 run it and post-process it. The service gets live streams from clients in processes of their own, on the
-same machine. Figures are frames per second. ``python -m tests.bench.gpu --help``.
+same machine. Figures are frames per second. ``python -m bench.gpu --help``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from bench.throughput import over_websocket, rate
 from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
-from tests.bench.load import Tally, total
-from tests.bench.media import model, pictures
-from tests.bench.throughput import over_websocket, rate
-from tests.service import Service
+from tests.helpers.load import Tally, total
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
 
 _LANES = 2
 
@@ -73,7 +73,7 @@ def main() -> None:
     """Print what each batch size costs alone, the bare loop, and the service with more and more workers."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python -m tests.bench.gpu --model yolov9t_ball --workers 1 4 8 --streams 32",
+        epilog="example: python -m bench.gpu --model yolov9t_ball --workers 1 4 8 --streams 32",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="yolov9t_ball", help="null, a shared model or a path")

@@ -1,7 +1,7 @@
 """POSTs at twice the load that the service can do: how long those take that are served, and refusals.
 
 First as many connections as keep the service busy tell what it can do; then images come at twice that rate,
-whatever was answered, from clients with an address each. `tests.bench.overload` prints what this returns.
+whatever was answered, from clients with an address each. `bench.overload` prints what this returns.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import aiohttp
 import numpy as np
 
-from tests.bench.fairness import session_from
-from tests.service import Service
+from bench.fairness import session_from
+from tests.helpers.service import Service
 
 CLIENTS = 4
 #: Connections that keep a service of some cores busy, and leave none waiting for long.

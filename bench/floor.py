@@ -2,7 +2,7 @@
 
 It has no network, no queue and no isolation, and runs the file as it is: what serves gets beyond it only by
 having less to compute (docs/decisions/0009). Deliberately independent of the service's code.
-``python -m tests.bench.floor --help``.
+``python -m bench.floor --help``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure(model: Path, pictures: list[bytes], seconds: float, processes: int |
         begin = time.monotonic() + 2.0
         children = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.floor", str(model), folder, str(begin), str(seconds)],
+                [sys.executable, "-m", "bench.floor", str(model), folder, str(begin), str(seconds)],
                 env=os.environ | _ENVIRONMENT,
                 stdout=subprocess.PIPE,
                 text=True,

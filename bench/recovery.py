@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.load import End, StreamLoad, Tally, http_session
-from tests.bench.media import model, pictures
-from tests.service import Service
+from tests.helpers.load import End, StreamLoad, Tally, http_session
+from tests.helpers.media import model, pictures
+from tests.helpers.service import Service
 
 STREAMS = 20
 

@@ -1,6 +1,6 @@
 """How many calls, of Python and C functions, a POST and a streamed frame take in their worker's event loop.
 
-``python -m tests.bench.calls``. Other than times these are the same on a busy machine. The application of a
+``python -m bench.calls``. Other than times these are the same on a busy machine. The application of a
 worker runs here with its decoders, in front of an inference process that answers at once and finds nothing.
 """
 
@@ -29,10 +29,10 @@ from streamer.config.settings import load_settings
 from streamer.core.turn_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources, make_runner
-from tests.bench.media import pictures
-from tests.hostile_child import HANDSHAKE
-from tests.raw_websocket import BINARY, TEXT, RawSocket, frame
-from tests.wire_client import frame_message
+from tests.helpers.hostile_child import HANDSHAKE
+from tests.helpers.media import pictures
+from tests.helpers.raw_websocket import BINARY, TEXT, RawSocket, frame
+from tests.helpers.wire_client import frame_message
 
 #: Before anything is counted, and counted.
 WARM_UP, COUNTED = 20, 40

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from tests.bench.load import Tally
+from tests.helpers.load import Tally
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n.*?content-length: (\d+)\r\n", re.IGNORECASE | re.DOTALL)
 _ANSWER_BYTES = 64 << 10

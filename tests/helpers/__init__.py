@@ -1,0 +1,1 @@
+"""What tests share: the real service as a subprocess, clients, faults, made models. No tests."""
