@@ -133,7 +133,7 @@ def _task(arguments: argparse.Namespace, terminal: Terminal) -> Task:
         for_gpu=for_gpu,
         precision=precision,
         images=_images(arguments, terminal),
-        wanted=arguments.agreement,
+        min_agreement=arguments.agreement,
         timing_s=TIMING_S,
     )
 

@@ -28,7 +28,7 @@ from streamer.model_zoo.errors import BadRequest
 
 #: Fractions of the layers that stay in float32, tried in this order until the boxes agree. With 5 of its 104
 #: layers in float32 YOLOX-nano went from 67 % of the boxes to 92 %, with 10 to 96 %.
-_SPARED = (0.05, 0.1, 0.2, 0.4)
+_FLOAT32_SHARES = (0.05, 0.1, 0.2, 0.4)
 #: Images used for each purpose, evenly spread over the given ones.
 _CALIBRATED = 64
 _TRIED = 32
@@ -44,7 +44,7 @@ class Int8Model:
 
     path: Path
     layers: int
-    spared: int
+    float32_layers: int
     calibrated: int
 
 
@@ -54,7 +54,7 @@ class _Candidate:
 
     path: Path
     ranges: dict[str, Range]
-    spared: int
+    float32_layers: int
     agreement: Agreement
 
     @property
@@ -68,19 +68,19 @@ def make_int8(
     images: ImageFiles,
     scratch: Callable[[str], Path],
     *,
-    wanted: float,
+    min_agreement: float,
     on_progress: OnProgress,
 ) -> Int8Model:
-    """Return the first 8-bit model that has at least ``wanted`` recall and precision against the original.
+    """Return the first 8-bit model whose recall and precision against the original reach ``min_agreement``.
 
-    If none has, return the best. ``model`` has unique node names and opset 13 or newer; ``scratch`` returns a
-    path for a temporary model of a name. Raises BadRequest when nothing can be quantised.
+    If none does, return the best. ``model`` has unique node names and opset 13 or newer; ``scratch`` returns
+    a path for a temporary model of a name. Raises BadRequest when nothing can be quantised.
     """
     search = _Search(model, original, images, scratch, on_progress)
-    best = search.best_ranges(wanted)
-    if best.agreement.worst < wanted:
-        best = search.best_with_float32_layers(best, wanted)
-    return Int8Model(best.path, len(search.layers), best.spared, search.calibrated)
+    best = search.best_ranges(min_agreement)
+    if best.agreement.worst < min_agreement:
+        best = search.best_with_float32_layers(best, min_agreement)
+    return Int8Model(best.path, len(search.layers), best.float32_layers, search.calibrated)
 
 
 class _Search:
@@ -110,8 +110,8 @@ class _Search:
                 "--precision int8: the model has no layers before its head that could be in 8 bits"
             )
 
-    def best_ranges(self, wanted: float) -> _Candidate:
-        """Calibrate; return the first all-8-bit candidate that agrees as ``wanted``, or the best."""
+    def best_ranges(self, min_agreement: float) -> _Candidate:
+        """Calibrate; return the first all-8-bit candidate that reaches ``min_agreement``, or the best."""
         histograms = calibrate(
             self._model,
             self._plan.tensors,
@@ -121,12 +121,12 @@ class _Search:
         tried = []
         for power in POWERS:
             tried.append(self._try(histograms.ranges(power), [], f"power-{power}"))
-            if tried[-1].agreement.worst >= wanted:
+            if tried[-1].agreement.worst >= min_agreement:
                 break
         return max(tried, key=lambda candidate: candidate.merit)
 
-    def best_with_float32_layers(self, best: _Candidate, wanted: float) -> _Candidate:
-        """Keep sensitive layers in float32; return the first that agrees as ``wanted``, else the best."""
+    def best_with_float32_layers(self, best: _Candidate, min_agreement: float) -> _Candidate:
+        """Keep sensitive layers in float32; return the first that reaches ``min_agreement``, or the best."""
         ranked = rank_layers(
             self._model,
             self.layers,
@@ -136,11 +136,11 @@ class _Search:
             scratch=self._scratch("sensitivity"),
             on_layer=lambda done: self._on_progress("measuring layers", done / len(self.layers)),
         )
-        counts = dict.fromkeys(max(1, round(share * len(ranked))) for share in _SPARED)
+        counts = dict.fromkeys(max(1, round(share * len(ranked))) for share in _FLOAT32_SHARES)
         for count in counts:
-            candidate = self._try(best.ranges, ranked[:count], f"spared-{count}")
+            candidate = self._try(best.ranges, ranked[:count], f"float32-{count}")
             best = max(best, candidate, key=lambda either: either.merit)
-            if best.agreement.worst >= wanted:
+            if best.agreement.worst >= min_agreement:
                 break
         return best
 
@@ -150,12 +150,13 @@ class _Search:
             self._on_progress(text, done / len(images))
             yield self._feed_builder.build(frame)
 
-    def _try(self, ranges: dict[str, Range], spared: list[str], name: str) -> _Candidate:
+    def _try(self, ranges: dict[str, Range], float32_layers: list[str], name: str) -> _Candidate:
         """Build a candidate, load it as the service would, and compare its boxes with the original's."""
-        units = [self._topology.unit_of(node) for node in self._topology.nodes if node.name in set(spared)]
+        nodes = [node for node in self._topology.nodes if node.name in set(float32_layers)]
+        units = [self._topology.unit_of(node) for node in nodes]
         path = self._scratch(name)
         write_graph(quantise(self._model, self._plan, ranges, set().union(*units)), path)
-        text = f"comparing, {len(spared)} layers in float32" if spared else "comparing"
+        text = f"comparing, {len(float32_layers)} layers in float32" if float32_layers else "comparing"
         images = self._images.sample(_TRIED)
         detector = open_detector(path)
         try:
@@ -164,7 +165,7 @@ class _Search:
             )
         finally:
             detector.close()
-        return _Candidate(path, ranges, len(spared), agreement)
+        return _Candidate(path, ranges, len(float32_layers), agreement)
 
 
 def calibrate(

@@ -44,7 +44,7 @@ class Task:
     precision: Precision
     images: ImageFiles | None
     #: Recall and precision that an 8-bit model should reach, 0..1.
-    wanted: float
+    min_agreement: float
     #: Seconds for each time measurement.
     timing_s: float
 
@@ -141,7 +141,9 @@ def _build(
         on_progress("converting to float16", 0.0)
         model = to_float16(model)
     elif task.precision is Precision.INT8 and task.images is not None:
-        int8 = make_int8(model, original, task.images, work.path, wanted=task.wanted, on_progress=on_progress)
+        int8 = make_int8(
+            model, original, task.images, work.path, min_agreement=task.min_agreement, on_progress=on_progress
+        )
         model = graph.read_graph(int8.path)
     metadata["optimised"] = f"{task.precision} of sha256 {original.model.sha256}"
     path = work.path("result")

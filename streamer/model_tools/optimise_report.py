@@ -24,8 +24,10 @@ def report_text(outcome: Outcome) -> str:
     lines.append(f"  loading   {outcome.load_before_s * 1e3:.0f} ms -> {outcome.load_after_s * 1e3:.0f} ms")
     if outcome.int8 is not None:
         int8 = outcome.int8
-        kept = f", {int8.spared} kept in float32 because they lose too much" if int8.spared else ""
-        lines.append(f"  layers    {int8.layers - int8.spared} of {int8.layers} in 8 bits{kept}")
+        kept = ""
+        if int8.float32_layers:
+            kept = f", {int8.float32_layers} kept in float32 because they lose too much"
+        lines.append(f"  layers    {int8.layers - int8.float32_layers} of {int8.layers} in 8 bits{kept}")
         lines.append(f"            calibrated on {int8.calibrated} images")
     lines += _agreement_lines(outcome.agreement)
     lines += [f"  speed     {_speed_text(speed)}" for speed in outcome.speeds]
@@ -63,10 +65,10 @@ def remarks(outcome: Outcome) -> list[str]:
     """Return what to know before the result is served."""
     found = []
     agreement = outcome.agreement
-    if agreement is not None and agreement.worst < outcome.task.wanted:
+    if agreement is not None and agreement.worst < outcome.task.min_agreement:
         found.append(
-            f"The boxes agree to {agreement.worst:.1%}, less than the {outcome.task.wanted:.0%} wanted "
-            "(--agreement): test it on your own data before you serve it."
+            f"The boxes agree to {agreement.worst:.1%}, less than the {outcome.task.min_agreement:.0%} "
+            "wanted (--agreement): test it on your own data before you serve it."
         )
     if agreement is not None and agreement.reference < _FEW_BOXES:
         found.append(f"{agreement.reference} boxes are few to judge by; use more images.")
@@ -97,7 +99,7 @@ def report_json(outcome: Outcome) -> dict[str, Any]:
         },
         "layers": None
         if int8 is None
-        else {"all": int8.layers, "spared": int8.spared, "calibrated_on": int8.calibrated},
+        else {"all": int8.layers, "spared": int8.float32_layers, "calibrated_on": int8.calibrated},
         "accuracy": None if agreement is None else _agreement_json(agreement),
         "speed": [
             {
