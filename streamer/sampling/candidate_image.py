@@ -36,7 +36,7 @@ def image_of(
     With ``target``, a width and height in pixels, it may be reduced, but stays at least that large.
     ``decode`` is called for encoded images. Raises ImageError.
     """
-    data = stored_bytes(candidate)
+    data = image_bytes(candidate)
     if candidate.source == PIXELS:
         return np.frombuffer(data, np.uint8).reshape(candidate.height, candidate.width, 3)
     return decode(data, rotation=candidate.rotation, target=target)
@@ -51,7 +51,7 @@ def encoded(candidate: SampleCandidate) -> SampleCandidate:
     return dataclasses.replace(candidate, data=data.tobytes(), source=ENCODED)
 
 
-def stored_bytes(candidate: SampleCandidate) -> bytes:
+def image_bytes(candidate: SampleCandidate) -> bytes:
     """Return the bytes of the image in its present form."""
     if not isinstance(candidate.data, bytes | memoryview):
         raise TypeError("the sampling process gets images as bytes")

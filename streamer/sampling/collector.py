@@ -13,7 +13,7 @@ from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import SampleCandidate
-from streamer.sampling.candidate_image import Decode, decode_here, fingerprint, image_of, stored_bytes
+from streamer.sampling.candidate_image import Decode, decode_here, fingerprint, image_bytes, image_of
 from streamer.sampling.errors import SpoolBroken, SpoolFull
 from streamer.sampling.feature_extractor import extract_features
 from streamer.sampling.image_metadata import strip_metadata
@@ -130,7 +130,7 @@ class Collector:
             self._metrics.drops.labels("disk_error").inc()
             return
         try:
-            data = stored_bytes(choice.candidate)
+            data = image_bytes(choice.candidate)
             header = read_header(data, AnySize())
             if self._strip:
                 data = strip_metadata(data, header.codec, header.orientation)

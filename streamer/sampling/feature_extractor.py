@@ -27,7 +27,7 @@ from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ORIGINAL, SampleCandidate
-from streamer.sampling.candidate_image import Decode, decode_here, image_of, stored_bytes
+from streamer.sampling.candidate_image import Decode, decode_here, image_bytes, image_of
 
 JITTER = 0.2
 #: Streams whose last row is remembered; the one with the oldest row is forgotten first.
@@ -119,7 +119,7 @@ def _jpeg_bpp(candidate: SampleCandidate) -> float:
     """Return the bits per pixel of an image that arrived as a JPEG, NaN of all others."""
     if candidate.source != ORIGINAL:
         return math.nan
-    header = read_header(stored_bytes(candidate), AnySize())
+    header = read_header(image_bytes(candidate), AnySize())
     if header.codec is not Codec.JPEG:
         return math.nan
     return 8 * candidate.size_bytes / (header.width * header.height)
