@@ -95,7 +95,7 @@ def counts(service: Service) -> dict[str, float]:
 def test_each_picture_has_the_boxes_of_the_reference(
     browser: Browser, yolox_nano: Path, pictures: list[Picture], tmp_path: Path, full: bool
 ) -> None:
-    seconds = 60 if full else 12
+    seconds = 60 if full else 8
     with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0"}) as service:
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&view=synced")

@@ -104,14 +104,14 @@ def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     group = [whole.supervisor, *whole.supervisor.children()]
     for process in group:
         process.send_signal(signal.SIGSTOP)
-    time.sleep(7.0)
+    time.sleep(6.0)
     for process in reversed(group):  # the supervisor last: it must not judge the others too early
         process.send_signal(signal.SIGCONT)
     time.sleep(2.0)
     assert [process for process in group if is_dead(process)] == []
     for process in group:
         process.send_signal(signal.SIGSTOP)
-    time.sleep(6.0)
+    time.sleep(5.5)
     for process in group:  # and first: the others have some time
         process.send_signal(signal.SIGCONT)
     time.sleep(2.0)

@@ -23,10 +23,10 @@ def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: 
     # One lane: two cores with AVX-512 would serve most of the flood.
     settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
     with Service(settings) as service:
-        asyncio.run(together(service, frames, 5, FLOOD_FPS))
+        asyncio.run(together(service, frames, 4, FLOOD_FPS))
         memories_mb = [memory_mb(service)]
         while True:
-            flooded, streamed, posted = asyncio.run(together(service, frames, 8, FLOOD_FPS))
+            flooded, streamed, posted = asyncio.run(together(service, frames, 5, FLOOD_FPS))
             memories_mb.append(memory_mb(service))
             # On a slow machine the first seconds do not reach every buffer; what leaks grows in each round.
             if memories_mb[-1] < memories_mb[-2] + MEMORY_NOISE_MB or len(memories_mb) > 3:

@@ -34,6 +34,7 @@ EAGER = {
     "SAMPLES_STREAM_PER_HOUR": "100000",
     "SAMPLES_PER_HOUR": "100000",
     "SAMPLES_RANDOM_EVERY_S": "0",
+    "SAMPLES_CANDIDATE_S": "0.2",
     "STREAM_MIN_FPS": "0",
 }
 
@@ -192,9 +193,9 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
     def decided() -> float:
         return eager.metric("active_learning_samples_total") + eager.metric("sampler_dropped_total")
 
-    images = [variant(bus, seed) for seed in range(12)]
+    images = [variant(bus, seed) for seed in range(8)]
     for index, image in enumerate(images):
-        killed = index in (4, 8)
+        killed = index in (3, 6)
         if killed:
             # It is nice, so on a busy machine it may hold several, and be slow even to die.
             wait_for(functools.partial(lambda sent: decided() == sent, index))
@@ -205,7 +206,7 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
         if killed:
             # What comes while there is no sampling process waits for its successor.
             wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
-        time.sleep(1.25)  # one candidate a second
+        time.sleep(0.25)  # one candidate in each SAMPLES_CANDIDATE_S
     wait_for(lambda: decided() == len(images))
     wait_for(lambda: eager.metric("active_learning_spool_items") == 0)
     assert eager.metric("object_detection_process_restarts_total", role="observer") == 2

@@ -41,7 +41,7 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         SamplingProcessRun(tmp_path, store.environment | {"S3_TIMEOUT_S": "0.5"}) as run,
     ):
         number = 0
-        for turn in range(12):
+        for turn in range(8):
             run.wait_on()
             # Its decoder starts with the first image: killed while that happens, and later.
             begun, until_one, before = time.monotonic(), turn % 2 == 1, run.spooled() | hashes_in(store)
@@ -63,7 +63,7 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         wait_for(lambda: sum(store.broken.values()) >= 3)
         store.share = 0.0
         wait_for(lambda: run.spooled() == set())
-        assert len(accepted) > 50
+        assert len(accepted) > 20
         assert accepted <= hashes_in(store)
         assert run.metric("active_learning_samples_total") <= len(hashes_in(store))
         assert set(store.methods) == {"PUT"}

@@ -158,7 +158,7 @@ def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
             "STREAM_MIN_FPS": "0",
         }
         accepted: set[str] = set()
-        for number in range(20 if full else 4):
+        for number in range(20 if full else 3):
             with Service(settings) as service:
                 asyncio.run(_stream(service, f"run{number}", _moment(number % 4, service, between)))
                 time.sleep(rng.uniform(0.0, 1.0))

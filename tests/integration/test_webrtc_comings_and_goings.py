@@ -18,9 +18,9 @@ from tests.helpers.webrtc_client import Track, WebrtcClient
 #: Sessions at the same time.
 TOGETHER = 5
 #: Sessions in all, a multiple of the ways and of the rounds.
-FEW, MANY = 60, 1000
+FEW, MANY = 30, 1000
 #: The worker is looked at after each; the first is for what is made once and kept.
-ROUNDS = 4
+ROUNDS = 3
 WAYS = 5
 
 
@@ -40,7 +40,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, fu
     settings = {
         "STREAM_MIN_FPS": "0",
         # Long enough for a busy machine; it is waited for at the end of each round.
-        "WEBRTC_CONNECT_TIMEOUT_S": "20" if full else "10",
+        "WEBRTC_CONNECT_TIMEOUT_S": "20" if full else "8",
         "WEBRTC_SESSIONS_MAX": "1000",
     }
     count = MANY if full else FEW
@@ -62,7 +62,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, fu
     (tmp_path / "holdings.json").write_text(json.dumps(shown))
     print(json.dumps(shown))  # noqa: T201 - for whoever asks with -s
     assert ended == count
-    # The second half against the first, without its first round.
+    # The last round against the second: the first one makes what is kept.
     half, last = holdings[ROUNDS // 2], holdings[-1]
     assert last.descriptors <= half.descriptors + 3, shown
     assert last.threads <= half.threads + 1, shown
