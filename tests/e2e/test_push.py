@@ -110,7 +110,7 @@ def agrees(expected: dict[str, Any], line: dict[str, Any]) -> bool:
 
 
 def check_boxes(video: str, label: str, journal: list[dict[str, Any]], frames: int, reach: int) -> int:
-    """Assert that results of the first ``frames`` hold the boxes of the reference, up to ``reach`` frames away.
+    """Assert that results of the first ``frames`` hold the reference's boxes, up to ``reach`` frames away.
 
     Boxes close to the threshold may go either way with JPEG; those well above it may not.
     """
