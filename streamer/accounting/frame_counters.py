@@ -35,12 +35,19 @@ class FrameCounters:
         }
         #: What was accounted so far, per ledger (by identity: ledgers change).
         self._seen: dict[int, _Seen] = {}
+        #: The ledger that was accounted last; None before the first.
+        self._last: Ledger | None = None
+        self._last_seen = _Seen()
+
+    def _look_up(self, ledger: Ledger) -> _Seen:
+        self._last = ledger
+        self._last_seen = self._seen.setdefault(id(ledger), _Seen())
+        return self._last_seen
 
     def account(self, ledger: Ledger) -> None:
         """Bring the metrics up to date with one ledger, which the caller keeps alive."""
-        seen = self._seen.get(id(ledger))
-        if seen is None:
-            seen = self._seen[id(ledger)] = _Seen()
+        # Most connections have one stream.
+        seen = self._last_seen if ledger is self._last else self._look_up(ledger)
         drops = sum(ledger.dropped.values())
         in_flight = ledger.received - ledger.inferred - ledger.failed - drops
         if ledger.received != seen.received:

@@ -80,12 +80,12 @@ class TurnSelector(selectors.BaseSelector):
             if events & key.events:
                 waits = happened & _ENDED or fd in self.streams
                 (later if waits else ready).append((key, events & key.events))
-        if len(later) <= A_TURN:
-            return ready + later if later else ready
-        # The rest is reported again the next time.
-        start = self._next % len(later)
-        self._next = start + A_TURN
-        return ready + (later[start:] + later[:start])[:A_TURN]
+        if later and len(later) > A_TURN:
+            # The rest is reported again the next time.
+            start = self._next % len(later)
+            self._next = start + A_TURN
+            later = (later[start:] + later[:start])[:A_TURN]
+        return ready + later
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """Return what is watched, by descriptor."""
