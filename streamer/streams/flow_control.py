@@ -162,8 +162,7 @@ class Stream:
             self.breaks += 1
         self._epoch = frame.epoch
         if self.paused:
-            self._drop(frame.seq, DropReason.RATE)
-            return self._tell_drops()
+            return self._drop(frame.seq, DropReason.RATE) + self._tell_drops()
         messages: list[dict[str, Any]] = []
         displaced = self._mailbox.put(Waiting(frame, now))
         if displaced is not None:

@@ -253,6 +253,16 @@ def test_a_pause_drops_what_waits_and_resume_says_what_is_granted() -> None:
     assert flow["win"] == WINDOW_START
 
 
+def test_a_frame_sent_in_a_pause_is_told_together_with_drops_of_another_reason() -> None:
+    stream = Stream(0)
+    for seq in (1, 2):
+        assert stream.receive(frame(seq), 0.0) == []
+    assert take(stream, 0.0) == 2
+    stream.pause()
+    told: list[Any] = stream.receive(frame(3), 0.1)
+    assert [(drop["from"], drop["reason"]) for drop in told] == [(1, "superseded"), (3, "rate")]
+
+
 def test_resent_frames_that_were_answered_are_ignored_in_mode_all() -> None:
     stream = Stream(0, mode="all")
     stream.receive(frame(1), 0.0)
