@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streamer.protocol.wire import Codec, FrameFlag
+from streamer.protocol.wire import Codec, FrameFlag, FrameTime
 
 
 class Picture(Protocol):
@@ -55,5 +55,5 @@ class StreamFrame(Protocol):
     def flags(self) -> FrameFlag:
         """Key frame, discontinuity, last."""
 
-    def stamp(self) -> dict[str, int]:
+    def stamp(self) -> FrameTime:
         """Return the field by which results name the frame's time."""

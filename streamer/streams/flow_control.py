@@ -7,11 +7,12 @@ the session, which holds up to eight of these, and the dispatcher, which calls `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from streamer.accounting.ledger import Ledger
 from streamer.core.token_bucket import TokenBucket
 from streamer.imaging.frame import StreamFrame
+from streamer.protocol import server_messages
+from streamer.protocol.server_messages import Error, FlowFields, ServerMessage
 from streamer.protocol.wire import IMAGE_CODECS, Codec, DropReason, FrameFlag
 from streamer.streams.mailbox import Mailbox
 
@@ -101,37 +102,30 @@ class Stream:
         """The window as the client is told; 0 means hold."""
         return self.window if self._held_window is None else self._held_window
 
-    def flow(self, reason: str) -> list[dict[str, Any]]:
+    def flow(self, reason: str) -> list[ServerMessage]:
         """Return a ``flow`` message with the present grant, after the drops that its ``ack`` counts."""
-        message = {
-            "type": "flow",
-            "stream": self.number,
-            "win": self.granted,
-            "max_fps": self.max_fps,
-            "ack": self.ack,
-            "reason": reason,
-        }
+        message = server_messages.flow(self.number, self.granted, self.max_fps, self.ack, reason)
         return [*self._tell_drops(), message]
 
-    def hold(self, now: float, reason: str) -> list[dict[str, Any]]:
+    def hold(self, now: float, reason: str) -> list[ServerMessage]:
         """Tell the client to stop sending for now."""
         self._remember_window(now)
         self._held_window = 0
         return self.flow(reason)
 
-    def unhold(self, reason: str) -> list[dict[str, Any]]:
+    def unhold(self, reason: str) -> list[ServerMessage]:
         """Open the window again after :meth:`hold`."""
         self._held_window = None
         return self.flow(reason)
 
-    def limit_rate(self, max_fps: float | None, reason: str) -> list[dict[str, Any]]:
+    def limit_rate(self, max_fps: float | None, reason: str) -> list[ServerMessage]:
         """Grant another rate; None lifts the limit."""
         self.max_fps, self._due = max_fps, 0.0
         return self.flow(reason)
 
     # -- frames in -----------------------------------------------------------------------------------
 
-    def receive(self, frame: StreamFrame, now: float) -> list[dict[str, Any]]:
+    def receive(self, frame: StreamFrame, now: float) -> list[ServerMessage]:
         """Take in one frame; returns the messages that follow from it at once.
 
         Raises WindowViolated when the client has ignored its window too often.
@@ -163,7 +157,7 @@ class Stream:
         self._epoch = frame.epoch
         if self.paused:
             return self._drop(frame.seq, DropReason.RATE) + self._tell_drops()
-        messages: list[dict[str, Any]] = []
+        messages: list[ServerMessage] = []
         displaced = self._mailbox.put(Waiting(frame, now))
         if displaced is not None:
             reason = DropReason.RATE if self._rate_limited(now) else DropReason.SUPERSEDED
@@ -173,7 +167,7 @@ class Stream:
             messages += self._tell_drops()
         return messages
 
-    def discard(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
+    def discard(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
         """A frame arrived that can never be inferred, as when a picture it refers to was lost."""
         self.ledger.received += 1
         self._arrivals += 1
@@ -191,7 +185,7 @@ class Stream:
             return False
         return self.mode != "live" or not self._overrun.take(now)
 
-    def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[dict[str, Any]]:
+    def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[ServerMessage]:
         self.last_seq = frame.seq
         self.ledger.failed += 1
         return [*self._tell_drops(), self._error(code, text, frame.seq)]
@@ -222,9 +216,9 @@ class Stream:
         """Whether a frame waits and may be started now."""
         return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
 
-    def take(self, now: float, max_age_s: float) -> tuple[Waiting | None, list[dict[str, Any]]]:
+    def take(self, now: float, max_age_s: float) -> tuple[Waiting | None, list[ServerMessage]]:
         """Take the next frame for decoding; live frames older than ``max_age_s`` are dropped as stale."""
-        messages: list[dict[str, Any]] = []
+        messages: list[ServerMessage] = []
         while (waiting := self._mailbox.take()) is not None:
             if self.mode == "live" and now - waiting.arrived > max_age_s:
                 messages += self._drop(waiting.frame.seq, DropReason.STALE)
@@ -238,7 +232,7 @@ class Stream:
 
     # -- outcomes ------------------------------------------------------------------------------------
 
-    def answered(self, seq: int) -> list[dict[str, Any]]:
+    def answered(self, seq: int) -> list[ServerMessage]:
         """A started frame has its result; the caller appends the message, see :meth:`result_fields`."""
         self._started -= 1
         self.ledger.inferred += 1
@@ -247,19 +241,19 @@ class Stream:
         self._grow_window()
         return self._tell_drops()
 
-    def result_fields(self) -> dict[str, Any]:
+    def result_fields(self) -> FlowFields:
         """Return the flow fields of a ``result`` message; call right after :meth:`answered`."""
         dropped, self._dropped_since_result = self._dropped_since_result, 0
         return {"ack": self.ack, "win": self.granted, "dropped": dropped}
 
-    def failed(self, seq: int, code: str, text: str, retry_ms: int | None = None) -> list[dict[str, Any]]:
+    def failed(self, seq: int, code: str, text: str, retry_ms: int | None = None) -> list[ServerMessage]:
         """A started frame ends with an error of its own."""
         self._started -= 1
         self.ledger.failed += 1
         del self._unfinished[seq]
         return [*self._tell_drops(), self._error(code, text, seq, retry_ms)]
 
-    def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[dict[str, Any]]:
+    def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
         """A started frame is dropped after all: too old at dispatch, or undecodable, as ``text`` says."""
         self._started -= 1
         messages = self._drop(seq, reason)
@@ -267,22 +261,22 @@ class Stream:
             messages += self._tell_drops(text)
         return messages
 
-    def pause(self) -> list[dict[str, Any]]:
+    def pause(self) -> list[ServerMessage]:
         """The client will send nothing for a while; what waits is dropped."""
         self.paused = True
-        messages: list[dict[str, Any]] = []
+        messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
         return messages + (self._tell_drops() if not self._started else [])
 
-    def resume(self) -> list[dict[str, Any]]:
+    def resume(self) -> list[ServerMessage]:
         """The client goes on after a pause."""
         self.paused = False
         return self.flow("resumed")
 
-    def abandon(self) -> list[dict[str, Any]]:
+    def abandon(self) -> list[ServerMessage]:
         """The connection is gone: drop what waits. Returns the messages that nobody will read."""
-        messages: list[dict[str, Any]] = []
+        messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
         return messages + self._tell_drops()
@@ -292,7 +286,7 @@ class Stream:
         """Whether drops were not told yet. The client's window stays shut for them until they are."""
         return self._untold is not None
 
-    def tell_drops(self) -> list[dict[str, Any]]:
+    def tell_drops(self) -> list[ServerMessage]:
         """Return drops that no other outcome has carried for a while."""
         return self._tell_drops()
 
@@ -308,7 +302,7 @@ class Stream:
             self.window += 1
             self._empty_results = 0
 
-    def _drop(self, seq: int, reason: DropReason) -> list[dict[str, Any]]:
+    def _drop(self, seq: int, reason: DropReason) -> list[ServerMessage]:
         """Account a drop; adjoining drops of one reason are told as one range, before the next outcome."""
         self.ledger.dropped[reason] += 1
         self._dropped_since_result += 1
@@ -321,35 +315,14 @@ class Stream:
         self._untold = (seq, seq, reason)
         return told
 
-    def _tell_drops(self, text: str = "") -> list[dict[str, Any]]:
+    def _tell_drops(self, text: str = "") -> list[ServerMessage]:
         if self._untold is None:
             return []
         first, last, reason = self._untold
         self._untold = None
-        message: dict[str, Any] = {
-            "type": "drop",
-            "stream": self.number,
-            "from": first,
-            "to": last,
-            "reason": reason.value,
-            "ack": self.ack,
-            "win": self.granted,
-        }
-        if text:
-            message["message"] = text
-        return [message]
+        return [server_messages.drop(self.number, first, last, reason.value, self.ack, self.granted, text)]
 
-    def _error(self, code: str, text: str, seq: int, retry_ms: int | None = None) -> dict[str, Any]:
-        message: dict[str, Any] = {
-            "type": "error",
-            "code": code,
-            "message": text,
-            "fatal": False,
-            "stream": self.number,
-            "seq": seq,
-            "ack": self.ack,
-            "win": self.granted,
-        }
-        if retry_ms is not None:
-            message["retry_ms"] = retry_ms
+    def _error(self, code: str, text: str, seq: int, retry_ms: int | None = None) -> Error:
+        message = server_messages.error(code, text, stream=self.number, seq=seq, retry_ms=retry_ms)
+        message["ack"], message["win"] = self.ack, self.granted
         return message

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from inference.core.detection_params import DetectionParams
 from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
+from streamer.protocol.server_messages import EffectiveParams, SessionDescription
 from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
 from streamer.streams.flow_control import Stream
 from streamer.streams.tracker import Tracker
@@ -135,7 +136,7 @@ class Session:
             if not self.track:
                 self.trackers.clear()
 
-    def describe_params(self) -> dict[str, Any]:
+    def describe_params(self) -> EffectiveParams:
         """Return the parameters in effect, as ``welcome`` and ``configured`` state them."""
         return {
             "conf_threshold": self.params.conf_threshold,
@@ -148,6 +149,21 @@ class Session:
     def tracker(self, stream: int) -> Tracker:
         """Return the stream's tracker, made on first use."""
         return self.trackers.setdefault(stream, Tracker())
+
+
+def describe_session(session: Session, model: ModelInfo, *, resumed: bool) -> SessionDescription:
+    """Return what a client learns of its session."""
+    return {
+        "session": session.id,
+        "resumed": resumed,
+        "model": {
+            "version": session.version,
+            "name": model.name,
+            "labels": list(model.labels),
+            "input": [model.input_width, model.input_height],
+        },
+        "params": session.describe_params(),
+    }
 
 
 class SessionStore:

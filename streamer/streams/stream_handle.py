@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.frame import StreamFrame
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits
+from streamer.protocol import server_messages
+from streamer.protocol.server_messages import Reported, Result, ServerMessage
 from streamer.protocol.wire import DropReason, ProtocolError
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
 from streamer.scheduling.client import NOBODY, Client
@@ -46,7 +48,7 @@ class Carrier(Protocol):
     #: A live frame older than this at dispatch is stale.
     max_age_s: float
 
-    def send_all(self, messages: list[dict[str, Any]]) -> None:
+    def send_all(self, messages: list[ServerMessage]) -> None:
         """Queue messages; never waits."""
 
 
@@ -139,7 +141,7 @@ class LiveStream:
             self.sampler.close()
         self.stream.abandon()
 
-    def report(self, note: str) -> dict[str, Any]:
+    def report(self, note: str) -> Reported:
         """Hand the last frame over because a person asks for it; returns the answer to the client.
 
         Raises ProtocolError when there is none that may be kept.
@@ -156,7 +158,8 @@ class LiveStream:
             raise ProtocolError(
                 f"stream {number} has no result yet", code="nothing_to_report", field="stream"
             )
-        return {"type": "reported", "stream": number, "seq": taken[0], "taken": taken[1]}
+        seq, accepted = taken
+        return server_messages.reported(number, seq, taken=accepted)
 
     def grant(self, max_fps: float | None) -> None:
         """Tell the client its fair rate."""
@@ -183,27 +186,26 @@ class LiveStream:
     ) -> None:
         carrier, stream = self._carrier, self.stream
         messages = stream.answered(frame.seq)
-        rows = _rows(boxes) if len(boxes) else []
-        messages.append(
-            {
-                "type": "result",
-                "stream": stream.number,
-                "seq": frame.seq,
-                **frame.stamp(),
-                "epoch": frame.epoch,
-                "cfg": cfg,
-                "width": prediction.width,
-                "height": prediction.height,
-                **({"damaged": True} if prediction.damaged else {}),
-                "boxes": rows,
-                **stream.result_fields(),
-                "t": {
-                    "queue_ms": round((taken - arrived) * 1e3 + prediction.queue_ms, 2),
-                    "infer_ms": round(prediction.inference_ms, 2),
-                    "server_ms": round((time.monotonic() - arrived) * 1e3, 2),
-                },
-            }
-        )
+        result: Result = {
+            "type": "result",
+            "stream": stream.number,
+            "seq": frame.seq,
+            **frame.stamp(),
+            "epoch": frame.epoch,
+            "cfg": cfg,
+            "width": prediction.width,
+            "height": prediction.height,
+            "boxes": _rows(boxes) if len(boxes) else [],
+            **stream.result_fields(),  # type: ignore[typeddict-item]  # `damaged` is set below or absent
+            "t": {
+                "queue_ms": round((taken - arrived) * 1e3 + prediction.queue_ms, 2),
+                "infer_ms": round(prediction.inference_ms, 2),
+                "server_ms": round((time.monotonic() - arrived) * 1e3, 2),
+            },
+        }
+        if prediction.damaged:
+            result["damaged"] = True
+        messages.append(result)
         carrier.send_all(messages)
 
     def _no_result(self, frame: StreamFrame, error: Exception) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode_message
 
 log = logging.getLogger("streamer.webrtc.channels")
@@ -58,7 +59,7 @@ class Channels:
         if channel.label == CONTROL:
             self._on_open()
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: ServerMessage) -> None:
         """Send one message if there is a channel. Raises ChannelFull."""
         is_result = message["type"] == "result"
         preferred, otherwise = (RESULTS, CONTROL) if is_result else (CONTROL, RESULTS)

@@ -14,13 +14,13 @@ from streamer.http.problem_details import Problem
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.message_values import check_values
 from streamer.protocol.wire import ProtocolError
+from streamer.streams.control_rate import CONTROL_MAX_VALUES
 from streamer.webrtc.candidate import MAX_CANDIDATES
 from streamer.webrtc.request_body import read_json
 from streamer.webrtc.sdp_offer import CODECS_TAKEN, MAX_SDP_BYTES
 from streamer.webrtc.session_options import Wishes
 from streamer.webrtc.signalling import Signalling
 from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
-from streamer.websocket.rate_limit import CONTROL_MAX_VALUES
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 
@@ -92,7 +92,7 @@ class JsonRoutes:
         except ProtocolError as error:
             raise _bad_field(error) from error
         url = signalling.session_url(request, session)
-        welcome = session.describe_model()
+        welcome = session.describe_session()
         return _json(
             {
                 "type": "answer",

@@ -19,17 +19,20 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding
 from streamer.imaging.limits import Limits
+from streamer.protocol import server_messages
 from streamer.protocol.close_codes import CloseCode
-from streamer.protocol.wire import Codec, DropReason
+from streamer.protocol.server_messages import ServerMessage, SessionDescription
+from streamer.protocol.wire import Codec, DropReason, ProtocolError
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher
+from streamer.streams.control_rate import TooManyMessages
 from streamer.streams.flow_control import Stream, WindowViolated
-from streamer.streams.session import Session
+from streamer.streams.session import Session, describe_session
+from streamer.streams.session_control import SessionControl
 from streamer.streams.stream_handle import LiveStream
 from streamer.webrtc.aiortc_adapter import Peer, UdpPlan
 from streamer.webrtc.annotated_track import AnnotatedTrack
-from streamer.webrtc.control import Control, TooManyMessages
 from streamer.webrtc.data_channels import ChannelFull, Channels
 from streamer.webrtc.end_reason import Ending, explain
 from streamer.webrtc.result_subscriber import Listener
@@ -44,6 +47,8 @@ log = logging.getLogger("streamer.webrtc.session")
 VIDEO_CODECS = (Codec.H264, Codec.VP8)
 #: Readers of one session's results over HTTP.
 MAX_LISTENERS = 8
+#: Why message types that belong to a WebSocket of detect.v1 are refused.
+_NOT_HERE = "which is not sent here: the offer was the hello, and frames come as video"
 #: A paused stream may be without media this many times longer.
 _PAUSED_FACTOR = 10
 #: For closing: DTLS and SCTP say goodbye, sockets close. Nobody waits for it.
@@ -100,7 +105,7 @@ class PeerSession:
         self.candidates_used = 0
         self._owner = owner
         info = self._model = owner.dispatcher.model(version)
-        self.session = Session.of(version, info)
+        self.session = Session.of(version, info, id=session_id)
         self.session.configure(wishes.params)
         sampler = owner.samplers.create(wishes.name, transport, version, info) if wishes.collect else None
         self.live = LiveStream(self, Stream(0, codecs=VIDEO_CODECS), sampler, client)
@@ -111,7 +116,7 @@ class PeerSession:
         #: The video with boxes that goes back; None unless it was asked for.
         self._back = AnnotatedTrack(info.labels) if wishes.annotate else None
         self._channels = Channels(self._welcome, self.control_received)
-        self._control = Control(self)
+        self._control = SessionControl(self, dict.fromkeys(("hello", "frame", "pong"), _NOT_HERE), {})
         self._listeners: set[Listener] = set()
         self._begun = time.monotonic()
         #: When the connection stood, monotonic seconds; None before.
@@ -194,7 +199,7 @@ class PeerSession:
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def send_all(self, messages: list[dict[str, Any]]) -> None:
+    def send_all(self, messages: list[ServerMessage]) -> None:
         """Send messages to the data channels and to every reader, and account outcomes."""
         self.account()
         if self.ending is not None:
@@ -204,7 +209,7 @@ class PeerSession:
                 self._back.answered(message["seq"], message["boxes"])
             self._send(message)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: ServerMessage) -> None:
         before = self._channels.undelivered
         try:
             self._channels.send(message)
@@ -226,34 +231,31 @@ class PeerSession:
     def control_received(self, data: str | bytes) -> None:
         """Take in one control message of the client."""
         try:
-            self._control.received(data)
+            self._control.receive(data)
         except TooManyMessages as error:
             self.end(Ending.LIMITS, str(error))
 
-    def say_bye(self) -> None:
+    def stream(self, number: int) -> LiveStream:
+        """Return the stream of that number. Raises ProtocolError unless it is the video."""
+        if number != self.live.stream.number:
+            raise ProtocolError(
+                f"field `stream` is {number}; a video is stream 0", code="invalid", field="stream"
+            )
+        return self.live
+
+    def bye_received(self) -> None:
         """The client leaves."""
         self.end(Ending.CLOSED)
 
-    def describe_model(self) -> dict[str, Any]:
-        """Return what `welcome` says, but for its type."""
-        info = self._model
-        return {
-            "session": self.id,
-            "resumed": False,
-            "model": {
-                "version": self.version,
-                "name": info.name,
-                "labels": list(info.labels),
-                "input": [info.input_width, info.input_height],
-            },
-            "params": self.session.describe_params(),
-        }
+    def describe_session(self) -> SessionDescription:
+        """Return what `welcome`, or the answer to the offer, says of the session."""
+        return describe_session(self.session, self._model, resumed=False)
 
     def _welcome(self) -> None:
-        self.send_all([{"type": "welcome", **self.describe_model()}])
+        self.send_all([server_messages.welcome(self.describe_session())])
 
     def listen(
-        self, encode: Callable[[dict[str, Any]], Encoded], hold: Callable[[], Holding]
+        self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]
     ) -> Listener | None:
         """Return a new reader, which begins with `welcome`; None when there are too many.
 
@@ -263,7 +265,7 @@ class PeerSession:
             return None
         listener = Listener(encode, hold)
         self._listeners.add(listener)
-        listener.put({"type": "welcome", **self.describe_model()})
+        listener.put(server_messages.welcome(self.describe_session()))
         if self.ending is not None:
             listener.end()
         return listener
@@ -329,8 +331,9 @@ class PeerSession:
             return
         self.reason = reason or explain(ending)
         code = CloseCode.RESTART if ending is Ending.SHUTDOWN else CloseCode.DONE
-        bye = {"type": "bye", "code": code.value, "reason": self.reason, "ending": ending.value}
-        self.send_all([bye if reconnect_ms is None else {**bye, "reconnect_ms": reconnect_ms}])
+        self.send_all(
+            [server_messages.bye(code.value, self.reason, ending=ending.value, reconnect_ms=reconnect_ms)]
+        )
         self.ending = ending
         if self._opened:
             self._owner.dispatcher.close_source(self.version, self.live.key)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from streamer.core.byte_budget import Holding
+from streamer.protocol.server_messages import ServerMessage
 from streamer.websocket.outbox import Encoded, Outbox, OutboxFull
 
 #: More than a slow moment of the network leaves waiting; from here on only the newest result is kept.
@@ -16,12 +16,12 @@ _SLOW_FROM = 8
 class Listener:
     """The session puts messages in; the route that serves the reader takes them out."""
 
-    def __init__(self, encode: Callable[[dict[str, Any]], Encoded], hold: Callable[[], Holding]) -> None:
+    def __init__(self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]) -> None:
         self._outbox = Outbox(encode, hold)
         self._filled = asyncio.Event()
         self._ended = False
 
-    def put(self, message: dict[str, Any]) -> int:
+    def put(self, message: ServerMessage) -> int:
         """Queue one message; returns how many results it replaced. A reader that takes none is ended."""
         if self._ended:
             return 0

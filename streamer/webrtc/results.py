@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
 from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
+from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
 from streamer.webrtc.result_subscriber import Listener
 from streamer.websocket.outbox import Encoded
@@ -50,7 +51,7 @@ def _make_socket(request: web.Request) -> web.WebSocketResponse | None:
     return web.WebSocketResponse(protocols=SUBPROTOCOLS, compress=False, heartbeat=20, max_msg_size=64 << 10)
 
 
-def _encoder(socket: web.WebSocketResponse, request: web.Request) -> Callable[[dict[str, Any]], Encoded]:
+def _encoder(socket: web.WebSocketResponse, request: web.Request) -> Callable[[ServerMessage], Encoded]:
     protocol = socket.can_prepare(request).protocol or SUBPROTOCOL_JSON
     return lambda message: encode_message(message, protocol)
 
@@ -83,7 +84,7 @@ async def _serve_events(request: web.Request, listener: Listener) -> web.StreamR
     return response
 
 
-def _event(message: dict[str, Any]) -> bytes:
+def _event(message: Mapping[str, object]) -> bytes:
     number = f"id: {message['seq']}\n" if "seq" in message else ""
     text = json.dumps(message, separators=(",", ":"), allow_nan=False)
     return f"event: {message['type']}\n{number}data: {text}\n\n".encode()

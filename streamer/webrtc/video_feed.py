@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag
+from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag, FrameTime
 from streamer.webrtc.decoded_picture import Picture
 from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
@@ -61,7 +61,7 @@ class VideoFrame:
     rotation: int = 0
     flags: FrameFlag = NO_FLAGS
 
-    def stamp(self) -> dict[str, int]:
+    def stamp(self) -> FrameTime:
         """Return the RTP timestamp, by which a browser finds the frame again."""
         return {"rtp": self.rtp}
 

@@ -1,54 +1,100 @@
-"""The first message of a connection: waits for a hello that can be met."""
+"""The handshake of a WebSocket: waits for a valid hello, and bounds how many sockets may be without one."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from aiohttp import WSMessage, WSMsgType
+from aiohttp import WSMessage, WSMsgType, web
 
 from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, Scope
 from streamer.http.gate import Gate
+from streamer.http.hello_limit import HelloGate
+from streamer.http.problem_details import Problem
+from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError, decode_message
+from streamer.streams.control_rate import CONTROL_MAX_VALUES, size_in_bytes
 from streamer.streams.session import UnsupportedCodec
-from streamer.websocket.rate_limit import CONTROL_MAX_VALUES, size_in_bytes
 
-#: Hellos with a wrong field that are answered with an error before the connection is closed.
+#: Invalid hellos after which the connection is closed.
 HELLO_TRIES = 3
+#: The largest hello of a client that has not shown a valid key yet.
+HELLO_MAX_BYTES = 4 << 10
+#: WebSockets of one address, and of all, that may be open without an accepted hello. Many clients of one
+#: network come back at once after a restart; each needs one round trip.
+MOST_PER_ADDRESS = 64
+MOST_IN_ALL = 512
+#: A hello is due within seconds, so slots become free as fast.
+_RETRY_S = 2
+
+
+class HelloReader:
+    """Reads messages until the hello is accepted, within the bytes that ``gate`` lets through.
+
+    ``close_soon`` closes the connection with a code and a reason when there are more.
+    """
+
+    def __init__(
+        self, gate: HelloGate, socket: web.WebSocketResponse, close_soon: Callable[[int, str], None]
+    ) -> None:
+        self._gate = gate
+        self._socket = socket
+        self._close_soon = close_soon
+        gate.on_excess = self._too_long
+        gate.on_full = self._no_room
+
+    @property
+    def max_bytes(self) -> int:
+        """The size of the largest hello."""
+        return self._gate.hello_bytes
+
+    async def receive(self) -> WSMessage:
+        """Return the next message."""
+        self._gate.wait()
+        message = await self._socket.receive()
+        self._gate.taken()
+        return message
+
+    def _too_long(self) -> None:
+        text = f"{self._gate.most_bytes} bytes came without a hello in them; it is shorter"
+        self._close_soon(CloseCode.LIMITS, text)
+
+    def _no_room(self) -> None:
+        text = "the server has no room for a message of this size now"
+        self._close_soon(CloseCode.OVERLOADED, text)
 
 
 async def greet(
-    receive: Callable[[], Awaitable[WSMessage]],
+    reader: HelloReader,
     welcome: Callable[[Hello], Awaitable[None]],
-    send: Callable[[dict[str, Any]], None],
+    send: Callable[[ServerMessage], None],
     limit_s: float,
-    most_bytes: int,
 ) -> None:
-    """Wait for a hello that can be met; each that cannot is answered with an error that names the field.
+    """Wait for a valid hello. Each invalid one is answered with an error that names the field.
 
-    ``welcome`` opens the session or raises ProtocolError; ``most_bytes`` is the largest hello. Raises
-    CloseConnection when there will be none.
+    ``welcome`` opens the session, or raises ProtocolError. Raises CloseConnection when no valid hello comes.
     """
     tries = 0
     try:
         async with asyncio.timeout(limit_s):
             while True:
-                message = await receive()
+                message = await reader.receive()
                 if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                     raise CloseConnection(CloseCode.DONE, "closed before hello")
                 try:
-                    hello = parse_hello(message.data, send, most_bytes)
+                    hello = parse_hello(message.data, send, reader.max_bytes)
                     await welcome(hello)
                 except UnsupportedCodec as error:
-                    send(error_message(error))
+                    send(server_messages.protocol_error(error))
                     raise CloseConnection(CloseCode.UNSUPPORTED, str(error)) from error
                 except ProtocolError as error:
                     tries += 1
-                    send(error_message(error))
+                    send(server_messages.protocol_error(error))
                     if tries >= HELLO_TRIES:
                         raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
                 else:
@@ -57,11 +103,11 @@ async def greet(
         raise CloseConnection(CloseCode.HELLO_TIMEOUT, f"no hello within {limit_s:g} s") from None
 
 
-def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_bytes: int) -> Hello:
-    """Parse the first message. What is not even a hello closes at once; a wrong field may be mended."""
+def parse_hello(data: str | bytes, send: Callable[[ServerMessage], None], most_bytes: int) -> Hello:
+    """Parse the first message. Anything but a hello closes the connection; a wrong field may be corrected."""
     if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
         raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
-    # Bytes, and before anything is parsed: the sender has not shown who it is.
+    # The size is checked before anything is parsed, because the sender has not authenticated yet.
     if len(data) > most_bytes or size_in_bytes(data) > most_bytes:
         raise CloseConnection(
             CloseCode.LIMITS,
@@ -72,7 +118,7 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_
     except ProtocolError as error:
         if error.code == "invalid":  # parses, but a number is not finite: the field is named
             raise
-        send(error_message(error, fatal=True))
+        send(server_messages.protocol_error(error, fatal=True))
         raise CloseConnection(CloseCode.MALFORMED, str(error)) from error
     if message["type"] != "hello":
         raise CloseConnection(
@@ -85,7 +131,7 @@ def parse_hello(data: str | bytes, send: Callable[[dict[str, Any]], None], most_
 
 
 async def identify(gate: Gate, token: str | None, address: str) -> Identity:
-    """Return whose key or ticket `hello.token` is. Raises CloseConnection unless it may stream."""
+    """Return the owner of the key or ticket in `hello.token`. Raises CloseConnection unless it may stream."""
     try:
         identity = await gate.identify(token, address, tickets=True) if token else None
     except TooManyWrongKeys as error:
@@ -97,9 +143,30 @@ async def identify(gate: Gate, token: str | None, address: str) -> Identity:
     return identity
 
 
-def error_message(error: ProtocolError, *, fatal: bool = False) -> dict[str, Any]:
-    """Return the ``error`` message for what is wrong with a message."""
-    message: dict[str, Any] = {"type": "error", "code": error.code, "message": str(error), "fatal": fatal}
-    if error.field:
-        message["field"] = error.field
-    return message
+class HandshakeSlots:
+    """Slots of sockets without an accepted hello, for each client address and in all."""
+
+    def __init__(self, per_address: int = MOST_PER_ADDRESS, in_all: int = MOST_IN_ALL) -> None:
+        self._per_address = per_address
+        self._in_all = in_all
+        self._taken: Counter[str] = Counter()
+        self._count = 0
+
+    def take(self, address: str) -> None:
+        """Take a slot. Raises Problem 503 when the address, or everyone together, has none left."""
+        if self._count >= self._in_all or self._taken[address] >= self._per_address:
+            raise Problem.unavailable(
+                "Too many connections have not sent their hello yet; try again.", retry_after_s=_RETRY_S
+            )
+        self._taken[address] += 1
+        self._count += 1
+
+    def give_back(self, address: str) -> None:
+        """Give a slot back; once for each that was taken."""
+        self._count -= 1
+        self._taken[address] -= 1
+        if not self._taken[address]:
+            del self._taken[address]
+
+    def __len__(self) -> int:
+        return self._count

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from aiohttp import HttpVersion11, web
 
@@ -22,15 +21,16 @@ from streamer.http.problem_details import Problem
 from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
 from streamer.imaging.limits import Limits
 from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
+from streamer.protocol.server_messages import ConnectionLimits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS
 from streamer.replicas.session_router import Owners
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
+from streamer.streams.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.streams.session import Session, SessionStore
 from streamer.websocket.connection import BYE_GRACE_S, Connection
-from streamer.websocket.handshake_slots import GreetingSlots
-from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, CONTROL_PER_S, HELLO_MAX_BYTES
+from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots
 
 log = logging.getLogger("streamer.websocket")
 
@@ -66,7 +66,7 @@ class StreamHub:
         self._connections: set[Connection] = set()
         #: Held while a long control message is parsed, until the loop has served others.
         self.long_messages = asyncio.Lock()
-        self._greeting = GreetingSlots()
+        self._handshakes = HandshakeSlots()
         self._store = SessionStore(settings.stream_resume_s)
         self._rounds: list[asyncio.Task[None]] = []
         self._ready_changed = asyncio.Event()
@@ -87,9 +87,7 @@ class StreamHub:
             connection.say_bye(reconnect_delay_ms(window_s, index, count))
             index += 1
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
-        while time.monotonic() < deadline and any(
-            live.stream.ledger.in_flight for c in self._connections for live in c.streams.values()
-        ):
+        while time.monotonic() < deadline and any(each.in_flight for each in self._connections):
             await asyncio.sleep(0.02)
         async for connection in self._in_turns():
             connection.close_soon(CloseCode.RESTART, "the server is shutting down")
@@ -121,8 +119,8 @@ class StreamHub:
         # Who has shown a key already is trusted with a long list of classes.
         gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
         address = self.gate.addresses.name(request)
-        self._greeting.take(address)
-        gate.on_open = lambda: self._greeting.give_back(address)
+        self._handshakes.take(address)
+        gate.on_open = lambda: self._handshakes.give_back(address)
         connection: Connection | None = None
         client: Client | None = None
         try:
@@ -169,7 +167,7 @@ class StreamHub:
             raise Problem.bad_request("An upgrade request carries no body.")
         self.dispatcher.served(version)
 
-    def describe_limits(self) -> dict[str, Any]:
+    def describe_limits(self) -> ConnectionLimits:
         """Return ``welcome.limits``."""
         settings = self.settings
         return {

@@ -1,27 +1,30 @@
-"""The outbox: encoded messages on their way to one client, and what gives way when it reads too slowly."""
+"""The outbox: encoded messages for one client, bounded. Newer results replace older ones of a slow reader."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from streamer.core.byte_budget import Holding
+from streamer.protocol import server_messages
+from streamer.protocol.server_messages import ServerMessage
+from streamer.protocol.wire import DropReason
 
-#: Beyond this the client is not reading at all: about 60 KiB of typical messages.
+#: A client with so many unread messages does not read at all; they are about 60 KiB of typical messages.
 MAX_MESSAGES = 256
-#: Two dozen results with a thousand boxes each, in JSON.
+#: Size of two dozen results with a thousand boxes each, in JSON.
 MAX_BYTES = 2 << 20
-#: What every client may leave unread; only what lies beyond is taken from the worker's byte budget, so that a
-#: client that reads is served even when others have filled it.
+#: Bytes that every client may leave unread. Only bytes beyond are charged to the worker's byte budget, so
+#: that clients that read are served even when others have filled it.
 FREE_BYTES = 64 << 10
 
 Encoded = str | bytes
 
 
 class OutboxFull(Exception):
-    """The client reads so slowly that even without stale results nothing more fits."""
+    """The client reads so slowly that no further message fits, even without replaced results."""
 
 
 def _closed(*_arguments: object) -> NoReturn:
@@ -30,21 +33,21 @@ def _closed(*_arguments: object) -> NoReturn:
 
 @dataclass(slots=True)
 class _Waiting:
-    """One message. ``result`` holds what the drop of an unsent result says; None for other messages."""
+    """One message. ``result`` is stream, seq, ack and win of a result, for the drop that may replace it."""
 
     encoded: Encoded
     size_bytes: int
-    result: dict[str, Any] | None
+    result: tuple[int, int, int, int] | None
 
 
 class Outbox:
     """Messages in order. While the client is slow, a live stream keeps only its newest result.
 
-    ``encode`` makes what is sent of a message; ``hold`` returns the client's holding in the byte budget, and
-    is called when it is needed first.
+    ``encode`` returns a message as it is sent; ``hold`` returns the client's holding in the byte budget, and
+    is called when it is first needed.
     """
 
-    def __init__(self, encode: Callable[[dict[str, Any]], Encoded], hold: Callable[[], Holding]) -> None:
+    def __init__(self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]) -> None:
         self._encode = encode
         self._hold = hold
         self._holding: Holding | None = None
@@ -54,16 +57,16 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, message: dict[str, Any], encoded: Encoded | None = None, *, replace_results: bool) -> int:
-        """Append a message; returns how many results it replaced (they become drops, so none goes missing).
+    def put(self, message: ServerMessage, encoded: Encoded | None = None, *, replace_results: bool) -> int:
+        """Append a message; returns how many results it replaced. The client gets a drop for each of those.
 
-        ``encoded`` is what ``encode`` has made of it, if it was asked already.
-        Raises OutboxFull when a bound is reached, or what ``encode`` raises.
+        ``encoded`` is the encoded message, if the caller has it already. Raises OutboxFull when a bound is
+        reached, or what ``encode`` raises.
         """
         waiting = self._make(message, self._encode(message) if encoded is None else encoded)
         replaced = 0
         if replace_results and waiting.result is not None:
-            replaced = self._replace(message["stream"])
+            replaced = self._replace(waiting.result[0])
         if len(self._messages) >= MAX_MESSAGES:
             raise OutboxFull(f"{len(self._messages)} messages wait for a client that does not read")
         if self._bytes + waiting.size_bytes > MAX_BYTES:
@@ -86,31 +89,30 @@ class Outbox:
         return waiting.encoded
 
     def clear(self) -> None:
-        """Drop everything and hold nothing in the byte budget any more; again is fine."""
+        """Drop everything and give all bytes back to the budget. May be called repeatedly."""
         self._messages.clear()
         self._bytes = 0
         self._settle()
 
     def close(self) -> None:
-        """Drop everything and let go of whoever owns this; it takes nothing any more."""
+        """Drop everything and the references to the owner; later messages are refused."""
         self.clear()
         self._encode, self._hold, self._holding = _closed, _closed, None
 
-    def _make(self, message: dict[str, Any], encoded: Encoded) -> _Waiting:
+    def _make(self, message: ServerMessage, encoded: Encoded) -> _Waiting:
         result = None
         if message["type"] == "result":
-            result = {name: message[name] for name in ("stream", "ack", "win", "seq")}
-        # Characters of JSON are bytes but for labels, which results do not hold.
+            result = (message["stream"], message["seq"], message["ack"], message["win"])
+        # Only labels can make JSON longer in bytes than in characters, and results have none.
         return _Waiting(encoded, len(encoded), result)
 
     def _replace(self, stream: int) -> int:
-        """Make unsent results of a stream the drops that they have become for the client."""
+        """Replace the unsent results of a stream by drops."""
         replaced = 0
         for waiting in self._messages:
-            if waiting.result is not None and waiting.result["stream"] == stream:
-                result = dict(waiting.result)
-                seq = result.pop("seq")
-                drop = {"type": "drop", **result, "reason": "superseded", "from": seq, "to": seq}
+            if waiting.result is not None and waiting.result[0] == stream:
+                _, seq, ack, win = waiting.result
+                drop = server_messages.drop(stream, seq, seq, DropReason.SUPERSEDED.value, ack, win)
                 encoded = self._encode(drop)
                 self._bytes += len(encoded) - waiting.size_bytes
                 waiting.encoded, waiting.size_bytes, waiting.result = encoded, len(encoded), None
@@ -119,13 +121,13 @@ class Outbox:
         return replaced
 
     def _charge(self) -> bool:
-        """Hold what lies beyond the free bytes; False when there is no room for it."""
+        """Charge the bytes beyond the free ones to the budget; False when it has no room for them."""
         if self._holding is None:
             self._holding = self._hold()
         return self._holding.take(self._bytes - FREE_BYTES - self._holding.held_bytes)
 
     def _settle(self) -> None:
-        """Give back what is not held any more."""
+        """Give the bytes of messages that have left back to the budget."""
         holding = self._holding
         if holding is not None and holding.held_bytes:
             holding.give_back(holding.held_bytes - max(0, self._bytes - FREE_BYTES))

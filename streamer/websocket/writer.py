@@ -1,4 +1,4 @@
-"""The sending side of one WebSocket: the outbox, the task that empties it, the close frame."""
+"""The sending side of one WebSocket: queues messages in the outbox, sends them, and closes the socket."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from aiohttp import web
 
 from streamer.core.byte_budget import Holding
 from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import encode_message
-from streamer.websocket.outbox import Outbox
+from streamer.websocket.outbox import Outbox, OutboxFull
 
 log = logging.getLogger("streamer.connection")
 
-#: A send that takes longer than this shows that the client reads slowly: stale results give way.
+#: A send that takes longer than this shows that the client reads slowly. From then on newer results replace
+#: older ones.
 SLOW_SEND_S = 0.05
 #: An empty transport takes a message of this size without pausing, in characters of up to four bytes: its
 #: high-water mark is 64 KiB.
 _SMALL_BYTES = 8 << 10
-#: Time for what still waits when the connection closes, and for the close frame after it.
+#: When the connection closes: time for the messages that still wait, and then for the close frame.
 FLUSH_S = 1.0
 CLOSE_S = 2.0
 
 
 class SocketWriter:
-    """Queues messages without waiting, sends them in order. The connection owns it and runs its task.
+    """Queues messages without waiting and sends them in order. The connection owns it and runs its task.
 
-    ``send_timeout_s``: a client that takes nothing for so long is closed with 4441. ``hold`` returns the
-    client's holding in the byte budget, for what waits.
+    A client that takes nothing for ``send_timeout_s`` is closed with 4441. ``hold`` returns the client's
+    holding in the byte budget, which the queued messages are charged to.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class SocketWriter:
         self._sending_since = 0.0
 
     def __len__(self) -> int:
-        """Messages that wait."""
+        """Return how many messages wait."""
         return len(self._outbox)
 
-    def put(self, message: dict[str, Any], *, newest_only: bool) -> int:
-        """Queue one message; returns how many unsent results gave way to it.
+    def put(self, message: ServerMessage, *, newest_only: bool) -> int:
+        """Queue one message; returns how many unsent results it replaced.
 
         ``newest_only``: while the client reads slowly, its stream keeps only the newest result. Raises
-        OutboxFull when nothing more fits, CloseConnection for a message that cannot be encoded.
+        CloseConnection when nothing more fits, or for a message that cannot be encoded.
         """
         encoded = None
         if not len(self._outbox) and self._has_room:
@@ -69,7 +70,10 @@ class SocketWriter:
                 self._send_now(encoded)
                 return 0
         slow = bool(self._sending_since) and time.monotonic() - self._sending_since > SLOW_SEND_S
-        replaced = self._outbox.put(message, encoded, replace_results=slow and newest_only)
+        try:
+            replaced = self._outbox.put(message, encoded, replace_results=slow and newest_only)
+        except OutboxFull as error:
+            raise CloseConnection(CloseCode.SLOW_CONSUMER, str(error)) from error
         self._filled.set()
         return replaced
 
@@ -96,28 +100,28 @@ class SocketWriter:
             raise CloseConnection(
                 CloseCode.SLOW_CONSUMER, f"a send took longer than {self._send_timeout_s:g} s"
             ) from None
-        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
+        except (ConnectionError, RuntimeError):  # the socket is gone, which the reading task sees too
             return
 
     @property
     def _has_room(self) -> bool:
-        """Whether the transport is empty, so that it takes a small message without pausing."""
+        """Whether the transport is empty, so that it accepts a small message without pausing."""
         transport = self._transport
         return transport is not None and not transport.get_write_buffer_size()
 
     def _send_now(self, encoded: str | bytes) -> None:
-        """Send a small message into an empty transport, which does not wait for anything.
+        """Send a small message into an empty transport, where sending never waits.
 
-        The task would do the same a turn of the loop later, which takes 25 calls more for each result.
+        The writing task would do the same in the next turn of the loop, with 25 more calls for each result.
         """
         sending = self._send(encoded)
         try:
             sending.send(None)
         except StopIteration:
             return
-        except (ConnectionError, RuntimeError):  # gone; the reading task sees it too
+        except (ConnectionError, RuntimeError):  # the socket is gone, which the reading task sees too
             return
-        # Never: what is small is written by now, and whoever comes next finds a transport that is not empty.
+        # Not reached: a small message has been written by now, without waiting.
         sending.close()
 
     async def _send(self, encoded: str | bytes) -> None:
@@ -126,25 +130,25 @@ class SocketWriter:
         else:
             await self._socket.send_bytes(encoded)
 
-    def _encode(self, message: dict[str, Any]) -> str | bytes:
+    def _encode(self, message: ServerMessage) -> str | bytes:
         try:
             return encode_message(message, self._subprotocol)
-        except (ValueError, TypeError, OverflowError) as error:  # a bug of ours: end this stream, say why
-            log.exception("a message of type %s cannot be encoded", message.get("type"))
+        except (ValueError, TypeError, OverflowError) as error:  # a fault of the server: close the connection
+            log.exception("a message of type %s cannot be encoded", message["type"])
             raise CloseConnection(CloseCode.SERVER_FAULT, "the server failed to encode a message") from error
 
     async def flush(self, task: asyncio.Task[None]) -> None:
-        """Wait until ``task``, which runs :meth:`run`, has sent all; bounded, whatever the client does."""
+        """Wait until ``task``, which runs :meth:`run`, has sent everything, for at most ``FLUSH_S``."""
         deadline = time.monotonic() + FLUSH_S
         while len(self._outbox) and not task.done() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
     def drop(self) -> None:
-        """Drop what still waits: the socket is gone, and nothing is sent any more."""
+        """Drop the messages that still wait, because the socket is gone."""
         self._outbox.close()
 
     async def close(self, close: CloseConnection) -> None:
-        """Send the close frame; a client that does not take even that is cut off."""
+        """Send the close frame. If the client does not accept even that, abort the connection."""
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._socket.close(code=close.code, message=close.reason.encode())

@@ -29,7 +29,7 @@ from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, 
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")
-#: What stands before the parser; streamer/websocket/rate_limit.py.
+#: What stands before the parser; streamer/streams/control_rate.py.
 _MOST_VALUES = 1000
 
 _HELLO: dict[str, Any] = {

@@ -15,8 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streamer.websocket.handshake_slots import MOST_PER_ADDRESS
-from streamer.websocket.rate_limit import HELLO_MAX_BYTES
+from streamer.websocket.handshake import HELLO_MAX_BYTES, MOST_PER_ADDRESS
 from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service

@@ -9,7 +9,7 @@ import pytest
 from streamer.core.byte_budget import ByteBudget
 from streamer.http.hello_limit import FREE_BYTES, HelloGate
 from streamer.http.problem_details import Problem
-from streamer.websocket.handshake_slots import GreetingSlots
+from streamer.websocket.handshake import HandshakeSlots
 
 
 class Flow:
@@ -110,7 +110,7 @@ async def test_a_large_message_is_held_in_the_byte_budget_until_it_is_read(parts
 
 
 def test_an_address_has_its_share_of_the_places_before_hello() -> None:
-    slots = GreetingSlots(per_address=2, in_all=3)
+    slots = HandshakeSlots(per_address=2, in_all=3)
     slots.take("a")
     slots.take("a")
     with pytest.raises(Problem, match="hello"):

@@ -13,10 +13,14 @@ import pytest
 from streamer.protocol.client_messages import MAX_UNKNOWN_NAMED, Hello, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.wire import ProtocolError
-from streamer.websocket.frame_intake import Intake, TooFast
-from streamer.websocket.rate_limit import CONTROL_MAX_BYTES, TEXT_FRAMES_BURST, size_in_bytes
+from streamer.streams.control_rate import CONTROL_MAX_BYTES, ControlRate, RateLimited, size_in_bytes
+from streamer.websocket.message_intake import TEXT_FRAMES_BURST, MessageIntake
 
 PICTURE = bytes(range(256)) * 1200
+
+
+def new_intake() -> MessageIntake:
+    return MessageIntake(ControlRate(0.0), 0.0)
 
 
 def text_frame(**more: Any) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def text_frame(**more: Any) -> dict[str, Any]:
 )
 def test_a_large_frame_is_decoded_around_its_picture(data: str | bytes) -> None:
     assert len(data) > CONTROL_MAX_BYTES
-    message = Intake(0.0).decode(data, 0.0)
+    message = new_intake().decode(data, 0.0)
     parsed = parse_message(message)
     assert bytes(parsed.to_frame().payload) == PICTURE  # type: ignore[attr-defined]
 
@@ -67,7 +71,7 @@ NESTED = "[" + ",".join(["[]"] * 500_000) + "]"
 def test_any_other_large_message_is_refused_without_being_built(data: str | bytes) -> None:
     begun = time.thread_time()
     with pytest.raises(CloseConnection) as caught:
-        Intake(0.0).decode(data, 0.0)
+        new_intake().decode(data, 0.0)
     assert caught.value.code == CloseCode.LIMITS
     # The slowest, json.loads of the lists alone, takes ten times as long.
     assert time.thread_time() - begun < 0.05
@@ -94,32 +98,32 @@ def test_a_size_is_that_of_the_bytes() -> None:
 )
 def test_what_a_small_message_claims_costs_nothing(data: str | bytes, code: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        Intake(0.0).decode(data, 0.0)
+        new_intake().decode(data, 0.0)
     assert caught.value.code == code
 
 
 def test_large_messages_use_the_rate_up_sooner_and_nothing_is_parsed_beyond_it() -> None:
     large = '{"type": "ping", "x": "' + "y" * 60_000 + '"}'
-    intake = Intake(0.0)
+    intake = new_intake()
     taken = 0
-    with pytest.raises(TooFast):
+    with pytest.raises(RateLimited):
         for _ in range(100):
             intake.decode(large, 0.0)
             taken += 1
     assert 10 <= taken <= 20
-    with pytest.raises(TooFast):
+    with pytest.raises(RateLimited):
         intake.decode("not even JSON" * 2000, 0.0)
 
 
 def test_text_frames_have_a_rate_of_their_own_and_cannot_hide_control_messages() -> None:
     frame = '{"type": "frame", "seq": 1, "data": ""}'
-    intake = Intake(0.0)
+    intake = new_intake()
     for _ in range(TEXT_FRAMES_BURST):
         intake.decode(frame, 0.0)
-    with pytest.raises(TooFast, match="text frames"):
+    with pytest.raises(RateLimited, match="text frames"):
         intake.decode(frame, 0.0)
-    disguised = Intake(0.0)
-    with pytest.raises(TooFast, match="control messages"):
+    disguised = new_intake()
+    with pytest.raises(RateLimited, match="control messages"):
         for _ in range(TEXT_FRAMES_BURST):
             disguised.decode('{"type": "ping", "t0": "x", "frame": "frame"}', 0.0)
 

@@ -41,9 +41,9 @@ class FakeCarrier:
     metrics: Any = FakeMetrics()
 
     def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
+        self.sent: list[Any] = []
 
-    def send_all(self, messages: list[dict[str, Any]]) -> None:
+    def send_all(self, messages: list[Any]) -> None:
         self.sent += messages
 
 

@@ -11,8 +11,11 @@ from streamer.core.byte_budget import ByteBudget
 from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode_message
 from streamer.websocket.outbox import FREE_BYTES, MAX_BYTES, MAX_MESSAGES, Outbox, OutboxFull
 
+#: Some message that is no result.
+FLOW: Any = {"type": "flow"}
 
-def result(seq: int, stream: int = 0, boxes: int = 0) -> dict[str, Any]:
+
+def result(seq: int, stream: int = 0, boxes: int = 0) -> Any:
     box = [100.25, 100.5, 200.25, 200.5, 0.9321, 3]
     return {"type": "result", "stream": stream, "seq": seq, "ack": seq, "win": 2, "boxes": [box] * boxes}
 
@@ -31,7 +34,7 @@ def drain(outbox: Outbox) -> list[dict[str, Any]]:
     return messages
 
 
-def fill(outbox: Outbox, message: dict[str, Any]) -> int:
+def fill(outbox: Outbox, message: Any) -> int:
     """Put until there is no room; returns how often there was."""
     count = 0
     with pytest.raises(OutboxFull):
@@ -70,9 +73,9 @@ def test_a_replaced_result_becomes_a_drop_so_that_no_frame_goes_missing() -> Non
 def test_a_reader_that_never_reads_hits_a_bound() -> None:
     outbox = make()
     for _ in range(MAX_MESSAGES):
-        outbox.put({"type": "flow"}, replace_results=True)
+        outbox.put(FLOW, replace_results=True)
     with pytest.raises(OutboxFull):
-        outbox.put({"type": "flow"}, replace_results=True)
+        outbox.put(FLOW, replace_results=True)
 
 
 @pytest.mark.parametrize("subprotocol", [SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.protocol.server_messages import FlowFields
 from streamer.protocol.wire import Codec, DropReason, Frame
 from streamer.streams.flow_control import (
     GROW_AFTER,
@@ -21,8 +22,6 @@ from streamer.streams.flow_control import (
     WindowViolated,
 )
 
-Messages = list[dict[str, Any]]
-
 
 def frame(seq: int, codec: Codec = Codec.JPEG) -> Frame:
     return Frame(codec, seq, seq * 1000, b"jpeg")
@@ -34,7 +33,13 @@ def take(stream: Stream, now: float) -> int:
     return waiting.frame.seq
 
 
-def finish(stream: Stream, seq: int) -> dict[str, Any]:
+def only(messages: list[Any]) -> Any:
+    """Return the one message."""
+    (message,) = messages
+    return message
+
+
+def finish(stream: Stream, seq: int) -> FlowFields:
     stream.answered(seq)
     return stream.result_fields()
 
@@ -54,7 +59,7 @@ def test_the_newest_frame_wins_and_the_older_one_is_told_as_superseded() -> None
     assert take(stream, 0.0) == 1
     stream.receive(frame(2), 0.01)
     stream.receive(frame(3), 0.02)
-    (drop,) = stream.answered(1)
+    drop = only(stream.answered(1))
     assert (drop["from"], drop["to"], drop["reason"]) == (2, 2, "superseded")
     assert stream.result_fields() == {"ack": 2, "win": WINDOW_START, "dropped": 1}
     assert take(stream, 0.03) == 3
@@ -66,7 +71,7 @@ def test_adjoining_drops_are_told_as_one_range() -> None:
     take(stream, 0.0)
     for seq in range(2, 8):
         assert stream.receive(frame(seq), 0.01 * seq) == []
-    (drop,) = stream.answered(1)
+    drop = only(stream.answered(1))
     assert (drop["from"], drop["to"]) == (2, 6)
 
 
@@ -87,7 +92,8 @@ def test_a_live_frame_that_waited_too_long_is_stale() -> None:
     stream.receive(frame(1), 0.0)
     waiting, messages = stream.take(0.6, 0.5)
     assert waiting is None
-    assert [(m["type"], m["reason"], m["ack"]) for m in messages] == [("drop", "stale", 1)]
+    drop = only(messages)
+    assert (drop["type"], drop["reason"], drop["ack"]) == ("drop", "stale", 1)
 
 
 def test_mode_all_drops_nothing_for_its_age() -> None:
@@ -120,14 +126,14 @@ def test_ack_of_a_stream_that_starts_at_a_later_number_is_right_before_it() -> N
 def test_a_number_that_does_not_rise_is_an_error_of_that_frame_alone() -> None:
     stream = Stream(0)
     stream.receive(frame(5), 0.0)
-    (error,) = stream.receive(frame(5), 0.0)
+    error = only(stream.receive(frame(5), 0.0))
     assert (error["type"], error["code"], error["fatal"], error["seq"]) == ("error", "bad_seq", False, 5)
     assert (stream.ledger.received, stream.ledger.failed, stream.ledger.in_flight) == (2, 1, 1)
 
 
 def test_encoded_video_in_an_image_stream_is_an_error_of_that_frame() -> None:
     stream = Stream(0)
-    (error,) = stream.receive(frame(1, Codec.H264), 0.0)
+    error = only(stream.receive(frame(1, Codec.H264), 0.0))
     assert (error["code"], error["seq"], error["ack"]) == ("unsupported_codec", 1, 1)
     assert stream.ledger.in_flight == 0
 
@@ -176,7 +182,7 @@ def test_frames_sent_before_a_hold_arrived_are_still_taken() -> None:
     assert stream.granted == 0
     assert stream.receive(frame(1), 0.05) == []
     assert stream.receive(frame(2), 0.05) == []
-    (flow,) = stream.unhold("ready")
+    flow = only(stream.unhold("ready"))
     assert (flow["type"], flow["win"], flow["reason"]) == ("flow", WINDOW_START, "ready")
 
 
@@ -199,7 +205,7 @@ def test_the_window_shrinks_when_frames_are_superseded() -> None:
 
 def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
     stream = Stream(0)
-    (flow,) = stream.limit_rate(10.0, "overload")
+    flow = only(stream.limit_rate(10.0, "overload"))
     assert (flow["max_fps"], flow["reason"]) == (10.0, "overload")
     for seq in (1, 2):
         stream.receive(frame(seq), 0.0)
@@ -238,18 +244,18 @@ def test_an_undecodable_frame_is_told_at_once_with_its_reason_in_words() -> None
     stream = Stream(0)
     stream.receive(frame(1), 0.0)
     take(stream, 0.0)
-    (drop,) = stream.dropped(1, DropReason.DECODE_ERROR, "the JPEG is truncated")
+    drop = only(stream.dropped(1, DropReason.DECODE_ERROR, "the JPEG is truncated"))
     assert (drop["reason"], drop["message"], drop["ack"]) == ("decode_error", "the JPEG is truncated", 1)
 
 
 def test_a_pause_drops_what_waits_and_resume_says_what_is_granted() -> None:
     stream = Stream(0)
     stream.receive(frame(1), 0.0)
-    (drop,) = stream.pause()
+    drop = only(stream.pause())
     assert (drop["reason"], drop["ack"]) == ("stale", 1)
-    (told,) = stream.receive(frame(2), 0.1)
+    told = only(stream.receive(frame(2), 0.1))
     assert told["reason"] == "rate"
-    (flow,) = stream.resume()
+    flow = only(stream.resume())
     assert flow["win"] == WINDOW_START
 
 
@@ -290,7 +296,7 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
     sent: set[int] = set()
     outcomes: list[int] = []
 
-    def note(messages: Messages) -> None:
+    def note(messages: list[Any]) -> None:
         for message in messages:
             if message["type"] == "drop":
                 outcomes.extend(range(message["from"], message["to"] + 1))

@@ -13,12 +13,16 @@ import pytest
 
 from inference.core.detection_params import DetectionParams
 from streamer.core.byte_budget import ByteBudget
-from streamer.protocol.wire import DropReason
+from streamer.protocol.wire import DropReason, ProtocolError
+from streamer.streams.control_rate import TooManyMessages
 from streamer.streams.flow_control import Stream
 from streamer.streams.session import Session
-from streamer.webrtc.control import Control, TooManyMessages
+from streamer.streams.session_control import SessionControl
 from streamer.webrtc.data_channels import CONTROL_WAITING_BYTES, RESULTS_WAITING_BYTES, ChannelFull, Channels
 from streamer.webrtc.result_subscriber import Listener
+
+#: Some message that is no result.
+FLOW: Any = {"type": "flow"}
 
 
 class FakeChannel:
@@ -42,7 +46,7 @@ class FakeChannel:
         self.closed = True
 
 
-def result(seq: int) -> dict[str, Any]:
+def result(seq: int) -> Any:
     return {"type": "result", "stream": 0, "seq": seq, "ack": seq, "win": 2}
 
 
@@ -59,10 +63,10 @@ def test_results_and_the_rest_go_their_ways_in_the_encoding_of_each_channel() ->
     both, opened = channels(results, control)
     assert opened == ["control"]
     both.send(result(1))
-    both.send({"type": "flow"})
+    both.send(FLOW)
     assert isinstance(results.sent[0], bytes)
     assert msgpack.unpackb(results.sent[0])["seq"] == 1
-    assert json.loads(control.sent[0]) == {"type": "flow"}
+    assert json.loads(control.sent[0]) == FLOW
 
 
 def test_one_channel_carries_everything_and_none_is_fine() -> None:
@@ -70,7 +74,7 @@ def test_one_channel_carries_everything_and_none_is_fine() -> None:
         only = FakeChannel(label)
         both, _ = channels(only)
         both.send(result(1))
-        both.send({"type": "flow"})
+        both.send(FLOW)
         assert len(only.sent) == 2
     channels()[0].send(result(1))
 
@@ -89,7 +93,7 @@ def test_a_slow_network_costs_results_and_a_client_that_does_not_read_its_sessio
     assert (results.sent, both.undelivered) == ([], 1)
     control.bufferedAmount = CONTROL_WAITING_BYTES + 1
     with pytest.raises(ChannelFull):
-        both.send({"type": "flow"})
+        both.send(FLOW)
 
 
 async def test_a_slow_reader_gets_the_newest_result_and_drops_for_the_others() -> None:
@@ -107,12 +111,16 @@ async def test_a_slow_reader_gets_the_newest_result_and_drops_for_the_others() -
 async def test_a_reader_that_takes_nothing_is_ended_and_costs_no_memory() -> None:
     listener = Listener(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
     for _ in range(10_000):
-        listener.put({"type": "flow"})
+        listener.put(FLOW)
     count = 0
     async with asyncio.timeout(5):
         while await listener.take() is not None:
             count += 1
     assert count <= 256
+
+
+def new_control(target: Target) -> SessionControl:
+    return SessionControl(target, {"hello": "which is not sent here", "frame": "which is not sent here"}, {})
 
 
 class Target:
@@ -121,13 +129,18 @@ class Target:
     def __init__(self) -> None:
         self.session = Session("v1", ("person", "bus"), DetectionParams())
         self.live: Any = SimpleNamespace(stream=Stream(0))
-        self.sent: list[dict[str, Any]] = []
+        self.sent: list[Any] = []
         self.left = False
 
-    def send_all(self, messages: list[dict[str, Any]]) -> None:
+    def send_all(self, messages: list[Any]) -> None:
         self.sent += messages
 
-    def say_bye(self) -> None:
+    def stream(self, number: int) -> Any:
+        if number:
+            raise ProtocolError("a video is stream 0", code="invalid", field="stream")
+        return self.live
+
+    def bye_received(self) -> None:
         self.left = True
 
 
@@ -149,7 +162,7 @@ async def test_a_wrong_control_message_is_answered_with_what_is_wrong(
     message: str, code: str, field: str | None
 ) -> None:
     target = Target()
-    Control(target).received(message)
+    new_control(target).receive(message)
     error = target.sent[-1]
     assert (error["type"], error["code"], error["fatal"]) == ("error", code, False)
     assert error.get("field") == field
@@ -157,24 +170,24 @@ async def test_a_wrong_control_message_is_answered_with_what_is_wrong(
 
 async def test_control_messages_act() -> None:
     target = Target()
-    control = Control(target)
-    control.received('{"type": "configure", "cfg": 4, "params": {"classes": ["bus"]}}')
+    control = new_control(target)
+    control.receive('{"type": "configure", "cfg": 4, "params": {"classes": ["bus"]}}')
     assert target.session.params.class_ids == (1,)
     assert target.session.cfg == 4
-    control.received(msgpack.packb({"type": "pause"}))
+    control.receive(msgpack.packb({"type": "pause"}))
     assert target.live.stream.paused
-    control.received('{"type": "resume"}')
+    control.receive('{"type": "resume"}')
     assert not target.live.stream.paused
-    control.received('{"type": "bye"}')
+    control.receive('{"type": "bye"}')
     assert target.left
 
 
 async def test_a_flood_of_control_messages_is_told_and_then_ended() -> None:
     target = Target()
-    control = Control(target)
+    control = new_control(target)
     with pytest.raises(TooManyMessages):
         for _ in range(1000):
-            control.received('{"type": "ping"}')
+            control.receive('{"type": "ping"}')
     assert "rate_limited" in {message.get("code") for message in target.sent}
     assert len(target.sent) < 200
 
@@ -183,7 +196,8 @@ def test_a_discarded_frame_has_its_outcome_and_is_told() -> None:
     stream = Stream(0)
     assert stream.discard(1, DropReason.NO_KEYFRAME) == []
     assert stream.discard(2, DropReason.NO_KEYFRAME) == []
-    first, second = stream.discard(3, DropReason.DECODE_ERROR, "damaged")
+    told: list[Any] = stream.discard(3, DropReason.DECODE_ERROR, "damaged")
+    first, second = told
     assert (first["from"], first["to"], first["reason"]) == (1, 2, "no_keyframe")
     assert (second["from"], second["to"], second["message"], second["ack"]) == (3, 3, "damaged", 3)
     assert (stream.ledger.received, stream.ledger.in_flight) == (3, 0)

@@ -1,0 +1,284 @@
+"""Messages of ``detect.v1`` that the server sends: one type for each, and one function that builds it. Pure.
+
+The types are dictionaries, so that encoding a message needs no conversion. A field that has nothing to say is
+absent, except where the protocol gives ``null`` a meaning (``max_fps``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+from streamer.protocol.wire import FrameTime, ProtocolError
+
+Rows = list[list[float]]
+
+
+class ModelDescription(TypedDict):
+    """The model of a session; ``input`` is its width and height in pixels."""
+
+    version: str
+    name: str
+    labels: list[str]
+    input: list[int]
+
+
+class ConnectionLimits(TypedDict):
+    """Limits of a WebSocket connection, as ``welcome`` states them."""
+
+    message_bytes: int
+    control_bytes: int
+    control_per_s: int
+    side_px: int
+    pixels: int
+    streams: int
+    idle_s: float
+    heartbeat_s: float
+    max_age_ms: float
+
+
+class Grant(TypedDict):
+    """What a client may send at first: window, and frames per second (None: no limit)."""
+
+    win: int
+    max_fps: float | None
+
+
+class EffectiveParams(TypedDict):
+    """The parameters in effect."""
+
+    conf_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: list[str]
+    track: bool
+
+
+class SessionDescription(TypedDict):
+    """What a client learns of its session, in ``welcome`` or in the answer to its offer."""
+
+    session: str
+    resumed: bool
+    model: ModelDescription
+    params: EffectiveParams
+
+
+class Welcome(SessionDescription):
+    """Answer to ``hello``. Sessions over WebRTC have no ``limits`` and no ``flow``."""
+
+    type: Literal["welcome"]
+    limits: NotRequired[ConnectionLimits]
+    flow: NotRequired[Grant]
+
+
+class Configured(TypedDict):
+    """Answer to ``configure``."""
+
+    type: Literal["configured"]
+    cfg: int
+    params: EffectiveParams
+
+
+class Pong(TypedDict):
+    """Answer to ``ping``: the client's ``t0``, and when it was received and answered, in microseconds."""
+
+    type: Literal["pong"]
+    t0: int | float | str | None
+    t1: int
+    t2: int
+
+
+class Flow(TypedDict):
+    """The present window and rate of a stream, and why they are told now."""
+
+    type: Literal["flow"]
+    stream: int
+    win: int
+    max_fps: float | None
+    ack: int
+    reason: str
+
+
+class Timing(TypedDict):
+    """How long a frame waited, was inferred, and was in the server altogether, in milliseconds."""
+
+    queue_ms: float
+    infer_ms: float
+    server_ms: float
+
+
+class FlowFields(TypedDict):
+    """What a result says of its stream: acknowledged so far, window, and drops since the last result."""
+
+    ack: int
+    win: int
+    dropped: int
+
+
+class Result(FrameTime, FlowFields):
+    """The boxes of one frame. `streams.stream_handle` builds it, without a call of its own for each frame."""
+
+    type: Literal["result"]
+    stream: int
+    seq: int
+    epoch: int
+    cfg: int
+    width: int
+    height: int
+    damaged: NotRequired[bool]
+    boxes: Rows
+    t: Timing
+
+
+Drop = TypedDict(
+    "Drop",
+    {
+        "type": Literal["drop"],
+        "stream": int,
+        "from": int,
+        "to": int,
+        "reason": str,
+        "ack": int,
+        "win": int,
+        "message": NotRequired[str],
+    },
+)
+
+
+class Reported(TypedDict):
+    """Answer to ``report``: the frame, and whether it was taken as a sample."""
+
+    type: Literal["reported"]
+    stream: int
+    seq: int
+    taken: bool
+
+
+class Error(TypedDict):
+    """Something is wrong with a message or a frame; after a fatal one the connection closes."""
+
+    type: Literal["error"]
+    code: str
+    message: str
+    fatal: bool
+    field: NotRequired[str]
+    stream: NotRequired[int]
+    seq: NotRequired[int]
+    ack: NotRequired[int]
+    win: NotRequired[int]
+    retry_ms: NotRequired[int]
+
+
+class Bye(TypedDict):
+    """The server ends the session. Sessions over WebRTC name the reason for programs in ``ending``."""
+
+    type: Literal["bye"]
+    code: int
+    reason: str
+    ending: NotRequired[str]
+    reconnect_ms: NotRequired[int]
+
+
+ServerMessage = Welcome | Configured | Pong | Flow | Result | Drop | Reported | Error | Bye
+
+
+def welcome(
+    session: SessionDescription, limits: ConnectionLimits | None = None, flow: Grant | None = None
+) -> Welcome:
+    """Build ``welcome``."""
+    message: Welcome = {
+        "type": "welcome",
+        "session": session["session"],
+        "resumed": session["resumed"],
+        "model": session["model"],
+        "params": session["params"],
+    }
+    if limits is not None:
+        message["limits"] = limits
+    if flow is not None:
+        message["flow"] = flow
+    return message
+
+
+def configured(cfg: int, params: EffectiveParams) -> Configured:
+    """Build ``configured``."""
+    return {"type": "configured", "cfg": cfg, "params": params}
+
+
+def pong(t0: int | float | str | None, received_s: float, answered_s: float) -> Pong:
+    """Build ``pong`` from monotonic seconds."""
+    return {"type": "pong", "t0": t0, "t1": int(received_s * 1e6), "t2": int(answered_s * 1e6)}
+
+
+def flow(stream: int, win: int, max_fps: float | None, ack: int, reason: str) -> Flow:
+    """Build ``flow``."""
+    return {"type": "flow", "stream": stream, "win": win, "max_fps": max_fps, "ack": ack, "reason": reason}
+
+
+def drop(stream: int, first: int, last: int, reason: str, ack: int, win: int, text: str = "") -> Drop:
+    """Build ``drop`` for the frames ``first`` to ``last``; ``text`` says more about the reason."""
+    message: Drop = {
+        "type": "drop",
+        "stream": stream,
+        "from": first,
+        "to": last,
+        "reason": reason,
+        "ack": ack,
+        "win": win,
+    }
+    if text:
+        message["message"] = text
+    return message
+
+
+def reported(stream: int, seq: int, *, taken: bool) -> Reported:
+    """Build ``reported``."""
+    return {"type": "reported", "stream": stream, "seq": seq, "taken": taken}
+
+
+def error(
+    code: str,
+    text: str,
+    *,
+    fatal: bool = False,
+    field: str = "",
+    stream: int | None = None,
+    seq: int | None = None,
+    retry_ms: int | None = None,
+) -> Error:
+    """Build ``error``; ``stream`` and ``seq`` name the frame that it is about, if any."""
+    message: Error = {"type": "error", "code": code, "message": text, "fatal": fatal}
+    if field:
+        message["field"] = field
+    if stream is not None:
+        message["stream"] = stream
+    if seq is not None:
+        message["seq"] = seq
+    if retry_ms is not None:
+        message["retry_ms"] = retry_ms
+    return message
+
+
+def protocol_error(fault: ProtocolError, *, fatal: bool = False) -> Error:
+    """Build ``error`` for a message that breaks the protocol."""
+    return error(fault.code, str(fault), fatal=fatal, field=fault.field)
+
+
+def unknown_field(name: str, message_type: str) -> Error:
+    """Build ``error`` for a field that is ignored because the protocol does not have it."""
+    text = f"field `{name}` of {message_type} is not known and was ignored"
+    return error("unknown_field", text, field=name)
+
+
+def rate_limited(text: str) -> Error:
+    """Build ``error`` for a message that is ignored because it came too soon after others."""
+    return error("rate_limited", text, retry_ms=1000)
+
+
+def bye(code: int, reason: str, *, ending: str = "", reconnect_ms: int | None = None) -> Bye:
+    """Build ``bye``; ``reconnect_ms`` is when the client should come back."""
+    message: Bye = {"type": "bye", "code": code, "reason": reason}
+    if ending:
+        message["ending"] = ending
+    if reconnect_ms is not None:
+        message["reconnect_ms"] = reconnect_ms
+    return message

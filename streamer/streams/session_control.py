@@ -1,0 +1,134 @@
+"""Control messages of a client, carried out on its session: the same for every transport.
+
+Raw messages of a transport without frames of its own enter at `receive`; decoded ones at `handle`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from streamer.protocol import server_messages
+from streamer.protocol.client_messages import (
+    Bye,
+    Configure,
+    Message,
+    Pause,
+    Ping,
+    Report,
+    Resume,
+    parse_message,
+)
+from streamer.protocol.server_messages import ServerMessage
+from streamer.protocol.wire import ProtocolError, decode_message
+from streamer.streams.control_rate import (
+    CONTROL_MAX_BYTES,
+    CONTROL_MAX_VALUES,
+    ControlRate,
+    RateLimited,
+    size_in_bytes,
+)
+from streamer.streams.session import Session
+from streamer.streams.stream_handle import LiveStream
+
+#: Unknown fields reported for one message, and in one session.
+_MAX_REPORTED_OF_MESSAGE = 5
+_MAX_REPORTED = 50
+
+
+class ControlTarget(Protocol):
+    """The session that control messages act on."""
+
+    session: Session
+
+    def stream(self, number: int) -> LiveStream:
+        """Return the stream of that number. Raises ProtocolError when there is none."""
+
+    def send_all(self, messages: list[ServerMessage]) -> None:
+        """Queue messages; never waits."""
+
+    def bye_received(self) -> None:
+        """The client leaves."""
+
+
+class SessionControl:
+    """Carries out control messages, limits their rate, and reports fields that the protocol does not have.
+
+    ``refused`` maps message types that this transport does not take to the reason; ``flow_on_ping`` are the
+    streams whose flow control a ping asks for as well.
+    """
+
+    def __init__(
+        self,
+        target: ControlTarget,
+        refused: Mapping[str, str],
+        flow_on_ping: Mapping[int, LiveStream],
+    ) -> None:
+        self.rate = ControlRate(time.monotonic())
+        self._target = target
+        self._refused = refused
+        self._flow_on_ping = flow_on_ping
+        #: Message type and name of unknown fields that were reported.
+        self._reported: set[tuple[str, str]] = set()
+
+    def receive(self, data: str | bytes) -> None:
+        """Decode one message and carry it out; errors are sent to the client. Raises TooManyMessages."""
+        now = time.monotonic()
+        size_bytes = size_in_bytes(data)
+        try:
+            self.rate.charge(now, min(size_bytes, CONTROL_MAX_BYTES))
+            self.handle(_decode(data, size_bytes), now)
+        except RateLimited as limited:
+            self._send(server_messages.rate_limited(str(limited)))
+        except ProtocolError as error:
+            self._send(server_messages.protocol_error(error))
+
+    def handle(self, decoded: dict[str, Any], received_s: float) -> None:
+        """Carry out one decoded message. Raises ProtocolError for what is wrong with it."""
+        message_type = decoded["type"]
+        if message_type in self._refused:
+            raise ProtocolError(
+                f"field `type` is {message_type}, {self._refused[message_type]}",
+                code="unexpected",
+                field="type",
+            )
+        message = parse_message(decoded)
+        target = self._target
+        if isinstance(message, Configure):
+            target.session.configure(message.params)
+            target.session.cfg = message.cfg
+            self._send(server_messages.configured(message.cfg, target.session.describe_params()))
+        elif isinstance(message, Ping):
+            self._send(server_messages.pong(message.t0, received_s, time.monotonic()))
+            for live in self._flow_on_ping.values():
+                target.send_all(live.stream.flow("ping"))
+        elif isinstance(message, Pause | Resume):
+            stream = target.stream(message.stream).stream
+            target.send_all(stream.pause() if isinstance(message, Pause) else stream.resume())
+        elif isinstance(message, Report):
+            self._send(target.stream(message.stream).report(message.note))
+        elif isinstance(message, Bye):
+            target.bye_received()
+        self.report_unknown_fields(message)
+
+    def report_unknown_fields(self, message: Message) -> None:
+        """Tell the client which fields were ignored, each once: most of them are misspelt."""
+        for name in message.unknown_fields()[:_MAX_REPORTED_OF_MESSAGE]:
+            field = (message.type, name)
+            if field in self._reported or len(self._reported) >= _MAX_REPORTED:
+                continue
+            self._reported.add(field)
+            self._send(server_messages.unknown_field(name, message.type))
+
+    def _send(self, message: ServerMessage) -> None:
+        self._target.send_all([message])
+
+
+def _decode(data: str | bytes, size_bytes: int) -> dict[str, Any]:
+    """Return the map of a message. Raises ProtocolError."""
+    if size_bytes > CONTROL_MAX_BYTES:
+        raise ProtocolError(
+            f"a control message has {size_bytes} bytes, at most {CONTROL_MAX_BYTES}", code="too_large"
+        )
+    return decode_message(data, most_values=CONTROL_MAX_VALUES)

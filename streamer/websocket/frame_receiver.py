@@ -1,0 +1,132 @@
+"""Gives the frames of one WebSocket to their streams, or refuses those that belong to none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.ledger import Ledger
+from streamer.protocol import server_messages
+from streamer.protocol.client_messages import TextFrame, parse_message
+from streamer.protocol.close_codes import CloseCode, CloseConnection
+from streamer.protocol.server_messages import Error, ServerMessage
+from streamer.protocol.wire import MAX_SEQ, MAX_STREAMS, DropReason, Frame, ProtocolError, unpack_frame
+from streamer.scheduling.dispatcher import Dispatcher
+from streamer.streams.control_rate import RateLimited
+from streamer.streams.flow_control import WindowViolated
+from streamer.streams.session_control import SessionControl
+from streamer.streams.stream_handle import LiveStream
+
+
+class FrameSender(Protocol):
+    """The connection that the frames come from."""
+
+    version: str
+    streams: dict[int, LiveStream]
+    counters: FrameCounters
+
+    def send(self, message: ServerMessage) -> None:
+        """Queue one message; never waits."""
+
+    def send_all(self, messages: list[ServerMessage]) -> None:
+        """Queue messages that belong to an outcome, and account it."""
+
+
+class FrameReceiver:
+    """Takes the frames of one connection; ``now`` is monotonic seconds, when the message was read."""
+
+    def __init__(self, connection: FrameSender, control: SessionControl, dispatcher: Dispatcher) -> None:
+        self._connection = connection
+        self._control = control
+        self._dispatcher = dispatcher
+        self._version = connection.version
+        self._streams: Mapping[int, LiveStream] = connection.streams
+        self._counters = connection.counters
+        #: Frames that no stream took. They are counted as received and failed, so that the ledger balances.
+        self._refused = Ledger()
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take a frame in binary form. Raises CloseConnection or TooManyMessages."""
+        try:
+            frame = unpack_frame(data)
+        except ProtocolError as error:
+            self._refuse(server_messages.protocol_error(error), now)
+            return
+        self._accept(frame, now)
+
+    def receive_text(self, message: dict[str, Any], now: float) -> None:
+        """Take a frame in text form, from its decoded map. Raises CloseConnection or TooManyMessages."""
+        try:
+            parsed = parse_message(message)
+            frame = parsed.to_frame() if isinstance(parsed, TextFrame) else None
+        except ProtocolError as error:
+            self._refuse(_text_frame_error(error, message), now)
+            return
+        if frame is not None:
+            self._accept(frame, now)
+            self._control.report_unknown_fields(parsed)
+
+    def account(self) -> None:
+        """Bring the metrics up to date with the frames that no stream took."""
+        self._counters.account(self._refused)
+
+    def _accept(self, frame: Frame, now: float) -> None:
+        live = self._streams.get(frame.stream)
+        if live is None:
+            self._refuse(
+                server_messages.error(
+                    "unknown_stream",
+                    unknown_stream(frame.stream, self._streams),
+                    field="stream",
+                    stream=frame.stream,
+                    seq=frame.seq,
+                ),
+                now,
+            )
+            return
+        connection, stream = self._connection, live.stream
+        quota = live.client.image_bytes
+        if quota is not None and frame.seq > stream.last_seq and not quota.take(now, len(frame.payload)):
+            text = "over this client's quota of bytes"
+            connection.send_all(stream.discard(frame.seq, DropReason.RATE, text))
+            return
+        try:
+            messages = stream.receive(frame, now)
+        except WindowViolated as error:
+            self._counters.account(stream.ledger)
+            raise CloseConnection(CloseCode.LIMITS, str(error)) from error
+        self._counters.account(stream.ledger)
+        if messages:
+            connection.send_all(messages)
+        if stream.pending:
+            self._dispatcher.offer(self._version, live)
+        if stream.owes_drops:
+            live.tell_drops_soon()
+
+    def _refuse(self, answer: Error, now: float) -> None:
+        """Answer a frame that no stream can take. Such frames share the rate of control messages."""
+        self._refused.received += 1
+        self._refused.failed += 1
+        self.account()
+        try:
+            self._control.rate.charge(now)
+        except RateLimited as limited:
+            answer = server_messages.rate_limited(str(limited))
+        self._connection.send(answer)
+
+
+def unknown_stream(number: int, known: Mapping[int, LiveStream]) -> str:
+    """Return the text of the error for a stream that `hello` did not announce."""
+    return f"field `stream` is {number}; hello announced {', '.join(map(str, known))}"
+
+
+def _text_frame_error(error: ProtocolError, message: dict[str, Any]) -> Error:
+    """Return the answer to a malformed text frame, with what can be told of the frame."""
+    answer = server_messages.protocol_error(error)
+    seq, stream = message.get("seq"), message.get("stream")
+    if isinstance(seq, int) and 0 <= seq <= MAX_SEQ:
+        answer["seq"] = int(seq)
+    if isinstance(stream, int) and 0 <= stream < MAX_STREAMS:
+        answer["stream"] = int(stream)
+    return answer
