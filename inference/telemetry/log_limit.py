@@ -10,7 +10,7 @@ from collections.abc import Callable
 #: one kind.
 _OWN = ("streamer", "inference")
 #: Records of these follow from what the operator, an administrator or a process does, never from input.
-UNLIMITED = ("streamer.supervisor.supervisor", "inference.engine.process", "streamer.audit")
+UNLIMITED = ("streamer.supervisor", "inference.process", "streamer.audit")
 INTERVAL_S = 1.0
 #: Beyond this many kinds the further ones share one.
 MAX_KINDS = 256

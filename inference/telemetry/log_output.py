@@ -71,7 +71,7 @@ class PipeHandler(logging.Handler):
         if self._missing:
             text = f"{self._missing} log lines were dropped: nobody read them"
             make = json_line if self._json else text_line
-            note = self._encoded(make("warning", "streamer.core.logs", text, record.created))
+            note = self._encoded(make("warning", "streamer.logs", text, record.created))
         if self._write(note + self._encoded(line)):
             self._missing = 0
         else:

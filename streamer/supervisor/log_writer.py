@@ -53,7 +53,7 @@ class LogWriter:
                 dropped("stalled")
                 return
             if self._missing:
-                note = self.formatted("warning", "streamer.core.logs", self._note()).encode() + b"\n"
+                note = self.formatted("warning", "streamer.logs", self._note()).encode() + b"\n"
                 self._lines.append(note)
                 self._waiting_bytes += len(note)
                 self._missing = 0

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from inference.telemetry.log_format import JsonFormatter, TextFormatter, hide, redact
-from inference.telemetry.log_limit import MAX_KINDS, OncePerSecond
+from inference.telemetry.log_limit import MAX_KINDS, UNLIMITED, OncePerSecond
 from inference.telemetry.log_output import PipeHandler
 from tests.helpers.service import ROOT
 
@@ -207,3 +207,11 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 1 << 20)
     except BlockingIOError:
         return b""
+
+
+def test_every_logger_without_a_limit_exists() -> None:
+    sources = [
+        path.read_text() for folder in ("inference", "streamer") for path in (ROOT / folder).rglob("*.py")
+    ]
+    unknown = [name for name in UNLIMITED if not any(f'getLogger("{name}")' in text for text in sources)]
+    assert unknown == []
