@@ -17,7 +17,7 @@ from inference.core.settings import InferenceSettings
 from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
 from inference.engine.loop import Loop
-from inference.ipc.child_process import settle, when_told_to_end
+from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import Board, State
 from inference.models.kept_models import KeptModels, differs
 from inference.telemetry.log_output import set_up_logging
@@ -150,7 +150,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )
-    told = when_told_to_end(board, loop.stop)
+    told = on_sigterm(board, loop.stop)
     signal.signal(signal.SIGTERM, lambda *_: told())
     # From here on the supervisor knows that these models can be served.
     board.post("served", 1)

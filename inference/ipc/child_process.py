@@ -1,68 +1,111 @@
-"""Starts a process of the service and settles it: it dies with its parent, which acts on signals for it."""
+"""A child process of the supervisor: spawned with open descriptors, awaited, signalled and stopped.
+
+The child's side is here too: it dies with its parent, and leaves signals of the process group to it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
-from inference.ipc.group_signals import LEFT_TO_SUPERVISOR
+from inference.ipc.group_signals import LEFT_TO_SUPERVISOR, die_with_parent
 from inference.ipc.shared_status import Board
 
-_PR_SET_PDEATHSIG = 1
-#: Until a new child has said what it does on them.
-_HELD_BACK = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
+#: Signals that are blocked until a new child has set its dispositions.
+_BLOCKED_AT_START = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 
 
-async def spawn(
-    module: str,
-    arguments: Sequence[str],
-    *,
-    descriptors: Sequence[int],
-    environment: dict[str, str],
-    output: int | None = None,
-) -> asyncio.subprocess.Process:
-    """Start ``python -m module`` with these open descriptors; ``output`` is its standard output and error.
+class ChildProcess:
+    """Runs ``python -m module``, one process at a time."""
 
-    Signals of a group wait until the child has called :func:`settle`, which ignores all but SIGTERM.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            *arguments,
-            pass_fds=tuple(descriptors),
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    finally:
-        # Not the mask of before: another start may be under way, which would leave them blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+    def __init__(self, module: str) -> None:
+        self._module = module
+        #: None before the first start.
+        self._process: asyncio.subprocess.Process | None = None
+        #: Time of the last start, CLOCK_MONOTONIC.
+        self.started_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None when no process runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(
+        self,
+        arguments: Sequence[str],
+        *,
+        descriptors: Sequence[int],
+        environment: dict[str, str],
+        output: int | None = None,
+    ) -> None:
+        """Start a process that inherits ``descriptors``; ``output`` is its standard output and error.
+
+        Signals of the process group stay pending until the child has called :func:`settle`.
+        """
+        self.started_at = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_AT_START)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                *arguments,
+                pass_fds=tuple(descriptors),
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        finally:
+            # Not the mask of before: if another start is under way, that mask has the signals blocked.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
+
+    async def wait(self) -> int:
+        """Wait for the process to end; returns its exit code, negative for a signal."""
+        if self._process is None:
+            raise RuntimeError(f"{self._module} was not started")
+        return await self._process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal if the process runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def stop(self, patience_s: float, first: signal.Signals = signal.SIGTERM) -> bool:
+        """Send ``first``, and SIGKILL after ``patience_s``. Returns False when it had to be killed."""
+        if self.pid is None:
+            return True
+        self.send_signal(first)
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.wait()
+        except TimeoutError:
+            self.send_signal(signal.SIGKILL)
+            return False
+        return True
 
 
 def settle() -> None:
-    """Make this process die when its parent dies, and ignore what only the supervisor acts on."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Make this child die with its parent, and ignore the signals that only the supervisor acts on."""
+    die_with_parent()
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
 
 
-def when_told_to_end(board: Board, end: Callable[[], None]) -> Callable[[], None]:
-    """Return what to do on SIGTERM: call ``end``, if the supervisor has said on the board that it is time.
+def on_sigterm(board: Board, end: Callable[[], None]) -> Callable[[], None]:
+    """Return a SIGTERM handler that calls ``end`` only if the supervisor has set ``ending`` on the board.
 
-    systemd and shells send SIGTERM to every process of the service at once. Then the workers still have work
-    in flight, which needs the process that calls this.
+    systemd and shells send SIGTERM to every process of the service at once. At that time workers still have
+    requests in flight that need the calling process.
     """
 
-    def receive() -> None:
+    def handle() -> None:
         if board.read("ending"):
             end()
 
-    return receive
+    return handle

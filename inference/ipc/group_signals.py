@@ -1,10 +1,14 @@
-"""Signals that reach every process of the service at once, and that the supervisor alone acts on."""
+"""Signals within the service: those that only the supervisor acts on, and the one when the parent dies."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 
-#: These end a process that does not expect them, and mean nothing to this service: they have no effect.
+_PR_SET_PDEATHSIG = 1
+#: Signals that end a process that does not handle them. They mean nothing to this service, so it ignores
+#: them.
 WITHOUT_EFFECT = frozenset(
     {
         signal.SIGUSR1,
@@ -17,8 +21,8 @@ WITHOUT_EFFECT = frozenset(
         *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     }
 )
-#: What a terminal, a shell or a person sends to a whole group; none of these may end a child without its
-#: drain. SIGXCPU is not among them, because it ends decoders that compute for too long.
+#: Signals that a terminal, a shell or a person sends to the whole process group. The supervisor drains the
+#: service; its children ignore them. SIGXCPU is not included: it ends decoders that compute for too long.
 LEFT_TO_SUPERVISOR = WITHOUT_EFFECT | {
     signal.SIGINT,
     signal.SIGHUP,
@@ -26,3 +30,13 @@ LEFT_TO_SUPERVISOR = WITHOUT_EFFECT | {
     signal.SIGPIPE,
     signal.SIGPWR,
 }
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Make the kernel kill this process when its parent dies.
+
+    ``parent`` is the process id of the parent: if it has died before this call, the process exits at once.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(0)

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamer.client.backoff import Backoff
 from streamer.client.capture import Captured
 from streamer.client.errors import SourceFailed
+from streamer.core.backoff import Backoff
 
 _DEFAULT_FPS = 30.0
 

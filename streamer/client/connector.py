@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import Address
-from streamer.client.backoff import Backoff
 from streamer.client.connection import Link
 from streamer.client.errors import ConnectionFailed
 from streamer.client.options import Options
 from streamer.client.state import Phase, State, Watcher
+from streamer.core.backoff import Backoff
 
 
 class Dialer:

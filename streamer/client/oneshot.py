@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
-from streamer.client.backoff import Backoff
 from streamer.client.connection import retry_after_s, why_not
 from streamer.client.cookies import cookies
 from streamer.client.encoder import Encoded, Picture, PictureLimits, encode
@@ -20,6 +19,7 @@ from streamer.client.pixels import DEFAULT_QUALITY
 from streamer.client.results import Detections, Prediction
 from streamer.client.tls import Tls
 from streamer.client.version import client_version
+from streamer.core.backoff import Backoff
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from typing import Any
 import av
 import numpy as np
 
-from streamer.client.backoff import Backoff
 from streamer.client.capture import Captured
 from streamer.client.errors import SourceFailed
 from streamer.client.pixels import Pixels
 from streamer.console.redact import redact, secrets_of
+from streamer.core.backoff import Backoff
 
 # What FFmpeg logs may hold whole addresses.
 av.logging.set_level(None)

@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import video_address
-from streamer.client.backoff import Backoff
 from streamer.client.connection import LinkLost
 from streamer.client.cookies import cookies
 from streamer.client.encoder import Picture
@@ -27,6 +26,7 @@ from streamer.client.results import Detections, Drop, Outcome, Result
 from streamer.client.rtp_origin import RtpOrigin, dithered
 from streamer.client.state import Phase, State, Watcher
 from streamer.client.video_connection import CLOCK_HZ, Camera, VideoLink
+from streamer.core.backoff import Backoff
 
 #: Frames whose result may still come: two seconds of 30 fps. Older ones count as unanswered.
 _MAX_SENT = 60

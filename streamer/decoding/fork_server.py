@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -19,12 +18,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from inference.ipc.group_signals import LEFT_TO_SUPERVISOR
+from inference.ipc.group_signals import LEFT_TO_SUPERVISOR, die_with_parent
 from streamer.decoding.sandbox import close_descriptors
 
 log = logging.getLogger("streamer.decoding")
 
-_PR_SET_PDEATHSIG = 1
 #: The worker ends this process by closing the socket.
 _IGNORED = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 _MAX_MESSAGE_BYTES = 4096
@@ -32,13 +30,6 @@ _MAX_MESSAGE_BYTES = 4096
 _MAX_DESCRIPTORS = 4
 #: What a fork does: it gets the request and its descriptors, and returns when it is done.
 Run = Callable[[Mapping[str, Any], list[int]], None]
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process with its parent; ends it at once when that is gone already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 class ForkServer:

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from streamer.core.backoff import Backoff
 from streamer.decoding.decoder_group import DecoderGroup, Member
 from streamer.decoding.fork_client import ForkClient
 from streamer.decoding.messages import Answer
@@ -21,7 +22,8 @@ _END_NEWS_S = 0.2
 #: Time in which the fork server answers, seconds, and in which it starts.
 FORK_LIMIT_S = 2.0
 SERVER_START_S = 20.0
-#: Decoders that die before they are ready are started again after a pause that grows up to this.
+#: Decoders that die before they are ready are started again after pauses that grow between these.
+_FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 5.0
 
 
@@ -54,7 +56,8 @@ class Population:
         #: Every decoder that was asked for and has not ended, by its key.
         self._members: dict[int, tuple[DecoderGroup, Member]] = {}
         self._keys = itertools.count(1)
-        self._deaths_before_ready = 0
+        #: For decoders that die before they are ready.
+        self._backoff = Backoff(first_s=_FIRST_PAUSE_S, max_s=_MAX_PAUSE_S, least_s=None)
         #: Missing protections that the log has told of.
         self._told: set[str] = set()
 
@@ -93,7 +96,7 @@ class Population:
             return
         member, news = found[1], json.loads(answer.text)
         member.ready, member.protections = True, tuple(news["protections"])
-        self._deaths_before_ready = 0
+        self._backoff.reset()
         for lack in news["missing"]:
             if lack not in self._told:
                 self._told.add(lack)
@@ -132,9 +135,7 @@ class Population:
         if member.ready:
             self._ask(group)
             return
-        self._deaths_before_ready += 1
-        pause_s = min(_MAX_PAUSE_S, 0.1 * 2.0**self._deaths_before_ready)
-        self._loop.call_later(pause_s, self._ask, group)
+        self._loop.call_later(self._backoff.next_s(), self._ask, group)
 
     def server_lost(self) -> None:
         """Every decoder is gone, or about to be; what they held is not to blame."""

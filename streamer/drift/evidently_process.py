@@ -6,7 +6,6 @@ result. Only a process can be killed when a run hangs, and only its end returns 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -14,7 +13,8 @@ import signal
 import sys
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from inference.ipc.group_signals import die_with_parent
+
 MAX_BYTES = 3 << 29
 #: CPU time for the import, and for each group.
 CPU_S, GROUP_CPU_S = 60, 5
@@ -25,7 +25,7 @@ _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "\u2028": " ", "\u2029": 
 
 def main() -> int:
     """Run as ``python -m streamer.drift.evidently_process GROUPS``."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     # The signal goes to the whole process group. The sampling process waits for the result and ends this
     # process.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

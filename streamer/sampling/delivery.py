@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from typing import Protocol
 
+from streamer.core.backoff import Backoff
 from streamer.sampling.errors import (
     ObjectRefused,
     SpoolBroken,
@@ -59,31 +60,27 @@ class CircuitBreaker:
     """Counts failures in a row and computes the pause before the next attempt. Pure; the caller waits."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._failures = 0
+        self._backoff = Backoff(rng.uniform, first_s=FIRST_PAUSE_S, max_s=LAST_PAUSE_S, least_s=None)
         self._misconfigured = False
 
     @property
     def is_open(self) -> bool:
         """Whether attempts are held back."""
-        return self._misconfigured or self._failures >= OPENS_AFTER
+        return self._misconfigured or self._backoff.failures >= OPENS_AFTER
 
     def succeeded(self) -> None:
         """Reset after an object was stored."""
-        self._failures, self._misconfigured = 0, False
+        self._backoff.reset()
+        self._misconfigured = False
 
     def failed(self, *, misconfigured: bool) -> float:
         """Return the pause in seconds before the next attempt, with a jitter between half and all of it."""
-        self._failures += 1
         self._misconfigured = misconfigured
-        pause_s = FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 20)
         if misconfigured:
-            pause_s = MISCONFIGURED_PAUSE_S * 2.0 ** min(self._failures - 1, 20)
-        elif self.is_open:
-            # Doubled, because the jitter may halve it. The jitter spreads the replicas, which fail at the
-            # same moment.
-            pause_s = max(2 * OPEN_PAUSE_S, pause_s)
-        return min(LAST_PAUSE_S, pause_s) * self._rng.uniform(0.5, 1.0)
+            return self._backoff.next_s(factor=MISCONFIGURED_PAUSE_S / FIRST_PAUSE_S)
+        # Doubled, because the jitter may halve it.
+        opens = self._backoff.failures + 1 >= OPENS_AFTER
+        return self._backoff.next_s(floor_s=2 * OPEN_PAUSE_S if opens else 0.0)
 
 
 class Delivery:

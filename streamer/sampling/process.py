@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 
 from inference.ipc import unix_socket
-from inference.ipc.child_process import settle, when_told_to_end
+from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import Board
 from inference.telemetry.metrics import name_process
 from streamer.config.child_environment import inherited_settings
@@ -151,7 +151,7 @@ async def serve(
 ) -> None:
     """Receive candidates until the supervisor ends the process; then deliver for a while what was kept."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, when_told_to_end(board, stop.set))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm(board, stop.set))
     beating = asyncio.create_task(_beat(board), name="beat")
     metrics = SamplingMetrics()
     # Starts with the first image; without images there is no decoder process.

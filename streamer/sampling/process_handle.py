@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import signal
 import socket
-import time
 from collections.abc import Sequence
 from enum import IntEnum
 
 from inference.ipc import unix_socket
-from inference.ipc.child_process import spawn
+from inference.ipc.child_process import ChildProcess
 from inference.ipc.shared_status import Board, Presence
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
@@ -32,14 +31,11 @@ class SamplingProcessHandle:
         """``descriptors`` are inherited by every process that is started."""
         self._inherited = tuple(descriptors)
         self.board = board
-        #: Start of the process, CLOCK_MONOTONIC.
-        self.started_at = 0.0
         #: None when sampling is off.
         self._listener = unix_socket.listen(socket.SOCK_STREAM) if settings.sampling else None
         #: Where the process publishes the drift status; survives restarts.
         self.drift_document = SharedDocument()
-        #: None before the first start.
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = ChildProcess("streamer.sampling.process")
         board.post("sampling", SamplingStatus.STARTING if settings.sampling else SamplingStatus.OFF)
 
     @property
@@ -54,9 +50,7 @@ class SamplingProcessHandle:
         descriptors = (self._listener.fileno(), self.board.fd, self.drift_document.fd)
         self.board.post("sampling_beat", 0.0)
         self.board.post("sampling_presence", Presence.STARTING)
-        self.started_at = time.monotonic()
-        self._process = await spawn(
-            "streamer.sampling.process",
+        await self._process.start(
             [str(fd) for fd in descriptors],
             descriptors=(*descriptors, *environment.descriptors, *self._inherited),
             environment=environment.variables,
@@ -65,38 +59,30 @@ class SamplingProcessHandle:
 
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
-        if self._process is None:
-            raise RuntimeError("no sampling process was started")
         code = await self._process.wait()
         self.board.post("sampling", SamplingStatus.STARTING)
         self.board.post("sampling_presence", Presence.DOWN)
         return code
 
     @property
+    def started_at(self) -> float:
+        """Time of the last start, CLOCK_MONOTONIC."""
+        return self._process.started_at
+
+    @property
     def pid(self) -> int | None:
         """Process id, None when no process runs."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+        return self._process.pid
 
     def kill(self) -> None:
         """Kill the process if it runs."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
 
     async def stop(self, patience_s: float) -> bool:
         """Terminate the process, and kill it after ``patience_s``. Returns False when it had to be killed."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return True
-        self.board.post("ending", 1)
-        process.terminate()
-        try:
-            async with asyncio.timeout(patience_s):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            return False
-        return True
+        if self.pid is not None:
+            self.board.post("ending", 1)
+        return await self._process.stop(patience_s)
 
     def close(self) -> None:
         """Close the listening socket and the shared document."""

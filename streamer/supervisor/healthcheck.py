@@ -1,4 +1,4 @@
-"""The HEALTHCHECK of the image: exits with 0 where ``/health`` says 200, else with 1."""
+"""The HEALTHCHECK of the image: exits with 0 if ``/health`` answers 200, else with 1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _TIMEOUT_S = 3.0
 
 
 def main() -> int:
-    """Ask the service on ``PORT`` of this machine; returns 0 when it can serve, else 1 and its answer."""
-    # Not by way of the settings: this runs every few seconds, and loading them costs more than the question.
+    """Ask the local service on ``PORT`` and print its answer; returns 0 when it can serve, else 1."""
+    # Reads PORT by itself: this runs every few seconds, and loading the settings costs more than the request.
     connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT") or 8000), _TIMEOUT_S)
     try:
         connection.request("GET", "/health")

@@ -1,7 +1,7 @@
 """The supervisor: starts, watches, restarts and drains inference process, workers and sampling process.
 
-It owns what must outlive any of them: the listening sockets, the inference address, the board, the
-metrics folder. It loads neither aiohttp nor a model, so there is little in it that could fail.
+It owns what must outlive each of them: the listening sockets, the inference address, the board, the metrics
+folder. It loads neither aiohttp nor a model, so that little in it can fail.
 """
 
 from __future__ import annotations
@@ -23,21 +23,19 @@ from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle
-from streamer.supervisor.backoff import Backoff, CrashLoop
 from streamer.supervisor.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
-from streamer.supervisor.listening import listen
+from streamer.supervisor.listeners import FallbackAcceptor, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
+from streamer.supervisor.restart_policy import CrashLoop, RestartPolicy
 from streamer.supervisor.signals import AT_ONCE, on_signals
-from streamer.supervisor.stand_in import StandIn
-from streamer.supervisor.watchdog import Watch
-from streamer.supervisor.watched_process import watched_inference, watched_sampling_process
+from streamer.supervisor.watchdog import Watchdog, watch_inference, watch_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Beyond the workers' own drain time, before they are killed.
+#: Time after the workers' own drain time until they are killed.
 KILL_AFTER_S = 5.0
 
 
@@ -54,16 +52,16 @@ class Supervisor:
                 "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
         self._sockets = listen(settings.host, settings.port, settings.workers)
-        #: One for each worker, as above; none where metrics are on the main port.
+        #: One for each worker; empty when metrics are served on the main port.
         self._metrics_sockets: list[socket.socket] = []
         if settings.metrics_port:
             self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
         remove_leftovers()
         self._folder = PrivateFolder()
-        # Workers, and inference process, sampling process and supervisor.
+        # The workers, the inference process, the sampling process and the supervisor.
         self._store = MetricStore(processes=settings.workers + 3)
         os.environ |= self._relay.environment() | {
-            # prometheus_client wants a folder; the values themselves lie in the store.
+            # prometheus_client requires a folder; the values themselves are in the store.
             "PROMETHEUS_MULTIPROC_DIR": str(self._folder.path),
             STORE_VARIABLE: str(self._store.fd),
         }
@@ -87,7 +85,7 @@ class Supervisor:
         self._sampling = SamplingProcessHandle(settings, self._inference.board, [self._store.fd])
         self._inference_environment = ChildEnvironment(settings, None)
         self._worker_environment = ChildEnvironment(settings, settings)
-        #: The only one with the store's credentials; it asks nobody for a key of ours.
+        #: Only the sampling process gets the store's credentials, and it gets no API keys.
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         board = self._inference.board
         board.post("workers", settings.workers)
@@ -95,14 +93,14 @@ class Supervisor:
         self._crash_loop = CrashLoop()
         #: Whether the inference process and the sampling process have been told to end.
         self._ending = False
-        #: None until it runs.
-        self._stand_in: StandIn | None = None
+        #: None until `run`.
+        self._fallback_acceptor: FallbackAcceptor | None = None
         self._stopping = asyncio.Event()
         self._failure: CannotStart | None = None
 
     @property
     def port(self) -> int:
-        """The port in use, which the kernel chose when the setting is 0."""
+        """The port in use; the kernel chooses it when the setting is 0."""
         return int(self._sockets[0].getsockname()[1])
 
     async def run(self) -> int:
@@ -111,16 +109,16 @@ class Supervisor:
         if not self._settings.wants_keys:
             if self._settings.listens_on_loopback:
                 log.info(
-                    "no keys are set: the service listens on loopback only, for programs of this machine"
+                    "no keys are set: the service listens on loopback only, for programs on this machine"
                 )
             else:
                 log.warning(
-                    "no keys are set (ALLOW_ANONYMOUS): whoever reaches this port may use the service"
+                    "no keys are set (ALLOW_ANONYMOUS): all clients that reach this port may use the service"
                 )
         if self._settings.guessable_keys:
             log.warning(
-                "%d of the keys in API_KEYS have fewer than %d characters, and somebody may guess them; "
-                "`streamer keys new` makes keys that nobody guesses",
+                "%d of the keys in API_KEYS have fewer than %d characters and may be guessed; "
+                "`streamer keys new` makes keys that cannot be guessed",
                 self._settings.guessable_keys,
                 LEAST_KEY_CHARS,
             )
@@ -136,8 +134,8 @@ class Supervisor:
             asyncio.create_task(self._keep_worker(worker), name=f"worker-{worker.number}")
             for worker in self._workers
         ]
-        tasks.append(asyncio.create_task(self._watch().run(), name="watch"))
-        self._stand_in = StandIn(
+        tasks.append(asyncio.create_task(self._make_watchdog().run(), name="watchdog"))
+        self._fallback_acceptor = FallbackAcceptor(
             self._inference.board, self._sockets, [worker.channel for worker in self._workers]
         )
         if self._settings.sampling:
@@ -172,7 +170,7 @@ class Supervisor:
     # -- children ------------------------------------------------------------------------------------
 
     async def _keep_inference(self) -> None:
-        delays = Backoff()
+        policy = RestartPolicy()
         board = self._inference.board
         while True:
             started = time.monotonic()
@@ -181,16 +179,17 @@ class Supervisor:
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return
-            # A model that was served before is not at fault: its file is being replaced, or has no copy.
+            # A model that was served before is accepted again later: its file is being replaced, without a
+            # copy.
             if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and board.read("served")):
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
             board.post("restarts", board.read("restarts") + 1)
-            if not await self._pause_after("inference", "the inference process", code, delays, started):
+            if not await self._pause_after("inference", "the inference process", code, policy, started):
                 return
 
     async def _keep_worker(self, worker: WorkerHandle) -> None:
-        delays = Backoff()
+        policy = RestartPolicy()
         name = f"worker {worker.number}"
         page_fd = self._sampling.drift_document.fd
         metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
@@ -209,12 +208,12 @@ class Supervisor:
             if code == EXIT_CANNOT_START:
                 self._fail(CannotStart(f"{name} cannot start (see above)"))
                 return
-            if not await self._pause_after("worker", name, code, delays, started):
+            if not await self._pause_after("worker", name, code, policy, started):
                 return
 
     async def _keep_sampling(self) -> None:
-        """Without it no sample is taken, and nothing else is missing: it is never a reason to stop."""
-        delays = Backoff(max_deaths=sys.maxsize)
+        """Keep the sampling process running. Its failures never stop the service."""
+        policy = RestartPolicy(max_deaths=sys.maxsize)
         while True:
             started = time.monotonic()
             with self._relay.output_of("observer") as output:
@@ -222,13 +221,15 @@ class Supervisor:
             code = await self._sampling.wait()
             if self._stopping.is_set():
                 return
-            await self._pause_after("observer", "the observer", code, delays, started)
+            await self._pause_after("observer", "the sampling process", code, policy, started)
 
-    async def _pause_after(self, role: str, name: str, code: int, delays: Backoff, started: float) -> bool:
-        """Account the end of a process and wait before its next start; False when there is to be none."""
+    async def _pause_after(
+        self, role: str, name: str, code: int, policy: RestartPolicy, started: float
+    ) -> bool:
+        """Count the end of a process and wait before its next start; False when it must not start again."""
         now = time.monotonic()
         try:
-            delay_s = delays.next_delay_s(now - started)
+            delay_s = policy.next_delay_s(now - started)
         except OverflowError as error:
             self._fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
             return False
@@ -239,23 +240,23 @@ class Supervisor:
         await asyncio.sleep(delay_s)
         return True
 
-    def _watch(self) -> Watch:
+    def _make_watchdog(self) -> Watchdog:
         watched = [worker.watched() for worker in self._workers]
         start_s = self._settings.model_start_timeout_s
-        watched.append(watched_inference(self._inference, start_s, lambda: self._ending))
+        watched.append(watch_inference(self._inference, start_s, lambda: self._ending))
         if self._settings.sampling:
-            watched.append(watched_sampling_process(self._sampling, lambda: self._ending))
+            watched.append(watch_sampling_process(self._sampling, lambda: self._ending))
         board = self._inference.board
-        return Watch(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
+        return Watchdog(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
 
     # -- the end -------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Workers first: they need the inference process to finish what they have accepted."""
-        # They hold the sockets too. While ours were open, a port that no worker serves any more would
-        # still take connections, and reset them in the end.
-        if self._stand_in is not None:
-            self._stand_in.close()
+        """End the workers first: they need the inference process for the requests that they have accepted."""
+        # The workers hold the sockets too. As long as ours were open, the kernel would accept connections on
+        # a port that no worker serves, and reset them at the end.
+        if self._fallback_acceptor is not None:
+            self._fallback_acceptor.close()
         for listener in self._metrics_sockets:
             listener.close()
         for worker in self._workers:
@@ -269,16 +270,19 @@ class Supervisor:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
                 self._kill_workers()
         self._ending = True
-        # Beside the inference process: it keeps what the workers sent last, and delivers for a while.
+        # At the same time as the inference process: it stores what the workers sent last, and delivers
+        # samples.
         sampling_ended = asyncio.create_task(
             self._sampling.stop(self._settings.samples_drain_s + KILL_AFTER_S)
         )
         await self._inference.stop(KILL_AFTER_S)
         if not await sampling_ended:
-            log.error("the observer did not end; what it had accepted is kept for the next start")
+            log.error(
+                "the sampling process did not end in time; the next start delivers what it had accepted"
+            )
 
     def _release(self) -> None:
-        for listener in self._metrics_sockets:  # still open where the drain was never reached
+        for listener in self._metrics_sockets:  # still open when the drain was not reached
             listener.close()
         for worker in self._workers:
             worker.close()

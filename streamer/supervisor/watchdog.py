@@ -1,53 +1,93 @@
-"""Watches the heartbeats of all processes and kills what hangs; whoever keeps a process starts the next one.
+"""Kills processes that hang, by their heartbeats on the board; whoever keeps a process starts the next one.
 
-A process may be silent because the whole machine was: suspended, out of processors, stopped together with the
-supervisor. Therefore silence counts only while the supervisor's own clock ticks regularly, and a process that
-waits for a processor gets more time.
+A process may also be silent because the whole machine was: suspended, overloaded, or stopped together with
+the supervisor. Therefore silence counts only while the supervisor's own clock ticks regularly, and a process
+that waits for a processor gets more time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
-from inference.ipc.shared_status import Board
-from streamer.supervisor.starvation import Starvation
+from inference.ipc.process_handle import InferenceHandle
+from inference.ipc.shared_status import Board, Presence, State
+from streamer.sampling.process_handle import SamplingProcessHandle
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Longest time between two looks; each wakes a core (bench/idle.py).
+#: Longest time between two checks; each wakes a core (bench/idle.py).
 TICK_S = 1.0
 _SHORTEST_TICK_S = 0.05
-#: A look that comes so much later than planned: this process itself was stopped or starved.
+#: A check that comes this much later than planned shows that the supervisor itself was stopped or starved.
 LATE_S = 0.5
-#: A starved process gets so many times its limit.
+#: A starved process gets its limit times this factor.
 STARVED_FACTOR = 4.0
+#: A process whose busiest thread waited for a processor for this share of the time is starved, not hung.
+STARVED_SHARE = 0.5
+#: Without a heartbeat of the inference loop for this time, 2.5 times its idle interval, it hangs outside of a
+#: run.
+INFERENCE_BEAT_LIMIT_S = 2.5
+SAMPLING_BEAT_LIMIT_S = 5.0
+SAMPLING_START_LIMIT_S = 60.0
+
+
+class LifeSign(NamedTuple):
+    """The last sign of life of a process, and how long it may wait with the next one."""
+
+    #: CLOCK_MONOTONIC seconds.
+    last_at: float
+    limit_s: float
+    #: What is wrong once the limit has passed, for the log.
+    fault: str
+
+
+class Starvation:
+    """Measures how long the threads of a process wait for a processor, by the counters of the scheduler."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._begun = time.monotonic()
+        self._waited = _waited_s(pid)
+
+    @property
+    def starved(self) -> bool:
+        """Whether, since construction, one thread was ready to run for most of the time and did not run."""
+        if _waits_for_disk(self._pid):
+            return True
+        lasted_s = time.monotonic() - self._begun
+        now = _waited_s(self._pid)
+        longest_s = max((now[thread] - self._waited.get(thread, 0.0) for thread in now), default=0.0)
+        return lasted_s > 0 and longest_s >= STARVED_SHARE * lasted_s
 
 
 @dataclass(slots=True)
-class Watched:
-    """One process under watch. Times are CLOCK_MONOTONIC seconds."""
+class WatchedProcess:
+    """One process that the watchdog checks."""
 
     name: str
-    #: Since when the process owes a sign of life, and how long it may; None while it owes none.
-    owes: Callable[[], tuple[float, float, str] | None]
-    #: Process id; None while there is none.
+    #: Returns the last sign of life, None while none is expected.
+    life_sign: Callable[[], LifeSign | None]
+    #: Returns the process id, None when no process runs.
     pid: Callable[[], int | None]
     kill: Callable[[], None]
     #: Set while a process is late by half its limit.
     starvation: Starvation | None = field(default=None)
 
 
-class Watch:
-    """Looks at every process in time. Only the supervisor's loop uses it."""
+class Watchdog:
+    """Checks every process in time. Only the supervisor's loop uses it."""
 
     def __init__(
-        self, board: Board, watched: list[Watched], on_tick: Callable[[float], None] = lambda _: None
+        self, board: Board, watched: list[WatchedProcess], on_tick: Callable[[float], None] = lambda _: None
     ) -> None:
-        """``on_tick`` is told the time at every look."""
+        """``on_tick`` is called with the time at every check."""
         self._on_tick = on_tick
         self._board = board
         self._watched = watched
@@ -55,7 +95,7 @@ class Watch:
         self._counts_from = time.monotonic()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Check until cancelled."""
         planned = time.monotonic()
         while True:
             now = time.monotonic()
@@ -65,29 +105,102 @@ class Watch:
             self._on_tick(now)
             next_at = now + TICK_S
             for process in self._watched:
-                next_at = min(next_at, self.look(process, now))
+                next_at = min(next_at, self.check(process, now))
             planned = max(next_at, now + _SHORTEST_TICK_S)
             await asyncio.sleep(planned - now)
 
-    def look(self, process: Watched, now: float) -> float:
-        """Kill the process if it hangs; returns when to look again at the latest."""
-        owed, pid = process.owes(), process.pid()
-        if owed is None or pid is None:
+    def check(self, process: WatchedProcess, now: float) -> float:
+        """Kill the process if it hangs; returns the latest time for the next check."""
+        sign, pid = process.life_sign(), process.pid()
+        if sign is None or pid is None:
             process.starvation = None
             return now + TICK_S
-        since, limit_s, what = owed
-        since = max(since, self._counts_from)
+        since = max(sign.last_at, self._counts_from)
         silent_s = now - since
-        if silent_s < limit_s / 2:
+        if silent_s < sign.limit_s / 2:
             process.starvation = None
-            return since + limit_s / 2
+            return since + sign.limit_s / 2
         if process.starvation is None:
             process.starvation = Starvation(pid)
-        if silent_s < limit_s:
-            return since + limit_s
-        if silent_s < STARVED_FACTOR * limit_s and process.starvation.starved:
-            return now + limit_s / 4
-        log.error("killing %s: %s for %.1f s", process.name, what, silent_s)
+        if silent_s < sign.limit_s:
+            return since + sign.limit_s
+        if silent_s < STARVED_FACTOR * sign.limit_s and process.starvation.starved:
+            return now + sign.limit_s / 4
+        log.error("killing %s: %s for %.1f s", process.name, sign.fault, silent_s)
         process.starvation = None
         process.kill()
         return now + TICK_S
+
+
+def watch_inference(
+    handle: InferenceHandle, start_timeout_s: float, ending: Callable[[], bool]
+) -> WatchedProcess:
+    """Return the inference process as the watchdog sees it, until ``ending`` returns True."""
+    board = handle.board
+    state, since = board.state, time.monotonic()
+
+    def life_sign() -> LifeSign | None:
+        nonlocal state, since
+        if board.state is not state:
+            state, since = board.state, time.monotonic()
+        if ending() or state is State.DOWN:
+            return None
+        if handle.distrusted:
+            return LifeSign(0.0, 0.0, "a worker got a message that does not parse")
+        if state is not State.READY:
+            return LifeSign(since, start_timeout_s, "it is not ready")
+        # A heartbeat from before the last change of state may be that of an earlier process.
+        beat = max(board.read("heartbeat"), since)
+        busy_since, run_limit_s = board.read("busy_since"), board.read("run_limit_s")
+        if busy_since > 0 and busy_since + run_limit_s < beat + INFERENCE_BEAT_LIMIT_S:
+            return LifeSign(busy_since, run_limit_s, "a model run hangs")
+        return LifeSign(beat, INFERENCE_BEAT_LIMIT_S, "its loop has stopped")
+
+    def kill() -> None:
+        board.post("state", State.DOWN)
+        handle.signal(signal.SIGKILL)
+
+    return WatchedProcess("the inference process", life_sign, lambda: handle.pid, kill)
+
+
+def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> WatchedProcess:
+    """Return the sampling process as the watchdog sees it.
+
+    It is not watched once ``ending`` returns True: its last deliveries have a limit of their own.
+    """
+    board = handle.board
+
+    def life_sign() -> LifeSign | None:
+        if ending():
+            return None
+        beat = board.read("sampling_beat")
+        if not beat:
+            return LifeSign(handle.started_at, SAMPLING_START_LIMIT_S, "it does not start")
+        if board.read("sampling_presence") == Presence.STARTING:
+            board.post("sampling_presence", Presence.SERVING)
+        return LifeSign(beat, SAMPLING_BEAT_LIMIT_S, "its loop has stopped")
+
+    def kill() -> None:
+        board.post("sampling_presence", Presence.HUNG)
+        handle.kill()
+
+    return WatchedProcess("the sampling process", life_sign, lambda: handle.pid, kill)
+
+
+def _waited_s(pid: int) -> dict[str, float]:
+    """Return, by thread, the time that it has waited on a run queue; empty if the kernel does not tell."""
+    found = {}
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        pass
+    return found
+
+
+def _waits_for_disk(pid: int) -> bool:
+    """Whether the main thread waits for a disk or a file server, where no signal reaches it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+    except (OSError, IndexError):
+        return False

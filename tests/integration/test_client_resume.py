@@ -25,7 +25,7 @@ from streamer.client import (
     Result,
     State,
 )
-from streamer.client.backoff import Backoff
+from streamer.core.backoff import Backoff
 from tests.faults.fault_proxy import FaultProxy
 from tests.helpers.service import Service
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.client.address import predict_address, stream_address
-from streamer.client.backoff import LONGEST_S, SHORTEST_S, Backoff
 from streamer.client.errors import BadInput
 from streamer.client.params import Params
 from streamer.console.redact import redact, secrets_of
@@ -86,17 +85,6 @@ def test_secrets_of_an_address_are_found() -> None:
     found = secrets_of(f"rtsp://admin:{SECRET}@cam/x?password=abcd&fps=5")
     assert set(found) == {SECRET, "abcd"}
     assert secrets_of("http://[broken") == ()
-
-
-def test_backoff_grows_with_jitter_and_the_servers_word_wins() -> None:
-    highest = Backoff(lambda low, high: high)
-    assert [highest.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
-    lowest = Backoff(lambda low, high: low)
-    assert {lowest.next_s() for _ in range(8)} == {SHORTEST_S}
-    assert lowest.next_s(3.0) == 3.0
-    assert highest.next_s(1e9) <= 10 * LONGEST_S + SHORTEST_S
-    highest.reset()
-    assert highest.next_s() == 1
 
 
 def test_parameters_are_checked_by_name_and_merged() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from inference.ipc.shared_status import Board, Presence
-from streamer.supervisor.stand_in import StandIn
+from streamer.supervisor.listeners import FallbackAcceptor
 
 
 class Scene:
@@ -29,8 +29,8 @@ class Scene:
         self.board.post_worker(number, "presence", Presence.SERVING)
         self.board.post_worker(number, "beat", time.monotonic())
 
-    def start(self) -> StandIn:
-        return StandIn(self.board, self.listeners, [near for near, _ in self.channels])
+    def start(self) -> FallbackAcceptor:
+        return FallbackAcceptor(self.board, self.listeners, [near for near, _ in self.channels])
 
     async def ask(self, number: int, request: bytes, timeout_s: float = 5.0) -> bytes:
         address = self.listeners[number].getsockname()

@@ -1,4 +1,4 @@
-"""The watch kills what hangs, and only that: not what was suspended with it, nor what gets no processor."""
+"""The watchdog kills only what hangs: not what was suspended with it, nor what gets no processor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from inference.ipc.shared_status import Board
-from streamer.supervisor.backoff import Backoff, CrashLoop
-from streamer.supervisor.starvation import Starvation
-from streamer.supervisor.watchdog import Watch, Watched
+from streamer.supervisor.restart_policy import CrashLoop, RestartPolicy
+from streamer.supervisor.watchdog import LifeSign, Starvation, Watchdog, WatchedProcess
 from tests.helpers.waiting import wait_for
 
 
@@ -25,7 +24,9 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.beat = time.monotonic()
         self.killed = 0
-        self.watched = Watched("it", lambda: (self.beat, 5.0, "silent"), lambda: pid, self._kill)
+        self.watched = WatchedProcess(
+            "it", lambda: LifeSign(self.beat, 5.0, "silent"), lambda: pid, self._kill
+        )
 
     def _kill(self) -> None:
         self.killed += 1
@@ -61,31 +62,31 @@ def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
     board: Board, sleeper: subprocess.Popen[bytes]
 ) -> None:
     process = Process(sleeper.pid)
-    watch = Watch(board, [process.watched])
+    watchdog = Watchdog(board, [process.watched])
     begun = process.beat
-    assert watch.look(process.watched, begun + 1.0) == pytest.approx(begun + 2.5, abs=0.1)
-    assert watch.look(process.watched, begun + 3.0) == pytest.approx(begun + 5.0, abs=0.1)
+    assert watchdog.check(process.watched, begun + 1.0) == pytest.approx(begun + 2.5, abs=0.1)
+    assert watchdog.check(process.watched, begun + 3.0) == pytest.approx(begun + 5.0, abs=0.1)
     assert process.killed == 0
-    watch.look(process.watched, begun + 5.1)
+    watchdog.check(process.watched, begun + 5.1)
     assert process.killed == 1
 
 
 def test_a_beat_in_time_keeps_it_alive(board: Board, sleeper: subprocess.Popen[bytes]) -> None:
     process = Process(sleeper.pid)
-    watch = Watch(board, [process.watched])
+    watchdog = Watchdog(board, [process.watched])
     for second in range(1, 60):
         process.beat += 1.0
-        watch.look(process.watched, process.beat + 0.5 + second * 0.0)
+        watchdog.check(process.watched, process.beat + 0.5 + second * 0.0)
     assert process.killed == 0
 
 
-async def test_silence_while_the_watch_itself_stood_still_does_not_count(
+async def test_silence_while_the_watchdog_itself_stood_still_does_not_count(
     board: Board, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("streamer.supervisor.watchdog.time.monotonic", lambda: now[0])
     process = Process(sleeper.pid)
-    watch = Watch(board, [process.watched])
+    watchdog = Watchdog(board, [process.watched])
     jumps = iter([1.0, 1.0, 500.0, 1.0, 1.0, 1.0, 1.0])
 
     async def sleep(_: float) -> None:
@@ -96,9 +97,9 @@ async def test_silence_while_the_watch_itself_stood_still_does_not_count(
 
     monkeypatch.setattr("streamer.supervisor.watchdog.asyncio.sleep", sleep)
     with pytest.raises((StopAsyncIteration, RuntimeError)):
-        await watch.run()
+        await watchdog.run()
     assert process.killed == 0
-    assert watch.look(process.watched, now[0] + 20.0)
+    assert watchdog.check(process.watched, now[0] + 20.0)
     assert process.killed == 1
 
 
@@ -138,13 +139,14 @@ def test_five_deaths_in_a_minute_are_a_crash_loop_until_ten_seconds_are_calm() -
 
 
 def test_delays_double_up_to_half_a_minute_and_start_anew_after_a_healthy_minute() -> None:
-    delays = Backoff()
-    found = [delays.next_delay_s(1.0) for _ in range(20)]
+    policy = RestartPolicy()
+    found = [policy.next_delay_s(1.0) for _ in range(20)]
     assert found[0] == 0.0
     for number, delay_s in enumerate(found[1:]):
         longest_s = min(30.0, 0.1 * 2.0**number)
         assert longest_s / 2 <= delay_s <= longest_s
     with pytest.raises(OverflowError):
-        delays.next_delay_s(1.0)
-    assert delays.next_delay_s(61.0) == 0.0
-    assert Backoff(max_deaths=sys.maxsize, deaths=5000).next_delay_s(1.0) <= 30.0
+        policy.next_delay_s(1.0)
+    assert policy.next_delay_s(61.0) == 0.0
+    endless = RestartPolicy(max_deaths=sys.maxsize)
+    assert max(endless.next_delay_s(1.0) for _ in range(2000)) <= 30.0

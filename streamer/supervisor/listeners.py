@@ -1,8 +1,9 @@
-"""Stands in for workers that do not accept: answers probes, hands other connections to one that does.
+"""Opens the listening sockets, which outlive the workers, and accepts on them for workers that do not.
 
-The kernel deals connections out to the workers' sockets, and those of a worker that is stopped, hangs or has
-died would wait until its successor serves. The supervisor holds the same sockets. It looks only 100 ms after
-somebody has connected, so it costs nothing while nobody does, and next to nothing while workers accept.
+The kernel distributes connections over the sockets of all workers. Connections to a worker that is stopped,
+hangs or has died would wait until its successor serves. The supervisor holds the same sockets: it answers
+probes itself and passes other connections to a worker that accepts. It checks only 100 ms after a connection
+has arrived, so it costs nothing while there are none, and next to nothing while workers accept.
 """
 
 from __future__ import annotations
@@ -17,23 +18,56 @@ import time
 from collections.abc import Sequence
 
 from inference.ipc.shared_status import Board, Presence
+from streamer.supervisor.failures import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
 
-#: A connection that waits so long, while its worker accepts nobody, is taken.
+BACKLOG = 128
+#: A connection is taken from a worker that has accepted nothing for this time while it waited.
 PATIENCE_S = 0.1
-#: How long a connection's first bytes are waited for before it is handed over unread.
+#: Time to wait for the first bytes of a connection before it is handed over unread.
 HEAD_S = 0.25
-#: A worker with an older beat is not trusted with connections of others.
+#: A worker whose last heartbeat is older gets no connections of others.
 FRESH_BEAT_S = 2.5
-#: Connections held at once while their first bytes are waited for.
+#: Connections that may wait for their first bytes at the same time.
 MAX_HELD = 64
 _PROBES = ("/livez", "/health")
 _HEAD_BYTES = 1024
 
 
-class StandIn:
-    """Takes over for workers. Construct it in the running loop; ``channels`` lead to the workers."""
+def listen(host: str, port: int, workers: int) -> list[socket.socket]:
+    """Return one listening socket per worker, all on the same port.
+
+    The supervisor owns them, so connections that arrive while a worker restarts wait in the backlog
+    instead of being refused. Raises CannotStart when the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, resolved = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        if port:
+            # First without SO_REUSEPORT, which would share the port with another service instead of failing.
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(resolved)
+        sockets: list[socket.socket] = []
+        for _ in range(workers):
+            listener = socket.socket(family, kind, protocol)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(sockets[0].getsockname() if sockets else resolved)
+            listener.listen(BACKLOG)
+            listener.set_inheritable(True)
+            sockets.append(listener)
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another HOST or PORT"
+        ) from error
+    return sockets
+
+
+class FallbackAcceptor:
+    """Accepts for workers that do not. Construct it in the running loop; ``channels`` lead to the workers."""
 
     def __init__(
         self, board: Board, listeners: Sequence[socket.socket], channels: Sequence[socket.socket]
@@ -42,13 +76,13 @@ class StandIn:
         self._listeners = listeners
         self._channels = channels
         self._loop = asyncio.get_running_loop()
-        #: Workers that left somebody waiting, with what they had accepted until then.
+        #: Workers that left a connection waiting, with the number of connections they had accepted by then.
         self._stalled: dict[int, float] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._held: set[asyncio.Task[None]] = set()
         self._closed = False
         for listener in listeners:
-            listener.setblocking(False)  # as the workers have it: the flag belongs to the shared socket
+            listener.setblocking(False)  # as workers expect: the flag belongs to the shared socket
         for number in range(len(listeners)):
             self._arm(number)
 
@@ -67,20 +101,20 @@ class StandIn:
             self._loop.add_reader(self._listeners[number].fileno(), self._on_waiting, number)
 
     def _on_waiting(self, number: int) -> None:
-        """Somebody has connected: give the worker time to accept."""
+        """Give the worker time to accept the connection that has arrived."""
         self._loop.remove_reader(self._listeners[number].fileno())
         accepted = self._board.read_worker(number, "accepted")
         if self._stalled.get(number) == accepted:
             self._take(number)
-            self._later(number, accepted, 0.02)
+            self._check_later(number, accepted, 0.02)
         else:
             self._stalled.pop(number, None)
-            self._later(number, accepted, PATIENCE_S)
+            self._check_later(number, accepted, PATIENCE_S)
 
-    def _later(self, number: int, accepted: float, delay_s: float) -> None:
-        self._timers[number] = self._loop.call_later(delay_s, self._look, number, accepted)
+    def _check_later(self, number: int, accepted: float, delay_s: float) -> None:
+        self._timers[number] = self._loop.call_later(delay_s, self._check, number, accepted)
 
-    def _look(self, number: int, before: float) -> None:
+    def _check(self, number: int, before: float) -> None:
         waits = select.poll()
         waits.register(self._listeners[number], select.POLLIN)
         if waits.poll(0) and self._board.read_worker(number, "accepted") == before:
@@ -94,24 +128,24 @@ class StandIn:
         while len(self._held) < MAX_HELD:
             try:
                 connection, _ = self._listeners[number].accept()
-            except OSError:  # nobody waits any more, or there is no descriptor: they go on waiting
+            except OSError:  # no connection waits, or no descriptor is left: connections stay in the backlog
                 return
             task = self._loop.create_task(self._serve(connection, number))
             self._held.add(task)
             task.add_done_callback(self._held.discard)
 
     async def _serve(self, connection: socket.socket, number: int) -> None:
-        """Answer or hand over one connection that was meant for worker ``number``."""
+        """Answer or hand over one connection to worker ``number``."""
         with connection:
             connection.setblocking(False)
-            target = self._other_than(number)
+            target = self._choose_other(number)
             if target is None:
                 path = await self._probed_path(connection)
                 if path == "/livez" or (path == "/health" and not await self._accepts_again(number)):
                     await self._answer(connection, path)
                     return
                 target = number
-            with contextlib.suppress(OSError):  # its channel is full: as refused as by a full backlog
+            with contextlib.suppress(OSError):  # the channel is full: refused, as by a full backlog
                 socket.send_fds(self._channels[target], [b"c"], [connection.fileno()])
 
     def _is_fresh(self, number: int) -> bool:
@@ -120,7 +154,7 @@ class StandIn:
         return serves and time.monotonic() - beat < FRESH_BEAT_S
 
     async def _accepts_again(self, number: int) -> bool:
-        """Wait until the worker accepts somebody, or its last beat is too old to hope for that."""
+        """Wait until the worker accepts a connection; False when its last heartbeat becomes too old first."""
         before = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
         while self._is_fresh(number):
             now = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
@@ -129,8 +163,8 @@ class StandIn:
             await asyncio.sleep(PATIENCE_S)
         return False
 
-    def _other_than(self, number: int) -> int | None:
-        """Return the worker that accepted the least of those that serve; None when there is none."""
+    def _choose_other(self, number: int) -> int | None:
+        """Return the serving worker that has accepted the fewest connections; None when no other serves."""
         others = [
             other
             for other in range(len(self._listeners))
@@ -139,7 +173,7 @@ class StandIn:
         return min(others, key=lambda other: self._board.read_worker(other, "accepted"), default=None)
 
     async def _probed_path(self, connection: socket.socket) -> str:
-        """Return the path of a probe whose request has begun to arrive, without reading it; else nothing."""
+        """Return the path if the connection starts with a probe, else an empty text; consumes no bytes."""
         readable = asyncio.Event()
         self._loop.add_reader(connection.fileno(), readable.set)
         try:
@@ -157,7 +191,8 @@ class StandIn:
     async def _answer(self, connection: socket.socket, path: str) -> None:
         body: dict[str, object]
         if path == "/livez":
-            # The supervisor lives and brings the workers back: a restart of the whole replica is slower.
+            # The supervisor is alive and restarts the workers; restarting the whole replica would take
+            # longer.
             status, body = "200 OK", {"alive": True, "state": "restarting"}
         else:
             status = "503 Service Unavailable"
@@ -171,7 +206,7 @@ class StandIn:
             "Connection: close\r\n\r\n"
         )
         with contextlib.suppress(OSError):
-            connection.recv(1 << 16)  # what is unread at the close would reset the connection
+            connection.recv(1 << 16)  # unread bytes would reset the connection when it is closed
             connection.send(head.encode() + text)
             connection.shutdown(socket.SHUT_WR)
 

@@ -1,0 +1,56 @@
+"""Computes how long to wait before the next attempt, after failures in a row. Pure; the caller waits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+#: Longest delay that a server can ask for with `Retry-After`.
+MAX_ASKED_S = 300.0
+#: Spread that is added to a delay that a server asked for, because it asked all its clients for the same.
+ASKED_SPREAD_S = 0.5
+_MAX_DOUBLINGS = 20
+
+
+class Backoff:
+    """Delays whose upper end doubles with each failure in a row.
+
+    Every delay is drawn at random, so that clients of a restarted server and replicas of a failed store do
+    not come back in step.
+    """
+
+    def __init__(
+        self,
+        uniform: Callable[[float, float], float] = random.uniform,
+        *,
+        first_s: float = 1.0,
+        max_s: float = 30.0,
+        least_s: float | None = 0.5,
+    ) -> None:
+        """``first_s`` is the upper end of the first delay, ``max_s`` the upper end of every delay.
+
+        Delays are drawn between ``least_s`` and the upper end; with None, between half of it and all of it.
+        ``uniform`` is ``random.uniform`` or a fake.
+        """
+        self._uniform = uniform
+        self._first_s = first_s
+        self._max_s = max_s
+        self._least_s = least_s
+        self.failures = 0
+
+    def next_s(self, asked_s: float | None = None, *, floor_s: float = 0.0, factor: float = 1.0) -> float:
+        """Count a failure and return the delay after it in seconds.
+
+        ``asked_s`` is the delay that the server asked for; it replaces the computed one. ``floor_s`` raises
+        the upper end of this delay, ``factor`` multiplies it; both stay below the maximum.
+        """
+        self.failures += 1
+        if asked_s is not None:
+            return min(max(asked_s, 0.0), MAX_ASKED_S) + self._uniform(0.0, ASKED_SPREAD_S)
+        doubled_s = factor * self._first_s * 2.0 ** min(self.failures - 1, _MAX_DOUBLINGS)
+        longest_s = min(self._max_s, max(floor_s, doubled_s))
+        return self._uniform(longest_s / 2 if self._least_s is None else self._least_s, longest_s)
+
+    def reset(self) -> None:
+        """Start over after a success."""
+        self.failures = 0

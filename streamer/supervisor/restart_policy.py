@@ -1,0 +1,59 @@
+"""Decides when a process that has ended starts again, and when restarts are not expected to help. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streamer.core.backoff import Backoff
+
+#: Upper ends of the delays: the second restart in a row, and all later ones.
+FIRST_S = 0.1
+MAX_S = 30.0
+#: After a life of this length a process is restarted without delay.
+HEALTHY_AFTER_S = 60.0
+#: Deaths in a row, without a healthy life between them, after which the service gives up.
+MAX_DEATHS = 20
+
+
+@dataclass(slots=True)
+class RestartPolicy:
+    """Delay before the next start of one process."""
+
+    max_deaths: int = MAX_DEATHS
+    _deaths: int = 0
+    _backoff: Backoff = field(default_factory=lambda: Backoff(first_s=FIRST_S, max_s=MAX_S, least_s=None))
+
+    def next_delay_s(self, lived_s: float) -> float:
+        """Return the delay after a process that lived for ``lived_s``. Raises OverflowError at the limit."""
+        if lived_s >= HEALTHY_AFTER_S:
+            self._deaths = 0
+            self._backoff.reset()
+        self._deaths += 1
+        if self._deaths > self.max_deaths:
+            raise OverflowError(f"{self._deaths - 1} deaths in a row")
+        # No delay after the first death: a single crash interrupts the streams for the load time alone.
+        return 0.0 if self._deaths == 1 else self._backoff.next_s()
+
+
+#: This number of deaths within this time is a crash loop: the replica would be ready for moments only.
+LOOP_DEATHS = 5
+LOOP_S = 60.0
+#: A crash loop is over when no process has died for this time.
+CALM_S = 10.0
+
+
+@dataclass(slots=True)
+class CrashLoop:
+    """Detects that processes die so often that the replica should stay out of its balancer."""
+
+    _deaths: list[float] = field(default_factory=list)
+
+    def died(self, now: float) -> None:
+        """Record a death at ``now``, CLOCK_MONOTONIC seconds."""
+        self._deaths = [*self._deaths[1 - LOOP_DEATHS :], now]
+
+    def goes_on(self, now: float) -> bool:
+        """Return whether `LOOP_DEATHS` occurred within `LOOP_S`, the last of them less than `CALM_S` ago."""
+        if len(self._deaths) < LOOP_DEATHS:
+            return False
+        return self._deaths[-1] - self._deaths[0] < LOOP_S and now - self._deaths[-1] < CALM_S
