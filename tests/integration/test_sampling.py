@@ -34,7 +34,6 @@ EAGER = {
     "SAMPLES_STREAM_PER_HOUR": "100000",
     "SAMPLES_PER_HOUR": "100000",
     "SAMPLES_RANDOM_EVERY_S": "0",
-    "SAMPLES_CANDIDATE_S": "0.2",
     "STREAM_MIN_FPS": "0",
 }
 
@@ -206,7 +205,7 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
         if killed:
             # What comes while there is no sampling process waits for its successor.
             wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
-        time.sleep(0.25)  # one candidate in each SAMPLES_CANDIDATE_S
+        time.sleep(1.25)  # one candidate a second
     wait_for(lambda: decided() == len(images))
     wait_for(lambda: eager.metric("active_learning_spool_items") == 0)
     assert eager.metric("object_detection_process_restarts_total", role="observer") == 2
