@@ -1,6 +1,6 @@
-"""Carries a request to another process of ours and its answer back: HTTP, event streams, WebSockets.
+"""Forwards a request to another process of the service and its answer back: HTTP, event streams, WebSockets.
 
-`session_router` says where to; what goes wrong before the answer has begun is raised as aiohttp raises it.
+`session_router` chooses the process. Errors before the answer has begun are raised as aiohttp raises them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from aiohttp import WSMsgType, web
 
 from streamer.http.body import BodyReader, hold_body
 
-#: Time for the head of an answer; a process that hangs must not make its neighbours hang.
+#: Time for the head of an answer, so that a process that hangs does not make others hang.
 HEAD_S = 5.0
-#: Longer than the comments that keep a quiet stream of events open.
+#: Longest silence of a stream of events; longer than the interval of the comments that keep it open.
 SILENCE_S = 45.0
 CONNECT_S = 2.0
-#: The owner has limits of its own, no wider than these.
+#: Limits of a body; the target's own limits are not larger.
 BODY_S = 15.0
 MAX_BODY_BYTES = 256 << 10
-#: Of a reader of results; the owner's own limit.
+#: Largest message of a client that reads results; the target has the same limit.
 MAX_CONTROL_BYTES = 64 << 10
-#: Headers of one connection, which the next one has its own of (RFC 9110 section 7.6.1).
+#: Headers that belong to one connection and are not forwarded (RFC 9110 section 7.6.1).
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -41,9 +41,9 @@ _HOP_BY_HOP = {
 async def forward(
     client: aiohttp.ClientSession, base: str, request: web.Request, extra: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Send the request to ``base`` with ``extra`` headers, answer it with what comes back.
+    """Send the request to ``base`` with ``extra`` headers, and answer it with the response.
 
-    Raises aiohttp.ClientError or TimeoutError as long as nothing has been answered; Problem for its body.
+    Raises aiohttp.ClientError or TimeoutError before the answer has begun, and Problem for its body.
     """
     replaced = _HOP_BY_HOP | {name.lower() for name in extra}
     headers = {
@@ -72,7 +72,7 @@ async def _forward_http(
             if name.lower() not in _HOP_BY_HOP:
                 response.headers.add(name, value)
         await response.prepare(request)
-        # Events end where either side goes away.
+        # A stream of events ends when either side closes.
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
@@ -81,7 +81,7 @@ async def _forward_http(
 
 
 async def _read_body(request: web.Request) -> bytes:
-    """Return the body: candidates and the like. Raises Problem 408, 413 or 503."""
+    """Return the body, such as ICE candidates. Raises Problem 408, 413 or 503."""
     with hold_body(request) as holding:
         return await BodyReader(request, holding, most_bytes=MAX_BODY_BYTES, limit_s=BODY_S).read_all()
 
@@ -94,7 +94,7 @@ async def _forward_websocket(
         theirs = await client.ws_connect(
             url,
             headers=headers,
-            # A ticket was used up at our own door; `Authorization` stands for it.
+            # The ticket was used in this process; the header `Authorization` has a new one.
             protocols=[name for name in offered if name and not name.startswith("ticket.")],
             compress=0,
         )
@@ -119,7 +119,7 @@ async def _pump(
     source: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
     target: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
 ) -> None:
-    """Carry messages one way until the source closes."""
+    """Forward messages in one direction until the source closes."""
     async for message in source:
         if message.type is WSMsgType.TEXT:
             await target.send_str(message.data)

@@ -1,8 +1,8 @@
-"""Brings a request about a session to the process that owns it, in this replica or in another one.
+"""Routes a request about a session to the process that has the session, in this replica or in another one.
 
-A session's id begins with the names of its replica and worker. Workers of one replica reach each other by
-HTTP on Unix sockets in the replica's private folder, replicas by the port that they serve; `proxy`
-carries the request, `replica_addresses` knows the addresses.
+The id of a session begins with the names of its replica and its worker. Workers of one replica reach each
+other by HTTP over Unix sockets in the replica's private folder; replicas reach each other on the port that
+they serve. `proxy` forwards the request, `replica_addresses` has the addresses.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from streamer.replicas.proxy import CONNECT_S, forward
 log = logging.getLogger("streamer.owners")
 
 _SESSION_ID = re.compile(rf"(?:([0-9a-f]{{{NAME_LENGTH}}})-)?(\d{{1,2}})-[A-Za-z0-9_-]{{24}}")
-#: A returning client waits no longer than this for its old session; it gets a new one then.
+#: Longest time that a returning client waits for its old session before it gets a new one.
 _TAKE_S = 1.5
 
 
-class _Place(NamedTuple):
+class _Target(NamedTuple):
     """Another process: how to reach it, and whether it is in another replica."""
 
     client: aiohttp.ClientSession
     base: str
-    elsewhere: bool
+    in_other_replica: bool
 
 
-class Owners:
-    """Makes session ids, and knows whose a session is. ``count`` is told of every request passed on."""
+class SessionRouter:
+    """Makes session ids, and forwards requests by them. ``count`` is called for every forwarded request."""
 
     def __init__(
         self, number: int, workers: int, folder: Path, replicas: Replicas, count: Callable[[str], None]
@@ -54,19 +54,19 @@ class Owners:
         self._folder = folder
         self._replicas = replicas
         self._count = count
-        #: Clients by socket path, and the one for other replicas under "".
+        #: HTTP clients by socket path; the client for other replicas has the key "".
         self._clients: dict[str, aiohttp.ClientSession] = {}
-        #: Tickets that we have made, for browsers and for requests that we pass on.
+        #: Tickets issued here, for browsers and for forwarded requests.
         self.tickets = TicketBox(self.new_id)
 
     @property
     def replica(self) -> str:
-        """This replica's name; empty where none is set."""
+        """Name of this replica; empty if REPLICA_ADDRESS is not set."""
         return self._replicas.name
 
     @property
     def own_socket(self) -> Path | None:
-        """Where this worker listens for the others; None when it is alone."""
+        """Unix socket on which this worker listens for the others; None if it is the only one."""
         return self._socket(self._number) if self._workers > 1 else None
 
     def _socket(self, number: int) -> Path:
@@ -78,26 +78,26 @@ class Owners:
         return f"{name}{self._number}-{secrets.token_urlsafe(18)}"
 
     async def close(self) -> None:
-        """Close what was opened to others."""
+        """Close the connections to other processes."""
         for client in self._clients.values():
             await client.close()
 
     async def forward(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the owner's answer; None when the session is ours, or nobody's.
+        """Return the answer of the process that has the session; None if this process has it, or none has.
 
-        Raises Problem: 410 when its replica is gone, 503 while its worker restarts, 504 when it hangs.
+        Raises Problem: 410 if its replica is gone, 503 while its worker restarts, 504 if it hangs.
         """
-        place = await self._find(request.match_info["session"], hopped=HOP_HEADER in request.headers)
-        if place is None:
+        target = await self._find(request.match_info["session"], hopped=HOP_HEADER in request.headers)
+        if target is None:
             return None
-        self._count("replica" if place.elsewhere else "worker")
+        self._count("replica" if target.in_other_replica else "worker")
         try:
             extra = {"X-Forwarded-For": forwarded_for(request)}
-            if request.get(SHOWED_TICKET):  # used up: the owner gets another one
+            if request.get(SHOWED_TICKET):  # already used; the other process gets a new one
                 extra["Authorization"] = f"Bearer {self._another_ticket(identity_of(request))}"
-            if place.elsewhere:
+            if target.in_other_replica:
                 extra[HOP_HEADER] = self.replica
-            return await forward(place.client, place.base, request, extra)
+            return await forward(target.client, target.base, request, extra)
         except aiohttp.WSServerHandshakeError as error:
             raise Problem(
                 error.status, "refused", "The owner of this session refused the WebSocket."
@@ -107,7 +107,7 @@ class Owners:
                 504, "owner_silent", "The process that has this session does not answer."
             ) from error
         except aiohttp.ClientConnectorError as error:
-            if place.elsewhere:
+            if target.in_other_replica:
                 raise Problem(
                     410,
                     "replica_gone",
@@ -120,56 +120,56 @@ class Owners:
     async def take(
         self, version: str, session: str, client: Identity, token: str | None
     ) -> dict[str, Any] | None:
-        """Return the state of a WebSocket session that another process has, which forgets it.
+        """Take a WebSocket session over from the process that has it; returns its state.
 
-        ``token`` is what the ``client`` has shown. None when the session is ours, nobody's or another
-        client's, or its owner does not answer in time.
+        ``token`` is the key or ticket of the ``client``. Returns None if the session is here, unknown or
+        another client's, or if the other process does not answer in time.
         """
-        place = await self._find(session, hopped=False)
-        if place is None:
+        target = await self._find(session, hopped=False)
+        if target is None:
             return None
-        self._count("replica" if place.elsewhere else "worker")
+        self._count("replica" if target.in_other_replica else "worker")
         if token is not None and is_ticket(token) and not client.anonymous:
             token = self._another_ticket(client)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if place.elsewhere:
+        if target.in_other_replica:
             headers[HOP_HEADER] = self.replica
-        return await self._post(place, f"/{version}/stream/{session}", headers)
+        return await self._post(target, f"/{version}/stream/{session}", headers)
 
     def _another_ticket(self, client: Identity) -> str:
-        """Return a ticket for a client whose own one is used up. Raises Problem 429."""
+        """Return a new ticket for a client whose own ticket is used. Raises Problem 429."""
         try:
             return self.tickets.issue(client)
         except TooManyTickets as error:
             raise Problem.too_many_requests(str(error), retry_after_s=15) from error
 
     async def ask_issuer(self, ticket: str) -> dict[str, Any] | None:
-        """Return what the process says of a ticket that has made it; None when that is nobody else's."""
-        place = await self._find(ticket.removeprefix(PREFIX), hopped=False)
-        if place is None:
+        """Return what the process that issued a ticket says about it; None if no other process issued it."""
+        target = await self._find(ticket.removeprefix(PREFIX), hopped=False)
+        if target is None:
             return None
-        headers = {HOP_HEADER: self.replica} if place.elsewhere else {}
-        return await self._post(place, f"/tickets/{ticket}", headers)
+        headers = {HOP_HEADER: self.replica} if target.in_other_replica else {}
+        return await self._post(target, f"/tickets/{ticket}", headers)
 
-    async def _post(self, place: _Place, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
-        """Return the map that another process answers with; None when it does not answer so in time."""
+    async def _post(self, target: _Target, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """Return the JSON object that another process answers; None without such an answer in time."""
         try:
             async with (
                 asyncio.timeout(_TAKE_S),
-                place.client.post(place.base + path, headers=headers) as answer,
+                target.client.post(target.base + path, headers=headers) as answer,
             ):
                 if answer.status != 200:
                     return None
                 state = await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.info("another process was asked in vain: %s", str(error) or type(error).__name__)
+            log.info("another process did not answer: %s", str(error) or type(error).__name__)
             return None
         return state if isinstance(state, dict) else None
 
-    async def _find(self, session: str, *, hopped: bool) -> _Place | None:
-        """Return where a session lives; None when that is here, or nowhere.
+    async def _find(self, session: str, *, hopped: bool) -> _Target | None:
+        """Return the process that has a session; None if this process has it, or none has.
 
-        What another replica has passed on (``hopped``) is passed to no third one.
+        A request that another replica has forwarded (``hopped``) is not forwarded to a third one.
         """
         match = _SESSION_ID.fullmatch(session)
         if match is None:
@@ -177,15 +177,16 @@ class Owners:
         name, number = match.group(1) or "", int(match.group(2))
         if name != self.replica:
             address = await self._replicas.find(name) if name and not hopped else None
-            return None if address is None else _Place(self._client(""), address.url, elsewhere=True)
+            return None if address is None else _Target(self._client(""), address.url, in_other_replica=True)
         if number == self._number or number >= self._workers or not is_private(self._folder):
             return None
-        return _Place(self._client(str(self._socket(number))), "http://worker", elsewhere=False)
+        return _Target(self._client(str(self._socket(number))), "http://worker", in_other_replica=False)
 
     def _client(self, socket: str) -> aiohttp.ClientSession:
         client = self._clients.get(socket)
         if client is None:
-            # A connection of its own for each request to a replica: kept ones are closed just when used.
+            # One connection for each request to a replica: a kept connection may be closed just when it is
+            # used.
             connector: aiohttp.BaseConnector = (
                 aiohttp.UnixConnector(socket, limit=0)
                 if socket
@@ -201,9 +202,9 @@ class Owners:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether nobody else can put sockets into the replica's folder, to which requests go with their keys.
+    """Whether only this user can create sockets in the replica's folder; requests sent there carry keys.
 
-    Where a cleaner of temporary files has removed the folder, another user may have made one of its name.
+    After a cleaner of temporary files has removed the folder, another user may have created one of its name.
     """
     try:
         found = folder.lstat()

@@ -33,8 +33,8 @@ def water_level(demands: list[float], capacity: float) -> float:
     return math.inf
 
 
-class Owner(Protocol):
-    """A client, as far as rates go."""
+class WeightedClient(Protocol):
+    """The properties of a client that decide its share."""
 
     @property
     def number(self) -> int:
@@ -65,7 +65,7 @@ def client_rates(
 
 
 def stream_levels(
-    demands: Mapping[Key, float], owners: Mapping[Key, Owner], capacity: float
+    demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float
 ) -> dict[Key, float]:
     """Return the most that each stream may have; a stream that wants no more is not limited."""
     streams: dict[int, list[Key]] = {}
@@ -81,11 +81,11 @@ def stream_levels(
 
 
 def share_for_one_more(
-    demands: Mapping[Key, float], owners: Mapping[Key, Owner], newcomer: Owner, capacity: float
+    demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], newcomer: WeightedClient, capacity: float
 ) -> float:
     """Return the frames per second that one more stream of ``newcomer`` could have."""
     streams: dict[Key | None, float] = dict(demands.items())
-    clients: dict[Key | None, Owner] = dict(owners.items())
+    clients: dict[Key | None, WeightedClient] = dict(owners.items())
     streams[None], clients[None] = math.inf, newcomer
     return stream_levels(streams, clients, capacity)[None]
 
@@ -108,7 +108,7 @@ class FairRates(Generic[Key]):
         return key in self._grants
 
     def update(
-        self, demands: Mapping[Key, float], owners: Mapping[Key, Owner], capacity: float, now: float
+        self, demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float, now: float
     ) -> dict[Key, float | None]:
         """Return the grants that changed: frames per second, or None where the limit was lifted."""
         levels = stream_levels(demands, owners, capacity)

@@ -33,7 +33,7 @@ from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
 from streamer.predict.refusals import refusal_middleware
-from streamer.replicas.session_router import Owners, is_private
+from streamer.replicas.session_router import SessionRouter, is_private
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
@@ -95,7 +95,7 @@ class Parts:
     dispatcher: Dispatcher
     hub: StreamHub
     webrtc: Webrtc
-    owners: Owners
+    router: SessionRouter
 
 
 def _make_link(resources: Resources) -> InferenceClient:
@@ -147,7 +147,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     sender, samplers = _make_samplers(
         resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
-    owners = Owners(
+    router = SessionRouter(
         resources.number,
         settings.workers,
         resources.metrics_dir,
@@ -155,8 +155,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, samplers, owners, budget)
-    peers = Peers(owners.new_id, dispatcher, metrics, settings, stream_limits, samplers, video_decoders)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, samplers, router, budget)
+    peers = Peers(router.new_id, dispatcher, metrics, settings, stream_limits, samplers, video_decoders)
     peers.still_holds = gate.still_holds
 
     def on_change(ready: bool) -> None:
@@ -180,7 +180,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
-    gate.take_tickets(Tickets(owners.tickets, owners.ask_issuer), app)
+    gate.take_tickets(Tickets(router.tickets, router.ask_issuer), app)
     _add_metrics(app, health, sites, resources.metrics_listener)
     _add_routes(
         app,
@@ -188,7 +188,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         DriftRoutes(resources.drift_page, resources.board, resources.sampling_address),
         hub,
     )
-    webrtc = add_webrtc(app, peers, sites, owners)
+    webrtc = add_webrtc(app, peers, sites, router)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -197,15 +197,15 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         await hub.start()
         yield
         await hub.close()
-        await owners.close()
+        await router.close()
         await dispatcher.close()
         await client.close()
 
-    if owners.replica:
-        _name_replica(app, owners.replica)
+    if router.replica:
+        _name_replica(app, router.replica)
     # First to start and last to end: streams hand their last candidates over when they are closed.
     app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, gate.lifetime])
-    return app, Parts(dispatcher, hub, webrtc, owners)
+    return app, Parts(dispatcher, hub, webrtc, router)
 
 
 def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
@@ -317,7 +317,7 @@ async def make_runner(
     )
     if resources.channel is not None:
         port.adopt_from(resources.channel)
-    own_socket = parts.owners.own_socket
+    own_socket = parts.router.own_socket
     if own_socket is not None:
         try:
             own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may clean TMPDIR up

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from streamer.http.sites import Sites
-from streamer.replicas.session_router import Owners
+from streamer.replicas.session_router import SessionRouter
 from streamer.webrtc.json_routes import JsonRoutes
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.signalling import Signalling
@@ -28,9 +28,9 @@ class Webrtc:
         await self.peers.close()
 
 
-def add_webrtc(app: web.Application, peers: Peers, sites: Sites, owners: Owners) -> Webrtc:
+def add_webrtc(app: web.Application, peers: Peers, sites: Sites, router: SessionRouter) -> Webrtc:
     """Add it."""
-    signalling = Signalling(peers, sites, owners)
+    signalling = Signalling(peers, sites, router)
     JsonRoutes(signalling).add_to(app)
     WhipRoutes(signalling).add_to(app)
     return Webrtc(peers)

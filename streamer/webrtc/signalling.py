@@ -11,7 +11,7 @@ from aiohttp import web
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.sites import Sites
-from streamer.replicas.session_router import Owners
+from streamer.replicas.session_router import SessionRouter
 from streamer.webrtc.absolute_url import absolute_url
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 from streamer.webrtc.end_reason import Ending
@@ -42,15 +42,15 @@ class Addressed(Protocol):
 class Signalling:
     """The parts of both protocols that are the same."""
 
-    def __init__(self, peers: Peers, sites: Sites, owners: Owners) -> None:
+    def __init__(self, peers: Peers, sites: Sites, router: SessionRouter) -> None:
         self.peers = peers
         self.sites = sites
-        self.owners = owners
+        self.router = router
         self.settings = peers.settings
 
     async def elsewhere(self, request: web.Request) -> web.StreamResponse | None:
         """Return the answer of the process that has the session of the address; None: it is here."""
-        return await self.owners.forward(request)
+        return await self.router.forward(request)
 
     def read_offer(self, sdp: str) -> Offer:
         """Check an offer. Raises Problem 400, 413 or 422."""

@@ -26,7 +26,7 @@ from streamer.protocol.client_messages import Hello, StreamOffer
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import ConnectionLimits, ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError
-from streamer.replicas.session_router import Owners
+from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import Sampler
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
@@ -62,7 +62,7 @@ class Hub(Protocol):
     limits: Limits
     gate: Gate
     samplers: SamplerFactory
-    owners: Owners
+    router: SessionRouter
     budget: ByteBudget
     #: Held while a long control message is parsed.
     long_messages: asyncio.Lock
@@ -106,7 +106,7 @@ class Connection:
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
         self.version = version
         self._model = hub.dispatcher.model(version)
-        self.session = Session.of(version, self._model, id=hub.owners.new_id(), owner=identity.owner)
+        self.session = Session.of(version, self._model, id=hub.router.new_id(), owner=identity.owner)
         #: Who the client is; known from `hello` on if no key came with the upgrade.
         self.identity = identity
         #: The client that frames are charged to; None until the hub, or `hello`, has identified it.

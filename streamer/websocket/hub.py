@@ -23,7 +23,7 @@ from streamer.imaging.limits import Limits
 from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
 from streamer.protocol.server_messages import ConnectionLimits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS
-from streamer.replicas.session_router import Owners
+from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
@@ -51,7 +51,7 @@ class StreamHub:
         limits: Limits,
         gate: Gate,
         samplers: SamplerFactory,
-        owners: Owners,
+        router: SessionRouter,
         budget: ByteBudget,
     ) -> None:
         self.dispatcher = dispatcher
@@ -60,7 +60,7 @@ class StreamHub:
         self.limits = limits
         self.gate = gate
         self.samplers = samplers
-        self.owners = owners
+        self.router = router
         self.budget = budget
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
@@ -202,12 +202,12 @@ class StreamHub:
         session = self._release(session_id, version, newcomer.identity.owner, newcomer)
         if session is not None:
             return session
-        state = await self.owners.take(version, session_id, newcomer.identity, token)
+        state = await self.router.take(version, session_id, newcomer.identity, token)
         if state is None:
             return None
         labels = self.dispatcher.model(version).labels
         try:
-            session = Session.from_state(state, version, labels, self.owners.new_id())
+            session = Session.from_state(state, version, labels, self.router.new_id())
         except (KeyError, TypeError, ValueError) as error:
             # Of another release, or of another model: its client starts anew.
             log.info("a session of another process cannot be continued: %r", error)
@@ -232,7 +232,7 @@ class StreamHub:
 
         Whoever has the session's id and its key could as well resume it themselves.
         """
-        forwarded = await self.owners.forward(request)
+        forwarded = await self.router.forward(request)
         if forwarded is not None:
             return forwarded
         session = self._release(

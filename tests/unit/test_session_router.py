@@ -10,13 +10,13 @@ import pytest
 from streamer.access.key_file import digest_of
 from streamer.access.key_ring import KeyRing
 from streamer.config.replica_addresses import Replicas
-from streamer.replicas.session_router import Owners, is_private
+from streamer.replicas.session_router import SessionRouter, is_private
 
 SESSION = "1-" + "a" * 24
 
 
-def owners(folder: Path) -> Owners:
-    return Owners(0, 2, folder, Replicas(), lambda _: None)
+def owners(folder: Path) -> SessionRouter:
+    return SessionRouter(0, 2, folder, Replicas(), lambda _: None)
 
 
 async def test_a_folder_that_others_can_write_to_leads_nowhere(
