@@ -81,7 +81,10 @@ def stream_levels(
 
 
 def share_for_one_more(
-    demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], newcomer: WeightedClient, capacity: float
+    demands: Mapping[Key, float],
+    owners: Mapping[Key, WeightedClient],
+    newcomer: WeightedClient,
+    capacity: float,
 ) -> float:
     """Return the frames per second that one more stream of ``newcomer`` could have."""
     streams: dict[Key | None, float] = dict(demands.items())

@@ -28,7 +28,7 @@ async def test_a_folder_that_others_can_write_to_leads_nowhere(
     try:
         place = await made._find(SESSION, hopped=False)
         assert place is not None
-        assert not place.elsewhere
+        assert not place.in_other_replica
         folder.chmod(0o777)
         assert await made._find(SESSION, hopped=False) is None
         folder.chmod(0o700)
