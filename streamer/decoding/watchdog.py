@@ -26,12 +26,14 @@ class Held(Protocol):
         """When, monotonic seconds."""
 
 
-def find_faults(group: DecoderGroup, held: Mapping[int, Held], now: float) -> None:
+def find_faults(
+    group: DecoderGroup, held: Mapping[int, Held], now: float, *, guilty_cpu_s: float = GUILTY_CPU_S
+) -> None:
     """Kill the decoders of a group that hang or never become ready; mark a group whose decoders are stuck.
 
     A decoder that was stopped may have taken a job off the socket before it could say so. Which job is lost
     cannot be known, so such a group is replaced as a whole. ``held`` are the group's unanswered jobs by
-    number, ``now`` is in monotonic seconds.
+    number, ``now`` is in monotonic seconds. ``guilty_cpu_s`` is smaller for decoders that yield to others.
     """
     lines = {member.key: group.line(member) for member in group.members.values()}
     taken = {line.job for line in lines.values()}
@@ -45,7 +47,7 @@ def find_faults(group: DecoderGroup, held: Mapping[int, Held], now: float) -> No
             continue
         if line.job in held and now - line.since > DECODE_LIMIT_S:
             # Otherwise it waited for the processor, or was stopped: not the image's fault.
-            member.guilty = member.cpu_s() - line.cpu_s > GUILTY_CPU_S
+            member.guilty = member.cpu_s() - line.cpu_s > guilty_cpu_s
             member.killed_for = line.job
             member.kill("timeout")
         elif not member.ready and now - member.asked_at > READY_LIMIT_S:

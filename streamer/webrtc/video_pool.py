@@ -26,6 +26,9 @@ from streamer.webrtc.video_messages import Answer, VideoAnswer
 
 log = logging.getLogger("streamer.webrtc.video")
 
+#: Processor time from which on a frame that reached the time limit is to blame. A video decoder yields to
+#: others (`video_process.NICENESS`): beside two busy threads on each core it has some 0.24 s until then.
+GUILTY_CPU_S = 0.2
 #: Module that is run as the fork server of video decoders.
 FORK_SERVER = "streamer.webrtc.video_process"
 _WATCH_S = 0.25
@@ -166,7 +169,7 @@ class VideoPool:
             return
         now = time.monotonic()
         for host in list(self._hosts):
-            find_faults(host.group, host.held, now)
+            find_faults(host.group, host.held, now, guilty_cpu_s=GUILTY_CPU_S)
             host.release_dropped()
             if host.streams:
                 continue

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inference.models.model import Placement
 from streamer.decoding.arena import Arena, ArenaFull
 from streamer.decoding.decode_job import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
-from streamer.decoding.decoder_group import DecoderGroup
+from streamer.decoding.decoder_group import DecoderGroup, Member
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
     Answer,
@@ -187,6 +187,17 @@ class TestWatchdog:
         find_faults(group, held, 100.0 + DECODE_LIMIT_S + 0.1)
         assert [member.killed_because for member in group.members.values()] == ["timeout", ""]
         assert group.members[1].killed_for == 9
+
+    def test_a_job_is_to_blame_by_the_processor_time_that_its_decoder_can_have(
+        self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Member, "cpu_s", lambda _member: 1.3)
+        group.page.write(0, 9, 100.0, 1.0)
+        group.page.write(1, 8, 100.0, 1.0)
+        held = {number: SimpleNamespace(sent_at=100.0) for number in (8, 9)}
+        find_faults(group, {9: held[9]}, 100.0 + DECODE_LIMIT_S + 0.1)
+        find_faults(group, {8: held[8]}, 100.0 + DECODE_LIMIT_S + 0.1, guilty_cpu_s=0.2)
+        assert [member.guilty for member in group.members.values()] == [False, True]
 
     def test_decoders_that_let_work_wait_are_replaced_when_they_seemed_free_twice(
         self, group: DecoderGroup

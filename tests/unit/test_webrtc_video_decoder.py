@@ -21,6 +21,7 @@ from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_decoder import MAX_WAITING, Decoded, VideoDecoder
 from streamer.webrtc.video_pool import MAX_DEATHS, VideoPool
+from streamer.webrtc.video_process import NICENESS
 from tests.helpers.decoders import faulty_video_process as faulty
 
 ENCODERS = {Codec.VP8: "libvpx", Codec.H264: "libx264"}
@@ -279,3 +280,11 @@ async def test_video_decoders_are_locked_in(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
     assert {"seccomp", "no_new_privs", "rlimits"} <= set(pool._population.protections)
+
+
+async def test_video_decoders_yield_to_model_runs(pool: VideoPool) -> None:
+    outcomes = Outcomes(Codec.VP8, pool)
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    (member,) = next(host for host in pool._hosts if host.streams).group.members.values()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, member.pid) == min(19, own + NICENESS)
