@@ -28,7 +28,8 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
 from streamer.core.turn_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
-from streamer.server.app import Resources, make_runner
+from streamer.server.app import Resources
+from streamer.server.serving import make_runner
 from tests.helpers.hostile_child import HANDSHAKE
 from tests.helpers.media import pictures
 from tests.helpers.raw_websocket import BINARY, TEXT, RawSocket, frame

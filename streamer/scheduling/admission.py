@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from inference.ipc.client import ServedModel
-from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.alarms import Alarms

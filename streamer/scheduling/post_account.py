@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError

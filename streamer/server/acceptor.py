@@ -1,4 +1,4 @@
-"""Accepts a worker's connections, within the limits of `places`, from its port and from the supervisor."""
+"""Accepts connections within the worker's limits, from its port and from the supervisor."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from streamer.http.connection_places import ADDRESS_SHARE, ConnectionPlaces, Guest
 
 log = logging.getLogger("streamer.acceptor")
 
-#: Accepted in one turn of the loop, so that those who are in are heard before more come.
-_A_TURN = 16
-#: Before the next attempt when a connection had to be refused, or descriptors ran out.
+#: Connections accepted in one turn of the loop, so that existing ones are served before more come.
+_PER_TURN = 16
+#: Pause in accepting after a connection was refused or descriptors ran out.
 PAUSE_S = 0.05
-#: How long a connection may wait for a place; while one does, one more is accepted in each pause.
+#: Longest time that a connection waits for a place; meanwhile one more is accepted after each pause.
 WAIT_S = 0.5
-#: For what stands in the buffer of a connection that is cut, so that who never reads keeps no descriptor.
-LAST_BYTES_S = 1.0
-#: Descriptors that connections leave to everything else: WebRTC, decoders, files.
+#: Time to send what is buffered for a connection that is closed to make room; then its descriptor is freed.
+FLUSH_S = 1.0
+#: Descriptors kept free for everything else: WebRTC, decoders, files.
 _OTHERS = 64
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Serves connections by the protocols that ``make`` returns; ``refused`` is told of each that is not."""
+    """Serves connections by protocols from ``make``; calls ``refused`` for each that has no place."""
 
     def __init__(
         self,
@@ -41,30 +42,30 @@ class Acceptor:
         accepted: Callable[[], None] = lambda: None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """``accepted`` is told of each connection that is taken from the port, served or not."""
+        """``accepted`` is called for each connection that is taken from the port, served or not."""
         self._listener = listener
         self._make = make
         self._places = places
         self._accepted = accepted
         self._refused = refused
         self._loop = asyncio.get_running_loop()
-        #: None while nothing is handed over by a supervisor.
+        #: Socket on which the supervisor sends connections; None until `adopt_from`.
         self._channel: socket.socket | None = None
         self._tasks: set[asyncio.Task[object]] = set()
-        #: Given up for a moment to refuse somebody when there is no other descriptor.
+        #: Closed for a moment to accept and refuse a connection when no other descriptor is free.
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._closed = False
         listener.setblocking(False)
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def adopt_from(self, channel: socket.socket) -> None:
-        """Serve what the supervisor accepted while this worker, or its predecessor, did not."""
+        """Serve connections that the supervisor accepted for this worker or its predecessor."""
         channel.setblocking(False)
         self._channel = channel
         self._loop.add_reader(channel.fileno(), self._adopt)
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting."""
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
@@ -76,7 +77,7 @@ class Acceptor:
             os.close(self._spare)
 
     def _accept(self) -> None:
-        for _ in range(_A_TURN):
+        for _ in range(_PER_TURN):
             try:
                 connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -87,13 +88,13 @@ class Acceptor:
                 self._refuse_one(error)
                 return
             self._accepted()
-            if not self._welcome(connection, str(address[0])):
-                self._ask_again(connection, str(address[0]), self._loop.time() + WAIT_S)
+            if not self._admit(connection, str(address[0])):
+                self._retry_later(connection, str(address[0]), self._loop.time() + WAIT_S)
                 self._pause()
                 return
 
-    def _welcome(self, connection: socket.socket, address: str) -> bool:
-        """Serve a connection; False when there is no place for it at this moment."""
+    def _admit(self, connection: socket.socket, address: str) -> bool:
+        """Serve a connection; returns False when there is no place for it now."""
         guest = self._places.enter(address, self._loop.time())
         if guest is None:
             return False
@@ -103,16 +104,16 @@ class Acceptor:
         task.add_done_callback(self._tasks.discard)
         return True
 
-    def _ask_again(self, connection: socket.socket, address: str, until: float) -> None:
-        """Try to find a place for a connection in a moment: somebody may be idle for long enough by then."""
-        self._loop.call_later(PAUSE_S, self._welcome_later, connection, address, until)
+    def _retry_later(self, connection: socket.socket, address: str, until: float) -> None:
+        """Try again after a pause: by then another connection may have been idle for long enough."""
+        self._loop.call_later(PAUSE_S, self._retry, connection, address, until)
 
-    def _welcome_later(self, connection: socket.socket, address: str, until: float) -> None:
+    def _retry(self, connection: socket.socket, address: str, until: float) -> None:
         if not self._closed:
-            if self._welcome(connection, address):
+            if self._admit(connection, address):
                 return
             if self._loop.time() < until:
-                self._ask_again(connection, address, until)
+                self._retry_later(connection, address, until)
                 return
         log.warning("refused a connection: %d are open, the limit", self._places.total)
         self._refused()
@@ -121,7 +122,7 @@ class Acceptor:
     async def _serve(self, connection: socket.socket, guest: Guest) -> None:
         try:
             transport, _ = await self._loop.connect_accepted_socket(lambda: self._make(guest), connection)
-        except OSError as error:  # it went away, or the last descriptors did
+        except OSError as error:  # the client has left, or no descriptor is free
             log.debug("a connection could not be served: %s", error)
             self._places.leave(guest)
             connection.close()
@@ -129,12 +130,12 @@ class Acceptor:
             guest.cut = lambda: self._cut(transport)
 
     def _cut(self, transport: asyncio.Transport) -> None:
-        """Close a connection; what was written to it still has a moment to leave."""
+        """Close a connection, after a moment for what was written to it."""
         transport.close()
-        self._loop.call_later(LAST_BYTES_S, transport.abort)
+        self._loop.call_later(FLUSH_S, transport.abort)
 
     def _refuse_one(self, error: OSError) -> None:
-        """Without a free descriptor the waiting connection would make the loop spin: accept and close it."""
+        """Accept and close one connection: without a free descriptor it would make the loop spin."""
         log.warning("refused a connection: %s", error.strerror)
         self._pause()
         if self._spare < 0:
@@ -169,16 +170,43 @@ class Acceptor:
             connection = socket.socket(fileno=fds[0])
             try:
                 address = str(connection.getpeername()[0])
-            except OSError:  # gone meanwhile
+            except OSError:  # the client has left
                 connection.close()
                 continue
-            if not self._welcome(connection, address):
-                self._ask_again(connection, address, self._loop.time() + WAIT_S)
+            if not self._admit(connection, address):
+                self._retry_later(connection, address, self._loop.time() + WAIT_S)
 
 
 def places_for(connections_max: int, connections_per_address: int) -> ConnectionPlaces:
-    """Return the limits: those that are set, else what the process's descriptors allow."""
+    """Return the limits from the settings, else what the descriptors of the process allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
     total = connections_max or max(16, min(int(soft * 0.8), soft - in_use - _OTHERS))
     return ConnectionPlaces(total, connections_per_address or max(8, int(total * ADDRESS_SHARE)))
+
+
+class _Server(Protocol):
+    """What listens: an `Acceptor`, or a server of asyncio."""
+
+    def close(self) -> None:
+        """Stop listening and close the socket."""
+
+
+async def close_port(
+    server: _Server, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]
+) -> None:
+    """Close ``server``, which listens on ``listener``, and serve connections in its backlog by ``protocol``.
+
+    The kernel completes connections by itself and keeps them until they are accepted. Those that still wait
+    when the socket is closed are reset, although their clients may have sent a request.
+    """
+    waiting: list[socket.socket] = []
+    try:
+        while True:
+            waiting.append(listener.accept()[0])
+    except OSError:  # the backlog is empty, or no descriptor is left to accept with
+        server.close()
+    loop = asyncio.get_running_loop()
+    for connection in waiting:
+        connection.setblocking(False)
+        await loop.connect_accepted_socket(protocol, connection)

@@ -1,20 +1,19 @@
-"""Puts a worker together: every long-lived thing is made, started, drained and closed here."""
+"""Composes a worker's application: makes every long-lived object, and starts and closes it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import Board
+from streamer.accounting.counters import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
@@ -23,17 +22,15 @@ from streamer.decoding.decoder_pool import DecoderPool, decoder_count
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
-from streamer.http.connection_places import Guest
 from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
-from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
 from streamer.http.problem_details import problem_middleware
 from streamer.http.sites import Sites
 from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
 from streamer.predict.refusals import refusal_middleware
-from streamer.replicas.session_router import SessionRouter, is_private
+from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
@@ -41,37 +38,24 @@ from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.suspects import Suspects
-from streamer.server.acceptor import Acceptor, places_for
 from streamer.server.drift_routes import DriftRoutes, add_drift
-from streamer.server.graceful_close import close_port
 from streamer.server.health import Health
 from streamer.server.metrics_port import metrics_port
 from streamer.server.openapi.document import openapi_document
 from streamer.server.pages import add_pages
-from streamer.server.request_metrics import RequestMetrics
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
 from streamer.webrtc.video_pool import VideoPool, video_decoder_count
 from streamer.websocket.hub import StreamHub
 
-log = logging.getLogger("streamer.app")
-
-#: Request headers must be complete within this time, on fresh and on kept connections.
-HEADER_TIMEOUT_S = 15.0
-#: Encoded images that lie ready for the decoders of a worker; only pages in use take memory.
+#: Memory for encoded images that wait for the decoders of a worker; only pages in use are allocated.
 _INPUT_BYTES = 64 << 20
-READ_BUFFER_BYTES = 128 << 10
-LINGER_S = 2.0
-#: Between closing the port and refusing work: a round trip of a slow client.
-LAST_REQUESTS_S = 0.25
-#: Over which the clients of a server that goes away are asked to come back elsewhere.
-RETURN_WINDOW_S = 5.0
 FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a worker is given by its process."""
+    """What a worker's process passes to its application."""
 
     number: int
     settings: Settings
@@ -79,18 +63,18 @@ class Resources:
     board: Board
     drift_page: SharedDocument
     inference_address: str
-    #: Empty where sampling is off.
+    #: Empty when sampling is off.
     sampling_address: str
     metrics_dir: Path
-    #: Where metrics are served; None: on the main port.
+    #: Socket on which metrics are served; None if they are on the main port.
     metrics_listener: socket.socket | None = None
-    #: Over which the supervisor hands connections over; None without one.
+    #: Socket over which the supervisor sends connections; None without a supervisor.
     channel: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the process drains."""
+    """The parts that are drained at the end."""
 
     dispatcher: Dispatcher
     hub: StreamHub
@@ -98,9 +82,9 @@ class Parts:
     router: SessionRouter
 
 
-def _make_link(resources: Resources) -> InferenceClient:
+def _make_inference_client(resources: Resources) -> InferenceClient:
     client = InferenceClient(resources.inference_address)
-    # The supervisor replaces a process that a worker cannot believe.
+    # The supervisor replaces an inference process that sends invalid messages.
     client.on_refused = lambda: resources.board.post("refused", time.monotonic())
     return client
 
@@ -119,7 +103,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )
-    client = _make_link(resources)
+    client = _make_inference_client(resources)
     gate, sites = (
         make_gate(settings, resources.metrics_dir, metrics.key_refused),
         Sites(settings.hosts, settings.origins),
@@ -134,7 +118,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         admission=Admission(
             metrics,
             versions,
-            # The address is a secret of this replica, and the same in all of its workers.
+            # The address serves as a secret of this replica that all its workers share.
             Clients(resources.inference_address),
             queue_max=settings.request_queue_max,
             queue_s=settings.request_queue_s,
@@ -176,7 +160,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.PostSampler(samplers)
-    app[images.METRICS] = RequestMetrics(metrics)
+    app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
@@ -203,18 +187,18 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 
     if router.replica:
         _name_replica(app, router.replica)
-    # First to start and last to end: streams hand their last candidates over when they are closed.
+    # The sender starts first and ends last: streams submit their last candidates when they are closed.
     app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, gate.lifetime])
     return app, Parts(dispatcher, hub, webrtc, router)
 
 
 def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
-    """Return the decoder processes for images, and for videos; what one of them died of, both refuse."""
+    """Return the decoder processes for images and for videos; both refuse input that killed a decoder."""
     settings, count_end = resources.settings, resources.metrics.decoder_ended
     digests = DigestMemory(resources.metrics_dir / "harmful-images")
     pool = DecoderPool(
         decoder_count(settings.workers),
-        # Room for the largest image four times; others wait in the worker.
+        # Room for four of the largest images; further ones wait in the worker.
         input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
         digests=digests,
         count_end=count_end,
@@ -241,7 +225,7 @@ def _add_metrics(app: web.Application, health: Health, sites: Sites, listener: s
 
 
 def _name_replica(app: web.Application, name: str) -> None:
-    """Say in every answer who gave it; what came from another replica names that one."""
+    """Name this replica in every answer; a forwarded answer keeps the name of its replica."""
 
     async def name_replica(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(REPLICA_HEADER, name)
@@ -270,75 +254,3 @@ def _lifetime_of(sender: SampleSender | None) -> Callable[[web.Application], Asy
             await asyncio.to_thread(sender.close)
 
     return lifetime
-
-
-async def make_runner(
-    resources: Resources, listener: socket.socket
-) -> tuple[web.AppRunner, Callable[[float], Awaitable[None]]]:
-    """Start serving on ``listener``; returns the runner to clean up and the drain to run before."""
-    settings = resources.settings
-    app, parts = make_app(resources)
-    runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
-    )
-    places = places_for(settings.connections_max, settings.connections_per_address)
-    app.middlewares.insert(0, limit_connections(places, partial(resources.board.read, "draining")))
-    await runner.setup()
-    manager = runner.server
-    if manager is None:
-        raise RuntimeError("the runner was set up and has no server")
-    loop = asyncio.get_running_loop()
-
-    def connection(guest: Guest | None = None) -> ConnectionHandler:
-        return ConnectionHandler(
-            manager,
-            guest=guest,
-            places=places,
-            loop=loop,
-            access_log=None,
-            # aiohttp's only deadline for headers is the one for kept connections.
-            keepalive_timeout=HEADER_TIMEOUT_S,
-            max_line_size=MAX_LINE_BYTES,
-            max_headers=MAX_HEADERS,
-            # A compressed body is refused with a word, not inflated.
-            auto_decompress=False,
-            # Of a body that nobody reads yet; what is read is in the byte budget.
-            read_bufsize=READ_BUFFER_BYTES,
-            # What is left of a refused body is dropped for so long, so that its client sees the answer.
-            lingering_time=LINGER_S,
-        )
-
-    port = Acceptor(
-        listener,
-        connection,
-        places,
-        accepted=lambda: resources.board.count_accepted(resources.number),
-        refused=resources.metrics.connections_refused.inc,
-    )
-    if resources.channel is not None:
-        port.adopt_from(resources.channel)
-    own_socket = parts.router.own_socket
-    if own_socket is not None:
-        try:
-            own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may clean TMPDIR up
-            if not is_private(own_socket.parent):
-                raise PermissionError("the folder belongs to another user, or others may write to it")
-            own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
-            # Kept open while draining: other workers still bring requests about our sessions.
-            await loop.create_unix_server(connection, str(own_socket))
-        except OSError as error:  # a path of more than 107 bytes, for one
-            log.warning("workers cannot reach each other at %s (%s): set another TMPDIR", own_socket, error)
-
-    async def drain(delay_s: float) -> None:
-        # Balancers notice /health first; until they have, requests are still served.
-        await asyncio.sleep(delay_s)
-        await close_port(port, listener, connection)
-        # Connections accepted a moment ago still have their request on the way.
-        await asyncio.sleep(LAST_REQUESTS_S)
-        # Idle ones are closed: no request enters from here on, and all that have entered are served.
-        manager.pre_shutdown()
-        parts.dispatcher.draining = True
-        window_s = min(RETURN_WINDOW_S, settings.drain_timeout_s)
-        await asyncio.gather(parts.hub.drain(window_s), parts.webrtc.peers.drain(window_s))
-
-    return runner, drain

@@ -21,8 +21,9 @@ from streamer.core.logs import set_up_logging
 from streamer.core.turn_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
-from streamer.server.app import FULLNESS, Resources, make_runner
+from streamer.server.app import FULLNESS, Resources
 from streamer.server.heartbeat import beat
+from streamer.server.serving import make_runner
 
 log = logging.getLogger("streamer.worker")
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from streamer.access.identity import Identity
-from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.counters import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding

@@ -14,7 +14,7 @@ from typing import Protocol
 from aiohttp import WSMsgType, web
 
 from streamer.access.identity import Identity, Scope
-from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.counters import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget

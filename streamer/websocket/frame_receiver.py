@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from streamer.accounting.frame_counters import FrameCounters
+from streamer.accounting.counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import TextFrame, parse_message

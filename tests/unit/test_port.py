@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from streamer.server.graceful_close import close_port
+from streamer.server.acceptor import close_port
 
 
 class Greeter(asyncio.Protocol):

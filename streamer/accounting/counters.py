@@ -1,17 +1,21 @@
-"""Carries the ledgers of streams into the metrics; keeps label look-ups off the path of a frame."""
+"""Adds the ledgers of streams and finished requests to the metrics, without label look-ups for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from inference.telemetry.metric_value import Counter, Histogram
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.protocol.wire import DropReason
 
+#: Label values; all other versions are counted as `unknown`.
+VERSIONS = ("v1", "v2")
+
 
 @dataclass(slots=True)
 class _Seen:
-    """What was accounted of a ledger."""
+    """What has been added to the metrics of one ledger."""
 
     received: int = 0
     inferred: int = 0
@@ -23,7 +27,7 @@ class _Seen:
 
 
 class FrameCounters:
-    """Adds to the metrics what has changed in a ledger since it was last looked at."""
+    """Adds to the metrics what has changed in a ledger since the last call."""
 
     def __init__(self, metrics: WorkerMetrics, transport: str, version: str) -> None:
         self._received = metrics.received.labels(transport, version)
@@ -33,9 +37,9 @@ class FrameCounters:
         self._dropped = {
             reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
         }
-        #: What was accounted so far, per ledger (by identity: ledgers change).
+        #: What has been added so far, by the identity of the ledger: ledgers change.
         self._seen: dict[int, _Seen] = {}
-        #: The ledger that was accounted last; None before the first.
+        #: The ledger of the last call; None before the first.
         self._last: Ledger | None = None
         self._last_seen = _Seen()
 
@@ -69,3 +73,23 @@ class FrameCounters:
         if in_flight != seen.in_flight:
             self._in_flight.inc(in_flight - seen.in_flight)
             seen.in_flight = in_flight
+
+
+class RequestCounters:
+    """Counts and times requests by model version and status."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+        #: Label look-ups are cached, because they cost more than counting.
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def observe(self, version: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        known = version if version in VERSIONS else "unknown"
+        series = self._series.get((known, status))
+        if series is None:
+            series = self._metrics.requests.labels(known, str(status)), self._metrics.request_s.labels(known)
+            self._series[known, status] = series
+        counted, timed = series
+        counted.inc()
+        timed.observe(seconds)
