@@ -1,1 +1,1 @@
-"""What every live stream has, whatever its transport: flow control, session, mailbox and tracker."""
+"""What every live stream has, whatever its transport: flow control, session, mailbox, tracker."""

@@ -1,7 +1,7 @@
-"""One stream's state: mailbox, window, acks, drops, and the ledger that must balance. Pure.
+"""Flow control of one stream: sequence numbers, window, mailbox, drops, and the ledger. Pure.
 
-Takes frames, outcomes and `now` (monotonic seconds); returns the messages to send. Its neighbours are
-the session, which holds up to eight of these, and the dispatcher, which calls `take`.
+It takes frames, outcomes and `now` (monotonic seconds), and returns the messages to send. A session holds one
+for each of its streams; `stream_handle` connects it with the dispatcher.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from streamer.protocol.server_messages import Error, FlowFields, ServerMessage
 from streamer.protocol.wire import IMAGE_CODECS, Codec, DropReason, FrameFlag
 from streamer.streams.mailbox import Mailbox
 
-#: Frames of a stream that may be staged or executing at once: one of each keeps the device busy.
+#: Frames of a stream that may be started at once: one executes while the next is staged.
 MAX_STARTED = 2
 WINDOW_START = 2
 WINDOW_MAX_LIVE = 4
 WINDOW_MAX_ALL = 8
-#: Results that left the stream without any frame here, none having waited since, before the window grows.
+#: Results in a row that find no further frame of the stream here before the window grows.
 GROW_AFTER = 4
-#: How long frames sent under an older, larger window are still accepted: a generous round trip.
+#: How long frames sent under an earlier, larger window are still accepted: a generous round trip.
 WINDOW_GRACE_S = 2.0
-#: A live sender that ignores the window is tolerated up to this rate, newest wins (docs/decisions). The burst
-#: is half a second of a 200 fps sender: a stall of the network or of this process must not count against it.
+#: Up to this rate a live sender may ignore the window, because the newest frame wins. The burst is half a
+#: second of a sender at 200 fps: a stall of the network or of this process must not count against the sender.
 OVERRUN_FPS = 400.0
 OVERRUN_BURST = 100
-#: Frames past the window that are refused with an error before the connection is closed.
+#: Frames past the window that are answered with an error. After them the connection is closed.
 MAX_VIOLATIONS = 3
 #: As a number: two flags are compared in six calls.
 _DISCONTINUITY = FrameFlag.DISCONTINUITY.value
 
 
 class WindowViolated(Exception):
-    """The client keeps sending past its window; the connection is to be closed with 4429."""
+    """The client keeps sending past its window. The connection must be closed with 4429."""
 
 
 @dataclass(slots=True)
-class Waiting:
+class QueuedFrame:
     """A frame in the mailbox and when it arrived."""
 
     frame: StreamFrame
     arrived: float
 
 
-class Stream:
-    """Sequence numbers, window and mailbox of one stream. Every frame gets exactly one outcome."""
+class FlowControl:
+    """The flow control of one stream. Every received frame gets exactly one outcome."""
 
     def __init__(
         self,
@@ -61,18 +61,18 @@ class Stream:
         self.number = number
         self._codecs = codecs
         self.mode = mode
-        #: The client's own statement of its rate; an upper bound of what it wants.
+        #: Frame rate that the client announced; None: not announced.
         self.fps = fps
         self.ledger = Ledger()
         self.paused = False
         self.window = WINDOW_START
-        #: Frames per second granted under overload; None: no limit.
+        #: Frame rate granted under overload; None: no limit.
         self.max_fps: float | None = None
         self.last_seq = 0
-        self._mailbox: Mailbox[Waiting] = (
+        self._mailbox: Mailbox[QueuedFrame] = (
             Mailbox(1, newest_wins=True) if mode == "live" else Mailbox(WINDOW_MAX_ALL, newest_wins=False)
         )
-        #: Sequence number of each frame without outcome, in order, to its place in the order received.
+        #: Frames without outcome, in order: sequence number to the count of arrivals at that time.
         self._unfinished: dict[int, int] = {}
         self._arrivals = 0
         self._started = 0
@@ -80,16 +80,16 @@ class Stream:
         self._grace_window, self._grace_until = WINDOW_START, 0.0
         self._overrun = TokenBucket(OVERRUN_FPS, OVERRUN_BURST, 0.0)
         self._violations = self._empty_results = 0
-        #: When the next frame is due under `max_fps`; one may come a period earlier.
+        #: When the next frame is due under `max_fps`. A frame may start up to one period earlier.
         self._due = 0.0
         self._dropped_since_result = 0
-        #: Counts the breaks that the client has announced: what is tracked does not go on across one.
+        #: Number of discontinuities that the client announced. Tracks do not continue across one.
         self.breaks = 0
         self._epoch: int | None = None
-        #: A run of dropped frames not yet told: from, to, reason.
-        self._untold: tuple[int, int, DropReason] | None = None
+        #: Adjoining dropped frames that the client was not told about yet: first, last, reason.
+        self._unsent_drops: tuple[int, int, DropReason] | None = None
 
-    # -- what the client may know --------------------------------------------------------------------
+    # -- state that clients are told -----------------------------------------------------------------
 
     @property
     def ack(self) -> int:
@@ -99,34 +99,34 @@ class Stream:
 
     @property
     def granted(self) -> int:
-        """The window as the client is told; 0 means hold."""
+        """The window that the client is told; 0 means that it must not send."""
         return self.window if self._held_window is None else self._held_window
 
-    def flow(self, reason: str) -> list[ServerMessage]:
-        """Return a ``flow`` message with the present grant, after the drops that its ``ack`` counts."""
+    def flow_messages(self, reason: str) -> list[ServerMessage]:
+        """Return a ``flow`` message, after the drops that its ``ack`` includes."""
         message = server_messages.flow(self.number, self.granted, self.max_fps, self.ack, reason)
-        return [*self._tell_drops(), message]
+        return [*self.take_drops(), message]
 
     def hold(self, now: float, reason: str) -> list[ServerMessage]:
         """Tell the client to stop sending for now."""
         self._remember_window(now)
         self._held_window = 0
-        return self.flow(reason)
+        return self.flow_messages(reason)
 
     def unhold(self, reason: str) -> list[ServerMessage]:
         """Open the window again after :meth:`hold`."""
         self._held_window = None
-        return self.flow(reason)
+        return self.flow_messages(reason)
 
     def limit_rate(self, max_fps: float | None, reason: str) -> list[ServerMessage]:
         """Grant another rate; None lifts the limit."""
         self.max_fps, self._due = max_fps, 0.0
-        return self.flow(reason)
+        return self.flow_messages(reason)
 
     # -- frames in -----------------------------------------------------------------------------------
 
     def receive(self, frame: StreamFrame, now: float) -> list[ServerMessage]:
-        """Take in one frame; returns the messages that follow from it at once.
+        """Accept, refuse or drop one frame; returns the messages that are due at once.
 
         Raises WindowViolated when the client has ignored its window too often.
         """
@@ -151,33 +151,33 @@ class Stream:
             )
         self.last_seq = frame.seq
         self._unfinished[frame.seq] = self._arrivals
-        # Noted on arrival: the frame that says so may be superseded.
+        # This is counted on arrival, because the frame may be superseded before it is taken.
         if int(frame.flags) & _DISCONTINUITY or self._epoch not in (None, frame.epoch):
             self.breaks += 1
         self._epoch = frame.epoch
         if self.paused:
-            return self._drop(frame.seq, DropReason.RATE) + self._tell_drops()
+            return self._drop(frame.seq, DropReason.RATE) + self.take_drops()
         messages: list[ServerMessage] = []
-        displaced = self._mailbox.put(Waiting(frame, now))
+        displaced = self._mailbox.put(QueuedFrame(frame, now))
         if displaced is not None:
             reason = DropReason.RATE if self._rate_limited(now) else DropReason.SUPERSEDED
             messages += self._drop(displaced.frame.seq, reason)
             self._shrink_window(now)
         if not self._started and not self._mailbox.entries:
-            messages += self._tell_drops()
+            messages += self.take_drops()
         return messages
 
     def discard(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
-        """A frame arrived that can never be inferred, as when a picture it refers to was lost."""
+        """Drop a frame that arrived but cannot be inferred, for example because a key frame is missing."""
         self.ledger.received += 1
         self._arrivals += 1
         self.last_seq = seq
         self._unfinished[seq] = self._arrivals
         messages = self._drop(seq, reason)
-        return messages + self._tell_drops(text) if text else messages
+        return messages + self.take_drops(text) if text else messages
 
     def _past_window(self, now: float) -> bool:
-        """Whether this arrival is one that the window, generously read, did not allow."""
+        """Whether this arrival exceeds the window, with all tolerances applied."""
         first = next(iter(self._unfinished.values()), self._arrivals)
         span = self._arrivals - first + 1
         allowed = max(self.granted, self._grace_window if now < self._grace_until else 0)
@@ -188,14 +188,14 @@ class Stream:
     def _refuse(self, frame: StreamFrame, code: str, text: str) -> list[ServerMessage]:
         self.last_seq = frame.seq
         self.ledger.failed += 1
-        return [*self._tell_drops(), self._error(code, text, frame.seq)]
+        return [*self.take_drops(), self._error(code, text, frame.seq)]
 
     def _remember_window(self, now: float) -> None:
         self._grace_window = max(self.granted, self._grace_window if now < self._grace_until else 0)
         self._grace_until = now + WINDOW_GRACE_S
 
     def _shrink_window(self, now: float) -> None:
-        """A frame was superseded: more were on their way than the device could take."""
+        """Shrink the window after a superseded frame, which shows that it was too large for the device."""
         self._empty_results = 0
         if self.window > WINDOW_START:
             self._remember_window(now)
@@ -204,7 +204,7 @@ class Stream:
     # -- frames out ----------------------------------------------------------------------------------
 
     def _rate_limited(self, now: float) -> bool:
-        # A rate and not a pause: a camera at just this rate has frames a little early as often as late.
+        # A frame may come a period early: a camera at exactly this rate is early as often as late.
         return self.max_fps is not None and now < self._due - 1.0 / self.max_fps
 
     @property
@@ -216,7 +216,7 @@ class Stream:
         """Whether a frame waits and may be started now."""
         return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
 
-    def take(self, now: float, max_age_s: float) -> tuple[Waiting | None, list[ServerMessage]]:
+    def take(self, now: float, max_age_s: float) -> tuple[QueuedFrame | None, list[ServerMessage]]:
         """Take the next frame for decoding; live frames older than ``max_age_s`` are dropped as stale."""
         messages: list[ServerMessage] = []
         while (waiting := self._mailbox.take()) is not None:
@@ -227,19 +227,19 @@ class Stream:
             self._due = max(self._due, now) + (1.0 / self.max_fps if self.max_fps else 0.0)
             return waiting, messages
         if not self._started:
-            messages += self._tell_drops()
+            messages += self.take_drops()
         return None, messages
 
     # -- outcomes ------------------------------------------------------------------------------------
 
     def answered(self, seq: int) -> list[ServerMessage]:
-        """A started frame has its result; the caller appends the message, see :meth:`result_fields`."""
+        """Record the result of a started frame; the caller appends it with :meth:`result_fields`."""
         self._started -= 1
         self.ledger.inferred += 1
         del self._unfinished[seq]
         self._violations = 0
         self._grow_window()
-        return self._tell_drops()
+        return self.take_drops()
 
     def result_fields(self) -> FlowFields:
         """Return the flow fields of a ``result`` message; call right after :meth:`answered`."""
@@ -247,51 +247,47 @@ class Stream:
         return {"ack": self.ack, "win": self.granted, "dropped": dropped}
 
     def failed(self, seq: int, code: str, text: str, retry_ms: int | None = None) -> list[ServerMessage]:
-        """A started frame ends with an error of its own."""
+        """Record that a started frame failed."""
         self._started -= 1
         self.ledger.failed += 1
         del self._unfinished[seq]
-        return [*self._tell_drops(), self._error(code, text, seq, retry_ms)]
+        return [*self.take_drops(), self._error(code, text, seq, retry_ms)]
 
     def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
-        """A started frame is dropped after all: too old at dispatch, or undecodable, as ``text`` says."""
+        """Record that a started frame was dropped: too old at dispatch, or undecodable as ``text`` says."""
         self._started -= 1
         messages = self._drop(seq, reason)
         if text or not (self._started or self._mailbox.entries):
-            messages += self._tell_drops(text)
+            messages += self.take_drops(text)
         return messages
 
     def pause(self) -> list[ServerMessage]:
-        """The client will send nothing for a while; what waits is dropped."""
+        """Drop the frames that wait: the client sends nothing for a while."""
         self.paused = True
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
-        return messages + (self._tell_drops() if not self._started else [])
+        return messages + (self.take_drops() if not self._started else [])
 
     def resume(self) -> list[ServerMessage]:
-        """The client goes on after a pause."""
+        """Continue after a pause."""
         self.paused = False
-        return self.flow("resumed")
+        return self.flow_messages("resumed")
 
     def abandon(self) -> list[ServerMessage]:
-        """The connection is gone: drop what waits. Returns the messages that nobody will read."""
+        """Drop the frames that wait, because the connection is gone. Returns messages that nobody reads."""
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
-        return messages + self._tell_drops()
+        return messages + self.take_drops()
 
     @property
-    def owes_drops(self) -> bool:
-        """Whether drops were not told yet. The client's window stays shut for them until they are."""
-        return self._untold is not None
-
-    def tell_drops(self) -> list[ServerMessage]:
-        """Return drops that no other outcome has carried for a while."""
-        return self._tell_drops()
+    def has_unsent_drops(self) -> bool:
+        """Whether the client was not told about some drops yet. Until then they occupy its window."""
+        return self._unsent_drops is not None
 
     def _grow_window(self) -> None:
-        """Grow when results keep finding the mailbox empty: the round trip, not the device, is the limit."""
+        """Grow the window when results keep finding the mailbox empty: then the round trip is the limit."""
         if self._mailbox.entries:
             self._empty_results = 0
         if self._mailbox.entries or self._started:
@@ -303,23 +299,24 @@ class Stream:
             self._empty_results = 0
 
     def _drop(self, seq: int, reason: DropReason) -> list[ServerMessage]:
-        """Account a drop; adjoining drops of one reason are told as one range, before the next outcome."""
+        """Account a drop. Adjoining drops with one reason become one message, due before the next outcome."""
         self.ledger.dropped[reason] += 1
         self._dropped_since_result += 1
         del self._unfinished[seq]
-        untold = self._untold
-        if untold is not None and untold[1] + 1 == seq and untold[2] is reason:
-            self._untold = (untold[0], seq, reason)
+        unsent = self._unsent_drops
+        if unsent is not None and unsent[1] + 1 == seq and unsent[2] is reason:
+            self._unsent_drops = (unsent[0], seq, reason)
             return []
-        told = self._tell_drops()
-        self._untold = (seq, seq, reason)
+        told = self.take_drops()
+        self._unsent_drops = (seq, seq, reason)
         return told
 
-    def _tell_drops(self, text: str = "") -> list[ServerMessage]:
-        if self._untold is None:
+    def take_drops(self, text: str = "") -> list[ServerMessage]:
+        """Return the ``drop`` message that is due, if any; ``text`` says more about the reason."""
+        if self._unsent_drops is None:
             return []
-        first, last, reason = self._untold
-        self._untold = None
+        first, last, reason = self._unsent_drops
+        self._unsent_drops = None
         return [server_messages.drop(self.number, first, last, reason.value, self.ack, self.granted, text)]
 
     def _error(self, code: str, text: str, seq: int, retry_ms: int | None = None) -> Error:

@@ -1,4 +1,4 @@
-"""The mailbox: where a stream's encoded frames wait for their turn. Pure."""
+"""The mailbox of a stream, in which its encoded frames wait to be started. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Entry = TypeVar("Entry")
 
 
 class Mailbox(Generic[Entry]):
-    """Live: one slot, the newest wins. All: a short queue in order, as long as the client's window.
+    """One slot in mode `live`, where the newest frame wins; a short queue in mode `all`.
 
-    Encoded bytes wait here, not pixels: a superseded frame costs no decode.
+    Frames wait encoded, so that a superseded frame costs no decoding.
     """
 
     def __init__(self, capacity: int, *, newest_wins: bool) -> None:
         if capacity < 1:
             raise ValueError(f"a mailbox holds at least one entry, not {capacity}")
-        #: What waits; for looking whether something does. Only the mailbox changes it.
+        #: What waits. Others only check whether it is empty; only the mailbox changes it.
         self.entries: deque[Entry] = deque()
         self._capacity = capacity
         self._newest_wins = newest_wins
@@ -26,7 +26,7 @@ class Mailbox(Generic[Entry]):
         return len(self.entries)
 
     def put(self, entry: Entry) -> Entry | None:
-        """Put an entry in; returns the one it displaced, which is ``entry`` itself when a queue is full."""
+        """Add an entry. Returns the one that it displaced, which is ``entry`` itself when a queue is full."""
         if len(self.entries) < self._capacity:
             self.entries.append(entry)
             return None

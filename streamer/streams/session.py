@@ -1,4 +1,4 @@
-"""A detect.v1 session: what a client agreed with the server, whichever socket carries it at the moment."""
+"""A detect.v1 session: parameters, streams and trackers, which outlive the connection. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
 from streamer.protocol.server_messages import EffectiveParams, SessionDescription
 from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
-from streamer.streams.flow_control import Stream
+from streamer.streams.flow_control import FlowControl
 from streamer.streams.tracker import Tracker
 
-#: Sessions kept after their sockets were lost; beyond this the oldest is forgotten.
+#: Sessions kept after their sockets were lost; beyond this number the oldest of some owner is removed.
 MAX_KEPT_SESSIONS = 1000
 
 
 class UnsupportedCodec(ProtocolError):
-    """The codec exists in ``detect.v1`` but this server does not take it; the connection closes with 4406."""
+    """The codec exists in ``detect.v1`` but not on this server; the connection is closed with 4406."""
 
 
 class Mark(NamedTuple):
-    """How far a stream has come."""
+    """The position of a stream."""
 
     last_seq: int
     ack: int
@@ -33,34 +33,34 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Session:
-    """Parameters and streams; outlives its socket so that a client can come back to it."""
+    """One session. It outlives its connection, so that a client can resume it."""
 
     version: str
     labels: tuple[str, ...]
     params: DetectionParams
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
-    #: `Identity.owner` of the client that made it; nobody else may resume it.
+    #: `Identity.owner` of the client that created it; no other client may resume it.
     owner: str = ""
     cfg: int = 0
     track: bool = False
-    streams: dict[int, Stream] = field(default_factory=dict)
+    streams: dict[int, FlowControl] = field(default_factory=dict)
     trackers: dict[int, Tracker] = field(default_factory=dict)
-    #: Where streams stood in the process that had the session before; stream id to the mark.
+    #: Positions of streams in the process that had the session before, by stream id.
     marks: dict[int, Mark] = field(default_factory=dict)
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
-        """Begin a session with what the model recommends; ``rest`` are further fields."""
+        """Begin a session with the parameters that the model recommends; ``rest`` are further fields."""
         return cls(version, model.labels, model.default_params, **rest)
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, Any], version: str, labels: tuple[str, ...], new_id: str
     ) -> Session:
-        """Continue a session of another process from its :meth:`to_state`, under an id of ours.
+        """Continue a session of another process from its :meth:`to_state`, under a new id.
 
         Raises ValueError when its classes are not ``labels``; KeyError, TypeError or ValueError when the
-        state is of another form.
+        state has another form.
         """
         if tuple(state["labels"]) != labels:
             raise ValueError("its model has other classes")
@@ -77,7 +77,7 @@ class Session:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """Return what another process needs to continue the session, as JSON."""
+        """Return what another process needs to continue the session, in a form for JSON."""
         standing = self.marks | {
             number: Mark(stream.last_seq, stream.ack) for number, stream in self.streams.items()
         }
@@ -91,7 +91,7 @@ class Session:
         }
 
     def check(self, hello: Hello) -> None:
-        """Check what ``hello`` asks for, before an older connection is disturbed for it.
+        """Check a ``hello``, before an older connection of the session is closed for it.
 
         Raises ProtocolError for a duplicate id, an unknown codec or class; UnsupportedCodec for video.
         """
@@ -116,13 +116,13 @@ class Session:
 
     def open_streams(self, hello: Hello) -> None:
         """Create the streams of a checked ``hello``, continuing those of an earlier connection."""
-        streams: dict[int, Stream] = {}
+        streams: dict[int, FlowControl] = {}
         acks = (hello.resume and hello.resume.acks) or {}
         for offer in hello.streams:
-            stream = Stream(offer.id, mode=offer.mode, fps=offer.fps)
+            stream = FlowControl(offer.id, mode=offer.mode, fps=offer.fps)
             before = self.streams.get(offer.id) or self.marks.get(offer.id)
             if before is not None:
-                # Mode all: whatever the client has not seen the outcome of, it sends again.
+                # In mode `all` the client sends again every frame whose outcome it has not seen.
                 seen = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
                 stream.last_seq = min(seen, before.last_seq)
             streams[offer.id] = stream
@@ -167,15 +167,15 @@ def describe_session(session: Session, model: ModelInfo, *, resumed: bool) -> Se
 
 
 class SessionStore:
-    """Sessions whose sockets were lost, for a while."""
+    """Keeps sessions whose sockets were lost, for a while."""
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        #: Session id to (session, until when); oldest first.
+        #: Session id to the session and when it expires; oldest first.
         self._kept: OrderedDict[str, tuple[Session, float]] = OrderedDict()
         #: Ids of the sessions of each owner; oldest first.
         self._by_owner: dict[str, OrderedDict[str, None]] = {}
-        #: Owners by how many sessions they have, so that whoever has most is found without a walk.
+        #: Owners by their number of sessions, so that the one with most is found without a search.
         self._by_count: dict[int, dict[str, None]] = {}
         self._most = 0
 
@@ -190,9 +190,9 @@ class SessionStore:
         ids[session.id] = None
         self._counted(session.owner, len(ids) - 1, len(ids))
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            # Of whoever has most: nobody can push the sessions of others out.
-            loud = next(iter(self._by_count[self._most]))
-            self._forget(next(iter(self._by_owner[loud])))
+            # The oldest session of the owner with most of them: no owner can displace the sessions of others.
+            owner = next(iter(self._by_count[self._most]))
+            self._forget(next(iter(self._by_owner[owner])))
 
     def _forget(self, session_id: str) -> None:
         kept = self._kept.pop(session_id, None)
@@ -206,19 +206,19 @@ class SessionStore:
             del self._by_owner[owner]
 
     def _counted(self, owner: str, before: int, count: int) -> None:
-        """An owner has ``count`` sessions now, one more or one less than ``before``."""
+        """Record that an owner has ``count`` sessions, one more or one less than ``before``."""
         if before:
             del self._by_count[before][owner]
             if not self._by_count[before]:
                 del self._by_count[before]
         if count:
             self._by_count.setdefault(count, {})[owner] = None
-        # One step at a time: nobody else can have more than whoever had most.
+        # Counts change by one, so the maximum is the new count or the one below.
         if count > self._most or (before == self._most and before not in self._by_count):
             self._most = count
 
     def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
-        """Return and forget a kept session; None when unknown, too old, or of another version or owner."""
+        """Remove and return a session; None when unknown, expired, or of another version or owner."""
         kept = self._kept.get(session_id)
         if kept is None or kept[1] < now or (kept[0].version, kept[0].owner) != (version, owner):
             return None
@@ -226,7 +226,7 @@ class SessionStore:
         return kept[0]
 
     def expire(self, now: float) -> None:
-        """Forget what nobody has come back for."""
+        """Remove expired sessions."""
         while self._kept:
             session_id, (_, until) = next(iter(self._kept.items()))
             if until >= now:

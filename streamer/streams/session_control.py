@@ -30,7 +30,7 @@ from streamer.streams.control_rate import (
     size_in_bytes,
 )
 from streamer.streams.session import Session
-from streamer.streams.stream_handle import LiveStream
+from streamer.streams.stream_handle import StreamHandle
 
 #: Unknown fields reported for one message, and in one session.
 _MAX_REPORTED_OF_MESSAGE = 5
@@ -42,7 +42,7 @@ class ControlTarget(Protocol):
 
     session: Session
 
-    def stream(self, number: int) -> LiveStream:
+    def find_stream(self, number: int) -> StreamHandle:
         """Return the stream of that number. Raises ProtocolError when there is none."""
 
     def send_all(self, messages: list[ServerMessage]) -> None:
@@ -63,7 +63,7 @@ class SessionControl:
         self,
         target: ControlTarget,
         refused: Mapping[str, str],
-        flow_on_ping: Mapping[int, LiveStream],
+        flow_on_ping: Mapping[int, StreamHandle],
     ) -> None:
         self.rate = ControlRate(time.monotonic())
         self._target = target
@@ -101,13 +101,13 @@ class SessionControl:
             self._send(server_messages.configured(message.cfg, target.session.describe_params()))
         elif isinstance(message, Ping):
             self._send(server_messages.pong(message.t0, received_s, time.monotonic()))
-            for live in self._flow_on_ping.values():
-                target.send_all(live.stream.flow("ping"))
+            for handle in self._flow_on_ping.values():
+                target.send_all(handle.flow.flow_messages("ping"))
         elif isinstance(message, Pause | Resume):
-            stream = target.stream(message.stream).stream
-            target.send_all(stream.pause() if isinstance(message, Pause) else stream.resume())
+            flow = target.find_stream(message.stream).flow
+            target.send_all(flow.pause() if isinstance(message, Pause) else flow.resume())
         elif isinstance(message, Report):
-            self._send(target.stream(message.stream).report(message.note))
+            self._send(target.find_stream(message.stream).report(message.note))
         elif isinstance(message, Bye):
             target.bye_received()
         self.report_unknown_fields(message)

@@ -1,4 +1,4 @@
-"""A live stream between its state and the dispatcher: takes frames in turn, reports outcomes."""
+"""Connects the flow control of a stream with the dispatcher: starts frames, reports their outcomes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.errors import DeadlineExceeded, Unavailable
 from streamer.scheduling.job import Job
 from streamer.scheduling.prediction import Prediction
-from streamer.streams.flow_control import Stream
+from streamer.streams.flow_control import FlowControl
 from streamer.streams.session import Session
 
 log = logging.getLogger("streamer.live_stream")
 
-#: Drops are told together with the next result, or after this: a frame or two of a camera.
-TELL_DROPS_S = 0.05
+#: Drops are sent with the next result, or after this time: one or two frames of a camera.
+DROPS_DELAY_S = 0.05
 
 
-class Carrier(Protocol):
-    """What carries the stream's messages: a connection of whichever transport."""
+class StreamConnection(Protocol):
+    """The connection, of any transport, that a stream belongs to."""
 
     session: Session
     version: str
@@ -52,59 +52,63 @@ class Carrier(Protocol):
         """Queue messages; never waits."""
 
 
-class LiveStream:
-    """Connects one stream's state with the dispatcher and the connection that carries it."""
+class StreamHandle:
+    """One open stream as the dispatcher sees it."""
 
     _keys = itertools.count(1)
 
     def __init__(
-        self, carrier: Carrier, stream: Stream, sampler: Sampler | None = None, client: Client = NOBODY
+        self,
+        connection: StreamConnection,
+        flow: FlowControl,
+        sampler: Sampler | None = None,
+        client: Client = NOBODY,
     ) -> None:
         self.key = next(self._keys)
-        self.stream = stream
-        #: Whom its frames are charged to.
+        self.flow = flow
+        #: The client that its frames are charged to.
         self.client = client
-        #: None where frames of this stream are not to be kept.
+        #: None if frames of this stream must not be kept.
         self.sampler = sampler
-        self.declared_fps = stream.fps
-        self._carrier = carrier
-        self._tracked_breaks = stream.breaks
-        #: Set while drops wait to be told together.
-        self._telling: asyncio.TimerHandle | None = None
-        self._mailbox_s = carrier.metrics.stage_s.labels("mailbox", carrier.version)
+        self.declared_fps = flow.fps
+        self._connection = connection
+        self._tracked_breaks = flow.breaks
+        #: Runs while drops wait to be sent.
+        self._drops_timer: asyncio.TimerHandle | None = None
+        self._mailbox_s = connection.metrics.stage_s.labels("mailbox", connection.version)
 
     @property
     def pending(self) -> bool:
         """Whether a frame waits."""
-        return self.stream.pending
+        return self.flow.pending
 
     def wants_turn(self, now: float) -> bool:
         """Whether a frame waits that may start now."""
-        return self.stream.wants_turn(now)
+        return self.flow.wants_turn(now)
 
     def take(self, now: float) -> Job | None:
-        """Take the newest frame, with the parameters in force at this moment."""
-        carrier, stream = self._carrier, self.stream
-        waiting, messages = stream.take(now, carrier.max_age_s)
-        carrier.send_all(messages)
+        """Start the next frame, with the parameters in effect at this moment; None when there is none."""
+        connection, flow = self._connection, self.flow
+        waiting, messages = flow.take(now, connection.max_age_s)
+        connection.send_all(messages)
         if waiting is None:
             return None
         frame, arrived = waiting.frame, waiting.arrived
         self._mailbox_s.observe(now - arrived)
-        session = carrier.session
-        params, cfg, track, breaks = session.params, session.cfg, session.track, stream.breaks
+        session = connection.session
+        params, cfg, track, breaks = session.params, session.cfg, session.track, flow.breaks
         chosen = self.sampler is not None and self.sampler.wants(now)
 
         def finish(outcome: Prediction | Exception) -> None:
             if isinstance(outcome, Prediction):
                 if self.sampler is not None:
-                    outcome = _show(self.sampler, frame, arrived, params, outcome, chosen=chosen)
+                    outcome = _offer_sample(self.sampler, frame, arrived, params, outcome, chosen=chosen)
                 rows = self._track(frame, outcome.boxes, breaks) if track else outcome.boxes
-                self._result(frame, arrived, now, cfg, outcome, rows)
+                self._send_result(frame, arrived, now, cfg, outcome, rows)
             else:
-                self._no_result(frame, outcome)
+                self._send_failure(frame, outcome)
 
-        deadline = arrived + carrier.max_age_s if stream.mode == "live" else math.inf
+        deadline = arrived + connection.max_age_s if flow.mode == "live" else math.inf
         job = Job(
             frame.payload,
             frame.rotation,
@@ -112,41 +116,41 @@ class LiveStream:
             deadline,
             self.key,
             finish,
-            carrier.limits,
+            connection.limits,
         )
         job.client = self.client
         return job
 
-    def tell_drops_soon(self) -> None:
-        """Make sure that drops reach the client in a moment, also while its next result is far away.
+    def send_drops_soon(self) -> None:
+        """Send drops after a short delay, unless a result carries them before.
 
-        Otherwise its window stays shut, the frame that waits grows old, and under load it would be stale
-        by its turn, every time.
+        Without this the client's window would stay closed until its next result. Under load the frame that
+        waits would be stale by its turn, every time.
         """
-        if self._telling is None and self.stream.owes_drops:
-            self._telling = asyncio.get_running_loop().call_later(TELL_DROPS_S, self._tell_drops)
+        if self._drops_timer is None and self.flow.has_unsent_drops:
+            self._drops_timer = asyncio.get_running_loop().call_later(DROPS_DELAY_S, self._send_drops)
 
-    def _tell_drops(self) -> None:
-        self._telling = None
-        messages = self.stream.tell_drops()
+    def _send_drops(self) -> None:
+        self._drops_timer = None
+        messages = self.flow.take_drops()
         if messages:
-            self._carrier.send_all(messages)
+            self._connection.send_all(messages)
 
     def close(self) -> None:
-        """The carrier is gone: drop what waits, tell nobody."""
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
+        """Drop the frames that wait, because the connection is gone."""
+        if self._drops_timer is not None:
+            self._drops_timer.cancel()
+            self._drops_timer = None
         if self.sampler is not None:
             self.sampler.close()
-        self.stream.abandon()
+        self.flow.abandon()
 
     def report(self, note: str) -> Reported:
-        """Hand the last frame over because a person asks for it; returns the answer to the client.
+        """Give the last frame to the sampler because a person reports it; returns the answer.
 
-        Raises ProtocolError when there is none that may be kept.
+        Raises ProtocolError when no frame of the stream may be kept.
         """
-        number = self.stream.number
+        number = self.flow.number
         if self.sampler is None:
             raise ProtocolError(
                 "frames of this stream are not kept: its client said `collect` false, or the server says so",
@@ -162,20 +166,20 @@ class LiveStream:
         return server_messages.reported(number, seq, taken=accepted)
 
     def grant(self, max_fps: float | None) -> None:
-        """Tell the client its fair rate."""
-        self._carrier.send_all(
-            self.stream.limit_rate(max_fps, "overload" if max_fps is not None else "relieved")
+        """Tell the client the frame rate that it is granted; None: no limit."""
+        self._connection.send_all(
+            self.flow.limit_rate(max_fps, "overload" if max_fps is not None else "relieved")
         )
 
     def _track(self, frame: StreamFrame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
-        """Return boxes with a column of track ids; a break in the picture begins anew."""
-        tracker = self._carrier.session.tracker(self.stream.number)
+        """Return boxes with a column of track ids. Tracks begin anew after a discontinuity."""
+        tracker = self._connection.session.tracker(self.flow.number)
         if breaks != self._tracked_breaks:
             self._tracked_breaks = breaks
             tracker.reset()
         return tracker.update(boxes, frame.ts)
 
-    def _result(
+    def _send_result(
         self,
         frame: StreamFrame,
         arrived: float,
@@ -184,11 +188,11 @@ class LiveStream:
         prediction: Prediction,
         boxes: npt.NDArray[np.float32],
     ) -> None:
-        carrier, stream = self._carrier, self.stream
-        messages = stream.answered(frame.seq)
+        connection, flow = self._connection, self.flow
+        messages = flow.answered(frame.seq)
         result: Result = {
             "type": "result",
-            "stream": stream.number,
+            "stream": flow.number,
             "seq": frame.seq,
             **frame.stamp(),
             "epoch": frame.epoch,
@@ -196,7 +200,7 @@ class LiveStream:
             "width": prediction.width,
             "height": prediction.height,
             "boxes": _rows(boxes) if len(boxes) else [],
-            **stream.result_fields(),  # type: ignore[typeddict-item]  # `damaged` is set below or absent
+            **flow.result_fields(),  # type: ignore[typeddict-item]  # `damaged` is set below or absent
             "t": {
                 "queue_ms": round((taken - arrived) * 1e3 + prediction.queue_ms, 2),
                 "infer_ms": round(prediction.inference_ms, 2),
@@ -206,31 +210,31 @@ class LiveStream:
         if prediction.damaged:
             result["damaged"] = True
         messages.append(result)
-        carrier.send_all(messages)
+        connection.send_all(messages)
 
-    def _no_result(self, frame: StreamFrame, error: Exception) -> None:
-        stream = self.stream
+    def _send_failure(self, frame: StreamFrame, error: Exception) -> None:
+        flow = self.flow
         if isinstance(error, DeadlineExceeded):
-            messages = stream.dropped(frame.seq, DropReason.STALE)
+            messages = flow.dropped(frame.seq, DropReason.STALE)
         elif isinstance(error, ImageError):
-            messages = stream.dropped(frame.seq, DropReason.DECODE_ERROR, str(error))
+            messages = flow.dropped(frame.seq, DropReason.DECODE_ERROR, str(error))
         elif isinstance(error, InferenceFailed):
-            messages = stream.failed(frame.seq, "inference_failed", "the model failed on this frame")
+            messages = flow.failed(frame.seq, "inference_failed", "the model failed on this frame")
         elif isinstance(error, InferenceLost | Unavailable):
-            messages = stream.failed(
+            messages = flow.failed(
                 frame.seq, "inference_restarting", "the inference process was restarted; send on", 500
             )
         elif isinstance(error, DecoderLost):
-            messages = stream.failed(
+            messages = flow.failed(
                 frame.seq, "decoder_restarting", "the decoder of this frame was restarted; send on", 100
             )
         else:
             log.error("a frame failed", exc_info=error)
-            messages = stream.failed(frame.seq, "server_fault", "the server failed on this frame; send on")
-        self._carrier.send_all(messages)
+            messages = flow.failed(frame.seq, "server_fault", "the server failed on this frame; send on")
+        self._connection.send_all(messages)
 
 
-def _show(
+def _offer_sample(
     sampler: Sampler,
     frame: StreamFrame,
     arrived: float,
@@ -261,7 +265,7 @@ def _show(
 
 
 def _rows(boxes: npt.NDArray[np.float32]) -> list[list[float]]:
-    """Return boxes as a client gets them: pixels to two places, scores to four, ids whole."""
+    """Return boxes as clients get them: pixels with two decimals, scores with four, ids as integers."""
     rows: list[list[float]] = boxes.astype("float64").round(2).tolist()
     for row, box in zip(rows, boxes.tolist(), strict=True):
         row[4] = round(box[4], 4)

@@ -16,31 +16,31 @@ import numpy.typing as npt
 from inference.core.detections import Boxes
 from inference.core.overlap import greedy_pairs, iou
 
-#: Rows from here up choose first and may begin a track; lower ones only continue a track.
+#: Boxes with at least this score are matched first and may begin a track; others only continue a track.
 START_SCORE = 0.4
-#: Least overlap with the predicted box, first and second stage. The second asks for more: its boxes are noise
-#: more often.
+#: Minimum IoU with the predicted box, in the first and second stage. The second requires more, because its
+#: boxes are noise more often.
 START_IOU = 0.2
 DOUBTFUL_IOU = 0.4
-#: A track seen once has no speed yet, so that a quick object has left its place by the next frame. Both boxes
-#: are grown by this factor before they are compared (buffered IoU: Yang et al., WACV 2023).
+#: A track seen once has no velocity yet, so a fast object may have left its box by the next frame. Both boxes
+#: are enlarged by this factor before they are compared (buffered IoU: Yang et al., WACV 2023).
 FIRST_STEP_GROWTH = 1.6
 #: An unseen track is kept this long, so that an object behind a pillar returns under its own id.
 LOST_S = 1.0
-#: Longest distance between two frames over which the tracks of the former are still looked for.
+#: Longest gap between two frames after which tracks of the former frame can still be continued.
 MAX_GAP_S = 3.0
-#: Tracks in memory. When full, the longest unseen give way; further rows stay untracked.
+#: Tracks in memory. Beyond, the tracks unseen for longest are removed, and further boxes stay untracked.
 MAX_TRACKS = 1024
 #: Ids are float32 cells of the result: whole numbers are exact up to here, then they begin at 1 again.
 MAX_TRACK_ID = (1 << 24) - 1
 
-#: Share of the residual that corrects position and size, and the one that corrects velocity.
+#: Share of the residual that corrects position and size, and share that corrects velocity.
 _ALPHA = 0.8
 _BETA = 0.4
-#: Timestamps that bunch up would turn a pixel of jitter into a great speed.
+#: With timestamps closer than this, a pixel of jitter would become a high velocity.
 _MIN_STEP_S = 0.01
 
-#: What is kept of each track, and how many numbers each is; 0: one, not in a row of its own.
+#: Arrays of track state and the numbers in each of their rows; 0: a one-dimensional array.
 _COLUMNS = {"ids": 0, "classes": 0, "places": 4, "speeds": 2, "seen_s": 0, "hits": 0}
 
 _Floats = npt.NDArray[np.float64]
@@ -74,14 +74,14 @@ class Tracker:
         return len(self._ids)
 
     def to_state(self) -> dict[str, Any]:
-        """Return all that it knows, as JSON."""
+        """Return the whole state, in a form for JSON."""
         return {"next_id": self._next_id, "last_ts_us": self._last_ts_us, "clock_s": self._clock_s} | {
             name: getattr(self, f"_{name}").tolist() for name in _COLUMNS
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Tracker:
-        """Go on from :meth:`to_state`. Raises KeyError, TypeError or ValueError when it is no such state."""
+        """Restore :meth:`to_state`. Raises KeyError, TypeError or ValueError for another form."""
         tracker = cls()
         last_ts_us = state["last_ts_us"]
         tracker._next_id = int(state["next_id"])
@@ -128,12 +128,12 @@ class Tracker:
         return result
 
     def _advance(self, ts_us: int) -> None:
-        """Move the clock to this frame and drop the tracks that are too old to be looked for."""
+        """Move the clock to this frame and remove the tracks that are too old to be continued."""
         before_s = self._clock_s
         if self._last_ts_us is not None:
             self._clock_s += max(0, ts_us - self._last_ts_us) / 1e6
         self._last_ts_us = ts_us
-        # A track of the previous frame outlives a slow frame rate; one already lost does not.
+        # Tracks of the previous frame survive a low frame rate; tracks that were lost before do not.
         limit_s = np.where(self._seen_s >= before_s, MAX_GAP_S, LOST_S)
         keep = self._clock_s - self._seen_s <= limit_s
         if not keep.all():
@@ -158,7 +158,7 @@ class Tracker:
         predicted = self._places[tracks]
         predicted[:, :2] += speed * age_s
         residual = _places(rows) - predicted
-        # The second sighting is the first that says anything about speed: it is taken whole.
+        # The second observation is the first one that yields a velocity, so it counts fully.
         beta = np.where(self._hits[tracks] == 1, 1.0, _BETA)[:, None]
         self._places[tracks] = predicted + _ALPHA * residual
         moved = np.where(age_s > 0, beta * residual[:, :2] / np.maximum(age_s, _MIN_STEP_S), 0.0)

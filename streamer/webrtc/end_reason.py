@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Ending(StrEnum):
+class EndReason(StrEnum):
     """The closed set of reasons; those of `metrics.ENDINGS`."""
 
     CLOSED = "closed"
@@ -20,20 +20,20 @@ class Ending(StrEnum):
 
 
 _SENTENCES = {
-    Ending.CLOSED: "closed by the client",
-    Ending.PEER_GONE: "the client went away without a word",
-    Ending.CONNECT_TIMEOUT: "no connection within {limit}; packets between client and server do not get "
+    EndReason.CLOSED: "closed by the client",
+    EndReason.PEER_GONE: "the client went away without a word",
+    EndReason.CONNECT_TIMEOUT: "no connection within {limit}; packets between client and server do not get "
     "through (firewall, UDP blocked, or a TURN server is needed)",
-    Ending.ICE_FAILED: "the network path between client and server was lost",
-    Ending.DTLS_FAILED: "the encrypted connection could not be set up: the certificate does not match the "
+    EndReason.ICE_FAILED: "the network path between client and server was lost",
+    EndReason.DTLS_FAILED: "the encrypted connection could not be set up: the certificate does not match the "
     "offer, or no cipher is shared (peers with RSA certificates must be the DTLS client)",
-    Ending.NO_MEDIA: "no video for {limit}",
-    Ending.LIMITS: "a limit was passed",
-    Ending.SHUTDOWN: "the server is shutting down",
-    Ending.SERVER_FAULT: "the server failed",
+    EndReason.NO_MEDIA: "no video for {limit}",
+    EndReason.LIMITS: "a limit was passed",
+    EndReason.SHUTDOWN: "the server is shutting down",
+    EndReason.SERVER_FAULT: "the server failed",
 }
 
 
-def explain(ending: Ending, limit: str = "the time allowed") -> str:
+def explain(end_reason: EndReason, limit: str = "the time allowed") -> str:
     """Return the sentence; ``limit`` is a time, such as `10 s`, where one is named."""
-    return _SENTENCES[ending].format(limit=limit)
+    return _SENTENCES[end_reason].format(limit=limit)

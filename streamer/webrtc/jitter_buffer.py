@@ -1,6 +1,6 @@
 """Puts RTP packets back into frames: releases on the marker bit, gives up on a gap in time. Pure.
 
-Takes pieces as they arrive and `now` (monotonic seconds); returns whole frames in order, and where some
+Takes payloads as they arrive and `now` (monotonic seconds); returns whole frames in order, and where some
 are missing. Its neighbours are the depacketiser before it and the decoder behind it.
 """
 
@@ -24,14 +24,14 @@ MAX_LATE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RtpPayload:
     """What one RTP packet holds of an encoded frame."""
 
     #: RTP sequence number, 16 bits.
     seq: int
-    #: RTP timestamp, 32 bits of a 90 kHz clock; the same for all pieces of a frame.
+    #: RTP timestamp, 32 bits of a 90 kHz clock; the same for all payloads of a frame.
     rtp: int
-    #: Marker bit: the last piece of its frame.
+    #: Marker bit: the last payload of its frame.
     last: bool
     data: bytes
     #: Whether it is known to begin a frame.
@@ -46,7 +46,7 @@ class EncodedFrame:
 
     rtp: int
     data: bytes
-    #: When its last piece was there and everything before it released, monotonic seconds.
+    #: When its last payload was there and everything before it released, monotonic seconds.
     arrived: float
 
 
@@ -67,43 +67,43 @@ class JitterBuffer:
 
     def __init__(self) -> None:
         #: Pieces that wait, by their sequence number without wrap-around.
-        self._pieces: dict[int, Piece] = {}
-        #: Sequence numbers of waiting pieces that begin a key frame, in order of arrival.
+        self._payloads: dict[int, RtpPayload] = {}
+        #: Sequence numbers of waiting payloads that begin a key frame, in order of arrival.
         self._keys: list[int] = []
         #: Packets not seen below the highest that was, in order.
         self._missing: dict[int, _Missing] = {}
         self._highest: int | None = None
         #: When the next packet is to be asked for; None: no more of them.
         self._ask_at: float | None = None
-        #: First piece of the frame in progress, and the one to look at next.
+        #: First payload of the frame in progress, and the one to look at next.
         self._start = 0
         self._run = 0
-        #: Whether `_start` begins a frame; else pieces are discarded up to the next frame.
+        #: Whether `_start` begins a frame; else payloads are discarded up to the next frame.
         self._synced = False
         #: Whether anything was cut yet; until then the stream may begin before the first packet that came.
         self._under_way = False
         self._late = 0
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return len(self._payloads)
 
-    def add(self, piece: Piece, now: float) -> list[EncodedFrame | Gap]:
-        """Take in one piece; returns what it completes."""
+    def add(self, payload: RtpPayload, now: float) -> list[EncodedFrame | Gap]:
+        """Take in one payload; returns what it completes."""
         if self._highest is None:
-            self._begin_at(piece.seq, piece)
-        number = self._extend(piece.seq)
+            self._begin_at(payload.seq, payload)
+        number = self._extend(payload.seq)
         if number < self._start and not self._under_way and self._start - number < MAX_LATE:
-            self._begin_before(number, piece, now)
-        if number < self._run or number in self._pieces:
-            return self._too_late(piece, now)
+            self._begin_before(number, payload, now)
+        if number < self._run or number in self._payloads:
+            return self._too_late(payload, now)
         self._late = 0
         out: list[EncodedFrame | Gap] = []
         if number - self._start >= CAPACITY:
-            self._begin_at(number, piece)
+            self._begin_at(number, payload)
             out.append(Gap())
         self._note_missing(number, now)
-        self._pieces[number] = piece
-        if piece.key:
+        self._payloads[number] = payload
+        if payload.key:
             self._keys.append(number)
         out += self._walk(now)
         if self._missing:
@@ -118,7 +118,7 @@ class JitterBuffer:
     def due(self) -> float | None:
         """When to :meth:`poll` and to ask :meth:`to_nack` again, monotonic seconds; None: nothing is missing.
 
-        True after :meth:`to_nack`, which is to be called after each piece.
+        True after :meth:`to_nack`, which is to be called after each payload.
         """
         first = next(iter(self._missing.values()), None)
         if first is None:
@@ -148,31 +148,31 @@ class JitterBuffer:
         highest = self._highest or 0
         return highest + ((seq - highest + 0x8000) & 0xFFFF) - 0x8000
 
-    def _begin_at(self, number: int, piece: Piece) -> None:
-        """Forget everything; ``piece`` is the first that counts."""
-        self._pieces.clear()
+    def _begin_at(self, number: int, payload: RtpPayload) -> None:
+        """Forget everything; ``payload`` is the first that counts."""
+        self._payloads.clear()
         self._keys.clear()
         self._missing.clear()
         self._highest = number
         self._start = self._run = number
-        self._synced = piece.first
+        self._synced = payload.first
         self._under_way = False
 
-    def _begin_before(self, number: int, piece: Piece, now: float) -> None:
+    def _begin_before(self, number: int, payload: RtpPayload, now: float) -> None:
         """The first packet that came was not the first that was sent."""
         between = range(number + 1, self._start)
         self._missing = {absent: _Missing(now) for absent in between} | self._missing
         self._start = self._run = number
-        self._synced = piece.first
+        self._synced = payload.first
 
-    def _too_late(self, piece: Piece, now: float) -> list[EncodedFrame | Gap]:
+    def _too_late(self, payload: RtpPayload, now: float) -> list[EncodedFrame | Gap]:
         """A duplicate, or a packet of the past; many in a row mean that the sender counts anew."""
         self._late += 1
         if self._late <= MAX_LATE:
             return []
         self._late = 0
-        self._begin_at(self._extend(piece.seq), piece)
-        return [Gap(), *self.add(piece, now)]
+        self._begin_at(self._extend(payload.seq), payload)
+        return [Gap(), *self.add(payload, now)]
 
     def _note_missing(self, number: int, now: float) -> None:
         highest = self._highest if self._highest is not None else number
@@ -186,26 +186,26 @@ class JitterBuffer:
     def _walk(self, now: float) -> list[EncodedFrame | Gap]:
         """Go on from the frame in progress as far as there is no hole; cut frames where they end."""
         out: list[EncodedFrame | Gap] = []
-        while (piece := self._pieces.get(self._run)) is not None:
-            if self._run != self._start and piece.rtp != self._pieces[self._start].rtp:
+        while (payload := self._payloads.get(self._run)) is not None:
+            if self._run != self._start and payload.rtp != self._payloads[self._start].rtp:
                 out += self._cut(now)  # a sender that sets no marker bits
             self._run += 1
-            if piece.last:
+            if payload.last:
                 out += self._cut(now)
         return out
 
     def _cut(self, now: float) -> list[EncodedFrame | Gap]:
-        """Take the pieces from `_start` to `_run` out; they are one frame, or the rest of a damaged one."""
+        """Take the payloads from `_start` to `_run` out; they are one frame, or the rest of a damaged one."""
         self._under_way = True
-        pieces = [self._pieces.pop(number) for number in range(self._start, self._run)]
+        payloads = [self._payloads.pop(number) for number in range(self._start, self._run)]
         self._start = self._run
         while self._keys and self._keys[0] < self._start:
             del self._keys[0]
         whole, self._synced = self._synced, True
-        data = b"".join(piece.data for piece in pieces)
+        data = b"".join(payload.data for payload in payloads)
         if not whole or not data:  # packets of padding alone are no frame
             return []
-        return [EncodedFrame(pieces[0].rtp, data, now)]
+        return [EncodedFrame(payloads[0].rtp, data, now)]
 
     def _give_up(self, now: float) -> list[EncodedFrame | Gap]:
         """Go on behind holes that are too old, or at once where a whole key frame waits behind one."""
@@ -216,7 +216,7 @@ class JitterBuffer:
             if key is not None:
                 resume = key
             elif now >= missing.noticed + GAP_S:
-                resume = min(number for number in self._pieces if number > first)
+                resume = min(number for number in self._payloads if number > first)
             else:
                 break
             self._skip_to(resume)
@@ -225,18 +225,18 @@ class JitterBuffer:
 
     def _is_whole(self, number: int) -> bool:
         """Whether the frame that begins at ``number`` is there up to its marker."""
-        while (piece := self._pieces.get(number)) is not None:
-            if piece.last:
+        while (payload := self._payloads.get(number)) is not None:
+            if payload.last:
                 return True
             number += 1
         return False
 
     def _skip_to(self, resume: int) -> None:
-        for number in [number for number in self._pieces if number < resume]:
-            del self._pieces[number]
+        for number in [number for number in self._payloads if number < resume]:
+            del self._payloads[number]
         for number in [number for number in self._missing if number < resume]:
             del self._missing[number]
         self._keys = [number for number in self._keys if number >= resume]
         self._under_way = True
         self._start = self._run = resume
-        self._synced = self._pieces[resume].first
+        self._synced = self._payloads[resume].first

@@ -15,12 +15,9 @@ from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.message_values import check_values
 from streamer.protocol.wire import ProtocolError
 from streamer.streams.control_rate import CONTROL_MAX_VALUES
-from streamer.webrtc.candidate import MAX_CANDIDATES
-from streamer.webrtc.request_body import read_json
-from streamer.webrtc.sdp_offer import CODECS_TAKEN, MAX_SDP_BYTES
-from streamer.webrtc.session_options import Wishes
-from streamer.webrtc.signalling import Signalling
-from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, read_candidates
+from streamer.webrtc.candidate import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, BadFragment, read_candidates
+from streamer.webrtc.sdp_offer import CODECS_TAKEN, MAX_SDP_BYTES, SessionOptions
+from streamer.webrtc.signalling import Signalling, read_json
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 
@@ -82,12 +79,12 @@ class JsonRoutes:
         sdp, hello, annotate = _read(body)
         offer = signalling.read_offer(sdp)
         (stream,) = hello.streams
-        wishes = Wishes(hello.params, annotate, stream.name, hello.collect and stream.collect)
+        options = SessionOptions(hello.params, annotate, stream.name, hello.collect and stream.collect)
         if annotate and not offer.wants_video:
             raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
         try:
             session, answer = await signalling.peers.create(
-                version, offer, "webrtc", wishes, identity_of(request)
+                version, offer, "webrtc", options, identity_of(request)
             )
         except ProtocolError as error:
             raise _bad_field(error) from error

@@ -1,7 +1,7 @@
-"""All WebRTC sessions of a worker: makes them, watches their time, ends them.
+"""All WebRTC sessions of a worker: creates them, checks their timeouts, ends them.
 
-The WebRTC stack is loaded with the first offer, in a thread: a worker that serves none pays nothing. Where
-there are STUN servers it is loaded at the start, so that no answer waits for both.
+aiortc is imported with the first offer, in a thread, so that a worker without WebRTC does without its memory.
+If there are STUN servers, it is imported at the start: an answer waits for these, and must not wait for both.
 """
 
 from __future__ import annotations
@@ -26,38 +26,77 @@ from streamer.protocol.close_codes import reconnect_delay_ms
 from streamer.sampling.sampler_factory import SamplerFactory
 from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.webrtc.client_share import ClientShare, ShareUsedUp
-from streamer.webrtc.end_reason import Ending
-from streamer.webrtc.sdp_offer import Offer
-from streamer.webrtc.session_options import Wishes
+from streamer.webrtc.end_reason import EndReason
+from streamer.webrtc.sdp_offer import Offer, SessionOptions
 from streamer.webrtc.video_pool import VideoPool
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
 
+
 log = logging.getLogger("streamer.webrtc.peers")
 
 #: An answer takes milliseconds, and GATHER_S where a STUN server does not answer.
 _ANSWER_S = 5.0
-#: How long the state of an ended session can be asked for, and how many are kept.
-_REMEMBER_S = 60.0
-_MAX_REMEMBERED = 500
+#: How long the state of an ended session can be read, and how many such sessions are kept.
+_KEEP_ENDED_S = 60.0
+_MAX_ENDED = 500
+#: Offers of one client that wait for their video; a page that reconnects in two tabs has two.
+_LEAST_PENDING = 4
+
+
+class ShareUsedUp(Exception):
+    """The client has as many sessions as it may have. The text is for the client."""
+
+    def __init__(self, text: str, retry_after_s: int) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """A session that has ended: why, for whoever asks; its connection is not kept alive by it."""
+class ClientShare:
+    """How many of ``sessions``, the limit for all clients, one client may have."""
+
+    sessions: int
+
+    @property
+    def most(self) -> int:
+        """Sessions of one client: three quarters, so that other clients have room."""
+        return max(1, self.sessions - self.sessions // 4)
+
+    @property
+    def most_pending(self) -> int:
+        """Sessions of one client that have sent no video yet: an eighth."""
+        return min(self.most, max(_LEAST_PENDING, self.sessions // 8))
+
+    def check(self, held: int, pending: int, quota: int | None) -> None:
+        """Raise ShareUsedUp unless a client with ``held`` sessions, ``pending`` of them, may have one more.
+
+        ``quota`` is the limit of its key; None if its key has none.
+        """
+        if pending >= self.most_pending:
+            raise ShareUsedUp(
+                f"{pending} sessions of this client have sent no video yet, which is the most at a time.", 2
+            )
+        most = self.most if quota is None else min(quota, self.sessions)
+        if held >= most:
+            raise ShareUsedUp(f"This client has {held} WebRTC sessions open, which is its share.", 5)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """The last state of an ended session, for clients that ask why it ended. It holds no connection."""
 
     version: str
     transport: str
     owner: str
     description: dict[str, Any]
-    #: Monotonic seconds.
+    #: Kept until then, in monotonic seconds.
     until: float
 
 
 class Peers:
-    """Sessions by their id, which ``new_id`` makes: it names the worker that owns them."""
+    """The sessions of a worker. ``new_id`` creates their ids, which name the worker that owns a session."""
 
     def __init__(
         self,
@@ -76,17 +115,17 @@ class Peers:
         self.limits = limits
         self.samplers = samplers
         self.video_decoders = video_decoders
-        #: Whether the key of a client is still good; asked once a second for each session.
+        #: Whether the key of a client is still valid; called once a second for each session.
         self.still_holds: Callable[[Identity], bool] = lambda _: True
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
         #: Ended sessions by id, oldest first.
-        self._remembered: OrderedDict[str, Remembered] = OrderedDict()
+        self._ended: OrderedDict[str, EndedSession] = OrderedDict()
         self._ticker: asyncio.Task[None] | None = None
-        #: Set while the stack is being loaded or is loaded.
-        self._stack: asyncio.Future[Any] | None = None
-        #: Offers that are being answered, by the client's name.
+        #: The import of aiortc and what uses it; None before it has begun.
+        self._adapter_loading: asyncio.Future[Any] | None = None
+        #: Number of offers that are being answered, by the client's name.
         self._making: Counter[str] = Counter()
         self._share = ClientShare(settings.webrtc_sessions_max)
         self._draining = False
@@ -95,16 +134,16 @@ class Peers:
         return len(self._sessions)
 
     async def start(self) -> None:
-        """Begin the once-a-second round."""
+        """Start the task that checks all sessions once a second."""
         self._ticker = asyncio.create_task(self._tick(), name="webrtc-ticker")
         if self.ice_servers.stun_urls:
-            # Answers wait for them; with the loading of the stack on top, the first would take too long.
+            # The first answer would take too long if it waited for STUN servers and for the import.
             self._begin_loading()
 
     async def create(
-        self, version: str, offer: Offer, transport: str, wishes: Wishes, client: Identity
+        self, version: str, offer: Offer, transport: str, options: SessionOptions, client: Identity
     ) -> tuple[PeerSession, str]:
-        """Return a new session and its answer.
+        """Create a session for an offer; return it and its SDP answer.
 
         Raises Problem (422, 429, 503), SchedulingError or ProtocolError (params).
         """
@@ -124,14 +163,14 @@ class Peers:
         self.dispatcher.admission.take_opening(charged, "sessions")
         self._making[client.name] += 1
         try:
-            return await self._create(version, offer, transport, wishes, client, charged)
+            return await self._create(version, offer, transport, options, client, charged)
         finally:
             self._making[client.name] -= 1
             if not self._making[client.name]:
                 del self._making[client.name]
 
     def _check_share(self, client: Identity) -> None:
-        """Raise Problem 429 where a client has its share of sessions already."""
+        """Raise Problem 429 if a client has used up its share of sessions."""
         making = self._making[client.name]
         mine = [session for session in self._sessions.values() if session.client.name == client.name]
         pending = making + sum(not session.has_video for session in mine)
@@ -145,33 +184,35 @@ class Peers:
         version: str,
         offer: Offer,
         transport: str,
-        wishes: Wishes,
+        options: SessionOptions,
         client: Identity,
         charged: Client,
     ) -> tuple[PeerSession, str]:
-        stack, module = await self._load()
+        adapter, module = await self._load()
         settings = self.settings
-        plan = stack.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
+        plan = adapter.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
-        session: PeerSession = module.PeerSession(self, session_id, version, transport, wishes, plan, charged)
+        session: PeerSession = module.PeerSession(
+            self, session_id, version, transport, options, plan, charged
+        )
         session.client = client
         session.candidates_used = len(offer.candidates)
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await session.answer(offer)
-        except stack.NoPortLeft as error:
-            session.end(Ending.SERVER_FAULT, str(error))
+        except adapter.NoPortLeft as error:
+            session.end(EndReason.SERVER_FAULT, str(error))
             raise Problem.unavailable(f"No UDP port is left: {error}.", retry_after_s=5) from error
         except TimeoutError as error:
-            session.end(Ending.SERVER_FAULT, "no answer in time")
+            session.end(EndReason.SERVER_FAULT, "no answer in time")
             raise Problem.unavailable("The answer took too long.", retry_after_s=2) from error
         except asyncio.CancelledError:
-            session.end(Ending.CLOSED, "the request was cancelled")
+            session.end(EndReason.CLOSED, "the request was cancelled")
             raise
         except Exception as error:
-            # The parser of the stack raises whatever it trips over; the offer passed our own checks.
+            # The offer passed our own checks, but the SDP parser of aiortc may raise anything.
             log.info("an offer could not be answered: %s: %s", type(error).__name__, str(error)[:200])
-            session.end(Ending.SERVER_FAULT, "the offer could not be answered")
+            session.end(EndReason.SERVER_FAULT, "the offer could not be answered")
             raise Problem(
                 422,
                 "unusable_offer",
@@ -182,63 +223,63 @@ class Peers:
         return session, answer
 
     async def _load(self) -> tuple[Any, Any]:
-        """Import the stack once, off the event loop."""
+        """Import aiortc and what uses it, once and in a thread."""
         loaded: tuple[Any, Any] = await asyncio.shield(self._begin_loading())
         return loaded
 
     def _begin_loading(self) -> asyncio.Future[Any]:
-        if self._stack is None:
-            self._stack = asyncio.get_running_loop().run_in_executor(None, _import_stack)
-        return self._stack
+        if self._adapter_loading is None:
+            self._adapter_loading = asyncio.get_running_loop().run_in_executor(None, _import_adapter)
+        return self._adapter_loading
 
     def get(self, session_id: str) -> PeerSession | None:
         """Return a session; None when it is unknown or has ended."""
         return self._sessions.get(session_id)
 
-    def recall(self, session_id: str) -> Remembered | None:
-        """Return what is remembered of a session that has ended; None when nothing is."""
-        return self._remembered.get(session_id)
+    def get_ended(self, session_id: str) -> EndedSession | None:
+        """Return a session that ended recently; None when it is unknown."""
+        return self._ended.get(session_id)
 
     def connected(self, session: PeerSession) -> None:
-        """The connection of a session stands."""
+        """Count a session whose connection is established."""
         if session.id in self._sessions:
             self.metrics.webrtc_sessions.labels("connecting").dec()
             self.metrics.webrtc_sessions.labels("connected").inc()
 
     def ended(self, session: PeerSession) -> None:
-        """A session has ended: its state can be asked for a while longer."""
-        if session.ending is not None:
-            self.metrics.webrtc_ended.labels(session.ending.value).inc()
+        """Remove a session that has ended, and keep its last state for a while."""
+        if session.end_reason is not None:
+            self.metrics.webrtc_ended.labels(session.end_reason.value).inc()
         if self._sessions.pop(session.id, None) is None:
-            return  # it was never answered, so nobody knows its id
+            return  # its offer was not answered, so no client knows its id
         self.metrics.webrtc_sessions.labels("connected" if session.connected else "connecting").dec()
-        self._remembered[session.id] = Remembered(
+        self._ended[session.id] = EndedSession(
             session.version,
             session.transport,
             session.owner,
             session.describe(),
-            time.monotonic() + _REMEMBER_S,
+            time.monotonic() + _KEEP_ENDED_S,
         )
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
 
     def ready_changed(self, ready: bool) -> None:
-        """The inference process went away or came back."""
+        """Tell all sessions that the inference process went away or came back."""
         now = time.monotonic()
         for session in list(self._sessions.values()):
             session.ready_changed(now, ready=ready)
 
     async def drain(self, window_s: float) -> None:
-        """Tell every client that the server goes away, to come back spread over ``window_s``; end all."""
+        """End all sessions. Clients are asked to reconnect at times spread over ``window_s``."""
         self._draining = True
         sessions = list(self._sessions.values())
         for index, session in enumerate(sessions):
-            session.end(Ending.SHUTDOWN, reconnect_ms=reconnect_delay_ms(window_s, index, len(sessions)))
+            session.end(EndReason.SHUTDOWN, reconnect_ms=reconnect_delay_ms(window_s, index, len(sessions)))
         if self.background:
             await asyncio.wait(set(self.background), timeout=2.0)
 
     async def close(self) -> None:
-        """End the round and what is still there."""
+        """Stop the task and end all sessions."""
         if self._ticker is not None:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -253,16 +294,16 @@ class Peers:
             for session in list(self._sessions.values()):
                 session.tick(now)
                 if not self.still_holds(session.client):
-                    session.end(Ending.CLOSED, "the key has expired or was withdrawn")
-            while self._remembered and next(iter(self._remembered.values())).until < now:
-                self._remembered.popitem(last=False)
+                    session.end(EndReason.CLOSED, "the key has expired or was withdrawn")
+            while self._ended and next(iter(self._ended.values())).until < now:
+                self._ended.popitem(last=False)
 
 
-def _import_stack() -> tuple[Any, Any]:
-    """Load what takes a second: aiortc, libav. Runs in a thread."""
+def _import_adapter() -> tuple[Any, Any]:
+    """Import aiortc and libav, which takes a second. Runs in a thread."""
     for name in ("aioice", "aiortc"):
-        # At info they tell every address and candidate pair.
+        # At level info they log every address and candidate pair.
         logging.getLogger(name).setLevel(logging.WARNING)
-    stack = import_module("streamer.webrtc.aiortc_adapter")
-    stack.register_profiles()
-    return stack, import_module("streamer.webrtc.peer_session")
+    adapter = import_module("streamer.webrtc.aiortc_adapter")
+    adapter.register_profiles()
+    return adapter, import_module("streamer.webrtc.peer_session")

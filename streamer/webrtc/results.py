@@ -6,46 +6,100 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from aiohttp import WSMsgType, web
 
+from streamer.core.byte_budget import Holding
 from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
-from streamer.webrtc.result_subscriber import Listener
-from streamer.websocket.outbox import Encoded
-
-if TYPE_CHECKING:
-    from streamer.webrtc.peer_session import PeerSession
+from streamer.websocket.outbox import Encoded, Outbox, OutboxFull
 
 #: A comment this often keeps proxies from closing a quiet stream of events.
 KEEP_ALIVE_S = 15.0
-#: What a reader does not take within this time ends it.
+#: A subscriber that does not accept a message within this time is ended.
 SEND_S = 10.0
+#: With more messages waiting than a slow moment of the network explains, only the newest result is kept.
+_SLOW_FROM = 8
 
 
-async def serve_results(request: web.Request, session: PeerSession) -> web.StreamResponse:
-    """Send the session's messages until either side ends. Raises Problem 503 when too many read already."""
+class ResultSubscriber:
+    """The messages for one reader. The session puts them in; the route that serves the reader takes them."""
+
+    def __init__(self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]) -> None:
+        self._outbox = Outbox(encode, hold)
+        self._filled = asyncio.Event()
+        self._ended = False
+
+    def put(self, message: ServerMessage) -> int:
+        """Queue one message; returns how many results it replaced. A reader whose queue is full is ended."""
+        if self._ended:
+            return 0
+        try:
+            replaced = self._outbox.put(message, replace_results=len(self._outbox) >= _SLOW_FROM)
+        except OutboxFull:
+            self.end()
+            return 0
+        self._filled.set()
+        return replaced
+
+    def end(self) -> None:
+        """Accept no more messages; those that wait are still sent."""
+        self._ended = True
+        self._filled.set()
+
+    def drop(self) -> None:
+        """Accept no more messages and drop those that wait."""
+        self.end()
+        self._outbox.clear()
+
+    async def take(self) -> Encoded | None:
+        """Return the next message as it is sent; None at the end."""
+        while True:
+            encoded = self._outbox.take()
+            if encoded is not None or self._ended:
+                return encoded
+            self._filled.clear()
+            await self._filled.wait()
+
+
+class ResultSource(Protocol):
+    """A session whose messages are read over HTTP."""
+
+    def subscribe(
+        self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]
+    ) -> ResultSubscriber | None:
+        """Return a new subscriber; None when there are too many."""
+
+    def unsubscribe(self, subscriber: ResultSubscriber) -> None:
+        """Send a subscriber nothing more."""
+
+    def receive_control(self, data: str | bytes) -> None:
+        """Carry out one control message."""
+
+
+async def serve_results(request: web.Request, session: ResultSource) -> web.StreamResponse:
+    """Send the session's messages until either side ends. Raises Problem 503 when it has too many readers."""
     socket = _make_socket(request)
     encode = _event if socket is None else _encoder(socket, request)
     client = identity_of(request).name
-    listener = session.listen(encode, lambda: request.app[BUDGET].hold(client, "messages"))
-    if listener is None:
+    subscriber = session.subscribe(encode, lambda: request.app[BUDGET].hold(client, "messages"))
+    if subscriber is None:
         raise Problem.unavailable("Too many readers of this session are connected.", retry_after_s=5)
     try:
         if socket is not None:
-            return await _serve_websocket(request, socket, session, listener)
-        return await _serve_events(request, listener)
+            return await _serve_websocket(request, socket, session, subscriber)
+        return await _serve_events(request, subscriber)
     finally:
-        listener.drop()
-        session.leave(listener)
+        subscriber.drop()
+        session.unsubscribe(subscriber)
 
 
 def _make_socket(request: web.Request) -> web.WebSocketResponse | None:
-    """Return the WebSocket that the request asks for, not opened yet; None when it asks for events."""
+    """Return the unopened WebSocket that the request asks for; None when it asks for events."""
     if request.headers.get("Upgrade", "").lower() != "websocket":
         return None
     return web.WebSocketResponse(protocols=SUBPROTOCOLS, compress=False, heartbeat=20, max_msg_size=64 << 10)
@@ -56,13 +110,13 @@ def _encoder(socket: web.WebSocketResponse, request: web.Request) -> Callable[[S
     return lambda message: encode_message(message, protocol)
 
 
-async def _serve_events(request: web.Request, listener: Listener) -> web.StreamResponse:
-    """Events named by the message's `type`; `id` is the frame's `seq`."""
+async def _serve_events(request: web.Request, subscriber: ResultSubscriber) -> web.StreamResponse:
+    """Send server-sent events: `event` is the message's `type`, `id` the frame's `seq`."""
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-store",
-            # nginx would collect events otherwise.
+            # Without it nginx buffers events.
             "X-Accel-Buffering": "no",
         }
     )
@@ -72,7 +126,7 @@ async def _serve_events(request: web.Request, listener: Listener) -> web.StreamR
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
-                    event = await listener.take()
+                    event = await subscriber.take()
             except TimeoutError:
                 await response.write(b": still here\n\n")
                 continue
@@ -91,25 +145,25 @@ def _event(message: Mapping[str, object]) -> bytes:
 
 
 async def _serve_websocket(
-    request: web.Request, socket: web.WebSocketResponse, session: PeerSession, listener: Listener
+    request: web.Request, socket: web.WebSocketResponse, session: ResultSource, subscriber: ResultSubscriber
 ) -> web.StreamResponse:
     await socket.prepare(request)
-    writer = asyncio.create_task(_write(socket, listener), name="results-writer")
+    writer = asyncio.create_task(_write(socket, subscriber), name="results-writer")
     try:
         async for message in socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                session.control_received(message.data)
+                session.receive_control(message.data)
     finally:
-        listener.end()
+        subscriber.end()
         writer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await writer
     return socket
 
 
-async def _write(socket: web.WebSocketResponse, listener: Listener) -> None:
+async def _write(socket: web.WebSocketResponse, subscriber: ResultSubscriber) -> None:
     with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
-        while (encoded := await listener.take()) is not None:
+        while (encoded := await subscriber.take()) is not None:
             async with asyncio.timeout(SEND_S):
                 if isinstance(encoded, str):
                     await socket.send_str(encoded)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from streamer.protocol.client_messages import Params
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 
 MAX_SDP_BYTES = 64 << 10
@@ -308,3 +309,15 @@ def _rebuild(head: _Section, sections: list[_Section]) -> str:
     # Where media goes is what ICE finds out, and nothing else: addresses in other lines are not handed on.
     kept = (_NO_ADDRESS if line.startswith("c=") else line for line in lines if not line.startswith(dropped))
     return "".join(f"{line}\r\n" for line in kept)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Thresholds, whether the video goes back with boxes, and what may become of its frames."""
+
+    params: Params
+    annotate: bool = False
+    #: What samples are filed under; empty: unnamed.
+    name: str = ""
+    #: Whether frames may be kept as samples.
+    collect: bool = True

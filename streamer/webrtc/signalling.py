@@ -12,15 +12,26 @@ from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.sites import Sites
 from streamer.replicas.session_router import SessionRouter
-from streamer.webrtc.absolute_url import absolute_url
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
-from streamer.webrtc.end_reason import Ending
+from streamer.webrtc.end_reason import EndReason
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.results import serve_results
 from streamer.webrtc.sdp_offer import BadOffer, Offer, check_offer
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
+
+
+import json
+import re
+
+from aiohttp import hdrs
+
+from streamer.http.body import BodyReader, hold_body
+from streamer.http.media_type import media_type
+
+_HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
 
 
 class Addressed(Protocol):
@@ -72,7 +83,7 @@ class Signalling:
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_meant(request, session):
             return session
-        reason = self._recall(request)["reason"]["text"]
+        reason = self._describe_ended(request)["reason"]["text"]
         raise Problem(410, "session_ended", f"The session has ended: {reason}.")
 
     def describe(self, request: web.Request) -> dict[str, Any]:
@@ -80,22 +91,22 @@ class Signalling:
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_meant(request, session):
             return session.describe()
-        return self._recall(request)
+        return self._describe_ended(request)
 
     def end(self, request: web.Request) -> None:
         """End a session; one that ended a moment ago is fine. Raises Problem 404."""
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_meant(request, session):
-            session.end(Ending.CLOSED)
+            session.end(EndReason.CLOSED)
         else:
-            self._recall(request)
+            self._describe_ended(request)
 
-    def _recall(self, request: web.Request) -> dict[str, Any]:
+    def _describe_ended(self, request: web.Request) -> dict[str, Any]:
         """Return the last state of an ended session. Raises Problem 404."""
-        remembered = self.peers.recall(request.match_info["session"])
-        if remembered is None or not _is_meant(request, remembered):
+        ended = self.peers.get_ended(request.match_info["session"])
+        if ended is None or not _is_meant(request, ended):
             raise Problem.not_found("There is no such session here; it may have ended a while ago.")
-        return remembered.description
+        return ended.description
 
     async def add_candidates(self, session: PeerSession, candidates: list[str]) -> None:
         """Add candidates that came later, as far as they may be sent to. Raises Problem 400."""
@@ -121,3 +132,52 @@ def _is_meant(request: web.Request, session: Addressed) -> bool:
     address = (request.match_info["version"], request.match_info["kind"])
     mine = session.owner == identity_of(request).owner
     return mine and (session.version, session.transport) == address
+
+
+def absolute_url(request: web.Request, path: str) -> str:
+    """Return ``path`` with the scheme, host and prefix under which the client reached us.
+
+    Proxies name them in X-Forwarded-Proto, -Host and -Prefix. A client that makes them up misleads nobody
+    but itself: the address goes back to it alone.
+    """
+    headers = request.headers
+    scheme = _first(headers.get("X-Forwarded-Proto", "")).lower()
+    host = _first(headers.get("X-Forwarded-Host", ""))
+    prefix = _first(headers.get("X-Forwarded-Prefix", "")).rstrip("/")
+    if scheme not in ("http", "https"):
+        scheme = request.scheme
+    if not _HOST.fullmatch(host):
+        host = request.host
+    if not _PREFIX.fullmatch(prefix):
+        prefix = ""
+    return f"{scheme}://{host}{prefix}{path}"
+
+
+def _first(values: str) -> str:
+    """Of a chain of proxies the first is the one that the client spoke to."""
+    return values.partition(",")[0].strip()
+
+
+async def read_text(request: web.Request, content_type: str, limit_bytes: int, limit_s: float) -> str:
+    """Return the body as text. Raises Problem 408, 413, 415 or 503, or 400 when it is not UTF-8."""
+    if media_type(request) != content_type:
+        raise Problem.unsupported_media(
+            f"Content-Type is {request.headers.get(hdrs.CONTENT_TYPE, '')[:80]!r}; allowed is {content_type}."
+        )
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise Problem.unsupported_media("Content-Encoding is not taken here.")
+    with hold_body(request) as holding:
+        body = await BodyReader(request, holding, most_bytes=limit_bytes, limit_s=limit_s).read_all()
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise Problem.bad_request(f"The body is not UTF-8: {error}.") from error
+
+
+async def read_json(request: web.Request, limit_bytes: int, limit_s: float) -> Any:
+    """Return the body as JSON. Raises Problem as :func:`read_text`, or 400."""
+    text = await read_text(request, "application/json", limit_bytes, limit_s)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem.bad_request(f"The body is not JSON: {str(error)[:120]}.") from error

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag, FrameTime
-from streamer.webrtc.decoded_picture import Picture
 from streamer.webrtc.depacketizer import BadPayload, depacketise
-from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
-from streamer.webrtc.key_frame_requests import KeyFrameRequests
-from streamer.webrtc.video_decoder import Decoded, VideoDecoder
-from streamer.webrtc.video_pool import VideoPool
+from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, RtpPayload
+from streamer.webrtc.video_host import Picture
+from streamer.webrtc.video_pool import Decoded, VideoDecoder, VideoPool
 
 _CODECS = {"VP8": Codec.VP8, "H264": Codec.H264}
 _RTP_CLOCK_HZ = 90_000
 #: Timers wait this much longer: what they come for is then due, whatever the clock rounds.
 _TICK_S = 0.001
+#: A key frame takes a round trip and the sender's next picture; asking sooner gives two of them.
+AGAIN_S = 0.250
 
 
 class Packet(Protocol):
@@ -39,11 +39,11 @@ class Packet(Protocol):
 class Feedback(Protocol):
     """Sends feedback to whoever sends the video."""
 
-    def ask_key_frame(self, media_ssrc: int) -> None:
-        """Ask for a picture that needs no other."""
+    def send_pli(self, media_ssrc: int) -> None:
+        """Request a key frame (picture loss indication)."""
 
-    def ask_again(self, media_ssrc: int, missing: list[int]) -> None:
-        """Ask for packets by their sequence numbers, 16 bits each."""
+    def send_nack(self, media_ssrc: int, missing: list[int]) -> None:
+        """Request packets by their sequence numbers, 16 bits each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class VideoFeed:
         self._feedback = receiver
         if packet.ssrc != self._ssrc or kind is not self._codec:
             self._begin(packet.ssrc, kind)
-        piece = Piece(
+        rtp_payload = RtpPayload(
             packet.sequence_number,
             packet.timestamp,
             bool(packet.marker),
@@ -132,10 +132,10 @@ class VideoFeed:
             first=payload.first,
             key=payload.key,
         )
-        self._take(self._buffer.add(piece, now), now)
-        self._ask_again(now)
+        self._take(self._buffer.add(rtp_payload, now), now)
+        self._send_nacks(now)
         if self._requests.again(now):
-            self._ask_key_frame()
+            self._send_pli()
         self._set_timer()
 
     def ended(self) -> None:
@@ -180,7 +180,7 @@ class VideoFeed:
         self._timer = None
         now = time.monotonic()
         self._take(self._buffer.poll(now), now)
-        self._ask_again(now)
+        self._send_nacks(now)
         self._set_timer()
 
     # -- frames through ------------------------------------------------------------------------------
@@ -200,16 +200,16 @@ class VideoFeed:
     def _break(self, now: float) -> None:
         self._after_gap = True
         if self._requests.want(now):
-            self._ask_key_frame()
+            self._send_pli()
 
-    def _ask_again(self, now: float) -> None:
+    def _send_nacks(self, now: float) -> None:
         missing = self._buffer.to_nack(now)
         if missing and self._feedback is not None and self._ssrc is not None:
-            self._feedback.ask_again(self._ssrc, missing)
+            self._feedback.send_nack(self._ssrc, missing)
 
-    def _ask_key_frame(self) -> None:
+    def _send_pli(self) -> None:
         if self._feedback is not None and self._ssrc is not None:
-            self._feedback.ask_key_frame(self._ssrc)
+            self._feedback.send_pli(self._ssrc)
 
     def _decoded(self, decoded: Decoded) -> None:
         if self._closed or self._codec is None:
@@ -217,7 +217,7 @@ class VideoFeed:
         if decoded.picture is None:
             self._no_picture(decoded.reason or DropReason.DECODE_ERROR, decoded.text)
             if self._requests.want(time.monotonic()):
-                self._ask_key_frame()
+                self._send_pli()
             return
         self._requests.satisfied()
         picture, rtp = decoded.picture, decoded.frame.rtp
@@ -237,3 +237,27 @@ class VideoFeed:
         high = self._rtp_high
         self._rtp_high = high + ((rtp - high + 0x8000_0000) & 0xFFFF_FFFF) - 0x8000_0000
         return max(0, self._rtp_high) * 1_000_000 // _RTP_CLOCK_HZ
+
+
+class KeyFrameRequests:
+    """Remembers whether one is wanted; ``now`` in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._asked = -1e9
+        self.wanted = False
+
+    def want(self, now: float) -> bool:
+        """Something is lost. Returns whether to ask now."""
+        self.wanted = True
+        return self.again(now)
+
+    def again(self, now: float) -> bool:
+        """Whether to ask (again) now; counts as asked."""
+        if not self.wanted or now - self._asked < AGAIN_S:
+            return False
+        self._asked = now
+        return True
+
+    def satisfied(self) -> None:
+        """A picture was decoded."""
+        self.wanted = False

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from streamer.decoding.arena import ArenaFull, sealed_memory
 from streamer.decoding.decoder_group import DecoderGroup
 from streamer.decoding.messages import Verdict
 from streamer.decoding.messages import unpack_answer as unpack_ready
 from streamer.protocol.wire import Codec
-from streamer.webrtc.decoded_picture import Picture
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_messages import (
     MAX_MESSAGE_BYTES,
     Answer,
+    Layout,
     Request,
     VideoAnswer,
     VideoRequest,
@@ -39,6 +41,7 @@ _INPUT_BYTES = 32 << 20
 _PICTURE_BYTES = 512 << 20
 #: Frames of all streams of a process after which one that gave no picture is given up.
 _MAX_HIDDEN = 4096
+Image = npt.NDArray[np.uint8]
 
 
 class Stream(Protocol):
@@ -182,3 +185,35 @@ class VideoHost:
         memory = self._pictures[answer.offset : answer.offset + answer.nbytes]
         release = partial(self._dropped.append, answer.offset)
         return Picture(answer.width, answer.height, answer.layout, memory, release)
+
+
+class Picture:
+    """Owns its place in the decoder's memory; pixels are made when asked for, in the thread that asks.
+
+    ``release`` is called when nobody uses the picture any more, in whichever thread that happens.
+    """
+
+    def __init__(
+        self, width: int, height: int, layout: Layout, memory: Image, release: Callable[[], None]
+    ) -> None:
+        self.width = width
+        self.height = height
+        self._layout = layout
+        self._memory = memory
+        self._release = release
+
+    def __del__(self) -> None:
+        self._release()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels."""
+        return 3 * self.width * self.height
+
+    def pixels(self) -> Image:
+        """Return the picture as uint8 BGR (height, width, 3), in memory of its own."""
+        if self._layout is Layout.BGR:
+            return self._memory.reshape(self.height, self.width, 3).copy()
+        planes = self._memory.reshape(self.height * 3 // 2, self.width)
+        converted: Image = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
+        return converted

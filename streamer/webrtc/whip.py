@@ -10,11 +10,9 @@ from streamer.http.cors import is_preflight, preflight_headers
 from streamer.http.problem_details import Problem
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Params
-from streamer.webrtc.request_body import read_text
-from streamer.webrtc.sdp_offer import MAX_SDP_BYTES
-from streamer.webrtc.session_options import Wishes
-from streamer.webrtc.signalling import Signalling
-from streamer.webrtc.trickle import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
+from streamer.webrtc.candidate import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
+from streamer.webrtc.sdp_offer import MAX_SDP_BYTES, SessionOptions
+from streamer.webrtc.signalling import Signalling, read_text
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
@@ -82,8 +80,8 @@ class WhipRoutes:
         )
         sdp = await read_text(request, SDP, MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         offer = signalling.read_offer(sdp)
-        wishes = Wishes(params, name=name, collect=collect)
-        session, answer = await signalling.peers.create(version, offer, "whip", wishes, identity_of(request))
+        options = SessionOptions(params, name=name, collect=collect)
+        session, answer = await signalling.peers.create(version, offer, "whip", options, identity_of(request))
         session.ufrag = _ufrag(sdp)
         url = signalling.session_url(request, session)
         response = web.Response(

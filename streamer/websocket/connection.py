@@ -35,7 +35,7 @@ from streamer.scheduling.errors import SchedulingError
 from streamer.streams.control_rate import RateLimited, TooManyMessages
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import SessionControl
-from streamer.streams.stream_handle import LiveStream
+from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.frame_receiver import FrameReceiver, unknown_stream
 from streamer.websocket.handshake import HelloReader, greet, identify
 from streamer.websocket.message_intake import MessageIntake
@@ -111,7 +111,7 @@ class Connection:
         self.identity = identity
         #: The client that frames are charged to; None until the hub, or `hello`, has identified it.
         self.client: Client | None = None
-        self.streams: dict[int, LiveStream] = {}
+        self.streams: dict[int, StreamHandle] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
         self.last_heard = time.monotonic()
         self._socket = socket
@@ -178,7 +178,7 @@ class Connection:
     @property
     def in_flight(self) -> bool:
         """Whether frames of it have no outcome yet."""
-        return any(live.stream.ledger.in_flight for live in self.streams.values())
+        return any(handle.flow.ledger.in_flight for handle in self.streams.values())
 
     def _release_streams(self) -> None:
         """Break the reference cycle between streams and connection, once all frames are accounted."""
@@ -188,10 +188,10 @@ class Connection:
 
     def _leave(self, *, resumable: bool) -> None:
         """Close the streams and tell the hub."""
-        for live in self.streams.values():
-            self.hub.dispatcher.close_source(self.version, live.key)
-            live.close()
-            self.counters.account(live.stream.ledger)
+        for handle in self.streams.values():
+            self.hub.dispatcher.close_source(self.version, handle.key)
+            handle.close()
+            self.counters.account(handle.flow.ledger)
         self._frames.account()
         self.hub.leave(self, resumable=resumable and bool(self.streams))
 
@@ -200,8 +200,6 @@ class Connection:
         deadline = time.monotonic() + BYE_GRACE_S
         while time.monotonic() < deadline and self.in_flight:
             await asyncio.sleep(0.01)
-
-    # -- hello ---------------------------------------------------------------------------------------
 
     async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
@@ -222,15 +220,15 @@ class Connection:
         self.session.configure(hello.params)
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
-        for number, stream in self.session.streams.items():
-            live = LiveStream(self, stream, self._sampler(hello, offers[number]), self.client)
-            self.streams[number] = live
-            hub.dispatcher.open(self.version, live)
+        for number, flow in self.session.streams.items():
+            handle = StreamHandle(self, flow, self._sampler(hello, offers[number]), self.client)
+            self.streams[number] = handle
+            hub.dispatcher.open(self.version, handle)
         hub.opened(self)
         if not hub.dispatcher.ready:
-            for live in self.streams.values():
-                live.stream.hold(time.monotonic(), "restarting")
-        first = next(iter(self.streams.values())).stream
+            for handle in self.streams.values():
+                handle.flow.hold(time.monotonic(), "restarting")
+        first = next(iter(self.streams.values())).flow
         self.send(
             server_messages.welcome(
                 describe_session(self.session, self._model, resumed=resumed is not None),
@@ -288,12 +286,12 @@ class Connection:
         except ProtocolError as error:
             self.send(server_messages.protocol_error(error))
 
-    def stream(self, number: int) -> LiveStream:
+    def find_stream(self, number: int) -> StreamHandle:
         """Return the stream of that number. Raises ProtocolError when `hello` did not announce it."""
-        live = self.streams.get(number)
-        if live is None:
+        handle = self.streams.get(number)
+        if handle is None:
             raise ProtocolError(unknown_stream(number, self.streams), code="invalid", field="stream")
-        return live
+        return handle
 
     def bye_received(self) -> None:
         """The client leaves: stop reading, wait for the outcomes of its last frames, close."""
@@ -305,8 +303,8 @@ class Connection:
         """Queue messages that belong to an outcome, and account it."""
         for message in messages:
             self.send(message)
-        for live in self.streams.values():
-            self.counters.account(live.stream.ledger)
+        for handle in self.streams.values():
+            self.counters.account(handle.flow.ledger)
         if self._left:
             self._release_streams()
 
@@ -314,9 +312,10 @@ class Connection:
         """Queue one message; never waits."""
         if self._closing is not None or self._left:
             return
-        live = self.streams.get(message["stream"]) if message["type"] == "result" else None
+        handle = self.streams.get(message["stream"]) if message["type"] == "result" else None
+        newest_only = handle is not None and handle.flow.mode == "live"
         try:
-            replaced = self._writer.put(message, newest_only=live is not None and live.stream.mode == "live")
+            replaced = self._writer.put(message, newest_only=newest_only)
         except CloseConnection as close:
             self.close_soon(close.code, close.reason)
             return
@@ -333,13 +332,14 @@ class Connection:
 
     def ready_changed(self, now: float, *, ready: bool) -> None:
         """Hold the streams while the inference process is away, and open them when it is back."""
-        for live in self.streams.values():
-            self.send_all(live.stream.unhold("ready") if ready else live.stream.hold(now, "restarting"))
+        for handle in self.streams.values():
+            flow = handle.flow
+            self.send_all(flow.unhold("ready") if ready else flow.hold(now, "restarting"))
 
     def tick(self, now: float) -> None:
         """Close the connection if it has been silent for too long. The hub calls this once a second."""
         limit_s = self.hub.settings.stream_idle_timeout_s
-        if self.streams and all(live.stream.paused for live in self.streams.values()):
+        if self.streams and all(handle.flow.paused for handle in self.streams.values()):
             limit_s *= PAUSED_IDLE_FACTOR
         if now - self.last_heard > limit_s:
             self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")

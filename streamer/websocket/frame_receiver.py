@@ -16,14 +16,14 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.control_rate import RateLimited
 from streamer.streams.flow_control import WindowViolated
 from streamer.streams.session_control import SessionControl
-from streamer.streams.stream_handle import LiveStream
+from streamer.streams.stream_handle import StreamHandle
 
 
 class FrameSender(Protocol):
     """The connection that the frames come from."""
 
     version: str
-    streams: dict[int, LiveStream]
+    streams: dict[int, StreamHandle]
     counters: FrameCounters
 
     def send(self, message: ServerMessage) -> None:
@@ -41,7 +41,7 @@ class FrameReceiver:
         self._control = control
         self._dispatcher = dispatcher
         self._version = connection.version
-        self._streams: Mapping[int, LiveStream] = connection.streams
+        self._streams: Mapping[int, StreamHandle] = connection.streams
         self._counters = connection.counters
         #: Frames that no stream took. They are counted as received and failed, so that the ledger balances.
         self._refused = Ledger()
@@ -72,8 +72,8 @@ class FrameReceiver:
         self._counters.account(self._refused)
 
     def _accept(self, frame: Frame, now: float) -> None:
-        live = self._streams.get(frame.stream)
-        if live is None:
+        handle = self._streams.get(frame.stream)
+        if handle is None:
             self._refuse(
                 server_messages.error(
                     "unknown_stream",
@@ -85,24 +85,24 @@ class FrameReceiver:
                 now,
             )
             return
-        connection, stream = self._connection, live.stream
-        quota = live.client.image_bytes
-        if quota is not None and frame.seq > stream.last_seq and not quota.take(now, len(frame.payload)):
+        connection, flow = self._connection, handle.flow
+        quota = handle.client.image_bytes
+        if quota is not None and frame.seq > flow.last_seq and not quota.take(now, len(frame.payload)):
             text = "over this client's quota of bytes"
-            connection.send_all(stream.discard(frame.seq, DropReason.RATE, text))
+            connection.send_all(flow.discard(frame.seq, DropReason.RATE, text))
             return
         try:
-            messages = stream.receive(frame, now)
+            messages = flow.receive(frame, now)
         except WindowViolated as error:
-            self._counters.account(stream.ledger)
+            self._counters.account(flow.ledger)
             raise CloseConnection(CloseCode.LIMITS, str(error)) from error
-        self._counters.account(stream.ledger)
+        self._counters.account(flow.ledger)
         if messages:
             connection.send_all(messages)
-        if stream.pending:
-            self._dispatcher.offer(self._version, live)
-        if stream.owes_drops:
-            live.tell_drops_soon()
+        if flow.pending:
+            self._dispatcher.offer(self._version, handle)
+        if flow.has_unsent_drops:
+            handle.send_drops_soon()
 
     def _refuse(self, answer: Error, now: float) -> None:
         """Answer a frame that no stream can take. Such frames share the rate of control messages."""
@@ -116,7 +116,7 @@ class FrameReceiver:
         self._connection.send(answer)
 
 
-def unknown_stream(number: int, known: Mapping[int, LiveStream]) -> str:
+def unknown_stream(number: int, known: Mapping[int, StreamHandle]) -> str:
     """Return the text of the error for a stream that `hello` did not announce."""
     return f"field `stream` is {number}; hello announced {', '.join(map(str, known))}"
 

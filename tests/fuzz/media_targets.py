@@ -13,7 +13,7 @@ from streamer.imaging.exif import read_orientation
 from streamer.imaging.image_header import ImageError, read_header
 from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, depacketise
-from streamer.webrtc.jitter_buffer import JitterBuffer, Piece
+from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from streamer.webrtc.video_header import BadVideo, read_video_header
 from tests.fuzz.target import Target
 from tests.unit.pictures import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
@@ -93,7 +93,7 @@ def _feed_jitter_buffer(data: bytes) -> None:
     now = 0.0
     for seq, rtp, flags, wait in _PACKET.iter_unpack(data[: len(data) - len(data) % _PACKET.size]):
         now += wait / 1000
-        buffer.add(Piece(seq, rtp, bool(flags & 1), b"x", bool(flags & 2), bool(flags & 4)), now)
+        buffer.add(RtpPayload(seq, rtp, bool(flags & 1), b"x", bool(flags & 2), bool(flags & 4)), now)
         assert len(buffer) <= 2048, "more packets are kept than there is room for"
         assert len(buffer.to_nack(now)) <= 2048
         if flags & 8:

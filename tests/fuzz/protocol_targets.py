@@ -23,9 +23,15 @@ from streamer.protocol.wire import (
     pack_frame,
     unpack_frame,
 )
-from streamer.webrtc.candidate import BadCandidate, usable
+from streamer.webrtc.candidate import (
+    BadCandidate,
+    BadFragment,
+    RestartAsked,
+    read_candidates,
+    read_fragment,
+    usable,
+)
 from streamer.webrtc.sdp_offer import BadOffer, check_offer
-from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")

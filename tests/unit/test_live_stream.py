@@ -11,8 +11,8 @@ from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec, Frame
-from streamer.streams.flow_control import Stream
-from streamer.streams.stream_handle import LiveStream
+from streamer.streams.flow_control import FlowControl
+from streamer.streams.stream_handle import StreamHandle
 
 
 class SilentHistogram:
@@ -52,43 +52,43 @@ async def carrier() -> FakeCarrier:
     return FakeCarrier()
 
 
-def superseded(carrier: FakeCarrier) -> LiveStream:
+def superseded(carrier: FakeCarrier) -> StreamHandle:
     """Return a stream whose first frame a second one has superseded, and whose turn has not come."""
-    live = LiveStream(carrier, Stream(0))
+    handle = StreamHandle(carrier, FlowControl(0))
     for seq in (1, 2):
-        carrier.send_all(live.stream.receive(Frame(Codec.JPEG, seq, 0, b"x"), 0.0))
-        live.tell_drops_soon()
+        carrier.send_all(handle.flow.receive(Frame(Codec.JPEG, seq, 0, b"x"), 0.0))
+        handle.send_drops_soon()
     assert carrier.sent == []
-    return live
+    return handle
 
 
 async def test_a_drop_is_told_although_the_streams_turn_is_far_away(carrier: FakeCarrier) -> None:
-    live = superseded(carrier)
+    handle = superseded(carrier)
     async with asyncio.timeout(10):
         while not carrier.sent:
             await asyncio.sleep(0.01)
     (drop,) = carrier.sent
     assert (drop["type"], drop["from"], drop["to"], drop["reason"]) == ("drop", 1, 1, "superseded")
-    assert (drop["ack"], live.stream.pending) == (1, True), "the client may send a newer frame now"
+    assert (drop["ack"], handle.flow.pending) == (1, True), "the client may send a newer frame now"
 
 
 async def test_a_result_that_comes_first_carries_the_drop_and_nothing_is_told_twice(
     carrier: FakeCarrier,
 ) -> None:
-    live = superseded(carrier)
-    job = live.take(0.1)
+    handle = superseded(carrier)
+    job = handle.take(0.1)
     assert job is not None
-    carrier.send_all(live.stream.answered(2))
+    carrier.send_all(handle.flow.answered(2))
     await asyncio.sleep(0.2)
     assert [message["type"] for message in carrier.sent] == ["drop"]
 
 
 async def test_a_closed_stream_tells_nobody(carrier: FakeCarrier) -> None:
-    live = superseded(carrier)
-    live.close()
+    handle = superseded(carrier)
+    handle.close()
     await asyncio.sleep(0.2)
     assert carrier.sent == []
-    assert live.stream.ledger.in_flight == 0
+    assert handle.flow.ledger.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ async def test_a_closed_stream_tells_nobody(carrier: FakeCarrier) -> None:
 async def test_a_frame_without_a_result_says_what_it_was(
     carrier: FakeCarrier, error: Exception, code: str
 ) -> None:
-    live = LiveStream(carrier, Stream(0))
-    live.stream.receive(Frame(Codec.JPEG, 1, 0, b"x"), 0.0)
-    job = live.take(0.1)
+    handle = StreamHandle(carrier, FlowControl(0))
+    handle.flow.receive(Frame(Codec.JPEG, 1, 0, b"x"), 0.0)
+    job = handle.take(0.1)
     assert job is not None
     job.finish(error)
     (message,) = carrier.sent
     assert (message["type"], message["seq"], message["code"]) == ("error", 1, code)
-    ledger = live.stream.ledger
+    ledger = handle.flow.ledger
     assert (ledger.received, ledger.failed, ledger.in_flight) == (1, 1, 0)

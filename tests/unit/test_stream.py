@@ -18,7 +18,7 @@ from streamer.streams.flow_control import (
     WINDOW_MAX_ALL,
     WINDOW_MAX_LIVE,
     WINDOW_START,
-    Stream,
+    FlowControl,
     WindowViolated,
 )
 
@@ -27,7 +27,7 @@ def frame(seq: int, codec: Codec = Codec.JPEG) -> Frame:
     return Frame(codec, seq, seq * 1000, b"jpeg")
 
 
-def take(stream: Stream, now: float) -> int:
+def take(stream: FlowControl, now: float) -> int:
     waiting, _ = stream.take(now, 0.5)
     assert waiting is not None
     return waiting.frame.seq
@@ -39,13 +39,13 @@ def only(messages: list[Any]) -> Any:
     return message
 
 
-def finish(stream: Stream, seq: int) -> FlowFields:
+def finish(stream: FlowControl, seq: int) -> FlowFields:
     stream.answered(seq)
     return stream.result_fields()
 
 
 def test_a_frame_waits_in_the_mailbox_until_it_is_taken() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     assert stream.receive(frame(1), 0.0) == []
     assert stream.wants_turn(0.0)
     assert take(stream, 0.0) == 1
@@ -54,7 +54,7 @@ def test_a_frame_waits_in_the_mailbox_until_it_is_taken() -> None:
 
 
 def test_the_newest_frame_wins_and_the_older_one_is_told_as_superseded() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     assert take(stream, 0.0) == 1
     stream.receive(frame(2), 0.01)
@@ -66,7 +66,7 @@ def test_the_newest_frame_wins_and_the_older_one_is_told_as_superseded() -> None
 
 
 def test_adjoining_drops_are_told_as_one_range() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     take(stream, 0.0)
     for seq in range(2, 8):
@@ -76,7 +76,7 @@ def test_adjoining_drops_are_told_as_one_range() -> None:
 
 
 def test_no_more_than_two_frames_of_a_stream_are_started() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     stream.window = 8
     for seq in range(1, 5):
         stream.receive(frame(seq), 0.0)
@@ -88,7 +88,7 @@ def test_no_more_than_two_frames_of_a_stream_are_started() -> None:
 
 
 def test_a_live_frame_that_waited_too_long_is_stale() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     waiting, messages = stream.take(0.6, 0.5)
     assert waiting is None
@@ -97,7 +97,7 @@ def test_a_live_frame_that_waited_too_long_is_stale() -> None:
 
 
 def test_mode_all_drops_nothing_for_its_age() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     stream.receive(frame(1), 0.0)
     waiting, messages = stream.take(60.0, 0.5)
     assert waiting is not None
@@ -105,7 +105,7 @@ def test_mode_all_drops_nothing_for_its_age() -> None:
 
 
 def test_ack_stops_before_the_first_frame_without_outcome() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     stream.window = 8
     for seq in (1, 2, 3):
         stream.receive(frame(seq), 0.0)
@@ -118,13 +118,13 @@ def test_ack_stops_before_the_first_frame_without_outcome() -> None:
 
 
 def test_ack_of_a_stream_that_starts_at_a_later_number_is_right_before_it() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(501), 0.0)
     assert stream.ack == 500
 
 
 def test_a_number_that_does_not_rise_is_an_error_of_that_frame_alone() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(5), 0.0)
     error = only(stream.receive(frame(5), 0.0))
     assert (error["type"], error["code"], error["fatal"], error["seq"]) == ("error", "bad_seq", False, 5)
@@ -132,14 +132,14 @@ def test_a_number_that_does_not_rise_is_an_error_of_that_frame_alone() -> None:
 
 
 def test_encoded_video_in_an_image_stream_is_an_error_of_that_frame() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     error = only(stream.receive(frame(1, Codec.H264), 0.0))
     assert (error["code"], error["seq"], error["ack"]) == ("unsupported_codec", 1, 1)
     assert stream.ledger.in_flight == 0
 
 
 def test_mode_all_refuses_three_frames_past_the_window_then_gives_up() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     for seq in range(1, WINDOW_START + 1):
         assert stream.receive(frame(seq), 0.0) == []
     for extra in range(MAX_VIOLATIONS):
@@ -151,7 +151,7 @@ def test_mode_all_refuses_three_frames_past_the_window_then_gives_up() -> None:
 
 def test_a_steady_live_sender_that_ignores_the_window_is_served_newest_first() -> None:
     """200 fps against a device that takes 60: no error, only superseded frames."""
-    stream = Stream(0)
+    stream = FlowControl(0)
     executing: int | None = None
     now, seq, busy_until = 0.0, 0, 0.0
     while now < 5.0:
@@ -168,7 +168,7 @@ def test_a_steady_live_sender_that_ignores_the_window_is_served_newest_first() -
 
 
 def test_a_live_burst_far_past_the_window_ends_the_connection() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     take(stream, 0.0)
     with pytest.raises(WindowViolated):
@@ -177,7 +177,7 @@ def test_a_live_burst_far_past_the_window_ends_the_connection() -> None:
 
 
 def test_frames_sent_before_a_hold_arrived_are_still_taken() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     stream.hold(0.0, "restarting")
     assert stream.granted == 0
     assert stream.receive(frame(1), 0.05) == []
@@ -188,7 +188,7 @@ def test_frames_sent_before_a_hold_arrived_are_still_taken() -> None:
 
 @pytest.mark.parametrize(("mode", "limit"), [("live", WINDOW_MAX_LIVE), ("all", WINDOW_MAX_ALL)])
 def test_the_window_grows_to_its_limit_while_the_device_waits_for_frames(mode: str, limit: int) -> None:
-    stream = Stream(0, mode=mode)
+    stream = FlowControl(0, mode=mode)
     for seq in range(1, GROW_AFTER * 10 + 1):
         stream.receive(frame(seq), seq * 0.1)
         finish(stream, take(stream, seq * 0.1))
@@ -196,7 +196,7 @@ def test_the_window_grows_to_its_limit_while_the_device_waits_for_frames(mode: s
 
 
 def test_the_window_shrinks_when_frames_are_superseded() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.window = WINDOW_MAX_LIVE
     for seq in range(1, 4):
         stream.receive(frame(seq), 0.0)
@@ -204,7 +204,7 @@ def test_the_window_shrinks_when_frames_are_superseded() -> None:
 
 
 def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     flow = only(stream.limit_rate(10.0, "overload"))
     assert (flow["max_fps"], flow["reason"]) == (10.0, "overload")
     for seq in (1, 2):
@@ -218,7 +218,7 @@ def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
 
 
 def test_a_camera_at_its_rate_does_not_wait_because_frames_come_a_little_early() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.limit_rate(5.0, "overload")
     for seq in range(1, 51):
         now = seq / 5.0 + (0.08 if seq % 2 else 0.0)
@@ -228,7 +228,7 @@ def test_a_camera_at_its_rate_does_not_wait_because_frames_come_a_little_early()
 
 
 def test_a_rate_limit_holds_on_average() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.limit_rate(10.0, "overload")
     taken = 0
     for seq in range(1, 1001):
@@ -241,7 +241,7 @@ def test_a_rate_limit_holds_on_average() -> None:
 
 
 def test_an_undecodable_frame_is_told_at_once_with_its_reason_in_words() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     take(stream, 0.0)
     drop = only(stream.dropped(1, DropReason.DECODE_ERROR, "the JPEG is truncated"))
@@ -249,7 +249,7 @@ def test_an_undecodable_frame_is_told_at_once_with_its_reason_in_words() -> None
 
 
 def test_a_pause_drops_what_waits_and_resume_says_what_is_granted() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     drop = only(stream.pause())
     assert (drop["reason"], drop["ack"]) == ("stale", 1)
@@ -260,7 +260,7 @@ def test_a_pause_drops_what_waits_and_resume_says_what_is_granted() -> None:
 
 
 def test_a_frame_sent_in_a_pause_is_told_together_with_drops_of_another_reason() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     for seq in (1, 2):
         assert stream.receive(frame(seq), 0.0) == []
     assert take(stream, 0.0) == 2
@@ -270,7 +270,7 @@ def test_a_frame_sent_in_a_pause_is_told_together_with_drops_of_another_reason()
 
 
 def test_resent_frames_that_were_answered_are_ignored_in_mode_all() -> None:
-    stream = Stream(0, mode="all")
+    stream = FlowControl(0, mode="all")
     stream.receive(frame(1), 0.0)
     finish(stream, take(stream, 0.0))
     assert stream.receive(frame(1), 1.0) == []
@@ -290,7 +290,7 @@ actions = st.lists(
 def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PLR0912 - one machine, all its moves
     steps: list[tuple[str, int]], mode: str
 ) -> None:
-    stream = Stream(0, mode=mode)
+    stream = FlowControl(0, mode=mode)
     now, seq = 0.0, 0
     started: list[int] = []
     sent: set[int] = set()
@@ -339,6 +339,6 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
     for done in started:
         note(stream.answered(done))
         outcomes.append(done)
-    note(stream.tell_drops())
+    note(stream.take_drops())
     assert sorted(outcomes) == sorted(sent)
     assert stream.ledger.in_flight == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.webrtc.client_share import ClientShare, ShareUsedUp
+from streamer.webrtc.peers import ClientShare, ShareUsedUp
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, depacketise
-from streamer.webrtc.jitter_buffer import EncodedFrame, JitterBuffer, Piece
+from streamer.webrtc.jitter_buffer import EncodedFrame, JitterBuffer, RtpPayload
 from streamer.webrtc.video_header import read_video_header
 
 ENCODERS = {Codec.VP8: Vp8Encoder, Codec.H264: H264Encoder}
@@ -41,10 +41,12 @@ def test_frames_of_another_packetiser_are_put_together_and_decode(codec: Codec) 
             payload = depacketise(codec, data)
             assert payload.first == (place == 0 and (codec is Codec.VP8 or payload.key))
             last = place == len(payloads) - 1
-            piece = Piece(
-                seq, number * 3000, last=last, data=payload.data, first=payload.first, key=payload.key
+            outputs += buffer.add(
+                RtpPayload(
+                    seq, number * 3000, last=last, data=payload.data, first=payload.first, key=payload.key
+                ),
+                0.0,
             )
-            outputs += buffer.add(piece, 0.0)
             seq += 1
         (frame,) = outputs
         assert isinstance(frame, EncodedFrame)

@@ -15,14 +15,14 @@ from streamer.webrtc.jitter_buffer import (
     EncodedFrame,
     Gap,
     JitterBuffer,
-    Piece,
+    RtpPayload,
 )
 
 
-def pieces_of(frame: int, count: int, first_seq: int, *, key: bool = False) -> list[Piece]:
+def payloads_of(frame: int, count: int, first_seq: int, *, key: bool = False) -> list[RtpPayload]:
     """Return the packets of one frame; each holds its frame's number and its own place."""
     return [
-        Piece(
+        RtpPayload(
             (first_seq + place) & 0xFFFF,
             (frame * 3000) & 0xFFFFFFFF,
             place == count - 1,
@@ -34,17 +34,17 @@ def pieces_of(frame: int, count: int, first_seq: int, *, key: bool = False) -> l
     ]
 
 
-def stream(frames: int, count: int, first_seq: int = 0) -> list[list[Piece]]:
-    return [pieces_of(n, count, first_seq + n * count, key=n == 0) for n in range(frames)]
+def stream(frames: int, count: int, first_seq: int = 0) -> list[list[RtpPayload]]:
+    return [payloads_of(n, count, first_seq + n * count, key=n == 0) for n in range(frames)]
 
 
-def feed(buffer: JitterBuffer, pieces: list[Piece], now: float = 0.0) -> list[EncodedFrame | Gap]:
-    return [output for piece in pieces for output in buffer.add(piece, now)]
+def feed(buffer: JitterBuffer, payloads: list[RtpPayload], now: float = 0.0) -> list[EncodedFrame | Gap]:
+    return [output for payload in payloads for output in buffer.add(payload, now)]
 
 
 def test_a_frame_is_released_on_its_marker_and_not_with_the_next_frame() -> None:
     buffer = JitterBuffer()
-    *most, last = pieces_of(1, 5, 100)
+    *most, last = payloads_of(1, 5, 100)
     assert feed(buffer, most) == []
     (frame,) = buffer.add(last, 7.0)
     assert frame == EncodedFrame(3000, b"".join(p.data for p in (*most, last)), 7.0)
@@ -53,9 +53,9 @@ def test_a_frame_is_released_on_its_marker_and_not_with_the_next_frame() -> None
 
 def test_without_marker_bits_a_frame_ends_where_the_next_begins() -> None:
     buffer = JitterBuffer()
-    first = [Piece(n, 100, last=False, data=b"a", first=n == 0) for n in range(3)]
+    first = [RtpPayload(n, 100, last=False, data=b"a", first=n == 0) for n in range(3)]
     assert feed(buffer, first) == []
-    (frame,) = buffer.add(Piece(3, 200, last=False, data=b"b"), 0.0)
+    (frame,) = buffer.add(RtpPayload(3, 200, last=False, data=b"b"), 0.0)
     assert isinstance(frame, EncodedFrame)
     assert (frame.rtp, frame.data) == (100, b"aaa")
 
@@ -88,9 +88,9 @@ def test_an_unrepaired_gap_is_skipped_after_its_time_and_said() -> None:
 
 def test_a_whole_key_frame_behind_a_gap_is_not_kept_waiting() -> None:
     buffer = JitterBuffer()
-    feed(buffer, pieces_of(0, 2, 0, key=True))
-    feed(buffer, pieces_of(1, 2, 2)[1:], 1.0)  # its first packet is lost
-    outputs = feed(buffer, pieces_of(2, 3, 4, key=True), 1.01)
+    feed(buffer, payloads_of(0, 2, 0, key=True))
+    feed(buffer, payloads_of(1, 2, 2)[1:], 1.0)  # its first packet is lost
+    outputs = feed(buffer, payloads_of(2, 3, 4, key=True), 1.01)
     assert outputs[0] == Gap()
     assert [f.rtp for f in outputs[1:] if isinstance(f, EncodedFrame)] == [6000]
 
@@ -104,20 +104,20 @@ def test_what_arrives_in_the_middle_of_a_frame_at_the_start_is_left_out() -> Non
 
 def test_the_first_packet_may_come_second() -> None:
     buffer = JitterBuffer()
-    first, second, third = pieces_of(0, 3, 65535, key=True)
+    first, second, third = payloads_of(0, 3, 65535, key=True)
     assert feed(buffer, [second, third]) == []
     buffer = JitterBuffer()
     assert feed(buffer, [second]) == []
     (frame,) = feed(buffer, [first, third])
     assert isinstance(frame, EncodedFrame)
-    assert frame.data == b"".join(piece.data for piece in (first, second, third))
+    assert frame.data == b"".join(payload.data for payload in (first, second, third))
     assert buffer.due is None
 
 
 def test_missing_packets_are_asked_for_again_but_not_for_ever() -> None:
     buffer = JitterBuffer()
-    feed(buffer, [Piece(65534, 0, last=True, data=b"a", first=True)])
-    feed(buffer, [Piece(1, 9000, last=True, data=b"b")])
+    feed(buffer, [RtpPayload(65534, 0, last=True, data=b"a", first=True)])
+    feed(buffer, [RtpPayload(1, 9000, last=True, data=b"b")])
     assert buffer.to_nack(0.0) == [65535, 0]
     for before, at in pairwise(NACK_AT_S):
         assert buffer.due == at
@@ -129,19 +129,19 @@ def test_missing_packets_are_asked_for_again_but_not_for_ever() -> None:
 
 def test_times_of_asking_that_were_missed_are_made_up_for_once() -> None:
     buffer = JitterBuffer()
-    feed(buffer, [Piece(1, 0, last=True, data=b"a", first=True)])
-    feed(buffer, [Piece(3, 9000, last=True, data=b"b")])
+    feed(buffer, [RtpPayload(1, 0, last=True, data=b"a", first=True)])
+    feed(buffer, [RtpPayload(3, 9000, last=True, data=b"b")])
     assert buffer.to_nack(NACK_AT_S[2]) == [2]
     assert buffer.to_nack(NACK_AT_S[2]) == []
-    feed(buffer, [Piece(6, 18000, last=True, data=b"c")], 0.05)
+    feed(buffer, [RtpPayload(6, 18000, last=True, data=b"c")], 0.05)
     assert buffer.to_nack(0.05) == [4, 5]
     assert buffer.due == 0.05 + NACK_AT_S[1]
 
 
 def test_a_key_frame_of_200_packets_passes() -> None:
     buffer = JitterBuffer()
-    pieces = pieces_of(0, 200, 65500, key=True)
-    (frame,) = feed(buffer, [pieces[0], *reversed(pieces[1:])])
+    payloads = payloads_of(0, 200, 65500, key=True)
+    (frame,) = feed(buffer, [payloads[0], *reversed(payloads[1:])])
     assert isinstance(frame, EncodedFrame)
     assert len(frame.data) == 400
 
@@ -149,15 +149,15 @@ def test_a_key_frame_of_200_packets_passes() -> None:
 def test_duplicates_and_padding_change_nothing() -> None:
     buffer = JitterBuffer()
     first, second = stream(2, 2)
-    outputs = feed(buffer, [*first, *first, Piece(2, 0, last=False, data=b"")])
-    outputs += feed(buffer, [Piece(p.seq + 1, p.rtp, p.last, p.data, first=p.first) for p in second])
+    outputs = feed(buffer, [*first, *first, RtpPayload(2, 0, last=False, data=b"")])
+    outputs += feed(buffer, [RtpPayload(p.seq + 1, p.rtp, p.last, p.data, first=p.first) for p in second])
     assert [f.rtp for f in outputs if isinstance(f, EncodedFrame)] == [0, 3000]
 
 
 def test_a_sender_that_counts_anew_is_followed() -> None:
     buffer = JitterBuffer()
-    feed(buffer, pieces_of(0, 1, 30_000))
-    restarted = [pieces_of(n, 1, n)[0] for n in range(MAX_LATE + 5)]
+    feed(buffer, payloads_of(0, 1, 30_000))
+    restarted = [payloads_of(n, 1, n)[0] for n in range(MAX_LATE + 5)]
     outputs = feed(buffer, restarted)
     assert outputs[0] == Gap()
     assert [f.rtp for f in outputs[1:] if isinstance(f, EncodedFrame)][-1] == (MAX_LATE + 4) * 3000
@@ -165,9 +165,9 @@ def test_a_sender_that_counts_anew_is_followed() -> None:
 
 def test_memory_is_bounded_however_far_the_sender_jumps() -> None:
     buffer = JitterBuffer()
-    feed(buffer, [Piece(0, 0, last=True, data=b"x", first=True)])
+    feed(buffer, [RtpPayload(0, 0, last=True, data=b"x", first=True)])
     for n in range(5 * CAPACITY):
-        buffer.add(Piece((n + 2) & 0xFFFF, 3000, last=False, data=b"x"), 0.0)
+        buffer.add(RtpPayload((n + 2) & 0xFFFF, 3000, last=False, data=b"x"), 0.0)
         assert len(buffer) <= CAPACITY
 
 
@@ -181,19 +181,19 @@ def test_whatever_is_lost_or_late_frames_come_out_whole_in_order_and_gaps_are_sa
     packets: list[tuple[bool, int, float]], count: int, first_seq: int
 ) -> None:
     frames = stream(len(packets) // count + 1, count, first_seq)
-    sent = [piece for frame in frames for piece in frame]
+    sent = [payload for frame in frames for payload in frame]
     whole = {frame[0].rtp: b"".join(p.data for p in frame) for frame in frames}
     # The first frame opens the stream; of the others each packet is lost or delayed as drawn.
-    order: list[tuple[int, Piece]] = [(n, piece) for n, piece in enumerate(sent[:count])]
-    for n, (piece, (lost, delay, _)) in enumerate(zip(sent[count:], packets, strict=False), count):
+    order: list[tuple[int, RtpPayload]] = [(n, payload) for n, payload in enumerate(sent[:count])]
+    for n, (payload, (lost, delay, _)) in enumerate(zip(sent[count:], packets, strict=False), count):
         if not lost:
-            order.append((n + delay, piece))
+            order.append((n + delay, payload))
     order.sort(key=lambda entry: entry[0])
     buffer, now = JitterBuffer(), 0.0
     outputs: list[EncodedFrame | Gap] = []
-    for (_, piece), (_, _, pause) in zip(order, packets * 2, strict=False):
+    for (_, payload), (_, _, pause) in zip(order, packets * 2, strict=False):
         now += pause
-        outputs += buffer.add(piece, now)
+        outputs += buffer.add(payload, now)
     outputs += buffer.poll(now + 1.0)
     previous = -1
     gap = False

@@ -15,11 +15,11 @@ from inference.core.detection_params import DetectionParams
 from streamer.core.byte_budget import ByteBudget
 from streamer.protocol.wire import DropReason, ProtocolError
 from streamer.streams.control_rate import TooManyMessages
-from streamer.streams.flow_control import Stream
+from streamer.streams.flow_control import FlowControl
 from streamer.streams.session import Session
 from streamer.streams.session_control import SessionControl
 from streamer.webrtc.data_channels import CONTROL_WAITING_BYTES, RESULTS_WAITING_BYTES, ChannelFull, Channels
-from streamer.webrtc.result_subscriber import Listener
+from streamer.webrtc.results import ResultSubscriber
 
 #: Some message that is no result.
 FLOW: Any = {"type": "flow"}
@@ -97,11 +97,11 @@ def test_a_slow_network_costs_results_and_a_client_that_does_not_read_its_sessio
 
 
 async def test_a_slow_reader_gets_the_newest_result_and_drops_for_the_others() -> None:
-    listener = Listener(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
-    replaced = sum(listener.put(result(seq)) for seq in range(1, 21))
-    listener.end()
+    subscriber = ResultSubscriber(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
+    replaced = sum(subscriber.put(result(seq)) for seq in range(1, 21))
+    subscriber.end()
     messages = []
-    while (message := await listener.take()) is not None:
+    while (message := await subscriber.take()) is not None:
         messages.append(json.loads(message))
     assert len(messages) == 20
     assert messages[-1] == result(20)
@@ -109,12 +109,12 @@ async def test_a_slow_reader_gets_the_newest_result_and_drops_for_the_others() -
 
 
 async def test_a_reader_that_takes_nothing_is_ended_and_costs_no_memory() -> None:
-    listener = Listener(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
+    subscriber = ResultSubscriber(json.dumps, lambda: ByteBudget(1 << 20).hold("a", "messages"))
     for _ in range(10_000):
-        listener.put(FLOW)
+        subscriber.put(FLOW)
     count = 0
     async with asyncio.timeout(5):
-        while await listener.take() is not None:
+        while await subscriber.take() is not None:
             count += 1
     assert count <= 256
 
@@ -128,17 +128,17 @@ class Target:
 
     def __init__(self) -> None:
         self.session = Session("v1", ("person", "bus"), DetectionParams())
-        self.live: Any = SimpleNamespace(stream=Stream(0))
+        self.handle: Any = SimpleNamespace(flow=FlowControl(0))
         self.sent: list[Any] = []
         self.left = False
 
     def send_all(self, messages: list[Any]) -> None:
         self.sent += messages
 
-    def stream(self, number: int) -> Any:
+    def find_stream(self, number: int) -> Any:
         if number:
             raise ProtocolError("a video is stream 0", code="invalid", field="stream")
-        return self.live
+        return self.handle
 
     def bye_received(self) -> None:
         self.left = True
@@ -175,9 +175,9 @@ async def test_control_messages_act() -> None:
     assert target.session.params.class_ids == (1,)
     assert target.session.cfg == 4
     control.receive(msgpack.packb({"type": "pause"}))
-    assert target.live.stream.paused
+    assert target.handle.flow.paused
     control.receive('{"type": "resume"}')
-    assert not target.live.stream.paused
+    assert not target.handle.flow.paused
     control.receive('{"type": "bye"}')
     assert target.left
 
@@ -193,7 +193,7 @@ async def test_a_flood_of_control_messages_is_told_and_then_ended() -> None:
 
 
 def test_a_discarded_frame_has_its_outcome_and_is_told() -> None:
-    stream = Stream(0)
+    stream = FlowControl(0)
     assert stream.discard(1, DropReason.NO_KEYFRAME) == []
     assert stream.discard(2, DropReason.NO_KEYFRAME) == []
     told: list[Any] = stream.discard(3, DropReason.DECODE_ERROR, "damaged")

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, Piece
-from streamer.webrtc.key_frame_requests import KeyFrameRequests
+from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, RtpPayload
+from streamer.webrtc.video_feed import KeyFrameRequests
 
 FRAME_S = 1 / 30
 ROUND_TRIP_S = 0.1
@@ -60,7 +60,7 @@ class Call:
         self._count = count
         self._pause_s = pause_s
         self._repeated: dict[int, float] = {}
-        self._history: dict[int, Piece] = {}
+        self._history: dict[int, RtpPayload] = {}
         self._key_wanted = True
         self._buffer = JitterBuffer()
         self._requests = KeyFrameRequests()
@@ -75,7 +75,7 @@ class Call:
             self._keys.add(number)
         for place in range(self._count):
             seq = number * self._count + place
-            piece = Piece(
+            payload = RtpPayload(
                 seq,
                 number * 3000,
                 last=place == self._count - 1,
@@ -83,8 +83,8 @@ class Call:
                 first=place == 0,
                 key=key and place == 0,
             )
-            self._history[seq] = piece
-            self.network.send("media", self._received, piece)
+            self._history[seq] = payload
+            self.network.send("media", self._received, payload)
 
     def _repeat(self, seqs: list[int]) -> None:
         for seq in seqs:
@@ -95,8 +95,8 @@ class Call:
     def _want_key(self) -> None:
         self._key_wanted = True
 
-    def _received(self, piece: Piece) -> None:
-        self._take(self._buffer.add(piece, self.network.now))
+    def _received(self, payload: RtpPayload) -> None:
+        self._take(self._buffer.add(payload, self.network.now))
         self._ask()
         if self._requests.again(self.network.now):
             self.network.send("pli", self._want_key)

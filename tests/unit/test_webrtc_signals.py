@@ -16,10 +16,10 @@ from streamer.config.ice_servers import IceServers, parse_ice_servers
 from streamer.config.settings import SettingsError, load_settings
 from streamer.http.cors import cors_headers, preflight_headers
 from streamer.http.sites import Sites
-from streamer.webrtc.absolute_url import absolute_url
-from streamer.webrtc.end_reason import Ending, explain
-from streamer.webrtc.key_frame_requests import AGAIN_S, KeyFrameRequests
-from streamer.webrtc.trickle import BadFragment, RestartAsked, read_candidates, read_fragment
+from streamer.webrtc.candidate import BadFragment, RestartAsked, read_candidates, read_fragment
+from streamer.webrtc.end_reason import EndReason, explain
+from streamer.webrtc.signalling import absolute_url
+from streamer.webrtc.video_feed import AGAIN_S, KeyFrameRequests
 
 
 def test_servers_are_told_with_credentials_that_end() -> None:
@@ -143,6 +143,6 @@ def test_key_frames_are_asked_for_until_one_comes_but_not_too_often() -> None:
 
 
 def test_every_ending_has_a_label_and_a_sentence() -> None:
-    assert tuple(Ending) == ENDINGS
-    for ending in Ending:
+    assert tuple(EndReason) == ENDINGS
+    for ending in EndReason:
         assert "{" not in explain(ending)

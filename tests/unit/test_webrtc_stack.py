@@ -1,8 +1,9 @@
 """The private names of aiortc and aioice that `streamer/webrtc/aiortc_adapter.py` relies on: a contract.
 
-When one of these fails after an upgrade: read the new source of the name in the test, change `stack.py`
-(and nothing else), then run this file, `tests/integration/test_webrtc_*.py` and the junk datagrams among
-them. Until then keep `aiortc` and `aioice` in constraints.txt as they are.
+When one of these fails after an upgrade, read the new source of the name in the test. Change
+`aiortc_adapter.py`, `ice_agent.py` or `rtp_receiver.py` and nothing else. Then run this file and
+`tests/integration/test_webrtc_*.py`, with the junk datagrams among them. Until then keep `aiortc` and
+`aioice` in constraints.txt as they are.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from aiortc import (
 )
 from aiortc.codecs import CODECS
 
-from streamer.webrtc import aiortc_adapter as stack
+from streamer.webrtc import ice_agent
 from streamer.webrtc.aiortc_adapter import NoPortLeft, Peer, UdpPlan, register_profiles
+from streamer.webrtc.rtp_receiver import Receiver
 from streamer.webrtc.sdp_offer import check_offer
 
 ADVICE = "see the top of tests/unit/test_webrtc_stack.py"
@@ -120,12 +122,12 @@ async def test_an_answer_comes_from_our_own_agent_sockets_and_receiver() -> None
     answer = await peer.answer(offer)
     assert "a=recvonly" in answer
     assert "a=setup:passive" in answer
-    assert isinstance(peer.video_receiver(), stack.Receiver)
+    assert isinstance(peer.video_receiver(), Receiver)
     transport = peer.getTransceivers()[0].receiver.transport.transport
-    assert type(transport._connection) is stack._Agent
-    assert all(type(protocol) is stack._Socket for protocol in transport._connection._protocols)
+    assert type(transport._connection) is ice_agent.IceAgent
+    assert all(type(protocol) is ice_agent._MediaSocket for protocol in transport._connection._protocols)
     assert transport._connection.stun_server is None
-    await peer.shut(2.0)
+    await peer.close_within(2.0)
     await client.close()
 
 
@@ -138,8 +140,8 @@ async def test_without_servers_nobody_is_asked_and_with_a_dead_one_the_answer_co
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await peer.answer(offer)
-        assert loop.time() - begun < stack.GATHER_S + 3.0  # the library would wait 5 s
-        await peer.shut(2.0)
+        assert loop.time() - begun < ice_agent.GATHER_S + 3.0  # the library would wait 5 s
+        await peer.close_within(2.0)
     await client.close()
 
 
@@ -157,13 +159,13 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
     with pytest.raises(NoPortLeft, match="47310 to 47311"):
         await peers[2].answer(offer)
     for peer in peers:
-        await peer.shut(2.0)
+        await peer.close_within(2.0)
     await client.close()
 
 
 async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
     agent = ice.Connection(ice_controlling=False)
-    agent.__class__ = stack._Agent
+    agent.__class__ = ice_agent.IceAgent
     plan = UdpPlan(ports=(47312, 47312))
     agent.plan = plan  # type: ignore[attr-defined]
     with pytest.raises(NoPortLeft):
@@ -186,7 +188,7 @@ class FakeProtocol:
 
 async def test_who_does_not_know_the_password_gets_no_answer() -> None:
     agent = ice.Connection(ice_controlling=False)
-    agent.__class__ = stack._Agent
+    agent.__class__ = ice_agent.IceAgent
     protocol: Any = FakeProtocol()
     request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
     agent.request_received(request, ("198.51.100.1", 5000), protocol)
@@ -196,22 +198,22 @@ async def test_who_does_not_know_the_password_gets_no_answer() -> None:
     assert protocol.sent == []
 
 
-async def test_who_has_shown_the_password_is_heard_also_when_another_pair_was_nominated(
+async def test_an_authenticated_address_is_accepted_also_when_another_pair_was_nominated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A machine with two addresses has two pairs; the client may choose the one that we have given up."""
     # What the library makes of a request is its own affair; here no pair comes of it.
     monkeypatch.setattr(ice.Connection, "check_incoming", lambda *_: None)
     agent: Any = ice.Connection(ice_controlling=False)
-    agent.__class__ = stack._Agent
-    agent.shown = set()
+    agent.__class__ = ice_agent.IceAgent
+    agent.authenticated = set()
     ours, other = FakeProtocol(), FakeProtocol()
     request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-    assert not agent.knows(ours, ("198.51.100.1", 5000))
+    assert not agent.accepts(ours, ("198.51.100.1", 5000))
     agent.check_incoming(request, ("198.51.100.1", 5000), ours)
-    assert agent.knows(ours, ("198.51.100.1", 5000))
+    assert agent.accepts(ours, ("198.51.100.1", 5000))
     for protocol, address in ((ours, ("198.51.100.1", 5001)), (other, ("198.51.100.1", 5000))):
-        assert not agent.knows(protocol, address)
+        assert not agent.accepts(protocol, address)
     for port in range(1000):
         agent.check_incoming(request, ("198.51.100.2", port), ours)
-    assert len(agent.shown) == stack._MAX_SHOWN
+    assert len(agent.authenticated) == ice_agent._MAX_AUTHENTICATED

@@ -19,8 +19,7 @@ import pytest
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
-from streamer.webrtc.video_decoder import MAX_WAITING, Decoded, VideoDecoder
-from streamer.webrtc.video_pool import MAX_DEATHS, VideoPool
+from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, Decoded, VideoDecoder, VideoPool
 from streamer.webrtc.video_process import NICENESS
 from tests.helpers.decoders import faulty_video_process as faulty
 

@@ -9,8 +9,8 @@ import sys
 from streamer.decoding import fork_server
 from streamer.protocol.wire import Codec
 from streamer.webrtc import video_process
-from streamer.webrtc.video_context import FrameOutcome, VideoContext
 from streamer.webrtc.video_header import BadVideo, read_video_header
+from streamer.webrtc.video_process import FrameOutcome, VideoContext
 
 #: Widths of the videos that do harm, in pixels.
 SEGFAULT, HANG = 202, 204
@@ -31,7 +31,7 @@ class FaultyContext(VideoContext):
         return super().decode(number, data, after_gap=after_gap)
 
 
-video_process.VideoContext = FaultyContext  # type: ignore[attr-defined]
+video_process.VideoContext = FaultyContext  # type: ignore[misc]
 
 if __name__ == "__main__":
     sys.exit(fork_server.serve(video_process.run))
