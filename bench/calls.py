@@ -21,7 +21,7 @@ from pathlib import Path
 
 from inference.core.detections import NO_BOXES
 from inference.ipc import unix_socket, wire
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.telemetry.metric_store import MetricStore
 from inference.telemetry.metrics import STORE_VARIABLE, name_process
 from streamer.accounting.metrics import WorkerMetrics
@@ -128,7 +128,7 @@ async def serve_before(listener: socket.socket) -> dict[str, float]:
             number=0,
             settings=load_settings(),
             metrics=WorkerMetrics(),
-            board=Board(),
+            board=SharedStatus(),
             drift_page=SharedDocument(),
             inference_address=unix_socket.address_of(listener),
             sampling_address="",

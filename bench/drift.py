@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift.learned_reference import LearnedReference
 from streamer.drift.reference import Reference, learn
@@ -36,7 +36,7 @@ async def ten_days(folder: Path) -> list[float]:
     settings = load_settings(
         samples_dir=folder, reference_data_path=folder / "r.json", drift_engine="builtin"
     )
-    drift = DriftService(settings, DriftMetrics(), SharedDocument(), Board())
+    drift = DriftService(settings, DriftMetrics(), SharedDocument(), SharedStatus())
     await drift.open()
     world = World(1)
     learnt, _ = learn(list(rows(world.values(DAY))), 1800, 0.001)

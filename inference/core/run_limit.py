@@ -1,6 +1,6 @@
 """How long a model run may last before it counts as hung: ten times the slow runs of late.
 
-The loop posts the limit on the board; the supervisor kills a process that exceeds it.
+The loop posts the limit in the shared status; the supervisor kills a process that exceeds it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from inference.engine.planner import Batch, Item, Planner
 from inference.ipc import unix_socket as address
 from inference.ipc import wire
 from inference.ipc.ring import FrameRing
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 from inference.ipc.wire import Kind, Result, Status
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
@@ -88,7 +88,7 @@ class Loop:
         self,
         detectors: dict[str, Detects],
         listener: socket.socket,
-        board: Board,
+        shared_status: SharedStatus,
         *,
         lanes: int,
         parallel: int,
@@ -99,7 +99,7 @@ class Loop:
         self._versions = tuple(detectors)
         self._detectors = tuple(detectors.values())
         self._listener = listener
-        self._board = board
+        self._status = shared_status
         self._metrics = metrics
         self._turn = threading.Condition()
         self._planner = Planner(
@@ -146,7 +146,7 @@ class Loop:
         for lane in lanes:
             lane.start()
         busy = self._beat()
-        self._board.post("state", State.READY)
+        self._status.post("state", State.READY)
         while not self._stopping:
             for key, events in self._selector.select(BEAT_S if busy else IDLE_BEAT_S):
                 handler = key.data
@@ -166,7 +166,7 @@ class Loop:
         self._wake_writer.send(b"w")
 
     def _beat(self) -> bool:
-        """Tell the board how it stands; returns whether anything runs or waits."""
+        """Post the loop's status; returns whether anything runs or waits."""
         now = time.monotonic()
         self._relief.restore_due(now)
         with self._turn:
@@ -175,9 +175,9 @@ class Loop:
             waiting = self._planner.waiting
         for item in late:
             self._answer(item, Result(item.submit.request_id, Status.EXPIRED, NO_BOXES))
-        self._board.post("run_limit_s", self._run_limit.seconds)
-        self._board.post("busy_since", min(busy, default=0.0))
-        self._board.post("heartbeat", now)
+        self._status.post("run_limit_s", self._run_limit.seconds)
+        self._status.post("busy_since", min(busy, default=0.0))
+        self._status.post("heartbeat", now)
         return bool(busy or waiting)
 
     def _accept(self) -> None:

@@ -18,7 +18,7 @@ from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
 from inference.engine.loop import Loop
 from inference.ipc.child_process import on_sigterm, settle
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 from inference.models.kept_models import KeptModels, differs
 from inference.telemetry.log_output import set_up_logging
 from inference.telemetry.metrics import InferenceMetrics, name_process
@@ -68,7 +68,7 @@ def _tell_of_copies(
     given: dict[str, Path],
     detectors: dict[str, Detector],
     metrics: InferenceMetrics,
-    board: Board,
+    shared_status: SharedStatus,
 ) -> None:
     """Say where a model is served from its copy because its file is not the same any more."""
     changed = 0
@@ -84,13 +84,13 @@ def _tell_of_copies(
                 version,
                 path,
             )
-    board.post("models_changed", changed)
+    shared_status.post("models_changed", changed)
 
 
-def serve(settings: InferenceSettings, listener: socket.socket, board: Board) -> int:
+def serve(settings: InferenceSettings, listener: socket.socket, shared_status: SharedStatus) -> int:
     """Load every model, warm it up, serve until the supervisor ends it. Returns the exit code."""
-    board.post("state", State.LOADING)
-    board.post("pid", os.getpid())
+    shared_status.post("state", State.LOADING)
+    shared_status.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
     given = {version: Path(path) for version, path in settings.models.items()}
     kept = KeptModels(settings.metrics_dir, settings.model_keep_max_bytes)
@@ -103,7 +103,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
                 batch_max=settings.batch_max,
                 engine_cache=_folder(settings.engine_cache_dir),
             )
-        board.post("state", State.WARMING)
+        shared_status.post("state", State.WARMING)
         lanes = settings.lanes or _default_lanes(detectors.values())
         for version, detector in detectors.items():
             begun = time.perf_counter()
@@ -131,7 +131,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         log.error("device unavailable: %s", error)  # noqa: TRY400 - its text says it all
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
-    _tell_of_copies(kept, given, detectors, metrics, board)
+    _tell_of_copies(kept, given, detectors, metrics, shared_status)
     for version, detector in detectors.items():
         # A driver is only where a GPU was meant to be used: containers get it together with the device.
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
@@ -141,7 +141,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
     loop = Loop(
         dict(detectors),
         listener,
-        board,
+        shared_status,
         lanes=lanes,
         # A GPU is one device, however many lanes hide the host's share of the work.
         parallel=parallel,
@@ -150,17 +150,17 @@ def serve(settings: InferenceSettings, listener: socket.socket, board: Board) ->
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )
-    told = on_sigterm(board, loop.stop)
+    told = on_sigterm(shared_status, loop.stop)
     signal.signal(signal.SIGTERM, lambda *_: told())
     # From here on the supervisor knows that these models can be served.
-    board.post("served", 1)
+    shared_status.post("served", 1)
     kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
     loop.run()
     return 0
 
 
 def main() -> int:
-    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD BOARD_FD``."""
+    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD``."""
     # Until it serves, the supervisor ends it by SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
@@ -168,7 +168,7 @@ def main() -> int:
     set_up_logging(settings.log_level, json_lines=settings.log_json)
     name_process("inference")
     listener = socket.socket(fileno=int(sys.argv[2]))
-    return serve(settings, listener, Board(int(sys.argv[3])))
+    return serve(settings, listener, SharedStatus(int(sys.argv[3])))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from inference.ipc.group_signals import LEFT_TO_SUPERVISOR, die_with_parent
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 
 #: Signals that are blocked until a new child has set its dispositions.
 _BLOCKED_AT_START = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
@@ -97,15 +97,15 @@ def settle() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
 
 
-def on_sigterm(board: Board, end: Callable[[], None]) -> Callable[[], None]:
-    """Return a SIGTERM handler that calls ``end`` only if the supervisor has set ``ending`` on the board.
+def on_sigterm(shared_status: SharedStatus, end: Callable[[], None]) -> Callable[[], None]:
+    """Return a SIGTERM handler that calls ``end`` only if the supervisor has set the shared ``ending``.
 
     systemd and shells send SIGTERM to every process of the service at once. At that time workers still have
     requests in flight that need the calling process.
     """
 
     def handle() -> None:
-        if board.read("ending"):
+        if shared_status.read("ending"):
             end()
 
     return handle

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inference.core.settings import InferenceSettings
 from inference.ipc import unix_socket
 from inference.ipc.child_process import ChildProcess
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 
 #: Exit codes after which a restart cannot help: model refused, device unavailable.
 EXIT_MODEL_REFUSED = 4
@@ -17,14 +17,14 @@ FINAL_EXIT_CODES = frozenset({EXIT_MODEL_REFUSED, 5})
 
 
 class InferenceHandle:
-    """One inference process at a time, with an address and a board that survive restarts."""
+    """One inference process at a time, with an address and a shared status that survive restarts."""
 
     def __init__(self, settings: InferenceSettings, descriptors: Sequence[int] = ()) -> None:
         """``descriptors`` are inherited by every process that is started."""
         self._inherited = tuple(descriptors)
         self._settings = settings
         self._listener: socket.socket = unix_socket.listen()
-        self.board = Board()
+        self.board = SharedStatus()
         self._process = ChildProcess("inference.engine.process")
 
     @property
@@ -46,10 +46,10 @@ class InferenceHandle:
         """Start a process with that environment, which writes its log to the descriptor ``output``."""
         self.board.post("state", State.STARTING)
         self.board.post("busy_since", 0.0)
-        listener_fd, board_fd = self._listener.fileno(), self.board.fd
+        listener_fd, status_fd = self._listener.fileno(), self.board.fd
         await self._process.start(
-            [self._settings.to_json(), str(listener_fd), str(board_fd)],
-            descriptors=(listener_fd, board_fd, *self._inherited),
+            [self._settings.to_json(), str(listener_fd), str(status_fd)],
+            descriptors=(listener_fd, status_fd, *self._inherited),
             environment=environment,
             output=output,
         )
@@ -72,6 +72,6 @@ class InferenceHandle:
         self.board.post("state", State.DOWN)
 
     def close(self) -> None:
-        """Close the listening socket and the board."""
+        """Close the listening socket and the shared status."""
         self._listener.close()
         self.board.close()

@@ -1,4 +1,4 @@
-"""The board: one shared page on which the inference process and the supervisor post how they are.
+"""One page of shared memory in which the processes of a replica post their status.
 
 Its neighbours are the supervisor (which watches the heartbeat) and the workers (which answer probes from
 it without asking anybody). Every field has one writer; reads of an aligned 8-byte field do not tear.
@@ -41,7 +41,7 @@ class Presence(IntEnum):
     HUNG = 4
 
 
-class Board:
+class SharedStatus:
     """A page of named float64 fields in a sealed ``memfd`` that children inherit."""
 
     #: Field name to index. Times are CLOCK_MONOTONIC seconds; 0 means never.
@@ -77,7 +77,7 @@ class Board:
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
-            fd = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            fd = os.memfd_create("shared_status", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, _BYTES)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self.fd = fd

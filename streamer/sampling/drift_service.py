@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Mapping
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import Settings
 from streamer.drift import status
 from streamer.drift.engine import EvidentlyEngine
@@ -56,7 +56,7 @@ class DriftService:
         settings: Settings,
         metrics: DriftMetrics,
         document: SharedDocument,
-        board: Board,
+        board: SharedStatus,
         decode: Decode = decode_here,
     ) -> None:
         self.config = DriftConfig.of(settings)

@@ -21,7 +21,7 @@ import msgpack
 
 from inference.ipc import unix_socket
 from inference.ipc.child_process import on_sigterm, settle
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.telemetry.metrics import name_process
 from streamer.config.child_environment import inherited_settings
 from streamer.config.settings import Settings
@@ -58,7 +58,7 @@ LAST_CANDIDATES_S = 1.0
 class SampleCounter:
     """Counts accepted samples in the shared status, which outlives this process, and wakes the delivery."""
 
-    def __init__(self, board: Board, delivery: Delivery) -> None:
+    def __init__(self, board: SharedStatus, delivery: Delivery) -> None:
         self._board = board
         self._delivery = delivery
 
@@ -147,7 +147,7 @@ class Intake:
 
 
 async def serve(
-    settings: Settings, listener: socket.socket, board: Board, drift_document: SharedDocument
+    settings: Settings, listener: socket.socket, board: SharedStatus, drift_document: SharedDocument
 ) -> None:
     """Receive candidates until the supervisor ends the process; then deliver for a while what was kept."""
     stop = asyncio.Event()
@@ -212,11 +212,11 @@ async def serve(
             await drift.close()
 
 
-def _post_beat(board: Board) -> None:
+def _post_beat(board: SharedStatus) -> None:
     board.post("sampling_beat", time.monotonic())
 
 
-async def _beat(board: Board) -> None:
+async def _beat(board: SharedStatus) -> None:
     """Post a heartbeat for the supervisor while the event loop runs."""
     while True:
         _post_beat(board)
@@ -233,7 +233,7 @@ async def _tick(drift: DriftService) -> None:
             await asyncio.sleep(LOG_EVERY_S)
 
 
-async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
+async def _open(spool: Spool, board: SharedStatus, stop: asyncio.Event) -> bool:
     """Try to open the spool until it succeeds; returns False when the process shall end before that."""
     next_log_at = time.monotonic() + LOG_EVERY_S
     while not stop.is_set():
@@ -246,7 +246,7 @@ async def _open(spool: Spool, board: Board, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _try_open(spool: Spool, board: Board, *, quiet: bool = False) -> bool:
+async def _try_open(spool: Spool, board: SharedStatus, *, quiet: bool = False) -> bool:
     """Open the spool. On failure post the status, log the reason unless ``quiet``, and return False."""
     try:
         await asyncio.to_thread(spool.open)
@@ -274,7 +274,7 @@ def main() -> int:
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
-    asyncio.run(serve(settings, listener, Board(int(board_fd)), SharedDocument(int(document_fd))))
+    asyncio.run(serve(settings, listener, SharedStatus(int(board_fd)), SharedDocument(int(document_fd))))
     return 0
 
 

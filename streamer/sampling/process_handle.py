@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from inference.ipc import unix_socket
 from inference.ipc.child_process import ChildProcess
-from inference.ipc.shared_status import Board, Presence
+from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.drift.shared_document import SharedDocument
@@ -27,7 +27,7 @@ class SamplingStatus(IntEnum):
 class SamplingProcessHandle:
     """Runs one sampling process at a time. When sampling is off there is none, and ``address`` is empty."""
 
-    def __init__(self, settings: Settings, board: Board, descriptors: Sequence[int] = ()) -> None:
+    def __init__(self, settings: Settings, board: SharedStatus, descriptors: Sequence[int] = ()) -> None:
         """``descriptors`` are inherited by every process that is started."""
         self._inherited = tuple(descriptors)
         self.board = board

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from inference.ipc.client import InferenceClient
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.counters import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
@@ -60,7 +60,7 @@ class Resources:
     number: int
     settings: Settings
     metrics: WorkerMetrics
-    board: Board
+    board: SharedStatus
     drift_page: SharedDocument
     inference_address: str
     #: Empty when sampling is off.

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
 from streamer.drift.shared_document import SharedDocument
 from streamer.drift.status import DriftStatus
@@ -37,7 +37,7 @@ _REPORT_POLICY = (
 class DriftRoutes:
     """``sampling_address`` is empty where sampling is off."""
 
-    def __init__(self, page: SharedDocument, board: Board, sampling_address: str) -> None:
+    def __init__(self, page: SharedDocument, board: SharedStatus, sampling_address: str) -> None:
         self._page = page
         self._board = board
         self._address = sampling_address

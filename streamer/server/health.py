@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from inference.ipc.client import InferenceClient
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
 from streamer.drift.status import DriftStatus
@@ -57,11 +57,11 @@ class Decoders(Protocol):
 
 
 class Health:
-    """Answers probes from the board, without asking the inference process."""
+    """Answers probes from the shared status, without asking the inference process."""
 
     def __init__(
         self,
-        board: Board,
+        board: SharedStatus,
         client: InferenceClient,
         metrics_dir: Path,
         versions: tuple[str, ...],

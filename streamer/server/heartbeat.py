@@ -1,4 +1,4 @@
-"""The worker's heartbeat on the board. With each beat it measures the loop and looks after the memory."""
+"""The worker's heartbeat in the shared status. Each beat also measures the loop and looks after memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.byte_budget import ByteBudget
 from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
@@ -33,7 +33,11 @@ _OVER_BYTES = 1 << 20
 
 
 async def beat(
-    board: Board, number: int, metrics: WorkerMetrics, budget: ByteBudget, fullness: Callable[[], float]
+    board: SharedStatus,
+    number: int,
+    metrics: WorkerMetrics,
+    budget: ByteBudget,
+    fullness: Callable[[], float],
 ) -> None:
     """Beat until cancelled; the supervisor kills a worker whose heartbeat stops.
 

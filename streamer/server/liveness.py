@@ -1,10 +1,10 @@
-"""How each process of the replica is, read from the board; `health` tells it to balancers and people."""
+"""The liveness of each process of the replica, read from the shared status for `health`."""
 
 from __future__ import annotations
 
 import time
 
-from inference.ipc.shared_status import Board, Presence, State
+from inference.ipc.shared_status import Presence, SharedStatus, State
 
 #: Without a sign of life for this long a process is called silent, before the supervisor kills it.
 SILENT_S = 2.5
@@ -20,9 +20,9 @@ _WORDS = {
 
 
 class Liveness:
-    """Reads the board. All times are CLOCK_MONOTONIC seconds."""
+    """Reads the shared status. All times are CLOCK_MONOTONIC seconds."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: SharedStatus) -> None:
         self._board = board
 
     @property

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from inference.ipc.child_process import settle
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.telemetry.metrics import name_process
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.child_environment import inherited_settings
@@ -27,7 +27,7 @@ from streamer.server.serving import make_runner
 
 log = logging.getLogger("streamer.worker")
 
-#: Draining value on the board that means: no need to wait until balancers have noticed.
+#: Draining value in the shared status that means: no need to wait until balancers have noticed.
 _DRAIN_AT_ONCE = 2
 
 
@@ -70,7 +70,7 @@ def main() -> int:
             number=int(number_text),
             settings=settings,
             metrics=WorkerMetrics(),
-            board=Board(int(board_fd)),
+            board=SharedStatus(int(board_fd)),
             drift_page=SharedDocument(int(page_fd)),
             inference_address=addresses[0],
             sampling_address=addresses[1],

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from inference.ipc.shared_status import Board, Presence
+from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.supervisor.failures import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
@@ -70,7 +70,7 @@ class FallbackAcceptor:
     """Accepts for workers that do not. Construct it in the running loop; ``channels`` lead to the workers."""
 
     def __init__(
-        self, board: Board, listeners: Sequence[socket.socket], channels: Sequence[socket.socket]
+        self, board: SharedStatus, listeners: Sequence[socket.socket], channels: Sequence[socket.socket]
     ) -> None:
         self._board = board
         self._listeners = listeners

@@ -11,7 +11,7 @@ from inference.ipc.group_signals import WITHOUT_EFFECT
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Values of the board's field ``draining``: after `DRAIN_DELAY_S`, or at once.
+#: Values of the shared field ``draining``: after `DRAIN_DELAY_S`, or at once.
 AFTER_DELAY = 1
 AT_ONCE = 2
 #: What drains the service. A terminal that closes (SIGHUP) leaves balancers the time to notice; a person

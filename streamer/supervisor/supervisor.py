@@ -1,7 +1,7 @@
 """The supervisor: starts, watches, restarts and drains inference process, workers and sampling process.
 
-It owns what must outlive each of them: the listening sockets, the inference address, the board, the metrics
-folder. It loads neither aiohttp nor a model, so that little in it can fail.
+It owns what must outlive each of them: the listening sockets, the inference address, the shared status,
+the metrics folder. It loads neither aiohttp nor a model, so that little in it can fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills processes that hang, by their heartbeats on the board; whoever keeps a process starts the next one.
+"""Kills processes whose heartbeats in the shared status stop; the owner of a process starts the next one.
 
 A process may also be silent because the whole machine was: suspended, overloaded, or stopped together with
 the supervisor. Therefore silence counts only while the supervisor's own clock ticks regularly, and a process
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inference.ipc.process_handle import InferenceHandle
-from inference.ipc.shared_status import Board, Presence, State
+from inference.ipc.shared_status import Presence, SharedStatus, State
 from streamer.sampling.process_handle import SamplingProcessHandle
 
 log = logging.getLogger("streamer.supervisor")
@@ -85,7 +85,10 @@ class Watchdog:
     """Checks every process in time. Only the supervisor's loop uses it."""
 
     def __init__(
-        self, board: Board, watched: list[WatchedProcess], on_tick: Callable[[float], None] = lambda _: None
+        self,
+        board: SharedStatus,
+        watched: list[WatchedProcess],
+        on_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
         """``on_tick`` is called with the time at every check."""
         self._on_tick = on_tick

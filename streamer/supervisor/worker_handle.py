@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 
 from inference.ipc.child_process import ChildProcess
-from inference.ipc.shared_status import Board, Presence
+from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.supervisor.watchdog import LifeSign, WatchedProcess
 
@@ -20,7 +20,7 @@ START_LIMIT_S = 60.0
 class WorkerHandle:
     """One worker process at a time."""
 
-    def __init__(self, number: int, listener: socket.socket, board: Board) -> None:
+    def __init__(self, number: int, listener: socket.socket, board: SharedStatus) -> None:
         self.number = number
         self.listener = listener
         self._board = board

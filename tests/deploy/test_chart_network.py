@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings, load_settings
 from streamer.drift.shared_document import SharedDocument
@@ -33,7 +33,7 @@ COOKIE = "rtva-replica"
 @pytest.fixture(scope="module")
 def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Every path of the service, from its router, with braces filled in."""
-    with contextlib.closing(Board()) as board, contextlib.closing(SharedDocument()) as page:
+    with contextlib.closing(SharedStatus()) as board, contextlib.closing(SharedDocument()) as page:
         resources = Resources(
             number=0,
             settings=load_settings(),

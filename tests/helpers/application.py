@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
 from streamer.drift.shared_document import SharedDocument
@@ -20,7 +20,7 @@ def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
     """Return every route that a worker serves with these settings."""
 
     async def build() -> list[web.AbstractRoute]:
-        board, page = Board(), SharedDocument()
+        board, page = SharedStatus(), SharedDocument()
         app, _ = make_app(
             Resources(
                 number=0,

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from inference.ipc import unix_socket as address
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import load_settings
 from streamer.drift.shared_document import SharedDocument
@@ -56,7 +56,7 @@ class SamplingProcessRun:
         )
         self._given = ChildEnvironment(self._settings, self._settings)
         self._listener = address.listen(socket.SOCK_STREAM)
-        self._board = Board()
+        self._board = SharedStatus()
         self._page = SharedDocument()
         self.lost: Counter[str] = Counter()
         self._sender = SampleSender(address.address_of(self._listener), self._count)

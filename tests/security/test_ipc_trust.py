@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, WireError
 from inference.ipc.handshake import read_handshake
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 from inference.ipc.wire import (
     Kind,
     Result,
@@ -231,7 +231,7 @@ def test_random_results_are_refused_or_harmless(noise: bytes, changes: list[tupl
 
 @given(st.floats())
 def test_nobody_stumbles_over_what_stands_on_the_board(value: float) -> None:
-    board = Board()
+    board = SharedStatus()
     for field in board._FIELDS:
         board.post(field, value)
     assert isinstance(board.state, State)
@@ -254,10 +254,10 @@ def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> Non
     with Service({}) as service:
         before = service.inference
         links = Path(f"/proc/{before.pid}/fd").iterdir()
-        descriptor = next(link for link in links if "memfd:board" in str(link.readlink()))
-        # As the worker would: the board is the only way by which it reaches the supervisor.
+        descriptor = next(link for link in links if "memfd:shared_status" in str(link.readlink()))
+        # As the worker would: the shared status is the only way by which it reaches the supervisor.
         fd = os.open(descriptor, os.O_RDWR)
-        board = Board(fd)
+        board = SharedStatus(fd)
         before.send_signal(signal.SIGSTOP)
         board.post("refused", time.monotonic())
         wait_for(lambda: not before.is_running() or before.status() == "zombie")

@@ -21,7 +21,7 @@ from inference.engine.loop import Loop
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
 from inference.ipc.ring import FrameRing
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import (
     MAX_MESSAGE_BYTES,
     Kind,
@@ -65,7 +65,7 @@ class FakeDetector:
 def loop_address() -> Iterator[str]:
 
     listener = address.listen()
-    board = Board()
+    board = SharedStatus()
     loop = Loop(
         {"v1": FakeDetector()},
         listener,

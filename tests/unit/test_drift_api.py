@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift.history import History
 from streamer.drift.rows import NUMERIC
@@ -31,7 +31,7 @@ class DriftRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.page, self.board = SharedDocument(), Board()
+        self.page, self.board = SharedDocument(), SharedStatus()
         self.settings = load_settings(
             samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
         )

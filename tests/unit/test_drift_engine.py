@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift import engine
 from streamer.drift.engine import run_evidently
@@ -108,7 +108,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     settings = load_settings(
         samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=1
     )
-    page, board = SharedDocument(), Board()
+    page, board = SharedDocument(), SharedStatus()
     made = DriftService(settings, DriftMetrics(), page, board)
     await made.open()
     made.monitor.set_reference(Reference({"gate": REFERENCE}, "", ""))

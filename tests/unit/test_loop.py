@@ -15,7 +15,7 @@ from inference.engine.loop import Loop, _Connection
 from inference.engine.planner import Batch, BatchReason, Item
 from inference.ipc import unix_socket as address
 from inference.ipc.ring import FrameRing
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import MAX_MESSAGE_BYTES, Kind, Result, Status, Submit, unpack_result
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
@@ -58,7 +58,7 @@ class Rig:
         self.loop = Loop(
             {"v1": self.detector},
             self.listener,
-            Board(),
+            SharedStatus(),
             lanes=1,
             parallel=1,
             ahead=2,

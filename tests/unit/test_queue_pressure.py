@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.ipc.shared_status import Board, Presence
+from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.scheduling.queue_pressure import (
     AWAY_MAX_S,
     FULL,
@@ -88,7 +88,7 @@ def test_whatever_the_load_it_leaves_late_and_never_for_long(
 def test_a_replica_is_saturated_when_every_worker_that_serves_is(
     workers: list[tuple[Presence, int]], saturated: bool
 ) -> None:
-    board = Board()
+    board = SharedStatus()
     board.post("workers", len(workers))
     for number, (presence, full) in enumerate(workers):
         board.post_worker(number, "presence", presence)

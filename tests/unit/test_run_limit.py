@@ -15,7 +15,7 @@ from inference.core.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
 from inference.engine.loop import Loop
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
 from inference.telemetry.metrics import InferenceMetrics
@@ -123,7 +123,7 @@ async def run_many(loop_address: str, count: int) -> None:
 
 
 def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
-    listener, board = address.listen(), Board()
+    listener, board = address.listen(), SharedStatus()
     loop = Loop(
         {"v1": QuickNow()},
         listener,

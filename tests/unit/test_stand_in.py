@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.ipc.shared_status import Board, Presence
+from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.supervisor.listeners import FallbackAcceptor
 
 
 class Scene:
-    """Workers that do nothing by themselves: their ports, their channels and the board."""
+    """Workers that do nothing by themselves: their ports, their channels and the shared status."""
 
     def __init__(self, workers: int) -> None:
-        self.board = Board()
+        self.board = SharedStatus()
         self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
         self.channels = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         for near, far in self.channels:

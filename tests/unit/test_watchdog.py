@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.ipc.shared_status import Board
+from inference.ipc.shared_status import SharedStatus
 from streamer.supervisor.restart_policy import CrashLoop, RestartPolicy
 from streamer.supervisor.watchdog import LifeSign, Starvation, Watchdog, WatchedProcess
 from tests.helpers.waiting import wait_for
@@ -33,8 +33,8 @@ class Process:
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    made = Board()
+def board() -> Iterator[SharedStatus]:
+    made = SharedStatus()
     yield made
     made.close()
 
@@ -59,7 +59,7 @@ def _sleeps(pid: int) -> bool:
 
 
 def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
-    board: Board, sleeper: subprocess.Popen[bytes]
+    board: SharedStatus, sleeper: subprocess.Popen[bytes]
 ) -> None:
     process = Process(sleeper.pid)
     watchdog = Watchdog(board, [process.watched])
@@ -71,7 +71,7 @@ def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
     assert process.killed == 1
 
 
-def test_a_beat_in_time_keeps_it_alive(board: Board, sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_beat_in_time_keeps_it_alive(board: SharedStatus, sleeper: subprocess.Popen[bytes]) -> None:
     process = Process(sleeper.pid)
     watchdog = Watchdog(board, [process.watched])
     for second in range(1, 60):
@@ -81,7 +81,7 @@ def test_a_beat_in_time_keeps_it_alive(board: Board, sleeper: subprocess.Popen[b
 
 
 async def test_silence_while_the_watchdog_itself_stood_still_does_not_count(
-    board: Board, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    board: SharedStatus, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("streamer.supervisor.watchdog.time.monotonic", lambda: now[0])

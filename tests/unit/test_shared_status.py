@@ -1,13 +1,13 @@
-"""The board tells a live loop from a hung or silent one."""
+"""The shared status tells a live loop from a hung or silent one."""
 
 import os
 
-from inference.ipc.shared_status import Board, State
+from inference.ipc.shared_status import SharedStatus, State
 
 
 def test_both_sides_see_the_same_page() -> None:
-    board = Board()
-    other = Board(os.dup(board.fd))
+    board = SharedStatus()
+    other = SharedStatus(os.dup(board.fd))
     board.post("state", State.READY)
     board.post("heartbeat", 12.5)
     assert (other.state, other.read("heartbeat")) == (State.READY, 12.5)
@@ -16,7 +16,7 @@ def test_both_sides_see_the_same_page() -> None:
 
 
 def test_a_fresh_beat_is_alive_and_an_old_one_is_not() -> None:
-    board = Board()
+    board = SharedStatus()
     board.post("state", State.READY)
     board.post("heartbeat", 100.0)
     board.post("run_limit_s", 2.0)
@@ -26,7 +26,7 @@ def test_a_fresh_beat_is_alive_and_an_old_one_is_not() -> None:
 
 
 def test_a_run_beyond_its_limit_is_hung_even_while_the_loop_beats() -> None:
-    board = Board()
+    board = SharedStatus()
     board.post("state", State.READY)
     board.post("heartbeat", 100.0)
     board.post("run_limit_s", 2.0)
@@ -39,7 +39,7 @@ def test_a_run_beyond_its_limit_is_hung_even_while_the_loop_beats() -> None:
 
 
 def test_loading_needs_no_beat_but_a_dead_process_is_not_alive() -> None:
-    board = Board()
+    board = SharedStatus()
     board.post("state", State.WARMING)
     assert board.alive(1e6)
     board.post("state", State.DOWN)
