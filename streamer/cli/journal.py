@@ -9,8 +9,7 @@ from typing import IO, Any
 
 from streamer.client.capture import Captured
 from streamer.client.errors import SaveFailed
-from streamer.client.ledger import Ledger
-from streamer.client.results import Detections, Drop, FrameError, Outcome, Result
+from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
 
 
 def describe_detections(detections: Detections) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _options(arguments: argparse.Namespace) -> PullOptions:
     from inference.models import fields  # noqa: PLC0415 - see run
-    from streamer.client.tls import Tls  # noqa: PLC0415 - see above
+    from streamer.client.options import Tls  # noqa: PLC0415 - see above
     from streamer.model_zoo.errors import BadRequest  # noqa: PLC0415 - see run
     from streamer.model_zoo.pull import PullOptions  # noqa: PLC0415 - loads aiohttp
 

@@ -27,8 +27,8 @@ from streamer.client.errors import (
     SaveFailed,
     SourceFailed,
 )
-from streamer.client.folder import list_images
 from streamer.client.results import Prediction
+from streamer.client.sources import list_images
 from streamer.console.signals import EXIT_INTERRUPTED
 from streamer.console.terminal import Terminal
 
@@ -108,7 +108,7 @@ def find_images(names: list[str]) -> list[str]:
 
 async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from streamer.client.oneshot import Request, predict_many  # noqa: PLC0415 - loads aiohttp
-    from streamer.client.tls import Tls  # noqa: PLC0415 - see above
+    from streamer.client.options import Tls  # noqa: PLC0415 - see above
 
     if arguments.jobs < 1:
         raise BadInput(f"--jobs is {arguments.jobs}; allowed are 1 and more")

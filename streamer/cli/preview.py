@@ -15,9 +15,9 @@ from aiohttp import web
 from streamer.cli.drawing import draw
 from streamer.client.capture import Captured
 from streamer.client.errors import BadInput
-from streamer.client.notifier import Bell
 from streamer.client.pixels import encode_jpeg
 from streamer.client.results import Detections
+from streamer.client.state import Bell
 
 _BOUNDARY = "frame"
 _QUALITY = 80

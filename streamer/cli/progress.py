@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamer.client.ledger import Ledger
+from streamer.client.results import Ledger
 from streamer.client.state import Phase, State
 
 #: Rates are means over this long, seconds.

@@ -166,8 +166,7 @@ def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> PictureSt
 
 
 def _options(arguments: argparse.Namespace) -> Any:
-    from streamer.client.options import Options  # noqa: PLC0415 - see _push
-    from streamer.client.tls import Tls  # noqa: PLC0415 - see _push
+    from streamer.client.options import Options, Tls  # noqa: PLC0415 - see _push
 
     return Options(
         quality=arguments.quality,

@@ -20,18 +20,25 @@ from streamer.client.errors import (
     StreamClosed,
     UnreadOutcomes,
 )
-from streamer.client.ledger import Ledger
 from streamer.client.params import Params
-from streamer.client.results import Detection, Detections, Drop, FrameError, Outcome, Prediction, Result
+from streamer.client.results import (
+    Detection,
+    Detections,
+    Drop,
+    FrameError,
+    Ledger,
+    Outcome,
+    Prediction,
+    Result,
+)
 from streamer.client.state import Phase, State
 from streamer.console.extras import explain_missing
 
 if TYPE_CHECKING:
     from streamer.client.oneshot import Request, predict, predict_async, predict_many
-    from streamer.client.options import Options
+    from streamer.client.options import Options, Tls
     from streamer.client.stream import DetectStream
     from streamer.client.sync import DetectStreamSync
-    from streamer.client.tls import Tls
     from streamer.client.video_stream import VideoStream
 
 __all__ = [
@@ -72,7 +79,7 @@ _LAZY = {
     "DetectStreamSync": "sync",
     "Options": "options",
     "Request": "oneshot",
-    "Tls": "tls",
+    "Tls": "options",
     "VideoStream": "video_stream",
     "predict": "oneshot",
     "predict_async": "oneshot",

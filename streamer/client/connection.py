@@ -1,10 +1,11 @@
-"""One WebSocket of ``detect.v1``, from the upgrade to its close; the stream makes a new one after a loss."""
+"""One WebSocket connection of ``detect.v1``, and the connector that opens a new one after a loss."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,11 @@ import aiohttp
 
 from streamer.client.address import Address
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.client.http import connect_error_text, retry_after_s
+from streamer.client.options import Options
+from streamer.client.state import Phase, State, Watcher
 from streamer.console.redact import MASK
+from streamer.core.backoff import Backoff
 from streamer.protocol.close_codes import FINAL_CLOSE_CODES, CloseCode
 from streamer.protocol.wire import (
     SUBPROTOCOL_JSON,
@@ -40,7 +45,6 @@ _REFUSALS = {
     404: "there is no stream at this address, or the server has no such model version",
     426: "the server wants another protocol at this address",
 }
-_LONGEST_RETRY_AFTER_S = 300.0
 
 
 class LinkLost(ConnectionFailed):
@@ -194,7 +198,7 @@ async def _upgrade(
             code=495,
         ) from None
     except aiohttp.ClientConnectorError as error:
-        raise ConnectionFailed(f"cannot connect to {address.shown}: {why_not(error)}") from None
+        raise ConnectionFailed(f"cannot connect to {address.shown}: {connect_error_text(error)}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise ConnectionFailed(f"cannot connect to {address.shown}: {address.clean(error)}") from None
 
@@ -212,16 +216,40 @@ def _refused(address: Address, error: aiohttp.WSServerHandshakeError) -> Connect
     return Rejected(f"{address.shown} refused the stream: {why} (HTTP {status})", code=status)
 
 
-def why_not(error: aiohttp.ClientConnectorError) -> str:
-    """Return the system's word for a failed connect; what the library says names the address again."""
-    number = error.os_error.errno
-    # Name resolution has negative numbers of its own, and a text that fits.
-    return os.strerror(number) if number is not None and number > 0 else str(error.os_error.strerror)
+class Dialer:
+    """Connects to one address. ``report`` is told of every try."""
 
+    def __init__(self, address: Address, options: Options, report: Watcher) -> None:
+        self.backoff = Backoff()
+        self._address = address
+        self._options = options
+        self._tls: ssl.SSLContext | bool = options.tls.context()
+        self._report = report
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a ``Retry-After`` header; None when absent or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit() and len(value) < 9:
-        return min(float(value), _LONGEST_RETRY_AFTER_S)
-    return None
+    async def connect(self, session: aiohttp.ClientSession, hello: dict[str, Any]) -> Link:
+        """Return an open link.
+
+        Raises ConnectionFailed after ``give_up_after_s``; Rejected and BadInput at once.
+        """
+        patience_s = self._options.give_up_after_s
+        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+        while True:
+            self._report(State(Phase.CONNECTING, self._address.shown))
+            try:
+                return await Link.open(
+                    session,
+                    self._address,
+                    hello,
+                    tls=self._tls,
+                    timeout_s=self._options.connect_timeout_s,
+                )
+            except ConnectionFailed as error:
+                await self.pause(error, give_up_at)
+
+    async def pause(self, error: ConnectionFailed, give_up_at: float = math.inf) -> None:
+        """Wait as long as the server asked, else with jitter. Raises ``error`` when patience ends."""
+        delay_s = self.backoff.next_s(error.retry_after_s)
+        if self._options.give_up_after_s == 0 or time.monotonic() + delay_s > give_up_at:
+            raise error
+        self._report(State(Phase.WAITING, str(error), retry_s=delay_s))
+        await asyncio.sleep(delay_s)

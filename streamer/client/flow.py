@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.client.ledger import Ledger
-from streamer.client.results import Detections, Drop, FrameError, Outcome, Result
+from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
 from streamer.protocol.wire import Codec
 
 #: At window 0, and after as long without sending anything, the client pings.

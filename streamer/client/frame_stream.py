@@ -12,10 +12,8 @@ from typing import Any, Self
 
 from streamer.client.encoder import Picture
 from streamer.client.errors import ClientError, StreamClosed, UnreadOutcomes
-from streamer.client.ledger import Ledger
-from streamer.client.notifier import Bell
-from streamer.client.results import Outcome
-from streamer.client.state import Phase, State, Watcher
+from streamer.client.results import Ledger, Outcome
+from streamer.client.state import Bell, Phase, State, Watcher
 
 log = logging.getLogger("streamer.client")
 

@@ -10,15 +10,13 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
-from streamer.client.connection import retry_after_s, why_not
-from streamer.client.cookies import cookies
 from streamer.client.encoder import Encoded, Picture, PictureLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
+from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
+from streamer.client.options import Tls
 from streamer.client.params import Params
 from streamer.client.pixels import DEFAULT_QUALITY
 from streamer.client.results import Detections, Prediction
-from streamer.client.tls import Tls
-from streamer.client.version import client_version
 from streamer.core.backoff import Backoff
 
 T = TypeVar("T")
@@ -160,7 +158,7 @@ async def _post(
     except aiohttp.InvalidURL as error:
         raise BadInput(f"address {address.shown!r} cannot be used: {address.clean(error)}") from None
     except aiohttp.ClientConnectorError as error:
-        raise ConnectionFailed(f"cannot connect to {address.shown}: {why_not(error)}") from None
+        raise ConnectionFailed(f"cannot connect to {address.shown}: {connect_error_text(error)}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise ConnectionFailed(f"cannot reach {address.shown}: {address.clean(error)}") from None
     except ValueError:

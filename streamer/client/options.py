@@ -1,12 +1,34 @@
-"""How a stream treats pictures and its server: what a caller may set, and what is allowed. Pure."""
+"""Options of a stream and of its connections: what a caller may set, and which values are allowed."""
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 
 from streamer.client.errors import BadInput
 from streamer.client.pixels import DEFAULT_QUALITY
-from streamer.client.tls import Tls
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to check the server's certificate."""
+
+    #: PEM file of the authority to trust in place of the system's.
+    ca_file: str | None = None
+    #: Whether any certificate will do.
+    insecure: bool = False
+
+    def context(self) -> ssl.SSLContext | bool:
+        """Return what aiohttp takes as ``ssl``. Raises BadInput when the file cannot be used."""
+        if self.insecure:
+            return False
+        if self.ca_file is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise BadInput(f"certificate file {self.ca_file}: {error}") from error
+
 
 MODES = ("live", "all")
 MAX_NAME_CHARS = 100

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamer.client.encoder import Encoded, Picture
-from streamer.client.ledger import Ledger
-from streamer.client.results import Drop, FrameError, Outcome
+from streamer.client.results import Drop, FrameError, Ledger, Outcome
 
 #: Mode all: one picture waits while another is encoded, so that neither the source nor the encoder idles.
 QUEUE_MAX = 2

@@ -11,10 +11,10 @@ from streamer.client.connection import Link, LinkLost
 from streamer.client.encoder import PictureLimits, encode
 from streamer.client.errors import BadInput
 from streamer.client.flow import Flow, Sent
-from streamer.client.notifier import Bell
 from streamer.client.options import Options
 from streamer.client.pending_frames import Offer, Offers
 from streamer.client.results import Outcome
+from streamer.client.state import Bell
 from streamer.protocol.wire import Frame
 
 

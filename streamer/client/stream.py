@@ -12,21 +12,18 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import stream_address
-from streamer.client.connection import Link, LinkLost
-from streamer.client.connector import Dialer
-from streamer.client.control import Control
-from streamer.client.cookies import cookies
+from streamer.client.connection import Dialer, Link, LinkLost
 from streamer.client.encoder import Picture, PictureLimits
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
 from streamer.client.frame_stream import PictureStream
-from streamer.client.ledger import Ledger
+from streamer.client.http import client_version, cookies
 from streamer.client.options import MODES, Options
-from streamer.client.params import Params
+from streamer.client.params import Control, Params
 from streamer.client.pending_frames import Offer, Offers
+from streamer.client.results import Ledger
 from streamer.client.sender import Sender
 from streamer.client.state import Phase, State, Watcher
-from streamer.client.version import client_version
 from streamer.protocol.close_codes import CloseCode
 
 log = logging.getLogger("streamer.client")

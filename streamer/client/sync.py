@@ -10,10 +10,9 @@ from typing import Any, Self, TypeVar
 
 from streamer.client.encoder import Picture
 from streamer.client.errors import StreamClosed
-from streamer.client.ledger import Ledger
 from streamer.client.options import Options
 from streamer.client.params import Params
-from streamer.client.results import Outcome
+from streamer.client.results import Ledger, Outcome
 from streamer.client.state import State, Watcher
 from streamer.client.stream import DetectStream
 

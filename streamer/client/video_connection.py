@@ -1,12 +1,13 @@
-"""One WebRTC session that carries a video to the service: offer, answer, data channels; on aiortc."""
+"""One WebRTC session that carries a video to the service, and the RTP clock of that video. Uses aiortc."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fractions
+import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,53 @@ from streamer.client.connection import LinkLost
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
 from streamer.client.pixels import Pixels
 from streamer.protocol.wire import ProtocolError, decode_message
+
+#: Up to 2.8 ms: invisible, and enough that two pairs of 30 frames are hardly ever as far apart.
+DITHER_TICKS = 256
+#: Encoders convert times, and are off by one now and then.
+TOLERANCE_TICKS = 2
+_WRAP = 1 << 32
+
+
+def dithered(ticks: int) -> int:
+    """Return a time on the 90 kHz clock, a little later by chance."""
+    return ticks + random.randrange(DITHER_TICKS)  # noqa: S311 - no secret
+
+
+class RtpOrigin:
+    """Learns the random number from results; :meth:`to_pts` answers once it is sure."""
+
+    def __init__(self) -> None:
+        #: What the number may be; None before the first result.
+        self._candidates: list[int] | None = None
+
+    def learn(self, rtp: int, sent: Iterable[int]) -> None:
+        """A result for ``rtp`` came, for one of the frames sent with these times."""
+        possible = [(rtp - pts) % _WRAP for pts in sent]
+        if not possible or self.known:
+            return
+        before = possible if self._candidates is None else self._candidates
+        narrowed = [number for number in before if any(_same(number, other) for other in possible)]
+        # None left: a frame was forgotten meanwhile, so begin anew.
+        self._candidates = narrowed or possible
+
+    @property
+    def known(self) -> bool:
+        """Whether the number is known."""
+        return self._candidates is not None and len(self._candidates) == 1
+
+    def to_pts(self, rtp: int, sent: Collection[int]) -> int | None:
+        """Return which of the times in ``sent`` has this RTP timestamp; None when that is not known."""
+        if self._candidates is None or len(self._candidates) != 1:
+            return None
+        wanted = rtp - self._candidates[0]
+        return next((pts for pts in sent if _same(pts, wanted)), None)
+
+
+def _same(one: int, other: int) -> bool:
+    """Whether two times on the 32-bit clock are the same but for rounding."""
+    return (one - other + TOLERANCE_TICKS) % _WRAP <= 2 * TOLERANCE_TICKS
+
 
 CLOCK_HZ = 90_000
 _CLOCK = fractions.Fraction(1, CLOCK_HZ)

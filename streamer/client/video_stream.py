@@ -14,18 +14,16 @@ import aiohttp
 
 from streamer.client.address import video_address
 from streamer.client.connection import LinkLost
-from streamer.client.cookies import cookies
 from streamer.client.encoder import Picture
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.frame_stream import PictureStream
-from streamer.client.ledger import Ledger
+from streamer.client.http import cookies
 from streamer.client.options import Options
 from streamer.client.params import Params
 from streamer.client.pixels import Pixels, as_bgr, decode, resize
-from streamer.client.results import Detections, Drop, Outcome, Result
-from streamer.client.rtp_origin import RtpOrigin, dithered
+from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
 from streamer.client.state import Phase, State, Watcher
-from streamer.client.video_connection import CLOCK_HZ, Camera, VideoLink
+from streamer.client.video_connection import CLOCK_HZ, Camera, RtpOrigin, VideoLink, dithered
 from streamer.core.backoff import Backoff
 
 #: Frames whose result may still come: two seconds of 30 fps. Older ones count as unanswered.

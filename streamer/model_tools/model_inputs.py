@@ -15,7 +15,7 @@ from inference.engine.detector import Detector
 from inference.models.model import ModelInfo
 from inference.preprocess.letterbox import Letterbox
 from inference.preprocess.preprocess import Normaliser
-from streamer.client.folder import list_images
+from streamer.client.sources import list_images
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits

@@ -17,7 +17,7 @@ from inference.core.errors import ModelRefused
 from inference.models.manifest import Manifest, manifest_path, read_manifest
 from inference.models.model_file import check_file
 from inference.models.onnx_header import NotOnnx, read_header
-from streamer.client.tls import Tls
+from streamer.client.options import Tls
 from streamer.core.backoff import Backoff
 from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.model_folder import write_manifest

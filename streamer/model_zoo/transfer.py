@@ -13,8 +13,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from streamer.client.connection import retry_after_s
-from streamer.client.version import client_version
+from streamer.client.http import client_version, retry_after_s
 from streamer.model_zoo.download_url import origin_of, redirect_allowed
 from streamer.model_zoo.errors import PullFailed, WrongFile
 from streamer.model_zoo.partial_file import DownloadSource, PartialFile

@@ -18,7 +18,7 @@ import pytest
 
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import Family
-from streamer.client.tls import Tls
+from streamer.client.options import Tls
 from streamer.core.backoff import Backoff
 from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.pull import PullOptions, PullResult, pull

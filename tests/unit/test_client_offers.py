@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamer.client.ledger import Ledger
 from streamer.client.pending_frames import Offer, Offers
-from streamer.client.results import Drop, FrameError
+from streamer.client.results import Drop, FrameError, Ledger
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from streamer.cli.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
-from streamer.client.ledger import Ledger
+from streamer.client.results import Ledger
 from streamer.client.state import Phase, State
 from streamer.console.terminal import PLAIN_INTERVAL_S, Terminal
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from streamer.client.address import video_address
-from streamer.client.rtp_origin import DITHER_TICKS, RtpOrigin, dithered
+from streamer.client.video_connection import DITHER_TICKS, RtpOrigin, dithered
 
 WRAP = 1 << 32
 

@@ -16,8 +16,7 @@ import pytest
 from streamer.client.camera import Camera
 from streamer.client.capture import SLIP_S, Captured, paced, thinned
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.client.folder import ImageFiles, natural_key
-from streamer.client.sources import SourceOptions, is_picture_source, open_source
+from streamer.client.sources import ImageFiles, SourceOptions, is_picture_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
 from tests.unit.pictures import encode, scene
 
