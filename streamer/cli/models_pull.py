@@ -104,7 +104,7 @@ async def _pull_all(
 ) -> int:
     with Signals() as signals:
         for entry in entries:
-            if not await signals.unless_told(_pull(entry, folder, options, terminal)):
+            if not await signals.unless_signalled(_pull(entry, folder, options, terminal)):
                 terminal.line(f"{entry.name}: stopped; the same command resumes it")
                 break
         return signals.exit_code

@@ -140,7 +140,7 @@ class _Report:
     _answers: dict[int, Prediction | ClientError] = field(default_factory=dict)
     #: Standard input can be read once, and is needed again for drawing.
     _stdin: bytes | None = None
-    _told: int = 0
+    _printed: int = 0
     _used_names: set[str] = field(default_factory=set)
 
     def pictures(self) -> Iterator[str | bytes]:
@@ -158,19 +158,19 @@ class _Report:
     async def answered(self, position: int, answer: Prediction | ClientError) -> None:
         """Take an answer in, and tell all whose turn it is."""
         self._answers[position] = answer
-        while self._told in self._answers:
-            await self._tell(self.names[self._told], self._answers.pop(self._told))
-            self._told += 1
+        while self._printed in self._answers:
+            await self._print_answer(self.names[self._printed], self._answers.pop(self._printed))
+            self._printed += 1
         if len(self.names) >= _BAR_FROM:
             self.terminal.status(self._bar())
 
     def _bar(self) -> str:
-        done, total = self._told + len(self._answers), len(self.names)
+        done, total = self._printed + len(self._answers), len(self.names)
         filled = _BAR_CHARS * done // total
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"[{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {done}/{total}{failed}"
 
-    async def _tell(self, name: str, answer: Prediction | ClientError) -> None:
+    async def _print_answer(self, name: str, answer: Prediction | ClientError) -> None:
         if isinstance(answer, ClientError):
             self.failures.append(answer)
             text = str(answer)

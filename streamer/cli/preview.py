@@ -17,7 +17,7 @@ from streamer.client.capture import Captured
 from streamer.client.errors import BadInput
 from streamer.client.pixels import encode_jpeg
 from streamer.client.results import Detections
-from streamer.client.state import Bell
+from streamer.client.state import Notifier
 
 _BOUNDARY = "frame"
 _QUALITY = 80
@@ -60,7 +60,7 @@ class Preview:
 
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
-        self._bell = Bell()
+        self._notifier = Notifier()
         #: The newest picture and its boxes, and how many there were.
         self._newest: tuple[Captured, Detections | None] | None = None
         self._count = 0
@@ -102,12 +102,12 @@ class Preview:
             return
         self._newest = (frame, detections)
         self._count += 1
-        self._bell.ring()
+        self._notifier.notify()
 
     async def close(self) -> None:
         """End all viewers and stop listening."""
         self._closing = True
-        self._bell.ring()
+        self._notifier.notify()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -134,7 +134,7 @@ class Preview:
         with contextlib.suppress(ConnectionError):
             while not self._closing:
                 if self._count == seen:
-                    await self._bell.wait()
+                    await self._notifier.wait()
                     continue
                 seen, jpeg = await self._jpeg()
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

@@ -25,7 +25,7 @@ from streamer.console.terminal import Terminal
 
 if TYPE_CHECKING:
     from streamer.client.capture import Source
-    from streamer.client.frame_stream import PictureStream
+    from streamer.client.frame_stream import FrameStream
 
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
@@ -137,7 +137,7 @@ async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with Signals() as signals:
         source = await _open_source(arguments, terminal)
         stream = _make_stream(arguments, terminal)
-        if not await signals.unless_told(_connected(stream)):
+        if not await signals.unless_signalled(_connected(stream)):
             return signals.exit_code
         try:
             await _Run(arguments, terminal, source, stream, signals).run()
@@ -146,7 +146,7 @@ async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return signals.exit_code
 
 
-def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> PictureStream:
+def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> FrameStream:
     """Return the stream, not yet connected."""
     from streamer.client.sources import is_picture_source  # noqa: PLC0415 - see _push
     from streamer.client.stream import DetectStream  # noqa: PLC0415 - see _push
@@ -211,7 +211,7 @@ async def _open_source(arguments: argparse.Namespace, terminal: Terminal) -> Any
     return await asyncio.to_thread(open_source, arguments.source, options)
 
 
-async def _connected(stream: PictureStream) -> None:
+async def _connected(stream: FrameStream) -> None:
     await stream.__aenter__()
 
 
@@ -231,7 +231,7 @@ class _Run:
         arguments: argparse.Namespace,
         terminal: Terminal,
         source: Source,
-        stream: PictureStream,
+        stream: FrameStream,
         signals: Signals,
     ) -> None:
         from streamer.cli.pusher import Limits, Pusher  # noqa: PLC0415 - loads aiohttp

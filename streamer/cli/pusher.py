@@ -13,7 +13,7 @@ from typing import Protocol
 from streamer.cli.progress import Tally
 from streamer.client.capture import Captured, Source, paced, thinned
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
-from streamer.client.frame_stream import PictureStream
+from streamer.client.frame_stream import FrameStream
 from streamer.client.results import Detections, Outcome, Result
 
 #: A source thread that does not end by then hangs in a driver; it must not keep us.
@@ -70,7 +70,7 @@ class Pusher:
     """One run. ``stop`` may be called from a signal handler or another thread."""
 
     source: Source
-    stream: PictureStream
+    stream: FrameStream
     sinks: Sinks = field(default_factory=Sinks)
     limits: Limits = field(default_factory=Limits)
     #: Whether a source that has no pace of its own is read in real time.

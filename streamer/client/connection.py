@@ -47,11 +47,11 @@ _REFUSALS = {
 }
 
 
-class LinkLost(ConnectionFailed):
+class ConnectionLost(ConnectionFailed):
     """An open connection has ended; worth another try."""
 
 
-class Link:
+class Connection:
     """An open connection after its welcome."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, address: Address) -> None:
@@ -73,20 +73,20 @@ class Link:
         *,
         tls: ssl.SSLContext | bool = True,
         timeout_s: float = 10.0,
-    ) -> Link:
+    ) -> Connection:
         """Connect and greet.
 
         Raises Rejected (refused for good), BadInput (a parameter is wrong) or ConnectionFailed.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                link = cls(await _upgrade(session, address, tls), address)
+                connection = cls(await _upgrade(session, address, tls), address)
                 try:
-                    await link._greet(hello)
+                    await connection._greet(hello)
                 except BaseException:
-                    await link.close(CloseCode.DONE)
+                    await connection.close(CloseCode.DONE)
                     raise
-                return link
+                return connection
         except TimeoutError:
             raise ConnectionFailed(f"{address.shown} did not answer within {timeout_s:g} s") from None
 
@@ -109,7 +109,7 @@ class Link:
                 raise BadInput(self._address.clean(f"the server says: {message.get('message', '')}"))
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a control message. Raises LinkLost."""
+        """Send a control message. Raises ConnectionLost."""
         encoded = encode_message(message, self._subprotocol)
         try:
             if isinstance(encoded, str):
@@ -117,17 +117,17 @@ class Link:
             else:
                 await self._socket.send_bytes(encoded)
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
-            raise LinkLost(self._address.clean(f"connection lost: {error}")) from None
+            raise ConnectionLost(self._address.clean(f"connection lost: {error}")) from None
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame; returns when the socket has taken it. Raises LinkLost."""
+        """Send a frame; returns when the socket has taken it. Raises ConnectionLost."""
         try:
             await self._socket.send_bytes(pack_frame(frame))
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
-            raise LinkLost(self._address.clean(f"connection lost: {error}")) from None
+            raise ConnectionLost(self._address.clean(f"connection lost: {error}")) from None
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next message. Raises LinkLost, or Rejected when the server closed for good."""
+        """Return the next message. Raises ConnectionLost, or Rejected when the server closed for good."""
         while True:
             message = await self._socket.receive()
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
@@ -145,12 +145,12 @@ class Link:
     def _ended(self, reason: str) -> ConnectionFailed | Rejected:
         code = self._socket.close_code
         if code is None or code in (CloseCode.DONE, 1006):
-            return LinkLost("the connection was lost", retry_after_s=self.reconnect_s)
+            return ConnectionLost("the connection was lost", retry_after_s=self.reconnect_s)
         name = CloseCode(code).name.lower().replace("_", " ") if code in set(CloseCode) else ""
         text = self._address.clean(f"the server closed the connection: {reason or name} ({code})")
         if code in _FINAL:
             return Rejected(text, code=code)
-        return LinkLost(text, retry_after_s=self.reconnect_s)
+        return ConnectionLost(text, retry_after_s=self.reconnect_s)
 
     async def close(self, code: int = CloseCode.DONE) -> None:
         """Close; never raises, never takes long."""
@@ -216,7 +216,7 @@ def _refused(address: Address, error: aiohttp.WSServerHandshakeError) -> Connect
     return Rejected(f"{address.shown} refused the stream: {why} (HTTP {status})", code=status)
 
 
-class Dialer:
+class Connector:
     """Connects to one address. ``report`` is told of every try."""
 
     def __init__(self, address: Address, options: Options, report: Watcher) -> None:
@@ -226,8 +226,8 @@ class Dialer:
         self._tls: ssl.SSLContext | bool = options.tls.context()
         self._report = report
 
-    async def connect(self, session: aiohttp.ClientSession, hello: dict[str, Any]) -> Link:
-        """Return an open link.
+    async def connect(self, session: aiohttp.ClientSession, hello: dict[str, Any]) -> Connection:
+        """Return an open connection.
 
         Raises ConnectionFailed after ``give_up_after_s``; Rejected and BadInput at once.
         """
@@ -236,7 +236,7 @@ class Dialer:
         while True:
             self._report(State(Phase.CONNECTING, self._address.shown))
             try:
-                return await Link.open(
+                return await Connection.open(
                     session,
                     self._address,
                     hello,

@@ -24,7 +24,7 @@ _TRIES = ((1.0, 1.0), (0.75, 1.0), (0.75, 0.7), (0.6, 0.5), (0.5, 0.3), (0.4, 0.
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
+class ImageLimits:
     """What the server takes, from ``welcome.limits``."""
 
     bytes: int = 2 << 20
@@ -32,7 +32,7 @@ class PictureLimits:
     side_px: int = 8192
 
     @classmethod
-    def from_welcome(cls, limits: Mapping[str, Any]) -> PictureLimits:
+    def from_welcome(cls, limits: Mapping[str, Any]) -> ImageLimits:
         """Read the limits; what the server does not state keeps its default."""
         ours = cls()
         return cls(
@@ -55,7 +55,7 @@ class Encoded:
 
 
 def encode(
-    picture: Picture, limits: PictureLimits, *, quality: int = DEFAULT_QUALITY, max_side: int | None = None
+    picture: Picture, limits: ImageLimits, *, quality: int = DEFAULT_QUALITY, max_side: int | None = None
 ) -> Encoded:
     """Return the payload of a picture. Raises BadInput when it cannot be read or made to fit."""
     if isinstance(picture, np.ndarray):
@@ -98,7 +98,7 @@ def read_bytes(picture: bytes | bytearray | memoryview | str | PathLike[str]) ->
         raise BadInput(f"{picture}: {error.strerror or error}") from error
 
 
-def _encode_pixels(image: Pixels, limits: PictureLimits, quality: int, max_side: int | None) -> Encoded:
+def _encode_pixels(image: Pixels, limits: ImageLimits, quality: int, max_side: int | None) -> Encoded:
     height, width = image.shape[:2]
     side = min(limits.side_px, max_side or limits.side_px)
     fit = min(1.0, side / max(width, height), (limits.pixels / (width * height)) ** 0.5)

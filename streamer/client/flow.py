@@ -60,13 +60,13 @@ class Flow:
         #: In order of their numbers; a frame leaves with its outcome.
         self._unfinished: dict[int, Sent] = {}
         #: Frames of a lost connection that go again (mode all), lowest number first.
-        self._again: deque[Sent] = deque()
+        self._to_resend: deque[Sent] = deque()
         #: The server's account on this connection; it may know of outcomes that it has not told yet.
-        self._told_ack = 0
+        self._server_ack = 0
         self._next_at = 0.0
-        self._held_since: float | None = None
-        self._asked_at = 0.0
-        self._spoke_at = 0.0
+        self._closed_window_since: float | None = None
+        self._pinged_at = 0.0
+        self._last_sent_at = 0.0
 
     # -- what may be sent ----------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Flow:
     def ack(self) -> int:
         """Highest sequence number up to which every frame is finished."""
         first = next(iter(self._unfinished), self.last_seq + 1)
-        return max(first - 1, min(self._told_ack, self.last_seq))
+        return max(first - 1, min(self._server_ack, self.last_seq))
 
     @property
     def in_flight(self) -> int:
@@ -82,9 +82,9 @@ class Flow:
         return len(self._unfinished)
 
     @property
-    def must_resend(self) -> bool:
+    def has_resends(self) -> bool:
         """Whether frames of a lost connection come before new ones."""
-        return bool(self._again)
+        return bool(self._to_resend)
 
     def refusal(self, now: float, taken: int = 0) -> str | None:
         """Return why the next frame may not be sent now, or None when it may.
@@ -93,7 +93,7 @@ class Flow:
         """
         if not self.connected:
             return "disconnected"
-        number = self._again[0].seq if self._again else self.last_seq + 1
+        number = self._to_resend[0].seq if self._to_resend else self.last_seq + 1
         if number + taken - self.ack > self.window:
             return "window"
         if self.max_fps is not None and now < self._next_at - _EARLY / self.max_fps:
@@ -117,13 +117,13 @@ class Flow:
 
     def resending(self, now: float) -> Sent:
         """Return the next frame of a lost connection, which is about to be sent again."""
-        frame = self._again.popleft()
+        frame = self._to_resend.popleft()
         self.ledger.resent += 1
         self._mark_sent(frame, now)
         return frame
 
     def _mark_sent(self, frame: Sent, now: float) -> None:
-        frame.sent_s = self._spoke_at = now
+        frame.sent_s = self._last_sent_at = now
         frame.sends += 1
         if self.max_fps:
             # The rate is kept on average: a frame that came early pushes the next one back.
@@ -138,26 +138,26 @@ class Flow:
         model = message.get("model")
         if isinstance(model, Mapping):
             self.labels = tuple(str(label) for label in model.get("labels", ()))
-        self._told_ack = 0
-        self._spoke_at = now
+        self._server_ack = 0
+        self._last_sent_at = now
         self.max_fps = None
         self._next_at = 0.0
         flow = message.get("flow")
         self._grant(flow if isinstance(flow, Mapping) else {"win": 2}, now)
-        self._again = deque(self._unfinished.values()) if self.mode == "all" else deque()
+        self._to_resend = deque(self._unfinished.values()) if self.mode == "all" else deque()
 
     def disconnected(self) -> list[Outcome]:
         """The connection is lost. Live frames are lost with it; mode all keeps them to send again."""
         self.connected = False
         self.window = 0
-        self._held_since = None
-        self._again.clear()
+        self._closed_window_since = None
+        self._to_resend.clear()
         lost = [f for f in self._unfinished.values() if self.mode == "live" or f.sends >= MAX_SENDS]
         return [self._drop(frame, "disconnected") for frame in lost]
 
     def abandon(self, reason: str) -> list[Outcome]:
         """Nobody waits any longer: whatever is unfinished ends as a drop."""
-        self._again.clear()
+        self._to_resend.clear()
         return [self._drop(frame, reason) for frame in list(self._unfinished.values())]
 
     def resume_offer(self) -> dict[str, Any] | None:
@@ -171,9 +171,12 @@ class Flow:
         """Whether to ping now: the window stays shut, or the server may think us gone. Marks it as done."""
         if not self.connected:
             return False
-        held = self._held_since is not None and now - max(self._held_since, self._asked_at) >= HOLD_PING_S
-        if held or now - self._spoke_at >= KEEPALIVE_S:
-            self._asked_at = self._spoke_at = now
+        held = (
+            self._closed_window_since is not None
+            and now - max(self._closed_window_since, self._pinged_at) >= HOLD_PING_S
+        )
+        if held or now - self._last_sent_at >= KEEPALIVE_S:
+            self._pinged_at = self._last_sent_at = now
             return True
         return False
 
@@ -189,9 +192,9 @@ class Flow:
             outcomes = self._result(message, now)
         elif kind == "drop":
             first, last = int(message["from"]), int(message["to"])
-            told = [frame for seq, frame in self._unfinished.items() if first <= seq <= last]
+            named = [frame for seq, frame in self._unfinished.items() if first <= seq <= last]
             text = str(message.get("message", ""))
-            outcomes = [self._drop(frame, str(message["reason"]), text) for frame in told]
+            outcomes = [self._drop(frame, str(message["reason"]), text) for frame in named]
         elif kind == "error" and isinstance(message.get("seq"), int):
             outcomes = self._error(message)
         if kind in ("result", "drop", "flow", "error"):
@@ -201,13 +204,13 @@ class Flow:
     def _grant(self, message: Mapping[str, Any], now: float) -> None:
         window, ack = message.get("win"), message.get("ack")
         if isinstance(ack, int):
-            self._told_ack = max(self._told_ack, ack)
+            self._server_ack = max(self._server_ack, ack)
         if isinstance(window, int):
             self.window = window
             if window > 0:
-                self._held_since = None
-            elif self._held_since is None:
-                self._held_since = now
+                self._closed_window_since = None
+            elif self._closed_window_since is None:
+                self._closed_window_since = now
         if "max_fps" in message:
             fps = message["max_fps"]
             self.max_fps = float(fps) if isinstance(fps, int | float) and fps > 0 else None
@@ -262,9 +265,9 @@ class Flow:
 
     def _finish(self, frame: Sent, outcome: Outcome) -> Outcome:
         del self._unfinished[frame.seq]
-        if self._again:
+        if self._to_resend:
             # Told while it waited to go again: a late answer of the old session.
-            self._again = deque(f for f in self._again if f is not frame)
+            self._to_resend = deque(f for f in self._to_resend if f is not frame)
         self.ledger.in_flight = len(self._unfinished)
         self.ledger.account(outcome)
         return outcome

@@ -13,7 +13,7 @@ from typing import Any, Self
 from streamer.client.encoder import Picture
 from streamer.client.errors import ClientError, StreamClosed, UnreadOutcomes
 from streamer.client.results import Ledger, Outcome
-from streamer.client.state import Bell, Phase, State, Watcher
+from streamer.client.state import Notifier, Phase, State, Watcher
 
 log = logging.getLogger("streamer.client")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("streamer.client")
 UNREAD_MAX = 1000
 
 
-class PictureStream(abc.ABC):
+class FrameStream(abc.ABC):
     """Life cycle and outcomes of `DetectStream` and `VideoStream`.
 
     An async context manager: entering waits for the first connection. Iterate for the outcomes.
@@ -35,7 +35,7 @@ class PictureStream(abc.ABC):
         #: What the server said of its model: ``version``, ``name``, ``labels``, ``input``.
         self.model: Mapping[str, Any] = {}
         self._on_state = on_state
-        self._bell = Bell()
+        self._notifier = Notifier()
         self._outcomes: deque[Outcome] = deque()
         #: None until started; ends with the stream.
         self._runner: asyncio.Task[None] | None = None
@@ -97,9 +97,9 @@ class PictureStream(abc.ABC):
 
     async def __aenter__(self) -> Self:
         self._runner = asyncio.create_task(self._run(), name=type(self).__name__)
-        self._runner.add_done_callback(lambda _: self._bell.ring())
+        self._runner.add_done_callback(lambda _: self._notifier.notify())
         try:
-            await self._bell.until(lambda: self._connected or self._over)
+            await self._notifier.until(lambda: self._connected or self._over)
         except BaseException:
             await self.close()
             raise
@@ -130,10 +130,10 @@ class PictureStream(abc.ABC):
         What has none after ``timeout_s`` ends as a drop ``closed``. Outcomes stay to be read.
         """
         self._closing = True
-        self._bell.ring()
+        self._notifier.notify()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._bell.until(lambda: self._over or not self._pending)
+                await self._notifier.until(lambda: self._over or not self._pending)
         except TimeoutError:
             log.debug("no outcome for the last pictures within %g s", timeout_s)
         await self.close()
@@ -149,7 +149,7 @@ class PictureStream(abc.ABC):
             await asyncio.wait([runner])
         if self._failure is None:
             self._set_state(State(Phase.CLOSED))
-        self._bell.ring()
+        self._notifier.notify()
 
     @property
     def _over(self) -> bool:
@@ -191,12 +191,12 @@ class PictureStream(abc.ABC):
             if self._over:
                 self._raise_failure()
                 raise StopAsyncIteration
-            await self._bell.wait()
+            await self._notifier.wait()
         outcome = self._outcomes.popleft()
-        self._bell.ring()
+        self._notifier.notify()
         return outcome
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._outcomes.extend(outcomes)
-            self._bell.ring()
+            self._notifier.notify()

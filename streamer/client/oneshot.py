@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
-from streamer.client.encoder import Encoded, Picture, PictureLimits, encode
+from streamer.client.encoder import Encoded, ImageLimits, Picture, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
 from streamer.client.options import Tls
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
 #: The service's own defaults; a POST may be larger than a stream's frame.
-_LIMITS = PictureLimits(bytes=8 << 20, pixels=33_554_432, side_px=8192)
+_LIMITS = ImageLimits(bytes=8 << 20, pixels=33_554_432, side_px=8192)
 #: Requests of one call that are under way at once: enough to fill a batch, few enough to be polite.
 CONCURRENCY = 4
 #: Times a request is made when the server says that it is busy or restarting.

@@ -14,7 +14,7 @@ QUEUE_MAX = 2
 
 
 @dataclass(slots=True, eq=False)
-class Offer:
+class PendingFrame:
     """A picture on its way to the wire."""
 
     picture: Picture
@@ -24,15 +24,15 @@ class Offer:
     encoded: Encoded | None = None
 
 
-class Offers:
+class PendingFrames:
     """Between ``offer``/``send`` and the sender. Whatever is taken ends sent, or with an outcome of seq 0."""
 
     def __init__(self, mode: str, ledger: Ledger) -> None:
         self._live = mode == "live"
         self._ledger = ledger
-        self._queue: deque[Offer] = deque()
+        self._queue: deque[PendingFrame] = deque()
         #: The one that is being encoded or waits for the window.
-        self.current: Offer | None = None
+        self.current: PendingFrame | None = None
 
     def __len__(self) -> int:
         return len(self._queue) + (self.current is not None)
@@ -47,15 +47,15 @@ class Offers:
         self._ledger.offered += 1
         self._ledger.skipped[reason] += 1
 
-    def put(self, offer: Offer) -> list[Outcome]:
+    def put(self, pending: PendingFrame) -> list[Outcome]:
         """Take a picture; live: the one that still waits gives way to it."""
         self._ledger.offered += 1
         self._ledger.waiting += 1
         replaced = self.drop_waiting("replaced") if self._live else []
-        self._queue.append(offer)
+        self._queue.append(pending)
         return replaced
 
-    def next(self) -> Offer | None:
+    def next(self) -> PendingFrame | None:
         """Make the next picture the current one and return it; an unfinished one comes first."""
         if self.current is None and self._queue:
             self.current = self._queue.popleft()
@@ -68,21 +68,23 @@ class Offers:
 
     def fail(self, code: str, text: str) -> Outcome:
         """The current picture cannot be sent."""
-        offer = self._forget_current()
+        pending = self._forget_current()
         self._ledger.skipped[code] += 1
-        return FrameError(0, offer.captured_s, offer.tag, code, text)
+        return FrameError(0, pending.captured_s, pending.tag, code, text)
 
     def drop_current(self, reason: str) -> list[Outcome]:
         """Let go of the current picture, if there is one."""
         if self.current is None:
             return []
-        offer = self._forget_current()
+        pending = self._forget_current()
         self._ledger.skipped[reason] += 1
-        return [Drop(0, offer.captured_s, offer.tag, reason)]
+        return [Drop(0, pending.captured_s, pending.tag, reason)]
 
     def drop_waiting(self, reason: str) -> list[Outcome]:
         """Let go of everything that is not current."""
-        outcomes: list[Outcome] = [Drop(0, offer.captured_s, offer.tag, reason) for offer in self._queue]
+        outcomes: list[Outcome] = [
+            Drop(0, pending.captured_s, pending.tag, reason) for pending in self._queue
+        ]
         self._ledger.waiting -= len(self._queue)
         self._ledger.skipped[reason] += len(self._queue)
         if not self._ledger.skipped[reason]:
@@ -90,10 +92,10 @@ class Offers:
         self._queue.clear()
         return outcomes
 
-    def _forget_current(self) -> Offer:
-        offer = self.current
-        if offer is None:
+    def _forget_current(self) -> PendingFrame:
+        pending = self.current
+        if pending is None:
             raise RuntimeError("no picture is current")
         self.current = None
         self._ledger.waiting -= 1
-        return offer
+        return pending

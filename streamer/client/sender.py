@@ -7,14 +7,14 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from streamer.client.connection import Link, LinkLost
-from streamer.client.encoder import PictureLimits, encode
+from streamer.client.connection import Connection, ConnectionLost
+from streamer.client.encoder import ImageLimits, encode
 from streamer.client.errors import BadInput
 from streamer.client.flow import Flow, Sent
 from streamer.client.options import Options
-from streamer.client.pending_frames import Offer, Offers
+from streamer.client.pending_frames import PendingFrame, PendingFrames
 from streamer.client.results import Outcome
-from streamer.client.state import Bell
+from streamer.client.state import Notifier
 from streamer.protocol.wire import Frame
 
 
@@ -22,69 +22,74 @@ class Sender:
     """The sending half of a stream. ``emit`` receives outcomes of pictures that are not sent after all."""
 
     def __init__(
-        self, flow: Flow, offers: Offers, bell: Bell, options: Options, emit: Callable[[list[Outcome]], None]
+        self,
+        flow: Flow,
+        pending_frames: PendingFrames,
+        notifier: Notifier,
+        options: Options,
+        emit: Callable[[list[Outcome]], None],
     ) -> None:
         self._flow = flow
-        self._offers = offers
-        self._bell = bell
+        self._pending_frames = pending_frames
+        self._notifier = notifier
         self._options = options
         self._emit = emit
 
-    async def run(self, link: Link, limits: PictureLimits) -> None:
+    async def run(self, connection: Connection, limits: ImageLimits) -> None:
         """Send what is to be sent again, then what is offered, as the window allows."""
-        with contextlib.suppress(LinkLost):
+        with contextlib.suppress(ConnectionLost):
             while True:
-                if self._flow.must_resend:
+                if self._flow.has_resends:
                     await self._wait_for_window()
-                    if self._flow.must_resend:  # the last may have been answered meanwhile
-                        await self._send_frame(link, self._flow.resending(time.monotonic()))
+                    if self._flow.has_resends:  # the last may have been answered meanwhile
+                        await self._send_frame(connection, self._flow.resending(time.monotonic()))
                     continue
                 if self._flow.mode == "live":
                     await self._wait_for_window()
-                offer = self._offers.next()
-                if offer is None:
-                    await self._bell.wait()
-                elif await self._encode(offer, limits):
+                pending = self._pending_frames.next()
+                if pending is None:
+                    await self._notifier.wait()
+                elif await self._encode(pending, limits):
                     await self._wait_for_window()
-                    if self._offers.current is offer:
-                        await self._send_offer(link, offer)
+                    if self._pending_frames.current is pending:
+                        await self._send_pending(connection, pending)
 
     async def _wait_for_window(self) -> None:
         while self._flow.refusal(now := time.monotonic()) is not None:
             if self._flow.mode == "live" and self._flow.window == 0:
                 # On hold for seconds, maybe: what is encoded already would be old by then.
-                self._emit(self._offers.drop_current("window"))
-            await self._bell.wait(self._flow.rate_wait_s(now))
+                self._emit(self._pending_frames.drop_current("window"))
+            await self._notifier.wait(self._flow.rate_wait_s(now))
 
-    async def _encode(self, offer: Offer, limits: PictureLimits) -> bool:
+    async def _encode(self, pending: PendingFrame, limits: ImageLimits) -> bool:
         """Encode in a thread. Cancelled half-way, the picture stays the current one."""
-        if offer.encoded is not None:
+        if pending.encoded is not None:
             return True
         try:
-            offer.encoded = await asyncio.to_thread(
+            pending.encoded = await asyncio.to_thread(
                 encode,
-                offer.picture,
+                pending.picture,
                 limits,
                 quality=self._options.quality,
                 max_side=self._options.max_side,
             )
         except BadInput as error:
-            if self._offers.current is offer:
-                self._emit([self._offers.fail("unreadable", str(error))])
+            if self._pending_frames.current is pending:
+                self._emit([self._pending_frames.fail("unreadable", str(error))])
             return False
-        return self._offers.current is offer  # else it was let go meanwhile
+        return self._pending_frames.current is pending  # else it was let go meanwhile
 
-    async def _send_offer(self, link: Link, offer: Offer) -> None:
-        encoded = offer.encoded
+    async def _send_pending(self, connection: Connection, pending: PendingFrame) -> None:
+        encoded = pending.encoded
         if encoded is None:
             raise RuntimeError("a picture is encoded before it is sent")
         frame = Sent(
-            0, encoded.payload, encoded.codec, offer.captured_s, offer.tag, encoded.scale, encoded.size
+            0, encoded.payload, encoded.codec, pending.captured_s, pending.tag, encoded.scale, encoded.size
         )
-        self._offers.sent()
+        self._pending_frames.sent()
         self._flow.sending(frame, time.monotonic())
-        self._bell.ring()
-        await self._send_frame(link, frame)
+        self._notifier.notify()
+        await self._send_frame(connection, frame)
 
-    async def _send_frame(self, link: Link, frame: Sent) -> None:
-        await link.send_frame(Frame(frame.codec, frame.seq, frame.ts_us, frame.payload))
+    async def _send_frame(self, connection: Connection, frame: Sent) -> None:
+        await connection.send_frame(Frame(frame.codec, frame.seq, frame.ts_us, frame.payload))

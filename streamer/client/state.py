@@ -34,13 +34,13 @@ class State:
 Watcher: TypeAlias = Callable[[State], None]
 
 
-class Bell:
+class Notifier:
     """A condition without a lock: the state belongs to one loop, so nothing changes between two awaits."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Something has changed: let all waiters look again."""
         for waiter in self._waiters:
             if not waiter.done():

@@ -1,4 +1,4 @@
-"""The asynchronous stream: offers pictures, keeps a connection, yields outcomes. `flow` holds the rules."""
+"""The asynchronous stream: offers frames, keeps a connection, yields outcomes. `flow` holds the rules."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import stream_address
-from streamer.client.connection import Dialer, Link, LinkLost
-from streamer.client.encoder import Picture, PictureLimits
+from streamer.client.connection import Connection, ConnectionLost, Connector
+from streamer.client.encoder import ImageLimits, Picture
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
-from streamer.client.frame_stream import PictureStream
+from streamer.client.frame_stream import FrameStream
 from streamer.client.http import client_version, cookies
 from streamer.client.options import MODES, Options
 from streamer.client.params import Control, Params
-from streamer.client.pending_frames import Offer, Offers
+from streamer.client.pending_frames import PendingFrame, PendingFrames
 from streamer.client.results import Ledger
 from streamer.client.sender import Sender
 from streamer.client.state import Phase, State, Watcher
@@ -31,7 +31,7 @@ log = logging.getLogger("streamer.client")
 TICK_S = 0.5
 
 
-class DetectStream(PictureStream):
+class DetectStream(FrameStream):
     """One live stream of pictures to a ``/v1/stream`` address.
 
     ``mode`` is ``live`` (newest picture wins, none is sent twice) or ``all`` (every picture, in order).
@@ -56,83 +56,83 @@ class DetectStream(PictureStream):
         self._address = stream_address(url, token)
         self._control = Control(params if isinstance(params, Params) else Params(**(params or {})))
         self._options = options or Options()
-        self._dialer = Dialer(self._address, self._options, self._set_state)
+        self._connector = Connector(self._address, self._options, self._set_state)
         self._flow = Flow(mode)
-        self._offers = Offers(mode, self._flow.ledger)
-        self._sender = Sender(self._flow, self._offers, self._bell, self._options, self._emit)
-        self._link: Link | None = None
+        self._pending_frames = PendingFrames(mode, self._flow.ledger)
+        self._sender = Sender(self._flow, self._pending_frames, self._notifier, self._options, self._emit)
+        self._connection: Connection | None = None
 
     # -- life cycle ----------------------------------------------------------------------------------
 
     @property
     def _connected(self) -> bool:
-        return self._link is not None
+        return self._connection is not None
 
     @property
     def _pending(self) -> bool:
-        return bool(len(self._offers) or self._flow.in_flight)
+        return bool(len(self._pending_frames) or self._flow.in_flight)
 
     async def close(self) -> None:
         """End at once; whatever has no outcome yet becomes a drop ``closed``."""
         self._closing = True
-        link = self._link
-        if link is not None and not link.leaving:
-            with contextlib.suppress(LinkLost, TimeoutError):
+        connection = self._connection
+        if connection is not None and not connection.leaving:
+            with contextlib.suppress(ConnectionLost, TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await link.send({"type": "bye", "code": CloseCode.DONE.value, "reason": "done"})
+                    await connection.send({"type": "bye", "code": CloseCode.DONE.value, "reason": "done"})
         await super().close()
 
     def _let_go(self, reason: str) -> None:
         self._emit(self._flow.abandon(reason))
-        self._emit(self._offers.drop_current(reason))
-        self._emit(self._offers.drop_waiting(reason))
+        self._emit(self._pending_frames.drop_current(reason))
+        self._emit(self._pending_frames.drop_waiting(reason))
 
     # -- pictures in ---------------------------------------------------------------------------------
 
     def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """Offer a picture without waiting; returns whether it was taken.
+        """PendingFrame a picture without waiting; returns whether it was taken.
 
         Not taken (and counted in ``ledger.skipped``): no connection, window shut, faster than granted,
         paused. The outcome's ``seq`` is 0 when a newer picture took its place before it was sent. Raises as
-        `PictureStream.offer`, and BadInput for a capture time that the wire cannot carry.
+        `FrameStream.offer`, and BadInput for a capture time that the wire cannot carry.
         """
         self._check_open()
         captured = _capture_time(captured_s)
         reason = self._refusal(time.monotonic())
         if reason is not None:
-            self._offers.refuse(reason)
+            self._pending_frames.refuse(reason)
             return False
-        self._take(Offer(picture, captured, tag))
+        self._take(PendingFrame(picture, captured, tag))
         return True
 
     def skip(self, reason: str) -> None:
         """Count a picture that the caller itself left out."""
-        self._offers.refuse(reason)
+        self._pending_frames.refuse(reason)
 
     async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a picture, waiting until it is taken. Raises as :meth:`offer` does."""
+        """Offer a frame and wait until it is taken. Raises as :meth:`offer` does."""
         captured = _capture_time(captured_s)
         while True:
             self._check_open()
             now = time.monotonic()
-            if self._refusal(now) is None and not (self.mode == "live" and len(self._offers)):
-                self._take(Offer(picture, captured, tag))
+            if self._refusal(now) is None and not (self.mode == "live" and len(self._pending_frames)):
+                self._take(PendingFrame(picture, captured, tag))
                 return
-            await self._bell.wait(self._flow.rate_wait_s(now))
+            await self._notifier.wait(self._flow.rate_wait_s(now))
 
-    def _take(self, offer: Offer) -> None:
-        self._emit(self._offers.put(offer))
-        self._bell.ring()
+    def _take(self, frame: PendingFrame) -> None:
+        self._emit(self._pending_frames.put(frame))
+        self._notifier.notify()
 
     def _refusal(self, now: float) -> str | None:
         if self._control.paused:
             return "paused"
         if self.mode == "all":
             # Order is kept whatever happens to the connection: the queue alone decides.
-            return "window" if self._offers.full else None
-        if self._link is None or self._link.leaving:
+            return "window" if self._pending_frames.full else None
+        if self._connection is None or self._connection.leaving:
             return "disconnected"
-        return self._flow.refusal(now, taken=int(self._offers.current is not None))
+        return self._flow.refusal(now, taken=int(self._pending_frames.current is not None))
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -144,8 +144,8 @@ class DetectStream(PictureStream):
         control = self._control
         before = control.params
         number = control.change(params or Params(**changes))
-        await self._tell([control.configure_message()])
-        await self._bell.until(lambda: control.decided(number) or self._closing or self._over)
+        await self._send_messages([control.configure_message()])
+        await self._notifier.until(lambda: control.decided(number) or self._closing or self._over)
         if control.refusal is not None:
             control.params = before
             raise BadInput(control.refusal)
@@ -155,19 +155,19 @@ class DetectStream(PictureStream):
 
     async def pause(self) -> None:
         """Say that nothing comes for a while: the server keeps the stream without its idle limit."""
-        await self._tell([self._control.pause_message(paused=True)])
+        await self._send_messages([self._control.pause_message(paused=True)])
 
     async def resume(self) -> None:
         """Go on after :meth:`pause`."""
-        await self._tell([self._control.pause_message(paused=False)])
-        self._bell.ring()
+        await self._send_messages([self._control.pause_message(paused=False)])
+        self._notifier.notify()
 
-    async def _tell(self, messages: list[dict[str, Any]]) -> None:
+    async def _send_messages(self, messages: list[dict[str, Any]]) -> None:
         """Send control messages; what a lost connection swallows, the next one is told again."""
-        if self._link is not None:
-            with contextlib.suppress(LinkLost):
+        if self._connection is not None:
+            with contextlib.suppress(ConnectionLost):
                 for message in messages:
-                    await self._link.send(message)
+                    await self._connection.send(message)
 
     # -- outcomes out --------------------------------------------------------------------------------
 
@@ -191,60 +191,60 @@ class DetectStream(PictureStream):
     async def _work(self) -> None:
         async with aiohttp.ClientSession(cookie_jar=cookies()) as session:
             while True:
-                link = await self._dialer.connect(session, self._hello())
-                await self._dialer.pause(await self._serve(link))
+                connection = await self._connector.connect(session, self._hello())
+                await self._connector.pause(await self._serve(connection))
 
     def _hello(self) -> dict[str, Any]:
-        offer: dict[str, Any] = {"id": 0, "codec": "jpeg", "mode": self.mode}
+        described: dict[str, Any] = {"id": 0, "codec": "jpeg", "mode": self.mode}
         if self._options.fps is not None:
-            offer["fps"] = float(self._options.fps)
+            described["fps"] = float(self._options.fps)
         if self._options.stream:
-            offer["name"] = self._options.stream
+            described["name"] = self._options.stream
         hello: dict[str, Any] = {
             "type": "hello",
             "client": {"name": "streamer.client", "version": client_version()},
-            "streams": [offer],
+            "streams": [described],
             "params": self._control.params.to_wire(),
         }
         resume = self._flow.resume_offer()
         return hello if resume is None else {**hello, "resume": resume}
 
-    async def _serve(self, link: Link) -> ConnectionFailed:
+    async def _serve(self, connection: Connection) -> ConnectionFailed:
         """Carry frames and outcomes until the connection is lost; returns how."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._open(link)
-            limits = PictureLimits.from_welcome(link.welcome.get("limits", {}))
-            work = (self._read(link), self._sender.run(link, limits), self._tick(link))
+            await self._open(connection)
+            limits = ImageLimits.from_welcome(connection.welcome.get("limits", {}))
+            work = (self._read(connection), self._sender.run(connection, limits), self._tick(connection))
             tasks = [asyncio.create_task(each) for each in work]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            self._link = None
+            self._connection = None
             for task in tasks:
                 task.cancel()
             endings = await asyncio.gather(*tasks, return_exceptions=True)
             if self.mode == "live":
-                self._emit(self._offers.drop_current("disconnected"))
-                self._emit(self._offers.drop_waiting("disconnected"))
+                self._emit(self._pending_frames.drop_current("disconnected"))
+                self._emit(self._pending_frames.drop_waiting("disconnected"))
             self._emit(self._flow.disconnected())
-            await link.close()
+            await connection.close()
         return _why_ended(endings)
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, connection: Connection) -> None:
         while True:
-            self._receive(await link.receive())
+            self._receive(await connection.receive())
 
-    async def _open(self, link: Link) -> None:
-        welcome = link.welcome
+    async def _open(self, connection: Connection) -> None:
+        welcome = connection.welcome
         self.model = welcome.get("model", {})
         self._control.welcomed(welcome)
         self._flow.welcomed(welcome, time.monotonic())
-        self._link = link
-        await self._tell(self._control.replay())
+        self._connection = connection
+        await self._send_messages(self._control.replay())
         self._set_state(
             State(Phase.CONNECTED, self._address.shown, resumed=bool(welcome.get("resumed", False)))
         )
-        self._bell.ring()
+        self._notifier.notify()
 
     def _receive(self, message: dict[str, Any]) -> None:
         kind = message["type"]
@@ -255,16 +255,16 @@ class DetectStream(PictureStream):
             log.warning("a %s message of the server cannot be read: %r", kind, error)
             return
         if outcomes:
-            self._dialer.backoff.reset()  # it serves; a welcome alone may be followed by a crash
+            self._connector.backoff.reset()  # it serves; a welcome alone may be followed by a crash
             self._emit(outcomes)
-        self._bell.ring()
+        self._notifier.notify()
 
-    async def _tick(self, link: Link) -> None:
-        with contextlib.suppress(LinkLost):
+    async def _tick(self, connection: Connection) -> None:
+        with contextlib.suppress(ConnectionLost):
             while True:
                 await asyncio.sleep(TICK_S)
                 if self._flow.wants_ping(time.monotonic()):
-                    await link.send({"type": "ping", "t0": int(time.monotonic() * 1e6)})
+                    await connection.send({"type": "ping", "t0": int(time.monotonic() * 1e6)})
 
 
 def _capture_time(captured_s: float | None) -> float:
@@ -276,10 +276,10 @@ def _capture_time(captured_s: float | None) -> float:
     return captured_s
 
 
-def _why_ended(endings: Sequence[BaseException | None]) -> LinkLost:
+def _why_ended(endings: Sequence[BaseException | None]) -> ConnectionLost:
     """Return the loss; raises what is none: a refusal, or a bug of ours."""
     for ending in endings:
-        if isinstance(ending, Exception) and not isinstance(ending, LinkLost):
+        if isinstance(ending, Exception) and not isinstance(ending, ConnectionLost):
             raise ending
-    lost = next((ending for ending in endings if isinstance(ending, LinkLost)), None)
-    return lost or LinkLost("the connection was lost")
+    lost = next((ending for ending in endings if isinstance(ending, ConnectionLost)), None)
+    return lost or ConnectionLost("the connection was lost")

@@ -21,7 +21,7 @@ from aiortc import (
 )
 
 from streamer.client.address import Address
-from streamer.client.connection import LinkLost
+from streamer.client.connection import ConnectionLost
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
 from streamer.client.pixels import Pixels
 from streamer.protocol.wire import ProtocolError, decode_message
@@ -96,7 +96,7 @@ class Camera(MediaStreamTrack):
         return frame
 
 
-class VideoLink:
+class VideoConnection:
     """An open session after its welcome; messages are those of ``detect.v1``."""
 
     def __init__(self, http: aiohttp.ClientSession, address: Address, tls: ssl.SSLContext | bool) -> None:
@@ -109,20 +109,20 @@ class VideoLink:
         #: Messages as they come; None at the end.
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    async def open(self, camera: Camera, wishes: dict[str, Any], timeout_s: float) -> None:
-        """Connect; ``wishes`` are fields of the offer, named as in hello.
+    async def open(self, camera: Camera, fields: dict[str, Any], timeout_s: float) -> None:
+        """Connect; ``fields`` are fields of the offer, named as in hello.
 
         Raises Rejected (refused for good), BadInput (a parameter) or ConnectionFailed.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._open(camera, wishes)
+                await self._open(camera, fields)
         except TimeoutError:
             raise ConnectionFailed(
                 f"no connection to {self._address.shown} within {timeout_s:g} s; do UDP packets get through?"
             ) from None
 
-    async def _open(self, camera: Camera, wishes: dict[str, Any]) -> None:
+    async def _open(self, camera: Camera, fields: dict[str, Any]) -> None:
         described = await self._request("GET", self._address.url)
         servers = [
             RTCIceServer(server["urls"], server.get("username"), server.get("credential"))
@@ -135,7 +135,7 @@ class VideoLink:
             channel.on("message", self._received)
         peer.addTransceiver(camera, "sendonly")
         await peer.setLocalDescription(await peer.createOffer())
-        offer = {"type": "offer", "sdp": peer.localDescription.sdp} | wishes
+        offer = {"type": "offer", "sdp": peer.localDescription.sdp} | fields
         answer = await self._request("POST", self._address.url, offer)
         # Not answer["url"]: a proxy that names itself wrongly must not lead the key elsewhere.
         self._url = f"{self._address.url}/{answer['session']}"
@@ -154,13 +154,13 @@ class VideoLink:
             self._messages.put_nowait(decode_message(data))
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next message. Raises LinkLost when the session has ended."""
+        """Return the next message. Raises ConnectionLost when the session has ended."""
         message = await self._messages.get()
         if message is None:
-            raise LinkLost("the WebRTC connection was lost")
+            raise ConnectionLost("the WebRTC connection was lost")
         if message["type"] == "bye":
             asked = message.get("reconnect_ms")
-            raise LinkLost(
+            raise ConnectionLost(
                 self._address.clean(f"the server says: {message.get('reason', '')}"),
                 retry_after_s=asked / 1e3 if isinstance(asked, int | float) else None,
             )

@@ -13,17 +13,17 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import video_address
-from streamer.client.connection import LinkLost
+from streamer.client.connection import ConnectionLost
 from streamer.client.encoder import Picture
 from streamer.client.errors import BadInput, ConnectionFailed
-from streamer.client.frame_stream import PictureStream
+from streamer.client.frame_stream import FrameStream
 from streamer.client.http import cookies
 from streamer.client.options import Options
 from streamer.client.params import Params
 from streamer.client.pixels import Pixels, as_bgr, decode, resize
 from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
 from streamer.client.state import Phase, State, Watcher
-from streamer.client.video_connection import CLOCK_HZ, Camera, RtpOrigin, VideoLink, dithered
+from streamer.client.video_connection import CLOCK_HZ, Camera, RtpOrigin, VideoConnection, dithered
 from streamer.core.backoff import Backoff
 
 #: Frames whose result may still come: two seconds of 30 fps. Older ones count as unanswered.
@@ -49,7 +49,7 @@ class _Sent:
     height: int
 
 
-class VideoStream(PictureStream):
+class VideoStream(FrameStream):
     """One live stream of pictures as video, to a ``/v1/webrtc`` address; newest picture wins.
 
     A picture that the server dropped, or
@@ -79,13 +79,13 @@ class VideoStream(PictureStream):
         self._origin = RtpOrigin()
         self._last_pts = 0
         #: None while there is no session.
-        self._link: VideoLink | None = None
+        self._connection: VideoConnection | None = None
 
     # -- life cycle ----------------------------------------------------------------------------------
 
     @property
     def _connected(self) -> bool:
-        return self._link is not None
+        return self._connection is not None
 
     @property
     def _pending(self) -> bool:
@@ -101,7 +101,7 @@ class VideoStream(PictureStream):
         """Offer a picture without waiting; returns whether it was taken.
 
         Not taken (and counted in ``ledger.skipped``): no connection, the encoder has one that waits. Raises
-        as `PictureStream.offer`, and BadInput for what is no picture.
+        as `FrameStream.offer`, and BadInput for what is no picture.
         """
         self._check_open()
         reason = self._refusal()
@@ -119,10 +119,10 @@ class VideoStream(PictureStream):
             if self._refusal() is None:
                 self._take(picture, tag, captured)
                 return
-            await self._bell.wait()
+            await self._notifier.wait()
 
     def _refusal(self) -> str | None:
-        if self._link is None:
+        if self._connection is None:
             return "disconnected"
         return None if self._waiting is None else "encoder"
 
@@ -136,7 +136,7 @@ class VideoStream(PictureStream):
         )
         self._ledger.offered += 1
         self._ledger.waiting += 1
-        self._bell.ring()
+        self._notifier.notify()
 
     def skip(self, reason: str) -> None:
         """Count a picture that the caller itself left out."""
@@ -145,8 +145,8 @@ class VideoStream(PictureStream):
 
     async def _next_picture(self) -> tuple[Pixels, int]:
         """Return the picture that waits; the encoder asks."""
-        await self._bell.until(lambda: self._waiting is not None)
-        assert self._waiting is not None  # noqa: S101 - the bell has just said so
+        await self._notifier.until(lambda: self._waiting is not None)
+        assert self._waiting is not None  # noqa: S101 - the notifier has just said so
         (pixels, sent), self._waiting = self._waiting, None
         ledger = self._ledger
         ledger.waiting -= 1
@@ -158,7 +158,7 @@ class VideoStream(PictureStream):
         self._sent[self._last_pts] = sent
         while len(self._sent) > _MAX_SENT:
             self._drop(next(iter(self._sent)), "unanswered")
-        self._bell.ring()
+        self._notifier.notify()
         return pixels, self._last_pts
 
     # -- outcomes out --------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class VideoStream(PictureStream):
                 try:
                     await self._serve(http)
                 except ConnectionFailed as error:
-                    if isinstance(error, LinkLost):
+                    if isinstance(error, ConnectionLost):
                         backoff.reset()
                         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
                     delay_s = backoff.next_s(error.retry_after_s)
@@ -237,50 +237,50 @@ class VideoStream(PictureStream):
                     self._set_state(State(Phase.WAITING, str(error), retry_s=delay_s))
                     await asyncio.sleep(delay_s)
 
-    def _wishes(self) -> dict[str, Any]:
+    def _offer_fields(self) -> dict[str, Any]:
         """Return what the offer says besides the video, with the names of hello."""
-        wishes: dict[str, Any] = {"params": self._params.to_wire()}
+        fields: dict[str, Any] = {"params": self._params.to_wire()}
         if self._options.stream:
-            wishes["streams"] = [{"id": 0, "name": self._options.stream}]
-        return wishes
+            fields["streams"] = [{"id": 0, "name": self._options.stream}]
+        return fields
 
     async def _serve(self, http: aiohttp.ClientSession) -> None:
         """Carry pictures and results in one session. Raises ConnectionFailed at its end."""
         self._set_state(State(Phase.CONNECTING, self._address.shown))
-        link = VideoLink(http, self._address, self._options.tls.context())
+        connection = VideoConnection(http, self._address, self._options.tls.context())
         camera = Camera(self._next_picture)
         try:
-            await link.open(camera, self._wishes(), self._options.connect_timeout_s)
-            self.model = link.welcome.get("model", {})
+            await connection.open(camera, self._offer_fields(), self._options.connect_timeout_s)
+            self.model = connection.welcome.get("model", {})
             self._origin = RtpOrigin()
-            self._link = link
+            self._connection = connection
             self._set_state(State(Phase.CONNECTED, self._address.shown))
-            self._bell.ring()
+            self._notifier.notify()
             while True:
-                message = await self._receive(link)
+                message = await self._receive(connection)
                 if message is not None and message["type"] == "result":
                     self._result(message)
         finally:
-            self._link = None
+            self._connection = None
             camera.stop()
             self._let_go("closed" if self._closing else "disconnected")
-            await link.close()
+            await connection.close()
 
-    async def _receive(self, link: VideoLink) -> dict[str, Any] | None:
-        """Return the next message; None when nothing came and nothing was due. Raises LinkLost."""
+    async def _receive(self, connection: VideoConnection) -> dict[str, Any] | None:
+        """Return the next message; None when nothing came and nothing was due. Raises ConnectionLost."""
         silent_since = time.monotonic()
         while True:
             try:
                 async with asyncio.timeout(_ASK_S):
-                    return await link.receive()
+                    return await connection.receive()
             except TimeoutError:
                 if not self._sent:
                     return None
-            if await link.is_gone():
+            if await connection.is_gone():
                 # Somebody answers in its place, and can be connected to.
-                raise LinkLost("the server no longer has this session", retry_after_s=0.0)
+                raise ConnectionLost("the server no longer has this session", retry_after_s=0.0)
             if time.monotonic() - silent_since > _SILENCE_S:
-                raise LinkLost(f"no result for {_SILENCE_S:g} s")
+                raise ConnectionLost(f"no result for {_SILENCE_S:g} s")
 
 
 def _as_pixels(picture: Picture) -> Pixels:

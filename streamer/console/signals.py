@@ -17,7 +17,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.exit_code = 0
-        self._told = asyncio.Event()
+        self._signalled = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._stop: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
@@ -41,15 +41,15 @@ class Signals:
         if self.exit_code:
             raise KeyboardInterrupt
         self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
-        self._loop.call_soon_threadsafe(self._told.set)
+        self._loop.call_soon_threadsafe(self._signalled.set)
         if self._stop is not None:
             self._stop()
 
-    async def unless_told(self, work: Coroutine[Any, Any, object]) -> bool:
+    async def unless_signalled(self, work: Coroutine[Any, Any, object]) -> bool:
         """Await ``work``, giving it up at a signal; returns whether it was done."""
-        task, told = asyncio.ensure_future(work), asyncio.ensure_future(self._told.wait())
-        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        task, signalled = asyncio.ensure_future(work), asyncio.ensure_future(self._signalled.wait())
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
         if task.done():
             task.result()
             return True

@@ -156,11 +156,11 @@ async def test_clients_stay_where_they_started(release: Release, proxy: Balancin
                 for _ in range(2):
                     await stream.send(PICTURE)
                     await anext(stream)
-                    assert stream._link is not None
+                    assert stream._connection is not None
                     sessions.append(str(stream._flow.session))
-                    await stream._link._socket.close()
+                    await stream._connection._socket.close()
                     async with asyncio.timeout(20):
-                        while stream._link is not None:
+                        while stream._connection is not None:
                             await asyncio.sleep(0.01)
             return sessions
 

@@ -28,7 +28,7 @@ from streamer.client.errors import ConnectionFailed
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
-from streamer.client.video_connection import Camera, VideoLink
+from streamer.client.video_connection import Camera, VideoConnection
 from streamer.client.video_stream import VideoStream
 from tests.helpers.service import Service
 
@@ -173,7 +173,7 @@ async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patie
     before = udp_sockets()
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         camera = Camera(no_picture)
-        link = VideoLink(http, video_address(str(server.make_url("/v1/webrtc")), None), tls=True)
+        link = VideoConnection(http, video_address(str(server.make_url("/v1/webrtc")), None), tls=True)
         with pytest.raises(ConnectionFailed, match="within 1 s"):
             await link.open(camera, {}, 1.0)
         assert far.sctp is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.client.encoder import PictureLimits, encode
+from streamer.client.encoder import ImageLimits, encode
 from streamer.client.errors import BadInput
 from streamer.imaging.header import AnySize, ImageHeader
 from streamer.imaging.image_header import read_header
@@ -15,7 +15,7 @@ from streamer.protocol.wire import Codec
 from tests.unit.pictures import encode as encode_file
 from tests.unit.pictures import scene, with_exif
 
-LIMITS = PictureLimits()
+LIMITS = ImageLimits()
 
 
 def header(data: bytes) -> ImageHeader:
@@ -53,7 +53,7 @@ def test_other_formats_are_re_encoded_as_jpeg() -> None:
 
 
 def test_a_picture_over_the_pixel_limit_is_reduced_and_its_boxes_scale_back() -> None:
-    encoded = encode(encode_file(scene(400, 200)), PictureLimits(pixels=20_000))
+    encoded = encode(encode_file(scene(400, 200)), ImageLimits(pixels=20_000))
     size = header(encoded.payload)
     assert size.width * size.height <= 20_000
     assert encoded.scale == (400 / size.width, 200 / size.height)
@@ -69,10 +69,10 @@ def test_max_side_reduces_and_exif_is_applied_when_a_file_must_be_decoded() -> N
 
 def test_what_is_too_many_bytes_is_made_to_fit() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
-    encoded = encode(noise, PictureLimits(bytes=20_000), quality=95)
+    encoded = encode(noise, ImageLimits(bytes=20_000), quality=95)
     assert len(encoded.payload) <= 20_000
     with pytest.raises(BadInput, match="400x400"):
-        encode(noise, PictureLimits(bytes=100))
+        encode(noise, ImageLimits(bytes=100))
 
 
 def test_grey_and_alpha_are_taken() -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_limits_leave_room_for_the_frame_header() -> None:
-    assert PictureLimits.from_welcome({"message_bytes": 1000, "side_px": 64}) == PictureLimits(
+    assert ImageLimits.from_welcome({"message_bytes": 1000, "side_px": 64}) == ImageLimits(
         976, LIMITS.pixels, 64
     )
-    assert PictureLimits.from_welcome({}).side_px == LIMITS.side_px
+    assert ImageLimits.from_welcome({}).side_px == LIMITS.side_px

@@ -76,7 +76,7 @@ class Peer:
     def send(self) -> None:
         if self.flow.refusal(self.now) is not None:
             return
-        if self.flow.must_resend:
+        if self.flow.has_resends:
             sent = self.flow.resending(self.now)
             assert self.flow.mode == "all", "live frames are never sent again"
         else:
@@ -235,7 +235,7 @@ def test_mode_all_sends_again_what_has_no_outcome_in_order_within_the_new_window
     assert flow.refusal(1.0) == "window"  # 3 would be two past what is finished
     flow.received(result(1, ack=2), 1.0)
     assert [flow.resending(1.0).seq, flow.resending(1.0).seq] == [3, 4]
-    assert not flow.must_resend
+    assert not flow.has_resends
     assert flow.ledger.resent == 3
 
 

@@ -27,12 +27,12 @@ sys.meta_path.insert(0, Absent())
 """
 _CLIENT = """
 import streamer.client
-from streamer.client.encoder import PictureLimits, encode
+from streamer.client.encoder import ImageLimits, encode
 from streamer.client.sources import open_source
 
 assert all(getattr(streamer.client, name) for name in streamer.client.__all__ if name != "VideoStream")
 frame = next(iter(open_source("sample").frames(threading.Event())))
-print(encode(frame.pixels(), PictureLimits(pixels=20_000)).codec.name)
+print(encode(frame.pixels(), ImageLimits(pixels=20_000)).codec.name)
 try:
     streamer.client.VideoStream
 except streamer.client.MissingPackage as error:
