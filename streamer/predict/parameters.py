@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
+from streamer.protocol.client_messages import MAX_CLASSES, MAX_DETECTIONS
 
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
-MAX_DETECTIONS = 1000
-MAX_CLASSES = 1000
 MAX_NAME_CHARS = 100
 #: Labels listed in an error before it says how many more there are.
 _SHOWN_LABELS = 20

@@ -35,6 +35,8 @@ MAX_UNKNOWN_NAMED = 20
 _MAX_CLOCK_CHARS = 100
 
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+MAX_DETECTIONS = 1000
+MAX_CLASSES = 1000
 
 
 def _numbers(acks: object) -> object:
@@ -75,11 +77,20 @@ class Part(BaseModel):
 class Params(Part):
     """Thresholds and filters; what is absent stays as it was."""
 
-    conf_threshold: Threshold | None = None
-    iou_threshold: Threshold | None = None
-    max_detections: int | None = Field(None, ge=1, le=1000)
-    classes: list[str | int] | None = Field(None, max_length=1000)
-    track: bool | None = None
+    # The OpenAPI document takes bounds and descriptions from here, for the parameters of POSTs too.
+    conf_threshold: Threshold | None = Field(
+        None, description="Least score of a detection; the model's own recommendation, else 0.25."
+    )
+    iou_threshold: Threshold | None = Field(
+        None, description="Overlap above which the weaker of two boxes of a class is suppressed."
+    )
+    max_detections: int | None = Field(
+        None, ge=1, le=MAX_DETECTIONS, description="Most detections of one image."
+    )
+    classes: list[str | int] | None = Field(
+        None, max_length=MAX_CLASSES, description="Labels or class ids to keep; all when absent."
+    )
+    track: bool | None = Field(None, description="Whether detections get track ids.")
 
 
 class ClientInfo(Part):
@@ -96,9 +107,12 @@ class StreamOffer(Part):
     codec: str = "jpeg"
     mode: Literal["live", "all"] = "live"
     fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
-    #: What samples of it are filed under; a camera keeps its name over connections.
-    name: str = Field("", max_length=100)
-    collect: bool = True
+    name: str = Field(
+        "",
+        max_length=100,
+        description="Name under which samples of the stream are stored; a camera keeps it over connections.",
+    )
+    collect: bool = Field(True, description="Whether these images may be kept as samples for labelling.")
 
 
 class ResumeOffer(Part):

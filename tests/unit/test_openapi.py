@@ -10,11 +10,13 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference.models.model import Family, ModelInfo, Placement
+from streamer.drift.learned_reference import _FIELDS, MAX_HOURS
 from streamer.http.problem_details import Problem
 from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import describe_prediction
+from streamer.protocol.client_messages import Params, StreamOffer
 from streamer.scheduling.prediction import Prediction
 from streamer.server import health
 from streamer.server.openapi.document import openapi_document
@@ -97,3 +99,30 @@ def test_answers_and_problems_match_their_schemas() -> None:
     failed = {"error": problem, "request_id": "id"}
     validator("Predictions").validate({"results": [answer, failed], "request_id": "id"})
     assert not validator("Prediction").is_valid(failed)
+
+
+def test_bounds_of_parameters_are_those_of_the_models_that_validate_them() -> None:
+    parameters = {
+        parameter["name"]: parameter["schema"]
+        for parameter in DOCUMENT["paths"]["/v1/predict"]["post"]["parameters"]
+    }
+    assert (parameters["conf_threshold"]["minimum"], parameters["conf_threshold"]["maximum"]) == (0, 1)
+    assert parameters["max_detections"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1000,
+        "default": 300,
+        "description": "Most detections of one image.",
+    }
+    assert parameters["classes"]["maxItems"] == 1000
+    offer = DOCUMENT["paths"]["/v1/webrtc"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(offer["properties"]["params"]["properties"]) == set(Params.model_fields)
+    assert set(offer["properties"]["streams"]["items"]["properties"]) == set(StreamOffer.model_fields)
+    assert offer["properties"]["streams"]["items"]["required"] == ["id"]
+
+
+def test_the_update_of_the_reference_has_the_fields_that_the_code_reads() -> None:
+    operation = DOCUMENT["paths"]["/reference/update"]["post"]
+    properties = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(properties) == _FIELDS | {"rows"}
+    assert properties["hours"]["maximum"] == MAX_HOURS

@@ -1,9 +1,10 @@
-"""OpenAPI of what opens other routes: tickets."""
+"""The route for tickets in the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from streamer.server.openapi.parts import problems
 
 _PROBLEMS = {
     401: "API keys are configured and none, or a wrong one, was sent; a ticket gets no other ticket.",
@@ -17,8 +18,8 @@ _WORDS = (
 )
 
 
-def ticket_paths(problems: Callable[[dict[int, str]], dict[str, Any]]) -> dict[str, Any]:
-    """Return the paths; ``problems`` describes refusals."""
+def ticket_paths() -> dict[str, Any]:
+    """Return the paths."""
     answer = {
         "type": "object",
         "properties": {"ticket": {"type": "string"}, "expires_s": {"type": "number"}},

@@ -1,14 +1,11 @@
-"""The routes of drift in the OpenAPI document; `document` takes them in."""
+"""The routes of drift in the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from streamer.drift.status import DriftStatus
-
-#: Makes the answers of refusals from status and words.
-Problems = Callable[[dict[int, str]], dict[str, Any]]
+from streamer.server.openapi.parts import problems
 
 _KEY = {
     401: "API keys are configured and none, or a wrong one, was sent.",
@@ -18,7 +15,7 @@ _KEY = {
 _REPORT_REFUSALS = _KEY | {
     404: "No such group; names those there are.",
     409: "No reference, or no window with enough rows yet.",
-    503: "Evidently is not installed or failed, or the observer does not answer.",
+    503: "Evidently is not installed or failed, or the sampling process does not answer.",
 }
 _UPDATE_REFUSALS = _KEY | {
     400: "A field, row or column that is unknown or wrong; names it.",
@@ -27,7 +24,7 @@ _UPDATE_REFUSALS = _KEY | {
     413: "The body has more than 16 MB.",
     415: "Not `application/json`.",
     423: "Another update is running.",
-    503: "The observer does not answer, or the file cannot be written.",
+    503: "The sampling process does not answer, or the file cannot be written.",
 }
 _UPDATE_WORDS = (
     "Learns what is normal: from the rows of the last hours, from rows that are sent, or takes a whole "
@@ -36,12 +33,12 @@ _UPDATE_WORDS = (
 )
 
 
-def drift_paths(problems: Problems) -> dict[str, Any]:
+def drift_paths() -> dict[str, Any]:
     """Return the three paths."""
     return {
         "/drift/status": {"get": _status()},
-        "/drift/report": {"get": _report(problems)},
-        "/reference/update": {"post": _update(problems)},
+        "/drift/report": {"get": _report()},
+        "/reference/update": {"post": _update()},
     }
 
 
@@ -92,7 +89,7 @@ def _status() -> dict[str, Any]:
     }
 
 
-def _report(problems: Problems) -> dict[str, Any]:
+def _report() -> dict[str, Any]:
     group = {"name": "group", "in": "query", "required": False, "schema": {"type": "string"}}
     return {
         "operationId": "drift_report",
@@ -109,7 +106,7 @@ def _report(problems: Problems) -> dict[str, Any]:
     }
 
 
-def _update(problems: Problems) -> dict[str, Any]:
+def _update() -> dict[str, Any]:
     flag = {"type": "boolean", "default": False}
     body = {
         "type": "object",

@@ -1,12 +1,11 @@
-"""The WebRTC and WHIP routes in the OpenAPI document; `document` takes them in."""
+"""The WebRTC and WHIP routes in the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-#: Makes the answers of refusals from status and words.
-Problems = Callable[[dict[int, str]], dict[str, Any]]
+from streamer.protocol.client_messages import Params, StreamOffer
+from streamer.server.openapi.parts import problems, schema_of
 
 _REFUSALS = {
     401: "A key is missing or wrong.",
@@ -31,12 +30,12 @@ _SESSION_REFUSALS = _REFUSALS | {
 }
 
 
-def video_paths(version: str, problems: Problems) -> dict[str, Any]:
+def video_paths(version: str) -> dict[str, Any]:
     """Return the paths of one model version."""
     session = [{"name": "session", "in": "path", "required": True, "schema": {"type": "string"}}]
     paths: dict[str, Any] = {
-        f"/{version}/webrtc": {"get": _describe(version, problems), "post": _json_offer(version, problems)},
-        f"/{version}/whip": {"post": _whip_offer(version, problems)},
+        f"/{version}/webrtc": {"get": _describe(version), "post": _json_offer(version)},
+        f"/{version}/whip": {"post": _whip_offer(version)},
     }
     for kind, fragment in (("webrtc", "application/json"), ("whip", "application/trickle-ice-sdpfrag")):
         paths[f"/{version}/{kind}/{{session}}"] = {
@@ -95,7 +94,7 @@ def _json(words: str) -> dict[str, Any]:
     return {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
-def _describe(version: str, problems: Problems) -> dict[str, Any]:
+def _describe(version: str) -> dict[str, Any]:
     return _operation(
         f"webrtc_describe_{version}",
         "What a client needs before its offer: ICE servers with credentials, codecs, limits",
@@ -106,15 +105,21 @@ def _describe(version: str, problems: Problems) -> dict[str, Any]:
     )
 
 
-def _json_offer(version: str, problems: Problems) -> dict[str, Any]:
+def _json_offer(version: str) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": ["type", "sdp"],
         "properties": {
             "type": {"const": "offer"},
             "sdp": {"type": "string"},
-            "params": {"type": "object", "description": "As in `hello` of detect.v1."},
-            "streams": {"type": "array", "description": "One, as in `hello`: `name` and `collect` count."},
+            "params": schema_of(Params) | {"description": "As in `hello` of detect.v1."},
+            "streams": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1,
+                "items": schema_of(StreamOffer),
+                "description": "One, as in `hello`: `name` and `collect` count.",
+            },
             "annotate": {"type": "boolean", "description": "Send the video back with boxes (sendrecv)."},
         },
     }
@@ -130,7 +135,7 @@ def _json_offer(version: str, problems: Problems) -> dict[str, Any]:
     )
 
 
-def _whip_offer(version: str, problems: Problems) -> dict[str, Any]:
+def _whip_offer(version: str) -> dict[str, Any]:
     sdp = {"application/sdp": {"schema": {"type": "string"}}}
     return _operation(
         f"whip_offer_{version}",
