@@ -1,12 +1,49 @@
-"""Options that ``push`` and ``predict`` have in common, and how they are read."""
+"""Options that several commands share, the parsers of their values, and groups of commands."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from streamer.client.params import Params
 from streamer.console.redact import secrets_of
+from streamer.console.signals import EXIT_INTERRUPTED
+from streamer.console.terminal import Terminal
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers in a range, both ends included."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}; found {text!r}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return a parser of numbers in a range, both ends included."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:  # false for NaN
+            raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}; found {text!r}")
+        return value
+
+    return parse
+
 
 TOKEN_VARIABLE = "STREAMER_TOKEN"  # noqa: S105 - a variable's name
 
@@ -28,6 +65,13 @@ def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--iou", type=float, metavar="0..1", help="overlap for suppression (server: 0.45)")
     group.add_argument("--classes", metavar="A,B", help="labels or class ids, comma-separated")
     group.add_argument("--max-detections", type=int, metavar="N", help="most boxes per picture (server: 300)")
+
+
+def add_registry_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--catalogue``."""
+    parser.add_argument(
+        "--catalogue", type=Path, metavar="FILE", help="registry of known models (models/catalogue.json)"
+    )
 
 
 def read_parameters(arguments: argparse.Namespace, *, track: bool | None = None) -> Params:
@@ -65,3 +109,50 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a group. ``run`` returns the exit code and raises the errors of the group."""
+
+    name: str
+    #: What the group's list of commands says about it.
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Terminal], int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandGroup:
+    """The commands of a group, and the exit code for each kind of error."""
+
+    #: As it is typed, without ``streamer``.
+    name: str
+    commands: tuple[Command, ...]
+    #: Error class to exit code; the first match counts. Any other error is a bug and is raised.
+    exit_codes: tuple[tuple[type[Exception], int], ...]
+
+    def add_arguments(self, parser: argparse.ArgumentParser, description: str, examples: str) -> None:
+        """Add the commands to ``parser``."""
+        parser.description, parser.epilog = description, examples
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        commands = parser.add_subparsers(dest=f"{self.name}_command", required=True, metavar="COMMAND")
+        for command in self.commands:
+            command_parser = commands.add_parser(
+                command.name, help=command.help, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            command.add_arguments(command_parser)
+            command_parser.set_defaults(run=functools.partial(self._run, command))
+
+    def _run(self, command: Command, arguments: argparse.Namespace) -> int:
+        """Run one command; returns the exit code. Errors of the group become one line on standard error."""
+        terminal = Terminal(quiet=getattr(arguments, "quiet", False))
+        try:
+            return command.run(arguments, terminal)
+        except tuple(kind for kind, _ in self.exit_codes) as error:
+            terminal.line(f"streamer {self.name} {command.name}: {error}", always=True)
+            return next(code for kind, code in self.exit_codes if isinstance(error, kind))
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        finally:
+            terminal.close()

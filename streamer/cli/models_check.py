@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from streamer.assets import MODELS_DIR
-from streamer.cli.number_arguments import whole_number
+from streamer.cli.arguments import whole_number
 from streamer.console.terminal import Terminal
 
 EXIT_REFUSED = 4

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer.cli.number_arguments import number, whole_number
+from streamer.cli.arguments import number, whole_number
 from streamer.console.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamer.assets import MODELS_DIR
-from streamer.cli.models_list import add_registry_argument
-from streamer.cli.number_arguments import number, whole_number
+from streamer.cli.arguments import add_registry_argument, number, whole_number
 from streamer.console.signals import Signals
 from streamer.console.terminal import Terminal
 

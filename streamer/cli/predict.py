@@ -113,7 +113,7 @@ async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.jobs < 1:
         raise BadInput(f"--jobs is {arguments.jobs}; allowed are 1 and more")
     if arguments.save is not None:
-        import streamer.cli.drawing  # noqa: F401, PLC0415 - a missing package is told before anything is sent
+        import streamer.imaging.draw  # noqa: F401, PLC0415 - a missing package is told before anything is sent
     names = find_images(arguments.images)
     report = _Report(arguments, terminal, names)
     request = Request(params=read_parameters(arguments), tls=Tls(arguments.ca_file, arguments.insecure))
@@ -191,12 +191,12 @@ class _Report:
         sys.stdout.flush()
 
     def _save(self, name: str, answer: Prediction) -> None:
-        from streamer.cli.drawing import draw  # noqa: PLC0415 - loads OpenCV
         from streamer.client.encoder import read_bytes  # noqa: PLC0415 - see _predict
         from streamer.client.pixels import decode, encode_jpeg  # noqa: PLC0415 - see _predict
+        from streamer.imaging.draw import draw_on_copy  # noqa: PLC0415 - loads OpenCV
 
         target = self.arguments.save / self._free_name("stdin" if name == "-" else Path(name).stem)
-        jpeg = encode_jpeg(draw(decode(read_bytes(self._read(name))), answer.detections), 92)
+        jpeg = encode_jpeg(draw_on_copy(decode(read_bytes(self._read(name))), answer.detections), 92)
         try:
             self.arguments.save.mkdir(parents=True, exist_ok=True)
             target.write_bytes(jpeg)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from streamer.cli.drawing import draw
 from streamer.client.capture import Captured
 from streamer.client.errors import BadInput
 from streamer.client.pixels import encode_jpeg
 from streamer.client.results import Detections
 from streamer.client.state import Notifier
+from streamer.imaging.draw import draw_on_copy
 
 _BOUNDARY = "frame"
 _QUALITY = 80
@@ -154,4 +154,4 @@ def _encode(frame: Captured, detections: Detections | None) -> bytes:
         image = frame.pixels()
     except BadInput:
         return b""
-    return encode_jpeg(image if detections is None else draw(image, detections), _QUALITY)
+    return encode_jpeg(image if detections is None else draw_on_copy(image, detections), _QUALITY)

@@ -14,11 +14,11 @@ import av
 import cv2
 import numpy as np
 
-from streamer.cli.drawing import draw
 from streamer.client.capture import Captured
 from streamer.client.errors import BadInput, SaveFailed
 from streamer.client.pixels import Pixels
 from streamer.client.results import Detections
+from streamer.imaging.draw import draw_on_copy
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 _TICKS = 90_000
@@ -124,7 +124,7 @@ class Recorder:
                     if image is None:
                         continue
                     if known is not None and frame.time_s - known[0] <= CARRY_S:
-                        image = draw(image, known[1])
+                        image = draw_on_copy(image, known[1])
                     self._writer.write(image, frame.time_s, frame.duration_s)
                     self.written += 1
             self.duration_s = self._writer.duration_s

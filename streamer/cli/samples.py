@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from streamer.cli.command_group import Command, CommandGroup
+from streamer.cli.arguments import Command, CommandGroup
 from streamer.console.signals import EXIT_INTERRUPTED
 from streamer.console.terminal import Terminal
 from streamer.datasets.errors import BadRequest, CannotRead, CannotWrite, DamagedSample

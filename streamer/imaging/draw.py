@@ -1,66 +1,117 @@
-"""Draws boxes on a picture, and encodes it as JPEG: the answer for people who look, not parse."""
+"""Draws boxes on an image: for annotated answers and videos of the service, and for the commands."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 
-from inference.core.detections import Boxes
-from streamer.imaging.decode import Image
+if TYPE_CHECKING:  # The commands draw without the decoder and the inference package.
+    from inference.core.detections import Boxes
+    from streamer.imaging.decode import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-#: Neighbouring class ids get hues far apart.
+#: Hue step between consecutive numbers; the golden ratio keeps neighbouring numbers far apart.
 _GOLDEN_RATIO = 0.618034
 _QUALITY = 90
 _MAX_LABEL_CHARS = 40
 
 
-def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
-    """Return ``image`` (uint8 BGR, drawn upon) with its boxes as JPEG bytes.
+class LabelledBox(Protocol):
+    """What is drawn for one box; `streamer.client.Detection` has these fields too."""
 
-    ``boxes`` is float32 (N, 6) xyxy, score, class id in pixels of ``image``. A class id without a label
-    shows as its number. Raises RuntimeError when the picture cannot be encoded.
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Corners x1, y1, x2, y2 in pixels of the image."""
+
+    @property
+    def score(self) -> float:
+        """Score, 0..1."""
+
+    @property
+    def class_id(self) -> int:
+        """Class id."""
+
+    @property
+    def label(self) -> str:
+        """Name of the class."""
+
+    @property
+    def track_id(self) -> int | None:
+        """Track id; None or 0 when the box is not tracked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    box: tuple[float, float, float, float]
+    score: float
+    class_id: int
+    label: str
+    track_id: int | None
+
+
+def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
+    """Draw the boxes on ``image`` (uint8 BGR, changed in place) and return it as JPEG bytes.
+
+    ``boxes`` is float32 (N, 6): x1, y1, x2, y2 in pixels of ``image``, score and class id. A class id
+    without a label is shown as its number. Raises RuntimeError when the image cannot be encoded.
     """
-    draw_boxes(image, boxes.tolist(), labels)
+    draw_boxes(image, label_rows(boxes.tolist(), labels))
     done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not done:
-        raise RuntimeError(f"cannot encode a picture of shape {image.shape}")
+        raise RuntimeError(f"cannot encode an image of shape {image.shape}")
     return encoded.tobytes()
 
 
-def draw_boxes(image: Image, rows: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
-    """Draw on ``image`` (uint8 BGR); rows are x1, y1, x2, y2, score, class id and more, best first."""
-    # Lines and letters keep their share of the picture from thumbnails to posters.
+def label_rows(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[LabelledBox]:
+    """Return rows of x1, y1, x2, y2, score, class id and perhaps track id as boxes to draw."""
+    boxes: list[LabelledBox] = []
+    for x1, y1, x2, y2, score, class_id, *track in rows:
+        number = int(class_id)
+        label = labels[number] if 0 <= number < len(labels) else str(number)
+        boxes.append(_Row((x1, y1, x2, y2), score, number, label, int(track[0]) if track else None))
+    return boxes
+
+
+def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
+    """Draw on ``image`` (uint8 BGR). ``boxes`` come best first, so that the best one is drawn on top."""
+    # Line width and letter size scale with the image, from thumbnails to posters.
     unit = max(image.shape[:2]) / 640
     thickness = max(1, round(2 * unit))
     scale = max(0.3, 0.5 * unit)
-    # Best last, so that it lies on top.
-    for x1, y1, x2, y2, score, class_id, *_ in reversed(rows):
-        number = int(class_id)
-        colour = class_colour(number)
-        left, top, right, bottom = round(x1), round(y1), round(x2), round(y2)
+    for box in reversed(list(boxes)):
+        colour = box_colour(box.track_id or box.class_id)
+        left, top, right, bottom = (round(value) for value in box.box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
-        label = labels[number] if 0 <= number < len(labels) else str(number)
-        _write_label(image, f"{_drawable(label)} {score:.2f}", (left, top), colour, scale)
+        track = f" #{box.track_id}" if box.track_id else ""
+        _write_label(image, f"{_drawable(box.label)}{track} {box.score:.2f}", (left, top), colour, scale)
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """Return the BGR colour of a class, 0..255; bright enough for black letters."""
-    red, green, blue = colorsys.hsv_to_rgb(class_id * _GOLDEN_RATIO % 1, 0.75, 1.0)
+def draw_on_copy(image: Image, boxes: Iterable[LabelledBox]) -> Image:
+    """Return a copy of ``image`` with the boxes drawn on it."""
+    copy = image.copy()
+    draw_boxes(copy, boxes)
+    return copy
+
+
+def box_colour(number: int) -> tuple[int, int, int]:
+    """Return the BGR colour of a track or class id, 0..255; bright enough for black letters."""
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 1.0)
     return round(blue * 255), round(green * 255), round(red * 255)
 
 
 def _drawable(label: str) -> str:
-    """The stroke font has printable ASCII only."""
+    """Return the label in printable ASCII; the font has no other characters."""
     return "".join(char if " " <= char <= "~" else "?" for char in label[:_MAX_LABEL_CHARS])
 
 
 def _write_label(
     image: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float
 ) -> None:
-    """Write ``text`` on a filled strip above the box, or inside it at the picture's upper edge."""
+    """Write ``text`` on a filled strip above the box, or inside the box at the upper edge of the image."""
     thickness = max(1, round(scale * 1.5))
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
     left = max(0, min(corner[0], image.shape[1] - width))

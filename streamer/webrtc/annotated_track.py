@@ -10,7 +10,7 @@ import av
 import numpy as np
 from aiortc import MediaStreamTrack
 
-from streamer.imaging.draw import draw_boxes
+from streamer.imaging.draw import draw_boxes, label_rows
 from streamer.imaging.frame import Picture
 
 _CLOCK = fractions.Fraction(1, 90_000)
@@ -63,5 +63,5 @@ class AnnotatedTrack(MediaStreamTrack):
     def _draw(self, picture: Picture, rows: Rows) -> av.VideoFrame:
         """Draw and convert. Runs in a thread."""
         image = np.ascontiguousarray(picture.pixels()[: picture.height & ~1, : picture.width & ~1])
-        draw_boxes(image, rows, self._labels)
+        draw_boxes(image, label_rows(rows, self._labels))
         return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")

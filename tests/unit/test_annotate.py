@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference.core.detections import NO_BOXES
-from streamer.imaging.draw import annotate, class_colour
+from streamer.imaging.draw import annotate, box_colour
 
 
 def drawn(
@@ -20,10 +20,10 @@ def drawn(
     return np.asarray(image)
 
 
-def test_a_box_is_drawn_where_it_is_in_its_class_colour() -> None:
+def test_a_box_is_drawn_where_it_is_in_its_box_colour() -> None:
     image = drawn(480, 640, (100, 150, 400, 350, 0.9, 1))
     for x, y in ((100, 250), (400, 250), (250, 350)):
-        assert np.abs(image[y, x].astype(int) - class_colour(1)).max() < 60
+        assert np.abs(image[y, x].astype(int) - box_colour(1)).max() < 60
     assert image[250, 250].max() < 10
     assert image[450, 600].max() < 10
 
@@ -49,5 +49,5 @@ def test_a_label_that_the_font_lacks_is_drawn_all_the_same() -> None:
 
 def test_neighbouring_classes_have_colours_far_apart() -> None:
     for number in range(100):
-        distance = np.abs(np.subtract(class_colour(number), class_colour(number + 1)))
+        distance = np.abs(np.subtract(box_colour(number), box_colour(number + 1)))
         assert distance.max() > 60

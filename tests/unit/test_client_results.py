@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import streamer.client
-from streamer.cli.drawing import colour, draw
 from streamer.cli.journal import Journal
 from streamer.client import Detections, Drop, FrameError, Ledger, Result
 from streamer.client.capture import Captured
 from streamer.client.errors import SaveFailed
 from streamer.client.results import Outcome
+from streamer.imaging.draw import box_colour, draw_on_copy
 
 ROWS = [[10, 20, 60, 80, 0.9, 1, 7], [0, 0, 5, 5, 0.4, 9, 8]]
 FRAME = Captured(3, 0.3, 0.1, np.zeros((100, 100, 3), np.uint8), "a.jpg")
@@ -49,10 +49,10 @@ def test_arrays_are_read_only_and_iteration_gives_plain_values() -> None:
 
 
 def test_drawing_leaves_the_picture_alone_and_marks_the_box() -> None:
-    drawn = draw(FRAME.pixels(), detections())
+    drawn = draw_on_copy(FRAME.pixels(), detections())
     assert not FRAME.pixels().any()
-    np.testing.assert_allclose(drawn[50, 10], colour(7), atol=40)  # smoothed edges
-    assert len({colour(number) for number in range(40)}) == 40
+    np.testing.assert_allclose(drawn[50, 10], box_colour(7), atol=40)  # smoothed edges
+    assert len({box_colour(number) for number in range(40)}) == 40
 
 
 def test_the_journal_has_a_line_for_each_frame_sent_and_a_summary(tmp_path: Path) -> None:
