@@ -1,4 +1,4 @@
-"""Settings of who may reach the service: addresses, keys, names and pages. `settings` has all others."""
+"""Settings of access: addresses, keys, host names and origins. The other groups are in `streamer.config`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from streamer.access.key_file import BadKeyFile, parse_keys, read_key_file
 from streamer.access.networks import IpNetwork, parse_networks
 from streamer.access.site_names import parse_hosts, parse_origins
 
-#: Those with public keys alone: with a shared secret, whoever verifies tokens could make them.
+#: Only algorithms with public keys: with a shared secret, everyone who verifies tokens could also create
+#: them.
 JWT_ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 
 
-#: Shorter keys, which people have chosen, are warned of.
+#: For shorter keys, which people have chosen, the service logs a warning.
 LEAST_KEY_CHARS = 16
 
 
 class CannotAdmit(Exception):
-    """Who may use the service is not settled; the text says what to set."""
+    """The settings leave open who may use the service; the text says what to set."""
 
 
 class AccessSettings(BaseSettings):
-    """Base of `Settings`, so that they stand first in README's table."""
+    """Addresses of the service, and who may use it. First group of `Settings`, and of README's table."""
 
     host: str = Field(
         "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
@@ -121,7 +122,7 @@ class AccessSettings(BaseSettings):
 
     @property
     def anonymous_quotas(self) -> Quotas:
-        """What one client without a key may ask for."""
+        """Quotas of one client without a key."""
         return Quotas(
             requests_per_s=self.anonymous_requests_per_s or None,
             streams=self.anonymous_streams or None,
@@ -133,7 +134,7 @@ class AccessSettings(BaseSettings):
     @classmethod
     def _is_another_port(cls, port: int, info: ValidationInfo) -> int:
         if port and port == info.data.get("port"):
-            raise ValueError("allowed is another port than PORT")
+            raise ValueError("allowed are ports other than PORT")
         return port
 
     @field_validator("jwt_jwks")
@@ -173,51 +174,51 @@ class AccessSettings(BaseSettings):
 
     @property
     def wants_keys(self) -> bool:
-        """Whether clients must show who they are."""
+        """Whether clients need a key or a token."""
         return bool(self.keys or self.jwt_jwks) or self.api_keys_file is not None
 
     @property
     def listens_on_loopback(self) -> bool:
-        """Whether only this machine reaches `HOST`. Asks the name server where that is a name."""
+        """Whether `HOST` is a loopback address. Resolves it if it is a name."""
         try:
             found = {entry[4][0] for entry in socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)}
-        except OSError:  # the start will say so
+        except OSError:  # listening on it fails with a clear message
             return False
         return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The API keys in their order, each once; empty means that none is asked for."""
+        """The API keys in their order, without duplicates."""
         return _split(self.api_keys)
 
     @property
     def guessable_keys(self) -> int:
-        """Number of API keys that are so short that somebody may guess them."""
+        """Number of API keys that are short enough to be guessed."""
         return sum(len(key) < LEAST_KEY_CHARS for key in self.keys)
 
     @property
     def token_algorithms(self) -> tuple[str, ...]:
-        """The algorithms by which tokens may be signed."""
+        """Accepted signature algorithms of tokens."""
         return _split(self.jwt_algorithms)
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Names under which clients may address the service."""
+        """Host names under which clients may address the service."""
         return parse_hosts(self.allowed_hosts) | {self.host.lower()}
 
     @property
     def origins(self) -> frozenset[str]:
-        """Origins of other sites' pages that may use the service."""
+        """Origins of other sites whose pages may use the service."""
         return parse_origins(self.allowed_origins)
 
     @property
     def proxy_networks(self) -> tuple[IpNetwork, ...]:
-        """Networks whose hops are believed about the client's address."""
+        """Networks of proxies whose `X-Forwarded-For` is trusted."""
         return parse_networks(self.trusted_proxies)
 
 
 def _split(text: str) -> tuple[str, ...]:
-    """Return the parts between commas in their order, each once."""
+    """Return the comma-separated parts in their order, without duplicates."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
@@ -234,9 +235,9 @@ def _check_tokens(settings: AccessSettings) -> None:
 
 
 def check_access(settings: AccessSettings) -> None:
-    """Raise CannotAdmit for a key file that cannot be used, and where strangers could use the service.
+    """Raise CannotAdmit if the key file is invalid, or if everyone could use the service by accident.
 
-    Only at the start: a file that is broken later leaves the keys as they were.
+    Called only at the start: if the file becomes invalid later, the keys stay as they were.
     """
     if settings.api_keys_file is not None:
         try:

@@ -1,6 +1,6 @@
-"""The audit trail: one line for each action that changes the service for everybody, or was refused to.
+"""The audit trail: one log line for each administrative action, and for each refused one.
 
-Lines name the key and never hold it. They are written whatever `LOG_LEVEL` says.
+Lines contain the name of the key, never the key. They are written regardless of `LOG_LEVEL`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import logging
 
 log = logging.getLogger("streamer.audit")
 log.setLevel(logging.INFO)
-#: Limited to one line a second for each client and action: anybody can be refused, as often as they like.
+#: Limited to one line per second for each client and action, because clients can cause refusals at any rate.
 refusals = logging.getLogger("streamer.audit.refused")
 
 
 def audit(action: str, **details: str | int) -> None:
-    """Write one line, with the details as members of the JSON object."""
+    """Write one line; the details become members of the JSON object."""
     log.info("audit: %s", action, extra={"action": action, **details})
 
 
 def audit_refusal(action: str, key: str, status: int, request_id: str) -> None:
-    """Write down that a client may not do something; ``key`` is the name of its key, or its address."""
-    # The limit goes by the text: with the client in it, one that is loud hides no other.
+    """Record that a client was refused an action; ``key`` is the name of its key, or its address."""
+    # The limit applies to equal texts. The client is part of the text, so one client cannot hide others.
     text = f"audit: {key} was refused {action}".replace("%", "%%")
     details = {"action": action, "key": key, "status": status, "request_id": request_id}
     refusals.info(text, extra=details)

@@ -1,4 +1,4 @@
-"""Slows down who shows wrong keys, tokens or tickets: a token bucket for each address, in each worker."""
+"""Limits attempts with wrong keys, tokens or tickets: one token bucket per address, in each worker."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from streamer.core.token_bucket import TokenBucket
 
-#: Wrong ones of an address: so many at once, and then so many a second.
+#: Allowed wrong attempts of one address: at once, and per second after that.
 BURST, PER_S = 20, 1.0
-#: Addresses and good keys that are remembered; the one that was seen longest ago is forgotten.
+#: Most addresses and valid keys that are remembered; the least recently seen are forgotten first.
 MOST_ADDRESSES, MOST_GOOD = 4096, 4096
 
 
 class TooManyWrongKeys(Exception):
-    """So many wrong keys came from this address that no unknown one is looked at for a while."""
+    """Too many wrong keys came from this address; unknown keys are not checked for a while."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"Too many wrong keys came from this address; try again in {retry_after_s} s.")
@@ -28,25 +28,25 @@ def _nothing(_reason: str) -> None:
 
 
 class FailedKeys:
-    """Asked before a key is looked at, and told what it was.
+    """Call `begin` before a key is checked, and `end` with the result.
 
-    Many clients may share an address, behind a proxy that is not in TRUSTED_PROXIES for one. A key that was
-    good here before is therefore always looked at; others wait, right or wrong, while their address has no
-    attempts left.
+    Many clients may share an address, for example behind a proxy that is not in TRUSTED_PROXIES. Therefore a
+    key that was valid before is always checked; other keys, valid or not, are refused while their address has
+    no attempts left.
     """
 
     def __init__(
         self, count: Callable[[str], None] = _nothing, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``count`` is told of each refusal: ``wrong`` or ``limited``."""
+        """``count`` is called for each refusal with ``wrong`` or ``limited``."""
         self._count = count
         self._clock = clock
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-        #: Digests of keys and tokens that were good; tickets are good once.
+        #: Digests of keys and tokens that were valid before; tickets are valid only once.
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
     def begin(self, address: str, token: str) -> None:
-        """Take an attempt before ``token`` is looked at. Raises TooManyWrongKeys."""
+        """Use up one attempt before ``token`` is checked. Raises TooManyWrongKeys."""
         if _digest(token) in self._good:
             return
         now = self._clock()
@@ -56,12 +56,12 @@ class FailedKeys:
             raise TooManyWrongKeys(bucket.retry_after_s(now))
 
     def end(self, address: str, token: str, *, good: bool, again: bool) -> None:
-        """``token`` was looked at; ``again``: it may be shown again."""
+        """Record the result of the check; ``again``: the token may be used again, unlike a ticket."""
         digest = _digest(token)
         known = digest in self._good
         if not good:
             self._count("wrong")
-            if known:  # withdrawn, or expired
+            if known:  # revoked or expired
                 del self._good[digest]
             return
         if not known:

@@ -1,4 +1,4 @@
-"""Who a client is: the name of its key, what it may do, and how much of it. Pure; `gate` makes identities."""
+"""Identity of a client: the name of its key, its scopes and its quotas. Pure; `gate` creates identities."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """A right that a key can have."""
 
     #: Images by POST.
     PREDICT = "predict"
     #: Live frames and video: WebSocket, WebRTC, WHIP, and the tickets that open them.
     STREAM = "stream"
-    #: What changes the service for everybody, or shows names of other clients' streams.
+    #: Changes to the service, and views that contain names of other clients' streams.
     ADMIN = "admin"
 
 
 ALL_SCOPES = frozenset(Scope)
-#: Before the subject of a token in the name of its holder; names of keys have no colon.
+#: Prefix of the names of clients with tokens, before the subject; names of keys contain no colon.
 TOKEN_NAME_PREFIX = "jwt:"  # noqa: S105 - a prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """How much one client may ask for; None leaves it to the service's own limits."""
+    """Limits of one client; with None only the limits of the service apply."""
 
     requests_per_s: float | None = None
     #: WebSocket connections at a time.
@@ -32,23 +32,23 @@ class Quotas:
     #: WebRTC and WHIP sessions at a time.
     sessions: int | None = None
     bytes_per_s: float | None = None
-    #: Share of the device beside other clients, relative to their weights.
+    #: Share of the device, relative to the weights of other clients.
     weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client as the service knows it."""
+    """A client, as identified by its key, token, ticket or address."""
 
     #: The key's name, or `addr:<client address>` for clients without a key.
     name: str
     scopes: frozenset[Scope]
     quotas: Quotas = field(default_factory=Quotas)
-    #: Whether the client has shown no key.
+    #: Whether the client sent no key.
     anonymous: bool = False
-    #: Unix seconds until which the key is good; None: as long as it is there.
+    #: Unix time at which the key expires; None if it does not.
     until: float | None = None
-    #: Which key of the file the client has shown: the first digits of its digest; empty for all others.
+    #: First digits of the digest of the key, if it is from the key file; else empty.
     key: str = ""
 
     def is_current(self, now: float) -> bool:
@@ -57,13 +57,13 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """Who owns the sessions that this client makes; empty for clients without a key.
+        """Owner of the sessions that this client creates; empty for clients without a key.
 
-        Clients without a key share one owner, because their addresses change while a session lives: there
-        the id of a session, which cannot be guessed, is what gives access to it.
+        Clients without a key share one owner, because their addresses may change during a session. For them,
+        the id of the session, which cannot be guessed, gives access to it.
         """
         return "" if self.anonymous else self.name
 
     def may(self, scope: Scope) -> bool:
-        """Whether the client may do what needs ``scope``."""
+        """Whether the client has this scope."""
         return scope in self.scopes

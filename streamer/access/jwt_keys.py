@@ -1,7 +1,7 @@
-"""JSON Web Tokens of one issuer: verified by the keys that it publishes, and by nothing that a token says.
+"""Verifies JSON Web Tokens of one issuer with the keys that it publishes.
 
-What is fixed in the settings: where the keys come from, issuer, audience, and the algorithms, all of them
-with public keys. A token only names which of the published keys has signed it.
+The settings determine the source of the keys, the issuer, the audience, and the algorithms, all of which use
+public keys. A token only names the published key that signed it; nothing else in it is trusted before.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from streamer.access.identity import TOKEN_NAME_PREFIX, Identity, Scope
 
 log = logging.getLogger("streamer.http.jwt_keys")
 
-#: Longer ones are not looked at.
+#: Longer tokens are refused unread.
 MAX_TOKEN_CHARS = 4096
 MAX_SUBJECT_CHARS = 128
-#: How far clocks may differ.
+#: Allowed difference between clocks.
 LEEWAY_S = 60.0
-#: Key sets are fetched again after this time, and for a key that is not in them at most this often.
+#: Key sets are fetched again after the first time, and for an unknown key at most once in the second.
 FRESH_S = 300.0
 ASK_EVERY_S = 30.0
-#: How long keys are good while their issuer cannot be asked.
+#: How long keys stay valid while their issuer cannot be reached.
 STALE_S = 3600.0
 FETCH_S = 5.0
 MAX_SET_BYTES = 64 << 10
@@ -42,15 +42,15 @@ Fetch = Callable[[], Awaitable[bytes]]
 
 
 class BadKeySet(Exception):
-    """What the issuer publishes cannot be used, or not be fetched."""
+    """The key set of the issuer is invalid or cannot be fetched."""
 
 
 def parse_key_set(content: bytes, algorithms: tuple[str, ...]) -> dict[str, jwt.PyJWK]:
-    """Return key id to key, of those that verify by one of ``algorithms``. Raises BadKeySet."""
+    """Return the keys for ``algorithms`` by key id. Raises BadKeySet."""
     try:
         entries = json.loads(content)["keys"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadKeySet("is no JSON Web Key Set") from error
+        raise BadKeySet("is not a JSON Web Key Set") from error
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise BadKeySet(f"has no list `keys` of at most {MAX_KEYS}")
     found: dict[str, jwt.PyJWK] = {}
@@ -72,7 +72,7 @@ def parse_key_set(content: bytes, algorithms: tuple[str, ...]) -> dict[str, jwt.
 
 
 def _algorithm_of(entry: Mapping[str, Any]) -> str:
-    """Return the one algorithm that a key is for: what it says, else the usual one of its kind."""
+    """Return the algorithm of a key: the one that it names, else the usual one of its type."""
     named = entry.get("alg")
     if isinstance(named, str):
         return named
@@ -82,7 +82,7 @@ def _algorithm_of(entry: Mapping[str, Any]) -> str:
 
 
 class KeySet:
-    """The issuer's keys, fetched when they are needed, and never more often than they may be."""
+    """The issuer's keys, fetched when needed, with a limit on how often."""
 
     def __init__(
         self, fetch: Fetch, algorithms: tuple[str, ...], clock: Callable[[], float] = time.monotonic
@@ -96,7 +96,7 @@ class KeySet:
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
-        """Return the key of that id; None when there is none, or none that is fresh enough."""
+        """Return the key with that id; None if there is none, or only an outdated one."""
         if kid not in self._keys or self._clock() - self._fetched_at >= FRESH_S:
             async with self._lock:
                 now = self._clock()
@@ -115,7 +115,7 @@ class KeySet:
 
 
 class JwtKeys:
-    """Says who has a token. ``audience`` and ``issuer`` must be those of the token."""
+    """Identifies clients by tokens whose ``issuer`` and ``audience`` match."""
 
     def __init__(self, keys: KeySet, issuer: str, audience: str, scope_claim: str) -> None:
         self._keys = keys
@@ -124,13 +124,13 @@ class JwtKeys:
         self._scope_claim = scope_claim
 
     async def identify(self, token: str) -> Identity | None:
-        """Return who has the token; None when it is not good."""
+        """Return the identity of the token's subject; None if the token is not valid."""
         if len(token) > MAX_TOKEN_CHARS or token.count(".") != 2:
             return None
         try:
             header = jwt.get_unverified_header(token)
             kid, algorithm = header.get("kid"), header.get("alg")
-            # Nothing that we do not know may be critical, and no key comes with a token.
+            # Extensions marked as critical are not supported, and the key must be named by its id.
             if not isinstance(kid, str) or "crit" in header:
                 return None
             key = await self._keys.find(kid)
@@ -166,16 +166,16 @@ class JwtKeys:
 
 
 def fetch_from(source: str) -> Fetch:
-    """Return what fetches a key set from an address or reads it from a file."""
+    """Return a function that fetches a key set from an address or reads it from a file."""
     if source.startswith(("https://", "http://")):
         return lambda: _fetch_address(source)
     return lambda: asyncio.to_thread(_read_file, Path(source))
 
 
 async def _fetch_address(address: str) -> bytes:
-    """Raises BadKeySet. Follows no redirect: the address is the one that was configured.
+    """Fetch a key set. Raises BadKeySet. Redirects are not followed, so only the configured address is used.
 
-    A compressed answer is not inflated, so that the limit holds for the bytes as they arrive.
+    A compressed answer is not decompressed, so that the limit applies to the bytes as they arrive.
     """
     timeout = aiohttp.ClientTimeout(total=FETCH_S)
     try:

@@ -1,6 +1,6 @@
-"""The file of API keys: named, with what each is for, and nothing in it that opens a door.
+"""The file of API keys: their names, digests, scopes, quotas and expiry, but not the keys themselves.
 
-Keys are random and long, so a plain SHA-256 of one cannot be turned back, and none has to be kept.
+Keys are long and random, so they cannot be recovered from a plain SHA-256.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MAX_FILE_BYTES = 4 << 20
 MAX_KEYS = 10_000
 #: Random bytes of a new key.
 KEY_BYTES = 32
-#: By which a leaked key is recognised in a repository or a log.
+#: Prefix by which scanners recognise a leaked key in a repository or a log.
 KEY_PREFIX = "rtv_"
-#: Digits of a digest by which an identity says which key was shown.
+#: Number of digits of a digest by which an identity names its key.
 _KEY_DIGITS = 16
 
-#: Fields whose values may stand in the log.
+#: Fields whose values may be logged.
 _HARMLESS_FIELD = re.compile(r"\.(scopes(\[\d+\])?|expires)$")
 
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class BadKeyFile(Exception):
-    """The file cannot be used; the text names what was found and what is allowed, and no digest."""
+    """The file is invalid; the text names what was found and what is allowed, but no digest."""
 
 
 class _Part(BaseModel):
@@ -44,7 +44,7 @@ class _Part(BaseModel):
 
 
 class QuotaEntry(_Part):
-    """Quotas of one key; what is absent is not limited by it."""
+    """Quotas of one key; absent ones are not limited."""
 
     requests_per_s: Amount | None = None
     streams: Count | None = None
@@ -63,7 +63,7 @@ class KeyEntry(_Part):
     quotas: QuotaEntry = QuotaEntry()
 
     def identity(self) -> Identity:
-        """Return who has this key."""
+        """Return the identity of the key's holder."""
         return Identity(
             self.name,
             frozenset(self.scopes),
@@ -78,7 +78,7 @@ class _File(_Part):
 
 
 def digest_of(key: str) -> str:
-    """Return what the file holds of a key."""
+    """Return the digest that the file contains for a key."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -129,11 +129,11 @@ def _as_json(text: str) -> str:
 def _written(value: object) -> str:
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    raise BadKeyFile(f"holds a {type(value).__name__}, which is no value of a key")
+    raise BadKeyFile(f"contains a {type(value).__name__}, which no field of a key can have")
 
 
 def _explain(error: ValidationError) -> str:
-    """Name the field of the first fault, with its value where nobody would have put a key by mistake."""
+    """Name the first invalid field; its value is shown only if it cannot be a key entered by mistake."""
     first = error.errors(include_url=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = str(first["msg"])
@@ -145,20 +145,20 @@ def _explain(error: ValidationError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made, and what the file gets of it."""
+    """A new key, and its entry in the file."""
 
     key: str
     entry: KeyEntry
 
     def line(self, form: Literal["toml", "json"]) -> str:
-        """Return the entry as it is put into the file."""
+        """Return the entry in the syntax of the file."""
         fields = self.entry.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         if form == "json":
             return json.dumps(fields)
         quotas = fields.pop("quotas", {})
         lines = ["[[keys]]"]
         for name, value in fields.items():
-            # The one value that TOML writes otherwise than JSON: a date stands there without quotes.
+            # The only difference between TOML and JSON here: TOML writes a date without quotes.
             lines.append(f"{name} = {value if name == 'expires' else json.dumps(value)}")
         if quotas:
             inside = ", ".join(f"{name} = {value}" for name, value in quotas.items())
@@ -169,7 +169,7 @@ class NewKey:
 def make_key(
     name: str, scopes: list[str], expires: datetime | None, quotas: dict[str, float | int]
 ) -> NewKey:
-    """Return a new key. Raises BadKeyFile naming the field that is wrong."""
+    """Return a new key. Raises BadKeyFile, which names the invalid field."""
     key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
     fields = {"name": name, "sha256": digest_of(key), "scopes": scopes, "quotas": quotas}
     if expires is not None:

@@ -1,4 +1,4 @@
-"""The keys that are good now: those of the settings, and those of a file that may change at any time."""
+"""The keys that are valid now: those of the settings, and those of a file that may change at any time."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from streamer.access.key_file import BadKeyFile, digest_of, parse_keys, read_key
 
 log = logging.getLogger("streamer.http.key_ring")
 
-#: Between two looks at the file.
+#: Interval at which the file is checked for changes.
 POLL_S = 1.0
-#: Name of the copy that a worker falls back to which starts while the file is broken.
+#: Name of the copy that a worker uses if it starts while the file is invalid.
 _COPY_NAME = "keys.last-good"
 
 Stamp = tuple[int, int, int, int]
 
 
 class KeyRing:
-    """Knows keys by their digests alone. ``file`` is None where there is none.
+    """Stores only digests of keys. ``file`` is None without a key file.
 
-    A file that cannot be used leaves the keys as they were. ``folder`` is the replica's private one; there
-    lies a copy of the last good file, so that a worker which is restarted meanwhile has the same keys.
+    An invalid file leaves the keys as they were. ``folder`` is the replica's private folder; it contains a
+    copy of the last valid file, so that a worker that restarts meanwhile has the same keys.
     """
 
     def __init__(self, keys: Iterable[str], file: Path | None, folder: Path) -> None:
@@ -42,7 +42,7 @@ class KeyRing:
         self._by_name: Mapping[str, Identity] = {}
         self._seen: Stamp | None = None
         self._content: bytes | None = None
-        #: Why the file as it is now cannot be used; empty when it is in use.
+        #: Why the present file is invalid; empty if it is in use.
         self.fault = ""
         self._poller: asyncio.Task[None] | None = None
         self._load(first=True)
@@ -50,42 +50,42 @@ class KeyRing:
 
     @property
     def has_file(self) -> bool:
-        """Whether there is a file of keys."""
+        """Whether there is a key file."""
         return self._file is not None
 
     def __len__(self) -> int:
         return len(self._settled) + len(self._from_file)
 
     def find(self, token: str) -> Identity | None:
-        """Return whose key ``token`` is; None when nobody's, or when it has expired."""
+        """Return the identity of the holder of ``token``; None if the key is unknown or expired."""
         digest = digest_of(token)
-        # People choose the keys of the settings: the time must not tell how near a guess comes to one.
+        # Keys of the settings are chosen by people: comparing in constant time does not help to guess them.
         settled = [
             identity for known, identity in self._settled.items() if hmac.compare_digest(digest, known)
         ]
-        # Those of the file cannot be guessed, so looking one up tells nothing.
+        # Keys of the file cannot be guessed, so the time of a look-up reveals nothing.
         identity = settled[0] if settled else self._from_file.get(digest)
         return identity if identity is not None and identity.is_current(time.time()) else None
 
     def holds(self, identity: Identity, scope: Scope) -> bool:
-        """Whether the key by which a client was let in is still good for ``scope``.
+        """Whether the key with which a client was admitted is still valid for ``scope``.
 
-        It is not once the key was taken out of the file, has expired, lost the scope, or another key has
-        taken its name.
+        It is not if it was removed from the file, has expired or has lost the scope, or if another key now
+        has its name.
         """
         known = self._by_name.get(identity.name)
         if known is None or not known.may(scope) or not known.is_current(time.time()):
             return False
-        # A ticket of a replica of an earlier release does not say which key it is for.
+        # A ticket from a replica of an earlier release does not name its key.
         return identity.key in ("", known.key)
 
     def start(self) -> None:
-        """Begin to watch the file."""
+        """Start checking the file for changes."""
         if self._file is not None:
             self._poller = asyncio.create_task(self._poll(), name="key-file")
 
     async def close(self) -> None:
-        """End it."""
+        """Stop checking the file."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -94,11 +94,11 @@ class KeyRing:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            # The folder may be a mount that hangs: not on the event loop.
+            # In a thread, because the folder may be a mount that hangs.
             await asyncio.to_thread(self._load)
 
     def _load(self, *, first: bool = False) -> None:
-        """Read the file if it has changed. Never raises: what is wrong with it is in `fault`."""
+        """Read the file if it has changed. Never raises; `fault` says what is wrong with the file."""
         if self._file is None:
             return
         stamp = _stamp(self._file)
@@ -113,8 +113,8 @@ class KeyRing:
             found = parse_keys(content)
         except BadKeyFile as error:
             self.fault = str(error)
-            log.error(  # noqa: TRY400 - the sentence says it all
-                "API_KEYS_FILE %s; the keys stay as they were before: mend the file", error
+            log.error(  # noqa: TRY400 - the message has the details
+                "API_KEYS_FILE %s; the keys stay as they were: correct the file", error
             )
             if first:
                 self._fall_back()
@@ -133,25 +133,25 @@ class KeyRing:
         }
 
     def _keep(self, content: bytes) -> None:
-        """Keep a copy for workers that start while the file is broken; it holds digests and no key."""
+        """Save a copy for workers that start while the file is invalid; it contains digests, not keys."""
         beside = self._copy.with_suffix(f".{os.getpid()}")
         try:
             beside.write_bytes(content)
             beside.replace(self._copy)
         except OSError as error:
-            log.warning("no copy of the key file could be kept: %s", error.strerror or error)
+            log.warning("cannot save a copy of the key file: %s", error.strerror or error)
 
     def _fall_back(self) -> None:
         try:
-            # Another user may have made the folder anew where a cleaner of temporary files had removed it.
+            # If a cleaner of temporary files has removed the folder, another user may have created it again.
             content = read_key_file(self._copy) if self._copy.lstat().st_uid == os.geteuid() else b""
             self._take(parse_keys(content))
         except (BadKeyFile, OSError):
-            log.error("there is no earlier copy of the key file: its keys are refused until it is mended")  # noqa: TRY400
+            log.error("there is no earlier copy of the key file: its keys are refused until it is corrected")  # noqa: TRY400
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Return what changes when the file does, also where a mounted Secret is swapped by a link."""
+    """Return values that change with the file, also when a mounted Secret is replaced through a link."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Networks as they are written in settings. Pure."""
+"""Parses networks in settings. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_networks(text: str) -> tuple[IpNetwork, ...]:
             networks.append(ipaddress.ip_network(part))
         except ValueError:
             raise ValueError(
-                f"{part!r} is no network; allowed are comma-separated networks and addresses, "
+                f"{part!r} is not a network; allowed are comma-separated networks and addresses, "
                 "such as 10.244.0.0/16,fd00::/8"
             ) from None
     return tuple(networks)

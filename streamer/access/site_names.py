@@ -1,4 +1,4 @@
-"""Host names and origins as they are written in settings and headers. Pure."""
+"""Parses host names and origins in settings and headers. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_hosts(text: str) -> frozenset[str]:
         name = host if host == "*" else host.removesuffix(".")
         if host != "*" and _HOST_NAME.fullmatch(name) is None:
             raise ValueError(
-                f"{host!r} is no host name; allowed are comma-separated names without scheme and port, "
+                f"{host!r} is not a host name; allowed are comma-separated names without scheme and port, "
                 "such as vision.example.com,*.internal.example, or * for any"
             )
         hosts.add(name)
@@ -32,7 +32,7 @@ def parse_origins(text: str) -> frozenset[str]:
         normal = "*" if origin == "*" else normal_origin(origin)
         if normal is None:
             raise ValueError(
-                f"{origin!r} is no origin; allowed are scheme, host and port, such as "
+                f"{origin!r} is not an origin; allowed are scheme, host and port, such as "
                 "https://app.example.com or http://localhost:3000, and * for any"
             )
         found.add(normal)
@@ -40,7 +40,7 @@ def parse_origins(text: str) -> frozenset[str]:
 
 
 def normal_origin(origin: str) -> str | None:
-    """Return scheme, host and port without a default port; None for what no browser would send."""
+    """Return the origin without a default port; None if no browser would send it."""
     if _ORIGIN.fullmatch(origin) is None:
         return None
     try:

@@ -10,7 +10,7 @@ from streamer.protocol.wire import DropReason
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of the frames of one stream: received = inferred + dropped + failed + in flight."""
+    """Outcomes of the frames of one stream: received = inferred + dropped + failed + in flight."""
 
     received: int = 0
     inferred: int = 0
@@ -19,5 +19,5 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Frames without an outcome yet, as the counts have it."""
+        """Number of frames without an outcome so far."""
         return self.received - self.inferred - self.failed - self.dropped.total()

@@ -1,6 +1,6 @@
-"""What a worker counts, and the merged view of all processes that ``GET /metrics`` shows.
+"""The metrics of workers and supervisor, and the merged metrics of all processes for ``GET /metrics``.
 
-Labels come from closed sets only: version, status code, transport, reason, stage.
+Label values come from closed sets: version, status code, transport, reason, stage.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 #: when it is taken for decoding.
 STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
-#: Statuses counted from the start: a rate does not see a series begin, so the first errors would be missed.
-#: What the byte budget holds.
+#: Kinds of bytes in the byte budget.
 BUFFERED = ("body", "answer", "messages")
+#: Statuses with a series from the start: a rate ignores the first value of a new series.
 _STATUSES = ("200", "429", "500", "503", "504")
-#: Classes of work, and why a client of each was told to come back later.
+#: Reasons for which clients are told to come back later, by class of work.
 REFUSALS = {
     "post": ("queue_full", "saturated", "share", "waited", "quota"),
     "live": ("saturated", "share", "quota"),
 }
-#: Why sessions over WebRTC end; `webrtc/end_reason.py` explains each.
+#: Reasons for which WebRTC sessions end; `webrtc/end_reason.py` explains each.
 ENDINGS = (
     "closed",
     "peer_gone",
@@ -49,14 +49,14 @@ ENDINGS = (
     "shutdown",
     "server_fault",
 )
-#: Why decoder processes end.
+#: Reasons for which decoder processes end.
 DECODER_ENDINGS = ("crash", "timeout", "stuck", "killed", "retired")
-#: What a kernel or a container may withhold from decoders (`decoding/sandbox.py`).
+#: Protections of decoders that a kernel or a container may not provide (`decoding/sandbox.py`).
 PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
 
 
 class WorkerMetrics:
-    """Counters of one worker, made once per process after `inference.telemetry.metrics.name_process`."""
+    """Metrics of one worker; create them once, after `inference.telemetry.metrics.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -220,23 +220,23 @@ class WorkerMetrics:
         )
 
     def buffer_refused(self, kind: str) -> None:
-        """Account a body, an answer or a queue of messages without room in the byte budget."""
+        """Count a body, an answer or a queue of messages that the byte budget has refused."""
         self.buffer_refusals.labels(kind).inc()
 
     def key_refused(self, reason: str) -> None:
-        """Account a key that was `wrong`, or `limited`: not looked at, after too many wrong ones."""
+        """Count a key that was `wrong`, or `limited`: not checked, after too many wrong ones."""
         self.keys_refused.labels(reason).inc()
 
     def request_forwarded(self, to: str) -> None:
-        """Account a request passed on to its session's owner: `worker` or `replica`."""
+        """Count a request that was forwarded to another `worker` or `replica`."""
         self.forwarded.labels(to).inc()
 
     def decoder_ended(self, reason: str) -> None:
-        """Account the end of a decoder process."""
+        """Count the end of a decoder process."""
         self.decoders_ended.labels(reason).inc()
 
     def protection_missing(self, name: str) -> None:
-        """Publish that decoders do without a protection."""
+        """Record that decoders lack a protection."""
         self.unprotected.labels(name).set(1)
 
     def sample_dropped(self, reason: str) -> None:
@@ -244,10 +244,9 @@ class WorkerMetrics:
         self.sampler_dropped.labels(reason).inc()
 
     def preset(self, versions: tuple[str, ...]) -> None:
-        """Create every series, clear gauges that a dead predecessor left, and balance its ledger.
+        """Create every series, and clear the gauges and balance the counters of a killed predecessor.
 
-        Frames that a killed worker held have no outcome on the wire, where the socket is gone too; they
-        are counted as failed.
+        Frames that were in flight in the killed worker are counted as failed: their clients got no answer.
         """
         for version in versions:
             self._preset_version(version)
@@ -258,8 +257,8 @@ class WorkerMetrics:
         for state in ("connecting", "connected"):
             self.webrtc_sessions.labels(state).set(0)
         self._preset_buffers()
-        for owner in ("worker", "replica"):
-            self.forwarded.labels(owner)
+        for target in ("worker", "replica"):
+            self.forwarded.labels(target)
         for why in ("wrong", "limited"):
             self.keys_refused.labels(why)
         for reason in DECODER_ENDINGS:
@@ -300,7 +299,7 @@ class WorkerMetrics:
             self.stage_s.labels(stage, version)
 
     def _without_outcome(self) -> dict[tuple[str, str], float]:
-        """Return frames received minus all outcomes, by transport and version; only where there are some."""
+        """Return the frames without an outcome by transport and version, where there are any."""
         left: Counts[tuple[str, str]] = Counts()
         for metric, sign in ((self.received, 1), (self.inferred, -1), (self.dropped, -1), (self.failed, -1)):
             for family in metric.collect():
@@ -312,7 +311,7 @@ class WorkerMetrics:
 
 
 class SupervisorMetrics:
-    """What the supervisor counts."""
+    """Metrics of the supervisor."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -328,7 +327,7 @@ class SupervisorMetrics:
 
 
 class _Stored(Collector):
-    """Collects what all processes have in the shared store."""
+    """Collects the metrics of all processes from the shared store."""
 
     def collect(self) -> Iterable[Metric]:
         """Return the merged metrics."""

@@ -1,7 +1,7 @@
-"""What the supervisor gives to a child process: variables, settings in a sealed memory file, a limit.
+"""Environment of child processes: variables, settings in a sealed memory file, a limit for core dumps.
 
-Any process of the same user can read `/proc/PID/environ`, also a decoder that was taken over. Therefore no
-secret is passed on by environment: workers and the sampling process read their settings from an inherited
+Every process of the same user can read `/proc/PID/environ`, including a compromised decoder. Therefore no
+secret is passed in the environment: workers and the sampling process read their settings from an inherited
 descriptor, and the inference process gets neither.
 """
 
@@ -17,16 +17,16 @@ from pathlib import Path
 
 from streamer.config.settings import Settings
 
-#: Variable that holds the number of the descriptor with the settings; meaningless in any other process.
+#: Variable with the number of the descriptor from which the child reads its settings.
 _DESCRIPTOR = "STREAMER_SETTINGS_FD"
-#: A variable that holds a secret, by its name; settings are left out by their own names. `PWD` alone is
-#: the working directory.
+#: Names of variables that contain secrets; settings are excluded by their own names. `PWD` alone is the
+#: working directory.
 _SECRET_NAME = re.compile(
     r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH|SIGNATURE|WEBHOOK|CONN(?:ECTION)?_?STR"
     r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$",
     re.IGNORECASE,
 )
-#: A user or a password in an address, such as that of a proxy or of a broker; a password may hold a slash.
+#: A user or a password in an address, such as that of a proxy; a password may contain a slash.
 _SECRET_VALUE = re.compile(r"://[^\s@]+@")
 
 #: Set for every child before it starts: glibc reads the first three, OpenCV its own, once.
@@ -46,27 +46,27 @@ _TUNING = {
 
 
 class ChildEnvironment:
-    """Variables and descriptors for one kind of child. Without ``settings`` it inherits no descriptor."""
+    """Variables and descriptors for children of one role. Without ``settings`` they inherit no descriptor."""
 
     def __init__(self, limits: Settings, settings: Settings | None, *, credentials: bool = False) -> None:
-        """``limits`` bounds OpenCV, the child reads ``settings``; ``credentials``: it uses the store."""
+        """``limits`` bounds OpenCV; children read ``settings``; ``credentials``: they use the store."""
         self._limits = limits
         self._credentials = credentials
         self._fd = None if settings is None else _sealed(settings.model_dump_json().encode())
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What the child must inherit."""
+        """Descriptors that the child must inherit."""
         return () if self._fd is None else (self._fd,)
 
     @property
     def variables(self) -> dict[str, str]:
-        """The whole environment of the child."""
+        """The complete environment of the child."""
         side_px = self._limits.image_max_side
         pixels = max(self._limits.image_max_pixels, self._limits.stream_max_pixels)
         found = without_secrets(os.environ, credentials=self._credentials) | _TUNING
         found |= {
-            # A second fence behind our own header check: OpenCV's defaults allow gigabytes.
+            # A second limit besides our own header check: OpenCV's defaults allow gigabytes.
             "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
             "OPENCV_IO_MAX_IMAGE_HEIGHT": str(side_px),
             "OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels),
@@ -76,16 +76,16 @@ class ChildEnvironment:
         return found
 
     def close(self) -> None:
-        """Give the memory file up."""
+        """Close the memory file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
 def without_secrets(environment: Mapping[str, str], *, credentials: bool = False) -> dict[str, str]:
-    """Return the variables that may be passed on: neither settings of the service nor anybody's secrets.
+    """Return the variables that may be passed to children: neither settings of the service nor secrets.
 
-    ``credentials`` keeps what reaches the store: the variables of AWS and the addresses of proxies.
+    With ``credentials``, the variables of AWS and the addresses of proxies are kept, to reach the store.
     """
     found = {}
     for name, value in environment.items():
@@ -98,7 +98,7 @@ def without_secrets(environment: Mapping[str, str], *, credentials: bool = False
 
 
 def inherited_settings() -> Settings:
-    """Return the settings that the supervisor passes to its children; nothing else is read for them."""
+    """Return the settings that the supervisor passes to this child; the environment is ignored."""
     fd = int(os.environ.pop(_DESCRIPTOR))
     document = os.pread(fd, os.fstat(fd).st_size, 0)
     os.close(fd)
@@ -113,10 +113,10 @@ def inherited_settings() -> Settings:
 def wipe_own_secrets() -> None:
     """Overwrite the secrets in the memory that `/proc/self/environ` shows; `os.environ` keeps its copies.
 
-    For the process that was started with them. Where the kernel does not tell the place, nothing happens.
+    The supervisor calls it. Does nothing if the kernel does not reveal the address of that memory.
     """
     try:
-        # Fields 50 and 51 of the file; the second field, the name, may hold spaces.
+        # Fields 50 and 51 of the file; the second field, the name, may contain spaces.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = int(fields[47]), int(fields[48])
     except (OSError, ValueError, IndexError):
@@ -132,10 +132,10 @@ def wipe_own_secrets() -> None:
 
 
 def forbid_core_dumps() -> None:
-    """Keep this process and its children from leaving their memory, with keys and frames, in a core dump.
+    """Prevent core dumps of this process and its children, which would contain keys and frames.
 
-    A limit of one byte is too little for any dump into a file. Where dumps are piped into a program, a limit
-    of 0 is not looked at, and a limit of 1 makes the kernel refuse the dump.
+    A limit of one byte is too small for any dump to a file. If dumps are piped into a program, the kernel
+    ignores a limit of 0, and a limit of 1 makes it refuse the dump.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
@@ -147,7 +147,7 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 def _sealed(document: bytes) -> int:
-    """Return a descriptor of a memory file that nobody can change."""
+    """Return a descriptor of a memory file that cannot be changed."""
     fd = os.memfd_create("settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(fd, document)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

@@ -1,6 +1,6 @@
 """STUN and TURN servers, from configuration only, and short-lived credentials for them. Pure.
 
-Credentials follow draft-uberti-behave-turn-rest: the name is the time it ends, the password a MAC of it.
+Credentials follow draft-uberti-behave-turn-rest: the user name is the expiry time, the password its MAC.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _URL = re.compile(
 
 
 def parse_ice_servers(text: str) -> tuple[str, ...]:
-    """Return the URLs of a comma-separated list. Raises ValueError naming the one that is wrong."""
+    """Return the URLs of a comma-separated list. Raises ValueError, which names the invalid one."""
     urls = tuple(url.strip() for url in text.split(",") if url.strip())
     for url in urls:
         if "@" in url:
@@ -28,7 +28,7 @@ def parse_ice_servers(text: str) -> tuple[str, ...]:
             )
         if not _URL.fullmatch(url) or (url.startswith("stun") and "?" in url):
             raise ValueError(
-                f"{url!r} is no ICE server; allowed are stun:HOST[:PORT] and "
+                f"{url!r} is not an ICE server; allowed are stun:HOST[:PORT] and "
                 "turn:HOST[:PORT][?transport=udp|tcp] (or stuns, turns), separated by commas"
             )
     return urls
@@ -36,16 +36,16 @@ def parse_ice_servers(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class IceServers:
-    """What clients are told, and what we ask ourselves."""
+    """ICE servers for clients, and for the service itself."""
 
     urls: tuple[str, ...] = ()
-    #: Shared with the TURN servers; empty: TURN is not told, as nobody could use it.
+    #: Secret shared with the TURN servers; if empty, clients get no TURN servers, which they could not use.
     turn_secret: str = ""
     turn_ttl_s: int = 3600
 
     @property
     def stun_urls(self) -> tuple[str, ...]:
-        """Those that tell us our own address; TURN is for clients, as we need no relay of our own."""
+        """STUN servers that the service asks for its own address; it needs no TURN relay itself."""
         return tuple(url for url in self.urls if url.startswith("stun:"))
 
     def describe(self, user: str, now_s: float) -> list[dict[str, Any]]:

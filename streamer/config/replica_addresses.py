@@ -1,7 +1,7 @@
-"""The replicas of a release: a short name for each, and the address that it stands for, for `session_router`.
+"""The replicas of a release: a short name and an address for each; `session_router` uses them.
 
-A name is a digest of an address. What a client writes into a request can therefore choose among the
-addresses that are configured, and can never bring in another one.
+A name is a digest of an address. A client can therefore choose only among the configured addresses, and
+cannot make the service connect to another one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from dataclasses import dataclass
 
 log = logging.getLogger("streamer.replicas")
 
-#: Names in answers of this replica, and the replica that passed a request on; the latter goes no further.
+#: Header of answers with the name of the replica, and header of forwarded requests, which are not forwarded
+#: again.
 REPLICA_HEADER = "X-Replica"
 HOP_HEADER = "X-Replica-Hop"
 NAME_LENGTH = 8
 
-#: How long looked-up addresses are used before they are looked up again.
+#: Time after which addresses are looked up again.
 FRESH_S = 10.0
-#: Names that nobody has must not become a flood of look-ups.
+#: Shortest interval of look-ups, so that unknown names in requests do not cause a flood of them.
 LOOK_UP_EVERY_S = 1.0
 LOOK_UP_TIMEOUT_S = 2.0
 
@@ -34,19 +35,19 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?\.?")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a replica listens; ``host`` is an IP address or a DNS name."""
+    """Address of a replica; ``host`` is an IP address or a DNS name."""
 
     host: str
     port: int
 
     @property
     def url(self) -> str:
-        """Base of its HTTP addresses."""
+        """Base URL of the replica."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     @property
     def name(self) -> str:
-        """Short name of the replica at this IP address, the same whoever computes it."""
+        """Short name of the replica at this IP address; all replicas compute the same name."""
         text = f"{ipaddress.ip_address(self.host)} {self.port}"
         return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
 
@@ -68,9 +69,9 @@ def parse_address(text: str, default_port: int) -> Address:
         try:
             host = str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
-            raise ValueError(f"{text!r} is no address; allowed are HOST and HOST:PORT") from None
+            raise ValueError(f"{text!r} is not an address; allowed are HOST and HOST:PORT") from None
     elif _HOST.fullmatch(host) is None:
-        raise ValueError(f"{text!r} is no address; allowed are HOST and HOST:PORT")
+        raise ValueError(f"{text!r} is not an address; allowed are HOST and HOST:PORT")
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"{text!r} has the port {port!r}; allowed are 1 to 65535")
     return Address(host, int(port))
@@ -82,14 +83,14 @@ def parse_peers(text: str, default_port: int) -> tuple[Address, ...]:
 
 
 def parse_own(text: str, default_port: int) -> Address | None:
-    """Read our own address, an IP address and perhaps a port; None when empty. Raises ValueError."""
+    """Read the own address, an IP address with an optional port; None if empty. Raises ValueError."""
     if not text:
         return None
     address = parse_address(text, default_port)
     try:
         ipaddress.ip_address(address.host)
     except ValueError:
-        raise ValueError(f"{text!r} is no IP address; allowed are IP and IP:PORT") from None
+        raise ValueError(f"{text!r} is not an IP address; allowed are IP and IP:PORT") from None
     return address
 
 
@@ -100,7 +101,7 @@ async def resolve(address: Address) -> list[Address]:
 
 
 class Replicas:
-    """Knows this replica's name and finds the others; without settings it is alone and has no name."""
+    """This replica's name, and the addresses of the others by name. A single replica has no name."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class Replicas:
         self._lock = asyncio.Lock()
 
     async def find(self, name: str) -> Address | None:
-        """Return the address of the replica of that name; None when no peer has it."""
+        """Return the address of the replica with that name; None if no peer has it."""
         if not self._peers:
             return None
         async with self._lock:
@@ -126,7 +127,7 @@ class Replicas:
         return self._known.get(name)
 
     async def _refresh(self) -> None:
-        """Look all peers up; one whose name cannot be resolved now leaves the others as they are."""
+        """Look up all peers; if a host name cannot be resolved, known addresses stay."""
         found: dict[str, Address] = {}
         complete = True
         for peer in self._peers:
@@ -136,6 +137,6 @@ class Replicas:
             except (OSError, TimeoutError) as error:
                 complete = False
                 log.warning("replicas at %s cannot be looked up: %s", peer.host, error or "no answer")
-        # A name server that is away must not make us forget replicas that are there.
+        # When a name server fails, known replicas stay known.
         self._known = found if complete else self._known | found
         self._looked_up_at = time.monotonic()

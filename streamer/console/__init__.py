@@ -1,4 +1,4 @@
-"""What every command shares: terminal output, signals, and the redaction of secrets.
+"""Shared by all commands: terminal output, signals, missing extras, and the redaction of secrets.
 
-Commands belong to `streamer.cli.main`.
+Commands belong to `streamer.cli`.
 """

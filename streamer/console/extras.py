@@ -1,11 +1,11 @@
-"""Says which extra of the project installs a package that a command or a part of the client needs."""
+"""Names the extra of the project that installs a missing package."""
 
 from __future__ import annotations
 
 from types import MappingProxyType
 
 PROJECT = "real-time-vision-api"
-#: Top-level module to the extra that brings it. Modules of the base installation are not listed.
+#: Extra that installs a top-level module. Modules of the base installation are not listed.
 EXTRAS = MappingProxyType(
     {
         "aiobotocore": "server",
@@ -37,7 +37,7 @@ def install_command(extra: str) -> str:
 def explain_missing(error: ModuleNotFoundError, extra: str = "") -> str | None:
     """Return one sentence that says what to install; None when the module is not from one of our extras.
 
-    ``extra`` is named instead of the module's own extra, for a command that needs more of it.
+    ``extra`` is named instead of the module's extra, for a command that needs more than the module.
     """
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS:

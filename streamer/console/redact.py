@@ -1,4 +1,4 @@
-"""Takes credentials out of text before a person or a log sees it: addresses, tokens, query secrets."""
+"""Removes credentials from text before it is shown or logged: in addresses, tokens and queries."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "***"
-#: ``scheme://user:secret@``; passwords may hold unescaped ``@`` and ``:``, hence greedy up to the last ``@``
-#: before the path.
+#: ``scheme://user:secret@``; passwords may contain unescaped ``@`` and ``:``, so it matches up to the last
+#: ``@`` before the path.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#'\"]*@")
-#: The same when the password holds ``/``, ``?`` or ``#`` unescaped: up to the last ``@`` of the word.
+#: The same for passwords that contain unescaped ``/``, ``?`` or ``#``: up to the last ``@`` before a space.
 _WILD_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*:[^\s'\"]*@(?=[\w.\[-])")
-_TELLTALE = (
+_SENSITIVE = (
     r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|auth|signature|credential|session)[\w.-]*"
     r"|pass|key|sig|jwt|code"
 )
-_QUERY = re.compile(rf"(?P<name>[?&;](?:{_TELLTALE})=)[^&;\s'\"#]*", re.IGNORECASE)
+_QUERY = re.compile(rf"(?P<name>[?&;](?:{_SENSITIVE})=)[^&;\s'\"#]*", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?P<name>bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
-#: Shorter ones would blank ordinary words.
+#: Shorter secrets are not masked, because that would mask ordinary words.
 _SHORTEST_SECRET = 4
 
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
     """Return ``text`` without userinfo of addresses, secret query values, bearer tokens and ``secrets``.
 
-    ``text`` may be an exception; libraries like to put the whole address into theirs.
+    ``text`` may be an exception: those of libraries often contain the whole address.
     """
     shown = str(text)
     for secret in sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True):
@@ -38,7 +38,7 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
 
 
 def secrets_of(address: str) -> tuple[str, ...]:
-    """Return password and secret query values of an address, to blank them wherever they turn up."""
+    """Return the password and secret query values of an address, so that they can be masked elsewhere."""
     found: list[str] = []
     try:
         parts = urlsplit(address)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to end in order. Used by ``push`` and ``models pull``."""
+"""Ctrl-C and SIGTERM as requests for an orderly end. Used by ``push`` and ``models pull``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_TERMINATED = 143
 
 
 class Signals:
-    """The first Ctrl-C or SIGTERM ends the run in order; the second ends it at once."""
+    """The first Ctrl-C or SIGTERM ends the run in an orderly way; the second ends it immediately."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -32,7 +32,7 @@ class Signals:
             signal.signal(number, handler)
 
     def on_first(self, stop: Callable[[], None]) -> None:
-        """Call ``stop`` at the first signal, which may have come already."""
+        """Call ``stop`` at the first signal, or now if it has already arrived."""
         self._stop = stop
         if self.exit_code:
             stop()
@@ -46,7 +46,7 @@ class Signals:
             self._stop()
 
     async def unless_signalled(self, work: Coroutine[Any, Any, object]) -> bool:
-        """Await ``work``, giving it up at a signal; returns whether it was done."""
+        """Await ``work``, or cancel it at a signal; returns whether it was done."""
         task, signalled = asyncio.ensure_future(work), asyncio.ensure_future(self._signalled.wait())
         await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()

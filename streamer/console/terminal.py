@@ -1,4 +1,4 @@
-"""All text that the commands show to people: lines, and one status line rewritten in place. Redacts it."""
+"""Text output of the commands: lines, and one status line that is rewritten in place. Redacts secrets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TextIO
 
 from streamer.console.redact import redact
 
-#: Without a terminal the status is a plain line, this often.
+#: Without a terminal the status is printed as a line at this interval.
 PLAIN_INTERVAL_S = 5.0
 
 
 class Terminal:
-    """Writes to standard error, so that standard output stays free for data."""
+    """Writes to standard error; standard output is for data."""
 
     def __init__(
         self,
@@ -34,20 +34,20 @@ class Terminal:
         self._next_plain_at = 0.0
 
     def line(self, text: str, *, always: bool = False) -> None:
-        """Write a line; ``always`` even when quiet."""
+        """Write a line; ``always``: even when quiet."""
         if self._quiet and not always:
             return
         self._clear()
         self._write(redact(text, self._secrets) + "\n")
 
     def status(self, text: str) -> None:
-        """Show the present status in place of the last one."""
+        """Replace the shown status by this one."""
         if self._quiet:
             return
         shown = redact(text, self._secrets)
         if self._is_terminal:
             width = shutil.get_terminal_size().columns
-            # One column short: writing the last one makes some terminals wrap.
+            # One column less: some terminals wrap after the last one.
             self._write(f"\r\x1b[K{shown[: max(1, width - 1)]}")
             self._status_shown = True
         elif self._clock() >= self._next_plain_at:
@@ -60,7 +60,7 @@ class Terminal:
             self._status_shown = False
 
     def close(self) -> None:
-        """Leave no half line behind."""
+        """Remove an incomplete line."""
         self._clear()
 
     def _write(self, text: str) -> None:
@@ -68,4 +68,4 @@ class Terminal:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            return  # whoever read us is gone; the work goes on
+            return  # the reader is gone; the work goes on

@@ -1,7 +1,8 @@
-"""How many bytes a worker holds for its clients: bodies that arrive, answers and messages that wait. Pure.
+"""Limits the bytes that a worker holds for its clients: arriving bodies, waiting answers and messages. Pure.
 
-One client may hold twice what is left free (a dynamic threshold, as switches use for packet buffers): a
-client alone has two thirds of the budget, two greedy ones two fifths each, and some is free for the next.
+One client may hold twice the number of free bytes, a dynamic threshold as in the packet buffers of switches.
+A single client gets up to two thirds of the budget, two greedy ones two fifths each, and some stays free for
+others.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-#: How much of what is left free one client may hold.
+#: Most bytes of one client, as a multiple of the free bytes.
 _ALPHA = 2
-#: Bytes that a piece costs beside its content: many small pieces must not be cheaper than one large.
+#: Bytes counted for a piece in addition to its content, so that many small pieces are not cheaper than one.
 PIECE_OVERHEAD_BYTES = 64
 
 
 class ByteBudget:
-    """The budget of one worker; ``on_refusal`` is told the kind of a holding that did not get its bytes."""
+    """The budget of one worker; ``on_refusal`` is called with the kind of each refused holding."""
 
     def __init__(self, limit_bytes: int, on_refusal: Callable[[str], None] = lambda kind: None) -> None:
         self.limit_bytes = limit_bytes
@@ -33,16 +34,16 @@ class ByteBudget:
         return self._held
 
     def by_kind(self) -> dict[str, int]:
-        """Return the bytes held for each kind that was ever held."""
+        """Return the held bytes by kind."""
         return dict(self._by_kind)
 
     def take_peak(self) -> int:
-        """Return the most that was held since the last question."""
+        """Return the most bytes held since the last call."""
         peak, self._peak = self._peak, self._held
         return peak
 
     def hold(self, client: str, kind: str) -> Holding:
-        """Return a holding without bytes for a client; whoever makes it releases it."""
+        """Return an empty holding for a client; the caller must release it."""
         return Holding(self, client, kind)
 
     def _take(self, client: str, kind: str, count: int) -> bool:
@@ -77,20 +78,20 @@ class Holding:
         self.held_bytes = 0
 
     def take(self, count: int) -> bool:
-        """Hold so many bytes more; False, and none of them, when the client or the worker has no more."""
+        """Add bytes; returns False and adds none if the client or the worker would exceed its limit."""
         if not self._budget._take(self._client, self._kind, count):  # noqa: SLF001 - the budget's other half
             return False
         self.held_bytes += count
         return True
 
     def give_back(self, count: int) -> None:
-        """Hold so many bytes fewer."""
+        """Return bytes to the budget."""
         if count:
             self._budget._give_back(self._client, self._kind, count)  # noqa: SLF001 - see above
             self.held_bytes -= count
 
     def release(self) -> None:
-        """Hold nothing any more; again is fine."""
+        """Return all bytes to the budget; may be called again."""
         self.give_back(self.held_bytes)
 
     def __enter__(self) -> Holding:

@@ -1,19 +1,20 @@
-"""Writes files that are whole or absent, also after a crash: aside, flushed, renamed, and that flushed."""
+"""Writes files that are complete or absent even after a crash: a temporary file, fsync, rename, fsync."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-#: Samples are people's pictures: nobody else on the machine may read them.
+#: Samples may show people, so other users of the machine must not read them.
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
 
 def write_durably(path: Path, data: bytes, aside: Path, *, flush_folder: bool = True) -> None:
-    """Put ``data`` at ``path`` by way of ``aside``, a path on the same file system. Raises OSError.
+    """Write ``data`` to ``path`` through ``aside``, a path on the same file system. Raises OSError.
 
-    Without ``flush_folder`` the name is not safe yet; the caller flushes the folder after several files.
+    Without ``flush_folder`` the name may be lost in a crash; the caller flushes the folder after several
+    files.
     """
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
     try:
@@ -33,7 +34,7 @@ def write_durably(path: Path, data: bytes, aside: Path, *, flush_folder: bool = 
 
 
 def flush(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut. Raises OSError."""
+    """Make the names in a folder survive a power failure. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

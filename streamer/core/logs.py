@@ -12,26 +12,26 @@ from inference.telemetry.log_format import MAX_MESSAGE_CHARS, JsonFormatter, Tex
 
 __all__ = ["MAX_MESSAGE_CHARS", "JsonFormatter", "TextFormatter", "redact", "secrets_of", "set_up_logging"]
 
-#: Variables whose values are secrets, whatever reads them.
+#: Environment variables whose values are secrets.
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
-#: Libraries that log requests with their credentials, and the answers that bring new ones, at level debug.
-_TOO_FRANK = ("aiobotocore", "botocore", "urllib3")
+#: Libraries that log credentials in requests and answers at level debug.
+_CREDENTIAL_LOGGERS = ("aiobotocore", "botocore", "urllib3")
 
 
 def secrets_of(settled: Iterable[str]) -> list[str]:
-    """Return what must not be logged: secrets of the settings, and credentials in the environment."""
+    """Return the values that must not be logged: secrets of the settings and of the environment."""
     return [*settled, *(os.environ[name] for name in _SECRET_VARIABLES if os.environ.get(name))]
 
 
 def set_up_logging(level: str, log_format: str, settled: Iterable[str] = ()) -> None:
     """Configure the root logger of this process; ``log_format`` is auto, json or text."""
     log_output.set_up_logging(level, json_lines=wants_json(log_format), secrets=secrets_of(settled))
-    for name in _TOO_FRANK:
+    for name in _CREDENTIAL_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
 def wants_json(log_format: str) -> bool:
-    """Return whether logs are JSON lines: asked for, or ``auto`` and standard error is no terminal."""
+    """Return whether logs are JSON lines: asked for, or ``auto`` and standard error is not a terminal."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())

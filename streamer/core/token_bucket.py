@@ -1,10 +1,10 @@
-"""A token bucket: how much of something may happen in a while. Pure; times are monotonic seconds."""
+"""A token bucket: limits a rate and allows bursts. Pure; times are monotonic seconds."""
 
 from __future__ import annotations
 
 import math
 
-#: The longest time that anybody is asked to stay away.
+#: Longest value of `Retry-After`.
 _MAX_RETRY_S = 3600.0
 
 
@@ -25,10 +25,10 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, amount: float = 1.0) -> bool:
-        """Take ``amount`` tokens; False, and nothing is taken, when there are not so many.
+        """Take ``amount`` tokens; returns False and takes none if there are too few.
 
-        More than ``burst`` is granted to a full bucket, which is in debt afterwards: otherwise it would never
-        be granted.
+        A full bucket grants even more than ``burst``, which would otherwise never be granted; it is in debt
+        afterwards.
         """
         self._fill(now)
         if self._tokens < min(amount, self.burst):
@@ -37,18 +37,18 @@ class TokenBucket:
         return True
 
     def spend(self, now: float, amount: float) -> None:
-        """Take ``amount`` tokens that are spent already, into debt if need be."""
+        """Take ``amount`` tokens that were already used, into debt if necessary."""
         self._fill(now)
         self._tokens -= amount
 
     def wait_s(self, now: float, amount: float = 1.0) -> float:
-        """Return the time until ``amount`` can be taken; 0 when it can be now."""
+        """Return the time until ``amount`` can be taken; 0 if it can be taken now."""
         self._fill(now)
         missing = min(amount, self.burst) - self._tokens
         return max(0.0, missing / self.per_s)
 
     def retry_after_s(self, now: float, amount: float = 1.0) -> int:
-        """Return :meth:`wait_s` in whole seconds, 1 at least, as `Retry-After` wants it."""
+        """Return :meth:`wait_s` in whole seconds, at least 1, as `Retry-After` requires."""
         return max(1, math.ceil(min(_MAX_RETRY_S, self.wait_s(now, amount))))
 
     def _fill(self, now: float) -> None:

@@ -1,7 +1,7 @@
-"""What a worker's loop waits with: it hands out only so many streams and ended connections in a turn.
+"""The selector of a worker's event loop: limits the streams and closed connections handled in one iteration.
 
-asyncio handles all that is ready before it looks again. When thousands of clients vanish or say something in
-one moment, the loop would see to each of them before it answers anybody else.
+asyncio handles everything that is ready before it polls again. When thousands of clients disconnect or send
+something at once, the loop would handle all of them before it answers any other request.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
-#: Streams and ended connections in one turn; each takes some 0.2 ms.
+#: Streams and closed connections handled in one iteration; each takes about 0.2 ms.
 A_TURN = 32
 _READ = select.EPOLLIN | select.EPOLLRDHUP
-#: The client has closed its side, or both are closed.
+#: The client has closed its side, or both sides are closed.
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class TurnSelector(selectors.BaseSelector):
-    """`selectors.EpollSelector`, in which streams and connections whose client has gone come last."""
+    """`selectors.EpollSelector`, which returns streams and connections closed by their clients last."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._keys: dict[int, selectors.SelectorKey] = {}
-        #: Descriptors of streams; whoever adds one takes it out before it is closed.
+        #: Descriptors of streams; whoever adds one removes it before it is closed.
         self.streams: set[int] = set()
-        #: Where the next turn begins among those that come last, so that nobody is passed over for ever.
+        #: Where the next iteration starts among the streams, so that each gets its turn.
         self._next = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Watch a file. Raises KeyError where it is watched already."""
+        """Register a file. Raises KeyError if it is registered."""
         fd = _fd(fileobj)
         if fd in self._keys:
             raise KeyError(f"descriptor {fd} is registered already")
@@ -41,16 +41,16 @@ class TurnSelector(selectors.BaseSelector):
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Watch it no more. Raises KeyError where it was not watched."""
+        """Remove a file. Raises KeyError if it is not registered."""
         key = self._keys.pop(_fd(fileobj))
         try:
             self._epoll.unregister(key.fd)
-        except OSError:  # closed before, which took it off the list
+        except OSError:  # already closed, which removed it
             return key
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Change what is waited for. Raises KeyError where it is not watched."""
+        """Change the events of a file. Raises KeyError if it is not registered."""
         key = self._keys[_fd(fileobj)]
         if events != key.events:
             self._epoll.modify(key.fd, _mask(events))
@@ -58,7 +58,7 @@ class TurnSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for ``timeout`` seconds at most, None for ever; returns what is to be handled now."""
+        """Wait for at most ``timeout`` seconds, None for ever; returns what is handled in this iteration."""
         # A POST takes seven turns, most of them without a wait: calls are spared here.
         try:
             found = self._epoll.poll(0.0 if timeout == 0 else _wait_s(timeout), len(self._keys) or 1)
@@ -81,28 +81,28 @@ class TurnSelector(selectors.BaseSelector):
                 waits = happened & _ENDED or fd in self.streams
                 (later if waits else ready).append((key, events & key.events))
         if later and len(later) > A_TURN:
-            # The rest is reported again the next time.
+            # The others are reported again in the next iteration.
             start = self._next % len(later)
             self._next = start + A_TURN
             later = (later[start:] + later[:start])[:A_TURN]
         return ready + later
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """Return what is watched, by descriptor."""
+        """Return the registered files by descriptor."""
         return self._keys
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """Return how it is watched. Raises KeyError where it is not."""
+        """Return the key of a file. Raises KeyError if it is not registered."""
         return self._keys[_fd(fileobj)]
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the selector."""
         self._epoll.close()
         self._keys.clear()
 
 
 class TurnLoop(asyncio.SelectorEventLoop):
-    """A loop that waits with it."""
+    """An event loop with a `TurnSelector`."""
 
     def __init__(self) -> None:
         self.turns = TurnSelector()
@@ -110,7 +110,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop for a worker."""
+    """Return an event loop for a worker."""
     return TurnLoop()
 
 

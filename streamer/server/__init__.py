@@ -1,1 +1,4 @@
-"""The worker process: composes the application, serves health, metrics and pages."""
+"""The worker process: composes the application, and serves health, metrics, drift and pages.
+
+Routes of images, streams and video belong to `predict`, `websocket` and `webrtc`.
+"""

@@ -22,11 +22,11 @@ from streamer.sampling.process_handle import SamplingStatus
 from streamer.sampling.rpc import SamplingProcessUnavailable, call
 
 MAX_UPLOAD_BYTES = 16 << 20
-#: Evidently may wait for a run in progress, and take its own time after that.
+#: Evidently may wait for a run in progress before its own run.
 REPORT_TIMEOUT_S = 400.0
 UPDATE_TIMEOUT_S = 300.0
 BODY_TIMEOUT_S = 60.0
-#: Evidently's page brings its own scripts: they run, but in an origin of their own.
+#: Evidently's page contains scripts: the sandbox runs them in an origin of their own.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
@@ -70,8 +70,8 @@ class DriftRoutes:
         )
 
     async def update(self, request: web.Request) -> web.Response:
-        """Make another reference; answers with what was learnt."""
-        # A page of another origin cannot send this type without asking first, which nobody answers.
+        """Replace the reference; answers with what was learned."""
+        # A page of another origin cannot send this type without a preflight request, which is not answered.
         if media_type(request) != "application/json":
             raise Problem.unsupported_media("Content-Type must be application/json.")
         flags = {name: _flag(request, name) for name in ("dry_run", "force")}

@@ -1,4 +1,4 @@
-"""``/health``, ``/livez`` and ``/metrics``: how this replica is, for people, balancers and Prometheus."""
+"""``/health``, ``/livez`` and ``/metrics``: this replica's status for people, balancers, Prometheus."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REASONS = {
 }
 
 
-#: Decoders that were all replaced at once are back sooner.
+#: Without a decoder for this time the replica is not ready; replacing all of them takes less.
 _DECODERS_GONE_S = 1.0
 
 
@@ -49,11 +49,11 @@ class Decoders(Protocol):
 
     @property
     def alive(self) -> int:
-        """How many take images."""
+        """Number of decoders that take images."""
 
     @property
     def protections(self) -> tuple[str, ...]:
-        """What holds every one of them."""
+        """Protections that apply to every decoder."""
 
 
 class Health:
@@ -68,8 +68,8 @@ class Health:
         gate: Gate,
         decoders: Decoders,
     ) -> None:
-        #: What was last rendered, and when that began, monotonic seconds.
         self._rendering = asyncio.Lock()
+        #: The last rendered metrics, and when their rendering began, monotonic seconds.
         self._rendered = (b"", b"")
         self._rendered_at = 0.0
         self._board = board
@@ -79,7 +79,7 @@ class Health:
         self._versions = versions
         self._gate = gate
         self._decoders = decoders
-        #: When a decoder was seen last, monotonic seconds; 0 before the first.
+        #: When a decoder was last alive, monotonic seconds; 0 before the first.
         self._decoders_seen = 0.0
 
     @property
@@ -130,14 +130,14 @@ class Health:
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
         }
         body["processes"] = self._liveness.describe()
-        # Also while it serves: a worker or the sampling process may be missing although this one answers.
+        # Also while the replica serves: another worker or the sampling process may be missing.
         reasons = ([] if status == "ok" else [_REASONS[status]]) + self._liveness.reasons()
         if reasons:
             body["reasons"] = reasons
         return body
 
     async def health(self, _request: web.Request) -> web.Response:
-        """200 when this replica can serve, else 503 with the reason."""
+        """Answer 200 when this replica can serve, else 503 with the reasons."""
         body = self.describe()
         ok = body["status"] == "ok"
         return web.json_response(
@@ -147,7 +147,7 @@ class Health:
         )
 
     async def livez(self, _request: web.Request) -> web.Response:
-        """200 while everything runs or is brought back; 503 when nobody is left who could."""
+        """Answer 200 while processes run or are restarted, 503 when nothing restarts a hung process."""
         alive = not self._liveness.abandoned
         body = {
             "alive": alive,
@@ -156,20 +156,20 @@ class Health:
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Prometheus text of all processes of this replica; names of streams for administrators alone."""
+        """Answer the metrics of all processes of this replica; only administrators get names of streams."""
         return await self._metrics(complete=identity_of(request).may(Scope.ADMIN))
 
     async def all_metrics(self, _request: web.Request) -> web.Response:
-        """The same with every name, for a port that only administrators reach."""
+        """Answer the metrics with names of streams, on a port that only administrators reach."""
         return await self._metrics(complete=True)
 
     async def _metrics(self, *, complete: bool) -> web.Response:
         arrived = time.monotonic()
-        # One at a time, shared by all who came before it began: many at once would keep the interpreter busy.
+        # One rendering at a time; requests that arrived before it began share its result.
         async with self._rendering:
             if self._rendered_at < arrived:
                 self._rendered_at = time.monotonic()
-                # Reads files: not on the event loop.
+                # In a thread, because it reads files.
                 self._rendered = await asyncio.to_thread(self._render)
             full, without_names = self._rendered
         body = full if complete else without_names

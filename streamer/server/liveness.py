@@ -6,11 +6,11 @@ import time
 
 from inference.ipc.shared_status import Presence, SharedStatus, State
 
-#: Without a sign of life for this long a process is called silent, before the supervisor kills it.
+#: A process without a heartbeat for this time is reported as silent, before the supervisor kills it.
 SILENT_S = 2.5
-#: A process that hangs for longer than this is not being brought back by anybody.
+#: If a process hangs for longer than this, the supervisor is not restarting it.
 ABANDONED_S = 10.0
-_WORDS = {
+_STATES = {
     Presence.OFF: "off",
     Presence.STARTING: "starting",
     Presence.SERVING: "ok",
@@ -35,7 +35,7 @@ class Liveness:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the inference process hangs and the supervisor, which should have killed it, does too."""
+        """Whether the inference process hangs, and the supervisor, which should kill it, hangs too."""
         now = time.monotonic()
         return (
             self.inference_hangs
@@ -51,7 +51,7 @@ class Liveness:
         return bool(serving) and all(self._board.read_worker(n, "saturated") for n in serving)
 
     def describe(self) -> dict[str, object]:
-        """Return a word for each process: ok, starting, restarting, silent or off."""
+        """Return the state of each process: ok, starting, restarting, silent or off."""
         return {
             "supervisor": self._by_beat(self._board.read("supervisor_beat")),
             "inference": self._inference(),
@@ -60,10 +60,10 @@ class Liveness:
         }
 
     def reasons(self) -> list[str]:
-        """Return a sentence for each process that should be there and is not, or is silent."""
-        words = self.describe()
-        workers = words.pop("workers")
-        named = {f"the {name}": word for name, word in words.items() if name != "inference"}
+        """Return a sentence for each process that is missing or silent."""
+        states = self.describe()
+        workers = states.pop("workers")
+        named = {f"the {name}": state for name, state in states.items() if name != "inference"}
         if isinstance(workers, list):
             named |= {f"worker {number}": word for number, word in enumerate(workers)}
         found = [f"{name} does not answer" for name, word in named.items() if word == "silent"]
@@ -93,16 +93,16 @@ class Liveness:
         presence = _presence(self._board.read_worker(number, "presence"))
         if presence is Presence.SERVING:
             return self._by_beat(self._board.read_worker(number, "beat"))
-        return _WORDS[presence]
+        return _STATES[presence]
 
     def _sampling_process(self) -> str:
         presence = _presence(self._board.read("sampling_presence"))
         if presence is Presence.SERVING:
             return self._by_beat(self._board.read("sampling_beat"))
-        return _WORDS[presence]
+        return _STATES[presence]
 
     def _by_beat(self, beat: float) -> str:
-        """Return ok or silent; ok, too, where nobody beats at all: a worker without a supervisor."""
+        """Return ok or silent; also ok without any heartbeat, in a worker that runs without a supervisor."""
         return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
 
 

@@ -1,4 +1,4 @@
-"""`METRICS_PORT`: metrics and probes on a port of their own, which no proxy leads to."""
+"""`METRICS_PORT`: serves metrics and probes on a separate port that is not exposed to clients."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from streamer.http.sites import Sites
 from streamer.server.acceptor import Acceptor
 from streamer.server.health import Health
 
-#: A scraper that is slower is cut off.
+#: Connections of slower scrapers are closed.
 _KEEP_ALIVE_S = 15.0
-#: Scrapers and probes; silent sockets make room for them.
+#: Connections of scrapers and probes; silent ones are closed to make room.
 _CONNECTIONS = 32
 
 
@@ -30,9 +30,9 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 def metrics_port(
     health: Health, sites: Sites, listener: socket.socket
 ) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return what serves ``listener`` as long as an application runs.
+    """Return a context that serves ``listener`` while the main application runs.
 
-    Whoever reaches the port sees everything: the network says who that is.
+    Every client that reaches the port sees all metrics: access is restricted by the network.
     """
 
     @web.middleware

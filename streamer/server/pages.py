@@ -1,4 +1,4 @@
-"""What a browser is shown: the demo page, API documentation and their files, from memory.
+"""Serves the demo page, the API documentation and their files from memory.
 
 The files are read once at start; a request never names a path on the disk.
 """
@@ -24,7 +24,7 @@ from streamer.http.problem_details import Problem, request_id
 
 log = logging.getLogger("streamer.pages")
 
-#: Served as they are; other files in the static folder are not served at all.
+#: Types of files that are served; other files in the static folder are not.
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -48,9 +48,10 @@ _CSP_PAGE = (
     "media-src 'self' blob:; worker-src 'self'; font-src 'self'; manifest-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-#: What may stand in a policy as a host; anything else in a Host header stays out of it.
+#: Hosts that may be written into a policy; other contents of a Host header are left out.
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-#: Both viewers write styles at run time and carry icons as data; ReDoc searches in a worker from a blob.
+#: Both viewers create styles at run time and contain icons as data URLs; ReDoc searches in a worker from a
+#: blob.
 _CSP_DOCS = (
     _CSP_PAGE.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
     .replace("img-src 'self'", "img-src 'self' data:")
@@ -62,11 +63,11 @@ _SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
-    # Says neither language nor versions.
+    # Reveals neither language nor versions.
     hdrs.SERVER: SERVER_NAME,
 }
 
-#: The package that carries both viewers. Its folder is found without importing it.
+#: The package that contains both viewers. Its folder is located without importing it.
 _VIEWERS_PACKAGE = "aiohttp_swagger3"
 _VIEWER_FILES = {
     "/docs/swagger-ui.css": "swagger_ui/swagger-ui.css",
@@ -96,7 +97,7 @@ window.SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
-  // The default validator badge would tell an outside server about this one.
+  // The default validator badge would send this address to another server.
   validatorUrl: null,
 });
 """
@@ -114,7 +115,7 @@ _REDOC_HTML = """<!doctype html>
 </body>
 </html>
 """
-#: A box in a frame; shown where the static folder brings no icon of its own.
+#: A box in a frame, for a static folder without an icon.
 _FAVICON_SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
     '<rect width="32" height="32" rx="6" fill="#12161c"/>'
@@ -124,11 +125,11 @@ _FAVICON_SVG = (
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file as it is served."""
+    """One file with its response headers."""
 
     body: bytes
     content_type: str
-    #: Policy of the page; None for what is no document.
+    #: Content-Security-Policy of a page; None for other files.
     csp: str | None
     etag: str
 
@@ -138,7 +139,7 @@ class Asset:
         return cls(body, content_type, csp, hashlib.sha256(body).hexdigest()[:32])
 
     def respond(self, request: web.Request) -> web.Response:
-        """Return the file, a part of it (video players ask so), or 304 when the client has it."""
+        """Return the file, a range of it as video players request it, or 304 if the client has it."""
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache", hdrs.ACCEPT_RANGES: "bytes"}
         if self.csp is not None:
             headers["Content-Security-Policy"] = _with_own_sockets(self.csp, request.host)
@@ -155,7 +156,7 @@ class Asset:
         headers[hdrs.CONTENT_TYPE] = self.content_type
         try:
             wanted = request.http_range
-        except ValueError:  # several ranges, or none that parses: the whole file is a valid answer
+        except ValueError:  # several ranges or an invalid one: the whole file is a valid answer
             wanted = slice(None)
         if wanted.start is None and wanted.stop is None:
             return PacedResponse(body=self.body, headers=headers)
@@ -170,7 +171,7 @@ class Asset:
 
 
 def _with_own_sockets(csp: str, host: str) -> str:
-    """Return the policy with this server's WebSockets: Safari before 16 does not count them as 'self'."""
+    """Add this server's WebSockets to the policy: Safari before 16 does not include them in 'self'."""
     if not _HOST.fullmatch(host):
         return csp
     return csp.replace("connect-src 'self'", f"connect-src 'self' ws://{host} wss://{host}")
@@ -202,7 +203,7 @@ def load_assets(
     }
     assets.update(_load_static(static_dir))
     if sample.is_file():
-        # By name, not the whole folder: what else lies there is not for everybody.
+        # Only this file: others in the folder are not public.
         assets["/data/sample.mp4"] = Asset.make(sample.read_bytes(), _CONTENT_TYPES[".mp4"])
     viewers = dict(_load_viewers())
     if viewers:
@@ -214,7 +215,7 @@ def load_assets(
 
 
 def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
-    """Yield the demo page's files, under /static; its index is the start page, its icon everybody's."""
+    """Yield the demo page's files below /static; its index is also the start page, its icon the favicon."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         content_type = _CONTENT_TYPES.get(path.suffix.lower())
@@ -230,7 +231,7 @@ def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
 
 
 def _load_viewers() -> Iterator[tuple[str, Asset]]:
-    """Yield the documentation viewers' files; nothing when their package is not installed."""
+    """Yield the files of the documentation viewers; none if their package is not installed."""
     spec = importlib.util.find_spec(_VIEWERS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         log.warning("package %s is not installed: no /docs and /redoc", _VIEWERS_PACKAGE)

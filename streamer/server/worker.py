@@ -1,4 +1,4 @@
-"""A worker process: one event loop that talks to clients. The supervisor starts it with its socket."""
+"""A worker process: one event loop that serves clients. The supervisor starts it with its socket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    # What start-up allocated lives as long as the process: keep the collector from walking it.
+    # Objects from the start-up live as long as the process: exclude them from garbage collections.
     gc.collect()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""Reads the standard error of every child and passes it on to the log: one pipe for each process started."""
+"""Reads the standard error of every child and writes it to the log; each started process has its own pipe."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from inference.telemetry.log_output import MARK, RELAY_VARIABLE, dropped
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.native_text import NativeText
 
-#: Room for what a process logs while the supervisor does not read.
+#: Capacity of a pipe, for output while the supervisor does not read.
 PIPE_BYTES = 1 << 18
-#: A block of native lines ends after this silence.
+#: A block of lines from native code ends after this silence.
 SILENCE_S = 0.1
-#: A crash that is being printed may pause: its interpreter reads source files on the way.
+#: Printing a traceback may pause for longer, because the interpreter reads source files.
 CRASH_SILENCE_S = 1.0
-#: Longer lines are cut; none of ours is as long.
+#: Longer lines are split; the service's own lines are shorter.
 MAX_LINE_BYTES = 1 << 16
 
 
 class LogRelay:
-    """Passes on what children write. Construct it in the running loop; one for the whole service."""
+    """Writes the output of children to the log. Construct one for the service, in the running loop."""
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
         self._pipes: set[_Pipe] = set()
 
     def environment(self) -> dict[str, str]:
-        """Return what a child must see to format its lines for this log."""
+        """Return the variables that make a child format its lines for this log."""
         return {RELAY_VARIABLE: "json" if self._writer.json_lines else "text"}
 
     @contextlib.contextmanager
     def output_of(self, role: str) -> Iterator[int]:
-        """Give the descriptor that a child called ``role`` gets as standard output and error.
+        """Yield the descriptor for standard output and error of a child called ``role``.
 
-        Both ends are non-blocking, so the child never waits for this process, whatever writes in it.
+        Both ends are non-blocking, so the child never waits for this process.
         """
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        with contextlib.suppress(OSError):  # more than this user may have
+        with contextlib.suppress(OSError):  # above the limit of this user
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._pipes.add(_Pipe(role, reader, self._writer, self._pipes.discard))
         try:
@@ -50,7 +50,7 @@ class LogRelay:
             os.close(writer)
 
     def close(self) -> None:
-        """Pass on what stands in the pipes, and close them."""
+        """Write what is left in the pipes, and close them."""
         for pipe in list(self._pipes):
             pipe.close()
 
@@ -66,12 +66,12 @@ class _Pipe:
         self._loop = asyncio.get_running_loop()
         self._native = NativeText()
         self._begun = b""
-        #: None while there is neither an open block nor a number of held lines to tell.
+        #: None while no block is open and no suppressed lines are to be counted.
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(fd, self._read)
 
     def _read(self) -> bool:
-        """Take what is there, at most one buffer; False when nothing is left."""
+        """Read at most one buffer; returns False when nothing is left."""
         try:
             data = os.read(self._fd, MAX_LINE_BYTES)
         except BlockingIOError:
@@ -97,10 +97,10 @@ class _Pipe:
                 self._writer.write(text)
                 return
             line = text.encode()
-        # What was cut while the pipe was full, or printed by a library between the parts of a line.
+        # A line that was cut while the pipe was full, or that a library printed into another line.
         text = line.replace(MARK, b"").decode("utf-8", "replace").rstrip("\r")
         for message in self._native.feed(text, self._loop.time()):
-            self._pass_on(message)
+            self._write(message)
 
     def _is_whole(self, text: str) -> bool:
         if not self._writer.json_lines:
@@ -110,7 +110,7 @@ class _Pipe:
         except ValueError:
             return False
 
-    def _pass_on(self, message: str) -> None:
+    def _write(self, message: str) -> None:
         self._writer.write(self._writer.formatted("warning", "native", message, process=self._role))
 
     def _watch_silence(self) -> None:
@@ -125,12 +125,12 @@ class _Pipe:
 
     def _flush(self) -> None:
         for message in self._native.flush(self._loop.time()):
-            self._pass_on(message)
+            self._write(message)
         for _ in range(self._native.take_held()):
             dropped("limit")
 
     def close(self) -> None:
-        """Read what is left without waiting, then let go; writers that live on lose their lines."""
+        """Read what is left without waiting, then close; later lines of running writers are lost."""
         while self._fd >= 0 and self._read():
             pass
         self._end()

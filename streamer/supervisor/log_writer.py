@@ -1,4 +1,4 @@
-"""Writes log lines to standard error in a thread of its own, so that nobody waits for its reader."""
+"""Writes log lines to standard error in a separate thread, so that no other thread waits for its reader."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from inference.telemetry.log_format import (
 )
 from inference.telemetry.log_output import dropped, use_handler
 
-#: Bytes that may wait for the reader of the log; more are dropped and counted.
+#: Most bytes that wait for the reader of the log; further lines are dropped and counted.
 MAX_WAITING_BYTES = 1 << 20
 #: How long :meth:`LogWriter.close` waits for the reader before the process ends without the last lines.
 CLOSE_S = 1.0
 
 
 class LogWriter:
-    """A bounded queue of lines in front of a descriptor; any thread may write, and none waits."""
+    """A bounded queue of lines for a descriptor; any thread may write, without waiting."""
 
     def __init__(self, fd: int, *, json_lines: bool) -> None:
         self._fd = fd
         self.json_lines = json_lines
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0
-        #: Lines dropped since the last one that was queued.
+        #: Lines dropped since the last queued line.
         self._missing = 0
         self._changed = threading.Condition()
         #: None until the first line: a process that logs nothing has no thread for it.
@@ -60,7 +60,7 @@ class LogWriter:
             self._lines.append(data)
             self._waiting_bytes += len(data)
             if self._thread is None:
-                # A daemon: it may stand in a write that never ends when the process is to.
+                # A daemon, because it may be blocked in a write when the process ends.
                 self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
                 self._thread.start()
             self._changed.notify()
@@ -69,13 +69,13 @@ class LogWriter:
         return f"{self._missing} log lines were dropped: standard error was not read"
 
     def formatted(self, level: str, logger: str, message: str, **more: object) -> str:
-        """Return a message of no record as a line in the format of this log; ``more`` only in JSON."""
+        """Return a message as a line in the format of this log; ``more`` is added only in JSON."""
         if self.json_lines:
             return json_line(level, logger, message, time.time(), **more)
         return text_line(level, logger, message, time.time())
 
     def close(self, timeout_s: float = CLOSE_S) -> bool:
-        """Wait until everything is written; False when the reader did not take it in time."""
+        """Wait until everything is written; returns False if the reader did not read it in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
 
@@ -93,11 +93,11 @@ class LogWriter:
                     self._changed.notify_all()
 
     def _write(self, data: bytes) -> bool:
-        """Write all of a line, however long that takes; False when it cannot be written at all."""
+        """Write a whole line, however long that takes; returns False if it cannot be written."""
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # another owner of this file description made it non-blocking
+            except BlockingIOError:  # another process made this file description non-blocking
                 select.select([], [self._fd], [])
             except OSError:  # closed, a full disk, a reader that is gone
                 return False
@@ -105,7 +105,7 @@ class LogWriter:
 
 
 class WriterHandler(logging.Handler):
-    """Takes the records of the supervisor itself to its :class:`LogWriter`."""
+    """Passes the supervisor's own records to its :class:`LogWriter`."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Makes log messages of what libraries and interpreters print: blocks of lines, limited by their kind.
+"""Turns the output of libraries and interpreters into log messages: blocks of lines, limited by kind. Pure.
 
-Pure: lines and times go in, messages come out. Warnings of decoders repeat as fast as input arrives, so one a
-second of each kind passes; a traceback or a native crash is one message.
+Decoders repeat warnings as fast as input arrives, so one message per second of each kind passes; a traceback
+or a native crash is one message.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 
 from inference.telemetry.log_limit import Limiter
 
-#: Text before the first colon says which kind of line it is; figures and addresses in it do not.
+#: The text before the first colon is the kind of a line; numbers and addresses in it are ignored.
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9]+|\[[^\]]*\]", re.IGNORECASE)
 _KIND_CHARS = 48
-#: First lines of what an interpreter or the C library prints at its end, which goes on until it is silent.
+#: First lines of the output of a crashing interpreter or C library; the block lasts until it is silent.
 _CRASHES = (
     "Traceback (most recent call last)",
     "Fatal Python error",
@@ -28,21 +28,21 @@ _CRASHES = (
 )
 MAX_BLOCK_LINES = 200
 MAX_LINE_CHARS = 1000
-#: Messages of all kinds a second, for a printer whose every line is of another kind.
+#: Messages per second of all kinds together, in case every line is of another kind.
 MAX_MESSAGES_PER_S = 10
 
 
 class NativeText:
-    """What one process prints. ``feed`` lines, ``flush`` when it has been silent for a moment."""
+    """The output of one process. Call ``feed`` for each line, and ``flush`` after a silence."""
 
     def __init__(self) -> None:
         self._limiter = Limiter()
         self._block: list[str] = []
-        #: Whether the block that waits is the end of an interpreter.
+        #: Whether the open block is the output of a crash.
         self.crash = False
         self._second = 0.0
         self._this_second = 0
-        #: Lines that were not passed on since :meth:`take_held`.
+        #: Lines suppressed since the last call of :meth:`take_held`.
         self._held = 0
 
     @property
@@ -51,14 +51,14 @@ class NativeText:
         return bool(self._block)
 
     def feed(self, line: str, now: float) -> list[str]:
-        """Take one line without its line feed; returns messages that are complete."""
+        """Add one line without its line feed; returns complete messages."""
         line = line[:MAX_LINE_CHARS]
         if self._block and len(self._block) < MAX_BLOCK_LINES:
             if self.crash or line[:1].isspace():
                 self._block.append(line)
                 return []
         elif self._block and self.crash:
-            self._held += 1  # the middle of an endless crash
+            self._held += 1  # the middle of an endless traceback
             self._block[-1] = line
             return []
         complete = self.flush(now)
@@ -68,7 +68,7 @@ class NativeText:
         return complete
 
     def flush(self, now: float) -> list[str]:
-        """Return the block that waits, if it may pass."""
+        """Close the open block; returns it if the limits allow."""
         block, self._block = self._block, []
         if not block:
             return []
@@ -86,7 +86,7 @@ class NativeText:
         return self._this_second <= MAX_MESSAGES_PER_S
 
     def take_held(self) -> int:
-        """Return how many lines were not passed on since the last call."""
+        """Return the number of lines suppressed since the last call."""
         held, self._held = self._held, 0
         return held
 

@@ -1,4 +1,4 @@
-"""The replica's private folder for files that end with it, and what dead predecessors have left of theirs."""
+"""The replica's private folder for temporary files, and the removal of folders of killed supervisors."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class PrivateFolder:
     """A folder of mode 0700 below TMPDIR, with a lock that the kernel releases when this process ends."""
 
     def __init__(self) -> None:
-        """Make the folder. Raises CannotStart when there is no place for it."""
+        """Create the folder. Raises CannotStart if that is not possible."""
         try:
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
             raise CannotStart(
-                f"no folder for temporary files can be made: {error.strerror or error}; "
-                "set TMPDIR to a folder that this user can write"
+                f"cannot create a folder for temporary files: {error.strerror or error}; "
+                "set TMPDIR to a folder to which this user can write"
             ) from error
-        #: -1 where the folder cannot hold a file, on a full disk for one: then nobody removes what is left.
+        #: -1 if the lock cannot be created, for example on a full disk; then leftovers are never removed.
         self._lock_fd = _locked(self.path)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder with its contents."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -46,21 +46,21 @@ def _locked(folder: Path) -> int:
     try:
         fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        log.warning("%s cannot be locked (%s): if this process is killed, it stays behind", folder, error)
+        log.warning("%s cannot be locked (%s): if this process is killed, it is not removed", folder, error)
         return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Under its final name it is locked from the start, so nobody takes this folder for a dead one's.
+        # Renamed after it is locked, so that no other supervisor takes this folder for a leftover.
         new.rename(folder / _LOCK)
     except OSError as error:  # a file system without locks
-        log.warning("%s cannot be locked (%s): if this process is killed, it stays behind", folder, error)
+        log.warning("%s cannot be locked (%s): if this process is killed, it is not removed", folder, error)
         os.close(fd)
         return -1
     return fd
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of this user's supervisors that were killed: nobody holds their locks any more."""
+    """Remove the folders of this user's killed supervisors, whose locks are free."""
     with contextlib.suppress(OSError):
         for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError):
@@ -68,17 +68,17 @@ def remove_leftovers() -> None:
 
 
 def _remove_if_dead(folder: Path) -> None:
-    """Remove one folder, unless it is alive or not ours. Raises OSError when it cannot be looked at."""
+    """Remove a folder, unless it is in use or belongs to another user. Raises OSError if unreadable."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return
-    # Folders without a lock are another program's, or are just being made.
+    # Folders without a lock belong to another program or are just being created.
     fd = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
         log.info("removed %s, left by a supervisor that was killed", folder)
     except BlockingIOError:
-        pass  # its supervisor lives
+        pass  # its supervisor runs
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Which signals end the service and how: every one that could kill it drains it first, or is ignored."""
+"""Handles the signals of the supervisor: each one that could kill it starts a drain, or is ignored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger("streamer.supervisor")
 #: Values of the shared field ``draining``: after `DRAIN_DELAY_S`, or at once.
 AFTER_DELAY = 1
 AT_ONCE = 2
-#: What drains the service. A terminal that closes (SIGHUP) leaves balancers the time to notice; a person
-#: (SIGINT, SIGQUIT) or a limit (SIGXCPU, SIGPWR) does not.
+#: Signals that start a drain. After SIGTERM, and SIGHUP of a terminal that closes, balancers get time to
+#: notice; after a key (SIGINT, SIGQUIT) or a limit (SIGXCPU, SIGPWR) they do not.
 DRAINS = {
     signal.SIGTERM: AFTER_DELAY,
     signal.SIGHUP: AFTER_DELAY,
@@ -24,15 +24,15 @@ DRAINS = {
     signal.SIGXCPU: AT_ONCE,
     signal.SIGPWR: AT_ONCE,
 }
-#: Repeated, these end the service without waiting; a closing terminal may send SIGHUP more than once.
+#: A second one of these ends the service immediately. Not SIGHUP, which a closing terminal may send twice.
 INSISTS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
-    """Call ``drain`` with how on the first signal that ends the service, ``kill`` on one that insists.
+    """Call ``drain`` with one of the values above on the first signal, and ``kill`` on a second one.
 
     Call it in the main thread, in the running loop. A signal that was ignored when the process started
-    stays ignored: ``nohup`` means it.
+    stays ignored, as ``nohup`` requires.
     """
     loop = asyncio.get_running_loop()
     draining = False

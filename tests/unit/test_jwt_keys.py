@@ -228,7 +228,7 @@ async def test_a_file_may_hold_the_keys(tmp_path: Any) -> None:
     [
         ("/moved", "answers 302"),
         ("/long", "has more than"),
-        ("/compressed", "no JSON Web Key Set"),
+        ("/compressed", "not a JSON Web Key Set"),
         ("/cut", "cannot be fetched"),
         ("/none", "answers 404"),
     ],

@@ -31,7 +31,7 @@ def test_defaults_are_those_of_the_readme() -> None:
         ("PORT", "99999", "65535"),
         ("PORT", "http", "integer"),
         ("WORKERS", "0", "greater than or equal to 1"),
-        ("METRICS_PORT", "8000", "another port than PORT"),
+        ("METRICS_PORT", "8000", "ports other than PORT"),
         ("ALLOWED_HOSTS", "https://a", "names without scheme"),
         ("ALLOWED_ORIGINS", "a.example", "scheme, host and port"),
         ("TRUSTED_PROXIES", "proxy", "networks and addresses"),

@@ -42,14 +42,14 @@ def test_turn_without_a_secret_is_not_told() -> None:
     "text", ["http://a", "stun", "stun:", "stun:a?transport=udp", "turn:a b", "stun:a;turn:b"]
 )
 def test_what_is_no_ice_server_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="is no ICE server; allowed are stun:HOST"):
+    with pytest.raises(ValueError, match="is not an ICE server; allowed are stun:HOST"):
         parse_ice_servers(text)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("ice_servers", "http://x", "ICE_SERVERS='http://x': 'http://x' is no ICE server"),
+        ("ice_servers", "http://x", "ICE_SERVERS='http://x': 'http://x' is not an ICE server"),
         ("udp_port_range", "50000", "allowed is FIRST-LAST"),
         ("udp_port_range", "80-90", "ports from 1024"),
         ("udp_port_range", "50000-40000", "ports from 1024"),
