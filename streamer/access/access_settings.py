@@ -13,8 +13,7 @@ from pydantic_settings import BaseSettings
 
 from streamer.access.identity import Quotas
 from streamer.access.key_file import BadKeyFile, parse_keys, read_key_file
-from streamer.access.networks import IpNetwork, parse_networks
-from streamer.access.site_names import parse_hosts, parse_origins
+from streamer.access.network_names import IpNetwork, parse_hosts, parse_networks, parse_origins
 
 #: Only algorithms with public keys: with a shared secret, everyone who verifies tokens could also create
 #: them.
@@ -227,7 +226,7 @@ def _check_tokens(settings: AccessSettings) -> None:
         return
     for name in ("jwt_issuer", "jwt_audience"):
         if not getattr(settings, name):
-            raise CannotAdmit(f"{name.upper()} is empty: with JWT_JWKS it must say which tokens are meant")
+            raise CannotAdmit(f"{name.upper()} is empty: JWT_JWKS requires it, to accept no other tokens")
     if find_spec("jwt") is None:
         raise CannotAdmit("JWT_JWKS needs the extra: pip install 'real-time-vision-api[jwt]'")
     if not settings.jwt_jwks.startswith(("https://", "http://")) and not Path(settings.jwt_jwks).is_file():
@@ -251,6 +250,6 @@ def check_access(settings: AccessSettings) -> None:
         return
     raise CannotAdmit(
         f"HOST={settings.host!r}: without keys the service listens on loopback addresses only. Set API_KEYS "
-        "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 where everybody who reaches this address may use the "
+        "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 if every client that reaches this address may use the "
         "service, or HOST=127.0.0.1"
     )

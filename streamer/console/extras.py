@@ -35,7 +35,7 @@ def install_command(extra: str) -> str:
 
 
 def explain_missing(error: ModuleNotFoundError, extra: str = "") -> str | None:
-    """Return one sentence that says what to install; None when the module is not from one of our extras.
+    """Return a sentence that says what to install; None if the module is not from one of the extras.
 
     ``extra`` is named instead of the module's extra, for a command that needs more than the module.
     """

@@ -33,5 +33,5 @@ def set_up_logging(level: str, log_format: str, settled: Iterable[str] = ()) -> 
 
 
 def wants_json(log_format: str) -> bool:
-    """Return whether logs are JSON lines: asked for, or ``auto`` and standard error is not a terminal."""
+    """Return whether logs are JSON lines: ``json``, or ``auto`` and standard error is not a terminal."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())

@@ -115,7 +115,7 @@ def make_loop() -> asyncio.AbstractEventLoop:
 
 
 def _wait_s(timeout: float | None) -> float:
-    """Return what `epoll` is told; it counts in milliseconds, and must not return too early."""
+    """Return the timeout for `epoll`, rounded up to milliseconds so that it does not return too early."""
     return -1.0 if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
 
 

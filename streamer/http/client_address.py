@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from streamer.access.networks import IpAddress, IpNetwork
+from streamer.access.network_names import IpAddress, IpNetwork
 
 #: Hops of `X-Forwarded-For` that are looked at, from the nearest one on.
 _MAX_HOPS = 16

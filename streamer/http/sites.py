@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from streamer.access.site_names import normal_origin
+from streamer.access.network_names import normal_origin
 
 _HOSTS_KNOWN = 256
 #: `Host: name`, `name:port`, `[v6]`, `[v6]:port`.

@@ -18,7 +18,7 @@ def main() -> int:
         answer = connection.getresponse()
         sys.stdout.write(answer.read().decode())
     except OSError as error:
-        sys.stdout.write(f"nobody answers on port {connection.port}: {error}")
+        sys.stdout.write(f"no answer on port {connection.port}: {error}")
         return 1
     finally:
         connection.close()

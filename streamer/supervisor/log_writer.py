@@ -45,7 +45,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Queue one line, given without its line feed."""
+        """Queue one line without its line feed."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
             if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
@@ -118,7 +118,7 @@ class WriterHandler(logging.Handler):
 
 
 class WriterText(io.TextIOBase):
-    """Stands in for ``sys.stderr`` of the supervisor: each complete line becomes a line of the log."""
+    """Replaces ``sys.stderr`` of the supervisor: each complete line becomes a log line."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class WriterText(io.TextIOBase):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Pass on every line that is complete."""
+        """Write each line that is complete."""
         with self._lock:
             *complete, self._begun = (self._begun + text).split("\n")
             self._begun = self._begun[-MAX_MESSAGE_CHARS:]
@@ -143,7 +143,7 @@ class WriterText(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the real standard error, for what writes natively."""
+        """Return the descriptor of standard error, for output of native code."""
         return 2
 
 

@@ -11,7 +11,7 @@ from inference.ipc.group_signals import WITHOUT_EFFECT
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Values of the shared field ``draining``: after `DRAIN_DELAY_S`, or at once.
+#: Values of the shared field ``draining``: after `DRAIN_DELAY_S`, or immediately.
 AFTER_DELAY = 1
 AT_ONCE = 2
 #: Signals that start a drain. After SIGTERM, and SIGHUP of a terminal that closes, balancers get time to

@@ -91,7 +91,7 @@ class Supervisor:
         board.post("workers", settings.workers)
         self._workers = [WorkerHandle(number, port, board) for number, port in enumerate(self._sockets)]
         self._crash_loop = CrashLoop()
-        #: Whether the inference process and the sampling process have been told to end.
+        #: Whether the inference process and the sampling process are being stopped.
         self._ending = False
         #: None until `run`.
         self._fallback_acceptor: FallbackAcceptor | None = None

@@ -6,8 +6,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from streamer.access.networks import parse_networks
-from streamer.access.site_names import parse_hosts, parse_origins
+from streamer.access.network_names import parse_hosts, parse_networks, parse_origins
 from streamer.http.client_address import ClientAddresses
 from streamer.http.sites import Sites
 

@@ -1,13 +1,30 @@
-"""Parses host names and origins in settings and headers. Pure."""
+"""Parses networks, host names and origins in settings and headers. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 _ORIGIN = re.compile(r"https?://[a-z0-9_.:\[\]-]{1,255}")
+
+
+def parse_networks(text: str) -> tuple[IpNetwork, ...]:
+    """Read comma-separated networks or addresses. Raises ValueError that says what is allowed."""
+    networks = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError:
+            raise ValueError(
+                f"{part!r} is not a network; allowed are comma-separated networks and addresses, "
+                "such as 10.244.0.0/16,fd00::/8"
+            ) from None
+    return tuple(networks)
 
 
 def parse_hosts(text: str) -> frozenset[str]:
