@@ -1,8 +1,8 @@
 """A GPU under full load: what the card does alone, and how much of it the service reaches.
 
-The bare loop is the inference process without a network: two lanes that fill a batch with ready frames,
-run it and post-process it. The service gets live streams from clients in processes of their own, on the
-same machine. Figures are frames per second. ``python -m bench.gpu --help``.
+The bare loop is the inference process without a network: two inference threads that fill a batch with ready
+frames, run it and post-process it. The service gets live streams from clients in processes of their own, on
+the same machine. Figures are frames per second. ``python -m bench.gpu --help``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from tests.helpers.load import Tally, total
 from tests.helpers.media import model, pictures
 from tests.helpers.service import Service
 
-_LANES = 2
+_INFERENCE_THREADS = 2
 
 
 def bare(detector: Detector, batch: int, seconds: float) -> float:
-    """Return frames per second of two lanes that always have a full batch."""
+    """Return frames per second of two inference threads that always have a full batch."""
     size = detector.model.input_height, detector.model.input_width, 3
     frames = [np.random.default_rng(n).integers(0, 255, size, np.uint8) for n in range(batch)]
     until = time.perf_counter() + seconds
-    counts = [0] * _LANES
+    counts = [0] * _INFERENCE_THREADS
     lock = threading.Lock()
 
-    def lane(number: int) -> None:
+    def run(number: int) -> None:
         while time.perf_counter() < until:
-            raw = detector.infer(frames, lane=number)
+            raw = detector.infer(frames, thread=number)
             with lock:
                 for index in range(batch):
                     detector.postprocess(raw, index, DetectionParams())
             counts[number] += batch
 
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(_LANES)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(_INFERENCE_THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -92,11 +92,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = model(arguments.model, Path(folder))
         detector = Detector(path, version="v1", device=arguments.device, batch_max=arguments.batch_max)
-        cost_s = detector.warm_up(lanes=_LANES).cost_s
+        cost_s = detector.warm_up(inference_threads=_INFERENCE_THREADS).cost_s
         for batch, run_s in cost_s.items():
             out(
                 f"{path.name} batch {batch:3}: {run_s * 1e3:6.2f} ms, {batch / run_s:7.0f} alone,"
-                f" {bare(detector, batch, seconds / 4):7.0f} in two lanes\n"
+                f" {bare(detector, batch, seconds / 4):7.0f} in two inference threads\n"
             )
         detector.close()
         os.environ["DEVICE"] = arguments.device

@@ -23,9 +23,9 @@ from inference.graph.pools import chain_pools
 from inference.graph.stem import take_stem
 from inference.models.family import CONVENTIONS, Layout
 from inference.models.model import Family
-from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
+from inference.postprocess.boxes import MAX_CANDIDATES, Postprocessor
 from inference.postprocess.nms import suppress
-from inference.preprocess.preprocess import Normaliser
+from inference.preprocess.preprocess import Preprocessor
 from tests.conftest import SHARED
 from tests.helpers.media import pictures
 from tests.helpers.model_factory import FOCUS, STRIDES
@@ -76,7 +76,7 @@ def filling() -> None:
     """Planes first, against strided conversion, and planes that lie alike; patches against whole planes."""
     frame = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     planes = np.empty((3, SIDE, SIDE), np.float32)
-    normaliser = Normaliser(CONVENTIONS[Family.YOLO], SIDE, SIDE)
+    preprocessor = Preprocessor(CONVENTIONS[Family.YOLO], SIDE, SIDE)
 
     def strided() -> None:
         for plane in range(3):
@@ -91,12 +91,12 @@ def filling() -> None:
 
     report(
         "filling",
-        by_planes=least_ms(lambda: normaliser.fill(frame, planes)),
+        by_planes=least_ms(lambda: preprocessor.fill(frame, planes)),
         planes_alike=least_ms(planes_alike),
         strided=least_ms(strided),
     )
-    in_patches = Normaliser(CONVENTIONS[Family.YOLOX], SIDE, SIDE, FOCUS)
-    whole = Normaliser(CONVENTIONS[Family.YOLOX], SIDE, SIDE)
+    in_patches = Preprocessor(CONVENTIONS[Family.YOLOX], SIDE, SIDE, FOCUS)
+    whole = Preprocessor(CONVENTIONS[Family.YOLOX], SIDE, SIDE)
     patches = np.empty((12, SIDE // 2, SIDE // 2), np.float32)
     report(
         "stem",
@@ -137,7 +137,7 @@ def decoding() -> None:
     rows[chosen, 4] = 0.9
     rows[chosen, 5] = 0.8
     layout = Layout(Family.YOLOX, ("o",), 80, CONVENTIONS[Family.YOLOX], strides=STRIDES)
-    decoder = Decoder(layout, SIDE, SIDE, 80)
+    decoder = Postprocessor(layout, SIDE, SIDE, 80)
     candidates = decoder.candidates([rows], PARAMS)
     report(
         "decoding",

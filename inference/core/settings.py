@@ -17,7 +17,7 @@ class InferenceSettings:
     device: str = "auto"
     batch_max: int = 8
     #: Threads that call the model; 0: as many as the process has cores on a CPU, 2 on an accelerator.
-    lanes: int = 0
+    inference_threads: int = 0
     #: Share of the device that waiting POSTs get while streams wait too, 0..1.
     interactive_share: float = 0.25
     #: Folder in which TensorRT engines are kept between starts; empty: none are.

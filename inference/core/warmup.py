@@ -18,7 +18,7 @@ class WarmUp:
     #: Bucket size to seconds of one run.
     cost_s: dict[int, float]
     #: Whether a session over all cores is worth its memory.
-    wide: bool
+    all_cores_session: bool
     #: Whether single frames run in it to begin with.
     all_cores: bool = False
 
@@ -31,7 +31,7 @@ def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
         data = json.loads(_path(directory, sha256, provider).read_text())
         return WarmUp(
             {int(bucket): float(cost) for bucket, cost in data["cost_s"].items()},
-            bool(data["wide"]),
+            bool(data["all_cores_session"]),
             bool(data["all_cores"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -46,7 +46,11 @@ def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -
     if not directory:
         return
     path = _path(directory, sha256, provider)
-    document = {"cost_s": measured.cost_s, "wide": measured.wide, "all_cores": measured.all_cores}
+    document = {
+        "cost_s": measured.cost_s,
+        "all_cores_session": measured.all_cores_session,
+        "all_cores": measured.all_cores,
+    }
     try:
         path.write_text(json.dumps(document))
     except OSError as error:

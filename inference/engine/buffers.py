@@ -1,4 +1,4 @@
-"""Input and output memory of one lane, bound to an onnxruntime session that `detector` hands in."""
+"""Input and output arrays of one inference thread, bound to the onnxruntime session of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Buffers:
-    """Input and output arrays of one lane for one batch size, bound to a session.
+    """Input and output arrays of one inference thread for one batch size, bound to a session.
 
     ``copies``: the session runs on a device of its own, so that binding an input copies it there; then
     it is bound anew for each run. On the CPU the session reads the array itself.

@@ -44,7 +44,7 @@ def _is_taken(graph: OnnxGraph, name: str) -> bool:
 
 
 def _conversion(graph: OnnxGraph, source: str, image: ImageInput, convention: Convention) -> list[Node]:
-    """Return the nodes from ``source`` to the image input; the same arithmetic as in `Normaliser`."""
+    """Return the nodes from ``source`` to the image input; the same arithmetic as in `Preprocessor`."""
     factors = [convention.scale / std for std in convention.std]
     offsets = [-mean / std for mean, std in zip(convention.mean, convention.std, strict=True)]
     swaps, scales, shifts = convention.colour is Colour.RGB, factors != [1.0] * 3, any(offsets)

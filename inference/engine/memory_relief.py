@@ -33,8 +33,8 @@ class Relievable(Protocol):
     def release_above(self, size: int) -> None:
         """Give back what batches of more than ``size`` frames took."""
 
-    def rehearse(self, lane: int) -> None:
-        """Run every batch size once in a lane of its own."""
+    def rehearse(self, thread: int) -> None:
+        """Run every batch size once as ``thread``, which no other caller uses."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -55,16 +55,21 @@ def exit_if_device_lost(error: Exception) -> None:
 class MemoryRelief:
     """Halves the largest batch of a version that ran out of memory, and restores it later.
 
-    ``lock`` guards the planner; ``spare_lane`` is a lane number that nobody else uses.
+    ``lock`` guards the planner; ``spare_thread`` is a thread number that nobody else uses.
     """
 
     def __init__(
-        self, detectors: Iterable[Relievable], planner: Planner, lock: threading.Condition, *, spare_lane: int
+        self,
+        detectors: Iterable[Relievable],
+        planner: Planner,
+        lock: threading.Condition,
+        *,
+        spare_thread: int,
     ) -> None:
         self._detectors = tuple(detectors)
         self._planner = planner
         self._lock = lock
-        self._spare_lane = spare_lane
+        self._spare_thread = spare_thread
         #: When the batches of each version are restored, monotonic seconds; 0: nothing to restore.
         self._restore_at = [0.0] * len(self._detectors)
         self._failed_alone = [0] * len(self._detectors)
@@ -106,7 +111,7 @@ class MemoryRelief:
 
     def _restore(self, version: int) -> None:
         try:
-            self._detectors[version].rehearse(self._spare_lane)
+            self._detectors[version].rehearse(self._spare_thread)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is tried again later
             exit_if_device_lost(error)
             log.warning("still no memory for larger batches: %s", error)

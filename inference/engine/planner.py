@@ -1,11 +1,16 @@
 """The planner: decides which waiting items form the next batch. Pure; the loop carries it out.
 
-Its rules, in order: never wait while a lane is idle; items past their deadline are dropped, not run;
-versions share device time evenly; POSTs get their reserved share beside live frames; within both classes
-clients share device time by weight, whatever one run of theirs costs; at most one frame of a stream
-executes at a time, so results keep their order; among a client's streams the least recently served goes
-first; a batch grows only to sizes that the measured cost table says are worth it; a frame that may have
-ended an earlier process executes before all others, with nothing beside it.
+Its rules, in order:
+- No inference thread idles while an item may run.
+- An item past its deadline is dropped.
+- Versions share device time evenly.
+- POSTs get their reserved share beside live frames. Within both classes clients share device time by weight,
+  whatever one of their runs costs.
+- At most one frame of a stream executes at a time, so that results keep their order. Among the streams of a
+  client the least recently served goes first.
+- A batch grows only to sizes that are worth it by the measured costs.
+- A frame that an earlier process may have died of executes alone. Order of arrival decides between such
+  frames and all others.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ class BatchReason(StrEnum):
 
     FULL = "full"  # the largest worthwhile bucket
     DRAINED = "drained"  # everything that could go went
-    SPLIT = "split"  # the rest was left to other idle lanes
+    SPLIT = "split"  # the rest was left to other idle inference threads
     COST = "cost"  # a larger bucket would have been mostly padding
 
 
@@ -55,10 +60,10 @@ class Batch:
     items: tuple[Item, ...]
     reason: BatchReason
     #: Nothing else waits or runs: the device may spend all its cores on this one.
-    lone: bool
+    single: bool
     #: Who is charged for each item.
     flows: tuple[Flow, ...] = ()
-    #: What the batch was charged at its start, in seconds of one lane.
+    #: What the batch was charged at its start, in seconds of one inference thread.
     expected_s: float = 0.0
 
 
@@ -189,7 +194,7 @@ class Planner:
         return late
 
     def next(self) -> Batch | None:
-        """Form the batch that an idle lane should run now, or None when nothing can go.
+        """Form the batch that an idle inference thread should run now, or None when nothing can go.
 
         The caller runs it and reports :meth:`done`; call :meth:`expire` first.
         """
@@ -202,12 +207,12 @@ class Planner:
         queue = self._queues[version]
         count = eligible[version]
         size, reason = self._size(queue, count)
-        # Charged at its expected cost now, so that lanes asking in the same instant see it.
+        # Charged at its expected cost now, so that inference threads asking in the same instant see it.
         expected_s = _expected_cost_s(queue.cost_s, size)
         taken = [self._take(queue, expected_s / size) for _ in range(size)]
-        lone = not self._running and size == 1 and sum(eligible.values()) == 1
+        single = not self._running and size == 1 and sum(eligible.values()) == 1
         items, flows = tuple(item for item, _ in taken), tuple(flow for _, flow in taken)
-        batch = Batch(version, items, reason, lone, flows, expected_s)
+        batch = Batch(version, items, reason, single, flows, expected_s)
         self._running.append(batch)
         self._versions.charge(version, expected_s)
         return batch
@@ -236,7 +241,7 @@ class Planner:
         flow, expected_s = queue.flow_of(item), _expected_cost_s(queue.cost_s, 1)
         queue.share.start(flow, expected_s)
         self._trial = Batch(
-            version, (item,), BatchReason.DRAINED, lone=False, flows=(flow,), expected_s=expected_s
+            version, (item,), BatchReason.DRAINED, single=False, flows=(flow,), expected_s=expected_s
         )
         self._running.append(self._trial)
         self._versions.charge(version, expected_s)

@@ -51,12 +51,13 @@ def _on_gpus(detectors: Collection[Detector]) -> bool:
     return all(detector.model.provider in _GPUS for detector in detectors)
 
 
-def _default_lanes(detectors: Collection[Detector]) -> int:
-    """Return how many threads call the models, by the devices that these really got.
+def _default_threads(detectors: Collection[Detector]) -> int:
+    """Return how many threads call the models, by the devices that the models are on.
 
-    A GPU needs a second lane to prepare the next batch meanwhile. Where a model runs frames one by one, its
-    host takes longer than the GPU, and more lanes let runs overlap: YOLOX-nano on an H200, 510 frames a
-    second with two, 752 with four (bench/gpu.py).
+    On a CPU there is one thread for each core. A GPU needs a second thread that prepares the next batch
+    during a run. For a model that runs frames one by one the host takes longer than the GPU, and more threads
+    let runs overlap: YOLOX-nano on an H200 serves 510 frames per second with two threads, 752 with four
+    (bench/gpu.py).
     """
     if not _on_gpus(detectors):
         return len(os.sched_getaffinity(0))
@@ -104,11 +105,11 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
                 engine_cache=_folder(settings.engine_cache_dir),
             )
         shared_status.post("state", State.WARMING)
-        lanes = settings.lanes or _default_lanes(detectors.values())
+        inference_threads = settings.inference_threads or _default_threads(detectors.values())
         for version, detector in detectors.items():
             begun = time.perf_counter()
             known = load_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider)
-            measured = detector.warm_up(known, lanes=lanes)
+            measured = detector.warm_up(known, inference_threads=inference_threads)
             if known is None:
                 save_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider, measured)
             model = detector.model
@@ -137,16 +138,16 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
         metrics.describe(version, detector.model, fell_back=fell_back)
     on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
-    parallel = lanes if on_cpu else 1
+    parallel = inference_threads if on_cpu else 1
     loop = Loop(
         dict(detectors),
         listener,
         shared_status,
-        lanes=lanes,
-        # A GPU is one device, however many lanes hide the host's share of the work.
+        inference_threads=inference_threads,
+        # A GPU is one device, however many inference threads hide the host's share of the work.
         parallel=parallel,
-        # More than lanes, or those of a GPU wait for frames that nobody has begun to decode.
-        ahead=lanes + 1 if _on_gpus(detectors.values()) else 2 * parallel,
+        # More than inference threads, or those of a GPU wait for frames that nobody has begun to decode.
+        prefetch_depth=inference_threads + 1 if _on_gpus(detectors.values()) else 2 * parallel,
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )

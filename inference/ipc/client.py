@@ -48,12 +48,12 @@ class ServedModel:
     info: ModelInfo
     #: Bucket size to milliseconds of one run.
     cost_ms: dict[int, float]
-    #: Frames that should be in flight to keep the device busy: those in the lanes, and some behind them.
+    #: Frames in flight that keep the device busy: one batch for each inference thread, and some that wait.
     in_flight: int
     #: Runs executing side by side.
     parallel: int
     #: Threads that call the model; more than ``parallel`` where they share a device.
-    lanes: int
+    inference_threads: int
     #: By size of the picture: those of a stream all have one.
     _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
 
@@ -341,8 +341,8 @@ class InferenceClient:
 def _served(told: Handshake) -> dict[str, ServedModel]:
     models: dict[str, ServedModel] = {}
     for index, entry in enumerate(told.versions):
-        in_flight = told.ahead * worthwhile_buckets(entry.cost_ms)[-1]
+        in_flight = told.prefetch_depth * worthwhile_buckets(entry.cost_ms)[-1]
         models[entry.version] = ServedModel(
-            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.lanes
+            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.inference_threads
         )
     return models

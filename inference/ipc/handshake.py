@@ -14,9 +14,9 @@ from inference.core.errors import WireError
 from inference.ipc.ring import slot_bytes_for
 from inference.models.model import ModelInfo
 
-#: Far above what any device needs: 64 lanes are allowed by `INFERENCE_LANES`, batches of 64 by `BATCH_MAX`.
-_MOST_LANES = 1024
-_MOST_AHEAD = 4096
+#: Far above what any device needs: `INFERENCE_LANES` and `BATCH_MAX` allow at most 64 each.
+_MOST_THREADS = 1024
+_MOST_PREFETCH = 4096
 _LARGEST_BUCKET = 4096
 _MOST_VERSIONS = 16
 _LONGEST_SIDE_PX = 16_384
@@ -41,8 +41,8 @@ class Handshake:
 
     versions: tuple[Announced, ...]
     parallel: int
-    lanes: int
-    ahead: int
+    inference_threads: int
+    prefetch_depth: int
 
 
 def read_handshake(message: dict[str, Any]) -> Handshake:
@@ -50,9 +50,9 @@ def read_handshake(message: dict[str, Any]) -> Handshake:
     try:
         return Handshake(
             tuple(_read_version(entry) for entry in _entries(message)),
-            _number(message, "parallel", _MOST_LANES),
-            _number(message, "lanes", _MOST_LANES),
-            _number(message, "ahead", _MOST_AHEAD),
+            _number(message, "parallel", _MOST_THREADS),
+            _number(message, "inference_threads", _MOST_THREADS),
+            _number(message, "prefetch_depth", _MOST_PREFETCH),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WireError(f"a handshake that does not parse: {error!r:.300}") from error

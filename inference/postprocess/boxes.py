@@ -35,7 +35,7 @@ MAX_CANDIDATES = 1000
 _TINY = 1e-6
 
 
-class Decoder:
+class Postprocessor:
     """Decodes the outputs of one model. Stateless between calls; any thread may use it.
 
     ``head``: its branches are the outputs, not what ``layout`` names.

@@ -17,12 +17,12 @@ _VECTOR_BYTES = 64
 Plane: TypeAlias = npt.NDArray[np.uint8]
 
 
-class Normaliser:
+class Preprocessor:
     """Writes ``(pixel * scale - mean) / std``, plane by plane, into a model's input buffer.
 
-    One for each lane: its scratch planes are not shared. Splitting first and converting whole planes
-    takes six tenths of the time that strided conversion does (bench/model_side.py). ``patches``: the
-    model takes pictures in patches, as `stem.Stem` has it; height and width are even then.
+    Each inference thread needs its own, because of the scratch planes. Splitting the frame first and then
+    converting whole planes takes six tenths of the time of a strided conversion (bench/model_side.py).
+    ``patches``: the model takes images in patches, as `Stem` describes; height and width must be even then.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def detect(detector: Detector, photo: Photo, threshold: float) -> Boxes:
     slot = np.empty((model.input_height, model.input_width, 3), np.uint8)
     place = Letterbox.fit(image.shape[1], image.shape[0], model)
     place.write(image, slot)
-    raw = detector.infer([slot], lane=0)
+    raw = detector.infer([slot], thread=0)
     return place.to_source(detector.postprocess(raw, 0, DetectionParams(conf_threshold=threshold)))
 
 
@@ -61,7 +61,7 @@ def rates(detectors: Sequence[Detector]) -> list[float]:
         for index, (detector, slot) in enumerate(zip(detectors, slots, strict=True)):
             start = time.perf_counter()
             for _ in range(_TIMED_RUNS):
-                detector.infer([slot], lane=0)
+                detector.infer([slot], thread=0)
             best[index] = max(best[index], _TIMED_RUNS / (time.perf_counter() - start))
     return best
 

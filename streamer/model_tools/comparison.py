@@ -50,7 +50,8 @@ def compare_boxes(
     result = Agreement()
     for _, frame in images.frames(original.model):
         boxes = [
-            detector.postprocess(detector.infer([frame], lane=0), 0, params) for detector in (original, other)
+            detector.postprocess(detector.infer([frame], thread=0), 0, params)
+            for detector in (original, other)
         ]
         result.add(*boxes)
         on_image(result.images)
@@ -100,7 +101,7 @@ def _timed(original: Path, result: Path, device: str, threads: int, seconds: flo
         frames = [frame] * detectors[0].buckets[0]
 
         def run(detector: Detector) -> Callable[[], object]:
-            return lambda: detector.infer(frames, lane=0)
+            return lambda: detector.infer(frames, thread=0)
 
         return Speed(where, *time_alternately([run(detector) for detector in detectors], seconds))
     finally:

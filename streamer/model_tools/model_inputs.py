@@ -14,7 +14,7 @@ from inference.engine.buffers import sizes_of
 from inference.engine.detector import Detector
 from inference.models.model import ModelInfo
 from inference.preprocess.letterbox import Letterbox
-from inference.preprocess.preprocess import Normaliser
+from inference.preprocess.preprocess import Preprocessor
 from streamer.client.sources import list_images
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError
@@ -86,13 +86,13 @@ class FeedBuilder:
         image = detector.image
         self._image = image
         self._batch = image.batch or 1
-        self._normaliser = Normaliser(detector.layout.convention, image.width, image.height)
+        self._preprocessor = Preprocessor(detector.layout.convention, image.width, image.height)
 
     def build(self, frame: Frame) -> Feed:
         """Return the inputs by name for uint8 BGR (input height, width, 3)."""
         image = self._image
         planes = np.empty((1, 3, image.height, image.width), np.float16 if image.half else np.float32)
-        self._normaliser.fill(frame, planes[0])
+        self._preprocessor.fill(frame, planes[0])
         feed: Feed = {image.name: np.repeat(planes, self._batch, axis=0)}
         if image.sizes_name is not None:
             feed[image.sizes_name] = sizes_of(image, self._batch)

@@ -33,7 +33,7 @@ class PostWait(Generic[Post]):
     service: ServiceRate
     room: DecodeRoom
     #: Runs of the model at a time.
-    lanes: int = 1
+    inference_threads: int = 1
     #: Long decodes wait for decoders and others for their turn: each wait has its own surprises.
     _margins: dict[bool, WaitMargin] = field(
         default_factory=lambda: {False: WaitMargin(), True: WaitMargin()}
@@ -59,7 +59,7 @@ class PostWait(Generic[Post]):
 
     def most_per_s(self, decode_s: float, run_s: float) -> float:
         """Return the seconds of work a second that images of this cost allow, where none was measured yet."""
-        return most_per_s(decode_s, run_s, self.room.decoders, self.lanes)
+        return most_per_s(decode_s, run_s, self.room.decoders, self.inference_threads)
 
     def expected_s(
         self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float

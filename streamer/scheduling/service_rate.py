@@ -24,12 +24,12 @@ _USABLE = 0.9
 _MAX_FLOWS = 512
 
 
-def most_per_s(decode_s: float, run_s: float, decoders: int, lanes: int) -> float:
+def most_per_s(decode_s: float, run_s: float, decoders: int, inference_threads: int) -> float:
     """Return the seconds of work a second that images of this cost allow, if nothing else is in the way.
 
-    Whatever is scarcer for them sets the pace: decoders or lanes.
+    Whatever is scarcer for them sets the pace: decoders or inference threads.
     """
-    images_per_s = min(decoders / max(decode_s, 1e-6), lanes / max(run_s, 1e-6))
+    images_per_s = min(decoders / max(decode_s, 1e-6), inference_threads / max(run_s, 1e-6))
     return (decode_s + run_s) * images_per_s
 
 

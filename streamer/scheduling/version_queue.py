@@ -80,7 +80,7 @@ class VersionQueue:
         self._costs = DecodeCost()
         self._service = ServiceRate()
         self._wait = PostWait(self._share, self._posts, self._service, self._room)
-        #: Seconds of one lane for one frame; smoothed, 0 until something is known.
+        #: Seconds of one inference thread for one frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
         self._demands: dict[int, Demand] = {}
@@ -312,7 +312,7 @@ class VersionQueue:
 
     def expect(self, model: ServedModel) -> None:
         """Take the warm-up's word for what a run takes until one of a frame was measured."""
-        self._wait.lanes = model.lanes
+        self._wait.inference_threads = model.inference_threads
         if not self._inference_s:
             self._inference_s = min(cost_ms / size for size, cost_ms in model.cost_ms.items()) / 1e3
 
@@ -345,8 +345,8 @@ class VersionQueue:
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
         """Learn from one answer how many frames per second the device does, and whether ``stream`` waits."""
-        # Lanes that share a device wait for each other, which their runs include.
-        fps = model.lanes * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
+        # Inference threads that share a device wait for each other, which their runs include.
+        fps = model.inference_threads * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
         item_s = result.inference_ms / max(1, result.batch_size) / 1e3
         self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)

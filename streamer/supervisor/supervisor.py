@@ -72,7 +72,7 @@ class Supervisor:
                 models={version: str(path) for version, path in self._models.items()},
                 device=settings.device,
                 batch_max=settings.batch_max,
-                lanes=settings.inference_lanes,
+                inference_threads=settings.inference_lanes,
                 interactive_share=settings.interactive_share,
                 engine_cache_dir=str(settings.engine_cache_dir or ""),
                 log_level=settings.log_level,

@@ -61,7 +61,7 @@ class Reference:
             letterbox = Letterbox.fit(picture.shape[1], picture.shape[0], self._detector.model)
             slot = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
             letterbox.write(picture, slot)
-            raw = self._detector.infer([slot], lane=0)
+            raw = self._detector.infer([slot], thread=0)
             found = letterbox.to_source(
                 self._detector.postprocess(raw, 0, DetectionParams(conf_threshold=CLEAR))
             )

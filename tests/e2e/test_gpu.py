@@ -39,7 +39,7 @@ pytestmark = [
 @pytest.fixture(scope="module", params=THRESHOLDS)
 def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
     model = Detector(SHARED / "models" / f"{request.param}.onnx", version="v1", device="cuda", batch_max=8)
-    model.warm_up(lanes=2)
+    model.warm_up(inference_threads=2)
     assert model.model.provider == "cuda"
     yield model
     model.close()
@@ -76,12 +76,12 @@ def used_mib() -> int:
 
 
 def test_memory_stays_as_it_was_after_the_warm_up(detector: Detector) -> None:
-    """Two lanes at once, each with every size of batch. Nothing else may use the card meanwhile."""
+    """Two threads run every batch size at once. Nothing else may use the card meanwhile."""
     frame = np.zeros((detector.model.input_height, detector.model.input_width, 3), np.uint8)
 
-    def run(lane: int, rounds: int) -> None:
+    def run(thread: int, rounds: int) -> None:
         for number in range(rounds):
-            detector.infer([frame] * ((number + lane) % detector.buckets[-1] + 1), lane=lane)
+            detector.infer([frame] * ((number + thread) % detector.buckets[-1] + 1), thread=thread)
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(run, (0, 1), (20, 20)))  # handles that each thread has for itself

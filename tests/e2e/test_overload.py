@@ -20,7 +20,7 @@ MEMORY_NOISE_MB = 16.0
 
 def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: Path) -> None:
     frames = pictures(8)
-    # One lane: two cores with AVX-512 would serve most of the flood.
+    # One inference thread: two cores with AVX-512 would serve most of the flood.
     settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
     with Service(settings) as service:
         asyncio.run(together(service, frames, 4, FLOOD_FPS))

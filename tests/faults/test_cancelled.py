@@ -44,7 +44,7 @@ def test_posts_whose_clients_have_gone_never_reach_the_model(stubbed: Start, fig
     ran = stub.engine.runs - before
     gone = stub.service.metric("object_detection_requests_total", status="499")
     figures.note(cancelled=POSTS, run_all_the_same=ran, counted_as_gone=int(gone))
-    # Only those that had begun: one in its lane, and what was handed over before the cancel arrived.
+    # Only those that had begun: the one that runs, and what was handed over before the cancel arrived.
     assert ran <= 2
     assert gone == POSTS
 

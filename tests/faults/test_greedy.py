@@ -20,7 +20,8 @@ from tests.helpers.load import End, http_session
 
 Start = Callable[..., Stubbed]
 
-#: Two lanes, no batches: a capacity of 40 frames a second, so that ten times as many cost little to send.
+#: Two inference threads without batches: a capacity of 40 frames a second, so that ten
+#: times as many cost little to send.
 RUN_S = 0.05
 SETTINGS = {"BATCH_MAX": "1", "INFERENCE_LANES": "2"}
 #: POSTs of the greedy client at a time; each is followed by the next at once.

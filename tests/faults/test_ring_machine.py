@@ -50,7 +50,7 @@ def _handshake(in_flight: int) -> dict[str, object]:
         "conf_threshold": 0.25,
     }
     versions = [{"version": "v1", "model": model, "cost_ms": {"1": 1.0}}]
-    return {"versions": versions, "parallel": 1, "lanes": 1, "ahead": in_flight}
+    return {"versions": versions, "parallel": 1, "inference_threads": 1, "prefetch_depth": in_flight}
 
 
 @dataclass(eq=False)

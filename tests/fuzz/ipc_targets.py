@@ -77,7 +77,7 @@ def _read_result(data: bytes) -> None:
 
 def _handshakes() -> Iterator[bytes]:
     yield json.dumps(HANDSHAKE).encode()
-    large: dict[str, Any] = HANDSHAKE | {"lanes": 64, "ahead": 4096}
+    large: dict[str, Any] = HANDSHAKE | {"inference_threads": 64, "prefetch_depth": 4096}
     yield json.dumps(large).encode()
 
 
@@ -90,7 +90,7 @@ def _read_handshake(data: bytes) -> None:
     message = assembler.feed(bytes([Kind.HELLO, 0]) + data[7:])
     assert message is not None
     told = read_handshake(message)
-    assert pack_text(Kind.HELLO, {"ahead": told.ahead})
+    assert pack_text(Kind.HELLO, {"prefetch_depth": told.prefetch_depth})
     assert all(entry.info.input_width <= 16_384 for entry in told.versions)
 
 

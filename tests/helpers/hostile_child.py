@@ -28,7 +28,12 @@ MODEL: dict[str, Any] = {
     "conf_threshold": None,
 }
 VERSION: dict[str, Any] = {"version": "v1", "model": MODEL, "cost_ms": {"1": 5.0}}
-HANDSHAKE: dict[str, Any] = {"versions": [VERSION], "parallel": 1, "lanes": 1, "ahead": 2}
+HANDSHAKE: dict[str, Any] = {
+    "versions": [VERSION],
+    "parallel": 1,
+    "inference_threads": 1,
+    "prefetch_depth": 2,
+}
 
 
 class HostileChild:

@@ -106,7 +106,7 @@ def detect(detector: Detector, images: Sequence[bytes], threshold: float) -> lis
         letterboxes.append(Letterbox.fit(image.shape[1], image.shape[0], detector.model))
         slots.append(np.empty((detector.model.input_height, detector.model.input_width, 3), np.uint8))
         letterboxes[-1].write(image, slots[-1])
-    raw = detector.infer(slots, lane=0)
+    raw = detector.infer(slots, thread=0)
     params = DetectionParams(conf_threshold=threshold)
     return [
         [

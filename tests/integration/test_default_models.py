@@ -73,9 +73,9 @@ def test_it_runs_batches(version: str) -> None:
     assert batched.buckets[-1] == 4
     side = batched.model.input_width
     frames = list(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8))
-    together = [array.copy() for array in batched.infer(frames, lane=0).arrays]
+    together = [array.copy() for array in batched.infer(frames, thread=0).arrays]
     for index, frame in enumerate(frames):
-        (alone,) = batched.infer([frame], lane=0).arrays
+        (alone,) = batched.infer([frame], thread=0).arrays
         assert np.abs(together[0][index] - alone[0]).max() < 0.05
 
 
@@ -140,7 +140,7 @@ def detect(detector: Detector, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np
     place = Letterbox.fit(picture.shape[1], picture.shape[0], model)
     place.write(picture, slot)
     params = DetectionParams(conf_threshold=model.conf_threshold or 0.25)
-    return place.to_source(detector.postprocess(detector.infer([slot], lane=0), 0, params))
+    return place.to_source(detector.postprocess(detector.infer([slot], thread=0), 0, params))
 
 
 @pytest.fixture(scope="module")

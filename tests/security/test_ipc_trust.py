@@ -147,7 +147,7 @@ _GREYS: list[Any] = [256, -1, 1.5, "114"]
 _THRESHOLDS: list[Any] = [NAN, -1, 2, "x"]
 _BUCKETS: list[Any] = [None, [0], ["1"]]
 HANDSHAKES: list[tuple[tuple[Any, ...], Any]] = [
-    *[((name,), value) for name in ("parallel", "lanes", "ahead") for value in _NUMBERS],
+    *[((name,), value) for name in ("parallel", "inference_threads", "prefetch_depth") for value in _NUMBERS],
     *[(("versions",), value) for value in _VERSIONS],
     *[(("versions", 0, "cost_ms"), value) for value in _COSTS],
     *[(("versions", 0, "version"), value) for value in _NAMES],
@@ -175,7 +175,7 @@ def test_a_handshake_that_promises_nonsense_is_refused(path: tuple[Any, ...], va
 async def test_a_handshake_that_asks_for_terabytes_is_refused() -> None:
     large = changed((*_MODEL, "input_width"), 16_000)
     large["versions"][0]["model"]["input_height"] = 16_000
-    large["ahead"] = 4000
+    large["prefetch_depth"] = 4000
     async with HostileChild() as child:
         child.send(*pack_text(Kind.HELLO, large))
         await child.until_refused()

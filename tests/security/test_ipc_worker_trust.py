@@ -48,7 +48,7 @@ class FakeDetector:
         self.model = ModelInfo.from_dict(MODEL)
         self.cost_s = {1: 0.001}
 
-    def infer(self, frames: Any, *, lane: int, wide: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
         return [int(frame.max()) for frame in frames]
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:
@@ -57,7 +57,7 @@ class FakeDetector:
     def release_above(self, size: int) -> None:
         pass
 
-    def rehearse(self, lane: int) -> None:
+    def rehearse(self, thread: int) -> None:
         pass
 
 
@@ -70,9 +70,9 @@ def loop_address() -> Iterator[str]:
         {"v1": FakeDetector()},
         listener,
         board,
-        lanes=1,
+        inference_threads=1,
         parallel=1,
-        ahead=2,
+        prefetch_depth=2,
         interactive_share=0.25,
         metrics=InferenceMetrics(),
     )

@@ -200,7 +200,7 @@ def test_the_file_is_served_as_it_was_trained(tmp_path: Path) -> None:
     assert (served.model.family, served.model.labels) == (Family.YOLO, CLASSES)
     assert (served.model.input_width, served.buckets[-1]) == (96, 4)
     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    found = served.infer([frame, frame], lane=0).arrays[0]
+    found = served.infer([frame, frame], thread=0).arrays[0]
     planes = torch.from_numpy(frame[..., ::-1].transpose(2, 0, 1).copy())[None].float() / 255
     with torch.no_grad():
         wanted = Exported(network, 96)(planes).numpy()

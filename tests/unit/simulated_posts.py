@@ -1,4 +1,4 @@
-"""Clients that POST to one version's queue in simulated time: decoders, lanes and their pace are given."""
+"""Clients that POST to one version's queue in simulated time; decoders and inference have a set pace."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import INFO, post
 
-DECODERS, LANES, IN_FLIGHT = 2, 2, 4
+DECODERS, INFERENCE_THREADS, IN_FLIGHT = 2, 2, 4
 RUN_S, DECODE_MS = 0.04, 4.0
 QUEUE_S = 1.0
 #: A refused client tries again after this time.
 IMPATIENCE_S = 0.2
-#: One run of 40 ms in each of two lanes: 50 images per second.
-MODEL = ServedModel(0, "v1", INFO, {1: RUN_S * 1e3}, in_flight=IN_FLIGHT, parallel=LANES, lanes=LANES)
+#: One run of 40 ms in each of two inference threads: 50 images per second.
+MODEL = ServedModel(
+    0,
+    "v1",
+    INFO,
+    {1: RUN_S * 1e3},
+    in_flight=IN_FLIGHT,
+    parallel=INFERENCE_THREADS,
+    inference_threads=INFERENCE_THREADS,
+)
 PREDICTION = Prediction(640, 480, NO_BOXES, 0.0, 0.0, 0.0, 0.0, 1)
 
 
@@ -166,7 +174,7 @@ class Simulation:
         self._pump()
 
     def _run(self) -> None:
-        while self._staged and self._running < LANES:
+        while self._staged and self._running < INFERENCE_THREADS:
             self._running += 1
             run_s = RUN_S * self._slowness(self.now)
             self.at(self.now + run_s, partial(self._ended, self._staged.pop(0), run_s))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import detector as module
+from inference.engine import onnx_session as module
 from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
 from tests.helpers import model_factory as factory
@@ -77,7 +77,7 @@ def test_an_edit_that_onnxruntime_refuses_is_not_used(
     monkeypatch.setattr(module, "read_cpu_model", broken)
     with caplog.at_level(logging.WARNING):
         detector = Detector(path, version="v1", device="cpu", batch_max=1)
-    assert "is loaded as it is" in caplog.text
+    assert "is loaded unedited" in caplog.text
     detector.warm_up()
     grey = np.full((64, 64, 3), 114, np.uint8)
-    assert len(detector.infer([grey], lane=0).arrays) == 1
+    assert len(detector.infer([grey], thread=0).arrays) == 1

@@ -14,7 +14,7 @@ from inference.core.detection_params import DetectionParams
 from inference.models.family import CONVENTIONS, DetrForm, Layout
 from inference.models.manifest import Activation
 from inference.models.model import Family
-from inference.postprocess.boxes import MAX_CANDIDATES, Decoder
+from inference.postprocess.boxes import MAX_CANDIDATES, Postprocessor
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import DISTINCT, OBJECTS, Input, Objects
 
@@ -27,11 +27,11 @@ def layout(family: Family, **changes: Any) -> Layout:
     return replace(Layout(family, ("a", "b", "c"), CLASSES, CONVENTIONS[family], strides=strides), **changes)
 
 
-def decoder(family: Family, **changes: Any) -> Decoder:
-    return Decoder(layout(family, **changes), IMAGE.width, IMAGE.height, CLASSES)
+def decoder(family: Family, **changes: Any) -> Postprocessor:
+    return Postprocessor(layout(family, **changes), IMAGE.width, IMAGE.height, CLASSES)
 
 
-def encoded(family: Family, objects: Objects) -> tuple[Decoder, list[np.ndarray]]:
+def encoded(family: Family, objects: Objects) -> tuple[Postprocessor, list[np.ndarray]]:
     """Return a decoder and the outputs, without the batch, that mean ``objects``."""
     if family is Family.DETR:
         logits, boxes = factory.detr_logits(objects, CLASSES, IMAGE)
@@ -165,7 +165,7 @@ def test_candidates_are_capped_and_the_best_stay(family: Family) -> None:
     rows[:, 4] = scores
     if family is not Family.YOLO:
         rows[:, 5] = 1
-    decode = Decoder(layout(family), 640, 640, 1)
+    decode = Postprocessor(layout(family), 640, 640, 1)
     output = rows.T if family is Family.YOLO else rows
     found = decode.candidates([output], DetectionParams(conf_threshold=0.0))
     assert sorted(found[:, 4].tolist()) == sorted(scores.tolist())[-MAX_CANDIDATES:]

@@ -1,4 +1,4 @@
-"""The detector on tiny real models: every family end to end, batching, lanes, devices, refusals."""
+"""The detector on tiny real models: every family end to end, batches, threads, devices, refusals."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from inference.core import device as devices
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.engine import detector as detector_module
+from inference.engine import onnx_session
 from inference.engine.detector import Detector
 from inference.models.model import Family, Placement
 from tests.helpers import model_factory as factory
@@ -31,9 +32,9 @@ def load(path: Path, *, batch_max: int = 4, device: str = "cpu") -> Detector:
     return Detector(path, version="v1", device=device, batch_max=batch_max)
 
 
-def warm(path: Path, *, lanes: int = 1, **options: Any) -> Detector:
+def warm(path: Path, *, inference_threads: int = 1, **options: Any) -> Detector:
     detector = load(path, **options)
-    detector.warm_up(lanes=lanes)
+    detector.warm_up(inference_threads=inference_threads)
     return detector
 
 
@@ -67,7 +68,7 @@ def test_every_family_is_recognised_and_gives_its_boxes(kind: str, tmp_path: Pat
     family, make = MAKERS[kind]
     detector = warm(make(tmp_path / "m.onnx"))
     assert detector.model.family is family
-    raw = detector.infer([GREY, GREY, GREY], lane=0)
+    raw = detector.infer([GREY, GREY, GREY], thread=0)
     for index in range(3):
         found = detector.postprocess(raw, index, PARAMS)
         assert found == pytest.approx(np.array(DISTINCT, np.float32), abs=1e-3)
@@ -81,7 +82,7 @@ def test_an_output_with_as_many_rows_as_objects_is_read(tmp_path: Path) -> None:
     for path in (ready, end2end):
         detector = warm(path)
         for light, count in ((255, 2), (0, 0), (150, 1), (255, 2)):
-            raw = detector.infer([solid(light, light, light)] * 2, lane=0)
+            raw = detector.infer([solid(light, light, light)] * 2, thread=0)
             found = detector.postprocess(raw, 1, PARAMS)
             assert found == pytest.approx(np.array(DISTINCT[:count], np.float32).reshape(-1, 6), abs=1e-3)
 
@@ -89,7 +90,7 @@ def test_an_output_with_as_many_rows_as_objects_is_read(tmp_path: Path) -> None:
 def test_half_precision_models_are_served(tmp_path: Path) -> None:
     rows = factory.yolo_rows(OBJECTS, 3).astype(np.float16)
     detector = warm(factory.constant_model(tmp_path / "m.onnx", {"o": rows}, Input(dtype=np.float16)))
-    found = detector.postprocess(detector.infer([GREY], lane=0), 0, PARAMS)
+    found = detector.postprocess(detector.infer([GREY], thread=0), 0, PARAMS)
     assert found == pytest.approx(np.array(DISTINCT, np.float32), abs=0.05)
 
 
@@ -106,18 +107,18 @@ def test_a_static_batch_is_filled_up(tmp_path: Path) -> None:
     )
     assert detector.model.buckets == (3,)
     for count in (1, 2, 3):
-        raw = detector.infer([GREY] * count, lane=0)
+        raw = detector.infer([GREY] * count, thread=0)
         assert len(detector.postprocess(raw, count - 1, PARAMS)) == 1
     with pytest.raises(ValueError, match="takes 1 to 3 frames; found 4"):
-        detector.infer([GREY] * 4, lane=0)
+        detector.infer([GREY] * 4, thread=0)
     with pytest.raises(ValueError, match="found 0"):
-        detector.infer([], lane=0)
+        detector.infer([], thread=0)
 
 
 def scores(detector: Detector, frame: np.ndarray[Any, Any]) -> list[float]:
     """Return the score per class, that is the mean of each input plane, of a colour model."""
     found = detector.postprocess(
-        detector.infer([frame], lane=0), 0, DetectionParams(conf_threshold=0.0, iou_threshold=1.0)
+        detector.infer([frame], thread=0), 0, DetectionParams(conf_threshold=0.0, iou_threshold=1.0)
     )
     return [float(found[found[:, 5] == kind, 4].max(initial=0)) for kind in range(3)]
 
@@ -141,23 +142,23 @@ def test_scale_mean_and_std_are_applied_per_plane(tmp_path: Path) -> None:
 def test_frames_of_a_batch_keep_their_places(tmp_path: Path) -> None:
     detector = warm(factory.colour_model(tmp_path / "m.onnx"))
     frames = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
-    raw = detector.infer(frames, lane=0)
+    raw = detector.infer(frames, thread=0)
     assert [detector.postprocess(raw, index, PARAMS)[0, 5] for index in range(3)] == [0, 1, 2]
 
 
 def test_lanes_run_side_by_side_without_mixing(tmp_path: Path) -> None:
-    detector = warm(factory.colour_model(tmp_path / "m.onnx"), lanes=3)
+    detector = warm(factory.colour_model(tmp_path / "m.onnx"), inference_threads=3)
     frames = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
     wrong: list[object] = []
 
-    def run(lane: int) -> None:
+    def run(thread: int) -> None:
         for turn in range(60):
-            raw = detector.infer([frames[lane]] * (turn % 3 + 1), lane=lane, wide=turn % 2 == 0)
+            raw = detector.infer([frames[thread]] * (turn % 3 + 1), thread=thread, single=turn % 2 == 0)
             found = detector.postprocess(raw, turn % 3, PARAMS)
-            if found[:, 5].tolist() != [lane]:
+            if found[:, 5].tolist() != [thread]:
                 wrong.append(found)
 
-    threads = [threading.Thread(target=run, args=(lane,)) for lane in range(3)]
+    threads = [threading.Thread(target=run, args=(thread,)) for thread in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -166,15 +167,16 @@ def test_lanes_run_side_by_side_without_mixing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wide_s", "kept", "begins_wide"), [(0.006, True, True), (0.010, True, False), (0.020, False, False)]
+    ("all_cores_s", "kept", "begins_on_all"),
+    [(0.006, True, True), (0.010, True, False), (0.020, False, False)],
 )
 def test_the_start_chooses_what_to_begin_with_and_drops_only_what_is_hopeless(
-    wide_s: float, kept: bool, begins_wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    all_cores_s: float, kept: bool, begins_on_all: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     detector = load(factory.null_model(tmp_path / "m.onnx", size=64), batch_max=1)
-    # Costs in the order of measuring: bucket 1, the wide session, the narrow one again.
-    costs = iter([0.010, wide_s, 0.010])
+    # Costs in the order of measuring: bucket 1, the session over all cores, the one on one core again.
+    costs = iter([0.010, all_cores_s, 0.010])
 
     def timed(run: Callable[[], None]) -> list[float]:
         run()
@@ -183,10 +185,10 @@ def test_the_start_chooses_what_to_begin_with_and_drops_only_what_is_hopeless(
 
     monkeypatch.setattr(Detector, "_times_s", staticmethod(timed))
     measured = detector.warm_up()
-    assert (detector._wide_session is not None) is kept
-    assert (measured.wide, measured.all_cores) == (kept, begins_wide)
-    assert detector.single_frames.all_cores is begins_wide
-    assert len(detector.postprocess(detector.infer([GREY], lane=0, wide=True), 0, PARAMS)) == 0
+    assert (detector._runner.all_cores_session is not None) is kept
+    assert (measured.all_cores_session, measured.all_cores) == (kept, begins_on_all)
+    assert detector.single_frames.all_cores is begins_on_all
+    assert len(detector.postprocess(detector.infer([GREY], thread=0, single=True), 0, PARAMS)) == 0
 
 
 def test_single_frames_are_timed_only_where_they_had_the_device_to_themselves(
@@ -196,30 +198,30 @@ def test_single_frames_are_timed_only_where_they_had_the_device_to_themselves(
     detector = warm(factory.null_model(tmp_path / "m.onnx", size=64))
     timed: list[bool] = []
     monkeypatch.setattr(detector.single_frames, "ran", lambda _, *, all_cores: timed.append(all_cores))
-    run = detector._run
+    run = detector._runner.run
 
-    def with_another(frames: Any, lane: int, bucket: int, *, wide: bool) -> Any:
-        monkeypatch.setattr(detector, "_run", run)
-        detector.infer([GREY], lane=1)
-        return run(frames, lane, bucket, wide=wide)
+    def with_another(frames: Any, thread: int, bucket: int, *, all_cores: bool) -> Any:
+        monkeypatch.setattr(detector._runner, "run", run)
+        detector.infer([GREY], thread=1)
+        return run(frames, thread, bucket, all_cores=all_cores)
 
-    detector.infer([GREY], lane=0, wide=True)
+    detector.infer([GREY], thread=0, single=True)
     assert len(timed) == 1
-    monkeypatch.setattr(detector, "_run", with_another)
-    detector.infer([GREY], lane=0, wide=True)
+    monkeypatch.setattr(detector._runner, "run", with_another)
+    detector.infer([GREY], thread=0, single=True)
     assert len(timed) == 1
 
 
-def test_one_core_has_no_wide_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_core_has_no_session_over_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert warm(factory.null_model(tmp_path / "m.onnx", size=64))._wide_session is None
+    assert warm(factory.null_model(tmp_path / "m.onnx", size=64))._runner.all_cores_session is None
 
 
 def test_a_run_that_raises_leaves_the_next_one_whole(tmp_path: Path) -> None:
     detector = warm(factory.poison_model(tmp_path / "m.onnx"))
     with pytest.raises(Exception, match="Gather"):
-        detector.infer([GREY, solid(255, 255, 255)], lane=0)
-    assert len(detector.postprocess(detector.infer([GREY], lane=0), 0, PARAMS)) == 0
+        detector.infer([GREY, solid(255, 255, 255)], thread=0)
+    assert len(detector.postprocess(detector.infer([GREY], thread=0), 0, PARAMS)) == 0
 
 
 def test_name_labels_digest_and_threshold_are_published(tmp_path: Path) -> None:
@@ -368,15 +370,15 @@ def test_auto_is_the_cpu_without_a_word_where_there_is_no_gpu(
 @pytest.fixture
 def gpu_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver and a listed provider, as on a machine whose CUDA libraries are missing."""
-    cpu_only = detector_module._load
+    cpu_only = onnx_session.load_session
 
     def load_session(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
         return cpu_only(path, threads, [entry for entry in providers if entry[0] == devices.PROVIDERS["cpu"]])
 
     monkeypatch.setattr(devices, "driver_fault", lambda: "")
-    monkeypatch.setattr(detector_module, "_loading_fault", lambda _: "")
-    monkeypatch.setattr(detector_module, "_preload_cuda", lambda: None)
-    monkeypatch.setattr(detector_module, "_load", load_session)
+    monkeypatch.setattr(onnx_session, "loading_fault", lambda _: "")
+    monkeypatch.setattr(onnx_session, "preload_cuda", lambda: None)
+    monkeypatch.setattr(onnx_session, "load_session", load_session)
 
 
 @pytest.mark.usefixtures("gpu_that_does_not_load")
@@ -403,7 +405,7 @@ def test_a_bad_file_is_the_file_s_fault_on_every_device(tmp_path: Path) -> None:
             load(path, device=device)
 
 
-def test_tensorrt_is_told_the_shapes_and_where_its_engines_lie() -> None:
+def test_tensorrt_gets_the_shapes_and_the_folder_of_its_engines() -> None:
     (name, options), *rest = devices.chain(
         "tensorrt", engine_cache=Path("/engines"), profile=("x:1x3x64x64", "x:8x3x64x64")
     )
@@ -418,22 +420,22 @@ def test_tensorrt_is_told_the_shapes_and_where_its_engines_lie() -> None:
 def test_close_releases_the_sessions(tmp_path: Path) -> None:
     detector = warm(factory.null_model(tmp_path / "m.onnx", size=64))
     detector.close()
-    assert detector._session is None
-    assert detector._buffers == {}
+    assert detector._runner.session is None
+    assert detector._runner.buffers == {}
 
 
-def test_threads_share_a_run_and_need_no_wider_session(
+def test_threads_share_a_run_and_need_no_other_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For `streamer models check`; the service leaves the cores to its lanes."""
+    """For `streamer models check`; the service leaves the cores to its inference threads."""
     asked: list[int] = []
-    load_session = detector_module._load
+    load_session = onnx_session.load_session
 
     def note(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
         asked.append(threads)
         return load_session(path, threads, providers)
 
-    monkeypatch.setattr(detector_module, "_load", note)
+    monkeypatch.setattr(onnx_session, "load_session", note)
     monkeypatch.setattr(detector_module, "_cores", lambda: 4)
     path = factory.null_model(tmp_path / "m.onnx", size=64)
     buckets: list[int] = []

@@ -176,7 +176,7 @@ def test_nobody_waiting_is_an_error() -> None:
     st.integers(0, 2**32),
 )
 def test_shares_follow_weights_within_a_bound_for_any_costs(
-    clients: list[tuple[str, float, float]], lanes: int, seed: int
+    clients: list[tuple[str, float, float]], inference_threads: int, seed: int
 ) -> None:
     """Beside clients that always want more, each gets its share but for a few of the longest items."""
     share, rng = FairShare(CLASSES), random.Random(seed)
@@ -185,7 +185,7 @@ def test_shares_follow_weights_within_a_bound_for_any_costs(
     running: list[tuple[float, int, Flow, float]] = []
     now, actual = 0.0, 0.0
     for _ in range(600):
-        while len(running) < lanes:
+        while len(running) < inference_threads:
             flow = share.pick(flows)
             cost = clients[flows.index(flow)][2] * rng.uniform(0.5, 1.5)
             share.start(flow, 0.01)
@@ -203,7 +203,7 @@ def test_shares_follow_weights_within_a_bound_for_any_costs(
     assert sum(fractions.values()) == pytest.approx(1.0)
     level = [flow.charged_s / fractions[flow] for flow in flows]
     # Every client is at the same level of service, apart from the items of a round and those that run.
-    slack = (2 * lanes + 1) * longest * 1.5 / min(fractions.values())
+    slack = (2 * inference_threads + 1) * longest * 1.5 / min(fractions.values())
     assert max(level) - min(level) <= slack
 
 

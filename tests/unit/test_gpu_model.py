@@ -15,13 +15,14 @@ from inference.core import device as devices
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import ModelRefused
 from inference.engine import detector as detector_module
+from inference.engine import onnx_session
 from inference.engine.detector import Detector
 from inference.engine.gpu_model import read_gpu_model
 from inference.models.family import CONVENTIONS, Convention
 from inference.models.manifest import Colour
 from inference.models.model import Family
 from inference.models.signature import ImageInput
-from inference.preprocess.preprocess import Normaliser
+from inference.preprocess.preprocess import Preprocessor
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import PLAIN, Input
 
@@ -66,7 +67,7 @@ def test_it_sees_what_the_normaliser_writes(tmp_path: Path, image: Input, wanted
     (seen,) = session.run(None, {fed.feed_name: frames})
     planes = np.empty((batch, *given.frame_shape), given.dtype)
     for frame, place in zip(frames, planes, strict=True):
-        Normaliser(wanted, image.width, image.height).fill(frame, place)
+        Preprocessor(wanted, image.width, image.height).fill(frame, place)
     # In half precision the normaliser rounds between factor and offset, the graph at the end.
     tolerance = 2e-3 if given.half else 0
     np.testing.assert_allclose(seen, planes, rtol=tolerance, atol=tolerance)
@@ -89,7 +90,7 @@ def test_files_that_cannot_be_edited_are_left_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     """The processor in a GPU's place, for CUDA's path through the detector; holds what was loaded on it."""
-    load_session = detector_module._load
+    load_session = onnx_session.load_session
     loaded: list[bytes | None] = []
 
     def load(path: Path, threads: int, providers: list[Any], model: bytes | None = None) -> Any:
@@ -102,8 +103,8 @@ def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     monkeypatch.setattr(devices, "chain", lambda device, **_: gpu if device == "cuda" else [])
     monkeypatch.setattr(devices, "PROVIDERS", names)
     monkeypatch.setattr(devices, "driver_fault", lambda: "")
-    monkeypatch.setattr(detector_module, "_preload_cuda", lambda: None)
-    monkeypatch.setattr(detector_module, "_load", load)
+    monkeypatch.setattr(onnx_session, "preload_cuda", lambda: None)
+    monkeypatch.setattr(onnx_session, "load_session", load)
     return loaded
 
 
@@ -116,7 +117,7 @@ def classes(detector: Detector) -> list[float]:
     colours = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
     seen = []
     for count in (1, 2, 3):
-        raw = detector.infer(colours[:count], lane=0)
+        raw = detector.infer(colours[:count], thread=0)
         seen += [detector.postprocess(raw, index, PARAMS)[0, 5] for index in range(count)]
     return seen
 
@@ -126,13 +127,13 @@ def test_on_cuda_frames_go_in_raw_and_each_batch_size_has_its_session(
 ) -> None:
     path = factory.colour_model(tmp_path / "m.onnx")
     detector = Detector(path, version="v1", device="cuda", batch_max=4)
-    detector.warm_up(lanes=2)
+    detector.warm_up(inference_threads=2)
     assert detector.model.provider == "cuda"
     assert detector.image.raw_name is not None
     assert classes(detector) == [0, 0, 1, 0, 1, 2]
     # The file once, to see what it is; then edited, once for each of 1, 2 and 4.
     assert [model is None for model in cpu_as_gpu] == [True, False, False, False]
-    sessions = {id(detector._session_for(bucket)) for bucket in detector.buckets}
+    sessions = {id(detector._runner.session_for(bucket)) for bucket in detector.buckets}
     assert len(sessions) == len(detector.buckets) == 3
     assert len(cpu_as_gpu) == 4, "all were made before the first frame"
 
@@ -148,7 +149,7 @@ def test_a_file_whose_edited_form_is_refused_serves_as_it_is(
     detector.warm_up()
     assert classes(detector) == [0, 0, 1, 0, 1, 2]
     assert cpu_as_gpu == [None, b"no model", None, None]
-    assert "edited for a GPU it fails" in caplog.text
+    assert "edited for a GPU fails" in caplog.text
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2])
@@ -160,23 +161,23 @@ def test_batches_that_do_not_fit_into_memory_are_done_without(
     fits: int,
 ) -> None:
     """``fits``: sessions of the edited model that find memory."""
-    load_session = detector_module._load
+    load_session = onnx_session.load_session
 
     def load(path: Path, threads: int, providers: list[Any], model: bytes | None = None) -> Any:
         if sum(loaded is not None for loaded in cpu_as_gpu) >= fits and model is not None:
             raise ModelRefused(str(path), expected="x", found="CUDA failure 2: out of memory", fix="y")
         return load_session(path, threads, providers, model)
 
-    monkeypatch.setattr(detector_module, "_load", load)
+    monkeypatch.setattr(onnx_session, "load_session", load)
     path = factory.colour_model(tmp_path / "m.onnx")
     detector = Detector(path, version="v1", device="cuda", batch_max=4)
-    detector.warm_up(lanes=2)
+    detector.warm_up(inference_threads=2)
     if fits == 0:  # the first one is no worse off than with any other fault: the file as it is
         assert detector.image.raw_name is None
         return
     assert detector.buckets == detector.model.buckets == tuple(detector.cost_s) == (1, 2)[:fits]
     assert f"BATCH_MAX={fits}" in caplog.text
-    raw = detector.infer([solid(0, 255, 0)] * fits, lane=1)
+    raw = detector.infer([solid(0, 255, 0)] * fits, thread=1)
     assert detector.postprocess(raw, fits - 1, PARAMS)[0, 5] == 1
 
 
@@ -184,13 +185,13 @@ def test_a_batch_that_fails_otherwise_is_still_a_refusal(
     tmp_path: Path, cpu_as_gpu: list[bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(factory.colour_model(tmp_path / "m.onnx"), version="v1", device="cuda", batch_max=4)
-    run = detector._run
+    run = detector._runner.run
 
     def fail(frames: Any, *arguments: Any, **options: Any) -> Any:
         if len(frames) == 4:
             raise RuntimeError("an operator failed")
         return run(frames, *arguments, **options)
 
-    monkeypatch.setattr(detector, "_run", fail)
+    monkeypatch.setattr(detector._runner, "run", fail)
     with pytest.raises(ModelRefused, match="an operator failed"):
-        detector.warm_up(lanes=2)
+        detector.warm_up(inference_threads=2)

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from inference.core.detection_params import DetectionParams
-from inference.engine import detector as module
+from inference.engine import onnx_session as module
 from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
 from inference.models.model import Family
@@ -127,7 +127,7 @@ def test_the_detector_finds_the_same_boxes(
     counts = (1, 3) if image.batch is None else (image.batch,)
     for count in counts:
         batch = frames(image, count)
-        found, expected = with_branches.infer(batch, lane=0), plain.infer(batch, lane=0)
+        found, expected = with_branches.infer(batch, thread=0), plain.infer(batch, thread=0)
         assert (len(found.arrays), len(expected.arrays)) == (9, 1)
         for index in range(count):
             boxes = with_branches.postprocess(found, index, params)
@@ -151,7 +151,7 @@ def test_who_calls_it_another_family_is_served_by_the_output_of_the_file(
     detector = Detector(path, version="v1", device="cpu", batch_max=2)
     detector.warm_up()
     assert detector.model.family is Family.YOLOV5
-    (rows,) = detector.infer(frames(PLAIN, 2), lane=0).arrays
+    (rows,) = detector.infer(frames(PLAIN, 2), thread=0).arrays
     assert rows.shape == (2, len(factory.cells(PLAIN)), 8)
     assert rows.dtype == image.dtype
 

@@ -50,7 +50,7 @@ def users_of(package: str) -> set[str]:
 
 def test_one_file_of_the_service_imports_onnxruntime() -> None:
     outside = {name for name in users_of("onnxruntime") if not name.startswith("model_tools/")}
-    assert outside == {"engine/detector.py"}
+    assert outside == {"engine/onnx_session.py"}
 
 
 @pytest.mark.parametrize("package", ["inference", "streamer.model_tools", "models.training"])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from inference.core.detection_params import DetectionParams
-from inference.engine.loop import Loop, _Connection
+from inference.engine.loop import Loop
 from inference.engine.planner import Batch, BatchReason, Item
+from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
 from inference.ipc.ring import FrameRing
 from inference.ipc.shared_status import SharedStatus
@@ -34,7 +35,7 @@ class FakeDetector:
         self.runs: list[int] = []
         self.on_postprocess: Callable[[Any], None] = lambda code: None
 
-    def infer(self, frames: Any, *, lane: int, wide: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
         self.runs.append(len(frames))
         return [int(frame[0, 0, 0]) for frame in frames]
 
@@ -45,7 +46,7 @@ class FakeDetector:
     def release_above(self, size: int) -> None:
         pass
 
-    def rehearse(self, lane: int) -> None:
+    def rehearse(self, thread: int) -> None:
         pass
 
 
@@ -59,9 +60,9 @@ class Rig:
             {"v1": self.detector},
             self.listener,
             SharedStatus(),
-            lanes=1,
+            inference_threads=1,
             parallel=1,
-            ahead=2,
+            prefetch_depth=2,
             interactive_share=0.25,
             metrics=InferenceMetrics(),
         )
@@ -73,7 +74,7 @@ class Rig:
         theirs.settimeout(5)
         self._ends += [ours, theirs]
         memory = FrameRing(8, 64 * 64 * 3) if ring is None else ring
-        connection = _Connection(number, ours, memory)
+        connection = WorkerConnection(number, ours, memory)
         self.loop._connections[number] = connection
         self.loop._selector.register(ours, 1, connection)
         return theirs
@@ -97,8 +98,8 @@ class Rig:
         return Item(worker, Submit(request_id, slot, 0, True, 0, math.inf, DetectionParams()), 0.0)
 
     def execute(self, *items: Item) -> None:
-        """Run items as one batch, as a lane does."""
-        self.loop._execute(0, Batch(0, items, BatchReason.DRAINED, lone=False), 0.0)
+        """Run items as one batch, as an inference thread does."""
+        self.loop._executor.execute(0, Batch(0, items, BatchReason.DRAINED, single=False), 0.0)
 
     def close(self) -> None:
         for end in (*self._ends, self.listener, self.loop._wake_reader, self.loop._wake_writer):

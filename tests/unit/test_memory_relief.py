@@ -43,8 +43,8 @@ class Model:
     def release_above(self, size: int) -> None:
         self.released.append(size)
 
-    def rehearse(self, lane: int) -> None:
-        self.rehearsed.append(lane)
+    def rehearse(self, thread: int) -> None:
+        self.rehearsed.append(thread)
         if self.fault is not None:
             raise self.fault
 
@@ -67,7 +67,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def make() -> tuple[MemoryRelief, Model, Planner]:
     model, planner = Model(), Planner({0: STEEP}, parallel=1)
-    return MemoryRelief([model], planner, threading.Condition(), spare_lane=2), model, planner
+    return MemoryRelief([model], planner, threading.Condition(), spare_thread=2), model, planner
 
 
 def largest_batch(planner: Planner) -> int:

@@ -75,7 +75,7 @@ def test_a_lone_frame_leaves_at_once() -> None:
     plan = planner(STEEP)
     plan.add(frame(1))
     batch = next_batch(plan)
-    assert (len(batch.items), batch.reason, batch.lone) == (1, BatchReason.DRAINED, True)
+    assert (len(batch.items), batch.reason, batch.single) == (1, BatchReason.DRAINED, True)
 
 
 def test_waiting_frames_are_split_over_idle_lanes() -> None:

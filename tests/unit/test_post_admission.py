@@ -116,5 +116,5 @@ def test_the_margin_grows_once_for_a_cause_and_shrinks_slowly() -> None:
 
 
 def test_what_is_scarcer_sets_the_pace_of_an_image() -> None:
-    assert most_per_s(0.005, 0.040, decoders=2, lanes=2) == pytest.approx(2.25)
-    assert most_per_s(0.700, 0.040, decoders=2, lanes=2) == pytest.approx(2.0 * 0.74 / 0.7)
+    assert most_per_s(0.005, 0.040, decoders=2, inference_threads=2) == pytest.approx(2.25)
+    assert most_per_s(0.700, 0.040, decoders=2, inference_threads=2) == pytest.approx(2.0 * 0.74 / 0.7)

@@ -88,7 +88,7 @@ class QuickNow:
         self.model = ModelInfo.from_dict(MODEL)
         self.cost_s = {1: 1.0}
 
-    def infer(self, frames: Any, *, lane: int, wide: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
         return frames
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:
@@ -97,7 +97,7 @@ class QuickNow:
     def release_above(self, size: int) -> None:
         pass
 
-    def rehearse(self, lane: int) -> None:
+    def rehearse(self, thread: int) -> None:
         pass
 
 
@@ -128,9 +128,9 @@ def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
         {"v1": QuickNow()},
         listener,
         board,
-        lanes=1,
+        inference_threads=1,
         parallel=1,
-        ahead=2,
+        prefetch_depth=2,
         interactive_share=0.25,
         metrics=InferenceMetrics(),
     )

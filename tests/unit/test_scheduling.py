@@ -16,7 +16,7 @@ from streamer.scheduling.service_rate import ServiceRate
 from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import FakeStream, opened, post, run
 
-#: Seconds of work in a second: two decoders and two lanes.
+#: Seconds of work in a second: two decoders and two inference threads.
 MOST = 4.0
 
 

@@ -1,4 +1,4 @@
-"""How many lanes call the models, how many frames are in flight for them, and where pictures go in them."""
+"""How many threads call the models, how many frames are in flight for them, and where images go in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from inference.core.errors import WireError
 from inference.engine.detector import Detector
-from inference.engine.process import _default_lanes
+from inference.engine.process import _default_threads
 from inference.ipc.client import _MAX_LETTERBOXES, ServedModel, _served
 from inference.ipc.handshake import read_handshake
 from inference.models.model import Family, ModelInfo, Placement
@@ -25,34 +25,36 @@ def detector(provider: str, *buckets: int) -> Detector:
 
 def test_lanes_follow_the_devices_that_serve() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert _default_lanes([detector("cpu", 1, 2)]) == cores
-    assert _default_lanes([detector("openvino", 1, 2)]) == cores
-    assert _default_lanes([detector("cuda", 1, 2), detector("cpu", 1)]) == cores, "one fell back"
-    assert _default_lanes([detector("cuda", 1, 2), detector("tensorrt", 8)]) == 2
-    assert _default_lanes([detector("cuda", 1, 2), detector("cuda", 1)]) == 4, "runs of single frames"
+    assert _default_threads([detector("cpu", 1, 2)]) == cores
+    assert _default_threads([detector("openvino", 1, 2)]) == cores
+    assert _default_threads([detector("cuda", 1, 2), detector("cpu", 1)]) == cores, "one fell back"
+    assert _default_threads([detector("cuda", 1, 2), detector("tensorrt", 8)]) == 2
+    assert _default_threads([detector("cuda", 1, 2), detector("cuda", 1)]) == 4, "runs of single frames"
 
 
 def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, Any]:
     version = {"version": "v1", "model": INFO.to_dict(), "cost_ms": cost_ms}
-    return {"versions": [version], "parallel": 1, "lanes": 2, "ahead": 3} | numbers
+    return {"versions": [version], "parallel": 1, "inference_threads": 2, "prefetch_depth": 3} | numbers
 
 
 @pytest.mark.parametrize(
-    ("cost_ms", "ahead", "frames"),
+    ("cost_ms", "prefetch_depth", "frames"),
     [
         ({"1": 10.0}, 4, 4),  # two cores: one frame on each, one behind it
         ({"1": 10.0, "2": 20.0}, 4, 4),  # batches gain nothing there
-        ({"1": 5.0, "8": 10.0}, 3, 24),  # a GPU with two lanes: a batch in each, one behind
+        ({"1": 5.0, "8": 10.0}, 3, 24),  # a GPU with two inference threads: a batch in each, one behind
     ],
 )
 def test_frames_in_flight_are_batches_worth_forming(
-    cost_ms: dict[str, float], ahead: int, frames: int
+    cost_ms: dict[str, float], prefetch_depth: int, frames: int
 ) -> None:
-    assert _served(read_handshake(handshake(cost_ms, ahead=ahead)))["v1"].in_flight == frames
+    assert (
+        _served(read_handshake(handshake(cost_ms, prefetch_depth=prefetch_depth)))["v1"].in_flight == frames
+    )
 
 
 def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
-    model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1, lanes=1)
+    model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1, inference_threads=1)
     for width, height in [(640, 480), (480, 640), (1, 1), (640, 480)]:
         assert model.letterbox(width, height) == Letterbox.fit(width, height, INFO)
     assert model.letterbox(640, 480) is model.letterbox(640, 480)
@@ -63,7 +65,7 @@ def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
         model.letterbox(0, 5)
 
 
-@pytest.mark.parametrize("name", ["parallel", "lanes", "ahead"])
+@pytest.mark.parametrize("name", ["parallel", "inference_threads", "prefetch_depth"])
 @pytest.mark.parametrize("value", ["2", None])
 def test_a_handshake_without_numbers_is_refused(name: str, value: object) -> None:
     with pytest.raises(WireError, match=name):

@@ -16,7 +16,7 @@ from inference.engine.cpu_model import read_cpu_model
 from inference.engine.detector import Detector
 from inference.models.family import CONVENTIONS
 from inference.models.model import Family
-from inference.preprocess.preprocess import Normaliser
+from inference.preprocess.preprocess import Preprocessor
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import FOCUS, PLAIN, Input
 
@@ -71,9 +71,9 @@ def test_the_normaliser_writes_the_patches_of_its_planes(
 ) -> None:
     frame = np.random.default_rng(4).integers(0, 255, (64, 96, 3), np.uint8)
     planes = np.empty((3, 64, 96), np.float32)
-    Normaliser(CONVENTIONS[family], 96, 64).fill(frame, planes)
+    Preprocessor(CONVENTIONS[family], 96, 64).fill(frame, planes)
     found = np.empty((12, 32, 48), np.float32)
-    Normaliser(CONVENTIONS[family], 96, 64, patches).fill(frame, found)
+    Preprocessor(CONVENTIONS[family], 96, 64, patches).fill(frame, found)
     assert np.array_equal(found, np.concatenate([planes[:, row::2, column::2] for row, column in patches]))
 
 
@@ -81,16 +81,16 @@ def test_the_normaliser_writes_the_patches_of_its_planes(
 def test_the_detector_runs_it_without_and_says_what_the_file_declares(tmp_path: Path, image: Input) -> None:
     path = factory.focus_model(tmp_path / "m.onnx", image)
     detector = Detector(path, version="v1", device="cpu", batch_max=4)
-    detector.warm_up(lanes=2)
+    detector.warm_up(inference_threads=2)
     assert detector.image.patches == FOCUS
     sides = (None, None) if image.dynamic_size else (image.height, image.width)
     assert detector.graph.inputs[0].shape == (image.batch, 3, *sides)
     frame = np.random.default_rng(5).integers(0, 255, (image.height, image.width, 3), np.uint8)
     planes = np.empty((1, 3, image.height, image.width), np.float32)
-    Normaliser(detector.layout.convention, image.width, image.height).fill(frame, planes[0])
+    Preprocessor(detector.layout.convention, image.width, image.height).fill(frame, planes[0])
     expected = run(path, np.repeat(planes, image.batch or 1, axis=0))
-    for lane in (0, 1):
-        (found,) = detector.infer([frame], lane=lane).arrays
+    for thread in (0, 1):
+        (found,) = detector.infer([frame], thread=thread).arrays
         # Fused differently, if at all: single-precision noise.
         assert np.allclose(found[0], expected[0], atol=1e-6)
 

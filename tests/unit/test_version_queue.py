@@ -20,7 +20,7 @@ from tests.unit.pictures import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
 #: One run of 20 ms at a time: 50 frames per second.
-MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, lanes=1)
+MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, inference_threads=1)
 
 
 POSTER = Client("poster", 7)
@@ -283,7 +283,7 @@ def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:
 
 def test_lanes_that_share_a_device_are_reckoned_together() -> None:
     """Each waits for the other, so a run takes twice the time, and two of them end in it."""
-    model = ServedModel(0, "v1", INFO, {1: 6.0, 16: 17.6}, in_flight=48, parallel=1, lanes=2)
+    model = ServedModel(0, "v1", INFO, {1: 6.0, 16: 17.6}, in_flight=48, parallel=1, inference_threads=2)
     queue = opened(FakeStream(1))
     assert queue.capacity_fps(model) == pytest.approx(16 / 17.6e-3)
     for number in range(100):

@@ -109,7 +109,7 @@ def _end(fault: str) -> None:
 def _change_detector(module: Any, orders: _Orders) -> None:
     real_infer, real_postprocess = module.Detector.infer, module.Detector.postprocess
 
-    def infer(self: Any, frames: Any, *, lane: int, wide: bool = False) -> Any:
+    def infer(self: Any, frames: Any, *, thread: int, single: bool = False) -> Any:
         if self.model.buckets:  # it has been warmed up
             _end(orders.take("hang", "segv", "exit", "oom", "cuda700", "kill_at_run", frames=frames))
             model_s = orders.count(len(frames))
@@ -119,7 +119,7 @@ def _change_detector(module: Any, orders: _Orders) -> None:
         else:
             # The warm-up is to see that a batch costs no more than a frame.
             time.sleep(orders.read()[3])
-        return real_infer(self, frames, lane=lane, wide=wide)
+        return real_infer(self, frames, thread=thread, single=single)
 
     def postprocess(self: Any, raw: Any, index: int, params: Any) -> Any:
         boxes = real_postprocess(self, raw, index, params)

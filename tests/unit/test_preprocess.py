@@ -9,7 +9,7 @@ import pytest
 from inference.models.family import CONVENTIONS, Convention
 from inference.models.manifest import Colour
 from inference.models.model import Placement
-from inference.preprocess.preprocess import Normaliser
+from inference.preprocess.preprocess import Preprocessor
 
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 OWN = Convention(
@@ -39,11 +39,11 @@ def test_planes_hold_what_the_formula_says(
     convention: Convention, width: int, height: int, dtype: type[np.floating], tolerance: float
 ) -> None:
     random = np.random.default_rng(width)
-    normaliser = Normaliser(convention, width, height)
+    preprocessor = Preprocessor(convention, width, height)
     for _ in range(2):  # what the frame before has left does not matter
         frame = random.integers(0, 256, (height, width, 3), np.uint8)
         planes: npt.NDArray[np.floating] = np.full((3, height, width), np.nan, dtype)
-        normaliser.fill(frame, planes)
+        preprocessor.fill(frame, planes)
         assert np.allclose(planes, expected(frame, convention), tolerance, tolerance)
 
 
@@ -52,7 +52,7 @@ def test_planes_hold_what_the_formula_says(
 def test_patches_hold_every_second_pixel(width: int, height: int, order: tuple[tuple[int, int], ...]) -> None:
     frame = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     patches = np.full((12, height // 2, width // 2), np.nan, np.float32)
-    Normaliser(OWN, width, height, order).fill(frame, patches)
+    Preprocessor(OWN, width, height, order).fill(frame, patches)
     whole = expected(frame, OWN)
     for number, (row, column) in enumerate(order):
         assert np.allclose(patches[3 * number : 3 * number + 3], whole[:, row::2, column::2], 1e-6, 1e-6)

@@ -1,0 +1,146 @@
+"""Runs one batch: reads its frames from the rings, calls the model, answers each item. The loop picks it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.core.detection_params import DetectionParams
+from inference.core.detections import NO_BOXES, Boxes
+from inference.core.run_limit import RunLimit
+from inference.engine.memory_relief import MemoryRelief, exit_if_device_lost
+from inference.engine.planner import Batch, Item
+from inference.engine.worker_connection import WorkerConnection
+from inference.ipc import wire
+from inference.ipc.wire import Result, Status
+from inference.models.model import ModelInfo
+from inference.telemetry.metrics import InferenceMetrics
+
+log = logging.getLogger("inference.loop")
+
+
+class Detects(Protocol):
+    """The part of a detector that the loop uses."""
+
+    model: ModelInfo
+    cost_s: dict[int, float]
+
+    def infer(self, frames: Sequence[npt.NDArray[np.uint8]], *, thread: int, single: bool = False) -> Any:
+        """Run 1 to max-bucket frames."""
+
+    def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Boxes:
+        """Return the boxes of one item of a run."""
+
+    def release_above(self, size: int) -> None:
+        """Free what batches of more than ``size`` frames use."""
+
+    def rehearse(self, thread: int) -> None:
+        """Run every batch size once as ``thread``, which no other caller uses."""
+
+
+class BatchExecutor:
+    """Executes batches on several inference threads at once.
+
+    The loop changes ``connections``, which are only read here. ``answer`` sends a result to the worker of an
+    item.
+    """
+
+    def __init__(
+        self,
+        detectors: Mapping[str, Detects],
+        connections: Mapping[int, WorkerConnection],
+        relief: MemoryRelief,
+        run_limit: RunLimit,
+        metrics: InferenceMetrics,
+        answer: Callable[[Item, Result], None],
+    ) -> None:
+        self._versions = tuple(detectors)
+        self._detectors = tuple(detectors.values())
+        self._connections = connections
+        self._relief = relief
+        self._run_limit = run_limit
+        self._metrics = metrics
+        self._answer = answer
+        #: Metric series by version index, kept because looking labels up costs more than counting.
+        self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
+        self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
+        #: One thread post-processes at a time: two threads that make many tiny NumPy calls compete for the
+        #: GIL and are half as fast as one.
+        self._postprocessing = threading.Lock()
+
+    def execute(self, thread: int, batch: Batch, started: float) -> None:
+        """Run a batch and answer all of its items. When the batch fails, run its items one by one."""
+        version = self._versions[batch.version]
+        self._batch_sizes[batch.version].observe(len(batch.items))
+        self._metrics.batches.labels(version, batch.reason).inc()
+        try:
+            self._run(thread, batch.version, batch.items, started, single=batch.single)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; each item is answered
+            exit_if_device_lost(error)
+            out_of_memory = self._relief.reduce(batch.version, len(batch.items), error)
+            if len(batch.items) == 1 and not out_of_memory:
+                self._fail(batch.items[0], error)
+                return
+            log.warning("a batch of %d failed; its items run one by one: %s", len(batch.items), error)
+            for item in batch.items:
+                try:
+                    self._run(thread, batch.version, (item,), started, single=False)
+                except Exception as alone:  # noqa: BLE001 - as above
+                    exit_if_device_lost(alone)
+                    self._relief.failed_alone(batch.version, alone)
+                    self._fail(item, alone)
+                else:
+                    self._relief.ran_alone(batch.version)
+
+    def _run(
+        self, thread: int, version: int, items: tuple[Item, ...], started: float, *, single: bool
+    ) -> None:
+        detector = self._detectors[version]
+        model = detector.model
+        served: list[tuple[Item, npt.NDArray[np.uint8]]] = []
+        for item in items:
+            connection = self._connections.get(item.worker)
+            if connection is None or connection.ring is None:
+                continue  # the worker has gone meanwhile, so nobody waits for this item
+            slot = item.submit.slot
+            served.append((item, connection.ring.pixels(slot, model.input_width, model.input_height)))
+            # The answer clears this mark. If this process dies first, the worker finds the mark.
+            connection.ring.mark(slot, executing=True)
+        if not served:
+            return
+        begun = time.perf_counter()
+        raw = detector.infer([frame for _, frame in served], thread=thread, single=single)
+        ran_s = time.perf_counter() - begun
+        self._run_s[version].observe(ran_s)
+        with self._postprocessing:
+            self._run_limit.observe(version, len(served), ran_s)
+            for index, (item, _) in enumerate(served):
+                begun = time.perf_counter()
+                try:
+                    boxes = detector.postprocess(raw, index, item.submit.params)
+                except Exception as error:  # noqa: BLE001 - other items of this run have been answered
+                    self._fail(item, error)
+                    continue
+                self._answer(
+                    item,
+                    Result(
+                        item.submit.request_id,
+                        Status.OK,
+                        boxes[: wire.MAX_DETECTIONS],
+                        queue_ms=(started - item.arrived) * 1e3,
+                        inference_ms=ran_s * 1e3,
+                        postprocess_ms=(time.perf_counter() - begun) * 1e3,
+                        batch_size=len(served),
+                    ),
+                )
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        log.error("the model failed on one frame: %s", error)
+        self._metrics.failures.labels(self._versions[item.submit.version]).inc()
+        self._answer(item, Result(item.submit.request_id, Status.FAILED, NO_BOXES, detail=str(error)))

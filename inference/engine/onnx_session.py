@@ -1,0 +1,130 @@
+"""Loads a model into an onnxruntime session on the chosen device. The only file that imports onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from inference.core import device as devices
+from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.engine.cpu_model import CpuModel, read_cpu_model
+from inference.engine.validation_run import Arrays, reason_of
+from inference.models.signature import EXPORT
+
+log = logging.getLogger("inference.detector")
+
+#: onnxruntime raises every error that it would log, and users cannot act on its warnings.
+_LOG_FATAL = 4
+#: Run option that releases the memory which larger warm-up batches left in the arena.
+_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+def open_session(
+    path: Path, device: str, threads: int, engine_cache: Path | None, profile: tuple[str, str] | None
+) -> tuple[Any, str, CpuModel | None]:
+    """Return a session, the device that it uses, and the edited model if one was loaded instead of the file.
+
+    The device differs from the requested one only for ``auto``. Raises ModelRefused or DeviceUnavailable.
+    """
+    if device in ("auto", "cuda", "tensorrt"):
+        wanted = "cuda" if device == "auto" else device
+        fault = loading_fault(wanted) or devices.driver_fault()
+        if not fault:
+            preload_cuda()
+    elif device == "cpu":
+        wanted, fault = "cpu", ""
+    else:
+        wanted, fault = device, loading_fault(device)
+    if not fault and wanted != "cpu":
+        session, fault = _try(path, wanted, devices.chain(wanted, engine_cache=engine_cache, profile=profile))
+        if not fault:
+            return session, wanted, None
+        if device == "auto":
+            log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)
+    if fault and device != "auto":
+        raise DeviceUnavailable(f"DEVICE is {device!r}, but {fault}. {devices.NEEDS[wanted]}")
+    session, edited = load_cpu_session(path, threads, read_cpu_model(path))
+    return session, "cpu", edited
+
+
+def loading_fault(device: str) -> str:
+    """Return why this onnxruntime cannot have the device's provider; an empty text when it may have it."""
+    # A listed provider may still fail to load; a provider that is not listed never loads.
+    listed = devices.PROVIDERS[device] in onnxruntime.get_available_providers()
+    return "" if listed else f"this onnxruntime was built without {devices.PROVIDERS[device]}"
+
+
+def _try(path: Path, device: str, providers: list[tuple[str, dict[str, Any]]]) -> tuple[Any, str]:
+    """Return a session and an empty text, or None and the reason why the device is not used."""
+    try:
+        session = load_session(path, 1, providers)
+    except ModelRefused as error:
+        load_session(path, 1, devices.chain("cpu"))  # raises the same error when the file is at fault
+        return None, f"it fails there: {error.found}"
+    if session.get_providers()[0] != devices.PROVIDERS[device]:
+        return None, f"{devices.PROVIDERS[device]} does not load (the lines above say what is missing)"
+    return session, ""
+
+
+def preload_cuda() -> None:
+    """Load the CUDA libraries that are installed as Python packages."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        # It prints a line for each library that it does not find.
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            preload()
+        log.debug("preloading CUDA: %s", printed.getvalue())
+
+
+def load_cpu_session(path: Path, threads: int, edited: CpuModel | None) -> tuple[Any, CpuModel | None]:
+    """Return a session, and ``edited`` if it was loaded instead of the file. Raises ModelRefused."""
+    if edited is not None:
+        try:
+            return load_session(path, threads, devices.chain("cpu"), edited.model), edited
+        except ModelRefused as error:
+            log.warning("%s is loaded unedited; the model edited for a CPU fails: %s", path, error.found)
+    return load_session(path, threads, devices.chain("cpu")), None
+
+
+def load_session(
+    path: Path,
+    threads: int,
+    providers: list[tuple[str, dict[str, Any]]],
+    model: bytes | None = None,
+) -> Any:
+    """Return a session of the file, or of the edited ``model``. Raises ModelRefused with the reason."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning takes the cores that decode frames: 33 against 41 images/s beside one busy process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = _LOG_FATAL
+    try:
+        # With the fallback enabled, a failing run would move the session to the CPU for good.
+        return onnxruntime.InferenceSession(
+            model or str(path), options, providers=providers, enable_fallback=0
+        )
+    except Exception as error:
+        raise ModelRefused(
+            str(path),
+            expected="an ONNX model that onnxruntime can load",
+            found=reason_of(error),
+            fix=EXPORT + ", and copy it with its external data, if any, into the same folder.",
+        ) from error
+
+
+def shrink_memory(session: Any, feeds: Arrays) -> None:
+    """Run ``feeds`` once and return memory to the operating system that larger batches have used."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(*_SHRINK)
+    session.run(None, feeds, options)
+    # The supervisor disables automatic trimming by malloc, which would cause page faults for every frame.
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
