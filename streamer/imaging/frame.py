@@ -1,4 +1,4 @@
-"""What a live stream needs of its frames, whichever transport brings them: encoded images, or video."""
+"""What streams need of frames, whatever their transport: encoded images, or decoded frames of a video."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy.typing as npt
 from streamer.protocol.wire import Codec, FrameFlag, FrameTime
 
 
-class Picture(Protocol):
-    """A picture that is decoded already, as those of a video are; its pixels are made when asked for."""
+class DecodedFrame(Protocol):
+    """A frame that is decoded already, as those of a video are. Its pixels are converted on demand."""
 
     width: int
     height: int
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pixels."""
+        """Size of its pixels in bytes."""
 
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """Return it upright as uint8 BGR (height, width, 3)."""
+        """Return the upright pixels as uint8 BGR (height, width, 3)."""
 
 
 class StreamFrame(Protocol):
-    """A frame on its way through a stream: of a message (`wire.Frame`), or of a video."""
+    """A frame of a stream: a message of the client (`wire.Frame`), or a decoded frame of a video."""
 
     @property
     def codec(self) -> Codec:
@@ -33,23 +33,23 @@ class StreamFrame(Protocol):
 
     @property
     def seq(self) -> int:
-        """Rises with every frame of the stream."""
+        """Sequence number, which rises with every frame of the stream."""
 
     @property
     def ts(self) -> int:
         """The sender's clock in microseconds."""
 
     @property
-    def payload(self) -> bytes | memoryview | Picture:
-        """The encoded picture, or the decoded one."""
+    def payload(self) -> bytes | memoryview | DecodedFrame:
+        """The encoded image, or the decoded frame."""
 
     @property
     def rotation(self) -> int:
-        """Clockwise quarter turns that make the picture upright."""
+        """Clockwise quarter turns that make the frame upright."""
 
     @property
     def epoch(self) -> int:
-        """Changes when the picture's geometry does."""
+        """A number that changes when the frame's geometry does."""
 
     @property
     def flags(self) -> FrameFlag:

@@ -1,1 +1,1 @@
-"""The protocol `detect.v1`: binary frames, control messages, close codes. No sockets."""
+"""The protocol `detect.v1`: binary frames, messages of client and server, close codes. No sockets."""

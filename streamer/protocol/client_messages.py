@@ -29,9 +29,9 @@ from streamer.protocol.wire import (
 
 #: Longest list of labels quoted in an error.
 _QUOTED_LABELS = 12
-#: Unknown fields that are named of one message.
+#: Unknown fields of one message that are reported.
 MAX_UNKNOWN_NAMED = 20
-#: A clock's reading as text; longer ones would only be echoed.
+#: Characters of a clock value in text form, which is only echoed.
 _MAX_CLOCK_CHARS = 100
 
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -40,7 +40,7 @@ MAX_CLASSES = 1000
 
 
 def _numbers(acks: object) -> object:
-    """JSON has text as keys only: turn those that are stream numbers into numbers."""
+    """Turn keys that are stream numbers into integers, because keys in JSON are always text."""
     if not isinstance(acks, dict):
         return acks
     if len(acks) > MAX_STREAMS:
@@ -57,7 +57,7 @@ Clock = int | float | Annotated[str, Field(max_length=_MAX_CLOCK_CHARS)]
 
 
 class Message(BaseModel):
-    """What all messages share: strict types, and unknown fields that are kept to be reported."""
+    """Base of all messages: strict types, and unknown fields that are kept to be reported."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -75,7 +75,7 @@ class Part(BaseModel):
 
 
 class Params(Part):
-    """Thresholds and filters; what is absent stays as it was."""
+    """Thresholds and filters. Absent fields keep their value."""
 
     # The OpenAPI document takes bounds and descriptions from here, for the parameters of POSTs too.
     conf_threshold: Threshold | None = Field(
@@ -94,7 +94,7 @@ class Params(Part):
 
 
 class ClientInfo(Part):
-    """Who is calling; for logs only."""
+    """Name and version of the client, for logs only."""
 
     name: str = Field("", max_length=100)
     version: str = Field("", max_length=100)
@@ -116,7 +116,7 @@ class StreamOffer(Part):
 
 
 class ResumeOffer(Part):
-    """The session to take up again, and what the client has seen of it: stream id to acked seq."""
+    """The session to resume, and the acknowledged sequence number of each stream by its id."""
 
     session: str = Field(min_length=1, max_length=64)
     acks: Annotated[dict[StreamNumber, Ack], BeforeValidator(_numbers)] | None = None
@@ -137,20 +137,20 @@ class Hello(Message):
 
 
 class Configure(Message):
-    """Change parameters in mid-stream; ``cfg`` comes back in every result computed with them."""
+    """Change parameters during a stream. Every result computed with them has the same ``cfg``."""
 
     cfg: int = Field(ge=0, le=MAX_SEQ)
     params: Params
 
 
 class Ping(Message):
-    """Clock probe: ``t0`` is the sender's time, opaque."""
+    """Probe of the clock. ``t0`` is the sender's time, which is only echoed."""
 
     t0: Clock | None = None
 
 
 class Pong(Message):
-    """Answer to a ping of ours."""
+    """Answer to a ping of the server."""
 
     t0: Clock | None = None
     t1: int | float | None = None
@@ -164,13 +164,13 @@ class Pause(Message):
 
 
 class Resume(Message):
-    """The stream goes on."""
+    """The stream continues."""
 
     stream: int = Field(0, ge=0, lt=MAX_STREAMS)
 
 
 class Report(Message):
-    """A person says that the stream's last result is wrong, or worth labelling."""
+    """A person reports that the stream's last result is wrong, or worth labelling."""
 
     stream: int = Field(0, ge=0, lt=MAX_STREAMS)
     note: str = Field("", max_length=500)
@@ -184,7 +184,7 @@ class Bye(Message):
 
 
 class TextFrame(Message):
-    """A frame for debugging by hand: base64 instead of the binary form."""
+    """A frame in text form with base64, for debugging by hand."""
 
     seq: int = Field(ge=1, le=MAX_SEQ)
     ts: int = Field(0, ge=0, lt=2**64)
@@ -234,7 +234,7 @@ _TYPES: dict[str, type[Message]] = {
 
 
 def parse_message(message: dict[str, Any]) -> Message:
-    """Check a decoded map. Raises ProtocolError naming the field, what was found and what is allowed."""
+    """Validate a decoded map. Raises ProtocolError naming the field, what was found and what is allowed."""
     kind = _TYPES.get(message["type"])
     if kind is None:
         raise ProtocolError(
@@ -254,7 +254,7 @@ def parse_message(message: dict[str, Any]) -> Message:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Return ``streams[0].id`` for the location of an error."""
+    """Return the path of a field, such as ``streams[0].id``, from the location of an error."""
     path = ""
     for part in location:
         if isinstance(part, int):

@@ -1,10 +1,10 @@
-"""WebSocket close codes of ``detect.v1``, and the request to close a connection with one. Pure."""
+"""WebSocket close codes of ``detect.v1``, and the exception that closes a connection with one. Pure."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-#: Bytes that a close frame has for its reason, with some to spare (RFC 6455 section 5.5 allows 123).
+#: Bytes of a close reason that are sent; RFC 6455 section 5.5 allows 123.
 _REASON_BYTES = 120
 
 
@@ -29,7 +29,7 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4441
 
 
-#: A client must not reconnect after these: the answer would be the same.
+#: After these a client must not reconnect, because the answer would be the same.
 FINAL_CLOSE_CODES = frozenset(
     {
         CloseCode.MALFORMED,
@@ -48,7 +48,7 @@ class CloseConnection(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-        #: What the close frame says, cut to what fits.
+        #: The reason in the close frame, cut to what fits.
         self.reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
 
 

@@ -1,6 +1,6 @@
-"""Decodes a debugging frame whose picture is larger than a control message may be, around the picture. Pure.
+"""Decodes a text frame that is larger than a control message may be. Pure.
 
-Only the picture of such a message may be large. It is found by scanning and taken out first, so what is
+Only the image in such a message may be large. It is found by scanning and removed first, so that what is
 parsed into objects stays as small as a control message, whatever the sender writes.
 """
 
@@ -16,14 +16,14 @@ from streamer.protocol.wire import decode_message
 
 #: Fields of a frame in msgpack; `client_messages.TextFrame` has ten.
 _MAX_FIELDS = 64
-#: The start of the picture's text. Base64 holds no quote, so the next quote is its end.
-_PICTURE = re.compile(r'"data"[ \t\r\n]*:[ \t\r\n]*"')
+#: The start of the image's text. Base64 has no quotes, so the next quote is its end.
+_IMAGE = re.compile(r'"data"[ \t\r\n]*:[ \t\r\n]*"')
 
 
 def decode_large_frame(data: str | bytes, *, most_bytes: int, most_values: int) -> dict[str, Any]:
     """Return the map of a ``frame`` message in JSON or msgpack.
 
-    ``most_bytes`` bounds what stands around the picture, ``most_values`` the values in it. Raises
+    ``most_bytes`` limits the bytes around the image, ``most_values`` the values in the message. Raises
     ProtocolError with code ``too_large`` for any other message, or as :func:`decode_message`.
     """
     message = (
@@ -37,11 +37,11 @@ def decode_large_frame(data: str | bytes, *, most_bytes: int, most_values: int) 
 
 
 def _decode_json(text: str, most_bytes: int, most_values: int) -> dict[str, Any]:
-    found = _PICTURE.search(text)
+    found = _IMAGE.search(text)
     end = text.find('"', found.end()) if found else -1
     if found is None or end < 0 or found.end() + len(text) - end > most_bytes:
         raise _too_large(text, most_bytes)
-    # An empty picture in its place: were it not the message's own field, that field would be absent.
+    # The image is replaced by an empty text. If `data` then is not empty, the match was inside another field.
     message = decode_message(text[: found.end()] + text[end:], most_values=most_values)
     if message.get("data") != "":
         raise _too_large(text, most_bytes)
@@ -49,13 +49,13 @@ def _decode_json(text: str, most_bytes: int, most_values: int) -> dict[str, Any]
     return message
 
 
-def _unescape(picture: str) -> str:
-    """Return base64 without JSON's escapes; of those only that of the slash can stand in it."""
-    return picture.replace("\\/", "/") if "\\" in picture else picture
+def _unescape(text: str) -> str:
+    """Return base64 without the escapes of JSON, of which only the escaped slash can occur in it."""
+    return text.replace("\\/", "/") if "\\" in text else text
 
 
 def _decode_msgpack(data: bytes, most_bytes: int) -> dict[str, Any]:
-    """Read the map entry by entry: lists and maps in it are refused before they are built."""
+    """Decode the map entry by entry, so that lists and maps in it are refused before they are built."""
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(data), max_array_len=0, max_map_len=0, max_ext_len=0, strict_map_key=False
     )

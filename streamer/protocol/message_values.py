@@ -1,7 +1,7 @@
-"""Checks the values of a decoded control message in time and memory that its sender cannot raise. Pure.
+"""Checks the values of a decoded control message, in bounded time and memory. Pure.
 
-The path of a value is built only for the one value that is refused: a path for every value would cost a
-message of some kilobytes the product of its length and its values.
+The path of a value is built only for the one value that is refused. Paths for all values would cost the
+product of the message's length and its number of values.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-#: Levels of maps and lists in a message; ours have four.
+#: Levels of maps and lists in a message; those of the protocol have four.
 MAX_DEPTH = 32
-#: Characters of a client's text, and of a path, that an answer repeats.
+#: Characters of a client's text, and of a path, that an answer quotes.
 MAX_SHOWN_CHARS = 60
 MAX_PATH_CHARS = 200
 
@@ -26,19 +26,19 @@ class ProtocolError(Exception):
 
 
 class _Branch(NamedTuple):
-    """A map or list that is still to be walked, with the way back to the message."""
+    """A map or list that is still to be checked, with its path in the message."""
 
     value: dict[Any, Any] | list[Any]
     parent: _Branch | None
-    #: Key or index under which it stands in the parent.
+    #: Its key or index in the parent.
     key: object
     depth: int
 
 
 def check_values(message: dict[str, Any], most_values: int | None) -> None:
-    """Refuse what could not be sent back, or costs more than its bytes say.
+    """Check every value: it must be possible to send it back, and there must not be too many.
 
-    Raises ProtocolError naming the field. No recursion: the depth is the sender's choice.
+    Raises ProtocolError naming the field. There is no recursion, because the sender chooses the depth.
     """
     waiting = [_Branch(message, None, "", 0)]
     left = most_values
@@ -67,7 +67,7 @@ def check_values(message: dict[str, Any], most_values: int | None) -> None:
 
 
 def _fault(value: object, depth: int) -> str:
-    """Return what is wrong with one value, not with what it holds; empty when nothing is."""
+    """Return what is wrong with a value, without the values in it; empty when nothing is."""
     if isinstance(value, str):
         return "" if is_text(value) else "is not valid text"
     if isinstance(value, float):
@@ -82,7 +82,7 @@ def _fault(value: object, depth: int) -> str:
 
 
 def _path(branch: _Branch) -> str:
-    """Return the path of a branch, as ``streams[0].id``; a long one keeps its end."""
+    """Return the path of a branch, such as ``streams[0].id``. Of a long path the end is kept."""
     parts: list[str] = []
     at: _Branch | None = branch
     while at is not None and at.parent is not None:
@@ -97,12 +97,12 @@ def _names_a_field(key: object) -> bool:
 
 
 def shorten(text: str, most_chars: int = MAX_SHOWN_CHARS) -> str:
-    """Return ``text``, cut to ``most_chars`` with an ellipsis where it is longer."""
+    """Return ``text``, cut to ``most_chars`` with an ellipsis if it is longer."""
     return text if len(text) <= most_chars else text[: most_chars - 1] + "…"
 
 
 def show(value: object) -> str:
-    """Return how an answer shows a value that a client sent: short, and never built in full first."""
+    """Return a short form of a client's value for an answer, without building the long form first."""
     if isinstance(value, str | bytes):
         return repr(value[:MAX_SHOWN_CHARS]) + ("…" if len(value) > MAX_SHOWN_CHARS else "")
     if isinstance(value, dict | list | tuple):
@@ -114,7 +114,7 @@ def show(value: object) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether the string can be encoded; JSON may hold half of a surrogate pair."""
+    """Whether the string can be encoded; JSON may contain half of a surrogate pair."""
     if value.isascii():
         return True
     try:

@@ -1,7 +1,7 @@
-"""``detect.v1`` on the wire: frame headers and message encoding. Shared by server and client.
+"""``detect.v1`` on the wire: frame headers and the encoding of messages. Shared by server and client. Pure.
 
-Pure: bytes in, values out; imports nothing of the server, so that the client library stays light.
-The prose of the protocol is docs/protocol.md.
+It imports nothing of the server, so that the client library stays light. docs/protocol.md describes the
+protocol.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_SEQ = 0xFFFFFFFF
 
 
 class Codec(IntEnum):
-    """Payload of a frame. 16 and above are encoded video: every chunk matters, not only the newest."""
+    """Payload of a frame. 16 and above are video, where every chunk is needed and not only the newest."""
 
     JPEG = 0
     PNG = 1
@@ -42,9 +42,9 @@ class Codec(IntEnum):
     AV1 = 19
 
 
-#: Codec names as they stand in ``hello.streams[].codec``.
+#: Codecs by their name in ``hello.streams[].codec``.
 CODEC_NAMES = {codec.name.lower(): codec for codec in Codec}
-#: By their numbers: looking an enumeration up takes three calls.
+#: Codecs by their number, because calling an enumeration takes three calls.
 _CODECS = {codec.value: codec for codec in Codec}
 IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP)
 
@@ -59,15 +59,15 @@ class FrameFlag(IntFlag):
 
 NO_FLAGS = FrameFlag(0)
 _KNOWN_FLAGS = (FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST).value
-#: By their bits.
+#: Flags by their bits.
 _FLAGS = {bits: FrameFlag(bits) for bits in range(_KNOWN_FLAGS + 1) if bits & _KNOWN_FLAGS == bits}
-#: Kept, because `packb` and `dumps` make a new one for each message.
+#: Encoders are kept, because `packb` and `dumps` create a new one for each message.
 _MSGPACK = msgpack.Packer()
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class DropReason(StrEnum):
-    """Why a frame that arrived was not inferred."""
+    """Why a received frame was not inferred."""
 
     SUPERSEDED = "superseded"
     STALE = "stale"
@@ -89,11 +89,11 @@ class FrameTime(TypedDict, total=False):
 # Not frozen, although nobody changes one: each construction would take three times as long.
 @dataclass(slots=True)
 class Frame:
-    """One frame as it travels: header fields and the encoded payload.
+    """One frame message: header fields and the encoded payload.
 
     ``ts`` is the sender's monotonic clock in microseconds, opaque to the receiver. ``width`` and
     ``height`` are the payload's stored size in pixels (0: not stated); ``rotation`` counts clockwise
-    quarter turns that make the picture upright.
+    quarter turns that make the image upright.
     """
 
     codec: Codec
@@ -108,7 +108,7 @@ class Frame:
     flags: FrameFlag = NO_FLAGS
 
     def stamp(self) -> FrameTime:
-        """Return the field by which results name the frame's time."""
+        """Return the field with the frame's time for its result."""
         return {"ts": self.ts}
 
 
@@ -180,7 +180,7 @@ def _bad_frame(field: str, found: str, allowed: str) -> ProtocolError:
 
 
 def encode_message(message: Mapping[str, object], subprotocol: str) -> str | bytes:
-    """Return a control message as it is sent: text for JSON, bytes for msgpack."""
+    """Encode a control message: text for JSON, bytes for msgpack."""
     if subprotocol == SUBPROTOCOL_MSGPACK:
         packed: bytes = _MSGPACK.pack(message)
         return packed

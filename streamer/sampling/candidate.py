@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 
 from inference.core.detections import Boxes
-from streamer.imaging.frame import Picture
+from streamer.imaging.frame import DecodedFrame
 
 #: Largest packed candidate: enough for the largest image that can reasonably be configured, and its boxes.
 MAX_BYTES = 64 << 20
@@ -87,8 +87,8 @@ class SampleCandidate:
     height: int
     #: Clockwise quarter turns requested by the sender, in addition to the EXIF orientation.
     rotation: int
-    #: The image in the form that ``source`` names; a :class:`Picture` before the candidate is packed.
-    data: bytes | memoryview | Picture
+    #: The image in the form that ``source`` names; a :class:`DecodedFrame` before the candidate is packed.
+    data: bytes | memoryview | DecodedFrame
     boxes: Boxes
     #: Boxes over ``threshold`` of the previous and the next frame; None when there is none close in time.
     before: Boxes | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
-from streamer.imaging.frame import Picture
+from streamer.imaging.frame import DecodedFrame
 from streamer.sampling.candidate import SampleCandidate, ShadowResult, StreamInfo
 
 #: A stream submits one candidate in this time, with jitter, so that streams do not do so in step. The
@@ -32,7 +32,7 @@ MIN_LOW_THRESHOLD = 0.1
 class Observation:
     """One finished detection. Sizes in pixels of the upright image."""
 
-    data: bytes | memoryview | Picture
+    data: bytes | memoryview | DecodedFrame
     seq: int
     rotation: int
     #: Arrival of the frame, in monotonic and in unix seconds.

@@ -12,7 +12,7 @@ from inference.core.fair_share import Flow
 from inference.ipc.client import Ticket
 from inference.ipc.wire import Result, Status
 from inference.preprocess.letterbox import Letterbox
-from streamer.imaging.frame import Picture
+from streamer.imaging.frame import DecodedFrame
 from streamer.imaging.limits import Limits
 from streamer.scheduling.client import NOBODY, Client
 from streamer.scheduling.decode_cost import Kind
@@ -26,7 +26,7 @@ class Job:
     """One frame on its way; made when it is taken, forgotten when it is finished."""
 
     #: The encoded picture, or one that was decoded before.
-    data: bytes | memoryview | Picture
+    data: bytes | memoryview | DecodedFrame
     rotation: int
     params: DetectionParams
     #: Latest start of execution, monotonic seconds.

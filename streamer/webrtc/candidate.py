@@ -1,7 +1,7 @@
-"""Which addresses of a client we send to at all: ICE candidates, judged before anything is sent. Pure.
+"""ICE candidates of clients: which of them may be sent to, and how they are read after the offer. Pure.
 
-Who offers an address makes us send STUN requests to it; without limits that is a port scanner for hire.
-A candidate that is left out costs little: a client that reaches us shows its address by its own check.
+A client that offers an address makes us send STUN requests to it; without limits it could use us as a port
+scanner. Leaving a candidate out costs little: a client that reaches us reveals its address by its own check.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 #: Candidates of one session that are used; browsers have three to eight.
 MAX_CANDIDATES = 16
-#: Lower ports belong to services, not to media.
+#: Lower ports are used by services, not by media.
 _LEAST_PORT = 1024
 #: foundation, component, transport, priority, address, port, type, then pairs (RFC 8839 section 5.1).
 _CANDIDATE = re.compile(
@@ -21,14 +21,14 @@ _CANDIDATE = re.compile(
     r"(?: (?!raddr |rport )\S{1,64} \S{1,255}){0,16} ?",
 )
 _RELATED = re.compile(r" raddr \S+| rport \d+")
-#: Networks of companies, homes and carriers: sent to where that is configured.
+#: Networks of companies, homes and carriers; they are sent to only if that is configured.
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
-#: Where clouds keep the credentials of their machines, inside of those networks: never sent to.
+#: Metadata services of clouds, with credentials of their machines, in those networks; never sent to.
 _METADATA = tuple(ipaddress.ip_address(host) for host in ("100.100.100.200", "fd00:ec2::254", "192.0.0.192"))
-#: IPv4 networks that are no host's own on the internet (RFC 6890 and the registry that it made).
+#: IPv4 networks without public hosts (RFC 6890 and the registry that it created).
 _SPECIAL_V4 = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -38,9 +38,9 @@ _SPECIAL_V4 = tuple(
         *("224.0.0.0/4", "240.0.0.0/4"),
     )
 )
-#: Global unicast, the only IPv6 network from which hosts of the internet have addresses.
+#: Global unicast, the only IPv6 network with addresses of public hosts.
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-#: Parts of it that are for other purposes. Teredo and 6to4 carry an IPv4 address, to which a relay sends on.
+#: Parts of it for other purposes. Teredo and 6to4 addresses contain an IPv4 address that a relay forwards to.
 _SPECIAL_V6 = tuple(
     ipaddress.IPv6Network(network)
     for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
@@ -74,7 +74,7 @@ def usable(candidate: str, *, allow_private: bool) -> bool:
 
 
 def without_related(candidate: str) -> str:
-    """Return a checked candidate without its related address, which may be any and is not sent to."""
+    """Return a checked candidate without its related address, which is not checked and not sent to."""
     return _RELATED.sub("", candidate)
 
 
@@ -96,22 +96,22 @@ def _is_sendable(address: ipaddress.IPv4Address | ipaddress.IPv6Address, *, allo
 
 
 def _is_isatap(address: ipaddress.IPv6Address) -> bool:
-    """Whether the address ends in `0:5efe` or `200:5efe` and an IPv4 address (RFC 5214)."""
+    """Whether the address ends in `0:5efe` or `200:5efe` and an IPv4 address (ISATAP, RFC 5214)."""
     return int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE
 
 
 class BadFragment(ValueError):
-    """The fragment or list of candidates is not what it must be."""
+    """The fragment or list of candidates is malformed."""
 
 
 class RestartAsked(ValueError):
-    """The fragment has other ICE credentials than the session: a restart, which is not done here."""
+    """The fragment has other ICE credentials than the session: it asks for an ICE restart."""
 
 
 def read_fragment(text: str, ufrag: str) -> list[str]:
-    """Return the candidates of an `application/trickle-ice-sdpfrag` body, as after `candidate:`.
+    """Return the candidates of an `application/trickle-ice-sdpfrag` body (RFC 8840), as after `candidate:`.
 
-    ``ufrag`` is the client's own, from its offer. Raises BadFragment or RestartAsked.
+    ``ufrag`` is the ICE user name fragment of the client's offer. Raises BadFragment or RestartAsked.
     """
     candidates = []
     for line in text.replace("\r\n", "\n").split("\n"):
@@ -125,9 +125,9 @@ def read_fragment(text: str, ufrag: str) -> list[str]:
 
 
 def read_candidates(body: object) -> list[str]:
-    """Return the candidates of ``{"candidate": …}`` or ``{"candidates": […]}``; each as a browser gives it.
+    """Return the candidates of ``{"candidate": …}`` or ``{"candidates": […]}``; each as browsers write it.
 
-    An empty candidate means that there are no more, and is none. Raises BadFragment naming the field.
+    An empty candidate, which ends the list, is skipped. Raises BadFragment naming the field.
     """
     if not isinstance(body, dict) or not body.keys() & {"candidate", "candidates"}:
         raise BadFragment("expected a map with `candidate` or `candidates`")

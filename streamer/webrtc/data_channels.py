@@ -1,4 +1,4 @@
-"""A client's data channels: `results` may lose messages, `control` does not; either may be missing."""
+"""The data channels of a client: `results` may lose messages, `control` does not. Either may be missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode
 log = logging.getLogger("streamer.webrtc.channels")
 
 RESULTS, CONTROL = "results", "control"
-#: Results wait in the channel while the network is slow; beyond this a new one is left out instead.
+#: With more bytes waiting in the channel, new results are left out until the network has caught up.
 RESULTS_WAITING_BYTES = 32 << 10
-#: A client that does not take its control messages does not read at all.
+#: With more bytes of control messages waiting, the client does not read at all.
 CONTROL_WAITING_BYTES = 256 << 10
 
 
 class Channel(Protocol):
-    """The part of a data channel that is used here."""
+    """What is used of a data channel of aiortc."""
 
     label: str
     protocol: str
@@ -37,11 +37,11 @@ class Channel(Protocol):
 
 
 class ChannelFull(Exception):
-    """The client does not take its control messages."""
+    """The client does not read its control messages."""
 
 
 class Channels:
-    """Sends each message on the channel where it belongs."""
+    """Sends each message on the channel for its type."""
 
     def __init__(self, on_open: Callable[[], None], on_message: Callable[[str | bytes], None]) -> None:
         self._channels: dict[str, Channel] = {}
@@ -50,7 +50,7 @@ class Channels:
         self.undelivered = 0
 
     def opened(self, channel: Channel) -> None:
-        """A client has opened a channel; those with other labels are closed."""
+        """Use a channel that the client opened; channels with other labels are closed."""
         if channel.label not in (RESULTS, CONTROL) or channel.label in self._channels:
             channel.close()
             return

@@ -1,4 +1,4 @@
-"""Takes the payload of RTP packets apart: VP8 after RFC 7741, H.264 after RFC 6184. Pure."""
+"""Extracts encoded video from the payload of RTP packets: VP8 by RFC 7741, H.264 by RFC 6184. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _STAP_A, _FU_A = 24, 28
 
 
 class BadPayload(ValueError):
-    """A packet's payload is shorter than it says, or of a kind that was not agreed."""
+    """A packet's payload is shorter than it claims, or of a kind that was not negotiated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A packet's part of the encoded frame, as the decoder wants it (H.264: Annex B)."""
+    """A packet's part of the encoded frame, in the form for the decoder (H.264: Annex B)."""
 
     data: bytes
     #: Whether it is known to begin a frame.
@@ -34,7 +34,7 @@ def depacketise(codec: Codec, payload: bytes) -> Payload:
 
 
 def _vp8(payload: bytes) -> Payload:
-    """RFC 7741 section 4.2: one byte, then optional picture id, TL0PICIDX and TID or KEYIDX."""
+    """Skip the descriptor of RFC 7741 section 4.2: one byte, then picture id, TL0PICIDX, TID or KEYIDX."""
     first = payload[0] & 0x10 != 0 and payload[0] & 0x07 == 0
     at = 1
     if payload[0] & 0x80:
@@ -71,7 +71,7 @@ def _h264(payload: bytes) -> Payload:
 
 
 def _aggregated(payload: bytes) -> list[bytes]:
-    """Return the units of a STAP-A: each after its length, 16 bits."""
+    """Return the NAL units of a STAP-A, each of which follows its length in 16 bits."""
     units = []
     at = 1
     while at < len(payload):

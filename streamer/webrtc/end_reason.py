@@ -1,4 +1,4 @@
-"""Why a session over WebRTC has ended: a word for metrics and programs, and a sentence for people."""
+"""Why a WebRTC session has ended: a code for metrics and programs, and a sentence for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """The closed set of reasons; those of `metrics.ENDINGS`."""
+    """All reasons; `accounting.metrics.ENDINGS` lists the same."""
 
     CLOSED = "closed"
     PEER_GONE = "peer_gone"
@@ -35,5 +35,5 @@ _SENTENCES = {
 
 
 def explain(end_reason: EndReason, limit: str = "the time allowed") -> str:
-    """Return the sentence; ``limit`` is a time, such as `10 s`, where one is named."""
+    """Return the sentence; ``limit`` is the time that it names, such as `10 s`."""
     return _SENTENCES[end_reason].format(limit=limit)

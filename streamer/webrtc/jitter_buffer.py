@@ -1,31 +1,32 @@
-"""Puts RTP packets back into frames: releases on the marker bit, gives up on a gap in time. Pure.
+"""The jitter buffer: assembles frames from RTP packets, requests lost packets, gives up on old gaps. Pure.
 
-Takes payloads as they arrive and `now` (monotonic seconds); returns whole frames in order, and where some
-are missing. Its neighbours are the depacketiser before it and the decoder behind it.
+It takes payloads as they arrive and `now` (monotonic seconds), and returns complete frames in order, with
+gaps where frames are missing. The depacketizer is before it, the decoder behind it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: How long a missing packet may be repaired before the frames behind it are released without it. A
-#: retransmission takes one round trip; beyond this a key frame is the quicker repair.
+#: How long a missing packet is waited for before the frames behind it are released. A retransmission takes
+#: one round trip; after this time a key frame is the quicker repair.
 GAP_S = 0.150
-#: When a packet is asked for, after it was noticed to be missing. The first three go close together, since
-#: waiting a round trip for what became of one costs the viewer that round trip, and a request and a packet
-#: cost next to nothing: with 2 % loss each way, 0.1 % of lost packets instead of 2 % are then not repaired by
-#: the first answer (tests/unit/test_webrtc_repair.py). The last is for browsers, which repeat a packet once
-#: in a round trip, and where that was lost as well.
+#: When a missing packet is requested, in seconds after the gap was noticed. The first three requests are
+#: close together, because waiting for the outcome of one would add a round trip of delay, and requests and
+#: packets cost next to nothing. With 2 % loss each way, the first answers then repair all but 0.1 % of the lost
+#: packets, instead of all but 2 % (tests/unit/test_webrtc_repair.py). The last request is for browsers, which
+#: repeat a packet at most once in a round trip, in case that one was lost too.
 NACK_AT_S = (0.0, 0.020, 0.040, 0.100)
-#: Packets kept while one before them is missing: some 3 MB, a second of 20 Mbit/s.
+#: Packets kept while an earlier one is missing: some 3 MB, a second of 20 Mbit/s.
 CAPACITY = 2048
-#: Packets in a row that are older than what was released: the sender has begun to count anew.
+#: After so many packets in a row that are older than released ones, the sender is taken to have restarted its
+#: numbering.
 MAX_LATE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class RtpPayload:
-    """What one RTP packet holds of an encoded frame."""
+    """The part of an encoded frame that one RTP packet carries."""
 
     #: RTP sequence number, 16 bits.
     seq: int
@@ -42,45 +43,45 @@ class RtpPayload:
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """One frame, whole."""
+    """One complete frame."""
 
     rtp: int
     data: bytes
-    #: When its last payload was there and everything before it released, monotonic seconds.
+    #: When its last payload had arrived and all earlier frames were released, in monotonic seconds.
     arrived: float
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames are missing here: what follows refers to pictures that the decoder never gets."""
+    """Frames are missing here. Later frames refer to frames that the decoder does not get."""
 
 
 @dataclass(slots=True)
 class _Missing:
     noticed: float
-    #: How many times of NACK_AT_S have passed.
+    #: How many of the times in NACK_AT_S have passed.
     asked: int = 0
 
 
 class JitterBuffer:
-    """The packets of one sender; frames come out in order, each as soon as it is whole."""
+    """The packets of one sender. It returns frames in order, each as soon as it is complete."""
 
     def __init__(self) -> None:
-        #: Pieces that wait, by their sequence number without wrap-around.
+        #: Payloads that wait, by their sequence number without wrap-around.
         self._payloads: dict[int, RtpPayload] = {}
         #: Sequence numbers of waiting payloads that begin a key frame, in order of arrival.
         self._keys: list[int] = []
-        #: Packets not seen below the highest that was, in order.
+        #: Missing packets below the highest one received, in order.
         self._missing: dict[int, _Missing] = {}
         self._highest: int | None = None
-        #: When the next packet is to be asked for; None: no more of them.
+        #: When the next request is due; None: no further request.
         self._ask_at: float | None = None
-        #: First payload of the frame in progress, and the one to look at next.
+        #: First payload of the frame in progress, and the payload to look at next.
         self._start = 0
         self._run = 0
-        #: Whether `_start` begins a frame; else payloads are discarded up to the next frame.
+        #: Whether `_start` begins a frame. If not, payloads are discarded up to the next frame.
         self._synced = False
-        #: Whether anything was cut yet; until then the stream may begin before the first packet that came.
+        #: Whether a frame was released yet. Until then the stream may begin before the first packet received.
         self._under_way = False
         self._late = 0
 
@@ -88,7 +89,7 @@ class JitterBuffer:
         return len(self._payloads)
 
     def add(self, payload: RtpPayload, now: float) -> list[EncodedFrame | Gap]:
-        """Take in one payload; returns what it completes."""
+        """Add one payload; returns the frames and gaps that are due now."""
         if self._highest is None:
             self._begin_at(payload.seq, payload)
         number = self._extend(payload.seq)
@@ -111,12 +112,12 @@ class JitterBuffer:
         return out
 
     def poll(self, now: float) -> list[EncodedFrame | Gap]:
-        """Return what is released by time alone; due at :attr:`due`."""
+        """Return the frames and gaps that are due because time has passed; call it at :attr:`due`."""
         return self._give_up(now) if self._missing else []
 
     @property
     def due(self) -> float | None:
-        """When to :meth:`poll` and to ask :meth:`to_nack` again, monotonic seconds; None: nothing is missing.
+        """When to call :meth:`poll` and :meth:`to_nack` again, in monotonic seconds; None: no gap.
 
         True after :meth:`to_nack`, which is to be called after each payload.
         """
@@ -127,7 +128,7 @@ class JitterBuffer:
         return given_up if self._ask_at is None else min(given_up, self._ask_at)
 
     def to_nack(self, now: float) -> list[int]:
-        """Return the sequence numbers (16 bits) to ask the sender for, now."""
+        """Return the sequence numbers (16 bits) to request from the sender now."""
         wanted = []
         self._ask_at = None
         for number, missing in self._missing.items():
@@ -144,12 +145,12 @@ class JitterBuffer:
     # -- sequence numbers ----------------------------------------------------------------------------
 
     def _extend(self, seq: int) -> int:
-        """Return the number without wrap-around: the nearest one to the highest so far."""
+        """Return the sequence number without wrap-around: the one nearest to the highest so far."""
         highest = self._highest or 0
         return highest + ((seq - highest + 0x8000) & 0xFFFF) - 0x8000
 
     def _begin_at(self, number: int, payload: RtpPayload) -> None:
-        """Forget everything; ``payload`` is the first that counts."""
+        """Drop everything and begin with ``payload``."""
         self._payloads.clear()
         self._keys.clear()
         self._missing.clear()
@@ -159,14 +160,14 @@ class JitterBuffer:
         self._under_way = False
 
     def _begin_before(self, number: int, payload: RtpPayload, now: float) -> None:
-        """The first packet that came was not the first that was sent."""
+        """Begin earlier: the first packet received was not the first one sent."""
         between = range(number + 1, self._start)
         self._missing = {absent: _Missing(now) for absent in between} | self._missing
         self._start = self._run = number
         self._synced = payload.first
 
     def _too_late(self, payload: RtpPayload, now: float) -> list[EncodedFrame | Gap]:
-        """A duplicate, or a packet of the past; many in a row mean that the sender counts anew."""
+        """Ignore a duplicate or late packet; after many in a row, begin anew with this one."""
         self._late += 1
         if self._late <= MAX_LATE:
             return []
@@ -184,18 +185,18 @@ class JitterBuffer:
     # -- frames --------------------------------------------------------------------------------------
 
     def _walk(self, now: float) -> list[EncodedFrame | Gap]:
-        """Go on from the frame in progress as far as there is no hole; cut frames where they end."""
+        """Continue from the frame in progress to the next missing packet; release complete frames."""
         out: list[EncodedFrame | Gap] = []
         while (payload := self._payloads.get(self._run)) is not None:
             if self._run != self._start and payload.rtp != self._payloads[self._start].rtp:
-                out += self._cut(now)  # a sender that sets no marker bits
+                out += self._cut(now)  # the sender sets no marker bits
             self._run += 1
             if payload.last:
                 out += self._cut(now)
         return out
 
     def _cut(self, now: float) -> list[EncodedFrame | Gap]:
-        """Take the payloads from `_start` to `_run` out; they are one frame, or the rest of a damaged one."""
+        """Remove the payloads from `_start` to `_run`: one frame, or the rest of an incomplete one."""
         self._under_way = True
         payloads = [self._payloads.pop(number) for number in range(self._start, self._run)]
         self._start = self._run
@@ -203,12 +204,12 @@ class JitterBuffer:
             del self._keys[0]
         whole, self._synced = self._synced, True
         data = b"".join(payload.data for payload in payloads)
-        if not whole or not data:  # packets of padding alone are no frame
+        if not whole or not data:  # packets that are all padding are no frame
             return []
         return [EncodedFrame(payloads[0].rtp, data, now)]
 
     def _give_up(self, now: float) -> list[EncodedFrame | Gap]:
-        """Go on behind holes that are too old, or at once where a whole key frame waits behind one."""
+        """Skip gaps that are too old, or at once if a complete key frame waits behind them."""
         out: list[EncodedFrame | Gap] = []
         while self._missing:
             first, missing = next(iter(self._missing.items()))
@@ -224,7 +225,7 @@ class JitterBuffer:
         return out
 
     def _is_whole(self, number: int) -> bool:
-        """Whether the frame that begins at ``number`` is there up to its marker."""
+        """Whether the frame that begins at ``number`` is complete up to its marker."""
         while (payload := self._payloads.get(number)) is not None:
             if payload.last:
                 return True

@@ -52,7 +52,7 @@ class JsonRoutes:
         )
 
     async def describe(self, request: web.Request) -> web.Response:
-        """Say what a client needs before its offer: ICE servers, codecs, limits."""
+        """Return what a client needs before its offer: ICE servers, codecs, limits."""
         signalling = self._signalling
         signalling.peers.dispatcher.served(request.match_info["version"])
         settings = signalling.settings
@@ -74,7 +74,7 @@ class JsonRoutes:
         signalling = self._signalling
         version = request.match_info["version"]
         signalling.peers.dispatcher.served(version)
-        # JSON escapes every line end; twice the limit leaves room for that.
+        # Twice the limit, because JSON escapes every line end.
         body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         sdp, hello, annotate = _read(body)
         offer = signalling.read_offer(sdp)
@@ -106,7 +106,7 @@ class JsonRoutes:
         )
 
     async def state(self, request: web.Request) -> web.StreamResponse:
-        """Say how the connection is, and for a minute after its end, why it ended."""
+        """Return the state of the connection and, for a minute after its end, why it ended."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -114,7 +114,7 @@ class JsonRoutes:
         return _json(signalling.describe(request))
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
-        """Take candidates that came after the offer."""
+        """Add candidates that arrive after the offer."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -129,7 +129,7 @@ class JsonRoutes:
         return web.Response(status=204)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """End a session; again is fine."""
+        """End a session. Repeated requests succeed."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -142,7 +142,7 @@ class JsonRoutes:
 
 
 def _read(body: object) -> tuple[str, Hello, bool]:
-    """Return SDP, parameters, whether the video is wanted back. Raises Problem naming the wrong field."""
+    """Return SDP, hello, and whether to send the video back. Raises Problem naming the wrong field."""
     if not isinstance(body, dict):
         raise Problem.bad_request(
             f"The body is a {type(body).__name__}; expected a map with `type` and `sdp`."

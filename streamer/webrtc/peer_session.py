@@ -117,7 +117,7 @@ class PeerSession:
         )
         self._peer = Peer(plan, self._feed)
         #: The video with boxes that is sent to the client; None unless the client asked for it.
-        self._back = AnnotatedTrack(info.labels) if options.annotate else None
+        self._annotated = AnnotatedTrack(info.labels) if options.annotate else None
         self._channels = Channels(self._welcome, self.receive_control)
         self._control = SessionControl(self, dict.fromkeys(("hello", "frame", "pong"), _NOT_HERE), {})
         self._subscribers: set[ResultSubscriber] = set()
@@ -132,7 +132,7 @@ class PeerSession:
         """Return the SDP answer. Raises what `aiortc_adapter.Peer.answer` raises."""
         self._peer.on("connectionstatechange", self._state_changed)
         self._peer.on("datachannel", self._channels.opened)
-        sdp = await self._peer.answer(offer, self._back)
+        sdp = await self._peer.answer(offer, self._annotated)
         self._opened = True
         self._registry.dispatcher.open(self.version, self.handle)
         self.metrics.streams.labels(self.transport, self.version).inc()
@@ -173,8 +173,8 @@ class PeerSession:
 
     # -- frames --------------------------------------------------------------------------------------
 
-    def picture(self, frame: VideoFrame, arrived: float) -> None:
-        """A picture of the video: into the mailbox, newest wins."""
+    def frame_decoded(self, frame: VideoFrame, arrived: float) -> None:
+        """Put a frame of the video into the mailbox, where the newest wins."""
         if self.end_reason is not None:
             return
         try:
@@ -183,15 +183,15 @@ class PeerSession:
             self.account()
             self.end(EndReason.LIMITS, f"{error}: too many frames a second")
             return
-        if self._back is not None:
-            self._back.examined(frame.seq, frame.payload, frame.ts)
+        if self._annotated is not None:
+            self._annotated.frame_received(frame.seq, frame.payload, frame.ts)
         self.send_all(messages)
         if self.handle.pending:
             self._registry.dispatcher.offer(self.version, self.handle)
         self.handle.send_drops_soon()
 
-    def no_picture(self, seq: int, reason: DropReason, text: str) -> None:
-        """A frame that cannot be examined."""
+    def frame_failed(self, seq: int, reason: DropReason, text: str) -> None:
+        """Drop a frame that could not be decoded."""
         if self.end_reason is None:
             self.send_all(self.handle.flow.discard(seq, reason, text))
             self.handle.send_drops_soon()
@@ -208,8 +208,8 @@ class PeerSession:
         if self.end_reason is not None:
             return
         for message in messages:
-            if self._back is not None and message["type"] == "result":
-                self._back.answered(message["seq"], message["boxes"])
+            if self._annotated is not None and message["type"] == "result":
+                self._annotated.result_received(message["seq"], message["boxes"])
             self._send(message)
 
     def _send(self, message: ServerMessage) -> None:
@@ -340,8 +340,8 @@ class PeerSession:
         self.handle.close()
         self.account()
         self._feed.close()
-        if self._back is not None:
-            self._back.stop()
+        if self._annotated is not None:
+            self._annotated.stop()
         for subscriber in self._subscribers:
             subscriber.end()
         self._registry.ended(self)

@@ -1,4 +1,4 @@
-"""Adds WebRTC to an application: routes, and the parts to start and drain."""
+"""Adds WebRTC to an application: its routes, and the sessions to start and close."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Webrtc:
 
 
 def add_webrtc(app: web.Application, peers: Peers, sites: Sites, router: SessionRouter) -> Webrtc:
-    """Add it."""
+    """Add the routes of WebRTC and WHIP to ``app``; return what to start and close with it."""
     signalling = Signalling(peers, sites, router)
     JsonRoutes(signalling).add_to(app)
     WhipRoutes(signalling).add_to(app)

@@ -1,7 +1,7 @@
-"""Checks an offer before the WebRTC stack sees it: what is taken, what is not, and why. Pure.
+"""Checks an SDP offer before aiortc parses it, and says why an offer is refused. Pure.
 
-Works on the lines of the SDP (RFC 8866); what passes is handed on without candidates, which are kept
-apart, because all sections share one transport.
+It works on the lines of the SDP (RFC 8866). An accepted offer is passed on without its candidates. These are
+kept separately, because all sections share one transport.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, with
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 2000
-#: Of one section, without candidates; browsers write 60 to 200. Some of what reads them, here and in aiortc,
-#: takes the square of their number.
+#: Lines of one section without candidates; browsers write 60 to 200. Some code here and in aiortc takes time
+#: that grows with the square of their number.
 MAX_SECTION_LINES = 400
-#: Their bytes: the stack parses thousands of parameters for 80 ms. Browsers send some 6 KB for video.
+#: Bytes of these lines: aiortc parses thousands of parameters for 80 ms. Browsers send some 6 KB for video.
 MAX_SECTION_BYTES = 16 << 10
-#: Payload types are numbers of seven bits.
+#: Payload types of one section; they are numbers of seven bits.
 MAX_PAYLOADS = 128
-#: Candidates that are judged; 16 of them are used at most.
+#: Candidates that are checked; at most 16 of them are used.
 _MAX_JUDGED = 100
 #: One video, one audio (never decoded), one section of data channels.
 KINDS = ("video", "audio", "application")
@@ -29,7 +29,7 @@ CODECS_TAKEN = "VP8, H.264 (baseline, main, high; 8 bits, 4:2:0)"
 _AUDIO_TAKEN = {"opus", "g722", "pcmu", "pcma"}
 #: Static payload types need no rtpmap (RFC 3551).
 _STATIC_AUDIO = {"0", "8", "9"}
-#: profile_idc of baseline, main and high; extended (58) and 4:4:4 (f4) are left out.
+#: profile_idc of baseline, main and high. Extended (58) and 4:4:4 (f4) are not accepted.
 _H264_PROFILES = ("42", "4d", "64")
 _NO_ADDRESS = "c=IN IP4 0.0.0.0"
 _FINGERPRINT = re.compile(r"sha-(256|384|512) ([0-9a-f]{2}:){31,63}[0-9a-f]{2}", re.IGNORECASE)
@@ -39,7 +39,7 @@ _MID = re.compile(r"[\x21-\x7e]{1,32}")
 
 
 class BadOffer(ValueError):
-    """The offer cannot be answered. ``code`` is a word for programs; ``status`` the HTTP status."""
+    """The offer is refused. ``code`` is for programs, ``status`` is the HTTP status."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
@@ -49,19 +49,19 @@ class BadOffer(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that may be answered."""
+    """A checked offer."""
 
-    #: Without candidates; bundle groups name the sections in their order.
+    #: The SDP without candidates; its bundle group names the sections in their order.
     sdp: str
-    #: Those that may be sent to, written as after `candidate:`.
+    #: Candidates that may be sent to, written as after `candidate:`.
     candidates: tuple[str, ...]
-    #: How many candidates are not used: private, not UDP, names, or past the limit.
+    #: Number of candidates that are not used: private, not UDP, host names, or beyond the limit.
     candidates_left_out: int
     #: H.264 parameters by payload type, as offered.
     formats: dict[int, dict[str, str]]
     #: Whether the client insists on being the DTLS server.
     peer_is_dtls_server: bool
-    #: Whether the client would also receive video.
+    #: Whether the client also accepts video.
     wants_video: bool
 
 
@@ -84,7 +84,7 @@ class _Section:
 
 
 def check_offer(text: str, *, allow_private: bool) -> Offer:
-    """Return what the stack may see of the offer. Raises BadOffer."""
+    """Check an offer; return what aiortc gets of it. Raises BadOffer."""
     head, sections = _split(text)
     _check_sections(sections)
     for section in sections:
@@ -215,7 +215,7 @@ def _check_bundle(head: _Section, sections: list[_Section]) -> None:
 
 
 def _check_video(head: _Section, video: _Section) -> bool:
-    """Returns whether the client would receive video too."""
+    """Check the video section; return whether the client also accepts video."""
     direction = next(
         (name for name in ("sendonly", "recvonly", "inactive", "sendrecv") if video.has(name)),
         next((name for name in ("sendonly", "recvonly", "inactive") if head.has(name)), "sendrecv"),
@@ -248,7 +248,7 @@ def _check_audio(audio: _Section) -> None:
 
 
 def _codecs(section: _Section) -> dict[str, str]:
-    """Return payload type to codec name, upper case."""
+    """Return the codec name, in upper case, of each payload type."""
     found = {}
     for value in section.values("rtpmap"):
         payload, _, rest = value.partition(" ")
@@ -258,7 +258,7 @@ def _codecs(section: _Section) -> dict[str, str]:
 
 
 def _formats(video: _Section) -> dict[int, dict[str, str]]:
-    """Return the parameters of H.264 payload types."""
+    """Return the parameters of each H.264 payload type."""
     codecs = _codecs(video)
     formats: dict[int, dict[str, str]] = {}
     for value in video.values("fmtp"):
@@ -275,7 +275,7 @@ def _is_taken(parameters: dict[str, str]) -> bool:
 
 
 def _candidates(sections: list[_Section], *, allow_private: bool) -> tuple[tuple[str, ...], int]:
-    """Return those to use, and how many others there are."""
+    """Return the candidates to use, and the number of the others."""
     kept: dict[str, None] = {}
     left_out = judged = 0
     for section in sections:
@@ -299,25 +299,26 @@ def _candidates(sections: list[_Section], *, allow_private: bool) -> tuple[tuple
 
 
 def _rebuild(head: _Section, sections: list[_Section]) -> str:
-    """Return the SDP without candidates, and without the end of them: more may follow by themselves."""
+    """Return the SDP without candidates and without end-of-candidates, because more may follow."""
     bundle = "a=group:BUNDLE " + " ".join(section.first("mid") for section in sections)
     lines = [line for line in head.lines if not line.startswith("a=group:BUNDLE")]
     lines.append(bundle)
     for section in sections:
         lines += section.lines
     dropped = ("a=candidate:", "a=end-of-candidates", "a=remote-candidates:", "a=rtcp:")
-    # Where media goes is what ICE finds out, and nothing else: addresses in other lines are not handed on.
+    # Only ICE decides where media is sent, so addresses in other lines are removed.
     kept = (_NO_ADDRESS if line.startswith("c=") else line for line in lines if not line.startswith(dropped))
     return "".join(f"{line}\r\n" for line in kept)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """Thresholds, whether the video goes back with boxes, and what may become of its frames."""
+    """What a client asks of its session, as understood from its offer."""
 
     params: Params
+    #: Whether to send the video back with boxes.
     annotate: bool = False
-    #: What samples are filed under; empty: unnamed.
+    #: Name of the stream in samples; empty: unnamed.
     name: str = ""
     #: Whether frames may be kept as samples.
     collect: bool = True

@@ -1,4 +1,4 @@
-"""What the routes of WebRTC and WHIP share: who may, which session, and the answers they have in common."""
+"""What the routes of WebRTC and WHIP share: access to sessions, request bodies, addresses, answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
 
 
 class Addressed(Protocol):
-    """What a session's address says of it, beside its id, and whose it is."""
+    """What identifies a session beside its id: the rest of its address, and its owner."""
 
     @property
     def version(self) -> str:
@@ -47,11 +47,11 @@ class Addressed(Protocol):
 
     @property
     def owner(self) -> str:
-        """`Identity.owner` of the client that made it."""
+        """`Identity.owner` of the client that created it."""
 
 
 class Signalling:
-    """The parts of both protocols that are the same."""
+    """The parts that both protocols have in common."""
 
     def __init__(self, peers: Peers, sites: Sites, router: SessionRouter) -> None:
         self.peers = peers
@@ -60,7 +60,7 @@ class Signalling:
         self.settings = peers.settings
 
     async def elsewhere(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the answer of the process that has the session of the address; None: it is here."""
+        """Forward the request if another process has the session; None if it is here."""
         return await self.router.forward(request)
 
     def read_offer(self, sdp: str) -> Offer:
@@ -75,28 +75,28 @@ class Signalling:
         return self.peers.ice_servers.links(secrets.token_hex(4), time.time())
 
     def session_url(self, request: web.Request, session: PeerSession) -> str:
-        """Return the absolute address of a session."""
+        """Return the absolute URL of a session."""
         return absolute_url(request, f"/{session.version}/{session.transport}/{session.id}")
 
     def find(self, request: web.Request) -> PeerSession:
-        """Return the session of the address. Raises Problem 410 when it has ended, 404 when it is unknown."""
+        """Return the session of a request. Raises Problem 410 when it has ended, 404 when it is unknown."""
         session = self.peers.get(request.match_info["session"])
-        if session is not None and _is_meant(request, session):
+        if session is not None and _is_addressed(request, session):
             return session
         reason = self._describe_ended(request)["reason"]["text"]
         raise Problem(410, "session_ended", f"The session has ended: {reason}.")
 
     def describe(self, request: web.Request) -> dict[str, Any]:
-        """Return the state of a session, also of one that ended a moment ago. Raises Problem 404."""
+        """Return the state of a session, also of one that ended recently. Raises Problem 404."""
         session = self.peers.get(request.match_info["session"])
-        if session is not None and _is_meant(request, session):
+        if session is not None and _is_addressed(request, session):
             return session.describe()
         return self._describe_ended(request)
 
     def end(self, request: web.Request) -> None:
-        """End a session; one that ended a moment ago is fine. Raises Problem 404."""
+        """End a session, unless it ended recently. Raises Problem 404."""
         session = self.peers.get(request.match_info["session"])
-        if session is not None and _is_meant(request, session):
+        if session is not None and _is_addressed(request, session):
             session.end(EndReason.CLOSED)
         else:
             self._describe_ended(request)
@@ -104,12 +104,12 @@ class Signalling:
     def _describe_ended(self, request: web.Request) -> dict[str, Any]:
         """Return the last state of an ended session. Raises Problem 404."""
         ended = self.peers.get_ended(request.match_info["session"])
-        if ended is None or not _is_meant(request, ended):
+        if ended is None or not _is_addressed(request, ended):
             raise Problem.not_found("There is no such session here; it may have ended a while ago.")
         return ended.description
 
     async def add_candidates(self, session: PeerSession, candidates: list[str]) -> None:
-        """Add candidates that came later, as far as they may be sent to. Raises Problem 400."""
+        """Add those candidates of a client that may be sent to. Raises Problem 400."""
         for candidate in candidates:
             try:
                 good = usable(candidate, allow_private=self.settings.webrtc_private_candidates)
@@ -120,15 +120,15 @@ class Signalling:
                 await session.add_candidate(without_related(candidate))
 
     async def results(self, request: web.Request) -> web.StreamResponse:
-        """``GET …/{session}/results``: server-sent events, or a WebSocket where an upgrade is asked for."""
+        """Serve ``GET …/{session}/results``: a WebSocket if an upgrade is requested, or server-sent events."""
         elsewhere = await self.elsewhere(request)
         if elsewhere is not None:
             return elsewhere
         return await serve_results(request, self.find(request))
 
 
-def _is_meant(request: web.Request, session: Addressed) -> bool:
-    """Whether the address is that session's own, and the client the one that made it."""
+def _is_addressed(request: web.Request, session: Addressed) -> bool:
+    """Whether the request names the session by its full address and comes from its owner."""
     address = (request.match_info["version"], request.match_info["kind"])
     mine = session.owner == identity_of(request).owner
     return mine and (session.version, session.transport) == address
@@ -137,8 +137,8 @@ def _is_meant(request: web.Request, session: Addressed) -> bool:
 def absolute_url(request: web.Request, path: str) -> str:
     """Return ``path`` with the scheme, host and prefix under which the client reached us.
 
-    Proxies name them in X-Forwarded-Proto, -Host and -Prefix. A client that makes them up misleads nobody
-    but itself: the address goes back to it alone.
+    Proxies name them in X-Forwarded-Proto, -Host and -Prefix. A client that forges these headers misleads
+    only itself, because only that client gets the URL.
     """
     headers = request.headers
     scheme = _first(headers.get("X-Forwarded-Proto", "")).lower()
@@ -154,7 +154,7 @@ def absolute_url(request: web.Request, path: str) -> str:
 
 
 def _first(values: str) -> str:
-    """Of a chain of proxies the first is the one that the client spoke to."""
+    """Return the first value of a list: of several proxies, it is the one that the client connected to."""
     return values.partition(",")[0].strip()
 
 

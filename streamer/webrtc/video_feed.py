@@ -1,7 +1,7 @@
-"""The way of a video from RTP packets to pictures: jitter buffer, decoder, requests to the sender.
+"""Turns the RTP packets of a video into decoded frames: jitter buffer, decoder, feedback to the sender.
 
-Runs on the event loop; decoding is done by processes of the video pool. Whoever made it takes the pictures
-and gives them to a stream's mailbox. Every frame that was put together gives a picture, or a reason why not.
+It runs on the event loop; processes of the video pool decode. The session takes the decoded frames and gives
+them to its stream. Every assembled frame yields a decoded frame, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Protocol
 from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag, FrameTime
 from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, RtpPayload
-from streamer.webrtc.video_host import Picture
-from streamer.webrtc.video_pool import Decoded, VideoDecoder, VideoPool
+from streamer.webrtc.video_host import SharedFrame
+from streamer.webrtc.video_pool import DecodeOutcome, VideoDecoder, VideoPool
 
 _CODECS = {"VP8": Codec.VP8, "H264": Codec.H264}
 _RTP_CLOCK_HZ = 90_000
-#: Timers wait this much longer: what they come for is then due, whatever the clock rounds.
+#: Timers wait this much longer, so that the gap is due when they run, however the clock rounds.
 _TICK_S = 0.001
-#: A key frame takes a round trip and the sender's next picture; asking sooner gives two of them.
+#: A key frame arrives after a round trip and the sender's next frame. Asking again before would cause two.
 AGAIN_S = 0.250
 
 
 class Packet(Protocol):
-    """The fields of an RTP packet that matter here."""
+    """The fields of an RTP packet that are used here."""
 
     sequence_number: int
     timestamp: int
@@ -37,7 +37,7 @@ class Packet(Protocol):
 
 
 class Feedback(Protocol):
-    """Sends feedback to whoever sends the video."""
+    """Sends feedback to the sender of the video."""
 
     def send_pli(self, media_ssrc: int) -> None:
         """Request a key frame (picture loss indication)."""
@@ -48,51 +48,51 @@ class Feedback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """A picture of a video on its way through a stream; implements `frame.StreamFrame`."""
+    """A decoded frame of a video, as its stream takes it; implements `imaging.frame.StreamFrame`."""
 
     codec: Codec
     seq: int
     #: Microseconds of the sender's media clock, without wrap-around.
     ts: int
-    payload: Picture
-    #: As the packets had it: 32 bits, 90 kHz.
+    payload: SharedFrame
+    #: RTP timestamp of its packets: 32 bits, 90 kHz.
     rtp: int
     epoch: int
     rotation: int = 0
     flags: FrameFlag = NO_FLAGS
 
     def stamp(self) -> FrameTime:
-        """Return the RTP timestamp, by which a browser finds the frame again."""
+        """Return the RTP timestamp, by which a browser identifies the frame."""
         return {"rtp": self.rtp}
 
 
-class Viewer(Protocol):
-    """Takes what comes out; called on the event loop."""
+class FrameSink(Protocol):
+    """Receives the outcome of each frame, on the event loop."""
 
-    def picture(self, frame: VideoFrame, arrived: float) -> None:
-        """A picture; ``arrived`` is when its last packet was there, monotonic seconds."""
+    def frame_decoded(self, frame: VideoFrame, arrived: float) -> None:
+        """Take a decoded frame; ``arrived`` is when its last packet arrived, in monotonic seconds."""
 
-    def no_picture(self, seq: int, reason: DropReason, text: str) -> None:
-        """A frame that gave none."""
+    def frame_failed(self, seq: int, reason: DropReason, text: str) -> None:
+        """Take the reason why a frame was not decoded."""
 
     def ended(self) -> None:
-        """The sender has said that it ends."""
+        """The sender has ended the video."""
 
 
 class VideoFeed:
-    """Give packets to :meth:`received`; pictures come to the viewer, until :meth:`close`.
+    """One video. Packets go to :meth:`received`; ``sink`` gets the outcome of each frame until :meth:`close`.
 
-    ``charge`` is called with the seconds of processor time that each frame took to decode.
+    ``charge`` is called with the processor time, in seconds, that decoding each frame took.
     """
 
-    def __init__(self, viewer: Viewer, decoders: VideoPool, charge: Callable[[float], None]) -> None:
-        self._viewer = viewer
+    def __init__(self, sink: FrameSink, decoders: VideoPool, charge: Callable[[float], None]) -> None:
+        self._sink = sink
         self._charge = charge
         self._decoders = decoders
         self._loop = asyncio.get_running_loop()
         self._buffer = JitterBuffer()
         self._requests = KeyFrameRequests()
-        #: None until the first frame says which codec it has.
+        #: None until the codec is known from the first packet.
         self._decoder: VideoDecoder | None = None
         self._codec: Codec | None = None
         self._ssrc: int | None = None
@@ -104,14 +104,14 @@ class VideoFeed:
         self._epoch = 0
         self._size = (0, 0)
         self._rtp_high = 0
-        #: When the last packet with media came, monotonic seconds; 0 before the first.
+        #: When the last packet with media arrived, in monotonic seconds; 0 before the first.
         self.last_packet = 0.0
         self.gaps = 0
 
     # -- packets in ----------------------------------------------------------------------------------
 
     def received(self, codec: str, packet: Packet, receiver: Feedback) -> None:
-        """Take in one packet of the negotiated codec."""
+        """Process one packet of the negotiated codec."""
         kind = _CODECS.get(codec)
         if kind is None or self._closed:
             return
@@ -119,7 +119,7 @@ class VideoFeed:
         try:
             payload = depacketise(kind, packet.payload)
         except BadPayload:
-            return  # as good as lost; the gap that it leaves is seen
+            return  # it counts as lost, and the jitter buffer notices the gap
         self.last_packet = now
         self._feedback = receiver
         if packet.ssrc != self._ssrc or kind is not self._codec:
@@ -141,10 +141,10 @@ class VideoFeed:
     def ended(self) -> None:
         """The sender has said that it ends."""
         if not self._closed:
-            self._viewer.ended()
+            self._sink.ended()
 
     def close(self) -> None:
-        """Forget what waits, and let the decoder go."""
+        """Drop the frames that wait and release the decoder."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -154,7 +154,7 @@ class VideoFeed:
             self._decoder = None
 
     def _begin(self, ssrc: int, codec: Codec) -> None:
-        """Another source, or another codec: nothing of before counts."""
+        """Begin with a new source or codec; packets of the former one are dropped."""
         self._ssrc = ssrc
         self._buffer = JitterBuffer()
         self._after_gap = True
@@ -162,10 +162,10 @@ class VideoFeed:
             self._codec = codec
             if self._decoder is not None:
                 self._decoder.close()
-            self._decoder = VideoDecoder(codec, self._decoded, self._decoders, self._charge)
+            self._decoder = VideoDecoder(codec, self._frame_finished, self._decoders, self._charge)
 
     def _set_timer(self) -> None:
-        """Come back for a gap that no packet may ever close. An early timer stays: it sets the next."""
+        """Set a timer for a gap that no packet may close. An earlier timer stays; it sets the next one."""
         due = self._buffer.due
         if due is None:
             return
@@ -173,7 +173,7 @@ class VideoFeed:
             if self._timer.when() <= due + _TICK_S:
                 return
             self._timer.cancel()
-        # asyncio's clock is the monotonic one.
+        # The clock of asyncio is the monotonic clock.
         self._timer = self._loop.call_at(due + _TICK_S, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -183,7 +183,7 @@ class VideoFeed:
         self._send_nacks(now)
         self._set_timer()
 
-    # -- frames through ------------------------------------------------------------------------------
+    # -- frames --------------------------------------------------------------------------------------
 
     def _take(self, outputs: list[EncodedFrame | Gap], now: float) -> None:
         for output in outputs:
@@ -194,7 +194,7 @@ class VideoFeed:
                 if self._decoder.put(output, after_gap=self._after_gap):
                     self._after_gap = False
                 else:
-                    self._no_picture(DropReason.OVERLOAD)
+                    self._frame_failed(DropReason.OVERLOAD)
                     self._break(now)
 
     def _break(self, now: float) -> None:
@@ -211,26 +211,26 @@ class VideoFeed:
         if self._feedback is not None and self._ssrc is not None:
             self._feedback.send_pli(self._ssrc)
 
-    def _decoded(self, decoded: Decoded) -> None:
+    def _frame_finished(self, outcome: DecodeOutcome) -> None:
         if self._closed or self._codec is None:
             return
-        if decoded.picture is None:
-            self._no_picture(decoded.reason or DropReason.DECODE_ERROR, decoded.text)
+        if outcome.decoded is None:
+            self._frame_failed(outcome.reason or DropReason.DECODE_ERROR, outcome.text)
             if self._requests.want(time.monotonic()):
                 self._send_pli()
             return
         self._requests.satisfied()
-        picture, rtp = decoded.picture, decoded.frame.rtp
-        if (picture.width, picture.height) != self._size:
-            self._size = (picture.width, picture.height)
+        decoded, rtp = outcome.decoded, outcome.frame.rtp
+        if (decoded.width, decoded.height) != self._size:
+            self._size = (decoded.width, decoded.height)
             self._epoch = (self._epoch + 1) & 0xFFFF
         self._seq += 1
-        frame = VideoFrame(self._codec, self._seq, self._to_us(rtp), picture, rtp, self._epoch)
-        self._viewer.picture(frame, decoded.frame.arrived)
+        frame = VideoFrame(self._codec, self._seq, self._to_us(rtp), decoded, rtp, self._epoch)
+        self._sink.frame_decoded(frame, outcome.frame.arrived)
 
-    def _no_picture(self, reason: DropReason, text: str = "") -> None:
+    def _frame_failed(self, reason: DropReason, text: str = "") -> None:
         self._seq += 1
-        self._viewer.no_picture(self._seq, reason, text)
+        self._sink.frame_failed(self._seq, reason, text)
 
     def _to_us(self, rtp: int) -> int:
         """Return the media clock in microseconds; 32 bits of 90 kHz wrap every 13 hours."""
@@ -240,24 +240,27 @@ class VideoFeed:
 
 
 class KeyFrameRequests:
-    """Remembers whether one is wanted; ``now`` in monotonic seconds."""
+    """Decides when to request a key frame: at once, then again while none arrives, but not more often. Pure.
+
+    ``now`` is monotonic seconds.
+    """
 
     def __init__(self) -> None:
         self._asked = -1e9
         self.wanted = False
 
     def want(self, now: float) -> bool:
-        """Something is lost. Returns whether to ask now."""
+        """Note that frames were lost; returns whether to send a request now."""
         self.wanted = True
         return self.again(now)
 
     def again(self, now: float) -> bool:
-        """Whether to ask (again) now; counts as asked."""
+        """Return whether to send a request (again) now; if so, it counts as sent."""
         if not self.wanted or now - self._asked < AGAIN_S:
             return False
         self._asked = now
         return True
 
     def satisfied(self) -> None:
-        """A picture was decoded."""
+        """Note that a frame was decoded."""
         self.wanted = False

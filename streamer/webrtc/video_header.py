@@ -1,6 +1,6 @@
-"""What an encoded frame says of itself before it is decoded: key frame or not, and its size. Pure.
+"""Reads headers of encoded frames before they are decoded: key frame or not, and the size. Pure.
 
-Decoders allocate by these numbers: a VP8 packet of 38 bytes that claims 16383x16383 costs 882 MB.
+Decoders allocate memory by this size: a VP8 packet of 38 bytes that claims 16383x16383 costs 882 MB.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from streamer.protocol.wire import Codec
 
-#: 4096x2304 and the same upright: the largest picture that cameras and encoders of browsers send.
+#: 4096x2304 in either orientation: the largest frames that cameras and encoders of browsers send.
 MAX_SIDE_PX = 4096
 MAX_PIXELS = 4096 * 2304
 
 _NAL_IDR, _NAL_SPS = 5, 7
 _VP8_START_CODE = b"\x9d\x01\x2a"
 _NAL_BORDER = re.compile(rb"\x00\x00\x01")
-#: Bytes of a sequence parameter set that are read; those of real encoders have some 30.
+#: Bytes of a sequence parameter set that are read. Real encoders write some 30.
 _SPS_BYTES = 256
 #: Profiles whose parameter sets state chroma format and bit depth (7.3.2.1.1).
 _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
@@ -30,7 +30,7 @@ class BadVideo(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """``width`` and ``height`` in pixels where the frame states them (VP8 key frames, H.264 SPS), else 0."""
+    """``width`` and ``height`` are in pixels; 0 unless the frame is a VP8 key frame or has an H.264 SPS."""
 
     key: bool
     width: int = 0
@@ -38,7 +38,7 @@ class VideoHeader:
 
 
 def read_video_header(codec: Codec, data: bytes) -> VideoHeader:
-    """Return what the frame says of itself. Raises BadVideo when that is too large or makes no sense."""
+    """Return the header of a frame. Raises BadVideo when the frame is too large or malformed."""
     header = _vp8(data) if codec is Codec.VP8 else _h264(data)
     longer, pixels = max(header.width, header.height), header.width * header.height
     if longer > MAX_SIDE_PX or pixels > MAX_PIXELS:
@@ -50,7 +50,7 @@ def read_video_header(codec: Codec, data: bytes) -> VideoHeader:
 
 
 def _vp8(data: bytes) -> VideoHeader:
-    """RFC 6386 section 9.1: a frame tag of three bytes, then start code and size in key frames."""
+    """Read RFC 6386 section 9.1: a frame tag of three bytes, then start code and size in key frames."""
     if not data or data[0] & 1:
         return VideoHeader(key=False)
     if len(data) < 10 or data[3:6] != _VP8_START_CODE:
@@ -69,13 +69,13 @@ def _h264(data: bytes) -> VideoHeader:
         key = key or kind == _NAL_IDR
         if kind == _NAL_SPS:
             size = _sps_size(unit[:_SPS_BYTES])
-            # A second set must not slip through behind a small first one.
+            # The maximum, so that a second set with a larger size is not missed.
             width, height = max(width, size[0]), max(height, size[1])
     return VideoHeader(key, width, height)
 
 
 def _units(data: bytes) -> Iterator[bytes]:
-    """Yield the units of an Annex B stream, as far as they matter here: slices up to their first bytes."""
+    """Yield the NAL units of an Annex B stream, each cut to the bytes that are read."""
     starts = [match.end() for match in _NAL_BORDER.finditer(data)]
     for at in starts:
         if at < len(data):
@@ -83,7 +83,7 @@ def _units(data: bytes) -> Iterator[bytes]:
 
 
 class _Bits:
-    """Reads a parameter set bit by bit; bytes that only prevent false start codes are taken out first."""
+    """Reads a parameter set bit by bit, without its emulation prevention bytes."""
 
     def __init__(self, unit: bytes) -> None:
         self._data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
@@ -100,7 +100,7 @@ class _Bits:
         return value
 
     def unsigned(self) -> int:
-        """Exp-Golomb code (9.1)."""
+        """Return an unsigned Exp-Golomb code (9.1)."""
         zeros = 0
         while not self.take(1):
             zeros += 1

@@ -1,6 +1,6 @@
-"""A worker's side of one video decoder process: frames go in, outcomes and pictures come out.
+"""The worker's side of one video decoder process: sends frames, receives outcomes and decoded frames.
 
-All methods belong to the event loop, but pictures may be dropped in any thread.
+All methods run on the event loop; decoded frames may be released in any thread.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from streamer.webrtc.video_messages import (
     unpack_answer,
 )
 
-#: Encoded frames on their way to the process.
+#: Memory for encoded frames on their way to the process.
 _INPUT_BYTES = 32 << 20
-#: Pictures that are in use at the same time; pages are taken when they are written to. 38 of 4096x2304.
-_PICTURE_BYTES = 512 << 20
-#: Frames of all streams of a process after which one that gave no picture is given up.
+#: Memory for decoded frames in use, 38 of 4096x2304. Pages are allocated when they are written to.
+_DECODED_BYTES = 512 << 20
+#: After so many later frames of all streams, a frame without a decoded frame is given up.
 _MAX_HIDDEN = 4096
 Image = npt.NDArray[np.uint8]
 
 
 class Stream(Protocol):
-    """A stream that the process decodes."""
+    """A stream that is decoded by a process."""
 
     codec: Codec
 
     def restarted(self) -> None:
-        """The process has ended; another one takes the stream, and all frames have an outcome."""
+        """The process has ended. All frames have an outcome, and another process takes the stream."""
 
     def was_read(self, cpu_s: float) -> None:
-        """The process has read one frame, which took so long to decode, and takes another in its place."""
+        """The process has read one frame, which took ``cpu_s`` to decode, and has room for another."""
 
-    def answered(self, frame: EncodedFrame, answer: VideoAnswer, picture: Picture | None) -> None:
+    def answered(self, frame: EncodedFrame, answer: VideoAnswer, decoded: SharedFrame | None) -> None:
         """A frame has an outcome."""
 
 
@@ -73,19 +73,19 @@ class VideoHost:
     """One process and the streams that it decodes."""
 
     def __init__(self) -> None:
-        self._pictures_fd = sealed_memory("video-pictures", _PICTURE_BYTES)
-        self._pictures = np.frombuffer(mmap.mmap(self._pictures_fd, _PICTURE_BYTES), np.uint8)
-        self.group = DecoderGroup(_INPUT_BYTES, [self._pictures_fd])
+        self._decoded_fd = sealed_memory("video-frames", _DECODED_BYTES)
+        self._decoded_memory = np.frombuffer(mmap.mmap(self._decoded_fd, _DECODED_BYTES), np.uint8)
+        self.group = DecoderGroup(_INPUT_BYTES, [self._decoded_fd])
         self.streams: dict[int, Stream] = {}
-        #: What the process has not read yet, by the frame's number.
+        #: Frames that the process has not read yet, by their number.
         self.held: dict[int, _Input] = {}
-        #: Frames without an outcome: their stream and themselves, oldest first.
+        #: Frames without an outcome, with their stream; oldest first.
         self._frames: dict[int, tuple[int, EncodedFrame]] = {}
-        #: Offsets of pictures that nobody uses any more; appended in any thread.
+        #: Offsets of decoded frames that are not used any more; appended in any thread.
         self._dropped: deque[int] = deque()
 
     def send(self, number: int, stream: int, frame: EncodedFrame, *, fresh: bool) -> bool:
-        """Hand a frame over; False when the process has too much to do already."""
+        """Send a frame to the process; False when the process has too many frames already."""
         self.release_dropped()
         arena = self.group.arena
         try:
@@ -102,19 +102,19 @@ class VideoHost:
         return True
 
     def close_stream(self, stream: int) -> None:
-        """A stream has ended; what it has in the process is given back as it is read."""
+        """Close a stream. The memory of its frames becomes free as the process reads them."""
         self.streams.pop(stream, None)
         self._ask(VideoRequest(Request.CLOSE, stream))
 
     def release_dropped(self) -> None:
-        """Tell the process which pictures nobody uses any more."""
+        """Tell the process which decoded frames are not used any more."""
         while self._dropped:
             if not self._ask(VideoRequest(Request.RELEASE, 0, offset=self._dropped[0])):
                 return
             self._dropped.popleft()
 
     def read(self, on_ready: Callable[[VideoHost, bytes], None]) -> None:
-        """Take all answers that have come. Raises MalformedMessage for what is none."""
+        """Process all answers that have arrived. Raises MalformedMessage for anything else."""
         try:
             while not self.group.closed:
                 data = self.group.channel.recv(MAX_MESSAGE_BYTES)
@@ -124,12 +124,12 @@ class VideoHost:
                     unpack_ready(data)
                     on_ready(self, data)
                 else:
-                    self._answered(unpack_answer(data, _PICTURE_BYTES))
+                    self._answered(unpack_answer(data, _DECODED_BYTES))
         except BlockingIOError:
             return
 
     def abandon(self) -> dict[int, list[EncodedFrame]]:
-        """The process is gone: return the frames that have no outcome, by stream, oldest first."""
+        """Return the frames without an outcome, by stream and oldest first, because the process is gone."""
         left: dict[int, list[EncodedFrame]] = {}
         for stream, frame in self._frames.values():
             left.setdefault(stream, []).append(frame)
@@ -142,13 +142,13 @@ class VideoHost:
         return self._frames.get(number)
 
     def close(self) -> None:
-        """End the process. Pictures that are in use keep the memory."""
+        """End the process. Decoded frames in use keep their memory."""
         self.group.close()
-        os.close(self._pictures_fd)
+        os.close(self._decoded_fd)
 
     def _ask(self, request: VideoRequest) -> bool:
         if self.group.closed:
-            return True  # there is nobody whom it could concern
+            return True  # the process is gone, so nothing needs to be sent
         try:
             self.group.channel.send(pack_request(request))
         except (BlockingIOError, ConnectionError):
@@ -162,35 +162,35 @@ class VideoHost:
                 self.group.arena.free(read.offset, read.length)
                 reader = self.streams.get(answer.stream)
                 if reader is not None:
-                    # It may say anything, but it cannot have worked for longer than it had the frame.
+                    # The process may be compromised, but it cannot have worked longer than it had the frame.
                     reader.was_read(min(answer.cpu_us / 1e6, time.monotonic() - read.sent_at))
             self._forget_hidden(answer)
             return
-        picture = self._picture(answer) if answer.kind is Answer.PICTURE else None
+        decoded = self._map_frame(answer) if answer.kind is Answer.DECODED else None
         stream, frame = self._frames.get(answer.number, (-1, None))
         if frame is None or stream != answer.stream:
             return
         del self._frames[answer.number]
         taker = self.streams.get(stream)
         if taker is not None:
-            taker.answered(frame, answer, picture)
+            taker.answered(frame, answer, decoded)
 
     def _forget_hidden(self, answer: VideoAnswer) -> None:
-        """Forget frames that were read long ago: decoders do not show all that they take."""
+        """Give up frames that were read long ago: decoders do not output every frame."""
         oldest = answer.number - _MAX_HIDDEN
         while self._frames and next(iter(self._frames)) < oldest:
             del self._frames[next(iter(self._frames))]
 
-    def _picture(self, answer: VideoAnswer) -> Picture:
-        memory = self._pictures[answer.offset : answer.offset + answer.nbytes]
+    def _map_frame(self, answer: VideoAnswer) -> SharedFrame:
+        memory = self._decoded_memory[answer.offset : answer.offset + answer.nbytes]
         release = partial(self._dropped.append, answer.offset)
-        return Picture(answer.width, answer.height, answer.layout, memory, release)
+        return SharedFrame(answer.width, answer.height, answer.layout, memory, release)
 
 
-class Picture:
-    """Owns its place in the decoder's memory; pixels are made when asked for, in the thread that asks.
+class SharedFrame:
+    """A decoded frame in memory of the process that decoded it. Its pixels are converted on demand.
 
-    ``release`` is called when nobody uses the picture any more, in whichever thread that happens.
+    ``release`` is called when the frame is garbage-collected, in any thread.
     """
 
     def __init__(
@@ -207,11 +207,11 @@ class Picture:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pixels."""
+        """Size of its pixels in bytes."""
         return 3 * self.width * self.height
 
     def pixels(self) -> Image:
-        """Return the picture as uint8 BGR (height, width, 3), in memory of its own."""
+        """Return its pixels as uint8 BGR (height, width, 3), in newly allocated memory."""
         if self._layout is Layout.BGR:
             return self._memory.reshape(self.height, self.width, 3).copy()
         planes = self._memory.reshape(self.height * 3 // 2, self.width)

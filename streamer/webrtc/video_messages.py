@@ -1,6 +1,6 @@
-"""What a worker and its video decoder processes say to each other: fixed binary messages. Pure.
+"""The binary messages between a worker and its video decoder processes. Pure.
 
-The worker checks all that comes back: a decoder may have been taken over by the video that it decodes.
+The worker checks every answer, because a malicious video may have compromised the decoder.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _CODECS = {Codec.VP8, Codec.H264}
 
 
 class Request(IntEnum):
-    """What a worker asks."""
+    """The kinds of requests that a worker sends."""
 
-    #: Decode a frame of a stream, in order; `fresh` where it follows a gap.
+    #: Decode a frame of a stream, in order; `fresh` if it follows a gap.
     FRAME = 1
-    #: A picture is not needed any more: its memory is free.
+    #: Free the memory of a decoded frame.
     RELEASE = 2
     #: A stream has ended.
     CLOSE = 3
 
 
 class Answer(IntEnum):
-    """What a decoder answers."""
+    """The kinds of answers that a decoder sends."""
 
-    #: A frame gave a picture, which lies at an offset.
-    PICTURE = 1
-    #: A frame gave none; the text says what is wrong with the video.
-    NO_PICTURE = 2
-    #: A frame has been read: its input memory is free. Its picture may come later.
+    #: A frame was decoded; its pixels are at an offset.
+    DECODED = 1
+    #: A frame was not decoded; the text says what is wrong with the video.
+    NOT_DECODED = 2
+    #: A frame was read, so its input memory is free. Its outcome may come later.
     READ = 3
 
 
 class Layout(IntEnum):
-    """How the pixels of a picture lie in memory."""
+    """The memory layout of a decoded frame."""
 
-    #: Planes Y, U and V, without gaps; both sides are even.
+    #: Planes Y, U and V without padding; width and height are even.
     I420 = 0
     #: Rows of blue, green and red.
     BGR = 1
@@ -55,22 +55,22 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VideoRequest:
-    """One request; fields that a kind does not use are 0."""
+    """One request. Fields that its kind does not use are 0."""
 
     kind: Request
     stream: int
     codec: Codec = Codec.VP8
     fresh: bool = False
-    #: Number of the frame, rising within the process.
+    #: Number of the frame; numbers rise within a process.
     number: int = 0
-    #: Where the frame, or the released picture, lies, and its length in bytes.
+    #: Offset of the encoded frame, or of the decoded frame to free, and its length in bytes.
     offset: int = 0
     length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class VideoAnswer:
-    """One answer; fields that a kind does not use are 0. Sizes in pixels."""
+    """One answer. Fields that its kind does not use are 0. Sizes are in pixels."""
 
     kind: Answer
     stream: int
@@ -81,23 +81,23 @@ class VideoAnswer:
     layout: Layout = Layout.I420
     reason: DropReason = DropReason.DECODE_ERROR
     text: str = ""
-    #: Processor time that decoding took, microseconds; of READ alone.
+    #: Processor time that decoding took, in microseconds; only in READ.
     cpu_us: int = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the picture in memory."""
-        return picture_bytes(self.width, self.height, self.layout)
+        """Size of the decoded frame in bytes."""
+        return decoded_bytes(self.width, self.height, self.layout)
 
 
-def picture_bytes(width: int, height: int, layout: Layout) -> int:
-    """Return the bytes of a picture."""
+def decoded_bytes(width: int, height: int, layout: Layout) -> int:
+    """Return the size of a decoded frame in bytes."""
     pixels = width * height
     return pixels * 3 if layout is Layout.BGR else pixels * 3 // 2
 
 
 def pack_request(request: VideoRequest) -> bytes:
-    """Return the message of a request."""
+    """Encode a request."""
     return _REQUEST.pack(
         request.kind,
         request.codec,
@@ -110,7 +110,7 @@ def pack_request(request: VideoRequest) -> bytes:
 
 
 def unpack_request(data: bytes) -> VideoRequest:
-    """Return the request of a message. Raises MalformedMessage."""
+    """Decode a request. Raises MalformedMessage."""
     try:
         kind, codec, fresh, stream, number, offset, length = _REQUEST.unpack(data)
         return VideoRequest(Request(kind), stream, Codec(codec), bool(fresh), number, offset, length)
@@ -119,7 +119,7 @@ def unpack_request(data: bytes) -> VideoRequest:
 
 
 def pack_answer(answer: VideoAnswer) -> bytes:
-    """Return the message of an answer; its text is cut."""
+    """Encode an answer; a long text is cut."""
     head = _ANSWER.pack(
         answer.kind,
         answer.layout,
@@ -135,7 +135,7 @@ def pack_answer(answer: VideoAnswer) -> bytes:
 
 
 def unpack_answer(data: bytes, memory_bytes: int) -> VideoAnswer:
-    """Return the answer in a message, its picture inside of ``memory_bytes``. Raises MalformedMessage."""
+    """Decode an answer. Raises MalformedMessage, also for a decoded frame beyond ``memory_bytes``."""
     try:
         kind, layout, stream, number, offset, reason, width, height, cpu_us = _ANSWER.unpack_from(data)
         text = data[_ANSWER.size :].decode(errors="replace")
@@ -153,16 +153,16 @@ def unpack_answer(data: bytes, memory_bytes: int) -> VideoAnswer:
         )
     except (struct.error, ValueError, IndexError) as error:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error
-    if answer.kind is Answer.PICTURE:
-        _check_picture(answer, memory_bytes)
+    if answer.kind is Answer.DECODED:
+        _check_decoded(answer, memory_bytes)
     return answer
 
 
-def _check_picture(answer: VideoAnswer, memory_bytes: int) -> None:
+def _check_decoded(answer: VideoAnswer, memory_bytes: int) -> None:
     width, height = answer.width, answer.height
     if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX and width * height <= MAX_PIXELS):
-        raise MalformedMessage(f"a picture of {width}x{height} pixels")
+        raise MalformedMessage(f"a decoded frame of {width}x{height} pixels")
     if answer.layout is Layout.I420 and (width % 2 or height % 2):
         raise MalformedMessage(f"planes of {width}x{height} pixels")
     if answer.offset + answer.nbytes > memory_bytes:
-        raise MalformedMessage("a picture beyond the memory of pictures")
+        raise MalformedMessage("a decoded frame beyond the memory for decoded frames")

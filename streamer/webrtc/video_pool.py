@@ -1,6 +1,6 @@
-"""A worker's video decoder processes: shares streams among them, watches them, replaces those that end.
+"""A worker's video decoder processes: assigns streams to them, watches them, replaces those that end.
 
-Nothing is started before the first stream, and a process without streams ends after a while.
+No process starts before the first stream, and a process without streams ends after a while.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S,
 from streamer.decoding.watchdog import find_faults
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
-from streamer.webrtc.video_host import Picture, Stream, VideoHost
+from streamer.webrtc.video_host import SharedFrame, Stream, VideoHost
 from streamer.webrtc.video_messages import Answer, VideoAnswer
 
 log = logging.getLogger("streamer.webrtc.video")
 
-#: Processor time from which on a frame that reached the time limit is to blame. A video decoder yields to
+#: Processor time after which a frame that reached the time limit is blamed for it. A video decoder yields to
 #: others (`video_process.NICENESS`): beside two busy threads on each core it has some 0.24 s until then.
 GUILTY_CPU_S = 0.2
 #: Module that is run as the fork server of video decoders.
 FORK_SERVER = "streamer.webrtc.video_process"
 _WATCH_S = 0.25
-#: A process without streams is kept for the next one for so long.
+#: How long a process without streams is kept for the next stream.
 _IDLE_S = 10.0
-#: Address space of a video decoder beyond its libraries: reference pictures of some streams at 4096x2304.
+#: Address space of a video decoder beyond its libraries: reference frames of some streams at 4096x2304.
 _MEMORY_BYTES = 1 << 30
-#: A stream that has ended so many decoders is not decoded any more.
+#: A stream that has crashed so many decoders is not decoded any more.
 MAX_DEATHS = 3
-#: Frames that may wait for the decoder: a second of video. Beyond, the machine is too slow for the stream.
+#: Frames that may wait for the decoder: a second of video. If more wait, the machine is too slow.
 MAX_WAITING = 30
 
 
 class VideoPool:
-    """``open`` a stream, ``send`` its frames, ``close_stream``; ``close`` at the end."""
+    """The video decoder processes of one worker; each decodes the streams assigned to it."""
 
     def __init__(
         self,
@@ -59,31 +59,31 @@ class VideoPool:
         self._population = Population(1, _MEMORY_BYTES, module, self._ended, count_end)
         self._started = False
         self._hosts: list[VideoHost] = []
-        #: Where each stream is decoded.
+        #: The process that decodes each stream.
         self._homes: dict[int, VideoHost] = {}
         self._deaths: dict[int, int] = {}
         self._stream_ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._watching: asyncio.TimerHandle | None = None
-        #: Since when each process has had no stream, monotonic seconds.
+        #: Since when each process has had no stream, in monotonic seconds.
         self._idle_since: dict[int, float] = {}
         self._closed = False
 
     def prepare(self) -> None:
-        """Start the fork server if it does not run: a video is about to come."""
+        """Start the fork server unless it runs, because a video is expected."""
         if not self._started and not self._closed:
             self._started = True
             self._population.start()
 
     def open(self, stream: Stream) -> int:
-        """Give a stream a decoder process; returns the number by which it is sent and closed."""
+        """Assign a stream to a process; returns the stream's number for the other methods."""
         self.prepare()
         number = next(self._stream_ids)
         self._settle(number, stream)
         return number
 
     def send(self, stream: int, frame: EncodedFrame, *, fresh: bool) -> bool:
-        """Decode a frame; False when its process has too much to do. The stream is told the outcome."""
+        """Decode a frame; the stream gets the outcome. False when its process has too many frames already."""
         host = self._homes[stream]
         taker = host.streams[stream]
         if self._deaths.get(stream, 0) >= MAX_DEATHS or self._digests.holds(frame.data):
@@ -95,7 +95,7 @@ class VideoPool:
         return host.send(next(self._numbers), stream, frame, fresh=fresh)
 
     def close_stream(self, stream: int) -> None:
-        """Forget a stream."""
+        """Close a stream."""
         host = self._homes.pop(stream, None)
         self._deaths.pop(stream, None)
         if host is not None:
@@ -129,14 +129,14 @@ class VideoPool:
         try:
             host.read(self._ready)
         except MalformedMessage as error:
-            log.error("replacing a video decoder: it sent %s", error)  # noqa: TRY400 - says it all
+            log.error("replacing a video decoder: it sent %s", error)  # noqa: TRY400 - a traceback adds nothing
             host.group.kill_all("crash")
 
     def _ready(self, host: VideoHost, data: bytes) -> None:
         self._population.ready(host.group, unpack_ready(data))
 
     def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
-        """A process has ended: its streams go on in another one, with their next key frame."""
+        """Move the streams of an ended process to another; they continue with their next key frame."""
         host = next((host for host in self._hosts if host.group is group), None)
         if host is None:
             return
@@ -166,7 +166,7 @@ class VideoPool:
         host.close()
 
     def _watch(self) -> None:
-        """Look for processes that hang, give pictures back, and end processes that nobody needs."""
+        """Find processes that hang, release decoded frames, and end processes that have been idle."""
         self._watching = None
         if self._closed:
             return
@@ -183,35 +183,36 @@ class VideoPool:
 
 
 def video_decoder_count(workers: int) -> int:
-    """Return how many video decoder processes each of ``workers`` has at the most: its share of the cores."""
+    """Return the limit of video decoder processes for each of ``workers``: its share of the cores."""
     return max(1, -(-len(os.sched_getaffinity(0)) // workers))
 
 
 def _refusal(stream: int, text: str) -> VideoAnswer:
-    return VideoAnswer(Answer.NO_PICTURE, stream, 0, reason=DropReason.DECODE_ERROR, text=text)
+    return VideoAnswer(Answer.NOT_DECODED, stream, 0, reason=DropReason.DECODE_ERROR, text=text)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What became of one frame: a picture, or the reason why there is none."""
+class DecodeOutcome:
+    """The outcome of one frame: a decoded frame, or the reason why there is none."""
 
     frame: EncodedFrame
-    picture: Picture | None
+    decoded: SharedFrame | None
     reason: DropReason | None = None
-    #: What is wrong with the video, for people; empty where the reason says it all.
+    #: What is wrong with the video, for people; empty if the reason is enough.
     text: str = ""
 
 
 class VideoDecoder:
-    """Hand frames in with :meth:`put`; ``deliver`` is called on the event loop for each outcome.
+    """Decodes the frames of one stream in order. ``deliver`` is called on the event loop with each outcome.
 
-    ``charge`` is called with the seconds of processor time that each frame took.
+    Every frame is decoded, because later ones refer to it. Which of them a model sees is decided later.
+    ``charge`` is called with the processor time, in seconds, that each frame took.
     """
 
     def __init__(
         self,
         codec: Codec,
-        deliver: Callable[[Decoded], None],
+        deliver: Callable[[DecodeOutcome], None],
         pool: VideoPool,
         charge: Callable[[float], None] = lambda _cpu_s: None,
     ) -> None:
@@ -224,7 +225,7 @@ class VideoDecoder:
         self._closed = False
 
     def put(self, frame: EncodedFrame, *, after_gap: bool) -> bool:
-        """Queue a frame; False when too many wait already, and this one was not taken."""
+        """Queue a frame; False when it was refused because too many wait."""
         if self._closed or self._waiting >= MAX_WAITING:
             return False
         self._waiting += 1
@@ -234,26 +235,26 @@ class VideoDecoder:
         return True
 
     def close(self) -> None:
-        """Let the decoder go; what it still holds has no outcome."""
+        """Release the decoder. Frames that it still has get no outcome."""
         if not self._closed:
             self._closed = True
             self._pool.close_stream(self._stream)
 
     def was_read(self, cpu_s: float) -> None:
-        """The decoder has read one of the frames; called by the pool."""
+        """Count a frame that the decoder has read; called by the pool."""
         self._waiting -= 1
         if cpu_s > 0:
             self._charge(cpu_s)
 
     def restarted(self) -> None:
-        """The decoder has nothing any more; called by the pool."""
+        """Note that a new decoder without frames took over; called by the pool."""
         self._waiting = 0
 
-    def answered(self, frame: EncodedFrame, answer: VideoAnswer, picture: Picture | None) -> None:
-        """A frame has an outcome; called by the pool."""
+    def answered(self, frame: EncodedFrame, answer: VideoAnswer, decoded: SharedFrame | None) -> None:
+        """Deliver the outcome of a frame; called by the pool."""
         if self._closed:
             return
-        if picture is not None:
-            self._deliver(Decoded(frame, picture))
+        if decoded is not None:
+            self._deliver(DecodeOutcome(frame, decoded))
             return
-        self._deliver(Decoded(frame, None, answer.reason, answer.text))
+        self._deliver(DecodeOutcome(frame, None, answer.reason, answer.text))

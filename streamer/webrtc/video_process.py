@@ -1,7 +1,7 @@
-"""The video decoder process: decodes the streams that a worker gives it, always sandboxed.
+"""The video decoder process, which decodes streams of one worker in a sandbox.
 
-Run as a module it is the fork server that starts them. Unlike image decoders each has a socket of its own,
-because a stream's frames must reach the decoder that has seen the ones before.
+Run as a module, this is the fork server that starts such processes. Unlike image decoders each has its own
+socket, because all frames of a stream must reach the same decoder.
 """
 
 from __future__ import annotations
@@ -37,47 +37,48 @@ from streamer.webrtc.video_messages import (
     Request,
     VideoAnswer,
     VideoRequest,
+    decoded_bytes,
     pack_answer,
-    picture_bytes,
     unpack_request,
 )
 
-#: Every frame of a video is decoded, wanted or not, so decoders yield to the rest of the service: beside a
-#: model run on the same core one has a quarter of it. `make bench BENCH=fairness` chose it (decision 0059).
+#: Every frame of a video is decoded, needed or not, so decoders yield to the rest of the service: beside a
+#: model run on the same core a decoder gets a quarter of it. The value comes from `make bench BENCH=fairness`
+#: (decision 0059).
 NICENESS = 5
-#: The largest number that a message holds.
+#: The largest number that fits in a message.
 _MOST_US = 2**32 - 1
-#: Frames inside the decoder whose pictures have not come out; B-frames of real encoders need four.
+#: Frames that the decoder may hold back; B-frames of real encoders need four.
 _MAX_INSIDE = 32
 _DECODERS = {Codec.VP8: "libvpx", Codec.H264: "h264"}
-#: Frames without any chroma or depth surprise; what else a decoder makes is a profile nobody agreed to.
+#: Accepted pixel formats: 8 bits, 4:2:0. Others come from profiles that were not negotiated.
 _FORMATS = {"yuv420p", "yuvj420p"}
 
 
 @dataclass(frozen=True, slots=True)
 class FrameOutcome:
-    """What became of the frame of that number: a picture, or the reason why there is none."""
+    """The outcome of one frame: the decoded frame, or the reason why there is none."""
 
     number: int
-    picture: av.VideoFrame | None
+    decoded: av.VideoFrame | None
     reason: DropReason = DropReason.DECODE_ERROR
-    #: What is wrong with the video, for people; empty where the reason says it all.
+    #: What is wrong with the video, for people; empty if the reason is enough.
     text: str = ""
 
 
 class VideoContext:
-    """Give it the frames of a stream in order."""
+    """The decoder of one stream. It takes the frames in order."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._context = _open(codec)
-        #: Numbers of frames that the decoder has taken and not answered, oldest first.
+        #: Numbers of frames that the decoder still holds, oldest first.
         self._inside: OrderedDict[int, None] = OrderedDict()
-        #: Until a key frame comes, everything refers to pictures that are not there.
+        #: Whether frames are dropped until a key frame arrives, because they refer to missing frames.
         self._wants_key = True
 
     def decode(self, number: int, data: bytes, *, after_gap: bool) -> list[FrameOutcome]:
-        """Decode one frame; returns the outcomes of this one and of earlier ones that have come out now."""
+        """Decode one frame; returns the outcomes that are known now, of this frame and of earlier ones."""
         self._wants_key = self._wants_key or after_gap
         try:
             header = read_video_header(self._codec, data)
@@ -86,7 +87,7 @@ class VideoContext:
         if self._wants_key and not header.key:
             return [FrameOutcome(number, None, DropReason.NO_KEYFRAME)]
         if self._wants_key:
-            # What is left inside belongs to the time before the gap.
+            # Frames that the decoder still holds are from before the gap.
             self._context = _open(self._codec)
             self._inside.clear()
             self._wants_key = False
@@ -94,47 +95,47 @@ class VideoContext:
         packet = av.Packet(data)
         packet.pts = number
         try:
-            pictures = self._context.decode(packet)
+            frames = self._context.decode(packet)
         except (av.FFmpegError, MemoryError) as error:
             self._inside.pop(number, None)
             return [self._broken(number, f"the video is damaged: {_reason(error)}")]
-        return [outcome for picture in pictures if (outcome := self._answer(picture, number)) is not None]
+        return [outcome for decoded in frames if (outcome := self._answer(decoded, number)) is not None]
 
-    def _answer(self, picture: av.VideoFrame, latest: int) -> FrameOutcome | None:
-        """Return the outcome of the frame that ``picture`` belongs to."""
-        number = picture.pts if picture.pts is not None else latest
+    def _answer(self, decoded: av.VideoFrame, latest: int) -> FrameOutcome | None:
+        """Return the outcome of the frame that ``decoded`` belongs to."""
+        number = decoded.pts if decoded.pts is not None else latest
         known = self._inside.pop(number, 0) is None
-        while len(self._inside) > _MAX_INSIDE:  # frames that are never shown
+        while len(self._inside) > _MAX_INSIDE:  # these frames are never output
             self._inside.popitem(last=False)
         if not known:
             return None
-        if picture.is_corrupt:
+        if decoded.is_corrupt:
             return self._broken(number, "the video is damaged: a picture lacks parts")
-        if picture.format.name not in _FORMATS:
-            name = picture.format.name
+        if decoded.format.name not in _FORMATS:
+            name = decoded.format.name
             return self._broken(number, f"pixel format {name} was not agreed; 8 bits, 4:2:0 is")
-        return FrameOutcome(number, picture)
+        return FrameOutcome(number, decoded)
 
     def _broken(self, number: int, text: str) -> FrameOutcome:
         self._wants_key = True
         return FrameOutcome(number, None, DropReason.DECODE_ERROR, text)
 
 
-def layout_of(picture: av.VideoFrame) -> Layout:
-    """Return how the pixels are to lie in shared memory: planes where OpenCV converts them quickly."""
-    even = picture.width % 2 == 0 and picture.height % 2 == 0
-    # Full-range video (yuvj420p) is converted here, because OpenCV takes all planes for limited range.
-    return Layout.I420 if even and picture.format.name == "yuv420p" else Layout.BGR
+def layout_of(decoded: av.VideoFrame) -> Layout:
+    """Return the layout for shared memory: planes if OpenCV can convert them quickly."""
+    even = decoded.width % 2 == 0 and decoded.height % 2 == 0
+    # Full-range video (yuvj420p) is converted here, because OpenCV assumes limited range.
+    return Layout.I420 if even and decoded.format.name == "yuv420p" else Layout.BGR
 
 
-def write_picture(picture: av.VideoFrame, layout: Layout, target: npt.NDArray[np.uint8]) -> None:
-    """Copy the pixels into ``target``, a flat array of `video_messages.picture_bytes`."""
+def write_pixels(decoded: av.VideoFrame, layout: Layout, target: npt.NDArray[np.uint8]) -> None:
+    """Copy the pixels into ``target``, a flat array of `video_messages.decoded_bytes`."""
     if layout is Layout.BGR:
-        # One thread: the sandbox allows no others.
-        target[:] = picture.reformat(format="bgr24", threads=1).to_ndarray().reshape(-1)
+        # The sandbox allows only one thread.
+        target[:] = decoded.reformat(format="bgr24", threads=1).to_ndarray().reshape(-1)
         return
     at = 0
-    for plane in picture.planes:
+    for plane in decoded.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         size = plane.width * plane.height
         target[at : at + size].reshape(plane.height, plane.width)[:] = rows
@@ -145,7 +146,7 @@ def _open(codec: Codec) -> av.VideoCodecContext:
     context = av.CodecContext.create(_DECODERS[codec], "r")
     if not isinstance(context, av.VideoCodecContext):
         raise TypeError(f"{_DECODERS[codec]} is no video decoder here")
-    # The sandbox allows no threads, and frames of several threads come out late.
+    # The sandbox allows only one thread, and with several threads frames come out late.
     context.thread_count = 1
     with contextlib.suppress(AttributeError):
         context.flags |= Flags.low_delay
@@ -157,23 +158,23 @@ def _reason(error: Exception) -> str:
 
 
 class VideoProcess:
-    """Serves one worker until the socket is closed."""
+    """Serves one worker until the worker closes the socket."""
 
     def __init__(
-        self, channel: socket.socket, arena: mmap.mmap, pictures: mmap.mmap, page: StatusPage
+        self, channel: socket.socket, arena: mmap.mmap, decoded: mmap.mmap, page: StatusPage
     ) -> None:
         self._channel = channel
         self._input = memoryview(arena)
-        self._pictures = np.frombuffer(pictures, np.uint8)
-        self._pages = PageAllocator(len(pictures))
-        #: Lengths of pictures that the worker still uses, by offset.
+        self._decoded_memory = np.frombuffer(decoded, np.uint8)
+        self._pages = PageAllocator(len(decoded))
+        #: Length of each decoded frame that the worker still uses, by offset.
         self._lent: dict[int, int] = {}
         self._page = page
         self._cpu_limit = CpuLimit()
         self._contexts: dict[int, VideoContext] = {}
 
     def run(self) -> None:
-        """Work until the worker is gone."""
+        """Serve requests until the worker is gone."""
         while data := self._channel.recv(MAX_MESSAGE_BYTES):
             request = unpack_request(data)
             if request.kind is Request.FRAME:
@@ -192,7 +193,7 @@ class VideoProcess:
         context = self._contexts.get(request.stream)
         if context is None:
             context = self._contexts[request.stream] = VideoContext(request.codec)
-        # A copy: FFmpeg reads some bytes past the end, which belong to others here.
+        # The frame is copied, because FFmpeg reads past its end, where other frames are.
         data = bytes(self._input[request.offset : request.offset + request.length])
         for outcome in context.decode(request.number, data, after_gap=request.fresh):
             self._send(self._answer(request.stream, outcome))
@@ -201,37 +202,37 @@ class VideoProcess:
         self._page.write(0, 0, 0.0, 0.0)
 
     def _answer(self, stream: int, outcome: FrameOutcome) -> VideoAnswer:
-        number, picture = outcome.number, outcome.picture
-        if picture is None:
-            return VideoAnswer(Answer.NO_PICTURE, stream, number, reason=outcome.reason, text=outcome.text)
-        layout = layout_of(picture)
-        length = picture_bytes(picture.width, picture.height, layout)
+        number, decoded = outcome.number, outcome.decoded
+        if decoded is None:
+            return VideoAnswer(Answer.NOT_DECODED, stream, number, reason=outcome.reason, text=outcome.text)
+        layout = layout_of(decoded)
+        length = decoded_bytes(decoded.width, decoded.height, layout)
         try:
             offset = self._pages.take(length)
         except ArenaFull:
-            return VideoAnswer(Answer.NO_PICTURE, stream, number, reason=DropReason.OVERLOAD)
-        write_picture(picture, layout, self._pictures[offset : offset + length])
+            return VideoAnswer(Answer.NOT_DECODED, stream, number, reason=DropReason.OVERLOAD)
+        write_pixels(decoded, layout, self._decoded_memory[offset : offset + length])
         self._lent[offset] = length
-        return VideoAnswer(Answer.PICTURE, stream, number, offset, picture.width, picture.height, layout)
+        return VideoAnswer(Answer.DECODED, stream, number, offset, decoded.width, decoded.height, layout)
 
     def _send(self, answer: VideoAnswer) -> None:
         self._channel.send(pack_answer(answer))
 
 
 def _warm_up() -> None:
-    """Use each decoder and the converter once: what they load on first use must come before the sandbox."""
+    """Use each decoder and the converter once, because the sandbox prevents what they load on first use."""
     for codec in (Codec.VP8, Codec.H264):
         VideoContext(codec)
     frame = av.VideoFrame.from_ndarray(np.zeros((24, 16), np.uint8), format="yuv420p")
-    write_picture(frame, Layout.BGR, np.empty(16 * 16 * 3, np.uint8))
+    write_pixels(frame, Layout.BGR, np.empty(16 * 16 * 3, np.uint8))
 
 
 def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Be a video decoder, in a fresh fork: takes over channel, input, status page and memory of pictures."""
-    channel_fd, arena_fd, page_fd, pictures_fd = descriptors
+    """Run a video decoder in a new process. ``descriptors``: channel, input, status page, decoded frames."""
+    channel_fd, arena_fd, page_fd, decoded_fd = descriptors
     channel = socket.socket(fileno=channel_fd)
     arena = mmap.mmap(arena_fd, 0, prot=mmap.PROT_READ)
-    process = VideoProcess(channel, arena, mmap.mmap(pictures_fd, 0), StatusPage(page_fd))
+    process = VideoProcess(channel, arena, mmap.mmap(decoded_fd, 0), StatusPage(page_fd))
     _warm_up()
     os.nice(NICENESS)
     sandbox = enter_sandbox(request["memory_bytes"])

@@ -1,4 +1,4 @@
-"""``/v1/whip``: ingest by WHIP (RFC 9725), for OBS, GStreamer, ffmpeg and pages without our script."""
+"""``/v1/whip``: ingest by WHIP (RFC 9725), for OBS, GStreamer, ffmpeg and web pages without our script."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SESSION_METHODS = "GET, PATCH, DELETE, OPTIONS"
 
 
 class WhipRoutes:
-    """Handlers of the WHIP endpoint and of the sessions that it makes."""
+    """Handlers of the WHIP endpoint and of its sessions."""
 
     def __init__(self, signalling: Signalling) -> None:
         self._signalling = signalling
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes; other methods are answered 405, as the RFC wants it."""
+        """Add the routes. Other methods get 405, as the RFC requires."""
         base = "/{version:v[0-9]+}/{kind:whip}"
         for path, method, handler in (
             (base, "POST", self.offer),
@@ -42,14 +42,14 @@ class WhipRoutes:
             app.router.add_route(method, path, handler)
 
     async def endpoint_options(self, request: web.Request) -> web.Response:
-        """Say what is posted here, and which ICE servers there are (RFC 9725 sections 4.2 and 4.6)."""
+        """Return the accepted content type and the ICE servers (RFC 9725 sections 4.2 and 4.6)."""
         signalling = self._signalling
         response = web.Response(
             status=204,
             headers={"Allow": ENDPOINT_METHODS, "Accept-Post": SDP}
             | preflight_headers(request, signalling.sites, ENDPOINT_METHODS),
         )
-        if not is_preflight(request):  # TURN credentials are for those who may stream
+        if not is_preflight(request):  # only clients that may stream get TURN credentials
             require(identity_of(request), Scope.STREAM)
             for link in signalling.links():
                 response.headers.add(hdrs.LINK, link)
@@ -64,7 +64,7 @@ class WhipRoutes:
         )
 
     async def offer(self, request: web.Request) -> web.Response:
-        """Answer an offer: 201 with the session's address; parameters as for predict, in the query."""
+        """Answer an offer: 201 with the session's URL. The query has the parameters of `predict`."""
         signalling = self._signalling
         version = request.match_info["version"]
         model = signalling.peers.dispatcher.model(version)
@@ -101,7 +101,7 @@ class WhipRoutes:
         return response
 
     async def state(self, request: web.Request) -> web.StreamResponse:
-        """Say how the connection is, and for a minute after its end, why it ended."""
+        """Return the state of the connection and, for a minute after its end, why it ended."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -109,7 +109,7 @@ class WhipRoutes:
         return web.json_response(signalling.describe(request), headers={"Cache-Control": "no-store"})
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
-        """Take candidates that came after the offer (RFC 9725 section 4.3)."""
+        """Add candidates that arrive after the offer (RFC 9725 section 4.3)."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -135,7 +135,7 @@ class WhipRoutes:
         return web.Response(status=204)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """End a session; again is fine, for a minute."""
+        """End a session. Repeated requests succeed for a minute."""
         signalling = self._signalling
         elsewhere = await signalling.elsewhere(request)
         if elsewhere is not None:
@@ -145,6 +145,6 @@ class WhipRoutes:
 
 
 def _ufrag(sdp: str) -> str:
-    """Return the first ice-ufrag of an offer that was checked before."""
+    """Return the first ice-ufrag of a checked offer."""
     lines = (line.strip() for line in sdp.split("\n"))
     return next((line[len("a=ice-ufrag:") :] for line in lines if line.startswith("a=ice-ufrag:")), "")

@@ -113,7 +113,7 @@ class Connection:
         self.client: Client | None = None
         self.streams: dict[int, StreamHandle] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
-        self.last_heard = time.monotonic()
+        self.last_received = time.monotonic()
         self._socket = socket
         #: The key that came with the upgrade.
         self._token = token
@@ -127,7 +127,7 @@ class Connection:
         self._gate = gate
         gate.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
-        self._intake = MessageIntake(self._control.rate, self.last_heard)
+        self._intake = MessageIntake(self._control.rate, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
         self._closing: CloseConnection | None = None
         self._bye_received = False
@@ -254,11 +254,11 @@ class Connection:
                 await asyncio.sleep(0)
             message = await self._socket.receive()
             self._gate.message_read()
-            self.last_heard = time.monotonic()
+            self.last_received = time.monotonic()
             if message.type is WSMsgType.BINARY:
                 data = message.data
                 if data[:1] == _FRAME_MARK:
-                    self._frames.receive(data, self.last_heard)
+                    self._frames.receive(data, self.last_received)
                     continue
             elif message.type is WSMsgType.TEXT:
                 data = message.data
@@ -276,11 +276,11 @@ class Connection:
     def _receive_message(self, data: str | bytes) -> None:
         """Carry out a control message, or take a frame in text form."""
         try:
-            message = self._intake.decode(data, self.last_heard)
+            message = self._intake.decode(data, self.last_received)
             if message["type"] == "frame":
-                self._frames.receive_text(message, self.last_heard)
+                self._frames.receive_text(message, self.last_received)
             else:
-                self._control.handle(message, self.last_heard)
+                self._control.handle(message, self.last_received)
         except RateLimited as limited:
             self.send(server_messages.rate_limited(str(limited)))
         except ProtocolError as error:
@@ -341,7 +341,7 @@ class Connection:
         limit_s = self.hub.settings.stream_idle_timeout_s
         if self.streams and all(handle.flow.paused for handle in self.streams.values()):
             limit_s *= PAUSED_IDLE_FACTOR
-        if now - self.last_heard > limit_s:
+        if now - self.last_received > limit_s:
             self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")
 
     def say_bye(self, reconnect_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""``GET /v1/stream``: all WebSocket streams of a worker, and what is refused before the upgrade."""
+"""``GET /v1/stream``: accepts and owns the WebSockets of a worker, keeps sessions that may be resumed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots
 
 log = logging.getLogger("streamer.websocket")
 
-#: What the transport may hold before a send waits; small, so that results do not age in it.
+#: Bytes that the transport may hold before a send waits. It is small, so that results do not age there.
 WRITER_LIMIT_BYTES = 64 << 10
-#: Seen to in one turn of the loop: some milliseconds.
+#: Connections that are handled in one turn of the loop, which takes some milliseconds.
 _CONNECTIONS_A_TURN = 64
 
 
@@ -64,7 +64,7 @@ class StreamHub:
         self.budget = budget
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
-        #: Held while a long control message is parsed, until the loop has served others.
+        #: Held while a long control message is parsed, and until the loop has served others.
         self.long_messages = asyncio.Lock()
         self._handshakes = HandshakeSlots()
         self._store = SessionStore(settings.stream_resume_s)
@@ -73,14 +73,14 @@ class StreamHub:
         self._draining = False
 
     async def start(self) -> None:
-        """Begin the once-a-second round, and the one with each change of the inference process."""
+        """Start the task that runs once a second, and the one that follows the inference process."""
         self._rounds = [
             asyncio.create_task(self._tick(), name="stream-ticker"),
-            asyncio.create_task(self._tell_ready(), name="stream-readiness"),
+            asyncio.create_task(self._follow_readiness(), name="stream-readiness"),
         ]
 
     async def drain(self, window_s: float) -> None:
-        """Tell every client to come back elsewhere, spread over ``window_s``, and close with 1012."""
+        """Ask all clients to reconnect at times spread over ``window_s``, and close with 1012."""
         self._draining = True
         index, count = 0, len(self._connections)
         async for connection in self._in_turns():
@@ -96,18 +96,18 @@ class StreamHub:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """End the rounds and what is still closing."""
+        """Stop the tasks and all closes in progress."""
         for task in [*self._rounds, *self.background]:
             task.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one WebSocket; everything that can be refused is refused before the upgrade."""
+        """Serve one WebSocket. Whatever can be refused is refused before the upgrade."""
         version = request.match_info.get("version", "v1")
         self._check(request, version)
         subprotocol = _choose_subprotocol(request)
         socket = web.WebSocketResponse(
             protocols=SUBPROTOCOLS,
-            # JPEGs do not compress, and inflating them would block the loop.
+            # JPEGs do not compress further, and inflating messages would block the loop.
             compress=False,
             heartbeat=self.settings.stream_heartbeat_s,
             # The limit is exclusive.
@@ -116,7 +116,7 @@ class StreamHub:
             timeout=2.0,
         )
         identity = identity_of(request)
-        # Who has shown a key already is trusted with a long list of classes.
+        # A client with a valid key may send a long list of classes.
         gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
         address = self.gate.addresses.name(request)
         self._handshakes.take(address)
@@ -124,7 +124,7 @@ class StreamHub:
         connection: Connection | None = None
         client: Client | None = None
         try:
-            # Who has shown no key yet, and has to, is judged when `hello` names one.
+            # A client that needs a key but has sent none is admitted when its `hello` names one.
             client = self.admit(version, identity) if identity.may(Scope.STREAM) else None
             guard_reader(request, gate)
             await socket.prepare(request)
@@ -158,7 +158,7 @@ class StreamHub:
         return client
 
     def _check(self, request: web.Request, version: str) -> None:
-        """Raise the Problem or SchedulingError that refuses this request."""
+        """Raise the Problem or SchedulingError with which this request is refused."""
         if request.headers.get("Upgrade", "").lower() != "websocket" or request.version < HttpVersion11:
             raise Problem.upgrade_required(
                 "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
@@ -183,20 +183,20 @@ class StreamHub:
         }
 
     def opened(self, connection: Connection) -> None:
-        """A session has started on a connection."""
+        """Count the streams of a session that has started."""
         self.metrics.streams.labels("websocket", connection.version).inc(len(connection.streams))
 
     def leave(self, connection: Connection, *, resumable: bool) -> None:
-        """A connection has ended; its session may be resumed for a while."""
+        """Remove a connection that has ended. Its session may be resumed for a while."""
         self._connections.discard(connection)
         self.metrics.streams.labels("websocket", connection.version).dec(len(connection.streams))
         if resumable:
             self._store.keep(connection.session, time.monotonic())
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return the session to continue, from another process too.
+        """Return the session to resume, which another process may have.
 
-        None when nobody has it any more, or when it belongs to another key than the newcomer's.
+        None when no process has it, or when it belongs to another client than the newcomer's.
         """
         version = newcomer.version
         session = self._release(session_id, version, newcomer.identity.owner, newcomer)
@@ -209,7 +209,7 @@ class StreamHub:
         try:
             session = Session.from_state(state, version, labels, self.router.new_id())
         except (KeyError, TypeError, ValueError) as error:
-            # Of another release, or of another model: its client starts anew.
+            # It comes from another release or another model, so its client starts a new session.
             log.info("a session of another process cannot be continued: %r", error)
             return None
         session.owner = newcomer.identity.owner
@@ -218,7 +218,7 @@ class StreamHub:
     def _release(
         self, session_id: str, version: str, owner: str, newcomer: Connection | None
     ) -> Session | None:
-        """Give a session of ours to its owner; an older connection that still carries it closes with 4409."""
+        """Return a session of this process; an older connection that still uses it is closed with 4409."""
         for connection in self._connections:
             if connection is not newcomer and connection.session.id == session_id and connection.streams:
                 if (connection.version, connection.session.owner) != (version, owner):
@@ -228,9 +228,9 @@ class StreamHub:
         return self._store.take(session_id, version, owner, time.monotonic())
 
     async def hand_over(self, request: web.Request) -> web.StreamResponse:
-        """``POST /v1/stream/{session}``: give a session to the process to which its client has come back.
+        """Serve ``POST /v1/stream/{session}``: give a session to the process that its client reconnected to.
 
-        Whoever has the session's id and its key could as well resume it themselves.
+        The request needs the session's id and key, with which its sender could also resume the session.
         """
         forwarded = await self.router.forward(request)
         if forwarded is not None:
@@ -243,11 +243,11 @@ class StreamHub:
         return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})
 
     def ready_changed(self) -> None:
-        """The inference process went away or came back."""
+        """Note that the inference process went away or came back."""
         self._ready_changed.set()
 
-    async def _tell_ready(self) -> None:
-        """Hold or open streams, whenever the inference process has gone away or come back."""
+    async def _follow_readiness(self) -> None:
+        """Hold or open all streams whenever the inference process went away or came back."""
         while True:
             await self._ready_changed.wait()
             self._ready_changed.clear()
@@ -255,7 +255,7 @@ class StreamHub:
                 connection.ready_changed(time.monotonic(), ready=self.dispatcher.ready)
 
     async def _in_turns(self) -> AsyncIterator[Connection]:
-        """All connections, and between some of them the loop serves others: there may be thousands."""
+        """Yield all connections. As there may be thousands, the loop serves others in between."""
         for number, connection in enumerate(list(self._connections)):
             if number % _CONNECTIONS_A_TURN == _CONNECTIONS_A_TURN - 1:
                 await asyncio.sleep(0)

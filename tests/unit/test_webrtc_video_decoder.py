@@ -1,4 +1,4 @@
-"""The decoder of one stream, in real processes: pictures of whole frames only, and nothing outlives it."""
+"""The decoder of one stream, in real processes: only complete frames are output, nothing outlives it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
-from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, Decoded, VideoDecoder, VideoPool
+from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, DecodeOutcome, VideoDecoder, VideoPool
 from streamer.webrtc.video_process import NICENESS
 from tests.helpers.decoders import faulty_video_process as faulty
 
@@ -55,12 +55,12 @@ class Outcomes:
     """Collects what a decoder delivers."""
 
     def __init__(self, codec: Codec, pool: VideoPool) -> None:
-        self.queue: asyncio.Queue[Decoded] = asyncio.Queue()
+        self.queue: asyncio.Queue[DecodeOutcome] = asyncio.Queue()
         #: Seconds of processor time, as the client is charged for them.
         self.charged_s: list[float] = []
         self.decoder = VideoDecoder(codec, self.queue.put_nowait, pool, self.charged_s.append)
 
-    async def decode(self, frame: EncodedFrame, *, after_gap: bool = False) -> Decoded:
+    async def decode(self, frame: EncodedFrame, *, after_gap: bool = False) -> DecodeOutcome:
         assert self.decoder.put(frame, after_gap=after_gap)
         async with asyncio.timeout(SOON_S):
             return await self.queue.get()
@@ -85,9 +85,9 @@ async def test_every_frame_gives_its_own_picture(codec: Codec, pool: VideoPool) 
     outcomes = Outcomes(codec, pool)
     for number, frame in enumerate(video(codec, 5)):
         decoded = await outcomes.decode(frame)
-        assert decoded.picture is not None
-        assert (decoded.frame, decoded.picture.width, decoded.picture.height) == (frame, 64, 48)
-        pixels = decoded.picture.pixels()
+        assert decoded.decoded is not None
+        assert (decoded.frame, decoded.decoded.width, decoded.decoded.height) == (frame, 64, 48)
+        pixels = decoded.decoded.pixels()
         assert pixels.shape == (48, 64, 3)
         assert pixels.dtype == np.uint8
         assert abs(float(pixels.mean()) - 10 * number) < 6
@@ -102,7 +102,7 @@ async def test_the_processor_time_of_a_frame_is_charged_and_large_ones_cost_more
         outcomes, frames = Outcomes(codec, pool), video(codec, 6, width=width, height=height)
         begun = time.monotonic()
         for frame in frames:
-            assert (await outcomes.decode(frame)).picture is not None
+            assert (await outcomes.decode(frame)).decoded is not None
         for _ in range(200):
             if len(outcomes.charged_s) == len(frames):
                 break
@@ -140,7 +140,7 @@ async def test_a_damaged_frame_is_told_and_what_refers_to_it_discarded(codec: Co
     assert (await outcomes.decode(frames[0])).reason is None
     broken = EncodedFrame(3000, b"\x10\x02\x00" if codec is Codec.VP8 else b"\x00\x00\x01\x67", 0.0)
     answer = await outcomes.decode(broken)
-    assert (answer.reason, answer.picture) == (DropReason.DECODE_ERROR, None)
+    assert (answer.reason, answer.decoded) == (DropReason.DECODE_ERROR, None)
     assert answer.text
     assert (await outcomes.decode(frames[2])).reason is DropReason.NO_KEYFRAME
     assert (await outcomes.decode(frames[3])).reason is None
@@ -152,7 +152,7 @@ async def test_a_bomb_is_refused_from_its_header_and_the_stream_goes_on(pool: Vi
     bomb = b"\x10\x02\x00\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383) + bytes(28)
     answer = await outcomes.decode(EncodedFrame(0, bomb, 0.0))
     assert "16383x16383" in answer.text
-    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
     outcomes.decoder.close()
 
 
@@ -172,16 +172,16 @@ async def test_frames_that_were_read_make_room_for_others(pool: VideoPool) -> No
     outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1)[0]
     for _ in range(MAX_WAITING * 3):
-        assert (await outcomes.decode(frame)).picture is not None
+        assert (await outcomes.decode(frame)).decoded is not None
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (66, 50), (63, 47), (1280, 720)])
 async def test_pictures_of_every_size_come_out_whole(pool: VideoPool, width: int, height: int) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     for number, frame in enumerate(video(Codec.VP8, 3, width=width, height=height)):
-        picture = (await outcomes.decode(frame)).picture
-        assert picture is not None
-        pixels = picture.pixels()
+        decoded = (await outcomes.decode(frame)).decoded
+        assert decoded is not None
+        pixels = decoded.pixels()
         assert pixels.shape == (height, width, 3)
         assert abs(float(pixels.mean()) - 10 * number) < 6
         assert float(pixels.std()) < 3
@@ -190,18 +190,18 @@ async def test_pictures_of_every_size_come_out_whole(pool: VideoPool, width: int
 async def test_memory_of_pictures_is_used_again(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1, width=1920, height=1080)[0]
-    for _ in range(400):  # 1.2 GB of pictures, in 512 MB
-        assert (await outcomes.decode(frame)).picture is not None
+    for _ in range(400):  # 1.2 GB of decoded frames, in 512 MB
+        assert (await outcomes.decode(frame)).decoded is not None
 
 
 async def test_pictures_that_are_held_are_not_written_over(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     held = []
     for frame in video(Codec.VP8, 20):
-        picture = (await outcomes.decode(frame)).picture
-        assert picture is not None
-        held.append(picture)
-    means = [float(picture.pixels().mean()) for picture in held]
+        decoded = (await outcomes.decode(frame)).decoded
+        assert decoded is not None
+        held.append(decoded)
+    means = [float(decoded.pixels().mean()) for decoded in held]
     assert all(abs(mean - 10 * number) < 6 for number, mean in enumerate(means))
 
 
@@ -213,8 +213,8 @@ async def test_streams_share_processes_and_do_not_mix(pool: VideoPool) -> None:
             *(each.decode(frames[number]) for each, frames in zip(streams, videos, strict=True))
         )
         for outcome in outcomes:
-            assert outcome.picture is not None
-            assert abs(float(outcome.picture.pixels().mean()) - 10 * number) < 6
+            assert outcome.decoded is not None
+            assert abs(float(outcome.decoded.pixels().mean()) - 10 * number) < 6
     assert len(pool._hosts) == 2
 
 
@@ -225,16 +225,16 @@ async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
     pool._size = 1
     bad, good = Outcomes(Codec.VP8, pool), Outcomes(Codec.VP8, pool)
     frames = video(Codec.VP8, 6, keys=(0, 4))
-    assert (await good.decode(frames[0])).picture is not None
+    assert (await good.decode(frames[0])).decoded is not None
     poison = video(Codec.VP8, 1, width=width)[0]
     outcome = await bad.decode(poison)
-    assert (outcome.reason, outcome.picture) == (DropReason.DECODE_ERROR, None)
+    assert (outcome.reason, outcome.decoded) == (DropReason.DECODE_ERROR, None)
     assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
-    assert (await good.decode(frames[4])).picture is not None
+    assert (await good.decode(frames[4])).decoded is not None
     # The same bytes do it once.
     before = pool._population._client.pid, [host.group for host in pool._hosts]
     assert (await bad.decode(poison)).text
-    assert (await good.decode(frames[5])).picture is not None
+    assert (await good.decode(frames[5])).decoded is not None
     assert before == (pool._population._client.pid, [host.group for host in pool._hosts])
 
 
@@ -243,13 +243,13 @@ async def test_a_stream_that_ends_one_decoder_after_the_other_is_decoded_no_more
     poisons = video(Codec.VP8, MAX_DEATHS + 2, keys=tuple(range(9)), width=faulty.SEGFAULT)
     for poison in poisons:
         assert (await bad.decode(poison)).reason is DropReason.DECODE_ERROR
-    assert (await bad.decode(video(Codec.VP8, 1)[0])).picture is None
+    assert (await bad.decode(video(Codec.VP8, 1)[0])).decoded is None
 
 
 async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     frames = video(Codec.VP8, 3, keys=(0, 1, 2))
-    assert (await outcomes.decode(frames[0])).picture is not None
+    assert (await outcomes.decode(frames[0])).decoded is not None
     (host,) = pool._hosts
     (member,) = host.group.members.values()
     process = psutil.Process(member.pid)
@@ -257,14 +257,14 @@ async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> Non
     psutil.wait_procs([process], timeout=SOON_S)
     while pool._hosts == [host]:
         await asyncio.sleep(0.02)
-    assert (await outcomes.decode(frames[1])).picture is not None
+    assert (await outcomes.decode(frames[1])).decoded is not None
     assert not pool._digests.holds(frames[0].data)
 
 
 async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamer.webrtc.video_pool._IDLE_S", 0.5)
     outcomes = Outcomes(Codec.VP8, pool)
-    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
     (member,) = pool._hosts[0].group.members.values()
     process = psutil.Process(member.pid)
     outcomes.decoder.close()
@@ -277,13 +277,13 @@ async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pyte
 
 async def test_video_decoders_are_locked_in(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
-    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
     assert {"seccomp", "no_new_privs", "rlimits"} <= set(pool._population.protections)
 
 
 async def test_video_decoders_yield_to_model_runs(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
-    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).picture is not None
+    assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
     (member,) = next(host for host in pool._hosts if host.streams).group.members.values()
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, member.pid) == min(19, own + NICENESS)
