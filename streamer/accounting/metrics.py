@@ -38,7 +38,7 @@ REFUSALS = {
     "live": ("saturated", "share", "quota"),
 }
 #: Reasons for which WebRTC sessions end; `webrtc/end_reason.py` explains each.
-ENDINGS = (
+WEBRTC_END_REASONS = (
     "closed",
     "peer_gone",
     "connect_timeout",
@@ -279,7 +279,7 @@ class WorkerMetrics:
         for name, reasons in REFUSALS.items():
             for reason in reasons:
                 self.refused.labels(name, reason)
-        for ending in ENDINGS:
+        for ending in WEBRTC_END_REASONS:
             self.webrtc_ended.labels(ending)
         for protection in PROTECTIONS:
             self.unprotected.labels(protection).set(0)

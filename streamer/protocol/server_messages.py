@@ -88,7 +88,7 @@ class Pong(TypedDict):
 
 
 class Flow(TypedDict):
-    """The present window and rate of a stream, and why they are told now."""
+    """The present window and rate of a stream, and why this message is sent now."""
 
     type: Literal["flow"]
     stream: int

@@ -19,11 +19,11 @@ CONTROL_REFUSALS = 60
 
 
 class RateLimited(Exception):
-    """The message came too soon after the others. It is ignored, and the client is told so."""
+    """The message came too soon after the others. It is ignored, and the client gets an error."""
 
 
 class TooManyMessages(Exception):
-    """The client was told to send less and did not: its session is to be ended."""
+    """The client ignored errors about its rate. Its session must end."""
 
 
 class ControlRate:

@@ -86,10 +86,10 @@ class FlowControl:
         #: Number of discontinuities that the client announced. Tracks do not continue across one.
         self.breaks = 0
         self._epoch: int | None = None
-        #: Adjoining dropped frames that the client was not told about yet: first, last, reason.
+        #: Adjoining dropped frames without a ``drop`` message yet: first, last, reason.
         self._unsent_drops: tuple[int, int, DropReason] | None = None
 
-    # -- state that clients are told -----------------------------------------------------------------
+    # -- state that messages carry -------------------------------------------------------------------
 
     @property
     def ack(self) -> int:
@@ -99,7 +99,7 @@ class FlowControl:
 
     @property
     def granted(self) -> int:
-        """The window that the client is told; 0 means that it must not send."""
+        """The window as messages state it; 0 means that the client must not send."""
         return self.window if self._held_window is None else self._held_window
 
     def flow_messages(self, reason: str) -> list[ServerMessage]:
@@ -275,7 +275,7 @@ class FlowControl:
         return self.flow_messages("resumed")
 
     def abandon(self) -> list[ServerMessage]:
-        """Drop the frames that wait, because the connection is gone. Returns messages that nobody reads."""
+        """Drop the frames that wait, because the connection is gone. Returns messages, of no use by then."""
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)
@@ -283,7 +283,7 @@ class FlowControl:
 
     @property
     def has_unsent_drops(self) -> bool:
-        """Whether the client was not told about some drops yet. Until then they occupy its window."""
+        """Whether some drops were not sent yet. Until they are, they occupy the client's window."""
         return self._unsent_drops is not None
 
     def _grow_window(self) -> None:
@@ -307,9 +307,9 @@ class FlowControl:
         if unsent is not None and unsent[1] + 1 == seq and unsent[2] is reason:
             self._unsent_drops = (unsent[0], seq, reason)
             return []
-        told = self.take_drops()
+        due = self.take_drops()
         self._unsent_drops = (seq, seq, reason)
-        return told
+        return due
 
     def take_drops(self, text: str = "") -> list[ServerMessage]:
         """Return the ``drop`` message that is due, if any; ``text`` says more about the reason."""

@@ -172,7 +172,7 @@ class StreamHandle:
         )
 
     def _track(self, frame: StreamFrame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
-        """Return boxes with a column of track ids. Tracks begin anew after a discontinuity."""
+        """Return boxes with a column of track ids. Tracks restart after a discontinuity."""
         tracker = self._connection.session.tracker(self.flow.number)
         if breaks != self._tracked_breaks:
             self._tracked_breaks = breaks
@@ -248,7 +248,7 @@ def _offer_sample(
     if chosen:
         asked = dataclasses.replace(prediction, boxes=boxes_above(prediction.boxes, params.conf_threshold))
     if prediction.damaged:
-        return asked  # nobody learns from half a picture
+        return asked  # an incomplete frame is no sample
     observation = Observation(
         frame.payload,
         frame.seq,

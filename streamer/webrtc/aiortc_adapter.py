@@ -196,7 +196,7 @@ class InboundBudget:
             self._ended = True
             log.info("closing the data channels of a client: its unfinished messages exceed the budget")
             await self._association._abort()
-            # The parts that were kept are of no use any more.
+            # The parts that were kept are not needed after the end.
             self._association._inbound_streams.clear()
             self._association._sack_misordered.clear()
             return

@@ -14,7 +14,7 @@ log = logging.getLogger("streamer.webrtc.channels")
 RESULTS, CONTROL = "results", "control"
 #: With more bytes waiting in the channel, new results are left out until the network has caught up.
 RESULTS_WAITING_BYTES = 32 << 10
-#: With more bytes of control messages waiting, the client does not read at all.
+#: With more bytes of control messages waiting, the client counts as not reading, and its session ends.
 CONTROL_WAITING_BYTES = 256 << 10
 
 

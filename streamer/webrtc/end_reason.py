@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """All reasons; `accounting.metrics.ENDINGS` lists the same."""
+    """All reasons; `accounting.metrics.WEBRTC_END_REASONS` lists the same."""
 
     CLOSED = "closed"
     PEER_GONE = "peer_gone"

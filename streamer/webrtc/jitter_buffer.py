@@ -13,7 +13,7 @@ from dataclasses import dataclass
 GAP_S = 0.150
 #: When a missing packet is requested, in seconds after the gap was noticed. The first three requests are
 #: close together, because waiting for the outcome of one would add a round trip of delay, and requests and
-#: packets cost next to nothing. With 2 % loss each way, the first answers then repair all but 0.1 % of the lost
+#: packets cost next to nothing. With 2 % loss each way the first answers repair all but 0.1 % of the lost
 #: packets, instead of all but 2 % (tests/unit/test_webrtc_repair.py). The last request is for browsers, which
 #: repeat a packet at most once in a round trip, in case that one was lost too.
 NACK_AT_S = (0.0, 0.020, 0.040, 0.100)
@@ -167,7 +167,7 @@ class JitterBuffer:
         self._synced = payload.first
 
     def _too_late(self, payload: RtpPayload, now: float) -> list[EncodedFrame | Gap]:
-        """Ignore a duplicate or late packet; after many in a row, begin anew with this one."""
+        """Ignore a duplicate or late packet; after many in a row, restart with this one."""
         self._late += 1
         if self._late <= MAX_LATE:
             return []

@@ -108,17 +108,17 @@ class JsonRoutes:
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Return the state of the connection and, for a minute after its end, why it ended."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         return _json(signalling.describe(request))
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
         """Add candidates that arrive after the offer."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         session = signalling.find(request)
         body = await read_json(request, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
         try:
@@ -131,9 +131,9 @@ class JsonRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """End a session. Repeated requests succeed."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         signalling.end(request)
         return web.Response(status=204)
 

@@ -163,8 +163,8 @@ class Receiver(RTCRtpReceiver):
             await asyncio.sleep(_REPORT_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads reports (RFC 3550)
             blocks = []
             for ssrc, statistics in self._statistics.items():
-                middle, heard = self._sender_reports.get(ssrc, (0, 0.0))
-                delay_s = time.time() - heard
+                middle, received = self._sender_reports.get(ssrc, (0, 0.0))
+                delay_s = time.time() - received
                 blocks.append(
                     RtcpReceiverInfo(
                         ssrc=ssrc,

@@ -22,7 +22,7 @@ MAX_SECTION_BYTES = 16 << 10
 #: Payload types of one section; they are numbers of seven bits.
 MAX_PAYLOADS = 128
 #: Candidates that are checked; at most 16 of them are used.
-_MAX_JUDGED = 100
+_MAX_CHECKED = 100
 #: One video, one audio (never decoded), one section of data channels.
 KINDS = ("video", "audio", "application")
 CODECS_TAKEN = "VP8, H.264 (baseline, main, high; 8 bits, 4:2:0)"
@@ -277,11 +277,11 @@ def _is_taken(parameters: dict[str, str]) -> bool:
 def _candidates(sections: list[_Section], *, allow_private: bool) -> tuple[tuple[str, ...], int]:
     """Return the candidates to use, and the number of the others."""
     kept: dict[str, None] = {}
-    left_out = judged = 0
+    left_out = checked = 0
     for section in sections:
         for candidate in section.values("candidate"):
-            judged += 1
-            if judged > _MAX_JUDGED:
+            checked += 1
+            if checked > _MAX_CHECKED:
                 left_out += 1
                 continue
             try:

@@ -59,10 +59,6 @@ class Signalling:
         self.router = router
         self.settings = peers.settings
 
-    async def elsewhere(self, request: web.Request) -> web.StreamResponse | None:
-        """Forward the request if another process has the session; None if it is here."""
-        return await self.router.forward(request)
-
     def read_offer(self, sdp: str) -> Offer:
         """Check an offer. Raises Problem 400, 413 or 422."""
         try:
@@ -120,10 +116,10 @@ class Signalling:
                 await session.add_candidate(without_related(candidate))
 
     async def results(self, request: web.Request) -> web.StreamResponse:
-        """Serve ``GET …/{session}/results``: a WebSocket if an upgrade is requested, or server-sent events."""
-        elsewhere = await self.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        """Serve ``GET …/{session}/results``: a WebSocket for an upgrade, server-sent events otherwise."""
+        forwarded = await self.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         return await serve_results(request, self.find(request))
 
 

@@ -103,17 +103,17 @@ class WhipRoutes:
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Return the state of the connection and, for a minute after its end, why it ended."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         return web.json_response(signalling.describe(request), headers={"Cache-Control": "no-store"})
 
     async def trickle(self, request: web.Request) -> web.StreamResponse:
         """Add candidates that arrive after the offer (RFC 9725 section 4.3)."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         session = signalling.find(request)
         text = await read_text(request, FRAGMENT, MAX_FRAGMENT_BYTES, signalling.settings.body_timeout_s)
         expected = request.headers.get(hdrs.IF_MATCH)
@@ -137,9 +137,9 @@ class WhipRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """End a session. Repeated requests succeed for a minute."""
         signalling = self._signalling
-        elsewhere = await signalling.elsewhere(request)
-        if elsewhere is not None:
-            return elsewhere
+        forwarded = await signalling.router.forward(request)
+        if forwarded is not None:
+            return forwarded
         signalling.end(request)
         return web.Response(status=200)
 

@@ -37,7 +37,7 @@ from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import SessionControl
 from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.frame_receiver import FrameReceiver, unknown_stream
-from streamer.websocket.handshake import HelloReader, greet, identify
+from streamer.websocket.handshake import HelloReader, await_hello, identify
 from streamer.websocket.message_intake import MessageIntake
 from streamer.websocket.outbox import MAX_MESSAGES
 from streamer.websocket.writer import SocketWriter
@@ -140,7 +140,7 @@ class Connection:
         reader = HelloReader(self._gate, self._socket, self.close_soon)
         writing = asyncio.create_task(self._write(), name="stream-writer")
         try:
-            await greet(reader, self._welcome, self.send, self.hub.settings.stream_hello_timeout_s)
+            await await_hello(reader, self._welcome, self.send, self.hub.settings.stream_hello_timeout_s)
             self._gate.open()
             await self._read()
         except CloseConnection as close:
@@ -344,7 +344,7 @@ class Connection:
         if now - self.last_received > limit_s:
             self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")
 
-    def say_bye(self, reconnect_ms: int) -> None:
+    def send_bye(self, reconnect_ms: int) -> None:
         """Tell the client that the server shuts down, and when to reconnect."""
         text = "the server is shutting down"
         self.send(server_messages.bye(CloseCode.RESTART.value, text, reconnect_ms=reconnect_ms))

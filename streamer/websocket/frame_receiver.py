@@ -122,7 +122,7 @@ def unknown_stream(number: int, known: Mapping[int, StreamHandle]) -> str:
 
 
 def _text_frame_error(error: ProtocolError, message: dict[str, Any]) -> Error:
-    """Return the answer to a malformed text frame, with what can be told of the frame."""
+    """Return the answer to a malformed text frame, with those of its numbers that are valid."""
     answer = server_messages.protocol_error(error)
     seq, stream = message.get("seq"), message.get("stream")
     if isinstance(seq, int) and 0 <= seq <= MAX_SEQ:

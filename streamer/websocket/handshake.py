@@ -69,7 +69,7 @@ class HelloReader:
         self._close_soon(CloseCode.OVERLOADED, text)
 
 
-async def greet(
+async def await_hello(
     reader: HelloReader,
     welcome: Callable[[Hello], Awaitable[None]],
     send: Callable[[ServerMessage], None],

@@ -84,7 +84,7 @@ class StreamHub:
         self._draining = True
         index, count = 0, len(self._connections)
         async for connection in self._in_turns():
-            connection.say_bye(reconnect_delay_ms(window_s, index, count))
+            connection.send_bye(reconnect_delay_ms(window_s, index, count))
             index += 1
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
         while time.monotonic() < deadline and any(each.in_flight for each in self._connections):

@@ -12,7 +12,7 @@ from streamer.protocol import server_messages
 from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import DropReason
 
-#: A client with so many unread messages does not read at all; they are about 60 KiB of typical messages.
+#: A client with so many unread messages counts as not reading. Typical messages of this number are 60 KiB.
 MAX_MESSAGES = 256
 #: Size of two dozen results with a thousand boxes each, in JSON.
 MAX_BYTES = 2 << 20

@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.accounting.metrics import ENDINGS
+from streamer.accounting.metrics import WEBRTC_END_REASONS
 from streamer.config.ice_servers import IceServers, parse_ice_servers
 from streamer.config.settings import SettingsError, load_settings
 from streamer.http.cors import cors_headers, preflight_headers
@@ -143,6 +143,6 @@ def test_key_frames_are_asked_for_until_one_comes_but_not_too_often() -> None:
 
 
 def test_every_ending_has_a_label_and_a_sentence() -> None:
-    assert tuple(EndReason) == ENDINGS
+    assert tuple(EndReason) == WEBRTC_END_REASONS
     for ending in EndReason:
         assert "{" not in explain(ending)
