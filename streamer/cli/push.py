@@ -148,7 +148,7 @@ async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> FrameStream:
     """Return the stream, not yet connected."""
-    from streamer.client.sources import is_picture_source  # noqa: PLC0415 - see _push
+    from streamer.client.sources import is_image_source  # noqa: PLC0415 - see _push
     from streamer.client.stream import DetectStream  # noqa: PLC0415 - see _push
 
     settings: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _make_stream(arguments: argparse.Namespace, terminal: Terminal) -> FrameStre
         from streamer.client.video_stream import VideoStream  # noqa: PLC0415 - loads aiortc
 
         return VideoStream(arguments.url, **settings)
-    mode = arguments.mode or ("all" if is_picture_source(arguments.source) else "live")
+    mode = arguments.mode or ("all" if is_image_source(arguments.source) else "live")
     return DetectStream(arguments.url, mode=mode, **settings)
 
 

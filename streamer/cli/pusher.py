@@ -168,9 +168,9 @@ class Pusher:
             if frame.skip:
                 self.stream.skip(frame.skip)
             elif self.stream.mode == "live":
-                taken = self.stream.offer(frame.picture, tag=frame, captured_s=frame.time_s)
+                taken = self.stream.offer(frame.image, tag=frame, captured_s=frame.time_s)
             else:
-                await self.stream.send(frame.picture, tag=frame, captured_s=frame.time_s)
+                await self.stream.send(frame.image, tag=frame, captured_s=frame.time_s)
                 taken = True
         except ClientError:
             self.stream.skip("closed")

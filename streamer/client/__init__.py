@@ -1,7 +1,8 @@
-"""Client of the detection service: streams and one-shot requests with typed results, asynchronous and not.
+"""Client of the detection service: streams and single requests with typed results, with and without asyncio.
 
-Importing it loads no server code, and neither PyAV nor aiohttp: what needs them is loaded at first use.
-`VideoStream` needs the extra `webrtc`, everything else comes with the base installation.
+The library belongs here; the command line, which uses it, is in `streamer.cli`. Importing this package loads
+no server code, no PyAV and no aiohttp: the names that need them are loaded at first use. `VideoStream` needs
+the extra `webrtc`; everything else comes with the base installation.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ __all__ = [
     "predict_many",
 ]
 
-#: Name to the module that is loaded with it.
+#: Names that are loaded at first use, and the module of each.
 _LAZY = {
     "DetectStream": "stream",
     "DetectStreamSync": "sync",

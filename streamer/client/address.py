@@ -1,4 +1,7 @@
-"""Makes what a person types as the service's address into the one to connect to; credentials apart. Pure."""
+"""Turns the address of the service as a person types it into a URL and the header with its credentials.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,25 @@ _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect: an address without credentials, and the header that carries them."""
+    """Where to connect: a URL without credentials, and the header that carries the credentials."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict, repr=False)
-    #: Texts that must never be shown.
+    #: Credentials, which must not appear in any message or log.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def shown(self) -> str:
-        """The address for people and logs."""
+        """The address without credentials, for messages and logs."""
         return redact(self.url, self.secrets)
 
     def clean(self, text: object) -> str:
-        """Return ``text`` (or an exception's) without this address's credentials."""
+        """Return ``text``, which may be an exception, without the credentials of this address."""
         return redact(text, self.secrets)
 
 
 def stream_address(text: str, token: str | None = None) -> Address:
-    """Return the WebSocket address; http(s) becomes ws(s), no path becomes ``/v1/stream``.
+    """Return the WebSocket address. http(s) becomes ws(s); the default path is ``/v1/stream``.
 
     Raises BadInput.
     """
@@ -43,12 +46,18 @@ def stream_address(text: str, token: str | None = None) -> Address:
 
 
 def predict_address(text: str, token: str | None = None) -> Address:
-    """Return the HTTP address; ws(s) becomes http(s), no path becomes ``/v1/predict``. Raises BadInput."""
+    """Return the HTTP address. ws(s) becomes http(s); the default path is ``/v1/predict``.
+
+    Raises BadInput.
+    """
     return _address(text, token, ("http", "https"), PREDICT_PATH)
 
 
 def video_address(text: str, token: str | None = None) -> Address:
-    """Return the address of WebRTC offers; that of a stream becomes the one beside it. Raises BadInput."""
+    """Return the HTTP address that takes WebRTC offers; a path ``.../stream`` becomes ``.../webrtc``.
+
+    Raises BadInput.
+    """
     address = _address(text, token, ("http", "https"), VIDEO_PATH)
     parts = urlsplit(address.url)
     path = parts.path.rstrip("/")
@@ -82,7 +91,7 @@ def _address(text: str, token: str | None, schemes: tuple[str, str], default_pat
 def _credentials(
     user: str | None, password: str | None, token: str | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the header for a token, else for ``user:password@``, and what of it is secret."""
+    """Return the header for the token, or else for ``user:password@``, and the secret texts in it."""
     if token is not None:
         if not token.isascii() or not token.isprintable() or " " in token or not token:
             raise BadInput("the token must be printable ASCII without spaces")

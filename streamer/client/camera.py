@@ -1,4 +1,4 @@
-"""Frames of a local camera by its number, through OpenCV."""
+"""Captures frames from a local camera, given by its number, with OpenCV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEFAULT_FPS = 30.0
 
 
 class Camera:
-    """A camera; one that is unplugged is opened again when it is back."""
+    """A local camera. If it is unplugged, it is opened again once it is back."""
 
     live = True
     total = None
@@ -42,7 +42,7 @@ class Camera:
             raise SourceFailed(f"{self.shown}: cannot be opened{_known_cameras()}")
 
     def _open(self) -> Any | None:
-        # It would write to the terminal by itself.
+        # OpenCV writes warnings to the terminal otherwise.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         device = self._opener(self._index)
         if not device.isOpened():
@@ -52,7 +52,7 @@ class Camera:
         return device
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
-        """Yield pictures as the camera delivers them; the clock is the capture time."""
+        """Yield frames as the camera delivers them; each has the time at which it was read."""
         number, begun, backoff = 0, time.monotonic(), Backoff()
         try:
             while not stop.is_set():
@@ -65,9 +65,9 @@ class Camera:
                     continue
                 self._release()
                 if not self._reconnect:
-                    raise SourceFailed(f"{self.shown}: gives no pictures")
+                    raise SourceFailed(f"{self.shown}: delivers no frames")
                 delay_s = backoff.next_s()
-                self._on_trouble(f"{self.shown} gives no pictures; again in {delay_s:.1f} s")
+                self._on_trouble(f"{self.shown} delivers no frames; next try in {delay_s:.1f} s")
                 if not stop.wait(delay_s):
                     self._device = self._open()
         finally:
@@ -80,7 +80,7 @@ class Camera:
 
 
 def _known_cameras() -> str:
-    """Name the cameras that this machine has, where the system lists them."""
+    """Return a clause that names the cameras of this machine, as far as ``/dev`` lists them."""
     root = Path("/dev")
     found = sorted(path.name.removeprefix("video") for path in root.glob("video[0-9]*"))
-    return f"; this machine has {', '.join(found)}" if found else "; this machine shows no camera"
+    return f"; this machine has {', '.join(found)}" if found else "; this machine has no camera in /dev"

@@ -1,4 +1,4 @@
-"""What every source yields, and the wrappers that pace and thin it."""
+"""The frames that a source yields, and generators that pace them or limit their rate."""
 
 from __future__ import annotations
 
@@ -10,56 +10,57 @@ from typing import Protocol
 
 from streamer.client.pixels import Pixels, decode
 
-#: A source that falls behind by more than this goes on from where it is instead of skipping for ever.
+#: When a source is late by more than this, its clock restarts at the current frame; it would skip for ever
+#: otherwise.
 SLIP_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class Captured:
-    """One picture of a source."""
+    """One frame of a source."""
 
-    #: Position in the source, from 0; goes on when the source begins again.
+    #: Position in the source, from 0. Counting continues when the source starts again (``loop``).
     number: int
-    #: Capture time in seconds since the source began; media time for files.
+    #: Capture time in seconds since the start of the source; for files, the media time.
     time_s: float
-    #: Seconds until the next picture, as far as the source knows.
+    #: Expected seconds until the next frame.
     duration_s: float
-    #: BGR pixels, upright, or an encoded picture as it was found.
-    picture: Pixels | bytes
+    #: BGR pixels, upright, or the bytes of an image file, unchanged.
+    image: Pixels | bytes
     name: str = ""
-    #: Why this one is not to be sent; empty: it is.
+    #: Reason why this frame is not sent; empty when it is sent.
     skip: str = ""
     _pixels: Pixels | None = None
 
     def pixels(self) -> Pixels:
-        """Return BGR pixels, decoded once. Raises BadInput."""
+        """Return BGR pixels; an image file is decoded once. Raises BadInput."""
         if self._pixels is None:
-            self._pixels = decode(self.picture) if isinstance(self.picture, bytes) else self.picture
+            self._pixels = decode(self.image) if isinstance(self.image, bytes) else self.image
         return self._pixels
 
 
 class Source(Protocol):
-    """Where pictures come from."""
+    """Where frames come from: a camera, a video, image files or a network stream."""
 
-    #: Whether pictures pass by themselves; else the reader sets the pace.
+    #: True when the source sets the pace (a camera); False when its reader does (a file).
     live: bool
 
     @property
     def shown(self) -> str:
-        """Name for people, without credentials."""
+        """Name for messages, without credentials."""
 
     @property
     def total(self) -> int | None:
-        """Number of pictures, when known."""
+        """Number of frames, or None when it is unknown."""
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
-        """Yield pictures until the end or ``stop``. Raises SourceFailed."""
+        """Yield frames until the source ends or ``stop`` is set. Raises SourceFailed."""
 
 
 def paced(
     frames: Iterator[Captured], stop: threading.Event, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Captured]:
-    """Yield each picture when its time has come; what comes too late is marked ``late``, not queued."""
+    """Yield each frame at its capture time. A frame that is too late is marked to be skipped as ``late``."""
     begun: float | None = None
     lag_s = 0.0
     for frame in frames:
@@ -71,14 +72,15 @@ def paced(
                 return
         elif lag_s > SLIP_S:
             begun, lag_s = clock() - frame.time_s, 0.0
-        # While the lag does not shrink, leaving frames out gains nothing.
+        # Skip only while skipping helps: if the lag did not shrink since the last frame, the source is too
+        # slow.
         elif lag_s > frame.duration_s and not 0 < before_s <= lag_s:
             frame.skip = "late"
         yield frame
 
 
 def thinned(frames: Iterator[Captured], fps: float) -> Iterator[Captured]:
-    """Mark pictures beyond ``fps`` a second of source time as ``fps``; the rate is kept on average."""
+    """Mark frames to be skipped as ``fps``, so that on average ``fps`` a second of source time remain."""
     next_s = float("-inf")
     for frame in frames:
         if frame.time_s < next_s - 1e-6:

@@ -29,39 +29,39 @@ from streamer.protocol.wire import (
     pack_frame,
 )
 
-#: Answers of ours are small; a frame's result with 1000 boxes is about 60 KiB.
+#: Largest message that is accepted. A result with 1000 boxes has about 60 KiB.
 MAX_MESSAGE_BYTES = 4 << 20
 HEARTBEAT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
-#: A frame larger than some proxy allows would only be sent again and again.
+#: WebSocket close code 1009. A frame that a proxy finds too large would be refused after a reconnect too.
 _MESSAGE_TOO_BIG = 1009
-#: The largest hello that is taken from a client that has shown no key (docs/protocol.md).
+#: Largest hello that a server accepts from a client without an API key (docs/protocol.md).
 HELLO_BYTES = 4 << 10
 _FINAL = FINAL_CLOSE_CODES | {CloseCode.UNAUTHORIZED, _MESSAGE_TOO_BIG}
 _REFUSALS = {
     400: "the server does not speak detect.v1 at this address",
     401: "the token is missing or wrong (--token, STREAMER_TOKEN)",
     403: "access is forbidden",
-    404: "there is no stream at this address, or the server has no such model version",
-    426: "the server wants another protocol at this address",
+    404: "there is no stream endpoint at this address, or the server has no such model version",
+    426: "the server requires another protocol at this address",
 }
 
 
 class ConnectionLost(ConnectionFailed):
-    """An open connection has ended; worth another try."""
+    """An open connection has ended; connecting again may succeed."""
 
 
 class Connection:
-    """An open connection after its welcome."""
+    """An open connection that has received its welcome."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, address: Address) -> None:
         self._socket = socket
         self._address = address
         self._subprotocol = socket.protocol or SUBPROTOCOL_JSON
         self.welcome: Mapping[str, Any] = {}
-        #: What the server's `bye` asked for, seconds.
+        #: Seconds that the server's `bye` asked the client to wait; None before a `bye`.
         self.reconnect_s: float | None = None
-        #: Whether the server has said that it goes away; what was sent may still be answered.
+        #: Whether the server has sent `bye`. It may still answer frames that were sent before.
         self.leaving = False
 
     @classmethod
@@ -74,9 +74,9 @@ class Connection:
         tls: ssl.SSLContext | bool = True,
         timeout_s: float = 10.0,
     ) -> Connection:
-        """Connect and greet.
+        """Connect, send ``hello`` and wait for the welcome.
 
-        Raises Rejected (refused for good), BadInput (a parameter is wrong) or ConnectionFailed.
+        Raises Rejected (refused permanently), BadInput (a parameter is wrong) or ConnectionFailed.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -91,16 +91,16 @@ class Connection:
             raise ConnectionFailed(f"{address.shown} did not answer within {timeout_s:g} s") from None
 
     async def _greet(self, hello: dict[str, Any]) -> None:
-        hello, classes = _split(hello, self._subprotocol)
+        hello, classes = _split_hello(hello, self._subprotocol)
         await self.send(hello)
-        self.welcome = await self._answer("welcome")
+        self.welcome = await self._wait_for("welcome")
         if classes is not None:
             await self.send({"type": "configure", "cfg": 0, "params": {"classes": classes}})
-            configured = await self._answer("configured")
+            configured = await self._wait_for("configured")
             self.welcome = {**self.welcome, "params": configured.get("params", {})}
 
-    async def _answer(self, kind: str) -> dict[str, Any]:
-        """Return the next message of that type. Raises BadInput for an error that comes instead."""
+    async def _wait_for(self, kind: str) -> dict[str, Any]:
+        """Return the next message of type ``kind``. Raises BadInput when an error comes instead."""
         while True:
             message = await self.receive()
             if message["type"] == kind:
@@ -120,29 +120,29 @@ class Connection:
             raise ConnectionLost(self._address.clean(f"connection lost: {error}")) from None
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame; returns when the socket has taken it. Raises ConnectionLost."""
+        """Send a frame; return when the socket has accepted it. Raises ConnectionLost."""
         try:
             await self._socket.send_bytes(pack_frame(frame))
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
             raise ConnectionLost(self._address.clean(f"connection lost: {error}")) from None
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next message. Raises ConnectionLost, or Rejected when the server closed for good."""
+        """Return the next message. Raises ConnectionLost, or Rejected when connecting again is useless."""
         while True:
             message = await self._socket.receive()
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                raise self._ended(str(message.extra or ""))
+                raise self._close_error(str(message.extra or ""))
             try:
                 decoded = decode_message(message.data)
             except ProtocolError:
-                continue  # not of detect.v1; a newer server may know why
+                continue  # a message that this version does not know, perhaps of a newer server
             if decoded["type"] == "bye":
                 self.leaving = True
                 asked = decoded.get("reconnect_ms")
                 self.reconnect_s = asked / 1e3 if isinstance(asked, int | float) else None
             return decoded
 
-    def _ended(self, reason: str) -> ConnectionFailed | Rejected:
+    def _close_error(self, reason: str) -> ConnectionFailed | Rejected:
         code = self._socket.close_code
         if code is None or code in (CloseCode.DONE, 1006):
             return ConnectionLost("the connection was lost", retry_after_s=self.reconnect_s)
@@ -153,7 +153,7 @@ class Connection:
         return ConnectionLost(text, retry_after_s=self.reconnect_s)
 
     async def close(self, code: int = CloseCode.DONE) -> None:
-        """Close; never raises, never takes long."""
+        """Close the connection. Never raises, and takes at most `CLOSE_TIMEOUT_S`."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._socket.close(code=code)
@@ -161,10 +161,11 @@ class Connection:
             return
 
 
-def _split(hello: dict[str, Any], subprotocol: str) -> tuple[dict[str, Any], list[Any] | None]:
-    """Return a hello that every server takes, and the classes to ask for after it; None when all fits.
+def _split_hello(hello: dict[str, Any], subprotocol: str) -> tuple[dict[str, Any], list[Any] | None]:
+    """Return the hello, without ``classes`` if it is too long, and the classes that it lost, or None.
 
-    A server that has seen no key takes a short hello only.
+    A server accepts only a short hello from a client without an API key; the classes follow in a
+    ``configure``.
     """
     if len(encode_message(hello, subprotocol)) <= HELLO_BYTES or "classes" not in hello.get("params", {}):
         return hello, None
@@ -188,7 +189,7 @@ async def _upgrade(
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
         )
     except aiohttp.WSServerHandshakeError as error:
-        raise _refused(address, error) from None
+        raise _upgrade_error(address, error) from None
     except aiohttp.InvalidURL as error:
         raise BadInput(f"address {address.shown!r} cannot be used: {address.clean(error)}") from None
     except aiohttp.ClientConnectorCertificateError as error:
@@ -203,7 +204,7 @@ async def _upgrade(
         raise ConnectionFailed(f"cannot connect to {address.shown}: {address.clean(error)}") from None
 
 
-def _refused(address: Address, error: aiohttp.WSServerHandshakeError) -> ConnectionFailed | Rejected:
+def _upgrade_error(address: Address, error: aiohttp.WSServerHandshakeError) -> ConnectionFailed | Rejected:
     status = error.status
     if status == 429 or status >= 500:
         return ConnectionFailed(
@@ -212,12 +213,12 @@ def _refused(address: Address, error: aiohttp.WSServerHandshakeError) -> Connect
         )
     why = _REFUSALS.get(status, _REFUSALS[400])
     if status == 400 and f"={MASK}" in address.shown:
-        why = "a key does not belong in the address; give it as the token"
+        why = "the address contains a key; pass the key as the token instead"
     return Rejected(f"{address.shown} refused the stream: {why} (HTTP {status})", code=status)
 
 
 class Connector:
-    """Connects to one address. ``report`` is told of every try."""
+    """Connects to one address and waits between attempts. ``report`` receives the state of each attempt."""
 
     def __init__(self, address: Address, options: Options, report: Watcher) -> None:
         self.backoff = Backoff()
@@ -227,12 +228,12 @@ class Connector:
         self._report = report
 
     async def connect(self, session: aiohttp.ClientSession, hello: dict[str, Any]) -> Connection:
-        """Return an open connection.
+        """Return an open connection; repeat failed attempts.
 
-        Raises ConnectionFailed after ``give_up_after_s``; Rejected and BadInput at once.
+        Raises ConnectionFailed after ``give_up_after_s``, Rejected and BadInput at once.
         """
-        patience_s = self._options.give_up_after_s
-        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+        give_up_after_s = self._options.give_up_after_s
+        give_up_at = math.inf if give_up_after_s is None else time.monotonic() + give_up_after_s
         while True:
             self._report(State(Phase.CONNECTING, self._address.shown))
             try:
@@ -247,7 +248,10 @@ class Connector:
                 await self.pause(error, give_up_at)
 
     async def pause(self, error: ConnectionFailed, give_up_at: float = math.inf) -> None:
-        """Wait as long as the server asked, else with jitter. Raises ``error`` when patience ends."""
+        """Wait before the next attempt: as long as the server asked, or else the back-off time.
+
+        Raises ``error`` when the wait would end after ``give_up_at``.
+        """
         delay_s = self.backoff.next_s(error.retry_after_s)
         if self._options.give_up_after_s == 0 or time.monotonic() + delay_s > give_up_at:
             raise error

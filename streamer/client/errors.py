@@ -1,4 +1,4 @@
-"""Every error the client raises, in one tree: what the caller can mend first, what the network did second."""
+"""All errors that the client raises: first those that the caller can fix, then those of the network."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ class ClientError(Exception):
 
 
 class BadInput(ClientError):
-    """A source, picture, address or option cannot be used; the message says what is allowed."""
+    """A source, image, address or option cannot be used; the message says what is allowed."""
 
 
 class SourceFailed(ClientError):
-    """A camera, file or address cannot be opened, decoded or read on; the message says which and why."""
+    """A camera, file or address cannot be opened, read or decoded; the message says which and why."""
 
 
 class SaveFailed(ClientError):
-    """A video, journal or picture cannot be written."""
+    """A video, JSON file or image cannot be written."""
 
 
 class UnreadOutcomes(ClientError):
-    """Nobody reads the outcomes while frames go on being offered; iterate the stream in a task of its own."""
+    """Too many outcomes wait to be read. Iterate over the stream in a separate task while offering frames."""
 
 
 class MissingPackage(ClientError):
@@ -28,7 +28,7 @@ class MissingPackage(ClientError):
 
 
 class Rejected(ClientError):
-    """The server refused for good: asking again would get the same answer.
+    """The server refused permanently: another attempt would get the same answer.
 
     ``code`` is the WebSocket close code or HTTP status.
     """
@@ -39,16 +39,16 @@ class Rejected(ClientError):
 
 
 class ConnectionFailed(ClientError):
-    """The server cannot be reached, or the connection was lost and is not to be made again."""
+    """The server cannot be reached, or the connection was lost and the attempts to reconnect have ended."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        #: The server's own statement of when to come back, seconds.
+        #: Seconds after which the server asked the client to try again; None when it named no time.
         self.retry_after_s = retry_after_s
 
 
 class StreamClosed(ClientError):
-    """The stream was finished or closed; it takes no more frames."""
+    """The stream was finished or closed and accepts no more frames."""
 
 
 class PredictFailed(ClientError):
@@ -64,7 +64,7 @@ class PredictFailed(ClientError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        #: The server's own statement of when to come back, seconds.
+        #: Seconds after which the server asked the client to try again; None when it named no time.
         self.retry_after_s = retry_after_s
         self.status = status
         self.code = code

@@ -1,7 +1,7 @@
-"""The client's side of ``detect.v1`` flow control: numbers, window, acks, re-sending. Pure; no I/O.
+"""The client's side of ``detect.v1`` flow control: sequence numbers, window, acks and resends. No I/O.
 
-Takes what was sent, what was received and ``now`` (monotonic seconds); returns outcomes. Every frame that
-gets a sequence number gets exactly one outcome, whatever happens to the connection.
+The stream passes in what it sends, what it receives and ``now`` (monotonic seconds), and gets outcomes back.
+Every frame that gets a sequence number gets exactly one outcome, whatever happens to the connection.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Any
 from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
 from streamer.protocol.wire import Codec
 
-#: At window 0, and after as long without sending anything, the client pings.
+#: The client sends a ping when the window has been 0 for this long.
 HOLD_PING_S = 5.0
+#: The client sends a ping when it has sent nothing for this long.
 KEEPALIVE_S = 15.0
-#: A frame of mode all that has lost this many connections may be what loses them.
+#: Largest number of times that mode all sends a frame: a frame may be the reason why its connections end.
 MAX_SENDS = 4
-#: Share of a frame interval by which a frame may come early under ``max_fps``; cameras are not exact.
+#: Share of a frame interval by which a frame may be early under ``max_fps``; cameras are not exact.
 _EARLY = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """A frame with a sequence number and no outcome yet."""
+    """A frame that has a sequence number and no outcome yet."""
 
     seq: int
     payload: bytes
     codec: Codec
     captured_s: float
     tag: Any
-    #: What the boxes must be multiplied by to lie in the picture that was offered.
+    #: Factors (x, y) that convert boxes to pixels of the original frame.
     scale: tuple[float, float] = (1.0, 1.0)
-    #: Size of the picture offered, upright; (0, 0) when only the server knows.
+    #: Width and height of the original frame, upright; (0, 0) when only the server knows them.
     size: tuple[int, int] = (0, 0)
     sent_s: float = 0.0
     sends: int = 0
 
     @property
     def ts_us(self) -> int:
-        """Capture time for the wire."""
+        """Capture time in microseconds, as the wire carries it."""
         return max(0, round(self.captured_s * 1e6))
 
 
@@ -57,11 +58,11 @@ class Flow:
         self.window = 0
         self.max_fps: float | None = None
         self.last_seq = 0
-        #: In order of their numbers; a frame leaves with its outcome.
+        #: Frames without an outcome, by sequence number, in ascending order.
         self._unfinished: dict[int, Sent] = {}
-        #: Frames of a lost connection that go again (mode all), lowest number first.
+        #: Frames of a lost connection that must be sent again (mode all), lowest number first.
         self._to_resend: deque[Sent] = deque()
-        #: The server's account on this connection; it may know of outcomes that it has not told yet.
+        #: Ack of the server on this connection. It may include frames whose outcome has not arrived yet.
         self._server_ack = 0
         self._next_at = 0.0
         self._closed_window_since: float | None = None
@@ -72,24 +73,24 @@ class Flow:
 
     @property
     def ack(self) -> int:
-        """Highest sequence number up to which every frame is finished."""
+        """Highest sequence number up to which every frame has an outcome."""
         first = next(iter(self._unfinished), self.last_seq + 1)
         return max(first - 1, min(self._server_ack, self.last_seq))
 
     @property
     def in_flight(self) -> int:
-        """Frames without outcome."""
+        """Number of sent frames without an outcome."""
         return len(self._unfinished)
 
     @property
     def has_resends(self) -> bool:
-        """Whether frames of a lost connection come before new ones."""
+        """Whether frames of a lost connection must be sent before new ones."""
         return bool(self._to_resend)
 
     def refusal(self, now: float, taken: int = 0) -> str | None:
-        """Return why the next frame may not be sent now, or None when it may.
+        """Return the reason why the next frame may not be sent now, or None when it may be.
 
-        ``taken`` counts frames that are on their way to being sent before it.
+        ``taken`` is the number of accepted frames that will be sent before it.
         """
         if not self.connected:
             return "disconnected"
@@ -101,13 +102,13 @@ class Flow:
         return None
 
     def rate_wait_s(self, now: float) -> float | None:
-        """Return how long ``max_fps`` alone still forbids a frame; None when it does not."""
+        """Return the seconds until ``max_fps`` permits a frame; None when that is not the obstacle."""
         if self.max_fps is None or self.refusal(now) != "rate":
             return None
         return self._next_at - _EARLY / self.max_fps - now
 
     def sending(self, frame: Sent, now: float) -> None:
-        """Number a new frame that is about to be sent."""
+        """Give a sequence number to a new frame, which the caller sends next."""
         self.last_seq += 1
         frame.seq = self.last_seq
         self._unfinished[frame.seq] = frame
@@ -116,7 +117,7 @@ class Flow:
         self._mark_sent(frame, now)
 
     def resending(self, now: float) -> Sent:
-        """Return the next frame of a lost connection, which is about to be sent again."""
+        """Return the next frame of a lost connection, which the caller sends again next."""
         frame = self._to_resend.popleft()
         self.ledger.resent += 1
         self._mark_sent(frame, now)
@@ -126,13 +127,13 @@ class Flow:
         frame.sent_s = self._last_sent_at = now
         frame.sends += 1
         if self.max_fps:
-            # The rate is kept on average: a frame that came early pushes the next one back.
+            # The average rate is kept: after an early frame, the next one must wait longer.
             self._next_at = max(self._next_at, now) + 1.0 / self.max_fps
 
     # -- the connection ------------------------------------------------------------------------------
 
     def welcomed(self, message: Mapping[str, Any], now: float) -> None:
-        """A connection is open. Numbers go on, in a new session too."""
+        """Take the welcome of a new connection. Sequence numbers continue, even in a new session."""
         self.connected = True
         self.session = str(message.get("session", "")) or None
         model = message.get("model")
@@ -143,11 +144,14 @@ class Flow:
         self.max_fps = None
         self._next_at = 0.0
         flow = message.get("flow")
-        self._grant(flow if isinstance(flow, Mapping) else {"win": 2}, now)
+        self._update_window(flow if isinstance(flow, Mapping) else {"win": 2}, now)
         self._to_resend = deque(self._unfinished.values()) if self.mode == "all" else deque()
 
     def disconnected(self) -> list[Outcome]:
-        """The connection is lost. Live frames are lost with it; mode all keeps them to send again."""
+        """Note that the connection is lost, and return the drops.
+
+        Mode live drops all unfinished frames; mode all keeps them and sends them again.
+        """
         self.connected = False
         self.window = 0
         self._closed_window_since = None
@@ -156,19 +160,22 @@ class Flow:
         return [self._drop(frame, "disconnected") for frame in lost]
 
     def abandon(self, reason: str) -> list[Outcome]:
-        """Nobody waits any longer: whatever is unfinished ends as a drop."""
+        """End every unfinished frame as a drop, because the stream ends."""
         self._to_resend.clear()
         return [self._drop(frame, reason) for frame in list(self._unfinished.values())]
 
-    def resume_offer(self) -> dict[str, Any] | None:
-        """Return ``hello.resume`` for the session of the last connection, if there was one."""
+    def resume_request(self) -> dict[str, Any] | None:
+        """Return ``hello.resume`` for the session of the last connection; None when there was none."""
         if self.session is None:
             return None
         first = next(iter(self._unfinished), self.last_seq + 1)
         return {"session": self.session, "acks": {"0": first - 1}}
 
     def wants_ping(self, now: float) -> bool:
-        """Whether to ping now: the window stays shut, or the server may think us gone. Marks it as done."""
+        """Whether the caller must send a ping now; if so, it counts as sent.
+
+        A ping is due when the window stays 0, or when the client has been silent for long.
+        """
         if not self.connected:
             return False
         held = (
@@ -183,7 +190,7 @@ class Flow:
     # -- what is received ----------------------------------------------------------------------------
 
     def received(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
-        """Take in a ``result``, ``drop``, ``error`` or ``flow``; returns the outcomes that it tells."""
+        """Take a ``result``, ``drop``, ``error`` or ``flow`` message and return the outcomes in it."""
         if message.get("stream", 0) != 0:
             return []
         kind = message["type"]
@@ -198,10 +205,10 @@ class Flow:
         elif kind == "error" and isinstance(message.get("seq"), int):
             outcomes = self._error(message)
         if kind in ("result", "drop", "flow", "error"):
-            self._grant(message, now)
+            self._update_window(message, now)
         return outcomes
 
-    def _grant(self, message: Mapping[str, Any], now: float) -> None:
+    def _update_window(self, message: Mapping[str, Any], now: float) -> None:
         window, ack = message.get("win"), message.get("ack")
         if isinstance(ack, int):
             self._server_ack = max(self._server_ack, ack)
@@ -217,7 +224,7 @@ class Flow:
 
     def _result(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
         frame = self._unfinished.get(int(message["seq"]))
-        if frame is None:  # told twice after a resume
+        if frame is None:  # after a resume, a server may send a result twice
             return []
         width, height = (
             frame.size if frame.size != (0, 0) else (int(message["width"]), int(message["height"]))
@@ -266,7 +273,7 @@ class Flow:
     def _finish(self, frame: Sent, outcome: Outcome) -> Outcome:
         del self._unfinished[frame.seq]
         if self._to_resend:
-            # Told while it waited to go again: a late answer of the old session.
+            # A late answer of the old session makes the resend unnecessary.
             self._to_resend = deque(f for f in self._to_resend if f is not frame)
         self.ledger.in_flight = len(self._unfinished)
         self.ledger.account(outcome)

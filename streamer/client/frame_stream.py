@@ -1,4 +1,4 @@
-"""What a stream of pictures is, whatever carries it: a task that runs it, a state, outcomes to be read."""
+"""Base class of streams over any transport: the task that runs the stream, its state, and its outcomes."""
 
 from __future__ import annotations
 
@@ -10,70 +10,71 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from streamer.client.encoder import Picture
+from streamer.client.encoder import ImageInput
 from streamer.client.errors import ClientError, StreamClosed, UnreadOutcomes
 from streamer.client.results import Ledger, Outcome
 from streamer.client.state import Notifier, Phase, State, Watcher
 
 log = logging.getLogger("streamer.client")
 
-#: Outcomes that may wait to be read. Half a minute of a camera; whoever is further behind does not read.
+#: Outcomes that may wait to be read: half a minute of a camera. A caller with more of them does not read at
+#: all.
 UNREAD_MAX = 1000
 
 
 class FrameStream(abc.ABC):
     """Life cycle and outcomes of `DetectStream` and `VideoStream`.
 
-    An async context manager: entering waits for the first connection. Iterate for the outcomes.
+    An async context manager; entering it waits for the first connection. Iterate over it to get the outcomes.
     """
 
-    #: ``live`` (newest picture wins) or ``all`` (every picture, in order).
+    #: ``live`` (only the newest frame is sent) or ``all`` (every frame is sent, in order).
     mode: str
 
     def __init__(self, on_state: Watcher | None) -> None:
         self.state = State(Phase.CLOSED)
-        #: What the server said of its model: ``version``, ``name``, ``labels``, ``input``.
+        #: The model as the server describes it: ``version``, ``name``, ``labels``, ``input``.
         self.model: Mapping[str, Any] = {}
         self._on_state = on_state
         self._notifier = Notifier()
         self._outcomes: deque[Outcome] = deque()
-        #: None until started; ends with the stream.
+        #: None until the stream is entered.
         self._runner: asyncio.Task[None] | None = None
-        #: What ended the stream, unless its user did.
+        #: The error that ended the stream; None when the caller ended it.
         self._failure: ClientError | None = None
         self._closing = False
 
-    # -- what it offers ------------------------------------------------------------------------------
+    # -- public methods ------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """Offer a picture without waiting; returns whether it was taken.
+    def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
+        """Offer a frame without waiting; return whether it was accepted.
 
-        Every picture taken has exactly one outcome, which carries ``tag``. ``captured_s`` is the capture
-        time in seconds on any clock that does not go back; the monotonic clock when None.
+        Every accepted frame gets exactly one outcome, which carries ``tag``. ``captured_s`` is the capture
+        time in seconds on any clock that never goes back; None stands for the present monotonic time.
 
         Raises StreamClosed after the end, the error that ended the stream, or UnreadOutcomes.
         """
 
     @abc.abstractmethod
-    async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a picture, waiting until it is taken. Raises as :meth:`offer` does."""
+    async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
+        """Offer a frame and wait until it is accepted. Raises the same errors as :meth:`offer`."""
 
     @abc.abstractmethod
     def skip(self, reason: str) -> None:
-        """Count a picture that the caller itself left out, so that the ledger covers everything captured."""
+        """Count a frame that the caller does not offer, so that the ledger covers all captured frames."""
 
     @property
     @abc.abstractmethod
     def ledger(self) -> Ledger:
-        """The counts as they are now."""
+        """A copy of the present counts."""
 
     @property
     @abc.abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Labels of the served model, by class id."""
 
-    # -- what carries it -----------------------------------------------------------------------------
+    # -- what a transport implements -----------------------------------------------------------------
 
     @property
     @abc.abstractmethod
@@ -83,15 +84,18 @@ class FrameStream(abc.ABC):
     @property
     @abc.abstractmethod
     def _pending(self) -> bool:
-        """Whether a picture that was taken has no outcome yet."""
+        """Whether an accepted frame has no outcome yet."""
 
     @abc.abstractmethod
     async def _work(self) -> None:
-        """Connect, serve, and connect again, until cancelled. Raises ClientError when refused for good."""
+        """Connect, carry frames, and reconnect, until cancelled.
+
+        Raises ClientError when that cannot succeed.
+        """
 
     @abc.abstractmethod
-    def _let_go(self, reason: str) -> None:
-        """End every picture that has no outcome yet as a drop."""
+    def _drop_all(self, reason: str) -> None:
+        """End every frame that has no outcome yet as a drop."""
 
     # -- life cycle ----------------------------------------------------------------------------------
 
@@ -121,13 +125,14 @@ class FrameStream(abc.ABC):
             await self._work()
         except ClientError as error:
             self._failure = error
-            self._let_go("disconnected")
+            self._drop_all("disconnected")
             self._set_state(State(Phase.CLOSED, str(error)))
 
     async def finish(self, timeout_s: float = 30.0) -> None:
-        """Take no more pictures, wait for the outcomes of those on their way, say goodbye.
+        """Accept no more frames, wait for the outcomes of those that were accepted, and close the stream.
 
-        What has none after ``timeout_s`` ends as a drop ``closed``. Outcomes stay to be read.
+        Frames without an outcome after ``timeout_s`` end as a drop ``closed``. All outcomes can still be
+        read.
         """
         self._closing = True
         self._notifier.notify()
@@ -135,17 +140,18 @@ class FrameStream(abc.ABC):
             async with asyncio.timeout(timeout_s):
                 await self._notifier.until(lambda: self._over or not self._pending)
         except TimeoutError:
-            log.debug("no outcome for the last pictures within %g s", timeout_s)
+            log.debug("no outcome for the last frames within %g s", timeout_s)
         await self.close()
 
     async def close(self) -> None:
-        """End at once; whatever has no outcome yet becomes a drop ``closed``."""
+        """End at once. Frames without an outcome end as a drop ``closed``."""
         self._closing = True
-        self._let_go("closed")
+        self._drop_all("closed")
         runner = self._runner
         if runner is not None:
             runner.cancel()
-            # Not our own cancellation: the runner's.
+            # `wait` does not raise the CancelledError of the runner, which is not a cancellation of this
+            # task.
             await asyncio.wait([runner])
         if self._failure is None:
             self._set_state(State(Phase.CLOSED))
@@ -153,23 +159,23 @@ class FrameStream(abc.ABC):
 
     @property
     def _over(self) -> bool:
-        """Whether no outcome will come any more."""
+        """Whether no further outcome can come."""
         return self._failure is not None or self._runner is None or self._runner.done()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
         if self._runner is not None and self._runner.done() and not self._runner.cancelled():
-            self._runner.result()  # a bug of ours: raise what it was
+            self._runner.result()  # raises the error, which is a bug in this library
 
     def _check_open(self) -> None:
-        """Raise what keeps a picture from being offered: the stream's end, or outcomes nobody reads."""
+        """Raise an error when no frame can be offered: the stream has ended, or its outcomes are not read."""
         self._raise_failure()
         if self._closing or self._over:
             raise StreamClosed("the stream is not open")
         if len(self._outcomes) >= UNREAD_MAX:
             raise UnreadOutcomes(
-                f"{len(self._outcomes)} outcomes were not read; iterate over the stream in a task of its own"
+                f"{len(self._outcomes)} outcomes were not read; iterate over the stream in a separate task"
             )
 
     def _set_state(self, state: State) -> None:
@@ -186,7 +192,7 @@ class FrameStream(abc.ABC):
         return self
 
     async def __anext__(self) -> Outcome:
-        """Return the next outcome; raises the error that ended the stream after the last one."""
+        """Return the next outcome. After the last one, raise the error that ended the stream, if any."""
         while not self._outcomes:
             if self._over:
                 self._raise_failure()

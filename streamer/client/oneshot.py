@@ -1,4 +1,4 @@
-"""One-shot detection over HTTP: one picture, or many with a few requests at a time. Asynchronous and not."""
+"""Detection on images over HTTP: one, or many with a few concurrent requests; with or without asyncio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
-from streamer.client.encoder import Encoded, ImageLimits, Picture, encode
+from streamer.client.encoder import Encoded, ImageInput, ImageLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
 from streamer.client.options import Tls
@@ -22,66 +22,67 @@ from streamer.core.backoff import Backoff
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
-#: The service's own defaults; a POST may be larger than a stream's frame.
+#: The defaults of the service. An image of a POST may be larger than a frame of a stream.
 _LIMITS = ImageLimits(bytes=8 << 20, pixels=33_554_432, side_px=8192)
-#: Requests of one call that are under way at once: enough to fill a batch, few enough to be polite.
+#: Concurrent requests of one call: enough to fill a batch of the model, few enough to leave room for others.
 CONCURRENCY = 4
-#: Times a request is made when the server says that it is busy or restarting.
+#: Attempts for one image while the server answers that it is busy or restarting.
 TRIES = 5
 _BUSY = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How to ask; shared by all pictures of a call."""
+    """Options of a request, shared by all images of a call."""
 
     params: Params | None = None
     quality: int = DEFAULT_QUALITY
-    #: For one try, connecting included.
+    #: Time limit of one attempt, connecting included.
     timeout_s: float = 30.0
     tries: int = TRIES
     tls: Tls = field(default_factory=Tls)
 
 
 def predict(
-    picture: Picture, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
+    picture: ImageInput, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
 ) -> Prediction:
-    """Return the detections of one picture: BGR array, encoded bytes, or a path.
+    """Return the detections of one image: a BGR array, the bytes of an image file, or its path.
 
-    Raises BadInput, PredictFailed (the server's answer) or ConnectionFailed.
+    Raises BadInput, PredictFailed (the server answered with an error) or ConnectionFailed.
     """
     return _run(predict_async(picture, url=url, token=token, request=request))
 
 
 async def predict_async(
-    picture: Picture, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
+    picture: ImageInput, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
 ) -> Prediction:
-    """As :func:`predict`, awaited."""
+    """Do the same as :func:`predict` in the running event loop."""
     address = predict_address(url, token)
-    asked = request or Request()
-    async with _session(asked) as session:
-        return await _predict(session, address, picture, asked)
+    options = request or Request()
+    async with _session(options) as session:
+        return await _predict(session, address, picture, options)
 
 
 async def predict_many(
-    pictures: Iterable[Picture],
+    pictures: Iterable[ImageInput],
     *,
     url: str = DEFAULT_URL,
     token: str | None = None,
     request: Request | None = None,
     concurrency: int = CONCURRENCY,
 ) -> AsyncIterator[tuple[int, Prediction | ClientError]]:
-    """Yield (position, prediction or error) as answers come in; an error ends only its own picture.
+    """Yield (position, prediction or error) in the order of the answers.
 
-    Reads ``pictures`` no further ahead than ``concurrency``.
+    An error concerns only its own image. At most ``concurrency`` images are taken from ``pictures`` before
+    their answers have come.
     """
     address = predict_address(url, token)
-    asked = request or Request()
-    async with _session(asked) as session:
+    options = request or Request()
+    async with _session(options) as session:
 
-        async def one(position: int, picture: Picture) -> tuple[int, Prediction | ClientError]:
+        async def one(position: int, image: ImageInput) -> tuple[int, Prediction | ClientError]:
             try:
-                return position, await _predict(session, address, picture, asked)
+                return position, await _predict(session, address, image, options)
             except ClientError as error:
                 return position, error
 
@@ -112,38 +113,38 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     raise ClientError("an event loop is running here: await predict_async() instead")
 
 
-def _session(asked: Request) -> aiohttp.ClientSession:
+def _session(options: Request) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=asked.timeout_s),
-        connector=aiohttp.TCPConnector(ssl=asked.tls.context()),
+        timeout=aiohttp.ClientTimeout(total=options.timeout_s),
+        connector=aiohttp.TCPConnector(ssl=options.tls.context()),
         cookie_jar=cookies(),
         headers={"User-Agent": f"streamer-client/{client_version()}"},
     )
 
 
 async def _predict(
-    session: aiohttp.ClientSession, address: Address, picture: Picture, asked: Request
+    session: aiohttp.ClientSession, address: Address, image: ImageInput, options: Request
 ) -> Prediction:
-    encoded = await asyncio.to_thread(encode, picture, _LIMITS, quality=asked.quality)
+    encoded = await asyncio.to_thread(encode, image, _LIMITS, quality=options.quality)
     backoff = Backoff()
-    for left in reversed(range(asked.tries)):
+    for attempts_left in reversed(range(options.tries)):
         try:
-            return await _post(session, address, encoded, asked)
+            return await _post(session, address, encoded, options)
         except PredictFailed as error:
-            if error.status not in _BUSY or not left:
+            if error.status not in _BUSY or not attempts_left:
                 raise
             await asyncio.sleep(backoff.next_s(error.retry_after_s))
-    raise ConnectionFailed(f"no try was made: tries is {asked.tries}")
+    raise ConnectionFailed(f"no attempt was made: tries is {options.tries}")
 
 
 async def _post(
-    session: aiohttp.ClientSession, address: Address, encoded: Encoded, asked: Request
+    session: aiohttp.ClientSession, address: Address, encoded: Encoded, options: Request
 ) -> Prediction:
     try:
         async with session.post(
             address.url,
             data=encoded.payload,
-            params=(asked.params or Params()).to_query(),
+            params=(options.params or Params()).to_query(),
             headers={
                 **address.headers,
                 "Content-Type": f"image/{encoded.codec.name.lower()}",
@@ -154,7 +155,7 @@ async def _post(
             if response.status != 200:
                 raise _failed(response, body, address)
     except TimeoutError:
-        raise ConnectionFailed(f"{address.shown} did not answer within {asked.timeout_s:g} s") from None
+        raise ConnectionFailed(f"{address.shown} did not answer within {options.timeout_s:g} s") from None
     except aiohttp.InvalidURL as error:
         raise BadInput(f"address {address.shown!r} cannot be used: {address.clean(error)}") from None
     except aiohttp.ClientConnectorError as error:
@@ -170,7 +171,7 @@ async def _post(
 
 
 def _failed(response: aiohttp.ClientResponse, body: object, address: Address) -> PredictFailed:
-    """Make an error of a problem document (RFC 9457), or of whatever came instead."""
+    """Make an error from a problem document (RFC 9457), or from the bare status if there is none."""
     problem = body if isinstance(body, Mapping) else {}
     return PredictFailed(
         address.clean(problem.get("detail") or response.reason or "refused"),
@@ -196,5 +197,5 @@ def _read(body: Any, encoded: Encoded, address: Address) -> Prediction:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PredictFailed(
-            f"{address.shown} gave an answer of another kind: {error!r}", status=200
+            f"{address.shown} gave an answer that is not a prediction: {error!r}", status=200
         ) from None

@@ -11,15 +11,15 @@ from streamer.client.pixels import DEFAULT_QUALITY
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to check the server's certificate."""
+    """How to check the certificate of the server."""
 
-    #: PEM file of the authority to trust in place of the system's.
+    #: PEM file of the certificate authority to trust, instead of those of the system.
     ca_file: str | None = None
-    #: Whether any certificate will do.
+    #: Whether to accept any certificate.
     insecure: bool = False
 
     def context(self) -> ssl.SSLContext | bool:
-        """Return what aiohttp takes as ``ssl``. Raises BadInput when the file cannot be used."""
+        """Return the value of aiohttp's parameter ``ssl``. Raises BadInput when the file cannot be used."""
         if self.insecure:
             return False
         if self.ca_file is None:
@@ -36,18 +36,20 @@ MAX_NAME_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How pictures are sent and how long a server is waited for."""
+    """How frames are sent, and how long to wait for the server."""
 
-    #: JPEG quality of arrays, 1..100.
+    #: JPEG quality for frames that are arrays, 1..100.
     quality: int = DEFAULT_QUALITY
-    #: Longer side in pixels to which larger pictures are reduced; boxes come back in the original's pixels.
+    #: Larger frames are reduced to this longer side in pixels. Boxes are in pixels of the original all the
+    #: same.
     max_side: int | None = None
-    #: The rate that pictures will be offered at, told to the server.
+    #: Frame rate that the client announces to the server; None when it is unknown.
     fps: float | None = None
     connect_timeout_s: float = 10.0
-    #: Longest time without a connection, from the start or since it was lost. None: for ever; 0: one try.
+    #: Longest time without a connection, from the start or since a loss. None: no limit; 0: one attempt.
     give_up_after_s: float | None = 30.0
-    #: What the service files samples of this stream under; empty: unnamed. A camera should keep its name.
+    #: Name under which the service stores samples of this stream; may be empty. A camera should keep its
+    #: name.
     stream: str = ""
     tls: Tls = field(default_factory=Tls)
 

@@ -11,15 +11,18 @@ from streamer.client.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Thresholds and filters of a stream or a request. Raises BadInput naming the value that is wrong."""
+    """Detection parameters of a stream or request. None leaves a parameter as the server has it.
 
-    #: Least score, 0..1.
+    Raises BadInput, which names the wrong value.
+    """
+
+    #: Lowest score of a box, 0..1.
     conf_threshold: float | None = None
     #: Overlap above which non-maximum suppression removes the weaker box, 0..1.
     iou_threshold: float | None = None
-    #: Labels or class ids to keep; an empty sequence keeps all.
+    #: Labels or class ids of the boxes to keep; an empty sequence keeps all boxes.
     classes: Sequence[str | int] | None = None
-    #: Most boxes per picture, 1..1000.
+    #: Largest number of boxes per frame, 1..1000.
     max_detections: int | None = None
     #: Whether boxes get a ``track_id``; streams only.
     track: bool | None = None
@@ -35,7 +38,7 @@ class Params:
             raise BadInput(f"classes is the text {self.classes!r}; give a list of labels or class ids")
 
     def merged(self, changes: Params) -> Params:
-        """Return these with everything that ``changes`` states."""
+        """Return these parameters, replaced by those of ``changes`` that are not None."""
         stated = {f.name: getattr(changes, f.name) for f in fields(self)}
         return replace(self, **{name: value for name, value in stated.items() if value is not None})
 
@@ -54,7 +57,7 @@ class Params:
         return wire
 
     def to_query(self) -> list[tuple[str, str]]:
-        """Return the query of a predict request; ``track`` has no meaning there."""
+        """Return the query of a predict request, which has no ``track``."""
         wire = self.to_wire()
         classes = wire.pop("classes", ())
         wire.pop("track", None)
@@ -65,58 +68,58 @@ class Params:
 
 
 class Control:
-    """Outlives connections: :meth:`replay` brings a new one to where the last was."""
+    """Requested and effective parameters of a stream, across its connections."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
         self.paused = False
-        #: As the server states them; empty before the first welcome.
+        #: Parameters in effect, as the server states them; empty before the first welcome.
         self.effective: Mapping[str, Any] = {}
-        #: Number of the newest configure that was sent, and of the newest that was answered.
-        self._asked = 0
-        self._answered = 0
-        #: The server's words for why the newest was refused.
+        #: Numbers of the newest ``configure`` that was sent, and of the newest that was confirmed.
+        self._requested = 0
+        self._confirmed = 0
+        #: The server's message when it refused the newest ``configure``, else None.
         self.refusal: str | None = None
 
     def change(self, changes: Params) -> int:
-        """Note changes that are about to be asked for; returns their number."""
+        """Store changes, which the caller sends next; return the number of their ``configure``."""
         self.params = self.params.merged(changes)
         self.refusal = None
-        self._asked += 1
-        return self._asked
+        self._requested += 1
+        return self._requested
 
     def configure_message(self) -> dict[str, Any]:
-        """Return the message that asks for the newest parameters."""
-        return {"type": "configure", "cfg": self._asked, "params": self.params.to_wire()}
+        """Return the ``configure`` message with the newest parameters."""
+        return {"type": "configure", "cfg": self._requested, "params": self.params.to_wire()}
 
     def pause_message(self, *, paused: bool) -> dict[str, Any]:
-        """Note a pause or its end; returns the message that says so."""
+        """Store whether the stream is paused, and return the message for it."""
         self.paused = paused
         return {"type": "pause" if paused else "resume", "stream": 0}
 
     def replay(self) -> list[dict[str, Any]]:
-        """Return what a new connection must be told besides its hello: a new session knows nothing."""
-        messages = [self.configure_message()] if self._asked else []
+        """Return the messages that give a new connection the state of the stream, after its hello."""
+        messages = [self.configure_message()] if self._requested else []
         return [*messages, self.pause_message(paused=True)] if self.paused else messages
 
     def decided(self, number: int) -> bool:
-        """Whether the server has answered a change."""
-        return self._answered >= number or self.refusal is not None
+        """Whether the server has confirmed or refused the change ``number``."""
+        return self._confirmed >= number or self.refusal is not None
 
     def in_effect(self, number: int) -> bool:
-        """Whether the server has confirmed a change."""
-        return self._answered >= number
+        """Whether the server has confirmed the change ``number``."""
+        return self._confirmed >= number
 
     def welcomed(self, message: Mapping[str, Any]) -> None:
-        """Take in a welcome."""
+        """Take the parameters of a welcome."""
         self.effective = message.get("params", {})
 
     def received(self, message: Mapping[str, Any]) -> None:
-        """Take in a ``configured``, or an error that refuses a change."""
+        """Take a ``configured``, or an error that refuses a change; ignore other messages."""
         if message["type"] == "configured":
-            self._answered = max(self._answered, int(message.get("cfg", 0)))
+            self._confirmed = max(self._confirmed, int(message.get("cfg", 0)))
             self.effective = message.get("params", {})
-        elif message["type"] == "error" and self._answered < self._asked:
+        elif message["type"] == "error" and self._confirmed < self._requested:
             about_params = str(message.get("field", "")).startswith("params")
             if about_params or message.get("code") == "rate_limited":
                 self.refusal = str(message.get("message", "refused"))

@@ -1,4 +1,4 @@
-"""Pictures that were taken but not sent yet: one newest (live), or a short queue in order (all). Pure."""
+"""Frames that were accepted but not sent yet: only the newest (live), or a short queue (all). No I/O."""
 
 from __future__ import annotations
 
@@ -6,32 +6,36 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.client.encoder import Encoded, Picture
+from streamer.client.encoder import Encoded, ImageInput
 from streamer.client.results import Drop, FrameError, Ledger, Outcome
 
-#: Mode all: one picture waits while another is encoded, so that neither the source nor the encoder idles.
+#: Length of the queue in mode all. Frames wait while another is encoded, so that source and encoder stay
+#: busy.
 QUEUE_MAX = 2
 
 
 @dataclass(slots=True, eq=False)
 class PendingFrame:
-    """A picture on its way to the wire."""
+    """A frame that waits to be encoded or sent."""
 
-    picture: Picture
+    image: ImageInput
     captured_s: float
     tag: Any
-    #: Set once the encoder is done with it.
+    #: None until the frame is encoded.
     encoded: Encoded | None = None
 
 
 class PendingFrames:
-    """Between ``offer``/``send`` and the sender. Whatever is taken ends sent, or with an outcome of seq 0."""
+    """Holds the frames between ``offer``/``send`` and the sender.
+
+    Every frame that is put in is either sent or gets an outcome with ``seq`` 0.
+    """
 
     def __init__(self, mode: str, ledger: Ledger) -> None:
         self._live = mode == "live"
         self._ledger = ledger
         self._queue: deque[PendingFrame] = deque()
-        #: The one that is being encoded or waits for the window.
+        #: The frame that is being encoded or waits for the window.
         self.current: PendingFrame | None = None
 
     def __len__(self) -> int:
@@ -39,16 +43,16 @@ class PendingFrames:
 
     @property
     def full(self) -> bool:
-        """Whether mode all has to wait."""
+        """Whether the queue of mode all is full."""
         return len(self._queue) >= QUEUE_MAX
 
     def refuse(self, reason: str) -> None:
-        """Count a picture that is not taken."""
+        """Count a frame that is not accepted."""
         self._ledger.offered += 1
         self._ledger.skipped[reason] += 1
 
     def put(self, pending: PendingFrame) -> list[Outcome]:
-        """Take a picture; live: the one that still waits gives way to it."""
+        """Add a frame. In mode live it replaces the frame that waits, whose drop is returned."""
         self._ledger.offered += 1
         self._ledger.waiting += 1
         replaced = self.drop_waiting("replaced") if self._live else []
@@ -56,32 +60,32 @@ class PendingFrames:
         return replaced
 
     def next(self) -> PendingFrame | None:
-        """Make the next picture the current one and return it; an unfinished one comes first."""
+        """Return the current frame; if there is none, the next frame becomes current."""
         if self.current is None and self._queue:
             self.current = self._queue.popleft()
         return self.current
 
     def sent(self) -> None:
-        """The current picture has its sequence number."""
+        """Remove the current frame, which got its sequence number."""
         self.current = None
         self._ledger.waiting -= 1
 
     def fail(self, code: str, text: str) -> Outcome:
-        """The current picture cannot be sent."""
-        pending = self._forget_current()
+        """Remove the current frame, which cannot be sent, and return the error as its outcome."""
+        pending = self._remove_current()
         self._ledger.skipped[code] += 1
         return FrameError(0, pending.captured_s, pending.tag, code, text)
 
     def drop_current(self, reason: str) -> list[Outcome]:
-        """Let go of the current picture, if there is one."""
+        """Drop the current frame, if there is one."""
         if self.current is None:
             return []
-        pending = self._forget_current()
+        pending = self._remove_current()
         self._ledger.skipped[reason] += 1
         return [Drop(0, pending.captured_s, pending.tag, reason)]
 
     def drop_waiting(self, reason: str) -> list[Outcome]:
-        """Let go of everything that is not current."""
+        """Drop all frames but the current one."""
         outcomes: list[Outcome] = [
             Drop(0, pending.captured_s, pending.tag, reason) for pending in self._queue
         ]
@@ -92,10 +96,10 @@ class PendingFrames:
         self._queue.clear()
         return outcomes
 
-    def _forget_current(self) -> PendingFrame:
+    def _remove_current(self) -> PendingFrame:
         pending = self.current
         if pending is None:
-            raise RuntimeError("no picture is current")
+            raise RuntimeError("no frame is current")
         self.current = None
         self._ledger.waiting -= 1
         return pending

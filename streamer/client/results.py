@@ -26,7 +26,7 @@ def _frozen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One box: ``(x1, y1, x2, y2)`` in pixels of the upright original, score 0..1, class."""
+    """One box: ``(x1, y1, x2, y2)`` in pixels of the upright original, its score (0..1) and its class."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -37,7 +37,10 @@ class Detection:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Detections:
-    """The boxes of one picture, best first. Arrays are read-only; iterate for one :class:`Detection` each."""
+    """The boxes of one frame or image, best first.
+
+    The arrays are read-only; iterating yields a `Detection` per box.
+    """
 
     #: float32 (N, 4): x1, y1, x2, y2 in pixels of the upright original.
     xyxy: Floats
@@ -45,14 +48,14 @@ class Detections:
     scores: Floats
     #: int64 (N,).
     class_ids: Integers
-    #: One label per box; the class id as text when the model names no class.
+    #: One label per box; the class id as text when the model has no label for it.
     labels: tuple[str, ...]
-    #: int64 (N,), or None unless the stream asked for tracking.
+    #: int64 (N,); None when tracking is off.
     track_ids: Integers | None = None
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[float]], labels: Sequence[str]) -> Detections:
-        """Make from wire rows ``[x1, y1, x2, y2, score, class_id(, track_id)]`` and the model's labels."""
+        """Create from wire rows ``[x1, y1, x2, y2, score, class_id(, track_id)]`` and the model's labels."""
         table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1) if len(rows) else np.empty((0, 6))
         class_ids = table[:, 5].astype(np.int64)
         return cls(
@@ -65,7 +68,7 @@ class Detections:
 
     @classmethod
     def from_json(cls, items: Sequence[Mapping[str, Any]]) -> Detections:
-        """Make from the ``detections`` of a predict answer."""
+        """Create from the ``detections`` of a predict answer."""
         return cls(
             xyxy=_frozen(np.array([item["box"] for item in items], dtype=np.float32).reshape(-1, 4)),
             scores=_frozen(np.array([item["score"] for item in items], dtype=np.float32)),
@@ -74,7 +77,7 @@ class Detections:
         )
 
     def scaled(self, x: float, y: float) -> Detections:
-        """Return the boxes multiplied by ``x`` and ``y``: from a reduced picture back to its original."""
+        """Return the boxes multiplied by ``x`` and ``y``: converted from a reduced image to its original."""
         if x == 1.0 and y == 1.0:
             return self
         factors = np.array([x, y, x, y], dtype=np.float32)
@@ -97,7 +100,7 @@ class Detections:
         Raises MissingPackage when the package ``supervision`` is not installed.
         """
         try:
-            import supervision  # noqa: PLC0415 - optional, heavy, and only for those who ask
+            import supervision  # noqa: PLC0415 - an optional package that loads slowly
         except ImportError as error:
             raise MissingPackage(
                 "to_supervision() needs the package `supervision`; install it with: pip install supervision"
@@ -113,37 +116,42 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one sent frame. ``tag`` is whatever came with the offer; ``captured_s`` too."""
+    """The end of one accepted frame: a result, a drop or an error.
+
+    ``tag`` is the one passed with the frame.
+    """
 
     seq: int
-    #: Capture time as given with the offer, seconds; else the client's monotonic clock at the offer.
+    #: Capture time in seconds as passed with the frame, or else the monotonic time at which it was offered.
     captured_s: float
     tag: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Result(Outcome):
-    """The boxes of a frame, in pixels of the picture that was offered (upright), ``width`` x ``height``."""
+    """The boxes of a frame, in pixels of the frame as it was offered, upright: ``width`` x ``height``."""
 
     detections: Detections
     width: int
     height: int
-    #: Parameter generation that produced the boxes: the number returned by ``configure``, 0 at first.
+    #: Number of the parameters that produced the boxes, as ``configure`` returned it; 0 before the first
+    #: call.
     cfg: int
-    #: From the send call to the result's arrival, seconds.
+    #: Seconds from sending the frame to the arrival of its result.
     round_trip_s: float
-    #: The server's account: ``queue_ms``, ``infer_ms``, ``server_ms``.
+    #: Times that the server measured: ``queue_ms``, ``infer_ms``, ``server_ms``.
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    #: Whether a part of the frame was missing or wrong when it was decoded.
+    #: Whether the server found a part of the frame missing or damaged.
     damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Drop(Outcome):
-    """A frame that was sent but not inferred.
+    """A frame that was accepted but has no result.
 
-    ``reason`` is the server's (superseded, stale, rate, decode_error, no_keyframe, overload), or the
-    client's own: ``disconnected`` (live: in flight when the connection was lost), ``closed``.
+    ``reason`` comes from the server (superseded, stale, rate, decode_error, no_keyframe, overload) or from
+    the client: ``disconnected`` (the connection was lost), ``closed`` (the stream ended), ``replaced`` or
+    ``window`` (not sent), ``unanswered`` (`VideoStream`).
     """
 
     reason: str
@@ -152,7 +160,7 @@ class Drop(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class FrameError(Outcome):
-    """A frame that ended with an error of its own; the stream goes on."""
+    """A frame that ended with an error that concerns it alone. The stream continues."""
 
     code: str
     message: str
@@ -166,28 +174,29 @@ class Prediction:
     detections: Detections
     width: int
     height: int
-    #: Model as the answer names it: ``version``, ``name``, ``sha256``.
+    #: The model that answered: ``version``, ``name``, ``sha256``.
     model: Mapping[str, Any]
     timings_ms: Mapping[str, float]
     request_id: str
-    #: Whether a part of the image was missing or wrong when it was decoded.
+    #: Whether the server found a part of the image missing or damaged.
     damaged: bool = False
 
 
 @dataclass(slots=True)
 class Ledger:
-    """``offered = skipped + waiting + sent`` and ``sent = results + dropped + errors + in flight``.
+    """Counts of offered frames and their outcomes. Two sums hold at any time.
 
-    A skipped picture never left this side; a sent one got a sequence number.
+    ``offered = skipped + waiting + sent`` and ``sent = results + dropped + errors + in_flight``. A skipped
+    frame was never sent; a sent frame has a sequence number.
     """
 
     offered: int = 0
     sent: int = 0
-    #: Taken, but not sent yet: waiting for their turn or being encoded.
+    #: Accepted but not sent yet: the frame waits or is being encoded.
     waiting: int = 0
     in_flight: int = 0
     results: int = 0
-    #: Frames sent again after a reconnect (mode all); they count once in ``sent``.
+    #: Frames sent again after a reconnect (mode all); each counts once in ``sent``.
     resent: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -195,7 +204,7 @@ class Ledger:
 
     @property
     def balance(self) -> int:
-        """Pictures that the counts cannot explain: zero, or there is a bug."""
+        """Number of frames that the counts do not explain. Not zero means a bug."""
         unsent = self.offered - self.skipped.total() - self.waiting - self.sent
         unfinished = self.sent - self.results - self.dropped.total() - self.errors.total() - self.in_flight
         return abs(unsent) + abs(unfinished)
@@ -210,7 +219,7 @@ class Ledger:
             self.errors[outcome.code] += 1
 
     def copy(self) -> Ledger:
-        """Return the counts as they are now."""
+        """Return a copy of the present counts."""
         return Ledger(
             self.offered,
             self.sent,

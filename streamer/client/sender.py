@@ -1,4 +1,7 @@
-"""Takes pictures from `pending_frames` to the wire as `flow` allows. The stream runs one per connection."""
+"""Encodes and sends the frames of `pending_frames` as `flow` permits.
+
+The stream runs it for each connection.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from streamer.protocol.wire import Frame
 
 
 class Sender:
-    """The sending half of a stream. ``emit`` receives outcomes of pictures that are not sent after all."""
+    """The sending half of a stream. ``emit`` receives the outcomes of frames that could not be sent."""
 
     def __init__(
         self,
@@ -36,12 +39,12 @@ class Sender:
         self._emit = emit
 
     async def run(self, connection: Connection, limits: ImageLimits) -> None:
-        """Send what is to be sent again, then what is offered, as the window allows."""
+        """Send the frames that must be sent again, then the offered frames, as the window permits."""
         with contextlib.suppress(ConnectionLost):
             while True:
                 if self._flow.has_resends:
                     await self._wait_for_window()
-                    if self._flow.has_resends:  # the last may have been answered meanwhile
+                    if self._flow.has_resends:  # the last one may have been answered during the wait
                         await self._send_frame(connection, self._flow.resending(time.monotonic()))
                     continue
                 if self._flow.mode == "live":
@@ -57,18 +60,21 @@ class Sender:
     async def _wait_for_window(self) -> None:
         while self._flow.refusal(now := time.monotonic()) is not None:
             if self._flow.mode == "live" and self._flow.window == 0:
-                # On hold for seconds, maybe: what is encoded already would be old by then.
+                # The window may stay 0 for seconds; the current frame would be outdated by then.
                 self._emit(self._pending_frames.drop_current("window"))
             await self._notifier.wait(self._flow.rate_wait_s(now))
 
     async def _encode(self, pending: PendingFrame, limits: ImageLimits) -> bool:
-        """Encode in a thread. Cancelled half-way, the picture stays the current one."""
+        """Encode in a thread; return whether the frame is still current.
+
+        If cancelled, the frame stays current.
+        """
         if pending.encoded is not None:
             return True
         try:
             pending.encoded = await asyncio.to_thread(
                 encode,
-                pending.picture,
+                pending.image,
                 limits,
                 quality=self._options.quality,
                 max_side=self._options.max_side,
@@ -77,12 +83,12 @@ class Sender:
             if self._pending_frames.current is pending:
                 self._emit([self._pending_frames.fail("unreadable", str(error))])
             return False
-        return self._pending_frames.current is pending  # else it was let go meanwhile
+        return self._pending_frames.current is pending  # it may have been dropped during encoding
 
     async def _send_pending(self, connection: Connection, pending: PendingFrame) -> None:
         encoded = pending.encoded
         if encoded is None:
-            raise RuntimeError("a picture is encoded before it is sent")
+            raise RuntimeError("the frame is not encoded")
         frame = Sent(
             0, encoded.payload, encoded.codec, pending.captured_s, pending.tag, encoded.scale, encoded.size
         )

@@ -10,24 +10,24 @@ from typing import TypeAlias
 
 
 class Phase(StrEnum):
-    """Phases of a connection."""
+    """Phase of a stream's connection."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    #: Between two tries; ``State.retry_s`` says how long.
+    #: Between two attempts; ``State.retry_s`` is the wait.
     WAITING = "waiting"
     CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One phase and its circumstances; texts hold no credentials."""
+    """Phase and details of a stream's connection, without credentials."""
 
     phase: Phase
-    #: The address, or what went wrong.
+    #: The address, or the reason of a failure.
     detail: str = ""
     retry_s: float | None = None
-    #: Whether the server knew the session of the connection before.
+    #: Whether the server resumed the session of the previous connection.
     resumed: bool = False
 
 
@@ -35,20 +35,20 @@ Watcher: TypeAlias = Callable[[State], None]
 
 
 class Notifier:
-    """A condition without a lock: the state belongs to one loop, so nothing changes between two awaits."""
+    """A condition without a lock, for tasks of one event loop: state cannot change between two awaits."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
-        """Something has changed: let all waiters look again."""
+        """Wake all waiters, because the state has changed."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Return at the next ring, or after ``timeout_s``."""
+        """Return at the next notification, or after ``timeout_s``."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
@@ -59,7 +59,7 @@ class Notifier:
         finally:
             self._waiters.discard(waiter)
 
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Return as soon as ``true()`` holds."""
-        while not true():
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as ``condition()`` returns True."""
+        while not condition():
             await self.wait()

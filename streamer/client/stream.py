@@ -1,4 +1,7 @@
-"""The asynchronous stream: offers frames, keeps a connection, yields outcomes. `flow` holds the rules."""
+"""`DetectStream`: sends frames over a WebSocket, keeps the connection and yields outcomes.
+
+`flow` has the rules.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import aiohttp
 
 from streamer.client.address import stream_address
 from streamer.client.connection import Connection, ConnectionLost, Connector
-from streamer.client.encoder import ImageLimits, Picture
+from streamer.client.encoder import ImageInput, ImageLimits
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
 from streamer.client.frame_stream import FrameStream
@@ -32,11 +35,11 @@ TICK_S = 0.5
 
 
 class DetectStream(FrameStream):
-    """One live stream of pictures to a ``/v1/stream`` address.
+    """A stream of frames to a ``/v1/stream`` address.
 
-    ``mode`` is ``live`` (newest picture wins, none is sent twice) or ``all`` (every picture, in order).
-    Use as an async context manager: entering waits for the first connection. Not safe for threads; the
-    pictures offered must not be changed before their outcome has come.
+    ``mode`` is ``live`` (only the newest frame is sent, and never twice) or ``all`` (every frame is sent, in
+    order). Use it as an async context manager; entering it waits for the first connection. It is not
+    thread-safe. Do not change an offered frame before its outcome has come.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class DetectStream(FrameStream):
         return bool(len(self._pending_frames) or self._flow.in_flight)
 
     async def close(self) -> None:
-        """End at once; whatever has no outcome yet becomes a drop ``closed``."""
+        """End at once. Frames without an outcome end as a drop ``closed``."""
         self._closing = True
         connection = self._connection
         if connection is not None and not connection.leaving:
@@ -82,19 +85,20 @@ class DetectStream(FrameStream):
                     await connection.send({"type": "bye", "code": CloseCode.DONE.value, "reason": "done"})
         await super().close()
 
-    def _let_go(self, reason: str) -> None:
+    def _drop_all(self, reason: str) -> None:
         self._emit(self._flow.abandon(reason))
         self._emit(self._pending_frames.drop_current(reason))
         self._emit(self._pending_frames.drop_waiting(reason))
 
-    # -- pictures in ---------------------------------------------------------------------------------
+    # -- frames in ---------------------------------------------------------------------------------
 
-    def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """PendingFrame a picture without waiting; returns whether it was taken.
+    def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
+        """Offer a frame without waiting; return whether it was accepted.
 
-        Not taken (and counted in ``ledger.skipped``): no connection, window shut, faster than granted,
-        paused. The outcome's ``seq`` is 0 when a newer picture took its place before it was sent. Raises as
-        `FrameStream.offer`, and BadInput for a capture time that the wire cannot carry.
+        A frame is refused, and counted in ``ledger.skipped``, when there is no connection, the window is
+        full, the rate is above ``max_fps`` or the stream is paused. ``seq`` of the outcome is 0 when a newer
+        frame replaced this one before it was sent. Raises the same errors as `FrameStream.offer`, and
+        BadInput for a capture time that the wire cannot carry.
         """
         self._check_open()
         captured = _capture_time(captured_s)
@@ -102,25 +106,25 @@ class DetectStream(FrameStream):
         if reason is not None:
             self._pending_frames.refuse(reason)
             return False
-        self._take(PendingFrame(picture, captured, tag))
+        self._accept(PendingFrame(picture, captured, tag))
         return True
 
     def skip(self, reason: str) -> None:
-        """Count a picture that the caller itself left out."""
+        """Count a frame that the caller does not offer."""
         self._pending_frames.refuse(reason)
 
-    async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a frame and wait until it is taken. Raises as :meth:`offer` does."""
+    async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
+        """Offer a frame and wait until it is taken. Raises the same errors as :meth:`offer`."""
         captured = _capture_time(captured_s)
         while True:
             self._check_open()
             now = time.monotonic()
             if self._refusal(now) is None and not (self.mode == "live" and len(self._pending_frames)):
-                self._take(PendingFrame(picture, captured, tag))
+                self._accept(PendingFrame(picture, captured, tag))
                 return
             await self._notifier.wait(self._flow.rate_wait_s(now))
 
-    def _take(self, frame: PendingFrame) -> None:
+    def _accept(self, frame: PendingFrame) -> None:
         self._emit(self._pending_frames.put(frame))
         self._notifier.notify()
 
@@ -128,7 +132,7 @@ class DetectStream(FrameStream):
         if self._control.paused:
             return "paused"
         if self.mode == "all":
-            # Order is kept whatever happens to the connection: the queue alone decides.
+            # Mode all keeps the order across connections, so only the queue decides.
             return "window" if self._pending_frames.full else None
         if self._connection is None or self._connection.leaving:
             return "disconnected"
@@ -137,9 +141,9 @@ class DetectStream(FrameStream):
     # -- control -------------------------------------------------------------------------------------
 
     async def configure(self, params: Params | None = None, **changes: Any) -> int:
-        """Change parameters in mid-stream; returns the ``cfg`` that results computed with them carry.
+        """Change parameters of the running stream; return the ``cfg`` of results computed with them.
 
-        Raises BadInput with the server's explanation when it refuses a value.
+        Raises BadInput with the message of the server when it refuses a value.
         """
         control = self._control
         before = control.params
@@ -154,16 +158,16 @@ class DetectStream(FrameStream):
         return number
 
     async def pause(self) -> None:
-        """Say that nothing comes for a while: the server keeps the stream without its idle limit."""
+        """Announce that no frames come for a while. The server then does not apply its idle limit."""
         await self._send_messages([self._control.pause_message(paused=True)])
 
     async def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Continue after :meth:`pause`."""
         await self._send_messages([self._control.pause_message(paused=False)])
         self._notifier.notify()
 
     async def _send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send control messages; what a lost connection swallows, the next one is told again."""
+        """Send control messages. If the connection is lost, the next one gets them from `Control.replay`."""
         if self._connection is not None:
             with contextlib.suppress(ConnectionLost):
                 for message in messages:
@@ -178,7 +182,7 @@ class DetectStream(FrameStream):
 
     @property
     def ledger(self) -> Ledger:
-        """The counts as they are now."""
+        """A copy of the present counts."""
         return self._flow.ledger.copy()
 
     @property
@@ -206,11 +210,11 @@ class DetectStream(FrameStream):
             "streams": [described],
             "params": self._control.params.to_wire(),
         }
-        resume = self._flow.resume_offer()
+        resume = self._flow.resume_request()
         return hello if resume is None else {**hello, "resume": resume}
 
     async def _serve(self, connection: Connection) -> ConnectionFailed:
-        """Carry frames and outcomes until the connection is lost; returns how."""
+        """Carry frames and outcomes until the connection is lost; return the loss."""
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._open(connection)
@@ -228,7 +232,7 @@ class DetectStream(FrameStream):
                 self._emit(self._pending_frames.drop_waiting("disconnected"))
             self._emit(self._flow.disconnected())
             await connection.close()
-        return _why_ended(endings)
+        return _loss_of(endings)
 
     async def _read(self, connection: Connection) -> None:
         while True:
@@ -252,10 +256,11 @@ class DetectStream(FrameStream):
             self._control.received(message)
             outcomes = self._flow.received(message, time.monotonic())
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("a %s message of the server cannot be read: %r", kind, error)
+            log.warning("cannot read a %s message of the server: %r", kind, error)
             return
         if outcomes:
-            self._connector.backoff.reset()  # it serves; a welcome alone may be followed by a crash
+            # Not at the welcome: a server may crash right after it, again and again.
+            self._connector.backoff.reset()
             self._emit(outcomes)
         self._notifier.notify()
 
@@ -268,7 +273,10 @@ class DetectStream(FrameStream):
 
 
 def _capture_time(captured_s: float | None) -> float:
-    """Return the time for the wire's 64 bits of microseconds. Raises BadInput."""
+    """Return the capture time, or the present time for None.
+
+    Raises BadInput when the wire cannot carry it.
+    """
     if captured_s is None:
         return time.monotonic()
     if not 0 <= captured_s < 1e12:
@@ -276,8 +284,11 @@ def _capture_time(captured_s: float | None) -> float:
     return captured_s
 
 
-def _why_ended(endings: Sequence[BaseException | None]) -> ConnectionLost:
-    """Return the loss; raises what is none: a refusal, or a bug of ours."""
+def _loss_of(endings: Sequence[BaseException | None]) -> ConnectionLost:
+    """Return the connection loss among the results of the tasks.
+
+    Raises any other error: a refusal or a bug.
+    """
     for ending in endings:
         if isinstance(ending, Exception) and not isinstance(ending, ConnectionLost):
             raise ending

@@ -1,4 +1,7 @@
-"""The same stream for code without asyncio: a loop in a thread of its own carries a `DetectStream`."""
+"""`DetectStreamSync`: a `DetectStream` for code without asyncio.
+
+Its event loop runs in a background thread.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from streamer.client.encoder import Picture
+from streamer.client.encoder import ImageInput
 from streamer.client.errors import StreamClosed
 from streamer.client.options import Options
 from streamer.client.params import Params
@@ -20,10 +23,10 @@ T = TypeVar("T")
 
 
 class DetectStreamSync:
-    """A :class:`DetectStream` with blocking methods of the same names; safe to use from several threads.
+    """A :class:`DetectStream` whose methods have the same names and block. It is thread-safe.
 
-    Use as a context manager, and iterate for outcomes; iteration ends when the stream was finished.
-    ``on_state`` is called in the background thread.
+    Use it as a context manager and iterate over it to get the outcomes; iteration ends when the stream is
+    finished. ``on_state`` is called in the background thread.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class DetectStreamSync:
             thread.join()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run in the loop and wait; an interrupt (Ctrl-C) cancels the work."""
+        """Run ``work`` in the event loop and wait for it. An interrupt (Ctrl-C) cancels it."""
         if self._loop is None:
             work.close()
             raise StreamClosed("the stream is not open")
@@ -95,40 +98,40 @@ class DetectStreamSync:
             future.cancel()
             raise
 
-    def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """Offer a picture without waiting; returns whether it was taken. See :meth:`DetectStream.offer`."""
+    def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
+        """Offer a frame without waiting; return whether it was accepted. See :meth:`DetectStream.offer`."""
 
         async def offer() -> bool:
             return self._stream.offer(picture, tag=tag, captured_s=captured_s)
 
         return self._call(offer())
 
-    def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a picture, waiting until it is taken."""
+    def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
+        """Offer a frame and wait until it is accepted."""
         self._call(self._stream.send(picture, tag=tag, captured_s=captured_s))
 
     def configure(self, params: Params | None = None, **changes: Any) -> int:
-        """Change parameters; returns the ``cfg`` that results computed with them carry."""
+        """Change parameters; return the ``cfg`` of results that were computed with them."""
         return self._call(self._stream.configure(params, **changes))
 
     def pause(self) -> None:
-        """Say that nothing comes for a while."""
+        """Announce that no frames come for a while."""
         self._call(self._stream.pause())
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Continue after :meth:`pause`."""
         self._call(self._stream.resume())
 
     def finish(self, timeout_s: float = 30.0) -> None:
-        """Take no more pictures, wait for outcomes, say goodbye; outcomes stay to be read."""
+        """Accept no more frames, wait for outcomes, and close the stream. Outcomes can still be read."""
         self._call(self._stream.finish(timeout_s))
 
     def close(self) -> None:
-        """End at once."""
+        """End at once. Frames without an outcome end as a drop ``closed``."""
         self._call(self._stream.close())
 
     def next_outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome; None when none came within ``timeout_s`` or the stream is over."""
+        """Return the next outcome; None when none came within ``timeout_s`` or the stream has ended."""
 
         async def take() -> Outcome | None:
             try:
@@ -145,7 +148,7 @@ class DetectStreamSync:
 
     @property
     def ledger(self) -> Ledger:
-        """The counts as they are now."""
+        """A copy of the present counts."""
         return self._stream.ledger
 
     @property
@@ -155,7 +158,7 @@ class DetectStreamSync:
 
     @property
     def model(self) -> Mapping[str, Any]:
-        """What the server said of its model."""
+        """The model as the server describes it."""
         return self._stream.model
 
     @property
@@ -165,5 +168,5 @@ class DetectStreamSync:
 
     @property
     def state(self) -> State:
-        """Where the connection stands."""
+        """State of the connection."""
         return self._stream.state

@@ -1,4 +1,7 @@
-"""Frames of a video file or a network stream (RTSP, HTTP), through PyAV. Imported only when one is opened."""
+"""Reads frames of a video file or a network stream (RTSP, HTTP) with PyAV.
+
+Imported only when one is opened.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from streamer.client.pixels import Pixels
 from streamer.console.redact import redact, secrets_of
 from streamer.core.backoff import Backoff
 
-# What FFmpeg logs may hold whole addresses.
+# Log messages of FFmpeg may contain addresses with credentials.
 av.logging.set_level(None)
 
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 10.0
-#: Packets in a row that cannot be decoded before a file counts as broken.
+#: Consecutive packets that cannot be decoded before a source counts as broken.
 MAX_DAMAGED = 300
 _DEFAULT_FPS = 25.0
 _RTSP = {"rtsp_transport": "tcp"}
@@ -30,7 +33,10 @@ _LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay"}
 
 
 class VideoFile:
-    """A file, or an address with a known length. Times are those of the container."""
+    """A video file, or an address of a video with a known length.
+
+    Capture times are those of the container.
+    """
 
     live = False
 
@@ -46,7 +52,7 @@ class VideoFile:
         self.total = None if loop or not frames else int(frames)
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
-        """Yield the frames; with ``loop`` again and again, times going on."""
+        """Yield the frames. With ``loop`` they repeat, and capture times continue."""
         number, offset_s = 0, 0.0
         while not stop.is_set():
             begun_at = number
@@ -58,14 +64,14 @@ class VideoFile:
                     number += 1
                     end_s = time_s + duration_s
             if number == begun_at:
-                raise SourceFailed(f"{self.shown}: holds no frame that can be decoded")
+                raise SourceFailed(f"{self.shown}: contains no frame that can be decoded")
             if not self._loop:
                 return
             offset_s += end_s
 
 
 class LiveVideo:
-    """A network stream without end: the clock is the capture time, and a lost stream is opened again."""
+    """A live network stream. Capture times are times of arrival; a lost stream is opened again."""
 
     live = True
     total = None
@@ -77,7 +83,7 @@ class LiveVideo:
         self._address = address
         self._reconnect = reconnect
         self._on_trouble = on_trouble or (lambda _: None)
-        # Opened here so that a wrong address is known at once.
+        # Opened here, so that a wrong address is reported at once.
         self._container: Any = open_container(address, live=True)
         try:
             _video_stream(self._container, self.shown)
@@ -108,18 +114,18 @@ class LiveVideo:
             if not self._reconnect:
                 raise SourceFailed(f"{self.shown}: {why}")
             delay_s = backoff.next_s()
-            self._on_trouble(f"source lost: {why}; again in {delay_s:.1f} s")
+            self._on_trouble(f"source lost: {why}; next try in {delay_s:.1f} s")
             stop.wait(delay_s)
 
 
 def has_length(address: str) -> bool:
-    """Whether what lies at a network address is a recording with a known length. Raises SourceFailed."""
+    """Whether a network address is a video with a known length. Raises SourceFailed."""
     with contextlib.closing(open_container(address)) as container:
         return bool(container.duration and container.duration > 0)
 
 
 def open_container(address: str, *, live: bool = False) -> Any:
-    """Open for reading, with time limits. Raises SourceFailed without credentials."""
+    """Open a video for reading, with time limits for addresses. Raises SourceFailed, without credentials."""
     options: dict[str, str] = dict(_LOW_DELAY) if live else {}
     timeout: tuple[float, float] | None = None
     if "://" in address:
@@ -139,7 +145,7 @@ def _reason(error: Exception, address: str) -> str:
 
 def _video_stream(container: Any, shown: str) -> Any:
     if not container.streams.video:
-        raise SourceFailed(f"{shown}: holds no video")
+        raise SourceFailed(f"{shown}: contains no video")
     return container.streams.video[0]
 
 
@@ -148,11 +154,11 @@ def _seconds(value: int | None, base: Any) -> float | None:
 
 
 def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]]:
-    """Yield pixels (upright), time and duration in seconds; damaged packets are passed over."""
+    """Yield pixels (upright), time and duration in seconds. Skips damaged packets."""
     stream = _video_stream(container, shown)
     stream.thread_type = "AUTO"
     usual_s = 1.0 / float(stream.average_rate or _DEFAULT_FPS)
-    #: None until the first frame: not every container says where it begins.
+    #: Time of the first frame; None before it, or when the container has no times.
     origin_s: float | None = None
     last_s, damaged = -usual_s, 0
     packets = container.demux(stream)
@@ -161,7 +167,7 @@ def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]
             packet = next(packets, None)
             if packet is None:
                 return
-            pictures = packet.decode()
+            frames = packet.decode()
             damaged = 0
         except av.error.InvalidDataError:
             damaged += 1
@@ -172,20 +178,20 @@ def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]
             return
         except (av.error.FFmpegError, OSError) as error:
             raise SourceFailed(f"{shown}: {_reason(error, shown)}") from None
-        for picture in pictures:
-            known_s = _seconds(picture.pts, picture.time_base)
+        for frame in frames:
+            known_s = _seconds(frame.pts, frame.time_base)
             if origin_s is None:
                 origin_s = known_s
             time_s = last_s + usual_s if known_s is None or origin_s is None else known_s - origin_s
-            if time_s <= last_s:  # a broken clock must not go back
+            if time_s <= last_s:  # times must increase, even if those of the container do not
                 time_s = last_s + usual_s / 100
             last_s = time_s
-            duration_s = _seconds(getattr(picture, "duration", None) or None, picture.time_base) or usual_s
-            yield _upright(picture), time_s, duration_s
+            duration_s = _seconds(getattr(frame, "duration", None) or None, frame.time_base) or usual_s
+            yield _upright(frame), time_s, duration_s
 
 
-def _upright(picture: Any) -> Pixels:
-    """Return BGR pixels, turned as the container's display matrix says."""
-    image = picture.to_ndarray(format="bgr24")
-    quarter_turns = round(picture.rotation / 90) % 4
+def _upright(frame: Any) -> Pixels:
+    """Return BGR pixels, rotated as the display matrix of the container demands."""
+    image = frame.to_ndarray(format="bgr24")
+    quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

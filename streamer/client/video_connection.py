@@ -23,45 +23,50 @@ from aiortc import (
 from streamer.client.address import Address
 from streamer.client.connection import ConnectionLost
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.client.http import retry_after_s
 from streamer.client.pixels import Pixels
 from streamer.protocol.wire import ProtocolError, decode_message
 
-#: Up to 2.8 ms: invisible, and enough that two pairs of 30 frames are hardly ever as far apart.
+#: Up to 2.8 ms are added to each time: invisible, and enough to make the distances between 30 frames differ.
 DITHER_TICKS = 256
-#: Encoders convert times, and are off by one now and then.
+#: Largest difference between equal times. Encoders convert times and may round by one tick.
 TOLERANCE_TICKS = 2
 _WRAP = 1 << 32
 
 
 def dithered(ticks: int) -> int:
-    """Return a time on the 90 kHz clock, a little later by chance."""
-    return ticks + random.randrange(DITHER_TICKS)  # noqa: S311 - no secret
+    """Return a time on the 90 kHz clock plus a small random delay."""
+    return ticks + random.randrange(DITHER_TICKS)  # noqa: S311 - not a secret
 
 
 class RtpOrigin:
-    """Learns the random number from results; :meth:`to_pts` answers once it is sure."""
+    """Learns the random start of the RTP clock from results, and then maps RTP timestamps to times of frames.
+
+    RTP timestamps of a sender are its own times plus a random number that aiortc does not reveal. Because the
+    times are dithered, the distances between frames differ, and a few results leave one possible number.
+    """
 
     def __init__(self) -> None:
-        #: What the number may be; None before the first result.
+        #: Possible values of the random number; None before the first result.
         self._candidates: list[int] | None = None
 
     def learn(self, rtp: int, sent: Iterable[int]) -> None:
-        """A result for ``rtp`` came, for one of the frames sent with these times."""
+        """Take the RTP timestamp of a result, which belongs to a frame with one of the times ``sent``."""
         possible = [(rtp - pts) % _WRAP for pts in sent]
         if not possible or self.known:
             return
         before = possible if self._candidates is None else self._candidates
         narrowed = [number for number in before if any(_same(number, other) for other in possible)]
-        # None left: a frame was forgotten meanwhile, so begin anew.
+        # If none is left, the frame of a result was no longer in ``sent``: start again.
         self._candidates = narrowed or possible
 
     @property
     def known(self) -> bool:
-        """Whether the number is known."""
+        """Whether only one value is possible."""
         return self._candidates is not None and len(self._candidates) == 1
 
     def to_pts(self, rtp: int, sent: Collection[int]) -> int | None:
-        """Return which of the times in ``sent`` has this RTP timestamp; None when that is not known."""
+        """Return the time in ``sent`` that has this RTP timestamp; None when it is unknown."""
         if self._candidates is None or len(self._candidates) != 1:
             return None
         wanted = rtp - self._candidates[0]
@@ -69,35 +74,35 @@ class RtpOrigin:
 
 
 def _same(one: int, other: int) -> bool:
-    """Whether two times on the 32-bit clock are the same but for rounding."""
+    """Whether two times on the 32-bit clock are equal except for rounding."""
     return (one - other + TOLERANCE_TICKS) % _WRAP <= 2 * TOLERANCE_TICKS
 
 
 CLOCK_HZ = 90_000
 _CLOCK = fractions.Fraction(1, CLOCK_HZ)
 _CLOSE_S = 2.0
-_ASK_S = 2.0
+_STATUS_TIMEOUT_S = 2.0
 
 
-class Camera(MediaStreamTrack):
-    """Gives the encoder what ``next_picture`` returns: pixels (BGR) and time on the 90 kHz clock."""
+class FrameTrack(MediaStreamTrack):
+    """Video track whose frames come from ``next_frame``, as pixels (BGR) and time on the 90 kHz clock."""
 
     kind = "video"
 
-    def __init__(self, next_picture: Callable[[], Awaitable[tuple[Pixels, int]]]) -> None:
+    def __init__(self, next_frame: Callable[[], Awaitable[tuple[Pixels, int]]]) -> None:
         super().__init__()
-        self._next_picture = next_picture
+        self._next_frame = next_frame
 
     async def recv(self) -> av.VideoFrame:
-        """Return the next frame; called by the sender."""
-        pixels, pts = await self._next_picture()
+        """Return the next frame; aiortc calls this when it can encode one."""
+        pixels, pts = await self._next_frame()
         frame = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format="yuv420p")
         frame.pts, frame.time_base = pts, _CLOCK
         return frame
 
 
 class VideoConnection:
-    """An open session after its welcome; messages are those of ``detect.v1``."""
+    """A WebRTC session that has received its welcome. Its messages are those of ``detect.v1``."""
 
     def __init__(self, http: aiohttp.ClientSession, address: Address, tls: ssl.SSLContext | bool) -> None:
         self.welcome: Mapping[str, Any] = {}
@@ -106,23 +111,23 @@ class VideoConnection:
         self._tls = tls
         self._peer: RTCPeerConnection | None = None
         self._url = ""
-        #: Messages as they come; None at the end.
+        #: Received messages; None when the connection has ended.
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    async def open(self, camera: Camera, fields: dict[str, Any], timeout_s: float) -> None:
-        """Connect; ``fields`` are fields of the offer, named as in hello.
+    async def open(self, track: FrameTrack, fields: dict[str, Any], timeout_s: float) -> None:
+        """Connect. ``fields`` are sent with the offer, under the names that they have in hello.
 
-        Raises Rejected (refused for good), BadInput (a parameter) or ConnectionFailed.
+        Raises Rejected (refused permanently), BadInput (a parameter is wrong) or ConnectionFailed.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._open(camera, fields)
+                await self._open(track, fields)
         except TimeoutError:
             raise ConnectionFailed(
-                f"no connection to {self._address.shown} within {timeout_s:g} s; do UDP packets get through?"
+                f"no connection to {self._address.shown} within {timeout_s:g} s; is UDP blocked on the way?"
             ) from None
 
-    async def _open(self, camera: Camera, fields: dict[str, Any]) -> None:
+    async def _open(self, track: FrameTrack, fields: dict[str, Any]) -> None:
         described = await self._request("GET", self._address.url)
         servers = [
             RTCIceServer(server["urls"], server.get("username"), server.get("credential"))
@@ -133,11 +138,11 @@ class VideoConnection:
         for label, lossy in (("results", True), ("control", False)):
             channel = peer.createDataChannel(label, ordered=not lossy, maxRetransmits=0 if lossy else None)
             channel.on("message", self._received)
-        peer.addTransceiver(camera, "sendonly")
+        peer.addTransceiver(track, "sendonly")
         await peer.setLocalDescription(await peer.createOffer())
         offer = {"type": "offer", "sdp": peer.localDescription.sdp} | fields
         answer = await self._request("POST", self._address.url, offer)
-        # Not answer["url"]: a proxy that names itself wrongly must not lead the key elsewhere.
+        # Not answer["url"]: behind a misconfigured proxy, that URL could send the API key to another host.
         self._url = f"{self._address.url}/{answer['session']}"
         await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
         while not self.welcome:
@@ -167,9 +172,9 @@ class VideoConnection:
         return message
 
     async def is_gone(self) -> bool:
-        """Whether the server says that it has the session no more; silence says nothing."""
+        """Whether the server answers that the session has ended. Without an answer, return False."""
         try:
-            async with asyncio.timeout(_ASK_S):
+            async with asyncio.timeout(_STATUS_TIMEOUT_S):
                 state = await self._request("GET", self._url)
         except Rejected as error:
             return error.code in (404, 410)
@@ -178,14 +183,14 @@ class VideoConnection:
         return state.get("state") == "ended"
 
     async def close(self) -> None:
-        """End the session; bounded, whatever the server does."""
+        """End the session. Takes at most 2 * `_CLOSE_S`, whatever the server does."""
         try:
             with contextlib.suppress(TimeoutError, ConnectionFailed, Rejected, BadInput):
                 async with asyncio.timeout(_CLOSE_S):
                     if self._url:
                         await self._request("DELETE", self._url)
         finally:
-            # Whoever loses patience with the server cancels this: the peer's sockets must not stay for it.
+            # Close the sockets of the peer even if this task is cancelled while it waits for the server.
             if self._peer is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_CLOSE_S):
@@ -209,5 +214,4 @@ class VideoConnection:
             raise BadInput(f"the server says: {detail}")
         if response.status < 500 and response.status != 429:
             raise Rejected(f"refused: {detail}", code=response.status)
-        retry = response.headers.get("Retry-After", "")
-        raise ConnectionFailed(detail, retry_after_s=float(retry) if retry.isdigit() else None)
+        raise ConnectionFailed(detail, retry_after_s=retry_after_s(response.headers))

@@ -1,4 +1,4 @@
-"""The stream as video over WebRTC: pictures go through a video encoder, results find their picture again."""
+"""`VideoStream`: sends frames as video over WebRTC, and assigns each result to its frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import aiohttp
 
 from streamer.client.address import video_address
 from streamer.client.connection import ConnectionLost
-from streamer.client.encoder import Picture
+from streamer.client.encoder import ImageInput
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.frame_stream import FrameStream
 from streamer.client.http import cookies
@@ -23,23 +23,24 @@ from streamer.client.params import Params
 from streamer.client.pixels import Pixels, as_bgr, decode, resize
 from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
 from streamer.client.state import Phase, State, Watcher
-from streamer.client.video_connection import CLOCK_HZ, Camera, RtpOrigin, VideoConnection, dithered
+from streamer.client.video_connection import CLOCK_HZ, FrameTrack, RtpOrigin, VideoConnection, dithered
 from streamer.core.backoff import Backoff
 
-#: Frames whose result may still come: two seconds of 30 fps. Older ones count as unanswered.
+#: Number of sent frames that wait for a result: two seconds at 30 fps. Older frames end as ``unanswered``.
 _MAX_SENT = 60
-#: After the last frame: results that have not come by then were lost, or their frames were.
+#: Longest wait for results after the last frame. Results that come later were lost, or their frames were.
 _LAST_RESULTS_S = 1.0
-#: A server that died is noticed by ICE after half a minute; results that stay away tell it sooner. Longer
-#: than the inference process takes to come back.
+#: Time without results after which the connection counts as lost. ICE notices a dead server only after half a
+#: minute. It is longer than a restart of the inference process.
 _SILENCE_S = 8.0
-#: Silence after which the server is asked for the session: one that took its place answers at once.
-_ASK_S = 0.5
+#: Time without messages after which the client asks whether the session still exists. After a restart, the
+#: new server process answers at once that it does not.
+_STATUS_AFTER_S = 0.5
 
 
 @dataclass(slots=True)
 class _Sent:
-    """A picture that went to the encoder."""
+    """An accepted frame, with its original size."""
 
     seq: int
     tag: Any
@@ -50,10 +51,10 @@ class _Sent:
 
 
 class VideoStream(FrameStream):
-    """One live stream of pictures as video, to a ``/v1/webrtc`` address; newest picture wins.
+    """A live stream of frames as video, to a ``/v1/webrtc`` address. Only the newest frame is sent.
 
-    A picture that the server dropped, or
-    that was lost on its way, ends as a drop ``unanswered`` when a newer one is answered.
+    A frame that the server dropped or that was lost ends as a drop ``unanswered`` as soon as a newer frame
+    has its result.
     """
 
     mode = "live"
@@ -72,9 +73,9 @@ class VideoStream(FrameStream):
         self._params = params or Params()
         self._options = options or Options()
         self._ledger = Ledger()
-        #: Taken, not yet at the encoder.
+        #: Accepted frame that the encoder has not taken yet.
         self._waiting: tuple[Pixels, _Sent] | None = None
-        #: At the encoder or beyond, by time on the 90 kHz clock, oldest first.
+        #: Frames that the encoder has taken, by time on the 90 kHz clock, oldest first.
         self._sent: OrderedDict[int, _Sent] = OrderedDict()
         self._origin = RtpOrigin()
         self._last_pts = 0
@@ -92,32 +93,33 @@ class VideoStream(FrameStream):
         return bool(self._sent or self._waiting)
 
     async def finish(self, timeout_s: float = 30.0) -> None:
-        """Take no more pictures, wait a moment for the last results, end the session."""
+        """Accept no more frames, wait at most 1 s for the last results, and end the session."""
         await super().finish(min(timeout_s, _LAST_RESULTS_S))
 
-    # -- pictures in ---------------------------------------------------------------------------------
+    # -- frames in ---------------------------------------------------------------------------------
 
-    def offer(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> bool:
-        """Offer a picture without waiting; returns whether it was taken.
+    def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
+        """Offer a frame without waiting; return whether it was accepted.
 
-        Not taken (and counted in ``ledger.skipped``): no connection, the encoder has one that waits. Raises
-        as `FrameStream.offer`, and BadInput for what is no picture.
+        A frame is refused, and counted in ``ledger.skipped``, when there is no connection or another frame
+        waits for the encoder. Raises the same errors as `FrameStream.offer`, and BadInput when it is not an
+        image.
         """
         self._check_open()
         reason = self._refusal()
         if reason is not None:
             self.skip(reason)
             return False
-        self._take(picture, tag, captured_s)
+        self._accept(picture, tag, captured_s)
         return True
 
-    async def send(self, picture: Picture, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a picture, waiting until it is taken. Raises as :meth:`offer` does."""
+    async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
+        """Offer a frame and wait until it is accepted. Raises the same errors as :meth:`offer`."""
         captured = time.monotonic() if captured_s is None else captured_s
         while True:
             self._check_open()
             if self._refusal() is None:
-                self._take(picture, tag, captured)
+                self._accept(picture, tag, captured)
                 return
             await self._notifier.wait()
 
@@ -126,8 +128,8 @@ class VideoStream(FrameStream):
             return "disconnected"
         return None if self._waiting is None else "encoder"
 
-    def _take(self, picture: Picture, tag: Any, captured_s: float | None) -> None:
-        pixels = _as_pixels(picture)
+    def _accept(self, image: ImageInput, tag: Any, captured_s: float | None) -> None:
+        pixels = _as_pixels(image)
         captured = time.monotonic() if captured_s is None else captured_s
         height, width = pixels.shape[:2]
         self._waiting = (
@@ -139,12 +141,12 @@ class VideoStream(FrameStream):
         self._notifier.notify()
 
     def skip(self, reason: str) -> None:
-        """Count a picture that the caller itself left out."""
+        """Count a frame that the caller does not offer."""
         self._ledger.offered += 1
         self._ledger.skipped[reason] += 1
 
-    async def _next_picture(self) -> tuple[Pixels, int]:
-        """Return the picture that waits; the encoder asks."""
+    async def _next_frame(self) -> tuple[Pixels, int]:
+        """Return the waiting frame; the encoder awaits this."""
         await self._notifier.until(lambda: self._waiting is not None)
         assert self._waiting is not None  # noqa: S101 - the notifier has just said so
         (pixels, sent), self._waiting = self._waiting, None
@@ -153,7 +155,7 @@ class VideoStream(FrameStream):
         ledger.sent += 1
         ledger.in_flight += 1
         sent.seq, sent.sent_at = ledger.sent, time.monotonic()
-        # Of the clock: the encoder's rate control and the server's tracker go by it.
+        # Real time, because the rate control of the encoder and the tracker of the server use it.
         self._last_pts = max(self._last_pts + 1, dithered(int(sent.sent_at * CLOCK_HZ)))
         self._sent[self._last_pts] = sent
         while len(self._sent) > _MAX_SENT:
@@ -165,7 +167,7 @@ class VideoStream(FrameStream):
 
     @property
     def ledger(self) -> Ledger:
-        """The counts as they are now."""
+        """A copy of the present counts."""
         return self._ledger.copy()
 
     @property
@@ -183,7 +185,7 @@ class VideoStream(FrameStream):
         sent = self._sent[pts]
         self._settle(pts, Drop(sent.seq, sent.captured_s, sent.tag, reason))
 
-    def _let_go(self, reason: str) -> None:
+    def _drop_all(self, reason: str) -> None:
         if self._waiting is not None:
             (_, sent), self._waiting = self._waiting, None
             self._ledger.waiting -= 1
@@ -196,7 +198,7 @@ class VideoStream(FrameStream):
         self._origin.learn(message["rtp"], self._sent)
         pts = self._origin.to_pts(message["rtp"], self._sent)
         if pts is None:
-            return  # the first two results, before the clock is known; or one that came too late
+            return  # the start of the RTP clock is not known yet (first results), or the result came too late
         for older in [other for other in self._sent if other < pts]:
             self._drop(older, "unanswered")
         sent = self._sent[pts]
@@ -221,8 +223,8 @@ class VideoStream(FrameStream):
 
     async def _work(self) -> None:
         backoff = Backoff()
-        patience_s = self._options.give_up_after_s
-        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+        give_up_after_s = self._options.give_up_after_s
+        give_up_at = math.inf if give_up_after_s is None else time.monotonic() + give_up_after_s
         async with aiohttp.ClientSession(cookie_jar=cookies()) as http:
             while True:
                 try:
@@ -230,27 +232,29 @@ class VideoStream(FrameStream):
                 except ConnectionFailed as error:
                     if isinstance(error, ConnectionLost):
                         backoff.reset()
-                        give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
+                        give_up_at = (
+                            math.inf if give_up_after_s is None else time.monotonic() + give_up_after_s
+                        )
                     delay_s = backoff.next_s(error.retry_after_s)
-                    if patience_s == 0 or time.monotonic() + delay_s > give_up_at:
+                    if give_up_after_s == 0 or time.monotonic() + delay_s > give_up_at:
                         raise
                     self._set_state(State(Phase.WAITING, str(error), retry_s=delay_s))
                     await asyncio.sleep(delay_s)
 
     def _offer_fields(self) -> dict[str, Any]:
-        """Return what the offer says besides the video, with the names of hello."""
+        """Return the fields of the offer besides the SDP, under the names that they have in hello."""
         fields: dict[str, Any] = {"params": self._params.to_wire()}
         if self._options.stream:
             fields["streams"] = [{"id": 0, "name": self._options.stream}]
         return fields
 
     async def _serve(self, http: aiohttp.ClientSession) -> None:
-        """Carry pictures and results in one session. Raises ConnectionFailed at its end."""
+        """Carry frames and results in one session. Raises ConnectionFailed when it ends."""
         self._set_state(State(Phase.CONNECTING, self._address.shown))
         connection = VideoConnection(http, self._address, self._options.tls.context())
-        camera = Camera(self._next_picture)
+        track = FrameTrack(self._next_frame)
         try:
-            await connection.open(camera, self._offer_fields(), self._options.connect_timeout_s)
+            await connection.open(track, self._offer_fields(), self._options.connect_timeout_s)
             self.model = connection.welcome.get("model", {})
             self._origin = RtpOrigin()
             self._connection = connection
@@ -262,38 +266,38 @@ class VideoStream(FrameStream):
                     self._result(message)
         finally:
             self._connection = None
-            camera.stop()
-            self._let_go("closed" if self._closing else "disconnected")
+            track.stop()
+            self._drop_all("closed" if self._closing else "disconnected")
             await connection.close()
 
     async def _receive(self, connection: VideoConnection) -> dict[str, Any] | None:
-        """Return the next message; None when nothing came and nothing was due. Raises ConnectionLost."""
+        """Return the next message; None when none came and no result was due. Raises ConnectionLost."""
         silent_since = time.monotonic()
         while True:
             try:
-                async with asyncio.timeout(_ASK_S):
+                async with asyncio.timeout(_STATUS_AFTER_S):
                     return await connection.receive()
             except TimeoutError:
                 if not self._sent:
                     return None
             if await connection.is_gone():
-                # Somebody answers in its place, and can be connected to.
+                # A server answered, so reconnecting at once makes sense.
                 raise ConnectionLost("the server no longer has this session", retry_after_s=0.0)
             if time.monotonic() - silent_since > _SILENCE_S:
                 raise ConnectionLost(f"no result for {_SILENCE_S:g} s")
 
 
-def _as_pixels(picture: Picture) -> Pixels:
+def _as_pixels(image: ImageInput) -> Pixels:
     """Return BGR pixels. Raises BadInput."""
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return decode(bytes(picture))
-    if isinstance(picture, str | PathLike):
-        raise BadInput("a video is made of pixels or encoded pictures, not of paths")
-    return as_bgr(picture)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image))
+    if isinstance(image, str | PathLike):
+        raise BadInput("VideoStream accepts pixels or bytes of image files, but no paths")
+    return as_bgr(image)
 
 
 def _fit(pixels: Pixels, max_side: int | None) -> Pixels:
-    """Return the picture within ``max_side``, with even sides: video has one colour for four pixels."""
+    """Return the frame reduced to ``max_side``, with even sides as 4:2:0 video requires."""
     height, width = pixels.shape[:2]
     scale = min(1.0, (max_side or 4096) / max(width, height))
     size = max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)

@@ -28,7 +28,7 @@ from streamer.client.errors import ConnectionFailed
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
 from streamer.client.state import Phase, State
-from streamer.client.video_connection import Camera, VideoConnection
+from streamer.client.video_connection import FrameTrack, VideoConnection
 from streamer.client.video_stream import VideoStream
 from tests.helpers.service import Service
 
@@ -105,7 +105,7 @@ async def test_outcomes_that_nobody_reads_are_bounded(
         assert stream.ledger.balance == 0
 
 
-async def test_what_is_no_picture_is_refused_and_not_counted(guarded: Service) -> None:
+async def test_what_is_no_frame_is_refused_and_not_counted(guarded: Service) -> None:
     async with VideoStream(guarded.ws_url, token=KEY) as stream:
         for wrong in ("a path", b"GIF89a", np.zeros((4, 4), np.float64)):
             with pytest.raises(BadInput):
@@ -162,7 +162,7 @@ async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patie
         await asyncio.sleep(60)
         return web.Response()
 
-    async def no_picture() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int]:
+    async def no_frame() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int]:
         await asyncio.sleep(60)
         return grey(0), 0
 
@@ -172,10 +172,10 @@ async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patie
     app.router.add_delete("/v1/webrtc/s", say_nothing)
     before = udp_sockets()
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        camera = Camera(no_picture)
+        track = FrameTrack(no_frame)
         link = VideoConnection(http, video_address(str(server.make_url("/v1/webrtc")), None), tls=True)
         with pytest.raises(ConnectionFailed, match="within 1 s"):
-            await link.open(camera, {}, 1.0)
+            await link.open(track, {}, 1.0)
         assert far.sctp is not None
         gatherer = far.sctp.transport.transport.iceGatherer
         ports = {candidate.port for candidate in gatherer.getLocalCandidates()}
@@ -185,7 +185,7 @@ async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patie
         await deleting.wait()
         closing.cancel()
         await asyncio.wait([closing])
-        camera.stop()
+        track.stop()
         give_up = time.monotonic() + 3
         while udp_sockets() & own and time.monotonic() < give_up:
             await asyncio.sleep(0.05)

@@ -37,7 +37,7 @@ def test_files_that_the_server_takes_go_out_byte_for_byte(suffix: str, codec: Co
 def test_a_file_that_is_damaged_is_refused_before_it_is_sent(suffix: str) -> None:
     data = encode_file(scene(), suffix)
     for cut in (20, 30, len(data) // 2) if suffix != ".jpg" else (20, 30):
-        with pytest.raises(BadInput, match="not a picture that can be decoded: the image is damaged"):
+        with pytest.raises(BadInput, match="not an image that can be decoded: the image is damaged"):
             encode(data[:cut], LIMITS)
 
 
@@ -96,7 +96,7 @@ def test_arrays_that_are_no_pictures_are_named(array: np.ndarray, says: str) -> 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     for broken in (b"", b"no picture", encode_file(scene())[:20]):
-        with pytest.raises(BadInput, match="not a picture"):
+        with pytest.raises(BadInput, match="not an image"):
             encode(broken, LIMITS)
     with pytest.raises(BadInput, match=r"absent\.jpg"):
         encode(tmp_path / "absent.jpg", LIMITS)

@@ -217,7 +217,7 @@ def test_live_frames_are_lost_with_their_connection_and_numbers_go_on() -> None:
         (2, "b", "disconnected"),
     ]
     assert flow.refusal(0.0) == "disconnected"
-    assert flow.resume_offer() == {"session": "s", "acks": {"0": 2}}
+    assert flow.resume_request() == {"session": "s", "acks": {"0": 2}}
     flow.welcomed(welcome(session="other"), 1.0)
     flow.sending(again := frame(), 1.0)
     assert again.seq == 3
@@ -229,7 +229,7 @@ def test_mode_all_sends_again_what_has_no_outcome_in_order_within_the_new_window
         flow.sending(frame(), 0.0)
     flow.received(result(2, ack=0, win=4), 0.0)
     assert flow.disconnected() == []
-    assert flow.resume_offer() == {"session": "s", "acks": {"0": 0}}
+    assert flow.resume_request() == {"session": "s", "acks": {"0": 0}}
     flow.welcomed(welcome(win=2), 1.0)
     assert flow.resending(1.0).seq == 1
     assert flow.refusal(1.0) == "window"  # 3 would be two past what is finished

@@ -63,5 +63,5 @@ def test_whatever_was_taken_ends_with_an_outcome_and_the_ledger_balances() -> No
 
 
 def test_failing_nothing_is_a_bug() -> None:
-    with pytest.raises(RuntimeError, match="no picture"):
+    with pytest.raises(RuntimeError, match="no frame"):
         PendingFrames("live", Ledger()).fail("x", "y")

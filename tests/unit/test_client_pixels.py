@@ -49,7 +49,7 @@ def test_a_jpeg_that_is_cut_off_is_decoded_as_far_as_it_goes() -> None:
 
 def test_a_file_that_is_cut_off_in_its_header_is_refused() -> None:
     for suffix in (".jpg", ".png", ".webp"):
-        with pytest.raises(BadInput, match="not a picture"):
+        with pytest.raises(BadInput, match="not an image"):
             decode(with_exif(encode(scene(), suffix), 6)[:40])
 
 

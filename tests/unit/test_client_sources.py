@@ -16,7 +16,7 @@ import pytest
 from streamer.client.camera import Camera
 from streamer.client.capture import SLIP_S, Captured, paced, thinned
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.client.sources import ImageFiles, SourceOptions, is_picture_source, natural_key, open_source
+from streamer.client.sources import ImageFiles, SourceOptions, is_image_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
 from tests.unit.pictures import encode, scene
 
@@ -149,17 +149,17 @@ def test_folders_are_read_in_natural_order_and_files_go_out_as_they_are(tmp_path
     frames = read(source)
     assert [frame.name for frame in frames] == ["1.png", "2.JPG", "10.jpg"]
     assert [frame.time_s for frame in frames] == [0, 0.5, 1.0]
-    assert frames[0].picture == (tmp_path / "1.png").read_bytes()
+    assert frames[0].image == (tmp_path / "1.png").read_bytes()
     assert frames[0].pixels().shape == (96, 160, 3)
     assert source.total == 3
     assert len(read(ImageFiles(tmp_path, loop=True), most=5)) == 5
-    assert is_picture_source(str(tmp_path))
-    assert is_picture_source("x.jpeg")
-    assert not is_picture_source("http://host/x.jpg")
+    assert is_image_source(str(tmp_path))
+    assert is_image_source("x.jpeg")
+    assert not is_image_source("http://host/x.jpg")
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceFailed, match="holds no picture"):
+    with pytest.raises(SourceFailed, match="contains no image"):
         open_source(str(tmp_path))
 
 
@@ -285,7 +285,7 @@ def test_a_camera_that_is_not_there_is_named() -> None:
     with pytest.raises(SourceFailed, match="camera 7: cannot be opened"):
         Camera(7, opener=lambda _: FakeDevice(0, opened=False))
     source = Camera(0, opener=lambda _: FakeDevice(1), reconnect=False)
-    with pytest.raises(SourceFailed, match="gives no pictures"):
+    with pytest.raises(SourceFailed, match="delivers no frames"):
         read(source)
 
 
