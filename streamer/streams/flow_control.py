@@ -31,7 +31,7 @@ OVERRUN_FPS = 400.0
 OVERRUN_BURST = 100
 #: Frames past the window that are answered with an error. After them the connection is closed.
 MAX_VIOLATIONS = 3
-#: As a number: two flags are compared in six calls.
+#: The flag as a number, because combining two flags takes six calls.
 _DISCONTINUITY = FrameFlag.DISCONTINUITY.value
 
 
@@ -108,7 +108,7 @@ class FlowControl:
         return [*self.take_drops(), message]
 
     def hold(self, now: float, reason: str) -> list[ServerMessage]:
-        """Tell the client to stop sending for now."""
+        """Close the window for now; ``reason`` is sent to the client."""
         self._remember_window(now)
         self._held_window = 0
         return self.flow_messages(reason)
@@ -119,7 +119,7 @@ class FlowControl:
         return self.flow_messages(reason)
 
     def limit_rate(self, max_fps: float | None, reason: str) -> list[ServerMessage]:
-        """Grant another rate; None lifts the limit."""
+        """Grant another frame rate; None: no limit."""
         self.max_fps, self._due = max_fps, 0.0
         return self.flow_messages(reason)
 

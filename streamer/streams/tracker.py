@@ -1,8 +1,8 @@
-"""Track ids for the boxes of one stream: two-stage association on predicted boxes. Pure; used by session.
+"""Track ids for the boxes of one stream: two-stage association with predicted boxes. Pure.
 
-The association is ByteTrack's idea (Zhang et al., 2022, arXiv:2110.06864): confident boxes choose their
-track first, doubtful boxes may then continue a track that is still unmatched, but never begin one.
-Motion is an alpha-beta filter over real time, because frames are dropped and their spacing varies.
+The association follows ByteTrack (Zhang et al., 2022, arXiv:2110.06864): confident boxes are matched to
+tracks first. Doubtful boxes may then continue a track that is still unmatched, but never begin one. Motion is
+an alpha-beta filter over real time, because frames are dropped and their spacing varies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _Indices = npt.NDArray[np.intp]
 class Tracker:
     """Gives the boxes of one stream ids that stay with their objects from frame to frame.
 
-    Not safe for several threads; one per stream. Ids begin at 1. State is bounded by ``MAX_TRACKS``.
+    Each stream has one, which is used by one thread. Ids begin at 1. ``MAX_TRACKS`` bounds the state.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Tracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on, so that none is ever given to two objects."""
+        """Remove all tracks. Ids continue, so that none is given to two objects."""
         self._last_ts_us: int | None = None
         self._clock_s = 0.0
         self._ids = np.empty(0, dtype=np.int64)
@@ -99,9 +99,9 @@ class Tracker:
     def update(self, boxes: Boxes, ts_us: int) -> npt.NDArray[np.float32]:
         """Return ``boxes`` (N, 6) with a seventh column ``track_id``, rows in the order given: (N, 7).
 
-        ``ts_us`` is the sender's clock in microseconds; a clock that stands or goes back counts as no
-        time passed. ``track_id`` is 0 for a row that belongs to no track: a score below ``START_SCORE``
-        that continues none, or ``MAX_TRACKS`` reached.
+        ``ts_us`` is the sender's clock in microseconds; if it does not advance, no time has passed.
+        ``track_id`` is 0 for a row without a track: its score is below ``START_SCORE`` and it continues no
+        track, or there are ``MAX_TRACKS`` already.
         """
         self._advance(ts_us)
         rows: _Floats = boxes.astype(np.float64)
@@ -146,7 +146,7 @@ class Tracker:
         centre = self._places[:, :2] + self._speeds * age_s[:, None]
         half = self._places[:, 2:] / 2 * growth
         found = _places(rows)
-        # Rows of (N, K, 2): a row's box is grown alike, for this track alone.
+        # Shape (N, K, 2): for each track the box of a row is enlarged like the track's own.
         row_centre, row_half = found[:, None, :2], found[:, None, 2:] / 2 * growth
         overlap = iou(row_centre - row_half, row_centre + row_half, centre - half, centre + half)
         result: _Floats = np.where(rows[:, 5, None] == self._classes, overlap, 0.0)
@@ -203,8 +203,8 @@ def _places(rows: _Floats) -> _Floats:
 def _match(overlap: _Floats, least: float, row_of_track: _Indices) -> _Indices:
     """Extend ``row_of_track`` (K,) greedily: the largest overlap of at least ``least`` first.
 
-    A row index of -1 means unmatched. Greedy, not optimal: motion already separates what competes, and
-    at 20 boxes it costs a tenth of the budget.
+    A row index of -1 means unmatched. The matching is greedy and not optimal: motion already separates most
+    competing boxes, and with 20 boxes it takes a tenth of the time budget.
     """
     result = row_of_track.copy()
     for row, track in greedy_pairs(overlap, least):

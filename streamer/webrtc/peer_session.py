@@ -63,7 +63,7 @@ class SessionRegistry(Protocol):
     limits: Limits
     samplers: SamplerFactory
     video_decoders: VideoPool
-    #: Closes in progress; kept so that none is garbage-collected half-way.
+    #: Closes in progress, which must be kept from garbage collection.
     background: set[asyncio.Task[None]]
 
     def connected(self, session: PeerSession) -> None:
@@ -149,7 +149,7 @@ class PeerSession:
 
     @property
     def owner(self) -> str:
-        """`Identity.owner` of the client that made it."""
+        """`Identity.owner` of the client that created it."""
         return self.client.owner
 
     @property

@@ -66,7 +66,7 @@ class Hub(Protocol):
     budget: ByteBudget
     #: Held while a long control message is parsed.
     long_messages: asyncio.Lock
-    #: Closes in progress; kept so that none is garbage-collected half-way.
+    #: Closes in progress, which must be kept from garbage collection.
     background: set[asyncio.Task[None]]
 
     def opened(self, connection: Connection) -> None:
@@ -196,7 +196,7 @@ class Connection:
         self.hub.leave(self, resumable=resumable and bool(self.streams))
 
     async def _finish_in_flight(self) -> None:
-        """Wait for the outcomes of the last frames before a client's `bye`."""
+        """Wait for the outcomes of the frames that the client sent before its `bye`."""
         deadline = time.monotonic() + BYE_GRACE_S
         while time.monotonic() < deadline and self.in_flight:
             await asyncio.sleep(0.01)
