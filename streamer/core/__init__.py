@@ -1,4 +1,5 @@
-"""Small mechanisms without a subject of their own: token bucket, byte budget, durable writes, logging.
+"""Small mechanisms without a subject of their own: token bucket, back-off, byte budget, durable writes,
+event loop, logging.
 
 Imports no other folder.
 """

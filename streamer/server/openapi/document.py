@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from streamer.server.openapi.access import ticket_paths
 from streamer.server.openapi.drift import drift_paths
-from streamer.server.openapi.operations import operation_paths
+from streamer.server.openapi.operations import operation_paths, ticket_paths
 from streamer.server.openapi.parts import VERSIONS
 from streamer.server.openapi.predict import predict_paths
 from streamer.server.openapi.schemas import answer_schemas

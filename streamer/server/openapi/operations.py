@@ -1,10 +1,21 @@
-"""The routes for probes and metrics in the OpenAPI document."""
+"""The routes for probes, metrics and tickets in the OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from streamer.server.openapi.parts import ref
+from streamer.server.openapi.parts import problems, ref
+
+_TICKET_PROBLEMS = {
+    401: "API keys are configured and none, or a wrong one, was sent; a ticket gets no other ticket.",
+    403: "The key has no scope `stream`, or pages of this origin may not use this server.",
+    429: "Too many tickets of this client wait to be used, or too many wrong keys came from its address.",
+}
+_TICKET_WORDS = (
+    "For browsers, which cannot set headers on a WebSocket: a ticket stands for the key in `hello.token`, or "
+    "as the subprotocol `ticket.<ticket>` beside `detect.v1.json`. It is good once, for a minute, for "
+    "streams and sessions."
+)
 
 
 def operation_paths() -> dict[str, Any]:
@@ -56,3 +67,29 @@ def _metrics() -> dict[str, Any]:
         "Prometheus metrics of all processes of this replica",
         {"200": {"description": "Text exposition format.", "content": content}},
     )
+
+
+def ticket_paths() -> dict[str, Any]:
+    """Return the path of tickets."""
+    answer = {
+        "type": "object",
+        "properties": {"ticket": {"type": "string"}, "expires_s": {"type": "number"}},
+        "required": ["ticket", "expires_s"],
+    }
+    return {
+        "/tickets": {
+            "post": {
+                "operationId": "take_ticket",
+                "tags": ["stream"],
+                "summary": "Take a ticket that opens one stream",
+                "description": _TICKET_WORDS,
+                "responses": {
+                    "201": {
+                        "description": "The ticket.",
+                        "content": {"application/json": {"schema": answer}},
+                    },
+                    **problems(_TICKET_PROBLEMS),
+                },
+            }
+        }
+    }
