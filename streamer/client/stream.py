@@ -95,7 +95,7 @@ class DetectStream(FrameStream):
     def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
         """Offer a frame without waiting; return whether it was accepted.
 
-        A frame is refused, and counted in ``ledger.skipped``, when there is no connection, the window is
+        A frame is refused, and counted in `Ledger.skipped`, when there is no connection, the window is
         full, the rate is above ``max_fps`` or the stream is paused. ``seq`` of the outcome is 0 when a newer
         frame replaced this one before it was sent. Raises the same errors as `FrameStream.offer`, and
         BadInput for a capture time that the wire cannot carry.

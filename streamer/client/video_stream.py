@@ -101,7 +101,7 @@ class VideoStream(FrameStream):
     def offer(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> bool:
         """Offer a frame without waiting; return whether it was accepted.
 
-        A frame is refused, and counted in ``ledger.skipped``, when there is no connection or another frame
+        A frame is refused, and counted in `Ledger.skipped`, when there is no connection or another frame
         waits for the encoder. Raises the same errors as `FrameStream.offer`, and BadInput when it is not an
         image.
         """
