@@ -17,9 +17,9 @@ import onnxruntime
 import simplejpeg
 
 from inference.core.detection_params import DetectionParams
+from inference.graph.cpu_model import chain_pools
 from inference.graph.head import open_head
 from inference.graph.onnx_graph import OnnxGraph
-from inference.graph.pools import chain_pools
 from inference.graph.stem import take_stem
 from inference.models.family import CONVENTIONS, Layout
 from inference.models.model import Family

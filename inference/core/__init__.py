@@ -1,4 +1,4 @@
-"""What every part of the inference process shares: settings, errors, devices, detections, fair shares.
+"""Code that every part of the inference process shares: settings, errors, devices, boxes, fair shares.
 
 Nothing here imports ONNX Runtime.
 """

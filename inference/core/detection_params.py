@@ -1,4 +1,4 @@
-"""What a client asks of a detector for one frame. The supervisor reads this file and needs no NumPy."""
+"""Thresholds that a client sets for a detector. The supervisor imports this file, so it needs no NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector returns for one frame."""
+"""The type of the boxes that a detector returns for one frame."""
 
 from __future__ import annotations
 

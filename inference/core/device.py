@@ -1,4 +1,4 @@
-"""What to ask of onnxruntime for each DEVICE; `detector` asks, and checks what it really got."""
+"""The execution providers of onnxruntime for each DEVICE; `onnx_session` checks which of them it got."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROVIDERS: Mapping[str, str] = {
 AUTO = "auto"
 CHOICES = (AUTO, *PROVIDERS)
 
-#: What is missing, most likely, when a provider does not load.
+#: Most likely reason when a provider does not load.
 NEEDS: Mapping[str, str] = {
     "cuda": "It needs an NVIDIA driver, and CUDA 13 with cuDNN 9: the extra `gpu` of this package, or an "
     "image that has them; in a container also `--gpus all`.",
@@ -31,7 +31,7 @@ _CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
     # A float32 file is computed in float32: rounded to TF32, a box of YOLOX-nano moved to an IoU of 0.973.
-    # Who would trade that for speed does so knowingly, with a file in half precision.
+    # To trade accuracy for speed, load a file in half precision.
     "use_tf32": "0",
 }
 
@@ -75,7 +75,7 @@ def _tensorrt_options(engine_cache: Path | None, profile: tuple[str, str] | None
 
 
 def has_driver() -> bool:
-    """Whether an NVIDIA driver is installed or was given to this container, whatever state it is in."""
+    """Return whether an NVIDIA driver is installed here or mounted into this container, working or not."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -84,9 +84,9 @@ def has_driver() -> bool:
 
 
 def driver_fault() -> str:
-    """Say why there is no usable NVIDIA GPU, or return an empty text when the driver shows one.
+    """Return why there is no usable NVIDIA GPU; an empty text when the driver reports one.
 
-    Asked before onnxruntime is: its attempt loads hundreds of MB and writes to stderr.
+    Called before onnxruntime tries the GPU, which loads hundreds of MB and writes to stderr.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -99,4 +99,4 @@ def driver_fault() -> str:
         return "libcuda.so.1 is not an NVIDIA driver"
     if status:
         return f"the NVIDIA driver reports error {status}"
-    return "" if count.value > 0 else "the NVIDIA driver shows no GPU"
+    return "" if count.value > 0 else "the NVIDIA driver reports no GPU"

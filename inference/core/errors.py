@@ -1,4 +1,4 @@
-"""Every error of the inference package, in one tree: the caller's fault first, ours second."""
+"""All errors of the inference package in one tree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class InferenceError(Exception):
 
 
 class ModelRefused(InferenceError):
-    """A model file cannot be served; says which file, what was expected, what was found and the fix."""
+    """A model file cannot be served. The text names the file, what was expected and found, and the fix."""
 
     def __init__(self, path: str, *, expected: str, found: str, fix: str) -> None:
         self.path = path
@@ -19,15 +19,15 @@ class ModelRefused(InferenceError):
 
 
 class DeviceUnavailable(InferenceError):
-    """The requested execution device cannot be used (and falling back silently is not allowed)."""
+    """The requested device cannot be used, and a silent fallback is not allowed."""
 
 
 class DeadlineExceeded(InferenceError):
-    """The item's deadline had passed when its turn came; it was never executed."""
+    """The deadline of the item passed before it could be executed."""
 
 
 class InferenceFailed(InferenceError):
-    """The model raised on this item, alone; other items of its batch were answered."""
+    """The model failed on this item. Other items of its batch were answered."""
 
 
 class InferenceLost(InferenceError):
@@ -35,7 +35,7 @@ class InferenceLost(InferenceError):
 
     def __init__(self, text: str, *, executing: bool = False) -> None:
         super().__init__(text)
-        #: Whether the item was being executed, so that it may be what the process died of.
+        #: Whether the item was being executed, so that it may have caused the death of the process.
         self.executing = executing
 
 
@@ -48,4 +48,4 @@ class RingFull(InferenceError):
 
 
 class WireError(InferenceError):
-    """A message between worker and inference process does not parse; the peer is not to be trusted."""
+    """A message between worker and inference process does not parse, so the peer is not trusted any more."""

@@ -1,9 +1,10 @@
-"""Start-time fair queueing: clients of a few classes share a resource by weight and pay in seconds. Pure.
+"""Two fair schedulers without I/O: start-time fair queueing, and stride scheduling between a few parties.
 
-The planner uses it for the device and the worker's queues for decoding. After Goyal, Vin and Cheng,
-"Start-time Fair Queueing" (SIGCOMM 1996), on two levels: between the classes, and within each between its
-clients. Each has a tag, the virtual time at which its next item may start; the smallest tag is next. An item
-is charged its expected cost when it starts and corrected when its real cost is known.
+Clients of a few classes share a resource by weight, and are charged in seconds. The planner uses this for the
+device, and workers use it for decoding. After Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM
+1996), on two levels: between the classes, and between the clients of each class. Each class and client has a
+tag, the virtual time at which its next item may start; the smallest tag is next. An item is charged its
+expected cost when it starts, and the charge is corrected when its real cost is known.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-#: Flows that are remembered. Beyond this, those that owe nothing are forgotten first.
+Party = TypeVar("Party", bound=Hashable)
+
+#: Number of flows that are remembered. Beyond it, flows without debt are forgotten first.
 MAX_FLOWS = 4096
-#: What a client owes at the most for work outside of its turns, so that it is served again soon after that.
+#: Largest debt of a client for work outside of its turns, so that it is served again soon.
 _MOST_DEBT_S = 2.0
-#: Flows examined for one to forget; bounds the time of a lookup.
+#: Number of flows that are examined to find one to forget; bounds the time of a lookup.
 _EXAMINED = 8
 
 
@@ -29,15 +33,15 @@ class Flow:
     weight: float
     #: Virtual time of its class at which the next item may start.
     tag: float = 0.0
-    #: Number of the last pick, which breaks ties: who was served longest ago goes first.
+    #: Number of its last pick. Of equal tags, the flow that was served longest ago goes first.
     turn: int = 0
     #: Items that were started and are not settled yet.
     running: int = 0
-    #: Number of the pick of its class at which it waited last.
+    #: Number of the last pick of its class for which it waited.
     seen: int = 0
-    #: Seconds of the resource that the flow was charged in all.
+    #: Total seconds of the resource that the flow was charged.
     charged_s: float = 0.0
-    #: Fraction of the resource that the flow was due at its last pick, 0 to 1.
+    #: Fraction of the resource, 0 to 1, that the flow was entitled to at its last pick.
     fraction: float = 1.0
 
 
@@ -51,19 +55,19 @@ class _Class:
     #: Tag of its flow that was picked last, and the largest tag of its flows.
     virtual_s: float = 0.0
     latest_s: float = 0.0
-    #: Picks of one of its flows, items that run, and the pick of all at which it waited last.
+    #: Number of picks of its flows, number of its running items, and the last pick overall for which it
+    #: waited.
     picks: int = 0
     running: int = 0
     seen: int = 0
 
 
 class FairShare:
-    """Who goes next. ``classes`` maps each class to its share where all classes want the resource.
+    """Decides which client is next. ``classes`` maps each class to its share while all classes have work.
 
-    Within a class its clients share by weight, so no number of clients of one class takes anything from
-    another class. A client that had nothing to do saves nothing up: it
-    starts level with the client that is served at that moment. A client that cost more than expected pays
-    before it is served again.
+    Clients of a class share by weight, so that no number of clients of one class takes anything from another
+    class. An idle client does not save up time: it starts level with the client that is served at that
+    moment. A client that cost more than expected pays the difference before it is served again.
     """
 
     def __init__(self, classes: Mapping[str, float]) -> None:
@@ -111,14 +115,14 @@ class FairShare:
         for flow in flows:
             if flow.kind != kind:
                 continue
-            # Nothing is saved up while there was nothing to do; who was there all the time keeps what a
-            # cost below the expected one gave back.
+            # A flow that was idle does not save up time. A flow that always waited or ran keeps what it was
+            # refunded when an item cost less than expected.
             if flow.seen != chosen.picks and not flow.running:
                 flow.tag = max(flow.tag, chosen.virtual_s)
             flow.seen = chosen.picks + 1
             if best is None or flow.tag < best.tag or (flow.tag == best.tag and flow.turn < best.turn):
                 best = flow
-        if best is None:  # never: its class was chosen for it
+        if best is None:  # cannot happen: the class was chosen because one of its flows waits
             raise ValueError("no flow waits")
         self._turn += 1
         best.turn = chosen.turn = self._turn
@@ -135,12 +139,12 @@ class FairShare:
             each.seen = self._turn + 1
         if len(kinds) == 1:
             return next(iter(kinds))
-        # In the order of the classes, so that ties are decided the same way every time.
+        # Iterate in the order of the classes, so that ties are always decided the same way.
         waiting = [kind for kind in self._classes if kind in kinds]
         return min(waiting, key=lambda kind: (self._classes[kind].tag, self._classes[kind].turn))
 
     def fraction(self, flow: Flow, waiting: Iterable[Flow]) -> float:
-        """Return the part of the resource, 0 to 1, that is due to ``flow`` beside those that want it now."""
+        """Return the part of the resource, 0 to 1, that ``flow`` is entitled to beside all busy flows."""
         running = self._running
         wanting = running.union(waiting) if running else set(waiting)
         wanting.add(flow)
@@ -152,14 +156,14 @@ class FairShare:
         return part * flow.weight / rivals
 
     def debt_s(self, flow: Flow) -> float:
-        """Return the seconds of work that are done, for all together, before ``flow`` is next."""
-        ahead = max(0.0, flow.tag - self._classes[flow.kind].virtual_s)
-        return ahead * flow.weight / flow.fraction
+        """Return the seconds of work for all flows together before ``flow`` is next."""
+        before_s = max(0.0, flow.tag - self._classes[flow.kind].virtual_s)
+        return before_s * flow.weight / flow.fraction
 
     def lead_s(self, flow: Flow, other: Flow) -> float:
-        """Return the seconds of ``other``, which waits, that are done before ``flow`` is next.
+        """Return the seconds of work for the waiting flow ``other`` before ``flow`` is next.
 
-        Of a client of another class these are the seconds of its whole class.
+        If ``other`` belongs to another class, these are the seconds of that whole class.
         """
         if flow.kind == other.kind:
             since = max(other.tag, self._classes[flow.kind].virtual_s)
@@ -168,18 +172,18 @@ class FairShare:
         return max(0.0, own.tag - max(rival.tag, self._virtual_s)) * rival.weight
 
     def class_ratio(self, kind: str, other: str) -> float:
-        """Return the seconds that class ``other`` may have while ``kind`` has one."""
+        """Return the seconds that class ``other`` may use while class ``kind`` uses one."""
         return self._classes[other].weight / self._classes[kind].weight
 
     def start(self, flow: Flow, expected_s: float) -> None:
-        """Charge one item that starts now; :meth:`settle` follows exactly once."""
+        """Charge one item that starts now. The caller calls :meth:`settle` exactly once for it."""
         flow.running += 1
         self._classes[flow.kind].running += 1
         self._running.add(flow)
         self._charge(flow, expected_s)
 
     def settle(self, flow: Flow, expected_s: float, actual_s: float) -> None:
-        """One item has ended: replace the expected cost that was charged by the actual one."""
+        """Replace the expected cost that was charged for an item by its actual cost, when it has ended."""
         flow.running -= 1
         self._classes[flow.kind].running -= 1
         if not flow.running:
@@ -187,9 +191,9 @@ class FairShare:
         self._charge(flow, actual_s - expected_s)
 
     def charge(self, flow: Flow, cost_s: float) -> None:
-        """Charge work that is done whoever's turn it is, as decoding a video.
+        """Charge a flow for work outside of its turns, such as decoding a video.
 
-        Its class is not charged: that would be paid by the other clients of the class.
+        The class is not charged, because the other clients of the class would pay for it.
         """
         kind = self._classes[flow.kind]
         if flow.seen != kind.picks and not flow.running:
@@ -200,7 +204,7 @@ class FairShare:
         kind.latest_s = max(kind.latest_s, flow.tag)
 
     def rest(self) -> None:
-        """Nothing runs and nothing waits: what was used does not count against anybody later."""
+        """Level all classes and flows. Called when nothing runs and nothing waits."""
         for each in self._classes.values():
             each.virtual_s = each.latest_s
             self._virtual_s = max(self._virtual_s, each.tag)
@@ -213,8 +217,38 @@ class FairShare:
         kind.latest_s = max(kind.latest_s, flow.tag)
 
     def _forget_one(self) -> None:
-        """Forget the least recently used flow, one that owes nothing if there is one among the oldest."""
+        """Forget one of the least recently used flows, preferably one without debt."""
         oldest = [flow for _, flow in zip(range(_EXAMINED), self._flows.values(), strict=False)]
         idle = [flow for flow in oldest if not flow.running] or oldest
         flow = next((each for each in idle if self.debt_s(each) == 0.0), idle[0])
         del self._flows[flow.kind, flow.client]
+
+
+class Stride(Generic[Party]):
+    """Stride scheduling: the party that has used the least by weight is next.
+
+    The planner shares the device between versions with it. An idle party does not save up time: on its return
+    it starts level with the others. After Waldspurger and Weihl, "Stride Scheduling" (MIT TM-528, 1995).
+    """
+
+    def __init__(self, weights: Mapping[Party, float]) -> None:
+        self._weights = dict(weights)
+        self._used: dict[Party, float] = dict.fromkeys(weights, 0.0)
+        self._active: frozenset[Party] = frozenset()
+
+    def pick(self, waiting: Iterable[Party]) -> Party:
+        """Return the next of the ``waiting`` parties; ties go to the first. Raises ValueError when empty."""
+        parties = list(waiting)
+        if not parties:
+            raise ValueError("nobody waits")
+        staying = [self._used[party] for party in parties if party in self._active]
+        floor = min(staying) if staying else max(self._used.values())
+        for party in parties:
+            if party not in self._active:
+                self._used[party] = max(self._used[party], floor)
+        self._active = frozenset(parties)
+        return min(parties, key=self._used.__getitem__)
+
+    def charge(self, party: Party, amount: float) -> None:
+        """Charge ``party`` for ``amount`` of the resource, in seconds or items."""
+        self._used[party] += amount / self._weights[party]

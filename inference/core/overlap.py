@@ -1,8 +1,8 @@
-"""How much boxes overlap: intersection over union, and the greedy matching of two sets of boxes. Pure.
+"""Intersection over union of boxes, and greedy matching of two sets of boxes, without I/O.
 
-The only IoU of the project, with two exceptions: `postprocess.nms` leaves it to OpenCV, which suppresses a
-thousand boxes in a fifth of the time that NumPy takes for their table, and the training code computes it in
-PyTorch, for the gradients.
+All code of the project uses this IoU, with two exceptions: `postprocess.nms` uses OpenCV, which suppresses a
+thousand boxes in a fifth of the time that NumPy takes for their table, and the training code uses PyTorch,
+because it needs gradients.
 """
 
 from __future__ import annotations

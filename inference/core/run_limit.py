@@ -1,4 +1,4 @@
-"""How long a model run may last before it counts as hung: ten times the slow runs of late.
+"""Limits how long a model run may last before it counts as hung: ten times the recent slow runs.
 
 The loop posts the limit in the shared status; the supervisor kills a process that exceeds it.
 """
@@ -9,31 +9,32 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-#: A run is hung when it lasts longer than this many times what slow runs last.
+#: A run counts as hung when it lasts this many times as long as slow runs.
 HUNG_FACTOR = 10.0
 HUNG_MIN_S = 2.0
-#: Slow runs raise the limit to this many times that of the warm-up at most, or to `RAISED_MAX_S`.
+#: Slow runs raise the limit to at most this many times the limit after the warm-up, or to `RAISED_MAX_S`.
 RAISE_FACTOR_MAX = 4.0
 RAISED_MAX_S = 30.0
-#: Runs that the percentile is taken of, and how many there must be before it replaces the warm-up's figure.
+#: Number of runs for the percentile, and the least number before it replaces the figure of the warm-up.
 HISTORY = 512
 ENOUGH = 100
-#: The percentile is computed anew after so many runs.
+#: Number of runs after which the percentile is computed again.
 _EVERY = 32
 _PERCENTILE = 0.99
 
 
 class RunLimit:
-    """Starts with what the warm-up measured and follows the 99th percentile of the runs that were served.
+    """Starts with the measurements of the warm-up, then follows the 99th percentile of the served runs.
 
-    Runs are compared as multiples of what the warm-up measured for their version and size. So the limit also
-    suits the largest batch when only small ones have run lately. One thread at a time calls :meth:`observe`.
+    Durations are divided by the duration that the warm-up measured for the version and size. So the limit
+    also fits the largest batch when only small ones have run lately. One thread at a time may call
+    :meth:`observe`.
     """
 
     def __init__(self, costs_s: Sequence[Mapping[int, float]], *, sharing: float) -> None:
-        """``costs_s`` has the seconds of a run by batch size for each version.
+        """``costs_s`` holds the seconds of a run by batch size for each version.
 
-        ``sharing`` is how many threads share the device at once, whose runs wait for each other.
+        ``sharing`` is the number of threads that share the device, whose runs wait for each other.
         """
         self._costs_s = [dict(sorted(costs.items())) for costs in costs_s]
         self._unit_s = HUNG_FACTOR * max(max(costs.values()) for costs in self._costs_s)
@@ -44,7 +45,7 @@ class RunLimit:
         self._unseen = 0
 
     def observe(self, version: int, size: int, ran_s: float) -> None:
-        """Take in how long a run of ``size`` frames took that succeeded."""
+        """Record the duration of a successful run of ``size`` frames."""
         costs = self._costs_s[version]
         expected_s = next((cost for bucket, cost in costs.items() if bucket >= size), max(costs.values()))
         self._slowness.append(ran_s / max(expected_s, 1e-6))

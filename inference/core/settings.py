@@ -1,4 +1,4 @@
-"""What one inference process is told at its start; made by the supervisor, read from one JSON argument."""
+"""Settings of an inference process. The supervisor passes them as one JSON argument."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class InferenceSettings:
     #: ``auto``, ``cuda``, ``tensorrt``, ``openvino`` or ``cpu``; only ``auto`` may fall back to the CPU.
     device: str = "auto"
     batch_max: int = 8
-    #: Threads that call the model; 0: as many as the process has cores on a CPU, 2 on an accelerator.
+    #: Number of threads that call the model; 0: one for each core of a CPU, or 2 to 4 on an accelerator.
     inference_threads: int = 0
-    #: Share of the device that waiting POSTs get while streams wait too, 0..1.
+    #: Share of the device, 0 to 1, that POSTs get while streams wait, too.
     interactive_share: float = 0.25
-    #: Folder in which TensorRT engines are kept between starts; empty: none are.
+    #: Folder that keeps TensorRT engines between starts; empty: they are not kept.
     engine_cache_dir: str = ""
     log_level: str = "info"
     log_json: bool = False
-    #: Bytes that copies of the models may take in ``metrics_dir``; 0: none are kept.
+    #: Most bytes for copies of the models in ``metrics_dir``; 0: no copies.
     model_keep_max_bytes: int = 128 << 20
-    #: Directory of the metric files of all processes of a replica, and of what warm-ups measured.
+    #: Folder for the metric files of all processes of a replica, and for the measurements of warm-ups.
     metrics_dir: str = ""
 
     def to_json(self) -> str:
-        """Return the one argument that :meth:`from_json` reads in the child."""
+        """Return the argument that :meth:`from_json` parses in the child process."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> InferenceSettings:
-        """Rebuild from :meth:`to_json`. Raises TypeError or ValueError on anything else."""
+        """Parse the text of :meth:`to_json`. Raises TypeError or ValueError for any other text."""
         return cls(**json.loads(text))

@@ -1,14 +1,19 @@
-"""What a warm-up measured, kept for the next process: after a crash nothing needs to be measured again."""
+"""Measurements of a warm-up, saved so that the next process after a crash need not measure again."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger("inference.warmup")
+
+#: A larger batch size must serve at least this many times the items per second of the next smaller one. On a
+#: CPU batching gains 0 to 5 %, which is not worth the latency of a batch (docs/performance.md).
+WORTHWHILE_GAIN = 1.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +24,24 @@ class WarmUp:
     cost_s: dict[int, float]
     #: Whether a session over all cores is worth its memory.
     all_cores_session: bool
-    #: Whether single frames run in it to begin with.
+    #: Whether single frames use that session at first.
     all_cores: bool = False
 
 
+def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
+    """Return the batch sizes worth forming, from the seconds per run of each. The smallest always is."""
+    kept: list[int] = []
+    best = 0.0
+    for bucket in sorted(cost_s):
+        rate = bucket / cost_s[bucket]
+        if not kept or rate >= best * WORTHWHILE_GAIN:
+            kept.append(bucket)
+            best = rate
+    return tuple(kept)
+
+
 def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
-    """Return what an earlier process of this replica measured on the same kind of device; None without."""
+    """Return the measurements of an earlier process of this replica on the same device, or None."""
     if not directory:
         return None
     try:
@@ -39,9 +56,9 @@ def load_warm_up(directory: str, sha256: str, provider: str) -> WarmUp | None:
 
 
 def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -> None:
-    """Keep measurements for the next process; the supervisor removes the directory at its end.
+    """Save measurements for the next process. The supervisor removes the directory when it ends.
 
-    Where they cannot be written, on a full disk for one, the next process measures again.
+    When they cannot be written, as on a full disk, the next process measures again.
     """
     if not directory:
         return
@@ -54,9 +71,9 @@ def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -
     try:
         path.write_text(json.dumps(document))
     except OSError as error:
-        log.warning("what the warm-up measured cannot be kept for a restart: %s", error)
+        log.warning("the measurements of the warm-up cannot be saved for a restart: %s", error)
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)  # half a document
+            path.unlink(missing_ok=True)  # it may be incomplete
 
 
 def _path(directory: str, sha256: str, provider: str) -> Path:

@@ -21,12 +21,12 @@ from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import WarmUp
 from inference.engine import onnx_session
-from inference.engine.cpu_model import read_cpu_model
 from inference.engine.gpu_model import read_gpu_model
 from inference.engine.memory_relief import is_out_of_memory
 from inference.engine.model_runner import Frames, ModelRunner, RawOutputs, RunnerInput
 from inference.engine.shapes import batch_sizes, fixed_shapes, graph_of, shape_profile
 from inference.engine.validation_run import batch_refusal, declared, feeds_of, reason_of, try_batch
+from inference.graph.cpu_model import read_cpu_model
 from inference.models.family import Probe, recognise
 from inference.models.labels import check_ids, choose_labels
 from inference.models.manifest import read_manifest

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inference.core import device as devices
 from inference.engine import onnx_session
 from inference.engine.buffers import Buffers, Shapes
-from inference.engine.cpu_model import CpuModel
+from inference.graph.cpu_model import CpuModel
 from inference.models.family import Convention
 from inference.models.signature import ImageInput
 from inference.preprocess.preprocess import Preprocessor

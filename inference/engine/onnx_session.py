@@ -13,8 +13,8 @@ import onnxruntime
 
 from inference.core import device as devices
 from inference.core.errors import DeviceUnavailable, ModelRefused
-from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.validation_run import Arrays, reason_of
+from inference.graph.cpu_model import CpuModel, read_cpu_model
 from inference.models.signature import EXPORT
 
 log = logging.getLogger("inference.detector")

@@ -20,9 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inference.core.batch_sizes import worthwhile_buckets
-from inference.core.fair_share import FairShare, Flow
-from inference.core.stride import Stride
+from inference.core.fair_share import FairShare, Flow, Stride
+from inference.core.warmup import worthwhile_buckets
 from inference.ipc.wire import Submit
 
 #: Service history kept for fairness, over all workers.

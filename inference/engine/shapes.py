@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.engine.buffers import Shapes
-from inference.engine.cpu_model import CpuModel
+from inference.graph.cpu_model import CpuModel
 from inference.models.family import Layout
 from inference.models.model import Family
 from inference.models.signature import Graph, ImageInput, Tensor

@@ -1,9 +1,9 @@
-"""Opens the head of a YOLOX: its branches become the outputs, and what follows is left to `decode`.
+"""Opens the head of a YOLOX: its branches become the outputs, and `Postprocessor` does the rest.
 
-The graph scores every class of every cell, squashes the scores, puts the branches behind each other, the
-levels behind those, and transposes the whole, though a handful of its thousands of rows is ever looked at. Of
-the opened one, `decode` reads objectness, and scores the classes of the cells that are left: some 6 % of
-the time of YOLOX-nano on a CPU (bench/model_side.py).
+The graph in the file scores every class of every cell, applies sigmoid, concatenates branches and levels, and
+transposes the result, although only a handful of the thousands of rows is used. With an opened head,
+`Postprocessor` compares objectness first and only scores the classes of the cells that remain. That saves
+some 6 % of the time of YOLOX-nano on a CPU (bench/model_side.py).
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from inference.graph.onnx_graph import Node, OnnxGraph, Shape, shape_of
 
 Floats = npt.NDArray[np.float32]
 
-#: Boxes, objectness, and what the classes are scored from.
+#: Boxes, objectness, and the features from which the classes are scored.
 BRANCHES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One level of a head: names of its branches, and the last convolution of its classes."""
+    """One level of a head: the names of its branches, and the last convolution of its class branch."""
 
-    #: (batch, 4, rows, columns), relative to the cell; (batch, 1, ..), logits; (batch, channels, ..).
+    #: Boxes relative to the cell (batch, 4, rows, columns), logits of objectness (batch, 1, ..), and class
+    #: features (batch, channels, ..).
     branches: tuple[str, str, str]
     #: (classes, channels).
     weights: Floats
@@ -41,20 +42,20 @@ class Level:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """What the model gives instead of its one output."""
+    """The outputs of a model with an opened head."""
 
     levels: tuple[Level, ...]
-    #: The output of the file, and the shape that it declares.
+    #: Name and declared shape of the output of the file.
     name: str
     shape: Shape
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Return the outputs, level by level."""
+        """Names of the outputs, level by level."""
         return tuple(name for level in self.levels for name in level.branches)
 
     def join(self, arrays: Sequence[npt.NDArray[Any]]) -> Floats:
-        """Return from the branches what the file gives: (batch, cells, 5 + classes)."""
+        """Compute the output of the file, (batch, cells, 5 + classes), from the branches."""
         parts = []
         for number, level in enumerate(self.levels):
             flat = (a.reshape(*a.shape[:2], -1) for a in arrays[BRANCHES * number :][:BRANCHES])
@@ -66,13 +67,13 @@ class Head:
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return ``1 / (1 + exp(-x))``; very low ones become 0."""
+    """Return ``1 / (1 + exp(-x))``; 0 for very low logits."""
     with np.errstate(over="ignore"):
         return np.asarray(np.float32(1) / (np.float32(1) + np.exp(-logits)), dtype=np.float32)
 
 
 def open_head(graph: OnnxGraph) -> Head | None:
-    """Let the branches of ``graph`` be its outputs; None, and nothing changed, when it has no such head."""
+    """Make the branches of ``graph`` its outputs. Returns None and changes nothing without such a head."""
     if len(graph.outputs) != 1:
         return None
     ((name, declared),) = graph.outputs.items()
@@ -93,7 +94,7 @@ def open_head(graph: OnnxGraph) -> Head | None:
 
 
 def _level(graph: OnnxGraph, name: str, batch: int | None) -> Level | None:
-    """Return a level from the row of its cells; None if that is made of anything else."""
+    """Return the level that makes the tensor ``name``; None if other nodes make it."""
     flat = _made(graph, name, "Reshape")
     joined = _made(graph, flat.inputs[0], "Concat") if flat else None
     if (
@@ -103,8 +104,8 @@ def _level(graph: OnnxGraph, name: str, batch: int | None) -> Level | None:
         or len(joined.inputs) != BRANCHES
     ):
         return None
-    squashed = [_made(graph, part, "Sigmoid") for part in joined.inputs[1:]]
-    boxes, *logits = joined.inputs[0], *(node.inputs[0] for node in squashed if node is not None)
+    activated = [_made(graph, part, "Sigmoid") for part in joined.inputs[1:]]
+    boxes, *logits = joined.inputs[0], *(node.inputs[0] for node in activated if node is not None)
     if len(logits) != 2 or _channels(graph, boxes) != 4 or _channels(graph, logits[0]) != 1:
         return None
     last = _made(graph, logits[1], "Conv")
@@ -118,14 +119,14 @@ def _level(graph: OnnxGraph, name: str, batch: int | None) -> Level | None:
 
 
 def _channels(graph: OnnxGraph, name: str) -> int:
-    """Return how many planes the convolution has that makes a tensor; 0 when nothing else makes it."""
+    """Return the number of channels of the convolution that makes a tensor; 0 if none makes it."""
     node = _made(graph, name, "Conv")
     shape = graph.sides(node.inputs[1]) if node is not None and len(node.inputs) > 1 else []
     return shape[0] if shape else 0
 
 
 def _table(graph: OnnxGraph, node: Node) -> Floats | None:
-    """Return the weights of a convolution that mixes channels and nothing else; None if it does more."""
+    """Return the weights of a 1x1 convolution; None for any other."""
     weights = graph.numbers(node.inputs[1]) if len(node.inputs) > 1 else None
     if weights is None or weights.ndim != 4 or weights.shape[2:] != (1, 1) or not weights.size:
         return None
@@ -135,14 +136,14 @@ def _table(graph: OnnxGraph, node: Node) -> Floats | None:
 
 
 def _flattens(graph: OnnxGraph, node: Node, batch: int | None, channels: int) -> bool:
-    """Whether a Reshape keeps batch (None: dynamic) and channels and puts all cells into a row."""
+    """Return whether a Reshape keeps batch (None: dynamic) and channels and flattens all cells."""
     if len(node.inputs) != 2:
         return False
     shape = graph.constant(node.inputs[1])
     if shape:
         literal = node.whole("allowzero") and 0 in shape
         return len(shape) == 3 and shape[0] in (0, -1, batch) and shape[1] in (0, channels) and not literal
-    # Exports with dynamic sides take the first two of the tensor itself, and -1.
+    # Exports with dynamic sides compute the shape from the first two sides of the tensor and -1.
     sides = _made(graph, node.inputs[1], "Concat")
     if sides is None or len(sides.inputs) != 2 or list(graph.constant(sides.inputs[1])) != [-1]:
         return False
@@ -154,6 +155,6 @@ def _flattens(graph: OnnxGraph, node: Node, batch: int | None, channels: int) ->
 
 
 def _made(graph: OnnxGraph, name: str, op: str) -> Node | None:
-    """Return the node that makes a tensor if it is of this kind and reads one."""
+    """Return the node that makes a tensor if it is of this kind and has an input."""
     node = graph.makers.get(name)
     return node if node is not None and node.op == op and node.inputs else None

@@ -1,7 +1,7 @@
-"""The graph of an ONNX file as it is edited before it is loaded: what makes and reads each tensor; weights
-stay unread.
+"""The graph of an ONNX file for editing before it is loaded: which nodes make and read each tensor.
 
-Only as much of onnx.proto3 as that takes; no process of the service loads the ``onnx`` package.
+It implements only the necessary part of onnx.proto3, and does not read weights. No process of the service
+loads the ``onnx`` package.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ _TYPE_INT, _TYPE_INTS = 2, 7
 _TENSOR_SIDES, _TENSOR_TYPE, _TENSOR_FLOAT, _TENSOR_INT32, _TENSOR_INT64 = 1, 2, 4, 5, 7
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
 _FLOAT, _UINT8, _INT32, _INT64, _HALF = 1, 2, 6, 7, 10
-#: Element types by what numpy calls them.
+#: Element types by their NumPy names.
 ELEMENTS = {"float32": _FLOAT, "uint8": _UINT8, "int64": _INT64, "float16": _HALF}
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 1, 2, 1, 1
-#: The domain of the operators that ONNX itself defines; those of others may do anything under the same name.
+#: Domains of the standard operators. Operators of other domains may do anything under the same names.
 _OWN_DOMAINS = ("", "ai.onnx")
-#: Of lists that name axes, starts or sizes; nothing here reads a longer one.
+#: Longest list of axes, starts or sizes that is read.
 _MAX_LIST_BYTES = 128
 
-#: Larger files are left as they are: the edited model is held in memory while it is loaded.
+#: Larger files are not edited, because the edited model is held in memory while it is loaded.
 _MAX_FILE_BYTES = 512 << 20
 
-#: Declared sides; None is a dynamic one.
+#: Declared sides; None for a dynamic one.
 Shape = tuple[int | None, ...]
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One operator. ``raw`` is its field of the graph, as it stands in the file or was written."""
+    """One operator. ``raw`` is its field in the graph, from the file or newly written."""
 
     raw: bytes | memoryview
-    #: Empty where ONNX does not define it.
+    #: Empty for operators that ONNX does not define.
     op: str = ""
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     attributes: dict[str, list[Field]] = field(default_factory=dict)
 
     def whole(self, name: str) -> int | None:
-        """Return an attribute that is a whole number; None without it."""
+        """Return an integer attribute; None without it."""
         attribute = self.attributes.get(name, [])
         return next((protobuf.signed(value) for n, _, value, _ in attribute if n == _ATTRIBUTE_INT), None)
 
     @property
     def pads_itself(self) -> bool:
-        """Whether a convolution or pool finds its padding by itself, whatever its ``pads`` say."""
+        """Whether a convolution or pool computes its padding and ignores its ``pads``."""
         attribute = self.attributes.get("auto_pad", [])
         return any(n == _ATTRIBUTE_TEXT and _text(content) != "NOTSET" for n, _, _, content in attribute)
 
     def wholes(self, name: str) -> list[int]:
-        """Return an attribute that is a list of whole numbers; empty without it."""
+        """Return an attribute that is a list of integers; empty without it."""
         found: list[int] = []
         for number, _, value, content in self.attributes.get(name, []):
             if number == _ATTRIBUTE_INTS:
@@ -77,7 +77,7 @@ class Node:
 
 
 def make_node(op: str, sources: str | Sequence[str], target: str, **attributes: int | Sequence[int]) -> Node:
-    """Return a node that makes one tensor, with attributes that are numbers from 0 up, or lists of such."""
+    """Return a node that makes one tensor. Attributes are integers of at least 0, or lists of them."""
     inputs = [sources] if isinstance(sources, str) else list(sources)
     parts = [
         *(protobuf.write_bytes(_NODE_INPUT, name.encode()) for name in inputs),
@@ -102,9 +102,9 @@ def make_node(op: str, sources: str | Sequence[str], target: str, **attributes: 
 
 
 class OnnxGraph:
-    """The one graph of a model. Raises ValueError or struct.error where the file is damaged.
+    """The graph of a model. Raises ValueError or struct.error when the file is damaged.
 
-    ``makers``, ``readers`` and ``tensors`` are of the file, whatever has been edited since.
+    ``makers``, ``readers`` and ``tensors`` describe the file; edits do not change them.
     """
 
     def __init__(self, model: memoryview) -> None:
@@ -116,12 +116,12 @@ class OnnxGraph:
         self.nodes: list[Node] = []
         self.makers: dict[str, Node] = {}
         self.readers: dict[str, list[Node]] = {}
-        #: Constants that stand in the file, unparsed.
+        #: Constants in the file, unparsed.
         self.tensors: dict[str, list[Field]] = {}
         #: Declarations by name.
         self.inputs: dict[str, memoryview] = {}
         self.outputs: dict[str, memoryview] = {}
-        #: Whether it is of a kind that is better left alone: weights in other files, nested graphs.
+        #: Whether the graph must not be edited: it has weights in other files, or nested graphs.
         self.entangled = False
         self._others: list[memoryview] = []
         self._written_inputs: dict[str, bytes] = {}
@@ -147,10 +147,10 @@ class OnnxGraph:
                 self.entangled |= _lies_elsewhere(tensor)
                 self.tensors.update((_text(part), tensor) for n, _, _, part in tensor if n == _TENSOR_NAME)
 
-    # -- looking -------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------
 
     def constant(self, name: str) -> Sequence[int]:
-        """Return a list of whole numbers that stands in the file; empty if it is something else."""
+        """Return a constant that is a list of integers; empty for any other tensor."""
         tensor = self.tensors.get(name)
         maker = self.makers.get(name)
         if tensor is None and maker is not None and maker.op == "Constant":
@@ -175,7 +175,7 @@ class OnnxGraph:
         return numbers
 
     def sides(self, name: str) -> list[int]:
-        """Return the shape of a constant; empty where there is none, or it is a single number."""
+        """Return the shape of a constant; empty for a scalar, or without such a constant."""
         found: list[int] = []
         for number, _, value, content in self.tensors.get(name, []):
             if number == _TENSOR_SIDES:
@@ -183,7 +183,7 @@ class OnnxGraph:
         return found
 
     def numbers(self, name: str) -> npt.NDArray[np.float32] | None:
-        """Return a constant of single or half precision as single; None if there is none such."""
+        """Return a float32 or float16 constant as float32; None if there is none."""
         tensor = self.tensors.get(name, [])
         kind = next((value for n, _, value, _ in tensor if n == _TENSOR_TYPE), 0)
         types = {(_FLOAT, _TENSOR_RAW): "<f4", (_FLOAT, _TENSOR_FLOAT): "<f4", (_HALF, _TENSOR_RAW): "<f2"}
@@ -195,26 +195,26 @@ class OnnxGraph:
     # -- editing -------------------------------------------------------------------------------------
 
     def replace(self, old: Sequence[Node], new: Sequence[Node]) -> None:
-        """Put ``new`` where the first of ``old`` stands, and take the others out."""
+        """Put ``new`` in the place of the first of ``old``, and remove the others."""
         place = next(index for index, node in enumerate(self.nodes) if node in old)
         self.nodes[place : place + 1] = new
         self.nodes = [node for node in self.nodes if node not in old]
 
     def declare_input(self, name: str, shape: Shape) -> None:
-        """Declare another shape for an input; its type stays."""
+        """Change the declared shape of an input, not its type."""
         self._written_inputs[name] = _declaration(_GRAPH_INPUT, name, self.inputs[name], shape)
 
     def feed(self, name: str, source: str, element: str, shape: Shape, nodes: Sequence[Node]) -> None:
-        """Let ``nodes``, the last of which makes ``name``, compute that input from another one.
+        """Replace the input ``name`` by an input ``source``, from which ``nodes`` compute ``name``.
 
-        ``source`` is declared in its place, with this element type (of `ELEMENTS`) and shape.
+        ``source`` gets this element type (a key of `ELEMENTS`) and shape. The last node makes ``name``.
         """
         elements = protobuf.write_varint(_TENSOR_ELEMENT, ELEMENTS[element])
         self._written_inputs[name] = _written_declaration(_GRAPH_INPUT, source, elements, shape)
         self.nodes[:0] = nodes
 
     def add_constant(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Add a constant; its type is one of `ELEMENTS`."""
+        """Add a constant. Its type is a key of `ELEMENTS`."""
         sides = (protobuf.write_varint(_TENSOR_SIDES, side) for side in values.shape)
         tensor = protobuf.write_bytes(
             _GRAPH_INITIALIZER,
@@ -226,13 +226,13 @@ class OnnxGraph:
         self._others.append(memoryview(tensor))
 
     def declare_outputs(self, names: Sequence[str], rank: int) -> None:
-        """Let these tensors be the outputs, of the type that the one output has and of any size."""
+        """Make these tensors the outputs, with the type of the output of the file and dynamic sides."""
         (value,) = self.outputs.values()
         shape = (None,) * rank
         self._written_outputs = {name: _declaration(_GRAPH_OUTPUT, name, value, shape) for name in names}
 
     def write(self) -> bytes:
-        """Return the model with what was edited, without nodes that no output depends on."""
+        """Return the edited model, without nodes that no output depends on."""
         inputs = [
             self._written_inputs.get(name) or protobuf.write_bytes(_GRAPH_INPUT, value)
             for name, value in self.inputs.items()
@@ -255,14 +255,14 @@ class OnnxGraph:
 
 
 def read_graph(path: Path) -> OnnxGraph | None:
-    """Return the graph of a file; None where it is too large to be edited, or of a kind better left alone.
+    """Return the graph of a file; None if it is too large or of a kind that must not be edited.
 
-    Raises OSError, ValueError or struct.error where it cannot be read, is no ONNX file, or is damaged.
+    Raises OSError, ValueError or struct.error if it cannot be read, is not an ONNX file, or is damaged.
     """
     if not 0 < path.stat().st_size <= _MAX_FILE_BYTES:
         return None
     with path.open("rb") as stream:
-        # Unmapped when the last view of it is gone, which an exception may keep for a while.
+        # The mapping is closed with its last view, which an exception may keep alive for a while.
         view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     graph = OnnxGraph(view)
     return None if graph.entangled else graph
@@ -277,7 +277,7 @@ def shape_of(value: memoryview) -> Shape:
 
 
 def _reaches_out(attribute: list[Field]) -> bool:
-    """Whether an attribute is a graph, which may read tensors of the outer one, or lies in another file."""
+    """Return whether an attribute is a graph, which may read outer tensors, or is in another file."""
     return any(
         number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)
         or (number == _ATTRIBUTE_TENSOR and _lies_elsewhere(protobuf.fields(content)))
@@ -311,7 +311,7 @@ def _read_node(raw: memoryview, content: memoryview) -> Node:
 
 
 def _declaration(number: int, name: str, like: memoryview, shape: Shape) -> bytes:
-    """Return the declaration of a tensor of the element type of another."""
+    """Return the declaration of a tensor with the element type of ``like``."""
     kinds = _inside(like, _VALUE_TYPE, _TYPE_TENSOR)
     element = [raw for kind in kinds for n, raw, _, _ in protobuf.fields(kind) if n == _TENSOR_ELEMENT]
     return _written_declaration(number, name, b"".join(element), shape)
@@ -331,7 +331,7 @@ def _written_declaration(number: int, name: str, element: bytes, shape: Shape) -
 
 
 def _inside(message: memoryview, *path: int) -> list[memoryview]:
-    """Return the messages that are reached by these fields, one within the other."""
+    """Return the messages at the end of a path of field numbers."""
     found = [message]
     for wanted in path:
         found = [inner for outer in found for n, _, _, inner in protobuf.fields(outer) if n == wanted]

@@ -1,6 +1,6 @@
-"""The protobuf wire format, as far as editing an ONNX file takes it: walk the fields of a message, write one.
+"""The part of the protobuf wire format that editing ONNX files needs: iterates over fields, writes fields.
 
-Messages stay byte ranges until somebody looks into them, so weights are neither copied nor parsed.
+Nested messages stay byte ranges until they are iterated, so weights are neither copied nor parsed.
 Source: https://protobuf.dev/programming-guides/encoding
 """
 
@@ -12,14 +12,13 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 
-#: Field number, the field as it stands with its tag, its number (VARINT, else 0), its content (BYTES, else
-#: empty).
+#: Field number, raw bytes with the tag, value (0 unless VARINT), content (empty unless BYTES).
 Field = tuple[int, memoryview, int, memoryview]
 _NOTHING = memoryview(b"")
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of a message in order. Raises ValueError where it is damaged or cut off."""
+    """Yield the fields of a message in order. Raises ValueError when it is damaged or cut off."""
     at = 0
     while at < len(message):
         begin = at
@@ -37,7 +36,7 @@ def fields(message: memoryview) -> Iterator[Field]:
         else:
             raise ValueError(f"wire type {kind} is not known")
         if at > len(message):
-            raise ValueError("a field ends behind its message")
+            raise ValueError("a field ends after its message")
         yield number, message[begin:at], value, content
 
 
@@ -51,12 +50,12 @@ def varints(content: memoryview) -> list[int]:
 
 
 def signed(value: int) -> int:
-    """Return a varint as the int64 that it stands for."""
+    """Return the int64 that a varint encodes."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def write_varint(number: int, value: int) -> bytes:
-    """Return field ``number`` with a number that is not negative."""
+    """Return field ``number`` with a value of at least 0."""
     return _written(number << 3 | VARINT) + _written(value)
 
 

@@ -1,9 +1,9 @@
-"""Takes the space-to-depth stem out of a model, because frames can be laid out like that as they are copied.
+"""Removes the space-to-depth stem of a model: the copy of a frame can already arrange its pixels like that.
 
-YOLOX and YOLOv5 up to 5.0 begin with `Focus`: four strided slices of the picture are put behind each other as
-channels. In onnxruntime that walks the float picture twice, some 0.5 ms of YOLOX-nano's 7 on a CPU; while
-the frame is converted from uint8 anyway, it costs 0.05 (bench/model_side.py). The numbers that reach
-the first convolution are the same, bit for bit.
+YOLOX and YOLOv5 up to 5.0 begin with `Focus`, which concatenates four strided slices of the image as
+channels. onnxruntime reads the float image twice for that, which takes some 0.5 of the 7 ms of YOLOX-nano on
+a CPU. As part of the conversion from uint8, which is needed anyway, it takes 0.05 ms (bench/model_side.py).
+The input of the first convolution is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from inference.graph.onnx_graph import Node, OnnxGraph, Shape, make_node, shape_of
 
-#: Row and column of the pixel of each 2x2 block that a patch holds; any order of these.
+#: Rows and columns of the pixels of a 2x2 block. Each patch holds one of them; their order may vary.
 _CORNERS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 #: Exports write "to the end" as the largest int64 or int32.
 _TO_THE_END = (1 << 31) - 1
@@ -20,7 +20,7 @@ _TO_THE_END = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """The model takes pictures in patches: (batch, 3 * 4, height / 2, width / 2)."""
+    """The removed stem: the edited model takes images in patches, (batch, 3 * 4, height / 2, width / 2)."""
 
     #: For each patch, in order: row and column (0 or 1) of its pixels in every block of 2x2.
     patches: tuple[tuple[int, int], ...]
@@ -30,14 +30,14 @@ class Stem:
 
 
 def take_stem(graph: OnnxGraph) -> Stem | None:
-    """Take the space-to-depth stem out of ``graph``; None, and nothing changed, when it has none."""
+    """Remove the space-to-depth stem from ``graph``. Returns None and changes nothing when there is none."""
     traced = ((node, _trace(graph, node)) for node in graph.nodes if node.op == "Concat")
     concat, stem = next(((node, found) for node, found in traced if found is not None), (None, None))
     if concat is None or stem is None:
         return None
     batch, _, height, width = stem.shape
     graph.declare_input(stem.image, (batch, 12, height and height // 2, width and width // 2))
-    # The tensor keeps its name for whoever reads it; onnxruntime drops the node.
+    # The tensor keeps its name for its readers. onnxruntime removes the Identity node.
     graph.replace([concat], [make_node("Identity", stem.image, concat.outputs[0])])
     return stem
 
@@ -45,7 +45,7 @@ def take_stem(graph: OnnxGraph) -> Stem | None:
 def _trace(graph: OnnxGraph, concat: Node) -> Stem | None:
     """Follow what is concatenated back to the image.
 
-    None unless the four patches are the four corners of every 2x2 block, and nobody else reads the image.
+    Returns None unless the four patches are the corners of every 2x2 block and nothing else reads the image.
     """
     if concat.whole("axis") not in (1, -3) or len(concat.outputs) != 1:
         return None
@@ -54,7 +54,8 @@ def _trace(graph: OnnxGraph, concat: Node) -> Stem | None:
     slices: list[Node] = []
     for branch in concat.inputs:
         name, first, step = branch, [0, 0], [1, 1]
-        # Every slice that fits doubles a step, so this ends in a damaged file too, where one feeds itself.
+        # Every accepted slice doubles a step. So the loop also ends in a damaged file in which a node feeds
+        # itself.
         while step != [2, 2]:
             node = graph.makers.get(name)
             cuts = _cuts(graph, node) if node is not None else []
@@ -81,16 +82,16 @@ def _trace(graph: OnnxGraph, concat: Node) -> Stem | None:
     ):
         return None
     shape = shape_of(graph.inputs[image])
-    # Sides that do not come in twos have no such stem; one of another number of planes is not for us.
+    # A model with this stem has even sides, and only models with three planes are supported.
     if len(shape) != 4 or shape[1] not in (3, None) or any(side and side % 2 for side in shape[2:]):
         return None
     return Stem(tuple(patches), image, shape)
 
 
 def _cuts(graph: OnnxGraph, node: Node) -> list[tuple[int, int, int]]:
-    """Return along which axes (0 rows, 1 columns) a node takes every second row or column, from which on.
+    """Return axis (0 rows, 1 columns), start and step of each cut if a node takes every second row or column.
 
-    Empty if it does anything else. Each is axis, start and step.
+    Empty if it does anything else.
     """
     if node.op != "Slice" or len(node.inputs) != 5:
         return []

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.core.batch_sizes import worthwhile_buckets
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.core.warmup import worthwhile_buckets
 from inference.ipc import unix_socket as addresses
 from inference.ipc import wire
 from inference.ipc.handshake import Handshake, read_handshake, ring_size

@@ -1,4 +1,4 @@
-"""Describes model files: family, manifest, labels, input and output signature.
+"""Describes model files: family, manifest, labels, inputs and outputs.
 
 Loading them belongs to `inference.engine`.
 """

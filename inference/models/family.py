@@ -1,4 +1,4 @@
-"""The five families of detectors: what input each wants, how its outputs are recognised; see `decode`."""
+"""The five families of detectors: the input of each, and how its outputs are recognised."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inference.models.fields import Triple
 from inference.models.manifest import Activation, Colour, Manifest
 from inference.models.model import Family, Placement
 
-#: Detection heads in use, by the strides of their grids: the usual one first, then with an extra
-#: coarse level (P6 models), then with an extra fine one (P2 models).
+#: Strides of the grids of common detection heads: the usual one, one with an extra coarse level (P6 models),
+#: and one with an extra fine level (P2 models).
 STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 _ANCHORS_PER_CELL = 3  # of yolov5 and v7
-#: A detr has a few hundred queries; thousands of rows are a dense head of some other kind.
+#: A detr has a few hundred queries; thousands of rows belong to a dense head of another kind.
 _MAX_QUERIES = 2000
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
@@ -38,7 +38,7 @@ class Convention:
     std: Triple
 
     def overridden(self, manifest: Manifest) -> Convention:
-        """Return this with what the manifest says in its place."""
+        """Return a copy with the values that the manifest sets."""
         given = {
             name: value
             for name in ("placement", "pad_value", "colour", "scale", "mean", "std")
@@ -71,7 +71,7 @@ EXPORTS: Mapping[Family, str] = {
 
 
 class DetrForm(StrEnum):
-    """The two ways in which detr exports hand out their boxes."""
+    """The two output forms of detr exports."""
 
     #: Class id, xyxy box and score per query.
     READY = "labels, boxes, scores"
@@ -81,22 +81,22 @@ class DetrForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A recognised model: which outputs are read, in the order in which `decode` wants them, and how."""
+    """A recognised model: which outputs to read, in the order of `Postprocessor`, and how."""
 
     family: Family
     outputs: tuple[str, ...]
-    #: None: the outputs do not tell.
+    #: None: the outputs do not show it.
     class_count: int | None
     convention: Convention
-    #: Grid strides of a yolox head; empty for the others, whose boxes come in pixels.
+    #: Grid strides of a yolox head; empty for other families, whose boxes are in pixels.
     strides: tuple[int, ...] = ()
     detr: DetrForm | None = None
     activation: Activation = Activation.SIGMOID
-    #: Boxes of a READY detr: whether they lie in 0..1 instead of in input pixels.
+    #: Whether the boxes of a READY detr are in 0..1 instead of input pixels.
     normalised: bool = False
 
     def class_ids(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-        """Return the class ids in ``outputs``; None where classes are columns and need no check."""
+        """Return the class ids in ``outputs``; None where each class is a column."""
         if self.family is Family.YOLO_END2END:
             return outputs[self.outputs[0]][..., 5]
         return outputs[self.outputs[0]] if self.detr is DetrForm.READY else None
@@ -104,7 +104,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a model gave for one probe frame, with everything else that tells its family."""
+    """The outputs of a model for one probe frame, and everything else that shows its family."""
 
     path: str
     #: Output name to array, batch first, in the graph's order.
@@ -117,11 +117,11 @@ class Probe:
 
     @property
     def forced(self) -> bool:
-        """Whether the manifest names the family, so that no other is considered."""
+        """Whether the manifest names the family, so that no other family is tried."""
         return self.manifest.family is not None
 
     def rows(self) -> tuple[str, tuple[int, ...]] | None:
-        """Return the output that holds one row per candidate, and its shape; None when it is not that simple.
+        """Return the output that holds one row per candidate, and its shape; None if there is no such output.
 
         Besides it there may be copies (the auxiliary head of yolov9) and raw heads of rank 4 or 5 (yolov5).
         """
@@ -139,9 +139,9 @@ def anchor_count(width: int, height: int, strides: tuple[int, ...]) -> int:
 
 
 def recognise(probe: Probe) -> Layout:
-    """Return the layout of the model that gave ``probe``.
+    """Return the layout of the model that produced ``probe``.
 
-    Raises ModelRefused, naming the shapes found and those that its family, or any family, would have.
+    Raises ModelRefused, naming the shapes that were found and those of its family, or of every family.
     """
     families = [probe.manifest.family] if probe.manifest.family else list(_RECOGNISERS)
     for family in families:
@@ -206,8 +206,8 @@ def _yolox(probe: Probe) -> Layout | None:
     if strides is None:
         return None
     offsets = np.abs(probe.outputs[name][0, :, :2].astype(np.float32))
-    # Raw offsets are about one grid cell; pixels are about half the input. Reading one as the other
-    # would give boxes that look plausible and are wrong.
+    # Raw offsets are about one grid cell; pixel coordinates are about half the input. Confusing the two would
+    # give boxes that look plausible and are wrong.
     if float(np.median(offsets)) > min(probe.width, probe.height) / 8:
         raise ModelRefused(
             probe.path,
@@ -224,10 +224,10 @@ def _end2end(probe: Probe) -> Layout | None:
     if found is None or found[1][2] != 6:
         return None
     name, (_, rows, _) = found
-    told = probe.forced or probe.metadata.get("end2end") == "True"
+    declared = probe.forced or probe.metadata.get("end2end") == "True"
     cells = {anchor_count(probe.width, probe.height, strides) for strides in STRIDE_SETS}
-    if not told and (rows in cells or rows in {_ANCHORS_PER_CELL * count for count in cells}):
-        return None  # the one class of a yolox or yolov5
+    if not declared and (rows in cells or rows in {_ANCHORS_PER_CELL * count for count in cells}):
+        return None  # a yolox or yolov5 with one class
     return Layout(Family.YOLO_END2END, (name,), None, CONVENTIONS[Family.YOLO_END2END])
 
 
@@ -257,7 +257,7 @@ def _detr(probe: Probe) -> Layout | None:
 
 
 def _not_called_box(name: str) -> bool:
-    """Sort key: a name that says so wins when there are four classes and both outputs are four wide."""
+    """Sort key that puts names of boxes first: with four classes both outputs have four columns."""
     return "box" not in name and "det" not in name
 
 
@@ -279,7 +279,7 @@ def _detr_logits(probe: Probe, logits: str, boxes: str, count: int) -> Layout:
     )
 
 
-#: In the order of trial: the more particular first.
+#: In the order in which they are tried: the most specific first.
 _RECOGNISERS: Mapping[Family, Callable[[Probe], Layout | None]] = {
     Family.YOLO: _yolo,
     Family.YOLO_END2END: _end2end,

@@ -1,7 +1,7 @@
-"""Parsers of single JSON fields: each returns the value or says what is allowed. For files people write.
+"""Parsers of single JSON fields in files that people write: each returns the value or says what is allowed.
 
-``manifest`` and the catalogue of known models are made of them. Every parser raises ValueError with a text
-that goes on after "to be": "a whole number from 1 to 256".
+The manifest and the list of known models use them. Every parser raises ValueError with a text that continues
+"expected the field to be", such as "a whole number from 1 to 256".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_object(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"something that does not parse: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(name_of(values))  # noqa: TRY004 - one error for all that is wrong with a file
+        raise ValueError(name_of(values))  # noqa: TRY004 - one error type for every fault of a file
     return values
 
 
@@ -39,13 +39,13 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def name_of(value: object) -> str:
-    """Return what kind of JSON value this is, for messages."""
+    """Return the name of the JSON type of a value, for messages."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def shown(value: object) -> str:
-    """Return kind and, shortened, the value itself, for messages."""
+    """Return type and shortened value, for messages."""
     text = json.dumps(value)
     return f"{name_of(value)}, {text if len(text) <= 80 else text[:77] + '...'}"
 

@@ -1,7 +1,7 @@
-"""Copies of the models that are served, for the next inference process: files may change or go meanwhile.
+"""Copies of the served models for the next inference process, in case the files change or disappear.
 
-The first process that has loaded its models copies them into the replica's private folder; every later one
-loads the copies, so that a replica serves the same models from its start to its end.
+The first process that has loaded its models copies them into the private folder of the replica. Every later
+process loads the copies, so that a replica serves the same models from its start to its end.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from inference.models.external_data import external_files
 from inference.models.manifest import manifest_path
+from inference.models.onnx_header import external_files
 
 log = logging.getLogger("inference.kept_models")
 
-#: Of the free space of the folder, what copies may take.
+#: Largest part of the folder's free space that copies may take.
 FREE_SHARE = 0.5
 
 
 class KeptModels:
-    """The copies below ``folder``, of at most ``max_bytes`` in all. An empty folder name keeps none."""
+    """Copies below ``folder``, of at most ``max_bytes`` in total; none with an empty folder name."""
 
     def __init__(self, folder: str, max_bytes: int) -> None:
         self._folder = Path(folder) / "models" if folder else None
         self._max_bytes = max_bytes
 
     def of(self, version: str, path: Path) -> Path | None:
-        """Return the copy of what was loaded from ``path`` for this version; None where there is none."""
+        """Return the copy of the model that this version loaded from ``path``; None without one."""
         if self._folder is None:
             return None
         copy = self._folder / version / path.name
         return copy if copy.is_file() else None
 
     def keep_soon(self, models: Mapping[str, Path], digests: Mapping[str, str]) -> None:
-        """Copy the models in a thread of its own; ``digests`` are the sha256 of what was loaded."""
+        """Copy the models in a thread. ``digests`` are the sha256 of the loaded files."""
         if self._folder is not None and self._max_bytes > 0:
             threading.Thread(
                 target=self._keep, args=(dict(models), dict(digests)), name="keep-models", daemon=True
@@ -52,8 +52,8 @@ class KeptModels:
                 self.keep(version, path, digests[version])
             except (OSError, ValueError) as error:
                 log.warning(
-                    "%s: no copy of %s is kept (%s): if the file changes or goes, a crash of the inference "
-                    "process cannot be mended until it is back",
+                    "%s: no copy of %s is kept (%s): if the file changes or disappears, the service cannot "
+                    "recover from a crash of the inference process until the file is back",
                     version,
                     path.name,
                     error,
@@ -62,8 +62,8 @@ class KeptModels:
     def keep(self, version: str, path: Path, sha256: str) -> None:
         """Copy one model with its manifest and its external data.
 
-        Raises OSError where there is no room or a file cannot be read, ValueError where the file is not the
-        one that was loaded any more.
+        Raises OSError when there is no room or a file cannot be read, and ValueError when the file has
+        changed since it was loaded.
         """
         if self._folder is None:
             return
@@ -78,7 +78,7 @@ class KeptModels:
         free = os.statvfs(self._folder)
         if total > FREE_SHARE * free.f_bavail * free.f_frsize:
             raise OSError(f"{total >> 20} MiB are more than half of what is free in {self._folder}")
-        # Complete or not there: a copy that was cut off must never be loaded.
+        # Copy under another name and rename at the end: an incomplete copy must never be loaded.
         unfinished = self._folder / f".{version}"
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -97,7 +97,7 @@ class KeptModels:
 
 
 def differs(path: Path, sha256: str) -> bool:
-    """Whether a file is missing, cannot be read, or is not the one with this digest."""
+    """Return whether a file is missing, cannot be read, or has another digest."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() != sha256

@@ -1,4 +1,4 @@
-"""The manifest: what the user says about a model, in NAME.json beside NAME.onnx; `family` fills the gaps."""
+"""The manifest NAME.json beside NAME.onnx, in which users describe a model; `family` fills the gaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 20
 
 
 class Colour(StrEnum):
-    """Order of the colour planes that the model wants."""
+    """Order of the colour planes in the input of the model."""
 
     RGB = "rgb"
     BGR = "bgr"
@@ -32,9 +32,9 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Every field is None where the manifest, or the file itself, is absent: then it is probed.
+    """The fields of a manifest. A field that the user does not set is None and is probed.
 
-    A model sees ``(pixel * scale - mean) / std`` per plane, the planes in ``colour`` order.
+    The input of the model is ``(pixel * scale - mean) / std`` per plane, the planes in ``colour`` order.
     """
 
     name: str | None = None
@@ -53,19 +53,19 @@ class Manifest:
     sha256: str | None = None
     conf_threshold: float | None = None
     batch_max: int | None = None
-    #: Licence of the weights, best as its SPDX identifier; for people.
+    #: Licence of the weights, preferably its SPDX identifier. For information only.
     licence: str | None = None
-    #: Where the weights come from, an address as a rule; for people.
+    #: Where the weights come from, usually a URL. For information only.
     source: str | None = None
 
 
 def manifest_path(model_path: Path) -> Path:
-    """Return where the manifest of a model file lies."""
+    """Return the path of the manifest of a model file."""
     return model_path.with_suffix(".json")
 
 
 def read_manifest(model_path: Path) -> Manifest:
-    """Read the manifest beside ``model_path``; an absent one is an empty one.
+    """Read the manifest beside ``model_path``. A missing file counts as an empty manifest.
 
     Raises ModelRefused naming the manifest, the field, what was found and what is allowed.
     """

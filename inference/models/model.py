@@ -1,4 +1,4 @@
-"""What is known of a loaded model: the description that crosses from the inference process to the workers."""
+"""The description of a loaded model, which the inference process sends to the workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference.core.detection_params import DetectionParams
 
 
 class Family(StrEnum):
-    """Output layout and input convention of a detector; see docs/models.md for the table."""
+    """Output layout and input convention of a detector; docs/models.md has a table."""
 
     YOLO = "yolo"
     YOLO_END2END = "yolo-end2end"
@@ -30,7 +30,7 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One served model, as workers and clients see it. Sizes in pixels; plain JSON types only."""
+    """One served model as workers and clients see it. Sizes are in pixels."""
 
     name: str
     sha256: str
@@ -45,12 +45,12 @@ class ModelInfo:
     provider: str = "cpu"
     #: Batch sizes that were warmed up.
     buckets: tuple[int, ...] = (1,)
-    #: Threshold the manifest recommends; None: the service default.
+    #: Threshold that the manifest sets; None: the default of the service.
     conf_threshold: float | None = None
 
     @property
     def default_params(self) -> DetectionParams:
-        """What a request or stream gets that asks for nothing in particular."""
+        """Parameters for requests and streams that set none."""
         if self.conf_threshold is None:
             return DetectionParams()
         return DetectionParams(conf_threshold=self.conf_threshold)
@@ -61,7 +61,7 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelInfo:
-        """Rebuild from :meth:`to_dict`; raises KeyError, TypeError or ValueError on anything else."""
+        """Rebuild from :meth:`to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
         values = dict(data)
         values["family"] = Family(values["family"])
         values["placement"] = Placement(values["placement"])

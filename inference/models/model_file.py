@@ -1,4 +1,6 @@
-"""The model file before onnxruntime reads it: is it there, is it a model at all, is it the promised one."""
+"""Checks a model file before onnxruntime reads it: it exists, is not some other kind of file, and has the
+expected digest.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 from inference.core.errors import ModelRefused
 from inference.models.manifest import Manifest, manifest_path
 
-#: What people have instead of a model, by its first bytes.
+#: Files that people often have in place of a model, by their first bytes.
 _IMPOSTORS = (
     (b"<!doctype html", "a web page", "Download the file itself, not the page that shows it."),
     (b"<html", "a web page", "Download the file itself, not the page that shows it."),
@@ -30,8 +32,8 @@ _GET_AGAIN = "Copy or download the file again."
 def check_file(path: Path, manifest: Manifest) -> str:
     """Return the sha256 of the model file.
 
-    Raises ModelRefused when it is missing, empty, obviously something else, or not the file that the
-    manifest names by its digest.
+    Raises ModelRefused when the file is missing, empty, obviously of another kind, or differs from the digest
+    in the manifest.
     """
     try:
         with path.open("rb") as stream:

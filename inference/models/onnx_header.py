@@ -1,6 +1,6 @@
-"""Reads versions, metadata and the first input of an ONNX file, without ONNX Runtime and without its weights.
+"""Reads the header of an ONNX file, and the names of its weight files, without reading its weights.
 
-The file is mapped, and only what is asked for is read from it, so a file of 400 MB takes milliseconds.
+The file is mapped into memory and only the requested parts are read, so a file of 400 MB takes milliseconds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inference.graph import protobuf
 from inference.graph.onnx_graph import Shape, shape_of
@@ -23,6 +23,14 @@ _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA 
 _GRAPH_INPUT, _VALUE_NAME = 11, 1
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_GRAPH_NODE = 1
+_GRAPH_INITIALIZER = 5
+_NODE_ATTRIBUTE = 5
+_ATTRIBUTE_TENSORS = (5, 10)
+_ATTRIBUTE_GRAPHS = (6, 11)
+_TENSOR_EXTERNAL_DATA = 13
+#: Depth of nested graphs that are searched; exporters do not nest deeper.
+_MAX_DEPTH = 8
 
 
 class NotOnnx(ValueError):
@@ -31,7 +39,7 @@ class NotOnnx(ValueError):
 
 @dataclass(slots=True)
 class OnnxHeader:
-    """What the file says outside its nodes and weights."""
+    """Versions, metadata and the first input of a model."""
 
     ir_version: int = 0
     producer: str = ""
@@ -49,7 +57,7 @@ def read_header(path: Path) -> OnnxHeader:
         with path.open("rb") as stream:
             view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         header = _read_model(view)
-    except ValueError as error:  # also of an empty file, which cannot be mapped
+    except ValueError as error:  # an empty file cannot be mapped and raises ValueError, too
         raise NotOnnx(f"truncated, damaged or not ONNX ({error})") from error
     if not header.ir_version or not header.opset:
         raise NotOnnx("not an ONNX model: it has no version")
@@ -104,3 +112,53 @@ def _fields(message: memoryview) -> Iterator[protobuf.Field]:
         if count >= _MAX_FIELDS:
             raise ValueError("it has more fields than any model")
         yield found
+
+
+def external_files(model: Path) -> set[str]:
+    """Return the files in which a model keeps tensors, as paths relative to its folder; none outside of it.
+
+    Raises OSError or ValueError where the model cannot be read.
+    """
+    with model.open("rb") as stream:
+        # The mapping is closed with its last view, which an exception may keep alive for a while.
+        view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    return _inside(set(_locations(view)))
+
+
+def _inside(names: set[str]) -> set[str]:
+    paths = {name: PurePosixPath(name) for name in names}
+    return {name for name, path in paths.items() if not path.is_absolute() and ".." not in path.parts}
+
+
+def _locations(model: memoryview) -> list[str]:
+    found: list[str] = []
+    for number, _, _, content in protobuf.fields(model):
+        if number == _MODEL_GRAPH:
+            found += _in_graph(content, _MAX_DEPTH)
+    return found
+
+
+def _in_graph(graph: memoryview, depth: int) -> Iterator[str]:
+    for number, _, _, content in protobuf.fields(graph):
+        if number == _GRAPH_INITIALIZER:
+            yield from _in_tensor(content)
+        elif number == _GRAPH_NODE and depth:
+            for field, _, _, attribute in protobuf.fields(content):
+                if field == _NODE_ATTRIBUTE:
+                    yield from _in_attribute(attribute, depth - 1)
+
+
+def _in_attribute(attribute: memoryview, depth: int) -> Iterator[str]:
+    for number, _, _, content in protobuf.fields(attribute):
+        if number in _ATTRIBUTE_TENSORS:
+            yield from _in_tensor(content)
+        elif number in _ATTRIBUTE_GRAPHS:
+            yield from _in_graph(content, depth)
+
+
+def _in_tensor(tensor: memoryview) -> Iterator[str]:
+    for number, _, _, entry in protobuf.fields(tensor):
+        if number == _TENSOR_EXTERNAL_DATA:
+            parts = {field: bytes(content) for field, _, _, content in protobuf.fields(entry)}
+            if parts.get(_ENTRY_KEY) == b"location":
+                yield parts.get(_ENTRY_VALUE, b"").decode("utf-8", "replace")

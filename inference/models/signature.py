@@ -1,4 +1,4 @@
-"""What a graph declares: its inputs, outputs and metadata; `family` judges what it really outputs."""
+"""The declared inputs, outputs and metadata of a graph; `family` judges its actual outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference.models.manifest import Manifest
 
 #: Used when height and width are dynamic and neither manifest nor metadata names a size.
 DEFAULT_INPUT_PX = 640
-#: RT-DETR and D-FINE exports take the size that their boxes are to be scaled to as a second input.
+#: RT-DETR and D-FINE exports have a second input: the size to which they scale their boxes.
 SIZES_INPUT = "orig_target_sizes"
 #: onnxruntime's names of the element types that an image input may have.
 FLOAT = "tensor(float)"
@@ -46,18 +46,18 @@ class Graph:
 class ImageInput:
     """The input that takes frames, NCHW."""
 
-    #: As the file has it, like `half`; what a session takes may differ.
+    #: Name in the file. As with `half`, the input of the session may differ.
     name: str
     half: bool
-    #: None: dynamic, any number of frames a run.
+    #: None: dynamic, so that a run takes any number of frames.
     batch: int | None
     width: int
     height: int
-    #: Name of the second input, which takes ``[width, height]`` per frame as int64; None without one.
+    #: Name of the second input, which takes ``[width, height]`` of each frame as int64; None without one.
     sizes_name: str | None
-    #: Where the session takes pictures in patches: what `Stem` says of them.
+    #: The patches in which the session takes images, as in `Stem`; empty where it takes whole images.
     patches: tuple[tuple[int, int], ...] = ()
-    #: Where the session takes frames as the ring has them, by what name: see `gpu_model`.
+    #: Name of the input that takes frames unconverted, see `gpu_model`; None where the session has none.
     raw_name: str | None = None
 
     @property
@@ -67,7 +67,7 @@ class ImageInput:
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """Shape of what the session takes for one frame."""
+        """Shape of one frame in the input of the session."""
         if self.raw_name is not None:
             return self.height, self.width, 3
         if self.patches:
@@ -76,14 +76,14 @@ class ImageInput:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Element type of what the session takes."""
+        """Element type of the input of the session."""
         if self.raw_name is not None:
             return np.dtype(np.uint8)
         return np.dtype(np.float16 if self.half else np.float32)
 
 
 def image_input(path: str, graph: Graph, manifest: Manifest) -> ImageInput:
-    """Find the image input and settle its size. Raises ModelRefused when the graph cannot take frames."""
+    """Return the image input and its size. Raises ModelRefused when the graph cannot take frames."""
     _check_task(path, graph.metadata)
     sizes = [tensor for tensor in graph.inputs if tensor.name == SIZES_INPUT]
     images = [tensor for tensor in graph.inputs if tensor.name != SIZES_INPUT]

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inference.core.batch_sizes import worthwhile_buckets
 from inference.core.errors import ModelRefused
+from inference.core.warmup import worthwhile_buckets
 from inference.engine.detector import Detector
-from inference.models.coco import COCO_80, COCO_91
 from inference.models.family import Convention
-from inference.models.labels import parse_names
+from inference.models.labels import COCO_80, COCO_91, parse_names
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header

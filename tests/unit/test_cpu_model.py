@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import onnx_session as module
-from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
+from inference.graph.cpu_model import CpuModel, read_cpu_model
 from tests.helpers import model_factory as factory
 
 

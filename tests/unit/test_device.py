@@ -25,7 +25,7 @@ def driver(status: int, count: int) -> Any:
     ("library", "fault"),
     [
         (driver(0, 1), ""),
-        (driver(0, 0), "shows no GPU"),
+        (driver(0, 0), "reports no GPU"),
         (driver(803, 1), "error 803"),
         (SimpleNamespace(), "not an NVIDIA driver"),
         (None, "no NVIDIA driver"),

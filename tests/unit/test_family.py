@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from inference.core.errors import ModelRefused
-from inference.models.coco import COCO_80, COCO_91
 from inference.models.family import CONVENTIONS, DetrForm, Layout, Probe, anchor_count, recognise
-from inference.models.labels import UNKNOWN_COUNT, check_ids, choose_labels, parse_names
+from inference.models.labels import COCO_80, COCO_91, UNKNOWN_COUNT, check_ids, choose_labels, parse_names
 from inference.models.manifest import Activation, Colour, Manifest
 from inference.models.model import Family, Placement
 from inference.models.signature import Graph, Tensor, image_input

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inference.core.detection_params import DetectionParams
 from inference.engine import onnx_session as module
-from inference.engine.cpu_model import CpuModel, read_cpu_model
 from inference.engine.detector import Detector
+from inference.graph.cpu_model import CpuModel, read_cpu_model
 from inference.models.model import Family
 from tests.conftest import SHARED
 from tests.helpers import model_factory as factory

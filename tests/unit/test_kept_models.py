@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.models.external_data import external_files
 from inference.models.kept_models import KeptModels, differs
+from inference.models.onnx_header import external_files
 from tests.helpers.model_factory import PLAIN, colour_model, external_data_model
 
 

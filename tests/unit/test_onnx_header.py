@@ -52,7 +52,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
             read_header(cut)
     noted = factory.blob_model(tmp_path / "n.onnx", Input(metadata={"names": "{0: 'a'}"})).read_bytes()
     cut.write_bytes(noted[:-3])  # within the last field, behind all required ones
-    with pytest.raises(NotOnnx, match="a field ends behind its message"):
+    with pytest.raises(NotOnnx, match="a field ends after its message"):
         read_header(cut)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.core.batch_sizes import worthwhile_buckets
 from inference.core.detection_params import DetectionParams
+from inference.core.warmup import worthwhile_buckets
 from inference.engine.planner import (
     MAX_REMEMBERED_STREAMS,
     Batch,

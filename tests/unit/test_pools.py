@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from inference.engine.cpu_model import read_cpu_model
+from inference.graph.cpu_model import read_cpu_model
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import Input
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from inference.core.single_frame import EARLY_EVERY, LATE_EVERY, TRIALS, WINS, SingleFrameChoice
+from inference.core.single_frame import EARLY_EVERY, LATE_EVERY, TEST_RUNS, WINS, SingleFrameChoice
 
 #: A frame on one core and on two, in seconds, as YOLOX-nano takes on two slow cores.
 NARROW_S, WIDE_S = 0.050, 0.029
@@ -37,7 +37,7 @@ def serve(
 @pytest.mark.parametrize("seed", range(10))
 def test_every_start_ends_with_the_quicker_way(begins: bool, seed: int) -> None:
     choice = SingleFrameChoice(all_cores=begins)
-    serve(choice, EARLY_EVERY * (TRIALS + WINS + 4), NARROW_S, WIDE_S, seed=seed)
+    serve(choice, EARLY_EVERY * (TEST_RUNS + WINS + 4), NARROW_S, WIDE_S, seed=seed)
     assert choice.all_cores
     assert serve(choice, 1000, NARROW_S, WIDE_S, seed=seed) >= 980
 
@@ -54,7 +54,7 @@ def test_a_machine_that_changes_for_good_changes_the_choice_once() -> None:
     choice = SingleFrameChoice(all_cores=True)
     serve(choice, 5000, NARROW_S, WIDE_S)
     # A neighbour takes the second core for good: threads that wait for it make a frame slower than on one.
-    serve(choice, LATE_EVERY * (TRIALS + WINS) * 3, NARROW_S, 0.080)
+    serve(choice, LATE_EVERY * (TEST_RUNS + WINS) * 3, NARROW_S, 0.080)
     assert not choice.all_cores
 
 

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.engine.cpu_model import read_cpu_model
 from inference.engine.detector import Detector
+from inference.graph.cpu_model import read_cpu_model
 from inference.models.family import CONVENTIONS
 from inference.models.model import Family
 from inference.preprocess.preprocess import Preprocessor
