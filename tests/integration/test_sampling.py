@@ -21,7 +21,7 @@ from streamer.datasets.sample import Sample, parse_sample
 from streamer.datasets.source import FolderSource
 from streamer.datasets.verification import verify
 from tests.conftest import shared
-from tests.helpers.service import Service, is_dead
+from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.pictures import with_exif
@@ -200,7 +200,8 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
             wait_for(functools.partial(lambda sent: decided() == sent, index))
             process = eager.observer
             process.send_signal(signal.SIGKILL)
-            wait_for(functools.partial(is_dead, process))
+            # Until it is reaped, one of its threads may live and keep its sockets open.
+            wait_for(functools.partial(lambda killed: not killed.is_running(), process))
         assert post(eager, image)["detections"]
         if killed:
             # What comes while there is no sampling process waits for its successor.
