@@ -35,7 +35,7 @@ _REPORT_POLICY = (
 
 
 class DriftRoutes:
-    """``sampling_address`` is empty where sampling is off."""
+    """The handlers of the drift routes. ``sampling_address`` is empty when sampling is off."""
 
     def __init__(self, page: SharedDocument, board: SharedStatus, sampling_address: str) -> None:
         self._page = page
@@ -43,23 +43,23 @@ class DriftRoutes:
         self._address = sampling_address
 
     async def status(self, request: web.Request) -> web.Response:
-        """Always 200: the last drift status that the sampling process published, and its own status.
+        """Always answer 200: the last drift status that the sampling process published, and its own status.
 
-        Groups of streams are for administrators alone.
+        Only administrators get the groups of streams.
         """
         text = self._page.read()
-        body: dict[str, Any] = json.loads(text) if text else {"status": self._without_page().name.lower()}
+        body: dict[str, Any] = json.loads(text) if text else {"status": self._initial_status().name.lower()}
         body["observer"] = SamplingStatus(int(self._board.read("sampling"))).name.lower()
         if not identity_of(request).may(Scope.ADMIN):
             body = hide_in_drift_status(body)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
-    def _without_page(self) -> DriftStatus:
+    def _initial_status(self) -> DriftStatus:
         starting = self._board.read("sampling") == SamplingStatus.STARTING
         return DriftStatus.INSUFFICIENT_DATA if starting else DriftStatus.DISABLED
 
     async def report(self, request: web.Request) -> web.Response:
-        """Evidently's page about one group."""
+        """Answer with Evidently's page about one group."""
         group = request.query.get("group", "")
         response = await self._call({"method": "report", "group": group}, REPORT_TIMEOUT_S)
         return large_answer(
