@@ -45,26 +45,33 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-TOKEN_VARIABLE = "STREAMER_TOKEN"  # noqa: S105 - a variable's name
+TOKEN_VARIABLE = "STREAMER_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def add_server_arguments(parser: argparse.ArgumentParser, default_url: str) -> None:
-    """Add where the service is and how to be let in."""
+    """Add the options for the address of the service, the API key and the certificate."""
     parser.add_argument("--url", default=default_url, help=f"address of the service ({default_url})")
-    parser.add_argument("--token", help=f"API key; better in {TOKEN_VARIABLE}: other users see arguments")
-    parser.add_argument("--ca-file", metavar="PEM", help="trust this certificate authority")
-    parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+    parser.add_argument(
+        "--token", help=f"API key; safer in {TOKEN_VARIABLE}, because other users can see arguments"
+    )
+    parser.add_argument("--ca-file", metavar="PEM", help="certificate authority to trust")
+    parser.add_argument("--insecure", action="store_true", help="do not check the certificate of the server")
 
 
 def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the model is asked for."""
+    """Add the options for detection parameters."""
     group = parser.add_argument_group("detection")
     group.add_argument(
-        "--conf", type=float, metavar="0..1", help="least score (server: as the model recommends, else 0.25)"
+        "--conf",
+        type=float,
+        metavar="0..1",
+        help="lowest score of a box (as the model recommends, else 0.25)",
     )
-    group.add_argument("--iou", type=float, metavar="0..1", help="overlap for suppression (server: 0.45)")
-    group.add_argument("--classes", metavar="A,B", help="labels or class ids, comma-separated")
-    group.add_argument("--max-detections", type=int, metavar="N", help="most boxes per picture (server: 300)")
+    group.add_argument(
+        "--iou", type=float, metavar="0..1", help="overlap above which a weaker box goes (0.45)"
+    )
+    group.add_argument("--classes", metavar="A,B", help="labels or class ids to detect, comma-separated")
+    group.add_argument("--max-detections", type=int, metavar="N", help="most boxes per image (300)")
 
 
 def add_registry_argument(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +91,12 @@ def read_parameters(arguments: argparse.Namespace, *, track: bool | None = None)
 
 
 def read_token(arguments: argparse.Namespace) -> str | None:
-    """Return the token of the option, else of the environment."""
+    """Return the API key of ``--token``, or else of the environment variable."""
     return arguments.token or os.environ.get(TOKEN_VARIABLE) or None
 
 
 def secrets_in(arguments: argparse.Namespace, *addresses: str) -> tuple[str, ...]:
-    """Return every text of the command line that must not be shown."""
+    """Return the credentials in the arguments and addresses, which must not be shown."""
     token = read_token(arguments)
     found = [secret for address in addresses for secret in secrets_of(address)]
     return (*found, token) if token else tuple(found)
@@ -104,10 +111,10 @@ def positive(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """Parse a number of seconds, 0 included."""
+    """Parse a number of seconds, 0 or more."""
     value = float(text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
     return value
 
 
@@ -116,7 +123,7 @@ class Command:
     """One command of a group. ``run`` returns the exit code and raises the errors of the group."""
 
     name: str
-    #: What the group's list of commands says about it.
+    #: Short description in the list of commands.
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Terminal], int]
@@ -126,7 +133,7 @@ class Command:
 class CommandGroup:
     """The commands of a group, and the exit code for each kind of error."""
 
-    #: As it is typed, without ``streamer``.
+    #: Name on the command line.
     name: str
     commands: tuple[Command, ...]
     #: Error class to exit code; the first match counts. Any other error is a bug and is raised.
@@ -145,7 +152,7 @@ class CommandGroup:
             command_parser.set_defaults(run=functools.partial(self._run, command))
 
     def _run(self, command: Command, arguments: argparse.Namespace) -> int:
-        """Run one command; returns the exit code. Errors of the group become one line on standard error."""
+        """Run one command and return its exit code. Errors of the group become one line on standard error."""
         terminal = Terminal(quiet=getattr(arguments, "quiet", False))
         try:
             return command.run(arguments, terminal)

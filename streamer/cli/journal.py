@@ -1,4 +1,4 @@
-"""Writes outcomes as JSON lines: one for every frame sent, drops and errors included, and a summary last."""
+"""Writes outcomes of `push` as JSON lines: one per sent frame, drops and errors included; then a summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcom
 
 
 def describe_detections(detections: Detections) -> list[dict[str, Any]]:
-    """Return boxes in the form of a predict answer, with ``track_id`` where tracked."""
+    """Return the boxes as in an answer of predict, with ``track_id`` for tracked boxes."""
     rows = []
     for detection in detections:
         row: dict[str, Any] = {
@@ -29,7 +29,7 @@ def describe_detections(detections: Detections) -> list[dict[str, Any]]:
 
 
 def describe_outcome(frame: Captured, outcome: Outcome) -> dict[str, Any]:
-    """Return one line's map: which frame, and what became of it."""
+    """Return the JSON object for the outcome of a frame."""
     line: dict[str, Any] = {"type": "", "frame": frame.number, "time_s": round(frame.time_s, 6)}
     if frame.name:
         line["name"] = frame.name
@@ -48,7 +48,7 @@ def describe_outcome(frame: Captured, outcome: Outcome) -> dict[str, Any]:
         return line | {"type": "drop", "reason": outcome.reason, "message": outcome.message}
     if isinstance(outcome, FrameError):
         return line | {"type": "error", "code": outcome.code, "message": outcome.message}
-    raise TypeError(f"no line for {type(outcome).__name__}")
+    raise TypeError(f"unknown outcome {type(outcome).__name__}")
 
 
 class Journal:
@@ -64,12 +64,12 @@ class Journal:
                 raise SaveFailed(f"--json {path}: {error.strerror or error}") from error
 
     def outcome(self, frame: Captured, outcome: Outcome) -> None:
-        """Write the line of one outcome. A picture that was never sent has none."""
+        """Write the line of an outcome, unless the frame was never sent."""
         if outcome.seq or isinstance(outcome, FrameError):
             self._write(describe_outcome(frame, outcome))
 
     def summary(self, captured: int, ledger: Ledger) -> None:
-        """Write the last line."""
+        """Write the summary, which is the last line."""
         self._write({"type": "summary", "captured": captured, **ledger.to_json()})
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -80,6 +80,6 @@ class Journal:
             raise SaveFailed(f"--json {self._shown}: {error}") from error
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         if self._file is not sys.stdout:
             self._file.close()

@@ -1,4 +1,4 @@
-"""``streamer keys``: makes API keys and checks the file that holds their digests."""
+"""``streamer keys``: creates API keys and checks the file of their digests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.access.key_file import BadKeyFile, make_key, parse_keys, read_key_
 
 EXIT_USAGE = 2
 
-DESCRIPTION = "Make API keys and check the file of them (API_KEYS_FILE; docs/operations/security.md)."
+DESCRIPTION = "Create API keys, and check the file of keys (API_KEYS_FILE; docs/operations/security.md)."
 EXAMPLES = """\
 examples:
   streamer keys new camera-7 --scopes predict,stream >> keys.toml
@@ -21,16 +21,16 @@ examples:
   streamer keys new line-4 --scopes stream --streams 4 --bytes-per-s 4000000 --weight 2
   streamer keys check keys.toml
 
-The key itself goes to standard error, once; the entry for the file goes to standard output.
+The key itself is written to standard error, once; the entry for the file is written to standard output.
 exit codes: 0 done, 2 wrong option, a file that cannot be used, or a package is missing
 """
-#: Option to field of the file's quotas.
+#: For each option: quota in the file, type, and help text.
 _QUOTAS: dict[str, tuple[str, Callable[[str], float], str]] = {
-    "--requests-per-s": ("requests_per_s", float, "POSTs a second"),
-    "--streams": ("streams", int, "WebSocket connections at a time"),
-    "--sessions": ("sessions", int, "WebRTC and WHIP sessions at a time"),
-    "--bytes-per-s": ("bytes_per_s", float, "bytes a second"),
-    "--weight": ("weight", float, "share of the device beside other keys; they have 1"),
+    "--requests-per-s": ("requests_per_s", float, "POST requests per second"),
+    "--streams": ("streams", int, "concurrent WebSocket connections"),
+    "--sessions": ("sessions", int, "concurrent WebRTC and WHIP sessions"),
+    "--bytes-per-s": ("bytes_per_s", float, "bytes per second"),
+    "--weight": ("weight", float, "share of the device relative to other keys (1)"),
 }
 
 
@@ -39,17 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="keys_command", required=True, metavar="COMMAND")
-    new = commands.add_parser("new", help="make a key and print it once, with the entry for the file")
-    new.add_argument("name", help="whose key it is; letters, digits, dots, dashes and underscores")
+    new = commands.add_parser("new", help="create a key; print it once, and the entry for the file")
+    new.add_argument("name", help="name of its owner: letters, digits, dots, dashes and underscores")
     new.add_argument(
         "--scopes", default="predict,stream", help=f"comma-separated, of {', '.join(Scope)} (predict,stream)"
     )
-    new.add_argument("--days", type=float, help="days until it expires; it never does without")
-    new.add_argument("--format", choices=("toml", "json"), default="toml", help="of the entry (toml)")
+    new.add_argument("--days", type=float, help="days until it expires (default: never)")
+    new.add_argument("--format", choices=("toml", "json"), default="toml", help="format of the entry (toml)")
     for option, (field, kind, text) in _QUOTAS.items():
         new.add_argument(option, type=kind, dest=field, help=text)
     new.set_defaults(run=_new)
-    check = commands.add_parser("check", help="say what a file of keys holds, or what is wrong with it")
+    check = commands.add_parser("check", help="list the keys of a file, or report what is wrong with it")
     check.add_argument("file", type=Path)
     check.set_defaults(run=_check)
 

@@ -1,4 +1,7 @@
-"""The command line: ``serve``, ``push``, ``predict``, ``models``, ``samples``. Loads what a command needs."""
+"""The command line: dispatches ``streamer COMMAND`` and runs ``serve``.
+
+Loads only the modules of that command.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from streamer.console.extras import explain_missing
 
 EXIT_USAGE = 2
 
-#: Commands that need the extra `server`, and the exit code of each where it is not installed.
+#: Commands that need the extra `server`, and their exit codes when it is not installed.
 _SERVER_COMMANDS = {"serve": 3, "models": 8, "keys": EXIT_USAGE, "samples": EXIT_USAGE}
-#: Command, module with its ``add_arguments``, and what the list of commands says of it.
+#: Command, module with its ``add_arguments``, and its description in the list of commands.
 _OTHER_COMMANDS = (
     ("predict", "streamer.cli.predict", "detect on images over HTTP"),
     ("push", "streamer.cli.push", "send a camera, video, folder or RTSP stream"),
@@ -31,14 +34,14 @@ examples:
   MODEL_V1_PATH=detector.onnx streamer serve --port 9000
   HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
 
-Every setting is an environment variable (README, "Configuration"); the options here win over them.
+Every setting is an environment variable (README, "Configuration"); these options override them.
 exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use, no model, no extra `server`),
 4 model refused, 5 device unavailable, 6 a process keeps dying
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="streamer", description="Streaming object detection over HTTP and WebSocket."
     )
@@ -83,7 +86,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str) -> None:
-    """Add what is not the server; only the command that is wanted is loaded, as all need further packages."""
+    """Add all commands but ``serve``. Only the module of the wanted command is loaded, with its packages."""
     for name, module, help_text in _OTHER_COMMANDS:
         parser = commands.add_parser(name, help=help_text)
         if name == wanted:
@@ -91,7 +94,7 @@ def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    # The server's modules stay out of the other commands.
+    # Loaded here, because the other commands do not need the modules of the server.
     from streamer.access.access_settings import CannotAdmit, check_access  # noqa: PLC0415 - see above
     from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
@@ -112,7 +115,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
         check_access(settings)
     except (SettingsError, CannotAdmit) as error:
-        # The settings are not known yet: a person at a terminal reads text, unless JSON was asked for.
+        # The settings could not be read, so LOG_FORMAT alone decides: text, unless it is json.
         as_json = os.environ.get("LOG_FORMAT", "").strip().lower() == "json"
         writer = supervisor_log("info", json_lines=as_json, secrets=())
         sys.stderr.write(f"streamer: {error}\n")

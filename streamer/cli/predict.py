@@ -1,4 +1,4 @@
-"""``streamer predict``: images over HTTP, a table or JSON lines out; arguments and exit codes."""
+"""``streamer predict``: sends images over HTTP and prints a table or JSON lines."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_SAVE = 5
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
-#: From so many images on, a bar shows how far it is.
+#: Smallest number of images for which a progress bar is shown.
 _BAR_FROM = 5
 _BAR_CHARS = 24
-#: Statuses that every image would get.
+#: HTTP statuses that do not depend on the image.
 _REFUSED = frozenset({401, 403, 404})
 
 DESCRIPTION = (
-    "Detect on images over HTTP. IMAGE is a file, a folder (its pictures in natural order) or - for stdin."
+    "Detect objects in images over HTTP. IMAGE is a file, a folder (images in natural order) or - for stdin."
 )
 EXAMPLES = f"""\
 examples:
@@ -53,9 +53,9 @@ examples:
   streamer predict photo.jpg --json | jq .detections
   curl -s https://host/photo.jpg | streamer predict - --url http://host:8000/v2/predict
 
-The token is read from {TOKEN_VARIABLE} when --token is not given; neither is ever shown.
+The token is read from {TOKEN_VARIABLE} when --token is not given; it is never shown.
 
-exit codes: 0 every image answered, {EXIT_SOME_FAILED} some failed, {EXIT_USAGE} wrong option or address,
+exit codes: 0 all images were answered, {EXIT_SOME_FAILED} some failed, {EXIT_USAGE} wrong option or address,
 or a package is missing, {EXIT_REFUSED} refused or cannot connect, {EXIT_SAVE} cannot write --save,
 {EXIT_INTERRUPTED} Ctrl-C
 """
@@ -68,15 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder, or - for standard input")
     add_server_arguments(parser, DEFAULT_URL)
     add_parameter_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON line per image on standard output")
+    parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write NAME-boxes.jpg for each image")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="requests at a time (4)")
-    parser.add_argument("--quiet", action="store_true", help="no table and no progress; errors only")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="concurrent requests (4)")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict; returns the exit code."""
+    """Run the command and return its exit code."""
     terminal = Terminal(quiet=arguments.quiet, secrets=secrets_in(arguments, arguments.url))
     try:
         return asyncio.run(_predict(arguments, terminal))
@@ -96,7 +96,10 @@ def _fail(terminal: Terminal, error: Exception, code: int) -> int:
 
 
 def find_images(names: list[str]) -> list[str]:
-    """Return the files that the arguments name; folders are opened. Raises SourceFailed for an empty one."""
+    """Return the files that the arguments name, and those in folders.
+
+    Raises SourceFailed for an empty folder.
+    """
     found: list[str] = []
     for name in names:
         if name != "-" and Path(name).is_dir():
@@ -113,12 +116,12 @@ async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.jobs < 1:
         raise BadInput(f"--jobs is {arguments.jobs}; allowed are 1 and more")
     if arguments.save is not None:
-        import streamer.imaging.draw  # noqa: F401, PLC0415 - a missing package is told before anything is sent
+        import streamer.imaging.draw  # noqa: F401, PLC0415 - reports a missing package before sending
     names = find_images(arguments.images)
     report = _Report(arguments, terminal, names)
     request = Request(params=read_parameters(arguments), tls=Tls(arguments.ca_file, arguments.insecure))
     answers = predict_many(
-        report.pictures(),
+        report.images(),
         url=arguments.url,
         token=read_token(arguments),
         request=request,
@@ -131,20 +134,20 @@ async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 @dataclass(slots=True)
 class _Report:
-    """Tells answers in the order of the arguments, as they can be told."""
+    """Prints the answers in the order of the arguments, each as soon as all before it are printed."""
 
     arguments: argparse.Namespace
     terminal: Terminal
     names: list[str]
     failures: list[ClientError] = field(default_factory=list)
     _answers: dict[int, Prediction | ClientError] = field(default_factory=dict)
-    #: Standard input can be read once, and is needed again for drawing.
+    #: Content of standard input, which is sent and also drawn on; None before it is read.
     _stdin: bytes | None = None
     _printed: int = 0
     _used_names: set[str] = field(default_factory=set)
 
-    def pictures(self) -> Iterator[str | bytes]:
-        """Yield what is to be sent."""
+    def images(self) -> Iterator[str | bytes]:
+        """Yield the images to send."""
         for name in self.names:
             yield self._read(name)
 
@@ -156,7 +159,7 @@ class _Report:
         return self._stdin
 
     async def answered(self, position: int, answer: Prediction | ClientError) -> None:
-        """Take an answer in, and tell all whose turn it is."""
+        """Store an answer, and print all answers whose turn it is."""
         self._answers[position] = answer
         while self._printed in self._answers:
             await self._print_answer(self.names[self._printed], self._answers.pop(self._printed))
@@ -186,7 +189,7 @@ class _Report:
             self._print(_table(name, answer))
 
     def _print(self, text: str) -> None:
-        self.terminal.close()  # the bar would stand in the table
+        self.terminal.close()  # clears the progress bar
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -204,7 +207,7 @@ class _Report:
             raise SaveFailed(f"--save {target}: {error.strerror or error}") from error
 
     def _free_name(self, stem: str) -> str:
-        """Two folders may hold pictures of one name."""
+        """Return an unused file name, because two folders may contain images of the same name."""
         candidate, count = f"{stem}-boxes.jpg", 1
         while candidate in self._used_names:
             count += 1
@@ -213,7 +216,7 @@ class _Report:
         return candidate
 
     def exit_code(self) -> int:
-        """Return what became of them all."""
+        """Return the exit code for all images."""
         if not self.failures:
             return 0
         if len(self.failures) == len(self.names) and all(_is_refusal(error) for error in self.failures):

@@ -1,4 +1,4 @@
-"""A page on this machine that shows the pictures with their boxes, in place of a window."""
+"""Serves a page on this machine that shows the newest frame with its boxes, for `push --show`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamer.imaging.draw import draw_on_copy
 
 _BOUNDARY = "frame"
 _QUALITY = 80
-#: Without results for this long, pictures are shown bare.
+#: Frames without boxes are shown when there were no results for this long.
 BARE_AFTER_S = 1.0
 _PAGE = """\
 <!doctype html>
@@ -36,8 +36,8 @@ _PAGE = """\
   img { flex: 1; min-height: 0; width: 100%; object-fit: contain; }
   p { margin: 0; padding: .6rem 1rem; background: #1e2127; font-variant-numeric: tabular-nums; }
 </style>
-<img src="frames" alt="The newest picture with its boxes">
-<p id="status" role="status">waiting for the first picture</p>
+<img src="frames" alt="The newest frame with its boxes">
+<p id="status" role="status">waiting for the first frame</p>
 <script>
   const status = document.getElementById("status");
   const ask = async () => {
@@ -56,12 +56,12 @@ _PAGE = """\
 
 
 class Preview:
-    """Serves one page at an address that cannot be guessed. ``status`` returns the text below the picture."""
+    """Serves one page at an address that cannot be guessed. ``status`` returns the text below the frame."""
 
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
         self._notifier = Notifier()
-        #: The newest picture and its boxes, and how many there were.
+        #: The newest frame and its boxes; ``_count`` is its number.
         self._newest: tuple[Captured, Detections | None] | None = None
         self._count = 0
         self._encoded: tuple[int, bytes] = (0, b"")
@@ -85,7 +85,7 @@ class Preview:
         self.url = f"http://{host}:{port}/{key}/"
 
     def open_browser(self) -> None:
-        """Open the page where there is a display; else the printed address has to do."""
+        """Open the page in a browser if there is a display."""
         if (
             sys.platform in ("darwin", "win32")
             or os.environ.get("DISPLAY")
@@ -95,7 +95,7 @@ class Preview:
                 webbrowser.open(self.url)
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
-        """Show a picture; one without boxes only when there were none for a while."""
+        """Show a frame. One without boxes is shown only if there were no boxes for `BARE_AFTER_S`."""
         if detections is not None:
             self._last_boxes_s = frame.time_s
         elif frame.time_s - self._last_boxes_s < BARE_AFTER_S:
@@ -122,7 +122,7 @@ class Preview:
         return web.Response(text=self._status(), headers={"Cache-Control": "no-store"})
 
     async def _frames(self, request: web.Request) -> web.StreamResponse:
-        """Send the newest picture whenever there is another; a slow viewer misses some."""
+        """Send each new frame as JPEG. A slow viewer skips frames."""
         response = web.StreamResponse(
             headers={
                 "Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
@@ -142,7 +142,7 @@ class Preview:
         return response
 
     async def _jpeg(self) -> tuple[int, bytes]:
-        """Return the newest picture, encoded once for all viewers, and its number."""
+        """Return the newest frame as JPEG, encoded once for all viewers, and its number."""
         count, newest = self._count, self._newest
         if self._encoded[0] != count and newest is not None:
             self._encoded = (count, await asyncio.to_thread(_encode, *newest))

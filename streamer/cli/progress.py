@@ -1,4 +1,4 @@
-"""What the progress line and the closing table say. Pure: counts and times in, text out."""
+"""Makes the progress line and the summary of `push` from its counts and times. No I/O."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from streamer.client.results import Ledger
 from streamer.client.state import Phase, State
 
-#: Rates are means over this long, seconds.
+#: Rates are averages over the last seconds, as many as this.
 SPAN_S = 3.0
 _ROUND_TRIPS = 4096
 _RECENT = 100
 
 
 class Rate:
-    """Events per second of late."""
+    """Events per second, averaged over `SPAN_S`."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()
@@ -43,7 +43,7 @@ class Rate:
 
 @dataclass(slots=True)
 class Tally:
-    """What the pusher has seen."""
+    """Counts and times of one push."""
 
     captured: int = 0
     total: int | None = None
@@ -61,7 +61,7 @@ class Tally:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which ``share`` (0..1) of them lie; 0 when there are none."""
+    """Return the value below which the share ``share`` (0..1) of the values lies; 0 when there are none."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -69,7 +69,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def progress_line(tally: Tally, ledger: Ledger, state: State, now: float) -> str:
-    """Return the status in one line; what matters most comes first, for narrow terminals."""
+    """Return the status in one line, with the most important part first because terminals cut it off."""
     parts = [_connection(state)]
     share = f" {min(100, 100 * tally.captured // tally.total)}%" if tally.total else ""
     parts.append(f"{clock(tally.time_s)}{share}")
@@ -87,31 +87,31 @@ def progress_line(tally: Tally, ledger: Ledger, state: State, now: float) -> str
 
 def _connection(state: State) -> str:
     if state.phase is Phase.WAITING:
-        again = f", again in {state.retry_s:.1f} s" if state.retry_s is not None else ""
-        return f"{state.detail}{again}"
+        retry = f", next try in {state.retry_s:.1f} s" if state.retry_s is not None else ""
+        return f"{state.detail}{retry}"
     return state.phase.value
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    told = {reason: count for reason, count in counts.items() if count}
-    if not told:
+    nonzero = {reason: count for reason, count in counts.items() if count}
+    if not nonzero:
         return "0"
-    if len(told) == 1:
-        ((reason, count),) = told.items()
+    if len(nonzero) == 1:
+        ((reason, count),) = nonzero.items()
         return f"{count} {reason}"
-    ordered = sorted(told.items(), key=lambda item: -item[1])
-    return f"{sum(told.values())} ({', '.join(f'{count} {reason}' for reason, count in ordered)})"
+    ordered = sorted(nonzero.items(), key=lambda item: -item[1])
+    return f"{sum(nonzero.values())} ({', '.join(f'{count} {reason}' for reason, count in ordered)})"
 
 
 def clock(seconds: float) -> str:
-    """Return a time as 0:07, 2:19 or 1:00:00."""
+    """Return a duration as 0:07, 2:19 or 1:00:00."""
     whole = int(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def summary(tally: Tally, ledger: Ledger, saved: str = "") -> str:
-    """Return the closing table, and whether the ledger balances."""
+    """Return the final table, which also says whether the counts add up."""
     rows = [
         ("captured", f"{tally.captured} frames, {tally.time_s:.1f} s"),
         ("skipped", f"{_reasons(ledger.skipped)} (never sent)"),
@@ -136,5 +136,5 @@ def _verdict(captured: int, ledger: Ledger) -> str:
 
 
 def unexplained(captured: int, ledger: Ledger) -> int:
-    """Return how many captured frames the counts cannot explain; zero, or there is a bug."""
+    """Return the number of captured frames that the counts do not explain. Not zero means a bug."""
     return ledger.balance + abs(captured - ledger.offered)

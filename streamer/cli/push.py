@@ -1,4 +1,4 @@
-"""``streamer push``: arguments and exit codes around the client's pusher."""
+"""``streamer push``: its options and exit codes, and the outputs around a `Pusher`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ DEFAULT_URL = "ws://127.0.0.1:8000/v1/stream"
 _STATUS_S = 0.2
 
 DESCRIPTION = """\
-Send a camera, video, image folder or network stream to the service and show what comes back.
+Send a camera, video, image folder or network stream to the service and report the detections.
 
 SOURCE is a camera number (0), a video file, an image, a folder of images (natural order), or an address:
-rtsp://, http://, https:// and others that FFmpeg reads. A lost connection or source is opened again.
+rtsp://, http://, https:// and others that FFmpeg reads. A lost connection or source is reopened.
 """
 EXAMPLES = f"""\
 examples:
@@ -50,9 +50,9 @@ examples:
   streamer push photos/ --url ws://host:8000/v2/stream      version v2 of the model
   streamer push rtsp://user:secret@camera/stream --fps 5 --url wss://host/v1/stream
 
-modes: live sends the newest frame whenever the server has room, files at their own pace (default);
-all sends every frame, as fast as the server takes them (default for images).
-The token is read from {TOKEN_VARIABLE} when --token is not given; neither is ever shown.
+modes: live (default) sends the newest frame whenever the server has room, and plays files in real time;
+all (default for images) sends every frame, as fast as the server accepts them.
+The token is read from {TOKEN_VARIABLE} when --token is not given; it is never shown.
 
 exit codes: 0 done, {EXIT_USAGE} wrong option or address, or a package is missing,
 {EXIT_REFUSED} refused or cannot connect,
@@ -66,49 +66,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", metavar="SOURCE", help="`sample`, camera number, file, folder or address")
-    parser.add_argument("--mode", choices=("live", "all"), help="newest frame wins, or every frame")
+    parser.add_argument("--mode", choices=("live", "all"), help="send the newest frame only, or every frame")
     parser.add_argument(
         "--transport",
         choices=("websocket", "webrtc"),
         default="websocket",
-        help="pictures one by one (default), or video for lossy networks (live only)",
+        help="single images (default), or a video, for lossy networks and mode live only",
     )
     add_server_arguments(parser, DEFAULT_URL)
     add_parameter_arguments(parser)
     parser.add_argument("--track", action="store_true", help="give boxes track ids")
-    source = parser.add_argument_group("what is sent")
+    source = parser.add_argument_group("input")
     source.add_argument(
-        "--stream", default="", metavar="NAME", help="name of the stream: samples are filed under it"
+        "--stream",
+        default="",
+        metavar="NAME",
+        help="name of the stream; the service stores samples under it",
     )
     source.add_argument(
-        "--fps", type=positive, metavar="N", help="send at most N frames a second of source time"
+        "--fps", type=positive, metavar="N", help="send at most N frames per second of source time"
     )
     source.add_argument(
-        "--max-side", type=int, metavar="PX", help="reduce larger pictures; boxes are scaled back"
+        "--max-side",
+        type=int,
+        metavar="PX",
+        help="reduce larger frames; boxes stay in original pixels",
     )
     source.add_argument("--quality", type=int, default=85, metavar="1..100", help="JPEG quality (85)")
-    source.add_argument("--loop", action="store_true", help="begin files again at their end")
+    source.add_argument("--loop", action="store_true", help="repeat files")
     source.add_argument("--duration", type=positive, metavar="S", help="stop after S seconds of source time")
     source.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
-    output = parser.add_argument_group("what comes out")
+    output = parser.add_argument_group("output")
     output.add_argument(
-        "--save", type=Path, metavar="FILE", help="video with boxes, timing as captured (.mp4)"
+        "--save", type=Path, metavar="FILE", help="record a video with boxes, timed as captured (.mp4)"
     )
     output.add_argument(
-        "--json", metavar="FILE", help="one JSON line per frame sent, a summary last; - is stdout"
+        "--json", metavar="FILE", help="write one JSON line per sent frame, then a summary; - is stdout"
     )
     output.add_argument("--show", action="store_true", help="serve a preview page on this machine")
-    output.add_argument("--quiet", action="store_true", help="errors only")
-    again = parser.add_argument_group("connection")
-    again.add_argument("--no-reconnect", action="store_true", help="end when connection or source is lost")
-    again.add_argument(
-        "--give-up-after", type=seconds, metavar="S", help="end after S seconds without connection"
+    output.add_argument("--quiet", action="store_true", help="print only errors")
+    connection = parser.add_argument_group("connection")
+    connection.add_argument(
+        "--no-reconnect", action="store_true", help="end when connection or source is lost"
+    )
+    connection.add_argument(
+        "--give-up-after", type=seconds, metavar="S", help="end after S seconds without a connection"
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Push; returns the exit code."""
+    """Run the command and return its exit code."""
     terminal = Terminal(quiet=arguments.quiet, secrets=secrets_in(arguments, arguments.url, arguments.source))
     try:
         return asyncio.run(_push(arguments, terminal))
@@ -132,7 +140,7 @@ def _fail(terminal: Terminal, error: Exception, code: int) -> int:
 
 
 async def _push(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    # aiohttp, PyAV, OpenCV and aiortc are loaded after the arguments were found good.
+    # aiohttp, PyAV, OpenCV and aiortc are loaded only after the arguments were checked.
     _check(arguments)
     with Signals() as signals:
         source = await _open_source(arguments, terminal)
@@ -179,9 +187,9 @@ def _options(arguments: argparse.Namespace) -> Any:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise BadInput for outputs that cannot work, before anything is opened."""
+    """Raise BadInput for options that cannot work, before anything is opened."""
     if arguments.transport == "webrtc" and arguments.mode == "all":
-        raise BadInput("--mode all needs --transport websocket: a video may lose frames on its way")
+        raise BadInput("--mode all needs --transport websocket, because a video may lose frames")
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise BadInput(f"--max-frames is {arguments.max_frames}; allowed are 1 and more")
     if arguments.save is not None:
@@ -189,7 +197,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
         check_path(arguments.save)
     if arguments.show:
-        import streamer.cli.preview  # noqa: F401, PLC0415 - a missing package is told before anything is opened
+        import streamer.cli.preview  # noqa: F401, PLC0415 - reports a missing package first
     for name, output in (("--save", arguments.save), ("--json", arguments.json)):
         if output is not None and _same_file(Path(output), Path(arguments.source)):
             raise BadInput(f"{name} {output} is the source itself")
@@ -216,15 +224,15 @@ async def _connected(stream: FrameStream) -> None:
 
 
 def _report(state: Any, terminal: Terminal) -> None:
-    """Say what the connection does; the progress line shows it too once frames flow."""
+    """Print the state of the connection. The progress line shows it too, but only while frames are sent."""
     if state.phase == "waiting":
-        terminal.line(f"{state.detail}; again in {state.retry_s:.1f} s")
+        terminal.line(f"{state.detail}; next try in {state.retry_s:.1f} s")
     elif state.phase == "connected":
         terminal.line(f"connected to {state.detail}" + (", session resumed" if state.resumed else ""))
 
 
 class _Run:
-    """The outputs of one push, opened and closed around it."""
+    """One push with its outputs, which are opened before it and closed after it."""
 
     def __init__(
         self,
@@ -244,7 +252,7 @@ class _Run:
             source,
             stream,
             limits=Limits(arguments.fps, arguments.duration, arguments.max_frames),
-            # Pictures have a pace only when one was asked for.
+            # In mode all, files are read as fast as the server accepts frames.
             realtime=stream.mode == "live",
         )
 
@@ -276,9 +284,9 @@ class _Run:
                     )
                 if journal is not None:
                     journal.summary(self._pusher.tally.captured, self._stream.ledger)
-                self._say_summary(saved)
+                self._print_summary(saved)
 
-    def _say_summary(self, saved: str) -> None:
+    def _print_summary(self, saved: str) -> None:
         from streamer.cli.progress import summary  # noqa: PLC0415 - see _push
 
         self._terminal.line(summary(self._pusher.tally, self._stream.ledger, saved))

@@ -1,4 +1,4 @@
-"""Sends a source through a stream and hands the outcomes to recorder, journal and preview."""
+"""Sends the frames of a source through a stream, and passes the outcomes to recorder, journal and preview."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from streamer.client.errors import ClientError, SaveFailed, StreamClosed
 from streamer.client.frame_stream import FrameStream
 from streamer.client.results import Detections, Outcome, Result
 
-#: A source thread that does not end by then hangs in a driver; it must not keep us.
+#: Longest wait for the source thread at the end. A thread that takes longer hangs in a driver and is
+#: abandoned.
 JOIN_S = 2.0
-#: After a stop from outside: somebody waits for us, the server may be away.
+#: Longest wait for outcomes after a signal, because someone waits and the server may be unreachable.
 STOP_TIMEOUT_S = 5.0
 
 
 class Recording(Protocol):
-    """The part of the recorder that is used here."""
+    """The methods of the recorder that the pusher uses."""
 
     def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
-        """Take a frame, in order."""
+        """Add a frame, in order."""
 
     def settle(self, frame: Captured, detections: Detections | None) -> None:
         """Give a frame its boxes."""
 
 
 class Writing(Protocol):
-    """The part of the journal that is used here."""
+    """The methods of the journal that the pusher uses."""
 
     def outcome(self, frame: Captured, outcome: Outcome) -> None:
         """Write one outcome."""
 
 
 class Showing(Protocol):
-    """The part of the preview that is used here."""
+    """The methods of the preview that the pusher uses."""
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
-        """Show a picture."""
+        """Show a frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """Where outcomes go, besides the counts."""
+    """Receivers of frames and outcomes; None when not wanted."""
 
     recorder: Recording | None = None
     journal: Writing | None = None
@@ -57,7 +58,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop before the source ends, and how much of it to send."""
+    """Largest frame rate, and when to stop before the source ends."""
 
     fps: float | None = None
     #: Seconds of source time.
@@ -73,7 +74,7 @@ class Pusher:
     stream: FrameStream
     sinks: Sinks = field(default_factory=Sinks)
     limits: Limits = field(default_factory=Limits)
-    #: Whether a source that has no pace of its own is read in real time.
+    #: Whether a source that does not set the pace (a file) is read in real time.
     realtime: bool = True
     finish_timeout_s: float = 30.0
     tally: Tally = field(default_factory=Tally)
@@ -81,13 +82,14 @@ class Pusher:
     _failure: Exception | None = None
 
     def stop(self) -> None:
-        """End soon: nothing more is captured, what was sent is waited for."""
+        """Capture no more frames, wait for outstanding outcomes, and end."""
         self.stopped.set()
 
     async def run(self) -> None:
-        """Push until the source ends, a limit is reached, or ``stop``.
+        """Push until the source ends, a limit is reached, or ``stop`` is called.
 
-        Raises SourceFailed, SaveFailed, or what ended the stream; what was sent has its outcome by then.
+        Raises SourceFailed, SaveFailed or the error that ended the stream, after all sent frames have
+        outcomes.
         """
         counts = (self.source.total, self.limits.max_frames)
         self.tally.total = min((count for count in counts if count), default=None)
@@ -98,10 +100,10 @@ class Pusher:
         thread.start()
         try:
             await self._wait(ended, reader)
-            patience_s = STOP_TIMEOUT_S if self.stopped.is_set() else self.finish_timeout_s
+            timeout_s = STOP_TIMEOUT_S if self.stopped.is_set() else self.finish_timeout_s
             self.stopped.set()
-            # Ends `send` calls of the source's thread, too.
-            await self.stream.finish(patience_s)
+            # This also ends calls of `send` in the thread of the source.
+            await self.stream.finish(timeout_s)
             await reader
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JOIN_S):
@@ -114,7 +116,7 @@ class Pusher:
             raise self._failure
 
     async def _wait(self, ended: asyncio.Event, reader: asyncio.Task[None]) -> None:
-        """Return when the source has ended, was told to stop, or no outcomes will come any more."""
+        """Return when the source has ended, `stop` was called, or no further outcome can come."""
         while not (ended.is_set() or self.stopped.is_set() or reader.done()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
@@ -129,14 +131,15 @@ class Pusher:
                 if self.stopped.is_set():
                     break
                 if self.sinks.recorder is not None:
-                    # A source that waits for its reader loses nothing; a live one must not wait.
+                    # Reading a file may wait for the recorder; a live source must not, or it would lose
+                    # frames.
                     self.sinks.recorder.add(frame, wait_stop=None if self.source.live else self.stopped)
-                asyncio.run_coroutine_threadsafe(self._take(frame), loop).result()
+                asyncio.run_coroutine_threadsafe(self._push_frame(frame), loop).result()
         except StreamClosed:
             pass
         except ClientError as error:
             self._failure = self._failure or error
-        except RuntimeError:  # the loop is gone: we were left behind
+        except RuntimeError:  # the event loop has ended; this thread was abandoned
             return
         finally:
             with contextlib.suppress(RuntimeError):
@@ -158,25 +161,25 @@ class Pusher:
 
     # -- in the loop ---------------------------------------------------------------------------------
 
-    async def _take(self, frame: Captured) -> None:
+    async def _push_frame(self, frame: Captured) -> None:
         tally = self.tally
         tally.captured += 1
         tally.time_s = frame.time_s + frame.duration_s
         tally.captures.mark(time.monotonic())
-        taken = False
+        accepted = False
         try:
             if frame.skip:
                 self.stream.skip(frame.skip)
             elif self.stream.mode == "live":
-                taken = self.stream.offer(frame.image, tag=frame, captured_s=frame.time_s)
+                accepted = self.stream.offer(frame.image, tag=frame, captured_s=frame.time_s)
             else:
                 await self.stream.send(frame.image, tag=frame, captured_s=frame.time_s)
-                taken = True
+                accepted = True
         except ClientError:
             self.stream.skip("closed")
             raise
         finally:
-            if not taken:
+            if not accepted:
                 self._settle(frame, None)
 
     async def _read(self) -> None:

@@ -1,4 +1,7 @@
-"""Writes what was captured to a video file, boxes drawn, with the capture's own timing. PyAV in a thread."""
+"""Records captured frames with their boxes to a video file, timed as captured.
+
+Encodes with PyAV in a thread.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from streamer.imaging.draw import draw_on_copy
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 _TICKS = 90_000
-#: Frames in memory: more than may be without outcome at once, so that a full queue is the disk's fault.
+#: Frames in memory: more than can be without outcome at once, so that only a slow disk or encoder fills it.
 QUEUE_MAX = 32
-#: Boxes older than this are not drawn on frames without boxes of their own.
+#: Frames without a result show the newest boxes unless these are older than this.
 CARRY_S = 1.0
 _ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
-    # No B-frames: then times of writing are times of showing, and the file begins at 0.
+    # Without B-frames, frames are written in the order in which they are shown, and the file starts at 0.
     ("libx264", {"preset": "veryfast", "crf": "23", "bf": "0", "g": "60"}),
     ("h264", {"bf": "0"}),
     ("mpeg4", {"bf": "0", "q": "5"}),
@@ -35,7 +38,7 @@ _ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def check_path(path: Path) -> None:
-    """Raise BadInput when a recording cannot have this name."""
+    """Raise BadInput when a recording cannot be written to this path."""
     if path.suffix.lower() not in SUFFIXES:
         raise BadInput(f"--save {path}: allowed are {', '.join(SUFFIXES)}")
     if not path.absolute().parent.is_dir():
@@ -44,7 +47,7 @@ def check_path(path: Path) -> None:
 
 @dataclass(slots=True)
 class _Entry:
-    """A frame on its way to the file; written once it is settled and all before it are."""
+    """A queued frame. It is written once this frame and all before it are settled."""
 
     frame: Captured
     settled: bool = False
@@ -52,16 +55,16 @@ class _Entry:
 
 
 class Recorder:
-    """One recording. ``add`` each frame in order, ``settle`` it when its boxes are known or never will be.
+    """One recording. ``add`` each frame in order; ``settle`` it when its boxes are known or will never be.
 
-    Frames have the pace of their capture: a variable frame rate. Safe for several threads.
+    The frame rate is variable, because frames keep their capture times. Thread-safe.
     """
 
     def __init__(self, path: Path) -> None:
         check_path(path)
         self.path = path
         self.written = 0
-        #: Frames that were not recorded because the writer was behind.
+        #: Number of frames that were not recorded because the queue was full.
         self.missed = 0
         self.duration_s = 0.0
         self._queue: deque[_Entry] = deque()
@@ -74,10 +77,10 @@ class Recorder:
         self._thread.start()
 
     def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
-        """Take a frame; returns whether it will be recorded.
+        """Add a frame; return whether it will be recorded.
 
-        Given ``wait_stop``, waits for room until that is set; else a full queue means False. Raises
-        SaveFailed when the file could not be written.
+        If the queue is full, wait for room until ``wait_stop`` is set, or return False if that is None.
+        Raises SaveFailed when the file could not be written.
         """
         with self._changed:
             while len(self._queue) >= QUEUE_MAX and self._failure is None:
@@ -93,7 +96,7 @@ class Recorder:
             return True
 
     def settle(self, frame: Captured, detections: Detections | None) -> None:
-        """Give a frame its boxes; None: it has none of its own and shows the newest known ones."""
+        """Set the boxes of a frame. With None, it shows the newest known boxes."""
         with self._changed:
             entry = self._open.pop(frame.number, None)
             if entry is not None:
@@ -101,7 +104,7 @@ class Recorder:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Write what is left and finish the file. Blocks; raises SaveFailed."""
+        """Write the queued frames and finish the file. Blocks. Raises SaveFailed."""
         with self._changed:
             for entry in self._open.values():
                 entry.settled = True
@@ -147,12 +150,12 @@ class Recorder:
 def _readable(frame: Captured) -> Pixels | None:
     try:
         return frame.pixels()
-    except BadInput:  # a broken file among pictures; its outcome says so
+    except BadInput:  # a damaged image file; its outcome reports it
         return None
 
 
 class _Writer:
-    """The file itself; opened with the first frame, whose size all others are fitted to."""
+    """The video file. The first frame determines its size; all others are fitted to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -162,14 +165,14 @@ class _Writer:
         self._last_tick = -1
         self._last_ticks = 1
         self.duration_s = 0.0
-        # A plain file until then, so that a folder without permission is known at once.
+        # Create the file now, so that a missing permission is reported at once.
         try:
             path.open("wb").close()
         except OSError as error:
             raise SaveFailed(f"--save {path}: {error.strerror or error}") from error
 
     def write(self, image: Pixels, time_s: float, duration_s: float) -> None:
-        """Encode one frame to be shown at ``time_s`` of the capture's clock."""
+        """Encode one frame, to be shown at the capture time ``time_s``."""
         if self._container is None:
             self._open(image)
             self._origin_s = time_s
@@ -182,7 +185,7 @@ class _Writer:
         self._mux(self._stream.encode(frame))
 
     def _open(self, image: Pixels) -> None:
-        # Playable even after a crash, but for the last seconds.
+        # Fragments keep the file playable after a crash, except for its last seconds.
         fragments = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
         options = {} if self._path.suffix.lower() == ".mkv" else fragments
         height, width = image.shape[:2]
@@ -193,7 +196,7 @@ class _Writer:
                 stream: Any = container.add_stream(name, rate=30, options=settings)
             except (av.codec.codec.UnknownCodecError, ValueError):
                 continue
-            # The chroma planes have half the size: both sides must be even.
+            # Both sides must be even, because the chroma planes have half the size.
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = "yuv420p"
             stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
@@ -204,7 +207,7 @@ class _Writer:
     def _mux(self, packets: Any) -> None:
         for packet in packets:
             if packet.pts == self._last_tick:
-                packet.duration = self._last_ticks  # the others last until the next one
+                packet.duration = self._last_ticks  # all other packets last until the next one
             self._container.mux(packet)
 
     def close(self) -> None:
@@ -222,7 +225,7 @@ class _Writer:
 
 
 def _fit(image: Pixels, width: int, height: int) -> Pixels:
-    """Return the picture at the recording's size: padded when a pixel short, else letterboxed."""
+    """Return the frame at the size of the recording: padded if one pixel is missing, or else letterboxed."""
     have_height, have_width = image.shape[:2]
     if (have_width, have_height) == (width, height):
         return np.ascontiguousarray(image)

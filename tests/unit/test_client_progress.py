@@ -45,7 +45,7 @@ def test_the_line_says_rates_round_trip_reasons_and_share() -> None:
     )
     ledger.errors.update(window=1)
     waiting = progress_line(Tally(), ledger, State(Phase.WAITING, "no server", retry_s=1.25), 2.0)
-    assert waiting.startswith("no server, again in 1.2 s | 0:00 |")
+    assert waiting.startswith("no server, next try in 1.2 s | 0:00 |")
     assert waiting.endswith("errors 1 window")
 
 
