@@ -53,6 +53,27 @@ def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def start_fork_server(module: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start ``module`` as a fork server; returns the process and the socket for requests to it.
+
+    Raises OSError when no process can be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+            pass_fds=(theirs.fileno(),),
+            env=decoder_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours
+
+
 class ForkClient:
     """One fork server at a time. ``start()``, ``fork()`` as often as need be, ``close()``."""
 
@@ -86,20 +107,8 @@ class ForkClient:
         Raises OSError when no process can be started.
         """
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process, ours = start_fork_server(self._module)
         ours.setblocking(False)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", self._module, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                env=decoder_environment(os.environ),
-                stdin=subprocess.DEVNULL,
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
         self._loop, self._control, self._started_at = loop, ours, time.monotonic()
         loop.add_reader(ours.fileno(), self._read)
 

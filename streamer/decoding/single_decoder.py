@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from inference.models.model import Placement
 from streamer.decoding.decode_job import harmful, outcome_of, too_slow
 from streamer.decoding.decoder_group import DecoderGroup, Member
-from streamer.decoding.fork_client import FORK_SERVER, decoder_environment
+from streamer.decoding.fork_client import FORK_SERVER, start_fork_server
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
     Answer,
@@ -196,14 +195,10 @@ def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
 
 def _start(module: str) -> _Decoder:
     """Start a fork server and one decoder, and wait for it. Raises DecoderUnavailable."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
-        pass_fds=(theirs.fileno(),),
-        env=decoder_environment(os.environ),
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
+    try:
+        server, ours = start_fork_server(module)
+    except OSError as error:
+        raise DecoderUnavailable(f"no decoder could be started: {error}") from error
     group = DecoderGroup(_INPUT_BYTES)
     member = group.add(1)
     decoder = _Decoder(server, ours, group, member)

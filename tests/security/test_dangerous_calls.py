@@ -41,7 +41,6 @@ MAY_START = {
     "deploy/install.py": "pip and uv, with what the Makefile asks for; runs at installation alone",
     "inference/ipc/child_process.py": "the processes of the service, by a fixed command line",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
-    "streamer/decoding/single_decoder.py": "a decoder by itself, by a fixed command line",
     "streamer/drift/engine.py": "Evidently, by a fixed command line; the data go to its stdin",
 }
 #: What makes text of a page into markup or code.
