@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_playable_file_and_a_balanced_ledger(service: Service, t
     assert "ledger     balances" in shown
 
 
-def test_show_serves_a_page_with_the_pictures(service: Service, tmp_path: Path) -> None:
+def test_show_serves_a_page_with_the_frames(service: Service, tmp_path: Path) -> None:
     command = ["--show", "--loop", "--fps", "10", "--quiet"]
     push = start(tmp_path, str(shared(f"data/{BOTTLE}")), service.ws_url, *command)
     try:

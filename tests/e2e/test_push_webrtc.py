@@ -22,7 +22,7 @@ def push(*arguments: str, timeout_s: float = 120) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_a_video_goes_as_video_and_boxes_come_back_to_its_own_pictures(
+def test_a_video_goes_as_video_and_boxes_come_back_to_its_own_frames(
     service: Service, tmp_path: Path
 ) -> None:
     video = shared("data/video/one-by-one-person-detection.mp4")

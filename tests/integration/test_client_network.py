@@ -72,7 +72,7 @@ async def test_a_certificate_must_be_trusted_or_the_check_be_switched_off(tmp_pa
 
 
 class Media(BaseHTTPRequestHandler):
-    """Serves a video file, and an MJPEG camera that hangs up after twelve pictures."""
+    """Serves a video file, and an MJPEG camera that hangs up after twelve frames."""
 
     video = b""
     jpeg = encode(scene())

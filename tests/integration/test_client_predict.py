@@ -37,18 +37,18 @@ def bus() -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, bus: Path) -> Path:
-    """Six pictures, two of them broken."""
+    """Six images, two of them broken."""
     made = tmp_path / "photos"
     made.mkdir()
     data = bus.read_bytes()
     for number in range(1, 5):
         (made / f"{number}.jpg").write_bytes(data)
     (made / "10.jpg").write_bytes(data[:20_000])
-    (made / "11.png").write_bytes(b"no picture")
+    (made / "11.png").write_bytes(b"not an image")
     return made
 
 
-def test_one_picture(service: Service, bus: Path) -> None:
+def test_one_image(service: Service, bus: Path) -> None:
     answer = predict(bus, url=service.http_url)
     assert isinstance(answer, Prediction)
     assert (answer.width, answer.height) == (810, 1080)
@@ -71,11 +71,11 @@ async def test_parameters_and_versions_and_arrays(service: Service, bus: Path) -
         predict(bus, url=service.http_url)
 
 
-async def test_many_pictures_and_their_errors_come_one_by_one(
+async def test_many_images_and_their_errors_come_one_by_one(
     service: Service, folder: Path, bus: Path
 ) -> None:
-    pictures = [bus, folder / "10.jpg", folder / "absent.jpg", folder / "11.png", bus]
-    answers = {i: a async for i, a in predict_many(pictures, url=service.http_url, concurrency=2)}
+    images = [bus, folder / "10.jpg", folder / "absent.jpg", folder / "11.png", bus]
+    answers = {i: a async for i, a in predict_many(images, url=service.http_url, concurrency=2)}
     assert sorted(answers) == [0, 1, 2, 3, 4]
     assert isinstance(answers[0], Prediction)
     assert isinstance(answers[4], Prediction)
@@ -118,7 +118,7 @@ def test_the_command_prints_a_table(service: Service, bus: Path, capsys: pytest.
     assert err == ""
 
 
-def test_a_folder_with_broken_pictures_gives_lines_errors_and_exit_code_1(
+def test_a_folder_with_broken_images_gives_lines_errors_and_exit_code_1(
     service: Service, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     boxes = tmp_path / "boxes"
@@ -140,7 +140,7 @@ def test_a_folder_with_broken_pictures_gives_lines_errors_and_exit_code_1(
     assert "11.png" in err
 
 
-def test_standard_input_is_a_picture(
+def test_standard_input_is_an_image(
     service: Service,
     bus: Path,
     tmp_path: Path,

@@ -67,7 +67,7 @@ async def collect(stream: DetectStream) -> list[Outcome]:
     return [outcome async for outcome in stream]
 
 
-async def test_a_picture_comes_back_with_its_boxes_and_tag(service: Service, bus: Path) -> None:
+async def test_a_frame_comes_back_with_its_boxes_and_tag(service: Service, bus: Path) -> None:
     async with DetectStream(service.http_url) as stream:
         assert stream.model["name"] == "yolox_nano"
         assert stream.labels[5] == "bus"
@@ -88,8 +88,8 @@ async def test_bytes_arrays_and_reduced_arrays_mean_the_same_boxes(service: Serv
     assert image is not None
     options, encoded = Options(max_side=540), read(bus)
     async with DetectStream(service.ws_url, mode="all", options=options) as stream:
-        for picture in (encoded, np.asarray(image, np.uint8)):
-            await stream.send(picture)
+        for frame in (encoded, np.asarray(image, np.uint8)):
+            await stream.send(frame)
         found = [await anext(stream), await anext(stream)]
     for outcome in found:
         assert isinstance(outcome, Result)
@@ -192,10 +192,10 @@ async def test_a_paused_stream_takes_nothing_until_it_goes_on(service: Service, 
         assert stream.ledger.skipped == {"paused": 1}
 
 
-async def test_a_picture_that_cannot_be_decoded_costs_only_itself(service: Service, bus: Path) -> None:
+async def test_a_frame_that_cannot_be_decoded_costs_only_itself(service: Service, bus: Path) -> None:
     cut = read(bus)[:20_000]
     async with DetectStream(service.ws_url, mode="all") as stream:
-        await stream.send(b"no picture", tag="unreadable")
+        await stream.send(b"not an image", tag="unreadable")
         await stream.send(cut, tag="cut")
         await stream.send(bus, tag="good")
         found = {outcome.tag: outcome for outcome in [await anext(stream) for _ in range(3)]}

@@ -44,12 +44,12 @@ def guarded() -> Iterator[Service]:
 
 
 def grey(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Return a picture of odd size: 161x121."""
+    """Return a frame of odd size: 161x121."""
     return np.full((121, 161, 3), 40 + number % 100, np.uint8)
 
 
 async def feed(stream: VideoStream, seconds: float, fps: float = 10) -> None:
-    """Offer numbered pictures; each is the tag of its own number."""
+    """Offer numbered frames; each is the tag of its own number."""
     for number in range(int(seconds * fps)):
         stream.offer(grey(number), tag=number)
         await asyncio.sleep(1 / fps)
@@ -60,7 +60,7 @@ async def read(stream: VideoStream, outcomes: list[Outcome]) -> None:
         outcomes.append(outcome)  # noqa: PERF401 - others look at the list meanwhile
 
 
-async def test_every_picture_taken_has_one_outcome_with_its_own_tag(guarded: Service) -> None:
+async def test_every_frame_taken_has_one_outcome_with_its_own_tag(guarded: Service) -> None:
     outcomes: list[Outcome] = []
     async with VideoStream(guarded.ws_url, token=KEY, params=Params(conf_threshold=0.9)) as stream:
         reader = asyncio.create_task(read(stream, outcomes))

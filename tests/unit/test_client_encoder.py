@@ -28,8 +28,8 @@ def header(data: bytes) -> ImageHeader:
 def test_files_that_the_server_takes_go_out_byte_for_byte(suffix: str, codec: Codec, tmp_path: Path) -> None:
     data = encode_file(scene(), suffix)
     (tmp_path / "x").write_bytes(data)
-    for picture in (data, bytearray(data), memoryview(data), tmp_path / "x", str(tmp_path / "x")):
-        encoded = encode(picture, LIMITS)
+    for image in (data, bytearray(data), memoryview(data), tmp_path / "x", str(tmp_path / "x")):
+        encoded = encode(image, LIMITS)
         assert (encoded.payload, encoded.codec, encoded.scale, encoded.size) == (data, codec, (1, 1), (0, 0))
 
 
@@ -52,7 +52,7 @@ def test_other_formats_are_re_encoded_as_jpeg() -> None:
     assert header(encoded.payload).codec is Codec.JPEG
 
 
-def test_a_picture_over_the_pixel_limit_is_reduced_and_its_boxes_scale_back() -> None:
+def test_an_image_over_the_pixel_limit_is_reduced_and_its_boxes_scale_back() -> None:
     encoded = encode(encode_file(scene(400, 200)), ImageLimits(pixels=20_000))
     size = header(encoded.payload)
     assert size.width * size.height <= 20_000
@@ -89,13 +89,13 @@ def test_grey_and_alpha_are_taken() -> None:
         (np.zeros(5, np.uint8), "shape"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_named(array: np.ndarray, says: str) -> None:
+def test_arrays_that_are_no_images_are_named(array: np.ndarray, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         encode(array, LIMITS)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for broken in (b"", b"no picture", encode_file(scene())[:20]):
+    for broken in (b"", b"not an image", encode_file(scene())[:20]):
         with pytest.raises(BadInput, match="not an image"):
             encode(broken, LIMITS)
     with pytest.raises(BadInput, match=r"absent\.jpg"):

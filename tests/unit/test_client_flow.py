@@ -14,7 +14,7 @@ from streamer.protocol.wire import Codec
 
 
 def frame(tag: Any = None) -> Sent:
-    return Sent(0, b"picture", Codec.JPEG, 1.5, tag)
+    return Sent(0, b"frame", Codec.JPEG, 1.5, tag)
 
 
 def welcomed(mode: str = "live", **flow: Any) -> Flow:
@@ -168,7 +168,7 @@ def test_results_carry_the_offer_and_the_servers_account() -> None:
     assert outcome.damaged
 
 
-def test_boxes_of_a_reduced_picture_lie_in_the_one_offered() -> None:
+def test_boxes_of_a_reduced_frame_lie_in_the_one_offered() -> None:
     flow = welcomed()
     flow.sending(Sent(0, b"", Codec.JPEG, 0.0, None, scale=(2.0, 3.0), size=(80, 90)), 0.0)
     (outcome,) = flow.received(result(1, boxes=[[1, 1, 10, 10, 0.5, 0]]), 0.1)

@@ -8,11 +8,11 @@ import pytest
 from streamer.client.pending_frames import PendingFrame, PendingFrames
 from streamer.client.results import Drop, FrameError, Ledger
 
-PICTURE = np.zeros((2, 2, 3), np.uint8)
+IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 
 def pending(tag: str) -> PendingFrame:
-    return PendingFrame(PICTURE, 0.5, tag)
+    return PendingFrame(IMAGE, 0.5, tag)
 
 
 def test_live_keeps_only_the_newest_that_waits() -> None:

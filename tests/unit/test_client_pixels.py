@@ -1,4 +1,4 @@
-"""The client's pictures without OpenCV look as OpenCV decodes, resizes and encodes them."""
+"""The client's images without OpenCV look as OpenCV decodes, resizes and encodes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.pictures import encode, scene, with_exif
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the mean difference of two pictures of one size."""
+    """Return the mean difference of two images of one size."""
     assert ours.shape == theirs.shape
     return float(np.abs(ours.astype(int) - theirs.astype(int)).mean())
 
@@ -23,7 +23,7 @@ def by_opencv(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_pictures_come_upright(suffix: str, orientation: int) -> None:
+def test_images_come_upright(suffix: str, orientation: int) -> None:
     lossy = (cv2.IMWRITE_WEBP_QUALITY, 80) if suffix == ".webp" else ()
     data = with_exif(encode(scene(), suffix, *lossy), orientation)
     assert difference(decode(data), by_opencv(data)) < 2
@@ -32,8 +32,8 @@ def test_pictures_come_upright(suffix: str, orientation: int) -> None:
 @pytest.mark.parametrize("suffix", [".bmp", ".tiff"])
 @pytest.mark.parametrize("shape", [(96, 160), (96, 160, 3), (96, 160, 4)])
 def test_other_files_are_decoded(suffix: str, shape: tuple[int, ...]) -> None:
-    picture = np.resize(scene(), shape)
-    data = encode(picture, suffix)
+    image = np.resize(scene(), shape)
+    data = encode(image, suffix)
     assert difference(decode(data), by_opencv(data)) < 2
 
 
@@ -54,27 +54,25 @@ def test_a_file_that_is_cut_off_in_its_header_is_refused() -> None:
 
 
 def test_resizing_takes_means() -> None:
-    picture = scene(400, 300)
-    assert (
-        difference(resize(picture, (130, 90)), cv2.resize(picture, (130, 90), None, 0, 0, cv2.INTER_AREA)) < 3
-    )
+    image = scene(400, 300)
+    assert difference(resize(image, (130, 90)), cv2.resize(image, (130, 90), None, 0, 0, cv2.INTER_AREA)) < 3
 
 
 def test_jpegs_are_as_good_and_as_small() -> None:
-    picture = scene(400, 300)
-    ours, theirs = encode_jpeg(picture), encode(picture, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 85)
+    image = scene(400, 300)
+    ours, theirs = encode_jpeg(image), encode(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 85)
     assert len(ours) < 1.1 * len(theirs)
-    assert difference(by_opencv(ours), picture) < 1.1 * difference(by_opencv(theirs), picture)
+    assert difference(by_opencv(ours), image) < 1.1 * difference(by_opencv(theirs), image)
 
 
-def test_a_picture_without_pixels_cannot_be_encoded() -> None:
+def test_an_image_without_pixels_cannot_be_encoded() -> None:
     with pytest.raises(BadInput, match="cannot be encoded"):
         encode_jpeg(np.zeros((0, 4, 3), np.uint8))
 
 
 def test_grey_and_alpha_become_bgr() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    for picture in (grey, grey[:, :, None]):
-        assert (as_bgr(picture) == grey[:, :, None]).all()
-        assert as_bgr(picture).shape == (3, 4, 3)
+    for image in (grey, grey[:, :, None]):
+        assert (as_bgr(image) == grey[:, :, None]).all()
+        assert as_bgr(image).shape == (3, 4, 3)
     assert (as_bgr(np.dstack([grey] * 4)) == grey[:, :, None]).all()

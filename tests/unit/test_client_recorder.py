@@ -27,7 +27,7 @@ def captured(
 
 
 def decoded(path: Path) -> tuple[list[float], float, list[npt.NDArray[np.uint8]]]:
-    """Return times, duration in seconds and pictures of a file."""
+    """Return times, duration in seconds and images of a file."""
     with av.open(str(path)) as container:
         frames = [
             (float(f.pts * f.time_base), f.to_ndarray(format="bgr24")) for f in container.decode(video=0)
@@ -97,7 +97,7 @@ def test_odd_sizes_are_padded_and_other_sizes_fitted(tmp_path: Path) -> None:
     _, _, images = decoded(recorder.path)
     assert {image.shape for image in images} == {(64, 96, 3)}
     assert images[1][32, 48].min() > 60
-    assert images[1][32, 2].max() < 40  # bars beside the picture
+    assert images[1][32, 2].max() < 40  # bars beside the image
 
 
 def test_a_live_source_is_not_held_up_and_a_file_loses_nothing(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_a_live_source_is_not_held_up_and_a_file_loses_nothing(tmp_path: Path) -
     assert len(decoded(recorder.path)[0]) == QUEUE_MAX + 1
 
 
-def test_a_broken_picture_is_left_out(tmp_path: Path) -> None:
+def test_a_broken_image_is_left_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "v.mp4")
-    broken = Captured(0, 0.0, 0.1, b"no picture")
+    broken = Captured(0, 0.0, 0.1, b"not an image")
     recorder.add(broken)
     recorder.settle(broken, None)
     recorder.add(good := captured(1, 0.1))

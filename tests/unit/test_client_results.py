@@ -48,7 +48,7 @@ def test_arrays_are_read_only_and_iteration_gives_plain_values() -> None:
     assert found.scaled(1.0, 1.0) is found
 
 
-def test_drawing_leaves_the_picture_alone_and_marks_the_box() -> None:
+def test_drawing_leaves_the_image_alone_and_marks_the_box() -> None:
     drawn = draw_on_copy(FRAME.pixels(), detections())
     assert not FRAME.pixels().any()
     np.testing.assert_allclose(drawn[50, 10], box_colour(7), atol=40)  # smoothed edges

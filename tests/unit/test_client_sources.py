@@ -34,9 +34,9 @@ def write_video(path: Path, times_s: list[float], *, rotation: int = 0, start_s:
         for index, time_s in enumerate(times_s):
             image = np.full((64, 96, 3), min(250, 20 + 5 * index), np.uint8)
             image[:32, :48] = (0, 0, 250)  # red in the upper left
-            picture = av.VideoFrame.from_ndarray(image, format="bgr24")
-            picture.pts, picture.time_base = round((start_s + time_s) * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = round((start_s + time_s) * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
@@ -68,7 +68,7 @@ def test_times_begin_at_zero_wherever_the_container_begins(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("rotation", "corner"), [(90, "left"), (180, "right"), (270, "right")])
 def test_rotation_is_applied(tmp_path: Path, rotation: int, corner: str) -> None:
-    """The display matrix turns the picture; the red corner shows where to."""
+    """The display matrix turns the frame; the red corner shows where to."""
     path = write_video(tmp_path / "v.mp4", [0.0, 0.1], rotation=rotation)
     image = read(VideoFile(str(path)))[0].pixels()
     with av.open(str(path)) as container:
@@ -232,10 +232,10 @@ def test_thinning_keeps_the_rate_on_average() -> None:
 
 
 class FakeDevice:
-    """A camera that is unplugged after two pictures, once."""
+    """A camera that is unplugged after two frames, once."""
 
-    def __init__(self, pictures: int, *, opened: bool = True) -> None:
-        self.left = pictures
+    def __init__(self, frames: int, *, opened: bool = True) -> None:
+        self.left = frames
         self.opened = opened
         self.released = False
 
