@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from inference.models.signature import ImageInput
 
-#: Output name to its shape without the batch, and its type; only outputs whose size never varies.
+#: Output name to shape (without the batch) and type, for outputs whose size never varies.
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Buffers:
     """Input and output arrays of one inference thread for one batch size, bound to a session.
 
-    ``copies``: the session runs on a device of its own, so that binding an input copies it there; then
-    it is bound anew for each run. On the CPU the session reads the array itself.
+    ``copies``: the session runs on a device with its own memory. Binding an input copies it there, so it is
+    bound again for each run. On a CPU the session reads the array directly.
     """
 
     def __init__(
@@ -35,25 +35,25 @@ class Buffers:
         self._feed_name = image.feed_name
         self._session = session
         self._binding = session.io_binding()
-        #: What the session takes for each frame, batch first.
+        #: The input array, batch first.
         self.frames = np.zeros((batch, *image.frame_shape), dtype=image.dtype)
         self._bind_input(image.feed_name, self.frames)
         if image.sizes_name is not None:
-            self._target_sizes = sizes_of(image, batch)  # bound by address, so it must live as long
+            self._target_sizes = sizes_of(image, batch)  # the binding keeps only its address
             self._bind_input(image.sizes_name, self._target_sizes)
-        #: Outputs whose size onnxruntime decides anew in each run.
+        #: Outputs whose size may differ in each run.
         self._open = tuple(name for name in outputs if name not in shapes)
         self._arrays: list[npt.NDArray[np.generic] | None] = []
         for name in outputs:
             if name not in shapes:
-                self._binding.bind_output(name, "cpu")  # fixes its place among the outputs
+                self._binding.bind_output(name, "cpu")  # reserves its place in the order of outputs
                 self._arrays.append(None)
                 continue
             shape, dtype = shapes[name]
             array = np.zeros((batch, *shape), dtype=dtype)
             self._binding.bind_output(name, "cpu", 0, dtype, array.shape, array.ctypes.data)
             self._arrays.append(array)
-        #: The outputs where all have a fixed size; None where onnxruntime allocates some for each run.
+        #: All outputs, if all have a fixed size; None if onnxruntime allocates some in each run.
         fixed = tuple(array for array in self._arrays if array is not None)
         self._complete = fixed if len(fixed) == len(outputs) else None
 
@@ -61,12 +61,12 @@ class Buffers:
         self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """Run the batch that lies in ``frames``; the next run overwrites what is returned."""
+        """Run the batch in ``frames`` and return the outputs. The next run overwrites them."""
         if self._copies:
             self._bind_input(self._feed_name, self.frames)
             self._binding.synchronize_inputs()
         for name in self._open:
-            # A binding keeps what a run allocated, and the next one may need another size.
+            # A binding keeps the array that a run allocated, but the next run may need another size.
             self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
         if self._copies:
@@ -81,5 +81,5 @@ class Buffers:
 
 
 def sizes_of(image: ImageInput, batch: int) -> npt.NDArray[np.int64]:
-    """Return width and height per frame: boxes come back in model-input pixels then."""
+    """Return the input size for each frame, so that the model returns boxes in model-input pixels."""
     return np.tile(np.array([[image.width, image.height]], dtype=np.int64), (batch, 1))

@@ -134,8 +134,7 @@ class Detector:
             except ModelRefused as error:
                 if not self._drop_batches(self.buckets[1], error):
                     raise
-        convention = self.layout.convention
-        width, height = self.image.width, self.image.height
+        convention, width, height = self.layout.convention, self.image.width, self.image.height
         #: `warm_up` fills in the ``buckets``.
         self.model = ModelInfo(
             name=manifest.name or path.stem,
@@ -158,8 +157,7 @@ class Detector:
 
     def _session_for_raw_frames(self) -> object | None:
         """Return a session of a model that converts pixels on the GPU; None to use the file unedited."""
-        edited = read_gpu_model(self._path, self._file_image, self.layout.convention)
-        if edited is None:
+        if (edited := read_gpu_model(self._path, self._file_image, self.layout.convention)) is None:
             return None
         model, image = edited
         try:
@@ -177,7 +175,7 @@ class Detector:
         """Return the model to load on CUDA instead of the file; edit it again if it was dropped."""
         if self._gpu_model is None and self.image.raw_name is not None:
             edited = read_gpu_model(self._path, self._file_image, self.layout.convention)
-            return edited[0] if edited is not None else None
+            return edited[0] if edited else None
         return self._gpu_model
 
     # -- start ---------------------------------------------------------------------------------------
@@ -286,9 +284,9 @@ class Detector:
         `SingleFrameChoice` keeps comparing both while frames are served, so a process that happens to use the
         cores during this measurement has no lasting effect.
         """
-        cores, bucket = _cores(), self.buckets[0]
-        if cores < 2 or self._threads > 1:
+        if (cores := _cores()) < 2 or self._threads > 1:
             return
+        bucket = self.buckets[0]
         self._runner.load_all_cores_session(cores)
         all_cores_s = min(self._times_s(lambda: self._warm(0, bucket, all_cores=True)))
         one_core_s = min(self._times_s(lambda: self._warm(0, bucket)))
@@ -306,8 +304,7 @@ class Detector:
         """Run 1 to max-bucket frames: uint8 (input height, input width, 3), BGR.
 
         The result is valid until the next call with the same ``thread``. ``single``: nothing else waits or
-        runs, so one frame may use all cores. Raises ValueError for too many frames, and whatever the model
-        raises.
+        runs, so one frame may use all cores. Raises ValueError for too many frames, and errors of the model.
         """
         count = len(frames)
         bucket = next((size for size in self.buckets if size >= count), 0)

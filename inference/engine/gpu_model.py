@@ -1,9 +1,9 @@
-"""What onnxruntime loads on a GPU in place of a file: the same model, taking frames as the ring has them.
+"""Edits a model for a GPU: the edited model takes frames as they are in the ring and converts them itself.
 
-Beside a GPU the conversion of pixels to the model's numbers is the dearest step of all: of 40 ms for 16
-frames of 640 px through YOLOv9-t on an H200, one core took 19 for it, copying the floats took 10, the model
-9 (docs/decisions/0039). As the first nodes of the graph it is done there, and a quarter of the bytes is
-copied.
+With a GPU, converting pixels to floats on the CPU takes longer than anything else: of 40 ms for 16 frames of
+640 px through YOLOv9-t on an H200, the conversion took 19 on one core, copying the floats 10, and the model 9
+(docs/decisions/0039). As the first nodes of the graph, the conversion runs on the GPU, and a quarter of the
+bytes is copied.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from inference.models.signature import ImageInput
 
 
 def read_gpu_model(path: Path, image: ImageInput, convention: Convention) -> tuple[bytes, ImageInput] | None:
-    """Return what to load for an ONNX file, and its image input: uint8, (batch, height, width, 3), BGR.
+    """Return the edited model of an ONNX file, and its image input: uint8, (batch, height, width, 3), BGR.
 
-    None where the file is better loaded as it is: it is very large, has nested graphs or weights in other
-    files, or is damaged.
+    Returns None if the file must be loaded unedited, because it is very large, has nested graphs or weights
+    in other files, or is damaged.
     """
     source = f"{image.name}_uint8"
     try:
@@ -63,6 +63,6 @@ def _conversion(graph: OnnxGraph, source: str, image: ImageInput, convention: Co
         nodes.append(make_node("Mul", (nodes[-1].outputs[0], factor), f"{source}_scaled"))
     if shifts:
         nodes.append(make_node("Add", (nodes[-1].outputs[0], offset), f"{source}_shifted"))
-    # The last makes the input under its own name; onnxruntime drops a cast to what it is already.
+    # The last node makes the original input. onnxruntime removes a cast to the same type.
     element = ELEMENTS["float16" if image.half else "float32"]
     return [*nodes, make_node("Cast", nodes[-1].outputs, image.name, to=element)]

@@ -1,6 +1,6 @@
-"""What is done when a device has no memory for a batch, or is lost: smaller batches, or a new process.
+"""Reacts when a device has no memory for a batch, or is lost: with smaller batches, or a new process.
 
-Its neighbour, the loop, runs the frames of the failed batch again, each alone and once.
+`batch_executor` runs the frames of the failed batch once more, one by one.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from inference.engine.planner import Planner
 
 log = logging.getLogger("inference.memory_relief")
 
-#: After this long the larger batches are tried again.
+#: Seconds after which larger batches are tried again.
 RESTORE_AFTER_S = 60.0
-#: So many frames in a row that have no memory even alone mean that the sessions are broken.
+#: When this many frames in a row find no memory even alone, the sessions are broken.
 MAX_FAILED_ALONE = 3
-#: The process state is undefined after these; a fresh process is the only cure.
+#: Exit code after such an error: the state of the process is undefined, so only a new process helps.
 EXIT_DEVICE_LOST = 70
 _STICKY = ("CUDA failure", "CUDA error", "CUDNN failure", "device lost", "uncorrectable ECC")
-#: In what onnxruntime says when an allocation fails, on the CPU, on CUDA, and on CUDA behind its arena.
+#: Parts of the messages of onnxruntime for failed allocations on the CPU, on CUDA, and in the CUDA arena.
 _OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "Failed to allocate memory")
 
 
 class Relievable(Protocol):
-    """The part of a detector that is asked for memory."""
+    """The part of a detector that can free memory."""
 
     def release_above(self, size: int) -> None:
-        """Give back what batches of more than ``size`` frames took."""
+        """Free what batches of more than ``size`` frames use."""
 
     def rehearse(self, thread: int) -> None:
         """Run every batch size once as ``thread``, which no other caller uses."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether a run failed because an allocation did."""
+    """Return whether a run failed because an allocation failed."""
     text = str(error)
     return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def exit_if_device_lost(error: Exception) -> None:
-    """End the process when the device context is broken: nothing run in it afterwards can be trusted."""
+    """End the process when the device context is broken, because later results could be wrong."""
     text = str(error)
-    # CUDA says "failure 2: out of memory" too, after which its context is whole.
+    # CUDA also reports "failure 2: out of memory", after which its context is still valid.
     if not is_out_of_memory(error) and any(sign in text for sign in _STICKY):
         log.critical("the device is lost, restarting the process: %s", text)
         os._exit(EXIT_DEVICE_LOST)
@@ -70,29 +70,29 @@ class MemoryRelief:
         self._planner = planner
         self._lock = lock
         self._spare_thread = spare_thread
-        #: When the batches of each version are restored, monotonic seconds; 0: nothing to restore.
+        #: Time at which larger batches of each version are tried again, monotonic seconds; 0: not needed.
         self._restore_at = [0.0] * len(self._detectors)
         self._failed_alone = [0] * len(self._detectors)
         self._restoring: threading.Thread | None = None
 
     def reduce(self, version: int, size: int, error: Exception) -> bool:
-        """Return whether a batch failed for want of memory; if so, form smaller ones for a while."""
+        """Return whether a batch failed because of memory. If so, limit the batch size for a while."""
         if not is_out_of_memory(error):
             return False
         if size > 1:
             with self._lock:
                 self._planner.limit(version, size // 2)
             self._detectors[version].release_above(size // 2)
-            log.warning("no memory for a batch of %d; for a while %d at most", size, size // 2)
+            log.warning("no memory for a batch of %d; the limit is %d for a while", size, size // 2)
         self._restore_at[version] = time.monotonic() + RESTORE_AFTER_S
         return True
 
     def ran_alone(self, version: int) -> None:
-        """Note that a frame of a batch that failed has run alone."""
+        """Record that a frame of a failed batch has run alone."""
         self._failed_alone[version] = 0
 
     def failed_alone(self, version: int, error: Exception) -> None:
-        """Note that a frame failed alone, too; end the process when memory is short again and again."""
+        """Record that a frame failed alone, too. Ends the process after several for lack of memory."""
         if not is_out_of_memory(error):
             return
         self._failed_alone[version] += 1
@@ -101,7 +101,7 @@ class MemoryRelief:
             os._exit(EXIT_DEVICE_LOST)
 
     def restore_due(self, now: float) -> None:
-        """Try the larger batches again where it is time; in a thread, since that takes as long as a start."""
+        """Try larger batches again when it is time, in a thread because it takes as long as a start."""
         if not any(self._restore_at) or (self._restoring is not None and self._restoring.is_alive()):
             return
         due = next((version for version, at in enumerate(self._restore_at) if 0 < at <= now), None)
@@ -112,7 +112,7 @@ class MemoryRelief:
     def _restore(self, version: int) -> None:
         try:
             self._detectors[version].rehearse(self._spare_thread)
-        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is tried again later
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; retried later
             exit_if_device_lost(error)
             log.warning("still no memory for larger batches: %s", error)
             self._restore_at[version] = time.monotonic() + RESTORE_AFTER_S

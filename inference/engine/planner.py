@@ -1,4 +1,4 @@
-"""The planner: decides which waiting items form the next batch. Pure; the loop carries it out.
+"""The planner: decides which waiting items form the next batch. It does no I/O; `loop` executes its batches.
 
 Its rules, in order:
 - No inference thread idles while an item may run.
@@ -24,22 +24,22 @@ from inference.core.fair_share import FairShare, Flow, Stride
 from inference.core.warmup import worthwhile_buckets
 from inference.ipc.wire import Submit
 
-#: Service history kept for fairness, over all workers.
+#: Number of streams of all workers whose last turn is remembered.
 MAX_REMEMBERED_STREAMS = 4096
 
 
 class BatchReason(StrEnum):
-    """Why a batch left with the size it has."""
+    """Why a batch has its size."""
 
     FULL = "full"  # the largest worthwhile bucket
-    DRAINED = "drained"  # everything that could go went
-    SPLIT = "split"  # the rest was left to other idle inference threads
+    DRAINED = "drained"  # it contains every item that may run
+    SPLIT = "split"  # other idle inference threads get the rest
     COST = "cost"  # a larger bucket would have been mostly padding
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A submitted frame with its worker and the time it joined the queue (monotonic seconds)."""
+    """A submitted frame, its worker, and its time of arrival in monotonic seconds."""
 
     worker: int
     submit: Submit
@@ -47,22 +47,22 @@ class Item:
 
     @property
     def stream(self) -> tuple[int, int] | None:
-        """The live stream this is a frame of, or None for a POST."""
+        """The live stream of this frame; None for a POST."""
         return None if self.submit.interactive else (self.worker, self.submit.stream)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items of one version that run together, and why exactly these."""
+    """Items of one version that run together, and why the batch has its size."""
 
     version: int
     items: tuple[Item, ...]
     reason: BatchReason
-    #: Nothing else waits or runs: the device may spend all its cores on this one.
+    #: Nothing else waits or runs, so the device may use all cores for this item.
     single: bool
-    #: Who is charged for each item.
+    #: The flow that is charged for each item.
     flows: tuple[Flow, ...] = ()
-    #: What the batch was charged at its start, in seconds of one inference thread.
+    #: Cost that the flows were charged at the start, in seconds of one inference thread.
     expected_s: float = 0.0
 
 
@@ -72,9 +72,9 @@ class _Queue:
     def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
         self.cost_s = dict(cost_s)
         self.all_buckets = self.buckets = worthwhile_buckets(cost_s)
-        #: Only clients whose POSTs wait. Bounded, as `streams`, by the slots of the workers' rings.
+        #: Only clients with waiting POSTs. Like `streams`, it is bounded by the slots of the workers' rings.
         self.posts: dict[Flow, deque[Item]] = {}
-        #: Only streams with frames that wait.
+        #: Only streams with waiting frames.
         self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
         #: The client of each stream in `streams`.
         self.flows: dict[tuple[int, int], Flow] = {}
@@ -84,12 +84,12 @@ class _Queue:
         return sum(map(len, self.posts.values())) + sum(map(len, self.streams.values()))
 
     def flow_of(self, item: Item) -> Flow:
-        """Return who is charged for an item."""
+        """Return the flow that is charged for an item."""
         submit = item.submit
         return self.share.flow("post" if item.stream is None else "live", submit.client, submit.weight)
 
     def add(self, item: Item) -> None:
-        """Take an item in."""
+        """Add an item to the queue."""
         stream, flow = item.stream, self.flow_of(item)
         if stream is None:
             self.posts.setdefault(flow, deque()).append(item)
@@ -98,7 +98,7 @@ class _Queue:
             self.flows[stream] = flow
 
     def remove(self, item: Item) -> None:
-        """Withdraw an item that waits."""
+        """Remove a waiting item."""
         stream = item.stream
         if stream is not None:
             self.streams[stream].remove(item)
@@ -112,7 +112,7 @@ class _Queue:
                 return
 
     def take_post(self, flow: Flow) -> Item:
-        """Return a client's oldest POST and withdraw it."""
+        """Remove and return a client's oldest POST."""
         items = self.posts[flow]
         item = items.popleft()
         if not items:
@@ -120,7 +120,7 @@ class _Queue:
         return item
 
     def take_frame(self, stream: tuple[int, int]) -> Item:
-        """Return a stream's oldest frame and withdraw it."""
+        """Remove and return a stream's oldest frame."""
         item = self.streams[stream].popleft()
         self._tidy(stream)
         return item
@@ -138,25 +138,25 @@ class Planner:
     ) -> None:
         self._queues = {version: _Queue(cost, interactive_share) for version, cost in costs_s.items()}
         self._versions = Stride(dict.fromkeys(costs_s, 1.0))
-        #: Runs that the device really executes side by side: cores on a CPU, 1 on a GPU.
+        #: Number of runs that the device executes in parallel: the cores of a CPU, 1 for a GPU.
         self._parallel = parallel
         self._running: list[Batch] = []
         self._executing: set[tuple[int, int]] = set()
-        #: Streams by their last turn, oldest first; those beyond the bound count as never served.
+        #: Streams by their last turn, oldest first. Forgotten streams count as never served.
         self._served: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._turn = 0
         #: Items that execute alone, in order of arrival.
         self._alone: deque[Item] = deque()
-        #: The batch of such an item while it runs.
-        self._trial: Batch | None = None
+        #: The batch of such an item while it runs; None otherwise.
+        self._alone_batch: Batch | None = None
 
     @property
     def waiting(self) -> int:
-        """Items that wait, of all versions."""
+        """Number of waiting items of all versions."""
         return len(self._alone) + sum(map(len, self._queues.values()))
 
     def add(self, item: Item) -> None:
-        """Take an item in. Raises KeyError when its version is not served."""
+        """Add an item. Raises KeyError when its version is not served."""
         queue = self._queues[item.submit.version]
         if item.submit.alone:
             self._alone.append(item)
@@ -164,13 +164,13 @@ class Planner:
             queue.add(item)
 
     def limit(self, version: int, size: int | None) -> None:
-        """Form no batches of more than ``size`` items any more; None: as large as is worthwhile."""
+        """Limit batches of a version to ``size`` items. None removes the limit."""
         queue = self._queues[version]
         allowed = tuple(bucket for bucket in queue.all_buckets if size is None or bucket <= size)
         queue.buckets = allowed or queue.all_buckets[:1]
 
     def cancel(self, worker: int, request_id: int) -> Item | None:
-        """Withdraw an item that has not started; None when it runs already or is unknown."""
+        """Remove and return an item that has not started. Returns None when it runs already or is unknown."""
         for item in self._all():
             if item.worker == worker and item.submit.request_id == request_id:
                 self._remove(item)
@@ -178,7 +178,7 @@ class Planner:
         return None
 
     def forget_worker(self, worker: int) -> None:
-        """Drop everything of a worker that is gone; what runs for it still finishes."""
+        """Drop all waiting items of a worker that has gone. Its running items still finish."""
         for item in self._all():
             if item.worker == worker:
                 self._remove(item)
@@ -193,11 +193,11 @@ class Planner:
         return late
 
     def next(self) -> Batch | None:
-        """Form the batch that an idle inference thread should run now, or None when nothing can go.
+        """Return the batch that an idle inference thread should run now, or None if nothing may run.
 
-        The caller runs it and reports :meth:`done`; call :meth:`expire` first.
+        Call :meth:`expire` first. The caller runs the batch and then calls :meth:`done`.
         """
-        if self._trial is not None or (self._alone and not self._others_before(self._alone[0])):
+        if self._alone_batch is not None or (self._alone and not self._others_before(self._alone[0])):
             return self._next_alone()
         eligible = {version: count for version in self._queues if (count := self._eligible(version))}
         if not eligible:
@@ -206,7 +206,8 @@ class Planner:
         queue = self._queues[version]
         count = eligible[version]
         size, reason = self._size(queue, count)
-        # Charged at its expected cost now, so that inference threads asking in the same instant see it.
+        # Charge the expected cost now, so that other inference threads that ask meanwhile take it into
+        # account.
         expected_s = _expected_cost_s(queue.cost_s, size)
         taken = [self._take(queue, expected_s / size) for _ in range(size)]
         single = not self._running and size == 1 and sum(eligible.values()) == 1
@@ -217,9 +218,9 @@ class Planner:
         return batch
 
     def _others_before(self, item: Item) -> bool:
-        """Whether an item that may execute beside others came before this one, which may not.
+        """Return whether an item that may execute beside others arrived before this one, which may not.
 
-        Order of arrival keeps both kinds from starving each other.
+        The order of arrival keeps both kinds from starving each other.
         """
         return any(
             waiting[0].arrived < item.arrived
@@ -231,7 +232,7 @@ class Planner:
         )
 
     def _next_alone(self) -> Batch | None:
-        """Return the next item that executes alone, once nothing else does."""
+        """Return the next item that executes alone, once nothing else executes."""
         if self._running:
             return None
         item = self._alone.popleft()
@@ -239,21 +240,21 @@ class Planner:
         queue = self._queues[version]
         flow, expected_s = queue.flow_of(item), _expected_cost_s(queue.cost_s, 1)
         queue.share.start(flow, expected_s)
-        self._trial = Batch(
+        self._alone_batch = Batch(
             version, (item,), BatchReason.DRAINED, single=False, flows=(flow,), expected_s=expected_s
         )
-        self._running.append(self._trial)
+        self._running.append(self._alone_batch)
         self._versions.charge(version, expected_s)
-        return self._trial
+        return self._alone_batch
 
     def done(self, batch: Batch, ran_s: float | None = None) -> None:
-        """A batch from :meth:`next` has finished after ``ran_s``: its streams may run again.
+        """Record that a batch from :meth:`next` has finished after ``ran_s``; its streams may run again.
 
-        Its clients are charged what it really took; without ``ran_s`` the expected cost stands.
+        Its clients are charged the actual cost, or the expected cost if ``ran_s`` is None.
         """
         self._running.remove(batch)
-        if batch is self._trial:
-            self._trial = None
+        if batch is self._alone_batch:
+            self._alone_batch = None
         queue = self._queues[batch.version]
         actual_s = batch.expected_s if ran_s is None else ran_s
         size = len(batch.items)
@@ -279,7 +280,7 @@ class Planner:
             self._queues[item.submit.version].remove(item)
 
     def _eligible(self, version: int) -> int:
-        """Return how many items of a version could go into one batch now."""
+        """Return how many items of a version may run now."""
         queue = self._queues[version]
         posts = sum(map(len, queue.posts.values()))
         return posts + sum(stream not in self._executing for stream in queue.streams)
@@ -296,14 +297,14 @@ class Planner:
             return below, BatchReason.SPLIT
         if below == fair:
             return fair, BatchReason.DRAINED
-        # Between two buckets: pad up where that costs less per item than the smaller one.
+        # Between two batch sizes: pad up to the larger one if that costs less per item.
         above = min(bucket for bucket in queue.buckets if bucket >= fair)
         if queue.cost_s[above] / fair <= queue.cost_s[below] / below:
             return fair, BatchReason.DRAINED
         return below, BatchReason.COST
 
     def _take(self, queue: _Queue, expected_s: float) -> tuple[Item, Flow]:
-        """Return the item that goes next and who pays for it; that client is charged ``expected_s``."""
+        """Remove and return the next item, with the flow that is charged ``expected_s`` for it."""
         ready: dict[Flow, list[tuple[int, int]]] = {}
         for stream, flow in queue.flows.items():
             if stream not in self._executing:

@@ -1,4 +1,4 @@
-"""Entry point of the inference process: load, warm up, serve. Its neighbour, the handle, starts it."""
+"""Entry point of the inference process: loads models, warms them up, serves. `InferenceHandle` starts it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from inference.telemetry.metrics import InferenceMetrics, name_process
 
 log = logging.getLogger("inference.process")
 
-#: Exit codes; the supervisor does not restart into the first two.
+#: Exit codes after which the supervisor does not start another process.
 EXIT_MODEL_REFUSED = 4
 EXIT_DEVICE_UNAVAILABLE = 5
 
-#: Providers that run batches beside the processor.
+#: Providers that run models on a GPU.
 _GPUS = ("cuda", "tensorrt")
 
 
 def _folder(name: str) -> Path | None:
-    """Return a folder that can be written, made if need be; None, with a warning, where there is none."""
+    """Return the folder after creating it if necessary; None, with a warning, if it cannot be written."""
     if not name:
         return None
     folder = Path(name)
@@ -42,7 +42,7 @@ def _folder(name: str) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
     except OSError as error:
-        log.warning("ENGINE_CACHE_DIR=%s cannot be written (%s): engines are not kept", name, error)
+        log.warning("ENGINE_CACHE_DIR=%s cannot be written (%s), so engines are not kept", name, error)
         return None
     return folder
 
@@ -64,14 +64,14 @@ def _default_threads(detectors: Collection[Detector]) -> int:
     return 4 if any(detector.buckets == (1,) for detector in detectors) else 2
 
 
-def _tell_of_copies(
+def _report_copies(
     kept: KeptModels,
     given: dict[str, Path],
     detectors: dict[str, Detector],
     metrics: InferenceMetrics,
     shared_status: SharedStatus,
 ) -> None:
-    """Say where a model is served from its copy because its file is not the same any more."""
+    """Report each model that is served from its copy because its file has changed or gone."""
     changed = 0
     for index, (version, path) in enumerate(given.items()):
         is_copy = kept.of(version, path) is not None
@@ -80,8 +80,8 @@ def _tell_of_copies(
         if differing:
             changed |= 1 << index
             log.error(
-                "%s: %s has changed or gone since the service was started; the model of the start is served "
-                "on from a copy. Restart the service to serve another one",
+                "%s: %s has changed or gone since the service was started, so a copy of the first model is "
+                "served. Restart the service to serve the new file",
                 version,
                 path,
             )
@@ -89,7 +89,7 @@ def _tell_of_copies(
 
 
 def serve(settings: InferenceSettings, listener: socket.socket, shared_status: SharedStatus) -> int:
-    """Load every model, warm it up, serve until the supervisor ends it. Returns the exit code."""
+    """Load all models, warm them up, and serve until the supervisor ends this. Returns the exit code."""
     shared_status.post("state", State.LOADING)
     shared_status.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
@@ -126,15 +126,15 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
                 {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
             )
     except ModelRefused as error:
-        log.error("model refused: %s", error)  # noqa: TRY400 - its text says it all
+        log.error("model refused: %s", error)  # noqa: TRY400 - the text is complete
         return EXIT_MODEL_REFUSED
     except DeviceUnavailable as error:
-        log.error("device unavailable: %s", error)  # noqa: TRY400 - its text says it all
+        log.error("device unavailable: %s", error)  # noqa: TRY400 - the text is complete
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
-    _tell_of_copies(kept, given, detectors, metrics, shared_status)
+    _report_copies(kept, given, detectors, metrics, shared_status)
     for version, detector in detectors.items():
-        # A driver is only where a GPU was meant to be used: containers get it together with the device.
+        # A driver shows that a GPU was meant to be used: containers get the driver together with the device.
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
         metrics.describe(version, detector.model, fell_back=fell_back)
     on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
@@ -144,16 +144,16 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
         listener,
         shared_status,
         inference_threads=inference_threads,
-        # A GPU is one device, however many inference threads hide the host's share of the work.
+        # A GPU executes one run at a time. More inference threads only overlap the work of the host.
         parallel=parallel,
-        # More than inference threads, or those of a GPU wait for frames that nobody has begun to decode.
+        # With fewer frames in flight, the threads of a GPU would wait for frames to be decoded.
         prefetch_depth=inference_threads + 1 if _on_gpus(detectors.values()) else 2 * parallel,
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )
-    told = on_sigterm(shared_status, loop.stop)
-    signal.signal(signal.SIGTERM, lambda *_: told())
-    # From here on the supervisor knows that these models can be served.
+    handle_sigterm = on_sigterm(shared_status, loop.stop)
+    signal.signal(signal.SIGTERM, lambda *_: handle_sigterm())
+    # Tells the supervisor that these models can be served.
     shared_status.post("served", 1)
     kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
     loop.run()
@@ -162,7 +162,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
 
 def main() -> int:
     """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD``."""
-    # Until it serves, the supervisor ends it by SIGKILL.
+    # The supervisor ends a process that does not serve yet with SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
     settings = InferenceSettings.from_json(sys.argv[1])

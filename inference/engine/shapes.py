@@ -1,4 +1,4 @@
-"""What a session takes and gives: its graph, batch sizes, fixed output shapes, its profile."""
+"""Derives from a graph: the batch sizes to serve, fixed output shapes, and the TensorRT profile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inference.models.signature import Graph, ImageInput, Tensor
 
 
 def batch_sizes(static_batch: int | None, batch_max: int) -> tuple[int, ...]:
-    """Return the batch sizes to serve: powers of two, or the one that the file has."""
+    """Return the batch sizes to serve: powers of two, or the fixed size in the file."""
     if static_batch is not None:
         return (static_batch,)
     return tuple(1 << power for power in range(batch_max.bit_length()))
@@ -28,8 +28,8 @@ def fixed_shapes(
 ) -> Shapes:
     """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
 
-    A dense head's depends on the input alone. Others may have as many rows as they found objects,
-    unless the file declares a number.
+    The size of a dense head depends on the input only. Other heads may return a row for each object, unless
+    the file declares a number.
     """
     dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
     fixed = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
@@ -46,7 +46,7 @@ def shape_profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
 
 
 def graph_of(session: Any, edited: CpuModel | None = None) -> Graph:
-    """Return what the file declares that the session was made of, or of which ``edited`` was made."""
+    """Return the declarations of the file from which the session, or ``edited``, was made."""
 
     def tensors(nodes: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(

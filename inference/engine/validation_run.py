@@ -1,4 +1,4 @@
-"""Trial runs of a graph that `detector` has loaded: does it run, and is what it gives fit to be served."""
+"""Validation runs of a loaded model: whether it runs, and whether its outputs can be served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def feeds_of(image: ImageInput, batch: int) -> Arrays:
-    """Return inputs with a gradient in them: a plain grey could hide a fault of the graph."""
+    """Return inputs with a gradient, because a plain grey image could hide a fault of the graph."""
     brightest = 0.9 if image.raw_name is None else 230
     ramp = np.linspace(0, brightest, image.height * image.width * 3, dtype=np.float32)
     frame = ramp.reshape(1, *image.frame_shape).astype(image.dtype)
@@ -28,10 +28,10 @@ def feeds_of(image: ImageInput, batch: int) -> Arrays:
 
 
 def try_batch(session: Any, path: str, image: ImageInput, batch: int, head: Head | None = None) -> Arrays:
-    """Run ``batch`` frames; return what the session gives, by name. ``head``: what was opened in its model.
+    """Run ``batch`` frames and return the outputs by name. ``head`` is the opened head of the model, if any.
 
-    Raises ModelRefused when the run fails, when an output of the file does not have one row for each
-    frame, or when it holds NaN.
+    Raises ModelRefused when the run fails, or when an output of the file does not have one row for each frame
+    or contains NaN.
     """
     try:
         arrays = session.run(None, feeds_of(image, batch))
@@ -45,7 +45,7 @@ def try_batch(session: Any, path: str, image: ImageInput, batch: int, head: Head
 
 
 def declared(outputs: Arrays, head: Head | None) -> Arrays:
-    """Return the outputs that the file declares, from those of a session whose model has ``head`` opened."""
+    """Return the outputs that the file declares, computed from the outputs of a model with an opened head."""
     return outputs if head is None else {head.name: head.join([outputs[name] for name in head.branches])}
 
 
@@ -60,7 +60,7 @@ def _check(path: str, name: str, array: object, batch: int) -> None:
     if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
         raise ModelRefused(
             path,
-            expected="finite outputs for a plain picture",
+            expected="finite outputs for a plain image",
             found=f"NaN in `{name}`",
             fix="The weights are damaged or overflow in half precision: export with `half=False`.",
         )
@@ -81,7 +81,7 @@ def batch_refusal(path: str, image: ImageInput, batch: int, error: Exception) ->
 
 
 def reason_of(error: Exception) -> str:
-    """Return what onnxruntime says, in one line, without its own prefixes and source locations."""
+    """Return the message of onnxruntime in one line, without its prefixes and source locations."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : (Load model from .*? failed: ?)?", r"\1: ", text)
     text = re.sub(r"Name:'[^']*' Status Message: (/\S+ onnxruntime::.*? const&\)? ?)?", "", text).rstrip(". ")

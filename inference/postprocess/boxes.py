@@ -1,7 +1,7 @@
-"""Raw outputs of one frame to candidate boxes, per family; `nms` thins them out.
+"""Turns the raw outputs of one frame into candidate boxes, for each family; `nms` suppresses duplicates.
 
-Scores are compared first and only the survivors are decoded: of thousands of rows a handful is left,
-and this runs under the loop's lock (bench/model_side.py).
+Scores are compared first, and boxes are computed only for the few of thousands of rows that remain, because
+this runs under the lock of `batch_executor` (bench/model_side.py).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Scores = npt.NDArray[np.float32]
 #: Row numbers, scores and class ids of candidates, equally long.
 _Kept = tuple[Index, Scores, Index]
 
-#: Candidates beyond this are dropped, worst first. Bounds the time under the lock at low thresholds,
-#: as suppression is quadratic (bench/model_side.py).
+#: The best candidates that are kept. Suppression takes quadratic time, so this bounds the time under the lock
+#: at low thresholds (bench/model_side.py).
 MAX_CANDIDATES = 1000
 
 _TINY = 1e-6
 
 
 class Postprocessor:
-    """Decodes the outputs of one model. Stateless between calls; any thread may use it.
+    """Turns the outputs of one model into candidate boxes. Stateless, so any thread may use it.
 
-    ``head``: its branches are the outputs, not what ``layout`` names.
+    With an opened ``head`` the outputs are its branches instead of the outputs in ``layout``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Postprocessor:
     ) -> None:
         self._layout = layout
         self._class_count = class_count
-        #: Width, height twice over, in pixels: from 0..1 to the model input.
+        #: Width, height, width, height in pixels: scales boxes from 0..1 to the model input.
         self._extent = np.array([width, height, width, height], dtype=np.float32)
         self._levels = head.levels if head is not None else ()
         self._grid, self._stride = _grid(width, height, layout.strides)
@@ -60,16 +60,17 @@ class Postprocessor:
 
     @property
     def overlapping(self) -> bool:
-        """Whether candidates of one object overlap, so that suppression has to follow."""
+        """Whether a model returns several boxes for one object, so that suppression must follow."""
         return self._layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
 
     def candidates(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         """Return at most MAX_CANDIDATES boxes in model-input pixels, in no order.
 
-        ``outputs`` are one frame's arrays, without the batch dimension, in the layout's order. Rows
-        below the threshold, of other classes than asked for, not finite or without an area are left out.
+        ``outputs`` are the arrays of one frame, without the batch dimension, in the order of the layout. Rows
+        below the threshold, of classes that are not requested, with values that are not finite or without an
+        area are left out.
         """
-        # A wild score may overflow exp(); the row is infinite then and goes below.
+        # Extreme values may overflow exp(). Such rows become infinite and are removed below.
         with np.errstate(over="ignore", invalid="ignore"):
             found = self._decode(outputs, params)
         if not len(found):
@@ -79,7 +80,7 @@ class Postprocessor:
         return found if sound.all() else found[sound]
 
     def _kept(self, rows: Index, scores: Scores, classes: Index, params: DetectionParams) -> _Kept:
-        """Apply threshold, class filter and cap to rows that have their best score and class."""
+        """Apply threshold, class filter and maximum count to rows with their best score and class."""
         keep = scores >= params.conf_threshold
         if params.class_ids:
             keep &= np.isin(classes, params.class_ids)
@@ -152,7 +153,7 @@ class Postprocessor:
         return self._from_grid(table[:4, picks].T, rows[picks], scores, classes)
 
     def _from_grid(self, raw: npt.NDArray[np.float32], rows: Index, scores: Scores, classes: Index) -> Boxes:
-        """Return boxes from offsets to their cells and logarithms of their sides; ``raw`` is overwritten."""
+        """Return boxes from offsets to cells and logarithms of sides. Overwrites ``raw``."""
         stride = self._stride[rows]
         raw[:, :2] = (raw[:, :2] + self._grid[rows]) * stride
         raw[:, 2:] = np.exp(raw[:, 2:]) * stride
@@ -170,7 +171,7 @@ class Postprocessor:
         return self._chosen(corners, scores.astype(np.float32), classes, params)
 
     def _chosen(self, corners: Boxes, scores: Scores, ids: Array, params: DetectionParams) -> Boxes:
-        """Pick from rows that name their class themselves; a class that has no label cannot be shown."""
+        """Select from rows that contain a class id. Ids without a label are left out."""
         rows = np.flatnonzero((scores >= params.conf_threshold) & (ids >= 0) & (ids < self._class_count))
         classes = ids[rows].astype(np.intp)
         rows, kept, classes = self._kept(rows, scores[rows], classes, params)
@@ -183,7 +184,7 @@ class Postprocessor:
             queries, classes = np.nonzero(table >= params.conf_threshold)
             scores: Scores = table[queries, classes]
         else:
-            # One query may name several classes: sigmoid scores do not compete.
+            # A query may have several classes, because sigmoid scores are independent.
             queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
             scores = sigmoid(logits[queries, classes].astype(np.float32))
         if not len(queries):

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of overlapping boxes of one class the best stays. Comes after `decode`."""
+"""Non-maximum suppression: keeps the best of overlapping boxes of a class. `boxes` makes the candidates."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 
-#: Every candidate has passed its score threshold already.
+#: Accepts every score, because candidates have already passed the threshold.
 _ANY_SCORE = -1.0
 
 
 def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
-    """Return the boxes that no better one of their class covers by more than the IoU threshold.
+    """Return the boxes that overlap no better box of their class by more than the IoU threshold.
 
-    ``candidates`` are finite and have areas. Sorted by score, at most ``params.max_detections``.
+    ``candidates`` are finite and have areas. The result is sorted by score and has at most
+    ``params.max_detections`` boxes.
     """
     if len(candidates) < 2:
         return best(candidates, params)
     corners: Any = candidates[:, :4].astype(np.float64)
-    # OpenCV keeps classes apart by moving each by the largest coordinate; boxes that begin left of
-    # or above the origin would reach into the neighbouring class.
+    # OpenCV separates classes by shifting each class by the largest coordinate. Boxes with negative
+    # coordinates would overlap those of the neighbouring class, so all boxes are moved to the origin first.
     corners -= corners[:, :2].min(axis=0)[[0, 1, 0, 1]]
     corners[:, 2:] -= corners[:, :2]
-    # OpenCV's stubs promise sequences only; arrays are taken as they are, without a copy to lists.
+    # The stubs of OpenCV only allow sequences, but it takes arrays without copying them to lists.
     scores: Any = candidates[:, 4]
     classes: Any = candidates[:, 5].astype(np.int32)
     kept = cv2.dnn.NMSBoxesBatched(

@@ -1,4 +1,4 @@
-"""Where an image lies in the model input: pixels in, boxes back out. Workers use it, the detector never."""
+"""Places an image in the model input, and maps boxes back to the image. Only workers use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference.models.model import Placement
 
 
 class ModelInput(Protocol):
-    """How a model takes images; `model.ModelInfo` is one."""
+    """The properties of a model that determine the placement; `ModelInfo` has them."""
 
     @property
     def input_width(self) -> int:
@@ -35,7 +35,7 @@ class ModelInput(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The place of one upright image in the model input; all sizes in pixels."""
+    """The place of one upright image in the model input. All sizes are in pixels."""
 
     source_width: int
     source_height: int
@@ -50,14 +50,14 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, model: ModelInput) -> Letterbox:
-        """Place an image of this size as the model was trained. Raises ValueError when it has no area."""
+        """Place an image of this size as in training. Raises ValueError when it has no area."""
         if source_width < 1 or source_height < 1:
             raise ValueError(f"an image is at least 1x1 pixels; found {source_width}x{source_height}")
         if model.placement is Placement.STRETCH:
             width, height = model.input_width, model.input_height
         else:
             ratio = min(model.input_width / source_width, model.input_height / source_height)
-            # YOLOX cuts off where the others round; one row more or less moves scores by up to 0.07.
+            # YOLOX truncates where other families round. One row more or less changes scores by up to 0.07.
             whole = int if model.placement is Placement.TOP_LEFT else round
             width = min(model.input_width, max(1, whole(source_width * ratio)))
             height = min(model.input_height, max(1, whole(source_height * ratio)))
@@ -69,7 +69,7 @@ class Letterbox:
             input_height=model.input_height,
             resized_width=width,
             resized_height=height,
-            # The smaller half goes first, as the training frameworks have it.
+            # The smaller half is on the left and top, as in the training frameworks.
             left=(model.input_width - width) // 2 if centred else 0,
             top=(model.input_height - height) // 2 if centred else 0,
             pad_value=model.pad_value,
@@ -78,8 +78,8 @@ class Letterbox:
     def write(self, image: npt.NDArray[np.uint8], slot: npt.NDArray[np.uint8]) -> None:
         """Resize ``image`` into ``slot``; both are uint8 BGR (height, width, 3).
 
-        The image may be the source at any scale, the slot has the input's size. Only the border is filled
-        besides, and nothing is allocated. Raises ValueError when a shape does not fit.
+        The image may be the source at any scale; the slot has the size of the input. Also fills the border.
+        Allocates nothing. Raises ValueError when a shape does not fit.
         """
         if slot.shape != (self.input_height, self.input_width, 3) or slot.dtype != np.uint8:
             raise ValueError(
@@ -105,7 +105,7 @@ class Letterbox:
             slot[self.top : bottom, right:] = self.pad_value
 
     def to_source(self, boxes: Boxes) -> Boxes:
-        """Map boxes (N, 6) from model-input to source pixels, clipped; those left without area go."""
+        """Map boxes (N, 6) from model-input to source pixels, clip them, and drop those without area."""
         if not len(boxes):
             return boxes
         mapped = boxes.copy()

@@ -1,4 +1,4 @@
-"""Frames as the ring carries them to the numbers that a model sees; the convention is `family`'s."""
+"""Converts frames from the ring to the input of a model, by the convention of its family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from inference.models.family import Convention
 from inference.models.manifest import Colour
 
-#: Of AVX-512, the largest.
+#: Of AVX-512, the largest vector registers.
 _VECTOR_BYTES = 64
 
 Plane: TypeAlias = npt.NDArray[np.uint8]
@@ -35,8 +35,8 @@ class Preprocessor:
         order = (2, 1, 0) if convention.colour is Colour.RGB else (0, 1, 2)
         #: B, G and R.
         self._colours = _scratch(3, height, width)
-        #: In patches, for each colour: its even and its odd columns. Two lines of the frame make one of
-        #: these, the upper in its left half.
+        #: With patches: for each colour its even and its odd columns. One row here holds two lines of the
+        #: frame, the upper one in the left half.
         self._columns = [_scratch(2, height // 2, width) for _ in self._colours] if patches else []
         sources = [self._colours[colour] for colour in order]
         if patches:
@@ -47,7 +47,7 @@ class Preprocessor:
                 for colour in order
             ]
         pixels = len(sources) // 3
-        #: For each plane of the model: where it comes from, its factor and its offset.
+        #: Source, factor and offset of each plane of the model input.
         self._planes = tuple(
             (source, np.float32(convention.scale / std), np.float32(-mean / std))
             for source, mean, std in zip(
@@ -59,7 +59,7 @@ class Preprocessor:
         """Write one frame (height, width, 3), BGR, into ``planes`` (3, height, width), or its patches."""
         cv2.split(frame, self._colours)
         for colour, columns in zip(self._colours, self._columns, strict=False):
-            # Neighbours in a line are two channels: OpenCV takes two or three apart quickly, six not.
+            # Treat neighbouring pixels of a line as two channels: OpenCV splits two or three channels fast.
             cv2.split(colour.reshape(-1, colour.shape[1], 2), columns)
         for target, (source, factor, offset) in zip(planes, self._planes, strict=True):
             if factor == 1:
@@ -71,10 +71,10 @@ class Preprocessor:
 
 
 def _scratch(count: int, height: int, width: int) -> list[Plane]:
-    """Return planes that lie differently to a vector register's size.
+    """Return planes whose addresses differ modulo the size of a vector register.
 
-    Into planes that lie alike OpenCV writes past the caches, and the conversion waits for memory: 0.23 ms
-    for 416 px instead of 0.17 (bench/model_side.py).
+    If all planes were aligned alike, OpenCV would write past the caches, and the conversion would wait for
+    memory: 0.23 ms instead of 0.17 ms for 416 px (bench/model_side.py).
     """
     stride = -(-height * width // _VECTOR_BYTES) * _VECTOR_BYTES + 1
     memory = np.empty(count * stride, dtype=np.uint8)
