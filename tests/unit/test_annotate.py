@@ -1,4 +1,4 @@
-"""Boxes drawn on a picture, read back from the JPEG."""
+"""Boxes drawn on an image, read back from the JPEG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference.core.detections import NO_BOXES
-from streamer.imaging.draw import annotate, box_colour
+from streamer.imaging.draw import annotate, box_colour, draw_boxes, label_rows
 
 
 def drawn(
@@ -28,18 +28,18 @@ def test_a_box_is_drawn_where_it_is_in_its_box_colour() -> None:
     assert image[450, 600].max() < 10
 
 
-def test_without_boxes_the_picture_stays_as_it_is() -> None:
+def test_without_boxes_the_image_stays_as_it_is() -> None:
     assert drawn(48, 64).max() == 0
 
 
-def test_the_label_stays_inside_the_picture_at_its_corners() -> None:
+def test_the_label_stays_inside_the_image_at_its_corners() -> None:
     image = drawn(480, 640, (0, 0, 60, 60, 0.5, 0), (600, 440, 640, 480, 0.5, 1))
     assert image[:12, :40].max() > 100
     assert image[420:440, 560:].max() > 100
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 3000), (3000, 8)])
-def test_the_oddest_pictures_can_be_drawn_on(size: tuple[int, int]) -> None:
+def test_the_oddest_images_can_be_drawn_on(size: tuple[int, int]) -> None:
     assert drawn(*size, (0, 0, size[1], size[0], 1.0, 7)).shape == (*size, 3)
 
 
@@ -51,3 +51,11 @@ def test_neighbouring_classes_have_colours_far_apart() -> None:
     for number in range(100):
         distance = np.abs(np.subtract(box_colour(number), box_colour(number + 1)))
         assert distance.max() > 60
+
+
+def test_a_tracked_box_has_the_colour_of_its_track() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    boxes = label_rows([[100, 150, 400, 350, 0.9, 1, 7]], ("cat", "dog"))
+    assert [(box.label, box.track_id) for box in boxes] == [("dog", 7)]
+    draw_boxes(image, boxes)
+    assert np.abs(image[250, 100].astype(int) - box_colour(7)).max() < 60
