@@ -15,6 +15,8 @@ from streamer.imaging.frame import DecodedFrame
 
 #: Largest packed candidate: enough for the largest image that can reasonably be configured, and its boxes.
 MAX_BYTES = 64 << 20
+#: What the sampling process answers after it has decided about a candidate.
+CONFIRMED = b"\x01"
 
 #: Values of ``SampleCandidate.source``: the encoded image as it arrived;
 ORIGINAL = "original"

@@ -29,7 +29,13 @@ from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.header import AnySize
-from streamer.sampling.candidate import MAX_BYTES, MalformedCandidate, SampleCandidate, unpack_candidate
+from streamer.sampling.candidate import (
+    CONFIRMED,
+    MAX_BYTES,
+    MalformedCandidate,
+    SampleCandidate,
+    unpack_candidate,
+)
 from streamer.sampling.candidate_image import encoded
 from streamer.sampling.collector import Collector
 from streamer.sampling.delivery import Delivery
@@ -108,6 +114,8 @@ class Intake:
                     if not self._decoder.ready:
                         await self._start_decoder()
                     self._consider(unpack_candidate(data))
+                    # Never more than a byte in flight, so nothing waits for the worker to read it.
+                    writer.write(CONFIRMED)
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the worker has ended, perhaps in the middle of a message
         except MalformedCandidate as error:

@@ -2,6 +2,11 @@
 
 ``submit`` runs on the event loop and takes microseconds, whatever state the sampling process is in; when the
 queue is full, candidates are dropped and counted. `process` receives them.
+
+The sampling process confirms each candidate with one byte after it has decided about it. A candidate without
+a confirmation is sent once more, to the successor of a sampling process that has died: what the dead one had
+not read yet would be lost without a trace otherwise, because the kernel accepts bytes for a process that is
+about to end.
 """
 
 from __future__ import annotations
@@ -13,14 +18,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from inference.ipc import unix_socket
-from streamer.sampling.candidate import SampleCandidate, pack_candidate
+from streamer.sampling.candidate import CONFIRMED, SampleCandidate, pack_candidate
 
 #: Limits of the queue. A worker submits a few candidates in a second.
 MAX_WAITING = 32
 MAX_WAITING_BYTES = 64 << 20
 #: A sampling process that reads nothing for this time counts as absent.
 SEND_TIMEOUT_S = 5.0
-#: Time to send queued candidates at the end.
+#: A sampling process that confirms nothing for this time counts as absent. A successor may need it to start.
+CONFIRM_TIMEOUT_S = 30.0
+#: Time to send queued candidates at the end, without waiting for their confirmations.
 CLOSE_S = 2.0
 
 
@@ -41,6 +48,7 @@ class SampleSender:
         self._added_bytes = 0
         self._removed_bytes = 0
         self._socket: socket.socket | None = None
+        self._closing = False
         # A daemon thread, so that a stalled sampling process does not keep the worker from ending.
         self._thread = threading.Thread(target=self._run, name="sample-sender", daemon=True)
 
@@ -61,6 +69,7 @@ class SampleSender:
 
     def close(self) -> None:
         """Send queued candidates for at most ``CLOSE_S``. Blocks: do not call it on the event loop."""
+        self._closing = True
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
@@ -76,10 +85,10 @@ class SampleSender:
         self._disconnect()
 
     def _send(self, data: bytes) -> None:
-        """Send one message. Raises OSError; the connection is unusable then."""
+        """Send one message until it is confirmed. Raises OSError; the connection is unusable then."""
         try:
             self._send_message(data)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             # That sampling process has ended; its successor listens at the same address.
             self._disconnect()
             self._send_message(data)
@@ -87,9 +96,14 @@ class SampleSender:
     def _send_message(self, data: bytes) -> None:
         if self._socket is None:
             self._socket = unix_socket.connect(self._address, socket.SOCK_STREAM)
-            self._socket.settimeout(SEND_TIMEOUT_S)
+        self._socket.settimeout(SEND_TIMEOUT_S)
         self._socket.sendall(len(data).to_bytes(4, "little"))
         self._socket.sendall(data)
+        if self._closing:
+            return
+        self._socket.settimeout(CONFIRM_TIMEOUT_S)
+        if self._socket.recv(len(CONFIRMED)) != CONFIRMED:
+            raise BrokenPipeError("the sampling process has closed the connection")
 
     def _disconnect(self) -> None:
         if self._socket is not None:

@@ -192,22 +192,19 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
     def decided() -> float:
         return eager.metric("active_learning_samples_total") + eager.metric("sampler_dropped_total")
 
-    images = [variant(bus, seed) for seed in range(8)]
+    images = [variant(bus, seed) for seed in range(6)]
     for index, image in enumerate(images):
-        killed = index in (3, 6)
+        killed = index in (2, 4)
         if killed:
-            # It is nice, so on a busy machine it may hold several, and be slow even to die.
-            wait_for(functools.partial(lambda sent: decided() == sent, index))
             process = eager.observer
             process.send_signal(signal.SIGKILL)
             # Until it is reaped, one of its threads may live and keep its sockets open.
             wait_for(functools.partial(lambda killed: not killed.is_running(), process))
         assert post(eager, image)["detections"]
-        if killed:
-            # What comes while there is no sampling process waits for its successor.
-            wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
+        # What comes while there is no sampling process waits for its successor. Each has its decision
+        # before the next one comes: of two that a slow process finds waiting, it keeps only the better one.
+        wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
         time.sleep(1.25)  # one candidate a second
-    wait_for(lambda: decided() == len(images))
     wait_for(lambda: eager.metric("active_learning_spool_items") == 0)
     assert eager.metric("object_detection_process_restarts_total", role="observer") == 2
     accepted = eager.metric("active_learning_samples_total")

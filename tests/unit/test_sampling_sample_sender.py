@@ -12,7 +12,7 @@ import pytest
 
 from inference.ipc import unix_socket as address
 from streamer.sampling import sample_sender as module
-from streamer.sampling.candidate import unpack_candidate
+from streamer.sampling.candidate import CONFIRMED, unpack_candidate
 from streamer.sampling.sample_sender import MAX_WAITING, SampleSender
 from tests.helpers.candidates import candidate
 from tests.helpers.waiting import wait_for
@@ -37,10 +37,12 @@ def counting(lost: Counter[str]):  # type: ignore[no-untyped-def]
 
 
 def read_one(connection: socket.socket) -> int:
-    """Read one candidate; returns its seq."""
-    stream = connection.makefile("rb")
-    size = int.from_bytes(stream.read(4), "little")
-    return unpack_candidate(stream.read(size)).seq
+    """Read one candidate and confirm it; returns its seq."""
+    with connection.makefile("rb") as stream:
+        size = int.from_bytes(stream.read(4), "little")
+        seq = unpack_candidate(stream.read(size)).seq
+    connection.sendall(CONFIRMED)
+    return seq
 
 
 def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str]) -> None:
@@ -49,17 +51,35 @@ def test_candidates_arrive_in_order(listener: socket.socket, lost: Counter[str])
     for seq in range(3):
         assert sender.submit(candidate(0.5, seq=seq))
     connection, _ = listener.accept()
-    stream = connection.makefile("rb")
-    seqs = []
-    for _ in range(3):
-        size = int.from_bytes(stream.read(4), "little")
-        seqs.append(unpack_candidate(stream.read(size)).seq)
-    assert seqs == [0, 1, 2]
-    sender.close()
-    assert stream.read() == b""
-    stream.close()
-    connection.close()
+    with connection:
+        assert [read_one(connection) for _ in range(3)] == [0, 1, 2]
+        sender.close()
+        assert connection.recv(1) == b""
     assert not lost
+
+
+def test_a_candidate_that_a_dying_sampling_process_has_not_decided_about_goes_to_its_successor(
+    listener: socket.socket, lost: Counter[str]
+) -> None:
+    sender = SampleSender(address.address_of(listener), counting(lost))
+    sender.start()
+    sender.submit(candidate(0.5, seq=1))
+    connection, _ = listener.accept()
+    with connection:  # it dies before it reads anything, which resets the connection
+        assert connection.recv(1, socket.MSG_PEEK)
+    connection, _ = listener.accept()
+    with connection:  # and its successor in the middle of the message; twice is too often, and counted
+        assert connection.recv(4)
+    wait_for(lambda: lost["no_observer"] == 1)
+    sender.submit(candidate(0.5, seq=2))
+    connection, _ = listener.accept()
+    with connection:
+        wait_for(lambda: bool(connection.recv(1, socket.MSG_PEEK)))
+    connection, _ = listener.accept()
+    with connection:
+        assert read_one(connection) == 2
+        sender.close()
+    assert lost == {"no_observer": 1}
 
 
 def test_a_stalled_sampling_process_costs_candidates_and_no_time(
