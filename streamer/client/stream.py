@@ -114,7 +114,7 @@ class DetectStream(FrameStream):
         self._pending_frames.refuse(reason)
 
     async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
-        """Offer a frame and wait until it is taken. Raises the same errors as :meth:`offer`."""
+        """Offer a frame and wait until it is accepted. Raises the same errors as :meth:`offer`."""
         captured = _capture_time(captured_s)
         while True:
             self._check_open()

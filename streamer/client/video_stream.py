@@ -148,7 +148,7 @@ class VideoStream(FrameStream):
     async def _next_frame(self) -> tuple[Pixels, int]:
         """Return the waiting frame; the encoder awaits this."""
         await self._notifier.until(lambda: self._waiting is not None)
-        assert self._waiting is not None  # noqa: S101 - the notifier has just said so
+        assert self._waiting is not None  # noqa: S101 - the condition above
         (pixels, sent), self._waiting = self._waiting, None
         ledger = self._ledger
         ledger.waiting -= 1
