@@ -240,7 +240,7 @@ class Stride(Generic[Party]):
         """Return the next of the ``waiting`` parties; ties go to the first. Raises ValueError when empty."""
         parties = list(waiting)
         if not parties:
-            raise ValueError("nobody waits")
+            raise ValueError("no party waits")
         staying = [self._used[party] for party in parties if party in self._active]
         floor = min(staying) if staying else max(self._used.values())
         for party in parties:

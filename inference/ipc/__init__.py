@@ -1,4 +1,4 @@
-"""Connects workers with the inference process: socket, shared memory ring, messages and process handle.
+"""Connects workers and inference process: socket, shared memory ring, messages and process handle.
 
-Knows nothing of models.
+It loads and runs no models.
 """

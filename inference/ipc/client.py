@@ -1,7 +1,7 @@
-"""A worker's link to the inference process: its ring, its requests, and what is known of the models.
+"""A worker's connection to the inference process: its ring, its requests, and the served models.
 
-Runs on the worker's event loop; only `pixels` may be called from other threads. When the process
-dies, everything in flight ends with InferenceLost at once and the link reconnects by itself.
+It runs on the event loop of the worker; only `pixels` may be called from other threads. When the process
+dies, every frame in flight ends with InferenceLost at once, and the client reconnects by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,79 +20,44 @@ import numpy.typing as npt
 
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
-from inference.core.warmup import worthwhile_buckets
 from inference.ipc import unix_socket as addresses
 from inference.ipc import wire
-from inference.ipc.handshake import Handshake, read_handshake, ring_size
+from inference.ipc.handshake import read_handshake, ring_size
 from inference.ipc.ring import FrameRing
+from inference.ipc.served_model import ServedModel, served_models
 from inference.ipc.wire import Kind, Result
 from inference.models.model import ModelInfo
-from inference.preprocess.letterbox import Letterbox
 
 log = logging.getLogger("inference.client")
 
-#: Between attempts while nobody listens, which only happens when the supervisor itself is going away.
+#: Pause between attempts to connect while no socket listens, which only happens while the supervisor ends.
 _RETRY_S = 0.1
-_REFUSED_S = 0.5  # after a message that does not parse: whoever sends one may send more
-#: Sizes of pictures that a model remembers.
-_MAX_LETTERBOXES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One version as the inference process announced it."""
-
-    index: int
-    version: str
-    info: ModelInfo
-    #: Bucket size to milliseconds of one run.
-    cost_ms: dict[int, float]
-    #: Frames in flight that keep the device busy: one batch for each inference thread, and some that wait.
-    in_flight: int
-    #: Runs executing side by side.
-    parallel: int
-    #: Threads that call the model; more than ``parallel`` where they share a device.
-    inference_threads: int
-    #: By size of the picture: those of a stream all have one.
-    _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def capacity_fps(self) -> float:
-        """Frames per second that the device can do at its best bucket, by the warm-up's measure."""
-        return self.parallel * max(size / cost for size, cost in self.cost_ms.items()) * 1e3
-
-    def letterbox(self, width: int, height: int) -> Letterbox:
-        """Return the place of an upright picture of this size in the model input. Any thread may call."""
-        found = self._letterboxes.get((width, height))
-        if found is None:
-            if len(self._letterboxes) >= _MAX_LETTERBOXES:
-                self._letterboxes.clear()
-            found = self._letterboxes[width, height] = Letterbox.fit(width, height, self.info)
-        return found
+#: Pause after a message that does not parse, because its sender may send more of them.
+_REFUSED_S = 0.5
 
 
 class Ticket:
-    """A ring slot on its way through the inference process; `answered` gets its Result or an error."""
+    """A ring slot in use for one frame. ``answered`` is called with its Result or an error."""
 
     __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "slot")
 
     def __init__(
         self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
     ) -> None:
-        #: Kept here because a restarted process may need a ring of another size.
+        #: The ring of the slot; a restarted process may need another one.
         self.ring = ring
         self.slot = ring.acquire()
         self.epoch = epoch
         self.request_id = 0
         self.answered = answered
-        #: Nothing else may execute beside it, of whichever worker.
+        #: No other frame of any worker may execute beside it.
         self.alone = False
 
 
 class InferenceClient:
-    """Construct, ``start()``, then `acquire` → `pixels` → `submit`; ``close()`` at the end.
+    """Call ``start()``, then `acquire`, `pixels` and `submit` for each frame, and ``close()`` at the end.
 
-    ``spare_slots`` are added to what keeps the device busy, for frames that are being decoded.
+    ``spare_slots`` are slots for frames that are being decoded, besides those that keep the device busy.
     """
 
     def __init__(self, address: str, *, spare_slots: int = 4) -> None:
@@ -101,13 +65,14 @@ class InferenceClient:
         self._spare_slots = spare_slots
         self._socket: socket.socket | None = None
         self._ring: FrameRing | None = None
-        #: Versions as last announced; empty before the first process was ready. Kept while one restarts.
+        #: Versions as last announced; empty until the first process is ready, and kept while a process
+        #: restarts.
         self.models: dict[str, ServedModel] = {}
-        #: Counts connections: a ticket of an older one is void.
+        #: Number of connections so far. Tickets of an older connection are not valid.
         self._epoch = 0
         self._pending: dict[int, Ticket] = {}
         self._request_ids = itertools.count(1)
-        #: Messages the socket had no room for; bounded by the ring's slots, twice (submit, cancel).
+        #: Messages for which the socket had no room. Bounded by twice the slots of the ring (submit, cancel).
         self._outbox: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event | None = None
@@ -115,11 +80,11 @@ class InferenceClient:
         #: Whether frames can be submitted now.
         self.ready = False
         self._refused = False
-        #: Called on the event loop when the process sent what does not parse: it is to be replaced.
+        #: Called on the event loop when a message does not parse, so that the process must be replaced.
         self.on_refused: Callable[[], None] = lambda: None
-        #: Called on the event loop whenever readiness changes.
+        #: Called on the event loop when ``ready`` changes.
         self.on_change: Callable[[bool], None] = lambda _ready: None
-        #: Called on the event loop with each new ring, before the first ticket of it.
+        #: Called on the event loop with each new ring, before its first ticket.
         self.on_ring: Callable[[FrameRing], None] = lambda _ring: None
 
     @property
@@ -128,12 +93,12 @@ class InferenceClient:
         return self._ring.free if self._ring is not None else 0
 
     async def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Start connecting; returns at once."""
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._keep_connected(), name="inference-link")
+        self._task = self._loop.create_task(self._keep_connected(), name="inference-connection")
 
     async def close(self) -> None:
-        """Close the link; whatever is in flight ends with InferenceLost."""
+        """Close the connection. Frames in flight end with InferenceLost."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -167,9 +132,9 @@ class InferenceClient:
         client: int = 0,
         weight: float = 1.0,
     ) -> None:
-        """Hand the filled slot over; from here on the link owns it. Event loop only.
+        """Submit the filled slot, which the client owns from now on. Event loop only.
 
-        ``client`` is charged for the run, by ``weight`` against others.
+        The flow of ``client`` is charged for the run, with ``weight`` against others. The ticket's
         ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
         """
         if ticket.epoch != self._epoch or not self.ready:
@@ -196,7 +161,7 @@ class InferenceClient:
         )
 
     def cancel(self, ticket: Ticket) -> None:
-        """Ask that an item which has not started be dropped; it is still answered, as CANCELLED or not."""
+        """Ask to drop an item that has not started. It is answered in any case, perhaps as CANCELLED."""
         if ticket.request_id in self._pending:
             self._send(wire.pack_cancel(ticket.request_id))
 
@@ -209,7 +174,7 @@ class InferenceClient:
                 connection.send(message)
             except BlockingIOError:
                 pass
-            except OSError:  # the reader notices the same and ends everything in flight
+            except OSError:  # reading fails, too, and ends every frame in flight
                 return
             else:
                 return
@@ -254,7 +219,7 @@ class InferenceClient:
                 await asyncio.sleep(_REFUSED_S)
 
     def _disconnect(self, connection: socket.socket) -> None:
-        """End everything in flight. The ring's slots are all ours again: nobody else maps them now."""
+        """End every frame in flight. No other process maps the ring now, so all slots can be released."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(connection.fileno())
         loop.remove_writer(connection.fileno())
@@ -266,7 +231,7 @@ class InferenceClient:
         pending, self._pending = self._pending, {}
         lost: list[tuple[Ticket, bool]] = []
         for ticket in pending.values():
-            # A process that sends nonsense says nothing about the frames that it held.
+            # After a message that does not parse, the marks of the process are not trusted either.
             lost.append((ticket, not self._refused and ticket.ring.executing(ticket.slot)))
             ticket.ring.mark(ticket.slot, executing=False)
             self.release(ticket)
@@ -287,7 +252,7 @@ class InferenceClient:
                 if data[0] == Kind.RESULT:
                     self._resolve(wire.unpack_result(data))
                     if not self._pending:
-                        return  # nothing is owed to us; what comes all the same wakes us again
+                        return  # no answer is outstanding; another message would call this again
                 elif data[0] == Kind.HELLO:
                     handshake = assembler.feed(data)
                     if handshake is not None:
@@ -297,7 +262,7 @@ class InferenceClient:
         except BlockingIOError:
             return
         except WireError as error:
-            log.error("closing the link to the inference process: %s", error)  # noqa: TRY400 - says it all
+            log.error("closing the connection to the inference process: %s", error)  # noqa: TRY400 - complete
             self._refused = True
             self._mark_lost()
             self.on_refused()
@@ -306,7 +271,7 @@ class InferenceClient:
 
     def _mark_lost(self) -> None:
         if self._socket is not None and self._loop is not None:
-            # A readable end-of-file would call us again at once, until the task has run.
+            # At end-of-file the socket stays readable and would call `_read` again until the task runs.
             self._loop.remove_reader(self._socket.fileno())
         if self._lost is not None:
             self._lost.set()
@@ -321,12 +286,12 @@ class InferenceClient:
     def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
         if self.ready:
             raise WireError("a second handshake")
-        models = _served(read_handshake(handshake))
+        models = served_models(read_handshake(handshake))
         slots, slot_bytes = ring_size(
             [(model.in_flight, model.info) for model in models.values()], self._spare_slots
         )
         if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
-            # A fresh ring, not a resized one: decoders may still write into the old slots.
+            # Make a new ring instead of resizing: decoders may still write into the old slots.
             before, self._ring = self._ring, FrameRing(slots, slot_bytes)
             if before is not None:
                 before.close()
@@ -336,13 +301,3 @@ class InferenceClient:
         socket.send_fds(connection, [attach], [self._ring.fd])
         self.ready = True
         self.on_change(True)
-
-
-def _served(told: Handshake) -> dict[str, ServedModel]:
-    models: dict[str, ServedModel] = {}
-    for index, entry in enumerate(told.versions):
-        in_flight = told.prefetch_depth * worthwhile_buckets(entry.cost_ms)[-1]
-        models[entry.version] = ServedModel(
-            index, entry.version, entry.info, entry.cost_ms, in_flight, told.parallel, told.inference_threads
-        )
-    return models

@@ -1,7 +1,7 @@
-"""What the inference process says of itself in its handshake, checked: the worker does not trust it.
+"""Parses and checks the handshake of the inference process, which workers do not trust.
 
-The process runs native code on strangers' pixels. Whatever it may be made to send, a worker must neither
-reserve memory without bounds for it nor stumble over it later.
+The process runs native code on untrusted pixels. If an attacker controls what it sends, a worker must neither
+reserve unlimited memory nor fail later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST_BUCKET = 4096
 _MOST_VERSIONS = 16
 _LONGEST_SIDE_PX = 16_384
 _MOST_LABELS = 65_536
-#: One worker's ring: the input of YOLO at 1280 px takes 4.9 MB, and 128 of them keep any device busy.
+#: Largest ring of a worker: an input of 1280 px takes 4.9 MB, and 128 of them keep any device busy.
 _RING_BYTES = 8 << 30
 
 
@@ -37,16 +37,18 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What the process serves, and how many frames at a time."""
+    """The served versions, and how many frames run and wait at a time."""
 
     versions: tuple[Announced, ...]
+    #: Number of runs that execute in parallel.
     parallel: int
     inference_threads: int
+    #: Number of batches in flight, running or waiting, that keep the device busy.
     prefetch_depth: int
 
 
 def read_handshake(message: dict[str, Any]) -> Handshake:
-    """Check a handshake's types and ranges. Raises WireError, whatever is wrong with it."""
+    """Check the types and ranges of a handshake. Raises WireError for every fault."""
     try:
         return Handshake(
             tuple(_read_version(entry) for entry in _entries(message)),
@@ -59,9 +61,9 @@ def read_handshake(message: dict[str, Any]) -> Handshake:
 
 
 def ring_size(models: list[tuple[int, ModelInfo]], spare_slots: int) -> tuple[int, int]:
-    """Return slots and bytes of one slot for models, each with the frames it keeps in flight.
+    """Return the number of slots and the bytes of a slot, for models with their frames in flight.
 
-    Raises WireError when that is more memory than a worker gives.
+    Raises WireError when the ring would be too large.
     """
     slots = sum(in_flight for in_flight, _ in models) + spare_slots
     slot_bytes = max(slot_bytes_for(info.input_width, info.input_height) for _, info in models)

@@ -1,4 +1,4 @@
-"""The inference process as the supervisor sees it: its start, its address, its shared status, its end."""
+"""The supervisor's handle of the inference process: its start, its address, its shared status, its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InferenceHandle:
 
     @property
     def distrusted(self) -> bool:
-        """Whether a worker has refused a message of the running process as malformed."""
+        """Whether a worker has received a malformed message from the running process."""
         return self.board.read("refused") > self._process.started_at
 
     @property
@@ -43,7 +43,7 @@ class InferenceHandle:
         return self._process.pid
 
     async def start(self, environment: dict[str, str], output: int | None = None) -> None:
-        """Start a process with that environment, which writes its log to the descriptor ``output``."""
+        """Start a process with this environment. It writes its log to the descriptor ``output``."""
         self.board.post("state", State.STARTING)
         self.board.post("busy_since", 0.0)
         listener_fd, status_fd = self._listener.fileno(), self.board.fd

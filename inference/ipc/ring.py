@@ -1,8 +1,8 @@
 """The frame ring: pixel slots in sealed shared memory, owned by one worker, read by the inference process.
 
-The memory is a ``memfd``: it has no name that could outlive a crash, no size limit of ``/dev/shm``, and
-its seals (no shrink, no grow) mean that neither side can make the other's mapping fault. Pages are only
-used once touched, and the free list is a stack, so a quiet service keeps few of them warm.
+The memory is a ``memfd``: it has no name that could outlive a crash, and no size limit like ``/dev/shm``. Its
+seals (no shrink, no grow) prevent each side from making the mapping of the other fault. Pages take memory
+only after their first use, and free slots form a stack, so that a quiet service uses few pages.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from inference.core.errors import RingFull, WireError
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-#: Slots start on page boundaries, so that one slot's pages are never touched for another.
+#: Slots start on page boundaries, so that no two slots share a page.
 _PAGE_BYTES = mmap.PAGESIZE
 
 
 def slot_bytes_for(width: int, height: int) -> int:
-    """Return the bytes of one slot that holds a uint8 HWC picture of this size, whole pages."""
+    """Return the bytes of a slot for a uint8 HWC frame of this size, in whole pages."""
     return -(-width * height * 3 // _PAGE_BYTES) * _PAGE_BYTES
 
 
@@ -32,18 +32,18 @@ def _total_bytes(slots: int, slot_bytes: int) -> int:
 
 
 class FrameRing:
-    """``slots`` pictures of at most ``slot_bytes`` each, and one mark for each slot, in one sealed ``memfd``.
+    """``slots`` frames of at most ``slot_bytes`` each, and a mark for each slot, in one sealed ``memfd``.
 
-    The creating worker hands out and takes back slots; the attached process only maps them. A slot is
-    free again only after the inference process has answered for it or died, so nothing is overwritten
-    while it may still be read. The inference process marks the slots whose frames it executes, so that
-    after its death the worker knows which frames may have caused it.
+    The worker that creates the ring allocates and releases slots; the inference process only maps them. A
+    slot is released only after the inference process has answered its frame or died, so that no frame is
+    overwritten while it may still be read. The inference process marks the slots whose frames it executes.
+    After its death the worker finds the frames there that may have caused it.
     """
 
     def __init__(self, slots: int, slot_bytes: int, *, fd: int | None = None) -> None:
         self.slots = slots
         self.slot_bytes = slot_bytes
-        #: Where the marks begin: behind the pixels, one byte for each slot.
+        #: Offset of the marks, one byte for each slot, after all pixels.
         self._marks = slots * slot_bytes
         total_bytes = _total_bytes(slots, slot_bytes)
         if fd is None:
@@ -53,16 +53,16 @@ class FrameRing:
         self.fd = fd
         self._memory = mmap.mmap(fd, total_bytes)
         self._pixels: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8)
-        #: Views by slot, width and height; as many as slots and models.
+        #: Views by slot, width and height; at most one for each slot and model.
         self._views: dict[tuple[int, int, int], npt.NDArray[np.uint8]] = {}
         self._free = list(range(slots - 1, -1, -1))
         self._used: set[int] = set()
 
     @classmethod
     def attach(cls, fd: int, slots: int, slot_bytes: int) -> FrameRing:
-        """Map a ring that another process made; takes ownership of ``fd``.
+        """Map a ring that another process made, and take ownership of ``fd``.
 
-        Raises WireError when the memory is smaller than stated or not sealed: both would let the
+        Raises WireError when the memory is smaller than stated or not sealed, because either would let the
         other side kill this process with SIGBUS.
         """
         try:
@@ -97,14 +97,14 @@ class FrameRing:
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a slot back. Raises ValueError when it was not taken: a double release is a bug."""
+        """Release a slot. Raises ValueError when it is not in use: a double release is a bug."""
         if slot not in self._used:
             raise ValueError(f"slot {slot} is not in use")
         self._used.remove(slot)
         self._free.append(slot)
 
     def mark(self, slot: int, *, executing: bool) -> None:
-        """Note whether the frame in this slot is being executed. Its caller has checked the slot's range."""
+        """Mark whether the frame in this slot is being executed. The caller has checked ``slot``."""
         self._memory[self._marks + slot] = executing
 
     def executing(self, slot: int) -> bool:
@@ -128,7 +128,7 @@ class FrameRing:
         return view
 
     def close(self) -> None:
-        """Drop the descriptor; the mapping itself goes with the last array view of it."""
+        """Close the descriptor. The mapping is closed with the last array view."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -1,7 +1,7 @@
 """One page of shared memory in which the processes of a replica post their status.
 
-Its neighbours are the supervisor (which watches the heartbeat) and the workers (which answer probes from
-it without asking anybody). Every field has one writer; reads of an aligned 8-byte field do not tear.
+The supervisor watches the heartbeats in it, and workers answer probes from it without a request to another
+process. Every field has one writer. Reads and writes of an aligned 8-byte field are atomic.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from enum import IntEnum
 
 _FIELD = struct.Struct("<d")
 _BYTES = mmap.PAGESIZE
-#: Also NaN is not below it. Every process of the replica can write the page, so none may stumble over it.
-_NO_NUMBER = 2.0**53
+#: Fields with larger values, or NaN, read as 0: every process of the replica can write the page, and no value
+#: may make a reader fail.
+_LIMIT = 2.0**53
 
 
 class State(IntEnum):
@@ -29,13 +30,13 @@ class State(IntEnum):
 
 
 class Presence(IntEnum):
-    """Whether there is a worker or a sampling process; posted by the supervisor."""
+    """State of a worker or of the sampling process; the supervisor writes it."""
 
-    #: None is wanted.
+    #: The process is switched off.
     OFF = 0
     STARTING = 1
     SERVING = 2
-    #: It has ended and is being started again.
+    #: It has ended and will be started again.
     DOWN = 3
     #: It does not answer; the supervisor has killed it or is about to.
     HUNG = 4
@@ -46,33 +47,33 @@ class SharedStatus:
 
     #: Field name to index. Times are CLOCK_MONOTONIC seconds; 0 means never.
     _FIELDS = {  # noqa: RUF012 - a constant table
-        "state": 0,  # inference process, DOWN by the supervisor
-        "heartbeat": 1,  # inference process: the loop turned at this time
+        "state": 0,  # inference process; the supervisor writes DOWN
+        "heartbeat": 1,  # inference process: time of the last heartbeat of its loop
         "busy_since": 2,  # inference process: start of the oldest run in progress, 0 when idle
         "run_limit_s": 3,  # inference process: a run that lasts longer is hung
         "restarts": 4,  # supervisor
         "draining": 5,  # supervisor
         "pid": 6,  # inference process
-        "sampling": 7,  # sampling process, by the supervisor while there is none
+        "sampling": 7,  # sampling process; the supervisor while there is none
         "samples": 8,  # sampling process: accepted since the replica was started
         "drift": 9,  # sampling process: a `streamer.drift.status.DriftStatus`
-        "supervisor_beat": 10,  # supervisor: its watch turned at this time
+        "supervisor_beat": 10,  # supervisor: time of the last round of its watchdog
         "sampling_beat": 11,  # sampling process: heartbeat of its event loop, 0 before the first
         "sampling_presence": 12,  # supervisor
-        "dying": 13,  # supervisor: 1 while processes die so often that readiness would only flap
-        "workers": 14,  # supervisor: how many there are to be
+        "dying": 13,  # supervisor: 1 while processes die so often that readiness would alternate
+        "workers": 14,  # supervisor: configured number of workers
         "served": 15,  # inference process: 1 once one has loaded and warmed up all models
-        "models_changed": 16,  # inference process: bit by version whose file is not the one served any more
+        "models_changed": 16,  # inference process: a bit for each version whose file has changed
         "ending": 17,  # supervisor: 1 once the workers have drained, so that SIGTERM ends the other processes
-        "refused": 40,  # workers: a message of the inference process did not parse at this time
+        "refused": 40,  # workers: time at which a message of the inference process did not parse
     }
 
     #: Fields of each worker, by the index of worker 0; there are at most 64 workers.
     _WORKER_FIELDS = {  # noqa: RUF012 - a constant table
-        "beat": 64,  # worker: its loop turned at this time, 0 before it serves
+        "beat": 64,  # worker: time of the last heartbeat of its loop, 0 before it serves
         "accepted": 128,  # worker: connections accepted so far
         "presence": 192,  # supervisor
-        "saturated": 256,  # worker: 1 while its queue of POSTs has been full for long
+        "saturated": 256,  # worker: 1 when its queue of POSTs has been full for a long time
     }
 
     def __init__(self, fd: int | None = None) -> None:
@@ -88,9 +89,9 @@ class SharedStatus:
         _FIELD.pack_into(self._memory, self._FIELDS[field] * 8, value)
 
     def read(self, field: str) -> float:
-        """Read one field; 0 where a process wrote what is no number. Raises KeyError for an unknown name."""
+        """Read one field; 0 if its value is NaN or too large. Raises KeyError for an unknown name."""
         value: float = _FIELD.unpack_from(self._memory, self._FIELDS[field] * 8)[0]
-        return value if -_NO_NUMBER < value < _NO_NUMBER else 0.0
+        return value if -_LIMIT < value < _LIMIT else 0.0
 
     def post_worker(self, number: int, field: str, value: float) -> None:
         """Write one field of a worker. Raises KeyError for an unknown name."""
@@ -101,30 +102,30 @@ class SharedStatus:
         return float(_FIELD.unpack_from(self._memory, (self._WORKER_FIELDS[field] + number) * 8)[0])
 
     def count_accepted(self, number: int) -> None:
-        """A worker has accepted one more connection; only that worker says so."""
+        """Count one more accepted connection of a worker. Only that worker calls this."""
         self.post_worker(number, "accepted", self.read_worker(number, "accepted") + 1)
 
     @property
     def state(self) -> State:
-        """What the inference process last said it was doing; STARTING where it said nothing that there is."""
+        """The last state of the inference process; STARTING if the value is not valid."""
         value = int(self.read("state"))
         return State(value) if 0 <= value < len(State) else State.STARTING
 
     def alive(self, now: float, *, beat_limit_s: float = 5.0) -> bool:
-        """Whether the inference loop turns: its beat is fresh and no run exceeds its limit.
+        """Return whether the last heartbeat is recent and no run exceeds its limit.
 
-        While a model is loading or warming there is no beat to expect; the supervisor bounds that time.
+        There are no heartbeats while a model is loaded or warmed up; the supervisor limits that time.
         """
         if self.state is not State.READY:
             return self.state is not State.DOWN
         return now - self.read("heartbeat") < beat_limit_s and not self.hung(now)
 
     def hung(self, now: float) -> bool:
-        """Whether a run has lasted longer than the limit that the inference process set itself."""
+        """Return whether a run has lasted longer than the limit of the inference process."""
         since = self.read("busy_since")
         return since > 0 and now - since > self.read("run_limit_s")
 
     def close(self) -> None:
-        """Unmap and close; the page lives on in the other processes."""
+        """Unmap and close the page. Other processes keep theirs."""
         self._memory.close()
         os.close(self.fd)

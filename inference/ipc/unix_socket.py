@@ -1,7 +1,7 @@
-"""Where workers find another process of the replica: a listening socket that the supervisor owns.
+"""Listening sockets on which workers find another process of the replica. The supervisor owns them.
 
-The supervisor keeps it open, so the address outlives every process that listens there: a worker that
-reconnects after a crash waits in the backlog until the next one accepts.
+The supervisor keeps a socket open, so its address outlives every process that accepts on it. A worker that
+reconnects after a crash waits in the backlog until the next process accepts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import socket
 import struct
 
 _UCRED = struct.Struct("3i")
-#: Room for as many results as a worker has slots, so that a reply hardly ever has to wait.
+#: Large enough for a result for each slot of a worker, so that a reply rarely has to wait.
 SOCKET_BUFFER_BYTES = 1 << 20
 
 
 def listen(kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
-    """Return a listening socket with a name the kernel chose (abstract: nothing to clean up)."""
+    """Return a listening socket with an abstract name from the kernel, which needs no clean-up."""
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     # An empty address makes Linux choose a free abstract name.
     listener.bind("")
@@ -25,13 +25,13 @@ def listen(kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Return the name as text that fits into a command line argument."""
+    """Return the address of a socket as text for a command line argument."""
     name = listener.getsockname()
     return (name if isinstance(name, bytes) else name.encode()).hex()
 
 
 def connect(address: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
-    """Return a non-blocking connection to :func:`address_of`. Raises OSError when nobody listens."""
+    """Return a non-blocking connection to :func:`address_of`. Raises OSError when no process listens."""
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     try:
         enlarge(connection)
@@ -44,12 +44,12 @@ def connect(address: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
 
 
 def enlarge(connection: socket.socket) -> None:
-    """Ask for larger buffers; the kernel may grant less, and less works too."""
+    """Ask for larger buffers. The kernel may grant less, which works, too."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
 
 
 def is_own_user(connection: socket.socket) -> bool:
-    """Whether the peer runs as this user: an abstract name has no permissions of its own."""
+    """Return whether the peer runs as the same user. An abstract name has no file permissions."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return bool(_UCRED.unpack(credentials)[1] == os.geteuid())

@@ -1,7 +1,7 @@
 """Messages between a worker and the inference process, one per SEQPACKET datagram.
 
-Pure: bytes to values and back. Both sides check lengths and ranges of what the other sent, and neither
-ever unpickles. Times are CLOCK_MONOTONIC seconds, which all processes of a machine share.
+This file converts bytes to values and back, without I/O. Both sides check the lengths and ranges of received
+messages, and nothing is unpickled. Times are CLOCK_MONOTONIC seconds, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.core.errors import WireError
 
-#: Stays below the smallest default socket buffer; larger texts are sent in parts.
+#: Less than the smallest default socket buffer. Larger texts are sent in parts.
 PART_BYTES = 60_000
 MAX_MESSAGE_BYTES = 65_536
 MAX_DETECTIONS = 1000
@@ -42,7 +42,7 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """How an item ended."""
+    """The outcome of an item."""
 
     OK = 0
     EXPIRED = 1
@@ -50,37 +50,38 @@ class Status(IntEnum):
     CANCELLED = 3
 
 
-#: By their numbers: looking an enumeration up takes three calls.
+#: By number, because a lookup in the enumeration takes three calls.
 _STATUSES = tuple(Status)
 
 
-# These two are not frozen, though nobody changes one: that would make each construction three times as slow.
+# These two are never changed, but not frozen either, because that would make construction three times as
+# slow.
 @dataclass(slots=True)
 class Submit:
-    """One frame for the planner: where its pixels are, whose it is, what is asked, until when."""
+    """One frame for the planner: its slot, its client, its parameters and its deadline."""
 
     request_id: int
     slot: int
     #: Index into the versions of the handshake.
     version: int
-    #: A person or program waits for this one answer (POST), as opposed to a frame of a live stream.
+    #: True for a POST, False for a frame of a live stream.
     interactive: bool
     #: Identifies the stream within its worker, 32 bits; POSTs share 0.
     stream: int
-    #: Latest start of execution.
+    #: Latest time at which execution may start.
     deadline: float
     params: DetectionParams
-    #: Who is charged for it, the same number in all workers; 32 bits.
+    #: Number of the client that is charged, the same in all workers; 32 bits.
     client: int = 0
     #: The client's weight against others of its class, above 0.
     weight: float = 1.0
-    #: Nothing else may execute beside it: an earlier process died while it executed this frame.
+    #: No other frame may execute beside it, because an earlier process died while it executed this frame.
     alone: bool = False
 
 
 @dataclass(slots=True)
 class Result:
-    """How one item ended. Boxes are in pixels of the model input."""
+    """The result of one item. Boxes are in pixels of the model input."""
 
     request_id: int
     status: Status
@@ -89,7 +90,7 @@ class Result:
     inference_ms: float = 0.0
     postprocess_ms: float = 0.0
     batch_size: int = 0
-    #: What a log may say of a failure; never shown to a client.
+    #: Reason of a failure, for logs only; clients never see it.
     detail: str = ""
 
 
@@ -142,7 +143,7 @@ def unpack_submit(data: bytes) -> Submit:
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
         raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
     if math.isnan(deadline):
-        raise WireError("a deadline is a time")
+        raise WireError("a deadline is a number")
     if not 0 < weight < math.inf:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
@@ -153,7 +154,7 @@ def unpack_submit(data: bytes) -> Submit:
 
 
 def pack_cancel(request_id: int) -> bytes:
-    """Return the message that withdraws an item which has not started."""
+    """Return the message that cancels an item."""
     return _CANCEL.pack(Kind.CANCEL, request_id)
 
 
@@ -165,7 +166,7 @@ def unpack_cancel(data: bytes) -> int:
 
 
 def pack_result(result: Result) -> bytes:
-    """Return ``result`` as one message: a head, then the boxes as float32 rows, or the failure's text."""
+    """Return ``result`` as one message: a header, then boxes as float32 rows, or the text of the failure."""
     ok = result.status is Status.OK
     body = (
         np.ascontiguousarray(result.boxes, dtype="<f4").tobytes()
@@ -214,7 +215,7 @@ def unpack_result(data: bytes) -> Result:
 
 
 def pack_text(kind: Kind, message: dict[str, Any]) -> list[bytes]:
-    """Return a handshake map as JSON in one or more messages; the second byte tells that more follow."""
+    """Return a handshake as JSON in one or more messages. The second byte is 1 if more parts follow."""
     text = json.dumps(message).encode()
     parts = [text[start : start + PART_BYTES] for start in range(0, len(text), PART_BYTES)]
     last = len(parts) - 1
@@ -222,14 +223,14 @@ def pack_text(kind: Kind, message: dict[str, Any]) -> list[bytes]:
 
 
 class TextAssembler:
-    """Joins the parts of one handshake map; holds at most ``limit_bytes``."""
+    """Joins the parts of one handshake, up to ``limit_bytes``."""
 
     def __init__(self, limit_bytes: int = 8 << 20) -> None:
         self._limit_bytes = limit_bytes
         self._text = bytearray()
 
     def feed(self, data: bytes) -> dict[str, Any] | None:
-        """Add one message; return the map once it is whole. Raises WireError on bad or too much data."""
+        """Add one message; return the handshake when it is complete. Raises WireError for invalid data."""
         if len(data) < 3:
             raise WireError(f"a part of a handshake has 3 bytes at least, this one {len(data)}")
         self._text += data[2:]

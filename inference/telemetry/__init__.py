@@ -1,1 +1,1 @@
-"""Log lines and metrics of every process. What is measured is decided where it happens, not here."""
+"""Writes log lines and stores metrics, for every process. Other code decides what to log and to measure."""

@@ -1,4 +1,4 @@
-"""Formats a log record as one physical line, JSON or text, without the secrets that may stand in it."""
+"""Formats a log record as one line of JSON or text, and removes secrets from it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: Beyond this a text is cut: a log line must not become a way to fill a disk.
+#: Longer texts are cut, so that a log line cannot fill a disk.
 MAX_MESSAGE_CHARS = 4000
-#: The end of a traceback names the error, so more of it is kept than of its beginning.
+#: Of a long traceback less of the beginning is kept than of the end, which names the error.
 _TRACEBACK_HEAD_CHARS = 1000
 _MAX_EXTRA_CHARS = 1000
 _MAX_EXTRA_ITEMS = 32
@@ -26,19 +26,19 @@ _SECRETS = re.compile(
     r"(?P<jwt>\beyJ[\w-]{6,}\.)[\w.-]+",
     re.IGNORECASE,
 )
-#: Attributes every record has; whatever else a call passed as ``extra`` goes into the JSON entry.
+#: Attributes of every record. Others come from ``extra`` and are written to the JSON entry.
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-#: Values that must never be logged, longest first; set once for each process.
+#: Values that must never be logged, longest first. Set once in each process.
 _hidden: list[str] = []
 
 
 def hide(values: Iterable[str]) -> None:
-    """Replace these values wherever they occur in a log line; ones of less than 6 characters are ignored."""
+    """Hide these values in all log lines. Values of less than 6 characters are ignored."""
     _hidden[:] = sorted({value for value in values if len(value) >= 6}, key=len, reverse=True)
 
 
 def redact(text: str) -> str:
-    """Replace user info in addresses, tokens, secret-like values and hidden ones by ``***``."""
+    """Replace user info in URLs, tokens, values that look secret, and hidden values by ``***``."""
     for value in _hidden:
         if value in text:
             text = text.replace(value, "***")
@@ -52,7 +52,7 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text with everything escaped that could start a line or control a terminal."""
+    """Escape all characters that could start a line or control a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -73,7 +73,7 @@ def _cut_traceback(text: str) -> str:
 
 
 def _message_of(record: logging.LogRecord) -> str:
-    """Return the message, also of a record whose arguments do not fit its template."""
+    """Return the message of a record, even if its arguments do not fit its template."""
     try:
         return str(record.getMessage())
     except Exception as error:  # noqa: BLE001 - any object may be an argument; logging must not fail on it
@@ -91,7 +91,7 @@ def _sound(text: str) -> str:
 
 
 def _plain_value(value: object, depth: int = 0) -> Any:
-    """Return a value of ``extra`` as JSON can hold it."""
+    """Convert a value of ``extra`` to JSON types."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -149,7 +149,7 @@ class JsonFormatter(_Formatter):
     """One JSON object per record: time (UTC), level, logger, message, extras, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line that parses, whatever it holds."""
+        """Return the record as one line of valid JSON, whatever it contains."""
         more: dict[str, object] = {
             _plain_text(name): _plain_value(value)
             for name, value in record.__dict__.items()

@@ -1,4 +1,4 @@
-"""Limits log records to one a second of each kind and counts the others: input cannot flood the log."""
+"""Limits log records to one per second of each kind and counts the others: input cannot flood the log."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import logging
 import time
 from collections.abc import Callable
 
-#: Loggers of our own code; other libraries put input into their templates, so each of their loggers is
-#: one kind.
+#: Loggers of this project, where each template is a kind. Libraries put input into their templates, so each
+#: of their loggers is one kind.
 _OWN = ("streamer", "inference")
-#: Records of these follow from what the operator, an administrator or a process does, never from input.
+#: Loggers without a limit: operators, administrators or processes cause their records, never input.
 UNLIMITED = ("streamer.supervisor", "inference.process", "streamer.audit")
 INTERVAL_S = 1.0
-#: Beyond this many kinds the further ones share one.
+#: When there are this many kinds, all further ones count as one.
 MAX_KINDS = 256
 
 
 class Limiter:
-    """Pure: decides by kind and time whether a line passes, and how many were held since the last."""
+    """Decides by kind and time whether a line passes, and counts those that were held back. No I/O."""
 
     def __init__(self) -> None:
-        #: Kind to the time of its next line and the number held since the last one.
+        #: Kind to the time of its next line and the number of lines held back since the last one.
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def passes(self, kind: str, now: float) -> int | None:
-        """Return how many lines of this kind were held before this one, which passes; None to hold it."""
+        """Return the number of lines held back before this one if it passes; None to hold it back."""
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
             self._forget(now)
             if len(self._kinds) >= MAX_KINDS:
@@ -37,14 +37,14 @@ class Limiter:
         return held
 
     def _forget(self, now: float) -> None:
-        """Forget kinds that are silent and owe no count."""
+        """Forget kinds without recent lines and without a count to report."""
         self._kinds = {
             kind: (next_at, held) for kind, (next_at, held) in self._kinds.items() if held or next_at > now
         }
 
 
 class OncePerSecond(logging.Filter):
-    """Lets one record of a kind pass in a second; ``count`` is told of each that is held."""
+    """Lets one record of a kind pass per second. ``count`` is called for each record that is held back."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class OncePerSecond(logging.Filter):
         self._limiter = Limiter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether this record is the one of its second."""
+        """Return whether this record passes."""
         if record.name in self._unlimited:
             return True
         kind = f"{record.name}\n{record.levelno}"
@@ -78,5 +78,5 @@ class OncePerSecond(logging.Filter):
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - the arguments may not fit; the formatter says so for the others
+    except Exception:  # noqa: BLE001 - the arguments may not fit the template
         return str(record.msg)

@@ -1,7 +1,7 @@
-"""Writes the log of a process without ever waiting for its reader; the supervisor starts it with a pipe.
+"""Writes the log of a process without ever waiting for its reader.
 
-A child's standard error is a pipe of its own in non-blocking mode, which the supervisor reads. A full pipe
-means that the reader stalls: lines are dropped, counted, and told in the next one that gets through.
+The standard error of each child process is a pipe in non-blocking mode, which the supervisor reads. When the
+pipe is full, lines are dropped and counted, and the next line that fits reports their number.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from inference.telemetry.log_limit import OncePerSecond
 
 log = logging.getLogger("inference.log_output")
 
-#: Set by the supervisor for its children: ``json`` or ``text``, and that standard error is its pipe.
+#: The supervisor sets this to ``json`` or ``text`` for children whose standard error is such a pipe.
 RELAY_VARIABLE = "STREAMER_LOG_RELAY"
-#: Begins a line that is formatted already; other lines in the pipe are what libraries print.
+#: First byte of a formatted line. Other lines in the pipe are printed by libraries.
 MARK = b"\x1e"
-#: Why lines are missing: their kind had its line of this second, or nobody read what was written.
+#: Reasons for missing lines: the limit of one line per second and kind, or a full pipe.
 REASONS = ("limit", "stalled")
 
-#: Lines that were not written, by reason, before anybody counted them.
+#: Number of lines that were not written, by reason, before `count_dropped` was called.
 _early: Counter[str] = Counter()
 _count: Callable[[str], None] | None = None
 
 
 def count_dropped(count: Callable[[str], None]) -> None:
-    """Tell ``count`` the reason of every line that is not written, from here on and of those before."""
+    """Call ``count`` with the reason of every line that is not written, including earlier ones."""
     global _count
     _count = count
     for reason, number in _early.items():
@@ -60,12 +60,12 @@ class PipeHandler(logging.Handler):
         self._mark = mark
         self._json = json_lines
         self.setFormatter(JsonFormatter() if json_lines else TextFormatter())
-        #: The end of a line that only fitted in part.
+        #: The rest of a line that fitted only in part.
         self._rest = b""
         self._missing = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, or count it. Called under the handler's lock."""
+        """Write one record, or count it as dropped. Called under the lock of the handler."""
         line = self.format(record)
         note = b""
         if self._missing:
@@ -77,7 +77,7 @@ class PipeHandler(logging.Handler):
         else:
             self._drop()
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base class
         """Count a record that could not be formatted; the base class would write to standard error."""
         self._drop()
 
@@ -89,7 +89,7 @@ class PipeHandler(logging.Handler):
         return self._mark + line.encode("utf-8", "backslashreplace") + b"\n"
 
     def _write(self, data: bytes) -> bool:
-        """Write a line, or nothing of it; the end of one that fits in part is kept for the next call."""
+        """Write a line, or nothing. If it fits only in part, the next call writes its rest first."""
         try:
             if self._rest:
                 self._rest = self._rest[os.write(self._fd, self._rest) :]
@@ -103,7 +103,7 @@ class PipeHandler(logging.Handler):
 
 
 class NonBlockingText(io.TextIOBase):
-    """Stands in for ``sys.stderr``: what does not fit into the pipe is lost, and nothing raises."""
+    """Replaces ``sys.stderr``: text that does not fit into the pipe is lost, and nothing raises."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class NonBlockingText(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor, for what writes natively."""
+        """Return the descriptor, for native code."""
         return self._fd
 
 
@@ -143,7 +143,7 @@ def set_up_logging(level: str, *, json_lines: bool, secrets: Iterable[str] = ())
 
 
 def use_handler(handler: logging.Handler, level: str) -> None:
-    """Make ``handler`` the only one, limited to one line a second of each kind; warnings go there too."""
+    """Make ``handler`` the only handler, with one line per second of each kind. It also gets warnings."""
     handler.addFilter(OncePerSecond(lambda: dropped("limit")))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
@@ -158,17 +158,17 @@ def _log_uncaught(
     kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None
 ) -> None:
     if not issubclass(kind, KeyboardInterrupt):
-        log.critical("this process ends by an error", exc_info=(kind, error, traceback))
+        log.critical("this process ends with an error", exc_info=(kind, error, traceback))
 
 
 def _log_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_value is not None and arguments.exc_type is not SystemExit:
         name = arguments.thread.name if arguments.thread is not None else "a thread"
         error = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-        log.error("thread %s ends by an error", name, exc_info=error)
+        log.error("thread %s ends with an error", name, exc_info=error)
 
 
 def _log_unraisable(arguments: sys.UnraisableHookArgs) -> None:
     if arguments.exc_value is not None:
         error = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-        log.warning("an error nobody could handle: %s", arguments.err_msg, exc_info=error)
+        log.warning("an error that no caller can handle: %s", arguments.err_msg, exc_info=error)

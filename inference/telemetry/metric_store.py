@@ -1,8 +1,8 @@
-"""Metric values of all processes of a replica, in one memory file that they share.
+"""Stores the metric values of all processes of a replica in one shared memory file.
 
-prometheus_client keeps the values of several processes in memory-mapped files. On a disk that is full,
-writing to such a file ends the process (SIGBUS), and a folder can be deleted; memory can be neither. The
-memory file has a slot for each of prometheus_client's files, which keep their names and their format.
+prometheus_client keeps the values of several processes in memory-mapped files. When the disk is full, writing
+to such a file kills the process (SIGBUS), and the folder can be deleted. A memory file has neither problem.
+It has a slot for each file of prometheus_client, with the same name and format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client.mmap_dict import _read_all_values
 
 log = logging.getLogger("inference.metric_store")
 
-#: Some 5,000 series; the service has a few hundred. Pages that are not used take no memory.
+#: Enough for 5,000 series; the service has a few hundred. Unused pages take no memory.
 SLOT_BYTES = 1 << 20
 _NAME_BYTES = 64
 #: prometheus_client makes a file for each type and each mode of gauges in each process.
@@ -30,15 +30,15 @@ SLOTS_PER_PROCESS = 8
 _USED = struct.Struct("i")
 _VALUE = struct.Struct("dd")
 _NUMBER_BYTES = 8
-#: Before the first series; what is used of the file stands there.
+#: Header before the first series; it contains the number of used bytes.
 _HEAD_BYTES = 8
 
 
 class MetricStore:
-    """The memory file. The supervisor makes it; children get its descriptor and construct it from that."""
+    """The memory file. The supervisor creates it, and its children open it by descriptor."""
 
     def __init__(self, *, processes: int = 0, fd: int | None = None) -> None:
-        """Make a file for so many processes, or open the one behind ``fd``."""
+        """Create a file for this number of processes, or open the one behind ``fd``."""
         if fd is None:
             fd = os.memfd_create("metrics", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             slots = processes * SLOTS_PER_PROCESS
@@ -56,10 +56,10 @@ class MetricStore:
         return [name for name in found if name]
 
     def map(self, name: str) -> mmap.mmap:
-        """Return the memory of a file, made if need be. Raises OSError when there is no slot left."""
+        """Return the memory of a file, which is created if necessary. Raises OSError without a free slot."""
         if len(name.encode()) > _NAME_BYTES:
             raise OSError(f"the name of a metric file is longer than {_NAME_BYTES} bytes: {name}")
-        # A lock of this process: the kernel takes it back when the process dies.
+        # The kernel releases this lock when the process dies.
         fcntl.lockf(self.fd, fcntl.LOCK_EX)
         try:
             names = self.names()
@@ -73,7 +73,7 @@ class MetricStore:
         return mmap.mmap(self.fd, SLOT_BYTES, offset=self._offset(names.index(name)))
 
     def read(self, name: str) -> bytes:
-        """Return what is used of a file. Raises FileNotFoundError when nobody has made it."""
+        """Return the used bytes of a file. Raises FileNotFoundError when it does not exist."""
         names = self.names()
         if name not in names:
             raise FileNotFoundError(name)
@@ -98,7 +98,7 @@ class MetricFile:
         #: The same memory as numbers.
         self._numbers = memoryview(memory).cast("d")
         self._used: int = _USED.unpack_from(memory, 0)[0] or _HEAD_BYTES
-        #: Key to the index of its number; those that a predecessor has written are counted on.
+        #: Key to the index of its number. Numbers of an earlier process with the same role are continued.
         self._indices: dict[str, int] = {
             str(key): int(position) // _NUMBER_BYTES
             for key, _, _, position in _read_all_values(memory, self._used)  # type: ignore[no-untyped-call]
@@ -106,9 +106,9 @@ class MetricFile:
         self._is_full = False
 
     def cells(self, key: str) -> tuple[memoryview[float], int]:
-        """Return where the number of ``key`` lies, its time behind it: in the store, which may be full.
+        """Return the memory and the index of the number of ``key``; its time follows it.
 
-        What found no room lies in memory of this process, where nobody else sees it.
+        When the store is full, this is private memory, which no other process reads.
         """
         index = self._indices.get(key)
         if index is None:
@@ -116,30 +116,30 @@ class MetricFile:
         return (self._numbers, index) if index is not None else (memoryview(array("d", (0.0, 0.0))), 0)
 
     def _add(self, key: str) -> int | None:
-        """Write a new series in the format of prometheus_client; returns its index, None without room."""
+        """Write a new series in the format of prometheus_client. Returns its index; None when it is full."""
         text = key.encode()
         text += b" " * (_NUMBER_BYTES - (len(text) + _USED.size) % _NUMBER_BYTES)
         record = _USED.pack(len(key.encode())) + text + _VALUE.pack(0.0, 0.0)
         end = self._used + len(record)
         if end > SLOT_BYTES:
-            self._tell_full()
+            self._report_full()
             return None
         self._memory[self._used : end] = record
-        # Readers look no further than this: the record is whole by now.
+        # Readers stop at this number, so it is written after the complete record.
         self._memory[: _USED.size] = _USED.pack(end)
         self._used = end
         self._indices[key] = (end - _VALUE.size) // _NUMBER_BYTES
         return self._indices[key]
 
-    def _tell_full(self) -> None:
+    def _report_full(self) -> None:
         if not self._is_full:
             self._is_full = True
-            # In a thread of its own: a lock is held here, and the log counts its lines.
+            # Log in a thread: the caller holds a lock that counting a log line needs, too.
             text = "%s is full: further series of this process are not published"
             threading.Thread(target=log.error, args=(text, self._name), daemon=True).start()
 
 
-#: None until :func:`use` was called; then all values of this process are kept there.
+#: The store for all values of this process; None until :func:`use` is called.
 _store: MetricStore | None = None
 #: The files of this process.
 _files: dict[str, MetricFile] = {}
@@ -149,17 +149,17 @@ def use(store: MetricStore) -> None:
     """Read and write all metrics of this process in ``store``; call before any metric is made."""
     global _store
     _store = store
-    # It has no other way to be told where values lie; a test holds that this one still works.
+    # prometheus_client has no setting for this. A test checks that the replacement still works.
     multiprocess.MmapedDict = _StoredFiles  # type: ignore[assignment, attr-defined]
 
 
 def current() -> MetricStore | None:
-    """Return the store in use; None where values lie in plain files."""
+    """Return the store in use; None when values are in ordinary files."""
     return _store
 
 
 def own_file(name: str) -> MetricFile:
-    """Return a file of this process. Raises RuntimeError where no store is in use, OSError without a slot."""
+    """Return a file of this process. Raises RuntimeError without a store, and OSError without a free slot."""
     if _store is None:
         raise RuntimeError("no store is in use")
     if name not in _files:
@@ -168,7 +168,7 @@ def own_file(name: str) -> MetricFile:
 
 
 class _StoredFiles:
-    """What prometheus_client reads the files of all processes by, when it merges them."""
+    """Replaces the class with which prometheus_client reads and merges the files of all processes."""
 
     @staticmethod
     def read_all_values_from_file(filename: str) -> Iterator[tuple[str, float, float, int]]:

@@ -1,7 +1,7 @@
-"""One number of a metric in the shared store, and metrics that count quickly.
+"""One number of a metric in the shared store, and fast metric classes.
 
-Some 17 numbers change with each POST. The values and metrics of prometheus_client take ten calls for each
-of them, which together was a sixth of the calls of a POST in the worker.
+Some 17 numbers change with each POST. The classes of prometheus_client take ten calls for each change,
+together a sixth of all calls of a POST in the worker.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from prometheus_client.mmap_dict import mmap_key
 
 from inference.telemetry import metric_store
 
-#: Log lines are counted from any thread.
+#: Any thread may change a value, because any thread may log and log lines are counted.
 _LOCK = threading.Lock()
 
 
 class Value:
-    """A number that all processes can read; implements what `prometheus_client` expects of a value."""
+    """A number that all processes can read, with the interface of a value of `prometheus_client`."""
 
     __slots__ = ("_cells", "_index", "_value")
 
@@ -36,7 +36,7 @@ class Value:
         multiprocess_mode: str = "",
         **_kwargs: Any,
     ) -> None:
-        """``role`` names the process, the rest is what `prometheus_client` says of each value."""
+        """``role`` names the process; `prometheus_client` passes the other arguments."""
         file = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
         key = mmap_key(metric_name, name, labelnames, labelvalues, help_text)
         with _LOCK:
@@ -46,7 +46,7 @@ class Value:
     def inc(self, amount: float) -> None:
         """Add ``amount``."""
         with _LOCK:
-            # One store of eight aligned bytes: no reader sees a half of it.
+            # Writing eight aligned bytes is atomic, so no reader sees a partial value.
             self._cells[self._index] = self._value = self._value + amount
 
     def inc_with(self, amount: float, bucket: Value) -> None:
@@ -90,18 +90,18 @@ class Histogram(prometheus_client.Histogram):
         bucket, total = self._buckets[bisect.bisect_left(self._upper_bounds, amount)], self._sum
         try:
             total.inc_with(amount, bucket)
-        except AttributeError:  # not ours: there is no store, as in tests
+        except AttributeError:  # a value of prometheus_client, because there is no store, as in tests
             total.inc(amount)
             bucket.inc(1)
 
 
 class Gauge(prometheus_client.Gauge):
-    """A gauge of which ``inc`` and ``dec`` are quick."""
+    """A gauge with fast ``inc`` and ``dec``."""
 
     def inc(self, amount: float = 1) -> None:
         """Add ``amount``."""
         self._value.inc(amount)
 
     def dec(self, amount: float = 1) -> None:
-        """Take ``amount`` away."""
+        """Subtract ``amount``."""
         self._value.inc(-amount)

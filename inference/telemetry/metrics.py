@@ -1,7 +1,7 @@
-"""What the inference process counts; every label comes from a closed set.
+"""Metrics of the inference process. Every label comes from a closed set.
 
-The values lie in a shared memory file that the workers' ``/metrics`` merges (`metric_store`). Its parts
-are named after the role, not the pid, so a restarted process counts on.
+The values are in a shared memory file (`metric_store`), which ``/metrics`` of the workers merges. Its parts
+are named after the role of a process instead of its pid, so that a restarted process continues the counts.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from inference.telemetry.log_output import REASONS, count_dropped
 from inference.telemetry.metric_store import MetricStore
 from inference.telemetry.metric_value import Counter, Gauge, Histogram, Value
 
-#: Seconds; from a null model to a large one on a slow CPU.
+#: Seconds, from an empty model to a large model on a slow CPU.
 _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
-#: Variable with the descriptor of the replica's `MetricStore`.
+#: Environment variable with the descriptor of the `MetricStore` of the replica.
 STORE_VARIABLE = "STREAMER_METRICS_FD"
 
 
 def name_process(role: str) -> None:
     """Make this process write its metrics under ``role``; call once, before any metric is made.
 
-    Under a supervisor they go to its `MetricStore`, otherwise to files in PROMETHEUS_MULTIPROC_DIR.
+    Under a supervisor the values are in its `MetricStore`, otherwise in files in PROMETHEUS_MULTIPROC_DIR.
     """
     values = prometheus_client.values
     if STORE_VARIABLE not in os.environ and metric_store.current() is None:
@@ -41,7 +41,7 @@ def name_process(role: str) -> None:
 
 
 def count_log_lines(registry: CollectorRegistry) -> None:
-    """Count what this process does not log, by reason; call once, with the registry of its metrics."""
+    """Count dropped log lines by reason. Call it once, with the registry of the process."""
     lines = Counter(
         "object_detection_log_lines_dropped",
         "Log lines that were not written: more than one a second of their kind, or nobody read them.",
@@ -107,7 +107,7 @@ class InferenceMetrics:
         )
 
     def describe(self, version: str, model: ModelInfo, *, fell_back: bool) -> None:
-        """Publish which model a version serves and on which provider; create its other series."""
+        """Publish the model and the provider of a version, and create its other series."""
         self.run_s.labels(version)
         self.batch_size.labels(version)
         self.failures.labels(version)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from inference.ipc.client import ServedModel
+from inference.ipc.served_model import ServedModel
 from streamer.imaging.limits import Limits
 from streamer.sampling.candidate import ShadowResult
 from streamer.sampling.sampler import Observation, with_low_threshold

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from inference.ipc.client import ServedModel
+from inference.ipc.served_model import ServedModel
 from streamer.accounting.counters import FrameCounters
 from streamer.accounting.ledger import Ledger
 from streamer.accounting.metrics import WorkerMetrics

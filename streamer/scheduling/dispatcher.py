@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceLost, RingFull
-from inference.ipc.client import InferenceClient, ServedModel, Ticket
+from inference.ipc.client import InferenceClient, Ticket
+from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from inference.models.model import ModelInfo
 from inference.telemetry.metric_value import Histogram

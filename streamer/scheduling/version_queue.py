@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from inference.core.fair_share import FairShare, Flow
-from inference.ipc.client import ServedModel
+from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.client import Client
 from streamer.scheduling.decode_cost import DecodeCost, Kind

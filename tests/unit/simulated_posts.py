@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from inference.core.detections import NO_BOXES
-from inference.ipc.client import ServedModel
+from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.scheduling.client import Client
 from streamer.scheduling.decode_room import DecodeRoom

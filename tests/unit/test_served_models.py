@@ -11,8 +11,8 @@ import pytest
 from inference.core.errors import WireError
 from inference.engine.detector import Detector
 from inference.engine.process import _default_threads
-from inference.ipc.client import _MAX_LETTERBOXES, ServedModel, _served
 from inference.ipc.handshake import read_handshake
+from inference.ipc.served_model import _MAX_LETTERBOXES, ServedModel, served_models
 from inference.models.model import Family, ModelInfo, Placement
 from inference.preprocess.letterbox import Letterbox
 
@@ -49,7 +49,8 @@ def test_frames_in_flight_are_batches_worth_forming(
     cost_ms: dict[str, float], prefetch_depth: int, frames: int
 ) -> None:
     assert (
-        _served(read_handshake(handshake(cost_ms, prefetch_depth=prefetch_depth)))["v1"].in_flight == frames
+        served_models(read_handshake(handshake(cost_ms, prefetch_depth=prefetch_depth)))["v1"].in_flight
+        == frames
     )
 
 

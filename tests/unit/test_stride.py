@@ -32,7 +32,7 @@ def test_a_party_that_was_away_starts_level_instead_of_catching_up() -> None:
 
 
 def test_nobody_waiting_is_an_error() -> None:
-    with pytest.raises(ValueError, match="nobody waits"):
+    with pytest.raises(ValueError, match="no party waits"):
         Stride({"a": 1.0}).pick([])
 
 

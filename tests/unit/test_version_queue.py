@@ -8,7 +8,7 @@ import pytest
 
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES
-from inference.ipc.client import ServedModel
+from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.imaging.limits import Limits

@@ -1,0 +1,63 @@
+"""A model that the inference process serves, as its workers see it: costs, capacity and letterboxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from inference.core.warmup import worthwhile_buckets
+from inference.ipc.handshake import Handshake
+from inference.models.model import ModelInfo
+from inference.preprocess.letterbox import Letterbox
+
+#: Number of image sizes whose letterbox is kept for each model.
+_MAX_LETTERBOXES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version as the inference process announced it."""
+
+    index: int
+    version: str
+    info: ModelInfo
+    #: Bucket size to milliseconds of one run.
+    cost_ms: dict[int, float]
+    #: Frames in flight that keep the device busy: one batch for each inference thread, and some that wait.
+    in_flight: int
+    #: Number of runs that execute in parallel.
+    parallel: int
+    #: Number of threads that call the model; more than ``parallel`` when they share a device.
+    inference_threads: int
+    #: By size of the image; all frames of a stream have the same size.
+    _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def capacity_fps(self) -> float:
+        """Frames per second at the best batch size, by the measurements of the warm-up."""
+        return self.parallel * max(size / cost for size, cost in self.cost_ms.items()) * 1e3
+
+    def letterbox(self, width: int, height: int) -> Letterbox:
+        """Return the place of an upright image of this size in the model input. Any thread may call."""
+        found = self._letterboxes.get((width, height))
+        if found is None:
+            if len(self._letterboxes) >= _MAX_LETTERBOXES:
+                self._letterboxes.clear()
+            found = self._letterboxes[width, height] = Letterbox.fit(width, height, self.info)
+        return found
+
+
+def served_models(handshake: Handshake) -> dict[str, ServedModel]:
+    """Return the models of a checked handshake by version."""
+    models: dict[str, ServedModel] = {}
+    for index, entry in enumerate(handshake.versions):
+        in_flight = handshake.prefetch_depth * worthwhile_buckets(entry.cost_ms)[-1]
+        models[entry.version] = ServedModel(
+            index,
+            entry.version,
+            entry.info,
+            entry.cost_ms,
+            in_flight,
+            handshake.parallel,
+            handshake.inference_threads,
+        )
+    return models
