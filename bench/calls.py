@@ -128,7 +128,7 @@ async def serve_before(listener: socket.socket) -> dict[str, float]:
             number=0,
             settings=load_settings(),
             metrics=WorkerMetrics(),
-            board=SharedStatus(),
+            shared_status=SharedStatus(),
             drift_page=SharedDocument(),
             inference_address=unix_socket.address_of(listener),
             sampling_address="",

@@ -24,13 +24,13 @@ class InferenceHandle:
         self._inherited = tuple(descriptors)
         self._settings = settings
         self._listener: socket.socket = unix_socket.listen()
-        self.board = SharedStatus()
+        self.shared_status = SharedStatus()
         self._process = ChildProcess("inference.engine.process")
 
     @property
     def distrusted(self) -> bool:
         """Whether a worker has received a malformed message from the running process."""
-        return self.board.read("refused") > self._process.started_at
+        return self.shared_status.read("refused") > self._process.started_at
 
     @property
     def address(self) -> str:
@@ -44,9 +44,9 @@ class InferenceHandle:
 
     async def start(self, environment: dict[str, str], output: int | None = None) -> None:
         """Start a process with this environment. It writes its log to the descriptor ``output``."""
-        self.board.post("state", State.STARTING)
-        self.board.post("busy_since", 0.0)
-        listener_fd, status_fd = self._listener.fileno(), self.board.fd
+        self.shared_status.post("state", State.STARTING)
+        self.shared_status.post("busy_since", 0.0)
+        listener_fd, status_fd = self._listener.fileno(), self.shared_status.fd
         await self._process.start(
             [self._settings.to_json(), str(listener_fd), str(status_fd)],
             descriptors=(listener_fd, status_fd, *self._inherited),
@@ -57,7 +57,7 @@ class InferenceHandle:
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
         code = await self._process.wait()
-        self.board.post("state", State.DOWN)
+        self.shared_status.post("state", State.DOWN)
         return code
 
     def signal(self, number: signal.Signals) -> None:
@@ -66,12 +66,12 @@ class InferenceHandle:
 
     async def stop(self, patience_s: float) -> None:
         """End the process: immediately if it does not serve yet, and with SIGKILL after ``patience_s``."""
-        self.board.post("ending", 1)
-        serves = self.board.state is State.READY
+        self.shared_status.post("ending", 1)
+        serves = self.shared_status.state is State.READY
         await self._process.stop(patience_s, signal.SIGTERM if serves else signal.SIGKILL)
-        self.board.post("state", State.DOWN)
+        self.shared_status.post("state", State.DOWN)
 
     def close(self) -> None:
         """Close the listening socket and the shared status."""
         self._listener.close()
-        self.board.close()
+        self.shared_status.close()

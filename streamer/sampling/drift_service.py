@@ -56,7 +56,7 @@ class DriftService:
         settings: Settings,
         metrics: DriftMetrics,
         document: SharedDocument,
-        board: SharedStatus,
+        shared_status: SharedStatus,
         decode: Decode = decode_here,
     ) -> None:
         self.config = DriftConfig.of(settings)
@@ -70,7 +70,7 @@ class DriftService:
         )
         self._metrics = metrics
         self._document = document
-        self._board = board
+        self._shared_status = shared_status
         self._extractor = FeatureExtractor(self.config.interval_s, decode)
         #: Why the reference file cannot be used; empty when it can, or when there is none.
         self.error = ""
@@ -273,7 +273,7 @@ class DriftService:
         found["published_at"] = round(time.time(), 1)
         found["window_s"], found["step_s"] = self.config.window_s, self.config.step_s
         self._document.publish(json.dumps(found, separators=(",", ":")).encode())
-        self._board.post("drift", status.overall_status(self.monitor, self.error))
+        self._shared_status.post("drift", status.overall_status(self.monitor, self.error))
         self._publish_ages()
         for name in self._labelled - self.monitor.groups.keys():
             self._metrics.forget(name)

@@ -64,13 +64,13 @@ LAST_CANDIDATES_S = 1.0
 class SampleCounter:
     """Counts accepted samples in the shared status, which outlives this process, and wakes the delivery."""
 
-    def __init__(self, board: SharedStatus, delivery: Delivery) -> None:
-        self._board = board
+    def __init__(self, shared_status: SharedStatus, delivery: Delivery) -> None:
+        self._shared_status = shared_status
         self._delivery = delivery
 
     def wake(self) -> None:
         """Handle a new sample in the spool."""
-        self._board.post("samples", self._board.read("samples") + 1)
+        self._shared_status.post("samples", self._shared_status.read("samples") + 1)
         self._delivery.wake()
 
 
@@ -155,17 +155,17 @@ class Intake:
 
 
 async def serve(
-    settings: Settings, listener: socket.socket, board: SharedStatus, drift_document: SharedDocument
+    settings: Settings, listener: socket.socket, shared_status: SharedStatus, drift_document: SharedDocument
 ) -> None:
     """Receive candidates until the supervisor ends the process; then deliver for a while what was kept."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm(board, stop.set))
-    beating = asyncio.create_task(_beat(board), name="beat")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm(shared_status, stop.set))
+    beating = asyncio.create_task(_beat(shared_status), name="beat")
     metrics = SamplingMetrics()
     # Starts with the first image; without images there is no decoder process.
-    decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(board))
+    decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(shared_status))
     drift = (
-        DriftService(settings, DriftMetrics(), drift_document, board, decoder.decode)
+        DriftService(settings, DriftMetrics(), drift_document, shared_status, decoder.decode)
         if settings.drift
         else None
     )
@@ -179,18 +179,18 @@ async def serve(
     if drift is not None:
         await drift.open()
     # Before anything is read: candidates that wait in the sockets would be dropped without a spool.
-    opened = await _try_open(spool, board)
+    opened = await _try_open(spool, shared_status)
     server = await asyncio.start_unix_server(intake.accept, sock=listener)
     ticking = asyncio.create_task(_tick(drift)) if drift is not None else None
     try:
-        if not opened and not await _open(spool, board, stop):
+        if not opened and not await _open(spool, shared_status, stop):
             return
         delivery = Delivery(spool, store, metrics)
         delivery.start()
         collector = Collector(
             Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - not a secret
             spool,
-            SampleCounter(board, delivery),
+            SampleCounter(shared_status, delivery),
             metrics,
             strip_metadata=settings.samples_strip_metadata,
             threshold=settings.uncertainty_threshold,
@@ -199,7 +199,7 @@ async def serve(
         collector.decode = decoder.decode
         collector.drift = drift
         intake.collector = collector
-        board.post("sampling", SamplingStatus.ON)
+        shared_status.post("sampling", SamplingStatus.ON)
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
             collector.tick()
@@ -220,14 +220,14 @@ async def serve(
             await drift.close()
 
 
-def _post_beat(board: SharedStatus) -> None:
-    board.post("sampling_beat", time.monotonic())
+def _post_beat(shared_status: SharedStatus) -> None:
+    shared_status.post("sampling_beat", time.monotonic())
 
 
-async def _beat(board: SharedStatus) -> None:
+async def _beat(shared_status: SharedStatus) -> None:
     """Post a heartbeat for the supervisor while the event loop runs."""
     while True:
-        _post_beat(board)
+        _post_beat(shared_status)
         await asyncio.sleep(TICK_S)
 
 
@@ -241,25 +241,25 @@ async def _tick(drift: DriftService) -> None:
             await asyncio.sleep(LOG_EVERY_S)
 
 
-async def _open(spool: Spool, board: SharedStatus, stop: asyncio.Event) -> bool:
+async def _open(spool: Spool, shared_status: SharedStatus, stop: asyncio.Event) -> bool:
     """Try to open the spool until it succeeds; returns False when the process shall end before that."""
     next_log_at = time.monotonic() + LOG_EVERY_S
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), SPOOL_RETRY_S)
-        if await _try_open(spool, board, quiet=time.monotonic() < next_log_at):
+        if await _try_open(spool, shared_status, quiet=time.monotonic() < next_log_at):
             return True
         if time.monotonic() >= next_log_at:
             next_log_at = time.monotonic() + LOG_EVERY_S
     return False
 
 
-async def _try_open(spool: Spool, board: SharedStatus, *, quiet: bool = False) -> bool:
+async def _try_open(spool: Spool, shared_status: SharedStatus, *, quiet: bool = False) -> bool:
     """Open the spool. On failure post the status, log the reason unless ``quiet``, and return False."""
     try:
         await asyncio.to_thread(spool.open)
     except (SpoolInUse, SpoolBroken) as error:
-        board.post("sampling", SamplingStatus.NO_SPOOL)
+        shared_status.post("sampling", SamplingStatus.NO_SPOOL)
         if not quiet:
             log.error("no samples are taken: %s (SAMPLES_DIR)", error)  # noqa: TRY400 - no traceback needed
         return False
@@ -275,14 +275,14 @@ def _own_version() -> str:
 
 def main() -> int:
     """Run as ``python -m streamer.sampling.process LISTENER_FD STATUS_FD DOCUMENT_FD``."""
-    listener_fd, board_fd, document_fd = sys.argv[1:]
+    listener_fd, status_fd, document_fd = sys.argv[1:]
     settle()
     os.nice(NICE)
     settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format)
     name_process("observer")
     listener = socket.socket(fileno=int(listener_fd))
-    asyncio.run(serve(settings, listener, SharedStatus(int(board_fd)), SharedDocument(int(document_fd))))
+    asyncio.run(serve(settings, listener, SharedStatus(int(status_fd)), SharedDocument(int(document_fd))))
     return 0
 
 

@@ -27,16 +27,18 @@ class SamplingStatus(IntEnum):
 class SamplingProcessHandle:
     """Runs one sampling process at a time. When sampling is off there is none, and ``address`` is empty."""
 
-    def __init__(self, settings: Settings, board: SharedStatus, descriptors: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: Settings, shared_status: SharedStatus, descriptors: Sequence[int] = ()
+    ) -> None:
         """``descriptors`` are inherited by every process that is started."""
         self._inherited = tuple(descriptors)
-        self.board = board
+        self.shared_status = shared_status
         #: None when sampling is off.
         self._listener = unix_socket.listen(socket.SOCK_STREAM) if settings.sampling else None
         #: Where the process publishes the drift status; survives restarts.
         self.drift_document = SharedDocument()
         self._process = ChildProcess("streamer.sampling.process")
-        board.post("sampling", SamplingStatus.STARTING if settings.sampling else SamplingStatus.OFF)
+        shared_status.post("sampling", SamplingStatus.STARTING if settings.sampling else SamplingStatus.OFF)
 
     @property
     def address(self) -> str:
@@ -47,9 +49,9 @@ class SamplingProcessHandle:
         """Start a process with that environment, which writes its log to the descriptor ``output``."""
         if self._listener is None:
             raise RuntimeError("sampling is off")
-        descriptors = (self._listener.fileno(), self.board.fd, self.drift_document.fd)
-        self.board.post("sampling_beat", 0.0)
-        self.board.post("sampling_presence", Presence.STARTING)
+        descriptors = (self._listener.fileno(), self.shared_status.fd, self.drift_document.fd)
+        self.shared_status.post("sampling_beat", 0.0)
+        self.shared_status.post("sampling_presence", Presence.STARTING)
         await self._process.start(
             [str(fd) for fd in descriptors],
             descriptors=(*descriptors, *environment.descriptors, *self._inherited),
@@ -60,8 +62,8 @@ class SamplingProcessHandle:
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
         code = await self._process.wait()
-        self.board.post("sampling", SamplingStatus.STARTING)
-        self.board.post("sampling_presence", Presence.DOWN)
+        self.shared_status.post("sampling", SamplingStatus.STARTING)
+        self.shared_status.post("sampling_presence", Presence.DOWN)
         return code
 
     @property
@@ -81,7 +83,7 @@ class SamplingProcessHandle:
     async def stop(self, patience_s: float) -> bool:
         """Terminate the process, and kill it after ``patience_s``. Returns False when it had to be killed."""
         if self.pid is not None:
-            self.board.post("ending", 1)
+            self.shared_status.post("ending", 1)
         return await self._process.stop(patience_s)
 
     def close(self) -> None:

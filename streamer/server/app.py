@@ -60,7 +60,7 @@ class Resources:
     number: int
     settings: Settings
     metrics: WorkerMetrics
-    board: SharedStatus
+    shared_status: SharedStatus
     drift_page: SharedDocument
     inference_address: str
     #: Empty when sampling is off.
@@ -85,7 +85,7 @@ class Parts:
 def _make_inference_client(resources: Resources) -> InferenceClient:
     client = InferenceClient(resources.inference_address)
     # The supervisor replaces an inference process that sends invalid messages.
-    client.on_refused = lambda: resources.board.post("refused", time.monotonic())
+    client.on_refused = lambda: resources.shared_status.post("refused", time.monotonic())
     return client
 
 
@@ -163,13 +163,13 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
-    health = Health(resources.board, client, resources.metrics_dir, versions, gate, decoders)
+    health = Health(resources.shared_status, client, resources.metrics_dir, versions, gate, decoders)
     gate.take_tickets(Tickets(router.tickets, router.ask_issuer), app)
     _add_metrics(app, health, sites, resources.metrics_listener)
     _add_routes(
         app,
         health,
-        DriftRoutes(resources.drift_page, resources.board, resources.sampling_address),
+        DriftRoutes(resources.drift_page, resources.shared_status, resources.sampling_address),
         hub,
     )
     webrtc = add_webrtc(app, peers, sites, router)

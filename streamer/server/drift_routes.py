@@ -37,9 +37,9 @@ _REPORT_POLICY = (
 class DriftRoutes:
     """The handlers of the drift routes. ``sampling_address`` is empty when sampling is off."""
 
-    def __init__(self, page: SharedDocument, board: SharedStatus, sampling_address: str) -> None:
+    def __init__(self, page: SharedDocument, shared_status: SharedStatus, sampling_address: str) -> None:
         self._page = page
-        self._board = board
+        self._shared_status = shared_status
         self._address = sampling_address
 
     async def status(self, request: web.Request) -> web.Response:
@@ -49,13 +49,13 @@ class DriftRoutes:
         """
         text = self._page.read()
         body: dict[str, Any] = json.loads(text) if text else {"status": self._initial_status().name.lower()}
-        body["observer"] = SamplingStatus(int(self._board.read("sampling"))).name.lower()
+        body["observer"] = SamplingStatus(int(self._shared_status.read("sampling"))).name.lower()
         if not identity_of(request).may(Scope.ADMIN):
             body = hide_in_drift_status(body)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
     def _initial_status(self) -> DriftStatus:
-        starting = self._board.read("sampling") == SamplingStatus.STARTING
+        starting = self._shared_status.read("sampling") == SamplingStatus.STARTING
         return DriftStatus.INSUFFICIENT_DATA if starting else DriftStatus.DISABLED
 
     async def report(self, request: web.Request) -> web.Response:

@@ -61,7 +61,7 @@ class Health:
 
     def __init__(
         self,
-        board: SharedStatus,
+        shared_status: SharedStatus,
         client: InferenceClient,
         metrics_dir: Path,
         versions: tuple[str, ...],
@@ -72,8 +72,8 @@ class Health:
         #: The last rendered metrics, and when their rendering began, monotonic seconds.
         self._rendered = (b"", b"")
         self._rendered_at = 0.0
-        self._board = board
-        self._liveness = Liveness(board)
+        self._shared_status = shared_status
+        self._liveness = Liveness(shared_status)
         self._client = client
         self._metrics_dir = metrics_dir
         self._versions = versions
@@ -85,16 +85,16 @@ class Health:
     @property
     def status(self) -> str:
         """One word: ok, starting, loading, warming, restarting, hung, draining or saturated."""
-        if self._board.read("draining"):
+        if self._shared_status.read("draining"):
             return "draining"
-        status = _STATES[self._board.state]
+        status = _STATES[self._shared_status.state]
         if self._liveness.inference_hangs:
             return "hung"
-        if self._board.read("dying"):
+        if self._shared_status.read("dying"):
             return "restarting"
         if status == "ok" and not (self._client.ready and self._can_decode()):
             return "warming"
-        if status in ("starting", "loading", "warming") and self._board.read("restarts"):
+        if status in ("starting", "loading", "warming") and self._shared_status.read("restarts"):
             return "restarting"
         return "saturated" if status == "ok" and self._liveness.saturated else status
 
@@ -122,10 +122,10 @@ class Health:
             "status": status,
             "models": models,
             "device": next((model["provider"] for model in models.values()), None),
-            "inference_restarts": int(self._board.read("restarts")),
-            "samples": int(self._board.read("samples")),
-            "sampling": SamplingStatus(int(self._board.read("sampling"))).name.lower(),
-            "drift": DriftStatus(int(self._board.read("drift"))).name.lower(),
+            "inference_restarts": int(self._shared_status.read("restarts")),
+            "samples": int(self._shared_status.read("samples")),
+            "sampling": SamplingStatus(int(self._shared_status.read("sampling"))).name.lower(),
+            "drift": DriftStatus(int(self._shared_status.read("drift"))).name.lower(),
             "access": self._gate.describe(),
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
         }
@@ -151,7 +151,7 @@ class Health:
         alive = not self._liveness.abandoned
         body = {
             "alive": alive,
-            "state": "hung" if self._liveness.inference_hangs else _STATES[self._board.state],
+            "state": "hung" if self._liveness.inference_hangs else _STATES[self._shared_status.state],
         }
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 

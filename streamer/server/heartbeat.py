@@ -33,7 +33,7 @@ _OVER_BYTES = 1 << 20
 
 
 async def beat(
-    board: SharedStatus,
+    shared_status: SharedStatus,
     number: int,
     metrics: WorkerMetrics,
     budget: ByteBudget,
@@ -49,10 +49,10 @@ async def beat(
     collector = Collector(loop.time())
     returning: asyncio.Future[None] | None = None
     while True:
-        board.post_worker(number, "beat", loop.time())
+        shared_status.post_worker(number, "beat", loop.time())
         due = loop.time() + BEAT_S
         await asyncio.sleep(BEAT_S)
-        board.post_worker(number, "saturated", pressure.observe(fullness(), loop.time()))
+        shared_status.post_worker(number, "saturated", pressure.observe(fullness(), loop.time()))
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
         tasks = len(asyncio.all_tasks(loop))
         metrics.tasks.set(tasks)

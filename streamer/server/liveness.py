@@ -22,16 +22,16 @@ _STATES = {
 class Liveness:
     """Reads the shared status. All times are CLOCK_MONOTONIC seconds."""
 
-    def __init__(self, board: SharedStatus) -> None:
-        self._board = board
+    def __init__(self, shared_status: SharedStatus) -> None:
+        self._shared_status = shared_status
 
     @property
     def inference_hangs(self) -> bool:
         """Whether the inference process is ready but does not answer."""
-        if self._board.state is not State.READY:
+        if self._shared_status.state is not State.READY:
             return False
         now = time.monotonic()
-        return self._board.hung(now) or now - self._board.read("heartbeat") > SILENT_S
+        return self._shared_status.hung(now) or now - self._shared_status.read("heartbeat") > SILENT_S
 
     @property
     def abandoned(self) -> bool:
@@ -39,23 +39,23 @@ class Liveness:
         now = time.monotonic()
         return (
             self.inference_hangs
-            and now - self._board.read("heartbeat") > ABANDONED_S
-            and now - self._board.read("supervisor_beat") > ABANDONED_S
+            and now - self._shared_status.read("heartbeat") > ABANDONED_S
+            and now - self._shared_status.read("supervisor_beat") > ABANDONED_S
         )
 
     @property
     def saturated(self) -> bool:
         """Whether the queue of POSTs has been full for long in every worker that serves."""
-        numbers = range(int(self._board.read("workers")))
-        serving = [n for n in numbers if self._board.read_worker(n, "presence") == Presence.SERVING]
-        return bool(serving) and all(self._board.read_worker(n, "saturated") for n in serving)
+        numbers = range(int(self._shared_status.read("workers")))
+        serving = [n for n in numbers if self._shared_status.read_worker(n, "presence") == Presence.SERVING]
+        return bool(serving) and all(self._shared_status.read_worker(n, "saturated") for n in serving)
 
     def describe(self) -> dict[str, object]:
         """Return the state of each process: ok, starting, restarting, silent or off."""
         return {
-            "supervisor": self._by_beat(self._board.read("supervisor_beat")),
+            "supervisor": self._by_beat(self._shared_status.read("supervisor_beat")),
             "inference": self._inference(),
-            "workers": [self._worker(number) for number in range(int(self._board.read("workers")))],
+            "workers": [self._worker(number) for number in range(int(self._shared_status.read("workers")))],
             "observer": self._sampling_process(),
         }
 
@@ -72,33 +72,37 @@ class Liveness:
             for name, word in named.items()
             if word == "restarting"
         ]
-        changed = int(self._board.read("models_changed"))
+        changed = int(self._shared_status.read("models_changed"))
         found += [
             f"the file of model {index + 1} has changed or gone since the start; a copy is served"
             for index in range(changed.bit_length())
             if changed >> index & 1
         ]
-        if self._board.read("dying"):
+        if self._shared_status.read("dying"):
             found.append("processes keep dying")
         return found
 
     def _inference(self) -> str:
         if self.inference_hangs:
             return "silent"
-        if self._board.state is State.READY:
+        if self._shared_status.state is State.READY:
             return "ok"
-        return "restarting" if self._board.state is State.DOWN or self._board.read("restarts") else "starting"
+        return (
+            "restarting"
+            if self._shared_status.state is State.DOWN or self._shared_status.read("restarts")
+            else "starting"
+        )
 
     def _worker(self, number: int) -> str:
-        presence = _presence(self._board.read_worker(number, "presence"))
+        presence = _presence(self._shared_status.read_worker(number, "presence"))
         if presence is Presence.SERVING:
-            return self._by_beat(self._board.read_worker(number, "beat"))
+            return self._by_beat(self._shared_status.read_worker(number, "beat"))
         return _STATES[presence]
 
     def _sampling_process(self) -> str:
-        presence = _presence(self._board.read("sampling_presence"))
+        presence = _presence(self._shared_status.read("sampling_presence"))
         if presence is Presence.SERVING:
-            return self._by_beat(self._board.read("sampling_beat"))
+            return self._by_beat(self._shared_status.read("sampling_beat"))
         return _STATES[presence]
 
     def _by_beat(self, beat: float) -> str:

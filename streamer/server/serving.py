@@ -38,7 +38,7 @@ async def make_runner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
     places = places_for(settings.connections_max, settings.connections_per_address)
-    app.middlewares.insert(0, limit_connections(places, partial(resources.board.read, "draining")))
+    app.middlewares.insert(0, limit_connections(places, partial(resources.shared_status.read, "draining")))
     await runner.setup()
     manager = runner.server
     if manager is None:
@@ -69,7 +69,7 @@ async def make_runner(
         listener,
         connection,
         places,
-        accepted=lambda: resources.board.count_accepted(resources.number),
+        accepted=lambda: resources.shared_status.count_accepted(resources.number),
         refused=resources.metrics.connections_refused.inc,
     )
     if resources.channel is not None:

@@ -37,7 +37,8 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     runner, drain = await make_runner(resources, listener)
     app = runner.app
     beating = asyncio.create_task(
-        beat(resources.board, resources.number, resources.metrics, app[BUDGET], app[FULLNESS]), name="beat"
+        beat(resources.shared_status, resources.number, resources.metrics, app[BUDGET], app[FULLNESS]),
+        name="beat",
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -46,7 +47,9 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     gc.freeze()
     try:
         await stop.wait()
-        delay_s = 0.0 if resources.board.read("draining") == _DRAIN_AT_ONCE else settings.drain_delay_s
+        delay_s = (
+            0.0 if resources.shared_status.read("draining") == _DRAIN_AT_ONCE else settings.drain_delay_s
+        )
         await drain(delay_s)
     finally:
         await runner.cleanup()
@@ -54,12 +57,12 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run ``python -m streamer.server.worker NUMBER LISTENER BOARD PAGE CHANNEL ADDRESS SAMPLING [METRICS]``.
+    """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ADDRESS SAMPLING``.
 
     The addresses are those of the inference process and of the sampling process, which is empty without one.
-    METRICS is the descriptor of the socket on which metrics are served, where they have a port of their own.
+    An optional last argument is the descriptor of the socket for metrics, if they have a port of their own.
     """
-    number_text, listener_fd, board_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
+    number_text, listener_fd, status_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
     settle()
     settings = inherited_settings()
     set_up_logging(settings.log_level, settings.log_format, [*settings.keys, settings.turn_secret])
@@ -70,7 +73,7 @@ def main() -> int:
             number=int(number_text),
             settings=settings,
             metrics=WorkerMetrics(),
-            board=SharedStatus(int(board_fd)),
+            shared_status=SharedStatus(int(status_fd)),
             drift_page=SharedDocument(int(page_fd)),
             inference_address=addresses[0],
             sampling_address=addresses[1],

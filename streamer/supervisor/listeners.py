@@ -70,9 +70,12 @@ class FallbackAcceptor:
     """Accepts for workers that do not. Construct it in the running loop; ``channels`` lead to the workers."""
 
     def __init__(
-        self, board: SharedStatus, listeners: Sequence[socket.socket], channels: Sequence[socket.socket]
+        self,
+        shared_status: SharedStatus,
+        listeners: Sequence[socket.socket],
+        channels: Sequence[socket.socket],
     ) -> None:
-        self._board = board
+        self._shared_status = shared_status
         self._listeners = listeners
         self._channels = channels
         self._loop = asyncio.get_running_loop()
@@ -103,7 +106,7 @@ class FallbackAcceptor:
     def _on_waiting(self, number: int) -> None:
         """Give the worker time to accept the connection that has arrived."""
         self._loop.remove_reader(self._listeners[number].fileno())
-        accepted = self._board.read_worker(number, "accepted")
+        accepted = self._shared_status.read_worker(number, "accepted")
         if self._stalled.get(number) == accepted:
             self._take(number)
             self._check_later(number, accepted, 0.02)
@@ -117,7 +120,7 @@ class FallbackAcceptor:
     def _check(self, number: int, before: float) -> None:
         waits = select.poll()
         waits.register(self._listeners[number], select.POLLIN)
-        if waits.poll(0) and self._board.read_worker(number, "accepted") == before:
+        if waits.poll(0) and self._shared_status.read_worker(number, "accepted") == before:
             if number not in self._stalled:
                 log.debug("worker %d accepts no connections", number)
             self._stalled[number] = before
@@ -149,15 +152,21 @@ class FallbackAcceptor:
                 socket.send_fds(self._channels[target], [b"c"], [connection.fileno()])
 
     def _is_fresh(self, number: int) -> bool:
-        beat = self._board.read_worker(number, "beat")
-        serves = self._board.read_worker(number, "presence") == Presence.SERVING
+        beat = self._shared_status.read_worker(number, "beat")
+        serves = self._shared_status.read_worker(number, "presence") == Presence.SERVING
         return serves and time.monotonic() - beat < FRESH_BEAT_S
 
     async def _accepts_again(self, number: int) -> bool:
         """Wait until the worker accepts a connection; False when its last heartbeat becomes too old first."""
-        before = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
+        before = (
+            self._shared_status.read_worker(number, "accepted"),
+            self._shared_status.read_worker(number, "beat"),
+        )
         while self._is_fresh(number):
-            now = self._board.read_worker(number, "accepted"), self._board.read_worker(number, "beat")
+            now = (
+                self._shared_status.read_worker(number, "accepted"),
+                self._shared_status.read_worker(number, "beat"),
+            )
             if now != before:
                 return True
             await asyncio.sleep(PATIENCE_S)
@@ -170,7 +179,7 @@ class FallbackAcceptor:
             for other in range(len(self._listeners))
             if other != number and other not in self._stalled and self._is_fresh(other)
         ]
-        return min(others, key=lambda other: self._board.read_worker(other, "accepted"), default=None)
+        return min(others, key=lambda other: self._shared_status.read_worker(other, "accepted"), default=None)
 
     async def _probed_path(self, connection: socket.socket) -> str:
         """Return the path if the connection starts with a probe, else an empty text; consumes no bytes."""
@@ -197,7 +206,7 @@ class FallbackAcceptor:
         else:
             status = "503 Service Unavailable"
             body = {"status": "restarting", "reasons": [self._reason()]}
-        if self._board.read("draining"):
+        if self._shared_status.read("draining"):
             body["state" if path == "/livez" else "status"] = "draining"
         text = json.dumps(body).encode()
         head = (
@@ -212,7 +221,7 @@ class FallbackAcceptor:
 
     def _reason(self) -> str:
         starting = all(
-            self._board.read_worker(number, "presence") == Presence.STARTING
+            self._shared_status.read_worker(number, "presence") == Presence.STARTING
             for number in range(len(self._listeners))
         )
         return "the workers are starting" if starting else "no worker answers; they are being restarted"

@@ -82,14 +82,16 @@ class Supervisor:
             ),
             [self._store.fd],
         )
-        self._sampling = SamplingProcessHandle(settings, self._inference.board, [self._store.fd])
+        self._sampling = SamplingProcessHandle(settings, self._inference.shared_status, [self._store.fd])
         self._inference_environment = ChildEnvironment(settings, None)
         self._worker_environment = ChildEnvironment(settings, settings)
         #: Only the sampling process gets the store's credentials, and it gets no API keys.
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
-        board = self._inference.board
-        board.post("workers", settings.workers)
-        self._workers = [WorkerHandle(number, port, board) for number, port in enumerate(self._sockets)]
+        shared_status = self._inference.shared_status
+        shared_status.post("workers", settings.workers)
+        self._workers = [
+            WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
+        ]
         self._crash_loop = CrashLoop()
         #: Whether the inference process and the sampling process are being stopped.
         self._ending = False
@@ -136,7 +138,7 @@ class Supervisor:
         ]
         tasks.append(asyncio.create_task(self._make_watchdog().run(), name="watchdog"))
         self._fallback_acceptor = FallbackAcceptor(
-            self._inference.board, self._sockets, [worker.channel for worker in self._workers]
+            self._inference.shared_status, self._sockets, [worker.channel for worker in self._workers]
         )
         if self._settings.sampling:
             tasks.append(asyncio.create_task(self._keep_sampling(), name="observer"))
@@ -155,7 +157,7 @@ class Supervisor:
         return 0
 
     def _start_drain(self, how: int) -> None:
-        self._inference.board.post("draining", how)
+        self._inference.shared_status.post("draining", how)
         self._stopping.set()
 
     def _kill_workers(self) -> None:
@@ -171,7 +173,7 @@ class Supervisor:
 
     async def _keep_inference(self) -> None:
         policy = RestartPolicy()
-        board = self._inference.board
+        shared_status = self._inference.shared_status
         while True:
             started = time.monotonic()
             with self._relay.output_of("inference") as output:
@@ -181,10 +183,10 @@ class Supervisor:
                 return
             # A model that was served before is accepted again later: its file is being replaced, without a
             # copy.
-            if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and board.read("served")):
+            if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and shared_status.read("served")):
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
-            board.post("restarts", board.read("restarts") + 1)
+            shared_status.post("restarts", shared_status.read("restarts") + 1)
             if not await self._pause_after("inference", "the inference process", code, policy, started):
                 return
 
@@ -246,8 +248,10 @@ class Supervisor:
         watched.append(watch_inference(self._inference, start_s, lambda: self._ending))
         if self._settings.sampling:
             watched.append(watch_sampling_process(self._sampling, lambda: self._ending))
-        board = self._inference.board
-        return Watchdog(board, watched, lambda now: board.post("dying", self._crash_loop.goes_on(now)))
+        shared_status = self._inference.shared_status
+        return Watchdog(
+            shared_status, watched, lambda now: shared_status.post("dying", self._crash_loop.goes_on(now))
+        )
 
     # -- the end -------------------------------------------------------------------------------------
 

@@ -86,13 +86,13 @@ class Watchdog:
 
     def __init__(
         self,
-        board: SharedStatus,
+        shared_status: SharedStatus,
         watched: list[WatchedProcess],
         on_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
         """``on_tick`` is called with the time at every check."""
         self._on_tick = on_tick
-        self._board = board
+        self._shared_status = shared_status
         self._watched = watched
         #: Silence before this time does not count.
         self._counts_from = time.monotonic()
@@ -104,7 +104,7 @@ class Watchdog:
             now = time.monotonic()
             if now - planned > LATE_S:
                 self._counts_from = now
-            self._board.post("supervisor_beat", now)
+            self._shared_status.post("supervisor_beat", now)
             self._on_tick(now)
             next_at = now + TICK_S
             for process in self._watched:
@@ -139,13 +139,13 @@ def watch_inference(
     handle: InferenceHandle, start_timeout_s: float, ending: Callable[[], bool]
 ) -> WatchedProcess:
     """Return the inference process as the watchdog sees it, until ``ending`` returns True."""
-    board = handle.board
-    state, since = board.state, time.monotonic()
+    shared_status = handle.shared_status
+    state, since = shared_status.state, time.monotonic()
 
     def life_sign() -> LifeSign | None:
         nonlocal state, since
-        if board.state is not state:
-            state, since = board.state, time.monotonic()
+        if shared_status.state is not state:
+            state, since = shared_status.state, time.monotonic()
         if ending() or state is State.DOWN:
             return None
         if handle.distrusted:
@@ -153,14 +153,14 @@ def watch_inference(
         if state is not State.READY:
             return LifeSign(since, start_timeout_s, "it is not ready")
         # A heartbeat from before the last change of state may be that of an earlier process.
-        beat = max(board.read("heartbeat"), since)
-        busy_since, run_limit_s = board.read("busy_since"), board.read("run_limit_s")
+        beat = max(shared_status.read("heartbeat"), since)
+        busy_since, run_limit_s = shared_status.read("busy_since"), shared_status.read("run_limit_s")
         if busy_since > 0 and busy_since + run_limit_s < beat + INFERENCE_BEAT_LIMIT_S:
             return LifeSign(busy_since, run_limit_s, "a model run hangs")
         return LifeSign(beat, INFERENCE_BEAT_LIMIT_S, "its loop has stopped")
 
     def kill() -> None:
-        board.post("state", State.DOWN)
+        shared_status.post("state", State.DOWN)
         handle.signal(signal.SIGKILL)
 
     return WatchedProcess("the inference process", life_sign, lambda: handle.pid, kill)
@@ -171,20 +171,20 @@ def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], b
 
     It is not watched once ``ending`` returns True: its last deliveries have a limit of their own.
     """
-    board = handle.board
+    shared_status = handle.shared_status
 
     def life_sign() -> LifeSign | None:
         if ending():
             return None
-        beat = board.read("sampling_beat")
+        beat = shared_status.read("sampling_beat")
         if not beat:
             return LifeSign(handle.started_at, SAMPLING_START_LIMIT_S, "it does not start")
-        if board.read("sampling_presence") == Presence.STARTING:
-            board.post("sampling_presence", Presence.SERVING)
+        if shared_status.read("sampling_presence") == Presence.STARTING:
+            shared_status.post("sampling_presence", Presence.SERVING)
         return LifeSign(beat, SAMPLING_BEAT_LIMIT_S, "its loop has stopped")
 
     def kill() -> None:
-        board.post("sampling_presence", Presence.HUNG)
+        shared_status.post("sampling_presence", Presence.HUNG)
         handle.kill()
 
     return WatchedProcess("the sampling process", life_sign, lambda: handle.pid, kill)

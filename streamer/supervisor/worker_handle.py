@@ -20,10 +20,10 @@ START_LIMIT_S = 60.0
 class WorkerHandle:
     """One worker process at a time."""
 
-    def __init__(self, number: int, listener: socket.socket, board: SharedStatus) -> None:
+    def __init__(self, number: int, listener: socket.socket, shared_status: SharedStatus) -> None:
         self.number = number
         self.listener = listener
-        self._board = board
+        self._shared_status = shared_status
         #: The supervisor sends accepted connections through ``channel``; the worker reads the other end. Both
         #: ends stay open here, so that the next worker gets what the last one has not read.
         self.channel, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -38,9 +38,9 @@ class WorkerHandle:
         output: int,
     ) -> None:
         """Start a process with further ``arguments`` and ``descriptors``; it writes its log to ``output``."""
-        self._board.post_worker(self.number, "beat", 0.0)
-        self._board.post_worker(self.number, "presence", Presence.STARTING)
-        own = (self.listener.fileno(), self._board.fd)
+        self._shared_status.post_worker(self.number, "beat", 0.0)
+        self._shared_status.post_worker(self.number, "presence", Presence.STARTING)
+        own = (self.listener.fileno(), self._shared_status.fd)
         channel = self._worker_end.fileno()
         page, *addresses = arguments
         await self._process.start(
@@ -53,7 +53,7 @@ class WorkerHandle:
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
         code = await self._process.wait()
-        self._board.post_worker(self.number, "presence", Presence.DOWN)
+        self._shared_status.post_worker(self.number, "presence", Presence.DOWN)
         return code
 
     @property
@@ -70,15 +70,15 @@ class WorkerHandle:
         return WatchedProcess(f"worker {self.number}", self._life_sign, lambda: self.pid, self._kill)
 
     def _life_sign(self) -> LifeSign:
-        beat = self._board.read_worker(self.number, "beat")
+        beat = self._shared_status.read_worker(self.number, "beat")
         if not beat:
             return LifeSign(self._process.started_at, START_LIMIT_S, "it does not serve")
-        if self._board.read_worker(self.number, "presence") == Presence.STARTING:
-            self._board.post_worker(self.number, "presence", Presence.SERVING)
+        if self._shared_status.read_worker(self.number, "presence") == Presence.STARTING:
+            self._shared_status.post_worker(self.number, "presence", Presence.SERVING)
         return LifeSign(beat, BEAT_LIMIT_S, "its loop has stopped")
 
     def _kill(self) -> None:
-        self._board.post_worker(self.number, "presence", Presence.HUNG)
+        self._shared_status.post_worker(self.number, "presence", Presence.HUNG)
         self.signal(signal.SIGKILL)
 
     def close(self) -> None:

@@ -33,12 +33,12 @@ COOKIE = "rtva-replica"
 @pytest.fixture(scope="module")
 def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Every path of the service, from its router, with braces filled in."""
-    with contextlib.closing(SharedStatus()) as board, contextlib.closing(SharedDocument()) as page:
+    with contextlib.closing(SharedStatus()) as shared_status, contextlib.closing(SharedDocument()) as page:
         resources = Resources(
             number=0,
             settings=load_settings(),
             metrics=WorkerMetrics(),
-            board=board,
+            shared_status=shared_status,
             drift_page=page,
             inference_address="",
             sampling_address="",

@@ -20,13 +20,13 @@ def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
     """Return every route that a worker serves with these settings."""
 
     async def build() -> list[web.AbstractRoute]:
-        board, page = SharedStatus(), SharedDocument()
+        shared_status, page = SharedStatus(), SharedDocument()
         app, _ = make_app(
             Resources(
                 number=0,
                 settings=load_settings(**overrides),
                 metrics=WorkerMetrics(),
-                board=board,
+                shared_status=shared_status,
                 drift_page=page,
                 inference_address="unused",
                 sampling_address="",

@@ -56,7 +56,7 @@ class SamplingProcessRun:
         )
         self._given = ChildEnvironment(self._settings, self._settings)
         self._listener = address.listen(socket.SOCK_STREAM)
-        self._board = SharedStatus()
+        self._shared_status = SharedStatus()
         self._page = SharedDocument()
         self.lost: Counter[str] = Counter()
         self._sender = SampleSender(address.address_of(self._listener), self._count)
@@ -78,16 +78,16 @@ class SamplingProcessRun:
         self.kill()
         self._sender.close()
         self._listener.close()
-        self._board.close()
+        self._shared_status.close()
         self._page.close()
         self._given.close()
         self._log.close()
 
     def start(self) -> None:
         """Start a process; it takes candidates when ``wait_on`` returns."""
-        self._board.post("sampling", SamplingStatus.STARTING)
-        self._board.post("ending", 0)
-        fds = (self._listener.fileno(), self._board.fd, self._page.fd)
+        self._shared_status.post("sampling", SamplingStatus.STARTING)
+        self._shared_status.post("ending", 0)
+        fds = (self._listener.fileno(), self._shared_status.fd, self._page.fd)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer.sampling.process", *map(str, fds)],
             cwd=ROOT,
@@ -98,7 +98,7 @@ class SamplingProcessRun:
 
     def wait_on(self) -> None:
         """Wait until the spool is open."""
-        wait_for(lambda: self._board.read("sampling") == SamplingStatus.ON)
+        wait_for(lambda: self._shared_status.read("sampling") == SamplingStatus.ON)
 
     def submit(self, number: int) -> None:
         """Submit one candidate."""
@@ -113,7 +113,7 @@ class SamplingProcessRun:
     def stop(self) -> int:
         """End it in order; returns its exit code."""
         assert self._process is not None
-        self._board.post("ending", 1)
+        self._shared_status.post("ending", 1)
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
 

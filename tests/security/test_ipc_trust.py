@@ -231,13 +231,13 @@ def test_random_results_are_refused_or_harmless(noise: bytes, changes: list[tupl
 
 @given(st.floats())
 def test_nobody_stumbles_over_what_stands_on_the_board(value: float) -> None:
-    board = SharedStatus()
-    for field in board._FIELDS:
-        board.post(field, value)
-    assert isinstance(board.state, State)
-    assert all(int(board.read(field)) is not None for field in board._FIELDS)
-    board.alive(time.monotonic())
-    board.close()
+    shared_status = SharedStatus()
+    for field in shared_status._FIELDS:
+        shared_status.post(field, value)
+    assert isinstance(shared_status.state, State)
+    assert all(int(shared_status.read(field)) is not None for field in shared_status._FIELDS)
+    shared_status.alive(time.monotonic())
+    shared_status.close()
 
 
 def test_assembling_costs_no_more_than_what_is_sent() -> None:
@@ -257,11 +257,11 @@ def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> Non
         descriptor = next(link for link in links if "memfd:shared_status" in str(link.readlink()))
         # As the worker would: the shared status is the only way by which it reaches the supervisor.
         fd = os.open(descriptor, os.O_RDWR)
-        board = SharedStatus(fd)
+        shared_status = SharedStatus(fd)
         before.send_signal(signal.SIGSTOP)
-        board.post("refused", time.monotonic())
+        shared_status.post("refused", time.monotonic())
         wait_for(lambda: not before.is_running() or before.status() == "zombie")
-        board.close()
+        shared_status.close()
         service.wait_ready()
         assert service.inference.pid != before.pid
         assert "does not parse" in service.log

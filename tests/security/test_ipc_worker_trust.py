@@ -65,11 +65,11 @@ class FakeDetector:
 def loop_address() -> Iterator[str]:
 
     listener = address.listen()
-    board = SharedStatus()
+    shared_status = SharedStatus()
     loop = Loop(
         {"v1": FakeDetector()},
         listener,
-        board,
+        shared_status,
         inference_threads=1,
         parallel=1,
         prefetch_depth=2,

@@ -31,11 +31,11 @@ class DriftRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.page, self.board = SharedDocument(), SharedStatus()
+        self.page, self.shared_status = SharedDocument(), SharedStatus()
         self.settings = load_settings(
             samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
         )
-        self.service = DriftService(self.settings, DriftMetrics(), self.page, self.board)
+        self.service = DriftService(self.settings, DriftMetrics(), self.page, self.shared_status)
         self.api = DriftApi(self.service)
 
     async def update(self, body: Any = None, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class DriftRun:
     async def close(self) -> None:
         await self.service.close()
         self.page.close()
-        self.board.close()
+        self.shared_status.close()
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def test_drift_is_not_learnt_unless_somebody_insists(drift: DriftRun) -> N
     drift.live("gate", hours=1, seed=2, by=6.0)
     found = drift.status()
     assert (found["status"], found["alert"]) == ("drift", True)
-    assert drift.board.read("drift") == DriftStatus.DRIFT
+    assert drift.shared_status.read("drift") == DriftStatus.DRIFT
     refused = (await drift.update())["error"]
     assert (refused["status"], refused["code"]) == (409, "in_drift")
     tried = (await drift.update({"dry_run": True}))["result"]["groups"]["gate"]

@@ -108,14 +108,14 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     settings = load_settings(
         samples_dir=tmp_path / "samples", reference_data_path=tmp_path / "r.json", drift_engine_timeout_s=1
     )
-    page, board = SharedDocument(), SharedStatus()
-    made = DriftService(settings, DriftMetrics(), page, board)
+    page, shared_status = SharedDocument(), SharedStatus()
+    made = DriftService(settings, DriftMetrics(), page, shared_status)
     await made.open()
     made.monitor.set_reference(Reference({"gate": REFERENCE}, "", ""))
     yield made
     await made.close()
     page.close()
-    board.close()
+    shared_status.close()
 
 
 async def feed(service: DriftService, found: list[Row]) -> dict[str, object]:

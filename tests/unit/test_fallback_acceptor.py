@@ -18,7 +18,7 @@ class Scene:
     """Workers that do nothing by themselves: their ports, their channels and the shared status."""
 
     def __init__(self, workers: int) -> None:
-        self.board = SharedStatus()
+        self.shared_status = SharedStatus()
         self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
         self.channels = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         for near, far in self.channels:
@@ -26,11 +26,11 @@ class Scene:
             far.setblocking(False)
 
     def serve(self, number: int) -> None:
-        self.board.post_worker(number, "presence", Presence.SERVING)
-        self.board.post_worker(number, "beat", time.monotonic())
+        self.shared_status.post_worker(number, "presence", Presence.SERVING)
+        self.shared_status.post_worker(number, "beat", time.monotonic())
 
     def start(self) -> FallbackAcceptor:
-        return FallbackAcceptor(self.board, self.listeners, [near for near, _ in self.channels])
+        return FallbackAcceptor(self.shared_status, self.listeners, [near for near, _ in self.channels])
 
     async def ask(self, number: int, request: bytes, timeout_s: float = 5.0) -> bytes:
         address = self.listeners[number].getsockname()
@@ -58,7 +58,7 @@ class Scene:
         for pair in self.channels:
             for end in pair:
                 end.close()
-        self.board.close()
+        self.shared_status.close()
 
 
 def answer(connection: socket.socket, data: bytes) -> None:
@@ -135,7 +135,7 @@ async def test_a_worker_that_accepts_is_left_alone(one: Scene) -> None:
         if len(clients) % 2 == 0:
             one.listeners[0].accept()[0].close()
             accepted += 1
-            one.board.post_worker(0, "accepted", accepted)
+            one.shared_status.post_worker(0, "accepted", accepted)
     with pytest.raises(BlockingIOError):
         socket.recv_fds(one.channels[0][1], 16, 1)
     stand_in.close()

@@ -88,10 +88,10 @@ def test_whatever_the_load_it_leaves_late_and_never_for_long(
 def test_a_replica_is_saturated_when_every_worker_that_serves_is(
     workers: list[tuple[Presence, int]], saturated: bool
 ) -> None:
-    board = SharedStatus()
-    board.post("workers", len(workers))
+    shared_status = SharedStatus()
+    shared_status.post("workers", len(workers))
     for number, (presence, full) in enumerate(workers):
-        board.post_worker(number, "presence", presence)
-        board.post_worker(number, "saturated", full)
-    assert Liveness(board).saturated is saturated
-    board.close()
+        shared_status.post_worker(number, "presence", presence)
+        shared_status.post_worker(number, "saturated", full)
+    assert Liveness(shared_status).saturated is saturated
+    shared_status.close()

@@ -123,11 +123,11 @@ async def run_many(loop_address: str, count: int) -> None:
 
 
 def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
-    listener, board = address.listen(), SharedStatus()
+    listener, shared_status = address.listen(), SharedStatus()
     loop = Loop(
         {"v1": QuickNow()},
         listener,
-        board,
+        shared_status,
         inference_threads=1,
         parallel=1,
         prefetch_depth=2,
@@ -138,12 +138,12 @@ def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
     thread.start()
     try:
         asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 1), 20))
-        assert board.read("run_limit_s") == 10.0
+        assert shared_status.read("run_limit_s") == 10.0
         asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 2 * ENOUGH), 20))
         until = time.monotonic() + 10
-        while board.read("run_limit_s") != HUNG_MIN_S and time.monotonic() < until:
+        while shared_status.read("run_limit_s") != HUNG_MIN_S and time.monotonic() < until:
             time.sleep(0.02)
-        assert board.read("run_limit_s") == HUNG_MIN_S
+        assert shared_status.read("run_limit_s") == HUNG_MIN_S
     finally:
         loop.stop()
         thread.join(10)

@@ -33,7 +33,7 @@ class Process:
 
 
 @pytest.fixture
-def board() -> Iterator[SharedStatus]:
+def shared_status() -> Iterator[SharedStatus]:
     made = SharedStatus()
     yield made
     made.close()
@@ -59,10 +59,10 @@ def _sleeps(pid: int) -> bool:
 
 
 def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
-    board: SharedStatus, sleeper: subprocess.Popen[bytes]
+    shared_status: SharedStatus, sleeper: subprocess.Popen[bytes]
 ) -> None:
     process = Process(sleeper.pid)
-    watchdog = Watchdog(board, [process.watched])
+    watchdog = Watchdog(shared_status, [process.watched])
     begun = process.beat
     assert watchdog.check(process.watched, begun + 1.0) == pytest.approx(begun + 2.5, abs=0.1)
     assert watchdog.check(process.watched, begun + 3.0) == pytest.approx(begun + 5.0, abs=0.1)
@@ -71,9 +71,9 @@ def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
     assert process.killed == 1
 
 
-def test_a_beat_in_time_keeps_it_alive(board: SharedStatus, sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_beat_in_time_keeps_it_alive(shared_status: SharedStatus, sleeper: subprocess.Popen[bytes]) -> None:
     process = Process(sleeper.pid)
-    watchdog = Watchdog(board, [process.watched])
+    watchdog = Watchdog(shared_status, [process.watched])
     for second in range(1, 60):
         process.beat += 1.0
         watchdog.check(process.watched, process.beat + 0.5 + second * 0.0)
@@ -81,12 +81,12 @@ def test_a_beat_in_time_keeps_it_alive(board: SharedStatus, sleeper: subprocess.
 
 
 async def test_silence_while_the_watchdog_itself_stood_still_does_not_count(
-    board: SharedStatus, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    shared_status: SharedStatus, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("streamer.supervisor.watchdog.time.monotonic", lambda: now[0])
     process = Process(sleeper.pid)
-    watchdog = Watchdog(board, [process.watched])
+    watchdog = Watchdog(shared_status, [process.watched])
     jumps = iter([1.0, 1.0, 500.0, 1.0, 1.0, 1.0, 1.0])
 
     async def sleep(_: float) -> None:
