@@ -16,8 +16,11 @@ def served_series() -> dict[str, set[str]]:
     series = {}
     for owner in (WorkerMetrics(), InferenceMetrics(), SamplingMetrics(), SupervisorMetrics()):
         for metric in vars(owner).values():
-            if isinstance(metric, Counter | Gauge | Histogram):
-                labels = set(metric._labelnames)
-                for suffix in _SUFFIXES[type(metric)]:
-                    series[f"{metric._name}{suffix}"] = labels | ({"le"} if suffix == "_bucket" else set())
+            for kind, suffixes in _SUFFIXES.items():
+                if isinstance(metric, kind):
+                    labels = set(metric._labelnames)
+                    for suffix in suffixes:
+                        series[f"{metric._name}{suffix}"] = labels | (
+                            {"le"} if suffix == "_bucket" else set()
+                        )
     return series
