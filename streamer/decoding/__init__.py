@@ -1,1 +1,3 @@
-"""Decoders of foreign bytes in sandboxed child processes; what feeds them with work is in `dispatcher`."""
+"""Decoders of untrusted bytes in sandboxed child processes. The scheduling that feeds them is in
+`dispatcher`.
+"""

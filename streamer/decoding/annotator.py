@@ -1,4 +1,4 @@
-"""Has a decoder draw boxes on an image: the encoded result comes back in memory of its own."""
+"""Lets a decoder draw boxes on an image; the encoded result is returned in separate shared memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
 from streamer.imaging.image_header import PixelLimits
 
-#: Bytes of a JPEG for each of its pixels, at the most: noise at quality 90 takes 1.1.
+#: Upper bound of the bytes of a JPEG per pixel; noise at quality 90 takes 1.1.
 _BYTES_PER_PX = 1.5
 _LEAST_BYTES = 1 << 16
 
 
 class NoInput:
-    """Stands for the model's input where there is none; implements `letterbox.ModelInput`."""
+    """Placeholder for the model's input in tasks that have none; implements `letterbox.ModelInput`."""
 
     input_width = 1
     input_height = 1
@@ -38,8 +38,8 @@ async def annotate(
 ) -> bytes:
     """Return the image with ``boxes`` (float32 (N, 6), pixels of the upright image) drawn, as JPEG.
 
-    ``size`` is the upright width and height in pixels. Raises ImageError, or DecoderLost where the image is
-    not to blame.
+    ``size`` is the upright width and height in pixels. Raises ImageError, or DecoderLost if the decoder ended
+    for a reason other than the image.
     """
     request = json.dumps({"rows": boxes.tolist(), "labels": labels}).encode()
     room = max(_LEAST_BYTES + int(size[0] * size[1] * _BYTES_PER_PX), len(request) + 4)

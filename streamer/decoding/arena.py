@@ -1,4 +1,4 @@
-"""Input memory of the decoders: encoded images lie here until one of them has read them."""
+"""Input memory of the decoders: it holds encoded images until a decoder has read them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import mmap
 import os
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-#: Blocks from this size on are given back to the system when they are freed; smaller ones stay warm.
+#: Freed blocks of at least this size are returned to the system; smaller ones stay mapped and warm.
 _GIVE_BACK_BYTES = 1 << 20
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 
 
 class ArenaFull(Exception):
-    """There is no room at the moment; it comes with the next answer."""
+    """There is no room now; there will be when a decoder has answered."""
 
 
 class PageAllocator:
-    """Hands out runs of whole pages, first fit; pure. One thread uses it."""
+    """Allocates runs of whole pages, first fit. Pure; used by one thread."""
 
     def __init__(self, size_bytes: int) -> None:
-        #: Start and end of what is free, in order; neighbours are joined.
+        #: Start and end of each free run, in order; adjacent runs are merged.
         self.free_runs: list[tuple[int, int]] = [(0, size_bytes)]
 
     def take(self, length: int) -> int:
@@ -38,7 +38,7 @@ class PageAllocator:
         raise ArenaFull(f"no {wanted} bytes in one piece")
 
     def give_back(self, offset: int, length: int) -> int:
-        """Free a run that was taken for ``length`` bytes; returns the bytes that it had."""
+        """Free a run that was taken for ``length`` bytes; return its size in bytes."""
         start, end = offset, offset + _whole_pages(length)
         size = end - start
         index = bisect.bisect(self.free_runs, (start, end))
@@ -56,7 +56,7 @@ class PageAllocator:
 class Arena:
     """A sealed `memfd` for encoded images. One thread uses it.
 
-    Decoders map all of it. They read, and the worker alone writes and decides what lies where.
+    Decoders map all of it for reading. Only the worker writes, and decides where each image is placed.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -72,19 +72,19 @@ class Arena:
         return start
 
     def free(self, offset: int, length: int) -> None:
-        """Give a block back that :meth:`put` returned for ``length`` bytes."""
+        """Free a block that :meth:`put` returned for ``length`` bytes."""
         size = self._pages.give_back(offset, length)
         if size >= _GIVE_BACK_BYTES:
             _punch(self.fd, offset, size)
 
     def close(self) -> None:
-        """Unmap and close; decoders keep their mapping."""
+        """Unmap and close the memory; decoders keep their mapping."""
         self._memory.close()
         os.close(self.fd)
 
 
 def sealed_memory(name: str, size_bytes: int) -> int:
-    """Return a `memfd` that nobody can shrink under another process's mapping; the caller owns it."""
+    """Return a `memfd` that no process can shrink while others map it; the caller owns it."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size_bytes)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
@@ -96,7 +96,7 @@ def _whole_pages(size_bytes: int) -> int:
 
 
 def _punch(fd: int, offset: int, length: int) -> None:
-    """Return pages to the system; the next read sees zeros. A kernel that cannot keeps them."""
+    """Return pages to the system; the next read sees zeros. A kernel without this operation keeps them."""
     ctypes.CDLL(None).fallocate(
         fd,
         _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE,

@@ -1,4 +1,4 @@
-"""What the pool is asked to do with one image, and how that may end."""
+"""One image that the pool is asked to process, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from streamer.imaging.image_header import ImageError, ImageErrorCode, PixelLimit
 
 log = logging.getLogger("streamer.decoding")
 
-#: Bytes that took longer are not called harmless: on a busy machine they may come to the limit of time.
+#: Bytes whose decode took longer are not remembered as harmless: on a busy machine they may exceed the time
+#: limit.
 HARMLESS_MS = DECODE_LIMIT_S * 1e3 / 10
 MAX_HARMLESS = 256
 _CODES = tuple(ImageErrorCode)
 
 
 class DecoderLost(Exception):
-    """The decoder ended while it held the image, for a reason that is not the image's."""
+    """The decoder ended while it held the image, for a reason other than the image."""
 
 
 Outcome = Answer | ImageError | DecoderLost
@@ -36,43 +37,45 @@ class Work:
     data: bytes | memoryview
     task: Task
     rotation: int
-    #: Slot of the ring; meaningless for other tasks than LETTERBOX.
+    #: Slot of the ring; used by task LETTERBOX only.
     slot: int
     target: ModelInput
     limits: PixelLimits
     #: Called once, on the event loop, never from within `submit`.
     done: Callable[[Outcome], None]
-    #: Memory for tasks that have their own, as a descriptor; -1 without. The caller owns it.
+    #: Descriptor of the memory of tasks that use their own; -1 if there is none. The caller owns it.
     descriptor: int = -1
     number: int = 0
-    #: Where it lies in the input memory; None while it waits for room.
+    #: Offset of the image in the input memory; None while it waits for room.
     offset: int | None = None
-    #: When it was handed over, monotonic seconds; 0 while it waits for room.
+    #: When it was sent to the decoders, in monotonic seconds; 0 while it waits for room.
     sent_at: float = 0.0
-    #: Whether decoders were replaced already while it waited for one.
+    #: Whether the decoders were already replaced once while it waited for one.
     sent_again: bool = False
-    #: Work with the same bytes, and its ring, that waits for the outcome of this one.
+    #: Work with the same bytes that waits for the outcome of this one, each with its ring.
     followers: list[tuple[FrameRing | None, Work]] = field(default_factory=list)
 
 
 class Twins:
-    """Finds work with the same bytes among what decoders hold; compares only where lengths are equal.
+    """Finds work with the same bytes among the images that decoders hold. Compares only images of equal
+    length.
 
-    Many clients may send the same bytes, such as the test picture of a load generator. They wait for each
-    other only once: the last `MAX_HARMLESS` of those that a decoder finished quickly are remembered.
+    Many clients may send the same bytes, such as the test image of a load generator. They wait for each other
+    only once, because the last `MAX_HARMLESS` images that had duplicates and were decoded quickly are
+    remembered.
     """
 
     def __init__(self) -> None:
         self._by_length: dict[int, list[Work]] = {}
-        #: Digests of bytes that had twins and did no harm, the oldest first.
+        #: Digests of bytes that had duplicates and did no harm, oldest first.
         self._harmless: OrderedDict[bytes, None] = OrderedDict()
 
     def find(self, data: bytes | memoryview) -> Work | None:
-        """Return the work with these bytes that is to be waited for; None when there is none."""
+        """Return the work with these bytes whose outcome must be awaited; None if there is none."""
         same_length = self._by_length.get(len(data))
         if same_length is None:
             return None
-        # Views compare byte by byte; as bytes they are compared at once.
+        # Memory views compare element by element; bytes compare in one operation.
         wanted = bytes(data)
         found = next((work for work in same_length if bytes(work.data) == wanted), None)
         if found is None or hashlib.sha256(wanted).digest() in self._harmless:
@@ -80,11 +83,11 @@ class Twins:
         return found
 
     def add(self, work: Work) -> None:
-        """A decoder gets this."""
+        """Record work that is given to a decoder."""
         self._by_length.setdefault(len(work.data), []).append(work)
 
     def remove(self, work: Work, outcome: Outcome) -> None:
-        """It was answered."""
+        """Remove work that was answered."""
         if work.followers and isinstance(outcome, Answer) and outcome.decode_ms < HARMLESS_MS:
             self._harmless[hashlib.sha256(work.data).digest()] = None
             if len(self._harmless) > MAX_HARMLESS:
@@ -96,12 +99,12 @@ class Twins:
 
 
 def harmful() -> ImageError:
-    """Return the refusal of bytes that have ended a decoder."""
+    """Return the error for bytes that have crashed a decoder."""
     return ImageError(ImageErrorCode.DAMAGED, "the image is damaged: decoding it ended the decoder")
 
 
 def too_slow() -> ImageError:
-    """Return the refusal of bytes that take a decoder too long."""
+    """Return the error for bytes that take a decoder too long."""
     return ImageError(
         ImageErrorCode.DAMAGED,
         f"the image takes longer than {DECODE_LIMIT_S:g} s to decode, which is the limit",
@@ -109,7 +112,7 @@ def too_slow() -> ImageError:
 
 
 def outcome_of(answer: Answer) -> Outcome:
-    """Return what an answer means to whoever asked."""
+    """Convert a decoder's answer into the outcome for the caller."""
     if answer.verdict is Verdict.REFUSED:
         if answer.code >= len(_CODES):
             return DecoderLost("the decoder gave a refusal without a reason")

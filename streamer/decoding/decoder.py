@@ -1,7 +1,8 @@
-"""The image decoder process: takes jobs off a socket, decodes into shared memory, answers; always sandboxed.
+"""The image decoder process: receives jobs over a socket, decodes into shared memory and answers; always
+sandboxed.
 
-Run as a module it is the fork server that starts them; several of them read from one socket, so whichever is
-free takes the next job.
+Run as a module, it is the fork server that starts these processes. Several decoders read from one socket, so
+any free one takes the next job.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ from streamer.imaging.image_header import ImageError, ImageErrorCode, read_heade
 
 log = logging.getLogger("streamer.decoding")
 
-#: Pixels from which on memory is given back to the system after a picture.
+#: From this number of pixels on, memory is returned to the system after an image.
 _TRIM_PX = 2_000_000
-#: Processor time after which a decoder ends between two jobs, to be replaced by a fresh one.
+#: Seconds of processor time after which a decoder ends between two jobs, to be replaced by a fresh one.
 RETIRE_CPU_S = 3600.0
 _CODES = tuple(ImageErrorCode)
 _MAX_LETTERBOXES = 256
@@ -53,15 +54,15 @@ _MAX_LETTERBOXES = 256
 
 @dataclass(frozen=True, slots=True)
 class Supplies:
-    """What a decoder is given by the fork server; it owns the descriptors."""
+    """What the fork server gives to a decoder, which owns the descriptors."""
 
-    #: Names this decoder to the pool.
+    #: Identifies this decoder to the pool.
     key: int
-    #: Its line of the status page.
+    #: Index of its entry in the status page.
     index: int
     channel: socket.socket
     arena: mmap.mmap
-    #: None in a pool that only makes pixels.
+    #: None in a pool that only returns pixels.
     ring: FrameRing | None
     page: StatusPage
     memory_bytes: int
@@ -85,11 +86,13 @@ class Decoder:
         self._limits: dict[tuple[int, int], _Limits] = {}
         self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
         self._trim = ctypes.CDLL(None).malloc_trim
-        #: Whether the last image may have taken much memory.
+        #: Whether the last image may have used much memory.
         self._large = False
 
     def run(self) -> None:
-        """Lock the process in, say so, and work. Returns when the worker is gone, or to be replaced."""
+        """Enter the sandbox, report it, and serve jobs. Returns when the worker has gone or the decoder is to
+        be replaced.
+        """
         supplies = self._supplies
         sandbox = enter_sandbox(supplies.memory_bytes)
         supplies.channel.send(pack_answer(ready_answer(supplies.key, sandbox)))
@@ -105,8 +108,8 @@ class Decoder:
             descriptor = -1
             for _, _, payload in ancillary:
                 descriptor = int.from_bytes(payload[:4], "little")
-            # Of the thread: with a limit on processor time, the clock of the process stands still between
-            # two ticks of the kernel, and most jobs would seem to cost nothing.
+            # The clock of the thread is used: with a limit on processor time, the clock of the process stands
+            # still between two ticks of the kernel, and most jobs would seem to cost nothing.
             cpu_s = time.thread_time()
             try:
                 answer = self._serve(unpack_job(data), descriptor, cpu_s)
@@ -117,7 +120,7 @@ class Decoder:
             answer.cpu_ms = (now_s - cpu_s) * 1e3
             supplies.channel.send(pack_answer(answer))
             if self._large:
-                # Here, where nothing refers to the picture any more.
+                # Trim here, where nothing refers to the image any more.
                 self._trim(0)
             supplies.page.write(supplies.index, 0, 0.0, 0.0)
             if now_s > RETIRE_CPU_S:
@@ -149,7 +152,7 @@ class Decoder:
             return Answer(Verdict.FAULT, job.number, text=f"{type(error).__name__}: {error}")
 
     def _write(self, job: Job, image: Image, descriptor: int) -> str:
-        """Bring the picture where it is wanted; returns the text of the answer."""
+        """Write the image to the memory that the task asks for; return the text of the answer."""
         if job.task is Task.LETTERBOX:
             ring = self._supplies.ring
             if ring is None:
@@ -179,7 +182,7 @@ class Decoder:
         return found
 
     def _limits_of(self, job: Job) -> _Limits:
-        """Return the same object for the same limits: known heads are remembered by it."""
+        """Return the same object for equal limits, because known headers are cached by it."""
         key = (job.image_px, job.image_side_px)
         found = self._limits.get(key)
         if found is None:
@@ -188,15 +191,16 @@ class Decoder:
 
 
 def ready_answer(key: int, sandbox: Sandbox) -> Answer:
-    """Return what a decoder says when it has locked itself in."""
+    """Return the message with which a decoder reports that it has entered its sandbox."""
     text = json.dumps({"protections": sandbox.protections, "missing": sandbox.missing})
     return Answer(Verdict.READY, key, text=text)
 
 
 def _warm_up() -> None:
-    """Use each decoder once: what libraries read or start on first use must happen before the sandbox.
+    """Use each image format once: what libraries read or start on first use must happen before the sandbox.
 
-    The fork server calls it, so the decoders share what the libraries keep: 6 MB for the letters of labels.
+    The fork server calls this, so the decoders share what the libraries keep, such as 6 MB for the glyphs of
+    labels.
     """
     picture = np.zeros((16, 16, 3), np.uint8)
     limits = _Limits(1 << 20, 1 << 10)
@@ -209,7 +213,7 @@ def _warm_up() -> None:
 
 
 def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Be a decoder, in a fresh fork: takes over the descriptors that `decoder_group` lists."""
+    """Run a decoder in a fresh fork; it takes over the descriptors that `decoder_group` lists."""
     channel, arena, page, *ring = descriptors
     frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
     supplies = Supplies(

@@ -1,7 +1,7 @@
-"""A worker's pool of decoder processes: hands jobs to them, watches them, replaces those that die or hang.
+"""A worker's pool of decoder processes: gives them jobs, watches them, and replaces those that die or hang.
 
-Everything here runs on the worker's event loop. Whatever becomes of a decoder, each job is answered once:
-with pixels in place, with an ImageError, or with DecoderLost where the image is not to blame.
+Everything here runs on the worker's event loop. Each job is answered exactly once, whatever happens to a
+decoder: with pixels in place, with an ImageError, or with DecoderLost if the image is not the cause.
 """
 
 from __future__ import annotations
@@ -36,26 +36,28 @@ from streamer.decoding.watchdog import find_faults
 
 log = logging.getLogger("streamer.decoding")
 
-#: Between two looks at the decoders while there is work.
+#: Seconds between two checks of the decoders while there is work.
 WATCH_S = 0.25
-#: Address space of a decoder beyond its libraries: pictures of 33 megapixels as libjpeg's coefficients, as
-#: 16-bit PNG or as animated WebP need up to 400 MB.
+#: Address space of a decoder beyond its libraries. An image of 33 megapixels needs up to 400 MB as libjpeg
+#: coefficients, as 16-bit PNG or as animated WebP.
 MEMORY_BYTES = 512 << 20
 
 
 def decoder_count(workers: int) -> int:
-    """Return how many decoders each of ``workers`` gets: all cores between them, and never one alone.
+    """Return the number of decoders for each of ``workers``: one per core over all workers, and at least two
+    each.
 
-    With two, an image that takes long does not hold up the others of its worker.
+    With two, an image that takes long does not delay the other images of its worker.
     """
     cores = len(os.sched_getaffinity(0))
     return max(2, -(-cores // workers))
 
 
 class DecoderPool:
-    """``start()``, ``attach`` a ring, ``submit``; ``close()`` at the end.
+    """A pool of ``size`` decoders. Call ``start()``, ``attach`` a ring, ``submit`` work, and finally
+    ``close()``.
 
-    ``count_end`` is called with the reason for each decoder that ends: ``crash``, ``timeout``, ``stuck``,
+    ``count_end`` is called for each decoder that ends, with the reason: ``crash``, ``timeout``, ``stuck``,
     ``killed`` or ``retired``.
     """
 
@@ -75,23 +77,25 @@ class DecoderPool:
         self._digests = digests
         self._population = Population(size, memory_bytes, module, self._ended, count_end, note_missing)
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: The newest last; older ones finish what they hold.
+        #: The newest group is last; older groups finish the work that they hold.
         self._groups: list[DecoderGroup] = []
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[DecoderGroup, Work]] = {}
         self._twins = Twins()
-        #: Work that the input memory or the socket has no room for, in order.
+        #: Work for which the input memory or the socket has no room, in order.
         self._waiting: deque[tuple[DecoderGroup, Work]] = deque()
         self._watching: asyncio.TimerHandle | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Start the fork server; raises OSError when no process can be started."""
+        """Start the fork server. Raises OSError if no process can be started."""
         self._loop = asyncio.get_running_loop()
         self._population.start()
 
     def attach(self, ring: FrameRing | None) -> None:
-        """Fork decoders for a ring; those of another ring end when they have answered for what they hold."""
+        """Fork decoders for a ring. Decoders of an earlier ring end when they have answered the work that
+        they hold.
+        """
         if self._loop is None:
             raise RuntimeError("the pool was not started")
         group = DecoderGroup.of_ring(ring, self._input_bytes)
@@ -101,7 +105,7 @@ class DecoderPool:
         self._retire_groups()
 
     def submit(self, ring: FrameRing | None, work: Work) -> None:
-        """Have a decoder of that ring do the work."""
+        """Let a decoder of this ring do the work."""
         if self._loop is None:
             raise RuntimeError("the pool was not started")
         for group in reversed(self._groups):
@@ -115,7 +119,8 @@ class DecoderPool:
             return
         twin = self._twins.find(work.data)
         if twin is not None:
-            # It waits until we know that these bytes do no harm: they would end a second decoder.
+            # The work waits until these bytes are known to be harmless; otherwise they would crash a second
+            # decoder.
             twin.followers.append((ring, work))
             return
         self._twins.add(work)
@@ -126,7 +131,7 @@ class DecoderPool:
             self._watching = self._loop.call_later(WATCH_S, self._watch)
 
     def close(self) -> None:
-        """End all decoders; whatever they held is answered with DecoderLost."""
+        """End all decoders; the work that they held is answered with DecoderLost."""
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()
@@ -142,23 +147,23 @@ class DecoderPool:
 
     @property
     def protections(self) -> tuple[str, ...]:
-        """What holds every decoder that runs; empty while none does."""
+        """Protections that every running decoder has; empty if none runs."""
         return self._population.protections
 
     @property
     def any_ring(self) -> FrameRing | None:
-        """The ring of the newest decoders, for work that needs none."""
+        """Ring of the newest decoders, for work that needs no ring."""
         return self._groups[-1].ring if self._groups else None
 
     @property
     def alive(self) -> int:
-        """How many decoders take jobs."""
+        """Number of decoders that take jobs."""
         return sum(m.ready for group in self._groups[-1:] for m in group.members.values())
 
     # -- jobs ----------------------------------------------------------------------------------------
 
     def _send(self, group: DecoderGroup, work: Work) -> bool:
-        """Put the bytes into the input memory and tell the decoders; False when there is no room now."""
+        """Copy the bytes into the input memory and send the job; return False if there is no room now."""
         try:
             offset = group.arena.put(work.data)
         except ArenaFull:
@@ -191,7 +196,7 @@ class DecoderPool:
         return True
 
     def _read(self, group: DecoderGroup) -> None:
-        """Take all answers that have come."""
+        """Receive all answers that have arrived."""
         try:
             while not group.closed:
                 data = group.channel.recv(MAX_MESSAGE_BYTES)
@@ -199,11 +204,11 @@ class DecoderPool:
                     return
                 self._answered(group, unpack_answer(data))
                 if not self._pending:
-                    break  # nothing is owed to us; reading until nothing comes would take a call more
+                    break  # no answer is missing, and another call to find the socket empty would cost time
         except BlockingIOError:
             pass
         except MalformedMessage as error:
-            # One of them no longer runs our code, and which one cannot be known.
+            # One of the decoders no longer runs our code, and there is no way to know which one.
             log.error("replacing all decoders: one sent %s", error)  # noqa: TRY400 - says it all
             group.kill_all("crash")
         self._send_waiting()
@@ -219,7 +224,7 @@ class DecoderPool:
             return
         found = self._pending.get(answer.number)
         if found is None or found[0] is not group:
-            return  # given up meanwhile
+            return  # the job was given up in the meantime
         self._finish(answer.number, outcome_of(answer))
 
     def _finish(self, number: int, outcome: Outcome) -> None:
@@ -229,7 +234,7 @@ class DecoderPool:
         self._settle(work, outcome)
 
     def _settle(self, work: Work, outcome: Outcome) -> None:
-        """Answer for an image, and let those with the same bytes that waited for it go on."""
+        """Deliver the outcome of an image, and resubmit the work with the same bytes that waited for it."""
         self._twins.remove(work, outcome)
         followers, work.followers = work.followers, []
         for ring, follower in followers:
@@ -239,7 +244,9 @@ class DecoderPool:
     # -- decoders ------------------------------------------------------------------------------------
 
     def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
-        """A decoder has ended: answer for the image it held. What it sent before its end counts."""
+        """Deliver the outcome of the image that an ended decoder held. Answers that it sent before its end
+        count.
+        """
         self._read(group)
         number = 0 if group.closed or group.stuck else group.line(member).job
         if number in self._pending and self._pending[number][0] is group:
@@ -249,7 +256,9 @@ class DecoderPool:
             self._replace(group)
 
     def _blame(self, number: int, member: Member, code: int | None) -> None:
-        """Answer for the image that a dead decoder held."""
+        """Deliver the outcome of the image that a dead decoder held, and remember the image if it is the
+        cause.
+        """
         killed = member.killed_for == number
         if (killed and not member.guilty) or (not killed and code in (None, 0, -signal.SIGKILL)):
             self._finish(number, DecoderLost("the decoder ended while it held the image"))
@@ -259,7 +268,9 @@ class DecoderPool:
         self._finish(number, too_slow() if killed else harmful())
 
     def _replace(self, group: DecoderGroup) -> None:
-        """Send what a stuck group held to fresh decoders, once. Nobody of the old ones is alive to write."""
+        """Send the work of a stuck group to fresh decoders, once. All of the old decoders are dead, so none
+        can still write.
+        """
         works = [work for owner, work in self._pending.values() if owner is group]
         works += [work for owner, work in self._waiting if owner is group]
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not group)
@@ -277,7 +288,7 @@ class DecoderPool:
         self._send_waiting()
 
     def _retire_groups(self) -> None:
-        """Close the groups of former rings that hold nothing any more."""
+        """Close the groups of former rings that hold no work any more."""
         if len(self._groups) > 1:
             busy = {id(group) for group, _ in (*self._pending.values(), *self._waiting)}
             for group in self._groups[:-1]:
@@ -294,7 +305,7 @@ class DecoderPool:
     # -- watch ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Look for decoders that hang or are stuck; called every `WATCH_S` while there is work."""
+        """Check for decoders that hang or are stuck; called every `WATCH_S` while there is work."""
         self._watching = None
         if self._closed or self._loop is None:
             return

@@ -1,4 +1,4 @@
-"""A worker's side of its fork server: starts it, asks it for decoder processes, hears how they ended."""
+"""The worker's side of its fork server: starts it, requests decoder processes, and is told how they ended."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ log = logging.getLogger("streamer.decoding")
 #: Module that is run as the fork server of image decoders.
 FORK_SERVER = "streamer.decoding.decoder"
 _MAX_MESSAGE_BYTES = 4096
-#: Between two starts of a fork server that keeps dying.
+#: Minimum seconds between two starts of a fork server that keeps dying.
 _RESTART_S = 1.0
-#: All that decoders see of the environment: nothing in it is secret.
+#: The only environment variables that decoders get; none of them is secret.
 _PASSED = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "TZ", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 _PASSED_PREFIXES = ("MALLOC_", "OPENCV_", "OMP_", "OPENBLAS_", "PYTHON", "LD_")
 
 
 class Events(Protocol):
-    """Who is told; all calls come on the event loop."""
+    """Callbacks for events of the fork server; all are called on the event loop."""
 
     def forked(self, key: int, pid: int, watch: int) -> None:
-        """The decoder of that key runs; ``watch`` is its pidfd, which the callee owns."""
+        """The decoder with this key runs; ``watch`` is its pidfd, which the callee owns."""
 
     def ended(self, key: int, code: int | None) -> None:
-        """A decoder has ended with this exit code, negative for a signal."""
+        """A decoder has ended with this exit code, negative for a signal, None if unknown."""
 
     def server_lost(self) -> None:
-        """The fork server has died, and all its decoders with it; another one will be started."""
+        """The fork server has died, and all its decoders with it; another will be started."""
 
     def server_started(self) -> None:
-        """A fork server takes requests again."""
+        """A new fork server takes requests."""
 
 
 def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a decoder may see of ``environment``."""
+    """Return the variables of ``environment`` that a decoder may see."""
     return {
         name: text
         for name, text in environment.items()
@@ -75,7 +75,9 @@ def start_fork_server(module: str) -> tuple[subprocess.Popen[bytes], socket.sock
 
 
 class ForkClient:
-    """One fork server at a time. ``start()``, ``fork()`` as often as need be, ``close()``."""
+    """Runs one fork server at a time. Call ``start()``, then ``fork()`` any number of times, finally
+    ``close()``.
+    """
 
     def __init__(self, events: Events, module: str = FORK_SERVER) -> None:
         self._events = events
@@ -102,9 +104,9 @@ class ForkClient:
         return time.monotonic() - self._started_at
 
     def start(self) -> None:
-        """Start a server; it takes requests at once and serves them when its libraries are loaded.
+        """Start a server. It accepts requests at once and serves them when its libraries are loaded.
 
-        Raises OSError when no process can be started.
+        Raises OSError if no process can be started.
         """
         loop = asyncio.get_running_loop()
         self._process, ours = start_fork_server(self._module)
@@ -113,7 +115,7 @@ class ForkClient:
         loop.add_reader(ours.fileno(), self._read)
 
     def fork(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        """Ask for a decoder; its descriptors are copied, the caller keeps its own."""
+        """Request a decoder. Its descriptors are copied; the caller keeps its own."""
         if self._control is None:
             return
         try:
@@ -123,7 +125,7 @@ class ForkClient:
             self.kill()
 
     def kill(self) -> None:
-        """End a server that does not answer; the kernel ends its decoders."""
+        """Kill a server that does not answer; the kernel then ends its decoders."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
 

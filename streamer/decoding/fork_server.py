@@ -1,7 +1,8 @@
-"""The fork server: has loaded a decoder's libraries once, and forks decoder processes as its worker asks.
+"""The fork server: loads the libraries of a decoder once, then forks decoder processes on request of its
+worker.
 
-A fork takes milliseconds and shares the libraries' memory, where a fresh start takes a third of a second. It
-sees no foreign bytes itself.
+A fork takes milliseconds and shares the libraries' memory; a fresh start takes a third of a second. The fork
+server itself never reads untrusted bytes.
 """
 
 from __future__ import annotations
@@ -26,23 +27,25 @@ log = logging.getLogger("streamer.decoding")
 #: The worker ends this process by closing the socket.
 _IGNORED = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 _MAX_MESSAGE_BYTES = 4096
-#: Channel, input memory, status page, and one more.
+#: Descriptors per request: channel, input memory, status page, and one more.
 _MAX_DESCRIPTORS = 4
-#: What a fork does: it gets the request and its descriptors, and returns when it is done.
+#: The function that a fork runs. It gets the request and its descriptors, and returns when its work is done.
 Run = Callable[[Mapping[str, Any], list[int]], None]
 
 
 class ForkServer:
-    """Serves one worker over ``control`` until that is closed; each fork calls ``run`` and ends with it."""
+    """Serves one worker over ``control`` until it is closed. Each fork calls ``run`` and exits when that
+    returns.
+    """
 
     def __init__(self, control: socket.socket, run: Run) -> None:
         self._control = control
         self._run = run
-        #: Key of each decoder that runs, by its process id.
+        #: Key of each running decoder, by process id.
         self._keys: dict[int, int] = {}
 
     def run(self) -> None:
-        """Take requests; each is answered by the process id and a pidfd of a new decoder."""
+        """Serve requests; the answer to each is the process id and a pidfd of a new decoder."""
         signal.signal(signal.SIGCHLD, self._reap)
         while True:
             data, ancillary, _, _ = self._control.recvmsg(
@@ -69,7 +72,7 @@ class ForkServer:
             os.close(descriptor)
 
     def _reap(self, _number: int, _frame: object) -> None:
-        """Tell how decoders ended; the worker knows by their pidfd that they did."""
+        """Report how decoders ended; that they ended, the worker sees by their pidfd."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -91,7 +94,7 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
 
 
 def _become_decoder(run: Run, request: dict[str, Any], descriptors: list[int], parent: int) -> None:
-    """Run a decoder in this new process, and end with it; never returns."""
+    """Run a decoder in this new process and exit with it; never returns."""
     code = 70
     try:
         die_with_parent(parent)
@@ -103,17 +106,17 @@ def _become_decoder(run: Run, request: dict[str, Any], descriptors: list[int], p
     except BaseException:
         log.exception("a decoder process failed")
     finally:
-        # Without the interpreter's clean-up: it belongs to the parent's image of this process.
+        # Skip the interpreter's clean-up, because it would act on state that was copied from the parent.
         os._exit(code)
 
 
 def serve(run: Run) -> int:
-    """Be a fork server: the arguments are CONTROL_FD PARENT_PID. Returns the exit code."""
+    """Run a fork server; the command-line arguments are CONTROL_FD PARENT_PID. Returns the exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    # Pages that no collector touches stay shared with the decoders.
+    # Pages that the garbage collector does not touch stay shared with the decoders.
     gc.collect()
     gc.freeze()
     ForkServer(control, run).run()

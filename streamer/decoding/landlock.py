@@ -1,6 +1,6 @@
-"""Landlock: denies a process every access to files and, where the kernel can, TCP ports.
+"""Landlock: denies a process all access to files and, if the kernel supports it, to TCP ports.
 
-It is a second fence behind the system call filter, and the only one where there is no seccomp. See the
+It is a second barrier besides the system call filter, and the only one if the kernel has no seccomp. See the
 kernel's `Documentation/userspace-api/landlock.rst`.
 """
 
@@ -9,25 +9,25 @@ from __future__ import annotations
 import ctypes
 import struct
 
-#: The three calls have the same numbers on every architecture.
+#: The system calls have the same numbers on every architecture.
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 _GET_VERSION = 1
 _PR_SET_NO_NEW_PRIVS = 38
-#: File accesses that each version of the interface knows, as a number of low bits.
+#: Number of file access rights, the lowest bits of the mask, in each version of the interface.
 _FILE_ACCESSES = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-#: Bind and connect of TCP, from version 4 on.
+#: Access rights to bind and connect TCP sockets, available from version 4 on.
 _NET_ACCESSES = 0b11
 _NET_SINCE = 4
 
 
 class LandlockUnavailable(Exception):
-    """The kernel has no Landlock, or does not allow it; the text says why."""
+    """The kernel has no Landlock or does not allow it; the text says why."""
 
 
 def deny_all() -> None:
-    """Deny this process all that Landlock can deny; descriptors that are open stay usable.
+    """Deny this process everything that Landlock can deny; open descriptors stay usable.
 
-    Raises LandlockUnavailable when the kernel refuses.
+    Raises LandlockUnavailable if the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE_RULESET, None, 0, _GET_VERSION)

@@ -1,7 +1,7 @@
-"""What a worker and its decoder processes say to each other: fixed binary messages over one socket. Pure.
+"""Messages between a worker and its decoder processes: fixed binary structures over one socket. Pure.
 
-The worker trusts no answer further than it can check it: a decoder may have been taken over by the bytes
-that it decodes.
+The worker validates every field of an answer, because a decoder may have been taken over by the bytes that it
+decodes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from enum import IntEnum
 
 from inference.models.model import Placement
 
-#: Longer messages do not exist; both sides read with this size.
+#: Size of the longest message; both sides read with this size.
 MAX_MESSAGE_BYTES = 2048
 _MAX_TEXT_BYTES = 600
-#: No picture is larger, whatever the settings allow.
+#: Largest side of an image, whatever the settings allow.
 _MAX_SIDE_PX = 65_535
 
-#: kind, rotation, placement, pad value, job, offset, length, slot, input width and height, most pixels, side.
+#: Task, rotation, placement, pad value, job, offset, length, slot, input width and height, limits of pixels
+#: and side.
 _JOB = struct.Struct("<BBBBQQIIHHQI")
-#: kind, damaged, code, padding, job, width, height, milliseconds of decoding, those of the processor.
+#: Verdict, damaged, code, padding, job, width, height, milliseconds of decoding, milliseconds of processor
+#: time.
 _ANSWER = struct.Struct("<BBBxQIIff")
 
 _PLACEMENTS = tuple(Placement)
@@ -31,11 +33,11 @@ class MalformedMessage(Exception):
 
 
 class Task(IntEnum):
-    """What is to be done with the bytes of an image."""
+    """What a decoder does with the bytes of an image."""
 
-    #: Decode into a slot of the frame ring, placed as the model wants it.
+    #: Decode into a slot of the frame ring, placed as the model requires.
     LETTERBOX = 1
-    #: Decode, draw boxes, encode as JPEG, into memory that comes with the message.
+    #: Decode, draw boxes and encode as JPEG, into memory that comes with the message.
     ANNOTATE = 2
     #: Decode to pixels, into memory that comes with the message.
     PIXELS = 3
@@ -45,33 +47,34 @@ class Verdict(IntEnum):
     """How a job ended."""
 
     DONE = 1
-    #: The bytes are no image that may be decoded: `code` and the text say why.
+    #: The bytes are no image that may be decoded; `code` and the text say why.
     REFUSED = 2
-    #: Decoding took more memory than a decoder may have.
+    #: Decoding needed more memory than a decoder may use.
     NO_MEMORY = 3
-    #: A fault of this project, told by the text.
+    #: A fault of this project, described by the text.
     FAULT = 4
-    #: Not an answer: the decoder of that key has locked itself in and takes jobs; the text is JSON.
+    #: Not an answer to a job: the decoder with that key has entered its sandbox and takes jobs; the text is
+    #: JSON.
     READY = 5
 
 
-#: By their numbers: looking an enumeration up takes three calls.
+#: Dictionaries by number, because looking up an enumeration takes three calls.
 _TASKS, _VERDICTS = {each.value: each for each in Task}, {each.value: each for each in Verdict}
 
 
-# Not frozen, though nobody changes a job: that would make each construction three times as slow.
+# Nobody changes a job, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Job:
-    """One image to decode. Sizes in pixels and bytes; the limits are those of `image_header`."""
+    """One image to decode. Sizes are in pixels and bytes; the limits are those of `image_header`."""
 
     task: Task
     number: int
-    #: Where the encoded bytes lie in the input memory.
+    #: Offset of the encoded bytes in the input memory.
     offset: int
     length: int
     #: Clockwise quarter turns after the EXIF orientation.
     rotation: int
-    #: Slot of the frame ring, and the place of the picture in the model's input.
+    #: Slot of the frame ring, and how the image is placed in the model's input.
     slot: int
     placement: Placement
     pad_value: int
@@ -83,7 +86,7 @@ class Job:
 
 @dataclass(slots=True)
 class Answer:
-    """What became of a job. Sizes in pixels of the upright picture."""
+    """The outcome of a job. Sizes are in pixels of the upright image."""
 
     verdict: Verdict
     number: int
@@ -91,10 +94,11 @@ class Answer:
     height: int = 0
     damaged: bool = False
     decode_ms: float = 0.0
-    #: Position of the refusal in `image_header.ImageErrorCode`.
+    #: Index of the error code in `image_header.ImageErrorCode`.
     code: int = 0
     text: str = ""
-    #: Processor time of the decoder; what the job is charged, however busy the machine was.
+    #: Processor time of the decoder in milliseconds. The job is charged this, independent of how busy the
+    #: machine was.
     cpu_ms: float = 0.0
 
 
@@ -128,7 +132,7 @@ def unpack_job(data: bytes) -> Job:
 
 
 def pack_answer(answer: Answer) -> bytes:
-    """Return the message of an answer; its text is cut."""
+    """Return the message of an answer; its text is truncated."""
     head = _ANSWER.pack(
         answer.verdict,
         answer.damaged,
@@ -143,7 +147,7 @@ def pack_answer(answer: Answer) -> bytes:
 
 
 def unpack_answer(data: bytes) -> Answer:
-    """Return the answer in a message, every field within its range. Raises MalformedMessage."""
+    """Return the answer in a message, with every field checked against its range. Raises MalformedMessage."""
     try:
         verdict, damaged, code, number, width, height, decode_ms, cpu_ms = _ANSWER.unpack_from(data)
         kind = _VERDICTS[verdict]
@@ -151,7 +155,7 @@ def unpack_answer(data: bytes) -> Answer:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error
     if kind is Verdict.DONE and not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
         raise MalformedMessage(f"a picture of {width}x{height} pixels")
-    if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # NaN is not in the range either
+    if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # this rejects NaN, too
         raise MalformedMessage(f"a decode time of {decode_ms} ms, {cpu_ms} of the processor")
     text = data[_ANSWER.size :].decode(errors="replace")
     return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text, cpu_ms)

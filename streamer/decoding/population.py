@@ -1,4 +1,4 @@
-"""Keeps as many decoder processes alive as a group should have; the pool decides what their ends mean."""
+"""Keeps a group at its number of decoder processes; the pool decides what the end of a decoder means."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from streamer.decoding.messages import Answer
 
 log = logging.getLogger("streamer.decoding")
 
-#: Time in which the fork server tells how a decoder ended, after its end was seen.
+#: Seconds in which the fork server must report how a decoder ended, after its end was seen.
 _END_NEWS_S = 0.2
-#: Time in which the fork server answers, seconds, and in which it starts.
+#: Seconds in which the fork server must answer, and in which it must start.
 FORK_LIMIT_S = 2.0
 SERVER_START_S = 20.0
-#: Decoders that die before they are ready are started again after pauses that grow between these.
+#: Decoders that die before they are ready are restarted after pauses that grow from the first to the second
+#: value.
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 5.0
 
 
 class Population:
-    """Implements `fork_client.Events`.
+    """Keeps the decoders of all groups running. Implements `fork_client.Events`.
 
-    ``on_end`` is told of each decoder that has ended, with its exit code (negative for a signal, None where
-    nobody could tell), while it is still a member of its group. ``count_end`` gets the reason.
-    ``note_missing`` gets the name of a protection that a decoder does without.
+    ``on_end`` is called for each decoder that has ended, while it is still a member of its group. It gets the
+    exit code: negative for a signal, None if unknown. ``count_end`` gets the reason. ``note_missing`` gets
+    the name of a protection that a decoder lacks.
     """
 
     def __init__(
@@ -51,34 +52,34 @@ class Population:
         self._note_missing = note_missing
         self._client = ForkClient(self, module)
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: Groups that are kept full.
+        #: Groups that are kept at full size.
         self._groups: list[DecoderGroup] = []
-        #: Every decoder that was asked for and has not ended, by its key.
+        #: Every decoder that was requested and has not ended, by its key.
         self._members: dict[int, tuple[DecoderGroup, Member]] = {}
         self._keys = itertools.count(1)
-        #: For decoders that die before they are ready.
+        #: Back-off for decoders that die before they are ready.
         self._backoff = Backoff(first_s=_FIRST_PAUSE_S, max_s=_MAX_PAUSE_S, least_s=None)
-        #: Missing protections that the log has told of.
+        #: Missing protections that were already logged.
         self._told: set[str] = set()
 
     @property
     def protections(self) -> tuple[str, ...]:
-        """What holds every decoder that runs; empty while none does."""
+        """Protections that every running decoder has; empty if none runs."""
         ready = [set(member.protections) for _, member in self._members.values() if member.ready]
         return tuple(sorted(set.intersection(*ready))) if ready else ()
 
     def start(self) -> None:
-        """Start the fork server; raises OSError when no process can be started."""
+        """Start the fork server. Raises OSError if no process can be started."""
         self._loop = asyncio.get_running_loop()
         self._client.start()
 
     def fill(self, group: DecoderGroup) -> None:
-        """Keep this group full from now on."""
+        """Fill this group and keep it at full size from now on."""
         self._groups.append(group)
         self._ask_for_all(group)
 
     def forget(self, group: DecoderGroup) -> None:
-        """Care no more for a group, which its owner closes."""
+        """Stop managing a group, which its owner closes."""
         self._groups.remove(group)
         for member in group.members.values():
             self._members.pop(member.key, None)
@@ -86,11 +87,11 @@ class Population:
                 self._loop.remove_reader(member.watch)
 
     def close(self) -> None:
-        """End the fork server; the kernel ends its decoders."""
+        """Kill the fork server; the kernel then ends its decoders."""
         self._client.close()
 
     def ready(self, group: DecoderGroup, answer: Answer) -> None:
-        """A decoder says that it has locked itself in and takes jobs."""
+        """Handle the report of a decoder that has entered its sandbox and takes jobs."""
         found = self._members.get(answer.number)
         if found is None or found[0] is not group:
             return
@@ -103,10 +104,10 @@ class Population:
                 self._note_missing(lack.partition(":")[0])
                 log.warning("decoders are less protected than they could be: %s", lack)
 
-    # -- what the fork server says -------------------------------------------------------------------
+    # -- events of the fork server ---------------------------------------------------------------------
 
     def forked(self, key: int, pid: int, watch: int) -> None:
-        """A decoder runs."""
+        """Handle the start of a decoder."""
         found = self._members.get(key)
         if found is None or self._loop is None:
             signal.pidfd_send_signal(watch, signal.SIGKILL)
@@ -114,16 +115,16 @@ class Population:
             return
         member = found[1]
         member.pid, member.watch = pid, watch
-        # The fork server says how it ended; that it ended is seen here, also when nobody says so.
+        # The fork server reports how a decoder ended; the pidfd shows that it ended, even if no report comes.
         self._loop.add_reader(watch, self._end_seen, member)
 
     def ended(self, key: int, code: int | None) -> None:
-        """A decoder has ended."""
+        """Handle the end of a decoder."""
         found = self._members.pop(key, None)
         if found is None or self._loop is None:
             return
         group, member = found
-        if member.watch >= 0:  # else the fork server died before it had forked this one
+        if member.watch >= 0:  # otherwise the fork server died before it had forked this one
             self._loop.remove_reader(member.watch)
         reason = member.killed_because or _reason(code)
         self._count_end(reason)
@@ -131,19 +132,21 @@ class Population:
             log.error("decoder %d ended (%s, code %s); a new one is started", member.pid, reason, code)
         self._on_end(group, member, code)
         if group.stuck:
-            return  # replaced as a whole
+            return  # a stuck group is replaced as a whole
         if member.ready:
             self._ask(group)
             return
         self._loop.call_later(self._backoff.next_s(), self._ask, group)
 
     def server_lost(self) -> None:
-        """Every decoder is gone, or about to be; what they held is not to blame."""
+        """Report every decoder as ended with an unknown code, so that the images that they held are not
+        blamed.
+        """
         for key in list(self._members):
             self.ended(key, None)
 
     def server_started(self) -> None:
-        """Ask anew for all decoders."""
+        """Request all decoders again."""
         for group in self._groups:
             self._ask_for_all(group)
 
@@ -152,7 +155,7 @@ class Population:
             self._ask(group)
 
     def _ask(self, group: DecoderGroup) -> None:
-        """Ask for one more decoder; without a fork server it is asked for when there is one."""
+        """Request one more decoder. If no fork server runs, the request follows when one has started."""
         if group not in self._groups or len(group.members) >= self._size or not self._client.running:
             return
         member = group.add(next(self._keys))
@@ -164,9 +167,9 @@ class Population:
             self._loop.call_later(limit_s, self._expect_fork, member, 1)
 
     def _expect_fork(self, member: Member, more_looks: int) -> None:
-        """Replace a fork server that has not answered: it hangs, or was stopped.
+        """Replace a fork server that has not answered because it hangs or was stopped.
 
-        It is looked at twice, since this process may have been suspended together with it.
+        It is checked twice, because this process may have been suspended together with it.
         """
         if self._members.get(member.key, (None, None))[1] is not member or member.pid or self._loop is None:
             return

@@ -1,4 +1,4 @@
-"""Remembers which bytes have ended a decoder, for all workers of a replica: they do so once."""
+"""Remembers which bytes have crashed a decoder, for all workers of a replica, so that they crash only one."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from pathlib import Path
 
 log = logging.getLogger("streamer.decoding")
 
-#: How long bytes that crashed a decoder are remembered, and bytes that took it too long, seconds.
+#: Seconds for which bytes are remembered that crashed a decoder, and bytes that took it too long.
 REMEMBER_CRASH_S = 3600.0
 REMEMBER_SLOW_S = 600.0
 _ENTRIES = 1000
 _HEADER = struct.Struct("<Q")
-#: SHA-256, length in bytes, forgotten at (monotonic seconds, the same for all processes of a machine).
+#: SHA-256, length in bytes, and expiry in monotonic seconds, which are the same for all processes of a
+#: machine.
 _ENTRY = struct.Struct("<32sQd")
 _BYTES = _HEADER.size + _ENTRIES * _ENTRY.size
 
 
 class DigestMemory:
-    """The last thousand digests, in a file that the workers of a replica map. Looking up costs no hash
-    until some bytes of the same length have done harm.
+    """The last thousand digests, in a file that the workers of a replica map.
+
+    A lookup computes no hash unless some bytes of the same length have done harm.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Map ``path``, which is made if need be.
+        """Map ``path``, which is created if it does not exist.
 
-        With None, or where the disk has no room, this process alone remembers.
+        If ``path`` is None or the disk is full, only this process remembers.
         """
         self._fd, self._memory = -1, mmap.mmap(-1, _BYTES)
         if path is not None:
@@ -39,14 +41,14 @@ class DigestMemory:
                 self._fd, self._memory = _map(path)
             except OSError as error:
                 log.warning("harmful images are remembered by this worker alone (%s: %s)", path, error)
-        #: How many were ever added: one number that is read and written at once.
+        #: Number of digests that were ever added, a single value that is read and written atomically.
         self._count = memoryview(self._memory)[: _HEADER.size].cast("Q")
         self._seen = -1
-        #: Length to the digests of that length, with the time at which each is forgotten.
+        #: Maps a length to the digests of that length, each with its expiry time.
         self._known: dict[int, dict[bytes, float]] = {}
 
     def holds(self, data: bytes | memoryview) -> bool:
-        """Whether these bytes have ended a decoder lately."""
+        """Whether these bytes have recently crashed a decoder or taken it too long."""
         count = self._count[0]
         if count != self._seen:
             self._load(count)
@@ -58,7 +60,7 @@ class DigestMemory:
         return same_length.get(hashlib.sha256(data).digest(), 0.0) > time.monotonic()
 
     def add(self, data: bytes | memoryview, seconds: float = REMEMBER_CRASH_S) -> None:
-        """Remember bytes for a time; the oldest entry makes room."""
+        """Remember bytes for a time; the oldest entry is overwritten."""
         digest = hashlib.sha256(data).digest()
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -72,7 +74,7 @@ class DigestMemory:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Unmap; the file is removed with its folder."""
+        """Unmap the file, which is removed with its folder."""
         self._count.release()
         self._memory.close()
         if self._fd >= 0:
@@ -87,10 +89,11 @@ class DigestMemory:
 
 
 def _map(path: Path) -> tuple[int, mmap.mmap]:
-    """Return a descriptor and a mapping of the file. Raises OSError, also when the disk is full."""
+    """Return a descriptor and a mapping of the file. Raises OSError, also if the disk is full."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # Allocated at once: a page that the disk has no room for would end this process when it is touched.
+        # Allocate all blocks now: if the disk had no room for a page, touching it later would kill this
+        # process.
         os.posix_fallocate(fd, 0, _BYTES)
         return fd, mmap.mmap(fd, _BYTES)
     except OSError:

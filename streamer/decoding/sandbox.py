@@ -1,4 +1,4 @@
-"""Locks a decoder process in: no network, no files, no other programs, bounded memory and processor time."""
+"""Confines a decoder process: no network, no files, no other programs, bounded memory and processor time."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from streamer.decoding.landlock import LandlockUnavailable, deny_all
 from streamer.decoding.seccomp import SeccompUnavailable, install_filter
 
 _PR_SET_DUMPABLE = 4
-#: The kernel ends a decoder that passes it; a decoder asks to be replaced long before (`RETIRE_CPU_S`).
+#: The kernel kills a decoder that exceeds this; a decoder asks to be replaced long before (`RETIRE_CPU_S`).
 CPU_HARD_LIMIT_S = 7200
-#: Of processor time, from the second in which a job begins: behind the wall-clock limit of the pool.
+#: Seconds of processor time, from the second in which a job starts; a backup for the pool's wall-clock limit.
 JOB_CPU_LIMIT_S = 3
 _MAX_DESCRIPTORS = 32
-#: Decoders go before everything else of the service when the machine is out of memory.
+#: If the machine runs out of memory, the kernel kills decoders before the other processes of the service.
 _OOM_SCORE = "700"
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What holds a decoder process; names for `/health`."""
+    """The protections of a decoder process, by their names in `/health`."""
 
     protections: tuple[str, ...]
-    #: Why a protection is missing; empty when all are there.
+    #: Reason for each missing protection; empty if all are active.
     missing: tuple[str, ...]
 
 
 def enter_sandbox(memory_bytes: int) -> Sandbox:
-    """Give up for good whatever decoding does not need; call with one thread, after the last import.
+    """Permanently drop all rights that decoding does not need. Call it with one thread, after the last
+    import.
 
-    ``memory_bytes`` is the address space that may be taken beyond what is mapped now.
+    ``memory_bytes`` is the address space that may be used beyond what is mapped now.
     """
     protections, missing = ["rlimits", "no_new_privs"], []
     try:
@@ -59,13 +60,15 @@ def enter_sandbox(memory_bytes: int) -> Sandbox:
 
 
 class CpuLimit:
-    """Bounds the processor time of one job by the soft limit of the process, which SIGXCPU enforces."""
+    """Bounds the processor time of one job by the soft limit of the process, enforced by SIGXCPU."""
 
     def __init__(self) -> None:
         self._second = -1
 
     def renew(self, cpu_s: float) -> None:
-        """Begin a job, at ``cpu_s`` of processor time. The limit has whole seconds, and moves with them."""
+        """Start a job at ``cpu_s`` of processor time. The limit has a resolution of one second and moves
+        accordingly.
+        """
         second = int(cpu_s)
         if second != self._second:
             self._second = second
@@ -74,10 +77,12 @@ class CpuLimit:
 
 
 def close_descriptors(keep: set[int]) -> None:
-    """Close all descriptors but those, and standard error."""
+    """Close all descriptors except ``keep`` and standard error."""
     for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if number not in keep and number != sys.stderr.fileno():
-            with contextlib.suppress(OSError):  # the one by which the folder was read
+            with contextlib.suppress(
+                OSError
+            ):  # the descriptor that was used to list the folder is closed already
                 os.close(number)
 
 

@@ -1,7 +1,7 @@
 """A system call filter for decoder processes: a short allow-list, compiled to seccomp BPF by hand.
 
-The filter language is described in the kernel's `Documentation/userspace-api/seccomp_filter.rst`; the calls
-of a process are named here once, with their numbers on the two architectures that the service runs on.
+The filter language is described in the kernel's `Documentation/userspace-api/seccomp_filter.rst`. This module
+lists the allowed calls once, with their numbers on the two architectures that the service supports.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import platform
 import struct
 from dataclasses import dataclass
 
-#: `AUDIT_ARCH_*` of the kernel, and the number of the `seccomp` call itself.
+#: The kernel's `AUDIT_ARCH_*` value, and the number of the `seccomp` call itself.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}
 
-#: Calls without a condition: name to number on x86_64 and aarch64; None where an architecture lacks it.
+#: Calls that are always allowed: name to number on x86_64 and aarch64; None if an architecture lacks the
+#: call.
 _ALLOWED: dict[str, tuple[int | None, int | None]] = {
-    # Memory. `mmap` and `mprotect` are below: never executable.
+    # Memory. The conditions on `mmap` and `mprotect`, which may never make memory executable, are below.
     "munmap": (11, 215),
     "mremap": (25, 216),
     "madvise": (28, 233),
     "brk": (12, 214),
-    # The channel to the worker, which is open already; no call here makes a socket.
+    # The channel to the worker, which is open already; no allowed call creates a socket.
     "recvmsg": (47, 212),
     "recvfrom": (45, 207),
     "sendmsg": (46, 211),
@@ -34,7 +35,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "newfstatat": (262, 79),
     "fcntl": (72, 25),
     "lseek": (8, 62),
-    # Locks, time, chance.
+    # Locks, time and random numbers.
     "futex": (202, 98),
     "clock_gettime": (228, 113),
     "gettimeofday": (96, 169),
@@ -45,7 +46,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "getrandom": (318, 278),
     "getrusage": (98, 165),
     "restart_syscall": (219, 128),
-    # Signals and the end: an abort must end the process, not hang it.
+    # Signals and exit: an abort must end the process and not let it hang.
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
@@ -56,11 +57,11 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
-#: Numbers of calls that are allowed by their arguments only.
+#: Numbers of calls that are allowed depending on their arguments.
 _MMAP, _MPROTECT, _WRITE, _WRITEV, _PRLIMIT = (9, 222), (10, 226), (1, 64), (20, 66), (302, 261)
 
 _LD_WORD, _JEQ, _JSET, _RETURN = 0x20, 0x15, 0x45, 0x06
-#: Offsets in `struct seccomp_data`; arguments are 64 bits, little endian: low word, high word.
+#: Offsets in `struct seccomp_data`. Arguments have 64 bits, little endian: the low word comes first.
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _STDERR = 2
@@ -69,7 +70,7 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
 class SeccompUnavailable(Exception):
-    """The kernel, or this architecture, has no seccomp filters; the text says why."""
+    """The kernel or this architecture has no seccomp filters; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,8 @@ def _when_equal(number: int, argument: int, value: int) -> list[_Step]:
 def build_filter(machine: str) -> bytes:
     """Return the filter as packed BPF instructions for ``machine`` (as `platform.machine()` names it).
 
-    A foreign architecture's call numbers end the process; every other call that is not allowed fails with
-    EPERM. Raises SeccompUnavailable for a machine whose numbers are not known here.
+    A call with the number scheme of another architecture kills the process; every other call that is not
+    allowed fails with EPERM. Raises SeccompUnavailable for a machine whose numbers are not known here.
     """
     if machine not in _ARCHITECTURES:
         raise SeccompUnavailable(f"the system call numbers of {machine} are not known here")
@@ -127,7 +128,7 @@ def build_filter(machine: str) -> bytes:
         _Step(_RETURN, 0, 0, _KILL_PROCESS),
         _Step(_LD_WORD, 0, 0, _NUMBER_AT),
     ]
-    # The busiest first: every call walks this list from the top.
+    # The most frequent calls come first, because every call is compared with this list from the top.
     for numbers in _ALLOWED.values():
         number = numbers[column]
         if number is not None:
@@ -136,7 +137,8 @@ def build_filter(machine: str) -> bytes:
     steps += _when_zero_bits(_MPROTECT[column], 2, mmap.PROT_EXEC)
     steps += _when_equal(_WRITE[column], 0, _STDERR)
     steps += _when_equal(_WRITEV[column], 0, _STDERR)
-    # Its own limits (the soft limit of processor time moves with each picture), nobody else's.
+    # The process may change its own limits (the soft limit of processor time moves with each image), no
+    # others.
     steps += _when_equal(_PRLIMIT[column], 0, 0)
     steps.append(_Step(_RETURN, 0, 0, _ERRNO | errno.EPERM))
     return b"".join(step.pack() for step in steps)
@@ -147,9 +149,9 @@ class _Program(ctypes.Structure):
 
 
 def install_filter() -> None:
-    """Restrict this process, and all that it may ever start, for good.
+    """Restrict this process and all processes that it starts, permanently.
 
-    One thread only may exist. Raises SeccompUnavailable when the kernel refuses.
+    Only one thread may exist. Raises SeccompUnavailable if the kernel refuses.
     """
     packed = build_filter(platform.machine())
     program = _Program(len(packed) // 8, packed)

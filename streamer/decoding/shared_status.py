@@ -1,7 +1,7 @@
-"""One shared page on which each decoder process writes which job it is at, and since when.
+"""A shared page on which each decoder process writes its current job and when that job began.
 
-The worker reads it without asking: a decoder that hangs or has died cannot answer. Each line has one writer,
-and aligned 8-byte fields do not tear.
+The worker reads the page without a request, because a decoder that hangs or has died cannot answer. Each
+entry has one writer, and aligned 8-byte fields are written atomically.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class Line:
     """What one decoder is doing."""
 
-    #: Number of the job, 0 while it waits for one.
+    #: Number of its job; 0 while it waits for one.
     job: int
-    #: Since when, monotonic seconds.
+    #: Start of the job in monotonic seconds.
     since: float
     #: Processor time of the process when the job began, seconds.
     cpu_s: float
 
 
 class StatusPage:
-    """Lines by the decoder's index, in a sealed `memfd` that decoders inherit."""
+    """The entries of all decoders by index, in a sealed `memfd` that decoders inherit."""
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
@@ -43,15 +43,17 @@ class StatusPage:
         self._memory = mmap.mmap(fd, _BYTES)
 
     def write(self, index: int, job: int, since: float, cpu_s: float) -> None:
-        """Write a decoder's line: the time first, so that a job is never seen with an older one's."""
+        """Write a decoder's entry. The time is written first, so that no reader sees a job with the time of
+        an older one.
+        """
         struct.pack_into("<dd", self._memory, index * _LINE_BYTES + 8, since, cpu_s)
         struct.pack_into("<Q", self._memory, index * _LINE_BYTES, job)
 
     def read(self, index: int) -> Line:
-        """Return a decoder's line."""
+        """Return a decoder's entry."""
         return Line(*_LINE.unpack_from(self._memory, index * _LINE_BYTES))
 
     def close(self) -> None:
-        """Unmap and close; the page lives on in the decoders."""
+        """Unmap and close the page; decoders keep their mapping."""
         self._memory.close()
         os.close(self.fd)

@@ -1,4 +1,6 @@
-"""One sandboxed decoder for a process that decodes now and then, and waits for it: the sampling process."""
+"""One sandboxed decoder for a process that decodes occasionally and waits for the result: the sampling
+process.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,11 @@ log = logging.getLogger("streamer.decoding")
 
 _INPUT_BYTES = 64 << 20
 _MEMORY_BYTES = 512 << 20
-#: Time for the libraries to be loaded, seconds: at low priority on a busy machine that takes long.
+#: Seconds in which the libraries must load; at low priority on a busy machine that takes long.
 _START_LIMIT_S = 120.0
-#: Processor time for one image, seconds. How long it takes by the clock depends on who else is busy.
+#: Processor time for one image in seconds. The elapsed time would depend on how busy the machine is.
 _DECODE_CPU_S = 2.0
-#: A decoder that uses no processor time at all for so long was stopped, or waits for something.
+#: A decoder that uses no processor time for this many seconds was stopped or waits for something.
 _STOPPED_S = 5.0
 _LOOK_S = 0.25
 
@@ -70,9 +72,10 @@ class _Decoder:
 
 
 class SingleDecoder:
-    """``prepare`` before each image, ``decode``, ``close`` at the end.
+    """Call ``prepare`` before each image, then ``decode``; call ``close`` at the end.
 
-    ``waiting`` is called several times a second while `decode` waits: the caller shows that it does not hang.
+    ``waiting`` is called several times a second while `decode` waits, so that the caller can show that it
+    does not hang.
     """
 
     def __init__(
@@ -85,16 +88,16 @@ class SingleDecoder:
         self._waiting = waiting
         self._module = module
         self._numbers = itertools.count(1)
-        #: None before the first image and after a fault.
+        #: None before the first image, and after a fault.
         self._decoder: _Decoder | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether a decoder runs; after a fault there is none."""
+        """Whether a decoder runs; after a fault none does."""
         return self._decoder is not None
 
     def prepare(self) -> None:
-        """Start a decoder where there is none, which takes a while: not for an event loop.
+        """Start a decoder if none runs. This takes a while, so do not call it on an event loop.
 
         Raises DecoderUnavailable.
         """
@@ -104,7 +107,7 @@ class SingleDecoder:
     def decode(self, data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
         """Return the image upright as uint8 BGR (height, width, 3), at least as large as ``target``.
 
-        ``target`` is width and height in pixels; None: in full. Waits some seconds at the most. Raises
+        ``target`` is width and height in pixels; None means full size. Waits for some seconds at most. Raises
         ImageError, or DecoderUnavailable.
         """
         header = read_header(data, self._limits)
@@ -135,7 +138,7 @@ class SingleDecoder:
             try:
                 answer = self._wait(decoder, job.number)
             finally:
-                if self._decoder is decoder:  # else all of its memory is gone
+                if self._decoder is decoder:  # otherwise all of its memory is gone
                     decoder.group.arena.free(offset, len(data))
             return _pixels(memory_fd, answer, room)
         finally:
@@ -148,7 +151,7 @@ class SingleDecoder:
             decoder.close()
 
     def _wait(self, decoder: _Decoder, number: int) -> Answer:
-        """Return the answer. Raises ImageError when there is none, and the decoder is replaced."""
+        """Return the answer. If none comes, replace the decoder and raise ImageError."""
         channel = decoder.group.channel.fileno()
         ready = self._await_answer(decoder, channel)
         try:
@@ -162,7 +165,9 @@ class SingleDecoder:
         raise harmful() if ready else too_slow()
 
     def _await_answer(self, decoder: _Decoder, channel: int) -> list[int]:
-        """Return what can be read: the channel, or the decoder's pidfd; nothing when the limit is reached."""
+        """Return the readable descriptors: the channel or the decoder's pidfd, or none if the time limit is
+        reached.
+        """
         member = decoder.member
         begun_s = last_s = member.cpu_s()
         moved_at = time.monotonic()
@@ -194,7 +199,7 @@ def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
 
 
 def _start(module: str) -> _Decoder:
-    """Start a fork server and one decoder, and wait for it. Raises DecoderUnavailable."""
+    """Start a fork server and one decoder, and wait until it is ready. Raises DecoderUnavailable."""
     try:
         server, ours = start_fork_server(module)
     except OSError as error:

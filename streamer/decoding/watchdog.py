@@ -1,4 +1,4 @@
-"""Judges decoders by what they say on the status page: which one hangs, and which one lets work wait."""
+"""Finds decoders that hang, and decoders that let work wait, by their entries in the status page."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Protocol
 
 from streamer.decoding.decoder_group import DecoderGroup
 
-#: Longest time that a decoder may take for one image, seconds; looked at every quarter of a second, so that
-#: none takes two. The largest picture that passes the header's judgement takes well under one.
+#: Longest time in seconds that a decoder may take for one image. It is checked every quarter of a second, so
+#: no decode takes two seconds. The largest image that passes the check of its header takes well under one.
 DECODE_LIMIT_S = 1.7
-#: Processor time from which on an image that reached the limit is to blame, and not a busy machine.
+#: If an image reached the time limit, it is blamed from this processor time on; below, the machine was busy.
 GUILTY_CPU_S = 0.4
-#: A job that waits this long although a decoder seems free: that decoder is stuck.
+#: If a job waits this many seconds although a decoder seems free, that decoder is stuck.
 UNTAKEN_LIMIT_S = 1.0
-#: Time from asking for a decoder until it must be ready; the fork server may be importing its libraries.
+#: Seconds from the request for a decoder until it must be ready; the fork server may have to import its
+#: libraries.
 READY_LIMIT_S = 20.0
 
 
 class Held(Protocol):
-    """A job that was handed to the decoders."""
+    """A job that was sent to the decoders."""
 
     @property
     def sent_at(self) -> float:
-        """When, monotonic seconds."""
+        """When it was sent, in monotonic seconds."""
 
 
 def find_faults(
@@ -31,9 +32,10 @@ def find_faults(
 ) -> None:
     """Kill the decoders of a group that hang or never become ready; mark a group whose decoders are stuck.
 
-    A decoder that was stopped may have taken a job off the socket before it could say so. Which job is lost
-    cannot be known, so such a group is replaced as a whole. ``held`` are the group's unanswered jobs by
-    number, ``now`` is in monotonic seconds. ``guilty_cpu_s`` is smaller for decoders that yield to others.
+    A decoder that was stopped may have taken a job off the socket before it could record it. The lost job
+    cannot be identified, so such a group is replaced as a whole. ``held`` are the group's unanswered jobs by
+    number, ``now`` is in monotonic seconds. ``guilty_cpu_s`` is smaller for decoders that run at low
+    priority.
     """
     lines = {member.key: group.line(member) for member in group.members.values()}
     taken = {line.job for line in lines.values()}
@@ -46,7 +48,8 @@ def find_faults(
         if member.killed_because:
             continue
         if line.job in held and now - line.since > DECODE_LIMIT_S:
-            # Otherwise it waited for the processor, or was stopped: not the image's fault.
+            # With less processor time it waited for the processor or was stopped, which is not the image's
+            # fault.
             member.guilty = member.cpu_s() - line.cpu_s > guilty_cpu_s
             member.killed_for = line.job
             member.kill("timeout")

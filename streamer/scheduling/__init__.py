@@ -1,1 +1,3 @@
-"""Decides what runs next on the device and what must not: pure rules, which the dispatcher carries out."""
+"""Decides which frame runs next on the device and which work is refused. Pure rules; the dispatcher applies
+them.
+"""

@@ -1,4 +1,4 @@
-"""Which requests and streams are let in, by quota, share and waiting time; the account of posted images."""
+"""Admits or refuses requests and streams by quota, share and waiting time, and accounts posted images."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from streamer.scheduling.post_account import PostAccount
 from streamer.scheduling.prediction import Prediction
 from streamer.scheduling.version_queue import VersionQueue
 
-#: The longest time that a refused client is asked to stay away, in seconds.
+#: Upper bound of the retry time that a refused client is told, in seconds.
 _MAX_RETRY_S = 30
 _STREAM_RETRY_S = 5
-#: What clients open.
+#: What a client can open; there is a rate limit for each.
 Opening = Literal["streams", "sessions"]
 
 
 class Admission:
-    """``queue_max`` bounds the POSTs that wait, for their memory; ``queue_s`` bounds how long they wait.
+    """Admission control. ``queue_max`` bounds how many POSTs wait, and so their memory; ``queue_s`` bounds
+    their wait.
 
-    A stream is refused that would get less than ``min_fps``. OverLimit says that the client itself has
-    reached its quota, or its share while others are served; Saturated says that the server is.
+    A stream is refused if it would get less than ``min_fps``. OverLimit means that the client itself has
+    reached its quota, or its share while other clients are served. Saturated means that the server is full.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Admission:
         self._queue_s = queue_s
         self._min_fps = min_fps
         self._refused = metrics.refused
-        #: Queues that somebody has posted to.
+        #: Queues of the versions that have received a POST.
         self._queues: set[VersionQueue] = set()
         self._ledgers = {version: Ledger() for version in versions}
         self._accounts = {
@@ -60,7 +61,9 @@ class Admission:
         self._alarms = Alarms()
 
     def accounted(self, version: str) -> PostAccount:
-        """Return what accounts one posted image: received when it is entered, its outcome at the end."""
+        """Return the context manager that accounts one posted image: as received on entry, its outcome on
+        exit.
+        """
         return self._accounts[version]
 
     def count_refused(self, version: str, error: SchedulingError) -> None:
@@ -70,20 +73,24 @@ class Admission:
     # -- quotas --------------------------------------------------------------------------------------
 
     def take_request(self, client: Client, nbytes: int | None) -> None:
-        """Count one POST of ``nbytes``, None where that is not known yet. Raises OverLimit."""
+        """Charge the client's quotas for one POST of ``nbytes``, None if the size is not known yet. Raises
+        OverLimit.
+        """
         requests, rate = client.requests, client.image_bytes
         if requests is None and rate is None:
             return
         now = time.monotonic()
         if requests is not None and not requests.take(now):
             raise self._over_quota("post", f"{requests.per_s:g} requests", requests.retry_after_s(now))
-        # At 1 also where the length is not known: a bucket in debt takes nothing.
+        # If the length is unknown, take 1: a bucket that is in debt then still refuses the request.
         if rate is not None and not rate.take(now, max(1, nbytes or 0)):
             retry_s = rate.retry_after_s(now, max(1, nbytes or 0))
             raise self._over_quota("post", f"{rate.per_s:g} bytes of images", retry_s)
 
     def open_stream(self, client: Client) -> None:
-        """Count one more WebSocket connection. Raises OverLimit; :meth:`close_stream` follows."""
+        """Count one more WebSocket connection. Raises OverLimit. The caller calls :meth:`close_stream` at its
+        end.
+        """
         most = client.most_streams
         if most is not None and client.streams >= most:
             self._refused.labels("live", "quota").inc()
@@ -95,11 +102,11 @@ class Admission:
 
     @staticmethod
     def close_stream(client: Client) -> None:
-        """A connection that was counted has ended."""
+        """Stop counting a connection that has ended."""
         client.streams -= 1
 
     def take_opening(self, client: Client, kind: Opening) -> None:
-        """Count a connection or session that is opened. Raises OverLimit where that happens too often."""
+        """Count a new connection or session. Raises OverLimit if the client opens them too fast."""
         now, openings = time.monotonic(), client.openings.get(kind)
         if openings is not None and not openings.take(now):
             raise self._over_quota("live", f"{openings.per_s:g} new {kind}", openings.retry_after_s(now))
@@ -111,9 +118,9 @@ class Admission:
     # -- shares --------------------------------------------------------------------------------------
 
     def check_post(self, state: VersionQueue, caller: Caller, *, left_s: float, decode_ms: float) -> None:
-        """Raise OverLimit or Saturated where an image of this caller may wait too long for its turn.
+        """Raise OverLimit or Saturated if an image of this caller may wait too long for its turn.
 
-        ``left_s`` is the time until its deadline, ``decode_ms`` what decoding it is expected to take.
+        ``left_s`` is the time until the image's deadline, ``decode_ms`` the expected time to decode it.
         """
         client = caller.client
         self.check_room(state)
@@ -129,11 +136,11 @@ class Admission:
         raise OverLimit(f"{text} This client has more images waiting than its share allows.", retry_s)
 
     def fullness(self) -> float:
-        """Return the share of `REQUEST_QUEUE_MAX` that is taken, of the fullest version."""
+        """Return the used share of `REQUEST_QUEUE_MAX` for the version with the fullest queue, 0 to 1."""
         return max((state.posts_waiting for state in self._queues), default=0) / self._queue_max
 
     def check_room(self, state: VersionQueue) -> None:
-        """Raise Saturated where more images wait than there is memory for."""
+        """Raise Saturated if as many images wait as the queue may hold."""
         if state not in self._queues:
             self._queues.add(state)
         waiting = state.posts_waiting
@@ -142,7 +149,7 @@ class Admission:
             raise Saturated(f"{waiting} images wait already; try again later.", retry_after_s=1)
 
     def check_stream(self, state: VersionQueue, model: ServedModel, client: Client) -> None:
-        """Raise OverLimit or Saturated where one more stream of ``client`` would get too small a share."""
+        """Raise OverLimit or Saturated if one more stream of ``client`` would get less than ``min_fps``."""
         fps = state.newcomers_share_fps(model, client) if self._min_fps else math.inf
         if fps >= self._min_fps:
             return
@@ -161,10 +168,10 @@ class Admission:
         *,
         patient: Callable[[], bool],
     ) -> Prediction:
-        """Wait for a posted image that was queued.
+        """Wait for the result of a posted image that was queued.
 
-        Raises Saturated when its turn does not come in time, unless it is ``patient`` then, and
-        DeadlineExceeded at its deadline, wherever it is by then.
+        Raises Saturated if the image still waits for its turn after ``queue_s``, unless ``patient()`` is true
+        at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
         """
         alarms, queue_s = self._alarms, self._queue_s
         turn = 0
@@ -181,9 +188,9 @@ class Admission:
                 Saturated(f"The image has waited for {queue_s:g} s without a turn; try again later.", 1)
             )
 
-        if not job.attempts:  # one that is being decoded already has had its turn
+        if not job.attempts:  # an image that is being decoded already has had its turn
             turn = alarms.set(time.monotonic() + queue_s, turn_has_not_come)
-        # It ends as a frame that the inference process found too old: one way out for both.
+        # The outcome is the same as for a frame that the inference process found too old.
         deadline = alarms.set(job.deadline, lambda: job.finish(DeadlineExceeded()))
         try:
             return await answered

@@ -1,4 +1,4 @@
-"""A client as the scheduler sees it: whom work is charged to, by which weight, and what it may ask for."""
+"""A client as the scheduler sees it: it is charged for work, and has a weight and quotas."""
 
 from __future__ import annotations
 
@@ -6,53 +6,55 @@ from dataclasses import dataclass, field
 
 from streamer.core.token_bucket import TokenBucket
 
-#: How fast a surprising decode is forgotten: by this factor with each image that is as expected.
+#: Factor by which `surprise` decays with each image that costs what was expected.
 _FORGIVEN = 0.9
-#: Bounds of what a client's images may seem to cost compared with others of their size.
+#: Upper bound of `surprise`.
 _MAX_SURPRISE = 1000.0
 
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One key, or one address where there are no keys, however many connections and streams it has."""
+    """One API key, or one address if there are no keys, with all its connections and streams."""
 
     name: str
-    #: The same in every worker; 32 bits.
+    #: Identifies the client in all workers; 32 bits.
     number: int = 0
     weight: float = 1.0
-    #: What its images cost to decode, compared with others of their size and kind; 1 or more.
+    #: Factor by which its images cost more to decode than others of their size and kind; 1 or more.
     surprise: float = 1.0
-    #: What its latest posted image was expected to cost to decode, in milliseconds.
+    #: Expected decode time of its latest posted image, in milliseconds.
     post_ms: float = 0.0
-    #: What a frame of its streams costs to decode, in milliseconds; 0 until one was decoded.
+    #: Decode time of a frame of its streams, in milliseconds; 0 until one was decoded.
     frame_ms: float = 0.0
-    #: WebSocket connections that are open in this worker, and how many may be.
+    #: Number of WebSocket connections that are open in this worker, and the largest number allowed.
     streams: int = 0
     most_streams: int | None = None
-    #: The quotas that the buckets were made of.
+    #: Quotas from which the token buckets below were made.
     quotas: object = None
-    #: POSTs and bytes of images; None: no limit.
+    #: Buckets for POSTs and for bytes of images; None means no limit.
     requests: TokenBucket | None = None
     image_bytes: TokenBucket | None = None
-    #: How fast `streams` and `sessions` may be opened; without an entry there is no limit.
+    #: Buckets that limit how fast `streams` and `sessions` are opened; no entry means no limit.
     openings: dict[str, TokenBucket] = field(default_factory=dict)
 
     def learn_surprise(self, expected_ms: float, actual_ms: float) -> None:
-        """Remember an image that cost more than its size made expect, until others did not."""
+        """Raise `surprise` when an image cost more than its size suggested; let it decay with images that did
+        not.
+        """
         ratio = actual_ms / max(expected_ms / self.surprise, 0.1)
         self.surprise = min(_MAX_SURPRISE, max(1.0, ratio, self.surprise * _FORGIVEN))
 
 
-#: Whom work is charged to that no client asked for.
+#: The client that is charged for work that no client asked for.
 NOBODY = Client("")
 
 
-# Not frozen, though nobody changes one: that would make each construction three times as slow.
+# Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Caller:
-    """Who sends a POST: whom it is charged to, and what tells its connections apart."""
+    """The sender of a POST: the client that is charged, and a number that tells its connections apart."""
 
     client: Client = NOBODY
     connection: int = 0
-    #: Whether its images may wait until their deadline, as those of a request with several may.
+    #: Whether its images may wait until their deadline, as the images of a request with several do.
     patient: bool = False

@@ -1,7 +1,7 @@
-"""The clients that this worker has met, by name; what a quota allows each of them is counted here. Pure.
+"""The clients that this worker has seen, by name, with the counters of their quotas. Pure.
 
-Quotas are counted in each worker: with several workers a client whose connections reach all of them gets as
-many times its quota. Shares of the device are the same for a client in all workers together.
+Each worker counts quotas by itself, so a client whose connections reach several workers gets its quota once
+per worker. A client's share of the device is the same across all workers.
 """
 
 from __future__ import annotations
@@ -13,56 +13,57 @@ from typing import Protocol
 from streamer.core.token_bucket import TokenBucket
 from streamer.scheduling.client import Client
 
-#: Clients remembered; beyond, the one that was seen longest ago and has nothing open is forgotten.
+#: Number of clients that are remembered. Beyond it, the least recently seen client with no open stream is
+#: forgotten.
 MAX_CLIENTS = 4096
-#: The largest weight that counts, and the inverse of the smallest.
+#: Largest weight that is used; its inverse is the smallest.
 MAX_WEIGHT = 1000.0
-#: Clients examined for one to forget.
+#: Number of clients that are examined to find one to forget.
 _EXAMINED = 8
-#: A rate may be exceeded for this long by a client that was below it before.
+#: Seconds for which a client that was below its rate before may exceed it.
 _BURST_S = 2.0
-#: Time over which as many streams or sessions may be opened as may be open.
+#: Seconds in which a client may open as many streams or sessions as it may have open.
 _OPENINGS_S = 5.0
 
 
 class Quotas(Protocol):
-    """How much one client may ask for; None is no limit. `streamer.access.identity` has the values."""
+    """The quotas of one client; None means no limit. `streamer.access.identity` has the values."""
 
     @property
     def requests_per_s(self) -> float | None:
-        """POSTs."""
+        """POSTs per second."""
 
     @property
     def streams(self) -> int | None:
-        """WebSocket connections at a time."""
+        """Largest number of open WebSocket connections."""
 
     @property
     def sessions(self) -> int | None:
-        """WebRTC and WHIP sessions at a time."""
+        """Largest number of open WebRTC and WHIP sessions."""
 
     @property
     def bytes_per_s(self) -> float | None:
-        """Bytes of images."""
+        """Bytes of posted images per second."""
 
     @property
     def weight(self) -> float:
-        """Share beside other clients."""
+        """Weight of the client's share relative to other clients."""
 
 
 class Identity(Protocol):
-    """Who a client is."""
+    """The identity of a client."""
 
     @property
     def name(self) -> str:
-        """Name of its key, or its address."""
+        """Name of its API key, or its address."""
 
     @property
     def quotas(self) -> Quotas:
-        """What it may ask for."""
+        """Quotas of this identity."""
 
 
 class Clients:
-    """Gives every identity its one `Client`. ``secret`` is the same in all workers; no client knows it."""
+    """Maps each identity to its one `Client`. ``secret`` is the same in all workers; no client knows it."""
 
     def __init__(self, secret: str) -> None:
         self._secret = hashlib.blake2b(secret.encode()).digest()
@@ -72,12 +73,13 @@ class Clients:
         return len(self._clients)
 
     def of(self, identity: Identity, now: float) -> Client:
-        """Return the client that an identity is."""
+        """Return the client of this identity; create it if it is new."""
         client = self._clients.get(identity.name)
         if client is None:
             if len(self._clients) >= MAX_CLIENTS:
                 self._forget_one()
-            # By a secret: nobody may choose an address that shares another client's number.
+            # The hash is keyed: otherwise a client could choose an address that collides with another
+            # client's number.
             digest = hashlib.blake2b(identity.name.encode(), digest_size=4, key=self._secret).digest()
             client = self._clients[identity.name] = Client(identity.name, int.from_bytes(digest, "little"))
         else:
@@ -95,7 +97,7 @@ class Clients:
 
 
 def _apply(client: Client, quotas: Quotas, now: float) -> None:
-    """Begin to count by other quotas, as when keys were replaced; what is open stays open."""
+    """Replace the client's quotas, as when the key file has changed; open streams and sessions stay open."""
     client.weight = min(MAX_WEIGHT, max(1 / MAX_WEIGHT, quotas.weight))
     client.requests = _rate(quotas.requests_per_s, now)
     client.image_bytes = _rate(quotas.bytes_per_s, now)
@@ -107,5 +109,5 @@ def _apply(client: Client, quotas: Quotas, now: float) -> None:
 
 
 def _rate(per_s: float | None, now: float) -> TokenBucket | None:
-    """Return a bucket of a rate; None where there is no limit."""
+    """Return a token bucket for this rate; None if there is no limit."""
     return None if per_s is None else TokenBucket(per_s, max(1.0, per_s * _BURST_S), now)

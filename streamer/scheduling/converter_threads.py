@@ -1,4 +1,4 @@
-"""Threads that turn decoded pictures of videos into model input, with a queue in front of them."""
+"""Threads that convert decoded video frames into model input, with one queue in front of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _Work = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class ConverterThreads:
-    """Runs calls in ``threads`` threads, in order of submission; nobody waits for one of them.
+    """Runs calls on up to ``threads`` threads, in order of submission. Callers get no future to wait for.
 
-    An executor of the standard library makes a future and takes several locks for each call, while threads of
-    a busy worker wait for each other's interpreter as it is (docs/performance.md).
+    An executor of the standard library creates a future and takes several locks per call, and the threads of
+    a busy worker already compete for the GIL (docs/performance.md).
     """
 
     def __init__(self, threads: int) -> None:
@@ -28,25 +28,26 @@ class ConverterThreads:
         self._closed = False
 
     def submit(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have ``call(*arguments)`` run as soon as a thread is free. One thread only may submit and close.
+        """Run ``call(*arguments)`` as soon as a thread is free. Only one thread may call this and
+        :meth:`close`.
 
-        Raises RuntimeError after :meth:`close`, or when not one thread can be started.
+        Raises RuntimeError after :meth:`close`, or if no thread at all can be started.
         """
         if self._closed:
             raise RuntimeError("the converter threads have been stopped")
         if len(self._threads) < self._size:
-            # One with each of the first calls: a worker without videos has none.
+            # Start one thread with each of the first calls, so that a worker without videos has none.
             thread = threading.Thread(target=self._run, name=f"convert-{len(self._threads)}", daemon=True)
             try:
                 thread.start()
                 self._threads.append(thread)
             except RuntimeError:
-                if not self._threads:  # else those that run do it
+                if not self._threads:  # otherwise the running threads do the work
                     raise
         self._queue.put((call, arguments))
 
     def close(self) -> None:
-        """Forget what waits, and wait for what runs."""
+        """Discard the queued calls and wait for the running ones."""
         self._closed = True
         with contextlib.suppress(queue.Empty):
             while True:
@@ -64,4 +65,4 @@ class ConverterThreads:
                 call(*arguments)
             except Exception:
                 log.exception("a converter thread failed by a fault of this project")
-            del work, call, arguments  # a frame must not live until the next one
+            del work, call, arguments  # release the frame now, not when the next call arrives

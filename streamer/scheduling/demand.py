@@ -1,4 +1,4 @@
-"""What one live stream has asked for lately, as the version's queue keeps it. Pure."""
+"""The recent demand of one live stream, as the version's queue keeps it. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from inference.core.fair_share import Flow
 
 @dataclass(slots=True)
 class Demand:
-    """What a stream has asked for lately."""
+    """Recent demand of a stream."""
 
     flow: Flow
     arrived: int = 0
     fps: float = 0.0
-    #: Its frames wait for the device, so it would take more than it sends.
+    #: Whether its frames wait for the device, so that the stream could use more than it sends now.
     hungry: bool = False
-    #: What decoding one of its frames is expected to take.
+    #: Expected decode time of one of its frames, in milliseconds.
     decode_ms: float = 0.0
-    #: Most memory that decoding its last frame took.
+    #: Peak memory of decoding its last frame, in bytes.
     nbytes: int = 0
-    #: The turn it was last served in.
+    #: Number of the turn in which it was last served.
     served: int = 0

@@ -1,8 +1,9 @@
-"""The dispatcher: one step before the inference process, decides whose frame is decoded next.
+"""The dispatcher decides whose frame is decoded next and submits it to the inference process.
 
-Frames wait encoded, in their streams' mailboxes; POSTs wait in a bounded queue. As the device has room,
-the next one is decoded by another process straight into a ring slot and submitted. So pixels exist only for
-frames that are about to run, and a newer frame can replace an older one until the last moment.
+Frames wait encoded in their streams' mailboxes; POSTs wait in a bounded queue. When the device has room, a
+decoder process decodes the next frame straight into a ring slot, and the dispatcher submits the slot. So
+pixels exist only for frames that are about to run, and a newer frame can replace an older one until the last
+moment.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ from streamer.scheduling.version_queue import FAIR_RATE_S, Source, VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
-#: A POST, or a frame in mode all, that was lost with the inference process is tried this often in all.
+#: How often a POST, or a frame in mode all, is tried in total if the inference process is lost with it.
 MAX_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _StageTimes:
-    """Histograms of one version; kept, because looking labels up costs more than observing."""
+    """Histograms of one version. They are kept because looking up labels costs more than observing."""
 
     post_queue_s: Histogram
     decode_s: Histogram
@@ -70,9 +71,9 @@ class _StageTimes:
 
 
 class Dispatcher:
-    """Feeds the inference link; its callers are the POST routes and the stream sessions.
+    """Feeds the inference process; its callers are the POST routes and the stream sessions.
 
-    Construct, ``start()``, ``close()``. All methods belong to the event loop.
+    Construct it, call ``start()`` and finally ``close()``. All methods run on the event loop.
     """
 
     def __init__(
@@ -96,29 +97,29 @@ class Dispatcher:
         self._versions = {version: VersionQueue(self._room, interactive_share) for version in versions}
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
         self._turns = deque(versions)
-        #: Frames of each live stream that are being decoded, or wait for one that is, oldest first.
+        #: Frames of each live stream that are being decoded or wait for an earlier one that is, oldest first.
         self._decoding: dict[int, deque[Job]] = {}
-        #: Jobs that converter threads are done with; they append, the event loop takes.
+        #: Jobs that converter threads have finished. The threads append, the event loop removes.
         self._finished: deque[tuple[str, ServedModel, Job]] = deque()
-        #: Whether the event loop has been told to look there.
+        #: Whether the event loop has been woken to look at `_finished`.
         self._waking = False
         self._suspects = suspects
-        # Pictures of videos are decoded already; threads convert them, which releases the GIL.
+        # Video frames are decoded already. Threads can convert them, because the conversion releases the GIL.
         self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: Set while draining: new streams are refused; requests that came before are still served.
+        #: Whether the worker is draining: new streams are refused, earlier requests are still served.
         self.draining = False
 
     async def start(self) -> None:
-        """Begin to serve; the link may still be connecting."""
+        """Start serving; the connection to the inference process may still be opening."""
         self._loop = asyncio.get_running_loop()
         self._decoders.start()
         self._client.on_ring = self._decoders.attach
 
     async def close(self) -> None:
-        """Stop the decoders; whatever waits is answered as unavailable."""
+        """Stop the decoders and answer everything that waits as unavailable."""
         if self._rates_task is not None:
             self._rates_task.cancel()
         for state in self._versions.values():
@@ -133,7 +134,7 @@ class Dispatcher:
         return self._client.ready
 
     def served(self, version: str) -> ServedModel:
-        """Return the model of a version. Raises UnknownVersion, or Unavailable while it loads."""
+        """Return the model of a version. Raises UnknownVersion, or Unavailable while the model loads."""
         if version not in self._versions:
             known = ", ".join(self._versions) or "none"
             raise UnknownVersion(f"No model version {version!r} is served here; known: {known}.")
@@ -143,7 +144,7 @@ class Dispatcher:
         return model
 
     def model(self, version: str) -> ModelInfo:
-        """Return what is known of a version's model; raises as :meth:`served`."""
+        """Return the model information of a version; raises the same errors as :meth:`served`."""
         return self.served(version).info
 
     # -- POSTs ---------------------------------------------------------------------------------------
@@ -151,10 +152,10 @@ class Dispatcher:
     def check_post(
         self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, kind: Kind | None = None
     ) -> None:
-        """Raise what an image would be refused with that came now: OverLimit or Saturated.
+        """Raise the error with which an image would be refused if it arrived now: OverLimit or Saturated.
 
-        ``left_s`` is the time until its deadline; ``nbytes`` are announced, if any, before the image is there
-        and its ``kind`` is known.
+        ``left_s`` is the time until its deadline. ``nbytes`` is its announced size, if any; the caller gives
+        it before the image has arrived and its ``kind`` is known.
         """
         model, state = self.served(version), self._versions[version]
         state.expect(model)
@@ -173,11 +174,11 @@ class Dispatcher:
         caller: Caller,
         kind: Kind | None = None,
     ) -> Prediction:
-        """Detect on one image; returns boxes in pixels of the upright original.
+        """Detect on one image; return boxes in pixels of the upright original.
 
-        ``deadline`` is in monotonic seconds, ``kind`` what the image is if that is known already;
-        :meth:`check_post` came before. Raises SchedulingError, or ImageError when it is no image, too large
-        by its header, or damaged.
+        ``deadline`` is in monotonic seconds. ``kind`` is the kind of the image, if already known. The caller
+        has called :meth:`check_post` before. Raises SchedulingError, or ImageError if the data is no image,
+        is too large by its header, or is damaged.
         """
         self.served(version)
         state = self._versions[version]
@@ -194,7 +195,8 @@ class Dispatcher:
                     answered.set_result(outcome)
 
             def may_wait() -> bool:
-                # A restart of the inference process is a pause, and what it took with it has had a turn.
+                # While the inference process restarts the image may wait. An image that was lost with the
+                # process has had its turn and may wait as well.
                 return caller.patient or job.attempts > 0 or not self._client.ready
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
@@ -214,7 +216,7 @@ class Dispatcher:
     ) -> bytes:
         """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
 
-        Raises ImageError, or Unavailable when decoders were lost over it.
+        Raises ImageError, or Unavailable if decoders were lost while they processed it.
         """
         try:
             return await annotate(self._decoders, data, self._limits, rows, labels, size)
@@ -222,7 +224,9 @@ class Dispatcher:
             raise _unavailable(str(error)) from error
 
     def _cancel(self, version: str, job: Job) -> None:
-        """The caller is gone: withdraw its frame wherever it is; a run in progress is not interrupted."""
+        """Withdraw a job whose caller has gone, at whatever stage it is; a run in progress is not
+        interrupted.
+        """
         job.cancelled = True
         if not self._versions[version].withdraw(job) and job.ticket is not None:
             self._client.cancel(job.ticket)
@@ -230,10 +234,10 @@ class Dispatcher:
     # -- streams -------------------------------------------------------------------------------------
 
     def admit(self, version: str, client: Client = NOBODY) -> None:
-        """Check that one more stream of ``client`` would get a useful share.
+        """Check that one more stream of ``client`` would get a useful frame rate.
 
-        Raises Saturated when it would not, OverLimit where that is so because of the client's own streams;
-        UnknownVersion or Unavailable where there is no model.
+        Raises Saturated if it would not, OverLimit if the client's own streams are the reason, and
+        UnknownVersion or Unavailable if there is no model.
         """
         model = self.served(version)
         if self.draining:
@@ -241,41 +245,41 @@ class Dispatcher:
         self.admission.check_stream(self._versions[version], model, client)
 
     def open(self, version: str, source: Source) -> None:
-        """Register a stream; :meth:`close_source` forgets it."""
+        """Register a stream until :meth:`close_source` is called."""
         self._versions[version].open(source)
         if self._loop is not None and (self._rates_task is None or self._rates_task.done()):
             self._rates_task = self._loop.create_task(self._share_rates(), name="fair-rates")
 
     def close_source(self, version: str, key: int) -> None:
-        """Forget a stream; frames of it that run still finish."""
+        """Forget a stream; its frames that run still finish."""
         self._versions[version].close(key)
 
     def offer(self, version: str, source: Source) -> None:
-        """A stream has a new frame in its mailbox."""
+        """Note that a stream has a new frame in its mailbox, and start what can start."""
         self._versions[version].offer(source)
         self._pump(version)
 
     def charge(self, version: str, client: Client, cpu_s: float) -> None:
-        """A client's video has used so much processor time of its decoder."""
+        """Charge a client for the processor seconds that the decoder of its video has used."""
         self._versions[version].charge(client, cpu_s)
 
     def pump_all(self) -> None:
-        """Start whatever can start; called when the inference process has become ready."""
-        self._turns.rotate()  # no version goes first every time
+        """Start all frames that can start; also called when the inference process has become ready."""
+        self._turns.rotate()  # rotate, so that no version always goes first
         for version in tuple(self._turns):
             self._pump(version)
 
     # -- comparisons ---------------------------------------------------------------------------------
 
     def other_version(self, version: str) -> ServedModel | None:
-        """Return another version with the same classes; None when there is none, or it is not loaded."""
+        """Return another loaded version with the same classes; None if there is none."""
         models = self._client.models
         own = models.get(version)
         labels = None if own is None else own.info.labels
         return next((m for name, m in models.items() if name != version and m.info.labels == labels), None)
 
     def run_if_idle(self, version: str, job: Job) -> bool:
-        """Start a frame that nobody waits for, if nothing runs and nothing waits; else return False."""
+        """Start a frame that no client waits for, if nothing runs and nothing waits; else return False."""
         model = self._client.models.get(version)
         if model is None or not self._client.ready or self.draining:
             return False
@@ -283,7 +287,7 @@ class Dispatcher:
             return False
         return self._begin(version, self._versions[version], model, job)
 
-    # -- the way of a frame --------------------------------------------------------------------------
+    # -- processing of a frame -------------------------------------------------------------------------
 
     def _pump(self, version: str) -> None:
         """Start frames while the device has room for them."""
@@ -300,7 +304,7 @@ class Dispatcher:
             self._look_again()
 
     def _look_again(self) -> None:
-        """A rate-limited stream becomes ready by time alone: come back for it."""
+        """Schedule another look: a rate-limited stream becomes ready by time alone, without an event."""
         if self._timer is not None or self._loop is None:
             return
 
@@ -311,7 +315,7 @@ class Dispatcher:
         self._timer = self._loop.call_later(0.02, again)
 
     def _begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
-        """Acquire a slot and begin to decode into it. False when there is no slot after all."""
+        """Acquire a ring slot and start decoding into it. Return False if there is no free slot after all."""
         now = time.monotonic()
         if job.deadline < now:
             state.skip(job)
@@ -326,7 +330,8 @@ class Dispatcher:
         try:
             ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
         except RingFull:
-            # In-flight bounds of all versions together fit the ring, so this is a bug; do not lose the frame.
+            # The in-flight bounds of all versions together fit the ring, so this is a bug. The frame still
+            # gets an outcome.
             log.error("no free ring slot although the in-flight bound allows one")  # noqa: TRY400 - no traceback needed
             state.skip(job)
             job.finish(InferenceLost("no free slot"))
@@ -358,7 +363,7 @@ class Dispatcher:
     def _decode(
         self, version: str, model: ServedModel, job: Job, data: bytes | memoryview, ticket: Ticket
     ) -> None:
-        """Have a decoder process write the image into the slot."""
+        """Let a decoder process write the image into the slot."""
 
         def decoded(outcome: Outcome) -> None:
             if isinstance(outcome, Answer):
@@ -373,7 +378,7 @@ class Dispatcher:
         self._decoders.submit(ticket.ring, work)
 
     def _convert(self, version: str, model: ServedModel, job: Job, ticket: Ticket) -> None:
-        """Letterbox a picture of a video into the slot. Runs in a converter thread."""
+        """Letterbox a video frame into the slot. Runs in a converter thread."""
         loop = self._loop
         if loop is None or isinstance(job.data, bytes | memoryview):
             return
@@ -386,14 +391,15 @@ class Dispatcher:
             job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
         job.decode_cpu_ms = (time.thread_time() - cpu_s) * 1e3
-        # One wake-up for all that finish before it is served: each costs a system call and the GIL.
+        # One wake-up serves all jobs that finish before it is handled: each wake-up costs a system call and
+        # the GIL.
         self._finished.append((version, model, job))
         if self._waking:
             return
         self._waking = True
         try:
             loop.call_soon_threadsafe(self._take_finished)
-        except RuntimeError:  # the loop has closed: nobody waits any more
+        except RuntimeError:  # the loop has closed, so nobody waits for the job
             return
 
     def _take_finished(self) -> None:
@@ -404,7 +410,7 @@ class Dispatcher:
             self._decoded(*self._finished.popleft())
 
     def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
-        """Hand a decoded frame on. Frames of a stream leave in order, whichever decoder was quicker."""
+        """Submit a decoded frame. Frames of one stream are submitted in order, whichever decoder is first."""
         job.decoded = True
         self._versions[version].decoded(job, time.monotonic())
         if not job.stream:
@@ -421,7 +427,7 @@ class Dispatcher:
 
     def _submit(self, version: str, model: ServedModel, job: Job) -> None:
         ticket = job.ticket
-        if ticket is None:  # never: a job is decoded into its ticket's slot
+        if ticket is None:  # cannot happen: a job is decoded into its ticket's slot
             return
         if job.fault is not None or job.cancelled:
             self._client.release(ticket)
@@ -457,9 +463,10 @@ class Dispatcher:
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
-        """Somebody waits for a POST, and for every frame in mode all: try again, once.
+        """Try a lost job once more if somebody waits for it: a POST, or a frame in mode all.
 
-        Live frames have newer ones behind them. A frame that the process has died of twice is not run again.
+        A lost live frame is not retried, because newer frames follow it. A frame during which the process has
+        died twice is not run again.
         """
         state, now = self._versions[version], time.monotonic()
         executing = isinstance(error, InferenceLost) and error.executing
@@ -492,7 +499,7 @@ class Dispatcher:
         stages.postprocess_s.observe(result.postprocess_ms / 1e3)
 
     async def _share_rates(self) -> None:
-        """Grant rates for as long as there are streams: a worker that has none is not woken for it."""
+        """Grant rates while there are streams, so that a worker without streams is not woken."""
         while any(state.streams for state in self._versions.values()):
             await asyncio.sleep(FAIR_RATE_S)
             for version, state in self._versions.items():

@@ -1,4 +1,4 @@
-"""Why the scheduler refuses work or gives it up; how a client is told is decided by whoever tells it.
+"""Errors with which the scheduler refuses work or gives it up; the transports decide how a client is told.
 
 The text of each error is a sentence that a client may read.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 class SchedulingError(Exception):
     """Work was refused, or given up before it was done."""
 
-    #: After this another try may succeed; 0 where none would.
+    #: Seconds after which another try may succeed; 0 if none would.
     retry_after_s = 0
 
 
@@ -25,7 +25,7 @@ class DeadlineExceeded(SchedulingError):
 
 
 class Refused(SchedulingError):
-    """Not now, but perhaps ``retry_after_s`` later."""
+    """The work is refused now but may be accepted ``retry_after_s`` later."""
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
@@ -33,12 +33,12 @@ class Refused(SchedulingError):
 
 
 class OverLimit(Refused):
-    """The client itself is over a limit: its quota, its share, or what its images may break."""
+    """The client itself is over a limit: its quota, its share, or the crashes that its images may cause."""
 
 
 class Saturated(Refused):
-    """More work waits, or is promised, than can be done in time."""
+    """More work waits, or is promised, than the server can do in time."""
 
 
 class Unavailable(Refused):
-    """Nothing can run: models load, the server shuts down, or processes were lost with the work."""
+    """Nothing can run: models load, the server shuts down, or the processes that held the work were lost."""

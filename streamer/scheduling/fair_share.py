@@ -1,7 +1,8 @@
 """Max-min fair frame rates under overload: between clients by weight, then between a client's streams. Pure.
 
-The dispatcher measures demand; this decides what each stream is granted. After Bertsekas and Gallager,
-"Data Networks", section 6.5.2: raise all shares together, freeze whoever is satisfied.
+The dispatcher measures demand; this module decides the rate that each stream is granted. After Bertsekas and
+Gallager, "Data Networks", section 6.5.2: raise all shares together and freeze each party once it is
+satisfied.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ RAISE_AFTER_S = 3.0
 
 
 def water_level(demands: list[float], capacity: float) -> float:
-    """Return the largest rate that every unsatisfied party can have; infinite when all fit.
+    """Return the largest rate that every unsatisfied party can have; infinite if all demands fit.
 
-    ``demands`` and ``capacity`` in frames per second; infinite demands are allowed.
+    ``demands`` and ``capacity`` are in frames per second; demands may be infinite.
     """
     left = capacity
     ordered = sorted(demands)
@@ -38,19 +39,20 @@ class WeightedClient(Protocol):
 
     @property
     def number(self) -> int:
-        """The same for all of the client's streams."""
+        """Identifies the client; the same for all of its streams."""
 
     @property
     def weight(self) -> float:
-        """Share of the client beside others."""
+        """Weight of the client's share relative to others."""
 
 
 def client_rates(
     demands: Mapping[int, float], weights: Mapping[int, float], capacity: float
 ) -> dict[int, float]:
-    """Return what each client may have of ``capacity``: infinite where all demands fit.
+    """Return the part of ``capacity`` that each client may have; infinite if all demands fit.
 
-    ``demands`` in frames per second by client; a client that wants less than its share leaves the rest.
+    ``demands`` are in frames per second by client. What a client does not use of its share is left to the
+    others.
     """
     if sum(demands.values()) <= capacity:
         return dict.fromkeys(demands, math.inf)
@@ -67,7 +69,7 @@ def client_rates(
 def stream_levels(
     demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float
 ) -> dict[Key, float]:
-    """Return the most that each stream may have; a stream that wants no more is not limited."""
+    """Return the largest rate that each stream may have; a stream that wants no more is not limited."""
     streams: dict[int, list[Key]] = {}
     for key in demands:
         streams.setdefault(owners[key].number, []).append(key)
@@ -96,24 +98,26 @@ def share_for_one_more(
 @dataclass(slots=True)
 class _Grant:
     fps: float
-    #: Since when the share has been high enough to raise the grant; None while it is not.
+    #: Monotonic seconds since when the share has been high enough to raise the grant; None while it is not.
     since: float | None = None
 
 
 class FairRates(Generic[Key]):
-    """Grants per stream: lowered at once, raised only after the share has stayed higher for a while."""
+    """Granted rates per stream. A grant is lowered at once but raised only after the share has stayed higher
+    for a while.
+    """
 
     def __init__(self) -> None:
         self._grants: dict[Key, _Grant] = {}
 
     def limits(self, key: Key) -> bool:
-        """Whether a stream has a limit, which :meth:`update` is to lift one day."""
+        """Whether a stream has a limit that :meth:`update` may still lift."""
         return key in self._grants
 
     def update(
         self, demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float, now: float
     ) -> dict[Key, float | None]:
-        """Return the grants that changed: frames per second, or None where the limit was lifted."""
+        """Return the grants that changed: frames per second, or None if the limit was lifted."""
         levels = stream_levels(demands, owners, capacity)
         changed: dict[Key, float | None] = {}
         for key in [key for key in self._grants if key not in demands]:

@@ -1,23 +1,23 @@
-"""What the first bytes of an image hint of its kind and size, read in a few microseconds. Pure.
+"""Guesses the kind and size of an image from its first bytes in a few microseconds. Pure.
 
-It only guides the order in which images are decoded, and may be wrong; `image_header` judges them.
+The guess only guides the order in which images are decoded and may be wrong; `image_header` validates them.
 """
 
 from __future__ import annotations
 
 from streamer.scheduling.decode_cost import Kind
 
-#: Segments of a JPEG that are stepped over in search of its size.
+#: Number of JPEG segments that are skipped in search of its size.
 _MAX_SEGMENTS = 24
-#: A JPEG's frame headers, and those of them that say it is progressive.
+#: Markers of JPEG frame headers, and those of them that mean progressive.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-#: Pixels for each encoded byte where nothing else is known: a JPEG of quality 80.
+#: Pixels per encoded byte if nothing else is known: a JPEG of quality 80.
 _PIXELS_PER_BYTE = 7.0
 
 
 def hint_of(data: bytes | memoryview) -> Kind:
-    """Return the kind and size that an image seems to have; by its bytes where it does not tell."""
+    """Return the apparent kind and size of an image; if the header does not tell, guess from its length."""
     found = None
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8"):

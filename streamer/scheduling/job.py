@@ -1,4 +1,4 @@
-"""A frame or posted image on its way through the dispatcher, and what becomes of it."""
+"""A frame or posted image on its way through the dispatcher, and its outcome."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from streamer.scheduling.prediction import Prediction
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One frame on its way; made when it is taken, forgotten when it is finished."""
+    """One frame or posted image; created when it is taken from its queue, dropped when it is finished."""
 
-    #: The encoded picture, or one that was decoded before.
+    #: The encoded image, or a video frame that is decoded already.
     data: bytes | memoryview | DecodedFrame
     rotation: int
     params: DetectionParams
-    #: Latest start of execution, monotonic seconds.
+    #: Latest start of its model run, in monotonic seconds.
     deadline: float
-    #: 0 for POSTs.
+    #: Key of its stream; 0 for POSTs.
     stream: int
     finish: Callable[[Prediction | Exception], None]
     limits: Limits
@@ -41,42 +41,43 @@ class Job:
     #: None until the frame was decoded.
     letterbox: Letterbox | None = None
     decode_ms: float = 0.0
-    #: Whether the picture could be decoded in part only.
+    #: Whether only a part of the image could be decoded.
     damaged: bool = False
-    #: Whether its decoder is done with it, well or not.
+    #: Whether its decoder has finished, with or without success.
     decoded: bool = False
-    #: Why there are no pixels; None while there is no fault.
+    #: The error of decoding; None if there was none.
     fault: Exception | None = None
     cancelled: bool = False
-    #: Executed with nothing beside it: an inference process died of this frame, or of one like it.
+    #: Whether it runs with nothing beside it, because an inference process died while it ran this frame or a
+    #: similar one.
     alone: bool = False
-    #: Whom it is charged to.
+    #: The client that is charged for it.
     client: Client = NOBODY
-    #: Tells the connections of a client apart; POSTs only.
+    #: Tells the connections of a client apart; used for POSTs only.
     connection: int = 0
-    #: Virtual start time among the client's POSTs; the queue writes it.
+    #: Virtual finish time among the client's POSTs; only the queue writes it.
     tag: float = 0.0
-    #: The client's place in the queue of the version; None until it waits or begins.
+    #: The client's flow in the version's queue; None until the job waits or starts.
     flow: Flow | None = None
-    #: Seconds of decoding and inference that it is expected to take; charged when it begins.
+    #: Expected seconds of decoding and inference; charged when it starts.
     expected_s: float = 0.0
-    #: What the first bytes of a posted image say of its kind and size; None for frames.
+    #: Kind and size that the first bytes of a posted image suggest; None for frames.
     kind: Kind | None = None
-    #: How its decoding is accounted; None until it is taken.
+    #: The account of its decode; None until the job is taken.
     decode: Decode | None = None
-    #: When it began to wait, monotonic seconds.
+    #: When it started to wait, in monotonic seconds.
     queued_at: float = 0.0
-    #: Processor time of its decoding; 0 where nobody has measured it.
+    #: Processor time of its decoding in milliseconds; 0 if not measured.
     decode_cpu_ms: float = 0.0
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody waits for just this frame: a POST, or a frame of a stream in mode all."""
+        """Whether a client waits for exactly this frame: a POST, or a frame of a stream in mode all."""
         return self.stream == 0 or self.deadline == math.inf
 
 
 def outcome_of(job: Job, result: Result) -> Prediction | Exception:
-    """Turn an answer into what the frame's owner gets."""
+    """Convert the inference process's answer into the outcome that the job's owner gets."""
     if result.status is Status.OK and job.letterbox is not None:
         letterbox = job.letterbox
         return Prediction(

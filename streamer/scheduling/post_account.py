@@ -1,4 +1,4 @@
-"""Accounts posted images: each is received once and has one outcome, as frames of streams have."""
+"""Accounts posted images: each is received once and has one outcome, like the frames of streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamer.accounting.ledger import Ledger
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError
 
-#: Images that were never run are dropped for these reasons; whatever else is raised means that one failed.
+#: Drop reasons of images that never ran. Any other error means that the image failed.
 _DROP_REASONS = {
     OverLimit: DropReason.RATE,
     Saturated: DropReason.OVERLOAD,
@@ -18,9 +18,10 @@ _DROP_REASONS = {
 
 
 class PostAccount:
-    """The account of one version. Entered for an image it counts it as received, left it counts its outcome.
+    """The account of one version, a context manager: entry counts an image as received, exit counts its
+    outcome.
 
-    It keeps nothing of the image, so one is enough for all images at a time.
+    It holds no state of an image, so one instance serves all concurrent images.
     """
 
     def __init__(self, ledger: Ledger, counters: FrameCounters) -> None:
@@ -41,13 +42,13 @@ class PostAccount:
         self._counters.account(self._ledger)
 
     def refused(self, error: SchedulingError) -> None:
-        """Account an image that was refused before it could be read."""
+        """Account an image that was refused before it was read."""
         self._ledger.received += 1
         self._account_error(error)
         self._counters.account(self._ledger)
 
     def _account_error(self, error: BaseException) -> None:
-        """Account an image that was not answered with boxes."""
+        """Account an image that got an error instead of boxes."""
         reason = _DROP_REASONS.get(type(error))
         if reason is None:
             self._ledger.failed += 1

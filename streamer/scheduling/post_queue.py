@@ -1,9 +1,10 @@
-"""POSTs that wait: each client's own, and within a client its connections in fair turn. Pure.
+"""Queue of waiting POSTs per client, with fair queueing between a client's connections. Pure.
 
-Between clients `FairShare` decides. Within a client this does, by self-clocked fair queueing (Golestani
-1994): an image is stamped with the virtual time at which it would be done if its connection had a fair share,
-and the smallest goes first. So neither a connection that sends expensive images nor many that send one each
-hold up a cheap image of the same address, and an expensive one waits for a bounded amount of work.
+`FairShare` decides between clients. This queue decides within a client by self-clocked fair queueing
+(Golestani 1994): each image is tagged with the virtual time at which it would be done if its connection had a
+fair share, and the smallest tag goes first. So a cheap image is not delayed by a connection of the same
+address that sends expensive images, nor by many that send one each, and an expensive image waits for a
+bounded amount of work.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from typing import Generic, Protocol, TypeVar
 
 from inference.core.fair_share import Flow
 
-#: Tags that differ by less than this part of an image's cost are the same, and the earlier one goes first:
-#: expected costs of equal images differ a little from one moment to the next.
+#: Tags that differ by less than this fraction of an image's cost count as equal, and the earlier image goes
+#: first: the expected cost of equal images varies a little over time.
 _SAME = 0.1
-#: Connections of one client whose costs are remembered while it has work here.
+#: Number of connections per client whose costs are remembered while the client has work here.
 MAX_CONNECTIONS = 256
 
 
 class Posted(Protocol):
-    """A posted image, as it waits."""
+    """A posted image that waits."""
 
     #: Tells the client's connections apart.
     connection: int
-    #: Virtual finish time within the client, minus infinity for one that is queued again; only the queue
+    #: Virtual finish time within the client, minus infinity for an image that is queued again; only the queue
     #: writes it.
     tag: float
-    #: Seconds of decoding and inference that it is expected to take.
+    #: Expected seconds of decoding and inference.
     expected_s: float
 
 
@@ -42,7 +43,7 @@ class _Line(Generic[Post]):
     """The POSTs of one client."""
 
     waiting: list[Post] = field(default_factory=list)
-    #: Largest finish time of those that were taken.
+    #: Largest finish time of the images that were taken.
     virtual_s: float = 0.0
     #: Virtual time at which each connection's next image may start.
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class PostQueue(Generic[Post]):
 
     def __init__(self) -> None:
         self._lines: dict[Flow, _Line[Post]] = {}
-        #: Images that wait; only the queue writes it.
+        #: Number of waiting images; only the queue writes it.
         self.count = 0
 
     def __len__(self) -> int:
@@ -73,7 +74,8 @@ class PostQueue(Generic[Post]):
             line = self._lines[flow] = _Line()
         post.tag = line.start_of(post.connection) + post.expected_s
         if len(line.finish_s) >= MAX_CONNECTIONS:
-            # Those that owe nothing need not be remembered, and of the others none is worth the memory.
+            # Connections without debt need not be remembered. If all have debt, forgetting it is cheaper than
+            # keeping more than the bound.
             line.finish_s = {key: at for key, at in line.finish_s.items() if at > line.virtual_s}
             if len(line.finish_s) >= MAX_CONNECTIONS:
                 line.finish_s.clear()
@@ -85,7 +87,7 @@ class PostQueue(Generic[Post]):
         self.count += 1
 
     def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
-        """Return the first image of each client that may start now, as far as ``fits`` says so."""
+        """Return the first image of each client that may start now, as decided by ``fits``."""
         found = {}
         for flow, line in self._lines.items():
             for post in line.waiting:
@@ -104,7 +106,7 @@ class PostQueue(Generic[Post]):
         return 0.0 if line is None else sum(post.expected_s for post in line.waiting)
 
     def remove(self, flow: Flow, post: Post) -> bool:
-        """Withdraw an image; False when it does not wait (any more)."""
+        """Withdraw an image; return False if it does not wait or no longer waits."""
         line = self._lines.get(flow)
         if line is None or post not in line.waiting:
             return False
@@ -114,7 +116,7 @@ class PostQueue(Generic[Post]):
         return True
 
     def take(self, flow: Flow, post: Post) -> None:
-        """An image that :meth:`ready` returned starts; :meth:`settle` follows once."""
+        """Take an image that :meth:`ready` returned and that starts now; :meth:`settle` follows once."""
         line = self._lines[flow]
         line.waiting.remove(post)
         self.count -= 1
@@ -123,9 +125,9 @@ class PostQueue(Generic[Post]):
     def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
         """Return the expected seconds of a client's images that would start before one of ``connection``.
 
-        ``expected_s`` is what that one is expected to take. Of a connection that has an image waiting it is
-        assumed that it sends the next one as soon as that is answered: where those are cheaper, several
-        go before an expensive one.
+        ``expected_s`` is the expected cost of that image. A connection with a waiting image is assumed to
+        send its next one as soon as it has the answer, so several cheap images may go before an expensive
+        one.
         """
         line = self._lines.get(flow)
         if line is None or not line.waiting:
@@ -141,10 +143,10 @@ class PostQueue(Generic[Post]):
         return ahead_s + sum(finish_s - line.finish_s[other] for other in others)
 
     def settle(self, flow: Flow, post: Post, actual_s: float, *, again: bool = False) -> None:
-        """An image has ended: its connection is charged what it really took.
+        """Charge the connection of an image that has ended with its real cost.
 
-        With ``again`` it is queued once more, before all but those that were queued again before it; what it
-        is expected to take then stays charged.
+        With ``again`` the image is queued once more, before all others except those that were queued again
+        earlier; its expected cost then stays charged.
         """
         line = self._lines.get(flow)
         if line is None:
@@ -160,12 +162,12 @@ class PostQueue(Generic[Post]):
         self._tidy(flow, line)
 
     def _tidy(self, flow: Flow, line: _Line[Post]) -> None:
-        """Forget a client without work."""
+        """Forget the client if it has no work."""
         if not line.waiting and not flow.running:
             del self._lines[flow]
 
     def clear(self) -> list[Post]:
-        """Forget everything; returns what waited."""
+        """Remove everything and return what waited."""
         waiting = list(self)
         self._lines.clear()
         self.count = 0

@@ -1,4 +1,6 @@
-"""How long a POST would wait for its turn, from what waits, what is owed and how fast work is done. Pure."""
+"""Predicts how long a POST waits for its turn, from the queued work, the clients' debts and the service rate.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from streamer.scheduling.wait_margin import WaitMargin
 class Waiting(Posted, Protocol):
     """A posted image that waits."""
 
-    #: Whose it is; set while it waits.
+    #: Flow of its client; set while it waits.
     flow: Flow | None
     decode: Decode | None
 
@@ -26,15 +28,16 @@ Post = TypeVar("Post", bound=Waiting)
 
 @dataclass(slots=True)
 class PostWait(Generic[Post]):
-    """Looks at the queues of a version and changes nothing there; learns from what it foretold."""
+    """Reads the queues of a version without changing them, and learns from its errors of prediction."""
 
     share: FairShare
     posts: PostQueue[Post]
     service: ServiceRate
     room: DecodeRoom
-    #: Runs of the model at a time.
+    #: Number of concurrent model runs.
     inference_threads: int = 1
-    #: Long decodes wait for decoders and others for their turn: each wait has its own surprises.
+    #: Long decodes wait for decoders and other images for their turn, so each kind has its own margin, by
+    #: whether it is long.
     _margins: dict[bool, WaitMargin] = field(
         default_factory=lambda: {False: WaitMargin(), True: WaitMargin()}
     )
@@ -42,10 +45,10 @@ class PostWait(Generic[Post]):
     def longest_s(
         self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
     ) -> float:
-        """Return how long one more image of a connection may have to wait for its turn.
+        """Return an upper estimate of how long one more image of a connection waits for its turn.
 
-        ``costs`` are the seconds that it takes to decode and to run, ``wanting`` the clients with work that
-        waits. This is longer than what is expected on average, so that hardly any waits longer.
+        ``costs`` are the seconds to decode and to run it, ``wanting`` are the clients with waiting work. The
+        estimate exceeds the expected wait, so that very few images wait longer.
         """
         decode_ms = costs[0] * 1e3
         wait_s = max(
@@ -54,17 +57,21 @@ class PostWait(Generic[Post]):
         return wait_s * self.margin(decode_ms).factor
 
     def margin(self, decode_ms: float) -> WaitMargin:
-        """Return the margin for images that take so long to decode."""
+        """Return the margin for images with this decode time."""
         return self._margins[decode_ms > LONG_MS]
 
     def most_per_s(self, decode_s: float, run_s: float) -> float:
-        """Return the seconds of work a second that images of this cost allow, where none was measured yet."""
+        """Return the seconds of work per second that images of this cost allow, for use before one was
+        measured.
+        """
         return most_per_s(decode_s, run_s, self.room.decoders, self.inference_threads)
 
     def expected_s(
         self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
     ) -> float:
-        """Return the wait until such an image is the next, decoders aside; see :meth:`longest_s`."""
+        """Return the expected wait until such an image is next, without the wait for decoders; see
+        :meth:`longest_s`.
+        """
         ahead_s, others_s = (
             self.posts.ahead_s(flow, connection, sum(costs)),
             self._others_s(flow, wanting, now),
@@ -77,9 +84,10 @@ class PostWait(Generic[Post]):
         return wait_s + others_s / self.service.per_s(at_most)
 
     def _others_s(self, flow: Flow, wanting: Sequence[Flow], now: float) -> float:
-        """Return the seconds of work of other clients that go before all of this client's.
+        """Return the seconds of other clients' work that goes before all of this client's.
 
-        None of them takes more than it has waiting and goes on to send, by what it has had lately.
+        No client is assumed to take more than its waiting work and what it continues to send, judged by its
+        recent use.
         """
         posts_s = live_s = class_s = 0.0
         for other in set(wanting):
@@ -93,7 +101,7 @@ class PostWait(Generic[Post]):
         return posts_s + min(class_s, live_s)
 
     def for_decoder_s(self, flow: Flow, decode_ms: float, now: float) -> float:
-        """Return the wait for one of the decoders that long images may use; 0 for a short image."""
+        """Return the wait for one of the decoders that long decodes may use; 0 for a short decode."""
         if decode_ms <= LONG_MS:
             return 0.0
         before_ms = sum(

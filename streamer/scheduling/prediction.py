@@ -1,4 +1,4 @@
-"""The answer for one image: what the dispatcher returns to routes and streams."""
+"""The result for one image, which the dispatcher returns to routes and streams."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from inference.core.detections import Boxes
 
 
-# Not frozen, though nobody changes one: that would make each construction three times as slow.
+# Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Prediction:
-    """Boxes of one image and where its time went. Sizes in pixels of the upright original."""
+    """Boxes of one image and the time that each stage took. Sizes are in pixels of the upright original."""
 
     width: int
     height: int
@@ -20,7 +20,7 @@ class Prediction:
     queue_ms: float
     inference_ms: float
     postprocess_ms: float
-    #: Images that ran together.
+    #: Number of images that ran together.
     batch_size: int
-    #: Whether a part of the image is missing or wrong; boxes are of what could be decoded.
+    #: Whether a part of the image is missing or wrong; the boxes are those of what could be decoded.
     damaged: bool = False

@@ -1,6 +1,6 @@
-"""How many seconds of work a version does in a second, and how much of it each client has used lately. Pure.
+"""Measures the seconds of work that a version does per second, and each client's recent share of it. Pure.
 
-A second of work is one of decoding or of a model run, as they were measured; several happen at a time.
+A second of work is a measured second of decoding or of a model run; several can happen at the same time.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ import math
 
 from inference.core.fair_share import Flow
 
-#: Time constant of what a client has used lately.
+#: Time constant of a client's recent use.
 _RECENT_S = 1.0
-#: The rate is measured over this time, during all of which work must have waited.
+#: Length of the window in which the rate is measured; work must have waited during all of it.
 _WINDOW_S = 0.25
-#: A window that took longer had a pause in it, as when an inference process was restarted.
+#: A longer window contains a pause, such as a restart of the inference process, and is discarded.
 _WINDOW_MAX_S = 1.0
 _GAIN = 0.3
-#: What was measured is forgotten by this much with each work behind which nothing waits.
+#: Each piece of work with nothing waiting behind it moves the measured rate by this fraction towards the
+#: possible one.
 _FORGOTTEN = 0.002
-#: So much of what can be done counts as free for the taking.
+#: Fraction of the rate that counts as available.
 _USABLE = 0.9
-#: Clients remembered; beyond, those that used the least are forgotten.
+#: Number of clients that are remembered. Beyond it, those that used the least are forgotten.
 _MAX_FLOWS = 512
 
 
 def most_per_s(decode_s: float, run_s: float, decoders: int, inference_threads: int) -> float:
-    """Return the seconds of work a second that images of this cost allow, if nothing else is in the way.
+    """Return the seconds of work per second that images of this cost allow if nothing else is a limit.
 
-    Whatever is scarcer for them sets the pace: decoders or inference threads.
+    The scarcer of decoders and inference threads limits the rate.
     """
     images_per_s = min(decoders / max(decode_s, 1e-6), inference_threads / max(run_s, 1e-6))
     return (decode_s + run_s) * images_per_s
 
 
 class _Usage:
-    """Seconds of work per second, with older ones fading."""
+    """Seconds of work per second, as an exponentially decaying average."""
 
     __slots__ = ("_at", "_per_s")
 
@@ -51,10 +52,12 @@ class _Usage:
 
 
 class ServiceRate:
-    """``at_most`` is how many seconds of work can be done in a second, if nothing waits for anything."""
+    """Measured service rate. ``at_most`` is the number of seconds of work that can be done per second if
+    nothing waits.
+    """
 
     def __init__(self) -> None:
-        #: 0 until it was measured.
+        #: Measured rate; 0 until there is one.
         self._per_s = 0.0
         self._window_begun: float | None = None
         self._window_s = 0.0
@@ -62,7 +65,7 @@ class ServiceRate:
         self._flows: dict[Flow, _Usage] = {}
 
     def ended(self, flow: Flow, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
-        """Account work that has ended; ``backlog`` says whether more waits behind it."""
+        """Account work that has ended; ``backlog`` says whether more work waits behind it."""
         self._total.add(cost_s, now)
         usage = self._flows.get(flow)
         if usage is None:
@@ -74,12 +77,15 @@ class ServiceRate:
         self._measure(cost_s, now, backlog=backlog, at_most=at_most)
 
     def interrupt(self) -> None:
-        """The process that does the work has gone: the time until it does some again says nothing."""
+        """Discard the current window: the process that does the work has gone, and its restart must not
+        count.
+        """
         self._window_begun = None
 
     def _measure(self, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
         if not backlog:
-            # Nothing waits, so more could be done than was: what was measured slowly loses its weight.
+            # Nothing waits, so more work could have been done. The measured rate therefore decays towards the
+            # possible one.
             self._window_begun = None
             if self._per_s:
                 self._per_s += _FORGOTTEN * (at_most - self._per_s)
@@ -95,17 +101,17 @@ class ServiceRate:
             self._window_begun, self._window_s = now, 0.0
 
     def per_s(self, at_most: float) -> float:
-        """Return the seconds of work a second that all clients have together."""
+        """Return the seconds of work per second that all clients get together."""
         return self._per_s or at_most
 
     def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:
-        """Return the seconds of work a second that a client can have: its share, or all that others leave."""
+        """Return the seconds of work per second that a client can get: its share, or what others leave."""
         per_s, own, total = self.per_s(at_most), self.usage_s(flow, now), self._total.at(now)
-        # What it has had lately and what nobody has: where all is used, the difference of what is measured in
-        # two ways would be larger than the share of one of many clients.
+        # Add the client's own use to the unused rest. If everything is used, the rest is a difference of two
+        # measurements, and its error could exceed the share of one client among many.
         return max(per_s * fraction, own + max(0.0, per_s * _USABLE - total), 1e-3)
 
     def usage_s(self, flow: Flow, now: float) -> float:
-        """Return the seconds of work that a client has had in the last second or so."""
+        """Return the seconds of work that a client got in about the last second."""
         usage = self._flows.get(flow)
         return 0.0 if usage is None else usage.at(now)

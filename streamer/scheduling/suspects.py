@@ -1,11 +1,11 @@
-"""Finds the frames that end the inference process, and keeps them from ending it again. Pure.
+"""Finds the frames that crash the inference process and prevents them from crashing it again. Pure.
 
-When the process dies, every frame that was executing is a suspect. A suspect is executed alone the next
-time, so that a second death has one cause only: its bytes are then blocked, in all workers.
-Streams are judged too, because the frames of a camera differ from each other: one whose frames have ended
-the process is executed alone for a while, and refused for a while when that happens again. So are clients,
-which may change a byte of an image or open another stream; only deaths that no one else can have caused
-count against them.
+When the process dies, every frame that was executing is a suspect. A suspect is executed alone the next time,
+so that a second death has exactly one cause; the bytes of that frame are then blocked in all workers. Streams
+are judged too, because the frames of a camera differ from each other: a stream whose frames have crashed the
+process is executed alone for a while, and refused for a while if that happens again. Clients are judged as
+well, because a client can change a byte of an image or open another stream. Only deaths that no other client
+can have caused count against a client.
 
 Times are monotonic seconds.
 """
@@ -18,25 +18,26 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-#: Suspects, and streams, that are remembered; the oldest is forgotten first.
+#: Number of suspects, and of streams and clients, that are remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 1000
-#: How long after a death the frames of a stream are executed alone. Whoever was there at one death was most
-#: likely there by chance, and executing alone costs throughput; at the second it is watched for longer.
+#: How long the frames of a stream are executed alone after a death. A stream that was executing at one death
+#: was most likely not its cause, and executing alone costs throughput; after a second death it is watched for
+#: longer.
 FIRST_WATCH_S = 3.0
 WATCH_S = 60.0
-#: How long a stream or client is refused that has ended the process this often while it executed alone.
+#: How long a stream or client is refused, and the number of deaths while it executed alone after which it is.
 REFUSE_S = 60.0
 MAX_DEATHS_ALONE = 2
 MAX_DEATHS_OF_CLIENT = 3
-#: Deaths of a stream that lie further back than this do not count.
+#: Deaths that are older than this do not count.
 FORGET_AFTER_S = 600.0
 
 
 class Memory(Protocol):
-    """Bytes that ended an inference process, remembered for all workers (`refused_digests.DigestMemory`)."""
+    """Bytes that crashed an inference process, shared by all workers (`refused_digests.DigestMemory`)."""
 
     def holds(self, data: bytes | memoryview) -> bool:
-        """Whether these bytes are among them."""
+        """Whether these bytes are remembered."""
 
     def add(self, data: bytes | memoryview) -> None:
         """Remember bytes."""
@@ -47,15 +48,15 @@ class Verdict(Enum):
 
     FREE = auto()
     ALONE = auto()
-    #: These bytes have ended a process twice.
+    #: These bytes have crashed the process twice.
     BLOCKED = auto()
-    #: Their sender has, with several frames.
+    #: Several frames of this stream or client have crashed the process.
     REFUSED = auto()
 
 
 @dataclass(slots=True)
 class _Source:
-    """What is held against a stream or a client."""
+    """The deaths that are counted against a stream or a client."""
 
     last_death: float
     most_deaths_alone: int
@@ -64,19 +65,22 @@ class _Source:
 
 
 class Suspects:
-    """What one worker knows of frames and streams that were executing when an inference process died."""
+    """What one worker knows about frames, streams and clients that were executing when the inference process
+    died.
+    """
 
     def __init__(self, blocked: Memory) -> None:
         self._blocked = blocked
-        #: Length and digest of frames, the oldest first.
+        #: Length and digest of suspected frames, oldest first.
         self._suspected: OrderedDict[tuple[int, bytes], None] = OrderedDict()
-        #: A frame of another length needs no digest.
+        #: Lengths of the suspected frames: a frame of another length needs no digest.
         self._lengths: frozenset[int] = frozenset()
-        #: By kind and number: "stream" within this worker, "client" in all.
+        #: By kind and number: "stream" numbers are those of this worker, "client" numbers those of all
+        #: workers.
         self._sources: OrderedDict[tuple[str, int], _Source] = OrderedDict()
 
     def judge(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:
-        """Return how a frame may be executed. ``stream`` is 0 for POSTs, ``client`` where it is not known."""
+        """Return how a frame may be executed. ``stream`` is 0 for POSTs, ``client`` is 0 if it is unknown."""
         if isinstance(data, bytes | memoryview) and self._blocked.holds(data):
             return Verdict.BLOCKED
         if not self._lengths and not self._sources:
@@ -110,7 +114,7 @@ class Suspects:
         return proven
 
     def survived(self, data: object) -> None:
-        """Note that the process executed this suspect alone and lives."""
+        """Note that the process executed this suspect alone and survived."""
         key = self._key(data)
         if key is not None and key in self._suspected:
             del self._suspected[key]
@@ -139,7 +143,7 @@ class Suspects:
         return Verdict.ALONE if since_s < watch_s or known.deaths_alone else Verdict.FREE
 
     def _key(self, data: object) -> tuple[int, bytes] | None:
-        """Return how a frame is known; None for one that cannot be remembered here."""
+        """Return the key of a frame; None if it cannot be a suspect."""
         if not isinstance(data, bytes | memoryview) or len(data) not in self._lengths:
             return None
         return len(data), hashlib.blake2b(data, digest_size=16).digest()

@@ -1,6 +1,8 @@
-"""The queues of one model version: which frame is decoded next, and what each stream may send. Pure.
+"""The queues of one model version: they decide which frame is decoded next and what each stream may send.
+Pure.
 
-The dispatcher carries out the decisions. Clients share decoding and inference by the time that they take.
+The dispatcher carries out the decisions. Clients share decoding and inference by the time that their work
+takes.
 """
 
 from __future__ import annotations
@@ -23,20 +25,20 @@ from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 
-#: A client of which nothing is in flight may exceed the in-flight bound by this much, so that those who may
-#: do not keep the others out. With two versions it fits the ring's spare slots.
+#: A client with nothing in flight may exceed the in-flight bound by this much, so that clients with work in
+#: flight do not keep it out. With two versions this fits the ring's spare slots.
 RESERVED_FOR_ABSENT = 2
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
-#: A stream that sends less has paused: nothing for some four seconds.
+#: A stream below this smoothed rate has paused: it has sent nothing for about four seconds.
 _SILENT_FPS = 0.01
-#: What is still expected of a stream's costliest frame after one that cost less.
+#: Factor by which the peak decode time of a stream decays with each cheaper frame.
 _PEAK_DECAY = 0.9
-#: A decode of a stream's first frame, in milliseconds, where nothing is known of the client.
+#: Assumed decode time of a stream's first frame in milliseconds if nothing is known about the client.
 _FIRST_FRAME_MS = 5.0
-#: The most that a decode without a figure is charged; the watchdog ends one that takes longer.
+#: Largest charge in milliseconds for a decode that was not measured; the watchdog ends longer ones.
 _MOST_MS = 2000.0
-#: A posted image from this size on is judged by the client's last one before it is read.
+#: From this size on, the cost of an image that has not arrived yet is estimated by the client's last image.
 _LARGE_BYTES = 1 << 20
 
 
@@ -48,20 +50,20 @@ class Source(Protocol):
 
     @property
     def client(self) -> Client:
-        """Whose stream it is."""
+        """The client that owns the stream."""
 
     @property
     def pending(self) -> bool:
-        """Whether a frame waits, startable or not."""
+        """Whether a frame waits, whether or not it may start now."""
 
     def wants_turn(self, now: float) -> bool:
         """Whether a frame waits that may start now."""
 
     def take(self, now: float) -> Job | None:
-        """Take that frame; None when all that waited was too old."""
+        """Take that frame; return None if all waiting frames were too old."""
 
     def grant(self, max_fps: float | None) -> None:
-        """Tell the client its fair rate."""
+        """Tell the client its granted rate."""
 
 
 class VersionQueue:
@@ -69,25 +71,26 @@ class VersionQueue:
 
     def __init__(self, room: DecodeRoom | None = None, interactive_share: float = 0.25) -> None:
         self._posts: PostQueue[Job] = PostQueue()
-        #: Frames of streams in mode all that an inference process took with it, in order: they go first.
+        #: Frames of streams in mode all that were lost with an inference process, in order; they go first.
         self._returned: deque[Job] = deque()
-        #: Live streams with something to say, by key.
+        #: Live streams with a waiting frame, by key.
         self._waiting: dict[int, Source] = {}
-        #: Frames in decoders or with the inference process.
+        #: Number of frames in decoders or with the inference process.
         self._in_flight = 0
         self._room = DecodeRoom(1) if room is None else room
         self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
         self._costs = DecodeCost()
         self._service = ServiceRate()
         self._wait = PostWait(self._share, self._posts, self._service, self._room)
-        #: Seconds of one inference thread for one frame; smoothed, 0 until something is known.
+        #: Seconds of one inference thread per frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
         self._sources: dict[int, Source] = {}
         self._demands: dict[int, Demand] = {}
-        #: Of the streams that have sent lately, or whose rate is limited: thousands of others cost nothing.
+        #: Demands of the streams that have sent recently or have a limited rate, so that thousands of silent
+        #: streams cost nothing.
         self._active: dict[int, Demand] = {}
         self._turn = 0
-        #: Frames per second that the device does, by its latest runs; smoothed. 0 until it has run.
+        #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
         self._observed_fps = 0.0
         self._rates: FairRates[int] = FairRates()
 
@@ -98,7 +101,7 @@ class VersionQueue:
 
     @property
     def held_by_rates(self) -> bool:
-        """Whether streams wait and nothing runs that would end: only time lets them go on."""
+        """Whether streams wait and nothing runs whose end would start them: only the passing of time does."""
         return bool(self._waiting) and not self._in_flight
 
     @property
@@ -126,7 +129,7 @@ class VersionQueue:
             table.pop(key, None)
 
     def offer(self, source: Source) -> None:
-        """A stream has a new frame in its mailbox."""
+        """Note that a stream has a new frame in its mailbox."""
         demand = self._demands.get(source.key)
         if demand is not None:
             demand.arrived += 1
@@ -146,18 +149,20 @@ class VersionQueue:
         self._posts.add(job.flow, job)
 
     def withdraw(self, job: Job) -> bool:
-        """Withdraw a posted image; False when it does not wait (any more)."""
+        """Withdraw a posted image; return False if it does not wait or no longer waits."""
         return job.flow is not None and self._posts.remove(job.flow, job)
 
     def give_up(self, job: Job, now: float) -> bool:
-        """Withdraw a posted image that has waited too long; False when it does not wait (any more)."""
+        """Withdraw a posted image that has waited too long; return False if it does not wait or no longer
+        waits.
+        """
         if not self.withdraw(job):
             return False
         self._wait.margin(0.0 if job.decode is None else job.decode.expected_ms).missed(now)
         return True
 
     def clear(self) -> list[Job]:
-        """Forget everything that waits, but what streams have in their mailboxes; returns it."""
+        """Remove and return everything that waits, except the frames in the mailboxes of streams."""
         jobs = [*self._returned, *self._posts.clear()]
         self._returned.clear()
         return jobs
@@ -165,14 +170,14 @@ class VersionQueue:
     # -- turns ---------------------------------------------------------------------------------------
 
     def next(self, room: int, now: float) -> Job | None:
-        """Take the frame that goes next while fewer than ``room`` are in flight; None when none may go.
+        """Take the next frame while fewer than ``room`` are in flight; return None if none may start.
 
-        Clients share by weight, and the two classes by theirs; among a client's streams the least recently
-        served goes first.
+        Clients share by weight, and so do the two classes. Among a client's streams the least recently served
+        goes first.
         """
         if not (self._returned or self._waiting or self._posts.count) or not self._room.open:
             return None
-        if self._returned:  # nothing passes them: newer frames of the same streams would, too
+        if self._returned:  # nothing may overtake them, because newer frames of the same streams would
             return self._next_returned(room)
         while True:
             streams = self._ready_streams(room, now) if self._waiting else {}
@@ -189,7 +194,7 @@ class VersionQueue:
                 return job
 
     def _next_returned(self, room: int) -> Job | None:
-        """Take the first frame that was returned and may go, within the bounds of :meth:`next`."""
+        """Take the first returned frame that may start, within the bounds of :meth:`next`."""
         if self._in_flight >= room + RESERVED_FOR_ABSENT:
             return None
         full = self._in_flight >= room
@@ -247,9 +252,9 @@ class VersionQueue:
     # -- costs ---------------------------------------------------------------------------------------
 
     def begin(self, job: Job, now: float) -> None:
-        """A job begins to be decoded: charge what it is expected to cost. :meth:`end` follows once."""
+        """Account a job whose decode starts: charge its expected cost. :meth:`end` follows once."""
         self._in_flight += 1
-        if job.flow is None:  # nobody waits for it
+        if job.flow is None:  # no client waits for it
             job.flow = self._share.flow("live", job.client.number, job.client.weight)
             self._share.pick([job.flow])
         if job.decode is None:
@@ -258,12 +263,13 @@ class VersionQueue:
         self._room.begin(job.decode, now)
 
     def decoded(self, job: Job, now: float) -> None:
-        """A decoder is done with a job, well or not: learn what such images cost."""
+        """Account the end of a decode, successful or not, and learn the cost of such images."""
         if job.decode is None:
             return
         self._room.end(job.decode)
         if job.fault is not None:
-            # Nobody has measured it: what a refused image or a killed decoder took is paid all the same.
+            # The cost was not measured, so charge the elapsed time: a refused image or a killed decoder is
+            # not free.
             job.decode_cpu_ms = min(_MOST_MS, (now - job.decode.begun) * 1e3)
         cost_ms = job.decode_cpu_ms
         demand = self._demands.get(job.stream)
@@ -274,13 +280,13 @@ class VersionQueue:
             self._costs.learn(job.kind, cost_ms)
 
     def end(self, job: Job, inference_s: float, now: float, *, again: bool = False) -> None:
-        """A job has left, answered or not: its client is charged what it really took.
+        """Account the end of a job, answered or not: charge its client the real cost.
 
-        With ``again`` it is queued once more, before everything else of its client.
+        With ``again`` the job is queued once more, before all other work of its client.
         """
         self._in_flight -= 1
         flow = job.flow
-        if flow is None:  # never: it has begun
+        if flow is None:  # cannot happen: the job has begun
             return
         actual_s = job.decode_cpu_ms / 1e3 + inference_s
         if again and job.stream:
@@ -288,7 +294,7 @@ class VersionQueue:
         self._share.settle(flow, job.expected_s, actual_s)
         if not job.stream:
             self._posts.settle(flow, job, actual_s, again=again)
-            if job.decode is not None and job.attempts <= 1:  # of a later try a restart has made the wait
+            if job.decode is not None and job.attempts <= 1:  # the wait of a later try includes a restart
                 self._wait.margin(job.decode.expected_ms).kept(job.decode.begun - job.queued_at)
         backlog = bool(self._posts.count or self._waiting)
         at_most = self._wait.most_per_s(job.decode_cpu_ms / 1e3, inference_s)
@@ -297,45 +303,49 @@ class VersionQueue:
             self._share.rest()
 
     def lost(self, job: Job, now: float, *, again: bool) -> None:
-        """A job has left because the process that ran it has gone; see :meth:`end`."""
+        """Account a job that was lost because the process that ran it has gone; see :meth:`end`."""
         self.end(job, 0.0, now, again=again)
         self._service.interrupt()
 
     def skip(self, job: Job) -> None:
-        """A job that :meth:`next` returned does not begin after all, and is not queued again."""
+        """Account a job that :meth:`next` returned but that does not start and is not queued again."""
         if job.flow is not None and not job.stream:
             self._posts.settle(job.flow, job, 0.0)
 
     def charge(self, client: Client, cost_s: float) -> None:
-        """A client's live streams have used processor time outside of their turns."""
+        """Charge a client for processor time that its live streams used outside of their turns."""
         self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)
 
     def expect(self, model: ServedModel) -> None:
-        """Take the warm-up's word for what a run takes until one of a frame was measured."""
+        """Use the run time measured at warm-up until the run of a frame was measured."""
         self._wait.inference_threads = model.inference_threads
         if not self._inference_s:
             self._inference_s = min(cost_ms / size for size, cost_ms in model.cost_ms.items()) / 1e3
 
     def expected_wait_s(self, client: Client, connection: int, now: float, decode_ms: float = 0.0) -> float:
-        """Return how long a POST of this connection, which takes ``decode_ms``, may wait for its turn."""
+        """Return how long a POST of this connection, which takes ``decode_ms`` to decode, may wait for its
+        turn.
+        """
         if decode_ms <= LONG_MS and not (self._waiting or self._posts.count):
-            return 0.0  # nothing goes before it; only long decodes wait for those that have begun
+            return 0.0  # nothing goes before it, and only long decodes wait for those that have started
         flow = self._share.flow("post", client.number, client.weight)
         costs = decode_ms / 1e3, self._inference_s
         return self._wait.longest_s(flow, connection, costs, self._wanting(), now)
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
-        """Return what decoding takes; of a large image that is not there yet is as the last one."""
+        """Return the expected decode time; a large image that has not arrived yet is assumed to cost as much
+        as the last one.
+        """
         if image is not None:
             return self.expected_ms(hint_of(image), client)
         return client.post_ms if nbytes is None or nbytes >= _LARGE_BYTES else 0.0
 
     def expected_ms(self, kind: Kind | None, client: Client) -> float:
-        """Return what decoding an image of that kind takes, if it is like this client's others."""
+        """Return the expected decode time of an image of this kind from this client."""
         return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
 
     def is_alone(self, client: Client) -> bool:
-        """Whether no other client wants anything of this version at the moment."""
+        """Whether no other client has work that waits or runs for this version."""
         return all(flow.client == client.number for flow in (*self._wanting(), *self._share.running))
 
     def _wanting(self) -> list[Flow]:
@@ -344,8 +354,10 @@ class VersionQueue:
     # -- rates ---------------------------------------------------------------------------------------
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
-        """Learn from one answer how many frames per second the device does, and whether ``stream`` waits."""
-        # Inference threads that share a device wait for each other, which their runs include.
+        """Learn from one result how many frames per second the device achieves, and whether ``stream`` has to
+        wait.
+        """
+        # The run times of inference threads that share a device include waiting for each other.
         fps = model.inference_threads * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
         item_s = result.inference_ms / max(1, result.batch_size) / 1e3
@@ -355,17 +367,21 @@ class VersionQueue:
             demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
 
     def capacity_fps(self, model: ServedModel) -> float:
-        """Return what may be promised: the larger of warm-up and runs, as mailboxes drop a surplus."""
+        """Return the rate that may be promised: the larger of warm-up and recent runs, because mailboxes drop
+        a surplus.
+        """
         return max(model.capacity_fps, self._observed_fps)
 
     def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
-        """Return what one more stream of ``client`` would get."""
+        """Return the frames per second that one more stream of ``client`` would get."""
         wanted = {key: self._wanted_fps(key) for key in self._active}
         owners = {key: self._sources[key].client for key in self._active}
         return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
 
     def share(self, model: ServedModel, now: float) -> None:
-        """Measure what each stream has asked for in the last ``FAIR_RATE_S``, and tell changed grants."""
+        """Measure the demand of each stream in the last ``FAIR_RATE_S``, and tell streams whose grant
+        changed.
+        """
         active = self._active
         for key, demand in list(active.items()):
             demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
@@ -381,7 +397,9 @@ class VersionQueue:
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
 
     def _wanted_fps(self, key: int) -> float:
-        """What a stream would take: its measured rate, or all it may declare when its frames wait."""
+        """Return the rate a stream would use: its measured rate, or if its frames wait, up to the rate it
+        declared.
+        """
         demand = self._demands[key]
         if not demand.hungry:
             return demand.fps

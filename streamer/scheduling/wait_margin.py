@@ -1,37 +1,38 @@
-"""By how much the expected wait of a POST is exaggerated, so that hardly any waits too long. Pure.
+"""Learns the factor by which the expected wait of a POST is raised, so that very few POSTs wait too long.
+Pure.
 
-An expectation that is right on average is too short for every second image at the bound. This learns from
-those that were let in: it moves the margin up when one was sent away after all, and down a little with each
-that had its turn in time, which holds the former to about one in five hundred (stochastic approximation of a
-quantile).
+An estimate that is right on average is too short for every second image near the bound. This class learns
+from the images that were admitted: the margin rises when one is refused after all because it waited too long,
+and falls a little with each that had its turn in time. That keeps the refusals at about one in five hundred
+(stochastic approximation of a quantile).
 """
 
 from __future__ import annotations
 
-#: Factors: the least, where it begins, and the most, beyond which the machine has stopped and nothing helps.
+#: Smallest, initial and largest factor. Beyond the largest, the machine has practically stopped.
 _LEAST, _START, _MOST = 1.1, 1.5, 3.0
 _UP = 1.15
 _DOWN = 0.9997
-#: Images that are sent away in one go have one cause, and count once.
+#: Images that are refused within this time have one cause and count once.
 _SAME_CAUSE_S = 0.25
-#: One that waited for less says nothing of the bound.
+#: An image that waited for less than this says nothing about the bound.
 _LEAST_WAIT_S = 0.1
 
 
 class WaitMargin:
-    """Multiply an expected wait by :attr:`factor` before it is judged."""
+    """Holds :attr:`factor`, by which an expected wait is multiplied before it is compared with the bound."""
 
     def __init__(self) -> None:
         self.factor = _START
         self._raised_at = float("-inf")
 
     def missed(self, now: float) -> None:
-        """An image that was let in has waited too long and was sent away."""
+        """Raise the factor: an admitted image has waited too long and was refused."""
         if now - self._raised_at >= _SAME_CAUSE_S:
             self._raised_at = now
             self.factor = min(_MOST, self.factor * _UP)
 
     def kept(self, waited_s: float) -> None:
-        """An image that was let in had its turn."""
+        """Lower the factor a little: an admitted image had its turn in time."""
         if waited_s >= _LEAST_WAIT_S:
             self.factor = max(_LEAST, self.factor * _DOWN)
