@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests for an orderly end. Used by ``push`` and ``models pull``."""
+"""Treats Ctrl-C and SIGTERM as requests for an orderly end. ``push`` and ``models pull`` use it."""
 
 from __future__ import annotations
 

@@ -34,14 +34,14 @@ class Terminal:
         self._next_plain_at = 0.0
 
     def line(self, text: str, *, always: bool = False) -> None:
-        """Write a line; ``always``: even when quiet."""
+        """Write a line; with ``always``, even in quiet mode."""
         if self._quiet and not always:
             return
         self._clear()
         self._write(redact(text, self._secrets) + "\n")
 
     def status(self, text: str) -> None:
-        """Replace the shown status by this one."""
+        """Replace the status line by ``text``."""
         if self._quiet:
             return
         shown = redact(text, self._secrets)
@@ -60,7 +60,7 @@ class Terminal:
             self._status_shown = False
 
     def close(self) -> None:
-        """Remove an incomplete line."""
+        """Remove the status line."""
         self._clear()
 
     def _write(self, text: str) -> None:
@@ -68,4 +68,4 @@ class Terminal:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            return  # the reader is gone; the work goes on
+            return  # nobody reads the output any more; the command goes on

@@ -1,7 +1,7 @@
-"""Many alarms behind one timer of the event loop, for those that hardly ever ring.
+"""Implements many alarms with one timer of the event loop, for alarms that are nearly always cancelled.
 
-Every POST sets two and cancels them when it is answered. A timer of the loop takes some 20 calls to be made,
-compared with others and thrown away; an alarm takes 6.
+Every POST sets two alarms and cancels them once it is answered. Creating, sorting and cancelling a timer of
+the event loop takes some 20 calls; an alarm takes 6.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import math
 import time
 from collections.abc import Callable
 
-#: Cancelled alarms whose times may be kept, beside as many as others.
+#: The heap may contain this many cancelled alarms more than it contains active ones.
 MAX_CANCELLED = 128
-#: Every so many alarms it is looked at whether there are more.
+#: Interval, in alarms, at which the number of cancelled ones is checked.
 _LOOKED_AT = 64
 
 
 class Alarms:
-    """Times are monotonic seconds, as the loop has them. Everything happens on the event loop."""
+    """Times are monotonic seconds, as in the event loop. All methods must be called on the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: Time and number of each, the earliest first; also of some that were cancelled.
+        #: Heap of time and number of each alarm, including some cancelled ones.
         self._heap: list[tuple[float, int]] = []
-        #: What each is to call, by its number.
+        #: The callback of each active alarm, by its number.
         self._calls: dict[int, Callable[[], object]] = {}
         self._numbers = itertools.count(1)
-        #: For when the timer is set; infinite while there is none.
+        #: Time for which the timer is set; infinite while there is none.
         self._due = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """Times that are kept."""
+        """Return the number of alarms in the heap, including cancelled ones."""
         return len(self._heap)
 
     def set(self, when: float, call: Callable[[], object]) -> int:
-        """Have ``call`` called at a time, or soon after; returns the number of the alarm, 1 or more."""
+        """Schedule ``call`` for the time ``when``, or soon after; returns the alarm's number, 1 or more."""
         number = next(self._numbers)
         self._calls[number] = call
         heapq.heappush(self._heap, (when, number))
@@ -47,15 +47,15 @@ class Alarms:
         return number
 
     def cancel(self, number: int) -> None:
-        """Let an alarm not ring; nothing happens to one that has rung or was cancelled, and to number 0."""
+        """Cancel an alarm; does nothing for number 0 and for an alarm that has rung or was cancelled."""
         self._calls.pop(number, None)
         if not number % _LOOKED_AT and len(self._heap) > 2 * len(self._calls) + MAX_CANCELLED:
-            # In place: this may be one of those that ring.
+            # Change the list in place, because a callback of `ring` may have called this.
             self._heap[:] = [entry for entry in self._heap if entry[1] in self._calls]
             heapq.heapify(self._heap)
 
     def ring(self) -> None:
-        """Call what is due, as the timer does."""
+        """Call the callbacks of all alarms that are due; the timer calls this."""
         heap, now = self._heap, self._clock()
         self._due = math.inf
         try:

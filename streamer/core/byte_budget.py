@@ -22,7 +22,7 @@ class ByteBudget:
     def __init__(self, limit_bytes: int, on_refusal: Callable[[str], None] = lambda kind: None) -> None:
         self.limit_bytes = limit_bytes
         self._on_refusal = on_refusal
-        #: Clients that hold something, and kinds that ever did; a `Counter` takes more calls.
+        #: Held bytes of clients that hold any, and of all kinds seen so far; a `Counter` takes more calls.
         self._by_client: dict[str, int] = {}
         self._by_kind: dict[str, int] = {}
         self._held = 0
@@ -38,7 +38,7 @@ class ByteBudget:
         return dict(self._by_kind)
 
     def take_peak(self) -> int:
-        """Return the most bytes held since the last call."""
+        """Return the largest number of bytes held at one time since the last call."""
         peak, self._peak = self._peak, self._held
         return peak
 

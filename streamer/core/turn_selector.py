@@ -26,9 +26,9 @@ class TurnSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._keys: dict[int, selectors.SelectorKey] = {}
-        #: Descriptors of streams; whoever adds one removes it before it is closed.
+        #: Descriptors of streams; the code that adds one removes it before it is closed.
         self.streams: set[int] = set()
-        #: Where the next iteration starts among the streams, so that each gets its turn.
+        #: Where the next iteration starts among the streams, so that all are served in turn.
         self._next = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -59,7 +59,7 @@ class TurnSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for at most ``timeout`` seconds, None for ever; returns what is handled in this iteration."""
-        # A POST takes seven turns, most of them without a wait: calls are spared here.
+        # A POST takes seven iterations, most of which do not wait, so this avoids calls where it can.
         try:
             found = self._epoll.poll(0.0 if timeout == 0 else _wait_s(timeout), len(self._keys) or 1)
         except InterruptedError:

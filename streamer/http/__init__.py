@@ -1,1 +1,1 @@
-"""What every HTTP route shares: who the client is, what it may do, which names it may use, how many bytes."""
+"""Shared by all HTTP routes: identification of clients, access control, hosts and origins, byte limits."""

@@ -1,4 +1,4 @@
-"""Reads a request's body piece by piece: bounded in bytes, time, least rate and the worker's byte budget."""
+"""Reads a request's body piece by piece; limits its size, its duration and its share of the byte budget."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from streamer.http.problem_details import Problem
 
 BUDGET = web.AppKey("byte_budget", ByteBudget)
 
-#: A body that has begun must arrive at this rate on average, once the grace is over.
+#: After the grace period, a body must arrive at this rate on average.
 MIN_BYTES_PER_S = 8 << 10
 GRACE_S = 5.0
-#: When a refused body is worth another try: what fills the budget is gone by then, or soon.
+#: `Retry-After` of a refused body; the budget usually has room again after this time.
 _RETRY_S = 2
 
 
 def hold_body(request: web.Request) -> Holding:
-    """Return the holding of a request's body; whoever asks for it releases it, after the answer is made."""
+    """Return the holding for a request's body; the caller releases it once the answer has been made."""
     return request.app[BUDGET].hold(identity_of(request).name, "body")
 
 
 class BodyReader:
-    """One body. ``limit_s`` is the longest time from now to its last byte, ``what`` names it in sentences.
+    """Reads one body. ``limit_s`` is the longest time from now to its last byte.
 
-    ``hint`` ends the sentence that says that the body came too late.
+    ``what`` names the body in error messages; ``hint`` is appended to the message about a timeout.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class BodyReader:
         self._size = 0
 
     async def read(self) -> bytes:
-        """Return what has arrived, empty at the end.
+        """Return the bytes that have arrived, or empty bytes at the end of the body.
 
-        Raises Problem: 400 not valid HTTP or broken off, 408 too slow, 413 larger than allowed, 503 no room
-        in the byte budget.
+        Raises Problem: 400 if the body is not valid HTTP or breaks off, 408 if it is too slow, 413 if it is
+        larger than allowed, 503 if the byte budget has no room.
         """
         try:
             piece = await self._next()
@@ -75,7 +75,7 @@ class BodyReader:
         return piece
 
     async def read_all(self) -> bytes:
-        """Return the whole body. Raises Problem as :meth:`read`."""
+        """Return the whole body. Raises Problem as :meth:`read` does."""
         pieces: list[bytes] = []
         while piece := await self.read():
             pieces.append(piece)
@@ -87,10 +87,11 @@ class BodyReader:
         left_s = self._limit_s
         slow_s = GRACE_S + self._size / MIN_BYTES_PER_S
         due_s = min(left_s, slow_s) - (time.monotonic() - self._begun)
-        # Also when bytes are there: a sender that is always just in time would never be cut off.
+        # Check the deadline even if bytes have arrived: otherwise a client that always sends just in time
+        # would never be cut off.
         if due_s <= 0:
             raise self._too_slow(slow_s)
-        # Mostly they are there; then no timer is needed.
+        # Usually bytes have arrived already, and no timer is needed.
         piece = self._content.read_nowait()
         if piece or self._content.at_eof():
             return piece

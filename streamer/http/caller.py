@@ -1,4 +1,4 @@
-"""How a handler learns who called: the guard leaves the client's identity in the request."""
+"""Gives handlers the identity of the client, which the guard stores in the request."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ IDENTITY = web.RequestKey("identity", Identity)
 
 
 def identity_of(request: web.Request) -> Identity:
-    """Return who called; set for every request that has passed the guard."""
+    """Return the identity of the client; the guard sets it for every request that it lets through."""
     return request[IDENTITY]
 
 
 def require(identity: Identity, scope: Scope) -> None:
-    """Raise Problem 401 for a client without a key, 403 where its key is not for this."""
+    """Raise Problem 401 for a client without a key, 403 if its key does not grant ``scope``."""
     if identity.may(scope):
         return
     if identity.anonymous:

@@ -1,4 +1,4 @@
-"""The address of the client behind a request, as far as proxies that we trust report it."""
+"""Finds the address of the client behind a request. Only trusted proxies may report it in headers."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from aiohttp import web
 
 from streamer.access.network_names import IpAddress, IpNetwork
 
-#: Hops of `X-Forwarded-For` that are looked at, from the nearest one on.
+#: Hops of `X-Forwarded-For` that are evaluated, starting with the nearest one.
 _MAX_HOPS = 16
-#: Hops whose text is not parsed again.
+#: Size of the cache of parsed hops.
 _HOPS_KNOWN = 4096
-#: Addresses whose names are not made again; making one takes 20 calls.
+#: Size of the cache of client names; making a name takes 20 calls.
 _NAMES_KNOWN = 4096
-#: Bits of an IPv6 address that name a customer's network; hosts choose the rest freely.
+#: Bits of an IPv6 address that identify a customer's network; hosts choose the rest freely.
 _IPV6_CUSTOMER_BITS = 64
 
 
 def arrived_from_sibling(request: web.Request) -> bool:
-    """Whether another worker of this replica passed the request on, over its private Unix socket."""
+    """Whether another worker of this replica forwarded the request over the private Unix socket."""
     transport = request.transport
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
 def forwarded_for(request: web.Request) -> str:
-    """Return the `X-Forwarded-For` with which a request is passed on to another process of ours."""
+    """Return the `X-Forwarded-For` header with which a request is forwarded to another worker or replica."""
     return ", ".join([*request.headers.getall("X-Forwarded-For", []), *filter(None, [request.remote])])
 
 
 class ClientAddresses:
-    """Names clients by address. Only hops in the ``trusted`` networks are believed about who came to them."""
+    """Names clients by address. Only hops in ``trusted`` networks may report the address before them."""
 
     def __init__(self, trusted: Iterable[IpNetwork]) -> None:
         self._trusted = tuple(trusted)
@@ -43,12 +43,12 @@ class ClientAddresses:
         return self._known(request.remote or "") or _name(self._find(request))
 
     def _name_peer(self, remote: str) -> str:
-        """Return the name of who has connected; empty where its headers decide who the client is."""
+        """Return the name of the connected peer; empty if the headers must decide who the client is."""
         address = _parse(remote)
         return "" if address is None or self._is_trusted(address) else _name(address)
 
     def _find(self, request: web.Request) -> IpAddress | None:
-        """Walk from the nearest hop outwards; the first one that is not trusted is the client."""
+        """Follow the hops, the nearest first; the first hop that is not trusted is the client."""
         address = _parse(request.remote or "")
         if address is None and not arrived_from_sibling(request):
             return None
@@ -57,7 +57,7 @@ class ClientAddresses:
         hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for hop in reversed(hops[-_MAX_HOPS:]):
             found = _parse(hop)
-            if found is None:  # what stands further out was written by somebody we know even less
+            if found is None:  # hops further out were reported by this unreadable one and are worth even less
                 break
             address = found
             if not self._is_trusted(found):
@@ -78,7 +78,7 @@ def _name(address: IpAddress | None) -> str:
 
 @lru_cache(maxsize=_HOPS_KNOWN)
 def _parse(hop: str) -> IpAddress | None:
-    """Read one hop: an address, perhaps with a port, as proxies write it."""
+    """Parse one hop: an address with or without a port, as proxies write it."""
     text = hop.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

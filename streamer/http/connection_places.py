@@ -1,7 +1,7 @@
-"""Decides which connections a worker keeps while descriptors are short: pure, with neither clock nor socket.
+"""Decides which connections a worker keeps when file descriptors run short. Pure: without clock and socket.
 
-A connection is idle before its first request and between two; the one that has been idle for longest makes
-room for a new one. Silent sockets can therefore neither use the descriptors up nor keep a probe out.
+A connection is idle before its first request and between two requests. A new connection replaces the one
+that has been idle for longest, so silent clients can neither use up the descriptors nor keep a probe out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Beyond the limit so many connections are still let in, to be answered if they are probes.
+#: Connections that are accepted beyond the limit; they are answered only if they are probes.
 PROBE_PLACES = 16
-#: A connection is not cut before it had this time for the first bytes of its request.
+#: A new connection is not closed before it had this time to send the first bytes of its request.
 FIRST_REQUEST_S = 0.05
-#: Nor within this time after a request, whose answer is still being written.
+#: A connection is not closed within this time after a request, because its answer is still being written.
 AFTER_ANSWER_S = 0.2
-#: Of all connections, how many one address may hold. A proxy in front is one address.
+#: Share of all connections that one address may hold. A proxy in front of the service is one address.
 ADDRESS_SHARE = 0.75
 _LOOKED_AT = 8
 
@@ -27,28 +27,28 @@ class Guest:
     """One connection. Times are in seconds of the caller's clock."""
 
     network: str
-    #: Since when it is idle.
+    #: Time at which it became idle.
     idle_since: float
     #: Whether it has made a request.
     heard: bool = False
-    #: None until its transport is there.
+    #: Closes the connection; None until it has a transport.
     cut: Callable[[], None] | None = None
 
 
 class ConnectionPlaces:
-    """Counts the connections of one worker; at most ``total``, and ``per_network`` of one network."""
+    """Tracks the connections of one worker: at most ``total``, and at most ``per_network`` of one network."""
 
     def __init__(self, total: int, per_network: int) -> None:
         self.total = total
         self.per_network = per_network
         self._guests: dict[str, set[Guest]] = {}
         self._count = 0
-        #: All that are idle, the one idle for longest first.
+        #: The idle connections, starting with the one that has been idle for longest.
         self._idle: OrderedDict[Guest, None] = OrderedDict()
 
     @property
     def full(self) -> bool:
-        """Whether a new connection needs somebody else's place."""
+        """Whether a new connection needs the place of another one."""
         return self._count >= self.total
 
     @property
@@ -57,7 +57,7 @@ class ConnectionPlaces:
         return self._count > self.total
 
     def enter(self, address: str, now: float) -> Guest | None:
-        """Return the place of a new connection, for which another one may be cut; None to refuse it."""
+        """Admit a new connection, for which an idle one may be closed; returns None to refuse it."""
         network = network_of(address)
         same = self._guests.get(network, ())
         if len(same) >= self.per_network and not self._cut_one(now, network):
@@ -71,7 +71,7 @@ class ConnectionPlaces:
         return guest
 
     def leave(self, guest: Guest) -> None:
-        """A connection has ended; twice is once."""
+        """Remove a connection that has ended; further calls for it do nothing."""
         same = self._guests.get(guest.network)
         if same is None or guest not in same:
             return
@@ -82,18 +82,18 @@ class ConnectionPlaces:
         self._idle.pop(guest, None)
 
     def begin(self, guest: Guest) -> None:
-        """A request of this connection is being answered."""
+        """Note that a request of this connection is being answered."""
         self._idle.pop(guest, None)
         guest.heard = True
 
     def end(self, guest: Guest, now: float) -> None:
-        """The request is done; the connection is idle again."""
+        """Note that the request is answered and the connection is idle again."""
         if guest in self._guests.get(guest.network, ()):
             guest.idle_since = now
             self._idle[guest] = None
 
     def _cut_one(self, now: float, network: str | None = None) -> bool:
-        """Cut the connection that has been idle for longest; False when all that are idle are fresh."""
+        """Close the connection that has been idle for longest; returns False if none was idle long enough."""
         looked_at = 0
         for guest in self._idle:
             if network is not None and guest.network != network:
@@ -111,7 +111,7 @@ class ConnectionPlaces:
 
 
 def network_of(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

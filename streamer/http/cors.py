@@ -1,4 +1,4 @@
-"""What browsers are told about pages of other origins: which may read answers, and what they may send."""
+"""CORS headers: tell browsers which origins may read answers and which requests their pages may send."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _PREFLIGHT_AGE_S = 600
 
 
 def cors_headers(request: web.Request, sites: Sites) -> dict[str, str]:
-    """Return the headers that let a page of an allowed origin read the answer; none for programs.
+    """Return the headers that let a page of an allowed origin read the answer; none without `Origin`.
 
-    Never with `Access-Control-Allow-Credentials`: keys travel in a header that the page itself must set.
+    `Access-Control-Allow-Credentials` is never sent, because keys are sent in a header that the page itself
+    must set.
     """
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None or not sites.allows_origin(request):
@@ -23,7 +24,7 @@ def cors_headers(request: web.Request, sites: Sites) -> dict[str, str]:
 
 
 def preflight_headers(request: web.Request, sites: Sites, methods: str) -> dict[str, str]:
-    """Return what a browser asks before it sends a request of another site's page."""
+    """Return the headers of the answer to a preflight request."""
     headers = cors_headers(request, sites)
     if headers:
         headers |= {
@@ -35,12 +36,12 @@ def preflight_headers(request: web.Request, sites: Sites, methods: str) -> dict[
 
 
 def is_preflight(request: web.Request) -> bool:
-    """Whether a browser asks on behalf of a page of another origin what it may send."""
+    """Whether the request is a CORS preflight request of a browser."""
     return request.method == hdrs.METH_OPTIONS and "Access-Control-Request-Method" in request.headers
 
 
 def vary_by_origin(response: web.StreamResponse) -> None:
-    """Keep caches from giving one page the answer to another."""
+    """Add `Origin` to `Vary`, so that caches do not serve one origin's answer to another origin."""
     known = response.headers.get(hdrs.VARY)
     if known is None:
         response.headers[hdrs.VARY] = "Origin"

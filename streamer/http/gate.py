@@ -1,4 +1,4 @@
-"""Who a client is by what it shows: a key, or nothing. `guard` asks for every request."""
+"""Identifies clients by the key, ticket or token that they send. `guard` calls it for every request."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from streamer.access.key_ring import KeyRing
 from streamer.http.client_address import ClientAddresses
 from streamer.http.tickets import Tickets, is_ticket
 
-#: Clients without a key whose identity is not made anew with each request.
+#: Size of the cache of identities of clients without a key.
 _ANONYMOUS_KNOWN = 4096
 
 
 class Gate:
-    """Without any source of keys every client may do everything, as far as ``quotas`` allow."""
+    """Identifies clients. If no keys are configured, every client may do everything within ``quotas``."""
 
     def __init__(
         self,
@@ -37,19 +37,19 @@ class Gate:
         self._ring = ring
         self._wants_keys = wants_keys
         self._quotas = quotas
-        #: Verifies JSON Web Tokens; None where none are taken.
+        #: Verifies JSON Web Tokens; None if they are not accepted.
         self.verify: Callable[[str], Awaitable[Identity | None]] | None = None
-        #: None until the application is put together.
+        #: None until the application has been composed.
         self._tickets: Tickets | None = None
         self._anonymous = lru_cache(maxsize=_ANONYMOUS_KNOWN)(self._make_anonymous)
 
     @property
     def open(self) -> bool:
-        """Whether no key is asked for."""
+        """Whether clients need no key."""
         return not self._wants_keys
 
     def anonymous(self, request: web.Request) -> Identity:
-        """Return who the client is that has shown nothing: it may do everything, or nothing at all."""
+        """Return the identity of a client without a key: all scopes if no keys are required, else none."""
         return self._anonymous(self.addresses.name(request))
 
     def _make_anonymous(self, name: str) -> Identity:
@@ -57,14 +57,15 @@ class Gate:
         return Identity(name, scopes, self._quotas, anonymous=True)
 
     def take_tickets(self, tickets: Tickets, app: web.Application) -> None:
-        """Take tickets beside keys, and add the routes that issue them."""
+        """Accept tickets in addition to keys, and add the routes that issue them."""
         self._tickets = tickets
         tickets.add_to(app)
 
     async def identify(self, token: str, address: str, *, tickets: bool = False) -> Identity | None:
-        """Return whose key ``token`` is, or whose ticket, which is used up by that; None when nobody's.
+        """Return the identity to which ``token``, a key or a ticket, belongs; None if it is unknown.
 
-        ``address`` names whoever shows it. Raises TooManyWrongKeys, perhaps without a look at it.
+        A ticket can be used only once. ``address`` names the client that sent the token. Raises
+        TooManyWrongKeys, possibly without checking the token.
         """
         self._failed.begin(address, token)
         identity = await self._look_up(token, tickets=tickets)
@@ -76,7 +77,7 @@ class Gate:
             if not tickets or self._tickets is None:
                 return None
             holder = await self._tickets.redeem(token)
-            # The key may have been withdrawn since the ticket was taken.
+            # The key may have been revoked since the ticket was issued.
             return holder if holder is not None and self.still_holds(holder) else None
         identity = self._ring.find(token)
         if identity is None and self.verify is not None:
@@ -84,13 +85,13 @@ class Gate:
         return identity
 
     def is_key(self, text: str) -> bool:
-        """Whether ``text`` is a key, where one is not looked for."""
+        """Whether ``text`` is a key; for text in which no key belongs, such as a query."""
         return self._ring.find(text) is not None
 
     def still_holds(self, identity: Identity) -> bool:
-        """Whether what the client of a stream has shown is still good for streams.
+        """Whether the key or token of an open stream's client is still valid for streams.
 
-        Keys expire, and they are replaced in the file or taken out of it; tokens expire.
+        Keys and tokens expire, and keys can be replaced in the file or removed from it.
         """
         if identity.anonymous:
             return True
@@ -99,14 +100,14 @@ class Gate:
         return self._ring.holds(identity, Scope.STREAM)
 
     def describe(self) -> dict[str, str | int]:
-        """Return what `/health` says of keys; no names and no paths."""
+        """Return the state of the keys for `/health`, without names and paths."""
         found: dict[str, str | int] = {"keys": "required" if self._wants_keys else "none"}
         if self._ring.has_file:
             found["keys_file"] = "failed" if self._ring.fault else "ok"
         return found
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
-        """Watch the file of keys while the application runs."""
+        """Watch the file of keys for changes while the application runs."""
         self._ring.start()
         yield
         await self._ring.close()
@@ -115,9 +116,9 @@ class Gate:
 def make_gate(
     settings: AccessSettings, folder: Path, refused: Callable[[str], None] = lambda _: None
 ) -> Gate:
-    """Return the gate that the settings ask for; ``folder`` is the replica's private one.
+    """Return the gate that the settings configure; ``folder`` is the private folder of the replica.
 
-    ``refused`` is told why a key was refused.
+    ``refused`` is called for each refused key, with the reason.
     """
     ring = KeyRing(settings.keys, settings.api_keys_file, folder)
     gate = Gate(
@@ -128,7 +129,7 @@ def make_gate(
         failed=FailedKeys(refused),
     )
     if settings.jwt_jwks:
-        # An extra, which is loaded where it is used alone.
+        # The package is an optional extra, so it is imported only if it is used.
         from streamer.access.jwt_keys import JwtKeys, KeySet, fetch_from  # noqa: PLC0415 - see above
 
         keys = KeySet(fetch_from(settings.jwt_jwks), settings.token_algorithms)
@@ -138,7 +139,7 @@ def make_gate(
 
 
 def bearer_token(request: web.Request) -> str | None:
-    """Return the token of the ``Authorization`` header, or None when there is none."""
+    """Return the bearer token of the ``Authorization`` header, or None if there is none."""
     shown = request.headers.get(hdrs.AUTHORIZATION)
     if shown is None:
         return None

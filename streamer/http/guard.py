@@ -1,4 +1,4 @@
-"""The middleware through which every request passes: names, pages and keys are checked by the route table."""
+"""The middleware that checks host, origin and key of every request against the route table."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.sites import Sites
 from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
 
-#: Names of query parameters in which keys are commonly sent, and from where they leak into logs and history.
+#: Query parameters in which clients commonly send keys, which then leak into logs and browser history.
 _KEY_PARAMETERS = {
     *("access_token", "api-key", "api_key", "apikey", "auth", "authorization", "bearer", "jwt", "key"),
     *("password", "secret", "ticket", "token"),
 }
 
 
-#: Status in the audit log of a request that got no answer: its client went away, or the handler failed.
+#: Status in the audit log of a request without an answer: its client went away, or the handler failed.
 _UNANSWERED = 0
-#: Values of one query that are compared with the keys; nobody sends more by mistake, and each costs time.
+#: Number of values of one query that are compared with the keys. Nobody sends more by mistake, and each
+#: comparison takes time.
 _VALUES_COMPARED = 64
 
 
 class Guard:
-    """Applies the route table. ``gate`` knows the keys, ``sites`` our names and the pages that may call."""
+    """Applies the route table. ``gate`` knows the keys, ``sites`` the allowed hosts and origins."""
 
     def __init__(self, gate: Gate, sites: Sites) -> None:
         self._gate = gate
         self._sites = sites
-        #: Policies by method and route: looking one up by the table takes twice the calls.
+        #: Cache of policies by method and route; a lookup in the route table takes twice as many calls.
         self._policies: dict[tuple[str, web.AbstractRoute], Policy | None] = {}
 
     def add_to(self, app: web.Application) -> None:
-        """Check every request of ``app``, and tell browsers which pages may read the answers."""
+        """Check every request of ``app``, and add CORS headers to its answers."""
         app.middlewares.append(self._middleware())
         app.on_response_prepare.append(self._tell_browsers)
 
@@ -51,7 +52,7 @@ class Guard:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
                 policy = self._policy(request)
-            except LookupError:  # the handler answers 404 or 405, which tell nothing of ours
+            except LookupError:  # the handler answers 404 or 405, which reveal nothing internal
                 self._check_host(request)
                 return self._answer_preflight(request) or await handler(request)
             if policy is None:
@@ -74,9 +75,9 @@ class Guard:
         return guard
 
     def _policy(self, request: web.Request) -> Policy | None:
-        """Return what the table says of a request's route. Raises LookupError where there is none."""
+        """Return the policy of a request's route. Raises LookupError if the router found no route."""
         match = request.match_info
-        if match.http_exception is not None:  # its route is made for this request alone
+        if match.http_exception is not None:  # aiohttp made this route for the one request: do not cache it
             raise LookupError(request.path)
         route = request.method, match.route
         if route not in self._policies:
@@ -89,7 +90,7 @@ class Guard:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
         policy: Policy,
     ) -> web.StreamResponse:
-        """Let an administrator in, and write down what became of it."""
+        """Answer a request that needs an administrator, and write its outcome to the audit log."""
         try:
             await self._identify(request, policy)
         except Problem as refusal:
@@ -106,12 +107,12 @@ class Guard:
             status = 500
             raise
         finally:
-            # Whatever ends the handler: what it asked for may have been done all the same.
+            # However the handler ends: even if it failed, it may have done what was requested.
             _audit(request, status)
         return response
 
     async def _identify(self, request: web.Request, policy: Policy) -> None:
-        """Note who calls. Raises Problem 401 or 403 where the route wants more than was shown."""
+        """Store the client's identity in the request. Raises Problem 401 or 403 if it does not suffice."""
         token = bearer_token(request) or offered_ticket(request)
         identity = request[IDENTITY] = self._gate.anonymous(request)
         if token is not None and not self._gate.open:
@@ -130,7 +131,7 @@ class Guard:
             require(identity, policy.scope)
 
     async def _look_up(self, token: str, address: str, policy: Policy) -> Identity | None:
-        """Return whose key was shown. Raises Problem 429 where too many wrong ones came before it."""
+        """Return the identity to which a key belongs. Raises Problem 429 after too many wrong keys."""
         try:
             return await self._gate.identify(token, address, tickets=policy.tickets)
         except TooManyWrongKeys as error:
@@ -140,7 +141,7 @@ class Guard:
 
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)
-        # Another worker has checked the name under which the client reached it.
+        # If another worker forwarded the request, that worker has checked the host.
         if not self._sites.allows_host(host) and not arrived_from_sibling(request):
             raise Problem(
                 403,
@@ -158,7 +159,7 @@ class Guard:
             )
 
     def _check_query(self, request: web.Request) -> None:
-        """Refuse keys in the address: addresses are logged, kept in histories and passed on as referrers."""
+        """Refuse keys in the URL, because URLs are logged, kept in browser history and sent as referrers."""
         compared: set[str] = set()
         for name, value in request.query.items():
             is_key = name.lower() in _KEY_PARAMETERS
@@ -174,7 +175,7 @@ class Guard:
                 )
 
     def _answer_preflight(self, request: web.Request) -> web.StreamResponse | None:
-        """Answer a preflight of an address that has no handler for OPTIONS; None where it is none."""
+        """Answer a preflight request to a path without a handler for OPTIONS; None if it is no preflight."""
         error = request.match_info.http_exception
         if not is_preflight(request) or not isinstance(error, web.HTTPMethodNotAllowed):
             return None
@@ -182,7 +183,7 @@ class Guard:
         return web.Response(status=204, headers=preflight_headers(request, self._sites, methods))
 
     async def _tell_browsers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let pages of allowed origins read the answers, refusals included."""
+        """Add the headers that let pages of allowed origins read the answer, refusals included."""
         try:
             policy = self._policy(request)
         except LookupError:
@@ -196,7 +197,7 @@ class Guard:
 
 
 def _audit(request: web.Request, status: int) -> None:
-    """Write down who did what an administrator may do, or was refused it."""
+    """Write an administrator's action, or its refusal, to the audit log."""
     resource = request.match_info.route.resource
     action = f"{request.method} {resource.canonical if resource is not None else request.path}"
     who, identifier = request[IDENTITY].name, request_id(request)

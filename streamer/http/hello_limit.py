@@ -1,8 +1,8 @@
-"""Bounds what a WebSocket buffers: little until its hello is accepted, then what the byte budget allows.
+"""Limits what a WebSocket buffers: little until its hello is accepted, then what the byte budget allows.
 
-The WebSocket reader has one limit for all messages, which must be that of frames. The gate stands in front of
-it: bytes that do not complete a message within ``most_bytes`` end the connection, and bytes that arrive while
-a hello is being judged wait in the socket.
+aiohttp's WebSocket reader has a single size limit for all messages, which must be large enough for frames.
+The `HelloGate` in front of it is stricter before the hello: it ends the connection if more than
+``most_bytes`` arrive without completing a message, and it stops reading while the handshake judges a hello.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from typing import Protocol
 
 from streamer.core.byte_budget import Holding
 
-#: Frame headers, and pings of a client that is slow to greet.
+#: Room for frame headers, and for pings of a client that sends its hello late.
 _SLACK_BYTES = 1 << 10
-#: Of a message that arrives; only what lies beyond is taken from the byte budget: usual frames need none.
+#: Bytes of each message that are not charged to the byte budget, so that usual frames need none of it.
 FREE_BYTES = 256 << 10
-#: Time for a complete message to reach the greeting before the gate decides that there was none.
+#: Time for a complete message to reach the handshake before the gate decides that there was none.
 _JUDGE_S = 0.05
 
 
 def _nothing() -> None:
-    """What is called where nobody wants to be told."""
+    """Do nothing; the default of the callbacks."""
 
 
 class Reader(Protocol):
     """The part of aiohttp's WebSocket reader that the connection calls."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take bytes off the socket; returns whether the connection is at its end, and what is left."""
+        """Parse bytes from the socket; returns whether the connection has ended, and the bytes left over."""
 
     def feed_eof(self) -> None:
-        """The socket has ended."""
+        """Note that the socket has reached its end."""
 
 
 class FlowControl(Protocol):
-    """The part of a connection's protocol that stops and continues its socket."""
+    """The part of a connection's protocol that stops and resumes reading from its socket."""
 
     def pause_reading(self) -> None:
-        """Stop reading."""
+        """Stop reading from the socket."""
 
     def resume_reading(self) -> None:
-        """Continue."""
+        """Resume reading from the socket."""
 
 
 class HelloGate:
-    """A reader in front of the reader; the greeting says when it waits and when it is done."""
+    """Limits the bytes that reach the WebSocket reader until the handshake says that it is done."""
 
     def __init__(self, hello_bytes: int, flow: FlowControl) -> None:
-        #: The largest hello, and what may come before it is complete.
+        #: Size of the largest hello, and the most bytes that may arrive before it is complete.
         self.hello_bytes = hello_bytes
         self.most_bytes = hello_bytes + _SLACK_BYTES
-        #: Called once when more arrived than a hello may have; set by the connection.
+        #: Called once when more bytes arrived than a hello may have; set by the connection.
         self.on_excess: Callable[[], None] = _nothing
         #: Returns the client's holding in the byte budget; called when a large message needs it.
         self.hold: Callable[[], Holding] | None = None
@@ -64,22 +64,22 @@ class HelloGate:
         self._reader: Reader | None = None
         self._open = False
         self._cut = False
-        #: Whether the greeting waits for a message.
+        #: Whether the handshake waits for a message.
         self._waiting = True
-        #: Bytes given to the reader since the greeting began to wait.
+        #: Bytes passed to the reader since the handshake began to wait.
         self._fed_bytes = 0
-        #: What came beyond them; not more than the socket delivers before it is paused.
+        #: Bytes held back after those; at most what the socket delivers before it is paused.
         self._held = b""
-        #: Since the hello: bytes that have come after the last message that was read.
+        #: After the hello: bytes that arrived since the last message was read.
         self._unread_bytes = 0
         self._holding: Holding | None = None
 
     def put_before(self, reader: Reader) -> None:
-        """Stand in front of that reader from now on."""
+        """Pass bytes to ``reader`` from now on."""
         self._reader = reader
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Pass bytes on as far as they may be buffered."""
+        """Pass on as many bytes as may be buffered."""
         reader = self._reader
         if reader is None or self._cut:
             return False, b""
@@ -97,42 +97,42 @@ class HelloGate:
         return reader.feed_data(data[:room]) if room else (False, b"")
 
     def feed_eof(self) -> None:
-        """Pass the end on."""
+        """Pass on the end of the socket."""
         if self._reader is not None:
             self._reader.feed_eof()
 
     def wait(self) -> None:
-        """The greeting waits for its next message: another hello may come."""
+        """Note that the handshake waits for its next message: let the bytes of another hello through."""
         self._waiting = True
         self._fed_bytes = 0
         self._release()
 
     def taken(self) -> None:
-        """The greeting has a message and judges it."""
+        """Note that the handshake has received a message and judges it."""
         self._waiting = False
 
     def open(self) -> None:
-        """The hello is accepted: everything passes. Again is fine."""
+        """Pass everything from now on, because the hello is accepted; further calls do nothing."""
         if not self._open:
             self._open = True
             self.on_open()
             self._release()
 
     def message_read(self) -> None:
-        """A message was read: what comes belongs to the next one."""
+        """Note that a message was read; the following bytes belong to the next one."""
         self._unread_bytes = 0
         if self._holding is not None:
             self._holding.release()
 
     def close(self) -> None:
-        """The connection has ended. What it was told to call keeps the connection in memory."""
+        """Note that the connection has ended; drop the callbacks, which would keep it in memory."""
         self.open()
         self.message_read()
         self.on_excess = self.on_full = self.on_open = _nothing
         self.hold = self._reader = None
 
     def _charge(self) -> bool:
-        """Hold what lies beyond the free bytes; False when there is no room for it."""
+        """Charge the bytes beyond the free ones to the byte budget; returns False if there is no room."""
         if self.hold is None:
             return True
         if self._holding is None:
@@ -153,6 +153,6 @@ class HelloGate:
         if self._waiting and self._held and not self._open and not self._cut:
             self._cut = True
             self._held = b""
-            # What follows is dropped, so that the answer to our close frame is not waited for in vain.
+            # Keep reading and drop what arrives: the client's answer to our close frame is behind it.
             self._flow.resume_reading()
             self.on_excess()

@@ -1,4 +1,4 @@
-"""One HTTP connection: bounded in what it buffers, and malformed requests are answered as problems too."""
+"""One HTTP connection: limits what it buffers, and answers malformed requests as problem documents too."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from streamer.http.write_watch import WriteWatch, limit_stall
 
 log = logging.getLogger("streamer.handler")
 
-#: Says neither language nor version.
+#: Value of the `Server` header; it reveals neither language nor version.
 SERVER_NAME = "streamer"
 MAX_LINE_BYTES = 8190
 MAX_HEADERS = 64
-#: What is answered even when there are more connections than allowed.
+#: Paths that are answered even if there are more connections than allowed.
 PROBES = ("/livez", "/health", "/metrics")
-#: All lines of one request's head together: it is in memory for as long as its connection serves it.
+#: Most bytes of all lines of a request's head together. The head is in memory until the request is answered.
 MAX_HEAD_BYTES = 32 << 10
 
 
 class ConnectionHandler(web.RequestHandler):
-    """aiohttp's protocol of one connection, with bounds of ours and answers to what is not HTTP."""
+    """aiohttp's protocol of one connection, with limits added and with answers to input that is not HTTP."""
 
     __slots__ = (
         "_body",
@@ -53,31 +53,31 @@ class ConnectionHandler(web.RequestHandler):
         places: ConnectionPlaces | None = None,
         **options: Any,
     ) -> None:
-        """``guest`` is its place in ``places``; without one, from another worker, it is not counted."""
+        """``guest`` is the entry in ``places``; None for connections of other workers, which do not count."""
         super().__init__(*arguments, **options)
         self.guest = guest
         self._places = places
-        #: Stands before the WebSocket reader that the next upgrade installs; None on other routes.
+        #: Gate in front of the WebSocket reader that the next upgrade installs; None on other routes.
         self.hello_gate: HelloGate | None = None
         #: None until the connection is made.
         self._write_watch: WriteWatch | None = None
-        #: Of a head that is not complete yet.
+        #: Bytes received of a head that is not complete yet.
         self._head_bytes = 0
         #: Body of the newest request; None before the first one.
         self._body: StreamReader | None = None
         self._is_websocket = False
-        #: As which the loop knows a stream; None for other connections.
+        #: Descriptor that the event loop treats as a stream; None if the connection is no WebSocket.
         self._stream_fd: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Begin to watch a new connection for clients that do not read."""
         super().connection_made(transport)
         limit_stall(transport)
         if isinstance(transport, asyncio.Transport):
             self._write_watch = WriteWatch(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection has ended: its place is free."""
+        """Free the place of a connection that has ended."""
         if self.guest is not None and self._places is not None:
             self._places.leave(self.guest)
         if self._stream_fd is not None and isinstance(self._loop, TurnLoop):
@@ -87,31 +87,31 @@ class ConnectionHandler(web.RequestHandler):
             self._write_watch.end()
 
     def pause_writing(self) -> None:
-        """The transport is full: the client must take some of it."""
+        """Watch whether the client reads, because the transport's buffer is full."""
         super().pause_writing()
         if self._write_watch is not None:
             self._write_watch.begin()
 
     def resume_writing(self) -> None:
-        """The transport has room again."""
+        """Stop watching, because the transport's buffer has room again."""
         super().resume_writing()
         if self._write_watch is not None:
             self._write_watch.end()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have arrived: of a head, of a body, or of a WebSocket."""
+        """Handle bytes of a head, of a body or of a WebSocket."""
         if self._is_websocket:
             super().data_received(data)
             return
         heads = self._request_count
-        # Asked before: what ends a body may be more bytes than a head may have.
+        # Checked before parsing: the bytes that complete a body may be more than a head may have.
         in_head = self._body is None or self._body.is_eof()
         super().data_received(data)
         size_bytes = self._head_bytes + len(data)
         self._head_bytes = 0
         if self._request_count != heads:
             message, self._body = self._messages[-1]
-            # Most of it may be a body; the exact size costs a walk.
+            # Most of these bytes may be a body, so the exact size of the head is computed only now.
             if size_bytes > MAX_HEAD_BYTES and _head_bytes(message) > MAX_HEAD_BYTES:
                 self._refuse_head()
         elif in_head:
@@ -120,7 +120,7 @@ class ConnectionHandler(web.RequestHandler):
                 self._refuse_head()
 
     def _refuse_head(self) -> None:
-        """Answer a head that is too large, whatever else is on its way here, and close."""
+        """Answer 431 to a head that is too large, drop everything else that arrives, and close."""
         problem = Problem(
             431,
             "malformed_request",
@@ -136,9 +136,9 @@ class ConnectionHandler(web.RequestHandler):
         self._messages.clear()
         self.force_close()
 
-    # The reader of aiohttp is compiled and its classes are private: it is passed on as it comes.
+    # aiohttp's reader is compiled and its classes are private, so the parameter is typed as Any.
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """Install the reader of a WebSocket, behind the gate where there is one."""
+        """Install the reader of a WebSocket, behind the gate if there is one."""
         self._is_websocket = True
         raw = self.transport.get_extra_info("socket") if self.transport is not None else None
         if raw is not None and isinstance(self._loop, TurnLoop):
@@ -157,9 +157,9 @@ class ConnectionHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to a request that never reached a route, or whose answer failed; then close.
+        """Return the answer to a request that reached no route or whose answer failed; then close.
 
-        Raises ConnectionError when an answer is on its way already.
+        Raises ConnectionError if an answer is being sent already.
         """
         identifier = secrets.token_hex(8)
         if status >= 500:
@@ -177,7 +177,7 @@ class ConnectionHandler(web.RequestHandler):
                 f"{MAX_LINE_BYTES} bytes a line and {MAX_HEADERS} headers are allowed.",
             )
         response = problem.response(identifier)
-        # No route has run, so nothing has added what all other answers have.
+        # No route has run, so the headers that all other answers have are missing.
         response.headers[hdrs.SERVER] = SERVER_NAME
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.force_close()
@@ -185,13 +185,13 @@ class ConnectionHandler(web.RequestHandler):
 
 
 def _head_bytes(message: Any) -> int:
-    """Return the bytes of a head's lines; 0 for what stands in for a malformed one."""
+    """Return the bytes of a head's lines; 0 for the placeholder of a malformed request."""
     headers = getattr(message, "raw_headers", ())
     return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
 
 
 def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
-    """Put ``gate`` before the reader that upgrading ``request`` to a WebSocket will install."""
+    """Put ``gate`` in front of the reader that upgrading ``request`` to a WebSocket will install."""
     if not isinstance(request.protocol, ConnectionHandler):
         raise TypeError(f"the connection is a {type(request.protocol).__name__}, not a ConnectionHandler")
     request.protocol.hello_gate = gate
@@ -200,15 +200,16 @@ def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
 def limit_connections(
     places: ConnectionPlaces, is_draining: Callable[[], float] = lambda: False
 ) -> Middleware:
-    """Return what tells the places of requests, and refuses all but probes while it is over its limit.
+    """Return the middleware that reports requests to ``places``.
 
-    While ``is_draining``, as when it is over its limit, connections end with their answer.
+    While ``places`` is over its limit, only probes are answered. Then, and while ``is_draining``, each
+    connection is closed after its answer.
     """
 
     @web.middleware
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         guest: Guest | None = getattr(request.protocol, "guest", None)
-        if guest is None:  # another worker has passed the request on
+        if guest is None:  # another worker forwarded the request
             response = await handler(request)
             if is_draining() and not response.prepared:
                 response.force_close()
@@ -227,7 +228,7 @@ def limit_connections(
                 response.force_close()
             return response
         finally:
-            # The clock of the loop, without asking for the loop.
+            # The event loop uses the same clock; reading it directly saves looking up the loop.
             places.end(guest, time.monotonic())
 
     return limit

@@ -1,4 +1,4 @@
-"""Answers with a large body: sent piece by piece, so that a slow reader holds little of it, and budgeted."""
+"""Sends large bodies piece by piece, so that little is buffered for slow clients, within the byte budget."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 
-#: The transport pauses at this many bytes; smaller bodies fit as they are.
+#: The transport pauses at this many buffered bytes; smaller bodies are sent in one piece.
 PIECE_BYTES = 64 << 10
 _RETRY_S = 2
 
 
 class PacedResponse(web.Response):
-    """Sends each piece of its body when the ones before have left for the kernel.
+    """Sends each piece of its body once the transport has room for it.
 
-    ``holding`` is charged for the body while it is sent; None for bodies that are in memory anyway.
+    While the body is sent, it can be charged to a holding; bodies that are in memory anyway need none.
     """
 
     _holding: Holding | None = None
@@ -45,7 +45,7 @@ class PacedResponse(web.Response):
         holding = self._holding
         try:
             if holding is not None:
-                # Room was found a moment ago; at worst this body is not counted.
+                # `large_answer` has just found room. If it is gone, the body is sent without being counted.
                 holding.take(len(body))
             view = memoryview(body)
             for start in range(0, len(body), PIECE_BYTES):
@@ -59,8 +59,8 @@ class PacedResponse(web.Response):
 def large_answer(
     request: web.Request, body: bytes, content_type: str, extra_headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Return an answer made for one request. Raises Problem 503 where the byte budget has no room for it."""
-    # As a header: the framework's parameter takes no charset.
+    """Return an answer made for one request. Raises Problem 503 if the byte budget has no room for it."""
+    # Set as a header, because aiohttp's parameter `content_type` accepts no charset.
     headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store", **(extra_headers or {})}
     if len(body) <= PIECE_BYTES:
         return web.Response(body=body, headers=headers)

@@ -1,4 +1,4 @@
-"""Errors over HTTP as `application/problem+json` (RFC 9457); whoever refuses a request raises a Problem."""
+"""HTTP errors as `application/problem+json` (RFC 9457); code that refuses a request raises a Problem."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger("streamer.problems")
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
-#: Ids of clients end up in logs: short, and without anything that a log viewer interprets.
+#: Request ids of clients are logged, so they must be short, without anything that a log viewer interprets.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class Problem(Exception):
-    """A refusal that the client is told. ``detail`` is a sentence a person can act on.
+    """An error that is reported to the client. ``detail`` is a sentence that a person can act on.
 
-    ``type`` stays ``about:blank`` (the status says the kind); ``code`` is a stable word for programs;
-    ``extra`` are further members, such as field, found and allowed.
+    ``type`` is always ``about:blank``, because the status tells the kind of error. ``code`` is a stable word
+    for programs. ``extra`` holds further members, such as field, found and allowed.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Problem(Exception):
             body=body.encode(errors="replace"), status=self.status, headers=headers, content_type=PROBLEM_TYPE
         )
 
-    # -- the client's faults -------------------------------------------------------------------------
+    # -- errors of the client ------------------------------------------------------------------------
 
     @classmethod
     def bad_request(cls, detail: str, code: str = "bad_request", **extra: Any) -> Problem:
-        """400: the request does not hold what it must."""
+        """400: the request lacks something required."""
         return cls(400, code, detail, **extra)
 
     @classmethod
     def invalid_parameter(cls, field: str, found: str, allowed: str) -> Problem:
-        """400: a parameter is wrong; named by ``field``. What was found is cut to 100 characters."""
+        """400: the parameter ``field`` is wrong. The value found is cut to 100 characters."""
         shown = found if len(found) <= 100 else found[:99] + "…"
         return cls(
             400,
@@ -87,22 +87,22 @@ class Problem(Exception):
 
     @classmethod
     def unauthorized(cls, detail: str) -> Problem:
-        """401: no key, or a wrong one."""
+        """401: the key is missing or wrong."""
         return cls(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
     @classmethod
     def forbidden(cls, detail: str) -> Problem:
-        """403: known, but not allowed."""
+        """403: the client may not do this."""
         return cls(403, "forbidden", detail)
 
     @classmethod
     def not_found(cls, detail: str) -> Problem:
-        """404: no such thing here."""
+        """404: the resource does not exist."""
         return cls(404, "not_found", detail)
 
     @classmethod
     def not_acceptable(cls, detail: str) -> Problem:
-        """406: the answer does not exist in a form that ``Accept`` allows."""
+        """406: the answer is not available in a media type that ``Accept`` allows."""
         return cls(406, "not_acceptable", detail)
 
     @classmethod
@@ -112,39 +112,39 @@ class Problem(Exception):
 
     @classmethod
     def too_large(cls, detail: str) -> Problem:
-        """413: more bytes, pixels or images than allowed."""
+        """413: the request has more bytes, pixels or images than allowed."""
         return cls(413, "too_large", detail)
 
     @classmethod
     def unsupported_media(cls, detail: str) -> Problem:
-        """415: not a kind of content that is taken here."""
+        """415: this media type is not accepted."""
         return cls(415, "unsupported_media", detail)
 
     @classmethod
     def damaged(cls, detail: str) -> Problem:
-        """422: an image that cannot be decoded."""
+        """422: the image cannot be decoded."""
         return cls(422, "damaged_image", detail)
 
     @classmethod
     def upgrade_required(cls, detail: str) -> Problem:
-        """426: this address speaks WebSocket."""
+        """426: this path accepts only WebSocket connections."""
         return cls(426, "upgrade_required", detail, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
 
     @classmethod
     def too_many_requests(cls, detail: str, retry_after_s: int) -> Problem:
-        """429: this client asks too often."""
+        """429: this client sends too many requests."""
         return cls(429, "too_many_requests", detail, headers={"Retry-After": str(retry_after_s)})
 
-    # -- ours ----------------------------------------------------------------------------------------
+    # -- errors of the server ------------------------------------------------------------------------
 
     @classmethod
     def internal(cls, detail: str = "The server failed on this request; the log has the reason.") -> Problem:
-        """500: our fault; tells nothing internal."""
+        """500: the server failed; the answer reveals nothing internal."""
         return cls(500, "internal_error", detail)
 
     @classmethod
     def unavailable(cls, detail: str, retry_after_s: int) -> Problem:
-        """503: saturated, warming or shutting down; worth another try after ``retry_after_s``."""
+        """503: the service is saturated, warming up or shutting down; retry after ``retry_after_s``."""
         return cls(503, "unavailable", detail, headers={"Retry-After": str(retry_after_s)})
 
     @classmethod
@@ -161,7 +161,7 @@ def _title(status: int) -> str:
 
 
 def request_id(request: web.Request) -> str:
-    """Return the request's id: the client's own when it is sane, else a new one; the same on every call."""
+    """Return the request's id: the client's own if it is valid, else a new one; the same for every call."""
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
@@ -171,14 +171,14 @@ def request_id(request: web.Request) -> str:
 
 
 def _from_http_exception(error: web.HTTPException) -> Problem:
-    """Turn what the framework raises (no route, wrong method, body too large) into our form."""
+    """Convert an exception of aiohttp (no route, wrong method, body too large) to a Problem."""
     title = _title(error.status)
     details = {
         404: "There is nothing at this address; /docs lists what there is.",
         405: f"This address does not take this method; allowed: {error.headers.get('Allow', '')}.",
         413: "The body is larger than allowed.",
     }
-    if error.status == 400 and error.text:  # the framework says what it misses of a WebSocket upgrade
+    if error.status == 400 and error.text:  # aiohttp says what a WebSocket upgrade lacks
         details[400] = f"{' '.join(error.text.split())[:200].rstrip('.')}."
     headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
     return Problem(
@@ -191,7 +191,7 @@ def _from_http_exception(error: web.HTTPException) -> Problem:
 
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error as problem+json with the request's id; a WebSocket that is open is left alone."""
+    """Answer every error as problem+json with the request's id; re-raise it once a WebSocket is open."""
     identifier = request_id(request)
     try:
         response = await handler(request)
@@ -209,12 +209,12 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
             raise
         response = Problem.internal().response(identifier)
     if response.status == 408:
-        response.force_close()  # the rest of that body will not be read
+        response.force_close()  # the rest of the body will not be read
     if not response.prepared:
         response.headers.setdefault(REQUEST_ID_HEADER, identifier)
     return response
 
 
 def _has_answered(request: web.Request) -> bool:
-    """Whether response headers are on their way already, as after a WebSocket upgrade."""
+    """Whether response headers have been sent already, as after a WebSocket upgrade."""
     return request.writer.output_size > 0

@@ -1,4 +1,4 @@
-"""The one table of routes and who may use them. A route that is not in it is refused to everybody.
+"""The table of all routes and of who may use them. Requests to a route that is not in it are refused.
 
 `guard` applies the table; a test compares it with the router.
 """
@@ -14,40 +14,40 @@ from streamer.access.identity import Scope
 
 
 class Entry(Enum):
-    """How a route is entered."""
+    """What a client needs in order to use a route."""
 
-    #: By anyone, under any name: probes come from balancers that send what they like as `Host`.
+    #: Nothing, and any `Host` is accepted, because load balancers send arbitrary ones with their probes.
     PROBE = auto()
-    #: By anyone: the page, the documentation.
+    #: Nothing: the demo page and the documentation.
     OPEN = auto()
-    #: By anyone; the answer shows names of streams only to those who may see them.
+    #: Nothing, but the answer contains names of streams only for clients that may see them.
     REDUCED = auto()
-    #: With a key, sent as a bearer token.
+    #: A key, sent as a bearer token.
     KEY = auto()
-    #: With a key or a ticket, as a bearer token, as a subprotocol, or later in `hello.token`.
+    #: A key or a ticket, sent as a bearer token, as a subprotocol, or later in `hello.token`.
     SOCKET = auto()
-    #: Preflights by anyone, and no more; other questions want a key.
+    #: Nothing for preflight requests; other OPTIONS requests need a key.
     OPTIONS = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one route asks of a request."""
+    """What one route requires of a request."""
 
     entry: Entry
-    #: None where no key is asked for.
+    #: None if no key is required.
     scope: Scope | None = None
-    #: Whether a ticket is as good as the key for which it was issued.
+    #: Whether a ticket is accepted in place of the key for which it was issued.
     tickets: bool = False
 
     @property
     def guards_origin(self) -> bool:
-        """Whether pages of other origins are kept out: the route changes something, or costs something."""
+        """Whether pages of other origins are refused, because the route changes state or uses resources."""
         return self.scope is not None and self.entry is not Entry.REDUCED
 
     @property
     def is_audited(self) -> bool:
-        """Whether what is done by it is written down: only administrators may do it."""
+        """Whether requests are written to the audit log, because only administrators may send them."""
         return self.scope is Scope.ADMIN and self.entry is Entry.KEY
 
 
@@ -57,12 +57,12 @@ _REDUCED = Policy(Entry.REDUCED, Scope.ADMIN)
 _PREDICT = Policy(Entry.KEY, Scope.PREDICT)
 _STREAM = Policy(Entry.KEY, Scope.STREAM, tickets=True)
 _SOCKET = Policy(Entry.SOCKET, Scope.STREAM, tickets=True)
-#: A ticket gets no other ticket.
+#: A ticket cannot be used to get another ticket.
 _TICKETS = Policy(Entry.KEY, Scope.STREAM)
 _ADMIN = Policy(Entry.KEY, Scope.ADMIN)
 _OPTIONS = Policy(Entry.OPTIONS)
 
-#: Method and path, as the router writes it, to policy. `{kind}` is `webrtc` or `whip`.
+#: Policies by method and by path as the router writes it. `{kind}` is `webrtc` or `whip`.
 ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/health"): _PROBE,
     ("GET", "/livez"): _PROBE,
@@ -87,13 +87,13 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/drift/report"): _ADMIN,
     ("POST", "/reference/update"): _ADMIN,
 }
-#: Files of the demo page and of the documentation, which are read at the start.
+#: Files of the demo page and of the documentation, which are read when the service starts.
 _PAGES = {"/", "/favicon.ico", "/openapi.json", "/docs", "/docs-init.js", "/redoc", "/data/sample.mp4"}
 _PAGE_FOLDERS = ("/static/", "/docs/")
 
 
 def policy_of(method: str, path: str) -> Policy | None:
-    """Return the policy of a route, by its method and its path in the router; None when it has none."""
+    """Return the policy of a route by its method and its path in the router; None if it has none."""
     if method == hdrs.METH_HEAD:
         method = hdrs.METH_GET
     policy = ROUTES.get((method, path))
@@ -103,9 +103,9 @@ def policy_of(method: str, path: str) -> Policy | None:
 
 
 def policy_of_request(request: web.Request) -> Policy | None:
-    """Return the policy of the route that a request has reached.
+    """Return the policy of the route that a request matches.
 
-    Raises LookupError where the router found none (404, 405): the handler that stands for it answers.
+    Raises LookupError if the router found no route (404, 405), in which case aiohttp's own handler answers.
     """
     match = request.match_info
     if match.http_exception is not None or match.route.resource is None:

@@ -1,8 +1,8 @@
-"""Under which names the service may be addressed, and which web pages may use it.
+"""Checks under which host names the service may be addressed and which web pages may use it.
 
-A browser sends requests for any page that asks it to. Two checks keep pages of others out: `Host`, which
-names the attacker's site where a name of theirs was pointed at our address (DNS rebinding), and `Origin`,
-which names the page.
+A browser sends requests on behalf of any page. Two checks keep pages of other sites out. `Host` contains a
+name of the attacker if they pointed that name at our address (DNS rebinding), and `Origin` names the site of
+the page.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?
 
 
 class Sites:
-    """The service's own names beside loopback and IP addresses, and the origins of pages that may use it."""
+    """The host names of the service besides loopback and IP addresses, and the origins that may use it."""
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._hosts = frozenset(hosts)
         self._origins = frozenset(origins)
-        #: Clients use few names, and judging one costs more than looking it up.
+        #: Caches the decision for each host: clients use few hosts, and deciding takes longer than a lookup.
         self._judged = lru_cache(maxsize=_HOSTS_KNOWN)(self._judge_host)
 
     def allows_host(self, host: str | None) -> bool:
         """Whether the service may be addressed as ``host``, the value of a `Host` header.
 
-        Any IP address is allowed: only names can be pointed at somebody else's machine. So is a name without
-        a dot, as services of one network call each other: nobody can register one in the public DNS.
-        Requests without the header (HTTP/1.0, as probes of balancers send it) come from no browser.
+        Any IP address is allowed, because only names can be pointed at somebody else's machine. Names without
+        a dot, which services of one network use for each other, are allowed because nobody can register one
+        in the public DNS. Requests without the header (HTTP/1.0, as load balancers send for probes) do not
+        come from a browser.
         """
         if host is None or "*" in self._hosts:
             return True
@@ -53,21 +54,21 @@ class Sites:
         return any(name.endswith(known[1:]) for known in self._hosts if known.startswith("*."))
 
     def allows_origin(self, request: web.Request) -> bool:
-        """Whether the page behind a request may use the service; programs send no `Origin`."""
+        """Whether the page that sent a request may use the service; programs send no `Origin`."""
         origins = request.headers.getall("Origin", [])
         if not origins:
             return not _is_foreign_fetch(request)
-        # Browsers send one; with two it depends on the reader which of them counts.
+        # Browsers send one `Origin`; of two, different parsers would use different ones.
         normal = normal_origin(origins[0]) if len(origins) == 1 else None
-        if normal is None:  # `null` too: any page can bring that about
+        if normal is None:  # also for `null`, which any page can make its browser send
             return False
         return "*" in self._origins or normal in self._origins or normal in self._own(request)
 
     def _own(self, request: web.Request) -> set[str]:
-        """Return the origins under which this request's client knows us.
+        """Return the origins under which this request's client reaches the service.
 
-        Behind a proxy that ends TLS they are told by X-Forwarded-Proto and -Host. These may be believed
-        here without knowing the proxy: a page cannot make a browser send them to another site.
+        A proxy that terminates TLS reports them in X-Forwarded-Proto and -Host. These headers can be trusted
+        here even from an unknown proxy, because a page cannot make a browser send them to another site.
         """
         schemes = {request.scheme, _first(request.headers.get("X-Forwarded-Proto", "")).lower()}
         if schemes & {"https", "wss"}:
@@ -83,7 +84,7 @@ class Sites:
 def _is_foreign_fetch(request: web.Request) -> bool:
     """Whether a page of another site caused this request without an `Origin`, as images and scripts do.
 
-    Links that a person follows are no such requests.
+    Navigation, as when a person follows a link, does not count.
     """
     site = request.headers.get("Sec-Fetch-Site", "none")
     if site not in ("cross-site", "same-site"):
@@ -93,7 +94,7 @@ def _is_foreign_fetch(request: web.Request) -> bool:
 
 
 def _first(values: str) -> str:
-    """Of a chain of proxies the first is the one that the client spoke to."""
+    """Return the first value, which the proxy nearest to the client has set."""
     return values.partition(",")[0].strip()
 
 

@@ -1,11 +1,11 @@
-"""Takes what tells of other clients' streams out of answers for those who may not see it. Pure."""
+"""Removes names and figures of streams from answers to clients that may not see them. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-#: Samples whose labels name a group of streams (`data_drift_…`).
+#: Metric samples whose labels name a group of streams (`data_drift_…`).
 _NAMED_SAMPLE = re.compile(rb"^[^#\s{]+\{(?:[^\n]*,)?group=\"[^\n]*\n", re.MULTILINE)
 
 
@@ -15,7 +15,7 @@ def hide_in_metrics(text: bytes) -> bytes:
 
 
 def hide_in_drift_status(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of `/drift/status` without groups of streams: neither their names nor their figures."""
+    """Return the body of `/drift/status` without the names and figures of groups of streams."""
     reduced = {**body, "groups": {}} if "groups" in body else dict(body)
     reference = body.get("reference")
     if isinstance(reference, dict):

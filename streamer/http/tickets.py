@@ -1,7 +1,7 @@
-"""Tickets: what a browser shows in place of a key where it cannot set a header. Each opens one stream, once.
+"""Tickets, which a browser sends in place of a key where it cannot set a header. Each opens one stream, once.
 
-A ticket names the process that made it, as the id of a session does, and is kept there alone. So it is used
-up for all processes at once, and none of them has to share a secret.
+Like the id of a session, a ticket names the process that issued it, and only that process stores it. A ticket
+that was used is therefore invalid for all processes at once, and the processes need no shared secret.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 
 PREFIX = "tkt_"
-#: In front of a ticket among the subprotocols of a WebSocket, the one header that a page can set there.
+#: Prefix of a ticket in `Sec-WebSocket-Protocol`, the only header of a WebSocket that a page can set.
 SUBPROTOCOL_PREFIX = "ticket."
 GOOD_S = 60.0
 MAX_TICKETS = 10_000
 MAX_TICKETS_OF_ONE = 100
-#: Set on a request whose client has shown a ticket, which is used up: it cannot be passed on.
+#: Set on a request that carried a ticket. It is used up, so a forwarded request needs another ticket.
 SHOWED_TICKET = web.RequestKey("showed_ticket", bool)
 
 
 class TooManyTickets(Exception):
-    """The client has taken tickets and used none; the text is for it."""
+    """Too many tickets are unused; the text is meant for the client."""
 
 
 class TicketBox:
-    """The tickets of one process. ``make_id`` makes ids that name it, and that nobody can guess."""
+    """The tickets of one process. ``make_id`` makes ids that name the process and that nobody can guess."""
 
     def __init__(self, make_id: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._make_id = make_id
         self._clock = clock
-        #: Ticket to who may use it, and until when; oldest first.
+        #: Identity and time of expiry by ticket, the oldest first.
         self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         self._by_name: Counter[str] = Counter()
 
@@ -60,7 +60,7 @@ class TicketBox:
         return ticket
 
     def redeem(self, ticket: str) -> Identity | None:
-        """Use a ticket up; None when it is unknown, used or too old."""
+        """Use a ticket up, and return its identity; None if it is unknown, used or expired."""
         kept = self._forget(ticket)
         return kept[0] if kept is not None and self._clock() < kept[1] else None
 
@@ -81,7 +81,7 @@ class TicketBox:
 
 
 class Tickets:
-    """Tickets of all processes. ``ask_issuer`` asks the process that made one; None: it is not good."""
+    """The tickets of all processes. ``ask_issuer`` asks the issuing process; None means an invalid ticket."""
 
     def __init__(
         self, box: TicketBox, ask_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
@@ -90,23 +90,23 @@ class Tickets:
         self._ask_issuer = ask_issuer
 
     async def redeem(self, ticket: str) -> Identity | None:
-        """Use a ticket up, wherever it was made; None when it is not good."""
+        """Use a ticket of any process up, and return its identity; None if it is not valid."""
         identity = self.box.redeem(ticket)
         if identity is not None:
             return identity
         answer = await self._ask_issuer(ticket)
         try:
             return None if answer is None else _from_json(answer)
-        except (KeyError, TypeError, ValueError):  # of another release
+        except (KeyError, TypeError, ValueError):  # the process runs another release
             return None
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
+        """Add the routes to ``app``."""
         app.router.add_post("/tickets", self._issue)
         app.router.add_post("/tickets/{session}", self._tell)
 
     async def _issue(self, request: web.Request) -> web.Response:
-        """``POST /tickets``: a ticket for the key of the request."""
+        """Answer ``POST /tickets`` with a ticket for the key of the request."""
         try:
             ticket = self.box.issue(identity_of(request))
         except TooManyTickets as error:
@@ -116,11 +116,11 @@ class Tickets:
         )
 
     async def _tell(self, request: web.Request) -> web.Response:
-        """``POST /tickets/{ticket}``: another process asks whose it is, and uses it up by that.
+        """Answer ``POST /tickets/{ticket}``, with which another process uses a ticket up.
 
-        Whoever knows a ticket may use it anyway; they only learn the name of its key.
+        Anyone who knows a ticket could use it anyway; the answer reveals only the name of its key.
         """
-        # A replica is asked at any of its workers; the one that has the ticket is then asked by that.
+        # Another replica reaches any worker of this one, which then asks the worker that has the ticket.
         identity = await self.redeem(request.match_info["session"])
         if identity is None:
             raise Problem.not_found("There is no such ticket here; it may have been used, or is too old.")
@@ -128,12 +128,12 @@ class Tickets:
 
 
 def is_ticket(token: str) -> bool:
-    """Whether a token is a ticket by its form."""
+    """Whether a token has the form of a ticket."""
     return token.startswith(PREFIX)
 
 
 def offered_ticket(request: web.Request) -> str | None:
-    """Return the ticket among the subprotocols that a WebSocket offers; None when there is none."""
+    """Return the ticket among the subprotocols that a WebSocket client offers; None if there is none."""
     for header in request.headers.getall("Sec-WebSocket-Protocol", []):
         for name in header.split(","):
             if name.strip().startswith(SUBPROTOCOL_PREFIX):
@@ -153,12 +153,12 @@ def _to_json(identity: Identity) -> dict[str, Any]:
 
 
 def _from_json(answer: Mapping[str, Any]) -> Identity:
-    """Raises KeyError, TypeError or ValueError when the answer is of another form."""
+    """Parse an identity. Raises KeyError, TypeError or ValueError if the answer has another form."""
     return Identity(
         str(answer["name"]),
         frozenset(Scope(scope) for scope in answer["scopes"]),
         Quotas(**answer["quotas"]),
         anonymous=bool(answer["anonymous"]),
         until=None if answer["until"] is None else float(answer["until"]),
-        key=str(answer.get("key", "")),  # a replica of an earlier release does not say it
+        key=str(answer.get("key", "")),  # replicas of an earlier release omit it
     )

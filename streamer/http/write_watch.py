@@ -1,4 +1,4 @@
-"""Cuts off a client that does not take what is sent to it, judged by the bytes that leave."""
+"""Disconnects clients that do not read what is sent to them, judged by the bytes that they acknowledge."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import socket
 import struct
 import termios
 
-#: What waits is looked at this often; a client takes at least so many bytes in between, or is cut off.
+#: Interval of the checks, and the bytes that a client must take between two checks to stay connected.
 CHECK_S = 10.0
 MIN_TAKEN_BYTES = 4 << 10
-#: The kernel gives up a connection whose client takes nothing at all for so long, after our close too.
+#: The kernel drops a connection whose client takes nothing at all for this long, even after we closed it.
 STALLED_S = 30.0
 
 
 def limit_stall(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel end the connection when sent bytes stay unacknowledged, or unsent, for too long."""
+    """Make the kernel end the connection if bytes stay unacknowledged or unsent for too long."""
     raw = transport.get_extra_info("socket")
     if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
@@ -25,7 +25,7 @@ def limit_stall(transport: asyncio.BaseTransport) -> None:
 
 
 class WriteWatch:
-    """Watches one connection from the moment that its transport is full until it has room again."""
+    """Watches one connection while the buffer of its transport is full."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -33,12 +33,12 @@ class WriteWatch:
         self._unsent_bytes = 0
 
     def begin(self) -> None:
-        """The transport is full."""
+        """Start watching, because the transport's buffer is full."""
         self._unsent_bytes = _unsent_bytes(self._transport)
         self._schedule()
 
     def end(self) -> None:
-        """The transport has room, or is gone."""
+        """Stop watching, because the transport has room again or is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -57,7 +57,7 @@ class WriteWatch:
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """Return what the client has not acknowledged: in the transport and in the kernel."""
+    """Return the bytes in the transport and in the kernel that the client has not acknowledged."""
     kernel_bytes = 0
     raw = transport.get_extra_info("socket")
     if raw is not None and raw.fileno() >= 0:

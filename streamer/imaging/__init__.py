@@ -1,4 +1,4 @@
-"""Judges the bytes of images and what decoding them costs, and makes the files that decoders get.
+"""Checks encoded images and the cost of decoding them, decodes them, and draws boxes on them.
 
 Callers use `image_header` and `decode`. Nothing here opens files or starts threads.
 """

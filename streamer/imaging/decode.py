@@ -1,4 +1,4 @@
-"""Turns encoded images into upright pixels; image_header has judged them before."""
+"""Decodes images to upright pixels, after `image_header` has checked them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.protocol.wire import Codec
 
 Image = npt.NDArray[np.uint8]
 
-#: EXIF orientation as (mirrored left to right first, then clockwise quarter turns).
+#: EXIF orientations as (whether to mirror left to right first, clockwise quarter turns after that).
 _ORIENTATIONS = {
     1: (False, 0),
     2: (True, 0),
@@ -36,17 +36,17 @@ _FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-#: A reduced picture keeps at least this many pixels for each one of the model input, per side.
+#: A reduced image has on each side at least this many pixels for each pixel of the model input.
 _REDUCED_MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture as it stands in memory."""
+    """A decoded image."""
 
     #: Upright, uint8 BGR (height, width, 3).
     pixels: Image
-    #: Whether a part is missing or wrong: what is missing is grey, or without its finest details.
+    #: Whether a part is missing or wrong; missing parts are grey, or lack fine details.
     damaged: bool = False
 
 
@@ -58,21 +58,24 @@ def decode(
     target: tuple[int, int] | None = None,
     reduce: bool = False,
 ) -> Decoded:
-    """Return the picture upright; ``header`` is what `read_header` returned for the same ``data``.
+    """Return the image upright; ``header`` is what `read_header` returned for the same ``data``.
 
-    The EXIF orientation of ``header`` is applied (for PNG and WebP too, so that one rule holds for all),
-    then ``rotation`` clockwise quarter turns. Grey, palette and CMYK become BGR, 16 bits become their upper
-    8, alpha is left out without blending, and of an animation the first picture is taken. Decoders of PNG
-    and WebP get a file without anything else: metadata, profiles and further pictures may cost any amount.
+    The EXIF orientation of ``header`` is applied first, for PNG and WebP too, so that all formats follow one
+    rule; then ``rotation`` clockwise quarter turns are applied. Greyscale, palette and CMYK images are
+    converted to BGR, 16-bit samples to their upper 8 bits; alpha is dropped without blending, and only the
+    first frame of an animation is decoded. The decoders of PNG and WebP get a file with nothing but that
+    image, because decoding metadata, profiles and further frames could cost any amount.
 
-    With ``reduce``, a JPEG much larger than ``target`` (width and height of the model input) comes at 1/2,
-    1/4 or 1/8 of its size. Off by default, because boxes move: full against reduced decode with YOLOX-nano
-    and YOLOv9-t on three photographs and their enlargements gave IoU down to 0.92 and scores off by up to
-    0.05 with a margin of 2, still 0.97 and 0.022 with a margin of 4.5 and more, while it saves a third of
-    the decode time. Linear resizing samples other pixels of a reduced picture; no margin holds 0.98 and 0.02.
+    With ``reduce``, a JPEG much larger than ``target`` (width and height of the model input) is decoded at
+    1/2, 1/4 or 1/8 of its size. This saves a third of the decode time. It is off by default, because boxes
+    move: YOLOX-nano and YOLOv9-t were compared at full and reduced size on three photographs and their
+    enlargements. With a margin of 2, IoU fell to 0.92 and scores differed by up to 0.05; with margins of 4.5
+    and more, these were still 0.97 and 0.022. Linear resizing samples other pixels of a reduced image, so no
+    margin achieves 0.98 and 0.02.
 
-    A JPEG of which three quarters can be read is returned, and marked as damaged. Opens no files and starts
-    no threads. Raises ImageError (damaged) when the data do not hold the picture that their header claims.
+    A damaged JPEG is returned and marked as damaged if at least three quarters of it can be read. Opens no
+    files and starts no threads. Raises ImageError (damaged) if the data do not contain the image that the
+    header claims.
     """
     denominator = 1
     if reduce and target is not None and not header.sound_bytes:
@@ -88,14 +91,15 @@ def decode(
 
 
 def _stored_pixels(data: bytes | memoryview, header: ImageHeader, denominator: int) -> tuple[Image, bool]:
-    """Return the pixels as they are stored, and whether they are damaged. Raises ImageError."""
+    """Return the pixels in stored orientation, and whether they are damaged. Raises ImageError."""
     if header.codec is Codec.JPEG:
         if denominator > 1:
             return _opencv(data, header, _FLAGS[denominator]), False
         try:
             return decode_jpeg(data, header)
         except UnknownSampling:
-            # OpenCV does not tell what libjpeg warns of. A picture that is grey all over is a picture.
+            # OpenCV does not report libjpeg's warnings, so look for missing rows. An image that is grey all
+            # over is not damaged.
             image = _opencv(data, header)
             return image, bool((image[0] != image[-1]).any()) and check_rows(image)
     if header.codec is Codec.PNG:
@@ -105,7 +109,7 @@ def _stored_pixels(data: bytes | memoryview, header: ImageHeader, denominator: i
 
 
 def _on_canvas(image: Image, picture: WebpPicture, header: ImageHeader) -> Image:
-    """Return the first picture of an animation in its place; what it does not cover is black."""
+    """Return the first frame of an animation in its place on a black canvas."""
     if image.shape[:2] == (header.height, header.width) or image.shape[:2] != (picture.height, picture.width):
         return image
     canvas = np.zeros((header.height, header.width, 3), np.uint8)
@@ -117,7 +121,7 @@ def _on_canvas(image: Image, picture: WebpPicture, header: ImageHeader) -> Image
 def _opencv(data: bytes | memoryview, header: ImageHeader, flags: int = cv2.IMREAD_COLOR) -> Image:
     """Decode with OpenCV. Raises ImageError, or MemoryError."""
     try:
-        # The orientation is applied later: OpenCV would do so before `rotation`, in a second pass.
+        # `_turn_upright` applies the orientation together with `rotation`; OpenCV would need an extra pass.
         image: Image | None = cv2.imdecode(
             np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
         )
@@ -131,22 +135,23 @@ def _opencv(data: bytes | memoryview, header: ImageHeader, flags: int = cv2.IMRE
 
 
 def choose_reduction(header: ImageHeader, rotation: int, target: tuple[int, int]) -> int:
-    """Return the DCT scale denominator (1, 2, 4, 8) that still leaves enough pixels for ``target``.
+    """Return the largest DCT scale denominator (1, 2, 4, 8) that leaves enough pixels for ``target``.
 
-    Only JPEG decoders can skip work this way.
+    Only JPEG decoders can scale while decoding, so the result for other formats is 1.
     """
     if header.codec is not Codec.JPEG:
         return 1
     width, height = header.upright_size
     if rotation % 2:
         width, height = height, width
-    # Letterboxing scales by the tighter side, stretching by each: the smaller ratio is safe for both.
+    # Letterboxing scales both sides by the smaller ratio, stretching scales each side by its own; the smaller
+    # ratio is safe for both.
     spare = min(width / target[0], height / target[1])
     return max((d for d in (2, 4, 8) if spare / d >= _REDUCED_MARGIN), default=1)
 
 
 def _turn_upright(image: Image, orientation: int, rotation: int) -> Image:
-    """Apply orientation and rotation together, in one pass over the pixels where there is one."""
+    """Apply orientation and rotation together, in a single pass over the pixels where possible."""
     mirrored, turns = _ORIENTATIONS[orientation]
     turns = (turns + rotation) % 4
     if not mirrored and not turns:

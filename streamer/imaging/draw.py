@@ -1,4 +1,4 @@
-"""Draws boxes on an image: for annotated answers and videos of the service, and for the commands."""
+"""Draws boxes on images, for annotated answers and videos of the service and for the commands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import cv2
 
-if TYPE_CHECKING:  # The commands draw without the decoder and the inference package.
+if TYPE_CHECKING:  # the commands import this module without the decoder and the inference package
     from inference.core.detections import Boxes
     from streamer.imaging.decode import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-#: Hue step between consecutive numbers; the golden ratio keeps neighbouring numbers far apart.
+#: Hue step between consecutive numbers; the golden ratio gives neighbouring numbers very different hues.
 _GOLDEN_RATIO = 0.618034
 _QUALITY = 90
 _MAX_LABEL_CHARS = 40
 
 
 class LabelledBox(Protocol):
-    """What is drawn for one box; `streamer.client.Detection` has these fields too."""
+    """A box to draw; `streamer.client.Detection` satisfies this protocol."""
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -41,7 +41,7 @@ class LabelledBox(Protocol):
 
     @property
     def track_id(self) -> int | None:
-        """Track id; None or 0 when the box is not tracked."""
+        """Track id; None or 0 if the box is not tracked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
     """Draw the boxes on ``image`` (uint8 BGR, changed in place) and return it as JPEG bytes.
 
     ``boxes`` is float32 (N, 6): x1, y1, x2, y2 in pixels of ``image``, score and class id. A class id
-    without a label is shown as its number. Raises RuntimeError when the image cannot be encoded.
+    without a label is shown as its number. Raises RuntimeError if the image cannot be encoded.
     """
     draw_boxes(image, label_rows(boxes.tolist(), labels))
     done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -67,7 +67,7 @@ def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
 
 
 def label_rows(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[LabelledBox]:
-    """Return rows of x1, y1, x2, y2, score, class id and perhaps track id as boxes to draw."""
+    """Convert rows of x1, y1, x2, y2, score, class id and an optional track id to boxes to draw."""
     boxes: list[LabelledBox] = []
     for x1, y1, x2, y2, score, class_id, *track in rows:
         number = int(class_id)
@@ -77,8 +77,8 @@ def label_rows(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[L
 
 
 def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
-    """Draw on ``image`` (uint8 BGR). ``boxes`` come best first, so that the best one is drawn on top."""
-    # Line width and letter size scale with the image, from thumbnails to posters.
+    """Draw on ``image`` (uint8 BGR). ``boxes`` are sorted best first; the best one is drawn on top."""
+    # Scale the line width and the font with the image, so that thumbnails and large images are readable.
     unit = max(image.shape[:2]) / 640
     thickness = max(1, round(2 * unit))
     scale = max(0.3, 0.5 * unit)
@@ -98,13 +98,13 @@ def draw_on_copy(image: Image, boxes: Iterable[LabelledBox]) -> Image:
 
 
 def box_colour(number: int) -> tuple[int, int, int]:
-    """Return the BGR colour of a track or class id, 0..255; bright enough for black letters."""
+    """Return the BGR colour of a track or class id, 0..255, bright enough for black letters on it."""
     red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 1.0)
     return round(blue * 255), round(green * 255), round(red * 255)
 
 
 def _drawable(label: str) -> str:
-    """Return the label in printable ASCII; the font has no other characters."""
+    """Return the label in printable ASCII, because the font has no other characters."""
     return "".join(char if " " <= char <= "~" else "?" for char in label[:_MAX_LABEL_CHARS])
 
 

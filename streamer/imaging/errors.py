@@ -1,4 +1,4 @@
-"""Why an image is refused; the one exception that judging and decoding images raise."""
+"""The exception that checking and decoding images raise, with the reason why an image is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ALLOWED = "JPEG, PNG and WebP"
 
 
 class ImageErrorCode(StrEnum):
-    """Why an image is refused."""
+    """Reasons why an image is refused."""
 
     EMPTY = "empty"
     UNSUPPORTED = "unsupported"
@@ -17,7 +17,7 @@ class ImageErrorCode(StrEnum):
 
 
 class ImageError(Exception):
-    """An image cannot be taken; the text says what was found and what is allowed."""
+    """An image is refused; the text says what was found and what is allowed."""
 
     def __init__(self, code: ImageErrorCode, detail: str) -> None:
         super().__init__(detail)
@@ -31,10 +31,10 @@ def damaged(what: str) -> ImageError:
 
 
 def unsupported(what: str) -> ImageError:
-    """Return the error for a file of a kind that is not decoded here."""
+    """Return the error for a file in an unsupported format."""
     return ImageError(ImageErrorCode.UNSUPPORTED, f"found {what}; allowed are {ALLOWED}")
 
 
 def too_large(what: str) -> ImageError:
-    """Return the error for a picture that would cost too much; ``what`` names the limit."""
+    """Return the error for an image that exceeds a limit; ``what`` names the limit."""
     return ImageError(ImageErrorCode.TOO_LARGE, what)

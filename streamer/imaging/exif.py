@@ -1,4 +1,4 @@
-"""Reads one thing out of an EXIF block: how the picture is turned. image_header finds the block."""
+"""Reads the orientation from an EXIF block, which the readers of the formats find in the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4
-#: A real first directory has a dozen entries; a hostile one must not keep us.
+#: Real files have about a dozen entries in the first directory; the limit bounds the work for hostile ones.
 _MAX_ENTRIES = 256
 _PREFIX = b"Exif\x00\x00"
 
@@ -14,7 +14,8 @@ _PREFIX = b"Exif\x00\x00"
 def read_orientation(block: bytes) -> int:
     """Return the EXIF orientation 1..8 of a TIFF block (with or without ``Exif`` prefix).
 
-    Never raises: 1 (upright) when the tag is absent, out of range or the block is broken, as viewers do.
+    Never raises: returns 1 (upright) if the tag is absent or out of range or the block is broken, as image
+    viewers do.
     """
     tiff = block.removeprefix(_PREFIX)
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])

@@ -1,4 +1,4 @@
-"""What streams need of frames, whatever their transport: encoded images, or decoded frames of a video."""
+"""The interface of a stream's frames for every transport: encoded images or decoded video frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.protocol.wire import Codec, FrameFlag, FrameTime
 
 
 class DecodedFrame(Protocol):
-    """A frame that is decoded already, as those of a video are. Its pixels are converted on demand."""
+    """A frame that is decoded already, such as a video frame. Its pixels are converted on demand."""
 
     width: int
     height: int
@@ -29,15 +29,15 @@ class StreamFrame(Protocol):
 
     @property
     def codec(self) -> Codec:
-        """How the payload is encoded, or was."""
+        """Codec of the payload; for a decoded frame, the codec that it had."""
 
     @property
     def seq(self) -> int:
-        """Sequence number, which rises with every frame of the stream."""
+        """Sequence number, which increases with every frame of the stream."""
 
     @property
     def ts(self) -> int:
-        """The sender's clock in microseconds."""
+        """Timestamp of the sender's clock in microseconds."""
 
     @property
     def payload(self) -> bytes | memoryview | DecodedFrame:
@@ -49,11 +49,11 @@ class StreamFrame(Protocol):
 
     @property
     def epoch(self) -> int:
-        """A number that changes when the frame's geometry does."""
+        """A number that changes whenever the frame's geometry changes."""
 
     @property
     def flags(self) -> FrameFlag:
-        """Key frame, discontinuity, last."""
+        """Whether it is a key frame, follows a discontinuity, or is the last frame."""
 
     def stamp(self) -> FrameTime:
-        """Return the field by which results name the frame's time."""
+        """Return the field with which results name the frame's time."""

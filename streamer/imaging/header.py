@@ -1,4 +1,4 @@
-"""What an image says of itself, and the limits that hold for every format."""
+"""The properties that an image's header states, and the size limits for all formats."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from streamer.protocol.wire import Codec
 
 
 class PixelLimits(Protocol):
-    """What an image may claim at most."""
+    """The largest size that the header of an image may state."""
 
     @property
     def image_px(self) -> int:
-        """Pixels in all."""
+        """Most pixels in total."""
 
     @property
     def image_side_px(self) -> int:
-        """Pixels of the longer side."""
+        """Most pixels of the longer side."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnySize:
-    """Limits that every image meets: for bytes whose size and cost were judged when they came in."""
+    """Limits that every image meets, for images whose size and cost were checked when they arrived."""
 
     image_px: int = 1 << 60
     image_side_px: int = 65_535
@@ -31,21 +31,21 @@ class AnySize:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image says of itself. ``width`` and ``height`` are as stored, before EXIF orientation."""
+    """What an image's header states. ``width`` and ``height`` are as stored, before EXIF orientation."""
 
     codec: Codec
     width: int
     height: int
     #: EXIF orientation, 1 (upright) to 8.
     orientation: int = 1
-    #: A JPEG whose decoder takes zeros for missing data, without a sign.
+    #: Whether it is an arithmetic-coded JPEG, whose decoder silently reads zeros in place of missing data.
     arithmetic: bool = False
-    #: Where the sound part of a damaged JPEG ends, in bytes. A decoder gets nothing from behind it, because
-    #: nobody has judged that. 0: the file is whole, as far as its structure shows.
+    #: Number of bytes before the damage in a damaged JPEG. The decoder gets no bytes after them, because they
+    #: were not checked. 0 if the file is complete, as far as its structure shows.
     sound_bytes: int = 0
-    #: Most memory in bytes that `decode` takes at one time for this image, including its pixels but not
-    #: ``data``. An upper bound; close to the measured peak, except for lossless WebP (see `webp`). The
-    #: ``rotation`` of a frame is not known here; with one, at least `turn_bytes` are needed.
+    #: Upper bound of the memory in bytes that `decode` takes at one time for this image, including its pixels
+    #: but not ``data``. It is close to the measured peak, except for lossless WebP (see `webp`). The
+    #: ``rotation`` of a frame is not known here; if there is one, decoding takes at least `turn_bytes`.
     decode_bytes: int = 0
 
     @property
@@ -55,12 +55,12 @@ class ImageHeader:
 
 
 def turn_bytes(width: int, height: int) -> int:
-    """Return the memory in bytes while a picture is turned: the BGR pixels before and after."""
+    """Return the bytes of memory needed to turn an image: its BGR pixels before and after."""
     return 6 * width * height
 
 
 def check_size(width: int, height: int, limits: PixelLimits) -> None:
-    """Raise ImageError when a picture has no pixels, or more than ``limits`` allow."""
+    """Raise ImageError if an image has no pixels, or more than ``limits`` allow."""
     if width < 1 or height < 1:
         raise damaged(f"its header says {width}x{height} pixels")
     if max(width, height) > limits.image_side_px or width * height > limits.image_px:

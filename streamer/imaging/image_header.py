@@ -1,6 +1,7 @@
-"""Reads what an image claims to be before any decoder sees it: JPEG, PNG and WebP headers, nothing else.
+"""Checks the header of a JPEG, PNG or WebP before any decoder gets the image; refuses all other formats.
 
-Decoders allocate what a header claims, so limits hold here; media decodes what passed.
+Decoders allocate as much memory as a header claims to need, so the limits are enforced here. `decode` then
+decodes the images that passed.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _SIGNATURES = (b"\xff\xd8\xff", SIGNATURE, b"RIFF")
 
 
 def read_header(data: bytes | memoryview, limits: PixelLimits) -> ImageHeader:
-    """Return what ``data`` claims to be; decodes nothing, and takes a few ms at most, whatever the data.
+    """Return the header of ``data`` without decoding it; this takes a few ms at most for any data.
 
-    Raises ImageError: empty, unsupported (naming what it is), too_large, or damaged (cut off, or too short
-    for the pixels it claims). A JPEG that is cut off in its picture is no error yet: its header says so in
-    ``sound_bytes``, and decoding shows how much of it there is.
+    Raises ImageError: empty, unsupported (with the name of the format), too_large, or damaged (cut off, or
+    too short for the pixels that it claims). A JPEG whose image data are cut off raises no error here:
+    ``sound_bytes`` of the header says so, and decoding shows how much of the image can be read.
     """
     blob = data if isinstance(data, bytes) else bytes(data)
     if not blob:

@@ -1,4 +1,4 @@
-"""Reads the head of a JPEG, up to its first scan; `jpeg_scans` judges what follows."""
+"""Reads the head of a JPEG, which ends with the header of its first scan; `jpeg_scans` checks the rest."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from streamer.imaging.jpeg_frame import JpegFrame
 from streamer.imaging.jpeg_scans import Scan, Scans, check_visits, read_scans
 from streamer.protocol.wire import Codec
 
-#: Segments before the first scan: ICC profiles take 255 at most, extended XMP some hundreds.
+#: Most segments before the first scan. ICC profiles take at most 255, extended XMP takes some hundreds.
 _MAX_SEGMENTS = 1024
-#: Bytes between segments, in all, that libjpeg would skip.
+#: Most bytes between all segments together, which libjpeg would skip.
 _MAX_STRAY_BYTES = 4096
-#: What libjpeg needs besides pixels and coefficients: rows, tables, its own structures.
+#: Memory that libjpeg needs besides pixels and coefficients: rows, tables, its own structures.
 _FIXED_BYTES = 2 << 20
 _MARKER = re.compile(rb"\xff[^\xff\x00]")
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
-#: How much of the end of a file is searched for scans that do not belong there.
+#: Bytes at the end of a file that are searched for scans that do not belong there.
 _TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class JpegHead:
-    """All that comes before the data of the first scan, and what it says."""
+    """The part of a file before the data of the first scan, and its meaning."""
 
     data: bytes
-    #: What it says of a file that is whole.
+    #: The header of the image if the file is complete.
     header: ImageHeader
     frame: JpegFrame
     first_scan: Scan
-    #: Whether the first scan is the only one: it has all components, and nothing is refined.
+    #: Whether the first scan must be the only one: it has all components, and nothing is refined.
     single_scan: bool
     least_bytes: int
-    #: Those that it was found to keep.
+    #: The limits against which the head was checked.
     limits: PixelLimits
 
 
-#: Heads seen last, newest first: the frames of a camera begin alike, and walking through heads was a seventh
-#: of the time for which a streamed frame holds the interpreter. Replaced as a whole, so threads may read it
-#: at any time; two that replace it at once lose an entry. An entry depends on the bytes of its head alone;
-#: what follows a head is judged each time.
+#: Cache of recently parsed heads, newest first. Frames of a camera begin with the same head, and parsing it
+#: took a seventh of the time for which a streamed frame holds the GIL. The tuple is replaced as a whole, so
+#: threads may read it at any time; if two threads replace it at once, an entry is lost. An entry depends only
+#: on the bytes of its head; the data after a head are checked each time.
 _known_heads: tuple[JpegHead, ...] = ()
 MAX_KNOWN_HEADS = 8
 _MAX_KNOWN_HEAD_BYTES = 4096
 
 
 def read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
-    """Return what a JPEG claims. Raises ImageError; struct.error or IndexError where its head is cut off."""
+    """Return the header of a JPEG. Raises ImageError; struct.error or IndexError if its head is cut off."""
     head = _head_of(blob, limits)
     header = head.header
     following = _scans_of(blob, head)
@@ -66,9 +66,10 @@ def read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
 def _scans_of(blob: bytes, head: JpegHead) -> Scans:
     """Return the scans that follow a head. Raises ImageError.
 
-    Where the first scan brings all, libjpeg draws while it reads, and takes a second one for an error: there
-    is nothing to bound. Most frames of cameras are like that. Following markers through 80 KB takes 0.05 ms,
-    this 0.004 ms. Thousands of further scans are refused here all the same where they stand at the end.
+    If the first scan contains the whole image, libjpeg decodes while it reads and treats a second scan as an
+    error, so the cost is bounded already. Most camera frames are like that, and finding only the end marker
+    takes 0.004 ms, while following all markers through 80 KB takes 0.05 ms. If scans are found near the end
+    of the file, all markers are followed, so that thousands of further scans are refused.
     """
     start = len(head.data)
     if head.single_scan:
@@ -79,15 +80,15 @@ def _scans_of(blob: bytes, head: JpegHead) -> Scans:
 
 
 def follow_scans(blob: bytes, head: JpegHead) -> Scans:
-    """Return the scans that follow a head, marker by marker. Raises ImageError."""
+    """Return the scans that follow a head, by following all markers. Raises ImageError."""
     return read_scans(blob, len(head.data), head.frame, head.first_scan, head.limits)
 
 
 def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> ImageHeader:
-    """Return the header of a whole file."""
-    # Unusual ones go through OpenCV, which copies its pixels; of CMYK both forms are in memory at one time.
+    """Return the header of a complete file."""
+    # OpenCV decodes unusual sampling and copies its pixels. CMYK and BGR pixels are in memory together.
     each = 6 if not frame.usual_sampling else 7 if len(frame.components) == 4 else 3
-    each += 3 if frame.arithmetic else 0  # decoded twice, to see whether it is cut off
+    each += 3 if frame.arithmetic else 0  # decoded twice, to detect whether it is cut off
     decoding = each * frame.width * frame.height + (0 if single_scan else frame.coefficient_bytes)
     turning = turn_bytes(frame.width, frame.height) if orientation != 1 else 0
     return ImageHeader(
@@ -101,7 +102,7 @@ def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> Imag
 
 
 def _head_of(blob: bytes, limits: PixelLimits) -> JpegHead:
-    """Return the head of a JPEG. Raises ImageError where it is damaged, too large or unsupported."""
+    """Return the head of a JPEG. Raises ImageError if it is damaged, too large or unsupported."""
     global _known_heads
     for head in _known_heads:
         if blob.startswith(head.data) and head.limits is limits:
@@ -113,7 +114,7 @@ def _head_of(blob: bytes, limits: PixelLimits) -> JpegHead:
 
 
 def read_head(blob: bytes, limits: PixelLimits) -> JpegHead:
-    """Read a head anew. Raises ImageError, struct.error or IndexError."""
+    """Parse a head without the cache. Raises ImageError, struct.error or IndexError."""
     orientation = 0
     frame: JpegFrame | None = None
     segment, start = b"", 0

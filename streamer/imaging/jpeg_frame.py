@@ -1,4 +1,4 @@
-"""The frame header of a JPEG: the kind of its coding, its components, and how many blocks they have."""
+"""Parses the frame header of a JPEG: its kind of coding, its components, and the number of their blocks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from streamer.imaging.errors import damaged, unsupported
 from streamer.imaging.header import PixelLimits, check_size
 
 _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA), (0xC9, 0xCA)
-#: Sampling factors of luma where those of chroma are 1: 4:2:2, 4:2:0, 4:4:0, 4:1:1, 4:4:1.
+#: Usual sampling factors of luma if those of chroma are 1: 4:2:2, 4:2:0, 4:4:0, 4:1:1, 4:4:1.
 _LUMA = {(2, 1), (2, 2), (1, 2), (4, 1), (1, 4)}
-#: Bytes of one block of 8x8 coefficients, which libjpeg keeps for pictures of several scans.
+#: Bytes of one block of 8x8 coefficients, which libjpeg keeps in memory for images with several scans.
 _BLOCK_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One channel of a picture."""
+    """One channel of an image."""
 
     identifier: int
     #: Horizontal and vertical sampling factor, 1 to 4.
@@ -47,7 +47,7 @@ class JpegFrame:
 
     @property
     def progressive(self) -> bool:
-        """Whether the picture is drawn in passes, each of which refines it."""
+        """Whether the image is coded in several passes, each of which refines it."""
         return self.marker in _PROGRESSIVE
 
     @property
@@ -56,7 +56,7 @@ class JpegFrame:
         return self.marker in _ARITHMETIC
 
     def check(self, limits: PixelLimits) -> None:
-        """Raise ImageError for a frame that is too large, or of a kind that nobody uses any more."""
+        """Raise ImageError for a frame that is too large or uses a kind of coding that is not supported."""
         if self.marker not in _SEQUENTIAL + _PROGRESSIVE:
             raise unsupported("a lossless or hierarchical JPEG")
         check_size(self.width, self.height, limits)
@@ -68,7 +68,7 @@ class JpegFrame:
             raise damaged("its sampling factors are out of range")
 
     def blocks(self, index: int) -> int:
-        """Return how many blocks component ``index`` has, padded as in a scan of several components."""
+        """Return the number of blocks of component ``index``, padded as in a scan of several components."""
         part = self.components[index]
         most_x = max(other.across for other in self.components)
         most_y = max(other.down for other in self.components)
@@ -76,7 +76,7 @@ class JpegFrame:
 
     @property
     def usual_sampling(self) -> bool:
-        """Whether the sampling is one of those that libjpeg's simpler interface knows."""
+        """Whether libjpeg-turbo's simpler interface supports the sampling factors."""
         first, *others = ((part.across, part.down) for part in self.components)
         black = others[2:]
         equal = all(factors == first for factors in others)
@@ -84,14 +84,14 @@ class JpegFrame:
 
     @property
     def coefficient_bytes(self) -> int:
-        """Memory in bytes of all coefficients, which libjpeg holds until the last of several scans."""
+        """Memory in bytes of all coefficients, which libjpeg keeps until the last of several scans."""
         return _BLOCK_BYTES * sum(self.blocks(index) for index in range(len(self.components)))
 
     def least_bytes(self) -> int:
-        """Lower bound of the scan data: Huffman codes have at least one bit.
+        """Return a lower bound of the bytes of scan data.
 
-        Two codes a block (DC, end of block) when sequential, one when progressive; arithmetic coding has no
-        such bound.
+        A Huffman code has at least one bit. Each block has at least two codes (DC, end of block) in a
+        sequential image and one in a progressive image. Arithmetic coding has no such bound, so it is 0.
         """
         if self.arithmetic:
             return 0

@@ -1,7 +1,7 @@
-"""Decodes JPEGs, and judges the damaged ones: refused, or decoded as far as they go.
+"""Decodes JPEGs, and decides whether a damaged one is refused or decoded as far as possible.
 
-A JPEG has no checksums. Damage shows where the data of a scan end too early or too late, hold an impossible
-code, or hold a marker that may not stand there; single wrong bytes may decode to wrong pixels without a sign.
+A JPEG has no checksums. Damage is detected if the data of a scan end too early or too late, or contain an
+invalid code or an unexpected marker. A few wrong bytes may decode to wrong pixels without being detected.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from streamer.imaging.jpeg_scans import Coverage, Scans
 Pixels = npt.NDArray[np.uint8]
 
 _EOI = b"\xff\xd9"
-#: What libjpeg draws where data are missing. Rows of the picture itself that look like this count as missing.
+#: Value that libjpeg writes where data are missing. Rows that really have this value count as missing too.
 _MISSING = 128
-#: A picture is refused when less than this share of its rows can be read.
+#: An image is refused if less than this share of its rows can be read.
 _LEAST_SHARE = 0.75
-#: This many equal bytes at the end of the data are padding, or a part of the file that was never written.
+#: At least this many equal bytes at the end of the data are padding, or a part of the file never written.
 _PADDING_BYTES = 4
-#: A damaged picture is decoded twice, unless its scans alone take half a second (see `jpeg_scans`).
+#: A damaged image is decoded again only if its scans visit at most this many coefficients; more would take
+#: over half a second (see `jpeg_scans`).
 _MAX_VISITS_TWICE = 400_000_000
 _ROWS_PER_STEP = 64
-#: What stands for missing arithmetic-coded data, beside the zeros that the decoder takes.
+#: Replacement for missing arithmetic-coded data, to compare with the zeros that the decoder uses.
 _OTHER_BYTES = bytes([0x55]) * 64
 
 
 class UnknownSampling(Exception):
-    """The sampling factors are sound but unusual, and libjpeg's simpler interface does not know them."""
+    """The sampling factors are valid, but libjpeg-turbo's simpler interface does not support them."""
 
 
 def decode_jpeg(data: bytes | memoryview, header: ImageHeader) -> tuple[Pixels, bool]:
     """Return the stored pixels as uint8 BGR, and whether a part of them is missing or wrong.
 
-    Raises ImageError (damaged) when less than three quarters of the picture can be read, and UnknownSampling.
-    Where the data differ from ``header``, the pixels may have another shape, but never take more memory.
+    Raises ImageError (damaged) if less than three quarters of the image can be read, and UnknownSampling.
+    If the data differ from ``header``, the pixels may have another shape, but never take more memory.
     """
     space = np.empty((header.height, header.width, 3), np.uint8)
     if header.sound_bytes:
@@ -56,21 +57,21 @@ def decode_jpeg(data: bytes | memoryview, header: ImageHeader) -> tuple[Pixels, 
 
 
 def _decode(data: bytes | memoryview, space: Pixels) -> Pixels:
-    """Decode into ``space``. Raises ValueError for anything that libjpeg warns of."""
+    """Decode into ``space``. Raises ValueError for every warning and error of libjpeg."""
     pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="BGR", buffer=space)
     return pixels
 
 
 def _ends_early(blob: bytes, pixels: Pixels) -> bool:
-    """Return whether an arithmetic-coded picture is cut off. Raises ImageError when too few rows can be read.
+    """Return whether an arithmetic-coded image is cut off. Raises ImageError if too few rows can be read.
 
-    Its decoder takes zeros for what is missing. With other bytes there, only the last block of a whole
-    picture may change, because encoders leave out zeros at the end.
+    The decoder reads zeros in place of missing data. The image is therefore decoded again with other bytes
+    appended. In a complete image, only the last block may change, because encoders omit zeros at the end.
     """
     head = read_head(blob, AnySize())
     ends = follow_scans(blob, head).ends
     other = np.empty_like(pixels)
-    with contextlib.suppress(ValueError):  # what is not needed stands between the picture and its end
+    with contextlib.suppress(ValueError):  # libjpeg warns of appended bytes that it did not need
         _decode(blob[: ends[-1]] + _OTHER_BYTES + _EOI, other)
     differ = (pixels != other).any(axis=2)
     parts = head.frame.components
@@ -85,7 +86,7 @@ def _ends_early(blob: bytes, pixels: Pixels) -> bool:
 
 
 def _last_block(size: int, block: int) -> int:
-    """Return where the last block begins; a pixel earlier, as colours are smoothed over its edge."""
+    """Return where the last block begins, less one pixel, because colours are smoothed across its edge."""
     return max(0, (size - 1) // block * block - 1)
 
 
@@ -97,7 +98,7 @@ def _decode_rest(
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
     scans = follow_scans(blob, head)
-    # What the decoder does not draw must not show what was in this memory before.
+    # Fill the memory, because pixels that the decoder does not write would show its earlier contents.
     space.fill(_MISSING)
     if head.single_scan:
         return _decode_rows(blob, head, scans, space)
@@ -105,16 +106,16 @@ def _decode_rest(
 
 
 def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tuple[Pixels, bool]:
-    """Decode a picture of one scan as far as it goes; what is missing is missing at its lower edge."""
+    """Decode an image of one scan as far as possible; missing rows are at its lower edge."""
     body = blob[len(head.data) : scans.ends[0]]
     stripped = body.rstrip(body[-1:])
     if len(body) - len(stripped) >= _PADDING_BYTES:
         body = stripped
     try:
-        # Without a warning, every block of the picture has come.
+        # If libjpeg does not warn, the data contain every block of the image.
         return _decode(head.data + body + _EOI, space), not scans.ended
     except ValueError:
-        pass  # the pixels are there as far as the data go
+        pass  # `space` contains the pixels up to the end of the data
     if head.frame.arithmetic:
         raise damaged("its arithmetic-coded data are broken")
     check_rows(space)
@@ -122,7 +123,7 @@ def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tu
 
 
 def check_rows(pixels: Pixels) -> bool:
-    """Return whether rows are missing at the lower edge. Raises ImageError when too few can be read."""
+    """Return whether rows are missing at the lower edge. Raises ImageError if too few can be read."""
     share = _rows_before(pixels, _MISSING) / len(pixels)
     if share < _LEAST_SHARE:
         raise damaged(f"{100 * share:.0f} % of its rows can be read")
@@ -132,10 +133,11 @@ def check_rows(pixels: Pixels) -> bool:
 def _decode_first_scans(
     blob: bytes, head: JpegHead, scans: Scans, space: Pixels, reason: str
 ) -> tuple[Pixels, bool]:
-    """Decode a picture of several scans without the broken one and those behind it.
+    """Decode an image of several scans without the broken scan and those after it.
 
-    What is left must bring every coefficient, be it coarsely: later scans only refine. Which scan is broken
-    is known if its data end early; if not, all scans that only refine are left out.
+    The remaining scans must contain every coefficient, at least coarsely; later scans only refine them. If
+    the data end early, the last scan is the broken one. Otherwise the broken scan is unknown, and all scans
+    that only refine are left out.
     """
     if not scans.ended:
         count = len(scans.scans) - 1
@@ -158,7 +160,7 @@ def _decode_first_scans(
 
 
 def _rows_before(pixels: Pixels, value: int) -> int:
-    """Return how many rows there are above those at the lower edge that hold nothing but ``value``."""
+    """Return the number of rows above the rows at the lower edge that contain only ``value``."""
     end = len(pixels)
     while end:
         start = max(0, end - _ROWS_PER_STEP)

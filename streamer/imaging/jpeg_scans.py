@@ -1,7 +1,7 @@
-"""The scans of a JPEG: where each one ends, whether they agree, and what decoding them costs.
+"""Finds the scans of a JPEG, checks that they are consistent, and computes what decoding them costs.
 
-A scan of a few bytes can make a decoder walk through the whole picture, so what counts is not the size of the
-file but how many coefficients the scans visit together.
+A scan of a few bytes can make a decoder process the whole image, so the cost depends not on the size of the
+file but on the number of coefficients that all scans visit together.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ from streamer.imaging.header import PixelLimits
 from streamer.imaging.jpeg_frame import JpegFrame
 
 _EOI, _SOS = 0xD9, 0xDA
-#: What may stand between scans besides a scan: tables, restart interval, number of lines, comments, APPn.
+#: Markers that may be between scans: tables, restart interval, number of lines, comments, APPn.
 _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
-#: Scans of any kind; encoders write about ten, optimisers about twenty.
+#: Most scans of any kind; encoders write about ten, optimisers about twenty.
 _MAX_SCANS = 64
-#: Segments between scans; encoders write one or two tables in front of each.
+#: Most segments between scans; encoders write one or two tables before each scan.
 _MAX_SEGMENTS = 256
-#: Visits of coefficients for each pixel that the limits allow. A scan costs libjpeg up to 16 ns for a block
-#: and 1 ns for each coefficient of it. The worst pictures of 33.5 megapixels that pass (refinements of zeros,
-#: scans full of correction bits) took 0.6 s of CPU time on the machine that this was tuned on.
-#: Standard progressive files take 11 (4:4:4) or 18 (CMYK), well optimised ones 21.
+#: Most visits of coefficients, for each pixel that the limits allow. A scan costs libjpeg up to 16 ns for a
+#: block and 1 ns for each coefficient in it. The worst images of 33.5 megapixels that pass (refinements of
+#: zeros, scans full of correction bits) took 0.6 s of CPU time on the machine on which this was tuned.
+#: Standard progressive files need 11 visits a pixel (4:4:4) or 18 (CMYK), well optimised files 21.
 _MAX_VISITS_PER_PIXEL = 24
 _VISITS_PER_BLOCK = 16
-#: Arithmetic decoding takes up to 30 adaptive decisions of 4 ns for one coefficient, and well-chosen data
-#: spend next to no bits on them: 33.5 megapixels took 6 s. So the largest such picture has some 3 megapixels
-#: (5 with 4:2:0), and takes 0.5 s.
+#: Visits counted for one arithmetic-coded coefficient. Decoding one takes up to 30 adaptive decisions of 4 ns
+#: each, and malicious data need hardly any bits for them: 33.5 megapixels took 6 s. With this factor, the
+#: largest image that passes has some 3 megapixels (5 with 4:2:0) and takes 0.5 s.
 _ARITHMETIC_VISITS = 100
-#: Bytes looked at in one step; fixed costs of a step outweigh those of a smaller one.
+#: Bytes searched in the first step and in each further one; smaller steps would cost mostly overhead.
 _FIRST_STEP, _STEP = 1 << 14, 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One pass over some components; a sequential picture has one for each of its components at most."""
+    """One pass over some components; a sequential image has at most one for each of its components."""
 
     #: Indices into the components of the frame.
     components: tuple[int, ...]
     #: First and last coefficient, 0 to 63.
     first: int
     last: int
-    #: Bits below the point that earlier scans have reached (0: none yet), and below the one of this scan.
+    #: Successive approximation: how many low bits are missing before this scan (0 for a first scan), and
+    #: how many after it.
     high: int
     low: int
 
@@ -61,7 +62,7 @@ class Scan:
             if index is None:
                 raise damaged("a scan names a channel that the picture does not have")
             chosen.append(index)
-        if not frame.progressive:  # the other three bytes mean nothing there, and libjpeg ignores them
+        if not frame.progressive:  # the last three bytes have no meaning there, and libjpeg ignores them
             return cls(tuple(chosen), 0, 63, 0, 0)
         first, last, bits = segment[-3:]
         scan = cls(tuple(chosen), first, last, bits >> 4, bits & 15)
@@ -70,7 +71,7 @@ class Scan:
         return scan
 
     def visits(self, frame: JpegFrame) -> int:
-        """Return what decoding this scan costs, in visits of a coefficient by a Huffman decoder."""
+        """Return the cost of decoding this scan, in visits of a coefficient by a Huffman decoder."""
         each = self.last - self.first + 1
         each = each * _ARITHMETIC_VISITS if frame.arithmetic else each + _VISITS_PER_BLOCK
         return each * sum(frame.blocks(index) for index in self.components)
@@ -78,19 +79,19 @@ class Scan:
 
 @dataclass(slots=True)
 class Coverage:
-    """Which bits of which coefficients the scans so far have brought."""
+    """The bits of each coefficient that the scans so far contain."""
 
     frame: JpegFrame
-    #: For each component and coefficient the bits that are still missing below; None: nothing came yet.
+    #: For each component and coefficient: how many low bits are missing, or None before its first scan.
     _low: list[list[int | None]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._low = [[None] * 64 for _ in self.frame.components]
 
     def add(self, scan: Scan) -> None:
-        """Account a scan. Raises ImageError when it repeats an earlier one, or refines what never came.
+        """Add a scan. Raises ImageError if it repeats an earlier scan, or refines bits that no scan contains.
 
-        libjpeg only warns of that, and walks through the picture once more each time.
+        libjpeg only warns about such scans, and processes the whole image again for each of them.
         """
         expected = scan.high or None
         if expected is not None and scan.low != scan.high - 1:
@@ -106,26 +107,26 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether every coefficient came, be it coarsely."""
+        """Whether the scans contain every coefficient, at least coarsely."""
         return not any(None in low for low in self._low)
 
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """What follows the head of a JPEG."""
+    """The scans that follow the head of a JPEG."""
 
     scans: tuple[Scan, ...]
-    #: Where the data of each scan end, as positions in the file.
+    #: Positions in the file at which the data of each scan end.
     ends: tuple[int, ...]
-    #: Whether the last one ends with the end marker of the file. If not, the file is cut off there, or what
-    #: follows belongs to no JPEG.
+    #: Whether the end marker of the file follows the last scan. If not, the file is cut off there, or the
+    #: bytes that follow are no part of a JPEG.
     ended: bool
 
 
 def read_scans(blob: bytes, start: int, frame: JpegFrame, first: Scan, limits: PixelLimits) -> Scans:
     """Follow the scans of a file from the data of the first one, which begin at ``start``.
 
-    Raises ImageError (unsupported, damaged) when decoding them would take too long, or they make no sense.
+    Raises ImageError: unsupported if decoding would take too long, damaged if the scans are inconsistent.
     """
     scans, ends, coverage = [first], list[int](), Coverage(frame)
     coverage.add(first)
@@ -157,7 +158,7 @@ def read_scans(blob: bytes, start: int, frame: JpegFrame, first: Scan, limits: P
 
 
 def check_visits(scans: list[Scan], frame: JpegFrame, limits: PixelLimits) -> None:
-    """Raise ImageError (unsupported) when decoding these scans would take too long."""
+    """Raise ImageError (unsupported) if decoding these scans would take too long."""
     visits, most = sum(scan.visits(frame) for scan in scans), _MAX_VISITS_PER_PIXEL * limits.image_px
     if visits > most:
         coding = "an arithmetic-coded" if frame.arithmetic else "a"
@@ -168,10 +169,11 @@ def check_visits(scans: list[Scan], frame: JpegFrame, limits: PixelLimits) -> No
 
 
 def find_marker(blob: bytes, start: int) -> int:
-    """Return where the first marker at or behind ``start`` begins, or the length of ``blob``.
+    """Return the position of the first marker at or after ``start``, or the length of ``blob``.
 
     In the data of a scan, 0xFF is followed by 0, by a restart marker or by more 0xFF. A regular expression
-    needs 30 to 60 ms for 8 MiB of those; this needs 2 ms for 8 MiB of anything (0.02 ms for a usual frame).
+    takes 30 to 60 ms for 8 MiB of such bytes; this takes 2 ms for 8 MiB of any bytes (0.02 ms for a usual
+    frame).
     """
     data = np.frombuffer(blob, np.uint8)
     step = _FIRST_STEP

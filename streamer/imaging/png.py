@@ -1,4 +1,4 @@
-"""Reads the chunks of a PNG, and returns the file that the decoder gets: the picture, and nothing else."""
+"""Checks the chunks of a PNG, and makes the file that the decoder gets, which contains only the image."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from streamer.protocol.wire import Codec
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
-#: Encoders write data chunks of 8 KiB and more, and small pictures in less; walking 4096 takes 3 ms.
+#: Encoders write data chunks of at least 8 KiB, except for small images. Reading 4096 chunks takes 3 ms.
 _MAX_CHUNKS = 4096
-#: Chunks besides those of data.
+#: Most chunks that are not data chunks.
 _MAX_EXTRAS = 256
-#: Deflate makes at most 1032 bytes of one (a 258-byte match from two bits).
+#: One byte of deflate data inflates to at most 1032 bytes (a 258-byte match from two bits).
 _DEFLATE_MAX_RATIO = 1032
-#: Surplus that is left alone, in bytes once inflated: libpng throws it away in 0.2 s.
+#: Inflated bytes beyond the image that are tolerated; libpng discards this many in 0.2 s.
 _SURPLUS_BYTES = 64 << 20
-#: The most that a stored block of deflate holds.
+#: Most bytes in a stored block of deflate.
 _STEP_BYTES = 65_535
-#: Scanlines up to this size are handed on as inflated: decoding takes 1.3 times as long as without a
-#: look at them (1080p), instead of 1.8 times.
+#: Scanlines up to this size are passed on uncompressed after they were inflated for the check. At 1080p,
+#: decoding then takes 1.3 times as long as without the check, instead of 1.8 times.
 _MAX_STORED_BYTES = 32 << 20
-#: Bytes of scanlines for each allowed pixel. With the slowest filter in each line, 33.5 megapixels
-#: took 1.5 s with 6 bytes, and 2 s with 8 (four channels of 16 bits).
+#: Most bytes of scanlines for each pixel that the limits allow. With the slowest filter in each line, 33.5
+#: megapixels took 1.5 s at 6 bytes a pixel, and 2 s at 8 (four channels of 16 bits).
 _MAX_SCANLINE_BYTES_PER_PIXEL = 6
-#: What OpenCV needs besides two copies of the pixels: scanlines, zlib's window.
+#: Memory that OpenCV needs besides two copies of the pixels: scanlines, zlib's window.
 _FIXED_BYTES = 3 << 20
-#: Colour type to (channels, allowed bit depths).
+#: Number of channels and allowed bit depths by colour type.
 _COLOURS = {
     0: (1, (1, 2, 4, 8, 16)),
     2: (3, (8, 16)),
@@ -41,13 +41,13 @@ _COLOURS = {
     6: (4, (8, 16)),
 }
 _PALETTE = 3
-#: Column and row of the first pixel, and distance of the next ones, in each pass of an interlaced picture.
+#: Column and row of the first pixel, and steps to the next ones, in each pass of an interlaced image.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The header chunk."""
+    """The contents of the header chunk."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class _Frame:
 
     @classmethod
     def parse(cls, blob: bytes) -> _Frame:
-        """Read it, and check what it says. Raises ImageError, or struct.error where the file ends."""
+        """Read and check the header chunk. Raises ImageError, or struct.error if the file ends within it."""
         header = struct.unpack_from(">I4sIIBBBBB", blob, 8)
         length, kind, width, height, depth, colour, compression, filtering, interlace = header
         if kind != b"IHDR" or length != 13:
@@ -70,7 +70,7 @@ class _Frame:
 
     @property
     def scanline_bytes(self) -> int:
-        """Length of the picture's data once inflated: scanlines of all passes with their filter bytes."""
+        """Bytes of the inflated image data: the scanlines of all passes with their filter bytes."""
         bits = self.channels * self.depth
         if not self.interlaced:
             return self.height * (1 + -(-self.width * bits // 8))
@@ -82,26 +82,26 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Chunks:
-    """What a walk through the chunks has found."""
+    """The chunks found in a file."""
 
-    #: Start and end of the palette, with its length and checksum.
+    #: Start and end of the palette chunk, including its length and checksum.
     palette: tuple[int, int] | None = None
-    #: Start and end of each data chunk. The picture is the first run of them; libpng reads no other.
+    #: Start and end of each data chunk in the first run of data chunks; libpng reads no others.
     data: list[tuple[int, int]] = field(default_factory=list)
-    #: None until an EXIF chunk has said it; the first one counts.
+    #: Orientation in the first EXIF chunk; None if there is no such chunk.
     orientation: int | None = None
 
     @property
     def data_bytes(self) -> int:
-        """Length of the compressed picture."""
+        """Bytes of the compressed image data."""
         return sum(end - start - 12 for start, end in self.data)
 
     def may_have_surplus(self, scanline_bytes: int) -> bool:
-        """Whether the data may inflate to so much more than the picture that it costs time."""
+        """Whether the data may inflate to so many surplus bytes that discarding them takes long."""
         return self.data_bytes * _DEFLATE_MAX_RATIO > scanline_bytes + _SURPLUS_BYTES
 
     def checked(self, frame: _Frame) -> _Chunks:
-        """Return itself. Raises ImageError when something is missing."""
+        """Return the chunks themselves. Raises ImageError if the data or a needed palette is missing."""
         if not self.data:
             raise damaged("it has no picture data")
         if frame.colour == _PALETTE and self.palette is None:
@@ -110,7 +110,7 @@ class _Chunks:
 
 
 def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
-    """Return what a PNG claims. Raises ImageError; struct.error where its header is cut off."""
+    """Return the header of a PNG. Raises ImageError; struct.error if its header is cut off."""
     frame = _Frame.parse(blob)
     width, height = frame.width, frame.height
     check_size(width, height, limits)
@@ -135,7 +135,7 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
 
 
 def _decode_bytes(frame: _Frame, chunks: _Chunks, file_bytes: int) -> int:
-    """Return the most memory that decoding takes: OpenCV's pixels, their copy for Python, the bare file."""
+    """Return the peak memory of decoding: OpenCV's pixels, their copy for Python, and the bare file."""
     pixels, stored = 6 * frame.width * frame.height, frame.scanline_bytes
     if stored <= _MAX_STORED_BYTES and chunks.may_have_surplus(stored):
         return max(2 * stored, stored + pixels) + file_bytes
@@ -143,10 +143,11 @@ def _decode_bytes(frame: _Frame, chunks: _Chunks, file_bytes: int) -> int:
 
 
 def bare_png(blob: bytes) -> bytes:
-    """Return the file with only what the pixels need: header, palette, data. It must have passed `read_png`.
+    """Return the file with only the header, the palette and the data. ``blob`` must have passed `read_png`.
 
-    Text, profiles and further pictures are compressed too, and inflate to anything; transparency is left out
-    of the pixels as it is. Raises ImageError (damaged) when the data inflate to more than the picture.
+    Text, profiles and further frames are left out, because they are compressed and could inflate to any size.
+    Transparency is left out, because decoding drops it anyway. Raises ImageError (damaged) if the data
+    inflate to more than the image.
     """
     frame = _Frame.parse(blob)
     chunks = _walk(blob, frame)
@@ -155,7 +156,7 @@ def bare_png(blob: bytes) -> bytes:
 
 
 def _walk(blob: bytes, frame: _Frame) -> _Chunks:
-    """Follow the chunks to the end of the file. Raises ImageError."""
+    """Find the chunks up to the end of the file. Raises ImageError."""
     position, found, extras, previous, kind = 33, _Chunks(), 0, b"", b"IHDR"
     for _ in range(_MAX_CHUNKS):
         if position + 12 > len(blob):
@@ -179,7 +180,7 @@ def _walk(blob: bytes, frame: _Frame) -> _Chunks:
 
 
 def _note_extra(found: _Chunks, kind: bytes, blob: bytes, position: int, end: int) -> None:
-    """Account a chunk that is neither data nor the end."""
+    """Record a chunk that is neither a data chunk nor the end chunk. Raises ImageError."""
     if kind == b"eXIf" and found.orientation is None:
         found.orientation = read_orientation(blob[position + 8 : end - 4])
     elif kind == b"PLTE":
@@ -192,8 +193,8 @@ def _note_extra(found: _Chunks, kind: bytes, blob: bytes, position: int, end: in
 def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[bytes]:
     """Return the data chunks that the decoder gets. Raises ImageError.
 
-    libpng inflates a surplus to its end and throws it away, so data that could have one are inflated here.
-    They are handed on without compression where they are small enough to be held.
+    libpng inflates all data and discards the surplus, so data that could have a surplus are inflated here
+    first. If the scanlines are small enough, they are then passed on uncompressed.
     """
     whole = slice(chunks.data[0][0], chunks.data[-1][1])
     if not chunks.may_have_surplus(scanline_bytes):
@@ -220,7 +221,7 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
 
 
 def _inflate(blob: bytes, data: list[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield what the data chunks inflate to, in pieces. Raises ImageError where they break off."""
+    """Inflate the data chunks, and yield the result in pieces. Raises ImageError if they are broken."""
     inflater = zlib.decompressobj()
     try:
         for start, end in data:

@@ -1,4 +1,4 @@
-"""Names what a blob is by its first bytes, so that a refusal can say what was sent instead of an image."""
+"""Names the format of data by their first bytes, so that a refusal can say what was sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "AVI video"),
     (8, b"WAVE", "WAVE audio"),
 )
-#: Brands of ISO media files, `....ftypBRAND`; what is not named here is taken for a video.
+#: Image brands of ISO media files, which begin with `....ftypBRAND`; other brands are treated as video.
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
@@ -42,7 +42,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
 
 
 def name_kind(data: bytes) -> str:
-    """Return a short name of the format of ``data``, for people; never raises."""
+    """Return a short, readable name of the format of ``data``; never raises."""
     for offset, magic, name in _MAGIC:
         if data.startswith(magic, offset):
             return name
@@ -54,7 +54,7 @@ def name_kind(data: bytes) -> str:
 
 
 def _name_text(head: bytes) -> str:
-    """Tell markup and other text from unknown bytes."""
+    """Distinguish markup, other text and unknown data."""
     if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
         return "unknown data"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,4 +1,4 @@
-"""Reads the chunks of a WebP, and returns the file that the decoder gets: one still picture, nothing else."""
+"""Checks the chunks of a WebP, and makes the file that the decoder gets, which contains a single image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from streamer.protocol.wire import Codec
 
 _MAX_CHUNKS = 4096
 _ANIMATION = 0x02
-#: Bit of a lossless picture's header that says whether it has transparent pixels.
+#: Bit in the header of a lossless image that says whether it has transparent pixels.
 _LOSSLESS_ALPHA = 0x10
-#: What the decoder needs besides pixels: rows, tables.
+#: Memory that the decoder needs besides pixels: rows, tables.
 _FIXED_BYTES = 4 << 20
-#: A lossless picture may bring a set of Huffman codes for each tile of 4x4 pixels, at most 65,536. One takes
-#: at least 20 bits of the file, and up to 12 KB of memory. How many there are is known only to who decodes.
+#: A lossless image may contain a set of Huffman codes for each tile of 4x4 pixels, but at most 65,536 sets. A
+#: set takes at least 20 bits of the file, and up to 12 KB of memory. Only decoding shows how many there are.
 _TILE_PX, _MAX_CODE_SETS, _CODE_SET_BITS, _CODE_SET_BYTES = 16, 65_536, 20, 12_500
 
 
 @dataclass(frozen=True, slots=True)
 class WebpPicture:
-    """The picture that is decoded: the only one, or the first one of an animation."""
+    """The part of the file that is decoded: its only image, or the first frame of an animation."""
 
     kind: bytes
     #: Start and end of its payload.
@@ -31,31 +31,31 @@ class WebpPicture:
     end: int
     width: int
     height: int
-    #: Where it lies on the canvas of an animation.
+    #: Position on the canvas of an animation.
     left: int = 0
     top: int = 0
 
 
 @dataclass(slots=True)
 class _File:
-    """What a walk through the chunks has found; ``width`` and ``height`` are those of the canvas."""
+    """The contents of a file; ``width`` and ``height`` are those of the canvas."""
 
     width: int
     height: int
     animated: bool = False
-    #: None until an EXIF chunk has said it; the first one counts.
+    #: Orientation in the first EXIF chunk; None if there is no such chunk.
     orientation: int | None = None
     picture: WebpPicture | None = None
 
 
 def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
-    """Return what a WebP claims. Raises ImageError; struct.error, IndexError where its header is cut off."""
+    """Return the header of a WebP. Raises ImageError; struct.error or IndexError if its header is cut off."""
     found = _read(blob, limits)
     picture = found.picture
     if picture is None:
         raise damaged("its picture is missing or of another size than its header says")
     px = picture.width * picture.height
-    decoding = 6 * px  # OpenCV's own copy, and the one of its Python binding
+    decoding = 6 * px  # OpenCV's own pixels, and the copy of its Python binding
     if picture.kind == b"VP8L":
         size_bits = 8 * (picture.end - picture.start)
         code_sets = min(_MAX_CODE_SETS, -(-px // _TILE_PX), size_bits // _CODE_SET_BITS)
@@ -74,7 +74,7 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
 
 
 def bare_webp(blob: bytes) -> tuple[bytes, WebpPicture]:
-    """Return a file with the one picture that is decoded, without its transparency, and what that picture is.
+    """Return a file with only the image that is decoded, without transparency, and that image's description.
 
     ``blob`` must have passed `read_webp`. Raises ImageError.
     """
@@ -91,7 +91,7 @@ def bare_webp(blob: bytes) -> tuple[bytes, WebpPicture]:
 
 
 def _read(blob: bytes, limits: PixelLimits | None) -> _File:
-    """Read the header and follow the chunks. Raises ImageError, struct.error or IndexError."""
+    """Read the header and all chunks. Raises ImageError, struct.error or IndexError."""
     (riff_bytes,) = struct.unpack_from("<I", blob, 4)
     end = 8 + riff_bytes
     kind = blob[12:16]
@@ -118,7 +118,7 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
 
 
 def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
-    """Follow the chunks of a file to ``end``. Raises ImageError."""
+    """Read the chunks of a file up to ``end`` into ``found``. Raises ImageError."""
     for _ in range(_MAX_CHUNKS):
         if position + 8 > end:
             return
@@ -139,7 +139,7 @@ def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
 
 
 def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpPicture:
-    """Return the picture in an animation frame whose payload is given. Raises ImageError."""
+    """Return the image in the animation frame whose payload is at ``start`` to ``end``. Raises ImageError."""
     if end - start < 16:
         raise damaged("its first picture is too short")
     left, top = 2 * (_size_at(blob, start) - 1), 2 * (_size_at(blob, start + 3) - 1)
@@ -162,7 +162,7 @@ def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpPicture
 
 
 def _size_at(blob: bytes, position: int) -> int:
-    """Return a size of three bytes, which stands as the size less one."""
+    """Return a size that is stored in three bytes as the size minus one."""
     return 1 + int.from_bytes(blob[position : position + 3], "little")
 
 

@@ -1,1 +1,1 @@
-"""Image requests by POST: body, parameters, answers. Live streams belong to `streamer.streams`."""
+"""Handles images sent by POST: body, parameters, answers. Live streams belong to `streamer.streams`."""

@@ -1,8 +1,8 @@
-"""Takes images and fields out of a multipart form as it arrives; everything in it is bounded.
+"""Reads images and fields from a multipart form while it arrives, and limits the size of every part.
 
-The parser is the `multipart` package's: it keeps no more than one header line or one boundary, and its work
-is proportional to the bytes that come. Its strict mode refuses what only attackers and mail programs write:
-text before the first boundary, and headers over several lines.
+The `multipart` package parses the form: it buffers at most one header line or one boundary, and its work is
+proportional to the bytes that arrive. Its strict mode refuses what only attackers and mail programs send:
+text before the first boundary, and headers that span several lines.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from multipart import (
 from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
 
-#: Bytes of a form beyond its images: fields, part headers, boundaries.
+#: Bytes that a form may have besides its images: fields, part headers, boundaries.
 OVERHEAD_BYTES = 64 << 10
 _FIELD_BYTES = 8 << 10
 _MAX_FIELDS = 64
-#: RFC 2046 section 5.1.1.
+#: Limit of RFC 2046, section 5.1.1.
 _MAX_BOUNDARY_CHARS = 70
-#: Of a part: a disposition with a long file name; a handful of headers.
+#: Limits of one part: enough for a `Content-Disposition` with a long file name, and for a few more headers.
 _MAX_HEADER_BYTES = 2 << 10
 _MAX_HEADERS = 8
-#: After the last boundary; clients send a line end there.
+#: Bytes allowed after the last boundary; clients send a line end there.
 _MAX_EPILOGUE_BYTES = 1 << 10
-#: Names that an error repeats.
+#: How many field names an error message lists, and how many characters of each.
 _SHOWN_FIELDS = 5
 _SHOWN_CHARS = 40
 
 
 def read_boundary(content_type: str) -> str:
-    """Return the boundary of a form. Raises Problem 400 when there is none, or none that may be."""
+    """Return the boundary of a form. Raises Problem 400 if it is missing or not allowed."""
     boundary: str = parse_options_header(content_type)[1].get("boundary", "")
     if not boundary:
         raise _malformed(
@@ -52,7 +52,7 @@ def read_boundary(content_type: str) -> str:
 
 
 class FormReader:
-    """One form: ``feed`` it what arrives, then ``finish``."""
+    """Reads one form into ``images`` and ``fields``."""
 
     def __init__(self, boundary: str, limits: Limits) -> None:
         self._limits = limits
@@ -67,20 +67,20 @@ class FormReader:
         self.images: list[bytes] = []
         self.fields: list[tuple[str, str]] = []
         self._left_bytes = limits.total_bytes
-        #: Whether bytes have come after the last boundary.
+        #: Whether bytes have arrived after the last boundary.
         self._complete = False
         self._epilogue_bytes = 0
-        #: The part that arrives, its pieces, and how many bytes it may have.
+        #: The part that is arriving, its pieces, its bytes so far, and how many bytes it may have.
         self._segment: MultipartSegment | None = None
         self._pieces: list[bytes] = []
         self._part_bytes = 0
         self._part_limit = 0
 
     async def read(self, read: Callable[[], Awaitable[bytes]]) -> None:
-        """Take the whole form in. Raises Problem 400, 413 or 415, or whatever ``read`` raises."""
+        """Read the whole form. Raises Problem 400, 413 or 415, or what ``read`` raises."""
         first = True
         while piece := await read():
-            # The parser's strict mode forgives what stands before the boundary in the same piece.
+            # Even in strict mode, the parser ignores text before the boundary in the same piece.
             if first and piece.find(self._first_line) > len(b"\r\n"):
                 raise _malformed()
             first = False
@@ -101,7 +101,7 @@ class FormReader:
                 else:
                     self._take(bytes(event))
         except StrictParserError as error:
-            # Also raised for what follows the last boundary, which the parser tells in no other way.
+            # The parser also raises this for bytes after the last boundary, and reports them in no other way.
             if not self._is_over():
                 raise _malformed() from error
             self._complete = True
@@ -110,7 +110,7 @@ class FormReader:
             raise _malformed() from error
 
     def _is_over(self) -> bool:
-        """Whether the last boundary has come; the parser takes nothing more after the question."""
+        """Whether the last boundary has arrived; closes the parser, which then accepts no more bytes."""
         try:
             self._parser.close()
         except MultipartError:
@@ -123,7 +123,7 @@ class FormReader:
             raise _malformed()
 
     def _begin(self, segment: MultipartSegment) -> None:
-        """Judge a part by its headers; encodings that no client of today uses are refused."""
+        """Check the headers of a part; refuses encodings that no current client uses."""
         name = (segment.name or "")[:_SHOWN_CHARS]
         if (segment.content_type or "").startswith("multipart/"):
             raise _malformed("A form within the form is not taken.")
@@ -183,7 +183,7 @@ class FormReader:
         return f"Image {len(self.images)}" if self._is_image() else f"Field `{self._name()[:100]}`"
 
     def found(self) -> str:
-        """Return which fields there are, as the end of a sentence; empty for none."""
+        """Return the names of the fields as the end of an error message; empty if there are none."""
         names = [repr(name[:_SHOWN_CHARS]) for name, _ in self.fields[:_SHOWN_FIELDS]]
         return f", found {', '.join(names)}" if names else ""
 

@@ -1,4 +1,4 @@
-"""Parameters of a predict request: text from the query or a form, checked into DetectionParams."""
+"""Parses the parameters of a predict request, from the query or a form, into DetectionParams."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from streamer.protocol.client_messages import MAX_CLASSES, MAX_DETECTIONS
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 MAX_NAME_CHARS = 100
-#: Labels listed in an error before it says how many more there are.
+#: How many labels an error message lists; it gives only the number of the others.
 _SHOWN_LABELS = 20
 
 
 def read_parameters(
     pairs: Collection[tuple[str, str]], labels: Sequence[str], defaults: DetectionParams
 ) -> DetectionParams:
-    """Return the parameters in ``pairs`` of name and text; what is absent is as in ``defaults``.
+    """Return the parameters in ``pairs`` of name and text; ``defaults`` apply to absent ones.
 
-    Raises Problem 400 naming the field, what
-    was found and what is allowed; also for a name that is unknown or, but for ``classes``, repeated.
+    Raises Problem 400, which names the field, the value found and the values allowed. Unknown names are
+    refused, and so are repeated ones, except for ``classes``.
     """
     if not pairs:
         return defaults
@@ -54,9 +54,9 @@ def read_parameters(
 
 
 def read_collect(pairs: Collection[tuple[str, str]]) -> bool:
-    """Return whether the pictures of a request may be kept as samples; yes unless it says no.
+    """Return whether the images of a request may be kept as samples, which is the default.
 
-    Raises Problem 400 naming what was found and what is allowed.
+    Raises Problem 400, which names the value found and the values allowed.
     """
     if not pairs:
         return True
@@ -67,7 +67,7 @@ def read_collect(pairs: Collection[tuple[str, str]]) -> bool:
 
 
 def read_name(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the stream's name, empty when there is none. Raises Problem 400 when it is too long."""
+    """Return the stream's name, empty if there is none. Raises Problem 400 if it is too long."""
     name = next((text for name, text in pairs if name == "name"), "")
     if len(name) > MAX_NAME_CHARS:
         raise Problem.invalid_parameter("name", f"{len(name)} characters", f"at most {MAX_NAME_CHARS}")
@@ -80,11 +80,11 @@ def _share(name: str, single: dict[str, str], default: float) -> float:
     if text is None:
         return default
     try:
-        # float() would take 1_0 for ten.
+        # float() would accept 1_0 as ten.
         value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 1:  # false for NaN too
+    if not 0 <= value <= 1:  # also refuses NaN
         raise Problem.invalid_parameter(name, text, "a number from 0 to 1")
     return value
 
@@ -102,7 +102,7 @@ def _count(name: str, single: dict[str, str], default: int) -> int:
 
 
 def _class_id(item: str, labels: Sequence[str], numbers: Mapping[str, int]) -> int:
-    """Resolve a label or class id; a label that looks like a number is taken as a label."""
+    """Return the class id of a label or of a number; an item that is both is treated as a label."""
     if item in numbers:
         return numbers[item]
     if item.isascii() and item.isdigit() and len(item) <= 9 and int(item) < len(labels):

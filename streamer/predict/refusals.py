@@ -1,4 +1,4 @@
-"""How refusals of the scheduler are told over HTTP."""
+"""Converts errors of the scheduler to HTTP problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingEr
 
 
 def problem_of(error: SchedulingError) -> Problem:
-    """Return the answer for a refusal: 404, 429, 503 or 504."""
+    """Return the Problem for a scheduling error: 404, 429, 503 or 504."""
     if isinstance(error, UnknownVersion):
         return Problem.not_found(str(error))
     if isinstance(error, DeadlineExceeded):
@@ -25,7 +25,7 @@ def problem_of(error: SchedulingError) -> Problem:
 
 @contextmanager
 def refusals_as_problems() -> Iterator[None]:
-    """Raise the Problem in place of the refusal."""
+    """Raise a Problem in place of a scheduling error."""
     try:
         yield
     except SchedulingError as refusal:
@@ -34,7 +34,7 @@ def refusals_as_problems() -> Iterator[None]:
 
 @web.middleware
 async def refusal_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let routes answer refusals as problems; the last middleware, so that all others see problems only."""
+    """Convert scheduling errors to problems; the last middleware, so that all others see only problems."""
     try:
         return await handler(request)
     except SchedulingError as refusal:

@@ -1,4 +1,4 @@
-"""Takes the body of a predict request off the wire: bounded, under one deadline, raw or as a form."""
+"""Reads the body of a predict request, a raw image or a form, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict.multipart_form import OVERHEAD_BYTES, FormReader, read_boundary
 
-#: Content types of a body whose first bytes tell what it is; curl --data-binary and urllib say the last.
+#: Content types that say nothing about the image, whose first bytes then tell its format. urllib and
+#: `curl --data-binary` send the last one.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _HOW = "send the image as the body with Content-Type image/jpeg, or a multipart form with a field `file`"
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What a body held, in order."""
+    """The content of a body, in order."""
 
-    #: Encoded images, at least one; not looked at yet.
+    #: Encoded images, at least one; not checked yet.
     images: tuple[bytes, ...]
     #: Name and text of the form's other fields.
     fields: tuple[tuple[str, str], ...] = ()
 
 
 async def read_upload(request: web.Request, limits: Limits, holding: Holding) -> Upload:
-    """Read the whole body into ``holding``. ``limits`` bound its bytes, its images and the time it may take.
+    """Read the whole body and charge it to ``holding``; ``limits`` apply to its bytes, images and duration.
 
-    Raises Problem: 400 no image or malformed, 408 too slow, 413 too large (at once where Content-Length
-    says so, else while reading), 415 neither an image nor a form, 503 no room in the byte budget.
+    Raises Problem: 400 if it has no image or is malformed, 408 if it is too slow, 413 if it is too large (at
+    once if Content-Length says so, else while reading), 415 if it is neither an image nor a form, 503 if the
+    byte budget has no room.
     """
     is_form = check_head(request, limits)
     body = BodyReader(
@@ -66,7 +68,7 @@ def _most_bytes(limits: Limits, *, is_form: bool) -> int:
 
 
 def check_head(request: web.Request, limits: Limits) -> bool:
-    """Judge the body by the request's headers; returns whether it is a form. Raises Problem 413 or 415."""
+    """Check the request's headers and return whether its body is a form. Raises Problem 400, 413 or 415."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and (encoding := encoding.strip().lower()) != "identity":
         raise Problem.unsupported_media(
@@ -85,7 +87,7 @@ def check_head(request: web.Request, limits: Limits) -> bool:
 
 
 async def expect_continue(request: web.Request) -> web.Response | None:
-    """Answer ``Expect: 100-continue``: a body that would be refused need not be sent at all."""
+    """Answer ``Expect: 100-continue``, so that a client need not send a body that would be refused."""
     if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
         problem = Problem(417, "expectation_failed", "The only expectation known is 100-continue.")
         return problem.response(request_id(request))
@@ -94,6 +96,6 @@ async def expect_continue(request: web.Request) -> web.Response | None:
     except Problem as problem:
         return problem.response(request_id(request))
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # Only what follows is the answer; the framework does the same.
+    # The interim response does not count as part of the answer; aiohttp's own handler does the same.
     request.writer.output_size = 0
     return None

@@ -1,4 +1,4 @@
-"""Forms of the answer to a predict request: which one the client asked for, and its bytes."""
+"""Chooses the media type of the answer to a predict request, and encodes the answer."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ALIASES = {
     "image/*": AnswerForm.JPEG,
 }
 _MAX_RANGES = 50
-#: Kept, because `json.dumps` makes a new one for each answer.
+#: One shared encoder, because `json.dumps` with options creates a new one for each answer.
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def choose_form(accept: str) -> AnswerForm:
-    """Return the form that an ``Accept`` header prefers; JSON when it is empty or does not care.
+    """Return the media type that an ``Accept`` header prefers; JSON if it is empty or accepts anything.
 
-    Raises Problem 406 when it allows none.
+    Raises Problem 406 if it accepts none of them.
     """
     if not accept or accept == "*/*" or not accept.strip():
         return AnswerForm.JSON
@@ -55,7 +55,7 @@ def choose_form(accept: str) -> AnswerForm:
 
 
 def _quality(parameters: str) -> float:
-    """Return the ``q`` of a media range, 1 when it has none, 0 when it is nonsense."""
+    """Return the ``q`` of a media range: 1 if it is absent, 0 if it is invalid."""
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
@@ -70,7 +70,7 @@ def _quality(parameters: str) -> float:
 def describe_prediction(
     prediction: Prediction, version: str, model: ModelInfo, total_ms: float, request_id: str
 ) -> dict[str, Any]:
-    """Return the answer for one image in plain types; boxes in pixels of the upright original.
+    """Return the answer for one image in plain types. Boxes are in pixels of the upright original image.
 
     ``total_ms`` is the time from the last byte of the body to now.
     """
@@ -110,7 +110,7 @@ def encode_answer(answer: dict[str, Any], form: AnswerForm) -> bytes:
 
 
 def encode_results(entries: Sequence[bytes], request_id: str, form: AnswerForm) -> bytes:
-    """Return the answer to several images from the bytes of each, as :func:`encode_answer` makes them."""
+    """Join the encoded answers for several images, which :func:`encode_answer` made, to one answer."""
     if form is AnswerForm.MSGPACK:
         packer = msgpack.Packer(autoreset=False)
         packer.pack_map_header(2)

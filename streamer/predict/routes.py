@@ -1,4 +1,4 @@
-"""``POST /v1/predict``: images in a request, boxes in its answer. The dispatcher does the work."""
+"""Handles ``POST /v1/predict``: the dispatcher detects objects on the images that a request contains."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ from streamer.scheduling.prediction import Prediction
 
 log = logging.getLogger("streamer.images")
 
-#: Version behind ``/predict`` where nothing in front of us splits its traffic.
+#: Model version behind ``/predict`` if no gateway sends `VERSION_HEADER`.
 DEFAULT_VERSION = "v1"
-#: By which a gateway says whose share a request to ``/predict`` is; addresses with a version ignore it.
+#: Header with which a gateway assigns a request on ``/predict`` to a model version; paths with a version
+#: ignore it.
 VERSION_HEADER = "X-Model-Version"
-#: Status under which a client that went away is counted; never sent.
+#: Status under which requests of disconnected clients are counted; it is never sent.
 _CLIENT_GONE = 499
 
 
@@ -59,12 +60,12 @@ class Predictor(Protocol):
     admission: Admission
 
     def model(self, version: str) -> ModelInfo:
-        """Return what is served. Raises UnknownVersion, or Unavailable while it loads."""
+        """Return the model of a version. Raises UnknownVersion, or Unavailable while it loads."""
 
     def check_post(
         self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, kind: Kind | None = None
     ) -> None:
-        """Raise what an image would be refused with that came now: OverLimit or Saturated."""
+        """Raise OverLimit or Saturated if an image that arrived now would be refused."""
 
     async def predict(
         self,
@@ -75,7 +76,7 @@ class Predictor(Protocol):
         caller: Caller,
         kind: Kind | None = None,
     ) -> Prediction:
-        """Detect on one image; ``deadline`` in monotonic seconds, ``kind`` what it is if that is known.
+        """Detect on one image. ``deadline`` is in monotonic seconds, ``kind`` its kind if that is known.
 
         Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
@@ -93,18 +94,18 @@ class RequestMetrics(Protocol):
     """Counts finished requests."""
 
     def observe(self, version: str, status: int, seconds: float) -> None:
-        """Account one request; ``version`` is as the client wrote it, ``seconds`` from headers to answer."""
+        """Count a request. ``version`` is as the client wrote it; ``seconds`` run from headers to answer."""
 
 
 class PostSampler:
-    """The samplers of posted images, one for each version; together they form one stream."""
+    """The samplers of posted images, one for each version. All posted images count as one stream."""
 
     def __init__(self, samplers: SamplerFactory) -> None:
         self._samplers = samplers
         self._by_version: dict[str, Sampler | None] = {}
 
     def sampler_of(self, version: str, model: ModelInfo) -> Sampler | None:
-        """Return the sampler of a version; None when posted images are not kept."""
+        """Return the sampler of a version; None if posted images are not sampled."""
         if version not in self._by_version:
             self._by_version[version] = self._samplers.create(POSTED, "http", version, model, unrelated=True)
         return self._by_version[version]
@@ -122,7 +123,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def predict(request: web.Request) -> web.Response:
-    """Answer one predict request and account it, whatever becomes of it."""
+    """Answer one predict request, and count it whatever its outcome."""
     begun = time.monotonic()
     asked = request.headers.get(VERSION_HEADER, DEFAULT_VERSION)
     version: str = request.match_info.get("version", asked)
@@ -151,7 +152,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     model = predictor.model(version)
     form = choose_form(request.headers.get(hdrs.ACCEPT, ""))
     query = tuple(request.query.items()) if request.query_string else ()
-    # What the query says wrong is said before megabytes are read.
+    # Report errors in the query before megabytes of body are read.
     params = read_parameters(query, model.labels, model.default_params)
     collect = read_collect(query)
     identity = identity_of(request)
@@ -167,7 +168,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     with app[BUDGET].hold(identity.name, "body") as holding:
         upload = await read_upload(request, limits, holding)
         kind = hint_of(upload.images[0])
-        try:  # the queue may have filled while the body came
+        try:  # the queue may have filled up while the body arrived
             predictor.check_post(version, caller, left_s=left_s, nbytes=len(upload.images[0]), kind=kind)
         except SchedulingError as refusal:
             predictor.admission.count_refused(version, refusal)
@@ -195,7 +196,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
 
 
 class _Job:
-    """The images of one request on their way through the model."""
+    """Runs the images of one request through the model and encodes the answer."""
 
     def __init__(
         self,
@@ -220,27 +221,28 @@ class _Job:
         self._deadline = self._begun + limits.request_timeout_s
 
     async def describe(self, upload: Upload, kind: Kind, form: AnswerForm) -> bytes:
-        """Return the answer in that form: the one image's, which is of that kind, or one entry for each.
+        """Return the answer encoded as ``form``, with one entry for each image if there are several.
 
-        A problem of one among several stands in its entry. Raises Problem for a lone image, and when
-        none of several was answered through a fault of ours, so that the client sees to retry.
+        ``kind`` is the kind of a single image. If one of several images fails, its entry contains the
+        problem. Raises Problem if a single image fails, and if all of several images fail through errors of
+        the server, so that the status tells the client to retry.
         """
         if len(upload.images) == 1:
             return encode_answer(self._entry(await self._predict(upload.images[0], kind)), form)
         async with asyncio.TaskGroup() as group:
-            # Problems are values here: one must not cancel the others.
+            # `_try` returns problems instead of raising them, because one must not cancel the other images.
             tasks = [group.create_task(self._try(data)) for data in upload.images]
         outcomes = [task.result() for task in tasks]
         _raise_if_all_ours(outcomes)
         entries: list[bytes] = []
         for outcome in outcomes:
             entries.append(encode_answer(self._entry(outcome), form))
-            # A thousand boxes each take milliseconds: others get their turn in between.
+            # Encoding a thousand boxes takes milliseconds: let other tasks run in between.
             await asyncio.sleep(0)
         return encode_results(entries, self._id, form)
 
     async def picture(self, data: bytes, kind: Kind) -> bytes:
-        """Return the image, which is of that kind, with its boxes drawn, as a JPEG."""
+        """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
         prediction = await self._predict(data, kind)
         size = (prediction.width, prediction.height)
         try:
@@ -264,7 +266,7 @@ class _Job:
             return Problem.internal()
 
     async def _predict(self, data: bytes, kind: Kind | None = None) -> Prediction:
-        """Detect on one image; raises Problem only, or what nobody foresaw."""
+        """Detect on one image. Every expected error is raised as a Problem."""
         try:
             now = time.monotonic()
             if self._sampler is None or not self._sampler.wants(now):
@@ -285,14 +287,14 @@ class _Job:
             ) from error
 
     async def _predict_candidate(self, sampler: Sampler, data: bytes, arrived: float) -> Prediction:
-        """Detect with a low threshold, pass all boxes to the sampler, return the requested ones."""
+        """Detect with a low threshold, pass all boxes to the sampler, and return the requested ones."""
         params, unix_s = self._params, time.time()
         found = await self._predictor.predict(
             self._version, data, with_low_threshold(params), self._deadline, self._caller
         )
         asked = dataclasses.replace(found, boxes=boxes_above(found.boxes, params.conf_threshold))
         if found.damaged:
-            return asked  # nobody learns from half a picture
+            return asked  # a damaged image is no use as a sample
         observation = Observation(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
         sampler.add(observation, found.boxes)
         return asked
