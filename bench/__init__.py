@@ -1,1 +1,1 @@
-"""Benchmarks, one measurement a file: `make bench BENCH=name`. They start the service as users do."""
+"""Benchmarks, one measurement per file: `make bench BENCH=name`. They start the service as users do."""

@@ -1,8 +1,8 @@
-"""POSTs over keep-alive connections by a client that costs next to nothing.
+"""Sends POSTs over keep-alive connections with a client that costs almost no processor time.
 
-A saturated service shares its cores with the client that saturates it: aiohttp's takes 0.35 ms a request
-there, which would be charged to the service. This one writes requests that were put together before and
-looks at no more of an answer than its status and length.
+A saturated service shares its cores with the client that saturates it. The client of aiohttp takes 0.35 ms
+per request there, which would be attributed to the service. This one sends requests that were built in
+advance, and reads only the status and the length of an answer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _SEND_BUFFER_BYTES = 1 << 20
 
 
 class _Connection:
-    """One connection that asks again as soon as it is answered."""
+    """One connection that sends the next request as soon as it has the answer."""
 
     def __init__(self, address: tuple[str, int], tally: Tally) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A whole request fits, so that sending never waits for the server to read.
+        # A whole request fits into the buffer, so that sending never waits for the server to read.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._tally = tally
         self._answer = b""
@@ -43,7 +43,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def read(self) -> bool:
-        """Take in what has come; returns whether the answer is complete. Raises ConnectionError."""
+        """Receive data; return whether the answer is complete. Raises ConnectionError."""
         data = self.socket.recv(_ANSWER_BYTES)
         if not data:
             raise ConnectionError("the service closed a connection that waited for an answer")
@@ -69,7 +69,7 @@ class _Connection:
 
 
 def post(url: str, pictures: list[bytes], seconds: float, connections: int) -> Tally:
-    """POST for ``seconds`` over ``connections``, one request at a time on each; returns the account."""
+    """POST for ``seconds`` over ``connections``, one request at a time on each; return the tally."""
     parts = urlsplit(url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)
     requests = itertools.cycle(_requests(parts.path, parts.netloc, pictures))

@@ -1,7 +1,7 @@
-"""How many calls, of Python and C functions, a POST and a streamed frame take in their worker's event loop.
+"""Counts the calls of Python and C functions per POST and per streamed frame in a worker's event loop.
 
-``python -m bench.calls``. Other than times these are the same on a busy machine. The application of a
-worker runs here with its decoders, in front of an inference process that answers at once and finds nothing.
+``python -m bench.calls``. Unlike times, these counts are the same on a busy machine. The application of a
+worker runs here with its decoders, against an inference process that answers at once and finds nothing.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tests.helpers.media import pictures
 from tests.helpers.raw_websocket import BINARY, TEXT, RawSocket, frame
 from tests.helpers.wire_client import frame_message
 
-#: Before anything is counted, and counted.
+#: Number of requests before counting starts, and number of requests that are counted.
 WARM_UP, COUNTED = 20, 40
 
 
 def receive(connection: socket.socket) -> bytes:
-    """Return the next message; empty when the worker has hung up."""
+    """Return the next message; empty if the worker has closed the connection."""
     try:
         return connection.recv(wire.MAX_MESSAGE_BYTES)
     except ConnectionResetError:
@@ -48,7 +48,7 @@ def receive(connection: socket.socket) -> bytes:
 
 
 def answer_frames(listener: socket.socket) -> None:
-    """Be an inference process that finds nothing; returns when the worker hangs up."""
+    """Act as an inference process that finds nothing; return when the worker closes the connection."""
     connection, _ = listener.accept()
     with connection:
         for message in wire.pack_text(wire.Kind.HELLO, HANDSHAKE):
@@ -61,7 +61,7 @@ def answer_frames(listener: socket.socket) -> None:
 
 
 def post(client: RawSocket, picture: bytes) -> None:
-    """POST one picture, until it is answered with boxes: the worker may still be starting."""
+    """POST one image until it is answered with boxes, because the worker may still be starting."""
     head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def post(client: RawSocket, picture: bytes) -> None:
 
 
 def open_stream(client: RawSocket) -> Callable[[RawSocket, bytes], None]:
-    """Open a stream; returns what sends one frame over it and waits for its result."""
+    """Open a stream; return a function that sends one frame over it and waits for its result."""
     client.upgraded()
     hello = {"type": "hello", "streams": [{"id": 0, "codec": "jpeg", "mode": "all"}]}
     client.send(frame(TEXT, json.dumps(hello).encode()))
@@ -93,7 +93,7 @@ def open_stream(client: RawSocket) -> Callable[[RawSocket, bytes], None]:
 
 
 async def count(port: int, picture: bytes) -> dict[str, float]:
-    """Return the calls of one POST and of one frame, on average."""
+    """Return the average number of calls per POST and per frame."""
     found = {}
     for name in ("POST", "frame"):
         with await asyncio.to_thread(RawSocket, port) as client:
@@ -108,19 +108,19 @@ async def count(port: int, picture: bytes) -> dict[str, float]:
 
 
 def repeat(call: Callable[[], None], times: int) -> None:
-    """Call something several times."""
+    """Call a function several times."""
     for _ in range(times):
         call()
 
 
 async def serve() -> dict[str, float]:
-    """Run the application and count."""
+    """Run the application with its inference process and count."""
     with unix_socket.listen() as listener:
         return await serve_before(listener)
 
 
 async def serve_before(listener: socket.socket) -> dict[str, float]:
-    """Run the application in front of an inference process that listens there, and count."""
+    """Run the application against an inference process on that listener, and count."""
     threading.Thread(target=answer_frames, args=(listener,), daemon=True).start()
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as port:
         port.setblocking(False)

@@ -1,7 +1,7 @@
-"""Memory of the sampling process over ten simulated days, and with as many groups as it watches.
+"""Measures the memory of the sampling process over ten simulated days, and with the largest number of groups.
 
-Rows of ten days go through the code of the sampling process in this process; 64 groups with a full reference
-go into a real sampling process. ``make bench BENCH=drift`` prints both.
+Rows of ten days pass through the code of the sampling process within this process. A full reference of 64
+groups is loaded by a real sampling process. ``make bench BENCH=drift`` prints both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GROUPS = 64
 
 
 async def ten_days(folder: Path) -> list[float]:
-    """Return the resident MB after each day."""
+    """Return the resident memory in MB after each day."""
     settings = load_settings(
         samples_dir=folder, reference_data_path=folder / "r.json", drift_engine="builtin"
     )
@@ -52,14 +52,14 @@ async def ten_days(folder: Path) -> list[float]:
 
 
 def full_reference(path: Path) -> None:
-    """Write a reference of 64 groups, as many rows as it may have."""
+    """Write a reference of 64 groups with as many rows as it may have."""
     found = learn(list(rows(World(1).values(8000))), 1800, 0.001, 40_000 // GROUPS)
     learned = LearnedReference({f"camera-{number}": found for number in range(GROUPS)})
     publish(path, learned, window_s=1800, alpha=0.001, interval_s=5)
 
 
 def sampling_process_mb(folder: Path) -> tuple[float, float]:
-    """Return the resident MB of a real sampling process: without a reference, and with the full one."""
+    """Return the resident MB of a real sampling process, without a reference and with the full one."""
     path = folder / "r.json"
     with Service({"REFERENCE_DATA_PATH": str(path)}, bundled=True) as service:
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
@@ -79,7 +79,7 @@ def sampling_process_mb(folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print both."""
+    """Print both measurements."""
     with tempfile.TemporaryDirectory() as name:
         bare, full = sampling_process_mb(Path(name))
         print(f"sampling process: {bare:.0f} MB, with a reference of {GROUPS} groups {full:.0f} MB")  # noqa: T201

@@ -32,16 +32,16 @@ from tests.helpers.service import ROOT, Service
 
 POLITE_FPS = 5.0
 POLITE_ADDRESSES = ("127.0.0.201", "127.0.0.202")
-#: A refused greedy client tries again after this time, whatever `Retry-After` says.
+#: A refused greedy client tries again after this many seconds, whatever `Retry-After` says.
 IMPATIENCE_S = 0.05
-#: The greedy clients connect before the measurement begins.
+#: Seconds before the measurement in which the greedy clients connect.
 WARM_UP_S = 2.0
 GREEDY_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Greedy clients: ``connections`` of each of ``addresses``, all doing the same."""
+    """A group of greedy clients: ``addresses`` clients with ``connections`` each, which all do the same."""
 
     work: str
     addresses: int
@@ -66,7 +66,7 @@ MIXES = {
 
 @dataclass(slots=True)
 class Greedy:
-    """What the greedy clients of a mix saw."""
+    """What the greedy clients of a mix observed."""
 
     results: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
@@ -90,7 +90,7 @@ def session_from(address: str) -> aiohttp.ClientSession:
 
 
 async def post_greedily(url: str, address: str, frames: list[bytes], until: End, seen: Greedy) -> None:
-    """POST one picture after the other over one connection."""
+    """POST one image after the other over one connection."""
     async with session_from(address) as session:
         for frame in itertools.cycle(frames):
             if until.passed:
@@ -115,7 +115,7 @@ async def post_greedily(url: str, address: str, frames: list[bytes], until: End,
 async def stream_greedily(
     url: str, address: str, frames: list[bytes], until: End, mix: Mix, seen: Greedy
 ) -> None:
-    """Stream at the mix's rate; a refused stream is tried again."""
+    """Stream at the rate of the mix; retry when the stream is refused."""
     while not until.passed:
         load = StreamLoad(url, frames, mode=mix.mode, fps=mix.fps)
         try:
@@ -135,7 +135,7 @@ async def stream_greedily(
 async def send_videos(
     url: str, address: str, packets: list[bytes], until: End, mix: Mix, seen: Greedy
 ) -> None:
-    """Publish videos of one client; their results are not looked at."""
+    """Publish the videos of one client; their results are ignored."""
     peers = []
     for number in range(mix.connections):
         offset_s = number / mix.connections / mix.fps
@@ -150,7 +150,7 @@ async def send_videos(
 
 
 async def be_greedy(url: str, mix: Mix, seconds: float) -> Greedy:
-    """Run all clients of a mix; says on standard output when it begins."""
+    """Run all clients of a mix; report on standard output when they start."""
     if mix.work == "webrtc":
         frames = encode("VP8", (1280, 720))
     else:
@@ -173,7 +173,7 @@ async def be_greedy(url: str, mix: Mix, seconds: float) -> Greedy:
 
 
 async def be_polite(url: str, frames: list[bytes], seconds: float) -> tuple[Tally, Tally]:
-    """Run one stream of 5 fps and one client that POSTs about 5 images a second, each with an address."""
+    """Run one stream of 5 fps and one client that POSTs about 5 images a second, from separate addresses."""
     until = End.after(seconds)
     posted = Tally()
 
@@ -203,10 +203,10 @@ async def be_polite(url: str, frames: list[bytes], seconds: float) -> tuple[Tall
 def beside(
     service: Service, mix: Mix, frames: list[bytes], seconds: float
 ) -> tuple[tuple[Tally, Tally], dict[str, Any]]:
-    """Run the polite clients beside a mix, which has a process of its own.
+    """Run the polite clients beside a mix, which runs in a process of its own.
 
-    That process is the first to wait for a core: on a machine with few, the greedy clients' own work would
-    else delay the service and the polite clients more than what they ask for does.
+    That process has a lower priority. On a machine with few cores, the work of the greedy clients themselves
+    would otherwise delay the service and the polite clients more than their requests do.
     """
     arguments = json.dumps({name: getattr(mix, name) for name in Mix.__slots__})
     command = [sys.executable, "-m", "bench.fairness", "--greedy", arguments]
@@ -232,7 +232,7 @@ def beside(
 
 
 def p99_ms(times_s: list[float]) -> float:
-    """Return the 99th percentile in milliseconds; NaN of nothing."""
+    """Return the 99th percentile in milliseconds; NaN for an empty list."""
     return float(np.quantile(times_s, 0.99)) * 1e3 if times_s else float("nan")
 
 

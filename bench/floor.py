@@ -1,8 +1,8 @@
-"""The floor: a bare loop of decode, letterbox, onnxruntime and suppression in one process per core.
+"""The baseline: a bare loop of decode, letterbox, onnxruntime and suppression, in one process per core.
 
-It has no network, no queue and no isolation, and runs the file as it is: what serves gets beyond it only by
-having less to compute (docs/decisions/0009). Deliberately independent of the service's code.
-``python -m bench.floor --help``.
+It has no network, no queue and no isolation, and runs the model file unchanged. A service can only be faster
+if it has less to compute (docs/decisions/0009). The code is independent of the service on purpose.
+`bench.throughput` runs it in each of its rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-#: What a careful operator would set too: without it every frame pays for fresh pages.
+#: Variables that a careful operator would set as well; without them every frame allocates fresh pages.
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -47,7 +47,7 @@ def measure(model: Path, pictures: list[bytes], seconds: float, processes: int |
 
 
 class BareLoop:
-    """One process's share: everything single-threaded, buffers reused."""
+    """The work of one process: single-threaded, with reused buffers."""
 
     def __init__(self, model: Path) -> None:
         import onnxruntime  # noqa: PLC0415 - the orchestrating process must not load it
@@ -67,7 +67,7 @@ class BareLoop:
         self._yolox = "yolox" in model.name
 
     def one(self, jpeg: bytes) -> int:
-        """Detect on one picture; returns how many boxes are left."""
+        """Detect on one image; return the number of boxes that remain."""
         image: Any = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         ratio = min(self._size[0] / image.shape[1], self._size[1] / image.shape[0])
         width, height = int(image.shape[1] * ratio), int(image.shape[0] * ratio)
@@ -96,7 +96,7 @@ class BareLoop:
         kept = best >= 0.25
         if not kept.any():
             return 0
-        # OpenCV's stubs promise sequences only; arrays are taken as they are.
+        # OpenCV's type stubs only accept sequences, but arrays work.
         boxes: Any = corners[kept].astype(np.float64)
         classes: Any = scores[kept].argmax(axis=1).astype(np.int32)
         certain: Any = best[kept]

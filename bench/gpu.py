@@ -55,12 +55,12 @@ def bare(detector: Detector, batch: int, seconds: float) -> float:
 
 
 def stream(url: str, frames: list[bytes], streams: int, seconds: float) -> Tally:
-    """Saturate with streams that obey their window; one client process."""
+    """Saturate with streams that respect their window; runs in one client process."""
     return asyncio.run(over_websocket(url, frames, seconds, mode="all", fps=0, streams=streams))
 
 
 def _processor_s(service: Service) -> dict[str, float]:
-    """Return processor seconds so far, of the workers together and of the inference process."""
+    """Return the processor seconds used so far, by the workers together and by the inference process."""
 
     def used(process: psutil.Process) -> float:
         times = process.cpu_times()
@@ -70,7 +70,9 @@ def _processor_s(service: Service) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print what each batch size costs alone, the bare loop, and the service with more and more workers."""
+    """Print the cost of each batch size alone, the bare loop, and the service with a growing number of
+    workers.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example: python -m bench.gpu --model yolov9t_ball --workers 1 4 8 --streams 32",

@@ -20,7 +20,7 @@ def cpu_s(service: Service) -> float:
 
 
 def family(service: Service) -> dict[str, psutil.Process]:
-    """Return the processes of a service with one worker by role."""
+    """Return the processes, by role, of a service with one worker."""
     (worker,) = service.workers
     return {
         "supervisor": service.supervisor,
@@ -31,7 +31,7 @@ def family(service: Service) -> dict[str, psutil.Process]:
 
 
 def main() -> None:
-    """Print the memory of each process and the share of a core that all use together."""
+    """Print the memory of each process and the share of a core that all of them use."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
     parser.add_argument("--seconds", type=float, default=20.0)

@@ -1,6 +1,7 @@
-"""Time around the model: reading frames, filling its input, decoding, suppressing; for what names this file.
+"""Measures the steps around the model: reading frames, filling the input, decoding outputs and suppression.
 
-``make bench BENCH=model_side``. Least of seven series: what the work costs without the neighbours.
+``make bench BENCH=model_side``. Each figure is the minimum of seven series, which excludes the influence of
+other processes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PARAMS = DetectionParams()
 
 
 def least_ms(work: Callable[[], object], number: int = 50) -> float:
-    """Return milliseconds of the quickest of seven series."""
+    """Return the milliseconds per call of the fastest of seven series."""
     return min(timeit.repeat(work, number=number, repeat=7)) / number * 1e3
 
 
@@ -46,7 +47,9 @@ def report(what: str, **figures_ms: float) -> None:
 
 
 def reading() -> None:
-    """Decode the JPEG frames of 640x480 that the other benches send, with what serves and with OpenCV."""
+    """Decode the JPEG frames of 640x480 that the other benchmarks send, with the service's library and with
+    OpenCV.
+    """
     frames = pictures()
 
     def each(decode: Callable[[bytes], object]) -> float:
@@ -60,7 +63,7 @@ def reading() -> None:
 
 
 def crowd(count: int) -> np.ndarray:
-    """Return candidates that overlap as those of a dense head do: about thirty for each object."""
+    """Return candidates that overlap like those of a dense head: about thirty per object."""
     random = np.random.default_rng(count)
     centres = random.uniform(40, SIDE - 40, (max(1, count // 30), 2))
     boxes = np.empty((count, 6), np.float32)
@@ -73,7 +76,9 @@ def crowd(count: int) -> np.ndarray:
 
 
 def filling() -> None:
-    """Planes first, against strided conversion, and planes that lie alike; patches against whole planes."""
+    """Compare filling by planes, by planes of equal layout and by strided conversion; and planes with
+    patches.
+    """
     frame = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     planes = np.empty((3, SIDE, SIDE), np.float32)
     preprocessor = Preprocessor(CONVENTIONS[Family.YOLO], SIDE, SIDE)
@@ -106,7 +111,9 @@ def filling() -> None:
 
 
 def edits() -> None:
-    """Run YOLOX-nano as its file is, and with one edit after the other; nothing where it is absent."""
+    """Run the unchanged YOLOX-nano file, then add one edit after the other. Prints nothing if the file is
+    absent.
+    """
     path = SHARED / "models" / "yolox_nano.onnx"
     if not path.exists():
         return
@@ -125,13 +132,14 @@ def edits() -> None:
         session = onnxruntime.InferenceSession(graph.write(), options, providers=["CPUExecutionProvider"])
         image = session.get_inputs()[0]
         runs[name] = functools.partial(session.run, None, {image.name: np.zeros(image.shape, np.float32)})
-    # In turn, and the median: one is compared with the next, whatever the neighbours do meanwhile.
+    # The variants run in turn and the median counts, so that load of other processes affects all variants
+    # alike.
     series = [{name: timeit.timeit(run, number=3) / 3 * 1e3 for name, run in runs.items()} for _ in range(40)]
     report("edits", **{name: statistics.median(each[name] for each in series) for name in runs})
 
 
 def decoding() -> None:
-    """Of 3549 rows 40 pass, against scoring every row."""
+    """Compare decoding, where 40 of 3549 rows pass, with scoring every row."""
     rows = np.zeros((3549, 85), np.float32)
     chosen = np.random.default_rng(1).choice(3549, 40, replace=False)
     rows[chosen, 4] = 0.9
@@ -148,7 +156,7 @@ def decoding() -> None:
 
 
 def suppressing() -> None:
-    """Grows with the square of the candidates."""
+    """Measure suppression, whose time grows with the square of the number of candidates."""
     report(
         "suppressing",
         **{

@@ -31,7 +31,7 @@ async def polite(service: Service, frames: list[bytes], until: End) -> tuple[Tal
 
 
 async def flood(service: Service, frames: list[bytes], until: End, fps: float) -> Tally:
-    """Send ``fps`` frames a second, whatever the window says."""
+    """Send ``fps`` frames a second, regardless of the window."""
     async with http_session() as session:
         return await StreamLoad(f"{service.http_url}/v1/stream", frames, fps=fps).run(session, until)
 

@@ -1,7 +1,8 @@
-"""POSTs at twice the load that the service can do: how long those take that are served, and refusals.
+"""Measures POSTs at twice the load that the service can process: latency of served ones, and refusals.
 
-First as many connections as keep the service busy tell what it can do; then images come at twice that rate,
-whatever was answered, from clients with an address each. `bench.overload` prints what this returns.
+First, as many connections as keep the service busy measure its capacity. Then images arrive at twice that
+rate, regardless of the answers, from several clients with an address each. `bench.overload` prints what this
+returns.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from bench.fairness import session_from
 from tests.helpers.service import Service
 
 CLIENTS = 4
-#: Connections that keep a service of some cores busy, and leave none waiting for long.
+#: Number of connections that keep a service with a few cores busy without long waits.
 _BUSY = 8
 
 
 @dataclass(slots=True)
 class Answers:
-    """What came back, seconds by status."""
+    """The answers that were received: seconds by status."""
 
     took_s: dict[int, list[float]] = field(default_factory=dict)
     runs_s: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
     def quantile_ms(self, served: bool, share: float) -> float:
-        """Return a quantile of those that were served, or refused; NaN of nothing."""
+        """Return a quantile in milliseconds of the served or the refused POSTs; NaN if there are none."""
         times_s = [s for status, times in self.took_s.items() if (status == 200) is served for s in times]
         return float(np.quantile(times_s, share)) * 1e3 if times_s else float("nan")
 
     def count(self, served: bool) -> int:
-        """Return how many were served, or refused."""
+        """Return the number of served or of refused POSTs."""
         return sum(len(times) for status, times in self.took_s.items() if (status == 200) is served)
 
 
@@ -57,7 +58,7 @@ async def _post(session: aiohttp.ClientSession, url: str, picture: bytes, answer
 
 
 async def most_per_s(service: Service, pictures: list[bytes], seconds: float) -> float:
-    """Return the images that are served in a second while none is refused."""
+    """Return the images per second that are served while none is refused."""
     url, answers, until = f"{service.http_url}/v1/predict", Answers(), time.monotonic() + seconds
 
     async def in_turn(session: aiohttp.ClientSession) -> None:
@@ -72,7 +73,7 @@ async def most_per_s(service: Service, pictures: list[bytes], seconds: float) ->
 
 
 async def at_rate(service: Service, pictures: list[bytes], per_s: float, seconds: float) -> Answers:
-    """Send images at a rate, from several clients in turn."""
+    """Send images at a fixed rate, from several clients in turn."""
     url, answers = f"{service.http_url}/v1/predict", Answers()
     sessions = [session_from(f"127.0.2.{number + 1}") for number in range(CLIENTS)]
     begun, tasks = time.monotonic(), []
@@ -90,14 +91,14 @@ async def at_rate(service: Service, pictures: list[bytes], per_s: float, seconds
 
 
 def refused_by_reason(service: Service) -> dict[str, int]:
-    """Return how many POSTs the service has refused, by its own word; `waited` are those that were let in."""
+    """Return the number of refused POSTs by the service's reason; `waited` counts those admitted before."""
     reasons = ("saturated", "share", "queue_full", "waited")
     name = "object_detection_refused_total"
     return {reason: int(service.metric(name, **{"class": "post", "reason": reason})) for reason in reasons}
 
 
 def report(service: Service, pictures: list[bytes], seconds: float) -> str:
-    """Measure, and return the lines to print."""
+    """Measure and return the lines to print."""
     asyncio.run(most_per_s(service, pictures, 3.0))
     most = asyncio.run(most_per_s(service, pictures, seconds / 2))
     before = refused_by_reason(service)

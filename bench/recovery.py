@@ -34,7 +34,7 @@ print(time.perf_counter() - begun)
 
 
 async def kill_under_load(service: Service, frames: list[bytes], seconds: float) -> tuple[list[Tally], float]:
-    """Kill the inference process half-way; return the accounts and when it was killed."""
+    """Kill the inference process half-way; return the tallies and the time of the kill."""
     until = End.after(seconds)
     async with http_session() as session:
         loads = [StreamLoad(f"{service.http_url}/v1/stream", frames) for _ in range(STREAMS)]
@@ -59,7 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = str(model(arguments.model, Path(folder)))
         for _ in range(arguments.kills):
-            # A fresh service each time: deaths in a row are restarted with a delay, by intent.
+            # Use a fresh service each time, because the service delays restarts after successive deaths on
+            # purpose.
             with Service({"MODEL_V1_PATH": path, "STREAM_MIN_FPS": "0"}) as service:
                 tallies, killed = asyncio.run(kill_under_load(service, frames, arguments.seconds))
             after = [min((t for t in tally.arrivals if t > killed + 0.05), default=0.0) for tally in tallies]

@@ -33,7 +33,7 @@ _EAGER = {
 
 
 async def measure(services: dict[str, Service], bodies: list[bytes], rounds: int) -> dict[str, list[float]]:
-    """POST pictures to each service in turn; returns seconds of each answer."""
+    """POST images to each service in turn; return the seconds of each answer."""
     times: dict[str, list[float]] = {name: [] for name in services}
     async with aiohttp.ClientSession() as session:
         for number in range(rounds):

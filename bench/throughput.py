@@ -18,7 +18,7 @@ from tests.helpers.load import End, StreamLoad, Tally, http_session, total
 from tests.helpers.media import model, pictures
 from tests.helpers.service import Service
 
-#: Enough to keep the device and the decoders busy; more only waits.
+#: Numbers of streams and of connections that keep the device and the decoders busy; more would only wait.
 STREAMS = 8
 CONNECTIONS = 16
 
@@ -26,7 +26,7 @@ CONNECTIONS = 16
 async def over_websocket(
     url: str, frames: list[bytes], seconds: float, *, mode: str, fps: float, streams: int = STREAMS
 ) -> Tally:
-    """Saturate with streams: obeying the window (``fps`` 0), or flooding with ``fps`` each."""
+    """Saturate with streams: within their window (``fps`` 0), or flooding with ``fps`` each."""
     until = End.after(seconds)
     async with http_session() as session:
         loads = [StreamLoad(f"{url}/v1/stream", frames, mode=mode, fps=fps) for _ in range(streams)]
@@ -34,13 +34,13 @@ async def over_websocket(
 
 
 async def over_post(service: Service, frames: list[bytes], seconds: float) -> Tally:
-    """Saturate with POSTs, each connection asking again as soon as it is answered."""
+    """Saturate with POSTs; each connection sends the next request as soon as it has the answer."""
     url = f"{service.http_url}/v1/predict"
     return await asyncio.to_thread(bare_posts.post, url, frames, seconds, CONNECTIONS)
 
 
 def rate(tally: Tally, seconds: float) -> float:
-    """Return results per second, without the first and last half second."""
+    """Return results per second, excluding the first and the last half second."""
     first = min(tally.arrivals, default=0.0)
     inside = [t for t in tally.arrivals if first + 0.5 <= t <= first + seconds - 0.5]
     return len(inside) / (seconds - 1.0)

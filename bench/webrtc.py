@@ -35,7 +35,7 @@ CLOCK = fractions.Fraction(1, 90_000)
 
 
 def encode(codec: str, size: tuple[int, int] = (640, 480)) -> list[bytes]:
-    """Return 2 s of video at 10 fps; the first frame and the one after a second are key frames."""
+    """Return 2 s of video at 10 fps; the first frame and the frame after one second are key frames."""
     encoder = av.CodecContext.create(ENCODERS[codec], "w")
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
     encoder.framerate, encoder.bit_rate, encoder.gop_size = FPS, 1_000_000, FPS
@@ -55,7 +55,7 @@ def encode(codec: str, size: tuple[int, int] = (640, 480)) -> list[bytes]:
 
 
 class Encoded(MediaStreamTrack):
-    """Gives encoded frames at their pace."""
+    """Sends encoded frames at their frame rate."""
 
     kind = "video"
 
@@ -77,13 +77,13 @@ class Encoded(MediaStreamTrack):
 
 
 class Refused(Exception):
-    """The service does not take one more session; the status says why."""
+    """The service refuses another session; the text is the HTTP status."""
 
 
 async def publish(
     url: str, codec: str, packets: list[bytes], offset_s: float, *, fps: int = FPS, host: str = "127.0.0.1"
 ) -> tuple[RTCPeerConnection, str]:
-    """Open one session, asked for from the address ``host``; returns it and its address. Raises Refused."""
+    """Open one session from the local address ``host``; return its connection and its URL. Raises Refused."""
     import aiohttp  # noqa: PLC0415 - in the clients' process alone
 
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -105,7 +105,7 @@ async def publish(
 
 
 def publishers(url: str, codec: str, count: int, ready: Any, stop: Any) -> None:
-    """Keep ``count`` sessions open until told to stop; a process of its own."""
+    """Keep ``count`` sessions open until told to stop; runs in a process of its own."""
 
     async def run() -> None:
         packets = encode(codec)
@@ -119,7 +119,7 @@ def publishers(url: str, codec: str, count: int, ready: Any, stop: Any) -> None:
 
 
 def post_and_probe(url: str, seconds: float) -> tuple[list[float], list[float]]:
-    """POST without pause; returns times of POSTs and of small GETs between them, in ms."""
+    """POST continuously; return the times of POSTs and of small GETs between them, in ms."""
     jpeg = pictures(1)[0]
     posts: list[float] = []
     probes: list[float] = []
@@ -136,12 +136,12 @@ def post_and_probe(url: str, seconds: float) -> tuple[list[float], list[float]]:
 
 
 def threads_s(process: psutil.Process) -> dict[int, float]:
-    """Return the processor time of each thread."""
+    """Return the processor time of each thread in seconds."""
     return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
 
 
 def lag_ms(service: Service) -> float:
-    """Return the bound under which 99 % of the event loop's delays since the start were, in ms."""
+    """Return the histogram bound in ms below which 99 % of the event loop's delays since the start lie."""
     buckets: dict[float, float] = {}
     for line in service.get("/metrics")[1].decode().splitlines():
         if line.startswith("object_detection_event_loop_lag_seconds_bucket"):
@@ -152,7 +152,7 @@ def lag_ms(service: Service) -> float:
 
 
 def srtp_us() -> float:
-    """Return the microseconds that decrypting one packet of 1,200 bytes takes."""
+    """Return the time to decrypt one packet of 1,200 bytes, in microseconds."""
     key = bytes(30)
     sender = pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
     receiver = pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND))
@@ -166,7 +166,7 @@ def srtp_us() -> float:
 
 
 def measure(path: Path, codec: str, count: int, seconds: float) -> str:
-    """Run one row of the table."""
+    """Measure one row of the table."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
     with Service({"MODEL_V1_PATH": str(path), "STREAM_MIN_FPS": "0"}) as service:

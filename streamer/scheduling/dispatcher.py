@@ -269,7 +269,7 @@ class Dispatcher:
         for version in tuple(self._turns):
             self._pump(version)
 
-    # -- comparisons ---------------------------------------------------------------------------------
+    # -- shadow runs -----------------------------------------------------------------------------------
 
     def other_version(self, version: str) -> ServedModel | None:
         """Return another loaded version with the same classes; None if there is none."""

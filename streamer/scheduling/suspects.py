@@ -25,7 +25,7 @@ MAX_REMEMBERED = 1000
 #: longer.
 FIRST_WATCH_S = 3.0
 WATCH_S = 60.0
-#: How long a stream or client is refused, and the number of deaths while it executed alone after which it is.
+#: How long a stream or client is refused, and how many deaths it must have caused while it executed alone.
 REFUSE_S = 60.0
 MAX_DEATHS_ALONE = 2
 MAX_DEATHS_OF_CLIENT = 3

@@ -114,7 +114,7 @@ class VersionQueue:
         """How many streams are open."""
         return len(self._sources)
 
-    # -- what waits ----------------------------------------------------------------------------------
+    # -- waiting frames and images ---------------------------------------------------------------------
 
     def open(self, source: Source) -> None:
         """Register a stream."""

@@ -1,5 +1,5 @@
-"""Faults on purpose: what the service promises while processes die, networks break and clients misbehave.
+"""Fault injection: what the service promises while processes die, networks break and clients misbehave.
 
-`docs/reliability.md` lists the promises and the test that holds each. The short form runs with all other
-tests; `make soak` runs the long one.
+`docs/reliability.md` lists the promises and the test of each. The short form runs with all other tests; `make
+soak` runs the long one.
 """

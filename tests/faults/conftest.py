@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests: short or long form, figures, and a service with a stubbed model."""
+"""Fixtures of the fault tests: short or long form, recorded figures, and a service with a stubbed model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.helpers.service import Service
 T = TypeVar("T")
 _RESULT = pytest.StashKey[Result]()
 
-#: What an earlier test must not have set for the services of these tests.
+#: Settings of the services in these tests, so that an earlier test cannot influence them.
 QUIET = {"WORKERS": "1", "STREAM_MIN_FPS": "0", "SAMPLING": "False"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Chooses between the figures of the short form and of the long one (``make soak``)."""
+    """Chooses between the parameters of the short form and of the long one (``make soak``)."""
 
     full: bool
 
     def pick(self, short: T, long: T) -> T:
-        """Return the figure of this run."""
+        """Return the parameter for this run."""
         return long if self.full else short
 
 
@@ -48,7 +48,7 @@ def tier(full: bool) -> Tier:
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest, full: bool) -> Result:
-    """Takes what the test measured; written with the outcome when the test has ended."""
+    """Collects what the test measured; written together with the outcome when the test has ended."""
     result = Result(request.node.nodeid, full)
     request.node.stash[_RESULT] = result
     return result
@@ -58,7 +58,7 @@ def figures(request: pytest.FixtureRequest, full: bool) -> Result:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write the figures of a test together with whether it passed."""
+    """Write the figures of a test and whether it passed."""
     report = yield
     result = item.stash.get(_RESULT, None)
     if report.when == "call" and result is not None:

@@ -1,4 +1,4 @@
-"""A TCP relay between client and service that delays, throttles, resets, half-closes and swallows.
+"""A TCP relay between client and service that delays, throttles, resets, half-closes and drops data.
 
 `tests.helpers.udp_proxy` does the same to the datagrams of WebRTC.
 """
@@ -12,16 +12,17 @@ from types import TracebackType
 from typing import Self
 
 _CHUNK_BYTES = 1 << 14
-#: Chunks on their way at most, in one direction of a connection: a slow network holds the sender back.
+#: Largest number of chunks in transit in one direction of a connection: a slow network blocks the sender.
 _IN_TRANSIT = 64
 
 
 class FaultProxy:
     """Listens on a free port of the loopback interface and relays to ``port``.
 
-    All faults may be set before and changed while it runs: ``delay_s`` and ``jitter_s`` (evenly, both ways of
-    it) are for one way, ``bytes_per_s`` is for each direction of a connection (0: as fast as it goes),
-    ``resets`` is the share of connections that are reset within their first ``reset_within_bytes``.
+    All faults may be set before the start and changed while it runs. ``delay_s`` and ``jitter_s`` apply to
+    each direction; the jitter is uniform in both signs. ``bytes_per_s`` limits each direction of a connection
+    (0: no limit). ``resets`` is the share of connections that are reset within their first
+    ``reset_within_bytes``.
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class FaultProxy:
         self.resets = resets
         self.reset_within_bytes = reset_within_bytes
         self.connections = 0
-        #: Connections that were reset on purpose.
+        #: Number of connections that were reset on purpose.
         self.reset = 0
         #: While set, new connections are closed at once.
         self.refusing = False
-        #: While set, nothing passes in either direction and nobody is told, as behind a dead router.
+        #: While set, nothing passes in either direction and no side is told, as behind a dead router.
         self.blackholed = False
         self._random = random.Random(seed)
         self._server: asyncio.Server | None = None
@@ -71,12 +72,12 @@ class FaultProxy:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Break every connection, without goodbye."""
+        """Abort every connection without a closing handshake."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     def half_close(self) -> None:
-        """End every direction that can be ended alone; the other one stays open."""
+        """Send an end of file on every connection that allows it; the opposite direction stays open."""
         for writer in list(self._writers):
             if writer.can_write_eof() and not writer.is_closing():
                 writer.write_eof()
@@ -99,7 +100,7 @@ class FaultProxy:
         doomed = self._random.random() < self.resets
         reset_after = self._random.randrange(1, self.reset_within_bytes) if doomed else 0
         try:
-            # Cancelled at the end, which asyncio would log for each connection.
+            # The tasks are cancelled at the end; without this, asyncio would log that for each connection.
             with contextlib.suppress(asyncio.CancelledError):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._relay(reader, back, reset_after))
@@ -112,7 +113,7 @@ class FaultProxy:
     async def _relay(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, reset_after_bytes: int
     ) -> None:
-        """Pass one direction on. Its chunks keep their order, whatever delay each was given."""
+        """Relay one direction. Its chunks keep their order, whatever the delay of each."""
         transit: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_IN_TRANSIT)
         delivering = asyncio.create_task(self._deliver(transit, sink))
         loop, passed = asyncio.get_running_loop(), 0

@@ -1,7 +1,7 @@
-"""Frames that only one client sends, and a model whose box says which frame it was given.
+"""Frames that only one client sends, and a model whose box identifies the frame that it was given.
 
-A plain colour carries the client's number and a counter. The model places its one box by the means of the
-three colour planes, so an answer that belongs to another client or another frame is told by its box alone.
+A frame of one colour encodes the client's number and a counter. The model places its only box by the means of
+the three colour planes, so the box alone shows whether an answer belongs to another client or another frame.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from onnx import helper, numpy_helper
 
 from tests.helpers.model_factory import PLAIN, cells, save
 
-#: Steps between the values of a colour plane; the box tells one step from its neighbours with a wide margin.
+#: Difference between two values of a colour plane. The box separates neighbouring values by a wide margin.
 _STEP = 5
 _LEVELS = 50
 CLIENTS_MAX = _LEVELS * _LEVELS
-#: The counter of a client's frames wraps here.
+#: The counter of a client's frames wraps around here.
 COUNTER = _LEVELS
-#: The same for frames that pass a video encoder, which changes colours a little.
+#: The same for frames that pass through a video encoder, which changes colours a little.
 _VIDEO_STEP = 25
 VIDEO_LEVELS = 10
 SIDE_PX = PLAIN.width
-#: The box's centre moves and its size grows by this much from black to white, pixels.
+#: Pixels by which the box's centre moves and its size grows from black to white.
 _SPAN_PX = 24.0
 _FIRST_CENTRE_PX, _FIRST_SIZE_PX = 20.0, 6.0
 
-#: A colour that no nonce has: the counter's plane is white.
+#: A colour that no nonce has, because its value of the counter's plane is white.
 POISON_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
 class Nonce:
-    """Who sent a frame, and which of its frames it was."""
+    """The client that sent a frame, and the frame's counter."""
 
     client: int
     counter: int
 
     @property
     def colour(self) -> tuple[int, int, int]:
-        """The frame's colour as blue, green, red."""
+        """The frame's colour as (blue, green, red)."""
         client_low, client_high = self.client % _LEVELS, self.client // _LEVELS
         return self.counter % COUNTER * _STEP, client_high * _STEP, client_low * _STEP
 
@@ -71,19 +71,19 @@ def plain_image(colour: tuple[int, int, int], suffix: str = ".png", side_px: int
 
 
 def read_box(box: Sequence[float]) -> Nonce:
-    """Return whose frame this box (x1, y1, x2, y2 in pixels) was made from."""
+    """Return the nonce of the frame that this box (x1, y1, x2, y2 in pixels) was made from."""
     low, high, counter = _steps(box, _STEP)
     return Nonce(high * _LEVELS + low, counter)
 
 
 def read_video_box(box: Sequence[float], side_px: int) -> Nonce:
-    """Return whose `Nonce.picture` this box was made from."""
+    """Return the nonce whose `Nonce.picture` this box was made from."""
     low, high, counter = _steps([each * SIDE_PX / side_px for each in box[:4]], _VIDEO_STEP)
     return Nonce(high * VIDEO_LEVELS + low, counter)
 
 
 def _steps(box: Sequence[float], step: int) -> tuple[int, int, int]:
-    """Return how many steps from black red, green and blue were."""
+    """Return the values of red, green and blue in steps from black."""
     x1, y1, x2, y2 = box[:4]
     red = ((x1 + x2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
     green = ((y1 + y2) / 2 - _FIRST_CENTRE_PX) / _SPAN_PX
@@ -92,9 +92,9 @@ def _steps(box: Sequence[float], step: int) -> tuple[int, int, int]:
 
 
 def nonce_model(path: Path) -> Path:
-    """Write a yolo model of one class with one sure box, placed by the means of its colour planes."""
+    """Write a yolo model of one class with one certain box, placed by the means of the colour planes."""
     count = len(cells(PLAIN))
-    # Rows of the box from the means of red, green and blue: centre x, centre y, width, height.
+    # Matrix from the means of red, green and blue to the box: centre x, centre y, width, height.
     mixing = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32) * _SPAN_PX
     offset = np.array([_FIRST_CENTRE_PX] * 2 + [_FIRST_SIZE_PX] * 2, np.float32)
     scores = np.zeros((1, 1, count), np.float32)

@@ -1,4 +1,4 @@
-"""Clients that check whose answer they got: streams over WebSockets, posters over HTTP."""
+"""Clients that check that each answer is their own: streams over WebSockets, posters over HTTP."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import aiohttp
 from tests.faults.nonce import COUNTER, Nonce, read_box
 from tests.helpers.load import End, pack
 
-#: What a client gets for a frame that was lost with an inference process, and may send again.
+#: Errors for a frame that was lost with an inference process; the client may send it again.
 _RETRYABLE = {"inference_restarting", "decoder_restarting", "503"}
-#: Longest wait for the outcomes of what was sent.
+#: Longest wait for the outcomes of the frames that were sent.
 PATIENCE_S = 15.0
 
 
 @dataclass(slots=True)
 class Account:
-    """What one client saw, or several of them."""
+    """What one client observed, or several of them together."""
 
     sent: int = 0
     results: int = 0
     #: Results that belong to another client or to another frame.
     wrong: int = 0
-    #: Outcomes of frames that have one already, or that were never sent.
+    #: Outcomes of frames that already had one, or that were never sent.
     surplus: int = 0
     #: Frames without any outcome.
     lost: int = 0
@@ -35,7 +35,7 @@ class Account:
     errors: Counter[str] = field(default_factory=Counter)
     #: Connections that ended before their client ended them.
     closed: int = 0
-    #: Times of results, and of errors that streams were told, monotonic seconds.
+    #: Times of results, and of errors reported to streams, in monotonic seconds.
     arrivals: list[float] = field(default_factory=list)
     error_times: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Account:
 
     @property
     def final_errors(self) -> dict[str, int]:
-        """Errors that tell the client not to try again."""
+        """Number of errors that tell the client not to try again."""
         return {code: count for code, count in self.errors.items() if code not in _RETRYABLE}
 
     def rate(self, begin: float, end: float) -> float:
@@ -66,7 +66,7 @@ class Account:
 
 
 def together(accounts: list[Account]) -> Account:
-    """Return all accounts as one."""
+    """Return the sum of all accounts."""
     whole = Account()
     for account in accounts:
         whole.merge(account)
@@ -74,7 +74,7 @@ def together(accounts: list[Account]) -> Account:
 
 
 class NonceStream:
-    """One live stream whose every frame carries its client's number and its own."""
+    """One stream; each of its frames encodes the number of its client and a counter."""
 
     def __init__(self, client: int, *, fps: float = 5.0, mode: str = "live") -> None:
         self.account = Account()
@@ -86,7 +86,7 @@ class NonceStream:
         self._frames = [Nonce(client, counter).image() for counter in range(COUNTER)]
 
     async def run(self, session: aiohttp.ClientSession, url: str, until: End) -> Account:
-        """Send at the fixed rate until ``until``, wait for the outcomes, close; returns the account."""
+        """Send at the fixed rate until ``until``, wait for the outcomes and close; return the account."""
         async with session.ws_connect(url, protocols=["detect.v1.json"], compress=0) as socket:
             streams = [{"id": 0, "codec": "png", "mode": self._mode}]
             await socket.send_json({"type": "hello", "streams": streams})
@@ -108,13 +108,13 @@ class NonceStream:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due + 1 / self._fps, time.monotonic())
             if self._mode == "all" and seq + 1 - self._ack > self._window:
-                continue  # the server closes a stream in mode all that ignores its window
+                continue  # the server closes a stream in mode all that exceeds its window
             seq += 1
             self.account.sent += 1
             self._sent_at[seq] = time.monotonic()
             try:
                 await socket.send_bytes(pack(seq, self._frames[seq % COUNTER], png=True))
-            except ConnectionError:  # the reader sees the same
+            except ConnectionError:  # the reader notices it, too
                 return
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -149,7 +149,7 @@ class NonceStream:
 
 
 class NoncePoster:
-    """Posts one image after the other, at most ``rate`` a second."""
+    """Posts one image after the other, at most ``rate`` per second."""
 
     def __init__(self, client: int, *, rate: float = 5.0) -> None:
         self.account = Account()
@@ -157,7 +157,7 @@ class NoncePoster:
         self._rate = rate
 
     async def run(self, session: aiohttp.ClientSession, url: str, until: End) -> Account:
-        """Post until ``until``; returns the account."""
+        """Post until ``until``; return the account."""
         due, number = time.monotonic() + self._client % 97 / 97 / self._rate, 0
         while not until.passed:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -189,7 +189,7 @@ class NoncePoster:
 
 @dataclass(slots=True)
 class Crowd:
-    """Streams and posters on one service, each with its own number."""
+    """Streams and posters on one service, each with its own client number."""
 
     streams: int
     posters: int
@@ -199,7 +199,7 @@ class Crowd:
     def start(
         self, session: aiohttp.ClientSession, base_url: str, until: End
     ) -> list[tuple[Account, asyncio.Task[Account]]]:
-        """Start all of them; returns their accounts with their tasks."""
+        """Start all of them; return their accounts with their tasks."""
         running = []
         for client in range(self.streams):
             stream = NonceStream(client, fps=self.fps, mode=self.mode)

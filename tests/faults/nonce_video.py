@@ -1,4 +1,4 @@
-"""Clients over WebRTC that check whose answer they got: their videos show colours of their own."""
+"""Clients over WebRTC that check that each answer is their own: each video shows colours of its own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.faults.nonce_clients import Account
 from tests.helpers.load import End
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
-#: A session of these tests has stood by then, or something is wrong.
+#: Time limit for a session of these tests to connect.
 _CONNECT_S = 30.0
 _32_BITS = 0xFFFFFFFF
 
 
 class NonceTrack(Track):
-    """Shows its client's number and a counter in every frame, and remembers when it showed which."""
+    """Encodes its client's number and a counter in every frame, and remembers when it showed which."""
 
     def __init__(self, client: int, *, fps: float, side_px: int = SIDE_PX) -> None:
         super().__init__(lambda number: Nonce(client, number).picture(side_px), fps)
-        #: Time stamp of the media clock, 32 bits, to the counter that was shown.
+        #: Maps a 32-bit timestamp of the media clock to the counter that was shown.
         self.shown: dict[int, int] = {}
 
     async def recv(self) -> av.VideoFrame:
@@ -35,7 +35,7 @@ class NonceTrack(Track):
 
 
 class NonceVideo:
-    """One session over WebRTC; run it as long as other clients."""
+    """One session over WebRTC, with the same interface as the other clients."""
 
     def __init__(self, client: int, *, fps: float = 5.0) -> None:
         self.account = Account()
@@ -43,7 +43,7 @@ class NonceVideo:
         self._track = NonceTrack(client, fps=fps)
 
     async def run(self, url: str, until: End) -> Account:
-        """Send until ``until``; returns the account."""
+        """Send until ``until``; return the account."""
         account = self.account
         async with asyncio.timeout(_CONNECT_S):
             client = await WebrtcClient(url, track=self._track).__aenter__()
@@ -65,9 +65,9 @@ class NonceVideo:
         return account
 
     def _own(self, results: list[dict[str, Any]]) -> int:
-        """Return how many results have the one box of this client's frame that their time stamp names.
+        """Return how many results have a box of the frame of this client that their timestamp identifies.
 
-        The sender adds a random number to all time stamps: the one that fits most results.
+        The sender adds a random offset to all timestamps; the offset that fits most results is assumed.
         """
         seen = [
             (result["rtp"], read_video_box(box, SIDE_PX)) for result in results for box in result["boxes"]
@@ -80,7 +80,7 @@ class NonceVideo:
         if not added:
             return 0
         (origin, _), *_ = added.most_common(1)
-        # The encoder rounds time stamps.
+        # The encoder rounds timestamps.
         return sum(
             any(counter == each and (rtp - origin - at + 1) & _32_BITS <= 2 for at, each in shown)
             for rtp, counter in own

@@ -1,8 +1,8 @@
-"""Rides along in every fault test: asks ``/livez`` ten times a second, beside a server that does nothing.
+"""Probes ``/livez`` ten times a second during a fault test, and in parallel a server that does nothing.
 
-The second server tells how long this machine lets any process wait. Both are processes of their own, so that
-a busy test does not delay them: ``python -m tests.faults.probe_rider PORT`` probes until it is terminated and
-then prints what it saw.
+The second server shows how long this machine delays any process. Prober and second server are separate
+processes, so that a busy test does not delay them: ``python -m tests.faults.probe_rider PORT`` probes until
+it is terminated and then prints its measurements.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Self
 
 PERIOD_S = 0.1
-#: What is promised, where the machine itself is no slower.
+#: The promised maximum, if the machine itself is no slower.
 LIVEZ_MAX_S = 0.3
-#: A probe that takes longer is given up.
+#: Seconds after which a probe is abandoned.
 _TIMEOUT_S = 10.0
 _REQUEST = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -29,10 +29,10 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 @dataclass(frozen=True, slots=True)
 class Ride:
-    """What the rider saw, seconds."""
+    """What the prober measured; times in seconds."""
 
     probes: int
-    #: Probes without an answer, and answers that were not 200.
+    #: Number of probes without an answer, and of answers other than 200.
     failed: int
     refused: int
     livez_max_s: float
@@ -41,13 +41,13 @@ class Ride:
 
     @property
     def allowed_s(self) -> float:
-        """The longest answer that is no fault: 300 ms, or more on a machine that stalls itself."""
+        """The longest acceptable answer time: 300 ms, or more on a machine that stalls by itself."""
         return max(LIVEZ_MAX_S, 3 * self.control_max_s)
 
     def check(self, *, may_refuse: bool = False, at_least_s: float = 0.0) -> None:
-        """Raise AssertionError where a probe took too long, had no answer, or another answer than 200.
+        """Raise AssertionError if a probe took too long, had no answer, or an answer other than 200.
 
-        ``at_least_s`` is allowed in any case.
+        ``at_least_s`` is always acceptable.
         """
         allowed_s = max(self.allowed_s, at_least_s)
         assert self.probes > 0
@@ -59,7 +59,7 @@ class Ride:
 
 
 class ProbeRider:
-    """``with ProbeRider(port) as rider: ...``; then ``rider.ride``."""
+    """Use as ``with ProbeRider(port) as rider: ...``, then read ``rider.ride``."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -84,13 +84,13 @@ class ProbeRider:
 
     @property
     def ride(self) -> Ride:
-        """What was seen; there once the ``with`` block has ended."""
+        """The measurements, available once the ``with`` block has ended."""
         assert self._ride is not None
         return self._ride
 
 
 async def _ask(port: int) -> tuple[float, bytes]:
-    """Return how long one answer took, and its status; empty without an answer."""
+    """Return the time of one answer and its status; the status is empty without an answer."""
     begun = time.monotonic()
     status = b""
     writer = None
@@ -136,7 +136,8 @@ async def _probe(port: int) -> None:
         times.append(took)
         statuses.append(status)
 
-    # Each at its time, whether or not the one before was answered: a stall is seen in full.
+    # Each probe starts on time, whether or not the previous one was answered, so that a stall shows at full
+    # length.
     running: set[asyncio.Task[None]] = set()
     while not ending.is_set():
         running |= {asyncio.create_task(note(port, livez)), asyncio.create_task(note(control_port, idle))}

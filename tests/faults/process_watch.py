@@ -26,14 +26,14 @@ _ROLES = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at all processes of a service. Sizes in bytes, by role where a role has several processes."""
+    """One measurement of all processes of a service. Sizes are in bytes, summed by role."""
 
     at: float
     rss: dict[str, int] = field(default_factory=dict)
     fds: int = 0
     threads: int = 0
     processes: int = 0
-    #: Files in /dev/shm, and memory behind distinct memfds.
+    #: Bytes of files in /dev/shm, and of memory behind distinct memfds.
     shm: int = 0
     memfd: int = 0
 
@@ -44,7 +44,7 @@ class Sample:
 
 
 def look(service: Service) -> Sample:
-    """Return how the processes of a service stand now; one that ends meanwhile is left out."""
+    """Measure the processes of a service now; a process that ends meanwhile is left out."""
     rss: dict[str, int] = defaultdict(int)
     fds = threads = processes = 0
     memfds: dict[int, int] = {}
@@ -62,7 +62,7 @@ def look(service: Service) -> Sample:
 
 
 def uss_bytes(service: Service) -> int:
-    """Return the memory that only the service's processes have, which is what their end would free."""
+    """Return the memory that only the service's processes use, which their end would free."""
     total = 0
     for process in [service.supervisor, *service.supervisor.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -79,7 +79,7 @@ def _add_memfds(pid: int, found: dict[int, int]) -> None:
 
 
 class ProcessWatch:
-    """``async with`` or ``with``: samples until the end."""
+    """Use with ``with``; takes samples until the block ends."""
 
     def __init__(self, service: Service, *, period_s: float = PERIOD_S) -> None:
         self.samples: list[Sample] = []
@@ -106,12 +106,12 @@ class ProcessWatch:
 
     @property
     def peak_rss(self) -> int:
-        """The most resident bytes that were seen."""
+        """The largest number of resident bytes that was measured."""
         return max(sample.total_rss for sample in self.samples)
 
 
 def slope(points: list[tuple[float, float]]) -> float:
-    """Return the Theil-Sen slope, the median over all pairs, which single spikes do not move."""
+    """Return the Theil-Sen slope: the median over all pairs, which is robust against single spikes."""
     slopes = sorted(
         (y2 - y1) / (x2 - x1) for i, (x1, y1) in enumerate(points) for x2, y2 in points[i + 1 :] if x2 > x1
     )

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What is promised, and the ids of its tests: path and function, without parameters."""
+    """A promise, and the ids of its tests: path and function, without parameters."""
 
     name: str
     text: str
@@ -268,6 +268,6 @@ def _functions(path: str) -> frozenset[str]:
 
 
 def exists(test: str) -> bool:
-    """Return whether there is a test of this id."""
+    """Return whether a test with this id exists."""
     path, _, name = test.partition("::")
     return name in _functions(path)

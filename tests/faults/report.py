@@ -1,6 +1,6 @@
-"""``make reliability``: writes the table of promises in docs/reliability.md, with what was measured.
+"""``make reliability``: writes the table of promises in docs/reliability.md with the measured figures.
 
-A test that has not run since keeps the figures that the page has, so the long forms may run one by one.
+A test without new results keeps the figures that are on the page, so the long forms may be run one by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEAD = "| promise | test | measured |\n| --- | --- | --- |"
 
 
 def _measured(test: str, results: dict[str, Result]) -> str:
-    """Return what the runs of a test measured, with its parameters; empty for one that keeps no figures."""
+    """Return what the runs of a test measured, with its parameters; empty if the test records no figures."""
     lines = []
     for name, result in results.items():
         if name.partition("[")[0] != test:
@@ -35,9 +35,9 @@ def _measured(test: str, results: dict[str, Result]) -> str:
 
 
 def table(results: dict[str, Result], before: str = "") -> str:
-    """Return the table: a row for each test of each promise that has one.
+    """Return the table, with a row for each test of each promise that has one.
 
-    Figures that ``results`` do not have come from ``before``, a table.
+    Figures that are missing in ``results`` are taken from ``before``, an earlier table.
     """
     rows, kept = [_HEAD], dict(_ROW.findall(before))
     for promise in PROMISES:
@@ -54,14 +54,14 @@ def table(results: dict[str, Result], before: str = "") -> str:
 
 
 def cut(page: str) -> tuple[str, str, str]:
-    """Return what stands before the table, the table, and what stands behind it."""
+    """Return the text before the table, the table, and the text after it."""
     before, _, rest = page.partition(BEGIN)
     inside, _, after = rest.partition(END)
     return before + BEGIN, inside.strip(), END + after
 
 
 def main() -> int:
-    """Rewrite the table; exit code 1 when there are no results to write."""
+    """Rewrite the table; return exit code 1 if there are no results."""
     results = read_results()
     if not results:
         sys.stderr.write("no results: run the tests in tests/faults first, or `make soak`\n")

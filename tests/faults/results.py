@@ -1,4 +1,4 @@
-"""What a fault test measured, one JSON file a test; docs/reliability.md is made of them."""
+"""The results of fault tests, one JSON file per test; docs/reliability.md is generated from them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-#: Not in git: the figures of the last run on this machine.
+#: Not in git; holds the figures of the last run on this machine.
 OUT = Path(__file__).resolve().parent / "out"
 
 
 @dataclass(slots=True)
 class Result:
-    """Figures of one test. ``figures`` maps what was measured, in words, to a value with its unit."""
+    """The figures of one test. ``figures`` maps the name of a measured quantity to a value with its unit."""
 
     test: str
     full: bool
@@ -24,7 +24,7 @@ class Result:
     machine: str = ""
 
     def note(self, **figures: object) -> None:
-        """Keep figures; names are written with spaces, numbers without superfluous places."""
+        """Record figures. Underscores in names become spaces; floats get three significant digits."""
         for name, value in figures.items():
             text = f"{value:.3g}" if isinstance(value, float) else str(value)
             self.figures[name.replace("_", " ")] = text
@@ -44,7 +44,7 @@ def read_results() -> dict[str, Result]:
 
 
 def machine() -> str:
-    """Return what these figures were measured on, without its name."""
+    """Return a description of the machine of these figures, without its name."""
     system = platform.system()
     cores = len(os.sched_getaffinity(0))
     return f"{cores} cores, {platform.machine()}, {system}, CPython {platform.python_version()}"

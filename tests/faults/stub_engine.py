@@ -1,4 +1,4 @@
-"""The other end of a stubbed inference process: a test says how long the model takes and what goes wrong."""
+"""Controls a stubbed inference process: a test sets how long the model takes and which fault happens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ANY_COLOUR = (999, 999, 999)
 
 
 class StubEngine:
-    """Give ``settings`` to a `Service`; then ``arm`` faults as it runs."""
+    """Pass ``settings`` to a `Service`, then ``arm`` faults while it runs."""
 
     def __init__(self, folder: Path, *, model_s: float = 0.0) -> None:
         self._path = folder / "orders"
@@ -35,12 +35,12 @@ class StubEngine:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment variables that make a service's inference process a stub."""
+        """Environment variables that turn a service's inference process into a stub."""
         return {"PYTHONPATH": str(SITE), "STUB_ENGINE": str(self._path)}
 
     @property
     def runs(self) -> int:
-        """Frames that the model was given since the start, by all processes."""
+        """Number of frames that the model was given since the start, in all processes."""
         return int(struct.unpack_from("<Q", self._memory, 8)[0])
 
     @property
@@ -50,7 +50,7 @@ class StubEngine:
 
     @property
     def model_s(self) -> float:
-        """What each run takes besides the model itself, seconds."""
+        """Seconds that each run takes in addition to the model itself."""
         return float(struct.unpack_from("<d", self._memory, 16)[0])
 
     @model_s.setter
@@ -58,16 +58,16 @@ class StubEngine:
         struct.pack_into("<d", self._memory, 16, seconds)
 
     def leak(self, size_bytes: int) -> None:
-        """Let the inference process and the workers lose this much with every frame."""
+        """Let the inference process and the workers leak this many bytes with every frame."""
         struct.pack_into("<I", self._memory, 24, size_bytes)
 
     def arm(self, fault: str, times: int = 1, *, colour: tuple[int, int, int] = _ANY_COLOUR) -> None:
-        """Let a fault happen ``times`` times; with ``colour`` (BGR) only to frames that show it."""
+        """Let a fault happen ``times`` times; with ``colour`` (BGR) only for frames of that colour."""
         self.disarm()
         struct.pack_into("<HHH", self._memory, 28, *colour)
         struct.pack_into("<I", self._memory, 0, FAULTS.index(fault))
         struct.pack_into("<I", self._memory, 4, times)
 
     def disarm(self) -> None:
-        """Let nothing go wrong any more."""
+        """Disable all faults."""
         struct.pack_into("<I", self._memory, 4, 0)

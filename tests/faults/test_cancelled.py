@@ -1,4 +1,4 @@
-"""R17: work whose client has gone is dropped, and leaves nothing behind."""
+"""R17: work of a client that has disconnected is dropped and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 
-#: What a run takes here, seconds: long enough to cancel what waits behind it.
+#: Seconds that a run takes here: long enough to cancel the work that waits behind it.
 RUN_S = 0.3
 POSTS = 16
 
@@ -44,7 +44,7 @@ def test_posts_whose_clients_have_gone_never_reach_the_model(stubbed: Start, fig
     ran = stub.engine.runs - before
     gone = stub.service.metric("object_detection_requests_total", status="499")
     figures.note(cancelled=POSTS, run_all_the_same=ran, counted_as_gone=int(gone))
-    # Only those that had begun: the one that runs, and what was handed over before the cancel arrived.
+    # Only work that had begun ran: the current run, and what was submitted before the cancellation arrived.
     assert ran <= 2
     assert gone == POSTS
 
@@ -62,7 +62,7 @@ def test_many_cancelled_posts_leave_no_task_and_no_slot(stubbed: Start, tier: Ti
                     *(_post_and_go(session, url, 0.001 * (n % 20)) for n in range(first, first + 20))
                 )
 
-    asyncio.run(cancel_many(20))  # what is made once and kept is there after these
+    asyncio.run(cancel_many(20))  # allocates what is created once and kept
     time.sleep(2.5)  # tasks are counted once a second
     tasks = stub.service.metric("object_detection_event_loop_tasks")
     assert tasks > 0

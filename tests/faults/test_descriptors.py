@@ -23,7 +23,7 @@ CONNECTIONS = 400
 
 
 def _open(port: int, count: int) -> list[socket.socket]:
-    """Open connections that say nothing, from many addresses, as far as they are taken."""
+    """Open idle connections from many addresses, as long as they are accepted."""
     opened = []
     for number in range(count):
         raw = socket.socket()
@@ -64,7 +64,7 @@ def test_probes_are_answered_while_silent_connections_take_every_descriptor(
         for raw in opened:
             raw.close()
     written = stub.service.log.count("\n") - lines
-    # A connection that finds the kernel's queue full is tried again by the kernel, after a second.
+    # The kernel retries a connection that finds the accept queue full after one second.
     rider.ride.check(at_least_s=1.5)
     whole = asyncio.run(_serve_some(stub))
     figures.note(

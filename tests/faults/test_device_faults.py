@@ -1,4 +1,6 @@
-"""R2: a device without memory gets smaller batches; a lost one gets a new process; no result is wrong."""
+"""R2: a device that runs out of memory gets smaller batches, a lost device gets a new process, and no result
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ Start = Callable[..., Stubbed]
 
 
 def _runs_by_size(stub: Stubbed) -> dict[str, float]:
-    """Return how many runs had at most so many frames."""
+    """Return how many runs had at most as many frames as each bound."""
     return {
         size: stub.service.metric("object_detection_batch_size_bucket", le=size) for size in ("4.0", "8.0")
     }

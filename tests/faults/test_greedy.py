@@ -1,4 +1,4 @@
-"""R5: beside a client that asks for ten times the capacity the polite ones notice little."""
+"""R5: polite clients notice little of a client that requests ten times the capacity."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.helpers.load import End, http_session
 
 Start = Callable[..., Stubbed]
 
-#: Two inference threads without batches: a capacity of 40 frames a second, so that ten
-#: times as many cost little to send.
+#: Two inference threads without batches give a capacity of 40 frames per second, so that ten times as many
+#: are cheap to send.
 RUN_S = 0.05
 SETTINGS = {"BATCH_MAX": "1", "INFERENCE_LANES": "2"}
-#: POSTs of the greedy client at a time; each is followed by the next at once.
+#: Number of concurrent POSTs of the greedy client; each is followed by the next at once.
 GREEDY_POSTS = 20
 GREEDY_FPS = 200.0
 
 
 @dataclass(slots=True)
 class Greed:
-    """What the greedy client got."""
+    """What the greedy client received."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     refusals_s: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ async def _post_greedily(session: aiohttp.ClientSession, url: str, until: End, g
         if answer.status in (429, 503):
             greed.refusals_s.append(time.monotonic() - begun)
             greed.without_retry_after += "Retry-After" not in answer.headers
-            # Also a greedy client has one core at most here, which the polite ones need too.
+            # The greedy client has at most one core here, which the polite clients need, too.
             await asyncio.sleep(0.05)
 
 
@@ -80,7 +80,7 @@ def test_polite_clients_keep_their_latency_beside_a_greedy_one(
     stub = stubbed(model_s=RUN_S, **SETTINGS)
     seconds = tier.pick(6.0, 30.0)
     base = stub.service.http_url
-    asyncio.run(_polite(base, 2.0))  # what is made at first use is there after these
+    asyncio.run(_polite(base, 2.0))  # allocates what is created on first use
     before = asyncio.run(_polite(base, seconds / 2))
     memory = look(stub.service).total_rss
     with ProbeRider(stub.service.port) as rider, ProcessWatch(stub.service) as watch:

@@ -1,4 +1,4 @@
-"""R1, R1b, R1c: the inference process dies, hangs, or dies of one frame; all others live on."""
+"""R1, R1b, R1c: the inference process dies, hangs, or crashes on one frame; everything else survives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from tests.helpers.load import End, http_session, pack
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
 
-#: Ways for the process to end while it reads, runs or answers; None: killed from outside at a random time.
+#: How the process ends while it reads, runs or answers; None means killed from outside at a random time.
 _PHASES = ("kill_at_read", "kill_at_run", "kill_at_reply", "segv", None)
-#: Deaths of one service: more would meet its growing pauses between restarts, which are another promise.
+#: Number of deaths of one service. More would reach the growing pauses between restarts, which another
+#: promise covers.
 KILLS = 5
-#: Bounds against hanging on a machine of any load; what was measured stands in docs/reliability.md.
+#: Upper bounds that hold on a machine of any load; docs/reliability.md has the measured values.
 SERVING_AGAIN_MAX_S = 10.0
 TOLD_MAX_S = 2.0
 
@@ -33,7 +34,7 @@ Start = Callable[..., Stubbed]
 
 
 async def _kill_in_turn(stub: Stubbed, crowd: Crowd, seed: int) -> tuple[Account, list[float], list[float]]:
-    """Return the crowd's account, what it took to tell each death, and to serve again, in seconds."""
+    """Return the crowd's account, and in seconds how long it took to report each death and to serve again."""
     chance = random.Random(seed)
     until = End.after(120)
     told_s: list[float] = []
@@ -62,7 +63,7 @@ async def _kill_in_turn(stub: Stubbed, crowd: Crowd, seed: int) -> tuple[Account
 
 
 def _served_after(accounts: list[Account], died: float) -> bool:
-    # Answers that were on their way when it died still come.
+    # Answers that were in transit when the process died still arrive.
     return any(account.arrivals and account.arrivals[-1] > died + 0.02 for account in accounts)
 
 
@@ -126,7 +127,7 @@ def test_as_much_is_served_after_a_death_as_before(stubbed: Start, tier: Tier, f
 
 
 def test_a_restart_is_a_pause_for_posts_and_no_error(stubbed: Start, figures: Result) -> None:
-    # Shorter than a restart takes: what waits for one is not what that bound is for.
+    # The bound is shorter than a restart, because it must not apply to images that wait for a restart.
     stub = stubbed(model_s=0.001, REQUEST_QUEUE_S="0.2")
 
     async def kill_once() -> Account:
@@ -176,7 +177,7 @@ def test_a_process_that_hangs_is_replaced(stubbed: Start, figures: Result, fault
     figures.note(killed_after_s=killed_s, connections_closed=whole.closed, answers_of_others=whole.wrong)
     assert (whole.closed, whole.wrong, whole.lost, whole.surplus) == (0, 0, 0, 0)
     assert killed_s <= 10.0
-    # Until it is noticed, /livez tells the truth about it.
+    # Until the hang is noticed, /livez reports the true state.
     rider.ride.check(may_refuse=True)
 
 
@@ -244,7 +245,9 @@ def test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on(
 
 
 async def _stream_poison(session: aiohttp.ClientSession, url: str) -> int:
-    """Send poison in a stream, no frame like another in its bytes; return how many were refused unrun."""
+    """Stream frames that crash the process, each with other bytes; return how many were refused without a
+    run.
+    """
     refused = 0
     async with session.ws_connect(url, protocols=["detect.v1.json"], compress=0) as socket:
         await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})
@@ -269,7 +272,7 @@ def test_a_client_that_changes_its_poison_each_time_is_refused(stubbed: Start, f
 
     async def poison_with_variations() -> tuple[list[int], Account]:
         until = End.after(60)
-        # Clients without a key are told apart by their address.
+        # Clients without a key are distinguished by their address.
         elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
         async with http_session() as session, aiohttp.ClientSession(connector=elsewhere) as poisoner:
             url = f"{stub.service.http_url}/v1/predict"

@@ -1,4 +1,4 @@
-"""R10, R13: nothing grows with the frames that pass, and killed processes leave nothing behind."""
+"""R10, R13: nothing grows with the number of frames, and killed processes leave nothing behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Start = Callable[..., Stubbed]
 
 ROLES = ("inference.engine.process", "streamer.server.worker")
 LEAK_BYTES = 1024
-#: Between noise and the leak of the negative control. The long form resolves far less.
+#: Lies between the noise and the leak of the negative control. The long form detects much smaller leaks.
 GATE_BYTES_PER_FRAME = 512.0
 SOAK_GATE_BYTES_PER_MIN = 0.3e6
 
@@ -35,7 +35,7 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 0x40000
 
 
 async def _load(stub: Stubbed, crowd: Crowd, seconds: float) -> tuple[Account, list[Sample]]:
-    """Return the account of a load, and the samples of its second half."""
+    """Return the account of a load, and the samples taken in its second half."""
     until = End.after(seconds)
     with ProcessWatch(stub.service) as watch:
         async with http_session() as session:
@@ -46,7 +46,7 @@ async def _load(stub: Stubbed, crowd: Crowd, seconds: float) -> tuple[Account, l
 
 
 def _growth(samples: list[Sample], role: str) -> float:
-    """Return by how many bytes a second a role's resident memory grows."""
+    """Return the growth of a role's resident memory in bytes per second."""
     return slope([(sample.at, float(sample.rss.get(role, 0))) for sample in samples])
 
 
@@ -58,7 +58,7 @@ def test_memory_does_not_grow_with_frames_and_a_leak_would_show(
     crowd = Crowd(streams=16, posters=4, fps=20)
     seconds, control_seconds = tier.pick((12.0, 12.0), (600.0, 60.0))
     asyncio.run(_load(stub, crowd, tier.pick(4.0, 180.0)))
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # all that read metric files
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # start every thread that reads metric files
         list(pool.map(stub.service.get, ["/metrics"] * 64))
     before, tasks = look(stub.service), stub.service.metric("object_detection_event_loop_tasks")
     whole, samples = asyncio.run(_load(stub, crowd, seconds))
@@ -66,7 +66,7 @@ def test_memory_does_not_grow_with_frames_and_a_leak_would_show(
     clean = {role: _growth(samples, role) for role in ROLES}
     wait_for(lambda: look(stub.service).fds <= before.fds, "descriptors are given back", 10)
     after = look(stub.service)
-    # The negative control: the same gate must see a kilobyte for each frame.
+    # Negative control: the same check must detect a leak of a kilobyte per frame.
     stub.engine.leak(LEAK_BYTES)
     leaking_whole, samples = asyncio.run(_load(stub, crowd, control_seconds))
     leaking_fps = leaking_whole.results / control_seconds
@@ -143,6 +143,6 @@ def test_a_small_dev_shm_is_enough(tmp_path: Path, figures: Result) -> None:
             assert (whole.wrong, whole.lost, whole.closed) == (0, 0, 0)
             assert whole.results > 50
 
-    # Of one thread alone: the mounts of the other tests stay as they are.
+    # Only this thread enters the mount namespace; the mounts of other tests stay as they are.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(_in_small_shared_memory, serve).result()

@@ -1,4 +1,4 @@
-"""R18: slow and broken networks cost nobody a right result."""
+"""R18: on slow and broken networks every client still gets correct results."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_long_way_costs_its_round_trip_and_no_more(stubbed: Start, tier: Tier,
         median_ms_far=far.percentile_s(0.5) * 1e3,
     )
     assert (far.wrong, far.lost, far.closed, far.surplus) == (0, 0, 0, 0)
-    # Two runs for the frame that waits behind another, besides the way itself.
+    # The bound is two runs, for a frame that waits behind another, plus the network delay.
     assert added_s <= 2 * (DELAY_S + JITTER_S) + 2 * near.percentile_s(0.95) + 0.02
 
 
@@ -79,7 +79,7 @@ def test_a_narrow_way_makes_no_queue(stubbed: Start, tier: Tier, figures: Result
 def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
     stubbed: Start, tier: Tier, figures: Result
 ) -> None:
-    """The second method: packets, not the bytes of a relay, wait for their turn (tc, token bucket filter)."""
+    """The second method: packets, not the bytes of a relay, are queued (tc, token bucket filter)."""
     seconds = tier.pick(8.0, 30.0)
     frames = [encode(scene(320, 240))]
 
@@ -98,13 +98,15 @@ def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
 
 
 def _expect_no_queue(latencies: list[float], figures: Result) -> None:
-    """The last results are as fresh as those that came once the way was full, and as a narrow way allows."""
+    """Check that the last results are as fresh as those after the link was first full, and that the link was
+    the limit.
+    """
     quarter = len(latencies) // 4
     early, late = median(latencies[quarter : 2 * quarter]), median(latencies[3 * quarter :])
     figures.note(frames=len(latencies), median_s_second_quarter=early, median_s_last_quarter=late)
     assert quarter >= 3
     assert late <= 1.5 * early
-    # It was the way that was narrow: a frame takes that long on it.
+    # The link was the limit: a frame takes at least that long on it.
     assert early > 0.2
 
 
@@ -124,7 +126,7 @@ def test_connections_that_are_reset_cost_the_others_nothing(
             return "reset"
 
     async def break_some() -> tuple[list[str], int]:
-        # A higher share than the promise speaks of, for the number of connections to be small.
+        # A higher share than the promise states, so that fewer connections are needed.
         async with (
             FaultProxy(
                 stub.service.port, delay_s=0.005, resets=5 * RESETS, reset_within_bytes=len(image)

@@ -1,4 +1,4 @@
-"""No client is answered with another's boxes, whatever is killed, cancelled or flooded meanwhile."""
+"""No client gets the boxes of another, whatever is killed, cancelled or overloaded meanwhile."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 
-#: Numbers of clients that the crowd does not have.
+#: Client numbers that the crowd does not use.
 _FLOODER, _CANCELLER, _KEEPER = 2001, 2002, 2003
-#: And of those that send video, whose numbers are smaller than 100.
+#: Client numbers of the videos, which must be below 100.
 _VIDEOS = (61, 72, 83)
 
 
 async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, seed: int) -> int:
-    """Post, and go away at a random moment, as fast as that goes; returns how often."""
+    """Post images and cancel each at a random moment, as fast as possible; return how many."""
     chance, cancelled = random.Random(seed), 0
     while not until.passed:
         body = Nonce(_CANCELLER, cancelled % COUNTER).image()
@@ -45,7 +45,7 @@ async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, se
 
 
 async def _kill_decoders(stub: Stubbed, until: End) -> int:
-    """Kill a decoder process every now and then; returns how many."""
+    """Kill a decoder process from time to time; return how many."""
     killed = 0
     while not until.passed:
         await asyncio.sleep(0.8)
@@ -61,7 +61,7 @@ async def _kill_decoders(stub: Stubbed, until: End) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What all clients saw, and what was done to them."""
+    """What all clients observed, and which faults were injected."""
 
     images: Account
     videos: Account
@@ -121,7 +121,7 @@ def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier,
 
 
 def test_clients_notice_answers_of_others(stubbed: Start) -> None:
-    """The negative control: a worker that ignores request ids gives answers to the wrong clients."""
+    """Negative control: a worker that ignores request ids gives answers to the wrong clients."""
     stub = stubbed(model_s=0.003, STUB_MUTATION="forget_request_ids", INFERENCE_LANES="2")
     seen = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
     assert seen.images.wrong > 0

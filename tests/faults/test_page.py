@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist, all of them, and nothing that no test holds."""
+"""docs/reliability.md lists all tests that exist, and no promise without a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R15: a replica whose queue of POSTs stays full sends new clients elsewhere for a while."""
+"""R15: a replica whose queue of POSTs stays full turns new clients away for a while."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUEUE = 20
 
 
 def test_while_posts_find_no_room_the_replica_is_not_ready_and_alive(stubbed: Start, figures: Result) -> None:
-    # The queue is short and may be long in time: it is full of images, all the time.
+    # The queue is short in images but may be long in time, so it is always full.
     stub = stubbed(
         model_s=0.2, BATCH_MAX="1", REQUEST_QUEUE_MAX=str(QUEUE), REQUEST_QUEUE_S="60", REQUEST_TIMEOUT_S="60"
     )

@@ -1,4 +1,6 @@
-"""R11, R14, R15: a process that keeps dying is restarted ever later; probes tell it; clocks may jump."""
+"""R11, R14, R15: a process that keeps dying is restarted with growing delays, probes report it, and clocks
+may jump.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ DEATHS = 6
 
 
 def _deaths(service: Service) -> list[float]:
-    """Return when the inference process died, in seconds, as the log has it."""
+    """Return when the inference process died according to the log, in seconds."""
     entries = [json.loads(line) for line in service.log.splitlines() if "inference process ended" in line]
     return [datetime.fromisoformat(entry["time"]).timestamp() for entry in entries]
 
@@ -42,20 +44,20 @@ def test_a_process_that_dies_at_its_start_is_restarted_ever_later(stubbed: Start
         assert stub.service.get("/health")[0] == 503
         wait_for(lambda: len(_deaths(stub.service)) == DEATHS, "it dies several times", 40)
         wait_for(lambda: stub.service.get("/health")[0] == 200, "ready again", 40)
-    # Alive all the while: a restart of the pod would mend nothing.
+    # The replica stays alive all the time, because a restart of the pod would not help.
     rider.ride.check()
     pauses = [later - earlier for earlier, later in itertools.pairwise(_deaths(stub.service))]
     figures.note(deaths=DEATHS, first_pause_s=pauses[0], last_pause_s=pauses[-1])
-    # Each pause is the start of a process and the delay before it, which doubles.
+    # Each pause is the start-up time of a process plus the delay before it, which doubles.
     assert pauses[-1] > pauses[0]
     assert sum(pauses[-2:]) > 0.6
 
 
 @pytest.mark.parametrize("stall_s", [1.0])
 def test_the_rider_sees_a_worker_that_stands_still(stubbed: Start, stall_s: float) -> None:
-    """The negative control of every test that a rider accompanies."""
+    """Negative control of every test that runs a prober."""
     stub = stubbed()
-    # The supervisor stands in for a worker alone.
+    # The supervisor answers for a worker that hangs, so both are suspended.
     still = [stub.service.supervisor, stub.service.workers[0]]
     with ProbeRider(stub.service.port) as rider:
         time.sleep(0.5)

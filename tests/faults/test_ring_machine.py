@@ -1,4 +1,6 @@
-"""Any order of taking slots, submitting, answering, dying and coming back: the ring holds."""
+"""The frame ring stays consistent in any order of acquiring, submitting, answering, crashing and
+reconnecting.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ from tests.faults.conftest import Tier
 from tests.faults.results import Result as Figures
 
 _SIDE_PX = 8
-#: Frames in flight by what the inference process announces; the ring has as many slots, and the spare ones.
+#: Numbers of frames in flight that the inference process announces; the ring has that many slots plus the
+#: spare ones.
 _IN_FLIGHT = (1, 3)
 _SPARE = 2
 
@@ -55,7 +58,7 @@ def _handshake(in_flight: int) -> dict[str, object]:
 
 @dataclass(eq=False)
 class Flight:
-    """One frame: its ticket, its number in the slot's first pixel, and how it was answered."""
+    """One frame: its ticket, its number, which the slot's first pixel holds, and its answers."""
 
     number: int
     ticket: Ticket
@@ -64,7 +67,7 @@ class Flight:
 
 
 class RingMachine(RuleBasedStateMachine):
-    """A real client on a real socket; the machine plays the inference process, which may do anything."""
+    """Drives a real client on a real socket; the machine plays the inference process and may do anything."""
 
     client_class = InferenceClient
 
@@ -80,7 +83,7 @@ class RingMachine(RuleBasedStateMachine):
         self.their_ring: FrameRing | None = None
         self.waiting: list[Submit] = []
         self.last_request_id = 0
-        #: The number that the inference process found in the slot of each request.
+        #: The frame number that the inference process found in the slot of each request.
         self.found: dict[int, int] = {}
 
     def teardown(self) -> None:
@@ -189,7 +192,9 @@ class RingMachine(RuleBasedStateMachine):
             if flight.submitted and not flight.answers and flight.ticket.ring.executing(flight.ticket.slot)
         }
         pending = [flight for flight in self.flights if flight.submitted and not flight.answers]
-        if self.client._refused:  # for nonsense, which is no frame's fault
+        if (
+            self.client._refused
+        ):  # the worker has closed the connection because of an invalid message, so no frame is blamed
             marked.clear()
         self._disconnect()
         self.client._refused = False
@@ -199,7 +204,7 @@ class RingMachine(RuleBasedStateMachine):
             assert answer.executing == (flight.number in marked)
             assert not flight.ticket.ring.executing(flight.ticket.slot)
 
-    # -- what holds ----------------------------------------------------------------------------------
+    # -- invariants ------------------------------------------------------------------------------------
 
     @invariant()
     def every_submit_is_answered_once_and_by_its_own_frame(self) -> None:
@@ -223,7 +228,7 @@ class RingMachine(RuleBasedStateMachine):
         if now is not None and not any(flight.ticket.ring is now for flight in self.flights):
             assert now.free == now.slots
 
-    # -- the machine's own ---------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------
 
     def _owners(self, ring: FrameRing) -> list[Flight]:
         return [flight for flight in self.flights if flight.ticket.ring is ring and not flight.answers]
@@ -247,7 +252,7 @@ class RingMachine(RuleBasedStateMachine):
         self.client._read(self.ours, self.assembler)
 
     def _serve(self) -> None:
-        """Take in what the worker has sent."""
+        """Receive what the worker has sent."""
         while self.theirs is not None:
             try:
                 data = self.theirs.recv(wire.MAX_MESSAGE_BYTES)
@@ -273,7 +278,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 class _ForgetsRequestIds(InferenceClient):
-    """What the request ids are there for: this one gives each answer to whoever has waited longest."""
+    """Shows why request ids are needed: it gives each answer to the request that has waited longest."""
 
     def _resolve(self, result: Result) -> None:
         if self._pending:
@@ -285,7 +290,7 @@ class _ForgetsRequestIds(InferenceClient):
 
 class _BrokenMachine(RingMachine):
     client_class = _ForgetsRequestIds
-    #: Not a rule here: that it goes unnoticed would be found first.
+    #: This rule is disabled, because otherwise its violation would be found first.
     answer_what_nobody_asked = None  # type: ignore[assignment]
 
 

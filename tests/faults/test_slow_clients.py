@@ -1,4 +1,4 @@
-"""R4, R6: clients that are slow, silent or gone are cut off in time; idle ones cost little."""
+"""R4, R6: slow, silent or vanished clients are disconnected in time; idle clients cost little."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
 
-#: Short limits, so that the test need not wait long for them.
+#: Short limits, so that the test does not take long.
 LIMIT_S = 4.0
 LIMITS = {
     "BODY_TIMEOUT_S": str(LIMIT_S),
@@ -35,7 +35,7 @@ LIMITS = {
     "STREAM_HEARTBEAT_S": str(LIMIT_S / 2),
     "STREAM_SEND_TIMEOUT_S": str(LIMIT_S),
 }
-#: The only limit that is no setting: headers have to be there by then.
+#: The only limit that is not a setting: the time until the headers must be complete.
 HEADERS_S = 15.0
 KINDS = ("silent", "header", "body", "no hello", "never reads")
 
@@ -59,12 +59,12 @@ def _masked(opcode: int, payload: bytes) -> bytes:
 
 @functools.cache
 def _many_frames() -> bytes:
-    """Return 2,000 frames as one message after the other; made once, for making them takes long."""
+    """Return 1,999 frame messages in one block of bytes; cached, because creating them takes long."""
     return b"".join(_masked(2, pack(seq, Nonce(1, seq).image(), png=True)) for seq in range(1, 2000))
 
 
 async def _be_slow(kind: str, number: int, port: int) -> float:
-    """Behave badly until the server cuts the connection; return how long that took, in seconds."""
+    """Misbehave until the server closes the connection; return how long that took, in seconds."""
     address = (f"127.0.2.{1 + number % 200}", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=address)
     begun = time.monotonic()
@@ -105,7 +105,7 @@ async def _polite(service_url: str, seconds: float) -> Account:
 
 
 async def _vanish(port: int, count: int) -> None:
-    """Open streams through a network that then swallows everything."""
+    """Open streams through a network that drops everything from then on."""
     async with FaultProxy(port) as proxy, http_session() as session:
         sockets = [
             await session.ws_connect(f"http://127.0.0.1:{proxy.port}/v1/stream", protocols=["detect.v1.json"])
@@ -128,7 +128,7 @@ def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
     of_each, vanished = tier.pick((10, 8), (180, 100))
     port, url = stub.service.port, stub.service.http_url
 
-    _many_frames()  # not while the polite clients, in the same loop, are being timed
+    _many_frames()  # do this now, and not while the polite clients on the same event loop are timed
 
     async def misbehave() -> tuple[Account, dict[str, float]]:
         tasks = {
@@ -167,7 +167,7 @@ async def _idle_sockets(
 ) -> tuple[list[aiohttp.ClientSession], list[aiohttp.ClientWebSocketResponse]]:
     sessions, sockets = [], []
     for first in range(0, count, 250):
-        # More than one address: an address has a bounded number of ports, and of places.
+        # Use several addresses, because the ports and connections of one address are limited.
         connector = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.3.{1 + first // 250}", 0))
         session = aiohttp.ClientSession(connector=connector)
         sessions.append(session)
@@ -190,7 +190,7 @@ def test_idle_streams_cost_little_and_are_forgotten(stubbed: Start, tier: Tier, 
     url = f"{stub.service.http_url}/v1/stream"
 
     async def cycle() -> tuple[int, float, float]:
-        """Return memory with all of them open, share of a core while idle, and connects per second."""
+        """Return memory with all streams open, share of a core while idle, and connections per second."""
         begun = time.monotonic()
         sessions, sockets = await _idle_sockets(url, count)
         rate = count / (time.monotonic() - begun)
@@ -201,7 +201,7 @@ def test_idle_streams_cost_little_and_are_forgotten(stubbed: Start, tier: Tier, 
         memory = worker.memory_info().rss
         active = await _polite(stub.service.http_url, 2.0)
         assert (active.wrong, active.lost, active.closed, active.errors) == (0, 0, 0, {})
-        for socket in sockets:  # all in one moment, which nobody else may notice
+        for socket in sockets:  # all at the same moment, which other clients must not notice
             socket._response.close()
         for session in sessions:
             await session.close()
@@ -212,7 +212,7 @@ def test_idle_streams_cost_little_and_are_forgotten(stubbed: Start, tier: Tier, 
     with ProbeRider(stub.service.port) as rider:
         first, cpu, rate = asyncio.run(cycle())
         wait_for(lambda: worker.num_fds() <= fds + 2, "descriptors are given back", 30)
-        time.sleep(2)  # sessions that could be resumed are forgotten
+        time.sleep(2)  # resumable sessions expire
         second, _, _ = asyncio.run(cycle())
         wait_for(lambda: worker.num_fds() <= fds + 2, "descriptors are given back", 30)
     rider.ride.check()

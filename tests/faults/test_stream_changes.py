@@ -1,4 +1,4 @@
-"""R20: what a stream sends may change at any time: sizes, the track behind a video, its codec, sound."""
+"""R20: a stream may change its sizes, the track behind a video, its codec and its sound at any time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.pictures import encode, scene
 
 Start = Callable[..., Stubbed]
 
-#: Width and height of frames that follow each other in one stream.
+#: Widths and heights of successive frames in one stream.
 _SIZES = [(64, 64), (1, 1), (640, 480), (3, 2), (65, 63), (1, 500), (500, 1), (1280, 720), (64, 64)]
 
 
@@ -73,7 +73,7 @@ async def test_a_video_may_change_its_size(stubbed: Start, figures: Result) -> N
 
 
 class Tone(AudioStreamTrack):
-    """Twenty milliseconds of sound, fifty times a second."""
+    """Sends 20 ms of sound fifty times a second."""
 
     sent = 0
 
@@ -87,19 +87,21 @@ class Tone(AudioStreamTrack):
 
 
 class ChangingVideo(WebrtcClient):
-    """A session that changes what it sends while nothing is on its way, and counts what that loses."""
+    """A session that changes what it sends while nothing is in transit, and counts the frames lost."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, track=Track(_picture(0, 64), fps=12), codec="")
         self._tracks = [self.track]
         self._side_px = 64
-        #: The codecs of the answer by name; the sender keeps those of the session, which `switch` changes.
+        #: The codecs of the answer by name. The sender keeps the objects of the session, which `switch`
+        #: changes.
         self._negotiated: dict[str, Any] = {}
-        #: Frames that did not arrive before the first result: the server was not yet ready.
+        #: Number of frames sent before the first result that did not arrive, because the server was not yet
+        #: ready.
         self._too_early = 0
 
     async def offer(self) -> str:
-        """Return an offer of a video in any codec, and of an audio that is silent at first."""
+        """Return an offer of a video in any codec, and of an audio track that is silent at first."""
         self.audio = self.peer.addTransceiver("audio", "sendonly").sender
         return await super().offer()
 
@@ -110,14 +112,14 @@ class ChangingVideo(WebrtcClient):
 
     @property
     def lost(self) -> int:
-        """Frames that were sent since the first result and have neither a result nor another outcome."""
+        """Number of frames that were sent since the first result and have no outcome."""
         numbers = [each["seq"] for each in self.of_type("result")] + [
             each["to"] for each in self.of_type("drop")
         ]
         return sum(track.number for track in self._tracks) - self._too_early - max(numbers, default=0)
 
     async def expect_results(self, count: int = 5) -> None:
-        """Wait for results of the track that is sent now, hold it, and wait for what is on its way."""
+        """Wait for results of the current track, pause it, and wait for the frames in transit."""
         before, track = len(self.of_type("result")), self._tracks[-1]
         track.running.set()
         results = (await self.wait_for("result", before + count, timeout_s=40))[before:]
@@ -137,12 +139,12 @@ class ChangingVideo(WebrtcClient):
                 await asyncio.sleep(0.05)
 
     async def replace(self, side_px: int) -> None:
-        """Send another track, of another size, by the same sender."""
+        """Send another track, of another size, with the same sender."""
         old, sent = self._tracks[-1], self._tracks[-1].number
         self._tracks.append(Track(_picture(len(self._tracks), side_px), fps=12))
         self._tracks[-1].running.clear()
         self._video.sender.replaceTrack(self._tracks[-1])
-        # The sender still waits for a frame of the old one.
+        # The sender still waits for a frame of the old track.
         old.running.set()
         while old.number == sent:
             await asyncio.sleep(0.02)
@@ -150,10 +152,10 @@ class ChangingVideo(WebrtcClient):
         self._side_px = side_px
 
     def switch(self, codec: str) -> None:
-        """Go on in another codec that was negotiated, as a browser may at any time."""
+        """Continue in another negotiated codec, as a browser may at any time."""
         if not self._negotiated:
             self._negotiated = {each.name: copy(each) for each in reversed(self._video._codecs)}
-        # aiortc offers no way to: its sender has one encoder and takes the payload type of the first codec.
+        # aiortc has no API for this: its sender has one encoder and uses the payload type of the first codec.
         self._video.sender._RTCRtpSender__encoder = get_encoder(self._negotiated[codec])
         self._video._codecs[0].payloadType = self._negotiated[codec].payloadType
 

@@ -1,1 +1,3 @@
-"""What tests share: the real service as a subprocess, clients, faults, made models. No tests."""
+"""Code that tests share: the real service as a subprocess, clients, fault injection, generated models. No
+tests.
+"""

@@ -1,4 +1,4 @@
-"""A worker's application as it is put together in production, without its process."""
+"""A worker's application, built as in production but without its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample candidates for tests of the sampling process, and the boxes in them."""
+"""Creates sample candidates and their boxes for tests of the sampling process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STREAM = StreamInfo("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog",
 
 
 def boxes(*scores: float, label: int = 0, spread: float = 50.0) -> Boxes:
-    """Boxes far from each other, with these scores."""
+    """Return boxes with these scores that lie far from each other."""
     rows = [[spread * i, 10, spread * i + 20, 30, score, label] for i, score in enumerate(scores)]
     return np.array(rows, np.float32).reshape(-1, 6)
 
@@ -24,7 +24,7 @@ def boxes(*scores: float, label: int = 0, spread: float = 50.0) -> Boxes:
 def candidate(
     *scores: float, stream: str = "gate", at: float = 1_800_000_000.0, **fields: Any
 ) -> SampleCandidate:
-    """A candidate with a smooth image with these scores; ``fields`` replace the defaults."""
+    """Return a candidate with a smooth image and boxes of these scores; ``fields`` replace the defaults."""
     values: dict[str, Any] = {
         "stream": dataclasses.replace(STREAM, name=stream),
         "captured_at": at,
@@ -43,5 +43,5 @@ def candidate(
 
 
 def choice(found: SampleCandidate, *reasons: str) -> Choice:
-    """A choice of that candidate."""
+    """Return a selection of this candidate."""
     return Choice(found, reasons or ("uncertainty",), {"uncertainty": 0.9}, 0.8, 0x0123456789ABCDEF)

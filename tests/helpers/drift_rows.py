@@ -1,4 +1,4 @@
-"""Rows that are as alike from one to the next as those of a camera are, seeded."""
+"""Generates seeded drift rows that are correlated over time like those of a real camera."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 
-#: Begin of simulated time, unix seconds: a Monday, 00:00 UTC.
+#: Start of simulated time, unix seconds: a Monday, 00:00 UTC.
 START = 1_800_230_400.0
 INTERVAL_S = 5.0
 FACTORS = 3
-#: When streams are compared with what was learned from START on.
+#: Time from which streams are compared with the reference that was learned from START on.
 LATER = START + 10 * 86_400
-#: Ends a script in which it stands; of a class of a model that somebody else has made.
+#: Class name of a hostile model that closes a script element if a page inserts it without escaping.
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 class World:
-    """A camera before a scene: columns share slow and fast causes. Values have mean 0 and deviation 1.
+    """A simulated camera whose columns share slow and fast causes. Values have mean 0 and standard deviation
+    1.
 
-    Sum of Ornstein-Uhlenbeck parts with time constants of 10 s, 60 s and 20 min, and white noise. ``slow``
-    is the share of the slowest: at .35 half an hour differs from the day by more than a standard deviation.
+    The values are sums of Ornstein-Uhlenbeck processes with time constants of 10 s, 60 s and 20 min, and
+    white noise. ``slow`` is the share of the slowest process: at 0.35, half an hour differs from the day by
+    more than a standard deviation.
     """
 
     def __init__(self, seed: int, *, slow: float = 0.1) -> None:
@@ -40,7 +42,9 @@ class World:
         self._state = self._rng.standard_normal((len(self._parts), width))
 
     def values(self, count: int) -> npt.NDArray[np.float32]:
-        """Return the next rows' numbers, (count, columns); one goes on where the last call ended."""
+        """Return the numbers of the next rows, (count, columns); each call continues where the last one
+        ended.
+        """
         total = np.sqrt(0.1) * self._rng.standard_normal((count, len(NUMERIC)))
         for place, (share, tau_s) in enumerate(self._parts):
             keep = np.exp(-INTERVAL_S / tau_s)
@@ -64,7 +68,7 @@ def rows(
     model: str = "v1:ab",
     interval_s: float = INTERVAL_S,
 ) -> Iterator[Row]:
-    """Yield a row for each line of values, one in an interval; words follow from the numbers."""
+    """Yield a row for each line of values, one per interval; text columns are derived from the numbers."""
     top, boxes = NUMERIC.index("conf_max"), NUMERIC.index("n_boxes")
     for place, line in enumerate(values):
         label = "cat" if line[top] > 0 else "dog"
@@ -88,7 +92,9 @@ def _named(made: Iterable[Row]) -> list[Row]:
 
 @functools.cache
 def drifted_check() -> Check:
-    """A window with a column of NaN, one that the reference has no values for, and hostile words."""
+    """Return the check of a window with a NaN column, a column missing in the reference, and hostile class
+    names.
+    """
     known = World(1).values(3000)
     known[:, NUMERIC.index("jpeg_bpp")] = np.nan
     reference, _ = learn(_named(rows(known)), 1800, 0.001)

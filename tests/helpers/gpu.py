@@ -1,4 +1,4 @@
-"""Marks for tests that need a GPU, and skip with a clear word where there is none."""
+"""Marks for tests that need a GPU; without one the tests are skipped with a clear reason."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from inference.core.device import driver_fault
 
 _FAULT = driver_fault()
 
-#: ``pytestmark`` of such a module.
+#: Return the ``pytestmark`` of such a module.
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(bool(_FAULT), reason=f"needs a CUDA device: {_FAULT}")]

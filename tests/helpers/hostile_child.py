@@ -1,4 +1,4 @@
-"""A process on the other end of a worker's link that sends whatever a test wants: the attacker of S13."""
+"""Simulates the peer of a worker's IPC connection, which sends whatever a test wants: the attacker of S13."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
 from inference.ipc.wire import Kind, Result, pack_text, unpack_submit
 
-#: What an honest process says of itself.
+#: The model and version that an honest process announces.
 MODEL: dict[str, Any] = {
     "name": "codes",
     "sha256": "0" * 64,
@@ -37,13 +37,13 @@ HANDSHAKE: dict[str, Any] = {
 
 
 class HostileChild:
-    """Listens as the inference process does. ``with`` closes everything."""
+    """Listens like the inference process. Leaving the ``with`` block closes everything."""
 
     def __init__(self) -> None:
         self._listener = address.listen()
         self._listener.setblocking(False)
         self.client = InferenceClient(address.address_of(self._listener))
-        #: How often the worker has given up a connection because of what came over it.
+        #: How often the worker has closed a connection because of what it received.
         self.refused = 0
         self.client.on_refused = self._count
         self.connection: socket.socket | None = None
@@ -63,7 +63,7 @@ class HostileChild:
         self._listener.close()
 
     async def accept(self) -> None:
-        """Take the worker's next connection."""
+        """Accept the worker's next connection."""
         if self.connection is not None:
             self.connection.close()
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class HostileChild:
         self.connection.setblocking(False)
 
     def send(self, *messages: bytes) -> None:
-        """Send messages; a worker that has hung up is no fault."""
+        """Send messages; it is no error if the worker has closed the connection."""
         assert self.connection is not None
         for message in messages:
             try:
@@ -87,13 +87,13 @@ class HostileChild:
             return await asyncio.get_running_loop().sock_recv(self.connection, 65_536)
 
     async def greet(self, handshake: dict[str, Any] = HANDSHAKE) -> None:
-        """Shake hands as an honest process does; returns when the worker has attached its memory."""
+        """Do the handshake as an honest process does; return when the worker has attached its memory."""
         self.send(*pack_text(Kind.HELLO, handshake))
         assert (await self.receive())[0] == Kind.ATTACH
         assert self.client.ready
 
     async def take_frame(self, answers: list[Result | InferenceLost]) -> int:
-        """Let the worker submit a frame; returns its request id. The outcome goes to ``answers``."""
+        """Let the worker submit a frame and return its request id. The outcome is appended to ``answers``."""
         model = self.client.models["v1"]
         ticket = self.client.acquire(answers.append)
         params = DetectionParams()
@@ -101,14 +101,14 @@ class HostileChild:
         return unpack_submit(await self.receive()).request_id
 
     async def until_refused(self, times: int = 1) -> None:
-        """Wait until the worker has given the connection up."""
+        """Wait until the worker has closed the connection."""
         async with asyncio.timeout(10):
             while self.refused < times:
                 await asyncio.sleep(0.005)
 
 
 def forged(request_id: int, message: bytes) -> bytes:
-    """Return a RESULT message with its request id replaced by one that is in flight."""
+    """Return a RESULT message whose request id is replaced by one that is in flight."""
     return message[:8] + request_id.to_bytes(8, "little") + message[16:] if len(message) >= 16 else message
 
 

@@ -1,4 +1,4 @@
-"""Asks `/livez` all the time while something else goes on, and notes how long the slowest answer took."""
+"""Polls `/livez` continuously in the background and records the slowest answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 class LivezProbe:
-    """One connection that asks again as soon as it is answered; a thread of its own."""
+    """One connection, in its own thread, that sends the next request as soon as it has an answer."""
 
     def __init__(self, port: int, *, every_s: float = 0.01) -> None:
         self._port = port

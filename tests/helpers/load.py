@@ -1,4 +1,6 @@
-"""Load on a running service, over loopback, bounded in time: streams and POSTs, closed and open loop."""
+"""Generates load on a running service over loopback, for a limited time: streams and POSTs, closed and open
+loop.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ _CODEC_JPEG = 0
 
 @dataclass(slots=True)
 class End:
-    """When a load stops sending, monotonic seconds; may be moved while it runs."""
+    """When a load stops sending, in monotonic seconds; may be changed while it runs."""
 
     at: float
 
@@ -37,7 +39,7 @@ class End:
 
 @dataclass(slots=True)
 class Tally:
-    """What a client saw: times in seconds, from sending a frame to having its result."""
+    """What a client observed. Latencies are in seconds, from sending a frame to having its result."""
 
     sent: int = 0
     results: int = 0
@@ -50,7 +52,7 @@ class Tally:
     closed: int | None = None
 
     def merge(self, other: Tally) -> None:
-        """Add another client's account."""
+        """Add the counts of another client."""
         self.sent += other.sent
         self.results += other.results
         self.drops += other.drops
@@ -59,7 +61,7 @@ class Tally:
         self.arrivals += other.arrivals
 
     def percentile_ms(self, share: float) -> float:
-        """Return a latency percentile, 0 to 1; NaN when nothing was answered."""
+        """Return a latency percentile in milliseconds, ``share`` 0 to 1; NaN if nothing was answered."""
         if not self.latencies_s:
             return float("nan")
         ordered = sorted(self.latencies_s)
@@ -79,7 +81,9 @@ def pack(seq: int, payload: bytes, *, png: bool = False) -> bytes:
 
 
 class StreamLoad:
-    """One live stream. ``fps`` 0: as fast as the window allows; else that rate, whatever the window says."""
+    """One stream. With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of
+    the window.
+    """
 
     def __init__(
         self,
@@ -102,7 +106,7 @@ class StreamLoad:
         self._sent_at: dict[int, float] = {}
 
     async def run(self, session: aiohttp.ClientSession, until: End) -> Tally:
-        """Send until ``until``, then wait for what is in flight; returns the account."""
+        """Send until ``until``, then wait for the frames in flight; return the tally."""
         async with session.ws_connect(
             self._url, protocols=["detect.v1.msgpack"], max_msg_size=0, compress=0, autoping=True
         ) as socket:
@@ -182,7 +186,9 @@ async def post_in_turn(
     *,
     pause_s: float = 0.0,
 ) -> Tally:
-    """POST one picture after the other until ``until``; ``pause_s`` between an answer and the next."""
+    """POST one image after the other until ``until``, with ``pause_s`` between an answer and the next
+    request.
+    """
     tally = Tally()
     for picture in itertools.cycle(pictures):
         if until.passed:
@@ -206,7 +212,7 @@ async def post_in_turn(
 
 
 def total(tallies: list[Tally]) -> Tally:
-    """Return all accounts as one."""
+    """Return the sum of all tallies."""
     whole = Tally()
     for tally in tallies:
         whole.merge(tally)
@@ -214,7 +220,7 @@ def total(tallies: list[Tally]) -> Tally:
 
 
 def http_session() -> aiohttp.ClientSession:
-    """Return a session without a bound on connections or total time."""
+    """Return a session without a limit on connections and with 30 s per request."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
     )

@@ -1,4 +1,4 @@
-"""Pictures and models that the benches use: the shared real ones, or drawn ones where those are absent."""
+"""Images and models for the benchmarks: the real shared ones, or generated ones if those are absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUALITY = 80
 
 
 def pictures(count: int = 32, size: tuple[int, int] = (640, 480)) -> list[bytes]:
-    """Return JPEGs of ``size``: frames of the shared video, else noise over a gradient."""
+    """Return JPEGs of ``size``: frames of the shared video, otherwise noise over a gradient."""
     video = SHARED / "data" / "video" / "one-by-one-person-detection.mp4"
     frames = _video_frames(video, count) if video.exists() else _drawn_frames(count)
     return [_encode(cv2.resize(frame, size)) for frame in frames]
@@ -49,7 +49,7 @@ def _encode(frame: np.ndarray) -> bytes:
 
 
 def model(name: str, folder: Path) -> Path:
-    """Return a model file by name: ``null`` is made in ``folder``, others are the shared ones, or a path."""
+    """Return a model file by name: ``null`` is created in ``folder``, others are shared models or paths."""
     if name == "null":
         return null_model(folder / "null.onnx", size=320)
     for path in (Path(name), SHARED / "models" / f"{name}.onnx"):

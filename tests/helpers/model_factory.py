@@ -1,6 +1,7 @@
-"""Tiny ONNX models for tests: every family with chosen boxes, a model that does nothing, and faulty ones.
+"""Creates tiny ONNX models for tests: every family with chosen boxes, a model that does nothing, and faulty
+ones.
 
-Sizes are in pixels, boxes x1, y1, x2, y2, score, class in pixels of the model input.
+Sizes are in pixels. Boxes are x1, y1, x2, y2, score, class, in pixels of the model input.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ Floats = npt.NDArray[np.float32]
 Objects = Sequence[tuple[float, float, float, float, float, int]]
 
 STRIDES = (8, 16, 32)
-#: Two overlapping boxes of class 0, of which suppression keeps the first, and one of class 1.
+#: Two overlapping boxes of class 0, of which non-maximum suppression keeps the first, and one of class 1.
 OBJECTS: Objects = (
     (8.0, 8.0, 40.0, 48.0, 0.9, 0),
     (10.0, 9.0, 41.0, 50.0, 0.6, 0),
     (50.0, 20.0, 60.0, 60.0, 0.75, 1),
 )
-#: The same without the overlapping one, for families that suppress in the graph.
+#: The same without the overlapping box, for families with suppression in the graph.
 DISTINCT: Objects = (OBJECTS[0], OBJECTS[2])
 
 _TYPES = {
@@ -39,16 +40,16 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """The image input of a model, and what is written about it."""
+    """The image input of a model, and the metadata written about it."""
 
     width: int = 64
     height: int = 64
-    #: None: dynamic.
+    #: None means a dynamic size.
     batch: int | None = None
     dynamic_size: bool = False
     name: str = "images"
     dtype: Any = np.float32
-    #: Adds the second input of RT-DETR and D-FINE exports.
+    #: Whether to add the second input of RT-DETR and D-FINE exports.
     sizes: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,11 +95,11 @@ def constant_model(
     repeats: bool = True,
     open_rows: bool = False,
 ) -> Path:
-    """Write a model that gives ``outputs`` (batch of one) for every frame, whatever it shows.
+    """Write a model that returns ``outputs`` (batch of one) for every frame, whatever the frame shows.
 
-    With ``repeats`` false it gives them once for the whole batch, as a broken export does. With
-    ``open_rows`` a white frame gives all rows and a black one none, as where suppression in the graph
-    decides on their number.
+    With ``repeats`` false it returns them once for the whole batch, as a broken export does. With
+    ``open_rows`` a white frame gets all rows and a black one none, as if suppression in the graph decided the
+    number of rows.
     """
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),
@@ -108,7 +109,7 @@ def constant_model(
         numpy_helper.from_array(np.array([0], np.int64), "zero"),
         numpy_helper.from_array(np.array([1], np.int64), "one"),
     ]
-    if image.sizes:  # the second input must be used, or the runtime drops it
+    if image.sizes:  # the second input must be used, otherwise the runtime removes it
         nodes.append(helper.make_node("Shape", ["orig_target_sizes"], ["unused"]))
     for name, array in outputs.items():
         constants.append(numpy_helper.from_array(array, f"{name}_value"))
@@ -131,7 +132,9 @@ def constant_model(
 
 
 def _cut_by_brightness(image: Input, whole: str, name: str) -> list[Any]:
-    """Return nodes that keep the first rows of ``whole``: the brightest pixel, 0 to 1, times all of them."""
+    """Return nodes that keep the first rows of ``whole``: their share is the value of the brightest pixel, 0
+    to 1.
+    """
     return [
         helper.make_node("ReduceMax", [image.name], [f"{name}_light"], keepdims=0),
         helper.make_node("Mul", [f"{name}_light", f"{name}_rows"], [f"{name}_share"]),
@@ -143,7 +146,7 @@ def _cut_by_brightness(image: Input, whole: str, name: str) -> list[Any]:
 def null_model(
     path: Path, *, batch: int | None = None, size: int = 320, classes: int = 1, objects: Objects = ()
 ) -> Path:
-    """Write a model that does nothing, of family yolo: it finds ``objects``, none by default."""
+    """Write a model of family yolo that does nothing: it finds ``objects``, by default none."""
     image = Input(width=size, height=size, batch=batch)
     return constant_model(path, {"output0": yolo_rows(objects, classes, image)}, image)
 
@@ -169,7 +172,7 @@ def yolo_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
 
 
 def yolov5_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
-    """Return [1, 3 * cells, 5 + classes]: objectness 0.95, the class score makes up the rest."""
+    """Return [1, 3 * cells, 5 + classes] with objectness 0.95; score = objectness times class score."""
     rows = np.zeros((1, 3 * len(cells(image)), 5 + classes), np.float32)
     for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):
         row = rows[0, 11 * number + 5]
@@ -179,7 +182,9 @@ def yolov5_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
 
 
 def yolox_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
-    """Return [1, cells, 5 + classes], boxes relative to their grid cell; objects on all three strides."""
+    """Return [1, cells, 5 + classes] with boxes relative to their grid cell, and objects on all three
+    strides.
+    """
     grid = cells(image)
     rows = np.zeros((1, len(grid), 5 + classes), np.float32)
     for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):
@@ -193,14 +198,14 @@ def yolox_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
 
 
 def end2end_rows(objects: Objects, queries: int = 20) -> Floats:
-    """Return [1, queries, 6] as models with suppression in the graph give them."""
+    """Return [1, queries, 6], the output of models with suppression in the graph."""
     rows = np.zeros((1, queries, 6), np.float32)
     rows[0, : len(objects)] = np.array(objects, np.float32).reshape(-1, 6)
     return rows
 
 
 def detr_ready(objects: Objects, queries: int = 20, unit: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return labels, boxes and scores; ``unit`` divides the boxes by this width and height."""
+    """Return labels, boxes and scores; boxes are divided by the width and height in ``unit``."""
     rows = end2end_rows(objects, queries)
     boxes = rows[..., :4] / np.array((unit or (1, 1)) * 2, np.float32)
     return {"labels": rows[..., 5].astype(np.int64), "boxes": boxes, "scores": rows[..., 4]}
@@ -209,7 +214,10 @@ def detr_ready(objects: Objects, queries: int = 20, unit: tuple[int, int] | None
 def detr_logits(
     objects: Objects, classes: int, image: Input = PLAIN, queries: int = 20
 ) -> tuple[Floats, Floats]:
-    """Return logits [1, queries, classes] of sigmoid scores and boxes [1, queries, 4] in 0..1."""
+    """Return logits [1, queries, classes], whose sigmoids are the scores, and boxes [1, queries, 4], 0 to 1.
+
+    The boxes are centre x, centre y, width and height as fractions of the image.
+    """
     logits = np.full((1, queries, classes), -12.0, np.float32)
     boxes = np.full((1, queries, 4), 0.5, np.float32)
     for query, (x1, y1, x2, y2, score, kind) in enumerate(objects):
@@ -245,10 +253,10 @@ def colour_model(path: Path, image: Input = PLAIN) -> Path:
 
 
 def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
-    """Write a yolo model of one class that finds bright cells, by layers like those of real detectors.
+    """Write a yolo model of one class that finds bright cells, with layers like those of real detectors.
 
-    Convolution and SiLU twice, three levels, a convolution each as head; then boxes in pixels and scores
-    of 0..1 are put into one output. A grey of 0.7 scores one half, white nearly 1.
+    It has two convolutions with SiLU, and three levels with a convolution each as head. Boxes in pixels and
+    scores of 0..1 are concatenated to one output. A grey of 0.7 scores one half, white nearly 1.
     """
     random = np.random.default_rng(3)
     nodes: list[Any] = []
@@ -277,7 +285,7 @@ def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
     mixing[0, :, 0, 0] = np.eye(8, dtype=np.float32)[0]
     features = silu(conv("second", first, mixing, np.zeros(8, np.float32)))
     levels = []
-    # What channel 0 gives for a grey of 0.7, where the score shall be one half.
+    # Value of channel 0 for a grey of 0.7, where the score must be one half.
     middle = 0.7 * 4 / (1 + np.exp(-0.7 * 4))
     middle /= 1 + np.exp(-middle)
     for stride in STRIDES:
@@ -311,7 +319,7 @@ def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
     return save(path, nodes, {"output0": (np.float32, [5, len(cells(image))])}, image, constants, opset=opset)
 
 
-#: Row and column of each patch, in the order of YOLOX and YOLOv5.
+#: Row and column offsets of the patches, in the order of YOLOX and YOLOv5.
 FOCUS = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
@@ -326,8 +334,8 @@ def focus(
 ) -> tuple[list[Any], list[Any]]:
     """Return the nodes of a space-to-depth stem from the image to `stem`, and their constants.
 
-    One Slice for rows and one for columns, or both ``at_once``; their parameters are initializers, or
-    Constant nodes with ``as_nodes``.
+    Rows and columns are sliced one after the other, or in one Slice with ``at_once``. The parameters are
+    initializers, or Constant nodes with ``as_nodes``.
     """
     nodes: list[Any] = []
     constants: dict[str, Any] = {}
@@ -359,7 +367,7 @@ def focus(
 
 
 def focus_model(path: Path, image: Input = PLAIN, **kind: Any) -> Path:
-    """Write a yolo model of three classes whose every output depends on the pixels behind a `focus` stem."""
+    """Write a yolo model of three classes; every output depends on the pixels behind a `focus` stem."""
     nodes, constants = focus(image, **kind)
     random = np.random.default_rng(1)
     weights = random.normal(0, 0.2, (7, 12, 3, 3)).astype(np.float32)
@@ -377,7 +385,7 @@ def focus_model(path: Path, image: Input = PLAIN, **kind: Any) -> Path:
 
 
 def pyramid_model(path: Path, windows: Sequence[int], image: Input = PLAIN, **attributes: Any) -> Path:
-    """Write a model that gives the maxima of its image in these windows: ``pool_5`` and so on."""
+    """Write a model that returns the maxima of its image in these windows: ``pool_5`` and so on."""
     nodes, outputs = [], {}
     for window in windows:
         given = {"kernel_shape": [window] * 2, "pads": [window // 2] * 4, "strides": [1, 1]} | attributes
@@ -387,7 +395,7 @@ def pyramid_model(path: Path, windows: Sequence[int], image: Input = PLAIN, **at
 
 
 class HeadForm(StrEnum):
-    """How an export writes that all cells of a level come into a row."""
+    """The target shape with which an export reshapes all cells of a level into a row."""
 
     BATCH_OF_ONE = "to 1, channels, -1"
     COPIED = "to 0, 0, -1"
@@ -397,7 +405,7 @@ class HeadForm(StrEnum):
 def yolox_network(
     path: Path, image: Input = PLAIN, *, form: HeadForm = HeadForm.COPIED, classes: int = 3
 ) -> Path:
-    """Write a yolox of three levels with the layers of its head, random weights, and a pyramid of pools."""
+    """Write a yolox model of three levels with real head layers, random weights and a pyramid of pools."""
     random = np.random.default_rng(11)
     nodes: list[Any] = []
     constants: list[Any] = []
@@ -449,7 +457,7 @@ def yolox_network(
 
 
 def poison_model(path: Path, image: Input = PLAIN) -> Path:
-    """Write a yolo model that raises whenever a pixel of its batch is white (255), and finds nothing else."""
+    """Write a yolo model that raises if a pixel of its batch is white (255), and otherwise finds nothing."""
     rows = yolo_rows((), 1, image)
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),
@@ -458,7 +466,7 @@ def poison_model(path: Path, image: Input = PLAIN) -> Path:
         helper.make_node("ReduceMax", [image.name], ["brightest"], keepdims=0),
         helper.make_node("Add", ["brightest", "almost_nothing"], ["above"]),
         helper.make_node("Cast", ["above"], ["index"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["single", "index"], ["shade"]),  # out of range for 1
+        helper.make_node("Gather", ["single", "index"], ["shade"]),  # out of range for index 1
         helper.make_node("Add", ["rows", "shade"], ["shaded"]),
         helper.make_node("Expand", ["shaded", "to"], ["output0"]),
     ]
@@ -474,13 +482,13 @@ def poison_model(path: Path, image: Input = PLAIN) -> Path:
 
 
 def unknown_operator_model(path: Path) -> Path:
-    """Write a model with an operator that nobody has."""
+    """Write a model with an unknown operator."""
     nodes = [helper.make_node("Frobnicate", ["images"], ["output0"])]
     return save(path, nodes, {"output0": (np.float32, [5, 84])})
 
 
 def fixed_reshape_model(path: Path) -> Path:
-    """Write a model with a dynamic batch in its signature and 1 written into a reshape."""
+    """Write a model that declares a dynamic batch but reshapes to a batch of 1."""
     count = len(cells(PLAIN))
     nodes = [
         helper.make_node("Reshape", ["images", "flat"], ["row"]),
@@ -500,7 +508,7 @@ def fixed_reshape_model(path: Path) -> Path:
 
 
 def external_data_model(path: Path, location: str) -> Path:
-    """Write a model whose weights are said to lie in the file ``location``."""
+    """Write a model that declares its weights as external data in the file ``location``."""
     constant_model(path, {"output0": yolo_rows(OBJECTS, 2)})
     model = onnx.load(str(path), load_external_data=False)
     weights = next(tensor for tensor in model.graph.initializer if tensor.name == "output0_value")

@@ -1,4 +1,6 @@
-"""A network of the test's own: one address, a way to everywhere that leads nowhere, and ears on that way."""
+"""Runs code in a network namespace with one address and a default route that leads nowhere, and records
+packets.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,13 @@ import pytest
 
 T = TypeVar("T")
 
-#: The only address of this machine in there, besides loopback.
+#: The only address of this machine in the namespace, besides loopback.
 OWN = "10.99.0.1"
 _CLONE_NEWNET = 0x40000000
 _ETH_P_IP = 0x0800
 _UDP, _TCP = 17, 6
-#: The loopback device is all that every kernel has; what is sent over it to other addresses is dropped.
+#: The loopback device is the only one that every kernel has; packets sent over it to other addresses are
+#: dropped.
 _SETUP = (
     ("link", "set", "lo", "up"),
     ("address", "add", f"{OWN}/32", "dev", "lo"),
@@ -32,7 +35,7 @@ _SETUP = (
 
 
 class Ears:
-    """Hears every IPv4 packet for another machine; made within the network."""
+    """Records every IPv4 packet that is addressed to another machine; created within the namespace."""
 
     def __init__(self) -> None:
         self._found: set[tuple[str, int]] = set()
@@ -41,19 +44,20 @@ class Ears:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
         self._socket.bind(("lo", _ETH_P_IP))
         self._socket.settimeout(0.1)
-        # At once and all the time: the kernel keeps a few hundred packets, and most are of no interest.
+        # The thread reads all the time, because the kernel buffers only a few hundred packets and most are
+        # irrelevant.
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def heard(self) -> set[tuple[str, int]]:
-        """Return where UDP and TCP packets went since the last call, as (address, port)."""
+        """Return the destinations of UDP and TCP packets since the last call, as (address, port)."""
         time.sleep(0.3)
         with self._lock:
             found, self._found = self._found, set()
         return found
 
     def close(self) -> None:
-        """Stop to listen."""
+        """Stop recording."""
         self._closing = True
         self._thread.join()
         self._socket.close()
@@ -66,7 +70,8 @@ class Ears:
                 continue
             to = socket.inet_ntoa(packet[16:20])
             header = 4 * (packet[0] & 0x0F)
-            # Media sockets are bound to the machine's own address; a packet from there to 127.0.0.1 counts.
+            # Media sockets are bound to the machine's own address, so a packet from there to 127.0.0.1 is
+            # recorded as well.
             inside = to == OWN or packet[12] == packet[16] == 127
             if packet[9] in (_UDP, _TCP) and not inside:
                 with self._lock:
@@ -75,9 +80,9 @@ class Ears:
 
 @contextmanager
 def narrow_link(kbit_per_s: int) -> Iterator[None]:
-    """Let only so much pass in a second, all packets of this network together; skips where the kernel cannot.
+    """Limit the total rate of all packets in this namespace; skip the test if the kernel does not support it.
 
-    Call it within the network. Packets wait for 300 ms at most and are lost then, as in a modem.
+    Call this within the namespace. Packets wait for at most 300 ms and are lost after that, as in a modem.
     """
     limit = f"rate {kbit_per_s}kbit burst 3000 latency 300ms".split()
     for command in (
@@ -94,10 +99,10 @@ def narrow_link(kbit_per_s: int) -> Iterator[None]:
 
 
 def in_own_network(act: Callable[[Ears], T]) -> T:
-    """Return what ``act`` returns; it and the processes that it starts are in there. Skips without root."""
+    """Run ``act``, and the processes it starts, in a new namespace; return its result. Skips without root."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and ip (Debian package iproute2), to make a network of its own")
-    # Of one thread alone: the network of the other tests stays as it is.
+    # Only this thread enters the namespace; the network of other tests stays as it is.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(_in_own_network, act).result()
 

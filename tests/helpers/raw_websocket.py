@@ -1,4 +1,4 @@
-"""A WebSocket client that sends exactly the bytes it is told to, for what no well-behaved client sends."""
+"""A WebSocket client that sends exactly the given bytes, for messages that no correct client sends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def frame(
     length: int | None = None,
     form: int | None = None,
 ) -> bytes:
-    """Return one frame; ``length`` is what it claims, ``form`` the width of that field: 7, 16 or 64 bits."""
+    """Return one frame; ``length`` is its declared length, ``form`` the width of that field: 7, 16 or 64
+    bits.
+    """
     claimed = len(payload) if length is None else length
     first = (0x80 if fin else 0) | reserved << 4 | opcode
     bit = 0x80 if masked else 0
@@ -39,14 +41,14 @@ def frame(
 
 
 def close_frame(code: int | None, reason: bytes = b"") -> bytes:
-    """Return a close frame; None: without a code."""
+    """Return a close frame; with None it has no code."""
     return frame(CLOSE, b"" if code is None else struct.pack(">H", code) + reason)
 
 
 def upgrade(
     path: str = "/v1/stream", *, method: str = "GET", http: str = "1.1", **headers: str | None
 ) -> bytes:
-    """Return an upgrade request; ``headers`` replace the usual ones, with `_` for `-`; None: none."""
+    """Return an upgrade request. ``headers`` replace the defaults, `_` stands for `-`; None omits one."""
     fields: dict[str, str | None] = {
         "Host": "localhost",
         "Upgrade": "websocket",
@@ -60,7 +62,7 @@ def upgrade(
 
 
 class RawSocket:
-    """One TCP connection. ``with`` closes it."""
+    """One TCP connection, closed at the end of the ``with`` block."""
 
     def __init__(self, port: int, timeout_s: float = 10.0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
@@ -77,7 +79,7 @@ class RawSocket:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send; that the other side has hung up already is no fault."""
+        """Send bytes; it is no error if the other side has closed the connection."""
         try:
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -92,7 +94,9 @@ class RawSocket:
         return bool(data)
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers in lower case and body of an HTTP answer; 0 where the connection ended."""
+        """Return status, headers in lower case and body of an HTTP answer; status 0 if the connection ended
+        early.
+        """
         while b"\r\n\r\n" not in self._buffer:
             if not self._fill():
                 return 0, {}, b""
@@ -107,19 +111,19 @@ class RawSocket:
         return status, headers, body
 
     def receive_some(self) -> bool:
-        """Read and forget what is there; False where the connection ended."""
+        """Read and discard what has arrived; return False if the connection ended."""
         self._buffer = b""
         return self._fill()
 
     def upgraded(self) -> dict[str, str]:
-        """Upgrade; returns the headers of the answer."""
+        """Upgrade the connection; return the headers of the answer."""
         self.send(upgrade())
         status, headers, body = self.answer()
         assert status == 101, (status, body)
         return headers
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return opcode and payload of the next frame; None where the connection ended."""
+        """Return opcode and payload of the next frame; None if the connection ended."""
         while len(self._buffer) < 2 or len(self._buffer) < self._frame_bytes():
             if not self._fill():
                 return None
@@ -139,7 +143,7 @@ class RawSocket:
         return 2 + width + int.from_bytes(self._buffer[2 : 2 + width], "big")
 
     def until(self, opcode: int) -> bytes | None:
-        """Return the payload of the next frame of this kind; None where the connection ended before."""
+        """Return the payload of the next frame of this kind; None if the connection ended before."""
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline:
             received = self.receive()
@@ -148,7 +152,7 @@ class RawSocket:
         return None
 
     def close_code(self) -> int | None:
-        """Return the code with which the server closes; 1005 without one, None where it just hangs up."""
+        """Return the server's close code; 1005 if the frame has none, None if there is no close frame."""
         payload = self.until(CLOSE)
         if payload is None:
             return None

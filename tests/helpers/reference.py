@@ -1,4 +1,6 @@
-"""The reference: boxes that independent code computed for real pictures, and how served boxes may differ."""
+"""Reference boxes that independent code computed for real images, and how far served boxes may differ from
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from inference.preprocess.letterbox import Letterbox
 from tests.conftest import SHARED
 
 REFERENCE = SHARED / "data" / "reference" / "detections.json"
-#: Model to the threshold that its reference was computed with.
+#: Maps each model to the threshold with which its reference was computed.
 THRESHOLDS = {"yolox_nano": 0.25, "yolov9t_ball": 0.02}
 MIN_IOU = 0.98
 SCORE_TOLERANCE = 0.02
@@ -29,7 +31,7 @@ Found = tuple[str, float, list[float]]
 
 
 def as_png(picture: np.ndarray[Any, Any]) -> bytes:
-    """Encode without loss."""
+    """Encode an image losslessly."""
     encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert encoded
     return bytes(data)
@@ -65,7 +67,7 @@ def iou(a: list[float], b: list[float]) -> float:
 
 
 def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: float) -> list[str]:
-    """Return what is missing, other or extra; below ``floor`` either side may leave a box out."""
+    """Return the missing, different and extra boxes; below ``floor`` a box may be absent on either side."""
     rest = list(found)
     wrong = []
     for entry in expected:
@@ -84,7 +86,7 @@ def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: f
 
 
 def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
-    """Ask for the boxes of every reference picture; fail with all that is missing, other or extra."""
+    """Request the boxes of every reference image; fail with all missing, different and extra boxes."""
     threshold = THRESHOLDS[model]
     compared = 0
     wrong = []
@@ -97,7 +99,7 @@ def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
 
 
 def detect(detector: Detector, images: Sequence[bytes], threshold: float) -> list[list[Found]]:
-    """Run pictures through a detector as one batch; return the boxes of each."""
+    """Run images through a detector as one batch; return the boxes of each."""
     slots = []
     letterboxes = []
     for data in images:

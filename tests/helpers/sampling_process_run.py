@@ -1,4 +1,4 @@
-"""Runs the sampling process alone, as the supervisor does, and feeds it images that all differ."""
+"""Runs the sampling process alone, as the supervisor starts it, and sends it images that all differ."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _IMAGE = encode(scene(640, 480))
 
 
 def reported(number: int) -> SampleCandidate:
-    """A candidate that is taken whatever else; its image is unlike any other, byte by byte."""
+    """Return a candidate that is always accepted; its image bytes differ from all other candidates."""
     data = with_jpeg_segment(_IMAGE, 0xFE, f"number {number}".encode())
     return candidate(0.5, data=data, seq=number, reported=True, width=640, height=480)
 
 
 class SamplingProcessRun:
-    """Use as a context manager; call ``kill()`` and ``start()`` as often as needed."""
+    """Use it as a context manager; ``kill()`` and ``start()`` may be called repeatedly."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder / "samples"
@@ -84,7 +84,7 @@ class SamplingProcessRun:
         self._log.close()
 
     def start(self) -> None:
-        """Start a process; it takes candidates when ``wait_on`` returns."""
+        """Start a process; it accepts candidates when ``wait_on`` has returned."""
         self._shared_status.post("sampling", SamplingStatus.STARTING)
         self._shared_status.post("ending", 0)
         fds = (self._listener.fileno(), self._shared_status.fd, self._page.fd)
@@ -105,20 +105,20 @@ class SamplingProcessRun:
         self._sender.submit(reported(number))
 
     def kill(self) -> None:
-        """Kill it, hard."""
+        """Kill the process with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> int:
-        """End it in order; returns its exit code."""
+        """Shut the process down in order; return its exit code."""
         assert self._process is not None
         self._shared_status.post("ending", 1)
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
 
     def spooled(self) -> set[str]:
-        """Return the hashes of what is complete in the spool."""
+        """Return the hashes of the complete samples in the spool."""
         return spooled(self.folder)
 
     def metric(self, name: str, **labels: str) -> float:
@@ -134,7 +134,7 @@ class SamplingProcessRun:
 
 
 def spooled(folder: Path) -> set[str]:
-    """Return the hashes of what is complete in the spool of a folder of samples."""
+    """Return the hashes of the complete samples in the spool of a folder."""
     ready = folder / ".spool" / "ready"
     if not ready.is_dir():
         return set()

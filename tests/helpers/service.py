@@ -1,4 +1,4 @@
-"""Runs ``streamer serve`` as a subprocess, the way users do, and finds its processes."""
+"""Runs ``streamer serve`` as a subprocess, as users do, and finds its processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_TIMEOUT_S = 60.0
 
 @cache
 def quick_models() -> dict[str, str]:
-    """Return settings of two models that find nothing: a service with them starts in half the time."""
+    """Return settings of two models that find nothing; with them a service starts in half the time."""
     folder = Path(tempfile.mkdtemp(prefix="models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = str(null_model(folder / "null.onnx", size=64))
@@ -37,9 +37,10 @@ def quick_models() -> dict[str, str]:
 
 
 class Service:
-    """One replica on a free port. ``settings`` are environment variables on top of a quiet default.
+    """One replica on a free port. ``settings`` are environment variables that override a quiet default.
 
-    Without a model in the settings it serves two that find nothing; ``bundled``: those of the project.
+    If the settings name no model, it serves two that find nothing, or with ``bundled`` the models of the
+    project.
     """
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info", bundled: bool = False) -> None:
@@ -49,7 +50,7 @@ class Service:
         foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL", "DRIFT", "REFERENCE_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment |= {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": log_level, "LOG_FORMAT": "json"}
-        # Samples of tests must not pile up in the checkout.
+        # Samples of tests must not accumulate in the checkout.
         self._samples = tempfile.TemporaryDirectory(prefix="samples-")
         environment |= {"DRAIN_DELAY_S": "0.2", "SAMPLES_DIR": self._samples.name}
         environment |= {"REFERENCE_DATA_PATH": f"{self._samples.name}/reference.json"} | settings
@@ -58,7 +59,7 @@ class Service:
         )
         self.port = 0
 
-    # -- life ----------------------------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------------------
 
     def __enter__(self) -> Service:
         try:
@@ -74,7 +75,7 @@ class Service:
         self.stop()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until ``/health`` is 200; raises AssertionError with the log when it never is."""
+        """Wait until ``/health`` is 200; raise AssertionError with the log if it never is."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -93,7 +94,7 @@ class Service:
         return 0
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40.0) -> int:
-        """Send a signal, wait for the end; returns the exit code."""
+        """Send a signal and wait for the end; return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:
@@ -108,7 +109,7 @@ class Service:
         return code
 
     def kill_all(self) -> None:
-        """Kill the supervisor and everything that it started, hard, at this moment."""
+        """Kill the supervisor and all processes that it started with SIGKILL, now."""
         processes = [self.supervisor, *self.supervisor.children(recursive=True)]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -121,24 +122,24 @@ class Service:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = 40.0) -> int:
-        """Wait for the supervisor to end; returns its exit code."""
+        """Wait for the supervisor to end; return its exit code."""
         return self._process.wait(timeout_s)
 
     # -- views ---------------------------------------------------------------------------------------
 
     @property
     def log(self) -> str:
-        """What was logged so far."""
+        """The log so far."""
         return Path(self._log.name).read_text()
 
     @property
     def http_url(self) -> str:
-        """Base address for HTTP."""
+        """Base URL for HTTP."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def ws_url(self) -> str:
-        """Base address for WebSockets."""
+        """Base URL for WebSockets."""
         return f"ws://127.0.0.1:{self.port}"
 
     @property
@@ -148,11 +149,11 @@ class Service:
 
     @property
     def supervisor(self) -> psutil.Process:
-        """The process that was started."""
+        """The supervisor process."""
         return psutil.Process(self._process.pid)
 
     def children(self, module: str) -> list[psutil.Process]:
-        """Return child processes whose command line holds ``module``."""
+        """Return child processes whose command line contains ``module``."""
         found = []
         for child in self.supervisor.children():
             try:
@@ -164,23 +165,23 @@ class Service:
 
     @property
     def inference(self) -> psutil.Process:
-        """The inference process that runs now."""
+        """The current inference process."""
         (process,) = self.children("inference.engine.process")
         return process
 
     @property
     def observer(self) -> psutil.Process:
-        """The observer that runs now."""
+        """The current sampling process."""
         (process,) = self.children("streamer.sampling.process")
         return process
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """The workers that run now."""
+        """The current workers."""
         return self.children("streamer.server.worker")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """GET a path; returns status and body, 0 when nobody answers."""
+        """GET a path; return status and body, status 0 if nobody answers."""
         try:
             with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read()
@@ -205,8 +206,8 @@ class Service:
 
 
 def is_dead(process: psutil.Process) -> bool:
-    """Whether a process has ended, buried or not."""
+    """Whether a process has ended; a zombie has ended, too."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # between the two questions
+    except psutil.NoSuchProcess:  # the process may vanish between the two calls
         return True

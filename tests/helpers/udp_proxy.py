@@ -1,4 +1,4 @@
-"""A UDP relay between WebRTC client and service that loses, delays and reorders, as networks do."""
+"""A UDP relay between WebRTC client and service that loses, delays and reorders packets like a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class _Side(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        # A frame of 200 packets comes at once, and is not to be lost here. Root may have what it asks for.
+        # A frame of 200 packets arrives at once and must not be lost here. Only root may exceed the default
+        # limit.
         opened = transport.get_extra_info("socket")
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
@@ -37,10 +38,11 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class UdpProxy:
-    """Give :meth:`rewrite` the server's answer; from then on the client talks to the relay.
+    """Pass the server's answer to :meth:`rewrite`; from then on the client talks to the relay.
 
-    ``loss`` is a share; ``delay_s`` and ``jitter_s`` (evenly, both ways of it) are for one way. ``drop``,
-    where it is set, decides on media packets of the client (True: lose it) in place of ``loss``.
+    ``loss`` is a share, 0 to 1. ``delay_s`` and ``jitter_s`` apply to each direction; the jitter is uniform
+    in both signs. If ``drop`` is set, it replaces ``loss`` for media packets of the client; True means that
+    the packet is lost.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class UdpProxy:
         self.jitter_s = jitter_s
         self.drop: Callable[[bytes], bool] | None = None
         self.lost = 0
-        #: Media packets of the client as they came here: monotonic seconds, RTP timestamp, whether lost.
+        #: Media packets received from the client: monotonic seconds, RTP timestamp, whether lost.
         self.media: list[tuple[float, int, bool]] = []
         self._random = random.Random(seed)
         self._near: _Side | None = None
@@ -79,7 +81,7 @@ class UdpProxy:
             side.transport.close()
 
     def rewrite(self, answer: str) -> str:
-        """Return the answer with the relay as the only candidate."""
+        """Return the answer with the relay as its only candidate."""
         assert self._near is not None
         port = self._near.transport.get_extra_info("sockname")[1]
         lines = []
@@ -127,5 +129,5 @@ class UdpProxy:
 
     @property
     def server(self) -> Address:
-        """The service's own media address."""
+        """The media address of the service itself."""
         return self._server

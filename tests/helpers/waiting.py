@@ -1,4 +1,4 @@
-"""Waiting for what other processes and threads bring about."""
+"""Waits for conditions that other processes and threads bring about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
-    """Return as soon as ``condition()`` holds. Raises AssertionError with ``what`` when it never does."""
+    """Return as soon as ``condition()`` holds. Raises AssertionError with ``what`` if it never does."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A WebRTC client for tests: aiortc as it comes, with a track whose pictures and pace the test decides."""
+"""A WebRTC client for tests: unchanged aiortc with a track whose images and frame rate the test controls."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CLOCK = fractions.Fraction(1, 90_000)
 
 
 def grey(number: int) -> np.ndarray[Any, Any]:
-    """Return a plain picture, cheap to encode: 160x120."""
+    """Return a uniform image that is cheap to encode: 160x120."""
     return np.full((120, 160, 3), 40 + number % 100, np.uint8)
 
 
 class Track(VideoStreamTrack):
-    """Gives ``picture(n)`` (BGR) for frame n at ``fps``; nothing while held."""
+    """Sends ``picture(n)`` (BGR) as frame n at ``fps``; sends nothing while `running` is not set."""
 
     def __init__(self, picture: Callable[[int], np.ndarray[Any, Any]] = grey, fps: float = 10) -> None:
         super().__init__()
@@ -49,14 +49,15 @@ class Track(VideoStreamTrack):
         await asyncio.sleep(self._due - now)
         frame = av.VideoFrame.from_ndarray(self._picture(self.number), format="bgr24")
         frame = frame.reformat(format="yuv420p")
-        # Of the clock and not of the count: a slow encoder must not look like a slow network.
+        # Timestamps come from the clock and not from the frame count: a slow encoder must not look like a
+        # slow network.
         frame.pts, frame.time_base = int(time.monotonic() * 90_000), CLOCK
         self.number += 1
         return frame
 
 
 class WebrtcClient:
-    """One session; ``async with`` makes the offer, connects and closes."""
+    """One session; ``async with`` sends the offer, connects and closes."""
 
     def __init__(
         self,
@@ -76,12 +77,12 @@ class WebrtcClient:
         self.kind = kind
         self.track = track or Track()
         self.messages: list[dict[str, Any]] = []
-        #: When each message came, monotonic seconds.
+        #: Arrival of each message, in monotonic seconds.
         self.times: list[float] = []
         self.location = ""
         self.answer: dict[str, Any] = {}
         self.response_headers: Any = {}
-        #: What the server took for the answer, seconds.
+        #: Time until the server's answer, in seconds.
         self.answer_s = 0.0
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.control: Any = None
@@ -110,12 +111,12 @@ class WebrtcClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close without a word to the server's HTTP side."""
+        """Close the connection without telling the server over HTTP."""
         await self.peer.close()
         await self.http.close()
 
     async def offer(self) -> str:
-        """Return an offer with one video, and channels where results come that way."""
+        """Return an offer with one video, and data channels if results come over them."""
         transceiver = self.peer.addTransceiver(self.track, self._direction)
         wanted = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType == self._codec]
         transceiver.setCodecPreferences(wanted)
@@ -160,11 +161,11 @@ class WebrtcClient:
         self._news.set()
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
-        """Return the messages of one type so far."""
+        """Return the messages of one type that have arrived so far."""
         return [message for message in self.messages if message["type"] == kind]
 
     async def wait_for(self, kind: str, count: int = 1, timeout_s: float = 20.0) -> list[dict[str, Any]]:
-        """Wait until ``count`` messages of a type have come; returns all of them."""
+        """Wait until ``count`` messages of a type have arrived; return all of them."""
         async with asyncio.timeout(timeout_s):
             while len(self.of_type(kind)) < count:
                 self._news.clear()
@@ -176,14 +177,14 @@ class WebrtcClient:
         self.control.send(json.dumps(message))
 
     async def state(self) -> dict[str, Any]:
-        """Ask for the session's state."""
+        """Request the session's state."""
         async with self.http.get(self.location) as response:
             assert response.status == 200, await response.text()
             body: dict[str, Any] = await response.json()
             return body
 
     async def wait_ended(self, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Wait until the server says that the session has ended; returns its reason."""
+        """Wait until the server reports that the session has ended; return the reason."""
         async with asyncio.timeout(timeout_s):
             while (state := await self.state())["state"] != "ended":
                 await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A detect.v1 client on the independent `websockets` package, for tests that check every message."""
+"""A detect.v1 client that uses the independent `websockets` package, for tests that check every message."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def frame_message(
     epoch: int = 0,
     flags: int = 1,
 ) -> bytes:
-    """Return one binary frame message, packed by the protocol's text alone."""
+    """Return one binary frame message, packed by the text of the protocol alone."""
     return HEADER.pack(1, CODECS[codec], flags, 6, seq, ts, 0, 0, stream, rotation, epoch) + payload
 
 
 class WireClient:
-    """One connection; ``messages`` holds everything received that nobody has asked for yet."""
+    """One connection; ``messages`` holds all received messages that no call has returned yet."""
 
     def __init__(
         self, url: str, *, subprotocol: str = "detect.v1.json", headers: dict[str, str] | None = None
@@ -77,7 +77,7 @@ class WireClient:
             await self.socket.send(json.dumps(message))
 
     async def hello(self, **fields: Any) -> dict[str, Any]:
-        """Send hello, return welcome."""
+        """Send hello and return welcome."""
         await self.send({"type": "hello", **fields})
         return await self.receive("welcome")
 
@@ -86,7 +86,7 @@ class WireClient:
         await self.socket.send(frame_message(seq, payload, **fields))
 
     async def next(self, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Return the next message; outcomes are noted per stream."""
+        """Return the next message; outcomes are recorded per stream."""
         async with asyncio.timeout(timeout_s):
             data = await self.socket.recv()
         message: dict[str, Any] = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data)
@@ -98,7 +98,7 @@ class WireClient:
         return message
 
     async def receive(self, *kinds: str, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Return the next message of one of these types, skipping others."""
+        """Return the next message of one of these types; skip others."""
         while True:
             message = await self.next(timeout_s)
             if message["type"] in kinds:
@@ -107,7 +107,7 @@ class WireClient:
     async def until_outcomes(
         self, seqs: Sequence[int], *, stream: int = 0, timeout_s: float = 30.0
     ) -> list[dict[str, Any]]:
-        """Read until each of ``seqs`` has an outcome; returns the messages read."""
+        """Read until each of ``seqs`` has an outcome; return the messages read."""
         messages = []
         async with asyncio.timeout(timeout_s):
             while not set(seqs) <= set(self.outcomes.get(stream, [])):
@@ -115,7 +115,7 @@ class WireClient:
         return messages
 
     async def closed(self, timeout_s: float = 20.0) -> tuple[int, str]:
-        """Read until the server closes; returns code and reason."""
+        """Read until the server closes; return code and reason."""
         try:
             async with asyncio.timeout(timeout_s):
                 while True:

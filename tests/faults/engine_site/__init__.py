@@ -1,1 +1,1 @@
-"""The folder in PYTHONPATH that makes an inference process a stub; see `tests.faults.stub_engine`."""
+"""A folder for PYTHONPATH that turns an inference process into a stub; see `tests.faults.stub_engine`."""

@@ -1,7 +1,7 @@
-"""Loaded by every process of a stubbed service; gives inference a fixed model time, and faults.
+"""Loaded by every process of a stubbed service; gives inference a fixed model time and injects faults.
 
-It changes modules as they are imported, so that no production code knows of it. The orders come through a
-mapped file that `tests.faults.stub_engine` writes.
+It patches modules when they are imported, so that production code does not contain test code. The commands
+come through a mapped file that `tests.faults.stub_engine` writes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: Fault number, how often it still happens, runs so far, model time in seconds, leak per frame in bytes, and
-#: the colour (blue, green, red) whose frames alone meet the fault; a colour above 255 means any.
+#: Number of the fault, how often it will still happen, runs so far, model time in seconds, leak per frame in
+#: bytes, and the colour (blue, green, red) of the frames that trigger the fault; a colour above 255 means any
+#: frame.
 ORDERS = struct.Struct("<IIQdIHHH")
 FAULTS = (
     "none",
@@ -42,7 +43,7 @@ FAULTS = (
     "bad_slot",
     "exit_at_start",
 )
-#: Added to the model time by `slow`.
+#: Seconds that the fault `slow` adds to the model time.
 SLOW_S = 0.25
 _TEXTS = {
     "oom": "[ONNXRuntimeError] : 1 : FAIL : BFCArena::AllocateRawInternal Failed to allocate memory for "
@@ -52,7 +53,7 @@ _TEXTS = {
 
 
 class _Orders:
-    """The mapped file, in a process that obeys it."""
+    """The mapped file with the commands, as the stubbed process sees it."""
 
     def __init__(self, path: str) -> None:
         with Path(path).open("r+b") as file:
@@ -64,7 +65,7 @@ class _Orders:
         return ORDERS.unpack_from(self._memory)
 
     def take(self, *names: str, frames: Sequence[Any] = ()) -> str:
-        """Return the fault that is to happen now, if it is one of ``names``; empty otherwise."""
+        """Return the fault that must happen now if it is one of ``names``; otherwise an empty string."""
         fault, left, *_, blue, green, red = self.read()
         name = FAULTS[fault]
         if not left or name not in names:
@@ -79,7 +80,7 @@ class _Orders:
         return name
 
     def count(self, frames: int) -> float:
-        """Count a run and leak what is to be leaked; returns the model time."""
+        """Count a run and leak the requested memory; return the model time."""
         with self._lock:
             _, _, runs, model_s, leak_bytes, *_ = self.read()
             struct.pack_into("<Q", self._memory, 8, runs + frames)
@@ -110,14 +111,14 @@ def _change_detector(module: Any, orders: _Orders) -> None:
     real_infer, real_postprocess = module.Detector.infer, module.Detector.postprocess
 
     def infer(self: Any, frames: Any, *, thread: int, single: bool = False) -> Any:
-        if self.model.buckets:  # it has been warmed up
+        if self.model.buckets:  # the model has been warmed up
             _end(orders.take("hang", "segv", "exit", "oom", "cuda700", "kill_at_run", frames=frames))
             model_s = orders.count(len(frames))
             if orders.take("slow", frames=frames):
                 model_s += SLOW_S
             time.sleep(model_s)
         else:
-            # The warm-up is to see that a batch costs no more than a frame.
+            # The warm-up must measure that a batch costs no more than a single frame.
             time.sleep(orders.read()[3])
         return real_infer(self, frames, thread=thread, single=single)
 
@@ -168,7 +169,7 @@ def _change_leaking_worker(module: Any, orders: _Orders) -> None:
 
 
 def _forget_request_ids(module: Any, _orders: _Orders) -> None:
-    """Make a worker give each answer to the frame that has waited longest, as if there were no ids."""
+    """Make a worker give each answer to the frame that has waited longest, as if requests had no ids."""
 
     def resolve(self: Any, result: Any) -> None:
         if self._pending:
@@ -193,7 +194,7 @@ _CHANGES: dict[str, dict[str, Callable[[Any, _Orders], None]]] = {
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Changes modules right after they were executed."""
+    """Patches modules right after they were executed."""
 
     def __init__(self, changes: dict[str, Callable[[Any, _Orders], None]], orders: _Orders) -> None:
         self._changes = changes

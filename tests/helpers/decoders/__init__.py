@@ -1,1 +1,1 @@
-"""Decoder processes with faults built in, for the tests of the pool."""
+"""Decoder processes with injected faults, for tests of the pool."""

@@ -1,6 +1,6 @@
-"""A fork server whose decoders fail on images of certain widths, as a fault in a native decoder would.
+"""A fork server whose decoders fail on images of certain widths, as a bug in a native decoder would.
 
-It runs in the place of `streamer.decoding.decoder`; everything but `decode` is the real thing.
+It replaces `streamer.decoding.decoder`; everything except `decode` is the production code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamer.decoding import decoder, fork_server
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageHeader
 
-#: Widths of the images that do harm, in pixels.
+#: Image widths in pixels that trigger each fault.
 SEGFAULT, HANG, SLEEP, HOARD, PROBE, STOP, GARBAGE = range(101, 108)
 
 
@@ -29,7 +29,7 @@ def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> An
     if header.width == HANG:
         while True:
             pass
-    if header.width == SLEEP:  # waits without using the processor, as behind a busy neighbour
+    if header.width == SLEEP:  # waits without using the processor, as on a busy machine
         time.sleep(60)
     if header.width == STOP:
         signal.raise_signal(signal.SIGSTOP)
@@ -43,7 +43,7 @@ def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> An
 
 
 def _forbidden() -> list[str]:
-    """Try what a decoder must not be able to do; returns how each attempt ended."""
+    """Try operations that a decoder must not be able to do; return how each attempt ended."""
     attempts: dict[str, Callable[[], object]] = {
         "open": lambda: Path("/etc/hostname").read_bytes(),
         "write": lambda: Path("/tmp/decoder-was-here").write_bytes(b""),  # noqa: S108 - must fail
@@ -91,7 +91,7 @@ def _raise_limit() -> None:
 
 def _send_garbage() -> Exception:
     libc = ctypes.CDLL(None)
-    for number in range(32):  # one of them is the channel
+    for number in range(32):  # one of these descriptors is the channel
         libc.send(number, b"\xff" * 40, 40, 0)
     return RuntimeError("sent garbage")
 

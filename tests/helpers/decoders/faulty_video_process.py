@@ -1,4 +1,6 @@
-"""A fork server whose video decoders fail on videos of certain widths; all else is the real thing."""
+"""A fork server whose video decoders fail on videos of certain widths; everything else is the production
+code.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,15 @@ from streamer.webrtc import video_process
 from streamer.webrtc.video_header import BadVideo, read_video_header
 from streamer.webrtc.video_process import FrameOutcome, VideoContext
 
-#: Widths of the videos that do harm, in pixels.
+#: Video widths in pixels that trigger each fault.
 SEGFAULT, HANG = 202, 204
 
 
 class FaultyContext(VideoContext):
-    """Crashes, or never returns."""
+    """Crashes or never returns for certain widths."""
 
     def decode(self, number: int, data: bytes, *, after_gap: bool) -> list[FrameOutcome]:
-        """Do harm when a key frame has one of the widths."""
+        """Trigger the fault if a key frame has one of the widths."""
         width = 0
         with contextlib.suppress(BadVideo):
             width = read_video_header(Codec.VP8, data).width

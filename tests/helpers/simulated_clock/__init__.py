@@ -1,4 +1,4 @@
-"""A clock that a test turns; `sitecustomize` here makes a service's processes go by it."""
+"""A clock that a test controls; `sitecustomize` in this folder makes a service's processes use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = struct.Struct("<d")
 
 
 class SimulatedClock:
-    """Unix time for all processes that are started with ``environment``; monotonic time stays real."""
+    """Sets the unix time of all processes started with ``environment``; monotonic time stays real."""
 
     def __init__(self, path: Path, now: float) -> None:
         self.now = now
@@ -25,11 +25,11 @@ class SimulatedClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a Python process go by this clock."""
+        """Environment variables that make a Python process use this clock."""
         return {VARIABLE: str(self._path), "PYTHONPATH": str(_FOLDER)}
 
     def advance(self, seconds: float) -> None:
-        """Turn it on."""
+        """Advance the clock by ``seconds``."""
         self.now += seconds
         _SECONDS.pack_into(self._memory, 0, self.now)
 

@@ -1,4 +1,6 @@
-"""Loaded by every Python process that has this folder in its path: its unix time is the test's."""
+"""Loaded by every Python process that has this folder in its path; replaces its unix time by that of the
+test.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ with Path(os.environ["SIMULATED_CLOCK"]).open("rb") as _file:
 
 
 def _now() -> float:
-    # Libraries wait for a clock to go on, so it creeps where the test does not turn it.
+    # Libraries wait for time to pass, so the clock advances slightly even if the test does not change it.
     return float(struct.unpack_from("<d", _memory)[0]) + time.monotonic() % 1000 * 1e-6
 
 

@@ -1,1 +1,1 @@
-"""Stores for tests: one that fails on purpose, and a real one."""
+"""Object stores for tests: one that fails on purpose, and a real one."""

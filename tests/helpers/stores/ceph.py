@@ -1,7 +1,7 @@
-"""A real S3: Ceph's gateway over a store in memory, all on loopback, started in some two seconds.
+"""A real S3 store: Ceph's gateway over an in-memory store, all on loopback, started in about two seconds.
 
-Needs the Debian packages radosgw, ceph-mon, ceph-osd and ceph-common, and root. Traps: cephx must be on, or
-the gateway waits for ever; without short Paxos intervals it takes 12 s until the user exists.
+It needs the Debian packages radosgw, ceph-mon, ceph-osd and ceph-common, and root. Two pitfalls: cephx must
+be on, otherwise the gateway waits forever; without short Paxos intervals it takes 12 s until the user exists.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 
 
 def missing() -> list[str]:
-    """Return the programs that are not here; empty when the store can be started."""
+    """Return the missing programs; empty if the store can be started."""
     found = [name for name in PROGRAMS if shutil.which(name) is None]
     return found or ([] if os.geteuid() == 0 else ["root"])
 
@@ -72,7 +72,7 @@ def _free_port() -> int:
 
 
 class Ceph:
-    """``with Ceph(folder) as store``; ``stop_gateway`` and ``start_gateway`` make an outage."""
+    """Use as ``with Ceph(folder) as store``; ``stop_gateway`` and ``start_gateway`` simulate an outage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,7 +83,7 @@ class Ceph:
 
     @property
     def url(self) -> str:
-        """Address of the gateway."""
+        """URL of the gateway."""
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Ceph:
@@ -100,18 +100,20 @@ class Ceph:
         self._kill()
 
     def stop_gateway(self) -> None:
-        """Kill the gateway: connections are refused from now on."""
+        """Kill the gateway, so that connections are refused from now on."""
         assert self.gateway is not None
         self.gateway.kill()
         self.gateway.wait()
 
     def freeze_gateway(self) -> None:
-        """Connections are accepted by the kernel and nothing is answered, until :meth:`thaw_gateway`."""
+        """Suspend the gateway until :meth:`thaw_gateway`: the kernel accepts connections but nothing is
+        answered.
+        """
         assert self.gateway is not None
         self.gateway.send_signal(signal.SIGSTOP)
 
     def thaw_gateway(self) -> None:
-        """Go on."""
+        """Resume the gateway."""
         assert self.gateway is not None
         self.gateway.send_signal(signal.SIGCONT)
 
@@ -198,7 +200,8 @@ class Ceph:
         return daemon
 
     def _kill(self) -> None:
-        # Hard: after SIGTERM the OSD lingers for seconds once its monitor is gone, and all of it is memory.
+        # Use SIGKILL: after SIGTERM the OSD lingers for seconds once its monitor has gone, and all its data
+        # is in memory.
         for daemon in reversed(self._daemons):
             daemon.kill()
             daemon.wait()

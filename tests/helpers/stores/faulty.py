@@ -1,4 +1,6 @@
-"""A small S3 in a thread that breaks as it is told: keeps objects itself, or hands them to a real store."""
+"""A small S3 server in a thread that fails on demand; it stores objects itself or forwards them to a real
+store.
+"""
 
 from __future__ import annotations
 
@@ -15,33 +17,33 @@ from yarl import URL
 
 BUCKET = "samples"
 
-#: What can happen to a request, by name.
+#: Names of the faults that can happen to a request.
 FAULTS = ("503", "slow_down", "reset", "reset_midway", "stored_500", "hang", "429")
 _ANSWERS = {"503": (503, "Busy"), "slow_down": (503, "SlowDown"), "429": (429, "Busy")}
 _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>on purpose</Message></Error>"
 
 
 class FaultyS3:
-    """``with FaultyS3() as store``; thread-safe to look at, faults may be changed at any time."""
+    """Use as ``with FaultyS3() as store``. Reading is thread-safe, and faults may be changed at any time."""
 
     def __init__(
         self, *, share: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 1, behind: str = ""
     ) -> None:
-        #: Address of the real store behind this one; empty: there is none.
+        #: URL of the real store behind this one; empty if there is none.
         self._behind = behind
-        #: Share of requests that break, each in one of ``faults``.
+        #: Share of requests that fail, each by one of ``faults``.
         self.share = share
         self.faults = faults
-        #: Answer to everything, as (status, code); None: keep what comes.
+        #: Answer to every request, as (status, code); None: store the objects.
         self.answer: tuple[int, str] | None = None
-        #: Objects whose key holds this are refused by 400.
+        #: Objects whose key contains this are refused with 400.
         self.poison = "?"
         self.objects: dict[str, bytes] = {}
         self.methods: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
-        #: Keys written again with other bytes; there must be none.
+        #: Keys that were written again with other bytes; there must be none.
         self.changed: list[str] = []
-        #: Of the last request.
+        #: Headers of the last request.
         self.headers: dict[str, str] = {}
         self.port = 0
         self._rng = random.Random(seed)
@@ -52,12 +54,12 @@ class FaultyS3:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """URL of this server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings with which a service delivers here. The keys are dummies."""
+        """Settings that make a service upload to this store. The keys are dummies."""
         return {
             "S3_ENDPOINT_URL": self.url,
             "S3_BUCKET_NAME": BUCKET,
@@ -125,7 +127,7 @@ class FaultyS3:
         return _refusal(500, "InternalError") if fault == "stored_500" else answer
 
     async def _pass_on(self, request: web.Request, body: bytes) -> web.Response:
-        """Hand a request to the real store as it came: its signature is over path, host and body."""
+        """Forward a request unchanged to the real store, because its signature covers path, host and body."""
         headers = {name: value for name, value in request.headers.items() if name != "Expect"}
         url = URL(self._behind + request.raw_path, encoded=True)
         async with (
