@@ -13,7 +13,7 @@ _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", 
 
 def served_series() -> dict[str, set[str]]:
     """Return series name, as Prometheus stores it, to the names of its labels."""
-    series = {}
+    series: dict[str, set[str]] = {}
     for owner in (WorkerMetrics(), InferenceMetrics(), SamplingMetrics(), SupervisorMetrics()):
         for metric in vars(owner).values():
             for kind, suffixes in _SUFFIXES.items():
