@@ -41,7 +41,7 @@ def is_preflight(request: web.Request) -> bool:
 
 
 def vary_by_origin(response: web.StreamResponse) -> None:
-    """Add `Origin` to `Vary`, so that caches do not serve one origin's answer to another origin."""
+    """Add Origin to the Vary header, so that caches do not serve one origin's answer to another origin."""
     known = response.headers.get(hdrs.VARY)
     if known is None:
         response.headers[hdrs.VARY] = "Origin"

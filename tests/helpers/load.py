@@ -48,6 +48,8 @@ class Tally:
     latencies_s: list[float] = field(default_factory=list)
     #: Arrival of each result, monotonic seconds.
     arrivals: list[float] = field(default_factory=list)
+    #: Lowest frame rate that the server granted, or None if it never limited the stream.
+    granted_fps: float | None = None
     #: Close code, or None while the socket is open.
     closed: int | None = None
 
@@ -163,7 +165,7 @@ class StreamLoad:
             now = time.monotonic()
             kind = event["type"]
             if kind == "welcome":
-                self._window = event["flow"]["win"]
+                self._follow(event["flow"])
             elif kind == "result":
                 tally.results += 1
                 tally.latencies_s.append(now - self._sent_at.pop(event["seq"]))
@@ -174,8 +176,14 @@ class StreamLoad:
                 tally.errors[event["code"]] += 1
             if "ack" in event:
                 self._ack = max(self._ack, event["ack"])
-                self._window = event["win"]
+                self._follow(event)
             self._moved.set()
+
+    def _follow(self, flow: dict[str, Any]) -> None:
+        self._window = flow["win"]
+        granted_fps = flow.get("max_fps")
+        if granted_fps is not None:
+            self.tally.granted_fps = min(granted_fps, self.tally.granted_fps or granted_fps)
 
 
 async def post_in_turn(

@@ -266,7 +266,7 @@ def test_nothing_is_left_behind_when_it_fails(
         (["--precision", "int8", "--for", "gpu"], 2, "--precision int8 is for the CPU"),
         (["--to", "result.pt"], 2, "--to result.pt: expected a name that ends in .onnx"),
         (["--images", "nowhere"], 2, "nowhere: No such file"),
-        (["--images", "."], 2, "holds no picture"),
+        (["--images", "."], 2, "contains no image"),
     ],
 )
 def test_impossible_options_are_refused_before_a_model_is_loaded(
