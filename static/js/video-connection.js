@@ -8,7 +8,7 @@ import { authorization } from './ticket.js';
 
 /** What a network that lets UDP through needs at most, with a TURN server that is far away. */
 const CONNECT_TIMEOUT_MS = 8000;
-/** Candidates of TURN servers come late; the offer does not wait longer for them. */
+/** Candidates of TURN servers come late; an offer that has others does not wait longer for them. */
 const GATHER_MS = 2000;
 const QUALITY_EVERY_MS = 1000;
 /** How long nothing may come through before a new connection is tried. */
