@@ -10,7 +10,10 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 _URL = re.compile(
     r"(?:(?:stun|stuns):[A-Za-z0-9.-]+|(?:turn|turns):[A-Za-z0-9.-]+)(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
@@ -34,6 +37,14 @@ def parse_ice_servers(text: str) -> tuple[str, ...]:
     return urls
 
 
+class IceServer(TypedDict):
+    """One entry of `iceServers` of an `RTCPeerConnection`."""
+
+    urls: Annotated[list[str], Field(description="Addresses of STUN servers, or of TURN servers.")]
+    username: NotRequired[Annotated[str, Field(description="User name for the TURN servers; it expires.")]]
+    credential: NotRequired[Annotated[str, Field(description="Password for the TURN servers.")]]
+
+
 @dataclass(frozen=True, slots=True)
 class IceServers:
     """ICE servers for clients, and for the service itself."""
@@ -48,11 +59,11 @@ class IceServers:
         """STUN servers that the service asks for its own address; it needs no TURN relay itself."""
         return tuple(url for url in self.urls if url.startswith("stun:"))
 
-    def describe(self, user: str, now_s: float) -> list[dict[str, Any]]:
+    def describe(self, user: str, now_s: float) -> list[IceServer]:
         """Return the servers as `RTCPeerConnection` takes them; ``now_s`` is Unix time."""
         stun = [url for url in self.urls if url.startswith("stun")]
         turn = [url for url in self.urls if url.startswith("turn")]
-        servers: list[dict[str, Any]] = [{"urls": stun}] if stun else []
+        servers: list[IceServer] = [{"urls": stun}] if stun else []
         if turn and self.turn_secret:
             name = f"{int(now_s) + self.turn_ttl_s}:{user}"
             servers.append({"urls": turn, "username": name, "credential": self._password(name)})

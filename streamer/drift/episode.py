@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 #: An episode begins when two of the last three windows are well over a threshold, or all three are over one.
 #: Two windows just over a threshold happen without drift every week or two; waiting for the third costs ten
@@ -15,7 +16,10 @@ CLEAR = 3
 SEVERE, MODERATE = 3.0, 1.5
 
 
-def severity(ratio: float) -> str:
+Severity = Literal["minor", "moderate", "severe"]
+
+
+def severity(ratio: float) -> Severity:
     """Return the severity of the greatest ratio of score to threshold."""
     if ratio >= SEVERE:
         return "severe"

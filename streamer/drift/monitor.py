@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from streamer.config.settings import Settings
 from streamer.drift.calibration import MIN_ROWS
@@ -64,7 +65,7 @@ class Check:
     scorer: ReferenceScorer | None = None
     #: Evidently shall score the window too.
     ask: bool = False
-    engine: str = "builtin"
+    engine: Literal["evidently", "builtin"] = "builtin"
 
     @property
     def ratio(self) -> float:

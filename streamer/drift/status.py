@@ -7,10 +7,13 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from streamer.drift.calibration import MIN_ROWS
-from streamer.drift.episode import SEVERE, severity
+from streamer.drift.episode import SEVERE, Severity, severity
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import ColumnScore, Reference
 
@@ -28,6 +31,153 @@ class DriftStatus(IntEnum):
     STALE_REFERENCE = 4
     DRIFT = 5
     ERROR = 6
+
+
+DriftWord = Annotated[str, Field(json_schema_extra={"enum": [status.name.lower() for status in DriftStatus]})]
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+DriftWindow = TypedDict(
+    "DriftWindow",
+    {
+        "from": Annotated[Moment | None, Field(description="When the window begins.")],
+        "to": Annotated[Moment | None, Field(description="When it ends.")],
+        "rows": Annotated[int, Field(ge=0, description="Number of rows in it.")],
+        "rows_needed": Annotated[int, Field(description="Number of rows from which a window is scored.")],
+        "coverage": Annotated[float, Field(ge=0, le=1, description="Share of its 30 parts that have rows.")],
+        "streams": Annotated[int, Field(ge=0, description="Number of streams that the rows come from.")],
+    },
+)
+
+
+class DriftColumn(TypedDict):
+    """How far one column of a window is from the reference."""
+
+    name: Annotated[str, Field(description="Name of the column, such as `brightness`.")]
+    method: Annotated[str, Field(description="How the distance is computed.")]
+    score: Annotated[float | None, Field(description="The distance; null if the column was skipped.")]
+    threshold: Annotated[float | None, Field(description="The distance from which the column has moved.")]
+    ratio: Annotated[float | None, Field(description="Score divided by threshold, without outliers.")]
+    drifted: Annotated[bool, Field(description="Whether the ratio is at least 1.")]
+    skipped: Annotated[str | None, Field(description="Why the column has no score; null if it has one.")]
+    medians: NotRequired[
+        Annotated[
+            list[float | None],
+            Field(
+                min_length=2,
+                max_length=2,
+                description="Median in the reference and in the window; absent for categories.",
+            ),
+        ]
+    ]
+
+
+class DriftGroup(TypedDict):
+    """The drift status of the streams of one name."""
+
+    status: Annotated[DriftWord, Field(description="Status of this group.")]
+    since: Annotated[Moment | None, Field(description="When the present drift began; null without drift.")]
+    severity: Annotated[Severity | None, Field(description="How far it went at most; null without drift.")]
+    episodes: Annotated[int, Field(ge=0, description="Number of times that this group has begun to drift.")]
+    samples: Annotated[
+        int, Field(ge=0, description="Number of images that were kept as samples of the present drift.")
+    ]
+    engine: Annotated[
+        Literal["evidently", "builtin"] | None,
+        Field(description="What has scored the last window; null if it was not scored."),
+    ]
+    calibrated: Annotated[
+        bool | None,
+        Field(description="Whether the thresholds were computed from the reference; null without a score."),
+    ]
+    reference_model: Annotated[
+        str | None, Field(description="Version and digest of the model of the reference; null without one.")
+    ]
+    hot_last3: Annotated[
+        list[bool], Field(description="For each of the last windows whether a column had moved, newest last.")
+    ]
+    window: Annotated[DriftWindow | None, Field(description="The last window; null before the first check.")]
+    moved: Annotated[list[str], Field(description="Columns that have moved, those that moved most first.")]
+    columns: Annotated[list[DriftColumn], Field(description="All columns with their scores.")]
+
+
+class ReferenceGroup(TypedDict):
+    """What is normal for the streams of one name."""
+
+    rows: Annotated[int, Field(ge=0, description="Number of rows that the reference was learned from.")]
+    span_h: Annotated[float, Field(description="Hours between the first and the last of them.")]
+    calibrated: Annotated[bool, Field(description="Whether its thresholds were computed from these rows.")]
+    blocks: Annotated[int, Field(description="Number of blocks of rows that the thresholds come from.")]
+    buckets: Annotated[list[int], Field(description="Parts of the day that have thresholds of their own.")]
+    model: Annotated[str, Field(description="Version and digest of the model; empty if it is not known.")]
+
+
+class DriftReference(TypedDict):
+    """The reference that windows are compared with."""
+
+    sha256: Annotated[str, Field(description="SHA-256 of its file, in hexadecimal digits.")]
+    created: Annotated[
+        str | None, Field(description="When it was learned; null if the file does not say it.")
+    ]
+    groups: Annotated[
+        dict[str, ReferenceGroup], Field(description="Its groups by name; `*` is for all others.")
+    ]
+
+
+class LastCheck(TypedDict):
+    """The last time at which all groups were checked."""
+
+    at: Annotated[Moment | None, Field(description="When it was; null before the first check.")]
+    seconds: Annotated[float, Field(ge=0, description="How long it took.")]
+
+
+class MonitorStatus(TypedDict):
+    """What follows from the monitor alone."""
+
+    status: Annotated[DriftWord, Field(description="The worst status of all groups.")]
+    alert: Annotated[
+        bool,
+        Field(
+            description="Whether somebody should look: two groups drift, or the only one, or one severely."
+        ),
+    ]
+    error: Annotated[str | None, Field(description="Why the reference cannot be used; null if it can.")]
+    since: Annotated[
+        Moment | None, Field(description="When the first group began to drift; null without drift.")
+    ]
+    severity: Annotated[Severity | None, Field(description="The greatest of all groups; null without drift.")]
+    groups: Annotated[
+        dict[str, DriftGroup],
+        Field(description="The groups by name of their streams. Only keys with scope `admin` see them."),
+    ]
+    reference: Annotated[
+        DriftReference | None,
+        Field(description="The reference; null without one. Only keys with scope `admin` see its groups."),
+    ]
+    last_check: LastCheck
+    next_check: Annotated[Moment | None, Field(description="When the groups are checked next.")]
+
+
+class PublishedStatus(MonitorStatus):
+    """What the sampling process publishes."""
+
+    engine: Annotated[Literal["evidently", "builtin"], Field(description="What decides in doubtful cases.")]
+    engine_error: Annotated[str | None, Field(description="Why Evidently does not decide; null if it does.")]
+    checking: Annotated[bool, Field(description="Whether a check is running.")]
+    published_at: Annotated[float, Field(description="When this status was published, in Unix seconds.")]
+    window_s: Annotated[float, Field(description="Length of a window in seconds.")]
+    step_s: Annotated[float, Field(description="Seconds from one check to the next.")]
+
+
+@with_config(ConfigDict(json_schema_extra={"required": ["status", "observer"]}))
+class DriftStatusDocument(PublishedStatus):
+    """Whether the streams still look like their reference. `status` and `observer` are always present, all
+    other fields once the sampling process has published a status.
+    """
+
+    observer: Annotated[
+        str,
+        Field(description="State of the sampling process. Unless it is `on`, the rest is its last status."),
+    ]
 
 
 def overall_status(monitor: Monitor, error: str) -> DriftStatus:
@@ -63,8 +213,8 @@ def wants_attention(monitor: Monitor) -> bool:
     return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.worst >= SEVERE for episode in on)
 
 
-def describe(monitor: Monitor, error: str) -> dict[str, Any]:
-    """Return those fields of the status document that follow from the monitor."""
+def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatus:
+    """Return the fields that follow from the monitor; ``check_seconds`` is how long the last check took."""
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
     worst = max((episode.worst for episode in on), default=None)
     return {
@@ -75,7 +225,7 @@ def describe(monitor: Monitor, error: str) -> dict[str, Any]:
         "severity": severity(worst) if worst is not None else None,
         "groups": {name: _describe_group(monitor, name, group) for name, group in monitor.groups.items()},
         "reference": _describe_reference(monitor.reference),
-        "last_check": {"at": _timestamp(monitor.last_check)},
+        "last_check": {"at": _timestamp(monitor.last_check), "seconds": round(check_seconds, 3)},
         "next_check": _timestamp(monitor.next_check),
     }
 
@@ -86,7 +236,7 @@ def moved_columns(check: Check) -> list[ColumnScore]:
     return sorted(over, key=lambda column: -column.ratio)[:MAX_MOVED]
 
 
-def _describe_group(monitor: Monitor, name: str, group: Group) -> dict[str, Any]:
+def _describe_group(monitor: Monitor, name: str, group: Group) -> DriftGroup:
     check, episode = group.check, group.episode
     reference = monitor.reference.of(name) if monitor.reference is not None else None
     return {
@@ -105,7 +255,7 @@ def _describe_group(monitor: Monitor, name: str, group: Group) -> dict[str, Any]
     }
 
 
-def _describe_window(check: Check | None) -> dict[str, Any] | None:
+def _describe_window(check: Check | None) -> DriftWindow | None:
     if check is None:
         return None
     window = check.window
@@ -119,8 +269,8 @@ def _describe_window(check: Check | None) -> dict[str, Any] | None:
     }
 
 
-def _describe_column(column: ColumnScore) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def _describe_column(column: ColumnScore) -> DriftColumn:
+    described: DriftColumn = {
         "name": column.name,
         "method": column.method,
         "score": _rounded(column.score),
@@ -134,7 +284,7 @@ def _describe_column(column: ColumnScore) -> dict[str, Any]:
     return described
 
 
-def _describe_reference(reference: Reference | None) -> dict[str, Any] | None:
+def _describe_reference(reference: Reference | None) -> DriftReference | None:
     if reference is None:
         return None
     return {

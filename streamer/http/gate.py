@@ -6,8 +6,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal, NotRequired
 
 from aiohttp import hdrs, web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from streamer.access.access_settings import AccessSettings
 from streamer.access.failed_keys import FailedKeys
@@ -18,6 +21,21 @@ from streamer.http.tickets import Tickets, is_ticket
 
 #: Size of the cache of identities of clients without a key.
 _ANONYMOUS_KNOWN = 4096
+
+
+class AccessState(TypedDict):
+    """Whether clients need keys, and whether the file of keys could be read."""
+
+    keys: Annotated[Literal["required", "none"], Field(description="Whether clients need an API key.")]
+    keys_file: NotRequired[
+        Annotated[
+            Literal["ok", "failed"],
+            Field(
+                description="Present if a file of keys is configured; `failed` if its last version cannot be "
+                "used, and the keys before it stay valid."
+            ),
+        ]
+    ]
 
 
 class Gate:
@@ -99,9 +117,9 @@ class Gate:
             return identity.is_current(time.time())
         return self._ring.holds(identity, Scope.STREAM)
 
-    def describe(self) -> dict[str, str | int]:
+    def describe(self) -> AccessState:
         """Return the state of the keys for `/health`, without names and paths."""
-        found: dict[str, str | int] = {"keys": "required" if self._wants_keys else "none"}
+        found: AccessState = {"keys": "required" if self._wants_keys else "none"}
         if self._ring.has_file:
             found["keys_file"] = "failed" if self._ring.fault else "ok"
         return found

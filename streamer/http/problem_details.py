@@ -8,10 +8,12 @@ import os
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Literal, Unpack
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import Field
+from typing_extensions import TypedDict
 
 log = logging.getLogger("streamer.problems")
 
@@ -22,11 +24,36 @@ REQUEST_ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
+class ProblemExtras(TypedDict, total=False):
+    """Members that only some problems have."""
+
+    field: Annotated[str, Field(description="Name of the parameter or field that is wrong.")]
+    found: Annotated[str, Field(description="The value that was found, cut to 100 characters.")]
+    allowed: Annotated[str | list[str], Field(description="What is allowed, in words or as a list of names.")]
+    needed: Annotated[str, Field(description="The scope that the API key lacks.")]
+
+
+class ProblemDocument(ProblemExtras):
+    """Why a request was refused, as a problem document (RFC 9457)."""
+
+    type: Annotated[
+        Literal["about:blank"],
+        Field(description="Always `about:blank`: the status says of which kind the problem is."),
+    ]
+    title: Annotated[str, Field(description="The phrase of the HTTP status.")]
+    status: Annotated[int, Field(ge=400, le=599, description="The HTTP status.")]
+    detail: Annotated[
+        str, Field(description="A sentence for people: what was found, what is allowed, and what to do.")
+    ]
+    code: Annotated[str, Field(description="A stable word for programs, such as `invalid_parameter`.")]
+    request_id: Annotated[str, Field(description="The id of the request; the log has it too.")]
+
+
 class Problem(Exception):
     """An error that is reported to the client. ``detail`` is a sentence that a person can act on.
 
     ``type`` is always ``about:blank``, because the status tells the kind of error. ``code`` is a stable word
-    for programs. ``extra`` holds further members, such as field, found and allowed.
+    for programs. ``extra`` holds members that only some problems have.
     """
 
     def __init__(
@@ -36,16 +63,16 @@ class Problem(Exception):
         detail: str,
         *,
         headers: Mapping[str, str] | None = None,
-        **extra: Any,
+        **extra: Unpack[ProblemExtras],
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
-        self.extra = extra
+        self.extra: ProblemExtras = extra
 
-    def members(self, request_id: str) -> dict[str, Any]:
+    def members(self, request_id: str) -> ProblemDocument:
         """Return the members of the problem document."""
         return {
             "type": "about:blank",
@@ -68,7 +95,7 @@ class Problem(Exception):
     # -- errors of the client ------------------------------------------------------------------------
 
     @classmethod
-    def bad_request(cls, detail: str, code: str = "bad_request", **extra: Any) -> Problem:
+    def bad_request(cls, detail: str, code: str = "bad_request", **extra: Unpack[ProblemExtras]) -> Problem:
         """400: the request lacks something required."""
         return cls(400, code, detail, **extra)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from streamer.drift.status import DriftStatusDocument
 
 #: Metric samples whose labels name a group of streams (`data_drift_…`).
 _NAMED_SAMPLE = re.compile(rb"^[^#\s{]+\{(?:[^\n]*,)?group=\"[^\n]*\n", re.MULTILINE)
@@ -14,10 +15,12 @@ def hide_in_metrics(text: bytes) -> bytes:
     return _NAMED_SAMPLE.sub(b"", text)
 
 
-def hide_in_drift_status(body: dict[str, Any]) -> dict[str, Any]:
+def hide_in_drift_status(body: DriftStatusDocument) -> DriftStatusDocument:
     """Return the body of `/drift/status` without the names and figures of groups of streams."""
-    reduced = {**body, "groups": {}} if "groups" in body else dict(body)
+    reduced = body.copy()
+    if "groups" in body:
+        reduced["groups"] = {}
     reference = body.get("reference")
-    if isinstance(reference, dict):
+    if reference is not None:
         reduced["reference"] = {**reference, "groups": {}}
     return reduced

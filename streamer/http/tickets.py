@@ -10,9 +10,11 @@ import dataclasses
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from streamer.access.identity import Identity, Quotas, Scope
 from streamer.http.caller import identity_of
@@ -26,6 +28,13 @@ MAX_TICKETS = 10_000
 MAX_TICKETS_OF_ONE = 100
 #: Set on a request that carried a ticket. It is used up, so a forwarded request needs another ticket.
 SHOWED_TICKET = web.RequestKey("showed_ticket", bool)
+
+
+class TicketDocument(TypedDict):
+    """A ticket, which opens one stream or session."""
+
+    ticket: Annotated[str, Field(description="The ticket. It is valid once.")]
+    expires_s: Annotated[float, Field(description="For how many seconds it is valid.")]
 
 
 class TooManyTickets(Exception):
@@ -111,9 +120,8 @@ class Tickets:
             ticket = self.box.issue(identity_of(request))
         except TooManyTickets as error:
             raise Problem.too_many_requests(str(error), retry_after_s=int(GOOD_S / 4)) from error
-        return web.json_response(
-            {"ticket": ticket, "expires_s": GOOD_S}, status=201, headers={"Cache-Control": "no-store"}
-        )
+        answer: TicketDocument = {"ticket": ticket, "expires_s": GOOD_S}
+        return web.json_response(answer, status=201, headers={"Cache-Control": "no-store"})
 
     async def _tell(self, request: web.Request) -> web.Response:
         """Answer ``POST /tickets/{ticket}``, with which another process uses a ticket up.

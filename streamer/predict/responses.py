@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Literal, NotRequired
 
 import msgpack
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from inference.models.model import ModelInfo
-from streamer.http.problem_details import Problem
+from streamer.accounting.counters import VERSIONS
+from streamer.http.problem_details import Problem, ProblemDocument
 from streamer.scheduling.prediction import Prediction
 
 
@@ -20,6 +23,81 @@ class AnswerForm(StrEnum):
     JSON = "application/json"
     MSGPACK = "application/msgpack"
     JPEG = "image/jpeg"
+
+
+class Detection(TypedDict):
+    """One object that the model has found."""
+
+    box: Annotated[
+        list[float],
+        Field(
+            min_length=4,
+            max_length=4,
+            description="`[x1, y1, x2, y2]` in pixels of the upright original (EXIF orientation applied).",
+        ),
+    ]
+    score: Annotated[float, Field(ge=0, le=1, description="How sure the model is, from 0 to 1.")]
+    class_id: Annotated[
+        int, Field(ge=0, description="Number of the class in the list of the model's labels.")
+    ]
+    label: Annotated[str, Field(description="Label of the class, such as `person`.")]
+
+
+class AnsweringModel(TypedDict):
+    """The model that has answered."""
+
+    version: Annotated[
+        str,
+        Field(json_schema_extra={"enum": list(VERSIONS)}, description="Version under which it is served."),
+    ]
+    name: Annotated[str, Field(description="Name of the model.")]
+    sha256: Annotated[str, Field(description="SHA-256 of the model file, in hexadecimal digits.")]
+
+
+class ImageSize(TypedDict):
+    """The image, with its EXIF orientation applied."""
+
+    width: Annotated[int, Field(ge=1, description="Width in pixels.")]
+    height: Annotated[int, Field(ge=1, description="Height in pixels.")]
+    damaged: NotRequired[
+        Annotated[
+            Literal[True],
+            Field(description="Present if parts of the image could not be decoded and are grey."),
+        ]
+    ]
+
+
+class PredictTimings(TypedDict):
+    """Where the time went, in milliseconds."""
+
+    decode: Annotated[float, Field(ge=0, description="Time in which the image was decoded and scaled.")]
+    queue: Annotated[float, Field(ge=0, description="Time for which the image waited for the model.")]
+    inference: Annotated[float, Field(ge=0, description="Time for which the model ran.")]
+    total: Annotated[float, Field(ge=0, description="Time from the last byte of the body to the answer.")]
+
+
+class PredictionDocument(TypedDict):
+    """The detections on one image, highest score first."""
+
+    model: AnsweringModel
+    image: ImageSize
+    detections: list[Detection]
+    timings_ms: PredictTimings
+    request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
+
+
+class FailedImage(TypedDict):
+    """One image of several that has no detections, and why."""
+
+    error: ProblemDocument
+    request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
+
+
+class PredictionsDocument(TypedDict):
+    """The answers for several images, in the order in which they were sent. `encode_results` joins them."""
+
+    results: list[PredictionDocument | FailedImage]
+    request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
 
 
 _ALIASES = {
@@ -69,19 +147,18 @@ def _quality(parameters: str) -> float:
 
 def describe_prediction(
     prediction: Prediction, version: str, model: ModelInfo, total_ms: float, request_id: str
-) -> dict[str, Any]:
+) -> PredictionDocument:
     """Return the answer for one image in plain types. Boxes are in pixels of the upright original image.
 
     ``total_ms`` is the time from the last byte of the body to now.
     """
     labels = model.labels
+    image: ImageSize = {"width": prediction.width, "height": prediction.height}
+    if prediction.damaged:
+        image["damaged"] = True
     return {
         "model": {"version": version, "name": model.name, "sha256": model.sha256},
-        "image": {
-            "width": prediction.width,
-            "height": prediction.height,
-            **({"damaged": True} if prediction.damaged else {}),
-        },
+        "image": image,
         "detections": [
             {
                 "box": [round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)],
@@ -101,7 +178,7 @@ def describe_prediction(
     }
 
 
-def encode_answer(answer: dict[str, Any], form: AnswerForm) -> bytes:
+def encode_answer(answer: PredictionDocument | FailedImage, form: AnswerForm) -> bytes:
     """Return the bytes of ``answer`` as JSON or msgpack."""
     if form is AnswerForm.MSGPACK:
         packed: bytes = msgpack.packb(answer)

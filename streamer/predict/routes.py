@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import hdrs, web
 
@@ -26,6 +26,8 @@ from streamer.predict.refusals import problem_of
 from streamer.predict.request_body import Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
+    FailedImage,
+    PredictionDocument,
     choose_form,
     describe_prediction,
     encode_answer,
@@ -250,7 +252,7 @@ class _Job:
         except ImageError as error:
             raise _from_image_error(error) from error
 
-    def _entry(self, outcome: Prediction | Problem) -> dict[str, Any]:
+    def _entry(self, outcome: Prediction | Problem) -> PredictionDocument | FailedImage:
         if isinstance(outcome, Problem):
             return {"error": outcome.members(self._id), "request_id": self._id}
         total_ms = (time.monotonic() - self._begun) * 1e3

@@ -6,20 +6,28 @@ absent, except where the protocol gives ``null`` a meaning (``max_fps``).
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+import typing_extensions
+from pydantic import Field
 
 from streamer.protocol.wire import FrameTime, ProtocolError
 
 Rows = list[list[float]]
 
 
-class ModelDescription(TypedDict):
-    """The model of a session; ``input`` is its width and height in pixels."""
+# The OpenAPI document is generated from the types that describe a session. Before Python 3.12 pydantic cannot
+# read those of `typing`.
+class ModelDescription(typing_extensions.TypedDict):
+    """The model of a session."""
 
-    version: str
-    name: str
-    labels: list[str]
-    input: list[int]
+    version: Annotated[str, Field(description="Version under which it is served.")]
+    name: Annotated[str, Field(description="Name of the model.")]
+    labels: Annotated[list[str], Field(description="Labels of its classes, by class id.")]
+    input: Annotated[
+        list[int],
+        Field(min_length=2, max_length=2, description="Width and height of its input, in pixels."),
+    ]
 
 
 class ConnectionLimits(TypedDict):
@@ -43,21 +51,23 @@ class Grant(TypedDict):
     max_fps: float | None
 
 
-class EffectiveParams(TypedDict):
+class EffectiveParams(typing_extensions.TypedDict):
     """The parameters in effect."""
 
-    conf_threshold: float
-    iou_threshold: float
-    max_detections: int
-    classes: list[str]
-    track: bool
+    conf_threshold: Annotated[float, Field(description="Detections with a lower score are left out.")]
+    iou_threshold: Annotated[
+        float, Field(description="Of two boxes of a class that overlap more, the weaker one is left out.")
+    ]
+    max_detections: Annotated[int, Field(description="Most detections of one image.")]
+    classes: Annotated[list[str], Field(description="Labels that are kept; all if it is empty.")]
+    track: Annotated[bool, Field(description="Whether detections get track ids.")]
 
 
-class SessionDescription(TypedDict):
+class SessionDescription(typing_extensions.TypedDict):
     """What a client learns of its session, in ``welcome`` or in the answer to its offer."""
 
-    session: str
-    resumed: bool
+    session: Annotated[str, Field(description="The id of the session.")]
+    resumed: Annotated[bool, Field(description="Whether an earlier session continues.")]
     model: ModelDescription
     params: EffectiveParams
 

@@ -6,7 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from streamer.drift.calibration import Calibration
 from streamer.drift.engine import installed
@@ -17,9 +20,39 @@ from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.reference_file import other_groups, publish, save
 from streamer.drift.rows import Row
+from streamer.drift.status import ReferenceGroup
 from streamer.sampling.drift_service import DriftService, return_free_memory
 
 log = logging.getLogger("streamer.drift")
+
+
+class LearnedGroup(ReferenceGroup):
+    """One group that was learned."""
+
+    thresholds: Annotated[
+        dict[str, float], Field(description="By column: the score from which the column has moved.")
+    ]
+    ratio_before: Annotated[
+        float | None,
+        Field(
+            description="How far the present window is from the old reference, as a multiple of the "
+            "threshold; null if it cannot be compared."
+        ),
+    ]
+    ratio_after: Annotated[
+        float | None, Field(description="The same for the new reference; null if it cannot be compared.")
+    ]
+
+
+class ReferenceUpdate(TypedDict):
+    """What was learned."""
+
+    dry_run: Annotated[bool, Field(description="True if the reference in use has not been replaced.")]
+    sha256: Annotated[str | None, Field(description="SHA-256 of the new file; null after a dry run.")]
+    groups: Annotated[dict[str, LearnedGroup], Field(description="The learned groups by name.")]
+    skipped: Annotated[
+        dict[str, str], Field(description="The groups that were not learned, each with the reason.")
+    ]
 
 
 class DriftApi:
@@ -90,7 +123,7 @@ class DriftApi:
 
     # -- updates of the reference --------------------------------------------------------------------
 
-    async def _update(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _update(self, request: dict[str, Any]) -> ReferenceUpdate:
         if self._updating:
             raise UpdateRefused(423, "locked", "Another update of the reference is running; try again later.")
         self._updating = True
@@ -120,7 +153,7 @@ class DriftApi:
                 "wait until it is over, or insist with `force`.",
             )
 
-    async def _learn_and_install(self, update: UpdateRequest) -> dict[str, Any]:
+    async def _learn_and_install(self, update: UpdateRequest) -> ReferenceUpdate:
         learned = await asyncio.to_thread(self._learn, update)
         described = self._describe(update, learned, self._service.monitor.reference)
         if not update.dry_run:
@@ -142,7 +175,7 @@ class DriftApi:
             log.info("learned a new drift reference of the groups %s", ", ".join(learned.groups))
         return described
 
-    async def _install_document(self, update: UpdateRequest) -> dict[str, Any]:
+    async def _install_document(self, update: UpdateRequest) -> ReferenceUpdate:
         config = self._service.config
         try:
             reference = await asyncio.to_thread(
@@ -182,8 +215,8 @@ class DriftApi:
 
     def _describe(
         self, update: UpdateRequest, learned: LearnedReference, old: Reference | None
-    ) -> dict[str, Any]:
-        groups: dict[str, Any] = {}
+    ) -> ReferenceUpdate:
+        groups: dict[str, LearnedGroup] = {}
         for name, (reference, _) in learned.groups.items():
             whole: Calibration = reference.whole.calibration
             groups[name] = {

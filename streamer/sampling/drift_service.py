@@ -264,14 +264,16 @@ class DriftService:
     def _publish(self) -> None:
         """Publish the status to the workers, and update the metrics of age and of forgotten groups."""
         self._published_at = time.monotonic()
-        found = status.describe(self.monitor, self.error)
         evidently = self.engine.available and not self.engine.error
-        found["engine"] = "evidently" if evidently else "builtin"
-        found["engine_error"] = self.engine.error or None
-        found["checking"] = bool(self._pending) or self._is_settling
-        found["last_check"] |= {"seconds": round(self._check_seconds, 3)}
-        found["published_at"] = round(time.time(), 1)
-        found["window_s"], found["step_s"] = self.config.window_s, self.config.step_s
+        found: status.PublishedStatus = {
+            **status.describe(self.monitor, self.error, self._check_seconds),
+            "engine": "evidently" if evidently else "builtin",
+            "engine_error": self.engine.error or None,
+            "checking": bool(self._pending) or self._is_settling,
+            "published_at": round(time.time(), 1),
+            "window_s": self.config.window_s,
+            "step_s": self.config.step_s,
+        }
         self._document.publish(json.dumps(found, separators=(",", ":")).encode())
         self._shared_status.post("drift", status.overall_status(self.monitor, self.error))
         self._publish_ages()

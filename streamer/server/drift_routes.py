@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
 from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
 from streamer.drift.shared_document import SharedDocument
-from streamer.drift.status import DriftStatus
+from streamer.drift.status import DriftStatus, DriftStatusDocument
 from streamer.http.body import BodyReader, hold_body
 from streamer.http.caller import identity_of
 from streamer.http.media_type import media_type
@@ -48,7 +48,8 @@ class DriftRoutes:
         Only administrators get the groups of streams.
         """
         text = self._page.read()
-        body: dict[str, Any] = json.loads(text) if text else {"status": self._initial_status().name.lower()}
+        published = json.loads(text) if text else {"status": self._initial_status().name.lower()}
+        body = cast("DriftStatusDocument", published)
         body["observer"] = SamplingStatus(int(self._shared_status.read("sampling"))).name.lower()
         if not identity_of(request).may(Scope.ADMIN):
             body = hide_in_drift_status(body)

@@ -5,31 +5,35 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Literal, NotRequired, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus, State
+from inference.models.model import Family
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
-from streamer.drift.status import DriftStatus
+from streamer.drift.status import DriftStatus, DriftWord
 from streamer.http.caller import identity_of
-from streamer.http.gate import Gate
+from streamer.http.gate import AccessState, Gate
 from streamer.http.paced_response import PacedResponse
+from streamer.http.probe_answers import LivenessDocument, ReplicaState
 from streamer.http.stream_names import hide_in_metrics
 from streamer.sampling.process_handle import SamplingStatus
-from streamer.server.liveness import Liveness
+from streamer.server.liveness import Liveness, ProcessStates
 
-_STATES = {
+_STATES: dict[State, Literal["starting", "loading", "warming", "ok", "restarting"]] = {
     State.STARTING: "starting",
     State.LOADING: "loading",
     State.WARMING: "warming",
     State.READY: "ok",
     State.DOWN: "restarting",
 }
-_REASONS = {
+_REASONS: dict[ReplicaState, str] = {
     "starting": "the inference process is starting",
     "loading": "models are being loaded",
     "warming": "models are being warmed up, or decoders are being started",
@@ -42,6 +46,69 @@ _REASONS = {
 
 #: Without a decoder for this time the replica is not ready; replacing all of them takes less.
 _DECODERS_GONE_S = 1.0
+
+
+class ServedModel(TypedDict):
+    """A model that this replica serves."""
+
+    name: Annotated[str, Field(description="Name of the model.")]
+    sha256: Annotated[str, Field(description="SHA-256 of the model file, in hexadecimal digits.")]
+    family: Annotated[
+        str,
+        Field(
+            json_schema_extra={"enum": [family.value for family in Family]},
+            description="Which inputs and outputs the model has.",
+        ),
+    ]
+    input: Annotated[
+        list[int],
+        Field(min_length=2, max_length=2, description="Width and height of the model's input, in pixels."),
+    ]
+    classes: Annotated[int, Field(description="Number of classes that it distinguishes.")]
+    provider: Annotated[str, Field(description="The device on which it runs, such as `cpu` or `cuda`.")]
+
+
+class DecoderStates(TypedDict):
+    """The processes in which this worker decodes images."""
+
+    alive: Annotated[int, Field(ge=0, description="Number of processes that take images.")]
+    sandbox: Annotated[list[str], Field(description="Protections that apply to every one of them.")]
+
+
+class HealthDocument(TypedDict):
+    """What this replica is doing, and what it serves."""
+
+    status: Annotated[ReplicaState, Field(description="`ok` if it serves; otherwise what prevents that.")]
+    models: Annotated[
+        dict[str, ServedModel], Field(description="The models by version; empty while they load.")
+    ]
+    device: Annotated[
+        str | None, Field(description="The device on which the models run; null while they are loaded.")
+    ]
+    inference_restarts: Annotated[
+        int, Field(ge=0, description="How often the inference process was restarted.")
+    ]
+    samples: Annotated[int, Field(ge=0, description="Number of images that were kept as samples.")]
+    sampling: Annotated[
+        str,
+        Field(
+            json_schema_extra={"enum": [status.name.lower() for status in SamplingStatus]},
+            description="Whether images are kept as samples; `no_spool` if their folder cannot be used.",
+        ),
+    ]
+    drift: Annotated[DriftWord, Field(description="The drift status of all streams, as in `/drift/status`.")]
+    access: AccessState
+    decoders: DecoderStates
+    processes: ProcessStates
+    reasons: NotRequired[
+        Annotated[
+            list[str],
+            Field(
+                description="Sentences that say why the replica cannot serve, or which process is missing. "
+                "Absent if nothing is wrong."
+            ),
+        ]
+    ]
 
 
 class Decoders(Protocol):
@@ -83,8 +150,8 @@ class Health:
         self._decoders_seen = 0.0
 
     @property
-    def status(self) -> str:
-        """One word: ok, starting, loading, warming, restarting, hung, draining or saturated."""
+    def status(self) -> ReplicaState:
+        """What the replica is doing, in one word."""
         if self._shared_status.read("draining"):
             return "draining"
         status = _STATES[self._shared_status.state]
@@ -104,10 +171,10 @@ class Health:
             self._decoders_seen = now
         return now - self._decoders_seen < _DECODERS_GONE_S
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> HealthDocument:
         """Return the body of ``/health``."""
         status = self.status
-        models = {
+        models: dict[str, ServedModel] = {
             version: {
                 "name": model.info.name,
                 "sha256": model.info.sha256,
@@ -118,7 +185,7 @@ class Health:
             }
             for version, model in self._client.models.items()
         }
-        body: dict[str, Any] = {
+        body: HealthDocument = {
             "status": status,
             "models": models,
             "device": next((model["provider"] for model in models.values()), None),
@@ -128,8 +195,8 @@ class Health:
             "drift": DriftStatus(int(self._shared_status.read("drift"))).name.lower(),
             "access": self._gate.describe(),
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
+            "processes": self._liveness.describe(),
         }
-        body["processes"] = self._liveness.describe()
         # Also while the replica serves: another worker or the sampling process may be missing.
         reasons = ([] if status == "ok" else [_REASONS[status]]) + self._liveness.reasons()
         if reasons:
@@ -149,7 +216,7 @@ class Health:
     async def livez(self, _request: web.Request) -> web.Response:
         """Answer 200 while processes run or are restarted, 503 when nothing restarts a hung process."""
         alive = not self._liveness.abandoned
-        body = {
+        body: LivenessDocument = {
             "alive": alive,
             "state": "hung" if self._liveness.inference_hangs else _STATES[self._shared_status.state],
         }

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from inference.ipc.shared_status import Presence, SharedStatus, State
 
@@ -10,13 +14,25 @@ from inference.ipc.shared_status import Presence, SharedStatus, State
 SILENT_S = 2.5
 #: If a process hangs for longer than this, the supervisor is not restarting it.
 ABANDONED_S = 10.0
-_STATES = {
+ProcessState = Literal["ok", "starting", "restarting", "silent", "off"]
+_STATES: dict[Presence, ProcessState] = {
     Presence.OFF: "off",
     Presence.STARTING: "starting",
     Presence.SERVING: "ok",
     Presence.DOWN: "restarting",
     Presence.HUNG: "silent",
 }
+
+
+class ProcessStates(TypedDict):
+    """The state of each process of this replica; `silent` means that it has stopped responding."""
+
+    supervisor: Annotated[ProcessState, Field(description="The process that starts and watches the others.")]
+    inference: Annotated[ProcessState, Field(description="The process that runs the models.")]
+    workers: Annotated[list[ProcessState], Field(description="The processes that answer requests.")]
+    observer: Annotated[
+        ProcessState, Field(description="The sampling process, which keeps images and detects drift.")
+    ]
 
 
 class Liveness:
@@ -50,8 +66,8 @@ class Liveness:
         serving = [n for n in numbers if self._shared_status.read_worker(n, "presence") == Presence.SERVING]
         return bool(serving) and all(self._shared_status.read_worker(n, "saturated") for n in serving)
 
-    def describe(self) -> dict[str, object]:
-        """Return the state of each process: ok, starting, restarting, silent or off."""
+    def describe(self) -> ProcessStates:
+        """Return the state of each process."""
         return {
             "supervisor": self._by_beat(self._shared_status.read("supervisor_beat")),
             "inference": self._inference(),
@@ -62,10 +78,8 @@ class Liveness:
     def reasons(self) -> list[str]:
         """Return a sentence for each process that is missing or silent."""
         states = self.describe()
-        workers = states.pop("workers")
-        named = {f"the {name}": state for name, state in states.items() if name != "inference"}
-        if isinstance(workers, list):
-            named |= {f"worker {number}": word for number, word in enumerate(workers)}
+        named = {"the supervisor": states["supervisor"], "the observer": states["observer"]}
+        named |= {f"worker {number}": word for number, word in enumerate(states["workers"])}
         found = [f"{name} does not answer" for name, word in named.items() if word == "silent"]
         found += [
             f"{name} has ended and is being started again"
@@ -82,7 +96,7 @@ class Liveness:
             found.append("processes keep dying")
         return found
 
-    def _inference(self) -> str:
+    def _inference(self) -> ProcessState:
         if self.inference_hangs:
             return "silent"
         if self._shared_status.state is State.READY:
@@ -93,19 +107,19 @@ class Liveness:
             else "starting"
         )
 
-    def _worker(self, number: int) -> str:
+    def _worker(self, number: int) -> ProcessState:
         presence = _presence(self._shared_status.read_worker(number, "presence"))
         if presence is Presence.SERVING:
             return self._by_beat(self._shared_status.read_worker(number, "beat"))
         return _STATES[presence]
 
-    def _sampling_process(self) -> str:
+    def _sampling_process(self) -> ProcessState:
         presence = _presence(self._shared_status.read("sampling_presence"))
         if presence is Presence.SERVING:
             return self._by_beat(self._shared_status.read("sampling_beat"))
         return _STATES[presence]
 
-    def _by_beat(self, beat: float) -> str:
+    def _by_beat(self, beat: float) -> ProcessState:
         """Return ok or silent; also ok without any heartbeat, in a worker that runs without a supervisor."""
         return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
 

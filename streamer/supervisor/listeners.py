@@ -16,8 +16,10 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from inference.ipc.shared_status import Presence, SharedStatus
+from streamer.http.probe_answers import LivenessDocument, WorkersAway
 from streamer.supervisor.failures import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
@@ -198,16 +200,16 @@ class FallbackAcceptor:
         return path if method in (b"GET", b"HEAD") and path in _PROBES else ""
 
     async def _answer(self, connection: socket.socket, path: str) -> None:
-        body: dict[str, object]
+        body: LivenessDocument | WorkersAway
+        state: Literal["draining", "restarting"] = (
+            "draining" if self._shared_status.read("draining") else "restarting"
+        )
         if path == "/livez":
             # The supervisor is alive and restarts the workers; restarting the whole replica would take
             # longer.
-            status, body = "200 OK", {"alive": True, "state": "restarting"}
+            status, body = "200 OK", {"alive": True, "state": state}
         else:
-            status = "503 Service Unavailable"
-            body = {"status": "restarting", "reasons": [self._reason()]}
-        if self._shared_status.read("draining"):
-            body["state" if path == "/livez" else "status"] = "draining"
+            status, body = "503 Service Unavailable", {"status": state, "reasons": [self._reason()]}
         text = json.dumps(body).encode()
         head = (
             f"HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\n"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from streamer.config.ice_servers import IceServer
 from streamer.http.caller import identity_of
 from streamer.http.cors import preflight_headers
 from streamer.http.problem_details import Problem
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.message_values import check_values
+from streamer.protocol.server_messages import SessionDescription
 from streamer.protocol.wire import ProtocolError
 from streamer.streams.control_rate import CONTROL_MAX_VALUES
 from streamer.webrtc.candidate import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, BadFragment, read_candidates
@@ -20,6 +25,43 @@ from streamer.webrtc.sdp_offer import CODECS_TAKEN, MAX_SDP_BYTES, SessionOption
 from streamer.webrtc.signalling import Signalling, read_json
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
+
+
+class VideoLimits(TypedDict):
+    """Limits of a session."""
+
+    sdp_bytes: Annotated[int, Field(description="Most bytes of an offer's SDP.")]
+    candidates: Annotated[int, Field(description="Number of a client's ICE candidates that are used.")]
+    connect_s: Annotated[float, Field(description="Seconds in which the session must be connected.")]
+    media_s: Annotated[float, Field(description="Seconds without video after which the session ends.")]
+
+
+class VideoDescription(TypedDict):
+    """What a client needs before it makes an offer."""
+
+    ice_servers: Annotated[
+        list[IceServer], Field(description="STUN and TURN servers for `RTCPeerConnection`, with credentials.")
+    ]
+    codecs: Annotated[str, Field(description="The video codecs that are accepted, in words.")]
+    limits: VideoLimits
+
+
+class OfferAnswer(SessionDescription):
+    """The answer to an offer, and where the new session is found."""
+
+    type: Annotated[Literal["answer"], Field(description="As in `RTCSessionDescription`.")]
+    sdp: Annotated[str, Field(description="The answer's SDP, as in `RTCSessionDescription`.")]
+    url: Annotated[str, Field(description="URL of the session.")]
+    results: Annotated[str, Field(description="URL from which results can be read.")]
+    ice_servers: Annotated[
+        list[IceServer], Field(description="STUN and TURN servers for `RTCPeerConnection`, with credentials.")
+    ]
+    candidates_left_out: Annotated[
+        int, Field(description="Number of ICE candidates of the offer to which the server does not send.")
+    ]
+    ignored: Annotated[
+        list[str], Field(description="Fields of the request that are not known and were ignored.")
+    ]
 
 
 class JsonRoutes:
@@ -56,18 +98,17 @@ class JsonRoutes:
         signalling = self._signalling
         signalling.peers.dispatcher.served(request.match_info["version"])
         settings = signalling.settings
-        return _json(
-            {
-                "ice_servers": self._ice_servers(),
-                "codecs": CODECS_TAKEN,
-                "limits": {
-                    "sdp_bytes": MAX_SDP_BYTES,
-                    "candidates": MAX_CANDIDATES,
-                    "connect_s": settings.webrtc_connect_timeout_s,
-                    "media_s": settings.webrtc_media_timeout_s,
-                },
-            }
-        )
+        description: VideoDescription = {
+            "ice_servers": self._ice_servers(),
+            "codecs": CODECS_TAKEN,
+            "limits": {
+                "sdp_bytes": MAX_SDP_BYTES,
+                "candidates": MAX_CANDIDATES,
+                "connect_s": settings.webrtc_connect_timeout_s,
+                "media_s": settings.webrtc_media_timeout_s,
+            },
+        }
+        return _json(description)
 
     async def offer(self, request: web.Request) -> web.Response:
         """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "streams": […], "annotate": …}``."""
@@ -89,21 +130,17 @@ class JsonRoutes:
         except ProtocolError as error:
             raise _bad_field(error) from error
         url = signalling.session_url(request, session)
-        welcome = session.describe_session()
-        return _json(
-            {
-                "type": "answer",
-                "sdp": answer,
-                "url": url,
-                "results": f"{url}/results",
-                "ice_servers": self._ice_servers(),
-                "candidates_left_out": offer.candidates_left_out,
-                "ignored": hello.unknown_fields(),
-                **welcome,
-            },
-            status=201,
-            headers={"Location": url, "ETag": session.etag},
-        )
+        answered: OfferAnswer = {
+            "type": "answer",
+            "sdp": answer,
+            "url": url,
+            "results": f"{url}/results",
+            "ice_servers": self._ice_servers(),
+            "candidates_left_out": offer.candidates_left_out,
+            "ignored": hello.unknown_fields(),
+            **session.describe_session(),
+        }
+        return _json(answered, status=201, headers={"Location": url, "ETag": session.etag})
 
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Return the state of the connection and, for a minute after its end, why it ended."""
@@ -137,7 +174,7 @@ class JsonRoutes:
         signalling.end(request)
         return web.Response(status=204)
 
-    def _ice_servers(self) -> list[dict[str, Any]]:
+    def _ice_servers(self) -> list[IceServer]:
         return self._signalling.peers.ice_servers.describe(secrets.token_hex(4), time.time())
 
 
@@ -173,5 +210,7 @@ def _bad_field(error: ProtocolError) -> Problem:
     return Problem.bad_request(f"{error}.", "invalid_parameter", field=error.field)
 
 
-def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def _json(
+    body: Mapping[str, object], status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
     return web.json_response(body, status=status, headers={"Cache-Control": "no-store"} | (headers or {}))

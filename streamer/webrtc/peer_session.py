@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from streamer.access.identity import Identity
 from streamer.accounting.counters import FrameCounters
@@ -37,6 +37,7 @@ from streamer.webrtc.data_channels import ChannelFull, Channels
 from streamer.webrtc.end_reason import EndReason, explain
 from streamer.webrtc.results import ResultSubscriber
 from streamer.webrtc.sdp_offer import Offer, SessionOptions
+from streamer.webrtc.session_state import SessionState
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
 from streamer.webrtc.video_pool import VideoPool
 from streamer.websocket.outbox import Encoded
@@ -296,10 +297,10 @@ class PeerSession:
         if now - max(self._connected, self._feed.last_packet) > limit_s:
             self.end(EndReason.NO_MEDIA, explain(EndReason.NO_MEDIA, f"{limit_s:g} s"))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SessionState:
         """Return the state of the session: connection, quality of the video, and why it ended."""
         ice, dtls = self._peer.states() if self._opened else ("new", "new")
-        body: dict[str, Any] = {
+        body: SessionState = {
             "session": self.id,
             "state": "ended" if self.end_reason else "connected" if self.connected else "connecting",
             "ice": ice,
@@ -308,14 +309,13 @@ class PeerSession:
         if self._opened and (pair := self._peer.selected_pair()) is not None:
             body["candidates"] = {"local": pair[0], "remote": pair[1]}
         if (receiver := self._peer.video_receiver()) is not None:
-            ledger = self.handle.flow.ledger
             body["video"] = {
                 "packets_lost": receiver.lost,
                 "jitter_ms": round(receiver.jitter / 90, 1),
                 "bytes": receiver.bytes_received,
                 "gaps": self._feed.gaps,
-                "frames": ledger.received,
-                "inferred": ledger.inferred,
+                "frames": self.handle.flow.ledger.received,
+                "inferred": self.handle.flow.ledger.inferred,
             }
         if self.end_reason is not None:
             body["reason"] = {"code": self.end_reason.value, "text": self.reason}

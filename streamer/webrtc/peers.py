@@ -28,6 +28,7 @@ from streamer.scheduling.client import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.webrtc.end_reason import EndReason
 from streamer.webrtc.sdp_offer import Offer, SessionOptions
+from streamer.webrtc.session_state import SessionState
 from streamer.webrtc.video_pool import VideoPool
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class EndedSession:
     version: str
     transport: str
     owner: str
-    description: dict[str, Any]
+    description: SessionState
     #: Kept until then, in monotonic seconds.
     until: float
 

@@ -17,6 +17,7 @@ from streamer.webrtc.end_reason import EndReason
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.results import serve_results
 from streamer.webrtc.sdp_offer import BadOffer, Offer, check_offer
+from streamer.webrtc.session_state import SessionState
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
@@ -82,7 +83,7 @@ class Signalling:
         reason = self._describe_ended(request)["reason"]["text"]
         raise Problem(410, "session_ended", f"The session has ended: {reason}.")
 
-    def describe(self, request: web.Request) -> dict[str, Any]:
+    def describe(self, request: web.Request) -> SessionState:
         """Return the state of a session, also of one that ended recently. Raises Problem 404."""
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_addressed(request, session):
@@ -97,7 +98,7 @@ class Signalling:
         else:
             self._describe_ended(request)
 
-    def _describe_ended(self, request: web.Request) -> dict[str, Any]:
+    def _describe_ended(self, request: web.Request) -> SessionState:
         """Return the last state of an ended session. Raises Problem 404."""
         ended = self.peers.get_ended(request.match_info["session"])
         if ended is None or not _is_addressed(request, ended):

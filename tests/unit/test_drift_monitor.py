@@ -87,7 +87,7 @@ def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
     assert begun[0].window.end - (LATER + 7200) <= 2400
     group = monitor.groups["gate"]
     assert (group.episode.on, group.episodes) == (True, 1)
-    found = describe(monitor, "")
+    found = describe(monitor, "", 0.0)
     assert found["status"] == "drift"
     assert {"brightness", "noise", "conf_mean"} <= set(found["groups"]["gate"]["moved"])
     assert found["severity"] in ("minor", "moderate", "severe")
@@ -136,24 +136,24 @@ def test_another_model_is_no_drift_of_its_predictions() -> None:
     values = shifted(1440, ("n_boxes", "conf_mean", "area_med"), 6.0)
     assert feed(monitor, rows(values, LATER, model="v1:other")) == []
     assert group_status(monitor.groups["gate"]).name == "STALE_REFERENCE"
-    assert describe(monitor, "")["status"] == "stale_reference"
+    assert describe(monitor, "", 0.0)["status"] == "stale_reference"
     # What the camera sees is compared all the same.
     assert feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
-    assert describe(monitor, "")["status"] == "drift"
+    assert describe(monitor, "", 0.0)["status"] == "drift"
 
 
 def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
     monitor = Monitor(CONFIG)
-    assert describe(monitor, "")["status"] == "no_reference"
-    assert describe(monitor, "broken")["status"] == "error"
+    assert describe(monitor, "", 0.0)["status"] == "no_reference"
+    assert describe(monitor, "broken", 0.0)["status"] == "error"
     feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER))
-    assert describe(monitor, "")["status"] == "no_reference"
+    assert describe(monitor, "", 0.0)["status"] == "no_reference"
     monitor.set_reference(Reference({"*": REFERENCE}, "", ""))
-    assert describe(monitor, "")["status"] == "insufficient_data"
+    assert describe(monitor, "", 0.0)["status"] == "insufficient_data"
     feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
-    assert describe(monitor, "")["status"] == "drift"
+    assert describe(monitor, "", 0.0)["status"] == "drift"
     monitor.set_reference(monitor.reference)
-    assert describe(monitor, "")["status"] == "insufficient_data"
+    assert describe(monitor, "", 0.0)["status"] == "insufficient_data"
 
 
 def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
@@ -163,7 +163,7 @@ def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
     gate, yard = monitor.groups["gate"].episode, monitor.groups["yard"].episode
     gate.since, gate.worst = LATER, 1.4
     assert not wants_attention(monitor)
-    assert describe(monitor, "")["status"] == "drift"
+    assert describe(monitor, "", 0.0)["status"] == "drift"
     gate.worst = 3.2
     assert wants_attention(monitor)
     gate.worst, yard.since = 1.4, LATER

@@ -1,0 +1,30 @@
+"""Answers to probes, which workers give and, while no worker accepts connections, the supervisor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+#: What a replica may be doing, as `/health` and `/livez` say it.
+ReplicaState = Literal["ok", "starting", "loading", "warming", "restarting", "hung", "draining", "saturated"]
+
+
+class LivenessDocument(TypedDict):
+    """Whether this replica makes progress, or only a restart would help."""
+
+    alive: Annotated[bool, Field(description="False if a process hangs and nothing restarts it.")]
+    state: Annotated[
+        Literal["ok", "starting", "loading", "warming", "restarting", "hung", "draining"],
+        Field(description="What the replica is doing."),
+    ]
+
+
+class WorkersAway(TypedDict):
+    """The supervisor's answer to `/health` while no worker accepts connections."""
+
+    status: Annotated[
+        Literal["restarting", "draining"], Field(description="What happens to the workers meanwhile.")
+    ]
+    reasons: Annotated[list[str], Field(description="Sentences that say why no worker answers.")]
