@@ -16,9 +16,8 @@ import psutil
 
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
-from streamer.drift.learned_reference import LearnedReference
+from streamer.drift.learned_reference import LearnedReference, publish
 from streamer.drift.reference import Reference, learn
-from streamer.drift.reference_file import publish
 from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics

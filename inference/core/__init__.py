@@ -1,4 +1,4 @@
-"""Code that every part of the inference process shares: settings, errors, devices, boxes, fair shares.
+"""Code that every process shares: settings, errors, devices, boxes, fair shares, log lines, metrics store.
 
 Nothing here imports ONNX Runtime.
 """

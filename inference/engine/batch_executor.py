@@ -15,12 +15,12 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.core.run_limit import RunLimit
 from inference.engine.memory_relief import MemoryRelief, exit_if_device_lost
+from inference.engine.metrics import InferenceMetrics
 from inference.engine.planner import Batch, Item
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import wire
 from inference.ipc.wire import Result, Status
 from inference.models.model import ModelInfo
-from inference.telemetry.metrics import InferenceMetrics
 
 log = logging.getLogger("inference.loop")
 

@@ -18,13 +18,13 @@ from inference.core.errors import WireError
 from inference.core.run_limit import RunLimit
 from inference.engine.batch_executor import BatchExecutor, Detects
 from inference.engine.memory_relief import MemoryRelief
+from inference.engine.metrics import InferenceMetrics
 from inference.engine.planner import Item, Planner
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
 from inference.ipc import wire
 from inference.ipc.shared_status import SharedStatus, State
 from inference.ipc.wire import Kind, Result, Status
-from inference.telemetry.metrics import InferenceMetrics
 
 log = logging.getLogger("inference.loop")
 

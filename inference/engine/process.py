@@ -13,15 +13,16 @@ from pathlib import Path
 
 from inference.core.device import has_driver
 from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.core.log_output import set_up_logging
+from inference.core.metrics import name_process
 from inference.core.settings import InferenceSettings
 from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
 from inference.engine.loop import Loop
+from inference.engine.metrics import InferenceMetrics
 from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus, State
 from inference.models.kept_models import KeptModels, differs
-from inference.telemetry.log_output import set_up_logging
-from inference.telemetry.metrics import InferenceMetrics, name_process
 
 log = logging.getLogger("inference.process")
 

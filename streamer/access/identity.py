@@ -1,7 +1,11 @@
-"""Identity of a client: the name of its key, its scopes and its quotas. Pure; `gate` creates identities."""
+"""The identity of a client: its name, scopes and quotas, and the audit line of each administrative action.
+
+Lines contain the name of the key, never the key. They are written regardless of `LOG_LEVEL`.
+"""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -67,3 +71,22 @@ class Identity:
     def may(self, scope: Scope) -> bool:
         """Whether the client has this scope."""
         return scope in self.scopes
+
+
+log = logging.getLogger("streamer.audit")
+log.setLevel(logging.INFO)
+#: Limited to one line per second for each client and action, because clients can cause refusals at any rate.
+refusals = logging.getLogger("streamer.audit.refused")
+
+
+def audit(action: str, **details: str | int) -> None:
+    """Write one line; the details become members of the JSON object."""
+    log.info("audit: %s", action, extra={"action": action, **details})
+
+
+def audit_refusal(action: str, key: str, status: int, request_id: str) -> None:
+    """Record that a client was refused an action; ``key`` is the name of its key, or its address."""
+    # The limit applies to equal texts. The client is part of the text, so one client cannot hide others.
+    text = f"audit: {key} was refused {action}".replace("%", "%%")
+    details = {"action": action, "key": key, "status": status, "request_id": request_id}
+    refusals.info(text, extra=details)

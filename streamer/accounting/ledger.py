@@ -1,10 +1,12 @@
-"""The ledger of one stream: every frame that is received gets exactly one outcome, and the counts balance."""
+"""The ledger of a stream, and the counters that add ledgers and finished requests to the metrics."""
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from dataclasses import dataclass, field
 
+from inference.core.metric_value import Counter, Histogram
+from streamer.accounting.metrics import WorkerMetrics
 from streamer.protocol.wire import DropReason
 
 
@@ -15,9 +17,95 @@ class Ledger:
     received: int = 0
     inferred: int = 0
     failed: int = 0
-    dropped: Counter[DropReason] = field(default_factory=Counter)
+    dropped: collections.Counter[DropReason] = field(default_factory=collections.Counter)
 
     @property
     def in_flight(self) -> int:
         """Number of frames without an outcome so far."""
         return self.received - self.inferred - self.failed - self.dropped.total()
+
+
+#: Label values; all other versions are counted as `unknown`.
+VERSIONS = ("v1", "v2")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What has been added to the metrics of one ledger."""
+
+    received: int = 0
+    inferred: int = 0
+    failed: int = 0
+    #: All drops, and those of each reason.
+    drops: int = 0
+    dropped: dict[DropReason, int] = field(default_factory=dict)
+    in_flight: int = 0
+
+
+class FrameCounters:
+    """Adds to the metrics what has changed in a ledger since the last call."""
+
+    def __init__(self, metrics: WorkerMetrics, transport: str, version: str) -> None:
+        self._received = metrics.received.labels(transport, version)
+        self._inferred = metrics.inferred.labels(transport, version)
+        self._failed = metrics.failed.labels(transport, version)
+        self._in_flight = metrics.in_flight.labels(transport, version)
+        self._dropped = {
+            reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
+        }
+        #: What has been added so far, by the identity of the ledger: ledgers change.
+        self._seen: dict[int, _Seen] = {}
+        #: The ledger of the last call; None before the first.
+        self._last: Ledger | None = None
+        self._last_seen = _Seen()
+
+    def _look_up(self, ledger: Ledger) -> _Seen:
+        self._last = ledger
+        self._last_seen = self._seen.setdefault(id(ledger), _Seen())
+        return self._last_seen
+
+    def account(self, ledger: Ledger) -> None:
+        """Bring the metrics up to date with one ledger, which the caller keeps alive."""
+        # Most connections have one stream.
+        seen = self._last_seen if ledger is self._last else self._look_up(ledger)
+        drops = sum(ledger.dropped.values())
+        in_flight = ledger.received - ledger.inferred - ledger.failed - drops
+        if ledger.received != seen.received:
+            self._received.inc(ledger.received - seen.received)
+            seen.received = ledger.received
+        if ledger.inferred != seen.inferred:
+            self._inferred.inc(ledger.inferred - seen.inferred)
+            seen.inferred = ledger.inferred
+        if ledger.failed != seen.failed:
+            self._failed.inc(ledger.failed - seen.failed)
+            seen.failed = ledger.failed
+        if drops != seen.drops:
+            seen.drops = drops
+            for reason, count in ledger.dropped.items():
+                before = seen.dropped.get(reason, 0)
+                if count != before:
+                    self._dropped[reason].inc(count - before)
+                    seen.dropped[reason] = count
+        if in_flight != seen.in_flight:
+            self._in_flight.inc(in_flight - seen.in_flight)
+            seen.in_flight = in_flight
+
+
+class RequestCounters:
+    """Counts and times requests by model version and status."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+        #: Label look-ups are cached, because they cost more than counting.
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def observe(self, version: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        known = version if version in VERSIONS else "unknown"
+        series = self._series.get((known, status))
+        if series is None:
+            series = self._metrics.requests.labels(known, str(status)), self._metrics.request_s.labels(known)
+            self._series[known, status] = series
+        counted, timed = series
+        counted.inc()
+        timed.observe(seconds)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.client.params import Params
-from streamer.console.redact import secrets_of
-from streamer.console.signals import EXIT_INTERRUPTED
-from streamer.console.terminal import Terminal
+from streamer.client.options import Params
+from streamer.core.redact import secrets_of
+from streamer.core.signals import EXIT_INTERRUPTED
+from streamer.core.terminal import Terminal
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from streamer.access.identity import Scope
-from streamer.access.key_file import BadKeyFile, make_key, parse_keys, read_key_file
+from streamer.access.key_ring import BadKeyFile, make_key, parse_keys, read_key_file
 
 EXIT_USAGE = 2
 

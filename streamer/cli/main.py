@@ -13,7 +13,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from streamer.console.extras import explain_missing
+from streamer.core.extras import explain_missing
 
 EXIT_USAGE = 2
 
@@ -99,8 +99,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
     from streamer.core.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
-    from streamer.supervisor.failures import CannotStart  # noqa: PLC0415 - see above
     from streamer.supervisor.log_writer import LogWriter, supervisor_log  # noqa: PLC0415 - see above
+    from streamer.supervisor.restart_policy import CannotStart  # noqa: PLC0415 - see above
     from streamer.supervisor.supervisor import Supervisor  # noqa: PLC0415 - see above
 
     async def supervise(writer: LogWriter) -> int:

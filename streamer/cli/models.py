@@ -12,9 +12,9 @@ from streamer.assets import MODELS_DIR
 from streamer.cli import models_check, models_optimize, models_pull
 from streamer.cli.arguments import Command, CommandGroup, add_registry_argument
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.console.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
-from streamer.console.terminal import Terminal
-from streamer.model_zoo.errors import (
+from streamer.core.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
+from streamer.core.terminal import Terminal
+from streamer.model_zoo.download_url import (
     BadRequest,
     CannotWrite,
     NotTrusted,
@@ -89,8 +89,11 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """List the models; returns the exit code. Raises BadRequest."""
     from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - loads pydantic
-    from streamer.model_zoo.model_folder import find_installed  # noqa: PLC0415 - loads the manifest's types
-    from streamer.model_zoo.model_list import list_json, list_text  # noqa: PLC0415 - see above
+    from streamer.model_zoo.model_folder import (  # noqa: PLC0415 - see above
+        find_installed,
+        list_json,
+        list_text,
+    )
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see above
 
     serving: dict[str, Path] = {}

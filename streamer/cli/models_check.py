@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamer.assets import MODELS_DIR
 from streamer.cli.arguments import whole_number
-from streamer.console.terminal import Terminal
+from streamer.core.terminal import Terminal
 
 EXIT_REFUSED = 4
 DESCRIPTION = """\
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _known_as(sha256: str | None) -> str | None:
     """Return the name of the known model with this checksum, else None."""
-    from streamer.model_zoo.errors import BadRequest  # noqa: PLC0415 - see run
+    from streamer.model_zoo.download_url import BadRequest  # noqa: PLC0415 - see run
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see run
 
     try:

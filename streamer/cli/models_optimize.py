@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamer.cli.arguments import number, whole_number
-from streamer.console.terminal import Terminal
+from streamer.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from streamer.model_tools.model_inputs import ImageFiles
@@ -83,13 +83,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Optimise; returns the exit code. Raises BadRequest, Unavailable and the errors of `optimise`."""
-    from streamer.model_zoo.errors import Unavailable  # noqa: PLC0415 - as the others
+    from streamer.model_zoo.download_url import Unavailable  # noqa: PLC0415 - as the others
     from streamer.model_zoo.progress import bar  # noqa: PLC0415 - as the others
 
     if find_spec("onnx") is None:  # an extra
         raise Unavailable(_MISSING)
-    from streamer.model_tools.optimisation import optimise  # noqa: PLC0415 - loads onnx and onnxruntime
-    from streamer.model_tools.optimise_report import report_json, report_text  # noqa: PLC0415 - see above
+    from streamer.model_tools.optimisation import (  # noqa: PLC0415 - see above
+        optimise,
+        report_json,
+        report_text,
+    )
 
     task = _task(arguments, terminal)
     outcome = optimise(task, lambda text, share: terminal.status(f"{bar(int(share * 100), 100)} {text}"))
@@ -105,7 +108,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _task(arguments: argparse.Namespace, terminal: Terminal) -> Task:
     """Return the task that the options describe. Raises BadRequest or CannotWrite before loading a model."""
     from streamer.model_tools.optimisation import Precision, Task  # noqa: PLC0415 - see run
-    from streamer.model_zoo.errors import BadRequest, CannotWrite  # noqa: PLC0415 - see run
+    from streamer.model_zoo.download_url import BadRequest, CannotWrite  # noqa: PLC0415 - see run
 
     for_gpu = arguments.device == "gpu"
     precision = Precision(arguments.precision or ("fp16" if for_gpu else "fp32"))

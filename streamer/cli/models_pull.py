@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from streamer.assets import MODELS_DIR
 from streamer.cli.arguments import add_registry_argument, number, whole_number
-from streamer.console.signals import Signals
-from streamer.console.terminal import Terminal
+from streamer.core.signals import Signals
+from streamer.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from streamer.model_zoo.pull import PullOptions
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _options(arguments: argparse.Namespace) -> PullOptions:
     from inference.models import fields  # noqa: PLC0415 - see run
     from streamer.client.options import Tls  # noqa: PLC0415 - see above
-    from streamer.model_zoo.errors import BadRequest  # noqa: PLC0415 - see run
+    from streamer.model_zoo.download_url import BadRequest  # noqa: PLC0415 - see run
     from streamer.model_zoo.pull import PullOptions  # noqa: PLC0415 - loads aiohttp
 
     if arguments.sha256 is not None:

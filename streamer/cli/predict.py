@@ -29,8 +29,8 @@ from streamer.client.errors import (
 )
 from streamer.client.results import Prediction
 from streamer.client.sources import list_images
-from streamer.console.signals import EXIT_INTERRUPTED
-from streamer.console.terminal import Terminal
+from streamer.core.signals import EXIT_INTERRUPTED
+from streamer.core.terminal import Terminal
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
@@ -194,8 +194,11 @@ class _Report:
         sys.stdout.flush()
 
     def _save(self, name: str, answer: Prediction) -> None:
-        from streamer.client.encoder import read_bytes  # noqa: PLC0415 - see _predict
-        from streamer.client.pixels import decode, encode_jpeg  # noqa: PLC0415 - see _predict
+        from streamer.client.encoder import (  # noqa: PLC0415 - see _predict
+            decode,
+            encode_jpeg,
+            read_bytes,
+        )
         from streamer.imaging.draw import draw_on_copy  # noqa: PLC0415 - loads OpenCV
 
         target = self.arguments.save / self._free_name("stdin" if name == "-" else Path(name).stem)

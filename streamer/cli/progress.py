@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from streamer.client.frame_stream import Phase, State
 from streamer.client.results import Ledger
-from streamer.client.state import Phase, State
 
 #: Rates are averages over the last seconds, as many as this.
 SPAN_S = 3.0

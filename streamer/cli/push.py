@@ -20,8 +20,8 @@ from streamer.cli.arguments import (
     secrets_in,
 )
 from streamer.client.errors import BadInput, ClientError, SaveFailed, SourceFailed
-from streamer.console.signals import EXIT_INTERRUPTED, EXIT_TERMINATED, Signals
-from streamer.console.terminal import Terminal
+from streamer.core.signals import EXIT_INTERRUPTED, EXIT_TERMINATED, Signals
+from streamer.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from streamer.client.capture import Source

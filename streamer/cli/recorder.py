@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from streamer.client.capture import Captured
+from streamer.client.encoder import Pixels
 from streamer.client.errors import BadInput, SaveFailed
-from streamer.client.pixels import Pixels
 from streamer.client.results import Detections
 from streamer.imaging.draw import draw_on_copy
 

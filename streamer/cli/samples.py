@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 
 from streamer.cli.arguments import Command, CommandGroup
-from streamer.console.signals import EXIT_INTERRUPTED
-from streamer.console.terminal import Terminal
-from streamer.datasets.errors import BadRequest, CannotRead, CannotWrite, DamagedSample
+from streamer.core.signals import EXIT_INTERRUPTED
+from streamer.core.terminal import Terminal
 from streamer.datasets.export import DEFAULT_ADDRESS, DatasetFormat, ExportOptions, export
-from streamer.datasets.source import open_source, read_samples
-from streamer.datasets.split import SUBSETS, Split
-from streamer.datasets.statistics import count
-from streamer.datasets.verification import verify
+from streamer.datasets.sample import BadRequest, CannotRead, CannotWrite, DamagedSample
+from streamer.datasets.source import open_source, read_samples, verify
+from streamer.datasets.statistics import SUBSETS, Split, count
 
 EXIT_USAGE = 2
 EXIT_FILES = 3

@@ -21,7 +21,8 @@ from streamer.client.errors import (
     StreamClosed,
     UnreadOutcomes,
 )
-from streamer.client.params import Params
+from streamer.client.frame_stream import Phase, State
+from streamer.client.options import Params
 from streamer.client.results import (
     Detection,
     Detections,
@@ -32,8 +33,7 @@ from streamer.client.results import (
     Prediction,
     Result,
 )
-from streamer.client.state import Phase, State
-from streamer.console.extras import explain_missing
+from streamer.core.extras import explain_missing
 
 if TYPE_CHECKING:
     from streamer.client.oneshot import Request, predict, predict_async, predict_many

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from streamer.client.errors import BadInput
-from streamer.console.redact import redact, secrets_of
+from streamer.core.redact import redact, secrets_of
 
 STREAM_PATH = "/v1/stream"
 PREDICT_PATH = "/v1/predict"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.client.pixels import Pixels, decode
+from streamer.client.encoder import Pixels, decode
 
 #: When a source is late by more than this, its clock restarts at the current frame; it would skip for ever
 #: otherwise.

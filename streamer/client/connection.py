@@ -13,11 +13,11 @@ import aiohttp
 
 from streamer.client.address import Address
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
+from streamer.client.frame_stream import Phase, State, Watcher
 from streamer.client.http import connect_error_text, retry_after_s
 from streamer.client.options import Options
-from streamer.client.state import Phase, State, Watcher
-from streamer.console.redact import MASK
 from streamer.core.backoff import Backoff
+from streamer.core.redact import MASK
 from streamer.protocol.close_codes import FINAL_CLOSE_CODES, CloseCode
 from streamer.protocol.wire import (
     SUBPROTOCOL_JSON,

@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
-from streamer.client.encoder import Encoded, ImageInput, ImageLimits, encode
+from streamer.client.encoder import DEFAULT_QUALITY, Encoded, ImageInput, ImageLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
-from streamer.client.options import Tls
-from streamer.client.params import Params
-from streamer.client.pixels import DEFAULT_QUALITY
+from streamer.client.options import Params, Tls
 from streamer.client.results import Detections, Prediction
 from streamer.core.backoff import Backoff
 

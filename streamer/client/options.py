@@ -1,12 +1,14 @@
-"""Options of a stream and of its connections: what a caller may set, and which values are allowed."""
+"""Options of a connection and parameters of detection, checked before anything is sent."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from streamer.client.encoder import DEFAULT_QUALITY
 from streamer.client.errors import BadInput
-from streamer.client.pixels import DEFAULT_QUALITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,119 @@ class Options:
             raise BadInput(f"stream is {len(self.stream)} characters; allowed are {MAX_NAME_CHARS}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise BadInput(f"fps is {self.fps}; allowed is more than 0, up to 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Detection parameters of a stream or request. None leaves a parameter as the server has it.
+
+    Raises BadInput, which names the wrong value.
+    """
+
+    #: Lowest score of a box, 0..1.
+    conf_threshold: float | None = None
+    #: Overlap above which non-maximum suppression removes the weaker box, 0..1.
+    iou_threshold: float | None = None
+    #: Labels or class ids of the boxes to keep; an empty sequence keeps all boxes.
+    classes: Sequence[str | int] | None = None
+    #: Largest number of boxes per frame, 1..1000.
+    max_detections: int | None = None
+    #: Whether boxes get a ``track_id``; streams only.
+    track: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("conf_threshold", "iou_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise BadInput(f"{name} is {value!r}; allowed is a number from 0 to 1")
+        if self.max_detections is not None and not 1 <= self.max_detections <= 1000:
+            raise BadInput(f"max_detections is {self.max_detections!r}; allowed are 1 to 1000")
+        if isinstance(self.classes, str):
+            raise BadInput(f"classes is the text {self.classes!r}; give a list of labels or class ids")
+
+    def merged(self, changes: Params) -> Params:
+        """Return these parameters, replaced by those of ``changes`` that are not None."""
+        stated = {f.name: getattr(changes, f.name) for f in fields(self)}
+        return replace(self, **{name: value for name, value in stated.items() if value is not None})
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the map for ``hello.params`` and ``configure.params``."""
+        wire: dict[str, Any] = {}
+        for name in ("conf_threshold", "iou_threshold"):
+            if (value := getattr(self, name)) is not None:
+                wire[name] = float(value)
+        if self.max_detections is not None:
+            wire["max_detections"] = int(self.max_detections)
+        if self.classes is not None:
+            wire["classes"] = [item if isinstance(item, str) else int(item) for item in self.classes]
+        if self.track is not None:
+            wire["track"] = bool(self.track)
+        return wire
+
+    def to_query(self) -> list[tuple[str, str]]:
+        """Return the query of a predict request, which has no ``track``."""
+        wire = self.to_wire()
+        classes = wire.pop("classes", ())
+        wire.pop("track", None)
+        return [
+            *((name, str(value)) for name, value in wire.items()),
+            *(("classes", str(c)) for c in classes),
+        ]
+
+
+class Control:
+    """Requested and effective parameters of a stream, across its connections."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.paused = False
+        #: Parameters in effect, as the server states them; empty before the first welcome.
+        self.effective: Mapping[str, Any] = {}
+        #: Numbers of the newest ``configure`` that was sent, and of the newest that was confirmed.
+        self._requested = 0
+        self._confirmed = 0
+        #: The server's message when it refused the newest ``configure``, else None.
+        self.refusal: str | None = None
+
+    def change(self, changes: Params) -> int:
+        """Store changes, which the caller sends next; return the number of their ``configure``."""
+        self.params = self.params.merged(changes)
+        self.refusal = None
+        self._requested += 1
+        return self._requested
+
+    def configure_message(self) -> dict[str, Any]:
+        """Return the ``configure`` message with the newest parameters."""
+        return {"type": "configure", "cfg": self._requested, "params": self.params.to_wire()}
+
+    def pause_message(self, *, paused: bool) -> dict[str, Any]:
+        """Store whether the stream is paused, and return the message for it."""
+        self.paused = paused
+        return {"type": "pause" if paused else "resume", "stream": 0}
+
+    def replay(self) -> list[dict[str, Any]]:
+        """Return the messages that give a new connection the state of the stream, after its hello."""
+        messages = [self.configure_message()] if self._requested else []
+        return [*messages, self.pause_message(paused=True)] if self.paused else messages
+
+    def decided(self, number: int) -> bool:
+        """Whether the server has confirmed or refused the change ``number``."""
+        return self._confirmed >= number or self.refusal is not None
+
+    def in_effect(self, number: int) -> bool:
+        """Whether the server has confirmed the change ``number``."""
+        return self._confirmed >= number
+
+    def welcomed(self, message: Mapping[str, Any]) -> None:
+        """Take the parameters of a welcome."""
+        self.effective = message.get("params", {})
+
+    def received(self, message: Mapping[str, Any]) -> None:
+        """Take a ``configured``, or an error that refuses a change; ignore other messages."""
+        if message["type"] == "configured":
+            self._confirmed = max(self._confirmed, int(message.get("cfg", 0)))
+            self.effective = message.get("params", {})
+        elif message["type"] == "error" and self._confirmed < self._requested:
+            about_params = str(message.get("field", "")).startswith("params")
+            if about_params or message.get("code") == "rate_limited":
+                self.refusal = str(message.get("message", "refused"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from streamer.assets import SAMPLE_FILE
 from streamer.client.capture import Captured, Source
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.console.redact import redact
+from streamer.core.redact import redact
 
 #: Image formats that the client decodes. The first four are sent as they are.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -19,14 +19,11 @@ from streamer.client.connection import Connection, ConnectionLost, Connector
 from streamer.client.encoder import ImageInput, ImageLimits
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
-from streamer.client.frame_stream import FrameStream
+from streamer.client.frame_stream import FrameStream, Phase, State, Watcher
 from streamer.client.http import client_version, cookies
-from streamer.client.options import MODES, Options
-from streamer.client.params import Control, Params
-from streamer.client.pending_frames import PendingFrame, PendingFrames
+from streamer.client.options import MODES, Control, Options, Params
 from streamer.client.results import Ledger
-from streamer.client.sender import Sender
-from streamer.client.state import Phase, State, Watcher
+from streamer.client.sender import PendingFrame, PendingFrames, Sender
 from streamer.protocol.close_codes import CloseCode
 
 log = logging.getLogger("streamer.client")

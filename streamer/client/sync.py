@@ -13,10 +13,9 @@ from typing import Any, Self, TypeVar
 
 from streamer.client.encoder import ImageInput
 from streamer.client.errors import StreamClosed
-from streamer.client.options import Options
-from streamer.client.params import Params
+from streamer.client.frame_stream import State, Watcher
+from streamer.client.options import Options, Params
 from streamer.client.results import Ledger, Outcome
-from streamer.client.state import State, Watcher
 from streamer.client.stream import DetectStream
 
 T = TypeVar("T")

@@ -15,10 +15,10 @@ import av
 import numpy as np
 
 from streamer.client.capture import Captured
+from streamer.client.encoder import Pixels
 from streamer.client.errors import SourceFailed
-from streamer.client.pixels import Pixels
-from streamer.console.redact import redact, secrets_of
 from streamer.core.backoff import Backoff
+from streamer.core.redact import redact, secrets_of
 
 # Log messages of FFmpeg may contain addresses with credentials.
 av.logging.set_level(None)

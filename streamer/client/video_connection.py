@@ -22,9 +22,9 @@ from aiortc import (
 
 from streamer.client.address import Address
 from streamer.client.connection import ConnectionLost
+from streamer.client.encoder import Pixels
 from streamer.client.errors import BadInput, ConnectionFailed, Rejected
 from streamer.client.http import retry_after_s
-from streamer.client.pixels import Pixels
 from streamer.protocol.wire import ProtocolError, decode_message
 
 #: Up to 2.8 ms are added to each time: invisible, and enough to make the distances between 30 frames differ.

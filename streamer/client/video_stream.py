@@ -14,15 +14,12 @@ import aiohttp
 
 from streamer.client.address import video_address
 from streamer.client.connection import ConnectionLost
-from streamer.client.encoder import ImageInput
+from streamer.client.encoder import ImageInput, Pixels, as_bgr, decode, resize
 from streamer.client.errors import BadInput, ConnectionFailed
-from streamer.client.frame_stream import FrameStream
+from streamer.client.frame_stream import FrameStream, Phase, State, Watcher
 from streamer.client.http import cookies
-from streamer.client.options import Options
-from streamer.client.params import Params
-from streamer.client.pixels import Pixels, as_bgr, decode, resize
+from streamer.client.options import Options, Params
 from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
-from streamer.client.state import Phase, State, Watcher
 from streamer.client.video_connection import CLOCK_HZ, FrameTrack, RtpOrigin, VideoConnection, dithered
 from streamer.core.backoff import Backoff
 

@@ -1,4 +1,4 @@
-"""All settings: the groups together, how they are read, and what an error says.
+"""All settings: those of models and requests, the other groups, how they are read, and what an error says.
 
 Each group defines environment variables with their types, defaults and descriptions. Settings are read from
 the environment here and nowhere else, with two exceptions: the health check of the image reads `PORT`, and
@@ -8,16 +8,193 @@ this file.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamer.access.access_settings import AccessSettings
-from streamer.config.model_settings import ModelSettings
+from streamer.assets import MODELS_DIR
 from streamer.config.network_settings import NetworkSettings
-from streamer.config.request_settings import RequestSettings
 from streamer.config.sampling_settings import SamplingSettings
+
+#: The user's own models, which are found without a setting.
+_OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
+#: The code detectors that come with the project.
+_BUNDLED_MODELS = {"v1": "codes_v1.onnx", "v2": "codes_v2.onnx"}
+
+
+class ModelSettings(BaseSettings):
+    """How many processes run, what they log, and which models they serve."""
+
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of processes that talk to clients and decode; there is one inference process.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest severity that is logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: readable on a terminal, JSON lines elsewhere."
+    )
+
+    model_v1_path: Path | None = Field(
+        None,
+        description="ONNX file of version v1. Unset: `models/yolov9_v1.onnx` if it exists, else the bundled "
+        "code detector.",
+    )
+    model_v2_path: Path | None = Field(
+        None,
+        description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx` if it exists; else the larger "
+        "bundled code detector if v1 is a bundled one too; else none.",
+    )
+    device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
+        "auto", description="Where models run. Only `auto` may fall back to the CPU."
+    )
+    batch_max: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Largest batch. The service forms larger batches only where the device gains by it.",
+    )
+    inference_lanes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Number of inference threads, which call the model; 0: one per core on a CPU; on a GPU "
+        "2, or 4 if the model runs frames one by one.",
+    )
+    interactive_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of the device reserved for POSTs while live frames wait too."
+    )
+    engine_cache_dir: Path | None = Field(
+        None,
+        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: every start builds them.",
+    )
+    model_keep_max_bytes: int = Field(
+        128 << 20,
+        ge=0,
+        description="Bytes in `TMPDIR` for copies of the models. A restarted inference process loads these "
+        "copies even if the files have changed. 0: no copies.",
+    )
+    model_start_timeout_s: float = Field(
+        600,
+        gt=0,
+        description="Longest time for loading and warming up the models before the start counts as failed.",
+    )
+
+    @field_validator("model_v1_path", "model_v2_path")
+    @classmethod
+    def _file_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("no such file")
+        return path
+
+    def models(self) -> dict[str, Path]:
+        """Return version to model file; only versions that have one.
+
+        The bundled v2 is used only together with the bundled v1: beside the user's own detector, a detector
+        of printed codes would only take memory.
+        """
+        found: dict[str, Path] = {}
+        bundled_allowed = True
+        for version, given in (("v1", self.model_v1_path), ("v2", self.model_v2_path)):
+            bundled = MODELS_DIR / _BUNDLED_MODELS[version]
+            candidates = [given] if given else [MODELS_DIR / _OWN_MODELS[version]]
+            if not given and bundled_allowed:
+                candidates.append(bundled)
+            path = next((path for path in candidates if path.is_file()), None)
+            if path is not None:
+                found[version] = path.resolve()
+            bundled_allowed = path == bundled
+        return found
+
+
+class RequestSettings(BaseSettings):
+    """Limits of POSTs and of streams."""
+
+    request_timeout_s: float = Field(
+        10, gt=0, le=600, description="Deadline of one POST, from its headers to its answer; then 504."
+    )
+    request_queue_max: int = Field(
+        128,
+        ge=1,
+        le=100_000,
+        description="Images of POSTs that may wait per worker and version, which bounds their memory; beyond "
+        "it: 503.",
+    )
+    request_queue_s: float = Field(
+        1,
+        gt=0,
+        le=600,
+        description="Longest time that an image of a POST may wait for its turn. A request that would wait "
+        "longer is refused immediately, with 503 or 429.",
+    )
+    body_timeout_s: float = Field(
+        15, gt=0, description="Longest time in which a request body must arrive; then 408."
+    )
+    image_max_bytes: int = Field(8 << 20, ge=1024, description="Largest encoded image of a POST.")
+    request_max_bytes: int = Field(32 << 20, ge=1024, description="Largest POST body with several images.")
+    buffered_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of bodies, answers and messages that a worker holds for all clients together; "
+        "beyond it: 503. One client may use two thirds. 0: what the largest request needs, at "
+        "least 48 MiB.",
+    )
+    request_max_images: int = Field(16, ge=1, le=1000, description="Most images in one POST.")
+    image_max_pixels: int = Field(
+        33_554_432, ge=1, description="Most pixels of an image, checked by its header."
+    )
+    image_max_side: int = Field(8192, ge=1, le=65535, description="Longest side of an image in pixels.")
+
+    stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")
+    stream_max_pixels: int = Field(16_777_216, ge=1, description="Most pixels of a stream's frame.")
+    stream_max_age_ms: float = Field(
+        500,
+        gt=0,
+        description="A live frame that is older than this when its turn comes is dropped as `stale`.",
+    )
+    stream_hello_timeout_s: float = Field(
+        5, gt=0, description="Time for `hello` after the upgrade; then 4408."
+    )
+    stream_idle_timeout_s: float = Field(
+        60, gt=0, description="Time without a message after which a stream is closed with 4440."
+    )
+    stream_heartbeat_s: float = Field(
+        20, gt=0, description="Interval of WebSocket pings; without an answer the connection is closed."
+    )
+    stream_send_timeout_s: float = Field(
+        10, gt=0, description="If one send takes longer, the connection is closed with 4441."
+    )
+    stream_resume_s: float = Field(
+        30, ge=0, description="How long a session is kept after its socket was lost."
+    )
+    stream_min_fps: float = Field(
+        5, ge=0, description="A new stream is refused if its fair share would be lower than this; 0: never."
+    )
+
+    @field_validator("buffered_max_bytes")
+    @classmethod
+    def _holds_a_request(cls, count: int, info: ValidationInfo) -> int:
+        needed = _least_budget(info.data.get("request_max_bytes", 0))
+        if count and count < needed:
+            raise ValueError(f"allowed are 0, and {needed} or more: the largest request must fit")
+        return count
+
+    @property
+    def byte_budget(self) -> int:
+        """Bytes that a worker may hold for its clients."""
+        return self.buffered_max_bytes or max(48 << 20, _least_budget(self.request_max_bytes))
+
+
+def _least_budget(request_bytes: int) -> int:
+    """Return the least byte budget: two thirds of it, one client's part, hold the largest request."""
+    return (request_bytes + (1 << 20)) * 3 // 2
+
 
 #: Settings that are secrets: errors never show them, and only workers get them.
 SECRETS = frozenset({"api_keys", "turn_secret"})

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Iterable
 
-from inference.telemetry import log_output
-from inference.telemetry.log_format import MAX_MESSAGE_CHARS, JsonFormatter, TextFormatter, redact
+from inference.core import log_output
+from inference.core.log_format import MAX_MESSAGE_CHARS, JsonFormatter, TextFormatter, redact
 
 __all__ = ["MAX_MESSAGE_CHARS", "JsonFormatter", "TextFormatter", "redact", "secrets_of", "set_up_logging"]
 

@@ -1,4 +1,4 @@
-"""Parses and checks the sidecar of a sample, a JSON file. Pure; docs/sampling.md lists its fields."""
+"""One collected sample and its annotations as they lie in a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.datasets.errors import DamagedSample
+
+class DatasetError(Exception):
+    """Root of the errors of `streamer samples`."""
+
+
+class BadRequest(DatasetError):
+    """An option is wrong, or there are no samples; the text says what was found and what is allowed."""
+
+
+class CannotRead(DatasetError):
+    """A folder, bucket or file cannot be read; the text says which one and why."""
+
+
+class CannotWrite(DatasetError):
+    """A file cannot be written; the text says which one and why."""
+
+
+class DamagedSample(DatasetError):
+    """An image or sidecar is missing or damaged; the text names the key or field, and what was found."""
+
 
 SCHEMA = 1
 

@@ -1,20 +1,22 @@
-"""Where samples are read from: a folder that the service filled, or a bucket."""
+"""Reads samples from a folder or bucket, and verifies them."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from streamer.config.settings import SettingsError, load_settings
-from streamer.datasets.errors import BadRequest, CannotRead
-from streamer.datasets.sample import Sample, parse_sample
-from streamer.sampling.s3 import Bucket, open_client
-from streamer.sampling.s3_errors import meaning_of
+from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, Sample, parse_sample
+from streamer.imaging.header import AnySize
+from streamer.imaging.image_header import ImageError, read_header
+from streamer.sampling.s3 import Bucket, meaning_of, open_client
 from streamer.sampling.store import bucket_of
 
 SIDECARS, IMAGES = "v1/samples/", "v1/images/"
@@ -161,3 +163,52 @@ class BucketSource:
             if response.get("Error", {}).get("Code") == "NoSuchKey":
                 raise FileNotFoundError(str(error)) from error
             raise CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error)}") from error
+
+
+@dataclass(slots=True)
+class Verification:
+    """Result of a verification; a collection is sound when ``problems`` is empty."""
+
+    samples: int = 0
+    #: One sentence each, which names the key.
+    problems: list[str] = field(default_factory=list)
+    #: Images without a sidecar. They are no problem: a delivery is under way, or a crash interrupted it.
+    incomplete: list[str] = field(default_factory=list)
+
+
+def verify(source: Source) -> Verification:
+    """Read all images and sidecars and compare them. Raises CannotRead when the source cannot be read."""
+    result = Verification()
+    described: set[str] = set()
+    for key in source.keys(SIDECARS):
+        result.samples += 1
+        try:
+            sample = parse_sample(source.read(key), key)
+            described.add(sample.key)
+            _check(sample, source.read(sample.key))
+        except FileNotFoundError:
+            result.problems.append(f"{key}: its image {sample.key} is missing")
+        except DamagedSample as error:
+            result.problems.append(str(error))
+    result.incomplete = [key for key in source.keys(IMAGES) if key not in described]
+    return result
+
+
+def _check(sample: Sample, data: bytes) -> None:
+    if len(data) != sample.size_bytes:
+        raise DamagedSample(f"{sample.key}: it has {len(data)} bytes; its sidecar says {sample.size_bytes}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sample.sha256:
+        raise DamagedSample(f"{sample.key}: its sha256 is {digest}; its sidecar says {sample.sha256}")
+    try:
+        header = read_header(data, AnySize())
+    except ImageError as error:
+        raise DamagedSample(f"{sample.key}: {error}") from error
+    if header.sound_bytes:
+        raise DamagedSample(f"{sample.key}: the image is cut off after {header.sound_bytes} bytes")
+    size = header.upright_size if sample.rotation % 2 == 0 else header.upright_size[::-1]
+    if size != (sample.width, sample.height):
+        raise DamagedSample(
+            f"{sample.key}: the upright image has {size[0]}x{size[1]} pixels; "
+            f"its sidecar says {sample.width}x{sample.height}"
+        )

@@ -17,9 +17,8 @@ from collections import deque
 from collections.abc import Callable
 
 from inference.ipc.ring import FrameRing
-from streamer.decoding.arena import ArenaFull
 from streamer.decoding.decode_job import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, Member
 from streamer.decoding.fork_client import FORK_SERVER
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,

@@ -1,5 +1,4 @@
-"""Scores the window of every group every few minutes and keeps the episodes. Pure; time is read from the
-rows.
+"""Collects rows into windows, and compares each window with the reference.
 
 A window is scored here at once. When a score comes near a threshold, and once an hour for every group, the
 check is returned for Evidently to score it too before ``settle()``.
@@ -7,7 +6,8 @@ check is returned for Evidently to score it too before ``settle()``.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +17,79 @@ from streamer.drift.calibration import MIN_ROWS
 from streamer.drift.episode import Episode
 from streamer.drift.reference import ColumnScore, GroupReference, Reference, ReferenceScorer
 from streamer.drift.rows import Row, Table
-from streamer.drift.window import RecentRows, Window
+
+#: A window is divided into this many parts, of which at least this share must contain rows.
+PARTS, MIN_COVERAGE = 30, 0.5
+#: Streams of the same name form one group, which produces at most this many rows in an interval. In a window,
+#: no stream of such a group contributes more than one row in this many.
+MAX_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows of (``begin``, ``end``], in order of capture."""
+
+    begin: float
+    end: float
+    rows: list[Row]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the window's parts that contain rows."""
+        part_s = (self.end - self.begin) / PARTS
+        return len({math.ceil((row.at - self.begin) / part_s) for row in self.rows}) / PARTS
+
+    @property
+    def enough(self) -> bool:
+        """Whether the window has enough rows to be scored."""
+        return len(self.rows) >= MIN_ROWS and self.coverage >= MIN_COVERAGE
+
+
+class RecentRows:
+    """The rows that a window may still need; the oldest are dropped."""
+
+    def __init__(self, window_s: float, interval_s: float, *, mixed: bool) -> None:
+        self._window_s = window_s
+        #: Many short-lived streams share this group, so the share of each one is limited.
+        self._mixed = mixed
+        capacity = 1.25 * window_s / interval_s * (MAX_SHARE if mixed else 2)
+        self._rows: deque[Row] = deque(maxlen=max(2 * MIN_ROWS, math.ceil(capacity)))
+
+    def add(self, row: Row) -> None:
+        """Add the newest row."""
+        self._rows.append(row)
+        while self._rows[0].at < row.at - 1.25 * self._window_s:
+            self._rows.popleft()
+
+    def clear(self) -> None:
+        """Drop all rows, because they were scored against another reference."""
+        self._rows.clear()
+
+    @property
+    def newest(self) -> float:
+        """Capture time of the newest row; 0 without rows."""
+        return self._rows[-1].at if self._rows else 0.0
+
+    def window(self, end: float) -> Window:
+        """Return the window that ends at that time."""
+        begin = end - self._window_s
+        rows = [row for row in self._rows if begin < row.at <= end]
+        return Window(begin, end, self._limit_shares(rows) if self._mixed else rows)
+
+    @staticmethod
+    def _limit_shares(rows: list[Row]) -> list[Row]:
+        """Thin out evenly the rows of each stream that has more than a quarter of all rows."""
+        most = math.ceil(len(rows) / MAX_SHARE)
+        counts = Counter(row.session for row in rows)
+        passed: Counter[int] = Counter()
+        kept = []
+        for row in rows:
+            count, place = counts[row.session], passed[row.session]
+            passed[row.session] += 1
+            if count <= most or place * most // count != (place - 1) * most // count:
+                kept.append(row)
+        return kept
+
 
 MAX_GROUPS = 64
 #: Evidently scores a check when the greatest ratio of score to threshold is at least this,

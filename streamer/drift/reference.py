@@ -1,7 +1,7 @@
 """The reference of each group of streams: its rows, its thresholds, and how windows are scored against it.
 Pure.
 
-`reference_document` defines the file format, `reference_file` reads and writes it.
+`reference_document` defines the file format, `learned_reference` reads and writes it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from streamer.access.access_settings import AccessSettings
 from streamer.access.failed_keys import FailedKeys
 from streamer.access.identity import ALL_SCOPES, TOKEN_NAME_PREFIX, Identity, Quotas, Scope
 from streamer.access.key_ring import KeyRing
-from streamer.http.client_address import ClientAddresses
+from streamer.http.caller import ClientAddresses
 from streamer.http.tickets import Tickets, is_ticket
 
 #: Size of the cache of identities of clients without a key.

@@ -7,16 +7,13 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from streamer.access.audit import audit, audit_refusal
 from streamer.access.failed_keys import TooManyWrongKeys
-from streamer.access.identity import Identity
-from streamer.http.caller import IDENTITY, require
-from streamer.http.client_address import arrived_from_sibling
-from streamer.http.cors import cors_headers, is_preflight, preflight_headers, vary_by_origin
+from streamer.access.identity import Identity, audit, audit_refusal
+from streamer.http.caller import IDENTITY, arrived_from_sibling, require
 from streamer.http.gate import Gate, bearer_token
+from streamer.http.origins import Sites, cors_headers, is_preflight, preflight_headers, vary_by_origin
 from streamer.http.problem_details import Problem, request_id
 from streamer.http.route_policy import Entry, Policy, policy_of_request
-from streamer.http.sites import Sites
 from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
 
 #: Query parameters in which clients commonly send keys, which then leak into logs and browser history.

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamer.imaging.errors import damaged
-from streamer.imaging.header import ImageHeader
+from streamer.imaging.header import ImageHeader, damaged
 from streamer.imaging.jpeg_pixels import UnknownSampling, check_rows, decode_jpeg
 from streamer.imaging.png import bare_png
 from streamer.imaging.webp import WebpPicture, bare_webp

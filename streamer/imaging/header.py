@@ -1,12 +1,85 @@
-"""The properties that an image's header states, and the size limits for all formats."""
+"""The header of an image: size, orientation, cost of decoding, and the error of one that is refused."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from streamer.imaging.errors import damaged, too_large
 from streamer.protocol.wire import Codec
+
+ALLOWED = "JPEG, PNG and WebP"
+
+
+class ImageErrorCode(StrEnum):
+    """Reasons why an image is refused."""
+
+    EMPTY = "empty"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    DAMAGED = "damaged"
+
+
+class ImageError(Exception):
+    """An image is refused; the text says what was found and what is allowed."""
+
+    def __init__(self, code: ImageErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def damaged(what: str) -> ImageError:
+    """Return the error for a file that breaks the rules of its format."""
+    return ImageError(ImageErrorCode.DAMAGED, f"the image is damaged: {what}")
+
+
+def unsupported(what: str) -> ImageError:
+    """Return the error for a file in an unsupported format."""
+    return ImageError(ImageErrorCode.UNSUPPORTED, f"found {what}; allowed are {ALLOWED}")
+
+
+def too_large(what: str) -> ImageError:
+    """Return the error for an image that exceeds a limit; ``what`` names the limit."""
+    return ImageError(ImageErrorCode.TOO_LARGE, what)
+
+
+_ORIENTATION_TAG = 0x0112
+_SHORT, _LONG = 3, 4
+#: Real files have about a dozen entries in the first directory; the limit bounds the work for hostile ones.
+_MAX_ENTRIES = 256
+_PREFIX = b"Exif\x00\x00"
+
+
+def read_orientation(block: bytes) -> int:
+    """Return the EXIF orientation 1..8 of a TIFF block (with or without ``Exif`` prefix).
+
+    Never raises: returns 1 (upright) if the tag is absent or out of range or the block is broken, as image
+    viewers do.
+    """
+    tiff = block.removeprefix(_PREFIX)
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        magic, directory = struct.unpack_from(order + "HI", tiff, 2)
+        if magic != 42:
+            return 1
+        (entries,) = struct.unpack_from(order + "H", tiff, directory)
+        for index in range(min(entries, _MAX_ENTRIES)):
+            tag, kind, count = struct.unpack_from(order + "HHI", tiff, directory + 2 + 12 * index)
+            if tag == _ORIENTATION_TAG:
+                if count != 1 or kind not in (_SHORT, _LONG):
+                    return 1
+                value: int
+                (value,) = struct.unpack_from(
+                    order + ("H" if kind == _SHORT else "I"), tiff, directory + 10 + 12 * index
+                )
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1
 
 
 class PixelLimits(Protocol):

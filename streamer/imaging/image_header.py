@@ -1,4 +1,4 @@
-"""Checks the header of a JPEG, PNG or WebP before any decoder gets the image; refuses all other formats.
+"""Reads the header of an image of any accepted format.
 
 Decoders allocate as much memory as a header claims to need, so the limits are enforced here. `decode` then
 decodes the images that passed.
@@ -8,12 +8,83 @@ from __future__ import annotations
 
 import struct
 
-from streamer.imaging.errors import ALLOWED, ImageError, ImageErrorCode, damaged, unsupported
-from streamer.imaging.header import ImageHeader, PixelLimits
+from streamer.imaging.header import (
+    ALLOWED,
+    ImageError,
+    ImageErrorCode,
+    ImageHeader,
+    PixelLimits,
+    damaged,
+    unsupported,
+)
 from streamer.imaging.jpeg import read_jpeg
 from streamer.imaging.png import SIGNATURE, read_png
-from streamer.imaging.sniff import name_kind
 from streamer.imaging.webp import read_webp
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (0, b"II+\x00", "TIFF"),
+    (0, b"MM\x00+", "TIFF"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\x00\x00\x01\x00", "icon"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"\x59\xa6\x6a\x95", "Sun raster"),
+    (0, b"%PDF", "PDF"),
+    (0, b"PK\x03\x04", "ZIP"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM video"),
+    (8, b"AVI ", "AVI video"),
+    (8, b"WAVE", "WAVE audio"),
+)
+#: Image brands of ISO media files, which begin with `....ftypBRAND`; other brands are treated as video.
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"heim": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+    b"crx ": "Canon raw",
+}
+_TEXT_BYTES = 512
+_TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
+
+
+def name_kind(data: bytes) -> str:
+    """Return a short, readable name of the format of ``data``; never raises."""
+    for offset, magic, name in _MAGIC:
+        if data.startswith(magic, offset):
+            return name
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "MP4 or QuickTime video")
+    if len(data) > 2 and data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3].isspace():
+        return "PNM"
+    return _name_text(data[:_TEXT_BYTES])
+
+
+def _name_text(head: bytes) -> str:
+    """Distinguish markup, other text and unknown data."""
+    if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
+        return "unknown data"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
+        return "SVG"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    if text.startswith(b"data:image/"):
+        return "data URL (send the bytes, not base64)"
+    return "text"
+
 
 __all__ = ["ALLOWED", "ImageError", "ImageErrorCode", "ImageHeader", "PixelLimits", "read_header"]
 

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from streamer.imaging.errors import damaged
-from streamer.imaging.header import AnySize, ImageHeader
+from streamer.imaging.header import AnySize, ImageHeader, damaged
 from streamer.imaging.jpeg import JpegHead, follow_scans, read_head
 from streamer.imaging.jpeg_scans import Coverage, Scans
 

@@ -7,9 +7,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from streamer.imaging.errors import damaged, too_large
-from streamer.imaging.exif import read_orientation
-from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_bytes
+from streamer.imaging.header import (
+    ImageHeader,
+    PixelLimits,
+    check_size,
+    damaged,
+    read_orientation,
+    too_large,
+    turn_bytes,
+)
 from streamer.protocol.wire import Codec
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

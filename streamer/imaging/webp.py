@@ -5,9 +5,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from streamer.imaging.errors import damaged
-from streamer.imaging.exif import read_orientation
-from streamer.imaging.header import ImageHeader, PixelLimits, check_size, turn_bytes
+from streamer.imaging.header import (
+    ImageHeader,
+    PixelLimits,
+    check_size,
+    damaged,
+    read_orientation,
+    turn_bytes,
+)
 from streamer.protocol.wire import Codec
 
 _MAX_CHUNKS = 4096

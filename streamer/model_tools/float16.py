@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from streamer.model_tools.graph import float_tensors
-from streamer.model_tools.head import Topology, head_of
+from streamer.model_tools.graph import Topology, float_tensors, head_of
 
 #: Operators without a float16 kernel on CUDA or the CPU, or whose numbers exceed its range.
 _FLOAT32_ONLY = frozenset(

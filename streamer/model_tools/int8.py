@@ -15,16 +15,12 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
 from inference.engine.detector import Detector
-from streamer.model_tools.activation_ranges import POWERS, ActivationHistograms, Range
-from streamer.model_tools.agreement import Agreement
-from streamer.model_tools.comparison import compare_boxes, open_detector
-from streamer.model_tools.graph import write_graph
-from streamer.model_tools.head import Topology, layers_of
+from streamer.model_tools.comparison import Agreement, compare_boxes, open_detector
+from streamer.model_tools.graph import Topology, layers_of, write_graph
 from streamer.model_tools.layer_sensitivity import rank_layers
-from streamer.model_tools.model_inputs import Feed, FeedBuilder, ImageFiles
-from streamer.model_tools.ort_session import open_session
-from streamer.model_tools.quantiser import plan_of, quantise
-from streamer.model_zoo.errors import BadRequest
+from streamer.model_tools.model_inputs import Feed, FeedBuilder, ImageFiles, open_session
+from streamer.model_tools.quantiser import POWERS, ActivationHistograms, Range, plan_of, quantise
+from streamer.model_zoo.download_url import BadRequest
 
 #: Fractions of the layers that stay in float32, tried in this order until the boxes agree. With 5 of its 104
 #: layers in float32 YOLOX-nano went from 67 % of the boxes to 92 %, with 10 to 96 %.

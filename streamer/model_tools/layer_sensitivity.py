@@ -18,10 +18,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from inference.models.family import Layout
 from inference.models.model import Family
-from streamer.model_tools.activation_ranges import Range, scale_of
 from streamer.model_tools.graph import write_graph
-from streamer.model_tools.model_inputs import Feed
-from streamer.model_tools.ort_session import open_session
+from streamer.model_tools.model_inputs import Feed, open_session
+from streamer.model_tools.quantiser import Range, scale_of
 
 Arrays = Sequence[npt.NDArray[Any]]
 

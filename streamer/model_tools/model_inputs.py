@@ -1,7 +1,8 @@
-"""Image files as inputs of a model: read, decoded, letterboxed and normalised as by the service."""
+"""Inputs for measuring a model, and the session that runs it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
+from inference.core.errors import ModelRefused
 from inference.engine.buffers import sizes_of
 from inference.engine.detector import Detector
+from inference.engine.validation_run import reason_of
 from inference.models.model import ModelInfo
 from inference.preprocess.letterbox import Letterbox
 from inference.preprocess.preprocess import Preprocessor
@@ -19,7 +23,45 @@ from streamer.client.sources import list_images
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits
-from streamer.model_zoo.errors import BadRequest
+from streamer.model_zoo.download_url import BadRequest
+
+_LOG_FATAL = 4
+
+
+def open_session(path: Path, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """Return a session on all cores. Unless it is ``optimised``, it can return every tensor of the graph."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    # Spinning threads double the time on a machine that is busy otherwise.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _LOG_FATAL
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def optimise_offline(source: Path, target: Path, *, fused: bool) -> None:
+    """Write the graph of ``source``, as ONNX Runtime optimises it, to ``target``.
+
+    This folds constants and removes redundant nodes. ``fused`` also merges nodes to operators that only the
+    CPU provider has. Memory layouts for the processor are left to each start, because another processor could
+    not run them. Raises ModelRefused.
+    """
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if fused else levels.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = _LOG_FATAL
+    try:
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelRefused(
+            str(source),
+            expected="a model that ONNX Runtime can optimise",
+            found=reason_of(error),
+            fix="Run `streamer models check` for details, or export it again.",
+        ) from error
+
 
 Frame = npt.NDArray[np.uint8]
 #: Input arrays of one run, by name.

@@ -1,18 +1,108 @@
-"""Inserts QuantizeLinear and DequantizeLinear into a graph; ONNX Runtime fuses them to 8-bit kernels."""
+"""Quantises a graph by the ranges of its activations.
+
+The full range wastes most of its 255 steps on a few outliers. The range with the least squared error clips
+rare strong activations, but those are the objects. Which is better depends on the model: YOLOX-nano kept 31 %
+of its boxes with the full range and 69 % with the least squared error, YOLOv9-t 100 % and 86 %. Several error
+measures are offered, and the caller tries them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from streamer.model_tools.activation_ranges import Range
-from streamer.model_tools.graph import float_tensors
-from streamer.model_tools.head import LAYERS, head_of
+from streamer.model_tools.graph import LAYERS, float_tensors, head_of
+
+Floats = npt.NDArray[np.float32]
+#: Lowest and highest value; zero is always between them.
+Range = tuple[float, float]
+
+#: The mean of |error| to one of these powers is minimised. A higher power clips less; infinity gives the full
+#: range.
+POWERS = (2.0, 3.0, math.inf)
+
+_BINS = 1024
+#: Values of an activation that are counted for each image, evenly spread.
+_COUNTED = 200_000
+#: Fractions of the full range that are tried on either side of zero.
+_SHARES = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1])
+_STEPS = 255
+
+
+class ActivationHistograms:
+    """Histograms of many tensors. Pass all images to `widen` first, then all of them to `count`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._limits: dict[str, Range] = dict.fromkeys(names, (0.0, 0.0))
+        self._shares = {name: np.zeros(_BINS) for name in names}
+
+    def widen(self, tensors: Mapping[str, Floats]) -> None:
+        """Extend the limits by the activations of one image."""
+        for name, (low, high) in self._limits.items():
+            values = tensors[name]
+            if values.size:
+                self._limits[name] = min(low, float(values.min())), max(high, float(values.max()))
+
+    def count(self, tensors: Mapping[str, Floats]) -> None:
+        """Add the activations of one image to the histograms."""
+        for name, limits in self._limits.items():
+            values = tensors[name].ravel()
+            values = values[:: max(1, values.size // _COUNTED)]
+            if values.size:
+                self._shares[name] += np.histogram(values, _BINS, _not_empty(limits))[0] / values.size
+
+    def ranges(self, power: float) -> dict[str, Range]:
+        """Return for each tensor the range that minimises the mean of |error| to this power."""
+        if math.isinf(power):
+            return dict(self._limits)
+        return {
+            name: least_error_range(self._shares[name], limits, power)
+            for name, limits in self._limits.items()
+        }
+
+
+def least_error_range(shares: npt.NDArray[np.float64], limits: Range, power: float) -> Range:
+    """Return the part of ``limits`` that minimises the error of rounding to 255 steps and of clipping.
+
+    ``shares`` is a histogram over ``limits`` with equal bins.
+    """
+    low, high = _not_empty(limits)
+    centres = low + (np.arange(len(shares)) + 0.5) * (high - low) / len(shares)
+    best = (math.inf, limits)
+    for below in _SHARES if limits[0] < 0 else (0.0,):
+        for above in _SHARES if limits[1] > 0 else (0.0,):
+            part = limits[0] * float(below), limits[1] * float(above)
+            error = float(np.dot(shares, np.abs(rounded(centres, part) - centres) ** power))
+            if error < best[0]:
+                best = error, part
+    return best[1]
+
+
+def rounded(values: npt.NDArray[Any], part: Range) -> npt.NDArray[Any]:
+    """Return ``values`` after quantisation to 8 bits with this range."""
+    step, zero = scale_of(part)
+    return (np.clip(np.round(values / step) + zero, 0, _STEPS) - zero) * step
+
+
+def scale_of(part: Range) -> tuple[float, int]:
+    """Return the size of a step, and the number of the step, 0 to 255, that represents zero."""
+    low, high = min(part[0], 0.0), max(part[1], 0.0)
+    step = max((high - low) / _STEPS, 1e-12)
+    return step, round(-low / step)
+
+
+def _not_empty(limits: Range) -> Range:
+    """Return limits that are not equal, so that a histogram can be made between them."""
+    return limits[0], max(limits[1], limits[0] + 1e-12)
+
 
 #: Operators with an 8-bit kernel for CPUs in ONNX Runtime.
 _OPERATORS = (

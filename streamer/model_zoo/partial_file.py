@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from streamer.model_zoo.errors import CannotWrite
+from streamer.model_zoo.download_url import CannotWrite
 
 #: Bytes hashed at a time, so that Ctrl-C and progress are handled in between.
 HASH_CHUNK_BYTES = 4 << 20

@@ -19,7 +19,7 @@ from inference.models.model_file import check_file
 from inference.models.onnx_header import NotOnnx, read_header
 from streamer.client.options import Tls
 from streamer.core.backoff import Backoff
-from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
+from streamer.model_zoo.download_url import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.model_folder import write_manifest
 from streamer.model_zoo.partial_file import HASH_CHUNK_BYTES, PartialFile, hash_file
 from streamer.model_zoo.progress import ByteRate, size_text, transfer_line
@@ -38,7 +38,7 @@ _STATUS_S = 0.1
 
 
 class Reporter(Protocol):
-    """Shows progress; `streamer.console.terminal.Terminal` is one."""
+    """Shows progress; `streamer.core.terminal.Terminal` is one."""
 
     def line(self, text: str) -> None:
         """Show a line."""

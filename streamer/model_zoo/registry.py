@@ -14,8 +14,7 @@ from inference.core.errors import ModelRefused
 from inference.models import fields
 from inference.models.manifest import parse_manifest
 from inference.models.model import Family
-from streamer.model_zoo.download_url import check_url
-from streamer.model_zoo.errors import BadRequest
+from streamer.model_zoo.download_url import BadRequest, check_url
 
 #: Version of the format. Files of another version are refused.
 VERSION = 1

@@ -14,8 +14,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from streamer.client.http import client_version, retry_after_s
-from streamer.model_zoo.download_url import origin_of, redirect_allowed
-from streamer.model_zoo.errors import PullFailed, WrongFile
+from streamer.model_zoo.download_url import PullFailed, WrongFile, origin_of, redirect_allowed
 from streamer.model_zoo.partial_file import DownloadSource, PartialFile
 from streamer.model_zoo.progress import size_text
 from streamer.model_zoo.registry import MAX_MODEL_BYTES

@@ -1,17 +1,199 @@
-"""Reads the body of a predict request, a raw image or a form, within limits of size and time."""
+"""Reads the images of a request: a raw image, a list, or a multipart form.
+
+The `multipart` package parses the form: it buffers at most one header line or one boundary, and its work is
+proportional to the bytes that arrive. Its strict mode refuses what only attackers and mail programs send:
+text before the first boundary, and headers that span several lines.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    StrictParserError,
+    parse_options_header,
+)
 
 from streamer.core.byte_budget import Holding
-from streamer.http.body import BodyReader
-from streamer.http.media_type import media_type
+from streamer.http.body import BodyReader, media_type
 from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.limits import LIMITS, Limits
-from streamer.predict.multipart_form import OVERHEAD_BYTES, FormReader, read_boundary
+
+#: Bytes that a form may have besides its images: fields, part headers, boundaries.
+OVERHEAD_BYTES = 64 << 10
+_FIELD_BYTES = 8 << 10
+_MAX_FIELDS = 64
+#: Limit of RFC 2046, section 5.1.1.
+_MAX_BOUNDARY_CHARS = 70
+#: Limits of one part: enough for a `Content-Disposition` with a long file name, and for a few more headers.
+_MAX_HEADER_BYTES = 2 << 10
+_MAX_HEADERS = 8
+#: Bytes allowed after the last boundary; clients send a line end there.
+_MAX_EPILOGUE_BYTES = 1 << 10
+#: How many field names an error message lists, and how many characters of each.
+_SHOWN_FIELDS = 5
+_SHOWN_CHARS = 40
+
+
+def read_boundary(content_type: str) -> str:
+    """Return the boundary of a form. Raises Problem 400 if it is missing or not allowed."""
+    boundary: str = parse_options_header(content_type)[1].get("boundary", "")
+    if not boundary:
+        raise _malformed(
+            "Content-Type is multipart/form-data without a boundary; let the client write that header."
+        )
+    if len(boundary) > _MAX_BOUNDARY_CHARS or not boundary.isascii() or not boundary.isprintable():
+        raise _malformed(
+            f"The boundary in Content-Type must be 1 to {_MAX_BOUNDARY_CHARS} printable ASCII characters."
+        )
+    return boundary
+
+
+class FormReader:
+    """Reads one form into ``images`` and ``fields``."""
+
+    def __init__(self, boundary: str, limits: Limits) -> None:
+        self._limits = limits
+        self._first_line = b"--" + boundary.encode()
+        self._parser = PushMultipartParser(
+            boundary,
+            max_header_size=_MAX_HEADER_BYTES,
+            max_header_count=_MAX_HEADERS,
+            max_segment_count=limits.max_images + _MAX_FIELDS + 1,
+            strict=True,
+        )
+        self.images: list[bytes] = []
+        self.fields: list[tuple[str, str]] = []
+        self._left_bytes = limits.total_bytes
+        #: Whether bytes have arrived after the last boundary.
+        self._complete = False
+        self._epilogue_bytes = 0
+        #: The part that is arriving, its pieces, its bytes so far, and how many bytes it may have.
+        self._segment: MultipartSegment | None = None
+        self._pieces: list[bytes] = []
+        self._part_bytes = 0
+        self._part_limit = 0
+
+    async def read(self, read: Callable[[], Awaitable[bytes]]) -> None:
+        """Read the whole form. Raises Problem 400, 413 or 415, or what ``read`` raises."""
+        first = True
+        while piece := await read():
+            # Even in strict mode, the parser ignores text before the boundary in the same piece.
+            if first and piece.find(self._first_line) > len(b"\r\n"):
+                raise _malformed()
+            first = False
+            if self._complete:
+                self._skip(piece)
+            else:
+                self._feed(piece)
+        if not self._is_over():
+            raise _malformed()
+
+    def _feed(self, piece: bytes) -> None:
+        try:
+            for event in self._parser.parse(piece):
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event is None:
+                    self._end()
+                else:
+                    self._take(bytes(event))
+        except StrictParserError as error:
+            # The parser also raises this for bytes after the last boundary, and reports them in no other way.
+            if not self._is_over():
+                raise _malformed() from error
+            self._complete = True
+            self._skip(piece)
+        except MultipartError as error:
+            raise _malformed() from error
+
+    def _is_over(self) -> bool:
+        """Whether the last boundary has arrived; closes the parser, which then accepts no more bytes."""
+        try:
+            self._parser.close()
+        except MultipartError:
+            return False
+        return True
+
+    def _skip(self, piece: bytes) -> None:
+        self._epilogue_bytes += len(piece)
+        if self._epilogue_bytes > _MAX_EPILOGUE_BYTES:
+            raise _malformed()
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        """Check the headers of a part; refuses encodings that no current client uses."""
+        name = (segment.name or "")[:_SHOWN_CHARS]
+        if (segment.content_type or "").startswith("multipart/"):
+            raise _malformed("A form within the form is not taken.")
+        if segment.header(hdrs.CONTENT_ENCODING) is not None:
+            raise Problem.unsupported_media(f"Part `{name}` has a Content-Encoding; send it as it is.")
+        transfer = (segment.header(hdrs.CONTENT_TRANSFER_ENCODING) or "binary").lower()
+        if transfer not in ("binary", "8bit", "7bit"):
+            raise Problem.unsupported_media(
+                f"Part `{name}` has Content-Transfer-Encoding {transfer[:_SHOWN_CHARS]!r}; send it as it is."
+            )
+        self._segment, self._pieces, self._part_bytes = segment, [], 0
+        if segment.name == "file":
+            if len(self.images) >= self._limits.max_images:
+                raise Problem.too_large(
+                    f"The form has more than {self._limits.max_images} fields `file`, which is the limit."
+                )
+            self._part_limit = min(self._limits.image_bytes, self._left_bytes)
+            return
+        if segment.filename:
+            raise Problem.bad_request(
+                f"The form has a file in the field `{name}`; images are taken from fields named `file`.",
+                code="no_image",
+                field="file",
+            )
+        if len(self.fields) >= _MAX_FIELDS:
+            raise Problem.too_large(f"The form has more than {_MAX_FIELDS} fields.")
+        self._part_limit = _FIELD_BYTES
+
+    def _take(self, piece: bytes) -> None:
+        self._part_bytes += len(piece)
+        if self._part_bytes > self._part_limit:
+            raise Problem.too_large(
+                f"{self._what()} has more than {self._part_limit} bytes, which is the limit."
+            )
+        self._pieces.append(piece)
+
+    def _end(self) -> None:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = []
+        if self._is_image():
+            self._left_bytes -= len(data)
+            self.images.append(data)
+            return
+        name = self._name()
+        try:
+            self.fields.append((name, data.decode()))
+        except UnicodeDecodeError:
+            raise Problem.invalid_parameter(name[:100], "not UTF-8", "UTF-8 text") from None
+
+    def _is_image(self) -> bool:
+        return self._segment is not None and self._segment.name == "file"
+
+    def _name(self) -> str:
+        return (self._segment.name or "") if self._segment is not None else ""
+
+    def _what(self) -> str:
+        return f"Image {len(self.images)}" if self._is_image() else f"Field `{self._name()[:100]}`"
+
+    def found(self) -> str:
+        """Return the names of the fields as the end of an error message; empty if there are none."""
+        names = [repr(name[:_SHOWN_CHARS]) for name, _ in self.fields[:_SHOWN_FIELDS]]
+        return f", found {', '.join(names)}" if names else ""
+
+
+def _malformed(detail: str = "The multipart body is malformed or ends too early.") -> Problem:
+    return Problem.bad_request(detail, code="malformed_form")
+
 
 #: Content types that say nothing about the image, whose first bytes then tell its format. urllib and
 #: `curl --data-binary` send the last one.

@@ -22,7 +22,6 @@ from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict.parameters import read_collect, read_parameters
-from streamer.predict.refusals import problem_of
 from streamer.predict.request_body import Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
@@ -32,17 +31,15 @@ from streamer.predict.responses import (
     describe_prediction,
     encode_answer,
     encode_results,
+    problem_of,
 )
 from streamer.sampling.candidate import POSTED
-from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
-from streamer.sampling.sampler_factory import SamplerFactory
+from streamer.sampling.sampler import Observation, Sampler, SamplerFactory, boxes_above, with_low_threshold
 from streamer.scheduling.admission import Admission
-from streamer.scheduling.client import Caller
-from streamer.scheduling.clients import Clients
-from streamer.scheduling.decode_cost import Kind
+from streamer.scheduling.clients import Caller, Clients
+from streamer.scheduling.decode_cost import Kind, hint_of
 from streamer.scheduling.errors import SchedulingError
-from streamer.scheduling.image_hint import hint_of
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Prediction
 
 log = logging.getLogger("streamer.images")
 

@@ -22,8 +22,7 @@ from aiohttp import web
 
 from streamer.access.identity import Identity
 from streamer.config.replica_addresses import HOP_HEADER, NAME_LENGTH, Replicas
-from streamer.http.caller import identity_of
-from streamer.http.client_address import forwarded_for
+from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketBox, TooManyTickets, is_ticket
 from streamer.replicas.proxy import CONNECT_S, forward

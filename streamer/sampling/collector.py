@@ -13,10 +13,16 @@ from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import SampleCandidate
-from streamer.sampling.candidate_image import Decode, decode_here, fingerprint, image_bytes, image_of
+from streamer.sampling.candidate_image import (
+    Decode,
+    decode_here,
+    fingerprint,
+    image_bytes,
+    image_of,
+    strip_metadata,
+)
 from streamer.sampling.errors import SpoolBroken, SpoolFull
 from streamer.sampling.feature_extractor import extract_features
-from streamer.sampling.image_metadata import strip_metadata
 from streamer.sampling.metrics import SamplingMetrics
 from streamer.sampling.selection import Choice, Selection
 from streamer.sampling.sidecar import StoredImage, describe, image_key

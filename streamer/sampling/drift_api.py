@@ -14,11 +14,18 @@ from typing_extensions import TypedDict
 from streamer.drift.calibration import Calibration
 from streamer.drift.engine import installed
 from streamer.drift.errors import DriftError, EngineFailed, ReferenceBroken, UpdateRefused
-from streamer.drift.learned_reference import LearnedReference, UpdateRequest, learn_groups, read_request
+from streamer.drift.learned_reference import (
+    LearnedReference,
+    UpdateRequest,
+    learn_groups,
+    other_groups,
+    publish,
+    read_request,
+    save,
+)
 from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
-from streamer.drift.reference_file import other_groups, publish, save
 from streamer.drift.rows import Row
 from streamer.drift.status import ReferenceGroup
 from streamer.sampling.drift_service import DriftService, return_free_memory

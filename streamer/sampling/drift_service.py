@@ -21,9 +21,9 @@ from streamer.drift.engine import EvidentlyEngine
 from streamer.drift.episode import severity
 from streamer.drift.errors import EngineFailed, ReferenceBroken
 from streamer.drift.history import History
+from streamer.drift.learned_reference import load
 from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference
-from streamer.drift.reference_file import load
 from streamer.drift.rows import Row
 from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.image_header import ImageError

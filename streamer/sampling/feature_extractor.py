@@ -21,8 +21,8 @@ from streamer.drift.features import (
     thumbnail,
     top_class,
 )
+from streamer.drift.monitor import MAX_SHARE
 from streamer.drift.rows import NUMERIC, Row, model_key
-from streamer.drift.window import MAX_SHARE
 from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
 from streamer.protocol.wire import Codec

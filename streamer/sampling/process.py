@@ -19,10 +19,10 @@ from typing import Any
 
 import msgpack
 
+from inference.core.metrics import name_process
 from inference.ipc import unix_socket
 from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus
-from inference.telemetry.metrics import name_process
 from streamer.config.child_environment import inherited_settings
 from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
@@ -44,8 +44,7 @@ from streamer.sampling.drift_service import DriftService
 from streamer.sampling.errors import SpoolBroken, SpoolInUse
 from streamer.sampling.metrics import DriftMetrics, SamplingMetrics
 from streamer.sampling.policy import Policy
-from streamer.sampling.process_handle import SamplingStatus
-from streamer.sampling.rpc import REQUEST_BIT, pack_response
+from streamer.sampling.process_handle import REQUEST_BIT, SamplingStatus, pack_response
 from streamer.sampling.selection import Selection
 from streamer.sampling.spool import Spool
 from streamer.sampling.store import describe_store, open_store

@@ -1,22 +1,26 @@
-"""The sampler of one stream: picks once a second a finished detection and submits it as a sample candidate.
+"""The sampler of a stream offers one of its frames per second; the factory creates the samplers.
 
-It runs on the worker's event loop. For each finished detection it compares times and keeps one reference: to
-the last frame of the stream, so at most one encoded image per open stream.
+A sampler runs on the worker's event loop. For each finished detection it compares times and keeps one
+reference: to the last frame of the stream, so at most one encoded image per open stream.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
-from collections.abc import Callable
+import secrets
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
+from inference.models.model import ModelInfo
 from streamer.imaging.frame import DecodedFrame
-from streamer.sampling.candidate import SampleCandidate, ShadowResult, StreamInfo
+from streamer.sampling.candidate import UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
 
 #: A stream submits one candidate in this time, with jitter, so that streams do not do so in step. The
 #: sampling process chooses among the candidates; more of them would only show more of the same scene.
@@ -199,4 +203,54 @@ class Sampler:
             data=observation.data,
             boxes=boxes,
             before=before,
+        )
+
+
+#: Starts running an observation of a version through another version; see `sampler.StartShadowRun`.
+StartShadowRunOf = Callable[[str, Observation, Callable[[ShadowResult | None], None]], bool]
+
+
+class SamplerFactory:
+    """Creates samplers, all with the same settings."""
+
+    def __init__(
+        self,
+        submit: Callable[[SampleCandidate], bool] | None,
+        denied: Collection[str],
+        start_shadow_run: StartShadowRunOf | None = None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        """``submit`` sends a candidate without waiting, None when sampling is off; ``denied`` are stream
+        names.
+        """
+        self._submit = submit
+        self._interval_s = interval_s
+        self._start_shadow_run = start_shadow_run
+        self._denied = frozenset(slug(name) for name in denied)
+
+    @property
+    def on(self) -> bool:
+        """Whether sampling is on."""
+        return self._submit is not None
+
+    def create(
+        self, name: str, transport: str, version: str, model: ModelInfo, *, unrelated: bool = False
+    ) -> Sampler | None:
+        """Return a sampler for the stream of that name; None when its frames must not be kept.
+
+        ``unrelated`` says that the images of the stream are unrelated to each other.
+        """
+        slugged = slug(name)
+        if self._submit is None or slugged in self._denied:
+            return None
+        session = secrets.randbits(32) if slugged == UNNAMED else 0
+        stream = StreamInfo(slugged, transport, version, model.name, model.sha256, model.labels, session)
+        start = self._start_shadow_run
+        return Sampler(
+            stream,
+            self._submit,
+            time.monotonic(),
+            unrelated=unrelated,
+            start_shadow_run=functools.partial(start, version) if start is not None else None,
+            interval_s=self._interval_s,
         )

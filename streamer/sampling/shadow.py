@@ -10,8 +10,7 @@ from inference.ipc.served_model import ServedModel
 from streamer.imaging.limits import Limits
 from streamer.sampling.candidate import ShadowResult
 from streamer.sampling.sampler import Observation, with_low_threshold
-from streamer.scheduling.job import Job
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Job, Prediction
 
 #: Stream number of all shadow runs for the dispatcher and the planner. No client's stream can have it.
 SHADOW_STREAM = (1 << 32) - 1

@@ -6,20 +6,65 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Literal
 
 from inference.ipc.served_model import ServedModel
-from streamer.accounting.counters import FrameCounters
-from streamer.accounting.ledger import Ledger
+from streamer.accounting.ledger import FrameCounters, Ledger
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.alarms import Alarms
-from streamer.scheduling.client import NOBODY, Caller, Client
-from streamer.scheduling.clients import Clients
+from streamer.protocol.wire import DropReason
+from streamer.scheduling.clients import NOBODY, Caller, Client, Clients
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError
-from streamer.scheduling.job import Job
-from streamer.scheduling.post_account import PostAccount
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Job, Prediction
 from streamer.scheduling.version_queue import VersionQueue
+
+#: Drop reasons of images that never ran. Any other error means that the image failed.
+_DROP_REASONS = {
+    OverLimit: DropReason.RATE,
+    Saturated: DropReason.OVERLOAD,
+    DeadlineExceeded: DropReason.STALE,
+}
+
+
+class PostAccount:
+    """The account of one version, a context manager: entry counts an image as received, exit counts its
+    outcome.
+
+    It holds no state of an image, so one instance serves all concurrent images.
+    """
+
+    def __init__(self, ledger: Ledger, counters: FrameCounters) -> None:
+        self._ledger = ledger
+        self._counters = counters
+
+    def __enter__(self) -> None:
+        self._ledger.received += 1
+        self._counters.account(self._ledger)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._ledger.inferred += 1
+        else:
+            self._account_error(error)
+        self._counters.account(self._ledger)
+
+    def refused(self, error: SchedulingError) -> None:
+        """Account an image that was refused before it was read."""
+        self._ledger.received += 1
+        self._account_error(error)
+        self._counters.account(self._ledger)
+
+    def _account_error(self, error: BaseException) -> None:
+        """Account an image that got an error instead of boxes."""
+        reason = _DROP_REASONS.get(type(error))
+        if reason is None:
+            self._ledger.failed += 1
+        else:
+            self._ledger.dropped[reason] += 1
+
 
 #: Upper bound of the retry time that a refused client is told, in seconds.
 _MAX_RETRY_S = 30
@@ -150,11 +195,11 @@ class Admission:
 
     def check_stream(self, state: VersionQueue, model: ServedModel, client: Client) -> None:
         """Raise OverLimit or Saturated if one more stream of ``client`` would get less than ``min_fps``."""
-        fps = state.newcomers_share_fps(model, client) if self._min_fps else math.inf
+        fps = state.rates.newcomers_share_fps(model, client) if self._min_fps else math.inf
         if fps >= self._min_fps:
             return
         text = f"One more stream would get {fps:.1f} frames per second; the least is {self._min_fps:g}."
-        if state.newcomers_share_fps(model, NOBODY) < self._min_fps:
+        if state.rates.newcomers_share_fps(model, NOBODY) < self._min_fps:
             self._refused.labels("live", "saturated").inc()
             raise Saturated(text, _STREAM_RETRY_S)
         self._refused.labels("live", "share").inc()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 from inference.core.errors import InferenceFailed, InferenceLost
 from inference.core.fair_share import Flow
 from inference.ipc.client import Ticket
@@ -14,11 +15,29 @@ from inference.ipc.wire import Result, Status
 from inference.preprocess.letterbox import Letterbox
 from streamer.imaging.frame import DecodedFrame
 from streamer.imaging.limits import Limits
-from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_room import Decode
 from streamer.scheduling.errors import DeadlineExceeded
-from streamer.scheduling.prediction import Prediction
+
+
+# Nobody changes an instance, but a frozen class would make each construction three times as slow.
+@dataclass(slots=True)
+class Prediction:
+    """Boxes of one image and the time that each stage took. Sizes are in pixels of the upright original."""
+
+    width: int
+    height: int
+    #: float32 (N, 6): x1, y1, x2, y2, score, class id, highest score first.
+    boxes: Boxes
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+    postprocess_ms: float
+    #: Number of images that ran together.
+    batch_size: int
+    #: Whether a part of the image is missing or wrong; the boxes are those of what could be decoded.
+    damaged: bool = False
 
 
 @dataclass(slots=True, eq=False)

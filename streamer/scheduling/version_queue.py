@@ -7,31 +7,23 @@ takes.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from typing import Protocol
 
 from inference.core.fair_share import FairShare, Flow
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
-from streamer.scheduling.client import Client
-from streamer.scheduling.decode_cost import DecodeCost, Kind
+from streamer.scheduling.clients import Client
+from streamer.scheduling.decode_cost import DecodeCost, Kind, hint_of
 from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
-from streamer.scheduling.demand import Demand
-from streamer.scheduling.fair_share import FairRates, share_for_one_more
-from streamer.scheduling.image_hint import hint_of
 from streamer.scheduling.job import Job
 from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
+from streamer.scheduling.stream_rates import Demand, Source, StreamRates
 
 #: A client with nothing in flight may exceed the in-flight bound by this much, so that clients with work in
 #: flight do not keep it out. With two versions this fits the ring's spare slots.
 RESERVED_FOR_ABSENT = 2
-#: Period in which the rates of streams are measured and granted.
-FAIR_RATE_S = 0.5
-#: A stream below this smoothed rate has paused: it has sent nothing for about four seconds.
-_SILENT_FPS = 0.01
 #: Factor by which the peak decode time of a stream decays with each cheaper frame.
 _PEAK_DECAY = 0.9
 #: Assumed decode time of a stream's first frame in milliseconds if nothing is known about the client.
@@ -40,30 +32,6 @@ _FIRST_FRAME_MS = 5.0
 _MOST_MS = 2000.0
 #: From this size on, the cost of an image that has not arrived yet is estimated by the client's last image.
 _LARGE_BYTES = 1 << 20
-
-
-class Source(Protocol):
-    """A live stream, as the dispatcher sees it."""
-
-    key: int
-    declared_fps: float | None
-
-    @property
-    def client(self) -> Client:
-        """The client that owns the stream."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether a frame waits, whether or not it may start now."""
-
-    def wants_turn(self, now: float) -> bool:
-        """Whether a frame waits that may start now."""
-
-    def take(self, now: float) -> Job | None:
-        """Take that frame; return None if all waiting frames were too old."""
-
-    def grant(self, max_fps: float | None) -> None:
-        """Tell the client its granted rate."""
 
 
 class VersionQueue:
@@ -84,15 +52,10 @@ class VersionQueue:
         self._wait = PostWait(self._share, self._posts, self._service, self._room)
         #: Seconds of one inference thread per frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
-        self._sources: dict[int, Source] = {}
-        self._demands: dict[int, Demand] = {}
-        #: Demands of the streams that have sent recently or have a limited rate, so that thousands of silent
-        #: streams cost nothing.
-        self._active: dict[int, Demand] = {}
+        #: The open streams, what each of them wants, and the rates that they are granted.
+        self.rates = StreamRates()
+        self._demands = self.rates.demands
         self._turn = 0
-        #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
-        self._observed_fps = 0.0
-        self._rates: FairRates[int] = FairRates()
 
     @property
     def idle(self) -> bool:
@@ -112,7 +75,7 @@ class VersionQueue:
     @property
     def streams(self) -> int:
         """How many streams are open."""
-        return len(self._sources)
+        return len(self._demands)
 
     # -- waiting frames and images ---------------------------------------------------------------------
 
@@ -120,20 +83,16 @@ class VersionQueue:
         """Register a stream."""
         client = source.client
         flow = self._share.flow("live", client.number, client.weight)
-        self._sources[source.key] = source
-        self._demands[source.key] = Demand(flow, decode_ms=client.frame_ms or _FIRST_FRAME_MS)
+        self.rates.open(source, Demand(flow, decode_ms=client.frame_ms or _FIRST_FRAME_MS))
 
     def close(self, key: int) -> None:
         """Forget a stream."""
-        for table in (self._sources, self._demands, self._active, self._waiting):
-            table.pop(key, None)
+        self.rates.close(key)
+        self._waiting.pop(key, None)
 
     def offer(self, source: Source) -> None:
         """Note that a stream has a new frame in its mailbox."""
-        demand = self._demands.get(source.key)
-        if demand is not None:
-            demand.arrived += 1
-            self._active[source.key] = demand
+        if self.rates.note_arrival(source.key):
             self._waiting[source.key] = source
 
     def add(self, job: Job, now: float) -> None:
@@ -316,6 +275,12 @@ class VersionQueue:
         """Charge a client for processor time that its live streams used outside of their turns."""
         self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)
 
+    def observe(self, model: ServedModel, stream: int, result: Result) -> None:
+        """Learn from one result how long the device takes for a frame, and whether ``stream`` has to wait."""
+        item_s = result.inference_ms / max(1, result.batch_size) / 1e3
+        self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)
+        self.rates.observe(model, stream, result)
+
     def expect(self, model: ServedModel) -> None:
         """Use the run time measured at warm-up until the run of a frame was measured."""
         self._wait.inference_threads = model.inference_threads
@@ -350,57 +315,3 @@ class VersionQueue:
 
     def _wanting(self) -> list[Flow]:
         return [*self._posts.waiting_flows(), *(self._demands[key].flow for key in self._waiting)]
-
-    # -- rates ---------------------------------------------------------------------------------------
-
-    def observe(self, model: ServedModel, stream: int, result: Result) -> None:
-        """Learn from one result how many frames per second the device achieves, and whether ``stream`` has to
-        wait.
-        """
-        # The run times of inference threads that share a device include waiting for each other.
-        fps = model.inference_threads * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
-        self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
-        item_s = result.inference_ms / max(1, result.batch_size) / 1e3
-        self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)
-        demand = self._demands.get(stream)
-        if demand is not None:
-            demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
-
-    def capacity_fps(self, model: ServedModel) -> float:
-        """Return the rate that may be promised: the larger of warm-up and recent runs, because mailboxes drop
-        a surplus.
-        """
-        return max(model.capacity_fps, self._observed_fps)
-
-    def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
-        """Return the frames per second that one more stream of ``client`` would get."""
-        wanted = {key: self._wanted_fps(key) for key in self._active}
-        owners = {key: self._sources[key].client for key in self._active}
-        return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
-
-    def share(self, model: ServedModel, now: float) -> None:
-        """Measure the demand of each stream in the last ``FAIR_RATE_S``, and tell streams whose grant
-        changed.
-        """
-        active = self._active
-        for key, demand in list(active.items()):
-            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
-            demand.arrived = 0
-            if demand.fps < _SILENT_FPS and not self._rates.limits(key):
-                demand.fps, demand.hungry = 0.0, False
-                del active[key]
-        capacity_fps = self.capacity_fps(model)
-        overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
-        wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
-        owners = {key: self._sources[key].client for key in active}
-        for key, fps in self._rates.update(wanted, owners, capacity_fps, now).items():
-            self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
-
-    def _wanted_fps(self, key: int) -> float:
-        """Return the rate a stream would use: its measured rate, or if its frames wait, up to the rate it
-        declared.
-        """
-        demand = self._demands[key]
-        if not demand.hungry:
-            return demand.fps
-        return max(demand.fps, self._sources[key].declared_fps or math.inf)

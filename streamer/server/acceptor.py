@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from streamer.http.connection_places import ADDRESS_SHARE, ConnectionPlaces, Guest
+from streamer.http.connection_limits import ADDRESS_SHARE, ConnectionPlaces, Guest
 
 log = logging.getLogger("streamer.acceptor")
 

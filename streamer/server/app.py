@@ -13,7 +13,7 @@ from aiohttp import web
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus
-from streamer.accounting.counters import RequestCounters
+from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
@@ -24,23 +24,22 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
+from streamer.http.origins import Sites
 from streamer.http.problem_details import problem_middleware
-from streamer.http.sites import Sites
 from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
-from streamer.predict.refusals import refusal_middleware
+from streamer.predict.responses import refusal_middleware
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
-from streamer.sampling.sampler_factory import SamplerFactory
+from streamer.sampling.sampler import SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.suspects import Suspects
 from streamer.server.drift_routes import DriftRoutes, add_drift
-from streamer.server.health import Health
-from streamer.server.metrics_port import metrics_port
+from streamer.server.health import Health, metrics_port
 from streamer.server.openapi.document import openapi_document
 from streamer.server.pages import add_pages
 from streamer.webrtc.peers import Peers

@@ -12,14 +12,11 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
 from streamer.drift.shared_document import SharedDocument
 from streamer.drift.status import DriftStatus, DriftStatusDocument
-from streamer.http.body import BodyReader, hold_body
-from streamer.http.caller import identity_of
-from streamer.http.media_type import media_type
+from streamer.http.body import BodyReader, hold_body, media_type
+from streamer.http.caller import hide_in_drift_status, identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem
-from streamer.http.stream_names import hide_in_drift_status
-from streamer.sampling.process_handle import SamplingStatus
-from streamer.sampling.rpc import SamplingProcessUnavailable, call
+from streamer.sampling.process_handle import SamplingProcessUnavailable, SamplingStatus, call
 
 MAX_UPLOAD_BYTES = 16 << 20
 #: Evidently may wait for a run in progress before its own run.

@@ -1,4 +1,4 @@
-"""Control messages of a client, carried out on its session: the same for every transport.
+"""Control messages of a client: limited in rate and size, and carried out on its session.
 
 Raw messages of a transport without frames of its own enter at `receive`; decoded ones at `handle`.
 """
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from streamer.core.token_bucket import TokenBucket
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import (
     Bye,
@@ -22,15 +23,61 @@ from streamer.protocol.client_messages import (
 )
 from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import ProtocolError, decode_message
-from streamer.streams.control_rate import (
-    CONTROL_MAX_BYTES,
-    CONTROL_MAX_VALUES,
-    ControlRate,
-    RateLimited,
-    size_in_bytes,
-)
 from streamer.streams.session import Session
 from streamer.streams.stream_handle import StreamHandle
+
+CONTROL_MAX_BYTES = 64 << 10
+#: Values in one control message, at any depth: the longest list of classes four times over.
+CONTROL_MAX_VALUES = 4096
+#: A message costs one token, and one more for each of these bytes, up to a limit because the number of values
+#: is limited too. A kilobyte of numbers takes some 0.5 ms to parse and check, a burst of messages 40 ms.
+_BYTES_PER_TOKEN = 1 << 10
+_MAX_TOKENS = 6
+CONTROL_PER_S = 20.0
+#: A burst of short messages at the start of a session, or from a slider, is not abuse.
+CONTROL_BURST = 60
+#: Messages refused for their rate before the session ends.
+CONTROL_REFUSALS = 60
+
+
+class RateLimited(Exception):
+    """The message came too soon after the others. It is ignored, and the client gets an error."""
+
+
+class TooManyMessages(Exception):
+    """The client ignored errors about its rate. Its session must end."""
+
+
+class ControlRate:
+    """The rate of one client's messages; ``noun`` is what errors call them. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        now: float,
+        per_s: float = CONTROL_PER_S,
+        burst: int = CONTROL_BURST,
+        noun: str = "control messages",
+    ) -> None:
+        self._bucket = TokenBucket(per_s, burst, now)
+        self._refusals = 0
+        self._text = f"more than {per_s:g} {noun} a second"
+
+    def charge(self, now: float, size_bytes: int = 0) -> None:
+        """Count one message of that size. Raises RateLimited or TooManyMessages."""
+        if self._bucket.take(now, min(_MAX_TOKENS, 1 + size_bytes // _BYTES_PER_TOKEN)):
+            return
+        self._refusals += 1
+        if self._refusals > CONTROL_REFUSALS:
+            raise TooManyMessages(self._text)
+        raise RateLimited(self._text)
+
+
+def size_in_bytes(data: str | bytes) -> int:
+    """Return the bytes that a message had on the wire; one character may be four of them."""
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))
+
 
 #: Unknown fields reported for one message, and in one session.
 _MAX_REPORTED_OF_MESSAGE = 5

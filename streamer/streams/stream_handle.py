@@ -25,10 +25,9 @@ from streamer.protocol import server_messages
 from streamer.protocol.server_messages import Reported, Result, ServerMessage
 from streamer.protocol.wire import DropReason, ProtocolError
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
-from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.errors import DeadlineExceeded, Unavailable
-from streamer.scheduling.job import Job
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Job, Prediction
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.session import Session
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.http.probe_answers import LivenessDocument, WorkersAway
-from streamer.supervisor.failures import CannotStart
+from streamer.supervisor.restart_policy import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from inference.telemetry.log_format import (
+from inference.core.log_format import (
     MAX_MESSAGE_CHARS,
     JsonFormatter,
     TextFormatter,
@@ -22,7 +22,7 @@ from inference.telemetry.log_format import (
     redact,
     text_line,
 )
-from inference.telemetry.log_output import dropped, use_handler
+from inference.core.log_output import dropped, use_handler
 
 #: Most bytes that wait for the reader of the log; further lines are dropped and counted.
 MAX_WAITING_BYTES = 1 << 20

@@ -11,7 +11,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from streamer.supervisor.failures import CannotStart
+from streamer.supervisor.restart_policy import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
 

@@ -1,10 +1,23 @@
-"""Decides when a process that has ended starts again, and when restarts are not expected to help. Pure."""
+"""Decides when a process that has ended starts again, and when the service ends instead; its exit codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from streamer.core.backoff import Backoff
+
+#: Further codes: 2 for usage or configuration, 4 for a refused model, 5 for an unavailable device.
+EXIT_CANNOT_START = 3
+EXIT_KEEPS_DYING = 6
+
+
+class CannotStart(Exception):
+    """The service cannot start or continue; the text is shown to the person who started it."""
+
+    def __init__(self, text: str, exit_code: int = EXIT_CANNOT_START) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
 
 #: Upper ends of the delays: the second restart in a row, and all later ones.
 FIRST_S = 0.1

@@ -14,21 +14,26 @@ import socket
 import sys
 import time
 
+from inference.core.metric_store import MetricStore
+from inference.core.metrics import STORE_VARIABLE, name_process
 from inference.core.settings import InferenceSettings
 from inference.ipc.process_handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHandle
-from inference.telemetry.metric_store import MetricStore
-from inference.telemetry.metrics import STORE_VARIABLE, name_process
 from streamer.access.access_settings import LEAST_KEY_CHARS
 from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle
-from streamer.supervisor.failures import EXIT_CANNOT_START, EXIT_KEEPS_DYING, CannotStart
 from streamer.supervisor.listeners import FallbackAcceptor, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
-from streamer.supervisor.restart_policy import CrashLoop, RestartPolicy
+from streamer.supervisor.restart_policy import (
+    EXIT_CANNOT_START,
+    EXIT_KEEPS_DYING,
+    CannotStart,
+    CrashLoop,
+    RestartPolicy,
+)
 from streamer.supervisor.signals import AT_ONCE, on_signals
 from streamer.supervisor.watchdog import Watchdog, watch_inference, watch_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from streamer.access.identity import Identity
-from streamer.accounting.counters import FrameCounters
+from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding
@@ -23,19 +23,17 @@ from streamer.protocol import server_messages
 from streamer.protocol.close_codes import CloseCode
 from streamer.protocol.server_messages import ServerMessage, SessionDescription
 from streamer.protocol.wire import Codec, DropReason, ProtocolError
-from streamer.sampling.sampler_factory import SamplerFactory
-from streamer.scheduling.client import NOBODY, Client
+from streamer.sampling.sampler import SamplerFactory
+from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.streams.control_rate import TooManyMessages
 from streamer.streams.flow_control import FlowControl, WindowViolated
 from streamer.streams.session import Session, describe_session
-from streamer.streams.session_control import SessionControl
+from streamer.streams.session_control import SessionControl, TooManyMessages
 from streamer.streams.stream_handle import StreamHandle
 from streamer.webrtc.aiortc_adapter import Peer, UdpPlan
 from streamer.webrtc.annotated_track import AnnotatedTrack
-from streamer.webrtc.data_channels import ChannelFull, Channels
 from streamer.webrtc.end_reason import EndReason, explain
-from streamer.webrtc.results import ResultSubscriber
+from streamer.webrtc.results import ChannelFull, Channels, ResultSubscriber
 from streamer.webrtc.sdp_offer import Offer, SessionOptions
 from streamer.webrtc.session_state import SessionState
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.access.identity import Identity
 from streamer.accounting.metrics import WorkerMetrics
-from streamer.config.ice_servers import IceServers
+from streamer.config.network_settings import IceServers
 from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
 from streamer.protocol.close_codes import reconnect_delay_ms
-from streamer.sampling.sampler_factory import SamplerFactory
-from streamer.scheduling.client import Client
+from streamer.sampling.sampler import SamplerFactory
+from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.webrtc.end_reason import EndReason
 from streamer.webrtc.sdp_offer import Offer, SessionOptions

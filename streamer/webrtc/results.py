@@ -1,12 +1,13 @@
-"""Results of a session over HTTP: server-sent events, or a WebSocket that also takes control messages."""
+"""Results of a session: on data channels, as server-sent events, or over a WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
@@ -15,8 +16,74 @@ from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.protocol.server_messages import ServerMessage
-from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOLS, encode_message
+from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, SUBPROTOCOLS, encode_message
 from streamer.websocket.outbox import Encoded, Outbox, OutboxFull
+
+log = logging.getLogger("streamer.webrtc.channels")
+
+RESULTS, CONTROL = "results", "control"
+#: With more bytes waiting in the channel, new results are left out until the network has caught up.
+RESULTS_WAITING_BYTES = 32 << 10
+#: With more bytes of control messages waiting, the client counts as not reading, and its session ends.
+CONTROL_WAITING_BYTES = 256 << 10
+
+
+class Channel(Protocol):
+    """What is used of a data channel of aiortc."""
+
+    label: str
+    protocol: str
+    readyState: str  # noqa: N815 - the name in the WebRTC API
+    bufferedAmount: int  # noqa: N815
+
+    def send(self, data: str | bytes) -> None:
+        """Queue one message. Raises when the channel is not open."""
+
+    def on(self, event: str, listener: Callable[..., None]) -> Any:
+        """Register a listener."""
+
+    def close(self) -> None:
+        """Close the channel."""
+
+
+class ChannelFull(Exception):
+    """The client does not read its control messages."""
+
+
+class Channels:
+    """Sends each message on the channel for its type."""
+
+    def __init__(self, on_open: Callable[[], None], on_message: Callable[[str | bytes], None]) -> None:
+        self._channels: dict[str, Channel] = {}
+        self._on_open = on_open
+        self._on_message = on_message
+        self.undelivered = 0
+
+    def opened(self, channel: Channel) -> None:
+        """Use a channel that the client opened; channels with other labels are closed."""
+        if channel.label not in (RESULTS, CONTROL) or channel.label in self._channels:
+            channel.close()
+            return
+        self._channels[channel.label] = channel
+        channel.on("message", self._on_message)
+        if channel.label == CONTROL:
+            self._on_open()
+
+    def send(self, message: ServerMessage) -> None:
+        """Send one message if there is a channel. Raises ChannelFull."""
+        is_result = message["type"] == "result"
+        preferred, otherwise = (RESULTS, CONTROL) if is_result else (CONTROL, RESULTS)
+        channel = self._channels.get(preferred) or self._channels.get(otherwise)
+        if channel is None or channel.readyState != "open":
+            return
+        if is_result and channel.bufferedAmount > RESULTS_WAITING_BYTES:
+            self.undelivered += 1
+            return
+        if channel.bufferedAmount > CONTROL_WAITING_BYTES:
+            raise ChannelFull(f"{channel.bufferedAmount} bytes wait for a client that does not read")
+        name = SUBPROTOCOL_MSGPACK if channel.protocol == SUBPROTOCOL_MSGPACK else SUBPROTOCOL_JSON
+        channel.send(encode_message(message, name))
+
 
 #: A comment this often keeps proxies from closing a quiet stream of events.
 KEEP_ALIVE_S = 15.0

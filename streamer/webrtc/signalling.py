@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from streamer.http.caller import identity_of
+from streamer.http.origins import Sites
 from streamer.http.problem_details import Problem
-from streamer.http.sites import Sites
 from streamer.replicas.session_router import SessionRouter
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
 from streamer.webrtc.end_reason import EndReason
@@ -28,8 +28,7 @@ import re
 
 from aiohttp import hdrs
 
-from streamer.http.body import BodyReader, hold_body
-from streamer.http.media_type import media_type
+from streamer.http.body import BodyReader, hold_body, media_type
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")

@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamer.decoding.arena import ArenaFull, sealed_memory
-from streamer.decoding.decoder_group import DecoderGroup
+from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, sealed_memory
 from streamer.decoding.messages import Verdict
 from streamer.decoding.messages import unpack_answer as unpack_ready
 from streamer.protocol.wire import Codec

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from streamer.decoding.messages import MalformedMessage
 from streamer.protocol.wire import Codec, DropReason
-from streamer.webrtc.video_header import MAX_PIXELS, MAX_SIDE_PX
+from streamer.webrtc.depacketizer import MAX_PIXELS, MAX_SIDE_PX
 
 MAX_MESSAGE_BYTES = 2048
 _MAX_TEXT_BYTES = 600

@@ -6,7 +6,7 @@ from aiohttp import hdrs, web
 
 from streamer.access.identity import Scope
 from streamer.http.caller import identity_of, require
-from streamer.http.cors import is_preflight, preflight_headers
+from streamer.http.origins import is_preflight, preflight_headers
 from streamer.http.problem_details import Problem
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Params

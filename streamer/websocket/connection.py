@@ -14,12 +14,12 @@ from typing import Protocol
 from aiohttp import WSMsgType, web
 
 from streamer.access.identity import Identity, Scope
-from streamer.accounting.counters import FrameCounters
+from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
+from streamer.http.connection_limits import HelloGate
 from streamer.http.gate import Gate
-from streamer.http.hello_limit import HelloGate
 from streamer.imaging.limits import Limits
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, StreamOffer
@@ -27,18 +27,15 @@ from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import ConnectionLimits, ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError
 from streamer.replicas.session_router import SessionRouter
-from streamer.sampling.sampler import Sampler
-from streamer.sampling.sampler_factory import SamplerFactory
-from streamer.scheduling.client import Client
+from streamer.sampling.sampler import Sampler, SamplerFactory
+from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import SchedulingError
-from streamer.streams.control_rate import RateLimited, TooManyMessages
 from streamer.streams.session import Session, describe_session
-from streamer.streams.session_control import SessionControl
+from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
 from streamer.streams.stream_handle import StreamHandle
-from streamer.websocket.frame_receiver import FrameReceiver, unknown_stream
+from streamer.websocket.frame_receiver import FrameReceiver, MessageIntake, unknown_stream
 from streamer.websocket.handshake import HelloReader, await_hello, identify
-from streamer.websocket.message_intake import MessageIntake
 from streamer.websocket.outbox import MAX_MESSAGES
 from streamer.websocket.writer import SocketWriter
 

@@ -1,22 +1,85 @@
-"""Gives the frames of one WebSocket to their streams, or refuses those that belong to none."""
+"""Decodes the messages of one WebSocket, and gives its frames to their streams or refuses them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from streamer.accounting.counters import FrameCounters
-from streamer.accounting.ledger import Ledger
+from streamer.accounting.ledger import FrameCounters, Ledger
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import TextFrame, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import Error, ServerMessage
-from streamer.protocol.wire import MAX_SEQ, MAX_STREAMS, DropReason, Frame, ProtocolError, unpack_frame
+from streamer.protocol.wire import (
+    MAX_SEQ,
+    MAX_STREAMS,
+    DropReason,
+    Frame,
+    ProtocolError,
+    decode_large_frame,
+    decode_message,
+    unpack_frame,
+)
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.streams.control_rate import RateLimited
 from streamer.streams.flow_control import WindowViolated
-from streamer.streams.session_control import SessionControl
+from streamer.streams.session_control import (
+    CONTROL_MAX_BYTES,
+    CONTROL_MAX_VALUES,
+    ControlRate,
+    RateLimited,
+    SessionControl,
+    size_in_bytes,
+)
 from streamer.streams.stream_handle import StreamHandle
+
+#: Frames in text form, which are for debugging: a burst and a rate that a camera does not exceed.
+TEXT_FRAMES_PER_S = 60.0
+TEXT_FRAMES_BURST = 120
+
+
+class MessageIntake:
+    """Decodes the messages of one client; ``control_rate`` is the rate of its control messages."""
+
+    def __init__(self, control_rate: ControlRate, now: float) -> None:
+        self._control_rate = control_rate
+        self._frame_rate = ControlRate(now, TEXT_FRAMES_PER_S, TEXT_FRAMES_BURST, "text frames")
+
+    def decode(self, data: str | bytes, now: float) -> dict[str, Any]:
+        """Return the map of a message.
+
+        Raises CloseConnection for a message that is too large, RateLimited or TooManyMessages for one that
+        came too soon, and ProtocolError for what is no message.
+        """
+        size_bytes = size_in_bytes(data)
+        # This check is cheap and may be wrong: a message that is no frame after all is charged again below.
+        may_be_frame = ('"frame"' in data) if isinstance(data, str) else (b"frame" in data)
+        if size_bytes > CONTROL_MAX_BYTES and not may_be_frame:
+            raise _too_large(size_bytes)
+        if may_be_frame:
+            self._frame_rate.charge(now)
+        else:
+            self._control_rate.charge(now, size_bytes)
+        message = _decode(data, size_bytes)
+        if may_be_frame and message["type"] != "frame":
+            self._control_rate.charge(now, size_bytes)
+        return message
+
+
+def _decode(data: str | bytes, size_bytes: int) -> dict[str, Any]:
+    if size_bytes <= CONTROL_MAX_BYTES:
+        return decode_message(data, most_values=CONTROL_MAX_VALUES)
+    try:
+        return decode_large_frame(data, most_bytes=CONTROL_MAX_BYTES, most_values=CONTROL_MAX_VALUES)
+    except ProtocolError as error:
+        if error.code != "too_large":
+            raise
+        raise _too_large(size_bytes) from error
+
+
+def _too_large(size_bytes: int) -> CloseConnection:
+    return CloseConnection(
+        CloseCode.LIMITS, f"a control message has {size_bytes} bytes, at most {CONTROL_MAX_BYTES}"
+    )
 
 
 class FrameSender(Protocol):

@@ -10,16 +10,16 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, Scope
+from streamer.http.connection_limits import HelloGate
 from streamer.http.gate import Gate
-from streamer.http.hello_limit import HelloGate
 from streamer.http.problem_details import Problem
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError, decode_message
-from streamer.streams.control_rate import CONTROL_MAX_VALUES, size_in_bytes
 from streamer.streams.session import UnsupportedCodec
+from streamer.streams.session_control import CONTROL_MAX_VALUES, size_in_bytes
 
 #: Invalid hellos after which the connection is closed.
 HELLO_TRIES = 3

@@ -14,8 +14,8 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.http.caller import identity_of
+from streamer.http.connection_limits import HelloGate
 from streamer.http.gate import Gate, bearer_token
-from streamer.http.hello_limit import HelloGate
 from streamer.http.http_connection import guard_reader
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
@@ -24,11 +24,11 @@ from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
 from streamer.protocol.server_messages import ConnectionLimits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS
 from streamer.replicas.session_router import SessionRouter
-from streamer.sampling.sampler_factory import SamplerFactory
-from streamer.scheduling.client import Client
+from streamer.sampling.sampler import SamplerFactory
+from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.streams.control_rate import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.streams.session import Session, SessionStore
+from streamer.streams.session_control import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.websocket.connection import BYE_GRACE_S, Connection
 from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots
 

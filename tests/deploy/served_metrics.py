@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from inference.telemetry.metrics import InferenceMetrics
+from inference.engine.metrics import InferenceMetrics
 from streamer.accounting.metrics import SupervisorMetrics, WorkerMetrics
 from streamer.sampling.metrics import SamplingMetrics
 

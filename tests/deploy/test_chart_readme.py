@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamer.config.ice_servers import parse_ice_servers
+from streamer.config.network_settings import parse_ice_servers
 from tests.deploy.chart import CHART, Chart, Manifests
 
 README = (CHART / "README.md").read_text()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aioice import stun, turn
 
-from streamer.config.ice_servers import IceServers, parse_ice_servers
+from streamer.config.network_settings import IceServers, parse_ice_servers
 from tests.deploy.chart import Chart, Manifests
 
 SECRET = "dummy-secret"  # noqa: S105

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from streamer.client import DetectStream, Phase, State, VideoStream
-from streamer.client.state import Watcher
+from streamer.client.frame_stream import Watcher
 from tests.deploy.clients import FRAGMENT, HttpClient, StreamClient
 from tests.deploy.proxies import BalancingProxy
 from tests.deploy.release import Release, free_ports

@@ -21,8 +21,7 @@ from inference.models.labels import parse_names
 from inference.models.manifest import parse_manifest
 from inference.models.onnx_header import NotOnnx, read_header
 from streamer.config.settings import SettingsError, load_settings
-from streamer.datasets.errors import DamagedSample
-from streamer.datasets.sample import parse_sample
+from streamer.datasets.sample import DamagedSample, parse_sample
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.history import _unpack
 from streamer.drift.reference import learn

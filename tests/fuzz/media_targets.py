@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import cv2
 
 from streamer.imaging.decode import decode
-from streamer.imaging.exif import read_orientation
+from streamer.imaging.header import read_orientation
 from streamer.imaging.image_header import ImageError, read_header
 from streamer.protocol.wire import Codec
-from streamer.webrtc.depacketizer import BadPayload, depacketise
+from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
-from streamer.webrtc.video_header import BadVideo, read_video_header
 from tests.fuzz.target import Target
 from tests.unit.pictures import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
 

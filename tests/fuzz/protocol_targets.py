@@ -35,7 +35,7 @@ from streamer.webrtc.sdp_offer import BadOffer, check_offer
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")
-#: What stands before the parser; streamer/streams/control_rate.py.
+#: What stands before the parser; streamer/streams/session_control.py.
 _MOST_VALUES = 1000
 
 _HELLO: dict[str, Any] = {

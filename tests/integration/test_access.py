@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streamer.access.key_file import make_key
+from streamer.access.key_ring import make_key
 from streamer.http.route_policy import ROUTES, Entry, policy_of
 from tests.helpers.application import make_routes
 from tests.helpers.model_factory import null_model

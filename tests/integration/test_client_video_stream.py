@@ -25,9 +25,9 @@ from streamer.client import (
 )
 from streamer.client.address import video_address
 from streamer.client.errors import ConnectionFailed
+from streamer.client.frame_stream import Phase, State
 from streamer.client.options import Options
 from streamer.client.results import Drop, Outcome
-from streamer.client.state import Phase, State
 from streamer.client.video_connection import FrameTrack, VideoConnection
 from streamer.client.video_stream import VideoStream
 from tests.helpers.service import Service

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from streamer.access.key_file import digest_of
+from streamer.access.key_ring import digest_of
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for

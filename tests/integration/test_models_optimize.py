@@ -18,7 +18,7 @@ from inference.models.manifest import Manifest, read_manifest
 from streamer.cli import models_optimize
 from streamer.cli.main import main
 from streamer.model_tools import comparison
-from streamer.model_tools.agreement import Agreement
+from streamer.model_tools.comparison import Agreement
 from streamer.model_tools.layer_sensitivity import rank_layers
 from streamer.model_tools.quantiser import quantise
 from tests.conftest import shared

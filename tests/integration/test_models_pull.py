@@ -20,7 +20,7 @@ from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import Family
 from streamer.client.options import Tls
 from streamer.core.backoff import Backoff
-from streamer.model_zoo.errors import CannotWrite, NotTrusted, PullFailed, WrongFile
+from streamer.model_zoo.download_url import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.pull import PullOptions, PullResult, pull
 from streamer.model_zoo.registry import RegistryEntry
 from tests.helpers.model_factory import null_model

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from streamer.cli.main import main
-from streamer.datasets.source import BucketSource
-from streamer.datasets.verification import verify
+from streamer.datasets.source import BucketSource, verify
 from streamer.sampling.s3 import Bucket, open_client
 from tests.conftest import shared
 from tests.helpers.model_factory import null_model

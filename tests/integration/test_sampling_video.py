@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from streamer.datasets.sample import Sample, parse_sample
-from streamer.datasets.source import FolderSource
-from streamer.datasets.verification import verify
+from streamer.datasets.source import FolderSource, verify
 from tests.conftest import ROOT, shared
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for

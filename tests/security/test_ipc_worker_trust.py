@@ -18,6 +18,7 @@ import pytest
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost
 from inference.engine.loop import Loop
+from inference.engine.metrics import InferenceMetrics
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
 from inference.ipc.ring import FrameRing
@@ -33,7 +34,6 @@ from inference.ipc.wire import (
     pack_text,
 )
 from inference.models.model import ModelInfo
-from inference.telemetry.metrics import InferenceMetrics
 from tests.helpers.hostile_child import MODEL
 
 NAN = math.nan

@@ -12,10 +12,9 @@ from functools import partial
 from inference.core.detections import NO_BOXES
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
-from streamer.scheduling.client import Client
+from streamer.scheduling.clients import Client
 from streamer.scheduling.decode_room import DecodeRoom
-from streamer.scheduling.job import Job
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Job, Prediction
 from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import INFO, post
 

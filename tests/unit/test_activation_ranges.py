@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model_tools.activation_ranges import ActivationHistograms, Range, rounded, scale_of
+from streamer.model_tools.quantiser import ActivationHistograms, Range, rounded, scale_of
 
 
 def ranges(values: np.ndarray[tuple[int], np.dtype[np.float32]], power: float) -> Range:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.http.problem_details import Problem
 from streamer.predict.responses import AnswerForm, choose_form, describe_prediction, encode_answer
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Prediction
 
 MODEL = ModelInfo(
     "nano", "ab" * 32, Family.YOLOX, ("qr_code", "ütiquette"), 416, 416, Placement.TOP_LEFT, 114

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from streamer.client.address import predict_address, stream_address
 from streamer.client.errors import BadInput
-from streamer.client.params import Params
-from streamer.console.redact import redact, secrets_of
+from streamer.client.options import Params
+from streamer.core.redact import redact, secrets_of
 
 SECRET = "hunter22-dummy"  # noqa: S105 - a dummy, to be found nowhere
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamer.client.pending_frames import PendingFrame, PendingFrames
 from streamer.client.results import Drop, FrameError, Ledger
+from streamer.client.sender import PendingFrame, PendingFrames
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from streamer.client.encoder import as_bgr, decode, encode_jpeg, resize
 from streamer.client.errors import BadInput
-from streamer.client.pixels import as_bgr, decode, encode_jpeg, resize
 from tests.unit.pictures import encode, scene, with_exif
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 from streamer.cli.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
+from streamer.client.frame_stream import Phase, State
 from streamer.client.results import Ledger
-from streamer.client.state import Phase, State
-from streamer.console.terminal import PLAIN_INTERVAL_S, Terminal
+from streamer.core.terminal import PLAIN_INTERVAL_S, Terminal
 
 CONNECTED = State(Phase.CONNECTED, "ws://host")
 

@@ -103,10 +103,9 @@ def test_importing_the_client_loads_no_server_code() -> None:
         assert {name for name in ours if not name.startswith(own)} <= {
             "streamer",
             "streamer.assets",
-            "streamer.console",
-            "streamer.console.extras",
-            "streamer.console.redact",
             "streamer.core",
+            "streamer.core.extras",
+            "streamer.core.redact",
             "streamer.core.backoff",
             "streamer.protocol",
             "streamer.protocol.close_codes",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from streamer.access.identity import ALL_SCOPES, Identity, Quotas
-from streamer.scheduling.client import Client
-from streamer.scheduling.clients import MAX_CLIENTS, MAX_WEIGHT, Clients
+from streamer.scheduling.clients import MAX_CLIENTS, MAX_WEIGHT, Client, Clients
 
 
 def identity(name: str, *, anonymous: bool = False, **quotas: float) -> Identity:

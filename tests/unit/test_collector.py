@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from streamer.core.byte_budget import Holding
-from streamer.http.hello_limit import HelloGate
-from streamer.server.heartbeat import RARELY_S, SOMETIMES_S, Collector
+from streamer.http.connection_limits import HelloGate
+from streamer.server.liveness import RARELY_S, SOMETIMES_S, Collector
 from streamer.websocket.outbox import Outbox
 
 
@@ -26,7 +26,7 @@ def test_a_walk_waits_where_so_much_lives_that_it_would_be_noticed(monkeypatch: 
     assert gc.get_threshold()[2] > 1 << 20, "the interpreter does not walk by itself"
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 11))
     clock = iter([0.0, 0.01])
-    monkeypatch.setattr("streamer.server.heartbeat.time.thread_time", lambda: next(clock))
+    monkeypatch.setattr("streamer.server.liveness.time.thread_time", lambda: next(clock))
     assert walks.due(1.0, 100, after_peak=False)
     walks.collect(1.0, 100)
     assert walks.due(2.0, 150, after_peak=False), "15 ms"

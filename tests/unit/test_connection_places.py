@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.http.connection_places import PROBE_PLACES, ConnectionPlaces, Guest, network_of
+from streamer.http.connection_limits import PROBE_PLACES, ConnectionPlaces, Guest, network_of
 
 
 class Room:

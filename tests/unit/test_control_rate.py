@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.streams.control_rate import (
+from streamer.streams.session_control import (
     CONTROL_BURST,
     CONTROL_PER_S,
     CONTROL_REFUSALS,

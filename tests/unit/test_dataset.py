@@ -15,13 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.cli.main import main
-from streamer.datasets.annotation_formats import LabelledImage, coco_instances, yolo_lines
-from streamer.datasets.errors import BadRequest, CannotRead, DamagedSample
-from streamer.datasets.export import DatasetFormat, ExportOptions, export
-from streamer.datasets.sample import parse_sample
-from streamer.datasets.source import FolderSource
-from streamer.datasets.split import SUBSETS, Split
-from streamer.datasets.verification import verify
+from streamer.datasets.export import (
+    DatasetFormat,
+    ExportOptions,
+    LabelledImage,
+    coco_instances,
+    export,
+    yolo_lines,
+)
+from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, parse_sample
+from streamer.datasets.source import FolderSource, verify
+from streamer.datasets.statistics import SUBSETS, Split
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.models.model import Placement
-from streamer.decoding.arena import Arena, ArenaFull
 from streamer.decoding.decode_job import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_group import Arena, ArenaFull, DecoderGroup, Member
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
     Answer,
@@ -29,7 +28,7 @@ from streamer.decoding.messages import (
     unpack_job,
 )
 from streamer.decoding.refused_digests import DigestMemory
-from streamer.decoding.seccomp import SeccompUnavailable, build_filter
+from streamer.decoding.sandbox import SeccompUnavailable, build_filter
 from streamer.decoding.watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
 from streamer.imaging.limits import Limits
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from streamer.drift.episode import Episode, severity
-from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor
+from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor, RecentRows
 from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 from streamer.drift.status import describe, group_status, wants_attention
-from streamer.drift.window import RecentRows
 from streamer.sampling.feature_extractor import RowThrottle
 from tests.helpers.drift_rows import START, World, rows
 

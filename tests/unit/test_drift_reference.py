@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from streamer.drift.errors import ReferenceBroken
+from streamer.drift.learned_reference import KEPT, load, save
 from streamer.drift.reference import Reference, learn
 from streamer.drift.reference_document import document_of, parse
-from streamer.drift.reference_file import KEPT, load, save
 from streamer.drift.rows import NUMERIC
 from tests.helpers.drift_rows import World, rows
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.scheduling.client import Client
+from streamer.scheduling.clients import Client
 from streamer.scheduling.fair_share import (
     RAISE_AFTER_S,
     FairRates,

@@ -12,8 +12,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from streamer.access.access_settings import AccessSettings
 from streamer.http.gate import Gate, make_gate
 from streamer.http.guard import Guard
+from streamer.http.origins import Sites
 from streamer.http.problem_details import problem_middleware
-from streamer.http.sites import Sites
 
 KEY = "dummy-key-of-the-tests"
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from streamer.core.byte_budget import ByteBudget
-from streamer.http.hello_limit import FREE_BYTES, HelloGate
+from streamer.http.connection_limits import FREE_BYTES, HelloGate
 from streamer.http.problem_details import Problem
 from streamer.websocket.handshake import HandshakeSlots
 

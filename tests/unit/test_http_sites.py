@@ -6,9 +6,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from streamer.access.network_names import parse_hosts, parse_networks, parse_origins
-from streamer.http.client_address import ClientAddresses
-from streamer.http.sites import Sites
+from streamer.access.access_settings import parse_hosts, parse_networks, parse_origins
+from streamer.http.caller import ClientAddresses
+from streamer.http.origins import Sites
 
 SITES = Sites(parse_hosts("vision.example.com,*.inner.example"), parse_origins("https://app.example.com"))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from streamer.http.stream_names import hide_in_drift_status, hide_in_metrics
+from streamer.http.caller import hide_in_drift_status, hide_in_metrics
 
 
 def test_series_that_name_streams_are_left_out_of_metrics() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.imaging.sniff import name_kind
+from streamer.imaging.image_header import name_kind
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from streamer.access.identity import Quotas, Scope
-from streamer.access.key_file import BadKeyFile, digest_of, make_key, parse_keys, read_key_file
-from streamer.access.key_ring import KeyRing
+from streamer.access.key_ring import BadKeyFile, KeyRing, digest_of, make_key, parse_keys, read_key_file
 from tests.helpers.service import ROOT
 
 DIGEST = digest_of("test-key")

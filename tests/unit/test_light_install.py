@@ -9,14 +9,14 @@ import tomllib
 
 import pytest
 
-from streamer.console.extras import EXTRAS, explain_missing
+from streamer.core.extras import EXTRAS, explain_missing
 from tests.helpers.service import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Refuses the packages of the extras, as an installation without them does.
 _WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, threading
-from streamer.console.extras import EXTRAS
+from streamer.core.extras import EXTRAS
 
 class Absent:
     def find_spec(self, name, path=None, target=None):

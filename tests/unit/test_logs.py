@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from inference.telemetry.log_format import JsonFormatter, TextFormatter, hide, redact
-from inference.telemetry.log_limit import MAX_KINDS, UNLIMITED, OncePerSecond
-from inference.telemetry.log_output import PipeHandler
+from inference.core.log_format import JsonFormatter, TextFormatter, hide, redact
+from inference.core.log_limit import MAX_KINDS, UNLIMITED, OncePerSecond
+from inference.core.log_output import PipeHandler
 from tests.helpers.service import ROOT
 
 NASTY = [

@@ -12,6 +12,7 @@ import pytest
 
 from inference.core.detection_params import DetectionParams
 from inference.engine.loop import Loop
+from inference.engine.metrics import InferenceMetrics
 from inference.engine.planner import Batch, BatchReason, Item
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
@@ -19,7 +20,6 @@ from inference.ipc.ring import FrameRing
 from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import MAX_MESSAGE_BYTES, Kind, Result, Status, Submit, unpack_result
 from inference.models.model import ModelInfo
-from inference.telemetry.metrics import InferenceMetrics
 from tests.helpers.hostile_child import MODEL
 
 BOX = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]

@@ -13,8 +13,8 @@ import pytest
 from streamer.protocol.client_messages import MAX_UNKNOWN_NAMED, Hello, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.wire import ProtocolError
-from streamer.streams.control_rate import CONTROL_MAX_BYTES, ControlRate, RateLimited, size_in_bytes
-from streamer.websocket.message_intake import TEXT_FRAMES_BURST, MessageIntake
+from streamer.streams.session_control import CONTROL_MAX_BYTES, ControlRate, RateLimited, size_in_bytes
+from streamer.websocket.frame_receiver import TEXT_FRAMES_BURST, MessageIntake
 
 PICTURE = bytes(range(256)) * 1200
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.detections import NO_BOXES, Boxes
-from streamer.model_tools.agreement import Agreement
+from streamer.model_tools.comparison import Agreement
 
 
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Boxes:

@@ -10,9 +10,8 @@ import pytest
 
 from inference.models.model import Family
 from streamer.cli.main import main
-from streamer.model_zoo.errors import BadRequest
-from streamer.model_zoo.model_folder import InstalledModel, find_installed
-from streamer.model_zoo.model_list import list_json, list_text
+from streamer.model_zoo.download_url import BadRequest
+from streamer.model_zoo.model_folder import InstalledModel, find_installed, list_json, list_text
 from streamer.model_zoo.registry import Registry, RegistryEntry
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import Input

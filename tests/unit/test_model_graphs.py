@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from inference.core.errors import ModelRefused
 from streamer.model_tools import graph
 from streamer.model_tools.float16 import to_float16
-from streamer.model_tools.head import Topology, head_of, layers_of
+from streamer.model_tools.graph import Topology, head_of, layers_of
 from streamer.model_tools.layer_sensitivity import SWITCH, round_weights, with_rounding_switch
 from streamer.model_tools.quantiser import plan_of, quantise
-from streamer.model_zoo.errors import CannotWrite
+from streamer.model_zoo.download_url import CannotWrite
 from tests.helpers import model_factory as factory
 
 FRAME = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)

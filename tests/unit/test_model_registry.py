@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inference.models.manifest import parse_manifest
 from inference.models.model import Family
-from streamer.model_zoo.errors import BadRequest
+from streamer.model_zoo.download_url import BadRequest
 from streamer.model_zoo.registry import MAX_FILE_BYTES, Registry, RegistryEntry, parse_entry, read_registry
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models" / "catalogue.json"

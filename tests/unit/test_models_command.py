@@ -6,8 +6,8 @@ import pytest
 
 from streamer.cli import models
 from streamer.cli.main import main
-from streamer.model_zoo import errors
-from streamer.model_zoo.errors import ModelFileError
+from streamer.model_zoo import download_url as errors
+from streamer.model_zoo.download_url import ModelFileError
 
 
 @pytest.mark.parametrize("command", [[], ["list"], ["pull"], ["check"], ["optimize"]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamer.supervisor.native_text import MAX_BLOCK_LINES, NativeText
+from streamer.supervisor.log_relay import MAX_BLOCK_LINES, NativeText
 
 
 def fed(text: NativeText, lines: list[str], now: float = 0.0) -> list[str]:

@@ -17,7 +17,7 @@ from streamer.predict import routes as images
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import describe_prediction
 from streamer.protocol.client_messages import Params, StreamOffer
-from streamer.scheduling.prediction import Prediction
+from streamer.scheduling.job import Prediction
 from streamer.server import health
 from streamer.server.openapi.document import openapi_document
 

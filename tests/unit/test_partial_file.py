@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.model_zoo.errors import CannotWrite
+from streamer.model_zoo.download_url import CannotWrite
 from streamer.model_zoo.partial_file import DownloadSource, PartialFile
 
 ORIGIN = DownloadSource("https://host/x", '"tag"', 6)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from streamer.scheduling.client import Client
+from streamer.scheduling.clients import Client
+from streamer.scheduling.post_wait import WaitMargin
 from streamer.scheduling.service_rate import most_per_s
-from streamer.scheduling.wait_margin import WaitMargin
 from tests.unit.simulated_posts import LARGE, QUEUE_S, RUN_S, Image, Seen, Simulation
 
 #: Images of 640x480 that the simulated machine serves in a second.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streamer.supervisor.failures import CannotStart
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
+from streamer.supervisor.restart_policy import CannotStart
 from tests.helpers.service import ROOT
 
 HOLD = """

@@ -13,12 +13,12 @@ from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost
 from inference.core.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
 from inference.engine.loop import Loop
+from inference.engine.metrics import InferenceMetrics
 from inference.ipc import unix_socket as address
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
-from inference.telemetry.metrics import InferenceMetrics
 from tests.helpers.hostile_child import MODEL
 
 

@@ -9,7 +9,7 @@ import pytest
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
-from streamer.sampling.image_metadata import strip_metadata
+from streamer.sampling.candidate_image import strip_metadata
 from tests.unit.pictures import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 
 SECRET = b"GPS 52.5200 N 13.4050 E"

@@ -10,8 +10,7 @@ import pytest
 
 from streamer.config.settings import load_settings
 from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
-from streamer.sampling.s3 import Bucket, S3Store
-from streamer.sampling.s3_errors import meaning_of
+from streamer.sampling.s3 import Bucket, S3Store, meaning_of
 from tests.helpers.stores.faulty import BUCKET, FaultyS3
 
 

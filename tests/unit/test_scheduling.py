@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.imaging.image_header import ImageError, ImageErrorCode
-from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.job import Job
 from streamer.scheduling.service_rate import ServiceRate

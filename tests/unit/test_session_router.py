@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.access.key_file import digest_of
-from streamer.access.key_ring import KeyRing
+from streamer.access.key_ring import KeyRing, digest_of
 from streamer.config.replica_addresses import Replicas
 from streamer.replicas.session_router import SessionRouter, is_private
 

@@ -85,7 +85,7 @@ def test_no_password_stands_in_an_error(monkeypatch: pytest.MonkeyPatch, name: s
 
 
 def test_a_version_without_a_file_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamer.config.model_settings.MODELS_DIR", tmp_path)
+    monkeypatch.setattr("streamer.config.settings.MODELS_DIR", tmp_path)
     (tmp_path / "yolov9_v2.onnx").write_bytes(b"x")
     assert set(load_settings().models()) == {"v2"}
 
@@ -109,7 +109,7 @@ def test_the_bundled_models_stand_in_where_no_own_one_is_named(
     named: tuple[str, str] | None,
     expected: dict[str, str],
 ) -> None:
-    monkeypatch.setattr("streamer.config.model_settings.MODELS_DIR", tmp_path)
+    monkeypatch.setattr("streamer.config.settings.MODELS_DIR", tmp_path)
     for name in files:
         (tmp_path / f"{name}.onnx").write_bytes(b"x")
     if named:

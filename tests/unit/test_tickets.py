@@ -13,7 +13,7 @@ from aiohttp import web
 
 from streamer.access.access_settings import AccessSettings
 from streamer.access.identity import ALL_SCOPES, Identity, Quotas, Scope
-from streamer.access.key_file import digest_of
+from streamer.access.key_ring import digest_of
 from streamer.http import tickets as module
 from streamer.http.gate import Gate, make_gate
 from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, TicketBox, Tickets, TooManyTickets, is_ticket

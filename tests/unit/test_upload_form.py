@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamer.http.problem_details import Problem
 from streamer.imaging.limits import Limits
-from streamer.predict.multipart_form import FormReader, read_boundary
+from streamer.predict.request_body import FormReader, read_boundary
 
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
 FIELD = b'--b\r\nContent-Disposition: form-data; name="classes"\r\n\r\n'

@@ -12,10 +12,11 @@ from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.imaging.limits import Limits
-from streamer.scheduling.client import NOBODY, Client
+from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.job import Job
-from streamer.scheduling.version_queue import FAIR_RATE_S, VersionQueue
+from streamer.scheduling.stream_rates import FAIR_RATE_S
+from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.pictures import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
@@ -250,7 +251,7 @@ def test_under_overload_the_greedy_are_limited_to_what_the_modest_leave() -> Non
         arrive(queue, modest, 6)
         arrive(queue, greedy, 200)
         queue.observe(MODEL, greedy.key, result(queue_ms=30.0))
-        queue.share(MODEL, tick * FAIR_RATE_S)
+        queue.rates.share(MODEL, tick * FAIR_RATE_S)
     assert modest.grants == []
     assert greedy.grants[-1] == pytest.approx(44, abs=1)
 
@@ -258,34 +259,34 @@ def test_under_overload_the_greedy_are_limited_to_what_the_modest_leave() -> Non
 def test_a_newcomer_is_promised_what_is_left() -> None:
     stream = FakeStream(1)
     queue = opened(stream)
-    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
+    assert queue.rates.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
     for tick in range(20):
         arrive(queue, stream, 20)
-        queue.share(MODEL, tick * FAIR_RATE_S)
-    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(30, abs=1)
+        queue.rates.share(MODEL, tick * FAIR_RATE_S)
+    assert queue.rates.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(30, abs=1)
     queue.observe(MODEL, stream.key, result(queue_ms=30.0))
-    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(25, abs=1), (
+    assert queue.rates.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(25, abs=1), (
         "it waits, so it would take more"
     )
     queue.close(stream.key)
-    assert queue.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
+    assert queue.rates.newcomers_share_fps(MODEL, NOBODY) == pytest.approx(50)
 
 
 def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:
     queue = opened(FakeStream(1))
     for _ in range(200):
         queue.observe(MODEL, 1, result(queue_ms=0.0, inference_ms=5.0))
-    assert queue.capacity_fps(MODEL) == pytest.approx(200, rel=0.01)
+    assert queue.rates.capacity_fps(MODEL) == pytest.approx(200, rel=0.01)
     for _ in range(200):
         queue.observe(MODEL, 1, result(queue_ms=0.0, inference_ms=100.0))
-    assert queue.capacity_fps(MODEL) == pytest.approx(50), "never less than the warm-up promised"
+    assert queue.rates.capacity_fps(MODEL) == pytest.approx(50), "never less than the warm-up promised"
 
 
 def test_lanes_that_share_a_device_are_reckoned_together() -> None:
     """Each waits for the other, so a run takes twice the time, and two of them end in it."""
     model = ServedModel(0, "v1", INFO, {1: 6.0, 16: 17.6}, in_flight=48, parallel=1, inference_threads=2)
     queue = opened(FakeStream(1))
-    assert queue.capacity_fps(model) == pytest.approx(16 / 17.6e-3)
+    assert queue.rates.capacity_fps(model) == pytest.approx(16 / 17.6e-3)
     for number in range(100):
         queue.observe(model, 1, Result(number, Status.OK, NO_BOXES, 0.0, 24.4, 0.1, 16))
-    assert queue.capacity_fps(model) == pytest.approx(2 * 16 / 24.4e-3)
+    assert queue.rates.capacity_fps(model) == pytest.approx(2 * 16 / 24.4e-3)

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.protocol.wire import Codec
-from streamer.webrtc.depacketizer import BadPayload, depacketise
+from streamer.webrtc.depacketizer import BadPayload, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import EncodedFrame, JitterBuffer, RtpPayload
-from streamer.webrtc.video_header import read_video_header
 
 ENCODERS = {Codec.VP8: Vp8Encoder, Codec.H264: H264Encoder}
 

@@ -14,12 +14,16 @@ import pytest
 from inference.core.detection_params import DetectionParams
 from streamer.core.byte_budget import ByteBudget
 from streamer.protocol.wire import DropReason, ProtocolError
-from streamer.streams.control_rate import TooManyMessages
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.session import Session
-from streamer.streams.session_control import SessionControl
-from streamer.webrtc.data_channels import CONTROL_WAITING_BYTES, RESULTS_WAITING_BYTES, ChannelFull, Channels
-from streamer.webrtc.results import ResultSubscriber
+from streamer.streams.session_control import SessionControl, TooManyMessages
+from streamer.webrtc.results import (
+    CONTROL_WAITING_BYTES,
+    RESULTS_WAITING_BYTES,
+    ChannelFull,
+    Channels,
+    ResultSubscriber,
+)
 
 #: Some message that is no result.
 FLOW: Any = {"type": "flow"}

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.accounting.metrics import WEBRTC_END_REASONS
-from streamer.config.ice_servers import IceServers, parse_ice_servers
+from streamer.config.network_settings import IceServers, parse_ice_servers
 from streamer.config.settings import SettingsError, load_settings
-from streamer.http.cors import cors_headers, preflight_headers
-from streamer.http.sites import Sites
+from streamer.http.origins import Sites, cors_headers, preflight_headers
 from streamer.webrtc.candidate import BadFragment, RestartAsked, read_candidates, read_fragment
 from streamer.webrtc.end_reason import EndReason, explain
 from streamer.webrtc.signalling import absolute_url

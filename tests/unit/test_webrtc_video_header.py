@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.protocol.wire import Codec
-from streamer.webrtc.video_header import MAX_SIDE_PX, BadVideo, VideoHeader, read_video_header
+from streamer.webrtc.depacketizer import MAX_SIDE_PX, BadVideo, VideoHeader, read_video_header
 
 
 def encode(name: str, width: int, height: int, **options: str) -> bytes:

@@ -11,7 +11,7 @@ import sys
 from streamer.decoding import fork_server
 from streamer.protocol.wire import Codec
 from streamer.webrtc import video_process
-from streamer.webrtc.video_header import BadVideo, read_video_header
+from streamer.webrtc.depacketizer import BadVideo, read_video_header
 from streamer.webrtc.video_process import FrameOutcome, VideoContext
 
 #: Video widths in pixels that trigger each fault.

@@ -16,8 +16,8 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from inference.telemetry.log_format import JsonFormatter, TextFormatter, hide, json_line, text_line
-from inference.telemetry.log_limit import OncePerSecond
+from inference.core.log_format import JsonFormatter, TextFormatter, hide, json_line, text_line
+from inference.core.log_limit import OncePerSecond
 
 log = logging.getLogger("inference.log_output")
 

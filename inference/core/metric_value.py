@@ -13,7 +13,7 @@ from typing import Any
 import prometheus_client
 from prometheus_client.mmap_dict import mmap_key
 
-from inference.telemetry import metric_store
+from inference.core import metric_store
 
 #: Any thread may change a value, because any thread may log and log lines are counted.
 _LOCK = threading.Lock()

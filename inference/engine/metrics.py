@@ -1,55 +1,15 @@
-"""Metrics of the inference process. Every label comes from a closed set.
-
-The values are in a shared memory file (`metric_store`), which ``/metrics`` of the workers merges. Its parts
-are named after the role of a process instead of its pid, so that a restarted process continues the counts.
-"""
+"""Metrics of the inference process. Every label comes from a closed set."""
 
 from __future__ import annotations
 
-import functools
-import os
-
-import prometheus_client
 from prometheus_client import CollectorRegistry
 
+from inference.core.metric_value import Counter, Gauge, Histogram
+from inference.core.metrics import count_log_lines
 from inference.models.model import ModelInfo
-from inference.telemetry import metric_store
-from inference.telemetry.log_output import REASONS, count_dropped
-from inference.telemetry.metric_store import MetricStore
-from inference.telemetry.metric_value import Counter, Gauge, Histogram, Value
 
 #: Seconds, from an empty model to a large model on a slow CPU.
 _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
-
-
-#: Environment variable with the descriptor of the `MetricStore` of the replica.
-STORE_VARIABLE = "STREAMER_METRICS_FD"
-
-
-def name_process(role: str) -> None:
-    """Make this process write its metrics under ``role``; call once, before any metric is made.
-
-    Under a supervisor the values are in its `MetricStore`, otherwise in files in PROMETHEUS_MULTIPROC_DIR.
-    """
-    values = prometheus_client.values
-    if STORE_VARIABLE not in os.environ and metric_store.current() is None:
-        values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
-        return
-    if metric_store.current() is None:
-        metric_store.use(MetricStore(fd=int(os.environ[STORE_VARIABLE])))
-    values.ValueClass = functools.partial(Value, role)
-
-
-def count_log_lines(registry: CollectorRegistry) -> None:
-    """Count dropped log lines by reason. Call it once, with the registry of the process."""
-    lines = Counter(
-        "object_detection_log_lines_dropped",
-        "Log lines that were not written: more than one a second of their kind, or nobody read them.",
-        ["reason"],
-        registry=registry,
-    )
-    series = {reason: lines.labels(reason) for reason in REASONS}
-    count_dropped(lambda reason: series[reason].inc())
 
 
 class InferenceMetrics:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from streamer.console.redact import redact
+from streamer.core.redact import redact
 
 #: Without a terminal the status is printed as a line at this interval.
 PLAIN_INTERVAL_S = 5.0

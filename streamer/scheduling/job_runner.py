@@ -1,0 +1,298 @@
+"""Runs a job that the dispatcher has chosen: decodes it into a ring slot, submits it, and answers for it.
+
+A job is a frame of a stream or a posted image. Whatever happens to the processes that hold it, it is finished
+exactly once: with boxes, with an error, or by a second attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from inference.core.errors import InferenceLost, RingFull
+from inference.core.metric_value import Histogram
+from inference.ipc.client import InferenceClient, Ticket
+from inference.ipc.served_model import ServedModel
+from inference.ipc.wire import Result, Status
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.decoding.decode_job import DecoderLost, Outcome, Work
+from streamer.decoding.decoder_pool import DecoderPool
+from streamer.decoding.messages import Answer, Task
+from streamer.imaging.image_header import ImageError, ImageErrorCode
+from streamer.scheduling.converter_threads import ConverterThreads
+from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingError, Unavailable
+from streamer.scheduling.job import Job, outcome_of
+from streamer.scheduling.suspects import REFUSE_S, Suspects, Verdict
+from streamer.scheduling.version_queue import VersionQueue
+
+log = logging.getLogger("streamer.dispatch")
+
+#: How often a POST, or a frame in mode all, is tried in total if the inference process is lost with it.
+MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _StageTimes:
+    """Histograms of one version. They are kept because looking up labels costs more than observing."""
+
+    decode_s: Histogram
+    queue_s: Histogram
+    inference_s: Histogram
+    postprocess_s: Histogram
+
+    @classmethod
+    def of(cls, metrics: WorkerMetrics, version: str) -> _StageTimes:
+        """Return the histograms of ``version``."""
+        stages = ("decode", "queue", "inference", "postprocess")
+        return cls(*(metrics.stage_s.labels(stage, version) for stage in stages))
+
+
+class JobRunner:
+    """Runs jobs; the dispatcher owns it and decides which job is next.
+
+    All methods run on the event loop, except where they say that a converter thread runs them.
+    """
+
+    def __init__(
+        self,
+        client: InferenceClient,
+        metrics: WorkerMetrics,
+        decoders: DecoderPool,
+        suspects: Suspects,
+        room: DecodeRoom,
+        versions: Mapping[str, VersionQueue],
+        *,
+        pump: Callable[[str], None],
+        pump_all: Callable[[], None],
+    ) -> None:
+        """``pump`` starts the waiting frames of a version for which a job has made room, ``pump_all`` those
+        of all versions.
+        """
+        self._client = client
+        self._decoders = decoders
+        self._suspects = suspects
+        self._room = room
+        self._versions = versions
+        self._pump = pump
+        self._pump_all = pump_all
+        self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
+        #: Frames of each live stream that are being decoded or wait for an earlier one that is, oldest first.
+        self._decoding: dict[int, deque[Job]] = {}
+        #: Jobs that converter threads have finished. The threads append, the event loop removes.
+        self._finished: deque[tuple[str, ServedModel, Job]] = deque()
+        #: Whether the event loop has been woken to look at `_finished`.
+        self._waking = False
+        # Video frames are decoded already. Threads can convert them, because the conversion releases the GIL.
+        self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
+        #: None until started.
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let converter threads report to ``loop``."""
+        self._loop = loop
+
+    def close(self) -> None:
+        """End the converter threads."""
+        self._converters.close()
+
+    def begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
+        """Acquire a ring slot and start decoding into it. Return False if there is no free slot after all."""
+        now = time.monotonic()
+        if job.deadline < now:
+            state.skip(job)
+            job.finish(DeadlineExceeded())
+            return True
+        try:
+            self.check_harm(job, now)
+        except (SchedulingError, ImageError) as refusal:
+            state.skip(job)
+            job.finish(refusal)
+            return True
+        try:
+            ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
+        except RingFull:
+            # The in-flight bounds of all versions together fit the ring, so this is a bug. The frame still
+            # gets an outcome.
+            log.error("no free ring slot although the in-flight bound allows one")  # noqa: TRY400 - no traceback needed
+            state.skip(job)
+            job.finish(InferenceLost("no free slot"))
+            return False
+        job.ticket = ticket
+        ticket.alone = job.alone
+        job.attempts += 1
+        state.begin(job, now)
+        if job.stream:
+            self._decoding.setdefault(job.stream, deque()).append(job)
+        if isinstance(job.data, bytes | memoryview):
+            self._decode(version, model, job, job.data, ticket)
+        else:
+            self._converters.submit(self._convert, version, model, job, ticket)
+        return True
+
+    def check_harm(self, job: Job, now: float) -> None:
+        """Raise ImageError or OverLimit for a frame that may not run, and note whether it must run alone."""
+        verdict = self._suspects.judge(job.data, job.stream, now, job.client.number)
+        if verdict is Verdict.REFUSED and job.stream == 0:
+            raise OverLimit(
+                "Images of this client have ended the inference process again and again; try later.",
+                retry_after_s=int(REFUSE_S),
+            )
+        if verdict in (Verdict.BLOCKED, Verdict.REFUSED):
+            raise _poison()
+        job.alone = verdict is Verdict.ALONE
+
+    def _decode(
+        self, version: str, model: ServedModel, job: Job, data: bytes | memoryview, ticket: Ticket
+    ) -> None:
+        """Let a decoder process write the image into the slot."""
+
+        def decoded(outcome: Outcome) -> None:
+            if isinstance(outcome, Answer):
+                job.letterbox = model.letterbox(outcome.width, outcome.height)
+                job.damaged = outcome.damaged
+                job.decode_ms, job.decode_cpu_ms = outcome.decode_ms, outcome.cpu_ms
+            else:
+                job.fault = outcome
+            self._decoded(version, model, job)
+
+        work = Work(data, Task.LETTERBOX, job.rotation, ticket.slot, model.info, job.limits, decoded)
+        self._decoders.submit(ticket.ring, work)
+
+    def _convert(self, version: str, model: ServedModel, job: Job, ticket: Ticket) -> None:
+        """Letterbox a video frame into the slot. Runs in a converter thread."""
+        loop = self._loop
+        if loop is None or isinstance(job.data, bytes | memoryview):
+            return
+        begun, cpu_s = time.perf_counter(), time.thread_time()
+        try:
+            image = job.data.pixels()
+            job.letterbox = model.letterbox(image.shape[1], image.shape[0])
+            job.letterbox.write(image, self._client.pixels(ticket, model.info))
+        except Exception as caught:  # noqa: BLE001 - handed to the loop, which answers for it
+            job.fault = caught
+        job.decode_ms = (time.perf_counter() - begun) * 1e3
+        job.decode_cpu_ms = (time.thread_time() - cpu_s) * 1e3
+        # One wake-up serves all jobs that finish before it is handled: each wake-up costs a system call and
+        # the GIL.
+        self._finished.append((version, model, job))
+        if self._waking:
+            return
+        self._waking = True
+        try:
+            loop.call_soon_threadsafe(self._take_finished)
+        except RuntimeError:  # the loop has closed, so nobody waits for the job
+            return
+
+    def _take_finished(self) -> None:
+        # Clear the flag before taking jobs: a thread that still saw it set appended its job before this
+        # point, so the loop below handles it.
+        self._waking = False
+        while self._finished:
+            self._decoded(*self._finished.popleft())
+
+    def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
+        """Submit a decoded frame. Frames of one stream are submitted in order, whichever decoder is first."""
+        job.decoded = True
+        self._versions[version].decoded(job, time.monotonic())
+        if not job.stream:
+            self._submit(version, model, job)
+        else:
+            queue = self._decoding[job.stream]
+            while queue and queue[0].decoded:
+                self._submit(version, model, queue.popleft())
+            if not queue:
+                self._decoding.pop(job.stream, None)
+        if self._room.held:
+            self._room.held = False
+            self._pump_all()
+
+    def _submit(self, version: str, model: ServedModel, job: Job) -> None:
+        ticket = job.ticket
+        if ticket is None:  # cannot happen: a job is decoded into its ticket's slot
+            return
+        if job.fault is not None or job.cancelled:
+            self._client.release(ticket)
+            if isinstance(job.fault, DecoderLost) and not job.cancelled:
+                self._lost(version, job, job.fault)
+            else:
+                self._end(version, job)
+                job.finish(job.fault or InferenceLost("cancelled"))
+            self._pump(version)
+            return
+        self._stages[version].decode_s.observe(job.decode_ms / 1e3)
+        self._client.submit(
+            ticket,
+            model,
+            job.params,
+            stream=job.stream,
+            interactive=job.stream == 0,
+            deadline=job.deadline,
+            client=job.client.number,
+            weight=job.client.weight,
+        )
+
+    def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
+        if isinstance(answer, InferenceLost):
+            self._lost(version, job, answer)
+        else:
+            self._end(version, job, answer.inference_ms / max(1, answer.batch_size) / 1e3)
+            if answer.status is Status.OK:
+                self._observe(version, model, job, answer)
+            if job.alone:
+                self._suspects.survived(job.data)
+            job.finish(outcome_of(job, answer))
+        self._pump(version)
+
+    def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
+        """Try a lost job once more if somebody waits for it: a POST, or a frame in mode all.
+
+        A lost live frame is not retried, because newer frames follow it. A frame during which the process has
+        died twice is not run again.
+        """
+        state, now = self._versions[version], time.monotonic()
+        executing = isinstance(error, InferenceLost) and error.executing
+        harmful = executing and self._suspects.died(
+            job.data, job.stream, now, alone=job.alone, client=job.client.number
+        )
+        again = not harmful and job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled
+        if again:
+            job.decoded, job.fault = False, None
+        if isinstance(error, InferenceLost):
+            state.lost(job, now, again=again)
+        else:
+            state.end(job, 0.0, now, again=again)
+        if harmful:
+            log.error("a frame ended the inference process twice; it is blocked")
+            job.finish(_poison())
+        elif job.stream == 0 and not again:
+            job.finish(unavailable("processes that held this image were lost twice"))
+        elif not again:
+            job.finish(error)
+
+    def _end(self, version: str, job: Job, inference_s: float = 0.0) -> None:
+        self._versions[version].end(job, inference_s, time.monotonic())
+
+    def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
+        self._versions[version].observe(model, job.stream, result)
+        stages = self._stages[version]
+        stages.queue_s.observe(result.queue_ms / 1e3)
+        stages.inference_s.observe(result.inference_ms / 1e3)
+        stages.postprocess_s.observe(result.postprocess_ms / 1e3)
+
+
+def _poison() -> ImageError:
+    return ImageError(
+        ImageErrorCode.DAMAGED,
+        "the inference process ended twice while it ran this image; it is not run again",
+    )
+
+
+def unavailable(why: str) -> Unavailable:
+    """Return the error for work that the service cannot do now, for the reason ``why``."""
+    return Unavailable(f"Not available at the moment: {why}.", retry_after_s=2)

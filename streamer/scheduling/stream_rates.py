@@ -1,0 +1,147 @@
+"""Measures what each live stream of a version wants, and grants rates under overload. Pure.
+
+`fair_share` computes the rates; `version_queue` owns the object and takes turns by the same demands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference.core.fair_share import Flow
+from inference.ipc.served_model import ServedModel
+from inference.ipc.wire import Result
+from streamer.scheduling.clients import Client
+from streamer.scheduling.fair_share import FairRates, share_for_one_more
+from streamer.scheduling.job import Job
+
+#: Period in which the rates of streams are measured and granted.
+FAIR_RATE_S = 0.5
+#: A stream below this smoothed rate has paused: it has sent nothing for about four seconds.
+_SILENT_FPS = 0.01
+
+
+class Source(Protocol):
+    """A live stream, as the dispatcher sees it."""
+
+    key: int
+    declared_fps: float | None
+
+    @property
+    def client(self) -> Client:
+        """The client that owns the stream."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a frame waits, whether or not it may start now."""
+
+    def wants_turn(self, now: float) -> bool:
+        """Whether a frame waits that may start now."""
+
+    def take(self, now: float) -> Job | None:
+        """Take that frame; return None if all waiting frames were too old."""
+
+    def grant(self, max_fps: float | None) -> None:
+        """Tell the client its granted rate."""
+
+
+@dataclass(slots=True)
+class Demand:
+    """Recent demand of a stream."""
+
+    flow: Flow
+    arrived: int = 0
+    fps: float = 0.0
+    #: Whether its frames wait for the device, so that the stream could use more than it sends now.
+    hungry: bool = False
+    #: Expected decode time of one of its frames, in milliseconds.
+    decode_ms: float = 0.0
+    #: Peak memory of decoding its last frame, in bytes.
+    nbytes: int = 0
+    #: Number of the turn in which it was last served.
+    served: int = 0
+
+
+class StreamRates:
+    """Demands and granted rates of the live streams of one version; times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        #: Demand of each open stream by its key. The queue reads it and stores the cost of decoding there.
+        self.demands: dict[int, Demand] = {}
+        self._sources: dict[int, Source] = {}
+        #: Demands of the streams that have sent recently or have a limited rate, so that thousands of silent
+        #: streams cost nothing.
+        self._active: dict[int, Demand] = {}
+        #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
+        self._observed_fps = 0.0
+        self._granted: FairRates[int] = FairRates()
+
+    def open(self, source: Source, demand: Demand) -> None:
+        """Register a stream with its initial demand."""
+        self._sources[source.key] = source
+        self.demands[source.key] = demand
+
+    def close(self, key: int) -> None:
+        """Forget a stream."""
+        for table in (self._sources, self.demands, self._active):
+            table.pop(key, None)
+
+    def note_arrival(self, key: int) -> bool:
+        """Count a frame that has arrived; return whether the stream is open."""
+        demand = self.demands.get(key)
+        if demand is None:
+            return False
+        demand.arrived += 1
+        self._active[key] = demand
+        return True
+
+    def observe(self, model: ServedModel, stream: int, result: Result) -> None:
+        """Learn from one result how many frames per second the device achieves, and whether ``stream`` has to
+        wait.
+        """
+        # The run times of inference threads that share a device include waiting for each other.
+        fps = model.inference_threads * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
+        self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
+        demand = self.demands.get(stream)
+        if demand is not None:
+            demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
+
+    def capacity_fps(self, model: ServedModel) -> float:
+        """Return the rate that may be promised: the larger of warm-up and recent runs, because mailboxes drop
+        a surplus.
+        """
+        return max(model.capacity_fps, self._observed_fps)
+
+    def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
+        """Return the frames per second that one more stream of ``client`` would get."""
+        wanted = {key: self._wanted_fps(key) for key in self._active}
+        owners = {key: self._sources[key].client for key in self._active}
+        return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
+
+    def share(self, model: ServedModel, now: float) -> None:
+        """Measure the demand of each stream in the last ``FAIR_RATE_S``, and tell streams whose grant
+        changed.
+        """
+        active = self._active
+        for key, demand in list(active.items()):
+            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
+            demand.arrived = 0
+            if demand.fps < _SILENT_FPS and not self._granted.limits(key):
+                demand.fps, demand.hungry = 0.0, False
+                del active[key]
+        capacity_fps = self.capacity_fps(model)
+        overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
+        wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
+        owners = {key: self._sources[key].client for key in active}
+        for key, fps in self._granted.update(wanted, owners, capacity_fps, now).items():
+            self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
+
+    def _wanted_fps(self, key: int) -> float:
+        """Return the rate a stream would use: its measured rate, or if its frames wait, up to the rate it
+        declared.
+        """
+        demand = self.demands[key]
+        if not demand.hungry:
+            return demand.fps
+        return max(demand.fps, self._sources[key].declared_fps or math.inf)
