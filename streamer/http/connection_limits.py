@@ -4,8 +4,8 @@ A connection is idle before its first request and between two requests. A new co
 that has been idle for longest, so silent clients can neither use up the descriptors nor keep a probe out.
 
 aiohttp's WebSocket reader has a single size limit for all messages, which must be large enough for frames.
-The `HelloGate` in front of it is stricter before the hello: it ends the connection if more than
-``most_bytes`` arrive without completing a message, and it stops reading while the handshake judges a hello.
+The `ReadLimiter` in front of it is stricter before the hello: it ends the connection if more than
+``max_bytes`` arrive without completing a message, and it stops reading while the handshake judges a hello.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from typing import Protocol
 from streamer.core.byte_budget import Holding
 
 #: Connections that are accepted beyond the limit; they are answered only if they are probes.
-PROBE_PLACES = 16
+PROBE_RESERVE = 16
 #: A new connection is not closed before it had this time to send the first bytes of its request.
 FIRST_REQUEST_S = 0.05
 #: A connection is not closed within this time after a request, because its answer is still being written.
 AFTER_ANSWER_S = 0.2
 #: Share of all connections that one address may hold. A proxy in front of the service is one address.
 ADDRESS_SHARE = 0.75
-_LOOKED_AT = 8
+_EVICTION_SCAN = 8
 
 
 @dataclass(slots=True, eq=False)
-class Guest:
+class TrackedConnection:
     """One connection. Times are in seconds of the caller's clock."""
 
     network: str
     #: Time at which it became idle.
     idle_since: float
     #: Whether it has made a request.
-    heard: bool = False
+    has_requested: bool = False
     #: Closes the connection; None until it has a transport.
-    cut: Callable[[], None] | None = None
+    close: Callable[[], None] | None = None
 
 
-class ConnectionPlaces:
+class ConnectionLimiter:
     """Tracks the connections of one worker: at most ``total``, and at most ``per_network`` of one network."""
 
     def __init__(self, total: int, per_network: int) -> None:
         self.total = total
         self.per_network = per_network
-        self._guests: dict[str, set[Guest]] = {}
+        self._by_network: dict[str, set[TrackedConnection]] = {}
         self._count = 0
         #: The idle connections, starting with the one that has been idle for longest.
-        self._idle: OrderedDict[Guest, None] = OrderedDict()
+        self._idle: OrderedDict[TrackedConnection, None] = OrderedDict()
 
     @property
     def full(self) -> bool:
-        """Whether a new connection needs the place of another one."""
+        """Whether an idle connection must be closed before another one is admitted."""
         return self._count >= self.total
 
     @property
@@ -64,56 +64,58 @@ class ConnectionPlaces:
         """Whether there are more connections than allowed, so that only probes are answered."""
         return self._count > self.total
 
-    def enter(self, address: str, now: float) -> Guest | None:
+    def admit(self, address: str, now: float) -> TrackedConnection | None:
         """Admit a new connection, for which an idle one may be closed; returns None to refuse it."""
         network = network_of(address)
-        same = self._guests.get(network, ())
-        if len(same) >= self.per_network and not self._cut_one(now, network):
+        same = self._by_network.get(network, ())
+        if len(same) >= self.per_network and not self._evict_idle(now, network):
             return None
-        if self.full and not self._cut_one(now) and self._count >= self.total + PROBE_PLACES:
+        if self.full and not self._evict_idle(now) and self._count >= self.total + PROBE_RESERVE:
             return None
-        guest = Guest(network, now)
-        self._guests.setdefault(network, set()).add(guest)
+        tracked = TrackedConnection(network, now)
+        self._by_network.setdefault(network, set()).add(tracked)
         self._count += 1
-        self._idle[guest] = None
-        return guest
+        self._idle[tracked] = None
+        return tracked
 
-    def leave(self, guest: Guest) -> None:
+    def remove(self, tracked: TrackedConnection) -> None:
         """Remove a connection that has ended; further calls for it do nothing."""
-        same = self._guests.get(guest.network)
-        if same is None or guest not in same:
+        same = self._by_network.get(tracked.network)
+        if same is None or tracked not in same:
             return
-        same.remove(guest)
+        same.remove(tracked)
         if not same:
-            del self._guests[guest.network]
+            del self._by_network[tracked.network]
         self._count -= 1
-        self._idle.pop(guest, None)
+        self._idle.pop(tracked, None)
 
-    def begin(self, guest: Guest) -> None:
+    def request_started(self, tracked: TrackedConnection) -> None:
         """Note that a request of this connection is being answered."""
-        self._idle.pop(guest, None)
-        guest.heard = True
+        self._idle.pop(tracked, None)
+        tracked.has_requested = True
 
-    def end(self, guest: Guest, now: float) -> None:
+    def request_ended(self, tracked: TrackedConnection, now: float) -> None:
         """Note that the request is answered and the connection is idle again."""
-        if guest in self._guests.get(guest.network, ()):
-            guest.idle_since = now
-            self._idle[guest] = None
+        if tracked in self._by_network.get(tracked.network, ()):
+            tracked.idle_since = now
+            self._idle[tracked] = None
 
-    def _cut_one(self, now: float, network: str | None = None) -> bool:
+    def _evict_idle(self, now: float, network: str | None = None) -> bool:
         """Close the connection that has been idle for longest; returns False if none was idle long enough."""
-        looked_at = 0
-        for guest in self._idle:
-            if network is not None and guest.network != network:
+        examined = 0
+        for tracked in self._idle:
+            if network is not None and tracked.network != network:
                 continue
-            idle_s = now - guest.idle_since
-            if guest.cut is not None and idle_s >= (AFTER_ANSWER_S if guest.heard else FIRST_REQUEST_S):
-                cut = guest.cut
-                self.leave(guest)
-                cut()
+            idle_s = now - tracked.idle_since
+            if tracked.close is not None and idle_s >= (
+                AFTER_ANSWER_S if tracked.has_requested else FIRST_REQUEST_S
+            ):
+                close = tracked.close
+                self.remove(tracked)
+                close()
                 return True
-            looked_at += 1
-            if looked_at == _LOOKED_AT:
+            examined += 1
+            if examined == _EVICTION_SCAN:
                 break
         return False
 
@@ -134,8 +136,8 @@ def network_of(address: str) -> str:
 _SLACK_BYTES = 1 << 10
 #: Bytes of each message that are not charged to the byte budget, so that usual frames need none of it.
 FREE_BYTES = 256 << 10
-#: Time for a complete message to reach the handshake before the gate decides that there was none.
-_JUDGE_S = 0.05
+#: Time for a complete message to reach the handshake before the limiter decides that there was none.
+_EXCESS_DELAY_S = 0.05
 
 
 def _nothing() -> None:
@@ -162,25 +164,25 @@ class FlowControl(Protocol):
         """Resume reading from the socket."""
 
 
-class HelloGate:
+class ReadLimiter:
     """Limits the bytes that reach the WebSocket reader until the handshake says that it is done."""
 
     def __init__(self, hello_bytes: int, flow: FlowControl) -> None:
         #: Size of the largest hello, and the most bytes that may arrive before it is complete.
         self.hello_bytes = hello_bytes
-        self.most_bytes = hello_bytes + _SLACK_BYTES
+        self.max_bytes = hello_bytes + _SLACK_BYTES
         #: Called once when more bytes arrived than a hello may have; set by the connection.
         self.on_excess: Callable[[], None] = _nothing
         #: Returns the client's holding in the byte budget; called when a large message needs it.
         self.hold: Callable[[], Holding] | None = None
         #: Called once when there was no room for a large message.
         self.on_full: Callable[[], None] = _nothing
-        #: Called once when the gate opens, or the connection has ended.
-        self.on_open: Callable[[], None] = _nothing
+        #: Called once when the hello is accepted, or the connection has ended.
+        self.on_handshake_end: Callable[[], None] = _nothing
         self._flow = flow
         self._reader: Reader | None = None
-        self._open = False
-        self._cut = False
+        self._accepted = False
+        self._discarding = False
         #: Whether the handshake waits for a message.
         self._waiting = True
         #: Bytes passed to the reader since the handshake began to wait.
@@ -191,26 +193,26 @@ class HelloGate:
         self._unread_bytes = 0
         self._holding: Holding | None = None
 
-    def put_before(self, reader: Reader) -> None:
+    def attach(self, reader: Reader) -> None:
         """Pass bytes to ``reader`` from now on."""
         self._reader = reader
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass on as many bytes as may be buffered."""
         reader = self._reader
-        if reader is None or self._cut:
+        if reader is None or self._discarding:
             return False, b""
-        if self._open:
+        if self._accepted:
             self._unread_bytes += len(data)
             if self._unread_bytes > FREE_BYTES and not self._charge():
                 return False, b""
             return reader.feed_data(data)
-        room = 0 if self._held else self.most_bytes - self._fed_bytes
+        room = 0 if self._held else self.max_bytes - self._fed_bytes
         self._held += data[room:]
         self._fed_bytes += min(room, len(data))
         if self._held:
             self._flow.pause_reading()
-            asyncio.get_running_loop().call_later(_JUDGE_S, self._judge)
+            asyncio.get_running_loop().call_later(_EXCESS_DELAY_S, self._check_excess)
         return reader.feed_data(data[:room]) if room else (False, b"")
 
     def feed_eof(self) -> None:
@@ -218,21 +220,21 @@ class HelloGate:
         if self._reader is not None:
             self._reader.feed_eof()
 
-    def wait(self) -> None:
+    def expect_hello(self) -> None:
         """Note that the handshake waits for its next message: let the bytes of another hello through."""
         self._waiting = True
         self._fed_bytes = 0
         self._release()
 
-    def taken(self) -> None:
+    def hello_received(self) -> None:
         """Note that the handshake has received a message and judges it."""
         self._waiting = False
 
-    def open(self) -> None:
+    def hello_accepted(self) -> None:
         """Pass everything from now on, because the hello is accepted; further calls do nothing."""
-        if not self._open:
-            self._open = True
-            self.on_open()
+        if not self._accepted:
+            self._accepted = True
+            self.on_handshake_end()
             self._release()
 
     def message_read(self) -> None:
@@ -243,9 +245,9 @@ class HelloGate:
 
     def close(self) -> None:
         """Note that the connection has ended; drop the callbacks, which would keep it in memory."""
-        self.open()
+        self.hello_accepted()
         self.message_read()
-        self.on_excess = self.on_full = self.on_open = _nothing
+        self.on_excess = self.on_full = self.on_handshake_end = _nothing
         self.hold = self._reader = None
 
     def _charge(self) -> bool:
@@ -256,7 +258,7 @@ class HelloGate:
             self._holding = self.hold()
         if self._holding.take(self._unread_bytes - FREE_BYTES - self._holding.held_bytes):
             return True
-        self._cut = True
+        self._discarding = True
         self.on_full()
         return False
 
@@ -266,9 +268,9 @@ class HelloGate:
             self._flow.resume_reading()
             self.feed_data(held)
 
-    def _judge(self) -> None:
-        if self._waiting and self._held and not self._open and not self._cut:
-            self._cut = True
+    def _check_excess(self) -> None:
+        if self._waiting and self._held and not self._accepted and not self._discarding:
+            self._discarding = True
             self._held = b""
             # Keep reading and drop what arrives: the client's answer to our close frame is behind it.
             self._flow.resume_reading()

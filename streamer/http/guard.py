@@ -9,9 +9,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, audit, audit_refusal
+from streamer.http.authentication import Authenticator, bearer_token
 from streamer.http.caller import IDENTITY, arrived_from_sibling, require
-from streamer.http.gate import Gate, bearer_token
-from streamer.http.origins import Sites, cors_headers, is_preflight, preflight_headers, vary_by_origin
+from streamer.http.origins import OriginPolicy, cors_headers, is_preflight, preflight_headers, vary_by_origin
 from streamer.http.problem_details import Problem, request_id
 from streamer.http.route_policy import Entry, Policy, policy_of_request
 from streamer.http.tickets import SHOWED_TICKET, is_ticket, offered_ticket
@@ -31,18 +31,18 @@ _VALUES_COMPARED = 64
 
 
 class Guard:
-    """Applies the route table. ``gate`` knows the keys, ``sites`` the allowed hosts and origins."""
+    """Applies the route table to every request: host, origin, key and scope."""
 
-    def __init__(self, gate: Gate, sites: Sites) -> None:
-        self._gate = gate
-        self._sites = sites
+    def __init__(self, authenticator: Authenticator, origin_policy: OriginPolicy) -> None:
+        self._authenticator = authenticator
+        self._origin_policy = origin_policy
         #: Cache of policies by method and route; a lookup in the route table takes twice as many calls.
         self._policies: dict[tuple[str, web.AbstractRoute], Policy | None] = {}
 
     def add_to(self, app: web.Application) -> None:
         """Check every request of ``app``, and add CORS headers to its answers."""
         app.middlewares.append(self._middleware())
-        app.on_response_prepare.append(self._tell_browsers)
+        app.on_response_prepare.append(self._add_cors_headers)
 
     def _middleware(self) -> Middleware:
         @web.middleware
@@ -111,8 +111,8 @@ class Guard:
     async def _identify(self, request: web.Request, policy: Policy) -> None:
         """Store the client's identity in the request. Raises Problem 401 or 403 if it does not suffice."""
         token = bearer_token(request) or offered_ticket(request)
-        identity = request[IDENTITY] = self._gate.anonymous(request)
-        if token is not None and not self._gate.open:
+        identity = request[IDENTITY] = self._authenticator.anonymous(request)
+        if token is not None and not self._authenticator.allows_anonymous:
             known = await self._look_up(token, identity.name, policy)
             if known is not None:
                 identity = request[IDENTITY] = known
@@ -130,7 +130,7 @@ class Guard:
     async def _look_up(self, token: str, address: str, policy: Policy) -> Identity | None:
         """Return the identity to which a key belongs. Raises Problem 429 after too many wrong keys."""
         try:
-            return await self._gate.identify(token, address, tickets=policy.tickets)
+            return await self._authenticator.identify(token, address, tickets=policy.tickets)
         except TooManyWrongKeys as error:
             if policy.entry is Entry.REDUCED:
                 return None
@@ -139,7 +139,7 @@ class Guard:
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)
         # If another worker forwarded the request, that worker has checked the host.
-        if not self._sites.allows_host(host) and not arrived_from_sibling(request):
+        if not self._origin_policy.allows_host(host) and not arrived_from_sibling(request):
             raise Problem(
                 403,
                 "host_not_allowed",
@@ -148,7 +148,7 @@ class Guard:
             )
 
     def _check_origin(self, request: web.Request) -> None:
-        if not self._sites.allows_origin(request):
+        if not self._origin_policy.allows_origin(request):
             page = request.headers.get(hdrs.ORIGIN, "another site")[:200]
             raise Problem.forbidden(
                 f"Pages of {page} may not use this server. Allowed are its own pages and those of "
@@ -162,7 +162,7 @@ class Guard:
             is_key = name.lower() in _KEY_PARAMETERS
             if not is_key and value not in compared and len(compared) < _VALUES_COMPARED:
                 compared.add(value)
-                is_key = self._gate.is_key(value)
+                is_key = self._authenticator.is_key(value)
             if is_key:
                 raise Problem.bad_request(
                     f"The query has the parameter {name[:40]!r}. Keys are not taken from the address: send "
@@ -177,9 +177,9 @@ class Guard:
         if not is_preflight(request) or not isinstance(error, web.HTTPMethodNotAllowed):
             return None
         methods = ", ".join(sorted(error.allowed_methods))
-        return web.Response(status=204, headers=preflight_headers(request, self._sites, methods))
+        return web.Response(status=204, headers=preflight_headers(request, self._origin_policy, methods))
 
-    async def _tell_browsers(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _add_cors_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that let pages of allowed origins read the answer, refusals included."""
         try:
             policy = self._policy(request)
@@ -189,7 +189,7 @@ class Guard:
             return
         vary_by_origin(response)
         if hdrs.ORIGIN in request.headers:
-            for name, value in cors_headers(request, self._sites).items():
+            for name, value in cors_headers(request, self._origin_policy).items():
                 response.headers.setdefault(name, value)
 
 

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_request import BaseRequest
 
 from streamer.core.turn_selector import TurnLoop
-from streamer.http.connection_limits import ConnectionPlaces, Guest, HelloGate
+from streamer.http.connection_limits import ConnectionLimiter, ReadLimiter, TrackedConnection
 from streamer.http.problem_details import PROBLEM_TYPE, Problem, request_id
 
 #: Interval of the checks, and the bytes that a client must take between two checks to stay connected.
@@ -38,7 +38,7 @@ def limit_stall(transport: asyncio.BaseTransport) -> None:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1e3))
 
 
-class WriteWatch:
+class StallDetector:
     """Watches one connection while the buffer of its transport is full."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -46,12 +46,12 @@ class WriteWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start watching, because the transport's buffer is full."""
         self._unsent_bytes = _unsent_bytes(self._transport)
         self._schedule()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop watching, because the transport has room again or is closed."""
         if self._timer is not None:
             self._timer.cancel()
@@ -100,28 +100,31 @@ class ConnectionHandler(web.RequestHandler):
         "_body",
         "_head_bytes",
         "_is_websocket",
-        "_places",
+        "_limiter",
+        "_stall_detector",
         "_stream_fd",
-        "_write_watch",
-        "guest",
-        "hello_gate",
+        "read_limiter",
+        "tracked",
     )
 
     def __init__(
         self,
         *arguments: Any,
-        guest: Guest | None = None,
-        places: ConnectionPlaces | None = None,
+        tracked: TrackedConnection | None = None,
+        limiter: ConnectionLimiter | None = None,
         **options: Any,
     ) -> None:
-        """``guest`` is the entry in ``places``; None for connections of other workers, which do not count."""
+        """``tracked`` is this connection's entry in ``limiter``.
+
+        It is None for connections that other workers open to forward requests; these do not count.
+        """
         super().__init__(*arguments, **options)
-        self.guest = guest
-        self._places = places
-        #: Gate in front of the WebSocket reader that the next upgrade installs; None on other routes.
-        self.hello_gate: HelloGate | None = None
+        self.tracked = tracked
+        self._limiter = limiter
+        #: Limiter in front of the WebSocket reader that the next upgrade installs; None on other routes.
+        self.read_limiter: ReadLimiter | None = None
         #: None until the connection is made.
-        self._write_watch: WriteWatch | None = None
+        self._stall_detector: StallDetector | None = None
         #: Bytes received of a head that is not complete yet.
         self._head_bytes = 0
         #: Body of the newest request; None before the first one.
@@ -135,29 +138,29 @@ class ConnectionHandler(web.RequestHandler):
         super().connection_made(transport)
         limit_stall(transport)
         if isinstance(transport, asyncio.Transport):
-            self._write_watch = WriteWatch(transport)
+            self._stall_detector = StallDetector(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Free the place of a connection that has ended."""
-        if self.guest is not None and self._places is not None:
-            self._places.leave(self.guest)
+        """Stop counting a connection that has ended."""
+        if self.tracked is not None and self._limiter is not None:
+            self._limiter.remove(self.tracked)
         if self._stream_fd is not None and isinstance(self._loop, TurnLoop):
             self._loop.turns.streams.discard(self._stream_fd)
         super().connection_lost(exc)
-        if self._write_watch is not None:
-            self._write_watch.end()
+        if self._stall_detector is not None:
+            self._stall_detector.stop()
 
     def pause_writing(self) -> None:
         """Watch whether the client reads, because the transport's buffer is full."""
         super().pause_writing()
-        if self._write_watch is not None:
-            self._write_watch.begin()
+        if self._stall_detector is not None:
+            self._stall_detector.start()
 
     def resume_writing(self) -> None:
         """Stop watching, because the transport's buffer has room again."""
         super().resume_writing()
-        if self._write_watch is not None:
-            self._write_watch.end()
+        if self._stall_detector is not None:
+            self._stall_detector.stop()
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes of a head, of a body or of a WebSocket."""
@@ -199,16 +202,16 @@ class ConnectionHandler(web.RequestHandler):
 
     # aiohttp's reader is compiled and its classes are private, so the parameter is typed as Any.
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """Install the reader of a WebSocket, behind the gate if there is one."""
+        """Install the reader of a WebSocket, behind its limiter if there is one."""
         self._is_websocket = True
         raw = self.transport.get_extra_info("socket") if self.transport is not None else None
         if raw is not None and isinstance(self._loop, TurnLoop):
             self._stream_fd = raw.fileno()
             self._loop.turns.streams.add(raw.fileno())
-        gate, self.hello_gate = self.hello_gate, None
-        if gate is not None:
-            gate.put_before(parser)
-            parser = gate
+        limiter, self.read_limiter = self.read_limiter, None
+        if limiter is not None:
+            limiter.attach(parser)
+            parser = limiter
         super().set_parser(parser, data_received_cb)
 
     def handle_error(
@@ -251,33 +254,33 @@ def _head_bytes(message: Any) -> int:
     return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
 
 
-def guard_reader(request: BaseRequest, gate: HelloGate) -> None:
-    """Put ``gate`` in front of the reader that upgrading ``request`` to a WebSocket will install."""
+def limit_reader(request: BaseRequest, limiter: ReadLimiter) -> None:
+    """Put ``limiter`` in front of the reader that upgrading ``request`` to a WebSocket will install."""
     if not isinstance(request.protocol, ConnectionHandler):
         raise TypeError(f"the connection is a {type(request.protocol).__name__}, not a ConnectionHandler")
-    request.protocol.hello_gate = gate
+    request.protocol.read_limiter = limiter
 
 
 def limit_connections(
-    places: ConnectionPlaces, is_draining: Callable[[], float] = lambda: False
+    limiter: ConnectionLimiter, is_draining: Callable[[], float] = lambda: False
 ) -> Middleware:
-    """Return the middleware that reports requests to ``places``.
+    """Return the middleware that reports requests to ``limiter``.
 
-    While ``places`` is over its limit, only probes are answered. Then, and while ``is_draining``, each
+    While ``limiter`` is over its limit, only probes are answered. Then, and while ``is_draining``, each
     connection is closed after its answer.
     """
 
     @web.middleware
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        guest: Guest | None = getattr(request.protocol, "guest", None)
-        if guest is None:  # another worker forwarded the request
+        tracked: TrackedConnection | None = getattr(request.protocol, "tracked", None)
+        if tracked is None:  # another worker forwarded the request
             response = await handler(request)
             if is_draining() and not response.prepared:
                 response.force_close()
             return response
-        places.begin(guest)
+        limiter.request_started(tracked)
         try:
-            over = places.over
+            over = limiter.over
             if over and request.path not in PROBES:
                 problem = Problem.unavailable(
                     "Too many connections are open here; try again.", retry_after_s=5
@@ -290,6 +293,6 @@ def limit_connections(
             return response
         finally:
             # The event loop uses the same clock; reading it directly saves looking up the loop.
-            places.end(guest, time.monotonic())
+            limiter.request_ended(tracked, time.monotonic())
 
     return limit

@@ -21,14 +21,14 @@ _HOSTS_KNOWN = 256
 _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
-class Sites:
+class OriginPolicy:
     """The host names of the service besides loopback and IP addresses, and the origins that may use it."""
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._hosts = frozenset(hosts)
         self._origins = frozenset(origins)
         #: Caches the decision for each host: clients use few hosts, and deciding takes longer than a lookup.
-        self._judged = lru_cache(maxsize=_HOSTS_KNOWN)(self._judge_host)
+        self._decisions = lru_cache(maxsize=_HOSTS_KNOWN)(self._decide_host)
 
     def allows_host(self, host: str | None) -> bool:
         """Whether the service may be addressed as ``host``, the value of a `Host` header.
@@ -40,9 +40,9 @@ class Sites:
         """
         if host is None or "*" in self._hosts:
             return True
-        return self._judged(host)
+        return self._decisions(host)
 
-    def _judge_host(self, host: str) -> bool:
+    def _decide_host(self, host: str) -> bool:
         match = _HOST_HEADER.fullmatch(host.lower())
         if match is None:
             return False
@@ -106,30 +106,30 @@ def _is_address(name: str) -> bool:
     return True
 
 
-_EXPOSED = "Location, Link, ETag, Retry-After, X-Request-Id"
-_TAKEN = "Authorization, Content-Type, If-Match, X-Request-Id, X-Model-Version"
+_EXPOSED_HEADERS = "Location, Link, ETag, Retry-After, X-Request-Id"
+_ALLOWED_HEADERS = "Authorization, Content-Type, If-Match, X-Request-Id, X-Model-Version"
 _PREFLIGHT_AGE_S = 600
 
 
-def cors_headers(request: web.Request, sites: Sites) -> dict[str, str]:
+def cors_headers(request: web.Request, origin_policy: OriginPolicy) -> dict[str, str]:
     """Return the headers that let a page of an allowed origin read the answer; none without `Origin`.
 
     `Access-Control-Allow-Credentials` is never sent, because keys are sent in a header that the page itself
     must set.
     """
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None or not sites.allows_origin(request):
+    if origin is None or not origin_policy.allows_origin(request):
         return {}
-    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED_HEADERS}
 
 
-def preflight_headers(request: web.Request, sites: Sites, methods: str) -> dict[str, str]:
+def preflight_headers(request: web.Request, origin_policy: OriginPolicy, methods: str) -> dict[str, str]:
     """Return the headers of the answer to a preflight request."""
-    headers = cors_headers(request, sites)
+    headers = cors_headers(request, origin_policy)
     if headers:
         headers |= {
             "Access-Control-Allow-Methods": methods,
-            "Access-Control-Allow-Headers": _TAKEN,
+            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
             "Access-Control-Max-Age": str(_PREFLIGHT_AGE_S),
         }
     return headers

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from streamer.http.connection_limits import ADDRESS_SHARE, ConnectionPlaces, Guest
+from streamer.http.connection_limits import ADDRESS_SHARE, ConnectionLimiter, TrackedConnection
 
 log = logging.getLogger("streamer.acceptor")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("streamer.acceptor")
 _PER_TURN = 16
 #: Pause in accepting after a connection was refused or descriptors ran out.
 PAUSE_S = 0.05
-#: Longest time that a connection waits for a place; meanwhile one more is accepted after each pause.
+#: Longest time that a connection waits to be admitted; meanwhile one more is accepted after each pause.
 WAIT_S = 0.5
 #: Time to send what is buffered for a connection that is closed to make room; then its descriptor is freed.
 FLUSH_S = 1.0
@@ -31,13 +31,13 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Serves connections by protocols from ``make``; calls ``refused`` for each that has no place."""
+    """Serves connections by protocols from ``make``; calls ``refused`` for each that is not admitted."""
 
     def __init__(
         self,
         listener: socket.socket,
-        make: Callable[[Guest | None], asyncio.Protocol],
-        places: ConnectionPlaces,
+        make: Callable[[TrackedConnection | None], asyncio.Protocol],
+        limiter: ConnectionLimiter,
         *,
         accepted: Callable[[], None] = lambda: None,
         refused: Callable[[], None] = lambda: None,
@@ -45,7 +45,7 @@ class Acceptor:
         """``accepted`` is called for each connection that is taken from the port, served or not."""
         self._listener = listener
         self._make = make
-        self._places = places
+        self._limiter = limiter
         self._accepted = accepted
         self._refused = refused
         self._loop = asyncio.get_running_loop()
@@ -94,12 +94,12 @@ class Acceptor:
                 return
 
     def _admit(self, connection: socket.socket, address: str) -> bool:
-        """Serve a connection; returns False when there is no place for it now."""
-        guest = self._places.enter(address, self._loop.time())
-        if guest is None:
+        """Serve a connection; returns False if it cannot be admitted now."""
+        tracked = self._limiter.admit(address, self._loop.time())
+        if tracked is None:
             return False
         connection.setblocking(False)
-        task = self._loop.create_task(self._serve(connection, guest))
+        task = self._loop.create_task(self._serve(connection, tracked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
@@ -115,19 +115,19 @@ class Acceptor:
             if self._loop.time() < until:
                 self._retry_later(connection, address, until)
                 return
-        log.warning("refused a connection: %d are open, the limit", self._places.total)
+        log.warning("refused a connection: %d are open, the limit", self._limiter.total)
         self._refused()
         connection.close()
 
-    async def _serve(self, connection: socket.socket, guest: Guest) -> None:
+    async def _serve(self, connection: socket.socket, tracked: TrackedConnection) -> None:
         try:
-            transport, _ = await self._loop.connect_accepted_socket(lambda: self._make(guest), connection)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: self._make(tracked), connection)
         except OSError as error:  # the client has left, or no descriptor is free
             log.debug("a connection could not be served: %s", error)
-            self._places.leave(guest)
+            self._limiter.remove(tracked)
             connection.close()
         else:
-            guest.cut = lambda: self._cut(transport)
+            tracked.close = lambda: self._cut(transport)
 
     def _cut(self, transport: asyncio.Transport) -> None:
         """Close a connection, after a moment for what was written to it."""
@@ -177,12 +177,12 @@ class Acceptor:
                 self._retry_later(connection, address, self._loop.time() + WAIT_S)
 
 
-def places_for(connections_max: int, connections_per_address: int) -> ConnectionPlaces:
+def limiter_for(connections_max: int, connections_per_address: int) -> ConnectionLimiter:
     """Return the limits from the settings, else what the descriptors of the process allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
     total = connections_max or max(16, min(int(soft * 0.8), soft - in_use - _OTHERS))
-    return ConnectionPlaces(total, connections_per_address or max(8, int(total * ADDRESS_SHARE)))
+    return ConnectionLimiter(total, connections_per_address or max(8, int(total * ADDRESS_SHARE)))
 
 
 class _Server(Protocol):

@@ -21,10 +21,10 @@ from streamer.core.byte_budget import ByteBudget
 from streamer.decoding.decoder_pool import DecoderPool, decoder_count
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.drift.shared_document import SharedDocument
+from streamer.http.authentication import make_authenticator
 from streamer.http.body import BUDGET
-from streamer.http.gate import make_gate
 from streamer.http.guard import Guard
-from streamer.http.origins import Sites
+from streamer.http.origins import OriginPolicy
 from streamer.http.problem_details import problem_middleware
 from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
@@ -103,9 +103,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         request_timeout_s=settings.request_timeout_s,
     )
     client = _make_inference_client(resources)
-    gate, sites = (
-        make_gate(settings, resources.metrics_dir, metrics.key_refused),
-        Sites(settings.hosts, settings.origins),
+    authenticator, origin_policy = (
+        make_authenticator(settings, resources.metrics_dir, metrics.key_refused),
+        OriginPolicy(settings.hosts, settings.origins),
     )
     decoders, video_decoders = _make_decoders(resources)
     dispatcher = Dispatcher(
@@ -138,9 +138,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics.request_forwarded,
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, gate, samplers, router, budget)
+    hub = StreamHub(dispatcher, metrics, settings, stream_limits, authenticator, samplers, router, budget)
     peers = Peers(router.new_id, dispatcher, metrics, settings, stream_limits, samplers, video_decoders)
-    peers.still_holds = gate.still_holds
+    peers.is_still_valid = authenticator.is_still_valid
 
     def on_change(ready: bool) -> None:
         metrics.ready.set(ready)
@@ -155,23 +155,23 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         middlewares=[problem_middleware],
         client_max_size=settings.request_max_bytes,
     )
-    Guard(gate, sites).add_to(app)
+    Guard(authenticator, origin_policy).add_to(app)
     app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = images.PostSampler(samplers)
     app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
-    health = Health(resources.shared_status, client, resources.metrics_dir, versions, gate, decoders)
-    gate.take_tickets(Tickets(router.tickets, router.ask_issuer), app)
-    _add_metrics(app, health, sites, resources.metrics_listener)
+    health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)
+    authenticator.accept_tickets(Tickets(router.tickets, router.ask_issuer), app)
+    _add_metrics(app, health, origin_policy, resources.metrics_listener)
     _add_routes(
         app,
         health,
         DriftRoutes(resources.drift_page, resources.shared_status, resources.sampling_address),
         hub,
     )
-    webrtc = add_webrtc(app, peers, sites, router)
+    webrtc = add_webrtc(app, peers, origin_policy, router)
     add_pages(app, openapi_document())
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
@@ -187,7 +187,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     if router.replica:
         _name_replica(app, router.replica)
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
-    app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, gate.lifetime])
+    app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime])
     return app, Parts(dispatcher, hub, webrtc, router)
 
 
@@ -216,11 +216,13 @@ def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: S
     app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)
 
 
-def _add_metrics(app: web.Application, health: Health, sites: Sites, listener: socket.socket | None) -> None:
+def _add_metrics(
+    app: web.Application, health: Health, origin_policy: OriginPolicy, listener: socket.socket | None
+) -> None:
     if listener is None:
         app.router.add_get("/metrics", health.metrics)
     else:
-        app.cleanup_ctx.append(metrics_port(health, sites, listener))
+        app.cleanup_ctx.append(metrics_port(health, origin_policy, listener))
 
 
 def _name_replica(app: web.Application, name: str) -> None:

@@ -21,11 +21,11 @@ from inference.models.model import Family
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
 from streamer.drift.status import DriftStatus, DriftWord
+from streamer.http.authentication import AccessState, Authenticator
 from streamer.http.caller import hide_in_metrics, identity_of
-from streamer.http.connection_limits import ConnectionPlaces, Guest
-from streamer.http.gate import AccessState, Gate
+from streamer.http.connection_limits import ConnectionLimiter, TrackedConnection
 from streamer.http.http_connection import SERVER_NAME, ConnectionHandler, limit_connections
-from streamer.http.origins import Sites
+from streamer.http.origins import OriginPolicy
 from streamer.http.paced_response import PacedResponse
 from streamer.http.probe_answers import LivenessDocument, ReplicaState
 from streamer.http.problem_details import Problem, problem_middleware
@@ -139,7 +139,7 @@ class Health:
         client: InferenceClient,
         metrics_dir: Path,
         versions: tuple[str, ...],
-        gate: Gate,
+        authenticator: Authenticator,
         decoders: Decoders,
     ) -> None:
         self._rendering = asyncio.Lock()
@@ -151,7 +151,7 @@ class Health:
         self._client = client
         self._metrics_dir = metrics_dir
         self._versions = versions
-        self._gate = gate
+        self._authenticator = authenticator
         self._decoders = decoders
         #: When a decoder was last alive, monotonic seconds; 0 before the first.
         self._decoders_seen = 0.0
@@ -200,7 +200,7 @@ class Health:
             "samples": int(self._shared_status.read("samples")),
             "sampling": SamplingStatus(int(self._shared_status.read("sampling"))).name.lower(),
             "drift": DriftStatus(int(self._shared_status.read("drift"))).name.lower(),
-            "access": self._gate.describe(),
+            "access": self._authenticator.describe(),
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
             "processes": self._liveness.describe(),
         }
@@ -268,7 +268,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 
 def metrics_port(
-    health: Health, sites: Sites, listener: socket.socket
+    health: Health, origin_policy: OriginPolicy, listener: socket.socket
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a context that serves ``listener`` while the main application runs.
 
@@ -277,13 +277,13 @@ def metrics_port(
 
     @web.middleware
     async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not sites.allows_host(request.headers.get(hdrs.HOST)):
+        if not origin_policy.allows_host(request.headers.get(hdrs.HOST)):
             raise Problem(403, "host_not_allowed", "This server is not known by that name (ALLOWED_HOSTS).")
         return await handler(request)
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
-        places = ConnectionPlaces(_CONNECTIONS, _CONNECTIONS)
-        app = web.Application(middlewares=[limit_connections(places), problem_middleware, check_host])
+        limiter = ConnectionLimiter(_CONNECTIONS, _CONNECTIONS)
+        app = web.Application(middlewares=[limit_connections(limiter), problem_middleware, check_host])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", health.all_metrics)
         app.router.add_get("/health", health.health)
@@ -295,17 +295,17 @@ def metrics_port(
             raise RuntimeError("the runner was set up and has no server")
         loop = asyncio.get_running_loop()
 
-        def connection(guest: Guest | None) -> ConnectionHandler:
+        def connection(tracked: TrackedConnection | None) -> ConnectionHandler:
             return ConnectionHandler(
                 manager,
-                guest=guest,
-                places=places,
+                tracked=tracked,
+                limiter=limiter,
                 loop=loop,
                 access_log=None,
                 keepalive_timeout=_KEEP_ALIVE_S,
             )
 
-        port = Acceptor(listener, connection, places)
+        port = Acceptor(listener, connection, limiter)
         yield
         port.close()
         await runner.cleanup()

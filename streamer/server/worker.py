@@ -25,10 +25,10 @@ from streamer.core.logs import set_up_logging
 from streamer.core.turn_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
-from streamer.http.connection_limits import Guest
+from streamer.http.connection_limits import TrackedConnection
 from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
 from streamer.replicas.session_router import is_private
-from streamer.server.acceptor import Acceptor, close_port, places_for
+from streamer.server.acceptor import Acceptor, close_port, limiter_for
 from streamer.server.app import FULLNESS, Resources, make_app
 from streamer.server.liveness import beat
 
@@ -53,19 +53,19 @@ async def make_runner(
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=settings.drain_timeout_s, handler_cancellation=True
     )
-    places = places_for(settings.connections_max, settings.connections_per_address)
-    app.middlewares.insert(0, limit_connections(places, partial(resources.shared_status.read, "draining")))
+    limiter = limiter_for(settings.connections_max, settings.connections_per_address)
+    app.middlewares.insert(0, limit_connections(limiter, partial(resources.shared_status.read, "draining")))
     await runner.setup()
     manager = runner.server
     if manager is None:
         raise RuntimeError("the runner was set up and has no server")
     loop = asyncio.get_running_loop()
 
-    def connection(guest: Guest | None = None) -> ConnectionHandler:
+    def connection(tracked: TrackedConnection | None = None) -> ConnectionHandler:
         return ConnectionHandler(
             manager,
-            guest=guest,
-            places=places,
+            tracked=tracked,
+            limiter=limiter,
             loop=loop,
             access_log=None,
             # aiohttp's only deadline for headers is the one for kept connections.
@@ -84,7 +84,7 @@ async def make_runner(
     port = Acceptor(
         listener,
         connection,
-        places,
+        limiter,
         accepted=lambda: resources.shared_status.count_accepted(resources.number),
         refused=resources.metrics.connections_refused.inc,
     )

@@ -117,7 +117,7 @@ class Peers:
         self.samplers = samplers
         self.video_decoders = video_decoders
         #: Whether the key of a client is still valid; called once a second for each session.
-        self.still_holds: Callable[[Identity], bool] = lambda _: True
+        self.is_still_valid: Callable[[Identity], bool] = lambda _: True
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
@@ -294,7 +294,7 @@ class Peers:
             now = time.monotonic()
             for session in list(self._sessions.values()):
                 session.tick(now)
-                if not self.still_holds(session.client):
+                if not self.is_still_valid(session.client):
                     session.end(EndReason.CLOSED, "the key has expired or was withdrawn")
             while self._ended and next(iter(self._ended.values())).until < now:
                 self._ended.popitem(last=False)

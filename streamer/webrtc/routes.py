@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from streamer.config.network_settings import IceServer
 from streamer.http.caller import identity_of
-from streamer.http.origins import Sites, preflight_headers
+from streamer.http.origins import OriginPolicy, preflight_headers
 from streamer.http.problem_details import Problem
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.message_values import check_values
@@ -94,7 +94,7 @@ class JsonRoutes:
         """Answer a preflight request."""
         return web.Response(
             status=204,
-            headers={"Allow": METHODS} | preflight_headers(request, self._signalling.sites, METHODS),
+            headers={"Allow": METHODS} | preflight_headers(request, self._signalling.origin_policy, METHODS),
         )
 
     async def describe(self, request: web.Request) -> web.Response:
@@ -233,9 +233,11 @@ class Webrtc:
         await self.peers.close()
 
 
-def add_webrtc(app: web.Application, peers: Peers, sites: Sites, router: SessionRouter) -> Webrtc:
+def add_webrtc(
+    app: web.Application, peers: Peers, origin_policy: OriginPolicy, router: SessionRouter
+) -> Webrtc:
     """Add the routes of WebRTC and WHIP to ``app``; return what to start and close with it."""
-    signalling = Signalling(peers, sites, router)
+    signalling = Signalling(peers, origin_policy, router)
     JsonRoutes(signalling).add_to(app)
     WhipRoutes(signalling).add_to(app)
     return Webrtc(peers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from streamer.http.caller import identity_of
-from streamer.http.origins import Sites
+from streamer.http.origins import OriginPolicy
 from streamer.http.problem_details import Problem
 from streamer.replicas.session_router import SessionRouter
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
@@ -53,9 +53,9 @@ class Addressed(Protocol):
 class Signalling:
     """The parts that both protocols have in common."""
 
-    def __init__(self, peers: Peers, sites: Sites, router: SessionRouter) -> None:
+    def __init__(self, peers: Peers, origin_policy: OriginPolicy, router: SessionRouter) -> None:
         self.peers = peers
-        self.sites = sites
+        self.origin_policy = origin_policy
         self.router = router
         self.settings = peers.settings
 

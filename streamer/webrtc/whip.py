@@ -47,7 +47,7 @@ class WhipRoutes:
         response = web.Response(
             status=204,
             headers={"Allow": ENDPOINT_METHODS, "Accept-Post": SDP}
-            | preflight_headers(request, signalling.sites, ENDPOINT_METHODS),
+            | preflight_headers(request, signalling.origin_policy, ENDPOINT_METHODS),
         )
         if not is_preflight(request):  # only clients that may stream get TURN credentials
             require(identity_of(request), Scope.STREAM)
@@ -60,7 +60,7 @@ class WhipRoutes:
         return web.Response(
             status=204,
             headers={"Allow": SESSION_METHODS, "Accept-Patch": FRAGMENT}
-            | preflight_headers(request, self._signalling.sites, SESSION_METHODS),
+            | preflight_headers(request, self._signalling.origin_policy, SESSION_METHODS),
         )
 
     async def offer(self, request: web.Request) -> web.Response:

@@ -18,8 +18,8 @@ from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
-from streamer.http.connection_limits import HelloGate
-from streamer.http.gate import Gate
+from streamer.http.authentication import Authenticator
+from streamer.http.connection_limits import ReadLimiter
 from streamer.imaging.limits import Limits
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, StreamOffer
@@ -57,7 +57,7 @@ class Hub(Protocol):
     metrics: WorkerMetrics
     settings: Settings
     limits: Limits
-    gate: Gate
+    authenticator: Authenticator
     samplers: SamplerFactory
     router: SessionRouter
     budget: ByteBudget
@@ -95,7 +95,7 @@ class Connection:
         *,
         token: str | None,
         transport: asyncio.Transport | None,
-        gate: HelloGate,
+        read_limiter: ReadLimiter,
     ) -> None:
         self.hub = hub
         self.metrics = hub.metrics
@@ -121,8 +121,8 @@ class Connection:
             send_timeout_s=hub.settings.stream_send_timeout_s,
             hold=lambda: hub.budget.hold(self.identity.name, "messages"),
         )
-        self._gate = gate
-        gate.hold = lambda: hub.budget.hold(self.identity.name, "messages")
+        self._read_limiter = read_limiter
+        read_limiter.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
         self._intake = MessageIntake(self._control.rate, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
@@ -134,11 +134,11 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until either side closes."""
-        reader = HelloReader(self._gate, self._socket, self.close_soon)
+        reader = HelloReader(self._read_limiter, self._socket, self.close_soon)
         writing = asyncio.create_task(self._write(), name="stream-writer")
         try:
             await await_hello(reader, self._welcome, self.send, self.hub.settings.stream_hello_timeout_s)
-            self._gate.open()
+            self._read_limiter.hello_accepted()
             await self._read()
         except CloseConnection as close:
             self._closing = close
@@ -202,7 +202,7 @@ class Connection:
         """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
         hub = self.hub
         if not self.identity.may(Scope.STREAM):
-            self.identity = await identify(hub.gate, hello.token, self.identity.name)
+            self.identity = await identify(hub.authenticator, hello.token, self.identity.name)
             self.session.owner = self.identity.owner
         if self.client is None:
             try:
@@ -250,7 +250,7 @@ class Connection:
                 # Messages that wait in the socket come without a pause, so the writer needs a turn.
                 await asyncio.sleep(0)
             message = await self._socket.receive()
-            self._gate.message_read()
+            self._read_limiter.message_read()
             self.last_received = time.monotonic()
             if message.type is WSMsgType.BINARY:
                 data = message.data

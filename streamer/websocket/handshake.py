@@ -10,8 +10,8 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, Scope
-from streamer.http.connection_limits import HelloGate
-from streamer.http.gate import Gate
+from streamer.http.authentication import Authenticator
+from streamer.http.connection_limits import ReadLimiter
 from streamer.http.problem_details import Problem
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, parse_message
@@ -34,34 +34,34 @@ _RETRY_S = 2
 
 
 class HelloReader:
-    """Reads messages until the hello is accepted, within the bytes that ``gate`` lets through.
+    """Reads messages until the hello is accepted, within the bytes that ``limiter`` lets through.
 
     ``close_soon`` closes the connection with a code and a reason when there are more.
     """
 
     def __init__(
-        self, gate: HelloGate, socket: web.WebSocketResponse, close_soon: Callable[[int, str], None]
+        self, limiter: ReadLimiter, socket: web.WebSocketResponse, close_soon: Callable[[int, str], None]
     ) -> None:
-        self._gate = gate
+        self._limiter = limiter
         self._socket = socket
         self._close_soon = close_soon
-        gate.on_excess = self._too_long
-        gate.on_full = self._no_room
+        limiter.on_excess = self._too_long
+        limiter.on_full = self._no_room
 
     @property
     def max_bytes(self) -> int:
         """The size of the largest hello."""
-        return self._gate.hello_bytes
+        return self._limiter.hello_bytes
 
     async def receive(self) -> WSMessage:
         """Return the next message."""
-        self._gate.wait()
+        self._limiter.expect_hello()
         message = await self._socket.receive()
-        self._gate.taken()
+        self._limiter.hello_received()
         return message
 
     def _too_long(self) -> None:
-        text = f"{self._gate.most_bytes} bytes came without a hello in them; it is shorter"
+        text = f"{self._limiter.max_bytes} bytes came without a hello in them; it is shorter"
         self._close_soon(CloseCode.LIMITS, text)
 
     def _no_room(self) -> None:
@@ -130,10 +130,10 @@ def parse_hello(data: str | bytes, send: Callable[[ServerMessage], None], most_b
     return hello
 
 
-async def identify(gate: Gate, token: str | None, address: str) -> Identity:
+async def identify(authenticator: Authenticator, token: str | None, address: str) -> Identity:
     """Return the owner of the key or ticket in `hello.token`. Raises CloseConnection unless it may stream."""
     try:
-        identity = await gate.identify(token, address, tickets=True) if token else None
+        identity = await authenticator.identify(token, address, tickets=True) if token else None
     except TooManyWrongKeys as error:
         raise CloseConnection(CloseCode.LIMITS, str(error)) from error
     if identity is None:
@@ -161,7 +161,7 @@ class HandshakeSlots:
         self._taken[address] += 1
         self._count += 1
 
-    def give_back(self, address: str) -> None:
+    def release(self, address: str) -> None:
         """Give a slot back; once for each that was taken."""
         self._count -= 1
         self._taken[address] -= 1

@@ -13,10 +13,10 @@ from streamer.access.identity import Identity, Scope
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
+from streamer.http.authentication import Authenticator, bearer_token
 from streamer.http.caller import identity_of
-from streamer.http.connection_limits import HelloGate
-from streamer.http.gate import Gate, bearer_token
-from streamer.http.http_connection import guard_reader
+from streamer.http.connection_limits import ReadLimiter
+from streamer.http.http_connection import limit_reader
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
 from streamer.imaging.limits import Limits
@@ -49,7 +49,7 @@ class StreamHub:
         metrics: WorkerMetrics,
         settings: Settings,
         limits: Limits,
-        gate: Gate,
+        authenticator: Authenticator,
         samplers: SamplerFactory,
         router: SessionRouter,
         budget: ByteBudget,
@@ -58,7 +58,7 @@ class StreamHub:
         self.metrics = metrics
         self.settings = settings
         self.limits = limits
-        self.gate = gate
+        self.authenticator = authenticator
         self.samplers = samplers
         self.router = router
         self.budget = budget
@@ -117,16 +117,18 @@ class StreamHub:
         )
         identity = identity_of(request)
         # A client with a valid key may send a long list of classes.
-        gate = HelloGate(HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol)
-        address = self.gate.addresses.name(request)
+        read_limiter = ReadLimiter(
+            HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol
+        )
+        address = self.authenticator.addresses.name(request)
         self._handshakes.take(address)
-        gate.on_open = lambda: self._handshakes.give_back(address)
+        read_limiter.on_handshake_end = lambda: self._handshakes.release(address)
         connection: Connection | None = None
         client: Client | None = None
         try:
             # A client that needs a key but has sent none is admitted when its `hello` names one.
             client = self.admit(version, identity) if identity.may(Scope.STREAM) else None
-            guard_reader(request, gate)
+            limit_reader(request, read_limiter)
             await socket.prepare(request)
             connection = Connection(
                 self,
@@ -136,13 +138,13 @@ class StreamHub:
                 identity,
                 token=bearer_token(request) or offered_ticket(request),
                 transport=request.transport,
-                gate=gate,
+                read_limiter=read_limiter,
             )
             connection.client = client
             self._connections.add(connection)
             await connection.run()
         finally:
-            gate.close()
+            read_limiter.close()
             if connection is not None:
                 self._connections.discard(connection)
                 client = connection.client
@@ -268,7 +270,7 @@ class StreamHub:
             now = time.monotonic()
             async for connection in self._in_turns():
                 connection.tick(now)
-                if connection.streams and not self.gate.still_holds(connection.identity):
+                if connection.streams and not self.authenticator.is_still_valid(connection.identity):
                     connection.close_soon(CloseCode.UNAUTHORIZED, "the key has expired or was withdrawn")
             self._store.expire(now)
 

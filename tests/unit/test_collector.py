@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from streamer.core.byte_budget import Holding
-from streamer.http.connection_limits import HelloGate
+from streamer.http.connection_limits import ReadLimiter
 from streamer.server.liveness import RARELY_S, SOMETIMES_S, Collector
 from streamer.websocket.outbox import Outbox
 
@@ -50,12 +50,12 @@ class _Flow:
 
 
 class _Owner:
-    """As a connection: it holds a gate and an outbox, which call it."""
+    """As a connection: it holds a limiter and an outbox, which call it."""
 
     def __init__(self) -> None:
-        self.gate = HelloGate(100, _Flow())
-        self.gate.on_excess = self.gate.on_full = self.gate.on_open = self.told
-        self.gate.hold = self.hold
+        self.limiter = ReadLimiter(100, _Flow())
+        self.limiter.on_excess = self.limiter.on_full = self.limiter.on_handshake_end = self.told
+        self.limiter.hold = self.hold
         self.outbox = Outbox(lambda _message: str(self), self.hold)
 
     def told(self) -> None: ...
@@ -70,7 +70,7 @@ def test_what_has_ended_needs_no_walk() -> None:
     try:
         owner = _Owner()
         ended = weakref.ref(owner)
-        owner.gate.close()
+        owner.limiter.close()
         owner.outbox.close()
         del owner
         assert ended() is None

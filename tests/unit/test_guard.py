@@ -10,39 +10,41 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from streamer.access.access_settings import AccessSettings
-from streamer.http.gate import Gate, make_gate
+from streamer.http.authentication import Authenticator, make_authenticator
 from streamer.http.guard import Guard
-from streamer.http.origins import Sites
+from streamer.http.origins import OriginPolicy
 from streamer.http.problem_details import problem_middleware
 
 KEY = "dummy-key-of-the-tests"
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return make_gate(AccessSettings(api_keys=KEY), tmp_path)
+def authenticator(tmp_path: Path) -> Authenticator:
+    return make_authenticator(AccessSettings(api_keys=KEY), tmp_path)
 
 
-async def ask(gate: Gate, query: str) -> tuple[int, Any]:
+async def ask(authenticator: Authenticator, query: str) -> tuple[int, Any]:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({})
 
     app = web.Application(middlewares=[problem_middleware])
-    Guard(gate, Sites()).add_to(app)
+    Guard(authenticator, OriginPolicy()).add_to(app)
     app.router.add_get("/drift/status", answer)
     async with TestClient(TestServer(app)) as client, client.get(f"/drift/status?{query}") as response:
         return response.status, await response.json()
 
 
 @pytest.mark.parametrize("query", [f"x={KEY}", f"a=1&b={KEY}", "token=x", "Api_Key=", "a=1&TICKET=tkt_x"])
-async def test_a_key_in_the_address_is_refused_and_not_repeated(gate: Gate, query: str) -> None:
-    status, body = await ask(gate, query)
+async def test_a_key_in_the_address_is_refused_and_not_repeated(
+    authenticator: Authenticator, query: str
+) -> None:
+    status, body = await ask(authenticator, query)
     assert (status, body["code"]) == (400, "key_in_query")
     assert KEY not in str(body)
 
 
 async def test_an_address_of_many_parameters_costs_little(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may send one, and comparing a value with the keys takes time."""
     compared: list[str] = []
@@ -51,9 +53,9 @@ async def test_an_address_of_many_parameters_costs_little(
         compared.append(value)
         return False
 
-    monkeypatch.setattr(gate, "is_key", is_key)
-    assert (await ask(gate, "&".join(["a"] * 2000)))[0] == 200
+    monkeypatch.setattr(authenticator, "is_key", is_key)
+    assert (await ask(authenticator, "&".join(["a"] * 2000)))[0] == 200
     assert compared == [""]
     compared.clear()
-    assert (await ask(gate, "&".join(f"a={number}" for number in range(700))))[0] == 200
+    assert (await ask(authenticator, "&".join(f"a={number}" for number in range(700))))[0] == 200
     assert len(compared) == 64

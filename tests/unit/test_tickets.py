@@ -15,7 +15,7 @@ from streamer.access.access_settings import AccessSettings
 from streamer.access.identity import ALL_SCOPES, Identity, Quotas, Scope
 from streamer.access.key_ring import digest_of
 from streamer.http import tickets as module
-from streamer.http.gate import Gate, make_gate
+from streamer.http.authentication import Authenticator, make_authenticator
 from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, TicketBox, Tickets, TooManyTickets, is_ticket
 
 ANN = Identity("ann", ALL_SCOPES, Quotas(streams=3), until=99.0)
@@ -94,22 +94,22 @@ async def test_another_process_learns_of_a_ticket_all_that_its_issuer_knows() ->
 async def test_a_ticket_is_worth_no_more_than_its_key_is_now(
     tmp_path: Path, later: str, *, good: bool
 ) -> None:
-    def gate(text: str) -> Gate:
+    def authenticator(text: str) -> Authenticator:
         name, scope = text.split()
         entry = {"name": name, "sha256": digest_of("dummy-key"), "scopes": [scope]}
         (tmp_path / "keys.json").write_text(json.dumps({"keys": [entry]}))
-        made = make_gate(AccessSettings(api_keys_file=tmp_path / "keys.json"), tmp_path)
-        made.take_tickets(Tickets(box, ask), web.Application())
+        made = make_authenticator(AccessSettings(api_keys_file=tmp_path / "keys.json"), tmp_path)
+        made.accept_tickets(Tickets(box, ask), web.Application())
         return made
 
     async def ask(_: str) -> Mapping[str, Any] | None:
         return None
 
     box = make_box(Clock())
-    holder = await gate("camera stream").identify("dummy-key", "addr:1")
+    holder = await authenticator("camera stream").identify("dummy-key", "addr:1")
     assert holder is not None
     ticket = box.issue(holder)
-    assert (await gate(later).identify(ticket, "addr:1", tickets=True) is not None) is good
+    assert (await authenticator(later).identify(ticket, "addr:1", tickets=True) is not None) is good
     assert len(box) == 0, "it is used up in either case"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from streamer.accounting.metrics import WEBRTC_END_REASONS
 from streamer.config.network_settings import IceServers, parse_ice_servers
 from streamer.config.settings import SettingsError, load_settings
-from streamer.http.origins import Sites, cors_headers, preflight_headers
+from streamer.http.origins import OriginPolicy, cors_headers, preflight_headers
 from streamer.webrtc.candidate import BadFragment, RestartAsked, read_candidates, read_fragment
 from streamer.webrtc.end_reason import EndReason, explain
 from streamer.webrtc.signalling import absolute_url
@@ -117,16 +117,16 @@ def test_addresses_are_absolute_and_headers_that_make_no_sense_are_ignored() -> 
 
 
 def test_only_pages_of_allowed_origins_are_told_that_they_may() -> None:
-    sites = Sites(origins=["https://good.example"])
+    origin_policy = OriginPolicy(origins=["https://good.example"])
     good = make_mocked_request("POST", "/", headers={"Origin": "https://good.example", "Host": "h"})
     bad = make_mocked_request("POST", "/", headers={"Origin": "https://bad.example", "Host": "h"})
     program = make_mocked_request("POST", "/", headers={"Host": "h"})
-    assert cors_headers(good, sites)["Access-Control-Allow-Origin"] == "https://good.example"
-    assert preflight_headers(good, sites, "POST")["Access-Control-Allow-Methods"] == "POST"
+    assert cors_headers(good, origin_policy)["Access-Control-Allow-Origin"] == "https://good.example"
+    assert preflight_headers(good, origin_policy, "POST")["Access-Control-Allow-Methods"] == "POST"
     assert (
-        cors_headers(bad, sites)
-        == preflight_headers(bad, sites, "POST")
-        == cors_headers(program, sites)
+        cors_headers(bad, origin_policy)
+        == preflight_headers(bad, origin_policy, "POST")
+        == cors_headers(program, origin_policy)
         == {}
     )
 

@@ -38,7 +38,7 @@ class AccessState(TypedDict):
     ]
 
 
-class Gate:
+class Authenticator:
     """Identifies clients. If no keys are configured, every client may do everything within ``quotas``."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Gate:
         self._anonymous = lru_cache(maxsize=_ANONYMOUS_KNOWN)(self._make_anonymous)
 
     @property
-    def open(self) -> bool:
+    def allows_anonymous(self) -> bool:
         """Whether clients need no key."""
         return not self._wants_keys
 
@@ -71,10 +71,10 @@ class Gate:
         return self._anonymous(self.addresses.name(request))
 
     def _make_anonymous(self, name: str) -> Identity:
-        scopes = ALL_SCOPES if self.open else frozenset()
+        scopes = ALL_SCOPES if self.allows_anonymous else frozenset()
         return Identity(name, scopes, self._quotas, anonymous=True)
 
-    def take_tickets(self, tickets: Tickets, app: web.Application) -> None:
+    def accept_tickets(self, tickets: Tickets, app: web.Application) -> None:
         """Accept tickets in addition to keys, and add the routes that issue them."""
         self._tickets = tickets
         tickets.add_to(app)
@@ -96,7 +96,7 @@ class Gate:
                 return None
             holder = await self._tickets.redeem(token)
             # The key may have been revoked since the ticket was issued.
-            return holder if holder is not None and self.still_holds(holder) else None
+            return holder if holder is not None and self.is_still_valid(holder) else None
         identity = self._ring.find(token)
         if identity is None and self.verify is not None:
             identity = await self.verify(token)
@@ -106,7 +106,7 @@ class Gate:
         """Whether ``text`` is a key; for text in which no key belongs, such as a query."""
         return self._ring.find(text) is not None
 
-    def still_holds(self, identity: Identity) -> bool:
+    def is_still_valid(self, identity: Identity) -> bool:
         """Whether the key or token of an open stream's client is still valid for streams.
 
         Keys and tokens expire, and keys can be replaced in the file or removed from it.
@@ -131,15 +131,15 @@ class Gate:
         await self._ring.close()
 
 
-def make_gate(
+def make_authenticator(
     settings: AccessSettings, folder: Path, refused: Callable[[str], None] = lambda _: None
-) -> Gate:
-    """Return the gate that the settings configure; ``folder`` is the private folder of the replica.
+) -> Authenticator:
+    """Return the authenticator that the settings configure; ``folder`` is the private folder of the replica.
 
     ``refused`` is called for each refused key, with the reason.
     """
     ring = KeyRing(settings.keys, settings.api_keys_file, folder)
-    gate = Gate(
+    authenticator = Authenticator(
         ring,
         ClientAddresses(settings.proxy_networks),
         wants_keys=settings.wants_keys,
@@ -152,8 +152,8 @@ def make_gate(
 
         keys = KeySet(fetch_from(settings.jwt_jwks), settings.token_algorithms)
         tokens = JwtKeys(keys, settings.jwt_issuer, settings.jwt_audience, settings.jwt_scope_claim)
-        gate.verify = tokens.identify
-    return gate
+        authenticator.verify = tokens.identify
+    return authenticator
 
 
 def bearer_token(request: web.Request) -> str | None:

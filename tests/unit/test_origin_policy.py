@@ -8,9 +8,11 @@ from multidict import CIMultiDict
 
 from streamer.access.access_settings import parse_hosts, parse_networks, parse_origins
 from streamer.http.caller import ClientAddresses
-from streamer.http.origins import Sites
+from streamer.http.origins import OriginPolicy
 
-SITES = Sites(parse_hosts("vision.example.com,*.inner.example"), parse_origins("https://app.example.com"))
+SITES = OriginPolicy(
+    parse_hosts("vision.example.com,*.inner.example"), parse_origins("https://app.example.com")
+)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_requests_without_an_origin_are_told_apart_by_what_the_browser_says(
 
 
 def test_any_page_may_call_where_that_is_set_but_null_is_no_page() -> None:
-    anybody = Sites(origins=parse_origins("*"))
+    anybody = OriginPolicy(origins=parse_origins("*"))
     for origin, allowed in (("https://any.example", True), ("null", False)):
         request = make_mocked_request("POST", "/", headers={"Origin": origin, "Host": "x"})
         assert anybody.allows_origin(request) is allowed
