@@ -11,19 +11,64 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SkipValidation, ValidationError
 
 from streamer.core.durable import write_durably
 from streamer.drift.calibration import MAX_ROWS, MIN_WINDOWS
 from streamer.drift.errors import ReferenceBroken, UpdateRefused
 from streamer.drift.reference import ANY, MAX_TOTAL_ROWS, GroupReference, Reference, learn
-from streamer.drift.reference_document import document_of, parse, parse_plain_rows
+from streamer.drift.reference_document import PLAIN_ROW_SCHEMA, document_of, parse, parse_plain_rows
 from streamer.drift.rows import Row
 
 #: A group with fewer rows is not learned, except with ``force``.
 MIN_GROUP_ROWS = 500
 MAX_HOURS = 24 * 31
-_FIELDS = frozenset(("source", "hours", "group", "dry_run", "force"))
+#: Allowed values, as errors name them.
+_ALLOWED = {
+    "dry_run": "true, false",
+    "force": "true, false",
+    "source": "last, or send `rows`",
+    "hours": f"more than 0, at most {MAX_HOURS}",
+}
+
+
+class UpdateFlags(BaseModel):
+    """Flags of every update. They may be in the query, too."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    dry_run: bool = Field(False, description="Only say what would be learned; keep the reference in use.")
+    force: bool = Field(
+        False, description="Learn from few rows, and also while streams drift, which makes the drift normal."
+    )
+
+
+class HistoryUpdate(UpdateFlags):
+    """Learn from the rows of the last hours."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    source: Literal["last"] = Field("last", description="Where the rows come from: the last hours.")
+    hours: float = Field(
+        24, gt=0, le=MAX_HOURS, allow_inf_nan=False, description="How many hours to learn from."
+    )
+    group: Annotated[str, PlainValidator(str, json_schema_input_type=str)] = Field(
+        ANY, description="Name of the streams that are learned; `*` for all, each name by itself."
+    )
+
+
+class RowsUpdate(UpdateFlags):
+    """Learn from the rows that are sent."""
+
+    # `parse_plain_rows` checks them: its errors name the row and the column.
+    rows: Annotated[list[Any], SkipValidation] = Field(
+        json_schema_extra={"items": PLAIN_ROW_SCHEMA, "minItems": 1}, description="The rows to learn from."
+    )
+
+
+_Model = TypeVar("_Model", bound=UpdateFlags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +107,39 @@ def read_request(body: bytes, *, dry_run: bool, force: bool) -> UpdateRequest:
         raise UpdateRefused(400, "bad_request", "The body is no JSON object.")
     if "groups" in found:
         return UpdateRequest(0, document=body, dry_run=dry_run, force=force)
-    flags = {name: _flag(found, name) for name in ("dry_run", "force")}
-    dry_run, force = dry_run or flags["dry_run"], force or flags["force"]
     if "rows" in found:
+        sent = _validate(RowsUpdate, found)
         try:
-            rows = parse_plain_rows(found["rows"])
+            rows = parse_plain_rows(sent.rows)
         except ReferenceBroken as error:
             raise UpdateRefused(400, "invalid_rows", f"Field `rows`: {error}.") from error
-        return UpdateRequest(0, rows=rows, dry_run=dry_run, force=force)
-    unknown = sorted(found.keys() - _FIELDS)
-    if unknown:
-        raise UpdateRefused(
-            400,
-            "bad_request",
-            f"Field `{unknown[0]:.40}` is not known; allowed: {', '.join(sorted(_FIELDS))}.",
-        )
-    if found.get("source", "last") != "last":
-        raise UpdateRefused(
-            400, "bad_request", f"Field `source` is {found['source']!r:.40}; allowed: last, or send `rows`."
-        )
-    hours = found.get("hours", 24)
-    if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= MAX_HOURS:
-        raise UpdateRefused(
-            400, "bad_request", f"Field `hours` is {hours!r:.40}; allowed: more than 0, at most {MAX_HOURS}."
-        )
-    return UpdateRequest(float(hours), str(found.get("group", ANY)), dry_run=dry_run, force=force)
+        return UpdateRequest(0, rows=rows, dry_run=dry_run or sent.dry_run, force=force or sent.force)
+    asked = _validate(HistoryUpdate, found)
+    return UpdateRequest(
+        asked.hours, asked.group, dry_run=dry_run or asked.dry_run, force=force or asked.force
+    )
+
+
+def _validate(model: type[_Model], found: dict[str, Any]) -> _Model:
+    """Return the body as ``model``. Raises UpdateRefused 400, which names one wrong field: flags come first,
+    then unknown fields.
+    """
+    known = {name: found[name] for name in model.model_fields if name in found}
+    unknown = sorted(found.keys() - known.keys()) if model.model_config.get("extra") == "forbid" else []
+    checked: _Model | None = None
+    wrong: list[str] = []
+    try:
+        checked = model.model_validate(known)
+    except ValidationError as error:
+        wrong = [str(fault["loc"][0]) for fault in error.errors(include_url=False)]
+    if unknown and not UpdateFlags.model_fields.keys() & set(wrong):
+        fields = ", ".join(sorted(model.model_fields))
+        detail = f"Field `{unknown[0]:.40}` is not known; allowed: {fields}."
+        raise UpdateRefused(400, "bad_request", detail)
+    if checked is None:
+        detail = f"Field `{wrong[0]}` is {found[wrong[0]]!r:.40}; allowed: {_ALLOWED[wrong[0]]}."
+        raise UpdateRefused(400, "bad_request", detail)
+    return checked
 
 
 def learn_groups(
@@ -129,13 +182,6 @@ def learn_groups(
             f"No group can be learnt ({why or 'there are no rows'}); wait, or insist with `force`.",
         )
     return learned
-
-
-def _flag(found: dict[str, Any], name: str) -> bool:
-    value = found.get(name, False)
-    if not isinstance(value, bool):
-        raise UpdateRefused(400, "bad_request", f"Field `{name}` is {value!r:.40}; allowed: true, false.")
-    return value
 
 
 KEPT = 5

@@ -12,10 +12,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import msgpack
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from streamer.drift.calibration import DAY_BUCKETS, MIN_ROWS, Calibration, default_calibration
 from streamer.drift.errors import ReferenceBroken
@@ -23,11 +25,94 @@ from streamer.drift.reference import ANY, GroupReference, Reference, ReferenceSc
 from streamer.drift.rows import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row, Table
 
 SCHEMA = 1
+#: Fields of a document, as an error names them.
+_NAMED_FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
 #: The last field of a file. The digest is computed over the text with this empty digest.
 _NO_DIGEST = '"sha256":""'
 COLUMNS = ("at", "stream", *ALL)
 _PLAIN_FIELDS = frozenset((*ALL, "at", "stream", "group", "model"))
-_FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
+#: Schema of one plain row, of which `parse_plain_rows` checks thousands without a model of them.
+PLAIN_ROW_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "One row: a value for each column; a column that is left out is a missing value.",
+    "properties": {
+        "at": {"type": ["number", "null"], "description": "When it was measured, in Unix seconds."},
+        "group": {
+            "type": "string",
+            "description": "Name of the streams that it is normal for; `*` for all.",
+        },
+        "stream": {"type": ["string", "null"], "description": "Name of the stream that it comes from."},
+        "model": {"type": "string", "description": "Version and digest of the model, as in `/drift/status`."},
+        **{name: {"type": ["number", "null"]} for name in NUMERIC},
+        **{name: {"type": ["string", "null"]} for name in CATEGORICAL},
+        CLASSES: {
+            "type": ["object", "null"],
+            "additionalProperties": {"type": "number"},
+            "description": "How many boxes of each label the model has found.",
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+class StoredThresholds(TypedDict):
+    """Thresholds of one group."""
+
+    blocks: NotRequired[Annotated[int, Field(description="Number of blocks of rows that they come from.")]]
+    thresholds: Annotated[
+        dict[str, float], Field(description="By column: the score from which the column has moved.")
+    ]
+
+
+class StoredGroup(TypedDict):
+    """One group of a reference: its rows, and thresholds that were computed from them."""
+
+    model: NotRequired[Annotated[str, Field(description="Version and digest of the model.")]]
+    span_h: NotRequired[Annotated[float, Field(description="Hours between the first and the last row.")]]
+    calibration: NotRequired[StoredThresholds | None]
+    seasons: NotRequired[
+        Annotated[
+            dict[str, StoredThresholds] | None,
+            Field(description="Thresholds for parts of the day, by number."),
+        ]
+    ]
+    rows: Annotated[
+        list[list[Any]],
+        Field(min_length=MIN_ROWS, description="The rows, each with a value for every one of `columns`."),
+    ]
+
+
+class ReferenceHead(TypedDict):
+    """What a reference says before its groups."""
+
+    schema: Annotated[int, Field(json_schema_extra={"const": SCHEMA}, description="Version of this format.")]
+    feature_version: Annotated[
+        int, Field(json_schema_extra={"const": FEATURE_VERSION}, description="Version of the columns.")
+    ]
+    created: NotRequired[Annotated[str, Field(description="When it was learned.")]]
+    window_s: NotRequired[Annotated[float, Field(description="Length of a window in seconds.")]]
+    interval_s: NotRequired[Annotated[float, Field(description="Seconds between two rows of a stream.")]]
+    columns: Annotated[
+        list[str],
+        Field(
+            json_schema_extra={"items": {"enum": list(COLUMNS)}, "contains": {"const": "at"}},
+            description="The columns of every row, in order.",
+        ),
+    ]
+
+
+class ReferenceDocument(ReferenceHead):
+    """A whole reference, as the service stores it and docs/drift.md describes it."""
+
+    groups: Annotated[
+        dict[str, StoredGroup],
+        Field(min_length=1, description="The groups by name of their streams; `*` is for all others."),
+    ]
+    sha256: NotRequired[
+        Annotated[
+            str, Field(description="SHA-256 of the text with this field empty. It is checked if it is there.")
+        ]
+    ]
 
 
 def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
@@ -64,7 +149,7 @@ def parse_plain_rows(rows: Any) -> dict[str, list[Row]]:
     A column that a row does not have is a missing value.
     """
     if not isinstance(rows, list) or not rows:
-        raise ReferenceBroken(f"needed is a list of rows, or a map with {_FIELDS}")
+        raise ReferenceBroken(f"needed is a list of rows, or a map with {_NAMED_FIELDS}")
     groups: dict[str, list[Row]] = defaultdict(list)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -86,7 +171,7 @@ def document_of(
     """Return a document of these groups, and of ``others``, which are groups in JSON form of another
     document.
     """
-    head = {
+    head: ReferenceHead = {
         "schema": SCHEMA,
         "feature_version": FEATURE_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,7 +227,7 @@ class _Packed:
         return msgpack.unpackb(self._data, strict_map_key=False)
 
 
-def _describe(reference: GroupReference, rows: Sequence[Row]) -> dict[str, Any]:
+def _describe(reference: GroupReference, rows: Sequence[Row]) -> StoredGroup:
     return {
         "model": reference.model,
         "span_h": round(reference.span_h, 2),
@@ -164,7 +249,7 @@ def _describe(reference: GroupReference, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
+def _describe_calibration(calibration: Calibration) -> StoredThresholds:
     return {
         "blocks": calibration.blocks,
         "thresholds": {name: float(f"{value:.6g}") for name, value in calibration.thresholds.items()},

@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
-from streamer.protocol.client_messages import MAX_CLASSES, MAX_DETECTIONS
+from streamer.protocol.client_messages import MAX_CLASSES, MAX_DETECTIONS, MAX_NAME_CHARS
 
 NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
-MAX_NAME_CHARS = 100
 #: How many labels an error message lists; it gives only the number of the others.
 _SHOWN_LABELS = 20
 

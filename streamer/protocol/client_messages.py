@@ -37,6 +37,8 @@ _MAX_CLOCK_CHARS = 100
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MAX_DETECTIONS = 1000
 MAX_CLASSES = 1000
+#: Characters of a stream's name.
+MAX_NAME_CHARS = 100
 
 
 def _numbers(acks: object) -> object:
@@ -109,7 +111,7 @@ class StreamOffer(Part):
     fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
     name: str = Field(
         "",
-        max_length=100,
+        max_length=MAX_NAME_CHARS,
         description="Name under which samples of the stream are stored; a camera keeps it over connections.",
     )
     collect: bool = Field(True, description="Whether these images may be kept as samples for labelling.")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 #: Candidates of one session that are used; browsers have three to eight.
 MAX_CANDIDATES = 16
@@ -100,6 +103,25 @@ def _is_isatap(address: ipaddress.IPv6Address) -> bool:
     return int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE
 
 
+class CandidateInit(TypedDict, total=False):
+    """An ICE candidate as `RTCIceCandidate.toJSON()` returns it; only `candidate` is read."""
+
+    candidate: Annotated[
+        str | None,
+        Field(description="The candidate, as in SDP after `a=`; empty after the last one."),
+    ]
+
+
+@with_config(
+    ConfigDict(json_schema_extra={"anyOf": [{"required": ["candidate"]}, {"required": ["candidates"]}]})
+)
+class TrickledCandidates(TypedDict, total=False):
+    """ICE candidates that a client has found after its offer: one, or a list of them."""
+
+    candidate: Annotated[str | CandidateInit | None, Field(description="One candidate.")]
+    candidates: Annotated[list[str | CandidateInit | None], Field(description="Several candidates.")]
+
+
 class BadFragment(ValueError):
     """The fragment or list of candidates is malformed."""
 
@@ -129,7 +151,7 @@ def read_candidates(body: object) -> list[str]:
 
     An empty candidate, which ends the list, is skipped. Raises BadFragment naming the field.
     """
-    if not isinstance(body, dict) or not body.keys() & {"candidate", "candidates"}:
+    if not isinstance(body, dict) or not body.keys() & TrickledCandidates.__annotations__.keys():
         raise BadFragment("expected a map with `candidate` or `candidates`")
     entries: Any = body.get("candidates", [body.get("candidate")])
     if not isinstance(entries, list):
