@@ -40,7 +40,7 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.suspects import Suspects
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
-from streamer.server.openapi.document import openapi_document
+from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc

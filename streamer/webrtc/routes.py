@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
 from streamer.config.network_settings import IceServer
 from streamer.http.caller import identity_of
 from streamer.http.origins import OriginPolicy, preflight_headers
 from streamer.http.problem_details import Problem
-from streamer.protocol.client_messages import Hello, parse_message
+from streamer.protocol.client_messages import Hello, Part, parse_message
 from streamer.protocol.message_values import check_values
 from streamer.protocol.server_messages import SessionDescription
 from streamer.protocol.wire import ProtocolError
@@ -29,6 +29,25 @@ from streamer.webrtc.signalling import Signalling, read_json
 from streamer.webrtc.whip import WhipRoutes
 
 METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
+
+
+#: Allowed values of the fields of `OfferHead`, as errors name them.
+_ALLOWED = {"type": "offer", "sdp": "the offer's SDP as text", "annotate": "true or false"}
+#: Fields of `hello` that an offer does not have: its key is in a header, and no session is resumed.
+NOT_IN_OFFERS = ("token", "resume")
+#: A session sends one video.
+MAX_VIDEO_STREAMS = 1
+
+
+class OfferHead(Part):
+    """The fields of an offer beside those that it has in common with `hello` of detect.v1."""
+
+    type: Literal["offer"] = Field(description="As in `RTCSessionDescription`.")
+    sdp: str = Field(min_length=1, description="The offer's SDP, as in `RTCSessionDescription`.")
+    annotate: bool = Field(
+        False,
+        description="Whether to send the video back with boxes drawn; the offer must be `sendrecv`.",
+    )
 
 
 class VideoLimits(TypedDict):
@@ -121,11 +140,11 @@ class JsonRoutes:
         signalling.peers.dispatcher.served(version)
         # Twice the limit, because JSON escapes every line end.
         body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)
-        sdp, hello, annotate = _read(body)
-        offer = signalling.read_offer(sdp)
+        head, hello = _read(body)
+        offer = signalling.read_offer(head.sdp)
         (stream,) = hello.streams
-        options = SessionOptions(hello.params, annotate, stream.name, hello.collect and stream.collect)
-        if annotate and not offer.wants_video:
+        options = SessionOptions(hello.params, head.annotate, stream.name, hello.collect and stream.collect)
+        if head.annotate and not offer.wants_video:
             raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
         try:
             session, answer = await signalling.peers.create(
@@ -182,21 +201,18 @@ class JsonRoutes:
         return self._signalling.peers.ice_servers.describe(secrets.token_hex(4), time.time())
 
 
-def _read(body: object) -> tuple[str, Hello, bool]:
-    """Return SDP, hello, and whether to send the video back. Raises Problem naming the wrong field."""
+def _read(body: object) -> tuple[OfferHead, Hello]:
+    """Return the two parts of an offer. Raises Problem, which names the wrong field."""
     if not isinstance(body, dict):
         raise Problem.bad_request(
             f"The body is a {type(body).__name__}; expected a map with `type` and `sdp`."
         )
-    if body.get("type") != "offer":
-        raise Problem.invalid_parameter("type", str(body.get("type")), "offer")
-    sdp = body.get("sdp")
-    if not isinstance(sdp, str) or not sdp:
-        raise Problem.invalid_parameter("sdp", str(sdp), "the offer's SDP as text")
-    annotate = body.get("annotate", False)
-    if not isinstance(annotate, bool):
-        raise Problem.invalid_parameter("annotate", str(annotate), "true or false")
-    others = ("sdp", "annotate", "resume", "token")
+    try:
+        head = OfferHead.model_validate({name: body[name] for name in _ALLOWED if name in body})
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise Problem.invalid_parameter(name, str(body.get(name)), _ALLOWED[name]) from error
+    others = ("sdp", "annotate", *NOT_IN_OFFERS)
     rest = {name: value for name, value in body.items() if name not in others}
     try:
         check_values(rest, CONTROL_MAX_VALUES)
@@ -205,9 +221,9 @@ def _read(body: object) -> tuple[str, Hello, bool]:
         raise _bad_field(error) from error
     if not isinstance(hello, Hello):
         raise TypeError("parsed as hello, and is none")
-    if len(hello.streams) > 1:
+    if len(hello.streams) > MAX_VIDEO_STREAMS:
         raise Problem.invalid_parameter("streams", f"{len(hello.streams)} streams", "one: that of the video")
-    return sdp, hello, annotate
+    return head, hello
 
 
 def _bad_field(error: ProtocolError) -> Problem:

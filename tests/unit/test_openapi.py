@@ -10,7 +10,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference.models.model import Family, ModelInfo, Placement
-from streamer.drift.learned_reference import _FIELDS, MAX_HOURS
+from streamer.drift.learned_reference import MAX_HOURS, HistoryUpdate, RowsUpdate
+from streamer.drift.reference_document import _PLAIN_FIELDS
 from streamer.http.problem_details import Problem
 from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images
@@ -19,7 +20,7 @@ from streamer.predict.responses import describe_prediction
 from streamer.protocol.client_messages import Params, StreamOffer
 from streamer.scheduling.job import Prediction
 from streamer.server import health
-from streamer.server.openapi.document import openapi_document
+from streamer.server.openapi import openapi_document
 
 DOCUMENT = openapi_document()
 
@@ -74,7 +75,9 @@ def test_it_names_what_the_guard_refuses_on_every_route_that_wants_a_key() -> No
         assert {"401", "403", "429"} <= operations[route], route
     for route in operations.keys() - guarded:
         if "/v2" not in route[1]:
-            assert not {"401", "403", "429"} & operations[route], route
+            assert not {"401", "429"} & operations[route], route
+    assert "403" not in operations["get", "/health"], "load balancers send any `Host`"
+    assert "403" in operations["get", "/metrics"]
 
 
 def test_health_has_every_status_that_there_is() -> None:
@@ -122,7 +125,9 @@ def test_bounds_of_parameters_are_those_of_the_models_that_validate_them() -> No
 
 
 def test_the_update_of_the_reference_has_the_fields_that_the_code_reads() -> None:
-    operation = DOCUMENT["paths"]["/reference/update"]["post"]
-    properties = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    assert set(properties) == _FIELDS | {"rows"}
-    assert properties["hours"]["maximum"] == MAX_HOURS
+    schemas = DOCUMENT["components"]["schemas"]
+    assert set(schemas["HistoryUpdate"]["properties"]) == set(HistoryUpdate.model_fields)
+    assert set(schemas["RowsUpdate"]["properties"]) == set(RowsUpdate.model_fields)
+    assert schemas["HistoryUpdate"]["properties"]["hours"]["maximum"] == MAX_HOURS
+    row = schemas["RowsUpdate"]["properties"]["rows"]["items"]
+    assert set(row["properties"]) == _PLAIN_FIELDS

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from streamer.http.problem_details import problem_middleware
-from streamer.server.openapi.document import openapi_document
+from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages, load_assets
 
 Client = TestClient[web.Request, web.Application]

@@ -1,95 +1,172 @@
-"""The routes for probes, metrics and tickets in the OpenAPI document."""
+"""The routes for health, metrics and drift in the OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from streamer.server.openapi.parts import problems, ref
+from streamer.drift.learned_reference import HistoryUpdate, RowsUpdate, UpdateFlags
+from streamer.drift.reference_document import PLAIN_ROW_SCHEMA, ReferenceDocument
+from streamer.drift.status import DriftStatusDocument
+from streamer.http.probe_answers import LivenessDocument, WorkersAway
+from streamer.sampling.drift_api import ReferenceUpdate
+from streamer.server.health import HealthDocument
+from streamer.server.openapi.components import Components, answer, field_schema, operation
 
-_TICKET_PROBLEMS = {
-    401: "API keys are configured and none, or a wrong one, was sent; a ticket gets no other ticket.",
-    403: "The key has no scope `stream`, or pages of this origin may not use this server.",
-    429: "Too many tickets of this client wait to be used, or too many wrong keys came from its address.",
+_REPORT_REFUSALS = {
+    404: "There is no such group; `detail` names those that there are.",
+    409: "There is no reference, no window with enough rows yet, or drift detection is off.",
+    503: "Evidently is not installed or has failed, or the sampling process does not answer.",
 }
-_TICKET_WORDS = (
-    "For browsers, which cannot set headers on a WebSocket: a ticket stands for the key in `hello.token`, or "
-    "as the subprotocol `ticket.<ticket>` beside `detect.v1.json`. It is good once, for a minute, for "
-    "streams and sessions."
+_UPDATE_REFUSALS = {
+    400: "A field, a row or a column is unknown or wrong; `detail` names it.",
+    408: "The body did not arrive in time.",
+    409: "Streams drift, or there are too few rows to learn from (`force` does it nevertheless), or drift "
+    "detection is off.",
+    413: "The body has more than 16 MiB.",
+    415: "The content type is not `application/json`.",
+    423: "Another update is running.",
+    503: "The sampling process does not answer, or the file of the reference cannot be written.",
+}
+_UPDATE_WORDS = (
+    "Learns what is normal, and compares windows with that from now on. The body says from what: from the "
+    "rows of the last hours, or from rows that it contains; or it is a whole reference. The answer says what "
+    "was learned, and how far the present windows are from the old and from the new reference. docs/drift.md "
+    "describes drift detection."
 )
 
 
-def operation_paths() -> dict[str, Any]:
-    """Return the paths of probes and metrics."""
-    return {"/health": {"get": _health()}, "/livez": {"get": _livez()}, "/metrics": {"get": _metrics()}}
-
-
-def _operation(name: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+def operation_paths(components: Components) -> dict[str, Any]:
+    """Return the paths of health, metrics and drift."""
     return {
-        "operationId": name,
-        "tags": ["operations"],
-        "summary": summary,
-        "security": [{}],
-        "responses": responses,
+        "/health": {"get": _health(components)},
+        "/livez": {"get": _livez(components)},
+        "/metrics": {"get": _metrics(components)},
+        "/drift/status": {"get": _drift_status(components)},
+        "/drift/report": {"get": _drift_report(components)},
+        "/reference/update": {"post": _update(components)},
     }
 
 
-def _health() -> dict[str, Any]:
-    content = {"application/json": {"schema": ref("Health")}}
-    return _operation(
+def _health(components: Components) -> dict[str, Any]:
+    health = components.json(HealthDocument)
+    either = {"anyOf": [components.ref(HealthDocument), components.ref(WorkersAway)]}
+    return operation(
         "health",
+        "operations",
         "Whether this replica can serve",
         {
-            "200": {"description": "It can.", "content": content},
-            "503": {"description": "It cannot at the moment; `reasons` says why.", "content": content},
+            "200": answer("The replica can serve.", health),
+            "503": {
+                "description": "The replica cannot serve at the moment; `reasons` says why. While no worker "
+                "answers, the supervisor does.",
+                "headers": {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
+                "content": {"application/json": {"schema": either}},
+            },
+            **components.refusals("GET", "/health"),
         },
+        open_to_all=True,
     )
 
 
-def _livez() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return _operation(
+def _livez(components: Components) -> dict[str, Any]:
+    content = components.json(LivenessDocument)
+    return operation(
         "livez",
-        "Whether the inference loop runs",
+        "operations",
+        "Whether this replica makes progress",
         {
-            "200": {"description": "It runs, or is being restarted.", "content": content},
+            "200": {"description": "All processes run, or are being restarted.", "content": content},
             "503": {
-                "description": "It hangs, and nothing restarts it: restart this replica.",
+                "description": "A process hangs and nothing restarts it: restart this replica.",
                 "content": content,
             },
+            **components.refusals("GET", "/livez"),
+        },
+        open_to_all=True,
+    )
+
+
+def _metrics(components: Components) -> dict[str, Any]:
+    return operation(
+        "metrics",
+        "operations",
+        "Prometheus metrics of all processes of this replica",
+        {
+            "200": answer(
+                "Metrics in the text format of Prometheus. Only keys with the scope `admin` get the series "
+                "that name streams.",
+                {"text/plain": {"schema": {"type": "string"}}},
+            ),
+            **components.refusals("GET", "/metrics"),
+        },
+        open_to_all=True,
+    )
+
+
+def _drift_status(components: Components) -> dict[str, Any]:
+    return operation(
+        "drift_status",
+        "operations",
+        "Whether the streams still look like their reference",
+        {
+            "200": answer(
+                "The last status that the sampling process has published.",
+                components.json(DriftStatusDocument),
+            ),
+            **components.refusals("GET", "/drift/status"),
+        },
+        open_to_all=True,
+    )
+
+
+def _drift_report(components: Components) -> dict[str, Any]:
+    group = {
+        "name": "group",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "The group of streams that the report shows; by default the one that has moved most.",
+    }
+    return operation(
+        "drift_report",
+        "operations",
+        "Evidently's report about one group of streams",
+        {
+            "200": answer(
+                "The report as a page. It takes seconds to make, and is kept until the next check.",
+                {"text/html": {"schema": {"type": "string"}}},
+            ),
+            **components.refusals("GET", "/drift/report", _REPORT_REFUSALS),
+        },
+        parameters=[group],
+    )
+
+
+def _update(components: Components) -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "items": PLAIN_ROW_SCHEMA, "description": "Only the rows."}
+    bodies = [components.ref(kind) for kind in (HistoryUpdate, RowsUpdate, ReferenceDocument)]
+    flags = {name: field_schema(UpdateFlags, name) for name in UpdateFlags.model_fields}
+    return operation(
+        "reference_update",
+        "operations",
+        "Replace the reference that drift detection compares with",
+        {
+            "200": answer("What was learned.", components.json(ReferenceUpdate)),
+            **components.refusals("POST", "/reference/update", _UPDATE_REFUSALS),
+        },
+        description=_UPDATE_WORDS,
+        parameters=[
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": flag,
+                "description": flag["description"],
+            }
+            for name, flag in flags.items()
+        ],
+        requestBody={
+            "required": True,
+            "content": {"application/json": {"schema": {"anyOf": [*bodies, rows]}}},
         },
     )
-
-
-def _metrics() -> dict[str, Any]:
-    content = {"text/plain": {"schema": {"type": "string"}}}
-    return _operation(
-        "metrics",
-        "Prometheus metrics of all processes of this replica",
-        {"200": {"description": "Text exposition format.", "content": content}},
-    )
-
-
-def ticket_paths() -> dict[str, Any]:
-    """Return the path of tickets."""
-    answer = {
-        "type": "object",
-        "properties": {"ticket": {"type": "string"}, "expires_s": {"type": "number"}},
-        "required": ["ticket", "expires_s"],
-    }
-    return {
-        "/tickets": {
-            "post": {
-                "operationId": "take_ticket",
-                "tags": ["stream"],
-                "summary": "Take a ticket that opens one stream",
-                "description": _TICKET_WORDS,
-                "responses": {
-                    "201": {
-                        "description": "The ticket.",
-                        "content": {"application/json": {"schema": answer}},
-                    },
-                    **problems(_TICKET_PROBLEMS),
-                },
-            }
-        }
-    }

@@ -5,66 +5,96 @@ from __future__ import annotations
 from typing import Any
 
 from inference.core.detection_params import DetectionParams
+from streamer.accounting.counters import VERSIONS
+from streamer.http.tickets import TicketDocument
 from streamer.predict.parameters import NAMES
-from streamer.predict.responses import AnswerForm
+from streamer.predict.responses import AnswerForm, PredictionDocument, PredictionsDocument
 from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
 from streamer.protocol.client_messages import Params, StreamOffer
-from streamer.server.openapi.parts import VERSIONS, field_schema, id_header, problems, ref
+from streamer.server.openapi.components import Components, answer, field_schema, operation
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
-#: Status to what it means on the predict routes; the sentences of docs/http.md in short.
-_PREDICT_PROBLEMS = {
-    400: "No image, a malformed form, or a parameter that is unknown or out of range; names the field.",
-    401: "API keys are configured and none, or a wrong one, was sent.",
-    403: "The key has no scope `predict`, or pages of this origin may not use this server.",
-    404: "No such model version.",
-    406: "`Accept` allows none of the forms of the answer.",
+#: What a status means on the predict routes; docs/http.md says more.
+_PREDICT_REFUSALS = {
+    400: "The request has no image, its form is malformed, or a parameter is unknown or out of range, which "
+    "`field` names.",
+    404: "There is no such model version.",
+    406: "The service has no form of the answer that `Accept` allows.",
     408: "The body did not arrive in time.",
-    413: "More bytes, pixels or images than allowed; pixels are known from the header, before decoding.",
-    415: "Not a JPEG, PNG or WebP image.",
-    422: "The image cannot be decoded, or too little of it.",
-    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
-    500: "The server failed.",
-    503: "Saturated, warming up or shutting down; `Retry-After` says when to try again.",
-    504: "The deadline of the request has passed.",
+    413: "The request has more bytes, pixels or images than allowed. The service reads the size of an image "
+    "from its header, before it decodes any pixel.",
+    415: "The image is neither JPEG nor PNG nor WebP, or the request has a `Content-Encoding`.",
+    422: "The image cannot be decoded, or only a small part of it.",
+    429: "The client has reached its quota, or its share of the service while others are served.",
+    500: "The service has failed. Its log has the reason under the id of the request.",
+    503: "The service is saturated, warming up or shutting down.",
+    504: "The deadline of the request has passed before the model could run.",
 }
-_STREAM_PROBLEMS = {
-    400: "No subprotocol of the offered ones is known, or the request carries a body.",
-    401: "A wrong API key.",
-    403: "The key has no scope `stream`, or pages of this origin may not open streams.",
-    404: "No such model version.",
-    426: "Not an upgrade request.",
-    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
-    503: "Warming up, shutting down, or a new stream would get too small a share.",
+_STREAM_REFUSALS = {
+    400: "The service knows none of the offered subprotocols, or the request has a body.",
+    404: "There is no such model version.",
+    426: "The request does not ask for an upgrade to a WebSocket.",
+    429: "The client has reached its quota, or its share of the service while others are served.",
+    503: "The service is warming up or shutting down, or it could grant a new stream only few frames.",
 }
+_TICKET_REFUSALS = {429: "Too many tickets of this client have not been used yet."}
 _STREAM_WORDS = (
-    "Upgrades to a WebSocket that speaks `detect.v1`. The client offers the subprotocols it knows, "
-    "`detect.v1.msgpack` or `detect.v1.json` (the default); it sends `hello`, then frames as binary "
-    "messages, and gets one outcome for each: a result, a drop with a reason, or an error. "
-    "See docs/protocol.md."
+    "Opens a WebSocket that speaks `detect.v1`. The client offers the subprotocols that it knows, "
+    "`detect.v1.msgpack` or `detect.v1.json` (the default). It sends `hello` and then frames as binary "
+    "messages. It gets one outcome for each frame: a result, a drop with its reason, or an error. "
+    "docs/protocol.md describes all messages."
 )
 _PREDICT_WORDS = (
-    "Send one image, as the body or as the form field `file`, or several (`file` repeated). Boxes are "
-    "`[x1, y1, x2, y2]` in pixels of the upright original. With several images the answer is "
-    '`{"results": […]}` in order, and a bad one has an `error` in its place. `Accept` chooses the form: '
-    "JSON, msgpack of the same map, or for a single image a JPEG with its boxes drawn."
+    "Send one image as the body or as the form field `file`, or several images as several fields `file`. "
+    "Boxes are `[x1, y1, x2, y2]` in pixels of the upright original. The answer to several images is "
+    '`{"results": […]}` in the order in which they were sent; an image that failed has an `error` in its '
+    "place. `Accept` chooses the form of the answer: JSON, msgpack with the same content, or, for a single "
+    "image, a JPEG with its boxes drawn."
+)
+_TICKET_WORDS = (
+    "For browsers, which cannot set headers on a WebSocket. A page sends the ticket in place of a key: in "
+    "`hello.token`, or as the subprotocol `ticket.<ticket>` beside `detect.v1.json`. A ticket is valid for "
+    "one stream or session, once, for a minute."
 )
 _VERSION_PARAMETER = {
     "name": VERSION_HEADER,
     "in": "header",
     "required": False,
     "schema": {"type": "string", "enum": list(VERSIONS), "default": DEFAULT_VERSION},
-    "description": "Which model answers; a gateway that splits traffic sets it.",
+    "description": "The model version that answers. A gateway that splits traffic between versions sets it.",
+}
+_SUBPROTOCOL_PARAMETER = {
+    "name": "Sec-WebSocket-Protocol",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "examples": ["detect.v1.msgpack, detect.v1.json"]},
+    "description": "The subprotocols that the client knows, the preferred one first.",
 }
 
 
-def predict_paths() -> dict[str, Any]:
+def predict_paths(components: Components) -> dict[str, Any]:
     """Return the paths for images and live frames: those of each version, and those that choose one."""
     paths: dict[str, Any] = {}
-    for prefix, name in (("/v1", "v1"), ("/v2", "v2"), ("", None)):
-        paths[f"{prefix}/predict"] = {"post": _predict(name)}
-        paths[f"{prefix}/stream"] = {"get": _stream(name)}
-    return paths
+    for name in (*VERSIONS, None):
+        prefix = f"/{name}" if name else ""
+        paths[f"{prefix}/predict"] = {"post": _predict(components, name)}
+        paths[f"{prefix}/stream"] = {"get": _stream(components, name)}
+    return paths | {"/tickets": {"post": _ticket(components)}}
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """Return the parameters of a detection, as a query has them."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": schema,
+            "description": schema["description"],
+            **({"style": "form", "explode": False} if name == "classes" else {}),
+        }
+        for name, schema in _parameter_schemas().items()
+    ]
 
 
 def _parameter_schemas() -> dict[str, dict[str, Any]]:
@@ -77,13 +107,13 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
         "iou_threshold": field_schema(Params, "iou_threshold") | {"default": defaults.iou_threshold},
         "max_detections": field_schema(Params, "max_detections") | {"default": defaults.max_detections},
         "classes": classes
-        | {"description": "Labels or class ids to keep, comma-separated or repeated; all when absent."},
+        | {"description": "Labels or class ids to keep, separated by commas or repeated; all when absent."},
         "collect": field_schema(StreamOffer, "collect"),
     }
     return {name: found[name] for name in NAMES}
 
 
-def _predict(name: str | None) -> dict[str, Any]:
+def _predict(components: Components, name: str | None) -> dict[str, Any]:
     target = f"model {name}" if name else "the model that the server chooses; the answer names its version"
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     form = {
@@ -93,65 +123,60 @@ def _predict(name: str | None) -> dict[str, Any]:
             "file": {
                 "type": "array",
                 "items": {"type": "string", "contentMediaType": "application/octet-stream"},
-                "description": "JPEG, PNG or WebP; repeat the field for several images.",
+                "description": "A JPEG, PNG or WebP image. Repeat the field for several images.",
             },
             **_parameter_schemas(),
         },
         "additionalProperties": False,
     }
-    answer = {"schema": {"oneOf": [ref("Prediction"), ref("Predictions")]}}
-    return {
-        "operationId": f"predict_{name or 'any'}",
-        "tags": ["predict"],
-        "summary": f"Detect on images with {target}",
-        "description": _PREDICT_WORDS,
-        "parameters": [
-            {
-                "name": field,
-                "in": "query",
-                "required": False,
-                "schema": schema,
-                "description": schema["description"],
-                **({"style": "form", "explode": False} if field == "classes" else {}),
-            }
-            for field, schema in _parameter_schemas().items()
-        ]
-        + ([] if name else [_VERSION_PARAMETER]),
-        "requestBody": {
+    found = {
+        "schema": {"oneOf": [components.ref(PredictionDocument), components.ref(PredictionsDocument)]},
+    }
+    content = {AnswerForm.JSON.value: found, AnswerForm.MSGPACK.value: found, AnswerForm.JPEG.value: binary}
+    return operation(
+        f"predict_{name or 'any'}",
+        "predict",
+        f"Detect objects on images with {target}",
+        {
+            "200": answer("The detections, highest score first.", content),
+            **components.refusals("POST", _route("predict", name), _PREDICT_REFUSALS),
+        },
+        description=_PREDICT_WORDS,
+        parameters=query_parameters() + ([] if name else [_VERSION_PARAMETER]),
+        requestBody={
             "required": True,
             "content": {"multipart/form-data": {"schema": form}} | dict.fromkeys(_IMAGE_TYPES, binary),
         },
-        "responses": {
-            "200": {
-                "description": "Detections, highest score first.",
-                "headers": id_header(),
-                "content": {
-                    AnswerForm.JSON.value: answer,
-                    AnswerForm.MSGPACK.value: answer,
-                    AnswerForm.JPEG.value: binary,
-                },
-            },
-            **problems(_PREDICT_PROBLEMS),
-        },
-    }
+    )
 
 
-def _stream(name: str | None) -> dict[str, Any]:
-    return {
-        "operationId": f"stream_{name or 'any'}",
-        "tags": ["stream"],
-        "summary": f"Detect on live frames{f' with model {name}' if name else ''} (WebSocket)",
-        "description": _STREAM_WORDS,
-        "parameters": [
-            {
-                "name": "Sec-WebSocket-Protocol",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string", "examples": ["detect.v1.msgpack, detect.v1.json"]},
-            }
-        ],
-        "responses": {
+def _stream(components: Components, name: str | None) -> dict[str, Any]:
+    return operation(
+        f"stream_{name or 'any'}",
+        "stream",
+        f"Detect objects on live frames{f' with model {name}' if name else ''} (WebSocket)",
+        {
             "101": {"description": "Switching Protocols. The WebSocket is open; send `hello`."},
-            **problems(_STREAM_PROBLEMS),
+            **components.refusals("GET", _route("stream", name), _STREAM_REFUSALS),
         },
-    }
+        description=_STREAM_WORDS,
+        parameters=[_SUBPROTOCOL_PARAMETER],
+    )
+
+
+def _ticket(components: Components) -> dict[str, Any]:
+    return operation(
+        "take_ticket",
+        "stream",
+        "Take a ticket that opens one stream",
+        {
+            "201": answer("The ticket.", components.json(TicketDocument)),
+            **components.refusals("POST", "/tickets", _TICKET_REFUSALS),
+        },
+        description=_TICKET_WORDS,
+    )
+
+
+def _route(kind: str, name: str | None) -> str:
+    """Return a route as the table of access writes it."""
+    return f"/{{version}}/{kind}" if name else f"/{kind}"

@@ -4,149 +4,233 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamer.protocol.client_messages import Params, StreamOffer
-from streamer.server.openapi.parts import problems, schema_of
+from streamer.protocol.client_messages import Hello, Params, StreamOffer
+from streamer.server.openapi.components import Components, answer, field_schema, operation, schema_of
+from streamer.server.openapi.predict import query_parameters
+from streamer.webrtc.candidate import TrickledCandidates
+from streamer.webrtc.routes import (
+    MAX_VIDEO_STREAMS,
+    NOT_IN_OFFERS,
+    OfferAnswer,
+    OfferHead,
+    VideoDescription,
+)
+from streamer.webrtc.session_state import SessionState
+from streamer.webrtc.whip import FRAGMENT, SDP
 
-_REFUSALS = {
-    401: "A key is missing or wrong.",
-    403: "The key has no scope `stream`, or pages of this origin may not open streams.",
-    429: "Too many wrong keys came from this address.",
-}
-_OFFER_REFUSALS = _REFUSALS | {
-    400: "Malformed SDP, or a wrong parameter; names what is wrong.",
-    404: "No such model version.",
+_ENDPOINT = "/{version}/{kind}"
+_SESSION = "/{version}/{kind}/{session}"
+_UNKNOWN_VERSION = {404: "There is no such model version."}
+_OFFER_REFUSALS = _UNKNOWN_VERSION | {
+    400: "The SDP is malformed, or a parameter is unknown or out of range; `field` names it.",
     408: "The body did not arrive in time.",
     413: "The SDP is too large.",
-    415: "Another content type.",
-    429: "The client is over its quota or its share, or too many wrong keys came from its address.",
-    422: "An offer that cannot be answered: no codec that is taken (VP8, H.264), no video, not bundled.",
-    503: "Warming up, shutting down, too many sessions, or no UDP port is left.",
+    415: "The request has another content type than the one below, or a `Content-Encoding`.",
+    422: "The offer cannot be answered: it has no video, no codec that the service accepts (VP8 or H.264), "
+    "or no bundle of its media.",
+    429: "The client has reached its quota, or its share of the service while others are served.",
+    503: "The service is warming up or shutting down, it has too many sessions, or no UDP port is left.",
 }
-_SESSION_REFUSALS = _REFUSALS | {
-    404: "No such session.",
-    410: "The session has ended; says why. Or its replica is gone.",
+_SESSION_REFUSALS = {
+    404: "There is no such session.",
     503: "The worker of this session is being restarted.",
-    504: "The worker or replica of this session does not answer.",
+    504: "The worker or the replica of this session does not answer.",
 }
+_STATE_REFUSALS = _SESSION_REFUSALS | {410: "The replica of this session is gone, and the session with it."}
+_RESULT_REFUSALS = _SESSION_REFUSALS | {
+    410: "The session has ended, or its replica is gone; `detail` says why.",
+    503: "The worker of this session is being restarted, or too many clients read its results.",
+}
+_TRICKLE_REFUSALS = _SESSION_REFUSALS | {
+    400: "The body has no candidates, or malformed ones.",
+    408: "The body did not arrive in time.",
+    410: "The session has ended, or its replica is gone; `detail` says why.",
+    413: "The body is too large.",
+    415: "The request has another content type than the one below, or a `Content-Encoding`.",
+}
+_WHIP_TRICKLE_REFUSALS = _TRICKLE_REFUSALS | {
+    412: "`If-Match` is not the `ETag` of the session.",
+    422: "The fragment asks for an ICE restart, which the service does not do; post a new offer.",
+    428: "`If-Match` is missing.",
+}
+_SESSION_PARAMETER = {
+    "name": "session",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The id of the session, as in the URL that the answer to the offer names.",
+}
+_IF_MATCH_PARAMETER = {
+    "name": "If-Match",
+    "in": "header",
+    # Not `required`, because requests without it are answered too, by 428.
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The `ETag` of the session, or `*`.",
+}
+_OFFER_WORDS = (
+    "The client makes the data channels `results` and `control` and gets its results there. docs/webrtc.md "
+    "describes them."
+)
+_WHIP_WORDS = (
+    "The body is the SDP of the offer. The client reads its results from the `Link` with `rel=results` of "
+    "the answer."
+)
 
 
-def video_paths(version: str) -> dict[str, Any]:
+def video_paths(components: Components, version: str) -> dict[str, Any]:
     """Return the paths of one model version."""
-    session = [{"name": "session", "in": "path", "required": True, "schema": {"type": "string"}}]
     paths: dict[str, Any] = {
-        f"/{version}/webrtc": {"get": _describe(version), "post": _json_offer(version)},
-        f"/{version}/whip": {"post": _whip_offer(version)},
+        f"/{version}/webrtc": {
+            "get": _describe(components, version),
+            "post": _json_offer(components, version),
+        },
+        f"/{version}/whip": {"post": _whip_offer(components, version)},
     }
-    for kind, fragment in (("webrtc", "application/json"), ("whip", "application/trickle-ice-sdpfrag")):
-        paths[f"/{version}/{kind}/{{session}}"] = {
-            "parameters": session,
-            "get": _operation(
-                f"{kind}_state_{version}",
-                "State of a session, and for a minute after its end: why it ended",
-                {"200": _json("State."), **problems(_SESSION_REFUSALS)},
-            ),
-            "patch": _operation(
-                f"{kind}_trickle_{version}",
-                "Candidates that came after the offer",
-                {"204": {"description": "Taken."}, **problems(_patch_refusals(kind))},
-                requestBody={"required": True, "content": {fragment: {"schema": {}}}},
-            ),
-            "delete": _operation(
-                f"{kind}_end_{version}",
-                "End a session; again is fine",
-                {
-                    ("204" if kind == "webrtc" else "200"): {"description": "Ended."},
-                    **problems(_SESSION_REFUSALS),
-                },
-            ),
+    for kind in ("webrtc", "whip"):
+        path = f"/{version}/{kind}/{{session}}"
+        paths[path] = {
+            "parameters": [_SESSION_PARAMETER],
+            "get": _state(components, kind, version),
+            "patch": _trickle(components, kind, version),
+            "delete": _end(components, kind, version),
         }
-        paths[f"/{version}/{kind}/{{session}}/results"] = {
-            "parameters": session,
-            "get": _operation(
-                f"{kind}_results_{version}",
-                "Results as server-sent events, or on a WebSocket (upgrade)",
-                {
-                    "200": {
-                        "description": "Messages of detect.v1; events are named by their `type`.",
-                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-                    },
-                    **problems(_SESSION_REFUSALS),
-                },
-            ),
+        paths[f"{path}/results"] = {
+            "parameters": [_SESSION_PARAMETER],
+            "get": _results(components, kind, version),
         }
     return paths
 
 
-def _patch_refusals(kind: str) -> dict[int, str]:
-    own = {412: "If-Match is not the session's ETag.", 428: "If-Match is missing."} if kind == "whip" else {}
-    restart = {422: "An ICE restart; post a new offer."} if kind == "whip" else {}
-    return _SESSION_REFUSALS | {400: "No candidate.", 415: "Another content type."} | own | restart
-
-
-def _operation(
-    name: str, summary: str, responses: dict[str, Any], description: str = "", **more: Any
-) -> dict[str, Any]:
-    operation = {"operationId": name, "tags": ["video"], "summary": summary, "responses": responses} | more
-    return operation | ({"description": description} if description else {})
-
-
-def _json(words: str) -> dict[str, Any]:
-    return {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
-
-
-def _describe(version: str) -> dict[str, Any]:
-    return _operation(
+def _describe(components: Components, version: str) -> dict[str, Any]:
+    return operation(
         f"webrtc_describe_{version}",
+        "video",
         "What a client needs before its offer: ICE servers with credentials, codecs, limits",
         {
-            "200": _json("`ice_servers`, `codecs`, `limits`."),
-            **problems(_REFUSALS | {404: _OFFER_REFUSALS[404]}),
+            "200": answer("ICE servers, codecs and limits.", components.json(VideoDescription)),
+            **components.refusals("GET", _ENDPOINT, _UNKNOWN_VERSION),
         },
     )
 
 
-def _json_offer(version: str) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": ["type", "sdp"],
-        "properties": {
-            "type": {"const": "offer"},
-            "sdp": {"type": "string"},
-            "params": schema_of(Params) | {"description": "As in `hello` of detect.v1."},
-            "streams": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 1,
-                "items": schema_of(StreamOffer),
-                "description": "One, as in `hello`: `name` and `collect` count.",
-            },
-            "annotate": {"type": "boolean", "description": "Send the video back with boxes (sendrecv)."},
-        },
+def _json_offer(components: Components, version: str) -> dict[str, Any]:
+    head = schema_of(OfferHead)
+    common = {
+        name: field_schema(Hello, name)
+        for name in Hello.model_fields
+        if name not in (*head["properties"], *NOT_IN_OFFERS)
     }
-    return _operation(
+    common["params"] = schema_of(Params) | {"description": "The parameters of the detections."}
+    common["streams"] = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_VIDEO_STREAMS,
+        "items": schema_of(StreamOffer),
+        "description": "The stream of the video, of which only `name` and `collect` have an effect.",
+    }
+    schema = head | {"properties": head["properties"] | common}
+    headers = {"Location": "The URL of the session.", "ETag": "The version of the session's network path."}
+    return operation(
         f"webrtc_offer_{version}",
-        "Send video over WebRTC; results on the client's data channels",
+        "video",
+        "Send video over WebRTC and get the results on data channels",
         {
-            "201": _json("The answer: `type`, `sdp`, `session`, `url`, `results`."),
-            **problems(_OFFER_REFUSALS),
+            "201": answer("The answer to the offer.", components.json(OfferAnswer), **headers),
+            **components.refusals("POST", _ENDPOINT, _OFFER_REFUSALS),
         },
-        "The client makes the data channels `results` and `control`. See docs/webrtc.md.",
+        description=_OFFER_WORDS,
         requestBody={"required": True, "content": {"application/json": {"schema": schema}}},
     )
 
 
-def _whip_offer(version: str) -> dict[str, Any]:
-    sdp = {"application/sdp": {"schema": {"type": "string"}}}
-    return _operation(
+def _whip_offer(components: Components, version: str) -> dict[str, Any]:
+    sdp = {SDP: {"schema": {"type": "string"}}}
+    headers = {
+        "Location": "The URL of the session.",
+        "ETag": "The version of the session's network path, for `If-Match`.",
+        "Link": "The ICE servers (`rel=ice-server`) and the results (`rel=results`).",
+        "Accept-Patch": "The content type of candidates that are sent later.",
+    }
+    name = field_schema(StreamOffer, "name")
+    return operation(
         f"whip_offer_{version}",
+        "video",
         "Send video by WHIP (RFC 9725)",
         {
-            "201": {
-                "description": "The answer; `Location` is the session, `Link` names ICE servers and results.",
-                "content": sdp,
-            },
-            **problems(_OFFER_REFUSALS),
+            "201": answer("The SDP of the answer.", sdp, **headers),
+            **components.refusals("POST", _ENDPOINT, _OFFER_REFUSALS),
         },
-        "Parameters as of predict in the query. Results come from the `Link` with rel=results.",
+        description=_WHIP_WORDS,
+        parameters=[
+            *query_parameters(),
+            {
+                "name": "name",
+                "in": "query",
+                "required": False,
+                "schema": name,
+                "description": name["description"],
+            },
+        ],
         requestBody={"required": True, "content": sdp},
+    )
+
+
+def _state(components: Components, kind: str, version: str) -> dict[str, Any]:
+    return operation(
+        f"{kind}_state_{version}",
+        "video",
+        "The state of a session and, for a minute after its end, why it ended",
+        {
+            "200": answer("The state of the session.", components.json(SessionState)),
+            **components.refusals("GET", _SESSION, _STATE_REFUSALS),
+        },
+    )
+
+
+def _trickle(components: Components, kind: str, version: str) -> dict[str, Any]:
+    whip = kind == "whip"
+    fragment = {FRAGMENT: {"schema": {"type": "string"}}}
+    refusals = _WHIP_TRICKLE_REFUSALS if whip else _TRICKLE_REFUSALS
+    return operation(
+        f"{kind}_trickle_{version}",
+        "video",
+        "Send ICE candidates that were found after the offer",
+        {
+            "204": answer("The service has accepted the candidates."),
+            **components.refusals("PATCH", _SESSION, refusals),
+        },
+        parameters=[_IF_MATCH_PARAMETER] if whip else [],
+        requestBody={
+            "required": True,
+            "content": fragment if whip else components.json(TrickledCandidates),
+        },
+    )
+
+
+def _end(components: Components, kind: str, version: str) -> dict[str, Any]:
+    return operation(
+        f"{kind}_end_{version}",
+        "video",
+        "End a session; for a minute, repeated requests succeed too",
+        {
+            ("200" if kind == "whip" else "204"): answer("The session has ended."),
+            **components.refusals("DELETE", _SESSION, _STATE_REFUSALS),
+        },
+    )
+
+
+def _results(components: Components, kind: str, version: str) -> dict[str, Any]:
+    return operation(
+        f"{kind}_results_{version}",
+        "video",
+        "The results as server-sent events or, after an upgrade, on a WebSocket",
+        {
+            "101": {"description": "Switching Protocols. The WebSocket is open; the server sends messages."},
+            "200": answer(
+                "Messages of detect.v1; events have the name of their `type`.",
+                {"text/event-stream": {"schema": {"type": "string"}}},
+            ),
+            **components.refusals("GET", f"{_SESSION}/results", _RESULT_REFUSALS),
+        },
     )
