@@ -69,7 +69,9 @@ class StoredGroup(TypedDict):
 
     model: NotRequired[Annotated[str, Field(description="Version and digest of the model.")]]
     span_h: NotRequired[Annotated[float, Field(description="Hours between the first and the last row.")]]
-    calibration: NotRequired[StoredThresholds | None]
+    calibration: NotRequired[
+        Annotated[StoredThresholds | None, Field(description="Its thresholds; defaults when absent.")]
+    ]
     seasons: NotRequired[
         Annotated[
             dict[str, StoredThresholds] | None,

@@ -48,6 +48,8 @@ DriftWindow = TypedDict(
     },
 )
 
+DriftWindow.__doc__ = "The last window of a group: the rows that are compared with the reference."
+
 
 class DriftColumn(TypedDict):
     """How far one column of a window is from the reference."""

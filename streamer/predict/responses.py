@@ -110,11 +110,11 @@ class PredictTimings(TypedDict):
 
 
 class PredictionDocument(TypedDict):
-    """The detections on one image, highest score first."""
+    """The answer for one image."""
 
     model: AnsweringModel
     image: ImageSize
-    detections: list[Detection]
+    detections: Annotated[list[Detection], Field(description="The detections, highest score first.")]
     timings_ms: PredictTimings
     request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
 
@@ -126,10 +126,14 @@ class FailedImage(TypedDict):
     request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
 
 
+# `encode_results` joins the bytes of the entries; a dictionary of all boxes would take more memory.
 class PredictionsDocument(TypedDict):
-    """The answers for several images, in the order in which they were sent. `encode_results` joins them."""
+    """The answer for several images."""
 
-    results: list[PredictionDocument | FailedImage]
+    results: Annotated[
+        list[PredictionDocument | FailedImage],
+        Field(description="One entry for each image, in the order in which they were sent."),
+    ]
     request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
 
 

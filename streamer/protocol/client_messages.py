@@ -98,17 +98,21 @@ class Params(Part):
 class ClientInfo(Part):
     """Name and version of the client, for logs only."""
 
-    name: str = Field("", max_length=100)
-    version: str = Field("", max_length=100)
+    name: str = Field("", max_length=100, description="Name of the client.")
+    version: str = Field("", max_length=100, description="Version of the client.")
 
 
 class StreamOffer(Part):
     """One stream that the client will send on this connection."""
 
-    id: int = Field(ge=0, lt=MAX_STREAMS)
-    codec: str = "jpeg"
-    mode: Literal["live", "all"] = "live"
-    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    id: int = Field(ge=0, lt=MAX_STREAMS, description="Number of the stream, by which messages name it.")
+    codec: str = Field("jpeg", description="Codec of the frames.")
+    mode: Literal["live", "all"] = Field(
+        "live", description="Whether newer frames replace those that wait (`live`), or every frame counts."
+    )
+    fps: float | None = Field(
+        None, gt=0, le=1000, allow_inf_nan=False, description="Frames per second that the client would send."
+    )
     name: str = Field(
         "",
         max_length=MAX_NAME_CHARS,
@@ -134,8 +138,9 @@ class Hello(Message):
     )
     params: Params = Field(default_factory=Params)
     resume: ResumeOffer | None = None
-    #: Whether frames of this connection may be kept as samples.
-    collect: bool = True
+    collect: bool = Field(
+        True, description="Whether frames of this connection may be kept as samples for labelling."
+    )
 
 
 class Configure(Message):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 
+from tests.helpers.openapi_check import RealAnswer
 from tests.recordings.normalise import REQUEST_ID, normalise, normalise_headers, normalise_text
 from tests.recordings.predict_requests import REQUESTS as PREDICT_REQUESTS
 from tests.recordings.requests import Request, key_text
@@ -27,6 +28,8 @@ class Exchanges:
         self._port = port
         #: Ids of the sessions, the last tag and the last ticket, by the name that requests use.
         self._given: dict[str, str] = {}
+        #: The answers as they came, for a comparison with the OpenAPI document.
+        self.answers: list[RealAnswer] = []
 
     def record(self) -> dict[str, Any]:
         """Send all requests; returns what was asked and answered, by the request's name."""
@@ -39,14 +42,16 @@ class Exchanges:
         """Send one request; returns request, status, headers and body of the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
         try:
-            connection.request(
-                request.method, self._fill(request.path), request.body.content or None, self._headers(request)
-            )
+            path = self._fill(request.path)
+            connection.request(request.method, path, request.body.content or None, self._headers(request))
             response = connection.getresponse()
             events = response.headers.get_content_type() == "text/event-stream"
             # A stream of events has no end; its first line is enough.
             body = response.readline() if events else response.read()
             self._remember(response, body)
+            self.answers.append(
+                RealAnswer(request.method, path, response.status, response.headers, body)  # type: ignore[arg-type]
+            )
             return {
                 "request": f"{request.method} {request.path}",
                 "key": request.key,

@@ -37,7 +37,7 @@ def record_all() -> dict[str, Any]:
 
 
 def record_service() -> dict[str, Any]:
-    """Return what a service answers, over HTTP and WebSocket."""
+    """Return what a service answers, over HTTP and WebSocket, and its ``answers`` over HTTP as they came."""
     with (
         tempfile.TemporaryDirectory(prefix="recordings-") as folder,
         Service(_settings(Path(folder))) as service,
@@ -68,7 +68,8 @@ def _settings(folder: Path) -> dict[str, str]:
 
 def _record(service: Service) -> dict[str, Any]:
     wait_for(lambda: _is_settled(service), "every process to be ready")
-    http, websocket = asyncio.run(_talk(service))
+    exchanges = Exchanges(service.port)
+    http, websocket = asyncio.run(_talk(service, exchanges))
     # A series begins with its first observation, which may come a moment after the answer.
     expected = read_recording("metrics").keys()
     with contextlib.suppress(AssertionError):
@@ -77,13 +78,15 @@ def _record(service: Service) -> dict[str, Any]:
     openapi = service.get_json("/openapi.json")
     openapi["info"]["version"] = "<version>"
     websocket["shutdown"] = asyncio.run(record_shutdown(service, lambda: service.signal(signal.SIGTERM)))
-    return {"http": http, "websocket": websocket, "metrics": metrics, "openapi": openapi}
+    return {"http": http, "websocket": websocket, "metrics": metrics, "openapi": openapi} | {
+        "answers": exchanges.answers
+    }
 
 
-async def _talk(service: Service) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _talk(service: Service, exchanges: Exchanges) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the exchanges over HTTP and the sessions over WebSocket."""
     slow = asyncio.create_task(record_slow_sessions(service))
-    http = await asyncio.to_thread(Exchanges(service.port).record)
+    http = await asyncio.to_thread(exchanges.record)
     return http, await record_sessions(service) | await slow
 
 

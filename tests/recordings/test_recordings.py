@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import streamer.client
 from streamer.http.route_policy import ROUTES
+from tests.helpers.openapi_check import OpenApiCheck
 from tests.recordings.client_library import describe_library
 from tests.recordings.command_line import describe_commands
 from tests.recordings.differences import differences, report
@@ -36,6 +39,37 @@ def made() -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["http", "websocket", "metrics", "openapi"])
 def test_the_service_answers_as_recorded(made: dict[str, Any], name: str) -> None:
     check(name, made[name])
+
+
+def test_every_answer_is_as_the_openapi_document_describes(made: dict[str, Any]) -> None:
+    document = OpenApiCheck(made["openapi"])
+    for answer in made["answers"]:
+        if document.operation(answer.method, answer.path) is not None:
+            document.check(answer)
+        elif answer.status >= 400:  # of a page, another method or an unknown address
+            document.check_body("Problem", json.loads(answer.body))
+    assert len(document.seen) > 90, "most requests are about routes of the document"
+
+
+def test_an_answer_that_the_document_does_not_describe_is_found(made: dict[str, Any]) -> None:
+    """Negative control: another status, header, type or field of a real answer is found."""
+    document = OpenApiCheck(made["openapi"])
+    real = next(answer for answer in made["answers"] if answer.path == "/health" and answer.method == "GET")
+    document.check(real)
+    body = json.loads(real.body)
+    headers = dict(real.headers)
+    wrong = [
+        replace(real, status=418),
+        replace(real, headers={"Content-Type": "application/json"}),
+        replace(real, headers=headers | {"Content-Type": "text/html"}),
+        replace(real, body=json.dumps(body | {"unheard_of": 1}).encode()),
+        replace(real, body=json.dumps(body | {"status": "fine"}).encode()),
+        replace(real, body=json.dumps(body | {"samples": "many"}).encode()),
+        replace(real, body=json.dumps({name: body[name] for name in body if name != "drift"}).encode()),
+    ]
+    for answer in wrong:
+        with pytest.raises(AssertionError):
+            document.check(answer)
 
 
 def test_commands_have_the_recorded_options_and_exit_codes() -> None:

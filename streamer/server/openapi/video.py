@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamer.protocol.client_messages import Hello, Params, StreamOffer
+from streamer.protocol.client_messages import ClientInfo, Hello, Params, StreamOffer
 from streamer.server.openapi.components import Components, answer, field_schema, operation, schema_of
 from streamer.server.openapi.predict import query_parameters
 from streamer.webrtc.candidate import TrickledCandidates
@@ -121,6 +121,7 @@ def _json_offer(components: Components, version: str) -> dict[str, Any]:
         for name in Hello.model_fields
         if name not in (*head["properties"], *NOT_IN_OFFERS)
     }
+    common["client"] = schema_of(ClientInfo) | {"description": "What sends the offer, for the log."}
     common["params"] = schema_of(Params) | {"description": "The parameters of the detections."}
     common["streams"] = {
         "type": "array",
@@ -227,10 +228,10 @@ def _results(components: Components, kind: str, version: str) -> dict[str, Any]:
         "The results as server-sent events or, after an upgrade, on a WebSocket",
         {
             "101": {"description": "Switching Protocols. The WebSocket is open; the server sends messages."},
-            "200": answer(
-                "Messages of detect.v1; events have the name of their `type`.",
-                {"text/event-stream": {"schema": {"type": "string"}}},
-            ),
+            "200": {
+                "description": "Messages of detect.v1; events have the name of their `type`.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
             **components.refusals("GET", f"{_SESSION}/results", _RESULT_REFUSALS),
         },
     )
