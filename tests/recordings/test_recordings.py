@@ -48,7 +48,7 @@ def test_every_answer_is_as_the_openapi_document_describes(made: dict[str, Any])
             document.check(answer)
         elif answer.status >= 400:  # of a page, another method or an unknown address
             document.check_body("Problem", json.loads(answer.body))
-    assert len(document.seen) > 90, "most requests are about routes of the document"
+    assert len(document.seen) > 80, "most requests are about routes of the document"
 
 
 def test_an_answer_that_the_document_does_not_describe_is_found(made: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from streamer.accounting.counters import VERSIONS
+from streamer.accounting.ledger import VERSIONS
 from streamer.server.openapi.components import Components
 from streamer.server.openapi.operations import operation_paths
 from streamer.server.openapi.predict import predict_paths

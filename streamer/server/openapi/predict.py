@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inference.core.detection_params import DetectionParams
-from streamer.accounting.counters import VERSIONS
+from streamer.accounting.ledger import VERSIONS
 from streamer.http.tickets import TicketDocument
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import AnswerForm, PredictionDocument, PredictionsDocument
