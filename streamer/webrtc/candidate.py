@@ -104,7 +104,7 @@ def _is_isatap(address: ipaddress.IPv6Address) -> bool:
 
 
 class CandidateInit(TypedDict, total=False):
-    """An ICE candidate as `RTCIceCandidate.toJSON()` returns it; only `candidate` is read."""
+    """An ICE candidate as browsers write it in JSON; only `candidate` is read."""
 
     candidate: Annotated[
         str | None,
