@@ -30,7 +30,7 @@ class NoInput:
 
 async def annotate(
     pool: DecoderPool,
-    data: bytes,
+    data: bytes | memoryview,
     limits: PixelLimits,
     boxes: Boxes,
     labels: tuple[str, ...],
@@ -57,7 +57,7 @@ async def annotate(
         os.close(descriptor)
 
 
-async def _ask(pool: DecoderPool, data: bytes, limits: PixelLimits, descriptor: int) -> Answer:
+async def _ask(pool: DecoderPool, data: bytes | memoryview, limits: PixelLimits, descriptor: int) -> Answer:
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def done(outcome: Outcome) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("streamer.decoding")
 #: limit.
 HARMLESS_MS = DECODE_LIMIT_S * 1e3 / 10
 MAX_HARMLESS = 256
+_STEP_BYTES = 64 << 10
 _CODES = tuple(ImageErrorCode)
 
 
@@ -75,10 +76,8 @@ class Twins:
         same_length = self._by_length.get(len(data))
         if same_length is None:
             return None
-        # Memory views compare element by element; bytes compare in one operation.
-        wanted = bytes(data)
-        found = next((work for work in same_length if bytes(work.data) == wanted), None)
-        if found is None or hashlib.sha256(wanted).digest() in self._harmless:
+        found = next((work for work in same_length if _equal(work.data, data)), None)
+        if found is None or hashlib.sha256(data).digest() in self._harmless:
             return None
         return found
 
@@ -96,6 +95,15 @@ class Twins:
         same_length.remove(work)
         if not same_length:
             del self._by_length[len(work.data)]
+
+
+def _equal(one: bytes | memoryview, other: bytes | memoryview) -> bool:
+    """Compare bytes of equal length in steps.
+
+    Memory views compare element by element, bytes in one operation, and a copy of the whole could be large.
+    """
+    steps = range(0, len(one), _STEP_BYTES)
+    return all(bytes(one[at : at + _STEP_BYTES]) == bytes(other[at : at + _STEP_BYTES]) for at in steps)
 
 
 def harmful() -> ImageError:

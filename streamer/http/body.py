@@ -8,6 +8,7 @@ seconds, and as many brackets ended in a RecursionError.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import time
 
 from aiohttp import hdrs, web
@@ -28,6 +29,8 @@ BUDGET = web.AppKey("byte_budget", ByteBudget)
 #: After the grace period, a body must arrive at this rate on average.
 MIN_BYTES_PER_S = 8 << 10
 GRACE_S = 5.0
+#: From this size on, an image gets pages of its own. The allocator's memory for smaller ones is warm.
+LARGE_BYTES = 512 << 10
 #: `Retry-After` of a refused body; the budget usually has room again after this time.
 _RETRY_S = 2
 
@@ -35,6 +38,45 @@ _RETRY_S = 2
 def hold_body(request: web.Request) -> Holding:
     """Return the holding for a request's body; the caller releases it once the answer has been made."""
     return request.app[BUDGET].hold(identity_of(request).name, "body")
+
+
+class PieceBuffer:
+    """Joins the pieces of a body, or of one part of a form: up to ``most_bytes``.
+
+    The caller checks the size before it adds a piece.
+
+    From `LARGE_BYTES` on, the bytes get pages of their own. The allocator would keep the gaps that megabytes leave behind, and joining needs the bytes twice for a
+    moment. Pages of their own are written once, take memory as they fill, and are returned to the system with
+    the last reference to the bytes.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        #: None until the bytes are large.
+        self._pages: mmap.mmap | None = None
+
+    def add(self, piece: bytes) -> None:
+        """Append a piece."""
+        self._size += len(piece)
+        if self._pages is not None:
+            self._pages.write(piece)
+            return
+        self._pieces.append(piece)
+        if self._size >= LARGE_BYTES:
+            self._pages = mmap.mmap(-1, max(self._most_bytes, self._size))
+            for each in self._pieces:
+                self._pages.write(each)
+            self._pieces.clear()
+
+    def take(self) -> bytes | memoryview:
+        """Return all bytes, and forget them."""
+        pieces, pages, size = self._pieces, self._pages, self._size
+        self._pieces, self._pages, self._size = [], None, 0
+        if pages is not None:
+            return memoryview(pages)[:size].toreadonly()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class BodyReader:
@@ -93,6 +135,15 @@ class BodyReader:
             if self._content.at_eof():
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read_image(self) -> bytes | memoryview:
+        """Return the whole body, which may be large. Raises Problem as :meth:`read` does."""
+        buffer = PieceBuffer(self._most_bytes)
+        while piece := await self.read():
+            buffer.add(piece)
+            if self._content.at_eof():
+                break
+        return buffer.take()
 
     async def _next(self) -> bytes:
         left_s = self._limit_s

@@ -226,6 +226,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         if _has_answered(request):
             raise
         response = error.response(identifier)
+        _forget_frames(error)
     except web.HTTPException as error:
         if _has_answered(request) or error.status < 400:
             raise
@@ -240,6 +241,18 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     if not response.prepared:
         response.headers.setdefault(REQUEST_ID_HEADER, identifier)
     return response
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error that was answered, and of its causes.
+
+    A traceback holds the frames, which hold the body of the request and, in a future, the error itself: only
+    the garbage collector would free them.
+    """
+    pending: BaseException | None = error
+    while pending is not None:
+        pending.__traceback__ = None
+        pending = pending.__cause__ or pending.__context__
 
 
 def _has_answered(request: web.Request) -> bool:

@@ -20,7 +20,7 @@ from multipart import (
 )
 
 from streamer.core.byte_budget import Holding
-from streamer.http.body import BodyReader, media_type
+from streamer.http.body import BodyReader, PieceBuffer, media_type
 from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.limits import LIMITS, Limits
 
@@ -67,15 +67,15 @@ class FormReader:
             max_segment_count=limits.max_images + _MAX_FIELDS + 1,
             strict=True,
         )
-        self.images: list[bytes] = []
+        self.images: list[bytes | memoryview] = []
         self.fields: list[tuple[str, str]] = []
         self._left_bytes = limits.total_bytes
         #: Whether bytes have arrived after the last boundary.
         self._complete = False
         self._epilogue_bytes = 0
-        #: The part that is arriving, its pieces, its bytes so far, and how many bytes it may have.
+        #: The part that is arriving, its bytes, their number so far, and how many it may have.
         self._segment: MultipartSegment | None = None
-        self._pieces: list[bytes] = []
+        self._buffer = PieceBuffer(0)
         self._part_bytes = 0
         self._part_limit = 0
 
@@ -137,13 +137,14 @@ class FormReader:
             raise Problem.unsupported_media(
                 f"Part `{name}` has Content-Transfer-Encoding {transfer[:_SHOWN_CHARS]!r}; send it as it is."
             )
-        self._segment, self._pieces, self._part_bytes = segment, [], 0
+        self._segment, self._part_bytes = segment, 0
         if segment.name == "file":
             if len(self.images) >= self._limits.max_images:
                 raise Problem.too_large(
                     f"The form has more than {self._limits.max_images} fields `file`, which is the limit."
                 )
             self._part_limit = min(self._limits.image_bytes, self._left_bytes)
+            self._buffer = PieceBuffer(self._part_limit)
             return
         if segment.filename:
             raise Problem.bad_request(
@@ -154,6 +155,7 @@ class FormReader:
         if len(self.fields) >= _MAX_FIELDS:
             raise Problem.too_large(f"The form has more than {_MAX_FIELDS} fields.")
         self._part_limit = _FIELD_BYTES
+        self._buffer = PieceBuffer(self._part_limit)
 
     def _take(self, piece: bytes) -> None:
         self._part_bytes += len(piece)
@@ -161,18 +163,17 @@ class FormReader:
             raise Problem.too_large(
                 f"{self._what()} has more than {self._part_limit} bytes, which is the limit."
             )
-        self._pieces.append(piece)
+        self._buffer.add(piece)
 
     def _end(self) -> None:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces = []
+        data = self._buffer.take()
         if self._is_image():
             self._left_bytes -= len(data)
             self.images.append(data)
             return
         name = self._name()
         try:
-            self.fields.append((name, data.decode()))
+            self.fields.append((name, bytes(data).decode()))
         except UnicodeDecodeError:
             raise Problem.invalid_parameter(name[:100], "not UTF-8", "UTF-8 text") from None
 
@@ -206,7 +207,7 @@ class Upload:
     """The content of a body, in order."""
 
     #: Encoded images, at least one; not checked yet.
-    images: tuple[bytes, ...]
+    images: tuple[bytes | memoryview, ...]
     #: Name and text of the form's other fields.
     fields: tuple[tuple[str, str], ...] = ()
 
@@ -229,7 +230,7 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
     )
     if is_form:
         return await _read_form(read_boundary(request.headers[hdrs.CONTENT_TYPE]), body, limits)
-    data = await body.read_all()
+    data = await body.read_image()
     if not data:
         raise Problem.bad_request(f"The request holds no image; {_HOW}.", code="no_image")
     return Upload((data,))

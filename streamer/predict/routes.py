@@ -69,7 +69,7 @@ class Predictor(Protocol):
     async def predict(
         self,
         version: str,
-        data: bytes,
+        data: bytes | memoryview,
         params: DetectionParams,
         deadline: float,
         caller: Caller,
@@ -81,7 +81,7 @@ class Predictor(Protocol):
         """
 
     async def annotate(
-        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+        self, data: bytes | memoryview, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
     ) -> bytes:
         """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height.
 
@@ -240,7 +240,7 @@ class _Job:
             await asyncio.sleep(0)
         return encode_results(entries, self._id, form)
 
-    async def picture(self, data: bytes, kind: Kind) -> bytes:
+    async def picture(self, data: bytes | memoryview, kind: Kind) -> bytes:
         """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
         prediction = await self._predict(data, kind)
         size = (prediction.width, prediction.height)
@@ -255,7 +255,7 @@ class _Job:
         total_ms = (time.monotonic() - self._begun) * 1e3
         return describe_prediction(outcome, self._version, self._model, total_ms, self._id)
 
-    async def _try(self, data: bytes) -> Prediction | Problem:
+    async def _try(self, data: bytes | memoryview) -> Prediction | Problem:
         try:
             return await self._predict(data)
         except Problem as problem:
@@ -264,7 +264,7 @@ class _Job:
             log.exception("request %s failed on one of its images", self._id)
             return Problem.internal()
 
-    async def _predict(self, data: bytes, kind: Kind | None = None) -> Prediction:
+    async def _predict(self, data: bytes | memoryview, kind: Kind | None = None) -> Prediction:
         """Detect on one image. Every expected error is raised as a Problem."""
         try:
             now = time.monotonic()
@@ -285,7 +285,9 @@ class _Job:
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
 
-    async def _predict_candidate(self, sampler: Sampler, data: bytes, arrived: float) -> Prediction:
+    async def _predict_candidate(
+        self, sampler: Sampler, data: bytes | memoryview, arrived: float
+    ) -> Prediction:
         """Detect with a low threshold, pass all boxes to the sampler, and return the requested ones."""
         params, unix_s = self._params, time.time()
         found = await self._predictor.predict(

@@ -133,7 +133,7 @@ class Dispatcher:
     async def predict(
         self,
         version: str,
-        data: bytes,
+        data: bytes | memoryview,
         params: DetectionParams,
         deadline: float,
         caller: Caller,
@@ -177,7 +177,7 @@ class Dispatcher:
                 raise
 
     async def annotate(
-        self, data: bytes, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
+        self, data: bytes | memoryview, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
     ) -> bytes:
         """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
 
