@@ -40,7 +40,8 @@ from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
 from streamer.decoding.shared_status import StatusPage
 from streamer.imaging.decode import Image, decode
 from streamer.imaging.draw import annotate
-from streamer.imaging.image_header import ImageError, ImageErrorCode, read_header
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
+from streamer.imaging.sampled_pixels import sampled_memory, sampled_rows
 
 log = logging.getLogger("streamer.decoding")
 
@@ -137,7 +138,12 @@ class Decoder:
             self._large = header.width * header.height >= _TRIM_PX
             target = (job.input_width, job.input_height)
             decoded = decode(
-                data, header, rotation=job.rotation, target=target, reduce=job.task is Task.PIXELS
+                data,
+                header,
+                rotation=job.rotation,
+                target=target,
+                reduce=job.task is Task.PIXELS,
+                resized=self._resized(job, header) if job.task is Task.LETTERBOX else None,
             )
             image, is_damaged = decoded.pixels, decoded.damaged
             height, width = image.shape[:2]
@@ -171,6 +177,14 @@ class Decoder:
                 raise MemoryError(f"{len(out)} bytes do not fit")
             memory[: len(out)] = out
         return str(len(out))
+
+    def _resized(self, job: Job, header: ImageHeader) -> tuple[int, int]:
+        """Return width and height to which the upright image will be resized."""
+        width, height = header.upright_size
+        if job.rotation % 2:
+            width, height = height, width
+        letterbox = self._letterbox(job, width, height)
+        return letterbox.resized_width, letterbox.resized_height
 
     def _letterbox(self, job: Job, width: int, height: int) -> Letterbox:
         key = (width, height, job.input_width, job.input_height, job.placement, job.pad_value)
@@ -208,6 +222,7 @@ def _warm_up() -> None:
         _, encoded = cv2.imencode(ending, picture)
         data = encoded.tobytes()
         decode(data, read_header(data, limits))
+    sampled_memory(4096, 4096, sampled_rows(4096, 16))
     annotate(picture, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
     cv2.resize(picture, (9, 9), interpolation=cv2.INTER_LINEAR)
 

@@ -12,23 +12,13 @@ import numpy.typing as npt
 from streamer.imaging.header import ImageHeader, damaged
 from streamer.imaging.jpeg_pixels import UnknownSampling, check_rows, decode_jpeg
 from streamer.imaging.png import bare_png
+from streamer.imaging.sampled_pixels import sampled_memory
+from streamer.imaging.turning import Turning
 from streamer.imaging.webp import WebpPicture, bare_webp
 from streamer.protocol.wire import Codec
 
 Image = npt.NDArray[np.uint8]
 
-#: EXIF orientations as (whether to mirror left to right first, clockwise quarter turns after that).
-_ORIENTATIONS = {
-    1: (False, 0),
-    2: (True, 0),
-    3: (False, 2),
-    4: (True, 2),
-    5: (True, 3),
-    6: (False, 1),
-    7: (True, 1),
-    8: (False, 3),
-}
-_TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -56,6 +46,7 @@ def decode(
     rotation: int = 0,
     target: tuple[int, int] | None = None,
     reduce: bool = False,
+    resized: tuple[int, int] | None = None,
 ) -> Decoded:
     """Return the image upright; ``header`` is what `read_header` returned for the same ``data``.
 
@@ -72,6 +63,9 @@ def decode(
     and more, these were still 0.97 and 0.022. Linear resizing samples other pixels of a reduced image, so no
     margin achieves 0.98 and 0.02.
 
+    With ``resized``, only those pixels of a large JPEG are valid that `cv2.resize` with INTER_LINEAR reads to
+    make an image of this width and height from the upright one; the others take no memory.
+
     A damaged JPEG is returned and marked as damaged if at least three quarters of it can be read. Opens no
     files and starts no threads. Raises ImageError (damaged) if the data do not contain the image that the
     header claims.
@@ -79,23 +73,45 @@ def decode(
     denominator = 1
     if reduce and target is not None and not header.sound_bytes:
         denominator = choose_reduction(header, rotation, target)
+    turning = Turning.of(header.orientation, rotation)
+    space = None
+    if resized is not None and denominator == 1:
+        space = _sampled_space(header, turning, resized)
     try:
-        image, is_damaged = _stored_pixels(data, header, denominator)
+        image, is_damaged = _stored_pixels(data, header, denominator, space)
     except (struct.error, IndexError):
         raise damaged("its data differ from its header") from None
     expected = (-(-header.height // denominator), -(-header.width // denominator), 3)
     if image.shape != expected:
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
-    return Decoded(_turn_upright(image, header.orientation, rotation), is_damaged)
+    if space is None or resized is None:
+        return Decoded(turning.upright(image), is_damaged)
+    return Decoded(turning.upright_sampled(image, resized), is_damaged)
 
 
-def _stored_pixels(data: bytes | memoryview, header: ImageHeader, denominator: int) -> tuple[Image, bool]:
-    """Return the pixels in stored orientation, and whether they are damaged. Raises ImageError."""
+def _sampled_space(header: ImageHeader, turning: Turning, resized: tuple[int, int]) -> Image | None:
+    """Return memory for the stored pixels that keeps what resizing reads; None if all have to be kept.
+
+    Missing data of an arithmetic-coded JPEG are found by comparing all of its pixels.
+    """
+    if header.codec is not Codec.JPEG or header.sound_bytes or header.arithmetic:
+        return None
+    rows = turning.stored_rows(header.height, header.width, resized)
+    return sampled_memory(header.height, header.width, rows)
+
+
+def _stored_pixels(
+    data: bytes | memoryview, header: ImageHeader, denominator: int, space: Image | None
+) -> tuple[Image, bool]:
+    """Return the pixels in stored orientation, and whether they are damaged. Raises ImageError.
+
+    A sound JPEG is decoded into ``space`` if there is one.
+    """
     if header.codec is Codec.JPEG:
         if denominator > 1:
             return _opencv(data, header, _FLAGS[denominator]), False
         try:
-            return decode_jpeg(data, header)
+            return decode_jpeg(data, header, space)
         except UnknownSampling:
             # OpenCV does not report libjpeg's warnings, so look for missing rows. An image that is grey all
             # over is not damaged.
@@ -120,7 +136,7 @@ def _on_canvas(image: Image, picture: WebpPicture, header: ImageHeader) -> Image
 def _opencv(data: bytes | memoryview, header: ImageHeader, flags: int = cv2.IMREAD_COLOR) -> Image:
     """Decode with OpenCV. Raises ImageError, or MemoryError."""
     try:
-        # `_turn_upright` applies the orientation together with `rotation`; OpenCV would need an extra pass.
+        # `Turning` applies the orientation together with `rotation`; OpenCV would need an extra pass.
         image: Image | None = cv2.imdecode(
             np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
         )
@@ -147,21 +163,3 @@ def choose_reduction(header: ImageHeader, rotation: int, target: tuple[int, int]
     # ratio is safe for both.
     spare = min(width / target[0], height / target[1])
     return max((d for d in (2, 4, 8) if spare / d >= _REDUCED_MARGIN), default=1)
-
-
-def _turn_upright(image: Image, orientation: int, rotation: int) -> Image:
-    """Apply orientation and rotation together, in a single pass over the pixels where possible."""
-    mirrored, turns = _ORIENTATIONS[orientation]
-    turns = (turns + rotation) % 4
-    if not mirrored and not turns:
-        return image
-    turned: Image
-    if not mirrored:
-        turned = cv2.rotate(image, _TURNS[turns])
-    elif turns == 3:
-        turned = cv2.transpose(image)
-    elif turns == 1:
-        turned = cv2.flip(cv2.transpose(image), -1)
-    else:
-        turned = cv2.flip(image, 0 if turns == 2 else 1)
-    return turned

@@ -37,22 +37,32 @@ class UnknownSampling(Exception):
     """The sampling factors are valid, but libjpeg-turbo's simpler interface does not support them."""
 
 
-def decode_jpeg(data: bytes | memoryview, header: ImageHeader) -> tuple[Pixels, bool]:
+def decode_jpeg(
+    data: bytes | memoryview, header: ImageHeader, space: Pixels | None = None
+) -> tuple[Pixels, bool]:
     """Return the stored pixels as uint8 BGR, and whether a part of them is missing or wrong.
 
-    Raises ImageError (damaged) if less than three quarters of the image can be read, and UnknownSampling.
-    If the data differ from ``header``, the pixels may have another shape, but never take more memory.
+    A sound image is decoded into ``space`` (uint8, of the size in ``header``) if it is given; that of
+    `sampled_memory` does not keep all rows. Other images get memory of their own, because damage is found by
+    looking at all rows. Raises ImageError (damaged) if less than three quarters of the image can be read, and
+    UnknownSampling. If the data differ from ``header``, the pixels may have another shape, but never take
+    more memory.
     """
-    space = np.empty((header.height, header.width, 3), np.uint8)
     if header.sound_bytes:
-        return _decode_rest(data, header, space, "it is cut off, or broken in its scans")
+        return _decode_rest(data, header, "it is cut off, or broken in its scans")
     try:
-        pixels = _decode(data, space)
+        pixels = _decode(data, _space_for(header) if space is None else space)
     except ValueError as error:
         if "subsampling" in str(error):
             raise UnknownSampling from error
-        return _decode_rest(data, header, space, str(error))
-    return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
+        reason = str(error)
+    else:
+        return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
+    return _decode_rest(data, header, reason)
+
+
+def _space_for(header: ImageHeader) -> Pixels:
+    return np.empty((header.height, header.width, 3), np.uint8)
 
 
 def _decode(data: bytes | memoryview, space: Pixels) -> Pixels:
@@ -89,15 +99,14 @@ def _last_block(size: int, block: int) -> int:
     return max(0, (size - 1) // block * block - 1)
 
 
-def _decode_rest(
-    data: bytes | memoryview, header: ImageHeader, space: Pixels, reason: str
-) -> tuple[Pixels, bool]:
+def _decode_rest(data: bytes | memoryview, header: ImageHeader, reason: str) -> tuple[Pixels, bool]:
     blob = bytes(data)
     head = read_head(blob, AnySize())
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
     scans = follow_scans(blob, head)
     # Fill the memory, because pixels that the decoder does not write would show its earlier contents.
+    space = _space_for(header)
     space.fill(_MISSING)
     if head.single_scan:
         return _decode_rows(blob, head, scans, space)

@@ -1,0 +1,129 @@
+"""Image memory that keeps only the pixel rows that resizing reads; `decode` uses it for large images.
+
+Linear resizing reads two source rows for each row of its result. A decoder of JPEGs writes all rows, so it
+gets address space for all of them, in which the pages of the other rows share a few pages of memory. Decoding
+and resizing run unchanged and give the same result, and the pixels take a tenth to a third of their size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.intp]
+
+#: Smaller images are decoded into ordinary memory, which a decoder reuses; mapping pages would cost time.
+_LEAST_BYTES = 16 << 20
+#: Ordinary memory is used as well if more than this share of the pages has to be kept.
+_MOST_KEPT = 0.5
+#: OpenCV computes positions in single precision. A position this close to a row may count as the next one.
+_ROUNDING = 1e-2
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = _LIBC.mremap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_LIBC.mremap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+)
+_LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+_MAP_NORESERVE = 0x4000
+_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
+
+
+def sampled_rows(source: int, resized: int) -> Rows:
+    """Return which of ``source`` rows `cv2.resize` with INTER_LINEAR reads for ``resized`` rows, ascending.
+
+    The same holds for columns.
+    """
+    position = (np.arange(resized) + 0.5) * (source / resized) - 0.5
+    first = np.floor(position - _ROUNDING).astype(np.intp)
+    last = np.floor(position + _ROUNDING).astype(np.intp) + 1
+    read = np.zeros(source, bool)
+    for rows in (first, first + 1, last - 1, last):
+        read[np.clip(rows, 0, source - 1)] = True
+    return np.flatnonzero(read)
+
+
+def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
+    """Return memory for uint8 pixels (height, width, 3) that keeps only ``rows``, which are ascending.
+
+    The other rows share memory: what is read from them is undefined. Returns None if that would save little,
+    or if the kernel refuses; the caller then uses ordinary memory. The memory is unmapped with the last
+    reference to the array.
+    """
+    size = height * width * 3
+    pages = -(-size // mmap.PAGESIZE)
+    if size < _LEAST_BYTES or not len(rows):
+        return None
+    gaps = list(_gaps(rows, width * 3, pages))
+    if pages - sum(count for _, count in gaps) > _MOST_KEPT * pages:
+        return None
+    address = _map(pages, mmap.MAP_PRIVATE)
+    if address is None:
+        return None
+    memory = (ctypes.c_ubyte * size).from_address(address)
+    weakref.finalize(memory, _LIBC.munmap, address, pages * mmap.PAGESIZE)
+    if not _share(address, gaps):
+        return None
+    return np.ndarray((height, width, 3), np.uint8, memoryview(memory))
+
+
+def _gaps(rows: Rows, row_bytes: int, pages: int) -> Iterator[tuple[int, int]]:
+    """Yield first page and number of pages of each run of pages that contains no byte of ``rows``."""
+    end = 0
+    for first, last in zip(
+        (rows * row_bytes // mmap.PAGESIZE).tolist(),
+        (((rows + 1) * row_bytes - 1) // mmap.PAGESIZE).tolist(),
+        strict=True,
+    ):
+        if first > end:
+            yield end, first - end
+        end = max(end, last + 1)
+    if pages > end:
+        yield end, pages - end
+
+
+def _share(address: int, gaps: list[tuple[int, int]]) -> bool:
+    """Map the same pages of memory into all ``gaps``; return False if the kernel refuses."""
+    common = sorted(count for _, count in gaps)[len(gaps) // 2]
+    shared = _map(common, mmap.MAP_SHARED)
+    if shared is None:
+        return False
+    try:
+        for first, count in gaps:
+            for page in range(first, first + count, common):
+                length = min(common, first + count - page) * mmap.PAGESIZE
+                place = address + page * mmap.PAGESIZE
+                # An old size of zero maps the same memory a second time.
+                if _LIBC.mremap(shared, 0, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place) == _FAILED:
+                    return False
+    finally:
+        _LIBC.munmap(shared, common * mmap.PAGESIZE)
+    return True
+
+
+def _map(pages: int, sharing: int) -> int | None:
+    """Map fresh memory; return its address, or None if the kernel refuses."""
+    flags = sharing | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    address: int | None = _LIBC.mmap(
+        None, pages * mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0
+    )
+    return None if address == _FAILED else address

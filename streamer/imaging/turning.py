@@ -1,0 +1,91 @@
+"""Turns stored pixels upright, as EXIF and the sender of a frame say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamer.imaging.sampled_pixels import Rows, sampled_memory, sampled_rows
+
+Image = npt.NDArray[np.uint8]
+
+#: EXIF orientations as (whether to mirror left to right first, clockwise quarter turns after that).
+_ORIENTATIONS = {
+    1: (False, 0),
+    2: (True, 0),
+    3: (False, 2),
+    4: (True, 2),
+    5: (True, 3),
+    6: (False, 1),
+    7: (True, 1),
+    8: (False, 3),
+}
+_TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}
+#: Axes of `cv2.flip`.
+_UP_DOWN, _LEFT_RIGHT, _BOTH = 0, 1, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """How stored pixels become upright: mirrored left to right first, then turned."""
+
+    mirrored: bool
+    #: Clockwise quarter turns, 0 to 3.
+    turns: int
+
+    @classmethod
+    def of(cls, orientation: int, rotation: int) -> Turning:
+        """Return an EXIF ``orientation`` followed by ``rotation`` clockwise quarter turns."""
+        mirrored, turns = _ORIENTATIONS[orientation]
+        return cls(mirrored, (turns + rotation) % 4)
+
+    def upright(self, image: Image) -> Image:
+        """Return the image upright, in a single pass over the pixels where possible."""
+        mirrored, turns = self.mirrored, self.turns
+        if not mirrored and not turns:
+            return image
+        turned: Image
+        if not mirrored:
+            turned = cv2.rotate(image, _TURNS[turns])
+        elif turns == 3:
+            turned = cv2.transpose(image)
+        elif turns == 1:
+            turned = cv2.flip(cv2.transpose(image), _BOTH)
+        else:
+            turned = cv2.flip(image, _UP_DOWN if turns == 2 else _LEFT_RIGHT)
+        return turned
+
+    def stored_rows(self, height: int, width: int, resized: tuple[int, int]) -> Rows:
+        """Return the stored rows that are read when the upright image is resized linearly, ascending.
+
+        ``height`` and ``width`` are those of the stored image, ``resized`` are width and height.
+        """
+        rows = sampled_rows(height, resized[0] if self.turns % 2 else resized[1])
+        return height - 1 - rows[::-1] if self.turns in (1, 2) else rows
+
+    def upright_sampled(self, image: Image, resized: tuple[int, int]) -> Image:
+        """Return an image of `sampled_memory` upright, again with only the rows that resizing reads.
+
+        May change ``image``. Rows must stay in their places, so an image is never flipped up and down within
+        its memory.
+        """
+        mirrored, turns = self.mirrored, self.turns
+        if (turns == 0 and mirrored) or (turns == 3 and not mirrored):
+            cv2.flip(image, _LEFT_RIGHT, dst=image)
+        if turns == 0:
+            return image
+        height, width = image.shape[1::-1] if turns % 2 else image.shape[:2]
+        upright = sampled_memory(height, width, sampled_rows(height, resized[1]))
+        if upright is None:
+            upright = np.empty((height, width, 3), np.uint8)
+        if turns == 2:
+            return np.asarray(cv2.flip(image, _UP_DOWN if mirrored else _BOTH, dst=upright), np.uint8)
+        if mirrored and turns == 1:
+            cv2.flip(image, _LEFT_RIGHT, dst=image)
+        cv2.transpose(image, dst=upright)
+        if turns == 1:
+            cv2.flip(upright, _LEFT_RIGHT, dst=upright)
+        return upright
