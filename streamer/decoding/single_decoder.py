@@ -194,8 +194,9 @@ def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
     size = answer.width * answer.height * 3
     if size > room:
         raise harmful()
-    with mmap.mmap(memory_fd, room, prot=mmap.PROT_READ) as memory:
-        return np.frombuffer(memory[:size], np.uint8).reshape(answer.height, answer.width, 3)
+    # The array keeps the mapping; a copy would take as much memory again.
+    memory = mmap.mmap(memory_fd, room, prot=mmap.PROT_READ)
+    return np.frombuffer(memory, np.uint8, size).reshape(answer.height, answer.width, 3)
 
 
 def _start(module: str) -> _Decoder:

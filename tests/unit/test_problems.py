@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -160,3 +163,41 @@ def test_every_constructor_has_its_status() -> None:
     assert {status: problem.status for status, problem in made.items()} == {status: status for status in made}
     assert len({problem.code for problem in made.values()}) == len(made)
     assert Problem(599, "odd", "a").members("id")["title"] == "Error"
+
+
+class Held:
+    """Stands for the body of a request."""
+
+
+async def test_an_error_that_was_answered_holds_nothing_of_its_request() -> None:
+    """Without the garbage collector: the frames hold the future, which holds the error, which holds them."""
+    seen: list[weakref.ref[Held]] = []
+
+    async def wait(answered: asyncio.Future[None], _body: Held) -> None:
+        await answered
+
+    async def handler(_request: web.Request) -> web.Response:
+        body = Held()
+        seen.append(weakref.ref(body))
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answered.set_exception(ValueError("refused"))
+        try:
+            await wait(answered, body)
+        except ValueError as error:
+            told = Problem.unavailable("Busy.", retry_after_s=1)
+            raise told from error
+        return web.Response()
+
+    app = web.Application(middlewares=[problem_middleware])
+    app.router.add_get("/", handler)
+    gc.disable()
+    try:
+        async with TestClient(TestServer(app)) as client:
+            async with client.get("/") as answer:
+                assert answer.status == 503
+                await answer.read()
+            async with client.get("/missing") as answer:  # the connection has handled the first one
+                assert answer.status == 404
+            assert [ref() for ref in seen] == [None]
+    finally:
+        gc.enable()
