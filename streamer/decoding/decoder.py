@@ -168,11 +168,14 @@ class Decoder:
             return ""
         with mmap.mmap(descriptor, 0) as memory:
             if job.task is Task.PIXELS:
-                out = image.tobytes()
-            else:
-                request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
-                rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
-                out = annotate(image, rows, request["labels"])
+                if image.nbytes > len(memory):
+                    raise MemoryError(f"{image.nbytes} bytes do not fit")
+                # Copied once: the bytes of the array would be a second copy of a large image.
+                np.frombuffer(memory, np.uint8, image.nbytes).reshape(image.shape)[...] = image
+                return str(image.nbytes)
+            request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
+            rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
+            out = annotate(image, rows, request["labels"])
             if len(out) > len(memory):
                 raise MemoryError(f"{len(out)} bytes do not fit")
             memory[: len(out)] = out

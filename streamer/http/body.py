@@ -43,11 +43,9 @@ def hold_body(request: web.Request) -> Holding:
 class PieceBuffer:
     """Joins the pieces of a body, or of one part of a form: up to ``most_bytes``.
 
-    The caller checks the size before it adds a piece.
-
-    From `LARGE_BYTES` on, the bytes get pages of their own. The allocator would keep the gaps that megabytes leave behind, and joining needs the bytes twice for a
-    moment. Pages of their own are written once, take memory as they fill, and are returned to the system with
-    the last reference to the bytes.
+    The caller checks the size before it adds a piece. From `LARGE_BYTES` on, the bytes get pages of their
+    own, which take memory as they fill and are returned to the system with the last reference to the bytes.
+    The allocator would keep the gaps that megabytes leave behind, and joining pieces takes twice their size.
     """
 
     def __init__(self, most_bytes: int) -> None:

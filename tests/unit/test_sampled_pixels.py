@@ -92,7 +92,7 @@ def test_a_large_jpeg_is_resized_to_the_same_pixels(jpeg: bytes, orientation: in
 def test_damage_of_a_large_jpeg_is_found_as_before(jpeg: bytes, share: float) -> None:
     data = jpeg[: int(len(jpeg) * share)] + b"\xff\xd9"
     header = Limits().read_header(data)
-    outcomes = []
+    outcomes: list[tuple[object, ...]] = []
     for resized in (None, (320, 240)):
         try:
             decoded = decode(data, header, resized=resized)
