@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 
 from inference.core.detections import NO_BOXES
+from inference.core.metric_setup import STORE_VARIABLE, name_process
 from inference.core.metric_store import MetricStore
-from inference.core.metrics import STORE_VARIABLE, name_process
 from inference.ipc import unix_socket, wire
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
-from streamer.core.turn_selector import make_loop
+from streamer.core.event_loop_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources
 from streamer.server.worker import make_runner

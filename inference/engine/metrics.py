@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
+from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
-from inference.core.metrics import count_log_lines
 from inference.models.model import ModelInfo
 
 #: Seconds, from an empty model to a large model on a slow CPU.

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inference.core.fair_share import FairShare, Flow, Stride
+from inference.core.fair_queueing import FairShare, Flow, Stride
 from inference.core.warmup import worthwhile_buckets
 from inference.ipc.wire import Submit
 

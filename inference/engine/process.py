@@ -14,7 +14,7 @@ from pathlib import Path
 from inference.core.device import has_driver
 from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.core.log_output import set_up_logging
-from inference.core.metrics import name_process
+from inference.core.metric_setup import name_process
 from inference.core.settings import InferenceSettings
 from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector

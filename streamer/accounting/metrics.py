@@ -15,8 +15,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from inference.core import metric_store
+from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
-from inference.core.metrics import count_log_lines
 from streamer.protocol.wire import DropReason
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -56,7 +56,7 @@ PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
 
 
 class WorkerMetrics:
-    """Metrics of one worker; create them once, after `inference.core.metrics.name_process`."""
+    """Metrics of one worker; create them once, after `inference.core.metric_setup.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

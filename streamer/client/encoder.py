@@ -14,8 +14,8 @@ import numpy.typing as npt
 import simplejpeg
 
 from streamer.client.errors import BadInput
-from streamer.imaging.header import AnySize, read_orientation
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
+from streamer.imaging.pixel_limits import AnySize, read_orientation
 from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
 #: uint8 BGR (H, W, 3). :func:`as_bgr` also accepts grey (H, W) and BGRA (H, W, 4).

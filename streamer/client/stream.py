@@ -15,13 +15,14 @@ from typing import Any
 import aiohttp
 
 from streamer.client.address import stream_address
-from streamer.client.connection import Connection, ConnectionLost, Connector
+from streamer.client.connection import Connection, ConnectionLost
 from streamer.client.encoder import ImageInput, ImageLimits
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
 from streamer.client.frame_stream import FrameStream, Phase, State, Watcher
 from streamer.client.http import client_version, cookies
 from streamer.client.options import MODES, Control, Options, Params
+from streamer.client.reconnect import Connector
 from streamer.client.results import Ledger
 from streamer.client.sender import PendingFrame, PendingFrames, Sender
 from streamer.protocol.close_codes import CloseCode

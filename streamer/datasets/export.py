@@ -17,8 +17,8 @@ from streamer.datasets.sample import BadRequest, CannotWrite, DamagedSample, Det
 from streamer.datasets.source import Source, read_samples
 from streamer.datasets.statistics import SUBSETS, Split
 from streamer.imaging.decode import decode
-from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, read_header
+from streamer.imaging.pixel_limits import AnySize
 
 
 @dataclass(frozen=True, slots=True)

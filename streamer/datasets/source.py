@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, Sample, parse_sample
-from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, read_header
+from streamer.imaging.pixel_limits import AnySize
 from streamer.sampling.s3 import Bucket, meaning_of, open_client
 from streamer.sampling.store import bucket_of
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import ModelInput
+from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S
 from streamer.decoding.messages import Answer, Task, Verdict
-from streamer.decoding.watchdog import DECODE_LIMIT_S
 from streamer.imaging.image_header import ImageError, ImageErrorCode, PixelLimits
 
 log = logging.getLogger("streamer.decoding")

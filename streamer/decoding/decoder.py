@@ -25,6 +25,7 @@ import numpy as np
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import Letterbox
+from streamer.decoding.decoder_status import StatusPage
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -37,7 +38,6 @@ from streamer.decoding.messages import (
     unpack_job,
 )
 from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
-from streamer.decoding.shared_status import StatusPage
 from streamer.imaging.decode import Image, decode
 from streamer.imaging.draw import annotate
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header

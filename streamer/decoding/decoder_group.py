@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.ipc.ring import FrameRing
-from streamer.decoding.shared_status import MAX_DECODERS, Line, StatusPage
+from streamer.decoding.decoder_status import MAX_DECODERS, Line, StatusPage
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 #: Freed blocks of at least this size are returned to the system; smaller ones stay mapped and warm.

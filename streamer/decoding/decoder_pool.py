@@ -19,6 +19,7 @@ from collections.abc import Callable
 from inference.ipc.ring import FrameRing
 from streamer.decoding.decode_job import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
 from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, Member
+from streamer.decoding.decoder_watchdog import find_faults
 from streamer.decoding.fork_client import FORK_SERVER
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -31,7 +32,6 @@ from streamer.decoding.messages import (
 )
 from streamer.decoding.population import Population
 from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
-from streamer.decoding.watchdog import find_faults
 
 log = logging.getLogger("streamer.decoding")
 

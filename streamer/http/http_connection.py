@@ -19,7 +19,7 @@ from aiohttp import StreamReader, hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_request import BaseRequest
 
-from streamer.core.turn_selector import TurnLoop
+from streamer.core.event_loop_selector import TurnLoop
 from streamer.http.connection_limits import ConnectionLimiter, ReadLimiter, TrackedConnection
 from streamer.http.problem_details import PROBLEM_TYPE, Problem, request_id
 

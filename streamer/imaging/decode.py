@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamer.imaging.header import ImageHeader, damaged
 from streamer.imaging.jpeg_pixels import UnknownSampling, check_rows, decode_jpeg
+from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
 from streamer.imaging.sampled_pixels import sampled_memory
 from streamer.imaging.turning import Turning

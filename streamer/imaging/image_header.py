@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from streamer.imaging.header import (
+from streamer.imaging.jpeg import read_jpeg
+from streamer.imaging.pixel_limits import (
     ALLOWED,
     ImageError,
     ImageErrorCode,
@@ -17,7 +18,6 @@ from streamer.imaging.header import (
     damaged,
     unsupported,
 )
-from streamer.imaging.jpeg import read_jpeg
 from streamer.imaging.png import SIGNATURE, read_png
 from streamer.imaging.webp import read_webp
 

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamer.imaging.header import ImageHeader, PixelLimits, damaged, read_orientation, turn_bytes
 from streamer.imaging.jpeg_scans import JpegFrame, Scan, Scans, check_visits, read_scans
+from streamer.imaging.pixel_limits import ImageHeader, PixelLimits, damaged, read_orientation, turn_bytes
 from streamer.protocol.wire import Codec
 
 #: Most segments before the first scan. ICC profiles take at most 255, extended XMP takes some hundreds.

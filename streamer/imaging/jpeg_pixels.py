@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from streamer.imaging.header import AnySize, ImageHeader, damaged
 from streamer.imaging.jpeg import JpegHead, follow_scans, read_head
 from streamer.imaging.jpeg_scans import Coverage, Scans
+from streamer.imaging.pixel_limits import AnySize, ImageHeader, damaged
 
 Pixels = npt.NDArray[np.uint8]
 

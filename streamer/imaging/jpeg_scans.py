@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamer.imaging.header import PixelLimits, check_size, damaged, unsupported
+from streamer.imaging.pixel_limits import PixelLimits, check_size, damaged, unsupported
 
 _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA), (0xC9, 0xCA)
 #: Usual sampling factors of luma if those of chroma are 1: 4:2:2, 4:2:0, 4:4:0, 4:1:1, 4:4:1.

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from streamer.imaging.header import (
+from streamer.imaging.pixel_limits import (
     ImageHeader,
     PixelLimits,
     check_size,

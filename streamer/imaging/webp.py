@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from streamer.imaging.header import (
+from streamer.imaging.pixel_limits import (
     ImageHeader,
     PixelLimits,
     check_size,

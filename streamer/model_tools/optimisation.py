@@ -25,7 +25,7 @@ from streamer.model_tools.comparison import (
     open_detector,
 )
 from streamer.model_tools.float16 import to_float16
-from streamer.model_tools.int8 import Int8Model, OnProgress, make_int8
+from streamer.model_tools.int8_search import Int8Model, OnProgress, make_int8
 from streamer.model_tools.model_inputs import ImageFiles, optimise_offline
 from streamer.model_zoo.download_url import CannotWrite
 from streamer.model_zoo.model_folder import write_manifest

@@ -1,53 +1,20 @@
-"""Answers of `/predict`: detections, drawings, and the statuses of what the scheduler refuses."""
+"""Answers of `/predict` as JSON or MessagePack. `refusals` maps errors of the scheduler to statuses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, NotRequired
 
 import msgpack
-from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from inference.models.model import ModelInfo
 from streamer.accounting.ledger import VERSIONS
 from streamer.http.problem_details import Problem, ProblemDocument
-from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingError, UnknownVersion
 from streamer.scheduling.job import Prediction
-
-
-def problem_of(error: SchedulingError) -> Problem:
-    """Return the Problem for a scheduling error: 404, 429, 503 or 504."""
-    if isinstance(error, UnknownVersion):
-        return Problem.not_found(str(error))
-    if isinstance(error, DeadlineExceeded):
-        return Problem.deadline_exceeded("The deadline of this request has passed.")
-    if isinstance(error, OverLimit):
-        return Problem.too_many_requests(str(error), error.retry_after_s)
-    return Problem.unavailable(str(error), error.retry_after_s)
-
-
-@contextmanager
-def refusals_as_problems() -> Iterator[None]:
-    """Raise a Problem in place of a scheduling error."""
-    try:
-        yield
-    except SchedulingError as refusal:
-        raise problem_of(refusal) from refusal
-
-
-@web.middleware
-async def refusal_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Convert scheduling errors to problems; the last middleware, so that all others see only problems."""
-    try:
-        return await handler(request)
-    except SchedulingError as refusal:
-        raise problem_of(refusal) from refusal
 
 
 class AnswerForm(StrEnum):

@@ -22,6 +22,7 @@ from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict.parameters import read_collect, read_parameters
+from streamer.predict.refusals import problem_of
 from streamer.predict.request_body import Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
@@ -31,7 +32,6 @@ from streamer.predict.responses import (
     describe_prediction,
     encode_answer,
     encode_results,
-    problem_of,
 )
 from streamer.sampling.candidate import POSTED
 from streamer.sampling.sampler import Observation, Sampler, SamplerFactory, boxes_above, with_low_threshold

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.imaging.decode import Image, decode
-from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
+from streamer.imaging.pixel_limits import AnySize
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ENCODED, JPEG_QUALITY, PIXELS, SampleCandidate
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
+from streamer.imaging.pixel_limits import AnySize
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.candidate_image import (

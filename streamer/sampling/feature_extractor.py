@@ -23,8 +23,8 @@ from streamer.drift.features import (
 )
 from streamer.drift.monitor import MAX_SHARE
 from streamer.drift.rows import NUMERIC, Row, model_key
-from streamer.imaging.header import AnySize
 from streamer.imaging.image_header import read_header
+from streamer.imaging.pixel_limits import AnySize
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ORIGINAL, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here, image_bytes, image_of

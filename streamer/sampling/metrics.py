@@ -8,7 +8,7 @@ import contextlib
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from inference.core.metrics import count_log_lines
+from inference.core.metric_setup import count_log_lines
 from streamer.drift.monitor import MAX_GROUPS
 
 #: Why a sample was taken. A sample with several reasons counts under the first.
@@ -27,7 +27,7 @@ OTHERS = "others"
 
 
 class SamplingMetrics:
-    """Metrics of samples. Construct once, after `inference.core.metrics.name_process`."""
+    """Metrics of samples. Construct once, after `inference.core.metric_setup.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -99,7 +99,7 @@ class SamplingMetrics:
 
 
 class DriftMetrics:
-    """Metrics of drift, by group. Construct once, after `inference.core.metrics.name_process`."""
+    """Metrics of drift, by group. Construct once, after `inference.core.metric_setup.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

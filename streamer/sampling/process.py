@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from inference.core.metrics import name_process
+from inference.core.metric_setup import name_process
 from inference.ipc import unix_socket
 from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus
@@ -28,7 +28,7 @@ from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import SharedDocument
-from streamer.imaging.header import AnySize
+from streamer.imaging.pixel_limits import AnySize
 from streamer.sampling.candidate import (
     CONFIRMED,
     MAX_BYTES,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from streamer.sampling.candidate import SampleCandidate
-from streamer.sampling.policy import Budget, ClassBalance, Policy, disagreement, flicker, uncertainty
+from streamer.sampling.informativeness import ClassBalance, disagreement, flicker, uncertainty
+from streamer.sampling.policy import Budget, Policy
 from streamer.sampling.sampler import boxes_above
 
 #: Streams that are remembered. When the stream without frames for longest is forgotten, its held candidate is

@@ -1,4 +1,4 @@
-"""The dispatcher decides whose frame is decoded next and submits it to the inference process.
+"""The dispatcher starts the next frame when the device has room; `version_queue` decides which one that is.
 
 Frames wait encoded in their streams' mailboxes; POSTs wait in a bounded queue. When the device has room, a
 decoder process decodes the next frame straight into a ring slot, and the dispatcher submits the slot. So
@@ -25,6 +25,7 @@ from streamer.decoding.decoder_pool import DecoderPool
 from streamer.imaging.limits import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import NOBODY, Caller, Client
+from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.errors import (
@@ -34,7 +35,6 @@ from streamer.scheduling.errors import (
 from streamer.scheduling.job import Job, Prediction
 from streamer.scheduling.job_runner import JobRunner, unavailable
 from streamer.scheduling.stream_rates import FAIR_RATE_S, Source
-from streamer.scheduling.suspects import Suspects
 from streamer.scheduling.version_queue import VersionQueue
 
 log = logging.getLogger("streamer.dispatch")

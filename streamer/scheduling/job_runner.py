@@ -1,7 +1,8 @@
 """Runs a job that the dispatcher has chosen: decodes it into a ring slot, submits it, and answers for it.
 
 A job is a frame of a stream or a posted image. Whatever happens to the processes that hold it, it is finished
-exactly once: with boxes, with an error, or by a second attempt.
+exactly once: with boxes, with an error, or by a second attempt. `crash_suspects` says which frames may not
+run again.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.scheduling.converter_threads import ConverterThreads
+from streamer.scheduling.crash_suspects import REFUSE_S, Suspects, Verdict
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingError, Unavailable
 from streamer.scheduling.job import Job, outcome_of
-from streamer.scheduling.suspects import REFUSE_S, Suspects, Verdict
 from streamer.scheduling.version_queue import VersionQueue
 
 log = logging.getLogger("streamer.dispatch")

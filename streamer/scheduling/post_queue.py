@@ -1,8 +1,4 @@
-"""Queue of waiting POSTs per client, with fair queueing between a client's connections, and its pressure.
-
-`QueuePressure` must not flap, and replicas under the same load must not all leave at once or for good. So
-each replica waits an additional random time before it leaves, and returns when half of its queue is free, or
-after ten seconds in any case.
+"""Queue of waiting POSTs per client, with fair queueing between a client's connections. Pure.
 
 `FairShare` decides between clients. This queue decides within a client by self-clocked fair queueing
 (Golestani 1994): each image is tagged with the virtual time at which it would be done if its connection had a
@@ -18,48 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from inference.core.fair_share import Flow
-
-#: The queue counts as full from the first share on, and has room again below the second.
-FULL = 0.9
-ROOM = 0.5
-#: The queue must have been full for `FULL_S` plus a random time of at most `STAGGER_S`.
-FULL_S = 5.0
-STAGGER_S = 5.0
-#: Longest time for which a replica turns new clients away, and the shortest time until it may do so again.
-AWAY_MAX_S = 10.0
-PRESENT_MIN_S = 30.0
-
-
-class QueuePressure:
-    """Call :meth:`observe` with the queue's state at least once a second. Times are monotonic seconds."""
-
-    def __init__(self, stagger_s: Callable[[], float]) -> None:
-        """``stagger_s`` returns the random additional wait of this replica, 0 to `STAGGER_S`; it is called
-        each time the queue fills.
-        """
-        self._stagger_s = stagger_s
-        #: Since when the queue has been full without interruption; None while it is not full.
-        self._full_since: float | None = None
-        self._patience_s = 0.0
-        #: Since when new clients are turned away; None while they are accepted.
-        self._away_since: float | None = None
-        self._stays_until = 0.0
-
-    def observe(self, share: float, now: float) -> bool:
-        """Record the used share of the queue; return whether new clients should be turned away."""
-        if self._away_since is not None:
-            if share < ROOM or now - self._away_since >= AWAY_MAX_S:
-                self._away_since = self._full_since = None
-                self._stays_until = now + PRESENT_MIN_S
-        elif share < FULL:
-            self._full_since = None
-        elif self._full_since is None:
-            self._full_since, self._patience_s = now, FULL_S + self._stagger_s()
-        elif now - self._full_since >= self._patience_s and now >= self._stays_until:
-            self._away_since = now
-        return self._away_since is not None
-
+from inference.core.fair_queueing import Flow
 
 #: Tags that differ by less than this fraction of an image's cost count as equal, and the earlier image goes
 #: first: the expected cost of equal images varies a little over time.

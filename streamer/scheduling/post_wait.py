@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from inference.core.fair_share import FairShare, Flow
+from inference.core.fair_queueing import FairShare, Flow
 from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
 from streamer.scheduling.post_queue import Posted, PostQueue
 from streamer.scheduling.service_rate import ServiceRate, most_per_s

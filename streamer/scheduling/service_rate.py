@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from inference.core.fair_share import Flow
+from inference.core.fair_queueing import Flow
 
 #: Time constant of a client's recent use.
 _RECENT_S = 1.0

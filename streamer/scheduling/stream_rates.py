@@ -1,6 +1,6 @@
 """Measures what each live stream of a version wants, and grants rates under overload. Pure.
 
-`fair_share` computes the rates; `version_queue` owns the object and takes turns by the same demands.
+`fair_rates` computes the rates; `version_queue` owns the object and takes turns by the same demands.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from inference.core.fair_share import Flow
+from inference.core.fair_queueing import Flow
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.clients import Client
-from streamer.scheduling.fair_share import FairRates, share_for_one_more
+from streamer.scheduling.fair_rates import FairRates, share_for_one_more
 from streamer.scheduling.job import Job
 
 #: Period in which the rates of streams are measured and granted.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from inference.core.fair_share import FairShare, Flow
+from inference.core.fair_queueing import FairShare, Flow
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.clients import Client

@@ -29,15 +29,15 @@ from streamer.http.problem_details import problem_middleware
 from streamer.http.tickets import Tickets
 from streamer.imaging.limits import LIMITS, Limits
 from streamer.predict import routes as images
-from streamer.predict.responses import refusal_middleware
+from streamer.predict.refusals import refusal_middleware
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler import SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
+from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.scheduling.suspects import Suspects
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
 from streamer.server.openapi import openapi_document

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from inference.ipc.shared_status import Presence, SharedStatus, State
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.byte_budget import ByteBudget
-from streamer.scheduling.post_queue import STAGGER_S, QueuePressure
+from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
 
 #: A process without a heartbeat for this time is reported as silent, before the supervisor kills it.
 SILENT_S = 2.5

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from aiohttp import web
 
-from inference.core.metrics import name_process
+from inference.core.metric_setup import name_process
 from inference.ipc.child_process import settle
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.child_environment import inherited_settings
+from streamer.core.event_loop_selector import make_loop
 from streamer.core.logs import set_up_logging
-from streamer.core.turn_selector import make_loop
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.http.connection_limits import TrackedConnection

@@ -14,8 +14,8 @@ import socket
 import sys
 import time
 
+from inference.core.metric_setup import STORE_VARIABLE, name_process
 from inference.core.metric_store import MetricStore
-from inference.core.metrics import STORE_VARIABLE, name_process
 from inference.core.settings import InferenceSettings
 from inference.ipc.process_handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHandle
 from streamer.access.access_settings import LEAST_KEY_CHARS

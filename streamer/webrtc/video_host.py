@@ -60,7 +60,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """A frame that the process has not read yet; implements `watchdog.Held`."""
+    """A frame that the process has not read yet; implements `decoder_watchdog.Held`."""
 
     offset: int
     length: int

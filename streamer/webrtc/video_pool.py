@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_watchdog import find_faults
 from streamer.decoding.messages import MalformedMessage
 from streamer.decoding.messages import unpack_answer as unpack_ready
 from streamer.decoding.population import Population
 from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
-from streamer.decoding.watchdog import find_faults
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_host import SharedFrame, Stream, VideoHost

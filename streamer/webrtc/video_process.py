@@ -24,10 +24,10 @@ from av.codec.context import Flags
 
 from streamer.decoding.decoder import ready_answer
 from streamer.decoding.decoder_group import ArenaFull, PageAllocator
+from streamer.decoding.decoder_status import StatusPage
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import pack_answer as pack_ready
 from streamer.decoding.sandbox import CpuLimit, enter_sandbox
-from streamer.decoding.shared_status import StatusPage
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.depacketizer import BadVideo, read_video_header
 from streamer.webrtc.video_messages import (

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import cv2
 
 from streamer.imaging.decode import decode
-from streamer.imaging.header import read_orientation
 from streamer.imaging.image_header import ImageError, read_header
+from streamer.imaging.pixel_limits import read_orientation
 from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload

@@ -151,8 +151,8 @@ def test_layers_that_lose_too_much_stay_in_float32(
         ranked.append(rank_layers(graph, layers, tight(ranges), *rest, **options))
         return ranked[-1]
 
-    monkeypatch.setattr("streamer.model_tools.int8.quantise", build)
-    monkeypatch.setattr("streamer.model_tools.int8.rank_layers", rank)
+    monkeypatch.setattr("streamer.model_tools.int8_search.quantise", build)
+    monkeypatch.setattr("streamer.model_tools.int8_search.rank_layers", rank)
     code, answer = optimise(model, "--precision", "int8", "--images", images)
     assert code == 0
     assert ranked == [["second", "first"]]

@@ -9,8 +9,8 @@ import pytest
 
 from streamer.client.encoder import ImageLimits, encode
 from streamer.client.errors import BadInput
-from streamer.imaging.header import AnySize, ImageHeader
 from streamer.imaging.image_header import read_header
+from streamer.imaging.pixel_limits import AnySize, ImageHeader
 from streamer.protocol.wire import Codec
 from tests.unit.pictures import encode as encode_file
 from tests.unit.pictures import scene, with_exif

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from inference.models.model import Placement
 from streamer.decoding.decode_job import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
 from streamer.decoding.decoder_group import Arena, ArenaFull, DecoderGroup, Member
+from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
     Answer,
@@ -29,7 +30,6 @@ from streamer.decoding.messages import (
 )
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.decoding.sandbox import SeccompUnavailable, build_filter
-from streamer.decoding.watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
 from streamer.imaging.limits import Limits
 
 JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)

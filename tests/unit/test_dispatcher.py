@@ -20,10 +20,10 @@ from streamer.decoding.messages import Answer, Verdict
 from streamer.imaging.limits import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Caller, Client, Clients
+from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import DeadlineExceeded, SchedulingError, Unavailable, UnknownVersion
 from streamer.scheduling.job import Prediction
-from streamer.scheduling.suspects import Suspects
 from tests.helpers.hostile_child import HostileChild
 from tests.unit.pictures import encode, scene
 

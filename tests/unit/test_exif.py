@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.imaging.header import read_orientation
+from streamer.imaging.pixel_limits import read_orientation
 from tests.unit.pictures import exif_block
 
 

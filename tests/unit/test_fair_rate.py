@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.scheduling.clients import Client
-from streamer.scheduling.fair_share import (
+from streamer.scheduling.fair_rates import (
     RAISE_AFTER_S,
     FairRates,
     client_rates,

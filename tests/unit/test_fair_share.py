@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.core.fair_share import MAX_FLOWS, FairShare, Flow
+from inference.core.fair_queueing import MAX_FLOWS, FairShare, Flow
 
 CLASSES = {"post": 0.25, "live": 0.75}
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import textwrap
 
+from inference.core.metric_setup import STORE_VARIABLE
 from inference.core.metric_store import SLOT_BYTES, SLOTS_PER_PROCESS, MetricStore
-from inference.core.metrics import STORE_VARIABLE
 from tests.helpers.service import ROOT
 
 
@@ -17,7 +17,7 @@ def run(store: MetricStore, role: str, code: str) -> str:
     head = f"""
         from pathlib import Path
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-        from inference.core.metrics import name_process
+        from inference.core.metric_setup import name_process
         from streamer.accounting.metrics import render_metrics
         name_process({role!r})
         registry = CollectorRegistry()
@@ -63,7 +63,7 @@ def test_more_series_than_there_is_room_for_cost_only_those() -> None:
         import logging
         from inference.core import log_limit
         from inference.core.log_output import use_handler
-        from inference.core.metrics import count_log_lines
+        from inference.core.metric_setup import count_log_lines
 
         # A log that counts its lines in the store: the one of a full store must not wait for itself.
         log_limit.INTERVAL_S = 3600.0

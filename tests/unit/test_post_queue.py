@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.core.fair_share import FairShare, Flow
+from inference.core.fair_queueing import FairShare, Flow
 from streamer.scheduling.post_queue import MAX_CONNECTIONS, PostQueue
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.ipc.shared_status import Presence, SharedStatus
-from streamer.scheduling.post_queue import (
+from streamer.scheduling.queue_pressure import (
     AWAY_MAX_S,
     FULL,
     FULL_S,

@@ -6,7 +6,7 @@ import pytest
 
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.http.problem_details import Problem
-from streamer.predict.responses import problem_of, refusals_as_problems
+from streamer.predict.refusals import problem_of, refusals_as_problems
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.overlap import match, pairwise_iou, same_class_iou
-from streamer.sampling.policy import (
+from streamer.sampling.informativeness import (
     MAX_WEIGHT,
     MIN_WEIGHT,
     ClassBalance,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.core.fair_share import Stride
+from inference.core.fair_queueing import Stride
 
 
 def test_shares_follow_the_weights_while_all_wait() -> None:

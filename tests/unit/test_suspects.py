@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamer.decoding.refused_digests import DigestMemory
-from streamer.scheduling.suspects import (
+from streamer.scheduling.crash_suspects import (
     FIRST_WATCH_S,
     FORGET_AFTER_S,
     MAX_REMEMBERED,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamer.core.turn_selector import A_TURN, TurnSelector, make_loop
+from streamer.core.event_loop_selector import A_TURN, TurnSelector, make_loop
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The header of an image: size, orientation, cost of decoding, and the error of one that is refused."""
+"""What the header of an image says, the limits for it, and the error of an image that is refused."""
 
 from __future__ import annotations
 
