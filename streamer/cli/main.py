@@ -1,99 +1,150 @@
-"""The command line: dispatches ``streamer COMMAND`` and runs ``serve``.
+"""The command line: dispatches ``streamer COMMAND``, and has the commands ``serve`` and ``keys``.
 
-Loads only the modules of that command.
+Loads only the modules of the command that runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib
 import logging
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from streamer.core.extras import explain_missing
+import typer
+from typer.main import get_command
 
-EXIT_USAGE = 2
-
-#: Commands that need the extra `server`, and their exit codes when it is not installed.
-_SERVER_COMMANDS = {"serve": 3, "models": 8, "keys": EXIT_USAGE, "samples": EXIT_USAGE}
-#: Command, module with its ``add_arguments``, and its description in the list of commands.
-_OTHER_COMMANDS = (
-    ("predict", "streamer.cli.predict", "detect on images over HTTP"),
-    ("push", "streamer.cli.push", "send a camera, video, folder or RTSP stream"),
-    ("models", "streamer.cli.models", "list, pull, check and optimize models"),
-    ("keys", "streamer.cli.keys", "make and check API keys"),
-    ("samples", "streamer.cli.samples", "count, verify and export collected samples"),
+from streamer.access.identity import Scope
+from streamer.cli.command import (
+    EXIT_USAGE,
+    Command,
+    Group,
+    NoCommand,
+    any_number,
+    any_whole_number,
+    epilog,
+    option,
 )
 
-_SERVE_EXAMPLES = """\
-examples:
-  streamer serve
-  MODEL_V1_PATH=detector.onnx streamer serve --port 9000
-  HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
+#: Commands of other files: the module with the ``app``, and its description in the list of commands. A
+#: module is loaded when its command runs, completes or shows its help.
+_COMMANDS = {
+    "predict": ("streamer.cli.predict", "detect on images over HTTP"),
+    "push": ("streamer.cli.push", "send a camera, video, folder or RTSP stream"),
+    "models": ("streamer.cli.models", "list, pull, check and optimize models"),
+    "samples": ("streamer.cli.samples", "count, verify and export collected samples"),
+}
 
-Every setting is an environment variable (README, "Configuration"); these options override them.
-exit codes: 0 stopped by a signal, 2 wrong setting, 3 cannot start (port in use, no model, no extra `server`),
-4 model refused, 5 device unavailable, 6 a process keeps dying
-"""
+
+class _Streamer(Group):
+    """All commands; those of `_COMMANDS` are loaded when they are needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        own = super().list_commands(ctx)
+        return [*own[:1], *_COMMANDS, *own[1:]]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, perhaps without its options: the list of commands needs only its description."""
+        if cmd_name in _COMMANDS:
+            return Command(cmd_name, short_help=_COMMANDS[cmd_name][1])
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that ``args`` begin with, loaded."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _COMMANDS:
+            command = get_command(importlib.import_module(_COMMANDS[name][0]).app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=_Streamer,
+    help="Streaming object detection over HTTP and WebSocket.",
+    epilog="`streamer COMMAND --help` explains a command, with examples.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="streamer", description="Streaming object detection over HTTP and WebSocket."
-    )
-    parser.add_argument("--version", action="version", version=f"real-time-vision-api {_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_serve(commands)
-    given = sys.argv[1:] if arguments is None else arguments
-    command = next((word for word in given if not word.startswith("-")), "")
     try:
-        _add_other_commands(commands, command)
-        parsed = parser.parse_args(arguments)
-        result: int = parsed.run(parsed)
-    except ModuleNotFoundError as error:
-        text = explain_missing(error, "server" if command in _SERVER_COMMANDS else "")
-        if text is None:
-            raise
-        sys.stderr.write(f"streamer {command}: {text}\n")
-        return _SERVER_COMMANDS.get(command, EXIT_USAGE)
-    return result
+        code = get_command(app).main(arguments, prog_name="streamer", standalone_mode=False)
+    except typer.TyperException as error:
+        from streamer.core.help_page import show_help, show_usage_error  # noqa: PLC0415 - loads rich
+
+        if isinstance(error, NoCommand):
+            show_help(error.ctx, sys.stderr)
+        else:
+            show_usage_error(error, sys.stderr)
+        return EXIT_USAGE
+    return int(code or 0)
 
 
-def _version() -> str:
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
     try:
-        return version("real-time-vision-api")
+        found = version("real-time-vision-api")
     except PackageNotFoundError:  # run from a source tree
-        return "(not installed)"
+        found = "(not installed)"
+    sys.stdout.write(f"real-time-vision-api {found}\n")
+    raise typer.Exit
 
 
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser(
-        "serve",
-        help="run the service",
-        description="Run the service until SIGTERM or Ctrl-C, then drain.",
-        epilog=_SERVE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    serve.add_argument("--host", help="address to listen on (HOST)")
-    serve.add_argument("--port", type=int, help="TCP port, 0 for a free one (PORT)")
-    serve.add_argument("--workers", type=int, help="front-end processes (WORKERS)")
-    serve.add_argument("--log-level", help="debug, info, warning or error (LOG_LEVEL)")
-    serve.set_defaults(run=_serve)
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
-def _add_other_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], wanted: str) -> None:
-    """Add all commands but ``serve``. Only the module of the wanted command is loaded, with its packages."""
-    for name, module, help_text in _OTHER_COMMANDS:
-        parser = commands.add_parser(name, help=help_text)
-        if name == wanted:
-            importlib.import_module(module).add_arguments(parser)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
+@app.command(
+    cls=Command,
+    short_help="run the service",
+    epilog=epilog(
+        """
+        streamer serve
+        MODEL_V1_PATH=detector.onnx streamer serve --port 9000
+        HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
+        """,
+        notes="""
+        Every setting is an environment variable (README, "Configuration"); these options override them.
+        """,
+        exit_codes={
+            0: "stopped by a signal",
+            2: "wrong setting",
+            3: "cannot start: the port is in use, there is no model, or the extra `server` is missing",
+            4: "model refused",
+            5: "device unavailable",
+            6: "a process keeps dying",
+        },
+    ),
+)
+def serve(
+    host: Annotated[str | None, option("--host", "address to listen on (HOST)", value="ADDRESS")] = None,
+    port: Annotated[
+        int | None,
+        option("--port", "TCP port, 0 for a free one (PORT)", value="N", parser=any_whole_number),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        option("--workers", "front-end processes (WORKERS)", value="N", parser=any_whole_number),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        option("--log-level", "debug, info, warning or error (LOG_LEVEL)", value="LEVEL"),
+    ] = None,
+) -> int:
+    """Run the service until SIGTERM or Ctrl-C, then drain."""
     # Loaded here, because the other commands do not need the modules of the server.
     from streamer.access.access_settings import CannotAdmit, check_access  # noqa: PLC0415 - see above
     from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
@@ -108,10 +159,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     try:
         settings = load_settings(
-            host=arguments.host,
-            port=arguments.port,
-            workers=arguments.workers,
-            log_level=arguments.log_level,
+            host=host,
+            port=port,
+            workers=workers,
+            log_level=log_level,
         )
         check_access(settings)
     except (SettingsError, CannotAdmit) as error:
@@ -138,3 +189,128 @@ def _serve(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         writer.close()
+
+
+keys = typer.Typer(
+    cls=Group,
+    short_help="make and check API keys",
+    help="Create API keys, and check the file of keys (API_KEYS_FILE; docs/operations/security.md).",
+    epilog=epilog(
+        """
+        streamer keys new camera-7 --scopes predict,stream >> keys.toml
+        streamer keys new dashboard --scopes admin --days 90 --format json
+        streamer keys new line-4 --scopes stream --streams 4 --weight 2
+        streamer keys check keys.toml
+        """,
+        notes="""
+        The key itself is written to standard error, once; the entry for the file goes to standard output.
+        """,
+        exit_codes={0: "done", 2: "wrong option, a file that cannot be used, or a package is missing"},
+    ),
+)
+app.add_typer(keys, name="keys")
+_QUOTAS = "Quotas"
+
+
+@keys.command("new", cls=Command, short_help="create a key; print it once, and the entry for the file")
+def new_key(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="name of its owner: letters, digits, dots, dashes and underscores"
+        ),
+    ],
+    scopes: Annotated[
+        str,
+        option(
+            "--scopes",
+            f"comma-separated, of {', '.join(Scope)} (predict,stream)",
+            value="A,B",
+        ),
+    ] = "predict,stream",
+    days: Annotated[
+        float | None,
+        option("--days", "days until it expires (default: never)", value="N", parser=any_number),
+    ] = None,
+    entry_format: Annotated[
+        Literal["toml", "json"], option("--format", "format of the entry (toml)")
+    ] = "toml",
+    requests_per_s: Annotated[
+        float | None,
+        option("--requests-per-s", "POST requests per second", value="N", group=_QUOTAS, parser=any_number),
+    ] = None,
+    streams: Annotated[
+        int | None,
+        option(
+            "--streams",
+            "concurrent WebSocket connections",
+            value="N",
+            group=_QUOTAS,
+            parser=any_whole_number,
+        ),
+    ] = None,
+    sessions: Annotated[
+        int | None,
+        option(
+            "--sessions",
+            "concurrent WebRTC and WHIP sessions",
+            value="N",
+            group=_QUOTAS,
+            parser=any_whole_number,
+        ),
+    ] = None,
+    bytes_per_s: Annotated[
+        float | None,
+        option("--bytes-per-s", "bytes per second", value="N", group=_QUOTAS, parser=any_number),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        option(
+            "--weight",
+            "share of the device relative to other keys (1)",
+            value="N",
+            group=_QUOTAS,
+            parser=any_number,
+        ),
+    ] = None,
+) -> int:
+    """Create a key. It is printed once, on standard error; its entry for the file goes to standard output."""
+    from streamer.access.key_ring import BadKeyFile, make_key  # noqa: PLC0415 - the extra `server`
+
+    amounts = {
+        "requests_per_s": requests_per_s,
+        "streams": streams,
+        "sessions": sessions,
+        "bytes_per_s": bytes_per_s,
+        "weight": weight,
+    }
+    quotas = {field: value for field, value in amounts.items() if value is not None}
+    expires = None
+    try:
+        if days is not None:
+            expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
+        wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+        made = make_key(name, wanted, expires, quotas)
+    except (OverflowError, ValueError) as error:
+        raise BadKeyFile(str(error)) from error
+    sys.stderr.write(f"The key, which is shown only now:\n{made.key}\n")
+    sys.stdout.write(f"{made.line(entry_format)}\n")
+    return 0
+
+
+@keys.command("check", cls=Command, short_help="list the keys of a file, or report what is wrong with it")
+def check_keys(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="file of keys, TOML or JSON", parser=Path)],
+) -> int:
+    """List the keys of a file, or report what is wrong with it."""
+    from streamer.access.key_ring import BadKeyFile, parse_keys, read_key_file  # noqa: PLC0415 - see new_key
+
+    try:
+        found = parse_keys(read_key_file(file))
+    except BadKeyFile as error:
+        raise BadKeyFile(f"{file} {error}") from error
+    now = datetime.now(UTC).timestamp()
+    for identity in found.values():
+        state = "" if identity.is_current(now) else "  expired"
+        sys.stdout.write(f"{identity.name}: {', '.join(sorted(identity.scopes))}{state}\n")
+    return 0

@@ -2,97 +2,124 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from streamer.cli.arguments import (
+import typer
+
+from streamer.cli.command import (
+    CONNECTION,
+    EXIT_USAGE,
     TOKEN_VARIABLE,
-    add_parameter_arguments,
-    add_server_arguments,
+    CaFile,
+    Classes,
+    Command,
+    Conf,
+    Insecure,
+    Iou,
+    MaxDetections,
+    Token,
+    any_whole_number,
+    epilog,
+    option,
     read_parameters,
     read_token,
-    secrets_in,
+    terminal_of,
 )
-from streamer.client.errors import (
-    BadInput,
-    ClientError,
-    ConnectionFailed,
-    PredictFailed,
-    SaveFailed,
-    SourceFailed,
-)
+from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed, SaveFailed
 from streamer.client.results import Prediction
 from streamer.client.sources import list_images
 from streamer.core.signals import EXIT_INTERRUPTED
-from streamer.core.terminal import Terminal
+from streamer.core.terminal import Table, Terminal, write_tables
+
+if TYPE_CHECKING:
+    from streamer.client.oneshot import Request
 
 EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
 EXIT_REFUSED = 3
-EXIT_SAVE = 5
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
 #: Smallest number of images for which a progress bar is shown.
 _BAR_FROM = 5
-_BAR_CHARS = 24
+_NUMBERS = ("SCORE", "X1", "Y1", "X2", "Y2")
 #: HTTP statuses that do not depend on the image.
 _REFUSED = frozenset({401, 403, 404})
 
-DESCRIPTION = (
-    "Detect objects in images over HTTP. IMAGE is a file, a folder (images in natural order) or - for stdin."
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where the answers go."""
+
+    json: bool
+    #: Folder for images with boxes.
+    save: Path | None
+    quiet: bool
+
+
+@app.command(
+    cls=Command,
+    epilog=epilog(
+        """
+        streamer predict photo.jpg other.png
+        streamer predict photos/ --conf 0.4 --classes person,dog --save boxes/
+        streamer predict photo.jpg --json | jq .detections
+        curl -s https://host/a.jpg | streamer predict - --url http://host/v2/predict
+        """,
+        notes=f"The token is read from {TOKEN_VARIABLE} when --token is not given; it is never shown.",
+        exit_codes={
+            0: "all images were answered",
+            EXIT_SOME_FAILED: "some failed",
+            EXIT_USAGE: "wrong option or address, or a package is missing",
+            EXIT_REFUSED: "refused or cannot connect",
+            5: "cannot write --save",
+            EXIT_INTERRUPTED: "Ctrl-C",
+        },
+    ),
 )
-EXAMPLES = f"""\
-examples:
-  streamer predict photo.jpg other.png
-  streamer predict photos/ --conf 0.4 --classes person,dog --save boxes/
-  streamer predict photo.jpg --json | jq .detections
-  curl -s https://host/photo.jpg | streamer predict - --url http://host:8000/v2/predict
+def predict(
+    ctx: typer.Context,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="file, folder, or - for standard input")
+    ],
+    json: Annotated[bool, option("--json", "print one JSON line per image")] = False,
+    save: Annotated[
+        Path | None,
+        option("--save", "write NAME-boxes.jpg for each image", value="DIR", parser=Path),
+    ] = None,
+    jobs: Annotated[int, option("--jobs", "concurrent requests (4)", value="N", parser=any_whole_number)] = 4,
+    quiet: Annotated[bool, option("--quiet", "print only errors")] = False,
+    conf: Conf = None,
+    iou: Iou = None,
+    classes: Classes = None,
+    max_detections: MaxDetections = None,
+    url: Annotated[
+        str,
+        option("--url", f"address of the service ({DEFAULT_URL})", value="URL", group=CONNECTION),
+    ] = DEFAULT_URL,
+    token: Token = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+) -> int:
+    """Detect objects in images over HTTP.
 
-The token is read from {TOKEN_VARIABLE} when --token is not given; it is never shown.
+    IMAGE is a file, a folder (images in natural order) or - for stdin.
+    """
+    from streamer.client.oneshot import Request  # noqa: PLC0415 - loads aiohttp
+    from streamer.client.options import Tls  # noqa: PLC0415 - see above
 
-exit codes: 0 all images were answered, {EXIT_SOME_FAILED} some failed, {EXIT_USAGE} wrong option or address,
-or a package is missing, {EXIT_REFUSED} refused or cannot connect, {EXIT_SAVE} cannot write --save,
-{EXIT_INTERRUPTED} Ctrl-C
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``streamer predict`` and what runs it."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder, or - for standard input")
-    add_server_arguments(parser, DEFAULT_URL)
-    add_parameter_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON line per image")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write NAME-boxes.jpg for each image")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="concurrent requests (4)")
-    parser.add_argument("--quiet", action="store_true", help="print only errors")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command and return its exit code."""
-    terminal = Terminal(quiet=arguments.quiet, secrets=secrets_in(arguments, arguments.url))
-    try:
-        return asyncio.run(_predict(arguments, terminal))
-    except (BadInput, SourceFailed) as error:
-        return _fail(terminal, error, EXIT_USAGE)
-    except SaveFailed as error:
-        return _fail(terminal, error, EXIT_SAVE)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    finally:
-        terminal.close()
-
-
-def _fail(terminal: Terminal, error: Exception, code: int) -> int:
-    terminal.line(f"streamer predict: {error}", always=True)
-    return code
+    if jobs < 1:
+        raise BadInput(f"--jobs is {jobs}; allowed are 1 and more")
+    if save is not None:
+        import streamer.imaging.draw  # noqa: F401, PLC0415 - reports a missing package before sending
+    report = _Report(_Output(json, save, quiet), terminal_of(ctx), find_images(images))
+    request = Request(params=read_parameters(conf, iou, classes, max_detections), tls=Tls(ca_file, insecure))
+    return asyncio.run(_predict(report, url, read_token(token), request, jobs))
 
 
 def find_images(names: list[str]) -> list[str]:
@@ -109,25 +136,12 @@ def find_images(names: list[str]) -> list[str]:
     return found
 
 
-async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from streamer.client.oneshot import Request, predict_many  # noqa: PLC0415 - loads aiohttp
-    from streamer.client.options import Tls  # noqa: PLC0415 - see above
+async def _predict(report: _Report, url: str, token: str | None, request: Request, jobs: int) -> int:
+    from streamer.client.oneshot import predict_many  # noqa: PLC0415 - see predict
 
-    if arguments.jobs < 1:
-        raise BadInput(f"--jobs is {arguments.jobs}; allowed are 1 and more")
-    if arguments.save is not None:
-        import streamer.imaging.draw  # noqa: F401, PLC0415 - reports a missing package before sending
-    names = find_images(arguments.images)
-    report = _Report(arguments, terminal, names)
-    request = Request(params=read_parameters(arguments), tls=Tls(arguments.ca_file, arguments.insecure))
-    answers = predict_many(
-        report.images(),
-        url=arguments.url,
-        token=read_token(arguments),
-        request=request,
-        concurrency=arguments.jobs,
-    )
-    async for position, answer in answers:
+    async for position, answer in predict_many(
+        report.images(), url=url, token=token, request=request, concurrency=jobs
+    ):
         await report.answered(position, answer)
     return report.exit_code()
 
@@ -136,7 +150,7 @@ async def _predict(arguments: argparse.Namespace, terminal: Terminal) -> int:
 class _Report:
     """Prints the answers in the order of the arguments, each as soon as all before it are printed."""
 
-    arguments: argparse.Namespace
+    output: _Output
     terminal: Terminal
     names: list[str]
     failures: list[ClientError] = field(default_factory=list)
@@ -165,35 +179,32 @@ class _Report:
             await self._print_answer(self.names[self._printed], self._answers.pop(self._printed))
             self._printed += 1
         if len(self.names) >= _BAR_FROM:
-            self.terminal.status(self._bar())
-
-    def _bar(self) -> str:
-        done, total = self._printed + len(self._answers), len(self.names)
-        filled = _BAR_CHARS * done // total
-        failed = f", {len(self.failures)} failed" if self.failures else ""
-        return f"[{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {done}/{total}{failed}"
+            done, total = self._printed + len(self._answers), len(self.names)
+            failed = f", {len(self.failures)} failed" if self.failures else ""
+            self.terminal.status(f"{done}/{total}{failed}", done / total)
 
     async def _print_answer(self, name: str, answer: Prediction | ClientError) -> None:
         if isinstance(answer, ClientError):
             self.failures.append(answer)
             text = str(answer)
             self.terminal.line(text if text.startswith(f"{name}: ") else f"{name}: {text}", always=True)
-            if self.arguments.json:
-                self._print(json.dumps({"image": name, "error": _describe_error(answer)}, ensure_ascii=False))
+            if self.output.json:
+                self._print(dumps({"image": name, "error": _describe_error(answer)}, ensure_ascii=False))
             return
-        if self.arguments.save is not None:
-            await asyncio.to_thread(self._save, name, answer)
-        if self.arguments.json:
-            self._print(json.dumps(_describe(name, answer), ensure_ascii=False))
-        elif not self.arguments.quiet:
-            self._print(_table(name, answer))
+        if self.output.save is not None:
+            await asyncio.to_thread(self._save, self.output.save, name, answer)
+        if self.output.json:
+            self._print(dumps(_describe(name, answer), ensure_ascii=False))
+        elif not self.output.quiet:
+            self.terminal.close()  # clears the progress bar
+            write_tables(lambda: [_table(name, answer)], lambda: _text(name, answer))
 
     def _print(self, text: str) -> None:
         self.terminal.close()  # clears the progress bar
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    def _save(self, name: str, answer: Prediction) -> None:
+    def _save(self, folder: Path, name: str, answer: Prediction) -> None:
         from streamer.client.encoder import (  # noqa: PLC0415 - see _predict
             decode,
             encode_jpeg,
@@ -201,10 +212,10 @@ class _Report:
         )
         from streamer.imaging.draw import draw_on_copy  # noqa: PLC0415 - loads OpenCV
 
-        target = self.arguments.save / self._free_name("stdin" if name == "-" else Path(name).stem)
+        target = folder / self._free_name("stdin" if name == "-" else Path(name).stem)
         jpeg = encode_jpeg(draw_on_copy(decode(read_bytes(self._read(name))), answer.detections), 92)
         try:
-            self.arguments.save.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             target.write_bytes(jpeg)
         except OSError as error:
             raise SaveFailed(f"--save {target}: {error.strerror or error}") from error
@@ -234,7 +245,7 @@ def _is_refusal(error: ClientError) -> bool:
 
 
 def _describe(name: str, answer: Prediction) -> dict[str, Any]:
-    from streamer.cli.journal import describe_detections  # noqa: PLC0415 - see _predict
+    from streamer.cli.push_report import describe_detections  # noqa: PLC0415 - see _predict
 
     return {
         "image": name,
@@ -258,16 +269,27 @@ def _describe_error(error: ClientError) -> dict[str, Any]:
     return {"message": str(error)}
 
 
-def _table(name: str, answer: Prediction) -> str:
+def _title(name: str, answer: Prediction) -> str:
     count = len(answer.detections)
     timings = ", ".join(f"{stage} {value:.1f}" for stage, value in answer.timings_ms.items())
-    lines = [
+    return (
         f"{name}  {answer.width}x{answer.height}  {count} {'box' if count == 1 else 'boxes'}  ms: {timings}"
-    ]
+    )
+
+
+def _text(name: str, answer: Prediction) -> str:
     width = max((len(detection.label) for detection in answer.detections), default=0)
-    lines += [
+    lines = [
         f"  {detection.label:<{width}}  {detection.score:.2f}  "
         + " ".join(f"{v:7.1f}" for v in detection.box)
         for detection in answer.detections
     ]
-    return "\n".join(lines)
+    return "\n".join([_title(name, answer), *lines])
+
+
+def _table(name: str, answer: Prediction) -> Table:
+    rows = [
+        (detection.label, f"{detection.score:.2f}", *(f"{v:.1f}" for v in detection.box))
+        for detection in answer.detections
+    ]
+    return Table(_title(name, answer), ("LABEL", *_NUMBERS), tuple(rows), frozenset(_NUMBERS))

@@ -1,4 +1,4 @@
-"""Sends the frames of a source through a stream, and passes the outcomes to recorder, journal and preview."""
+"""Sends the frames of a source through a stream, and passes them and their outcomes to the outputs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from streamer.cli.progress import Tally
+from streamer.cli.push_report import Journal, Tally, progress_line, summary
 from streamer.client.capture import Captured, Source, paced, thinned
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
 from streamer.client.frame_stream import FrameStream
+from streamer.client.options import Options, Params
 from streamer.client.results import Detections, Outcome, Result
+from streamer.client.sources import SourceOptions
+from streamer.core.signals import Signals
+from streamer.core.terminal import Terminal
 
 #: Longest wait for the source thread at the end. A thread that takes longer hangs in a driver and is
 #: abandoned.
 JOIN_S = 2.0
+#: Interval at which the progress is shown.
+_STATUS_S = 0.2
 #: Longest wait for outcomes after a signal, because someone waits and the server may be unreachable.
 STOP_TIMEOUT_S = 5.0
 
@@ -64,6 +71,26 @@ class Limits:
     #: Seconds of source time.
     duration_s: float | None = None
     max_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the options of `streamer push` ask for."""
+
+    source: str
+    source_options: SourceOptions
+    url: str
+    transport: str
+    #: None chooses by the source.
+    mode: Literal["live", "all"] | None
+    params: Params
+    token: str | None
+    options: Options
+    limits: Limits
+    save: Path | None
+    #: File of the JSON lines, or ``-``.
+    json: str | None
+    show: bool
 
 
 @dataclass(slots=True)
@@ -201,3 +228,82 @@ class Pusher:
             self.sinks.recorder.settle(frame, detections)
         if self.sinks.preview is not None:
             self.sinks.preview.show(frame, detections)
+
+
+class PushRun:
+    """One push with its outputs, which are opened before it and closed after it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        terminal: Terminal,
+        source: Source,
+        stream: FrameStream,
+        signals: Signals,
+    ) -> None:
+        self._plan = plan
+        self._terminal = terminal
+        self._stream = stream
+        self._signals = signals
+        self._pusher = Pusher(
+            source,
+            stream,
+            limits=plan.limits,
+            # In mode all, files are read as fast as the server accepts frames.
+            realtime=stream.mode == "live",
+        )
+
+    async def run(self) -> None:
+        """Push, and write the outputs. Raises the errors of `Pusher.run` and SaveFailed."""
+        plan, saved = self._plan, ""
+        async with contextlib.AsyncExitStack() as stack:
+            journal = Journal(plan.json) if plan.json else None
+            if journal is not None:
+                stack.callback(journal.close)
+            preview = await self._start_preview(stack) if plan.show else None
+            recorder: Any = None
+            if plan.save is not None:
+                from streamer.cli.recorder import Recorder  # noqa: PLC0415 - needs the extra `view`
+
+                recorder = Recorder(plan.save)
+            self._pusher.sinks = Sinks(recorder, journal, preview)
+            try:
+                await self._push()
+            finally:
+                if recorder is not None:
+                    # In a thread: the encoder may have seconds of work left.
+                    await asyncio.to_thread(recorder.close)
+                    missed = f", {recorder.missed} missed" if recorder.missed else ""
+                    saved = (
+                        f"{recorder.path} ({recorder.duration_s:.1f} s, {recorder.written} frames{missed})"
+                    )
+                if journal is not None:
+                    journal.summary(self._pusher.tally.captured, self._stream.ledger)
+                self._terminal.line(summary(self._pusher.tally, self._stream.ledger, saved))
+
+    async def _start_preview(self, stack: contextlib.AsyncExitStack) -> Any:
+        from streamer.cli.preview import Preview  # noqa: PLC0415 - needs the extra `view`
+
+        preview = Preview(self._status)
+        await preview.start()
+        stack.push_async_callback(preview.close)
+        self._terminal.line(f"preview: {preview.url}", always=True)
+        preview.open_browser()
+        return preview
+
+    def _status(self) -> str:
+        return progress_line(self._pusher.tally, self._stream.ledger, self._stream.state, time.monotonic())
+
+    async def _push(self) -> None:
+        self._signals.on_first(self._pusher.stop)
+        ticker = asyncio.create_task(self._tick())
+        try:
+            await self._pusher.run()
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_STATUS_S)
+            self._terminal.status(self._status())

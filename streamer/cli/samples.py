@@ -1,101 +1,76 @@
-"""``streamer samples``: the commands ``stats``, ``verify`` and ``export``, and their exit codes."""
+"""``streamer samples``: the commands ``stats``, ``verify`` and ``export``."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
+from json import dumps
 from pathlib import Path
+from typing import Annotated, Literal
 
-from streamer.cli.arguments import Command, CommandGroup
+import typer
+
+from streamer.cli.command import EXIT_USAGE, Command, Group, Json, epilog, option, terminal_of
 from streamer.core.signals import EXIT_INTERRUPTED
-from streamer.core.terminal import Terminal
-from streamer.datasets.export import DEFAULT_ADDRESS, DatasetFormat, ExportOptions, export
-from streamer.datasets.sample import BadRequest, CannotRead, CannotWrite, DamagedSample
-from streamer.datasets.source import open_source, read_samples, verify
-from streamer.datasets.statistics import SUBSETS, Split, count
 
-EXIT_USAGE = 2
-EXIT_FILES = 3
 EXIT_UNSOUND = 4
 
-#: Error class to exit code; the first match counts.
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (BadRequest, EXIT_USAGE),
-    (CannotRead, EXIT_FILES),
-    (CannotWrite, EXIT_FILES),
-    (DamagedSample, EXIT_UNSOUND),
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    help="Work with the samples that the service has collected (docs/sampling.md).",
+    epilog=epilog(
+        """
+        streamer samples stats
+        streamer samples verify --in /srv/samples
+        streamer samples stats --in s3://ml-active-learning/parcels
+        streamer samples export --format coco --out parcels/
+        """,
+        exit_codes={
+            0: "done",
+            EXIT_USAGE: "wrong option, no samples or a package is missing",
+            3: "a file cannot be read or written",
+            EXIT_UNSOUND: "a sample is damaged",
+            EXIT_INTERRUPTED: "Ctrl-C",
+        },
+    ),
 )
-
-_DESCRIPTION = "Work with the samples that the service has collected (docs/sampling.md)."
-_EXAMPLES = f"""\
-examples:
-  streamer samples stats
-  streamer samples verify --in /srv/samples
-  streamer samples stats --in s3://ml-active-learning/parcels
-  streamer samples export --format coco --out parcels/
-
-exit codes: 0 done, {EXIT_USAGE} wrong option, no samples or a package is missing,
-{EXIT_FILES} a file cannot be read or written, {EXIT_UNSOUND} a sample is damaged, {EXIT_INTERRUPTED} Ctrl-C
-"""
-_STATS_DESCRIPTION = "Count the collected samples by reason, stream, day, model and label."
-_VERIFY_DESCRIPTION = """\
-Check that every sidecar has its image, that checksums and sizes are right, and that all files can be read.
-An image without a sidecar is no error: its delivery is under way, or a crash interrupted it.
-"""
-_EXPORT_DESCRIPTION = """\
-Write the collected samples as a dataset, with the model's boxes as pre-annotations. All images are upright.
-Samples are assigned to train, val or test by stream and hour, never by frame, and to the same subset in every
-export.
-"""
-_EXPORT_EXAMPLES = """\
-examples:
-  streamer samples export --format coco --out parcels/
-  streamer samples export --format yolo --split 90,10,0 --out parcels-yolo/
-  streamer samples export --format label-studio --address s3://labels/parcels/ --out tasks/
-  streamer samples export --format coco --reason random --split 0,0,100 --out measure/
-
-Estimate the accuracy of a model on samples of reason random only: all others were selected because they are
-hard.
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the three commands."""
-    CommandGroup("samples", _COMMANDS, _EXIT_CODES).add_arguments(parser, _DESCRIPTION, _EXAMPLES)
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+Source = Annotated[
+    str | None,
+    option(
         "--in",
-        dest="source",
-        metavar="PLACE",
-        help="folder of samples, or s3://BUCKET/PREFIX (default: where the service's settings store them)",
-    )
+        "folder of samples, or s3://BUCKET/PREFIX (default: where the service's settings store them)",
+        value="PLACE",
+    ),
+]
 
 
-def _add_stats(parser: argparse.ArgumentParser) -> None:
-    parser.description = _STATS_DESCRIPTION
-    _add_source(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+@app.command(cls=Command, short_help="count them by reason, stream, day, model and label")
+def stats(source: Source = None, json: Json = False) -> int:
+    """Count the collected samples by reason, stream, day, model and label."""
+    from streamer.core.terminal import write_tables  # noqa: PLC0415 - as the others
+    from streamer.datasets.source import open_source, read_samples  # noqa: PLC0415 - the extra `server`
+    from streamer.datasets.statistics import count  # noqa: PLC0415 - see above
 
-
-def _stats(arguments: argparse.Namespace, _terminal: Terminal) -> int:
-    with open_source(arguments.source) as source:
-        statistics = count(read_samples(source))
-    text = json.dumps(statistics.to_dict(), ensure_ascii=False, indent=2)
-    sys.stdout.write((text if arguments.json else statistics.to_text()) + "\n")
+    with open_source(source) as opened:
+        statistics = count(read_samples(opened))
+    if json:
+        sys.stdout.write(dumps(statistics.to_dict(), ensure_ascii=False, indent=2) + "\n")
+    else:
+        write_tables(statistics.tables, statistics.to_text)
     return 0
 
 
-def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.description = _VERIFY_DESCRIPTION
-    _add_source(parser)
+@app.command(cls=Command, short_help="check that every sample is complete")
+def verify(ctx: typer.Context, source: Source = None) -> int:
+    """Check that every sidecar has its image, that checksums and sizes are right, and that files can be read.
 
+    An image without a sidecar is no error: its delivery is under way, or a crash interrupted it.
+    """
+    from streamer.datasets import source as samples  # noqa: PLC0415 - see stats
 
-def _verify(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    with open_source(arguments.source) as source:
-        result = verify(source)
+    terminal = terminal_of(ctx)
+    with samples.open_source(source) as opened:
+        result = samples.verify(opened)
     for problem in result.problems:
         terminal.line(problem, always=True)
     for key in result.incomplete:
@@ -104,53 +79,65 @@ def _verify(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return EXIT_UNSOUND if result.problems else 0
 
 
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.description, parser.epilog = _EXPORT_DESCRIPTION, _EXPORT_EXAMPLES
-    _add_source(parser)
-    parser.add_argument(
-        "--format",
-        required=True,
-        choices=[name.value for name in DatasetFormat],
-        help="annotation format",
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to create")
-    parser.add_argument(
-        "--split", default="80,10,10", metavar="A,B,C", help="shares of train, val and test (80,10,10)"
-    )
-    parser.add_argument(
-        "--reason",
-        action="append",
-        default=[],
-        help="only samples taken for this reason; may be repeated",
-    )
-    parser.add_argument(
-        "--below-threshold", action="store_true", help="also boxes with a score below the caller's threshold"
-    )
-    parser.add_argument(
-        "--address",
-        default=DEFAULT_ADDRESS,
-        metavar="URL",
-        help="put in front of the path of an image in Label Studio's tasks (/data/local-files/?d=)",
-    )
-
-
-def _export(arguments: argparse.Namespace, _terminal: Terminal) -> int:
-    options = ExportOptions(
-        DatasetFormat(arguments.format),
-        Split.parse(arguments.split),
-        frozenset(arguments.reason),
-        arguments.below_threshold,
-        arguments.address,
-    )
-    with open_source(arguments.source) as source:
-        images = export(source, arguments.out, options)
-    counts = ", ".join(f"{images[subset]} {subset}" for subset in SUBSETS)
-    sys.stdout.write(f"{arguments.out}: {images.total()} images ({counts})\n")
-    return 0
-
-
-_COMMANDS = (
-    Command("stats", "count them by reason, stream, day, model and label", _add_stats, _stats),
-    Command("verify", "check that every sample is complete", _add_verify, _verify),
-    Command("export", "write a COCO, YOLO or Label Studio dataset", _add_export, _export),
+@app.command(
+    cls=Command,
+    short_help="write a COCO, YOLO or Label Studio dataset",
+    epilog=epilog(
+        """
+        streamer samples export --format coco --out parcels/
+        streamer samples export --format yolo --split 90,10,0 --out parcels-yolo/
+        streamer samples export --format label-studio --address s3://b/ --out tasks/
+        streamer samples export --format coco --reason random --split 0,0,100 --out t/
+        """,
+        notes="""
+        Estimate the accuracy of a model on samples of reason random only: all others were selected because
+        they are hard.
+        """,
+    ),
 )
+def export(
+    dataset_format: Annotated[
+        Literal["coco", "yolo", "label-studio"], option("--format", "annotation format (required)")
+    ],
+    out: Annotated[Path, option("--out", "folder to create (required)", value="DIR", parser=Path)],
+    source: Source = None,
+    split: Annotated[
+        str, option("--split", "shares of train, val and test (80,10,10)", value="A,B,C")
+    ] = "80,10,10",
+    reason: Annotated[
+        list[str] | None,
+        option("--reason", "only samples taken for this reason; may be repeated", value="REASON"),
+    ] = None,
+    below_threshold: Annotated[
+        bool, option("--below-threshold", "also boxes with a score below the caller's threshold")
+    ] = False,
+    address: Annotated[
+        str | None,
+        option(
+            "--address",
+            "put in front of the path of an image in Label Studio's tasks (/data/local-files/?d=)",
+            value="URL",
+        ),
+    ] = None,
+) -> int:
+    """Write the collected samples as a dataset, with the model's boxes as pre-annotations.
+
+    All images are upright. Samples are assigned to train, val or test by stream and hour, never by frame, and
+    to the same subset in every export.
+    """
+    from streamer.datasets import export as dataset  # noqa: PLC0415 - see stats
+    from streamer.datasets.source import open_source  # noqa: PLC0415 - see stats
+    from streamer.datasets.statistics import SUBSETS, Split  # noqa: PLC0415 - see stats
+
+    options = dataset.ExportOptions(
+        dataset.DatasetFormat(dataset_format),
+        Split.parse(split),
+        frozenset(reason or ()),
+        below_threshold,
+        dataset.DEFAULT_ADDRESS if address is None else address,
+    )
+    with open_source(source) as opened:
+        images = dataset.export(opened, out, options)
+    counts = ", ".join(f"{images[subset]} {subset}" for subset in SUBSETS)
+    sys.stdout.write(f"{out}: {images.total()} images ({counts})\n")
+    return 0

@@ -21,7 +21,6 @@ EXTRAS = MappingProxyType(
         "onnxruntime": "server",
         "pandas": "server",
         "prometheus_client": "server",
-        "pydantic": "server",
         "pydantic_settings": "server",
         "torch": "train",
         "zxingcpp": "train",

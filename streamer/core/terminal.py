@@ -1,21 +1,36 @@
-"""Text output of the commands: lines, and one status line that is rewritten in place. Redacts secrets."""
+"""Text output of the commands: lines without secrets, a status line that is drawn again, and tables."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
 
 from streamer.core.redact import redact
+
+if TYPE_CHECKING:
+    from streamer.core.status_line import StatusLine
 
 #: Without a terminal the status is printed as a line at this interval.
 PLAIN_INTERVAL_S = 5.0
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether lines can be drawn again. FORCE_COLOR does not make a terminal of a file."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
 class Terminal:
-    """Writes to standard error; standard output is for data."""
+    """Writes to standard error; standard output is for data.
+
+    On a terminal the status is drawn by rich, with a bar. Elsewhere it is a plain line every
+    `PLAIN_INTERVAL_S`. Thread-safe.
+    """
 
     def __init__(
         self,
@@ -29,39 +44,67 @@ class Terminal:
         self._quiet = quiet
         self._secrets = tuple(secrets)
         self._clock = clock
-        self._is_terminal = self._stream.isatty()
-        self._status_shown = False
+        self._is_terminal = is_terminal(self._stream)
+        self._lock = threading.RLock()
+        #: The work whose progress was shown last; None before the first.
+        self._status: StatusLine | None = None
         self._next_plain_at = 0.0
 
     def line(self, text: str, *, always: bool = False) -> None:
         """Write a line; with ``always``, even in quiet mode."""
         if self._quiet and not always:
             return
-        self._clear()
-        self._write(redact(text, self._secrets) + "\n")
+        with self._lock:
+            self._erase()
+            self._write(redact(text, self._secrets) + "\n")
 
-    def status(self, text: str) -> None:
-        """Replace the status line by ``text``."""
-        if self._quiet:
-            return
-        shown = redact(text, self._secrets)
-        if self._is_terminal:
-            width = shutil.get_terminal_size().columns
-            # One column less: some terminals wrap after the last one.
-            self._write(f"\r\x1b[K{shown[: max(1, width - 1)]}")
-            self._status_shown = True
-        elif self._clock() >= self._next_plain_at:
-            self._next_plain_at = self._clock() + PLAIN_INTERVAL_S
+    def error(self, text: str) -> None:
+        """Write the line that says why the command has failed; red on a terminal."""
+        with self._lock:
+            self._erase()
+            shown = redact(text, self._secrets)
+            if self._is_terminal and not os.environ.get("NO_COLOR"):
+                shown = f"\x1b[31m{shown}\x1b[0m"
             self._write(shown + "\n")
 
-    def _clear(self) -> None:
-        if self._status_shown:
-            self._write("\r\x1b[K")
-            self._status_shown = False
+    def status(self, text: str, share: float | None = None) -> None:
+        """Replace the status by ``text``, with a bar if the done share (0..1) of the work is known."""
+        if share is None:
+            self._show("text", redact(text, self._secrets), 0.0, None)
+        else:
+            self._show("share", redact(text, self._secrets), share, 1.0)
+
+    def transfer(self, name: str, done: int, total: int | None) -> None:
+        """Replace the status by that of a download of ``total`` bytes: share, rate and remaining time."""
+        self._show("transfer", name, done, total)
 
     def close(self) -> None:
-        """Remove the status line."""
-        self._clear()
+        """Remove the status."""
+        with self._lock:
+            self._erase()
+            self._status = None
+
+    def _show(self, layout: str, text: str, done: float, total: float | None) -> None:
+        from streamer.core.status_line import StatusLine  # noqa: PLC0415 - loads rich
+
+        if self._quiet:
+            return
+        with self._lock:
+            if self._status is None or self._status.layout != layout:
+                self._erase()
+                self._status = StatusLine(layout, self._stream, self._clock)
+            self._status.update(text, done, total)
+            if self._is_terminal:
+                with contextlib.suppress(OSError, ValueError):
+                    self._status.draw()
+            elif self._clock() >= self._next_plain_at:
+                self._next_plain_at = self._clock() + PLAIN_INTERVAL_S
+                self._write(self._status.plain() + "\n")
+
+    def _erase(self) -> None:
+        if self._status is not None and self._is_terminal:
+            with contextlib.suppress(OSError, ValueError):
+                self._status.erase()
 
     def _write(self, text: str) -> None:
         try:
@@ -69,3 +112,58 @@ class Terminal:
             self._stream.flush()
         except (OSError, ValueError):
             return  # nobody reads the output any more; the command goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows below a title. Columns whose cells are numbers have their names in ``numbers``."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[str] = frozenset()
+    #: Line below the rows.
+    note: str = ""
+
+
+def write_tables(tables: Callable[[], Iterable[Table]], plain: Callable[[], str]) -> None:
+    """Draw the tables if standard output is a terminal. Otherwise write the text, which programs may read."""
+    if is_terminal(sys.stdout):
+        for table in tables():
+            _draw(table)
+    else:
+        sys.stdout.write(plain() + "\n")
+    sys.stdout.flush()
+
+
+def _draw(table: Table) -> None:
+    from rich import box  # noqa: PLC0415 - only terminals need rich
+    from rich.console import Console  # noqa: PLC0415 - see above
+    from rich.table import Table as Drawn  # noqa: PLC0415 - see above
+    from rich.text import Text  # noqa: PLC0415 - see above
+
+    console = Console(highlight=False)
+    drawn = Drawn(
+        title=Text(_printable(table.title), "bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        header_style="bold cyan",
+        caption=Text(table.note, "dim") if table.note else None,
+        caption_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    for number, name in enumerate(table.head):
+        drawn.add_column(
+            Text(name),
+            justify="right" if name in table.numbers else "left",
+            style="cyan" if number == 0 and name not in table.numbers else "",
+            overflow="fold",
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(_printable(cell)) for cell in row))
+    console.print(drawn)
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: names in a file or of a server may hold escape sequences."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamer.core.terminal import Table
 from streamer.datasets.sample import BadRequest, Sample
 
 SUBSETS = ("train", "val", "test")
@@ -78,14 +79,29 @@ class Statistics:
 
     def to_text(self) -> str:
         """Return the counts as tables of text."""
-        lines = [f"{self.samples} samples, {self.size_bytes / 1e6:.1f} MB, {self.first} to {self.last}"]
-        for name, title in _TABLES.items():
-            table: Counter[str] = getattr(self, name)
-            lines += ["", title]
-            lines += [f"  {count:>7}  {key}" for key, count in table.most_common(_SHOWN)]
-            if len(table) > _SHOWN:
-                lines.append(f"  and {len(table) - _SHOWN} more")
+        lines = [self._total()]
+        for table in self.tables()[1:]:
+            lines += ["", table.title]
+            lines += [f"  {number:>7}  {key}" for number, key in table.rows]
+            lines += [f"  {table.note}"] if table.note else []
         return "\n".join(lines)
+
+    def tables(self) -> list[Table]:
+        """Return the counts as tables; the first has the total as its title, and no rows."""
+        made = [Table(self._total(), (), ())]
+        for name, title in _TABLES.items():
+            counts: Counter[str] = getattr(self, name)
+            rows = tuple((str(number), key) for key, number in counts.most_common(_SHOWN))
+            more = len(counts) - _SHOWN
+            made.append(
+                Table(
+                    title, ("COUNT", ""), rows, frozenset({"COUNT"}), f"and {more} more" if more > 0 else ""
+                )
+            )
+        return made
+
+    def _total(self) -> str:
+        return f"{self.samples} samples, {self.size_bytes / 1e6:.1f} MB, {self.first} to {self.last}"
 
 
 _TABLES = {

@@ -12,7 +12,7 @@ from inference.models.family import Convention
 from inference.models.manifest import manifest_path
 from inference.models.signature import Tensor
 from streamer.model_tools.inspection import Inspection, ServedModel, Timing, label_source
-from streamer.model_zoo.progress import size_text
+from streamer.model_zoo.registry import size_text
 
 _SHOWN_LABELS = 8
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}

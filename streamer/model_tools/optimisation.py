@@ -29,7 +29,7 @@ from streamer.model_tools.int8_search import Int8Model, OnProgress, make_int8
 from streamer.model_tools.model_inputs import ImageFiles, optimise_offline
 from streamer.model_zoo.download_url import CannotWrite
 from streamer.model_zoo.model_folder import write_manifest
-from streamer.model_zoo.progress import size_text
+from streamer.model_zoo.registry import size_text
 
 
 class Precision(StrEnum):

@@ -12,9 +12,9 @@ from inference.core.errors import ModelRefused
 from inference.models.labels import parse_names
 from inference.models.manifest import Manifest, manifest_path, parse_manifest, read_manifest
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
+from streamer.core.terminal import Table
 from streamer.model_zoo.download_url import BadRequest, CannotWrite
-from streamer.model_zoo.progress import size_text
-from streamer.model_zoo.registry import Registry, RegistryEntry
+from streamer.model_zoo.registry import Registry, RegistryEntry, size_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,20 +139,28 @@ _SHOWN_CHARS = 36
 
 def list_text(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> str:
     """Return both tables as text."""
-    lines = [f"Installed in {folder}"]
-    if installed:
-        head = ("NAME", "SERVES", "SIZE", "LICENCE", "CLASSES", "INPUT", "")
-        lines += _table([head, *(_installed_row(model, folder) for model in installed)])
-    else:
-        lines.append("  none")
-    lines += ["", f"Known to {registry.path.name}; download one with `streamer models pull NAME`"]
-    if registry.entries:
-        installed_names = {model.known.name for model in installed if model.known is not None}
-        head = ("NAME", "TITLE", "SIZE", "LICENCE", "CLASSES", "INPUT", "")
-        lines += _table([head, *(_entry_row(entry, installed_names) for entry in registry.entries)])
-    else:
-        lines.append("  none")
+    lines: list[str] = []
+    for table in list_tables(folder, installed, registry):
+        lines += ["", table.title] if lines else [table.title]
+        lines += _table([table.head, *table.rows]) if table.rows else ["  none"]
     return "\n".join(lines)
+
+
+def list_tables(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> tuple[Table, Table]:
+    """Return the installed and the known models."""
+    installed_names = {model.known.name for model in installed if model.known is not None}
+    return (
+        Table(
+            f"Installed in {folder}",
+            ("NAME", "SERVES", "SIZE", "LICENCE", "CLASSES", "INPUT", ""),
+            tuple(_installed_row(model, folder) for model in installed),
+        ),
+        Table(
+            f"Known to {registry.path.name}; download one with `streamer models pull NAME`",
+            ("NAME", "TITLE", "SIZE", "LICENCE", "CLASSES", "INPUT", ""),
+            tuple(_entry_row(entry, installed_names) for entry in registry.entries),
+        ),
+    )
 
 
 def list_json(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> dict[str, Any]:

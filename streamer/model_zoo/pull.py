@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,8 +23,7 @@ from streamer.core.backoff import Backoff
 from streamer.model_zoo.download_url import CannotWrite, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.model_folder import write_manifest
 from streamer.model_zoo.partial_file import HASH_CHUNK_BYTES, PartialFile, hash_file
-from streamer.model_zoo.progress import ByteRate, size_text, transfer_line
-from streamer.model_zoo.registry import RegistryEntry
+from streamer.model_zoo.registry import RegistryEntry, size_text
 from streamer.model_zoo.transfer import Interrupted, Transfer
 
 #: Consecutive attempts without any new bytes before a download is given up.
@@ -45,6 +45,9 @@ class Reporter(Protocol):
 
     def status(self, text: str) -> None:
         """Replace the status line."""
+
+    def transfer(self, name: str, done: int, total: int | None) -> None:
+        """Replace the status line by the progress of a download, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,6 @@ class _Pull:
         self._report = report
         self._options = options
         self._backoff = backoff
-        self._rate = ByteRate()
         self._status_at = 0.0
 
     async def run(self) -> PullResult:
@@ -266,12 +268,14 @@ class _Pull:
         )
 
     def _show_progress(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        self._rate.mark(now, done)
-        self._status(transfer_line(self._entry.name, done, total or self._entry.size, self._rate.per_s()))
+        self._limited(lambda: self._report.transfer(self._entry.name, done, total or self._entry.size))
 
     def _status(self, text: str) -> None:
+        self._limited(lambda: self._report.status(text))
+
+    def _limited(self, show: Callable[[], None]) -> None:
+        """Update the status line, but not more often than `_STATUS_S`."""
         now = time.monotonic()
         if now - self._status_at >= _STATUS_S:
             self._status_at = now
-            self._report.status(text)
+            show()

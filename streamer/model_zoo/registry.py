@@ -24,6 +24,8 @@ MAX_FILE_BYTES = 1 << 20
 #: their weights in further files.
 MAX_MODEL_BYTES = 1 << 31
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+#: Units of sizes, each a thousand of the one before.
+_UNITS = ("kB", "MB", "GB")
 #: A model of this name would read the registry as its manifest.
 _RESERVED = "catalogue"
 #: Fields of a manifest that `pull` sets itself.
@@ -206,3 +208,17 @@ _PARSERS: Mapping[str, fields.Parser] = {
 }
 _NULLABLE = frozenset({"sha256", "bytes"})
 _OPTIONAL = frozenset({"trained_on", "note", "manifest"})
+
+
+def size_text(size: int | None) -> str:
+    """Return bytes in decimal units, as file managers and release pages do; ``?`` for None."""
+    if size is None:
+        return "?"
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in _UNITS:
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
+    return f"{value:.0f} GB"

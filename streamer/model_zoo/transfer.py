@@ -16,8 +16,7 @@ from yarl import URL
 from streamer.client.http import client_version, retry_after_s
 from streamer.model_zoo.download_url import PullFailed, WrongFile, origin_of, redirect_allowed
 from streamer.model_zoo.partial_file import DownloadSource, PartialFile
-from streamer.model_zoo.progress import size_text
-from streamer.model_zoo.registry import MAX_MODEL_BYTES
+from streamer.model_zoo.registry import MAX_MODEL_BYTES, size_text
 
 #: An attempt that receives fewer bytes than this within the stall time-out is given up.
 MIN_BYTES_PER_STALL = 16 << 10

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.cli import models_check
+from streamer.cli import models
 from streamer.cli.main import main
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import OBJECTS, Input
@@ -160,7 +160,7 @@ def test_a_known_model_is_recognised_by_its_checksum(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = factory.blob_model(tmp_path / "renamed.onnx")
-    monkeypatch.setattr(models_check, "_known_as", lambda digest: "yolox_s" if len(digest) == 64 else None)
+    monkeypatch.setattr(models, "_known_as", lambda digest: "yolox_s" if len(digest) == 64 else None)
     assert "(the known model yolox_s)" in check(capsys, path, "--no-timing")[1]
     assert check_json(capsys, path, "--no-timing")[1]["known_as"] == "yolox_s"
 

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from inference.models.manifest import Manifest, read_manifest
-from streamer.cli import models_optimize
+from streamer.cli import models_files
 from streamer.cli.main import main
 from streamer.model_tools import comparison
 from streamer.model_tools.comparison import Agreement
@@ -31,7 +31,7 @@ METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test here checks a time, so measure briefly."""
-    monkeypatch.setattr(models_optimize, "TIMING_S", 0.05)
+    monkeypatch.setattr(models_files, "TIMING_S", 0.05)
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ class Report:
     def status(self, text: str) -> None:
         self.statuses.append(text)
 
+    def transfer(self, name: str, done: int, total: int | None) -> None:
+        self.statuses.append(f"{name}: {done} of {total}")
+
 
 @pytest.fixture(autouse=True)
 def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +101,7 @@ async def test_a_complete_file_is_installed_with_its_manifest(server: Server, tm
     )
     assert [seen.headers["accept-encoding"] for seen in server.seen] == ["identity"]
     assert "tiny: sha256 is as expected" in report.lines
-    assert any(text.startswith("tiny  [") for text in report.statuses)
+    assert any(text.startswith("tiny: ") for text in report.statuses)
 
 
 async def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 
-from streamer.cli.progress import Rate, Tally, clock, percentile, progress_line, summary, unexplained
+import pytest
+
+from streamer.cli.push_report import Rate, Tally, clock, percentile, progress_line, summary, unexplained
 from streamer.client.frame_stream import Phase, State
 from streamer.client.results import Ledger
 from streamer.core.terminal import PLAIN_INTERVAL_S, Terminal
@@ -79,25 +81,61 @@ def test_small_helpers() -> None:
     assert percentile([1], 0.95) == 1
 
 
-def test_a_terminal_gets_one_line_rewritten_that_never_wraps() -> None:
+def test_a_terminal_gets_one_line_rewritten_that_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
     stream = FakeTerminal()
     terminal = Terminal(stream=stream)
     terminal.status("x" * 500)
     terminal.line("done")
     terminal.close()
-    status, rest = stream.getvalue().split("\r\x1b[K")[1:]
-    assert len(status) < 500
-    assert "\n" not in status
-    assert rest == "done\n"
+    status, _, rest = stream.getvalue().partition("\n")
+    assert 70 < status.count("x") % 80 < 80
+    # Rich erases the line that it has drawn; nothing of it is left above the line.
+    assert rest.endswith("\x1b[1A\x1b[2Kdone\n")
 
 
-def test_without_a_terminal_the_status_is_a_line_now_and_then() -> None:
+def test_a_terminal_gets_a_bar_for_work_of_known_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = FakeTerminal()
+    terminal = Terminal(stream=stream)
+    terminal.status("batch 4 of 8", 0.5)
+    assert "━" in stream.getvalue()
+    assert "50%" in stream.getvalue()
+    terminal.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("TERM", "unknown")])
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    stream = FakeTerminal()
+    terminal = Terminal(stream=stream)
+    terminal.status("half", 0.5)
+    terminal.error("failed")
+    assert stream.getvalue() == "50% half\nfailed\n"
+
+
+def test_without_a_terminal_the_status_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # colours of a CI system must not draw into its log
     stream, now = io.StringIO(), [100.0]
     terminal = Terminal(stream=stream, clock=lambda: now[0])
     for _ in range(100):
         terminal.status("status")
         now[0] += PLAIN_INTERVAL_S / 50
-    assert stream.getvalue() == "status\nstatus\n"
+    terminal.error("failed")
+    assert stream.getvalue() == "status\nstatus\nfailed\n"
+
+
+def test_errors_are_red_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for expected in ("\x1b[31mfailed\x1b[0m\n", "failed\n"):
+        stream = FakeTerminal()
+        Terminal(stream=stream).error("failed")
+        assert stream.getvalue() == expected
+        monkeypatch.setenv("NO_COLOR", "1")
 
 
 def test_quiet_shows_errors_only() -> None:

@@ -1,10 +1,13 @@
-"""Sizes and times as text, and the rate of a download."""
+"""Sizes as text, and the status of a download: bytes, rate and remaining time."""
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
-from streamer.model_zoo.progress import SPAN_S, ByteRate, bar, clock, size_text, transfer_line
+from streamer.core.terminal import PLAIN_INTERVAL_S, Terminal
+from streamer.model_zoo.registry import size_text
 
 
 @pytest.mark.parametrize(
@@ -25,27 +28,47 @@ def test_sizes_are_decimal(size: int | None, text: str) -> None:
     assert size_text(size) == text
 
 
-def test_the_line_has_bar_percentage_size_rate_and_time() -> None:
-    assert transfer_line("x", 500_000, 2_000_000, 250_000) == (
-        "x  [######..................]  25 %  500 kB of 2.0 MB  250 kB/s  0:06 left"
-    )
-    assert transfer_line("x", 500_000, None, 0) == "x  500 kB  0 B/s"
-    assert transfer_line("x", 0, 10, 0).endswith("-:-- left")
-    assert bar(5, 4) == f"[{'#' * 24}]"
-    assert [clock(s) for s in (0.4, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
+class Download:
+    """A download of which a log file shows every step."""
+
+    def __init__(self) -> None:
+        self._now = 100.0
+        self._stream = io.StringIO()
+        self._terminal = Terminal(stream=self._stream, clock=lambda: self._now)
+
+    def shows(self, done: int, total: int | None = 2_000_000) -> str:
+        """Return the line for these bytes, written one interval after the line before it."""
+        self._stream.truncate(0)
+        self._now += PLAIN_INTERVAL_S
+        self._terminal.transfer("x", done, total)
+        return self._stream.getvalue().strip("\0\n")
 
 
-def test_the_rate_covers_the_last_seconds_without_the_resumed_part() -> None:
-    rate = ByteRate()
-    assert rate.per_s() == 0
-    rate.mark(0.0, 1_000_000)
-    assert rate.per_s() == 0
-    rate.mark(1.0, 1_100_000)
-    assert rate.per_s() == 100_000
-    for second in range(2, 40):
-        rate.mark(float(second), 1_100_000 + (second - 1) * 1000)
-    assert rate.per_s() == pytest.approx(1000, rel=0.01)
-    rate.mark(41.0, 0)  # the download started over
-    rate.mark(42.0, 500)
-    assert rate.per_s() == 500
-    assert SPAN_S < 10
+def test_the_line_has_percentage_size_rate_and_time() -> None:
+    download = Download()
+    assert download.shows(0) == "x 0% 0.0/2.0 MB ? --:--"
+    download.shows(250_000)
+    assert download.shows(500_000) == "x 25% 0.5/2.0 MB 50.0 kB/s 00:30"
+
+
+def test_without_a_size_the_line_has_no_share() -> None:
+    download = Download()
+    download.shows(1_000, None)
+    download.shows(500_000, None)
+    assert download.shows(1_000_000, None) == "x 1.0/? MB 100.0 kB/s"
+
+
+def test_the_part_that_an_earlier_download_left_has_no_rate() -> None:
+    download = Download()
+    assert download.shows(1_000_000) == "x 50% 1.0/2.0 MB ? --:--"
+    download.shows(1_100_000)
+    assert download.shows(1_200_000) == "x 60% 1.2/2.0 MB 20.0 kB/s 00:40"
+
+
+def test_a_download_that_starts_over_has_a_new_rate() -> None:
+    download = Download()
+    for done in (0, 500_000, 1_000_000):
+        download.shows(done)
+    assert download.shows(0) == "x 0% 0.0/2.0 MB ? --:--"
+    download.shows(1_000)
+    assert " 200 bytes/s " in download.shows(2_000)

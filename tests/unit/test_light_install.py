@@ -6,8 +6,13 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
+from importlib.util import cache_from_source
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from streamer.core.extras import EXTRAS, explain_missing
 from tests.helpers.service import ROOT
@@ -108,7 +113,45 @@ def test_a_module_of_an_extra_is_explained() -> None:
     assert str(explain_missing(error)).endswith("pip install 'real-time-vision-api[webrtc]'")
 
 
-@pytest.mark.parametrize("name", ["av", "numpy", "aiohttp", "msgpack", "simplejpeg"])
+@pytest.mark.parametrize("name", ["av", "numpy", "aiohttp", "msgpack", "simplejpeg", "typer", "rich"])
 def test_packages_of_the_base_installation_are_in_no_extra(name: str) -> None:
     assert name not in EXTRAS
     assert any(line.startswith(name) for line in PROJECT["dependencies"])
+
+
+def test_the_base_installation_takes_less_than_250_mb() -> None:
+    """As the README says: packages, their compiled modules, and the wheel."""
+    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    ours = [ROOT / name for name in include["only-include"]]
+    size = sum(_compiled(path) for top in ours for path in ([top] if top.is_file() else top.rglob("*.*")))
+    names = base_packages()
+    assert {"numpy", "av", "aiohttp", "typer", "rich"} <= names
+    for name in names:
+        size += sum(_compiled(Path(str(file.locate()))) for file in distribution(name).files or ())
+    assert 200e6 < size < 250e6
+
+
+def base_packages() -> set[str]:
+    """Return the packages that the base installation needs, and those that these need."""
+    found: set[str] = set()
+    waiting = list(PROJECT["dependencies"])
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name not in found and (requirement.marker is None or requirement.marker.evaluate()):
+            found.add(name)
+            waiting += distribution(name).requires or ()
+    return found
+
+
+def _compiled(path: Path) -> int:
+    """Return the bytes that an installed file takes, together with what it is compiled to."""
+    if not path.is_file() or path.suffix == ".pyc":
+        return 0
+    size = path.stat().st_size
+    if path.suffix != ".py":
+        return size
+    compiled = Path(cache_from_source(str(path)))
+    return size + (compiled.stat().st_size if compiled.exists() else size)

@@ -1,0 +1,273 @@
+"""The command line as users and scripts meet it: help, errors, colour, completion, and what it loads."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamer.access.identity import Scope
+from streamer.cli.command import EXIT_CODES, exit_code
+from streamer.cli.main import main
+from streamer.client.errors import Rejected, SourceFailed
+from streamer.datasets.export import DatasetFormat
+from tests.helpers.service import ROOT
+from tests.recordings.command_line import COMMANDS
+
+PLAIN = {"COLUMNS": "80", "TERM": "xterm", "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+#: Characters of boxes and bars, and the beginning of escape sequences.
+DRAWN = re.compile(r"[\x1b\u2500-\u259f]")
+#: What no help page and no usage error needs.
+HEAVY = {"numpy", "cv2", "av", "aiohttp", "onnxruntime", "pydantic", "pandas", "evidently", "aiortc"}
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `streamer` with its output in pipes."""
+    return subprocess.run(
+        [sys.executable, "-m", "streamer", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=PLAIN | environment,
+        timeout=120,
+    )
+
+
+def on_a_terminal(*words: str, **environment: str) -> str:
+    """Return what `streamer` writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamer", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env=PLAIN | environment,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:  # the process has ended
+            break
+        shown += part
+        if not part:
+            break
+    os.close(ours)
+    process.wait(60)
+    return shown.decode()
+
+
+@pytest.fixture(params=list(COMMANDS))
+def page(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Return the words of a command and its help page, as it is written to a pipe of 80 columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        patch.delenv("FORCE_COLOR", raising=False)
+        assert main([*request.param.split(), "--help"]) == 0
+    return request.param, capsys.readouterr().out
+
+
+def test_a_help_page_fits_80_columns_without_colour_and_boxes(page: tuple[str, str]) -> None:
+    command, text = page
+    assert text.startswith(f"Usage: streamer {command}".rstrip())
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert DRAWN.search(text) is None
+
+
+def test_a_help_page_explains_every_option(page: tuple[str, str]) -> None:
+    _, text = page
+    for name, _, explanation in re.findall(r"^  (--[\w-]+)( \S+)?(?:\n)?  +(.*)$", text, re.MULTILINE):
+        assert explanation, name
+
+
+def test_commands_show_examples_of_themselves(page: tuple[str, str]) -> None:
+    command, text = page
+    examples = text.partition("\nExamples:\n")[2]
+    if command not in ("", "keys new", "keys check", "samples stats", "samples verify"):
+        assert f"streamer {command}" in examples
+
+
+def test_every_exit_code_of_an_error_is_listed(page: tuple[str, str]) -> None:
+    command, text = page
+    if command in EXIT_CODES:
+        listed = re.findall(r"^  (\d+) ", text.partition("\nExit codes:\n")[2], re.MULTILINE)
+        assert {str(code) for code in EXIT_CODES[command].values()} <= set(listed)
+
+
+def test_the_table_of_exit_codes_names_errors_that_exist() -> None:
+    for codes in EXIT_CODES.values():
+        for name in codes:
+            module, _, kind = name.rpartition(".")
+            assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+def test_the_most_specific_class_of_an_error_decides() -> None:
+    assert exit_code("push", SourceFailed("gone")) == 4
+    assert exit_code("push", Rejected("no", code=4401)) == 3
+    assert exit_code("push", ValueError("a bug")) is None
+
+
+@pytest.mark.parametrize("group", ["", "models", "keys", "samples"])
+def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(group.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"Usage: streamer {group}".rstrip())
+    assert "\nCommands:\n" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "nonsense",
+            "streamer: error: COMMAND: expected one of serve, predict, push, models, samples, keys;",
+        ),
+        ("models nonsense", "expected one of list, check, pull, optimize; found 'nonsense'"),
+        ("push", "SOURCE: expected a value; found none"),
+        ("push 0 --mode sometimes", "--mode: expected one of 'live', 'all'; found 'sometimes'"),
+        ("push 0 --fps -1", "--fps: expected a number above 0; found '-1'"),
+        ("push 0 --fps", "--fps: expected a value; found none"),
+        ("push 0 --token --insecure", "--token: expected a value; found '--insecure'"),
+        ("push 0 --save -- x", "--save: expected a value; found '--'"),
+        ("push 0 --quality high", "--quality: expected a whole number; found 'high'"),
+        ("push 0 --conf high", "--conf: expected a number; found 'high'"),
+        ("push 0 --give-up-after -1", "--give-up-after: expected a number of seconds, 0 or more; found '-1'"),
+        ("push 0 --loop=yes", "--loop"),
+        ("push 0 --max 5", "--max"),
+        ("push 0 --nonsense", "--nonsense"),
+        ("push 0 1", "(1)"),
+        ("serve --port many", "--port: expected a whole number; found 'many'"),
+        ("samples export --format pdf --out x", "'coco', 'yolo', 'label-studio'; found 'pdf'"),
+        ("samples export --format coco", "--out: expected a value; found none"),
+    ],
+)
+def test_a_usage_error_names_the_option_and_what_is_allowed(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.startswith("Usage: streamer")
+    assert shown.out == ""
+    assert DRAWN.search(shown.err) is None
+
+
+def test_options_can_be_abbreviated_repeated_and_joined_with_their_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--catal", str(tmp_path / "first"), f"--catalogue={tmp_path / 'last'}"]
+    assert main(["models", "list", *words]) == 2
+    assert str(tmp_path / "last") in capsys.readouterr().err
+
+
+def test_words_after_two_dashes_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--quiet", "--url", "http://127.0.0.1:1/v1/predict", "--", "--json"]) in (1, 3)
+    assert "--json" in capsys.readouterr().err
+
+
+def test_the_options_offer_all_formats_and_scopes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, offered in (("samples export", DatasetFormat), ("keys new", Scope)):
+        main([*words.split(), "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert any(joint.join(name.value for name in offered) in text for joint in ("|", ", "))
+
+
+def test_colour_is_for_terminals_and_for_those_who_want_it() -> None:
+    assert "\x1b[1;33mUsage:" in on_a_terminal("push", "--help")
+    assert "\x1b[1;31mstreamer push: error:" in on_a_terminal("push")
+    without = on_a_terminal("push", "--help", NO_COLOR="1")
+    assert re.search(r"\x1b\[[0-9;]*3\d", without) is None
+    assert DRAWN.search(run("push", "--help").stdout) is None
+    assert "\x1b[1;33mUsage:" in run("push", "--help", FORCE_COLOR="1").stdout
+
+
+def test_a_list_is_a_table_on_a_terminal_and_plain_text_in_a_pipe(tmp_path: Path) -> None:
+    words = ("models", "list", "--in", str(tmp_path))
+    piped = run(*words, FORCE_COLOR="1").stdout
+    assert DRAWN.search(piped) is None
+    assert piped.startswith(f"Installed in {tmp_path}\n  NAME  ")
+    assert "\n\nKnown to catalogue.json; download one with `streamer models pull NAME`\n  NAME  " in piped
+    shown = on_a_terminal(*words)
+    assert "\u2500" in shown
+    assert "yolox_nano" in shown
+
+
+@pytest.mark.parametrize("words", ["--help", "push --help", "models check --help"])
+def test_a_help_page_loads_nothing_heavy(words: str) -> None:
+    code = (
+        "import sys; from streamer.cli.main import main; main(sys.argv[1:]);"
+        "sys.stderr.write('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = done.stderr.splitlines()[-1].split()
+    assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
+    commands = {name for name in loaded if name.startswith("streamer.cli.")}
+    own = {f"streamer.cli.{words.split()[0]}", "streamer.cli.models_files"}
+    assert commands <= {"streamer.cli.main", "streamer.cli.command"} | own
+
+
+#: Completes the words of a line as bash does when the user presses Tab.
+_COMPLETE = r"""
+source "$1"
+COMP_WORDS=($2); COMP_CWORD=$3; COMP_LINE="$2"; COMP_POINT=${#COMP_LINE}
+[ "$3" -lt "${#COMP_WORDS[@]}" ] || COMP_WORDS+=("")
+$(complete -p streamer | sed 's/.*-F \([^ ]*\) .*/\1/') streamer
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
+    script = tmp_path / "completion.sh"
+    environment = PLAIN | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+    }
+    # In a shell that stays the parent process: typer asks which shell has started it.
+    shown = subprocess.run(
+        ["bash", "-c", "streamer --show-completion; true"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    script.write_text(shown.stdout)
+
+    def completed(line: str, number: int) -> list[str]:
+        command = ["bash", "-c", _COMPLETE, "bash", str(script), line, str(number)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return done.stdout.split()
+
+    assert completed("streamer p", 1) == ["predict", "push"]
+    assert completed("streamer models ", 2) == ["list", "check", "pull", "optimize"]
+    assert completed("streamer push --ma", 2) == ["--max-detections", "--max-side", "--max-frames"]
+    assert completed("streamer push --mode ", 3) == ["live", "all"]
+    assert completed("streamer push 0 --transport web", 4) == ["websocket", "webrtc"]
+
+    subprocess.run(
+        ["bash", "-c", "streamer --install-completion; true"],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    assert "streamer" in (tmp_path / ".bashrc").read_text()
+
+
+def test_an_unknown_error_is_a_bug_and_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("streamer.model_zoo.registry.read_registry", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["models", "list"])
