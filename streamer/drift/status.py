@@ -58,7 +58,10 @@ class DriftColumn(TypedDict):
     method: Annotated[str, Field(description="How the distance is computed.")]
     score: Annotated[float | None, Field(description="The distance; null if the column was skipped.")]
     threshold: Annotated[float | None, Field(description="The distance from which the column has moved.")]
-    ratio: Annotated[float | None, Field(description="Score divided by threshold, without outliers.")]
+    ratio: Annotated[
+        float | None,
+        Field(description="Score divided by threshold, both with and without outliers; the smaller one."),
+    ]
     drifted: Annotated[bool, Field(description="Whether the ratio is at least 1.")]
     skipped: Annotated[str | None, Field(description="Why the column has no score; null if it has one.")]
     medians: NotRequired[
@@ -95,7 +98,8 @@ class DriftGroup(TypedDict):
         str | None, Field(description="Version and digest of the model of the reference; null without one.")
     ]
     hot_last3: Annotated[
-        list[bool], Field(description="For each of the last windows whether a column had moved, newest last.")
+        list[bool],
+        Field(description="For each of the last three windows whether a column had moved, newest last."),
     ]
     window: Annotated[DriftWindow | None, Field(description="The last window; null before the first check.")]
     moved: Annotated[list[str], Field(description="Columns that have moved, those that moved most first.")]
@@ -138,9 +142,7 @@ class MonitorStatus(TypedDict):
     status: Annotated[DriftWord, Field(description="The worst status of all groups.")]
     alert: Annotated[
         bool,
-        Field(
-            description="Whether somebody should look: two groups drift, or the only one, or one severely."
-        ),
+        Field(description="True if two groups drift, if the only group does, or if one drifts severely."),
     ]
     error: Annotated[str | None, Field(description="Why the reference cannot be used; null if it can.")]
     since: Annotated[
@@ -162,7 +164,10 @@ class MonitorStatus(TypedDict):
 class PublishedStatus(MonitorStatus):
     """What the sampling process publishes."""
 
-    engine: Annotated[Literal["evidently", "builtin"], Field(description="What decides in doubtful cases.")]
+    engine: Annotated[
+        Literal["evidently", "builtin"],
+        Field(description="Which engine decides when a score is near its threshold."),
+    ]
     engine_error: Annotated[str | None, Field(description="Why Evidently does not decide; null if it does.")]
     checking: Annotated[bool, Field(description="Whether a check is running.")]
     published_at: Annotated[float, Field(description="When this status was published, in Unix seconds.")]

@@ -25,6 +25,7 @@ class WorkersAway(TypedDict):
     """The supervisor's answer to `/health` while no worker accepts connections."""
 
     status: Annotated[
-        Literal["restarting", "draining"], Field(description="What happens to the workers meanwhile.")
+        Literal["restarting", "draining"],
+        Field(description="Whether the workers are being restarted or are shutting down."),
     ]
     reasons: Annotated[list[str], Field(description="Sentences that say why no worker answers.")]

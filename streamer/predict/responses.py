@@ -62,7 +62,7 @@ class ImageSize(TypedDict):
     damaged: NotRequired[
         Annotated[
             Literal[True],
-            Field(description="Present if parts of the image could not be decoded and are grey."),
+            Field(description="Present if parts of the image could not be decoded."),
         ]
     ]
 

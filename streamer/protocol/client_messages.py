@@ -81,13 +81,15 @@ class Params(Part):
 
     # The OpenAPI document takes bounds and descriptions from here, for the parameters of POSTs too.
     conf_threshold: Threshold | None = Field(
-        None, description="Least score of a detection; the model's own recommendation, else 0.25."
+        None,
+        description="Detections with a lower score are left out. "
+        "The default is what the model recommends, else 0.25.",
     )
     iou_threshold: Threshold | None = Field(
-        None, description="Overlap above which the weaker of two boxes of a class is suppressed."
+        None, description="Of two boxes of a class that overlap more (IoU), the weaker one is left out."
     )
     max_detections: int | None = Field(
-        None, ge=1, le=MAX_DETECTIONS, description="Most detections of one image."
+        None, ge=1, le=MAX_DETECTIONS, description="Greatest number of detections of one image."
     )
     classes: list[str | int] | None = Field(
         None, max_length=MAX_CLASSES, description="Labels or class ids to keep; all when absent."

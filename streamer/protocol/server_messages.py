@@ -56,9 +56,10 @@ class EffectiveParams(typing_extensions.TypedDict):
 
     conf_threshold: Annotated[float, Field(description="Detections with a lower score are left out.")]
     iou_threshold: Annotated[
-        float, Field(description="Of two boxes of a class that overlap more, the weaker one is left out.")
+        float,
+        Field(description="Of two boxes of a class that overlap more (IoU), the weaker one is left out."),
     ]
-    max_detections: Annotated[int, Field(description="Most detections of one image.")]
+    max_detections: Annotated[int, Field(description="Greatest number of detections of one image.")]
     classes: Annotated[list[str], Field(description="Labels that are kept; all if it is empty.")]
     track: Annotated[bool, Field(description="Whether detections get track ids.")]
 

@@ -46,9 +46,7 @@ class LearnedGroup(ReferenceGroup):
             "threshold; null if it cannot be compared."
         ),
     ]
-    ratio_after: Annotated[
-        float | None, Field(description="The same for the new reference; null if it cannot be compared.")
-    ]
+    ratio_after: Annotated[float | None, Field(description="The same for the new reference.")]
 
 
 class ReferenceUpdate(TypedDict):

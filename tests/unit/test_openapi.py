@@ -11,13 +11,14 @@ from aiohttp import web
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from inference.core.detection_params import DetectionParams
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.drift.learned_reference import MAX_HOURS, HistoryUpdate, RowsUpdate
 from streamer.drift.reference_document import _PLAIN_FIELDS
 from streamer.http.problem_details import Problem
 from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images
-from streamer.predict.parameters import NAMES
+from streamer.predict.parameters import NAMES, read_parameters
 from streamer.predict.responses import describe_prediction
 from streamer.protocol.client_messages import Params, StreamOffer
 from streamer.scheduling.job import Prediction
@@ -162,13 +163,34 @@ def test_bounds_of_parameters_are_those_of_the_models_that_validate_them() -> No
         "minimum": 1,
         "maximum": 1000,
         "default": 300,
-        "description": "Most detections of one image.",
+        "description": "Greatest number of detections of one image.",
     }
     assert parameters["classes"]["maxItems"] == 1000
     offer = DOCUMENT["paths"]["/v1/webrtc"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(offer["properties"]["params"]["properties"]) == set(Params.model_fields)
     assert set(offer["properties"]["streams"]["items"]["properties"]) == set(StreamOffer.model_fields)
     assert offer["properties"]["streams"]["items"]["required"] == ["id"]
+
+
+def test_a_query_is_refused_beyond_the_bounds_of_the_document_and_taken_at_them() -> None:
+    parameters = {
+        parameter["name"]: parameter["schema"]
+        for parameter in DOCUMENT["paths"]["/v1/predict"]["post"]["parameters"]
+    }
+
+    def taken(name: str, value: object) -> bool:
+        try:
+            read_parameters([(name, str(value))], ("cat",), DetectionParams())
+        except Problem:
+            return False
+        return True
+
+    for name, step in (("conf_threshold", 0.001), ("iou_threshold", 0.001), ("max_detections", 1)):
+        least, most = parameters[name]["minimum"], parameters[name]["maximum"]
+        found = [taken(name, value) for value in (least - step, least, most, most + step)]
+        assert found == [False, True, True, False], name
+    most = parameters["classes"]["maxItems"]
+    assert [taken("classes", ",".join(["0"] * count)) for count in (most, most + 1)] == [True, False]
 
 
 def test_the_update_of_the_reference_has_the_fields_that_the_code_reads() -> None:

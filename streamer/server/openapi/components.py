@@ -172,13 +172,14 @@ def _guard_refusals(method: str, route: str) -> dict[int, str]:
     found = {400: _KEY_IN_QUERY}
     if policy.entry is Entry.PROBE:
         return found
-    reasons = ["the service does not answer under the name in `Host`"]
-    if policy.guards_origin:
-        reasons.append("pages of this origin may not use it")
+    reasons = []
     if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None:
-        reasons.insert(0, f"the key does not have the scope `{policy.scope.value}`")
+        reasons.append(f"the key does not have the scope `{policy.scope.value}`")
         found[401] = _missing_key(late=policy.entry is Entry.SOCKET, tickets=policy.tickets)
         found[429] = _WRONG_KEYS
+    if policy.guards_origin:
+        reasons.append("the request comes from a page of an origin that is not allowed")
+    reasons.append("the service does not answer under the name in `Host`")
     text = ", or ".join(reasons)
     found[403] = f"{text[0].upper()}{text[1:]}."
     return found

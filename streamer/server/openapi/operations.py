@@ -20,7 +20,7 @@ _REPORT_REFUSALS = {
 _UPDATE_REFUSALS = {
     400: "A field, a row or a column is unknown or wrong; `detail` names it.",
     408: "The body did not arrive in time.",
-    409: "Streams drift, or there are too few rows to learn from (`force` does it nevertheless), or drift "
+    409: "Streams drift or there are too few rows to learn from, both of which `force` overrides; or drift "
     "detection is off.",
     413: "The body has more than 16 MiB.",
     415: "The content type is not `application/json`.",
@@ -28,10 +28,10 @@ _UPDATE_REFUSALS = {
     503: "The sampling process does not answer, or the file of the reference cannot be written.",
 }
 _UPDATE_WORDS = (
-    "Learns what is normal, and compares windows with that from now on. The body says from what: from the "
-    "rows of the last hours, or from rows that it contains; or it is a whole reference. The answer says what "
-    "was learned, and how far the present windows are from the old and from the new reference. docs/drift.md "
-    "describes drift detection."
+    "Drift detection compares the streams with a reference. This operation learns a new one from the rows of "
+    "the last hours or from rows that the body contains, or takes over a whole reference. The answer says "
+    "what was learned, and how far the streams are from the old and from the new reference at present. "
+    "docs/drift.md describes drift detection."
 )
 
 

@@ -26,8 +26,8 @@ _OFFER_REFUSALS = _UNKNOWN_VERSION | {
     408: "The body did not arrive in time.",
     413: "The SDP is too large.",
     415: "The request has another content type than the one below, or a `Content-Encoding`.",
-    422: "The offer cannot be answered: it has no video, no codec that the service accepts (VP8 or H.264), "
-    "or no bundle of its media.",
+    422: "The offer cannot be answered: it has no video or no codec that the service accepts (VP8 or H.264), "
+    "or its media are not bundled.",
     429: "The client has reached its quota, or its share of the service while others are served.",
     503: "The service is warming up or shutting down, it has too many sessions, or no UDP port is left.",
 }
