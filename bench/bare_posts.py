@@ -68,11 +68,11 @@ class _Connection:
         return True
 
 
-def post(url: str, pictures: list[bytes], seconds: float, connections: int) -> Tally:
+def post(url: str, images: list[bytes], seconds: float, connections: int) -> Tally:
     """POST for ``seconds`` over ``connections``, one request at a time on each; return the tally."""
     parts = urlsplit(url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)
-    requests = itertools.cycle(_requests(parts.path, parts.netloc, pictures))
+    requests = itertools.cycle(_requests(parts.path, parts.netloc, images))
     tally = Tally()
     opened = [_Connection(address, tally) for _ in range(connections)]
     until = time.monotonic() + seconds
@@ -92,7 +92,7 @@ def post(url: str, pictures: list[bytes], seconds: float, connections: int) -> T
     return tally
 
 
-def _requests(path: str, host: str, pictures: list[bytes]) -> Iterator[bytes]:
-    for picture in pictures:
+def _requests(path: str, host: str, images: list[bytes]) -> Iterator[bytes]:
+    for image in images:
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
-        yield f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture
+        yield f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image

@@ -31,7 +31,7 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources
 from streamer.server.worker import make_runner
 from tests.helpers.hostile_child import HANDSHAKE
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.raw_websocket import BINARY, TEXT, RawSocket, frame
 from tests.helpers.wire_client import frame_message
 
@@ -60,12 +60,12 @@ def answer_frames(listener: socket.socket) -> None:
                 connection.send(wire.pack_result(result))
 
 
-def post(client: RawSocket, picture: bytes) -> None:
+def post(client: RawSocket, image: bytes) -> None:
     """POST one image until it is answered with boxes, because the worker may still be starting."""
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n"
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        client.send(head.encode() + picture)
+        client.send(head.encode() + image)
         if client.answer()[0] == 200:
             return
         time.sleep(0.1)
@@ -80,10 +80,10 @@ def open_stream(client: RawSocket) -> Callable[[RawSocket, bytes], None]:
     client.until(TEXT)
     last = 0
 
-    def send(client: RawSocket, picture: bytes) -> None:
+    def send(client: RawSocket, image: bytes) -> None:
         nonlocal last
         last += 1
-        client.send(frame(BINARY, frame_message(last, picture)))
+        client.send(frame(BINARY, frame_message(last, image)))
         while (message := client.until(TEXT)) is not None:
             if json.loads(message).get("seq") == last:
                 return
@@ -92,16 +92,16 @@ def open_stream(client: RawSocket) -> Callable[[RawSocket, bytes], None]:
     return send
 
 
-async def count(port: int, picture: bytes) -> dict[str, float]:
+async def count(port: int, image: bytes) -> dict[str, float]:
     """Return the average number of calls per POST and per frame."""
     found = {}
     for name in ("POST", "frame"):
         with await asyncio.to_thread(RawSocket, port) as client:
             send = post if name == "POST" else await asyncio.to_thread(open_stream, client)
-            await asyncio.to_thread(repeat, partial(send, client, picture), WARM_UP)
+            await asyncio.to_thread(repeat, partial(send, client, image), WARM_UP)
             profile = cProfile.Profile()
             profile.enable()
-            await asyncio.to_thread(repeat, partial(send, client, picture), COUNTED)
+            await asyncio.to_thread(repeat, partial(send, client, image), COUNTED)
             profile.disable()
         found[name] = round(sum(entry.callcount for entry in profile.getstats()) / COUNTED, 1)
     return found
@@ -135,9 +135,9 @@ async def serve_before(listener: socket.socket) -> dict[str, float]:
             metrics_dir=Path(folder),
         )
         runner, _ = await make_runner(resources, port)
-        picture = pictures(1, (320, 240))[0]
+        image = images(1, (320, 240))[0]
         try:
-            return await count(port.getsockname()[1], picture)
+            return await count(port.getsockname()[1], image)
         finally:
             await runner.cleanup()
 

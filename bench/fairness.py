@@ -27,7 +27,7 @@ import numpy as np
 
 from bench.webrtc import Refused, encode, publish
 from tests.helpers.load import End, StreamLoad, Tally
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import ROOT, Service
 
 POLITE_FPS = 5.0
@@ -75,12 +75,12 @@ class Greedy:
     refused_s: list[float] = field(default_factory=list)
 
 
-def expensive_picture() -> bytes:
+def expensive_image() -> bytes:
     """Return a valid progressive JPEG of 33 megapixels."""
     noise = np.random.default_rng(0).integers(0, 255, (1024, 2048, 3), dtype=np.uint8)
-    picture = cv2.resize(noise, (8000, 4100), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(noise, (8000, 4100), interpolation=cv2.INTER_LINEAR)
     options = [cv2.IMWRITE_JPEG_QUALITY, 50, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
-    return bytes(cv2.imencode(".jpg", picture, options)[1].tobytes())
+    return bytes(cv2.imencode(".jpg", image, options)[1].tobytes())
 
 
 def session_from(address: str) -> aiohttp.ClientSession:
@@ -154,7 +154,7 @@ async def be_greedy(url: str, mix: Mix, seconds: float) -> Greedy:
     if mix.work == "webrtc":
         frames = encode("VP8", (1280, 720))
     else:
-        frames = [expensive_picture()] if mix.expensive else pictures(8, (1280, 720))
+        frames = [expensive_image()] if mix.expensive else images(8, (1280, 720))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     until, seen = End.after(seconds), Greedy()
@@ -262,7 +262,7 @@ def main() -> None:
             )
         )
         return
-    frames = pictures()
+    frames = images()
     with tempfile.TemporaryDirectory() as folder:
         settings = {"MODEL_V1_PATH": str(model(arguments.model, Path(folder)))}
         with Service(settings) as service:

@@ -27,12 +27,12 @@ _ENVIRONMENT = {
 }
 
 
-def measure(model: Path, pictures: list[bytes], seconds: float, processes: int | None = None) -> float:
+def measure(model: Path, images: list[bytes], seconds: float, processes: int | None = None) -> float:
     """Return frames per second of ``processes`` bare loops side by side (default: one per core)."""
     count = processes or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        for index, picture in enumerate(pictures):
-            (Path(folder) / f"{index:03d}.jpg").write_bytes(picture)
+        for index, image in enumerate(images):
+            (Path(folder) / f"{index:03d}.jpg").write_bytes(image)
         begin = time.monotonic() + 2.0
         children = [
             subprocess.Popen(
@@ -105,13 +105,13 @@ class BareLoop:
 
 def _child(model: str, folder: str, begin: str, seconds: str) -> None:
     loop = BareLoop(Path(model))
-    pictures = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
-    for picture in pictures[:10]:
-        loop.one(picture)
+    images = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+    for image in images[:10]:
+        loop.one(image)
     time.sleep(max(0.0, float(begin) - time.monotonic()))
     done, started = 0, time.monotonic()
     while (now := time.monotonic()) < started + float(seconds):
-        loop.one(pictures[done % len(pictures)])
+        loop.one(images[done % len(images)])
         done += 1
     sys.stdout.write(json.dumps({"fps": done / (now - started)}))
 

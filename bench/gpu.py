@@ -24,7 +24,7 @@ from bench.throughput import over_websocket, rate
 from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from tests.helpers.load import Tally, total
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
 _INFERENCE_THREADS = 2
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--batch-max", type=int, default=16)
     arguments = parser.parse_args()
     width, _, height = arguments.size.partition("x")
-    frames = pictures(size=(int(width), int(height)))
+    frames = images(size=(int(width), int(height)))
     seconds = arguments.seconds
     out = sys.stdout.write
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ from inference.postprocess.boxes import MAX_CANDIDATES, Postprocessor
 from inference.postprocess.nms import suppress
 from inference.preprocess.preprocess import Preprocessor
 from tests.conftest import SHARED
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.model_factory import FOCUS, STRIDES
 
 SIDE = 416
@@ -50,7 +50,7 @@ def reading() -> None:
     """Decode the JPEG frames of 640x480 that the other benchmarks send, with the service's library and with
     OpenCV.
     """
-    frames = pictures()
+    frames = images()
 
     def each(decode: Callable[[bytes], object]) -> float:
         return least_ms(lambda: [decode(frame) for frame in frames], 1) / len(frames)

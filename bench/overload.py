@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.overload_posts import report
 from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
 POLITE_FPS = 5.0
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--lanes", default="0", help="INFERENCE_LANES of the service")
     arguments = parser.parse_args()
     out = sys.stdout.write
-    frames = pictures()
+    frames = images()
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "MODEL_V1_PATH": str(model(arguments.model, Path(folder))),

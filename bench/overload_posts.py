@@ -43,11 +43,11 @@ class Answers:
         return sum(len(times) for status, times in self.took_s.items() if (status == 200) is served)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, picture: bytes, answers: Answers) -> None:
+async def _post(session: aiohttp.ClientSession, url: str, image: bytes, answers: Answers) -> None:
     begun = time.monotonic()
     try:
         headers = {"Content-Type": "image/jpeg"}
-        async with session.post(url, data=io.BytesIO(picture), headers=headers) as answer:
+        async with session.post(url, data=io.BytesIO(image), headers=headers) as answer:
             body = await answer.json()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         answers.failures[type(error).__name__] += 1
@@ -57,33 +57,33 @@ async def _post(session: aiohttp.ClientSession, url: str, picture: bytes, answer
         answers.runs_s.append(body["timings_ms"]["inference"] / 1e3)
 
 
-async def most_per_s(service: Service, pictures: list[bytes], seconds: float) -> float:
+async def most_per_s(service: Service, images: list[bytes], seconds: float) -> float:
     """Return the images per second that are served while none is refused."""
     url, answers, until = f"{service.http_url}/v1/predict", Answers(), time.monotonic() + seconds
 
     async def in_turn(session: aiohttp.ClientSession) -> None:
-        for picture in itertools.cycle(pictures):
+        for image in itertools.cycle(images):
             if time.monotonic() > until:
                 return
-            await _post(session, url, picture, answers)
+            await _post(session, url, image, answers)
 
     async with session_from("127.0.2.99") as session:
         await asyncio.gather(*(in_turn(session) for _ in range(_BUSY)))
     return answers.count(served=True) / seconds
 
 
-async def at_rate(service: Service, pictures: list[bytes], per_s: float, seconds: float) -> Answers:
+async def at_rate(service: Service, images: list[bytes], per_s: float, seconds: float) -> Answers:
     """Send images at a fixed rate, from several clients in turn."""
     url, answers = f"{service.http_url}/v1/predict", Answers()
     sessions = [session_from(f"127.0.2.{number + 1}") for number in range(CLIENTS)]
     begun, tasks = time.monotonic(), []
-    source = zip(itertools.cycle(sessions), itertools.cycle(pictures), strict=False)
-    for number, (session, picture) in enumerate(source):
+    source = zip(itertools.cycle(sessions), itertools.cycle(images), strict=False)
+    for number, (session, image) in enumerate(source):
         due = begun + number / per_s
         if due > begun + seconds:
             break
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        tasks.append(asyncio.create_task(_post(session, url, picture, answers)))
+        tasks.append(asyncio.create_task(_post(session, url, image, answers)))
     await asyncio.gather(*tasks)
     for session in sessions:
         await session.close()
@@ -97,12 +97,12 @@ def refused_by_reason(service: Service) -> dict[str, int]:
     return {reason: int(service.metric(name, **{"class": "post", "reason": reason})) for reason in reasons}
 
 
-def report(service: Service, pictures: list[bytes], seconds: float) -> str:
+def report(service: Service, images: list[bytes], seconds: float) -> str:
     """Measure and return the lines to print."""
-    asyncio.run(most_per_s(service, pictures, 3.0))
-    most = asyncio.run(most_per_s(service, pictures, seconds / 2))
+    asyncio.run(most_per_s(service, images, 3.0))
+    most = asyncio.run(most_per_s(service, images, seconds / 2))
     before = refused_by_reason(service)
-    answers = asyncio.run(at_rate(service, pictures, 2 * most, seconds))
+    answers = asyncio.run(at_rate(service, images, 2 * most, seconds))
     refused = {reason: count - before[reason] for reason, count in refused_by_reason(service).items()}
     return (
         f"POSTs         {most:.0f} a second are served without refusals;"

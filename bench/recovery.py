@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tests.helpers.load import End, StreamLoad, Tally, http_session
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
 STREAMS = 20
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the load around each kill")
     arguments = parser.parse_args()
-    frames = pictures()
+    frames = images()
     pauses, loads = [], []
     with tempfile.TemporaryDirectory() as folder:
         path = str(model(arguments.model, Path(folder)))

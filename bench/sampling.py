@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 from tests.helpers.stores.faulty import FaultyS3
 
@@ -63,7 +63,7 @@ def main() -> None:
             "on, store hangs": _EAGER | store.environment,
         }
         services = {name: stack.enter_context(Service(base | own)) for name, own in settings.items()}
-        times = asyncio.run(measure(services, pictures(), arguments.rounds))
+        times = asyncio.run(measure(services, images(), arguments.rounds))
         taken = {name: service.get_json("/health")["samples"] for name, service in services.items()}
     quantiles = {name: np.quantile(values, (0.5, 0.99)) * 1e3 for name, values in times.items()}
     for name, (p50, p99) in quantiles.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import bare_posts, floor
 from tests.helpers.load import End, StreamLoad, Tally, http_session, total
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
 #: Numbers of streams and of connections that keep the device and the decoders busy; more would only wait.
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1")
     arguments = parser.parse_args()
     width, _, height = arguments.size.partition("x")
-    frames = pictures(size=(int(width), int(height)))
+    frames = images(size=(int(width), int(height)))
     seconds = arguments.seconds
     out = sys.stdout.write
     with tempfile.TemporaryDirectory() as folder:

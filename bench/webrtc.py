@@ -26,7 +26,7 @@ import psutil
 import pylibsrtp
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
-from tests.helpers.media import model, pictures
+from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
 FPS = 10
@@ -46,7 +46,7 @@ def encode(codec: str, size: tuple[int, int] = (640, 480)) -> list[bytes]:
         else {"tune": "zerolatency", "preset": "veryfast"}
     )
     packets = []
-    for number, jpeg in enumerate(pictures(2 * FPS, size)):
+    for number, jpeg in enumerate(images(2 * FPS, size)):
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         frame = av.VideoFrame.from_ndarray(np.asarray(image), format="bgr24").reformat(format="yuv420p")
         frame.pts = number
@@ -120,7 +120,7 @@ def publishers(url: str, codec: str, count: int, ready: Any, stop: Any) -> None:
 
 def post_and_probe(url: str, seconds: float) -> tuple[list[float], list[float]]:
     """POST continuously; return the times of POSTs and of small GETs between them, in ms."""
-    jpeg = pictures(1)[0]
+    jpeg = images(1)[0]
     posts: list[float] = []
     probes: list[float] = []
     end = time.monotonic() + seconds

@@ -1,7 +1,7 @@
 """Makes ``sample.mp4`` and ``stills/``: printed codes on parcels and paper, drawn from nothing but numbers.
 
 Run ``python data/make_sample.py [FOLDER]`` (needs zxing-cpp, which draws the codes). The same seed gives the
-same pictures, and the clip loops without a jump: in its length the belt moves by exactly its own period. No
+same images, and the clip loops without a jump: in its length the belt moves by exactly its own period. No
 photograph or font file is used.
 """
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import zxingcpp
 from zxingcpp import BarcodeFormat as Format
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 
 SEED = 7
@@ -36,7 +36,7 @@ SHADOW_PER_M = np.array([0.45, 0.30])
 # -- printed codes -----------------------------------------------------------------------------------
 
 
-def code_picture(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Picture:
+def code_image(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Image:
     """Return a two-dimensional code as black on white, with its quiet zone."""
     code = zxingcpp.create_barcode(text, kind, **options)
     modules = np.array(code.to_image(scale=1, add_quiet_zones=False), np.uint8)
@@ -44,7 +44,7 @@ def code_picture(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **opti
     return np.repeat(np.repeat(modules, module_px, 0), module_px, 1)
 
 
-def bars_picture(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, height_px: int) -> Picture:
+def bars_image(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, height_px: int) -> Image:
     """Return a linear code as black on white, with its quiet zones at both ends."""
     modules = np.array(zxingcpp.create_barcode(text, kind).to_image(scale=1, add_quiet_zones=False), np.uint8)
     row = np.pad(modules[0], 9, constant_values=255)
@@ -64,8 +64,8 @@ class Parcel:
     width_m: float
     height_m: float
     yaw_rad: float
-    top: Picture
-    side: Picture
+    top: Image
+    side: Image
 
     def corners(self, moved_m: float) -> tuple[Points, Points]:
         """Return the four corners on the belt and on top, in order, after the belt has moved."""
@@ -84,23 +84,21 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], scale: float, streng
     return np.asarray(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)) * strength
 
 
-def tinted(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, int, int]) -> Picture:
+def tinted(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, int, int]) -> Image:
     """Return a card of one colour (BGR) with paper grain; ``size`` is width, height in pixels."""
     width, height = size
     light = grain(rng, (height, width), 1.5, 3.0) + grain(rng, (height, width), 90, 3.0)
     return np.clip(np.array(colour)[None, None] + light[..., None], 0, 255).astype(np.uint8)
 
 
-def stick(
-    card: Picture, label: Picture, x: int, y: int, paper: tuple[int, int, int] = (238, 242, 244)
-) -> None:
-    """Put a black-and-white picture onto a card, in place, printed on paper of that colour."""
+def stick(card: Image, label: Image, x: int, y: int, paper: tuple[int, int, int] = (238, 242, 244)) -> None:
+    """Put a black-and-white image onto a card, in place, printed on paper of that colour."""
     height, width = label.shape
     ink = label[..., None] / 255.0
     card[y : y + height, x : x + width] = (ink * paper + (1 - ink) * (34, 30, 28)).astype(np.uint8)
 
 
-def label_picture(code: Picture, lines: list[str]) -> Picture:
+def label_image(code: Image, lines: list[str]) -> Image:
     """Return a shipping label: a code, and lines of text below it, the first of them larger."""
     label = np.full((code.shape[0] + 42 + 24 * (len(lines) - 1), code.shape[1] + 16), 255, np.uint8)
     label[8 : 8 + code.shape[0], 8 : 8 + code.shape[1]] = code
@@ -119,11 +117,11 @@ KRAFT, WHITE, BLUE, GREEN = (96, 140, 178), (206, 212, 216), (150, 104, 62), (10
 def make_parcels(rng: np.random.Generator) -> list[Parcel]:
     """Return the parcels, spread along the belt's whole period."""
 
-    def lone(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Picture:
-        return label_picture(code_picture(text, kind, module_px, **options), [text])
+    def lone(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Image:
+        return label_image(code_image(text, kind, module_px, **options), [text])
 
-    def bars(text: str, kind: zxingcpp.BarcodeFormat, *lines: str) -> Picture:
-        return label_picture(bars_picture(text, kind, 3, 130), [text, *lines])
+    def bars(text: str, kind: zxingcpp.BarcodeFormat, *lines: str) -> Image:
+        return label_image(bars_image(text, kind, 3, 130), [text, *lines])
 
     plan = [
         (0.00, 0.08, (0.40, 0.36, 0.17), 0.08, KRAFT, lone("1042-7781", Format.QRCode, 12)),
@@ -144,7 +142,7 @@ def make_parcel(
     size_m: tuple[float, float, float],
     yaw_rad: float,
     colour: tuple[int, int, int],
-    label: Picture,
+    label: Image,
 ) -> Parcel:
     """Return one parcel with tape across its top and the label on it."""
     length, width, height = size_m
@@ -185,11 +183,11 @@ class Camera:
         return np.asarray(seen[:, :2] / seen[:, 2:] * self._focal + self._middle)
 
 
-def paste(picture: Points, face: Picture, corners: Points, light: float) -> None:
-    """Draw a face onto the picture, in place, its corners at the given pixels."""
+def paste(image: Points, face: Image, corners: Points, light: float) -> None:
+    """Draw a face onto the image, in place, its corners at the given pixels."""
     height, width = face.shape[:2]
     low = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
-    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, picture.shape[1::-1])
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, image.shape[1::-1])
     if (high <= low).any():
         return
     source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
@@ -203,11 +201,11 @@ def paste(picture: Points, face: Picture, corners: Points, light: float) -> None
     polygon = np.round((corners - low) * 2**shift).astype(np.int32)
     cv2.fillConvexPoly(cover, polygon, 255, cv2.LINE_AA, shift)
     alpha = cover[..., None] / 255.0
-    part = picture[low[1] : high[1], low[0] : high[0]]
+    part = image[low[1] : high[1], low[0] : high[0]]
     part[:] = part * (1 - alpha) + warped * light * alpha
 
 
-def belt_texture(rng: np.random.Generator) -> Picture:
+def belt_texture(rng: np.random.Generator) -> Image:
     """Return one period of the belt: dark rubber with fine ribs and a seam."""
     shape = (int(BELT_WIDTH_M * TEXELS_PER_M), int(BELT_LENGTH_M * TEXELS_PER_M))
     ribs = 5.0 * np.sin(np.arange(shape[1]) * 2 * np.pi / 26)[None]
@@ -224,7 +222,7 @@ def belt_texture(rng: np.random.Generator) -> Picture:
     light[:, seam : seam + 7] += 22
     edge = np.minimum(np.arange(shape[0]), np.arange(shape[0])[::-1])[:, None]
     light -= 18 * np.exp(-edge / 14)
-    texture: Picture = np.clip(light[..., None] + np.array([6, 2, -2]), 0, 255).astype(np.uint8)
+    texture: Image = np.clip(light[..., None] + np.array([6, 2, -2]), 0, 255).astype(np.uint8)
     return texture
 
 
@@ -247,41 +245,41 @@ def surroundings(rng: np.random.Generator, camera: Camera, size: tuple[int, int]
     return floor
 
 
-def draw_belt(picture: Points, texture: Picture, camera: Camera, moved_m: float) -> None:
+def draw_belt(image: Points, texture: Image, camera: Camera, moved_m: float) -> None:
     """Draw the moving surface, in place."""
     shifted = np.roll(texture, round(moved_m * TEXELS_PER_M), axis=1)
     half_x, half_y = BELT_LENGTH_M / 2, BELT_WIDTH_M / 2
     corners = np.array(
         [[-half_x, half_y, 0], [half_x, half_y, 0], [half_x, -half_y, 0], [-half_x, -half_y, 0]]
     )
-    paste(picture, shifted, camera.project(corners), 1.0)
+    paste(image, shifted, camera.project(corners), 1.0)
 
 
-def draw_shadow(picture: Points, base: Points, height_m: float, camera: Camera) -> None:
+def draw_shadow(image: Points, base: Points, height_m: float, camera: Camera) -> None:
     """Darken where a parcel keeps the light away, in place."""
     thrown = base.copy()
     thrown[:, :2] += SHADOW_PER_M * height_m
     outline = cv2.convexHull(camera.project(np.r_[base, thrown]).astype(np.float32))
-    shade = np.zeros(picture.shape[:2], np.uint8)
+    shade = np.zeros(image.shape[:2], np.uint8)
     cv2.fillConvexPoly(shade, np.round(outline).astype(np.int32), 255)
     soft = cv2.GaussianBlur(shade, (0, 0), 7) / 255.0
-    picture *= (1 - 0.55 * soft)[..., None]
+    image *= (1 - 0.55 * soft)[..., None]
 
 
-def draw_parcel(picture: Points, parcel: Parcel, camera: Camera, moved_m: float) -> None:
+def draw_parcel(image: Points, parcel: Parcel, camera: Camera, moved_m: float) -> None:
     """Draw the faces that the camera sees, in place."""
     base, lid = parcel.corners(moved_m)
     low, high = camera.project(base), camera.project(lid)
     for first, second, light in ((0, 1, 0.5), (1, 2, 0.62), (2, 3, 0.74), (3, 0, 0.62)):
         face = np.array([high[first], high[second], low[second], low[first]])
-        # Seen from outside its corners run clockwise on the picture.
+        # Seen from outside its corners run clockwise on the image.
         turn = np.cross(np.r_[face[1] - face[0], 0.0], np.r_[face[2] - face[1], 0.0])[2]
         if turn < 0:
-            paste(picture, parcel.side, face, light)
-    paste(picture, parcel.top, high, 1.0)
+            paste(image, parcel.side, face, light)
+    paste(image, parcel.top, high, 1.0)
 
 
-def pictures(seed: int = SEED) -> Iterator[Picture]:
+def images(seed: int = SEED) -> Iterator[Image]:
     """Yield all frames, BGR."""
     rng = np.random.default_rng(seed)
     width, height = WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING
@@ -293,30 +291,30 @@ def pictures(seed: int = SEED) -> Iterator[Picture]:
     lamp = 1.16 - 0.75 * falloff
     for index in range(FPS * SECONDS):
         moved_m = BELT_LENGTH_M * index / (FPS * SECONDS)
-        picture = background.copy()
-        draw_belt(picture, texture, camera, moved_m)
+        image = background.copy()
+        draw_belt(image, texture, camera, moved_m)
         order = sorted(parcels, key=lambda parcel: -parcel.y_m)
         for parcel in order:
-            draw_shadow(picture, parcel.corners(moved_m)[0], parcel.height_m, camera)
+            draw_shadow(image, parcel.corners(moved_m)[0], parcel.height_m, camera)
         for parcel in order:
-            draw_parcel(picture, parcel, camera, moved_m)
-        picture = cv2.GaussianBlur(picture * lamp, (0, 0), 0.8)
-        yield np.clip(cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), 0, 255).astype(
+            draw_parcel(image, parcel, camera, moved_m)
+        image = cv2.GaussianBlur(image * lamp, (0, 0), 0.8)
+        yield np.clip(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), 0, 255).astype(
             np.uint8
         )
 
 
-def sheet(rng: np.random.Generator) -> Picture:
+def sheet(rng: np.random.Generator) -> Image:
     """Return a leaflet with one code of each class, lying on a table at an angle."""
     cards = [
-        ("EAN-13", bars_picture("590123412345", Format.EAN13, 4, 190)),
-        ("QR Code", code_picture("https://example.org/parcel/1042", Format.QRCode, 8)),
-        ("Data Matrix", code_picture("1042-7781", Format.DataMatrix, 13)),
-        ("Aztec", code_picture("SEAT 17A", Format.Aztec, 14)),
-        ("PDF417", code_picture("ONE WAY 2026 SEAT 17A", Format.PDF417, 4, columns=3)),
-        ("Code 128", bars_picture("BAY-04", Format.Code128, 4, 190)),
+        ("EAN-13", bars_image("590123412345", Format.EAN13, 4, 190)),
+        ("QR Code", code_image("https://example.org/parcel/1042", Format.QRCode, 8)),
+        ("Data Matrix", code_image("1042-7781", Format.DataMatrix, 13)),
+        ("Aztec", code_image("SEAT 17A", Format.Aztec, 14)),
+        ("PDF417", code_image("ONE WAY 2026 SEAT 17A", Format.PDF417, 4, columns=3)),
+        ("Code 128", bars_image("BAY-04", Format.Code128, 4, 190)),
     ]
-    paper: Picture = np.full((760, 1500, 3), (238, 242, 244), np.uint8)
+    paper: Image = np.full((760, 1500, 3), (238, 242, 244), np.uint8)
     for index, (title, code) in enumerate(cards):
         row, column = divmod(index, 3)
         x, y = 250 + 500 * column - code.shape[1] // 2, 60 + 360 * row
@@ -334,11 +332,11 @@ def sheet(rng: np.random.Generator) -> Picture:
     return np.clip(table, 0, 255).astype(np.uint8)
 
 
-def stills() -> Iterator[tuple[str, Picture]]:
-    """Yield names and pictures (BGR): a leaflet, a frame of the belt, the same at night."""
+def stills() -> Iterator[tuple[str, Image]]:
+    """Yield names and images (BGR): a leaflet, a frame of the belt, the same at night."""
     rng = np.random.default_rng(SEED)
     yield "leaflet", sheet(rng)
-    belt = next(frame for index, frame in enumerate(pictures()) if index == 66)
+    belt = next(frame for index, frame in enumerate(images()) if index == 66)
     yield "belt", belt
     dim = belt.astype(np.float64) * 0.22 + rng.normal(0, 4.0, belt.shape)
     yield "belt_at_night", np.clip(dim, 0, 255).astype(np.uint8)
@@ -352,8 +350,8 @@ def write(path: Path) -> None:
         stream.options = {"crf": "21", "preset": "veryslow", "profile": "main", "threads": "1"}
         stream.codec_context.time_base = Fraction(1, FPS)
         stream.codec_context.gop_size = 2 * FPS
-        for picture in pictures():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        for image in images():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         container.mux(stream.encode(None))
 
 

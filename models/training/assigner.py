@@ -14,7 +14,7 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Wanted outputs per cell, of n pictures: boxes (n, cells, 4) in pixels, scores (n, cells, classes).
+    """Wanted outputs per cell, of n images: boxes (n, cells, 4) in pixels, scores (n, cells, classes).
 
     ``positive`` (n, cells) tells which cells have a box, ``counted`` which ones' scores count at all.
     """

@@ -15,25 +15,25 @@ from torch.utils.data import Dataset
 from models.training.pool import Sample
 
 PAD = 114
-#: Codes in one picture; mosaics of sheets of labels can have more, of which some are then left out.
+#: Codes in one image; mosaics of sheets of labels can have more, of which some are then left out.
 _MAX_CODES = 48
 _MIN_VISIBLE = 0.6
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)
 class _View:
-    """A picture (h, w, 3) BGR with class ids (n,) and boxes (n, 4), and how it is to be resized."""
+    """An image (h, w, 3) BGR with class ids (n,) and boxes (n, 4), and how it is to be resized."""
 
-    picture: Picture
+    image: Image
     class_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
     interpolation: int = cv2.INTER_LINEAR
 
 
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """View number i of ``count``: picture (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
+    """View number i of ``count``: image (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
 
     Class id -2 fills up, -1 marks what is to be ignored. The same number gives the same view, so a training
     that was cut off goes on with exactly those that it has not seen. The last ``plain`` share has no mosaics.
@@ -64,8 +64,8 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self._seed, number])
         joined = number < self._plain_from and rng.random() < 0.4
         view = self._mosaic(rng) if joined else self._single(rng)
-        view.picture = _discoloured(rng, view.picture)
-        planes = np.ascontiguousarray(view.picture[..., ::-1].transpose(2, 0, 1))
+        view.image = _discoloured(rng, view.image)
+        planes = np.ascontiguousarray(view.image[..., ::-1].transpose(2, 0, 1))
         class_ids = torch.full((_MAX_CODES,), -2, dtype=torch.int64)
         boxes = torch.zeros(_MAX_CODES, 4)
         kept = min(len(view.class_ids), _MAX_CODES)
@@ -76,15 +76,15 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _pick(self, rng: np.random.Generator) -> _View:
         source = self._photos if rng.random() < self._photo_share else self._scenes
         sample = source[int(rng.integers(len(source)))]
-        # Linear resizing of a picture many times as large hardly averages: fine modules turn into noise.
+        # Linear resizing of an image many times as large hardly averages: fine modules turn into noise.
         sampled = self._sampled_share > 0 and rng.random() < self._sampled_share
         way = cv2.INTER_NEAREST if sampled else cv2.INTER_LINEAR
-        return _turned(rng, _View(sample.picture(), sample.class_ids.copy(), sample.boxes.copy(), way))
+        return _turned(rng, _View(sample.image(), sample.class_ids.copy(), sample.boxes.copy(), way))
 
     def _single(self, rng: np.random.Generator) -> _View:
-        """Return one picture, half of the time just as the service would place it."""
+        """Return one image, half of the time just as the service would place it."""
         view, side = self._pick(rng), self._side
-        height, width = view.picture.shape[:2]
+        height, width = view.image.shape[:2]
         scale = side / max(height, width)
         fits = rng.random() < 0.5
         if not fits:
@@ -102,7 +102,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return _laid([(view, size, left, top)], ground, (0, 0, side, side))
 
     def _mosaic(self, rng: np.random.Generator) -> _View:
-        """Return four pictures round a common corner."""
+        """Return four images round a common corner."""
         side = self._side
         x, y = (int(v) for v in rng.uniform(0.25, 0.75, 2) * side)
         ground = np.full((side, side, 3), PAD, np.uint8)
@@ -114,7 +114,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
             (x, y, side, side),
         ):
             view = self._pick(rng)
-            height, width = view.picture.shape[:2]
+            height, width = view.image.shape[:2]
             scale = side * float(np.exp(rng.uniform(np.log(0.35), np.log(1.1)))) / max(height, width)
             size = max(4, round(width * scale)), max(4, round(height * scale))
             left = column + int(
@@ -127,17 +127,17 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def _laid(
-    parts: list[tuple[_View, tuple[int, int], int, int]], ground: Picture, frame: tuple[int, int, int, int]
+    parts: list[tuple[_View, tuple[int, int], int, int]], ground: Image, frame: tuple[int, int, int, int]
 ) -> _View:
-    """Draw pictures, resized, at their places onto the ground, in place, each cut off at the frame."""
+    """Draw images, resized, at their places onto the ground, in place, each cut off at the frame."""
     x1, y1, x2, y2 = frame
     class_ids, boxes = [], []
     for view, size, left, top in parts:
-        resized = cv2.resize(view.picture, size, interpolation=view.interpolation)
+        resized = cv2.resize(view.image, size, interpolation=view.interpolation)
         a, b, c, d = max(left, x1), max(top, y1), min(left + size[0], x2), min(top + size[1], y2)
         if a < c and b < d:
             ground[b:d, a:c] = resized[b - top : d - top, a - left : c - left]
-        ratio = np.array([size[0] / view.picture.shape[1], size[1] / view.picture.shape[0]] * 2, np.float32)
+        ratio = np.array([size[0] / view.image.shape[1], size[1] / view.image.shape[0]] * 2, np.float32)
         moved = view.boxes * ratio + np.array([left, top] * 2, np.float32)
         cut = np.clip(moved, [a, b, a, b], [c, d, c, d]).astype(np.float32) if a < c and b < d else moved * 0
         whole, seen = _areas(moved), _areas(cut)
@@ -155,20 +155,20 @@ def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _turned(rng: np.random.Generator, view: _View) -> _View:
     """Mirror and turn: a detector may not care, even if a decoder would."""
-    height, width = view.picture.shape[:2]
+    height, width = view.image.shape[:2]
     x1, y1, x2, y2 = view.boxes.T
     if rng.random() < 0.4:
-        view.picture, x1, x2 = view.picture[:, ::-1], width - x2, width - x1
+        view.image, x1, x2 = view.image[:, ::-1], width - x2, width - x1
     if rng.random() < 0.2:
-        view.picture, y1, y2 = view.picture[::-1], height - y2, height - y1
+        view.image, y1, y2 = view.image[::-1], height - y2, height - y1
     if rng.random() < 0.15:
-        view.picture, x1, y1, x2, y2 = view.picture.transpose(1, 0, 2), y1, x1, y2, x2
-    view.picture = np.ascontiguousarray(view.picture)
+        view.image, x1, y1, x2, y2 = view.image.transpose(1, 0, 2), y1, x1, y2, x2
+    view.image = np.ascontiguousarray(view.image)
     view.boxes = np.stack([x1, y1, x2, y2], 1)
     return view
 
 
-def _discoloured(rng: np.random.Generator, picture: Picture) -> Picture:
+def _discoloured(rng: np.random.Generator, image: Image) -> Image:
     """Change light and colours a little, sharpness at times."""
     if rng.random() < 0.6:
         table = np.arange(256, dtype=np.float32)[:, None] / 255
@@ -178,15 +178,15 @@ def _discoloured(rng: np.random.Generator, picture: Picture) -> Picture:
             + rng.normal(0, 0.06)
         )
         table = table * np.exp(rng.normal(0, 0.06, 3)) * 255
-        picture = cv2.LUT(picture, np.clip(table, 0, 255).astype(np.uint8)[None].transpose(1, 0, 2))
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None].transpose(1, 0, 2))
     chance = rng.random()
     if chance < 0.06:
-        picture = 255 - picture
+        image = 255 - image
     elif chance < 0.16:
-        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     elif chance < 0.26:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.4))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.4))
     elif chance < 0.32:
-        noise = rng.normal(0, rng.uniform(2, 14), picture.shape[:2]).astype(np.float32)
-        picture = np.clip(picture + noise[..., None], 0, 255).astype(np.uint8)
-    return picture
+        noise = rng.normal(0, rng.uniform(2, 14), image.shape[:2]).astype(np.float32)
+        image = np.clip(image + noise[..., None], 0, 255).astype(np.uint8)
+    return image

@@ -51,7 +51,7 @@ def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Scor
 
 
 def rates(detectors: Sequence[Detector]) -> list[float]:
-    """Return pictures per second on one core, the best of interleaved rounds."""
+    """Return images per second on one core, the best of interleaved rounds."""
     rng = np.random.default_rng(0)
     slots = [
         rng.integers(0, 256, (d.model.input_height, d.model.input_width, 3), np.uint8) for d in detectors

@@ -84,10 +84,10 @@ def _check(model: Exported, path: Path, side: int) -> None:
     """Compare with PyTorch on batches of one and three; raises ValueError when they differ."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in (1, 3):
-        pictures = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+        images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
-            wanted = model(pictures).numpy()
-        (found,) = session.run(None, {"images": pictures.numpy()})
+            wanted = model(images).numpy()
+        (found,) = session.run(None, {"images": images.numpy()})
         boxes = float(np.abs(found[:, :4] - wanted[:, :4]).max())
         scores = float(np.abs(found[:, 4:] - wanted[:, 4:]).max())
         if found.shape != wanted.shape or boxes > _BOX_TOLERANCE or scores > _SCORE_TOLERANCE:

@@ -71,7 +71,7 @@ class Gelan(nn.Module):
 
 
 class SppElan(nn.Module):
-    """Pools of growing reach, so that a code that fills the picture is seen as a whole."""
+    """Pools of growing reach, so that a code that fills the image is seen as a whole."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Head(nn.Module):
 
 
 class Detector(nn.Module):
-    """Pictures (n, 3, h, w), RGB in 0..1, sides divisible by 32, to raw predictions per grid cell."""
+    """Images (n, 3, h, w), RGB in 0..1, sides divisible by 32, to raw predictions per grid cell."""
 
     def __init__(self, shape: Shape, classes: int) -> None:
         super().__init__()
@@ -132,9 +132,9 @@ class Detector(nn.Module):
         self.bottom32 = Gelan(n16 + c32, n32, 1)
         self.heads = nn.ModuleList(Head(width, shape.head, classes) for width in shape.neck)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class logits (n, cells, classes), and positive side distances (n, cells, 4) in strides."""
-        p4 = self.stage4(self.stem(pictures))
+        p4 = self.stage4(self.stem(images))
         p8 = self.stage8(p4)
         p16 = self.stage16(p8)
         p32 = self.stage32(p16)

@@ -41,12 +41,12 @@ class Photo:
         """The test suite's folder, which is the file name's beginning."""
         return self.path.name.split("_")[0]
 
-    def picture(self) -> npt.NDArray[np.uint8]:
-        """Return the picture (h, w, 3), BGR. Raises ValueError when it cannot be read."""
-        picture = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"{self.path}: not a picture that OpenCV reads")
-        return picture
+    def image(self) -> npt.NDArray[np.uint8]:
+        """Return the image (h, w, 3), BGR. Raises ValueError when it cannot be read."""
+        image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{self.path}: not an image that OpenCV reads")
+        return image
 
 
 def read_photos(folder: Path) -> list[Photo]:
@@ -87,26 +87,26 @@ def as_sample(photo: Photo) -> Sample:
 
     Stacked linear codes are left to synthesis, their boxes ignored: a decoder reports one row of several.
     """
-    picture = photo.picture()
+    image = photo.image()
     stacked = np.array(["Stacked" in kind for kind in photo.symbologies], bool)
     boxes = photo.boxes.copy()
-    scale = min(1.0, _MAX_SIDE / max(picture.shape[:2]))
+    scale = min(1.0, _MAX_SIDE / max(image.shape[:2]))
     if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         boxes *= scale
     for index, class_id in enumerate(photo.class_ids):
         if CLASSES[class_id] == "barcode":
-            boxes[index] = grown(picture, boxes[index])
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            boxes[index] = grown(image, boxes[index])
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     return Sample(data.tobytes(), np.where(stacked, -1, photo.class_ids), boxes)
 
 
-def grown(picture: npt.NDArray[np.uint8], box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def grown(image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return a linear code's box, stretched along its bars for as long as neighbouring rows look alike.
 
     A decoder reports only the rows that it has read.
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     inside = grey[y1:y2, x1:x2]
     if min(inside.shape) < 2:

@@ -20,14 +20,14 @@ _QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A stored picture, as JPEG bytes, with its codes; see `scene.Scene` for the arrays."""
+    """A stored image, as JPEG bytes, with its codes; see `scene.Scene` for the arrays."""
 
     jpeg: bytes
     class_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
 
-    def picture(self) -> npt.NDArray[np.uint8]:
-        """Return the picture (h, w, 3), BGR."""
+    def image(self) -> npt.NDArray[np.uint8]:
+        """Return the image (h, w, 3), BGR."""
         return np.asarray(cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
@@ -71,7 +71,7 @@ def _render_shard(task: tuple[Path, int, str | None]) -> None:
     cv2.setNumThreads(1)
     scenes = [draw_scene(start + index, kind=kind) for index in range(SHARD)]
     files = [
-        cv2.imencode(".jpg", scene.picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+        cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
         for scene in scenes
     ]
     part = _path(folder, start, kind).with_suffix(".part.npz")

@@ -22,12 +22,12 @@ class Recipe:
     batch: int
     learning_rate: float
     seed: int
-    #: For this share of the steps, pictures are of this side instead: they cost less and teach as much.
+    #: For this share of the steps, images are of this side instead: they cost less and teach as much.
     early_side: int = 0
     early_share: float = 0.0
-    #: Share of the pictures that are shrunk by leaving pixels out, as very large photographs are in effect.
+    #: Share of the images that are shrunk by leaving pixels out, as very large photographs are in effect.
     sampled_share: float = 0.0
-    #: Share of photographs among the pictures, where a folder of them is given.
+    #: Share of photographs among the images, where a folder of them is given.
     photo_share: float = 0.22
 
 

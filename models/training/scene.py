@@ -1,6 +1,6 @@
 """Synthetic photographs: codes on cards, cards in front of things, seen through a poor camera.
 
-Where each code ends up is not computed but seen: a picture of code numbers goes through the very same warps,
+Where each code ends up is not computed but seen: an image of code numbers goes through the very same warps,
 and the box of a code is the extent of its number in the result.
 """
 
@@ -29,9 +29,9 @@ from models.training.textures import (
     write,
 )
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.uint8]
-#: A picture in linear arithmetic: float, 0..255, but for what is clipped later.
+#: An image in linear arithmetic: float, 0..255, but for what is clipped later.
 Light = npt.NDArray[np.float32]
 
 #: A code of which less is seen is neither wanted nor held against the detector.
@@ -46,21 +46,21 @@ _KIND_SHARES = (0.16, 0.15, 0.50, 0.19)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture (h, w, 3), BGR, and its codes: class ids (n,), boxes (n, 4) as x1 y1 x2 y2 in pixels.
+    """An image (h, w, 3), BGR, and its codes: class ids (n,), boxes (n, 4) as x1 y1 x2 y2 in pixels.
 
     A class id of -1 marks what is to be ignored: hardly visible codes.
     """
 
-    picture: Picture
+    image: Image
     class_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class _Canvas:
-    """A picture under work and, per pixel, the number of the code that it belongs to (0: none)."""
+    """An image under work and, per pixel, the number of the code that it belongs to (0: none)."""
 
-    picture: Picture
+    image: Image
     ids: Ids
     #: Class id of code number 1, 2, ...
     classes: list[int]
@@ -68,8 +68,8 @@ class _Canvas:
     areas: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, picture: Picture) -> _Canvas:
-        return cls(picture, np.zeros(picture.shape[:2], np.uint8), [])
+    def over(cls, image: Image) -> _Canvas:
+        return cls(image, np.zeros(image.shape[:2], np.uint8), [])
 
 
 def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
@@ -88,14 +88,14 @@ def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
         )
     if kind != "flush":
         _obstruct(rng, canvas)
-    canvas.picture = _expose(rng, canvas.picture, kind)
+    canvas.image = _expose(rng, canvas.image, kind)
     return _labelled(canvas)
 
 
 # -- cards: flat artwork with codes ------------------------------------------------------------------
 
 
-def _inked(rng: np.random.Generator, modules: Picture, *, flush: bool = False) -> tuple[Picture, Picture]:
+def _inked(rng: np.random.Generator, modules: Image, *, flush: bool = False) -> tuple[Image, Image]:
     """Return a code's or decoy's colours (h, w, 3) and its paper colour (3,)."""
     ink, paper = np.array(random_colour(rng, 0, 60)), np.array(random_colour(rng, 200))
     chance = rng.random()
@@ -111,7 +111,7 @@ def _inked(rng: np.random.Generator, modules: Picture, *, flush: bool = False) -
     return np.where(cover, ink, paper).astype(np.uint8), paper.astype(np.uint8)
 
 
-def _enlarged(rng: np.random.Generator, symbol: Symbol, module_px: int) -> Picture:
+def _enlarged(rng: np.random.Generator, symbol: Symbol, module_px: int) -> Image:
     """Return modules as squares, at times as dots or with bleeding ink; 0 is ink."""
     large = np.repeat(np.repeat(symbol.modules, module_px, 0), module_px, 1)
     if symbol.linear:
@@ -128,7 +128,7 @@ def _enlarged(rng: np.random.Generator, symbol: Symbol, module_px: int) -> Pictu
     return large
 
 
-def _emblem(rng: np.random.Generator, colours: Picture) -> None:
+def _emblem(rng: np.random.Generator, colours: Image) -> None:
     """Put a logo into the middle of a QR code, in place."""
     height, width = colours.shape[:2]
     reach = int(min(height, width) * rng.uniform(0.08, 0.15))
@@ -157,16 +157,16 @@ def _tag(rng: np.random.Generator, module_px: int, *, flush: bool = False) -> _C
     text_px = int(max(10, large.shape[1] * rng.uniform(0.05, 0.14)))
     if caption:
         bottom += text_px + 6
-    picture = np.empty((large.shape[0] + top + bottom, large.shape[1] + left + right, 3), np.uint8)
-    picture[:] = paper
-    canvas = _Canvas.over(picture)
-    picture[top : top + large.shape[0], left : left + large.shape[1]] = colours
+    image = np.empty((large.shape[0] + top + bottom, large.shape[1] + left + right, 3), np.uint8)
+    image[:] = paper
+    canvas = _Canvas.over(image)
+    image[top : top + large.shape[0], left : left + large.shape[1]] = colours
     canvas.ids[top : top + large.shape[0], left : left + large.shape[1]] = 1
     canvas.classes = [symbol.class_id]
     if caption:
         ink = tuple(int(v) for v in (255 - paper.astype(int)))
         place = left + int(rng.uniform(0, 0.3) * large.shape[1]), top + large.shape[0] + text_px
-        write(picture, symbol.text[:30], *place, text_px, ink, rng)  # type: ignore[arg-type]
+        write(image, symbol.text[:30], *place, text_px, ink, rng)  # type: ignore[arg-type]
     return canvas
 
 
@@ -182,7 +182,7 @@ def _paste(canvas: _Canvas, part: _Canvas, x: int, y: int) -> None:
     if left >= right or top >= bottom:
         return
     source = np.s_[top - y : bottom - y, left - x : right - x]
-    canvas.picture[top:bottom, left:right] = part.picture[source]
+    canvas.image[top:bottom, left:right] = part.image[source]
     ids = part.ids[source]
     canvas.ids[top:bottom, left:right] = _renumbered(canvas, ids, part)
 
@@ -200,14 +200,14 @@ def _scaled(canvas: _Canvas, scale: float) -> _Canvas:
     size = (max(4, round(canvas.ids.shape[1] * scale)), max(4, round(canvas.ids.shape[0] * scale)))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     ids = cv2.resize(canvas.ids, size, interpolation=cv2.INTER_NEAREST)
-    return _Canvas(cv2.resize(canvas.picture, size, interpolation=way), ids, list(canvas.classes))
+    return _Canvas(cv2.resize(canvas.image, size, interpolation=way), ids, list(canvas.classes))
 
 
 def _rotated(canvas: _Canvas, quarters: int) -> _Canvas:
     if quarters % 4 == 0:
         return canvas
     turn = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)[quarters % 4 - 1]
-    return _Canvas(cv2.rotate(canvas.picture, turn), cv2.rotate(canvas.ids, turn), list(canvas.classes))
+    return _Canvas(cv2.rotate(canvas.image, turn), cv2.rotate(canvas.ids, turn), list(canvas.classes))
 
 
 def _card(rng: np.random.Generator, *, empty: bool) -> _Canvas:
@@ -235,7 +235,7 @@ def _card(rng: np.random.Generator, *, empty: bool) -> _Canvas:
     look = rng.random()
     if look < 0.45 and parts:
         face = np.empty((height, width, 3), np.uint8)
-        face[:] = parts[0].picture[0, 0]
+        face[:] = parts[0].image[0, 0]
     else:
         face = page(rng, height, width) if look < 0.75 else background(rng, height, width)
     canvas = _Canvas.over(face)
@@ -253,7 +253,7 @@ def _card(rng: np.random.Generator, *, empty: bool) -> _Canvas:
         at += part.ids.shape[along] + gap
     if rng.random() < 0.3:
         write(
-            canvas.picture,
+            canvas.image,
             words(rng, 2),
             gap,
             max(14, gap),
@@ -263,7 +263,7 @@ def _card(rng: np.random.Generator, *, empty: bool) -> _Canvas:
         )
     if rng.random() < 0.3:
         cv2.rectangle(
-            canvas.picture, (1, 1), (width - 2, height - 2), random_colour(rng), int(rng.integers(1, 6))
+            canvas.image, (1, 1), (width - 2, height - 2), random_colour(rng), int(rng.integers(1, 6))
         )
     return canvas
 
@@ -272,7 +272,7 @@ def _card(rng: np.random.Generator, *, empty: bool) -> _Canvas:
 
 
 def _flush(rng: np.random.Generator, side: int) -> _Canvas:
-    """Return a code that is the whole picture, as encoders write it and croppers leave it."""
+    """Return a code that is the whole image, as encoders write it and croppers leave it."""
     module_px = int(rng.choice([1, 2, 3, 4, 5, 6, 8, 10], p=[0.08, 0.14, 0.18, 0.18, 0.14, 0.12, 0.10, 0.06]))
     canvas = _tag(rng, module_px, flush=True)
     if rng.random() < 0.15:  # several, as a sheet of labels
@@ -315,14 +315,14 @@ def _texture(rng: np.random.Generator, side: int) -> _Canvas:
     """Return nothing but a surface: fine patterns from edge to edge are easily taken for dense codes."""
     height = int(side * rng.choice([1.0, 0.75, 0.5625]))
     draw = (grain, weave, weave, stripes, lattice, bricks)[int(rng.integers(6))]
-    picture = draw(rng, height, side)
+    image = draw(rng, height, side)
     if rng.random() < 0.3:  # two surfaces that meet, as a shoe on a carpet
         other = draw(rng, height, side)
         edge = np.zeros((height, side), np.uint8)
         points = (rng.uniform(-0.3, 1.3, (5, 2)) * np.array([side, height])).astype(np.int32)
         cv2.fillPoly(edge, [cv2.convexHull(points)], 255)
-        picture = np.where(edge[..., None] > 0, other, picture)
-    return _Canvas.over(picture)
+        image = np.where(edge[..., None] > 0, other, image)
+    return _Canvas.over(image)
 
 
 def _page(rng: np.random.Generator, height: int, width: int) -> _Canvas:
@@ -403,7 +403,7 @@ def _place(
     matrix = cv2.getPerspectiveTransform(source, target.astype(np.float32))
     size = canvas.ids.shape[::-1]
     warped = cv2.warpPerspective(
-        card.picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        card.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     ids = cv2.warpPerspective(card.ids, matrix, size, flags=cv2.INTER_NEAREST)
     cover = np.zeros(canvas.ids.shape, np.uint8)
@@ -412,11 +412,9 @@ def _place(
         shade = cv2.GaussianBlur(
             np.roll(cover, tuple(int(v) for v in rng.integers(-8, 9, 2)), (0, 1)), (0, 0), 5
         )
-        canvas.picture = (canvas.picture * (1 - 0.5 * rng.random() * shade[..., None] / 255.0)).astype(
-            np.uint8
-        )
+        canvas.image = (canvas.image * (1 - 0.5 * rng.random() * shade[..., None] / 255.0)).astype(np.uint8)
     alpha = cover.astype(np.float32)[..., None] / 255
-    canvas.picture = (canvas.picture * (1 - alpha) + warped * alpha).astype(np.uint8)
+    canvas.image = (canvas.image * (1 - alpha) + warped * alpha).astype(np.uint8)
     canvas.ids = np.where(cover > 127, _renumbered(canvas, ids, card), canvas.ids)
 
 
@@ -447,9 +445,9 @@ def _bent(rng: np.random.Generator, card: _Canvas) -> _Canvas:
             slope = np.gradient(fold, axis=1)
             light += slope * rng.uniform(-3, 3)
     x, y = x.astype(np.float32), y.astype(np.float32)
-    picture = cv2.remap(card.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    picture = np.clip(picture * (1 + np.clip(light, -0.6, 0.5))[..., None], 0, 255).astype(np.uint8)
-    return _Canvas(picture, cv2.remap(card.ids, x, y, cv2.INTER_NEAREST), list(card.classes))
+    image = cv2.remap(card.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = np.clip(image * (1 + np.clip(light, -0.6, 0.5))[..., None], 0, 255).astype(np.uint8)
+    return _Canvas(image, cv2.remap(card.ids, x, y, cv2.INTER_NEAREST), list(card.classes))
 
 
 # -- what is in the way, and the camera --------------------------------------------------------------
@@ -473,39 +471,38 @@ def _obstruct(rng: np.random.Generator, canvas: _Canvas) -> None:
             cv2.ellipse(
                 mask, tuple(map(int, start)), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1, cv2.LINE_AA
             )
-    look = np.empty_like(canvas.picture)
+    look = np.empty_like(canvas.image)
     look[:] = random_colour(rng)
     if rng.random() < 0.4:
         look = clouds(rng, height, width)
     alpha = mask[..., None] / 255.0
-    canvas.picture = (canvas.picture * (1 - alpha) + look * alpha).astype(np.uint8)
+    canvas.image = (canvas.image * (1 - alpha) + look * alpha).astype(np.uint8)
     canvas.ids[mask > 127] = 0
 
 
-def _expose(rng: np.random.Generator, picture: Picture, kind: str) -> Picture:
+def _expose(rng: np.random.Generator, image: Image, kind: str) -> Image:
     """Take the photograph: light, lens, sensor, compression."""
     gentle = kind in ("flush", "page")
     if gentle and rng.random() < 0.5:
         if rng.random() < 0.4:
-            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        return _compressed(rng, picture, 60) if rng.random() < 0.5 else picture
-    image = _disturbed(rng, _toned(rng, _lit(rng, picture)))
-    reach = max(image.shape)
-    image = _blurred(rng, np.clip(image, 0, 255), reach, gentle=gentle)
+            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        return _compressed(rng, image, 60) if rng.random() < 0.5 else image
+    exposed = _disturbed(rng, _toned(rng, _lit(rng, image)))
+    reach = max(exposed.shape)
+    exposed = _blurred(rng, np.clip(exposed, 0, 255), reach, gentle=gentle)
     if rng.random() < 0.6:
-        noise = rng.normal(
-            0, np.exp(rng.uniform(np.log(1), np.log(18))), (*image.shape[:2], 1 if rng.random() < 0.5 else 3)
-        )
-        image = image + noise.astype(np.float32)
-    result = np.clip(image, 0, 255).astype(np.uint8)
+        strength = np.exp(rng.uniform(np.log(1), np.log(18)))
+        noise = rng.normal(0, strength, (*exposed.shape[:2], 1 if rng.random() < 0.5 else 3))
+        exposed = exposed + noise.astype(np.float32)
+    result = np.clip(exposed, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
         result = cv2.cvtColor(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return _compressed(rng, result, 18) if rng.random() < 0.7 else result
 
 
-def _lit(rng: np.random.Generator, picture: Picture) -> Light:
-    """Return the picture in uneven light, at times with the edge of a shadow."""
-    height, width = picture.shape[:2]
+def _lit(rng: np.random.Generator, image: Image) -> Light:
+    """Return the image in uneven light, at times with the edge of a shadow."""
+    height, width = image.shape[:2]
     reach = max(height, width)
     light = np.ones((height, width), np.float32)
     if rng.random() < 0.7:
@@ -515,7 +512,7 @@ def _lit(rng: np.random.Generator, picture: Picture) -> Light:
         points = rng.uniform(-0.5, 1.5, (4, 2)) * [width, height]
         cv2.fillPoly(edge, [points.astype(np.int32)], 255)
         light *= 1 - cv2.GaussianBlur(edge, (0, 0), rng.uniform(1, 15)) / 255.0 * rng.uniform(0.2, 0.65)
-    return picture.astype(np.float32) * light[..., None]
+    return image.astype(np.float32) * light[..., None]
 
 
 def _toned(rng: np.random.Generator, image: Light) -> Light:
@@ -570,8 +567,8 @@ def _blurred(rng: np.random.Generator, image: Light, reach: int, *, gentle: bool
     return image
 
 
-def _compressed(rng: np.random.Generator, picture: Picture, lowest: int) -> Picture:
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(lowest, 96))])
+def _compressed(rng: np.random.Generator, image: Image, lowest: int) -> Image:
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(lowest, 96))])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
@@ -596,7 +593,7 @@ def _labelled(canvas: _Canvas) -> Scene:
         # One that reaches over the edges may be the merest sliver; flush scenes are meant to.
         cut = at_edge and left_over[number] < 0.04 * height * width
         tiny = min(box[2] - box[0], box[3] - box[1]) < _MIN_SIDE_PX and max(height, width) > 256
-        faint = canvas.picture[box[1] : box[3], box[0] : box[2]].std() < _MIN_CONTRAST
+        faint = canvas.image[box[1] : box[3], box[0] : box[2]].std() < _MIN_CONTRAST
         class_ids.append(-1 if hidden or cut or tiny or faint else class_id)
         boxes.append(box)
-    return Scene(canvas.picture, np.array(class_ids, np.int64), np.array(boxes, np.float32).reshape(-1, 4))
+    return Scene(canvas.image, np.array(class_ids, np.int64), np.array(boxes, np.float32).reshape(-1, 4))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import zxingcpp
 from zxingcpp import BarcodeFormat as Format
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 #: Class names in the order of the model's outputs.
 CLASSES = ("barcode", "qr_code", "data_matrix", "aztec", "pdf417")
@@ -26,7 +26,7 @@ _PRINTABLE = string.ascii_letters + string.digits + " .,:;/-+?=&%#@"
 class Symbol:
     """One code without its quiet zone: 0 is ink, 255 paper; one pixel per module, bars some modules high."""
 
-    modules: Picture
+    modules: Image
     class_id: int
     text: str
     #: Whether its rows are copies, so that it may be made higher or lower without a change of meaning.
@@ -125,7 +125,7 @@ def draw_symbol(rng: np.random.Generator, class_id: int | None = None) -> Symbol
         return _shaped(rng, Symbol(modules, class_id, text, _is_plain(modules)))
 
 
-def draw_decoy(rng: np.random.Generator) -> Picture:
+def draw_decoy(rng: np.random.Generator) -> Image:
     """Return what is no code of ours but looks like one: a MaxiCode, or modules without any pattern."""
     if rng.random() < 0.5:
         code = zxingcpp.create_barcode(_some(rng, _ALPHANUMERIC, 4, 60), Format.MaxiCode)
@@ -134,7 +134,7 @@ def draw_decoy(rng: np.random.Generator) -> Picture:
     return np.where(rng.random((rows, columns)) < 0.5, 0, 255).astype(np.uint8)
 
 
-def _is_plain(modules: Picture) -> bool:
+def _is_plain(modules: Image) -> bool:
     return bool((modules[: modules.shape[0] // 2] == modules[0]).all())
 
 

@@ -64,7 +64,7 @@ def _groups(network: nn.Module) -> list[dict[str, object]]:
 
 
 def phases(recipe: Recipe) -> list[tuple[int, int, int]]:
-    """Return input side, first step and end of each phase: smaller pictures first, as they cost less."""
+    """Return input side, first step and end of each phase: smaller images first, as they cost less."""
     steps = recipe.views // recipe.batch
     turn = int(steps * recipe.early_share)
     return [(recipe.early_side, 0, turn), (recipe.side, turn, steps)]
@@ -90,8 +90,8 @@ def _learn(
     device: torch.device,
 ) -> Tensor:
     """Take one step on a batch of views; return the losses of scores and boxes (2,)."""
-    pictures, class_ids, boxes = (part.to(device, non_blocking=True) for part in batch)
-    inputs = pictures.to(memory_format=torch.channels_last).float() / 255
+    images, class_ids, boxes = (part.to(device, non_blocking=True) for part in batch)
+    inputs = images.to(memory_format=torch.channels_last).float() / 255
     with torch.autocast(device.type, torch.bfloat16):
         logits, distances = network(inputs)
     losses = torch.stack(detection_loss(logits, distances, *cells, class_ids, boxes))

@@ -86,8 +86,8 @@ async def predict_many(
 
         running: set[asyncio.Task[tuple[int, Prediction | ClientError]]] = set()
         try:
-            for position, picture in enumerate(pictures):
-                running.add(asyncio.create_task(one(position, picture)))
+            for position, image in enumerate(pictures):
+                running.add(asyncio.create_task(one(position, image)))
                 if len(running) >= concurrency:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:

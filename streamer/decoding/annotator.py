@@ -51,7 +51,7 @@ async def annotate(
             answer = await _ask(pool, data, limits, descriptor)
             length = int(answer.text)
             if not 0 < length <= room:
-                raise DecoderLost("the decoder gave a picture of no possible length")
+                raise DecoderLost("the decoder sent an annotated image of an impossible length")
             return memory[:length]
     finally:
         os.close(descriptor)

@@ -219,15 +219,15 @@ def _warm_up() -> None:
     The fork server calls this, so the decoders share what the libraries keep, such as 6 MB for the glyphs of
     labels.
     """
-    picture = np.zeros((16, 16, 3), np.uint8)
+    canvas = np.zeros((16, 16, 3), np.uint8)
     limits = _Limits(1 << 20, 1 << 10)
     for ending in (".jpg", ".png", ".webp"):
-        _, encoded = cv2.imencode(ending, picture)
+        _, encoded = cv2.imencode(ending, canvas)
         data = encoded.tobytes()
         decode(data, read_header(data, limits))
     sampled_memory(4096, 4096, sampled_rows(4096, 16))
-    annotate(picture, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
-    cv2.resize(picture, (9, 9), interpolation=cv2.INTER_LINEAR)
+    annotate(canvas, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
+    cv2.resize(canvas, (9, 9), interpolation=cv2.INTER_LINEAR)
 
 
 def run(request: Mapping[str, Any], descriptors: list[int]) -> None:

@@ -14,7 +14,7 @@ from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
 from streamer.imaging.sampled_pixels import sampled_memory
 from streamer.imaging.turning import Turning
-from streamer.imaging.webp import WebpPicture, bare_webp
+from streamer.imaging.webp import WebpImage, bare_webp
 from streamer.protocol.wire import Codec
 
 Image = npt.NDArray[np.uint8]
@@ -119,17 +119,17 @@ def _stored_pixels(
             return image, bool((image[0] != image[-1]).any()) and check_rows(image)
     if header.codec is Codec.PNG:
         return _opencv(bare_png(bytes(data)), header), False
-    bare, picture = bare_webp(bytes(data))
-    return _on_canvas(_opencv(bare, header), picture, header), False
+    bare, stored = bare_webp(bytes(data))
+    return _on_canvas(_opencv(bare, header), stored, header), False
 
 
-def _on_canvas(image: Image, picture: WebpPicture, header: ImageHeader) -> Image:
+def _on_canvas(image: Image, stored: WebpImage, header: ImageHeader) -> Image:
     """Return the first frame of an animation in its place on a black canvas."""
-    if image.shape[:2] == (header.height, header.width) or image.shape[:2] != (picture.height, picture.width):
+    if image.shape[:2] == (header.height, header.width) or image.shape[:2] != (stored.height, stored.width):
         return image
     canvas = np.zeros((header.height, header.width, 3), np.uint8)
-    right, bottom = picture.left + picture.width, picture.top + picture.height
-    canvas[picture.top : bottom, picture.left : right] = image
+    right, bottom = stored.left + stored.width, stored.top + stored.height
+    canvas[stored.top : bottom, stored.left : right] = image
     return canvas
 
 

@@ -142,7 +142,7 @@ def _segments(blob: bytes) -> Iterator[tuple[int, bytes, int]]:
         stray -= found.start() - position
         marker, position = blob[found.start() + 1], found.end()
         if marker == 0xD9:
-            raise damaged("it ends before the picture begins")
+            raise damaged("it ends before its image data begin")
         if marker in (0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
             continue
         (length,) = struct.unpack_from(">H", blob, position)

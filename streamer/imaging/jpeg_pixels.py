@@ -160,7 +160,7 @@ def _decode_first_scans(
             count = number
             break
     if not coverage.complete or (count == len(scans.scans)):
-        raise damaged(f"its scans are broken before they have brought the whole picture ({reason})")
+        raise damaged(f"its scans are broken before they have delivered the whole image ({reason})")
     try:
         return _decode(blob[: scans.ends[count - 1]] + _EOI, space), True
     except ValueError as error:

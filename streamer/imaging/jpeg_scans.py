@@ -155,7 +155,7 @@ class Scan:
             same = (i for i, part in enumerate(frame.components) if part.identifier == identifier)
             index = next((i for i in same if i not in chosen), None)
             if index is None:
-                raise damaged("a scan names a channel that the picture does not have")
+                raise damaged("a scan names a channel that the image does not have")
             chosen.append(index)
         if not frame.progressive:  # the last three bytes have no meaning there, and libjpeg ignores them
             return cls(tuple(chosen), 0, 63, 0, 0)
@@ -190,14 +190,14 @@ class Coverage:
         """
         expected = scan.high or None
         if expected is not None and scan.low != scan.high - 1:
-            raise damaged("a scan refines its picture by more than one bit")
+            raise damaged("a scan refines its image by more than one bit")
         for index in scan.components:
             low = self._low[index]
             if scan.first and low[0] is None:
                 raise damaged("a scan brings the details of a channel before the channel itself")
             here = slice(scan.first, scan.last + 1)
             if low[here].count(expected) != scan.last - scan.first + 1:
-                raise damaged("its scans contradict each other, or draw the same picture again")
+                raise damaged("its scans contradict each other, or draw the same image again")
             low[here] = [scan.low] * (scan.last - scan.first + 1)
 
     @property

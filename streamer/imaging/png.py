@@ -109,7 +109,7 @@ class _Chunks:
     def checked(self, frame: _Frame) -> _Chunks:
         """Return the chunks themselves. Raises ImageError if the data or a needed palette is missing."""
         if not self.data:
-            raise damaged("it has no picture data")
+            raise damaged("it has no image data")
         if frame.colour == _PALETTE and self.palette is None:
             raise damaged("its palette is missing")
         return self
@@ -180,7 +180,7 @@ def _walk(blob: bytes, frame: _Frame) -> _Chunks:
             return found.checked(frame)
         extras += 1
         if extras > _MAX_EXTRAS:
-            raise damaged(f"it has more than {_MAX_EXTRAS} chunks besides those of its picture")
+            raise damaged(f"it has more than {_MAX_EXTRAS} chunks besides those of its image")
         _note_extra(found, kind, blob, start, position)
     raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
 
@@ -211,14 +211,14 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
         kept = piece[: max(0, scanline_bytes - inflated)]
         inflated += len(piece)
         if inflated > scanline_bytes + _SURPLUS_BYTES:
-            raise damaged(f"its data inflate to more than the {scanline_bytes} bytes of its picture")
+            raise damaged(f"its data inflate to more than the {scanline_bytes} bytes of its image")
         if keep and kept:
             adler = zlib.adler32(kept, adler)
             blocks += (struct.pack("<BHH", 0, len(kept), len(kept) ^ 0xFFFF), kept)
     if not keep:
         return [blob[whole]]
     if inflated < scanline_bytes:
-        raise damaged(f"its data inflate to {inflated} of the {scanline_bytes} bytes of its picture")
+        raise damaged(f"its data inflate to {inflated} of the {scanline_bytes} bytes of its image")
     blocks.append(struct.pack("<BHH", 1, 0, 0xFFFF) + struct.pack(">I", adler))
     length, checksum = 0, zlib.crc32(b"IDAT")
     for block in blocks:
@@ -238,6 +238,6 @@ def _inflate(blob: bytes, data: list[tuple[int, int]]) -> Iterator[bytes]:
         while not inflater.eof and (piece := inflater.decompress(b"", _STEP_BYTES)):
             yield piece
     except zlib.error as error:
-        raise damaged("its picture data cannot be inflated") from error
+        raise damaged("its image data cannot be inflated") from error
     if not inflater.eof:
-        raise damaged("its picture data end early")
+        raise damaged("its image data end early")

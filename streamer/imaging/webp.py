@@ -27,7 +27,7 @@ _TILE_PX, _MAX_CODE_SETS, _CODE_SET_BITS, _CODE_SET_BYTES = 16, 65_536, 20, 12_5
 
 
 @dataclass(frozen=True, slots=True)
-class WebpPicture:
+class WebpImage:
     """The part of the file that is decoded: its only image, or the first frame of an animation."""
 
     kind: bytes
@@ -50,19 +50,19 @@ class _File:
     animated: bool = False
     #: Orientation in the first EXIF chunk; None if there is no such chunk.
     orientation: int | None = None
-    picture: WebpPicture | None = None
+    image: WebpImage | None = None
 
 
 def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
     """Return the header of a WebP. Raises ImageError; struct.error or IndexError if its header is cut off."""
     found = _read(blob, limits)
-    picture = found.picture
-    if picture is None:
-        raise damaged("its picture is missing or of another size than its header says")
-    px = picture.width * picture.height
+    image = found.image
+    if image is None:
+        raise damaged("its image data are missing or of another size than its header says")
+    px = image.width * image.height
     decoding = 6 * px  # OpenCV's own pixels, and the copy of its Python binding
-    if picture.kind == b"VP8L":
-        size_bits = 8 * (picture.end - picture.start)
+    if image.kind == b"VP8L":
+        size_bits = 8 * (image.end - image.start)
         code_sets = min(_MAX_CODE_SETS, -(-px // _TILE_PX), size_bits // _CODE_SET_BITS)
         decoding = 7 * px + code_sets * _CODE_SET_BYTES
     canvas_px = found.width * found.height
@@ -78,21 +78,21 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
     )
 
 
-def bare_webp(blob: bytes) -> tuple[bytes, WebpPicture]:
+def bare_webp(blob: bytes) -> tuple[bytes, WebpImage]:
     """Return a file with only the image that is decoded, without transparency, and that image's description.
 
     ``blob`` must have passed `read_webp`. Raises ImageError.
     """
-    picture = _read(blob, None).picture
-    if picture is None:
-        raise damaged("its picture is missing")
-    payload = blob[picture.start : picture.end]
-    if picture.kind == b"VP8L":
+    image = _read(blob, None).image
+    if image is None:
+        raise damaged("its image data are missing")
+    payload = blob[image.start : image.end]
+    if image.kind == b"VP8L":
         payload = payload[:4] + bytes((payload[4] & ~_LOSSLESS_ALPHA,)) + payload[5:]
     padding = b"\x00" * (len(payload) & 1)
     size = 12 + len(payload) + len(padding)
-    head = struct.pack("<4sI4s4sI", b"RIFF", size, b"WEBP", picture.kind, len(payload))
-    return b"".join((head, payload, padding)), picture
+    head = struct.pack("<4sI4s4sI", b"RIFF", size, b"WEBP", image.kind, len(payload))
+    return b"".join((head, payload, padding)), image
 
 
 def _read(blob: bytes, limits: PixelLimits | None) -> _File:
@@ -106,19 +106,19 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
         flags = blob[20]
         found = _File(_size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION))
     else:
-        found = _File(*_picture_size(kind, blob, 20))
+        found = _File(*_image_size(kind, blob, 20))
     if limits is not None:
         check_size(found.width, found.height, limits)
     if end > len(blob):
         raise damaged(f"the file is cut off ({len(blob)} of {end} bytes)")
     _walk(blob, 12, end, found)
-    picture = found.picture
+    image = found.image
     if (
-        picture is not None
+        image is not None
         and not found.animated
-        and (picture.width, picture.height) != (found.width, found.height)
+        and (image.width, image.height) != (found.width, found.height)
     ):
-        found.picture = None
+        found.image = None
     return found
 
 
@@ -131,22 +131,22 @@ def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
         payload = position + 8
         if payload + length > end:
             raise damaged("the file is cut off within a chunk")
-        if found.picture is None:
+        if found.image is None:
             if kind == b"ANMF" and found.animated:
-                found.picture = _first_frame(blob, payload, payload + length, found)
+                found.image = _first_frame(blob, payload, payload + length, found)
             elif kind in (b"VP8 ", b"VP8L") and not found.animated:
-                size = _picture_size(kind, blob, payload)
-                found.picture = WebpPicture(kind, payload, payload + length, *size)
+                size = _image_size(kind, blob, payload)
+                found.image = WebpImage(kind, payload, payload + length, *size)
         if kind == b"EXIF" and found.orientation is None:
             found.orientation = read_orientation(blob[payload : payload + length])
         position = payload + length + (length & 1)
     raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
 
 
-def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpPicture:
+def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpImage:
     """Return the image in the animation frame whose payload is at ``start`` to ``end``. Raises ImageError."""
     if end - start < 16:
-        raise damaged("its first picture is too short")
+        raise damaged("its first frame is too short")
     left, top = 2 * (_size_at(blob, start) - 1), 2 * (_size_at(blob, start + 3) - 1)
     said = (_size_at(blob, start + 6), _size_at(blob, start + 9))
     position = start + 16
@@ -158,12 +158,12 @@ def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpPicture
         if payload + length > end:
             raise damaged("the file is cut off within a chunk")
         if kind in (b"VP8 ", b"VP8L"):
-            size = _picture_size(kind, blob, payload)
+            size = _image_size(kind, blob, payload)
             if size != said or left + size[0] > found.width or top + size[1] > found.height:
-                raise damaged("its first picture is of another size than its header says")
-            return WebpPicture(kind, payload, payload + length, *size, left, top)
+                raise damaged("its first frame is of another size than its header says")
+            return WebpImage(kind, payload, payload + length, *size, left, top)
         position = payload + length + (length & 1)
-    raise damaged("its first picture is missing")
+    raise damaged("its first frame is missing")
 
 
 def _size_at(blob: bytes, position: int) -> int:
@@ -171,19 +171,19 @@ def _size_at(blob: bytes, position: int) -> int:
     return 1 + int.from_bytes(blob[position : position + 3], "little")
 
 
-def _picture_size(kind: bytes, blob: bytes, payload: int) -> tuple[int, int]:
+def _image_size(kind: bytes, blob: bytes, payload: int) -> tuple[int, int]:
     """Return the size in a ``VP8 `` or ``VP8L`` chunk whose payload begins at ``payload``."""
     (length,) = struct.unpack_from("<I", blob, payload - 4)
     if length < (5 if kind == b"VP8L" else 10):
-        raise damaged("its picture is too short")
+        raise damaged("its image is too short")
     if kind == b"VP8L":
         mark, bits = struct.unpack_from("<BI", blob, payload)
         if mark != 0x2F:
-            raise damaged("its lossless picture does not begin with its mark")
+            raise damaged("its lossless image does not begin with its mark")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if kind == b"VP8 ":
         tag, start, width, height = struct.unpack_from("<B2x3sHH", blob, payload)
         if tag & 1 or start != b"\x9d\x01\x2a":
-            raise damaged("its picture does not begin with a key frame")
+            raise damaged("its image does not begin with a key frame")
         return width & 0x3FFF, height & 0x3FFF
     raise damaged(f"its first chunk is {kind!r}")

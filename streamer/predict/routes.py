@@ -188,7 +188,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
         sampler = app[SAMPLER].sampler_of(version, model) if collect else None
         job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
         if form is AnswerForm.JPEG:
-            body = await job.picture(upload.images[0], kind)
+            body = await job.annotate(upload.images[0], kind)
         else:
             body = await job.describe(upload, kind, form)
     return large_answer(request, body, form.value)
@@ -240,7 +240,7 @@ class _Job:
             await asyncio.sleep(0)
         return encode_results(entries, self._id, form)
 
-    async def picture(self, data: bytes | memoryview, kind: Kind) -> bytes:
+    async def annotate(self, data: bytes | memoryview, kind: Kind) -> bytes:
         """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
         prediction = await self._predict(data, kind)
         size = (prediction.width, prediction.height)

@@ -110,7 +110,7 @@ class VideoContext:
         if not known:
             return None
         if decoded.is_corrupt:
-            return self._broken(number, "the video is damaged: a picture lacks parts")
+            return self._broken(number, "the video is damaged: a frame lacks parts")
         if decoded.format.name not in _FORMATS:
             name = decoded.format.name
             return self._broken(number, f"pixel format {name} was not agreed; 8 bits, 4:2:0 is")

@@ -60,10 +60,10 @@ class HttpClient:
     ) -> None:
         await self.http.close()
 
-    async def predict(self, picture: bytes) -> None:
-        """POST one picture and note what came."""
+    async def predict(self, image: bytes) -> None:
+        """POST one image and note what came."""
         try:
-            async with self.http.post(f"{self.base}/v1/predict", data=picture) as answer:
+            async with self.http.post(f"{self.base}/v1/predict", data=image) as answer:
                 await answer.read()
         except aiohttp.ClientError:
             self.statuses.append(0)
@@ -73,10 +73,10 @@ class HttpClient:
         if answer.status == 200:
             self.served_at.append(time.monotonic())
 
-    async def keep_posting(self, picture: bytes, stop: asyncio.Event, pause_s: float) -> None:
+    async def keep_posting(self, image: bytes, stop: asyncio.Event, pause_s: float) -> None:
         """POST again and again, with pauses so that many such clients do not fill the machine."""
         while not stop.is_set():
-            await self.predict(picture)
+            await self.predict(image)
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)
 
     async def publish(self) -> tuple[str, str]:
@@ -99,9 +99,9 @@ class HttpClient:
 class StreamClient:
     """A WebSocket client on the independent `websockets` package; it keeps the cookie by itself."""
 
-    def __init__(self, url: str, picture: bytes) -> None:
+    def __init__(self, url: str, image: bytes) -> None:
         self._url = f"{url}/v1/stream"
-        self._picture = picture
+        self._image = image
         self._cookie: dict[str, str] = {}
         self._seq = 0
         self._session: str | None = None
@@ -153,7 +153,7 @@ class StreamClient:
         """Send one frame, wait for its outcome; a busy machine may drop it."""
         assert self.socket is not None
         self._seq += 1
-        await self.socket.send(frame_message(self._seq, self._picture))
+        await self.socket.send(frame_message(self._seq, self._image))
         while True:
             message = json.loads(await self.socket.recv())
             if message["type"] == "bye":

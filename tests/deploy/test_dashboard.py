@@ -17,7 +17,7 @@ import pytest
 
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.rules import ALERTS, DASHBOARD, ROOT, alert_rules, tool
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.webrtc_client import WebrtcClient
@@ -46,15 +46,15 @@ def queries() -> list[tuple[str, str]]:
 
 async def post_and_stream(service: Service, done: asyncio.Event) -> None:
     """POSTs to both versions beside a WebSocket stream, until ``done``."""
-    picture = pictures(1)[0]
+    image = images(1)[0]
     async with aiohttp.ClientSession() as session, WireClient(f"{service.ws_url}/v1/stream") as stream:
         await stream.hello()
         seq = 0
         while not done.is_set():
             seq += 1
-            await stream.send_frame(seq, picture)
+            await stream.send_frame(seq, image)
             for version in ("v1", "v2"):
-                async with session.post(f"{service.http_url}/{version}/predict", data=picture) as answer:
+                async with session.post(f"{service.http_url}/{version}/predict", data=image) as answer:
                     assert answer.status == 200
             await stream.until_outcomes([seq])
             await asyncio.sleep(1 / STREAM_FPS)

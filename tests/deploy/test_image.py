@@ -143,7 +143,7 @@ async def drained_under_load(container: Container) -> tuple[list[int], list[str]
 
     Returns statuses and failures of the POSTs, frames sent and answered, and the stream's close code.
     """
-    picture, url = STILL.read_bytes(), f"http://127.0.0.1:{container.port}"
+    image, url = STILL.read_bytes(), f"http://127.0.0.1:{container.port}"
     statuses: list[int] = []
     failures: list[str] = []
     sent: set[int] = set()
@@ -153,7 +153,7 @@ async def drained_under_load(container: Container) -> tuple[list[int], list[str]
         async with aiohttp.ClientSession() as session:
             while True:
                 try:
-                    async with session.post(f"{url}/v1/predict", data=picture) as answer:
+                    async with session.post(f"{url}/v1/predict", data=image) as answer:
                         await answer.read()
                         statuses.append(answer.status)
                 except aiohttp.ClientConnectorError:
@@ -164,7 +164,7 @@ async def drained_under_load(container: Container) -> tuple[list[int], list[str]
     async def stream_until_told(client: WireClient) -> None:
         while not told.is_set():
             sent.add(seq := len(sent) + 1)
-            await client.send_frame(seq, picture)
+            await client.send_frame(seq, image)
             await asyncio.sleep(0.1)
 
     async with WireClient(f"ws://127.0.0.1:{container.port}/v1/stream") as client:

@@ -11,7 +11,7 @@ import pytest
 
 from streamer.config.settings import Settings
 from tests.deploy.clients import HttpClient
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.service import ROOT, Service
 from tests.helpers.waiting import wait_for
 
@@ -45,7 +45,7 @@ async def test_every_metric_that_is_named_exists(null: Path, page: dict[str, str
     assert len(named) > 20
     with Service({"MODEL_V1_PATH": str(null)}) as service:
         async with HttpClient(service.http_url) as client:
-            await client.predict(pictures(1, (160, 120))[0])
+            await client.predict(images(1, (160, 120))[0])
             assert client.statuses == [200]
 
         def unknown() -> set[tuple[str, str]]:

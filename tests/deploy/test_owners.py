@@ -14,7 +14,7 @@ import pytest
 from streamer.client import DetectStream, Options, Phase, State
 from streamer.config.replica_addresses import HOP_HEADER, REPLICA_HEADER, Address
 from tests.deploy.release import Release
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.helpers.wire_client import WireClient
 
@@ -123,12 +123,12 @@ async def test_what_was_passed_on_once_goes_no_further(release: Release, http: a
 
 @pytest.mark.parametrize("home", [0, 1])
 async def test_a_websocket_session_is_resumed_by_any_replica(release: Release, home: int) -> None:
-    picture = pictures(1)[0]
+    image = images(1)[0]
     headers = {"Authorization": f"Bearer {KEY}"}
     async with WireClient(f"{release[home].ws_url}/v1/stream", headers=headers) as client:
         welcome = await client.hello(params={"conf_threshold": 0.61, "track": True})
         for seq in (1, 2, 3):
-            await client.send_frame(seq, picture)
+            await client.send_frame(seq, image)
         await client.until_outcomes([1, 2, 3])
         client.socket.transport.abort()
     session = welcome["session"]
@@ -139,7 +139,7 @@ async def test_a_websocket_session_is_resumed_by_any_replica(release: Release, h
             assert (welcome["params"]["conf_threshold"], welcome["params"]["track"]) == (0.61, True)
             assert welcome["session"].startswith(release.names[number])
             session = welcome["session"]
-            await client.send_frame(3, picture)  # seen before: it is the session that goes on
+            await client.send_frame(3, image)  # seen before: it is the session that goes on
             assert (await client.receive("error", "result"))["type"] == "error"
             client.socket.transport.abort()
 
@@ -171,7 +171,7 @@ async def test_a_session_is_handed_to_nobody_without_a_key(release: Release) -> 
 
 
 async def test_a_dead_owner_is_answered_for_at_once(null: Path) -> None:
-    picture = pictures(1)[0]
+    image = images(1)[0]
     states: list[State] = []
     with Release(null, {}) as release:
         async with (
@@ -181,7 +181,7 @@ async def test_a_dead_owner_is_answered_for_at_once(null: Path) -> None:
                 release[0].ws_url, options=Options(give_up_after_s=0), on_state=states.append
             ) as stream,
         ):
-            stream.offer(picture)
+            stream.offer(image)
             session = stream._flow.session
             other = f"{release[1].http_url}/v1/whip/{whip.location.rsplit('/', 1)[1]}"
             release[0].signal(signal.SIGSTOP)

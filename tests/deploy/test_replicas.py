@@ -18,14 +18,14 @@ from streamer.client.frame_stream import Watcher
 from tests.deploy.clients import FRAGMENT, HttpClient, StreamClient
 from tests.deploy.proxies import BalancingProxy
 from tests.deploy.release import Release, free_ports
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import WebrtcClient
 
 log = logging.getLogger(__name__)
 
 CLIENTS = 20
-PICTURE = pictures(1, (160, 120))[0]
+IMAGE = images(1, (160, 120))[0]
 FORWARDED = "object_detection_requests_forwarded_total"
 
 
@@ -63,7 +63,7 @@ async def http_clients(proxy: BalancingProxy) -> AsyncIterator[list[HttpClient]]
 
 @contextlib.asynccontextmanager
 async def streams(proxy: BalancingProxy) -> AsyncIterator[list[StreamClient]]:
-    clients = [StreamClient(proxy.ws_url, PICTURE) for _ in range(CLIENTS)]
+    clients = [StreamClient(proxy.ws_url, IMAGE) for _ in range(CLIENTS)]
     try:
         for client in clients:
             await client.open()
@@ -78,7 +78,7 @@ async def video_at(proxy: BalancingProxy, replica: Service, watch: Watcher) -> A
 
     async def send(stream: VideoStream) -> None:
         while True:
-            stream.offer(PICTURE)
+            stream.offer(IMAGE)
             await asyncio.sleep(0.1)
 
     for _ in range(30):
@@ -120,7 +120,7 @@ async def wait_until_served(proxy: BalancingProxy, release: Release) -> None:
         seen: set[str] = set()
         while seen != set(release.names):
             async with HttpClient(proxy.http_url) as client:
-                await client.predict(PICTURE)
+                await client.predict(IMAGE)
                 seen |= set(client.seen)
             await asyncio.sleep(0.05)
 
@@ -136,7 +136,7 @@ async def test_clients_stay_where_they_started(release: Release, proxy: Balancin
 
         async def browse(client: HttpClient) -> None:
             for _ in range(5):
-                await client.predict(PICTURE)
+                await client.predict(IMAGE)
             url, etag = await client.publish()
             await client.request("GET", url, 200)
             fragment = {"data": "a=end-of-candidates\r\n", "headers": FRAGMENT | {"If-Match": etag}}
@@ -154,7 +154,7 @@ async def test_clients_stay_where_they_started(release: Release, proxy: Balancin
             sessions = []
             async with DetectStream(proxy.ws_url, mode="all") as stream:
                 for _ in range(2):
-                    await stream.send(PICTURE)
+                    await stream.send(IMAGE)
                     await anext(stream)
                     assert stream._connection is not None
                     sessions.append(str(stream._flow.session))
@@ -236,7 +236,7 @@ async def test_a_replica_that_drains_fails_no_post_and_sends_its_streams_elsewhe
                             byes.append(json.loads(line[6:]))
 
             reading = asyncio.create_task(read_events())
-            work = [asyncio.create_task(client.keep_posting(PICTURE, stop, 0.1)) for client in https]
+            work = [asyncio.create_task(client.keep_posting(IMAGE, stop, 0.1)) for client in https]
             work += [asyncio.create_task(client.stay(stop, 0.2)) for client in sockets]
             await asyncio.sleep(1.0)
             assert {client.seen[-1] for client in https} == {old, new}
@@ -290,7 +290,7 @@ async def test_clients_of_a_killed_replica_are_back_within_two_seconds(
         while https[0].seen[-1] != old:
             https[0].http.cookie_jar.clear()
             url, _ = await https[0].publish()
-        work = [asyncio.create_task(client.keep_posting(PICTURE, stop, 0.1)) for client in https]
+        work = [asyncio.create_task(client.keep_posting(IMAGE, stop, 0.1)) for client in https]
         work += [asyncio.create_task(client.stay(stop, 0.2)) for client in sockets]
         await asyncio.sleep(1.0)
         moving = [client for client in sockets if client.seen == [old]]

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Reque
 
 from streamer.protocol.wire import Frame, unpack_frame
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 WAIT_S = 40.0
 _ARGUMENTS = (
@@ -172,32 +172,32 @@ class DemoPage:
 # -- media -------------------------------------------------------------------------------------------
 
 
-def write_camera(path: Path, pictures: Iterable[Picture]) -> Path:
+def write_camera(path: Path, images: Iterable[Image]) -> Path:
     """Write a Motion JPEG file that Chromium's fake camera shows in a loop, 30 a second."""
     with path.open("wb") as file:
-        for picture in pictures:
-            file.write(bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]))
+        for image in images:
+            file.write(bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]))
     return path
 
 
-def write_clip(path: Path, pictures: Iterable[Picture], fps: int = 30) -> Path:
+def write_clip(path: Path, images: Iterable[Image], fps: int = 30) -> Path:
     """Write an H.264 file."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "18"}
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             if index == 0:
-                stream.height, stream.width = picture.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+                stream.height, stream.width = image.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         container.mux(stream.encode(None))
     return path
 
 
-def letterboxed(picture: Picture, width: int, height: int) -> Picture:
-    """Return the picture in the middle of a grey canvas, as large as fits."""
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def letterboxed(image: Image, width: int, height: int) -> Image:
+    """Return the image in the middle of a grey canvas, as large as fits."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = np.full((height, width, 3), 110, np.uint8)
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
     canvas[top : top + small.shape[0], left : left + small.shape[1]] = small

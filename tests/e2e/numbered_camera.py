@@ -1,4 +1,4 @@
-"""A camera whose pictures carry their number in a strip below the scene, and the script that reads it."""
+"""A camera whose images carry their number in a strip below the scene, and the script that reads it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import av
 import cv2
 import numpy as np
 
-from tests.e2e.browser import Picture, write_camera
+from tests.e2e.browser import Image, write_camera
 
-#: Chromium shows a Motion JPEG file with so many pictures a second.
+#: Chromium shows a Motion JPEG file with so many images a second.
 CAMERA_FPS = 30
 #: The scene, and the strip below it; in pixels.
 WIDTH, HEIGHT, STRIP = 640, 360, 40
@@ -18,7 +18,7 @@ BITS = 9
 #: Each bit is drawn, then each bit's opposite: a strip that is not read rightly is not read at all.
 _CELL = WIDTH // (2 * BITS)
 
-#: Records, from its call on, every picture that the overlay shows: its number, its boxes in pixels of the
+#: Records, from its call on, every image that the overlay shows: its number, its boxes in pixels of the
 #: camera, and how long after its capture it is shown. The video element tells when each was captured.
 RECORD = f"""
 () => {{
@@ -71,8 +71,8 @@ RECORD = f"""
 """
 
 
-def numbered(scene: Picture, number: int) -> Picture:
-    """Return a picture of the camera: the scene, and its number below."""
+def numbered(scene: Image, number: int) -> Image:
+    """Return an image of the camera: the scene, and its number below."""
     strip = np.full((STRIP, WIDTH, 3), 127, np.uint8)
     bits = [number >> (BITS - 1 - n) & 1 for n in range(BITS)]
     for n, bit in enumerate([*bits, *(1 - bit for bit in bits)]):
@@ -80,19 +80,19 @@ def numbered(scene: Picture, number: int) -> Picture:
     return np.vstack([scene, strip])
 
 
-def film(video: Path, begin_s: float, seconds: float) -> list[Picture]:
-    """Return what the camera shows: a part of a video at its own pace, each picture with its number."""
-    pictures: list[Picture] = []
+def film(video: Path, begin_s: float, seconds: float) -> list[Image]:
+    """Return what the camera shows: a part of a video at its own pace, each image with its number."""
+    images: list[Image] = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
-            while frame.time is not None and frame.time >= begin_s + len(pictures) / CAMERA_FPS:
+            while frame.time is not None and frame.time >= begin_s + len(images) / CAMERA_FPS:
                 scene = cv2.resize(frame.to_ndarray(format="bgr24"), (WIDTH, HEIGHT))
-                pictures.append(numbered(np.asarray(scene, np.uint8), len(pictures)))
-            if len(pictures) >= min(seconds * CAMERA_FPS, 1 << BITS):
+                images.append(numbered(np.asarray(scene, np.uint8), len(images)))
+            if len(images) >= min(seconds * CAMERA_FPS, 1 << BITS):
                 break
-    return pictures
+    return images
 
 
-def write_film(path: Path, pictures: list[Picture]) -> Path:
+def write_film(path: Path, images: list[Image]) -> Path:
     """Write the camera's file."""
-    return write_camera(path, pictures)
+    return write_camera(path, images)

@@ -1,4 +1,4 @@
-"""What a person at the demo page sees: each picture of a real video with the boxes of a reference model.
+"""What a person at the demo page sees: each image of a real video with the boxes of a reference model.
 
 `pytest --full` watches for 60 s.
 """
@@ -19,7 +19,7 @@ from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
 from inference.preprocess.letterbox import Letterbox
 from tests.conftest import shared
-from tests.e2e.browser import DemoPage, Picture, chromium
+from tests.e2e.browser import DemoPage, Image, chromium
 from tests.e2e.numbered_camera import CAMERA_FPS, RECORD, film, write_film
 from tests.helpers.reference import iou
 from tests.helpers.service import Service
@@ -28,39 +28,39 @@ pytestmark = pytest.mark.browser
 
 #: Persons with a score around a threshold may be there or not after a lossy codec; these must be there.
 CLEAR = 0.6
-#: Pictures that are compared with the reference; it takes a model run each.
+#: Images that are compared with the reference; it takes a model run each.
 COMPARED = 60
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
+def images() -> list[Image]:
     """People who walk by one after the other: the part where they are quickest."""
     return film(shared("data/video/one-by-one-person-detection.mp4"), 54, 16)
 
 
 @pytest.fixture(scope="module")
-def browser(pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    camera = write_film(tmp_path_factory.mktemp("camera") / "people.mjpeg", pictures)
+def browser(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    camera = write_film(tmp_path_factory.mktemp("camera") / "people.mjpeg", images)
     with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
         yield running
 
 
 class Reference:
-    """Persons on the camera's pictures before any video codec saw them."""
+    """Persons on the camera's images before any video codec saw them."""
 
-    def __init__(self, model: Path, pictures: list[Picture]) -> None:
+    def __init__(self, model: Path, images: list[Image]) -> None:
         self._detector = Detector(model, version="v1", device="cpu", batch_max=1)
-        self._pictures = pictures
+        self._images = images
         self._known: dict[int, list[list[float]]] = {}
 
     def clear_persons(self, number: int) -> list[list[float]]:
         """Return boxes (xyxy, pixels) of the persons that nobody can overlook."""
-        # The same scene for three pictures of the camera: the video has ten a second.
+        # The same scene for three images of the camera: the video has ten a second.
         if number not in self._known:
-            picture = self._pictures[number]
-            letterbox = Letterbox.fit(picture.shape[1], picture.shape[0], self._detector.model)
+            image = self._images[number]
+            letterbox = Letterbox.fit(image.shape[1], image.shape[0], self._detector.model)
             slot = np.empty((letterbox.input_height, letterbox.input_width, 3), np.uint8)
-            letterbox.write(picture, slot)
+            letterbox.write(image, slot)
             raw = self._detector.infer([slot], thread=0)
             found = letterbox.to_source(
                 self._detector.postprocess(raw, 0, DetectionParams(conf_threshold=CLEAR))
@@ -74,7 +74,7 @@ class Reference:
 
 
 def best_overlaps(reference: Reference, number: int, boxes: list[list[float]]) -> list[float]:
-    """Return for each clear person of a picture the IoU of the best box that was shown."""
+    """Return for each clear person of an image the IoU of the best box that was shown."""
     shown = [box[:4] for box in boxes if box[5] == 0]
     return [
         max((iou(person, box) for box in shown), default=0.0) for person in reference.clear_persons(number)
@@ -92,8 +92,8 @@ def counts(service: Service) -> dict[str, float]:
     return {"received": received, "late": late}
 
 
-def test_each_picture_has_the_boxes_of_the_reference(
-    browser: Browser, yolox_nano: Path, pictures: list[Picture], tmp_path: Path, full: bool
+def test_each_image_has_the_boxes_of_the_reference(
+    browser: Browser, yolox_nano: Path, images: list[Image], tmp_path: Path, full: bool
 ) -> None:
     seconds = 60 if full else 8
     with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0"}) as service:
@@ -121,18 +121,18 @@ def test_each_picture_has_the_boxes_of_the_reference(
     shown = record["shown"]
     assert record["unread"] <= 0.05 * len(shown)
 
-    reference = Reference(yolox_nano, pictures)
+    reference = Reference(yolox_nano, images)
     own: list[float] = []
     others: list[float] = []
     for entry in shown[:: 1 if full else max(1, len(shown) // COMPARED)]:
         own += best_overlaps(reference, entry["number"], entry["boxes"])
-        # Boxes that match pictures from elsewhere in the film as well would prove nothing.
+        # Boxes that match images from elsewhere in the film as well would prove nothing.
         for third in (1, 2):
-            other = (entry["number"] + third * len(pictures) // 3) % len(pictures)
+            other = (entry["number"] + third * len(images) // 3) % len(images)
             others += best_overlaps(reference, other, entry["boxes"])
     reference.close()
-    # A picture that the video element left out this time has the time of an earlier round of the film.
-    round_ms = 1000 * len(pictures) / CAMERA_FPS
+    # An image that the video element left out this time has the time of an earlier round of the film.
+    round_ms = 1000 * len(images) / CAMERA_FPS
     waits = [entry["afterMs"] for entry in shown if 0 < (entry["afterMs"] or 0) < round_ms / 2]
     figures = {
         "seconds": round(lasted_s, 1),

@@ -26,7 +26,7 @@ from tests.helpers.reference import (
     compare,
     detect,
     differences,
-    pictures,
+    images,
 )
 from tests.helpers.service import Service
 
@@ -52,7 +52,7 @@ def test_boxes_equal_the_reference(detector: Detector) -> None:
 def test_boxes_of_a_batch_equal_the_reference(detector: Detector) -> None:
     """Batches of every size, partly filled buckets among them."""
     threshold = THRESHOLDS[detector.model.name]
-    entries = list(pictures(detector.model.name))
+    entries = list(images(detector.model.name))
     wrong = []
     for size in range(1, detector.buckets[-1] + 1):
         random.Random(size).shuffle(entries)
@@ -135,7 +135,7 @@ async def test_posts_that_meet_in_batches_equal_the_reference(on_gpu: Service) -
                 f"{name}: {fault}" for fault in differences(found, expected, threshold + SCORE_TOLERANCE)
             )
 
-        await asyncio.gather(*(ask(*picture) for picture in pictures(model) * 8))
+        await asyncio.gather(*(ask(*image) for image in images(model) * 8))
     assert not wrong, "\n".join(wrong)
     batches = on_gpu.metric("object_detection_batch_size_count", version="v2")
     frames = on_gpu.metric("object_detection_batch_size_sum", version="v2")

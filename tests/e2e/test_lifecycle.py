@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import ROOT, Service
 from tests.helpers.waiting import wait_for
@@ -119,7 +119,7 @@ def _tell_everybody(service: Service) -> None:
 def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(
     idle: Service, tell: Callable[[Service], None]
 ) -> None:
-    picture = pictures(1)[0]
+    image = images(1)[0]
 
     async def through_the_drain() -> tuple[list[int], dict[str, object], tuple[int, str]]:
         statuses: list[int] = []
@@ -132,7 +132,7 @@ def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(
             async def post_until_refused() -> None:
                 while True:
                     try:
-                        async with session.post(f"{idle.http_url}/v1/predict", data=picture) as answer:
+                        async with session.post(f"{idle.http_url}/v1/predict", data=image) as answer:
                             await answer.read()
                             statuses.append(answer.status)
                     except aiohttp.ClientOSError:

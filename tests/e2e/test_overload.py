@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.overload import memory_mb, together
 from tests.helpers.load import End, StreamLoad, Tally, http_session
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.service import Service
 
 FLOOD_FPS = 200.0
@@ -19,7 +19,7 @@ MEMORY_NOISE_MB = 16.0
 
 
 def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: Path) -> None:
-    frames = pictures(8)
+    frames = images(8)
     # One inference thread: two cores with AVX-512 would serve most of the flood.
     settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
     with Service(settings) as service:
@@ -59,7 +59,7 @@ def test_every_stream_of_many_is_served_although_their_turns_are_further_apart_t
     yolox_nano: Path,
 ) -> None:
     """40 streams on a model of some 35 to 140 fps: a frame that waits must give way to newer ones."""
-    frames = pictures(8)
+    frames = images(8)
 
     async def many(service: Service) -> list[Tally]:
         async with http_session() as session:
@@ -81,7 +81,7 @@ def test_every_stream_of_many_is_served_although_their_turns_are_further_apart_t
 
 
 def test_rates_are_granted_anew_after_a_time_without_streams(yolox_nano: Path) -> None:
-    frames = pictures(8)
+    frames = images(8)
 
     async def flood(service: Service) -> list[Tally]:
         # Two streams, because a fast core does nearly all that one of them sends.

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.conftest import shared
-from tests.e2e.browser import DemoPage, Picture, chromium, letterboxed, write_camera, write_clip
+from tests.e2e.browser import DemoPage, Image, chromium, letterboxed, write_camera, write_clip
 from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
@@ -32,7 +32,7 @@ def playwright() -> Iterator[Playwright]:
 
 
 @pytest.fixture(scope="module")
-def bus() -> Picture:
+def bus() -> Image:
     """A street with a bus and people, 640x480."""
     photo = cv2.imread(str(shared("data/images/bus.jpg")))
     assert photo is not None
@@ -41,7 +41,7 @@ def bus() -> Picture:
 
 @pytest.fixture(scope="module")
 def browser(
-    playwright: Playwright, bus: Picture, tmp_path_factory: pytest.TempPathFactory
+    playwright: Playwright, bus: Image, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Browser]:
     """A browser whose camera sees the bus."""
     camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [bus] * 3)
@@ -58,9 +58,9 @@ def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
     page.close()
 
 
-def predicted(service: Service, picture: Picture) -> list[dict[str, Any]]:
-    """Return what POST finds in the same picture."""
-    body = bytes(cv2.imencode(".png", picture)[1])
+def predicted(service: Service, image: Image) -> list[dict[str, Any]]:
+    """Return what POST finds in the same image."""
+    body = bytes(cv2.imencode(".png", image)[1])
     request = urllib.request.Request(f"{service.http_url}/v1/predict", data=body, method="POST")  # noqa: S310
     request.add_header("Content-Type", "image/png")
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
@@ -98,7 +98,7 @@ def is_near(pixel: tuple[int, ...], colour: tuple[int, int, int], tolerance: int
 
 
 def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
-    service: Service, demo: DemoPage, bus: Picture
+    service: Service, demo: DemoPage, bus: Image
 ) -> None:
     demo.open()
     demo.start("camera")
@@ -150,15 +150,15 @@ def test_frames_past_the_window_are_dropped_before_they_are_encoded(demo: DemoPa
     assert not any(message["type"] == "error" for message in demo.received)
 
 
-def moving(photo: Picture) -> Iterator[Picture]:
+def moving(photo: Image) -> Iterator[Image]:
     """Yield three seconds of the photo gliding left and right under a magenta mark that moves with it."""
     small = cv2.resize(photo, (300, 400), interpolation=cv2.INTER_AREA)
     for index in range(90):
         x = 170 + round(150 * np.sin(2 * np.pi * index / 90))
-        picture = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
-        picture[60:460, x : x + 300] = small
-        picture[8:40, x + 110 : x + 190] = MAGENTA
-        yield picture
+        image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
+        image[60:460, x : x + 300] = small
+        image[8:40, x + 110 : x + 190] = MAGENTA
+        yield image
 
 
 #: Where the mark is on the canvas that shows the frame, and what was drawn onto it, both of one moment.
@@ -337,7 +337,7 @@ def test_a_hidden_tab_pauses_and_a_visible_one_goes_on(demo: DemoPage) -> None:
     assert demo.evaluate("demo.connection.opened") == 1
 
 
-def test_space_pauses_the_picture_and_the_stream(demo: DemoPage) -> None:
+def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
     demo.open("?source=sample&autostart=1")
     demo.wait_for_results()
     demo.page.locator("body").press("Space")
@@ -350,7 +350,7 @@ def test_space_pauses_the_picture_and_the_stream(demo: DemoPage) -> None:
 
 
 @pytest.mark.parametrize("view", ["live", "synced"])
-def test_a_picture_with_its_boxes_can_be_saved(demo: DemoPage, tmp_path: Path, view: str) -> None:
+def test_a_image_with_its_boxes_can_be_saved(demo: DemoPage, tmp_path: Path, view: str) -> None:
     demo.open(f"?source=camera&autostart=1&view={view}")
     demo.wait("demo.drawn && demo.drawn.boxes.length")
     with demo.page.expect_download() as waiting:

@@ -12,11 +12,11 @@ import zxingcpp
 
 from data import make_sample
 from streamer.assets import SAMPLE_FILE
-from tests.e2e.browser import Picture
+from tests.e2e.browser import Image
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
+def images() -> list[Image]:
     with av.open(str(SAMPLE_FILE)) as container:
         return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
 
@@ -42,23 +42,22 @@ def test_every_browser_plays_it_and_at_once() -> None:
         assert stream.frames == make_sample.FPS * make_sample.SECONDS
 
 
-def test_it_moves_and_loops_without_a_jump(pictures: list[Picture]) -> None:
+def test_it_moves_and_loops_without_a_jump(images: list[Image]) -> None:
     steps = [
-        float(np.abs(first.astype(int) - second).mean())
-        for first, second in pairwise([*pictures, pictures[0]])
+        float(np.abs(first.astype(int) - second).mean()) for first, second in pairwise([*images, images[0]])
     ]
     assert min(steps) > 0.5
     assert steps[-1] < 1.5 * float(np.median(steps))
 
 
-def test_its_codes_can_be_read(pictures: list[Picture]) -> None:
-    read = {code.text for picture in pictures[::12] for code in zxingcpp.read_barcodes(picture)}
+def test_its_codes_can_be_read(images: list[Image]) -> None:
+    read = {code.text for image in images[::12] for code in zxingcpp.read_barcodes(image)}
     assert read >= {"1042-7781", "3310-0625", "5527-1904", "8080-2024", "10042778", "1004-2778 bay 4"}
 
 
-def test_it_is_what_the_script_makes(pictures: list[Picture]) -> None:
-    made = make_sample.pictures()
+def test_it_is_what_the_script_makes(images: list[Image]) -> None:
+    made = make_sample.images()
     first = next(made)
-    assert np.array_equal(first, next(make_sample.pictures()))
-    for shown, drawn in zip(pictures, [first, next(made)], strict=False):
+    assert np.array_equal(first, next(make_sample.images()))
+    for shown, drawn in zip(images, [first, next(made)], strict=False):
         assert float(np.abs(shown.astype(int) - drawn).mean()) < 6

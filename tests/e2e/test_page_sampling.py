@@ -34,7 +34,7 @@ def settings(yolox_nano: Path, folder: Path, **more: str) -> dict[str, str]:
     return base | {"UNCERTAINTY_THRESHOLD": "2", "SAMPLES_RANDOM_EVERY_S": "0"} | more
 
 
-def test_a_person_reports_a_picture_sees_it_counted_and_can_refuse(
+def test_a_person_reports_a_image_sees_it_counted_and_can_refuse(
     yolox_nano: Path, browser: Browser, tmp_path: Path
 ) -> None:
     with Service(settings(yolox_nano, tmp_path / "samples")) as service:

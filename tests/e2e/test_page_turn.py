@@ -22,10 +22,10 @@ RELAY = "relay"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A Chromium whose camera shows grey pictures that move."""
-    pictures = (np.roll(np.tile(np.arange(320, dtype=np.uint8), (240, 1)), 8 * n, 1) for n in range(40))
+    """A Chromium whose camera shows grey images that move."""
+    images = (np.roll(np.tile(np.arange(320, dtype=np.uint8), (240, 1)), 8 * n, 1) for n in range(40))
     camera = write_camera(
-        tmp_path_factory.mktemp("camera") / "grey.mjpeg", (np.dstack([p, p, p]) for p in pictures)
+        tmp_path_factory.mktemp("camera") / "grey.mjpeg", (np.dstack([p, p, p]) for p in images)
     )
     with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
         yield running

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.conftest import shared
-from tests.e2e.browser import DemoPage, Picture, chromium
+from tests.e2e.browser import DemoPage, Image, chromium
 from tests.e2e.test_page import overlap, predicted
 from tests.e2e.webrtc_tools import program
 from tests.helpers.service import Service
@@ -110,11 +110,11 @@ def test_in_synced_view_each_frame_has_its_own_boxes(service: Service, demo: Dem
 
 
 def has_its_own_boxes(service: Service, drawn: dict[str, Any]) -> bool:
-    """Whether a person in the picture on the canvas has a box around them; False where nobody is clear."""
+    """Whether a person in the image on the canvas has a box around them; False where nobody is clear."""
     encoded = base64.b64decode(drawn["png"].partition(",")[2])
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    there: Picture = np.asarray(picture, np.uint8)
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    there: Image = np.asarray(image, np.uint8)
     clear = [d for d in predicted(service, there) if d["label"] == "person" and d["score"] > 0.6]
     placement, frame = drawn["placement"], drawn["frame"]
     scale = placement["width"] / frame["width"]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
-from tests.helpers.media import pictures
+from tests.helpers.media import images
 from tests.helpers.service import Service, is_dead
 from tests.helpers.waiting import wait_for
 
@@ -41,7 +41,7 @@ def restarts(service: Service) -> float:
 
 @pytest.fixture(scope="module")
 def frames() -> list[bytes]:
-    return pictures(8)
+    return images(8)
 
 
 async def stream_through(

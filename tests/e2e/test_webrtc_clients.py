@@ -88,7 +88,7 @@ def blank(playwright: Playwright, service: Service, camera: Path) -> Iterator[Pa
 
 
 def check_people(results: list[dict[str, Any]]) -> None:
-    """The results are of the video: its size, and people on most pictures."""
+    """The results are of the video: its size, and people on most images."""
     assert {(r["width"], r["height"]) for r in results} <= {(640, 360), (480, 270), (320, 180)}
     assert sum(any(box[5] == 0 for box in r["boxes"]) for r in results) > len(results) / 2
 

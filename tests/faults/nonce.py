@@ -52,7 +52,7 @@ class Nonce:
         """Return the frame, encoded."""
         return plain_image(self.colour, suffix)
 
-    def picture(self, side_px: int) -> npt.NDArray[np.uint8]:
+    def pixels(self, side_px: int) -> npt.NDArray[np.uint8]:
         """Return a square frame for a video encoder; `read_video_box` reads its box.
 
         There are `VIDEO_LEVELS` counters and the square of that many clients.
@@ -77,7 +77,7 @@ def read_box(box: Sequence[float]) -> Nonce:
 
 
 def read_video_box(box: Sequence[float], side_px: int) -> Nonce:
-    """Return the nonce whose `Nonce.picture` this box was made from."""
+    """Return the nonce whose `Nonce.pixels` this box was made from."""
     low, high, counter = _steps([each * SIDE_PX / side_px for each in box[:4]], _VIDEO_STEP)
     return Nonce(high * VIDEO_LEVELS + low, counter)
 

@@ -22,7 +22,7 @@ class NonceTrack(Track):
     """Encodes its client's number and a counter in every frame, and remembers when it showed which."""
 
     def __init__(self, client: int, *, fps: float, side_px: int = SIDE_PX) -> None:
-        super().__init__(lambda number: Nonce(client, number).picture(side_px), fps)
+        super().__init__(lambda number: Nonce(client, number).pixels(side_px), fps)
         #: Maps a 32-bit timestamp of the media clock to the counter that was shown.
         self.shown: dict[int, int] = {}
 

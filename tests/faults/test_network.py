@@ -17,7 +17,7 @@ from tests.faults.results import Result
 from tests.helpers.load import End, StreamLoad, http_session
 from tests.helpers.network_namespace import Ears, in_own_network, narrow_link
 from tests.helpers.service import Service
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 Start = Callable[..., Stubbed]
 

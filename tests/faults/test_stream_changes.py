@@ -18,7 +18,7 @@ from tests.faults.nonce import Nonce, read_video_box
 from tests.faults.results import Result
 from tests.helpers.load import http_session, pack
 from tests.helpers.webrtc_client import Track, WebrtcClient
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 Start = Callable[..., Stubbed]
 
@@ -55,11 +55,11 @@ _FRAMES_A_SIZE = 12
 async def test_a_video_may_change_its_size(stubbed: Start, figures: Result) -> None:
     stub = await asyncio.to_thread(stubbed, model_s=0.001)
 
-    def picture(number: int) -> object:
+    def image(number: int) -> object:
         width, height = _VIDEO_SIZES[min(number // _FRAMES_A_SIZE, len(_VIDEO_SIZES) - 1)]
         return scene(width, height)
 
-    track = Track(picture, fps=12)  # type: ignore[arg-type]
+    track = Track(image, fps=12)  # type: ignore[arg-type]
     async with WebrtcClient(f"{stub.service.http_url}/v1/webrtc", track=track) as client:
         async with asyncio.timeout(40):
             while len({(m["width"], m["height"]) for m in client.of_type("result")}) < 4:
@@ -90,7 +90,7 @@ class ChangingVideo(WebrtcClient):
     """A session that changes what it sends while nothing is in transit, and counts the frames lost."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, track=Track(_picture(0, 64), fps=12), codec="")
+        super().__init__(url, track=Track(_image(0, 64), fps=12), codec="")
         self._tracks = [self.track]
         self._side_px = 64
         #: The codecs of the answer by name. The sender keeps the objects of the session, which `switch`
@@ -141,7 +141,7 @@ class ChangingVideo(WebrtcClient):
     async def replace(self, side_px: int) -> None:
         """Send another track, of another size, with the same sender."""
         old, sent = self._tracks[-1], self._tracks[-1].number
-        self._tracks.append(Track(_picture(len(self._tracks), side_px), fps=12))
+        self._tracks.append(Track(_image(len(self._tracks), side_px), fps=12))
         self._tracks[-1].running.clear()
         self._video.sender.replaceTrack(self._tracks[-1])
         # The sender still waits for a frame of the old track.
@@ -160,8 +160,8 @@ class ChangingVideo(WebrtcClient):
         self._video._codecs[0].payloadType = self._negotiated[codec].payloadType
 
 
-def _picture(number: int, side_px: int) -> Callable[[int], np.ndarray[Any, Any]]:
-    return lambda _: Nonce(number, 0).picture(side_px)
+def _image(number: int, side_px: int) -> Callable[[int], np.ndarray[Any, Any]]:
+    return lambda _: Nonce(number, 0).pixels(side_px)
 
 
 async def test_a_video_goes_on_in_another_codec_from_another_track_and_beside_sound(

@@ -15,20 +15,20 @@ from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from tests.fuzz.target import Target
-from tests.unit.pictures import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
+from tests.unit.images import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
 
 _LIMITS = SimpleNamespace(image_px=33_554_432, image_side_px=8192)
 
 
 def _images() -> Iterator[bytes]:
-    picture = scene(32, 24)
-    jpeg, png = encode(picture), encode(picture, ".png")
-    webp = encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+    image = scene(32, 24)
+    jpeg, png = encode(image), encode(image, ".png")
+    webp = encode(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
     yield from (jpeg, png, webp)
-    yield encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
-    yield encode(picture, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
-    yield encode(picture[:, :, 0], ".png")
-    yield encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
+    yield encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    yield encode(image, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 1)
+    yield encode(image[:, :, 0], ".png")
+    yield encode(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
     yield from (with_exif(data, 6) for data in (jpeg, png, webp))
     yield with_jpeg_segment(jpeg, 0xFE, b"comment")
     yield png[:33] + png_chunk(b"tEXt", b"k\0v") + png[33:]
@@ -100,19 +100,19 @@ def _feed_jitter_buffer(data: bytes) -> None:
         assert buffer.due is None or buffer.due >= 0
 
 
-#: Small enough that the largest picture that passes takes milliseconds to decode.
+#: Small enough that the largest image that passes takes milliseconds to decode.
 _SMALL = SimpleNamespace(image_px=16_384, image_side_px=512)
 
 
 def _decode(data: bytes) -> None:
     """As a decoder does it, with libjpeg, libpng and libwebp behind it."""
     header = read_header(data, _SMALL)
-    picture = decode(data, header)
-    assert picture is not None
+    image = decode(data, header)
+    assert image is not None
 
 
 TARGETS = (
-    Target("picture", _decode, (ImageError,), _images, 65_536),
+    Target("image", _decode, (ImageError,), _images, 65_536),
     Target("image_header", lambda data: read_header(data, _LIMITS), (ImageError,), _images, 65_536),
     Target("exif", read_orientation, (), _exif),
     Target("vp8_header", _as(Codec.VP8, read_video_header), (BadVideo,), _vp8),

@@ -10,7 +10,7 @@ import numpy as np
 from inference.core.detections import Boxes
 from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 STREAM = StreamInfo("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog", "bird"))
 

@@ -90,7 +90,7 @@ class StreamLoad:
     def __init__(
         self,
         url: str,
-        pictures: list[bytes],
+        images: list[bytes],
         *,
         mode: str = "live",
         fps: float = 0.0,
@@ -98,7 +98,7 @@ class StreamLoad:
     ) -> None:
         self.tally = Tally()
         self._url = url
-        self._pictures = itertools.cycle(pictures)
+        self._images = itertools.cycle(images)
         self._mode = mode
         self._fps = fps
         self._params = params or {}
@@ -151,7 +151,7 @@ class StreamLoad:
             seq = self.tally.sent
             self._sent_at[seq] = time.monotonic()
             try:
-                await socket.send_bytes(pack(seq, next(self._pictures)))
+                await socket.send_bytes(pack(seq, next(self._images)))
             except ConnectionError:
                 self.tally.sent -= 1
                 return
@@ -189,7 +189,7 @@ class StreamLoad:
 async def post_in_turn(
     session: aiohttp.ClientSession,
     url: str,
-    pictures: list[bytes],
+    images: list[bytes],
     until: End,
     *,
     pause_s: float = 0.0,
@@ -198,13 +198,13 @@ async def post_in_turn(
     request.
     """
     tally = Tally()
-    for picture in itertools.cycle(pictures):
+    for image in itertools.cycle(images):
         if until.passed:
             return tally
         begun = time.monotonic()
         tally.sent += 1
         try:
-            async with session.post(url, data=picture, headers={"Content-Type": "image/jpeg"}) as answer:
+            async with session.post(url, data=image, headers={"Content-Type": "image/jpeg"}) as answer:
                 await answer.read()
                 if answer.status == 200:
                     tally.results += 1

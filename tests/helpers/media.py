@@ -14,7 +14,7 @@ from tests.helpers.model_factory import null_model
 QUALITY = 80
 
 
-def pictures(count: int = 32, size: tuple[int, int] = (640, 480)) -> list[bytes]:
+def images(count: int = 32, size: tuple[int, int] = (640, 480)) -> list[bytes]:
     """Return JPEGs of ``size``: frames of the shared video, otherwise noise over a gradient."""
     video = SHARED / "data" / "video" / "one-by-one-person-detection.mp4"
     frames = _video_frames(video, count) if video.exists() else _drawn_frames(count)

@@ -25,25 +25,25 @@ MIN_IOU = 0.98
 SCORE_TOLERANCE = 0.02
 
 #: Name, encoded image, expected detections.
-Picture = tuple[str, bytes, list[dict[str, Any]]]
+Image = tuple[str, bytes, list[dict[str, Any]]]
 #: Label, score, box in pixels.
 Found = tuple[str, float, list[float]]
 
 
-def as_png(picture: np.ndarray[Any, Any]) -> bytes:
+def as_png(image: np.ndarray[Any, Any]) -> bytes:
     """Encode an image losslessly."""
-    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    encoded, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert encoded
     return bytes(data)
 
 
 @functools.cache
-def pictures(model: str) -> tuple[Picture, ...]:
+def images(model: str) -> tuple[Image, ...]:
     """Return every image and listed video frame, the frames as PNG."""
-    return tuple(_pictures(model))
+    return tuple(_images(model))
 
 
-def _pictures(model: str) -> Iterator[Picture]:
+def _images(model: str) -> Iterator[Image]:
     for key, entries in json.loads(REFERENCE.read_text())[model].items():
         path = SHARED / "data" / key
         if key.startswith("images/"):
@@ -90,7 +90,7 @@ def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
     threshold = THRESHOLDS[model]
     compared = 0
     wrong = []
-    for name, data, expected in pictures(model):
+    for name, data, expected in images(model):
         compared += len(expected)
         faults = differences(ask(data, threshold), expected, threshold + SCORE_TOLERANCE)
         wrong += [f"{name}: {fault}" for fault in faults]

@@ -24,7 +24,7 @@ from streamer.sampling.process_handle import SamplingStatus
 from streamer.sampling.sample_sender import SampleSender
 from tests.helpers.candidates import candidate
 from tests.helpers.waiting import wait_for
-from tests.unit.pictures import encode, scene, with_jpeg_segment
+from tests.unit.images import encode, scene, with_jpeg_segment
 
 ROOT = Path(__file__).resolve().parents[2]
 _IMAGE = encode(scene(640, 480))

@@ -30,15 +30,15 @@ def grey(number: int) -> np.ndarray[Any, Any]:
 
 
 class Track(VideoStreamTrack):
-    """Sends ``picture(n)`` (BGR) as frame n at ``fps``; sends nothing while `running` is not set."""
+    """Sends ``image(n)`` (BGR) as frame n at ``fps``; sends nothing while `running` is not set."""
 
-    def __init__(self, picture: Callable[[int], np.ndarray[Any, Any]] = grey, fps: float = 10) -> None:
+    def __init__(self, image: Callable[[int], np.ndarray[Any, Any]] = grey, fps: float = 10) -> None:
         super().__init__()
         self.fps = fps
         self.number = 0
         self.running = asyncio.Event()
         self.running.set()
-        self._picture = picture
+        self._image = image
         self._due = 0.0
 
     async def recv(self) -> av.VideoFrame:
@@ -47,7 +47,7 @@ class Track(VideoStreamTrack):
         now = time.monotonic()
         self._due = max(self._due + 1 / self.fps, now)
         await asyncio.sleep(self._due - now)
-        frame = av.VideoFrame.from_ndarray(self._picture(self.number), format="bgr24")
+        frame = av.VideoFrame.from_ndarray(self._image(self.number), format="bgr24")
         frame = frame.reformat(format="yuv420p")
         # Timestamps come from the clock and not from the frame count: a slow encoder must not look like a
         # slow network.

@@ -315,7 +315,7 @@ async def test_names_of_streams_are_for_administrators(
     await asyncio.to_thread(file.write_text, "\n".join(key.line("toml") for key in made.values()))
     settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS_FILE": str(file), "STREAM_MIN_FPS": "0"}
     settings |= {"SAMPLES_CANDIDATE_S": "0.1", "DRIFT_SAMPLE_INTERVAL_S": "0.1", "DRIFT_ENGINE": "builtin"}
-    picture = bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1])
+    image = bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1])
 
     async def text(path: str, key: str = "") -> str:
         headers = bearer(key) if key else {}
@@ -330,7 +330,7 @@ async def test_names_of_streams_are_for_administrators(
             async with asyncio.timeout(30):
                 while "canary-gate" not in await text("/drift/status", made["boss"].key):
                     seq += 1
-                    await client.send_frame(seq, picture)
+                    await client.send_frame(seq, image)
                     await asyncio.sleep(0.1)
                 while "canary-gate" not in await text("/metrics", made["boss"].key):
                     await asyncio.sleep(0.2)

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from streamer.client import ConnectionFailed, DetectStream, Options, Rejected, SourceFailed, Tls
 from streamer.client.sources import SourceOptions, open_source
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 from tests.unit.test_client_sources import write_video
 
 

@@ -19,7 +19,7 @@ from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     shades = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)
     return bytes(cv2.imencode(".jpg", shades)[1].tobytes())
 
@@ -72,7 +72,7 @@ def test_killed_decoders_are_replaced_and_no_post_fails(service: Service) -> Non
     for seed in range(6):
         for decoder in decoders(service):
             decoder.send_signal(signal.SIGKILL)
-        assert post(service, picture(seed)) == 200
+        assert post(service, image(seed)) == 200
     assert service.metric("object_detection_decoders_ended_total", reason="killed") >= 6
 
 
@@ -81,7 +81,7 @@ def test_stopped_decoders_are_replaced(service: Service) -> None:
     for decoder in stopped:
         decoder.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
-    assert post(service, picture(100)) == 200
+    assert post(service, image(100)) == 200
     assert time.monotonic() - begun < 20
     wait_for(lambda: not any(decoder.is_running() for decoder in stopped), "stopped decoders are replaced")
 
@@ -92,4 +92,4 @@ def test_decoders_end_with_their_worker(service: Service) -> None:
     assert processes
     worker.send_signal(signal.SIGKILL)
     wait_for(lambda: not any(process.is_running() for process in processes), "nothing outlives a worker")
-    wait_for(lambda: post(service, picture(101)) == 200, "its successor serves")
+    wait_for(lambda: post(service, image(101)) == 200, "its successor serves")

@@ -32,8 +32,8 @@ TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CE
 SOON_S = 20.0
 
 
-def picture(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
-    """Return an encoded picture of one colour."""
+def image(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
+    """Return an encoded image of one colour."""
     encoded = cv2.imencode(ending, np.full((48, width, 3), shade, np.uint8))[1]
     return bytes(encoded.tobytes())
 
@@ -55,7 +55,7 @@ class Bench:
     async def start(self) -> None:
         self.pool.start()
         self.pool.attach(self.ring)
-        await self.decode(picture(32))
+        await self.decode(image(32))
 
     def submit(self, data: bytes, slot: int = 0) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -122,8 +122,8 @@ async def test_an_image_that_is_none_is_refused_with_its_reason(bench: Bench) ->
 
 
 async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
-    poison = picture(faulty.SEGFAULT)
-    outcomes = await asyncio.gather(*(bench.decode(poison) for _ in range(5)), bench.decode(picture(33)))
+    poison = image(faulty.SEGFAULT)
+    outcomes = await asyncio.gather(*(bench.decode(poison) for _ in range(5)), bench.decode(image(33)))
     assert all(isinstance(outcome, ImageError) for outcome in outcomes[:5])
     assert isinstance(outcomes[5], Answer)
     assert isinstance(await bench.decode(poison), ImageError)
@@ -132,15 +132,15 @@ async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
 
 
 async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
-    poison = picture(faulty.SEGFAULT, 9)
+    poison = image(faulty.SEGFAULT, 9)
     await bench.decode(poison)
     assert DigestMemory(tmp_path / "digests").holds(poison)
-    assert not DigestMemory(tmp_path / "digests").holds(picture(faulty.SEGFAULT, 10))
+    assert not DigestMemory(tmp_path / "digests").holds(image(faulty.SEGFAULT, 10))
 
 
 async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench) -> None:
     begun = time.monotonic()
-    hanging, others = bench.submit(picture(faulty.HANG)), [bench.submit(picture(40, n), n) for n in range(4)]
+    hanging, others = bench.submit(image(faulty.HANG)), [bench.submit(image(40, n), n) for n in range(4)]
     async with asyncio.timeout(SOON_S):
         # They do not wait for the one that hangs.
         assert all(isinstance(each, Answer) for each in await asyncio.gather(*others))
@@ -153,19 +153,19 @@ async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench
 
 
 async def test_an_image_whose_decoder_waited_for_the_processor_is_not_to_blame(bench: Bench) -> None:
-    data = picture(faulty.SLEEP)
+    data = image(faulty.SLEEP)
     assert isinstance(await bench.decode(data), DecoderLost)
     assert not bench.pool._digests.holds(data)
 
 
 async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to_blame(bench: Bench) -> None:
-    waiting = bench.submit(picture(faulty.SLEEP))
+    waiting = bench.submit(image(faulty.SLEEP))
     await asyncio.sleep(0.2)
     for member in await bench.members():
         member.send_signal(signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
         assert isinstance(await waiting, DecoderLost)
-    assert isinstance(await bench.decode(picture(41)), Answer)
+    assert isinstance(await bench.decode(image(41)), Answer)
     assert set(bench.ends) == {"killed"}
 
 
@@ -173,7 +173,7 @@ async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Ben
     stopped = await bench.members()
     for member in stopped:
         member.send_signal(signal.SIGSTOP)
-    outcome = await bench.decode(picture(42))
+    outcome = await bench.decode(image(42))
     assert isinstance(outcome, Answer)
     assert not {member.pid for member in stopped} & {member.pid for member in await bench.members()}
 
@@ -183,7 +183,7 @@ async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and
     async with asyncio.timeout(4 * SOON_S):
         for member in await bench.members():
             member.send_signal(signal.SIGSTOP)
-        waiting = [bench.submit(picture(42), slot) for slot in range(3)]
+        waiting = [bench.submit(image(42), slot) for slot in range(3)]
         stopped = set()
         while not all(future.done() for future in waiting):
             # One that is stopped before it takes jobs is given twenty seconds.
@@ -198,13 +198,13 @@ async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and
 
 
 async def test_a_decoder_stopped_in_the_middle_of_an_image_is_killed(bench: Bench) -> None:
-    assert isinstance(await bench.decode(picture(faulty.STOP)), DecoderLost)
+    assert isinstance(await bench.decode(image(faulty.STOP)), DecoderLost)
     assert bench.ends == ["timeout"]
 
 
 async def test_memory_beyond_the_limit_is_refused_and_the_decoder_lives(bench: Bench) -> None:
     before = {member.pid for member in await bench.members()}
-    outcome = await bench.decode(picture(faulty.HOARD))
+    outcome = await bench.decode(image(faulty.HOARD))
     assert isinstance(outcome, ImageError)
     assert outcome.code is ImageErrorCode.TOO_LARGE
     assert {member.pid for member in await bench.members()} == before
@@ -212,7 +212,7 @@ async def test_memory_beyond_the_limit_is_refused_and_the_decoder_lives(bench: B
 
 async def test_a_decoder_can_do_nothing_but_decode(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert {"seccomp", "no_new_privs", "rlimits"} <= set(bench.pool.protections)
-    await bench.decode(picture(faulty.PROBE))
+    await bench.decode(image(faulty.PROBE))
     (told,) = [record.getMessage() for record in caplog.records if "failed on an image" in record.message]
     assert "ALLOWED" not in told
     for attempt in ("open", "socket", "exec", "fork", "kill", "ptrace", "executable", "limit"):
@@ -221,8 +221,8 @@ async def test_a_decoder_can_do_nothing_but_decode(bench: Bench, caplog: pytest.
 
 async def test_decoders_that_send_what_is_no_answer_are_replaced(bench: Bench) -> None:
     before = {member.pid for member in await bench.members()}
-    await bench.decode(picture(faulty.GARBAGE))
-    assert isinstance(await bench.decode(picture(43)), Answer)
+    await bench.decode(image(faulty.GARBAGE))
+    assert isinstance(await bench.decode(image(43)), Answer)
     async with asyncio.timeout(SOON_S):
         while before & {member.pid for member in await bench.members()}:
             await asyncio.sleep(0.05)
@@ -235,7 +235,7 @@ async def test_a_fork_server_that_dies_is_started_again(bench: Bench) -> None:
     async with asyncio.timeout(SOON_S):
         while bench.pool._population._client.pid == pid or bench.pool.alive < 2:
             await asyncio.sleep(0.05)
-    assert isinstance(await bench.decode(picture(44)), Answer)
+    assert isinstance(await bench.decode(image(44)), Answer)
 
 
 async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -> None:
@@ -250,7 +250,7 @@ async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -
         pid = bench.pool._population._client.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        assert isinstance(await bench.decode(picture(44)), Answer)
+        assert isinstance(await bench.decode(image(44)), Answer)
         assert bench.pool._population._client.pid != pid
     finally:
         bench.pool.close()
@@ -267,22 +267,22 @@ async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Be
 
 async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:
     former = await bench.members()
-    waiting = [bench.submit(picture(45, n), n) for n in range(4)]
+    waiting = [bench.submit(image(45, n), n) for n in range(4)]
     old, bench.ring = bench.ring, FrameRing(4, 128 * 128 * 3)
     bench.pool.attach(bench.ring)
     old.close()
     async with asyncio.timeout(SOON_S):
         assert all(isinstance(each, Answer) for each in await asyncio.gather(*waiting))
-    assert isinstance(await bench.decode(picture(46)), Answer)
+    assert isinstance(await bench.decode(image(46)), Answer)
     psutil.wait_procs(former, timeout=SOON_S)
     assert not any(process.is_running() for process in former)
     refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    bench.pool.submit(old, Work(picture(47), Task.LETTERBOX, 0, 0, TARGET, Limits(), refused.set_result))
+    bench.pool.submit(old, Work(image(47), Task.LETTERBOX, 0, 0, TARGET, Limits(), refused.set_result))
     assert isinstance(await refused, DecoderLost)
 
 
 async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
-    waiting = bench.submit(picture(faulty.SLEEP))
+    waiting = bench.submit(image(faulty.SLEEP))
     members = await bench.members()
     server = psutil.Process(bench.pool._population._client.pid)
     bench.pool.close()

@@ -33,7 +33,7 @@ LEAST_RECALL = {
     "v1": {"barcode": 0.92, "qr_code": 0.94, "data_matrix": 0.92, "aztec": 0.92, "pdf417": 0.88},
     "v2": {"barcode": 0.92, "qr_code": 0.95, "data_matrix": 0.85, "aztec": 0.85, "pdf417": 0.85},
 }
-#: By label: what is wholly in the picture of the belt.
+#: By label: what is wholly in the image of the belt.
 BELT = {"barcode": 1, "aztec": 1, "qr_code": 1}
 DATA = ROOT / "data"
 SYMBOLOGY_CLASS = {"QR Code": "qr_code", "Data Matrix": "data_matrix", "Aztec": "aztec", "PDF417": "pdf417"}
@@ -107,10 +107,10 @@ def clip() -> Iterator[npt.NDArray[np.uint8]]:
                 yield frame.to_ndarray(format="bgr24")
 
 
-def decoded(picture: npt.NDArray[np.uint8]) -> list[tuple[str, float, float]]:
+def decoded(image: npt.NDArray[np.uint8]) -> list[tuple[str, float, float]]:
     """Return class and middle of each code that an independent decoder reads."""
     found = []
-    for code in zxingcpp.read_barcodes(picture):
+    for code in zxingcpp.read_barcodes(image):
         corners = code.position
         ends = (corners.top_left, corners.bottom_right)
         middle = [sum(getattr(end, axis) for end in ends) / 2 for axis in "xy"]
@@ -121,9 +121,9 @@ def decoded(picture: npt.NDArray[np.uint8]) -> list[tuple[str, float, float]]:
 def test_in_the_sample_clip_it_finds_what_a_decoder_reads(detector: Detector) -> None:
     read: Counter[str] = Counter()
     missed: Counter[str] = Counter()
-    for picture in clip():
-        boxes = detect(detector, picture)
-        for name, x, y in decoded(picture):
+    for image in clip():
+        boxes = detect(detector, image)
+        for name, x, y in decoded(image):
             read[name] += 1
             missed[name] += not any(
                 CLASSES[int(box[5])] == name and box[0] <= x <= box[2] and box[1] <= y <= box[3]
@@ -134,11 +134,11 @@ def test_in_the_sample_clip_it_finds_what_a_decoder_reads(detector: Detector) ->
     assert missed.total() <= 0.05 * read.total(), missed
 
 
-def detect(detector: Detector, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def detect(detector: Detector, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     model = detector.model
     slot = np.empty((model.input_height, model.input_width, 3), np.uint8)
-    place = Letterbox.fit(picture.shape[1], picture.shape[0], model)
-    place.write(picture, slot)
+    place = Letterbox.fit(image.shape[1], image.shape[0], model)
+    place.write(image, slot)
     params = DetectionParams(conf_threshold=model.conf_threshold or 0.25)
     return place.to_source(detector.postprocess(detector.infer([slot], thread=0), 0, params))
 

@@ -27,7 +27,7 @@ from tests.helpers.service import Service
 from tests.helpers.simulated_clock import SimulatedClock
 from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
-from tests.unit.pictures import encode
+from tests.unit.images import encode
 
 #: More than an interval with its jitter: every image becomes a row.
 FRAME_S = 6.2

@@ -19,7 +19,7 @@ import pytest
 from tests.helpers.load import End, StreamLoad
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 #: Not a bound of performance: only that a polite client is not made to wait for everything that others sent.
 FACTOR, SLACK_S = 6.0, 0.25

@@ -17,13 +17,13 @@ import pytest
 from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 MIB = 1 << 20
 #: A blocked loop is seconds; the tests share their machine with others.
 SLOW_S = 1.0
 FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
-PICTURE = encode(scene())
+IMAGE = encode(scene())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_bac
     assert 503 in statuses
     async with aiohttp.ClientSession() as session:
         for _ in range(100):
-            async with session.post(f"{service.http_url}/v1/predict", data=PICTURE) as answer:
+            async with session.post(f"{service.http_url}/v1/predict", data=IMAGE) as answer:
                 if answer.status == 200:
                     break
                 assert answer.status == 503
@@ -145,7 +145,7 @@ async def test_one_address_leaves_room_for_others(service: Service) -> None:
         greedy.append(raw)
     connector = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
     async with aiohttp.ClientSession(connector=connector) as session:
-        body = io.BytesIO(PICTURE + bytes(4 * MIB))
+        body = io.BytesIO(IMAGE + bytes(4 * MIB))
         async with session.post(f"{service.http_url}/v1/predict", data=body) as answer:
             assert answer.status == 200, await answer.text()
     for raw in greedy:
@@ -206,7 +206,7 @@ async def test_many_fields_and_long_lists_do_not_hold_the_loop(service: Service)
                 form = aiohttp.FormData()
                 for _ in range(7):
                     form.add_field("classes", text)
-                form.add_field("file", PICTURE, filename="a.jpg")
+                form.add_field("file", IMAGE, filename="a.jpg")
                 async with session.post(f"{service.http_url}/v1/predict", data=form) as answer:
                     assert answer.status == 400
                     problem: dict[str, Any] = json.loads(await answer.read())
@@ -270,9 +270,9 @@ async def test_unfinished_heads_are_bounded_in_all_their_lines(service: Service)
 async def test_a_complete_head_is_bounded_too(service: Service, path: str, lines: int, status: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     method = b"POST" if path == "/v1/predict" else b"GET"
-    head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (method, path.encode(), len(PICTURE))
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (method, path.encode(), len(IMAGE))
     many = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(lines))
-    writer.write(head + many + b"\r\n" + PICTURE)
+    writer.write(head + many + b"\r\n" + IMAGE)
     answer = await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     with contextlib.suppress(OSError):
@@ -284,11 +284,11 @@ async def test_a_kept_connection_counts_each_head_by_itself(service: Service) ->
     lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(3))
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     for _ in range(5):
-        head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(PICTURE)
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(IMAGE)
         writer.write(head + lines[:4000])
         await writer.drain()
         await asyncio.sleep(0.02)
-        writer.write(lines[4000:] + b"\r\n" + PICTURE)
+        writer.write(lines[4000:] + b"\r\n" + IMAGE)
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
         assert answer.startswith(b"HTTP/1.1 200")
         length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
@@ -316,7 +316,7 @@ async def test_many_scrapes_at_once_are_one_rendering(service: Service) -> None:
 
 async def test_the_largest_request_fits_into_the_part_of_one_client(service: Service) -> None:
     """Four images of the largest size, which is all that one request may hold."""
-    padded = PICTURE + bytes(8 * MIB - len(PICTURE))
+    padded = IMAGE + bytes(8 * MIB - len(IMAGE))
     form = aiohttp.FormData()
     for _ in range(4):
         form.add_field("file", io.BytesIO(padded), filename="a.jpg")

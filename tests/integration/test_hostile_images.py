@@ -17,7 +17,7 @@ from tests.helpers.wire_client import WireClient
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome
-from tests.unit.pictures import encode
+from tests.unit.images import encode
 
 STATUS = {
     Outcome.WHOLE: 200,

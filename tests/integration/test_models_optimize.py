@@ -46,12 +46,12 @@ def images(tmp_path: Path) -> Path:
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(20):
-        picture = random.integers(0, 120, (64, 64, 3)).astype(np.uint8)
+        image = random.integers(0, 120, (64, 64, 3)).astype(np.uint8)
         for column, row in random.integers(0, 8, (3, 2)):
-            picture[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = random.integers(200, 255)
+            image[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = random.integers(200, 255)
         scale = 1 + number % 3
         assert cv2.imwrite(
-            str(folder / f"{number}.png"), np.kron(picture, np.ones((scale, scale, 1), np.uint8))
+            str(folder / f"{number}.png"), np.kron(image, np.ones((scale, scale, 1), np.uint8))
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""The predict routes of a real service: every kind of picture and every wrong field gets a defined answer."""
+"""The predict routes of a real service: every kind of image and every wrong field gets a defined answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import shared
 from tests.helpers.model_factory import null_model
 from tests.helpers.reference import iou
 from tests.helpers.service import Service
-from tests.unit.pictures import encode, jpeg_claiming, png_chunk, png_claiming, scene, with_exif
+from tests.unit.images import encode, jpeg_claiming, png_chunk, png_claiming, scene, with_exif
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def cmyk_jpeg() -> bytes:
         (png_claiming(65000, 16000), 413, "65000x16000"),
         (encode(scene(4000, 3000))[:20_000], 422, "damaged"),
         (SCENE[: len(SCENE) // 2], 422, "damaged"),
-        (b"this is no picture at all, only text", 415, "text"),
+        (b"this is no image at all, only text", 415, "text"),
         (b"GIF89a" + bytes(40), 415, "GIF"),
         (b"II*\x00" + bytes(40), 415, "TIFF"),
         (b"BM" + bytes(60), 415, "BMP"),
@@ -97,7 +97,7 @@ def cmyk_jpeg() -> bytes:
     ids=["empty", "huge jpeg", "huge png", "cut", "cut early", "text", "gif", "tiff", "bmp", "heic", "pdf"],
 )
 @pytest.mark.parametrize("as_form", [False, True], ids=["raw", "form"])
-async def test_what_is_no_usable_picture_is_refused_with_a_reason(
+async def test_what_is_no_usable_image_is_refused_with_a_reason(
     service: Service, session: aiohttp.ClientSession, data: bytes, status: int, said: str, *, as_form: bool
 ) -> None:
     body = form(data) if as_form else data
@@ -105,8 +105,8 @@ async def test_what_is_no_usable_picture_is_refused_with_a_reason(
     assert (found, said in answer["detail"] or said in str(answer)) == (status, True), answer
 
 
-def picture(name: str) -> tuple[bytes, int, int]:
-    """Return an unusual but sound picture, and its size."""
+def image(name: str) -> tuple[bytes, int, int]:
+    """Return an unusual but sound image, and its size."""
     if name == "cmyk jpeg":
         return cmyk_jpeg(), 160, 96
     if name == "20 megapixels":
@@ -128,10 +128,10 @@ def picture(name: str) -> tuple[bytes, int, int]:
     "name",
     ["cmyk jpeg", "20 megapixels", "grey", "16 bit png", "rgba png", "one pixel", "one row", "webp"],
 )
-async def test_unusual_but_sound_pictures_are_taken(
+async def test_unusual_but_sound_images_are_taken(
     service: Service, session: aiohttp.ClientSession, name: str
 ) -> None:
-    data, width, height = picture(name)
+    data, width, height = image(name)
     status, answer = await post(session, f"{service.http_url}/v1/predict", data)
     assert status == 200, answer
     assert answer["image"] == {"width": width, "height": height}
@@ -155,10 +155,10 @@ async def test_the_answer_has_all_its_parts(
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-async def test_boxes_are_in_pixels_of_the_upright_picture(
+async def test_boxes_are_in_pixels_of_the_upright_image(
     service: Service, session: aiohttp.ClientSession, bus: bytes, orientation: int
 ) -> None:
-    """A phone stores its picture turned and says so: the answer is that of the upright one."""
+    """A phone stores its image turned and says so: the answer is that of the upright one."""
     upright = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
     assert upright is not None
     turns = {
@@ -332,14 +332,14 @@ async def test_limits_hold_at_the_limit_and_one_beyond(
     strict: Service, session: aiohttp.ClientSession
 ) -> None:
     url, key = f"{strict.http_url}/v1/predict", "Bearer dummy-key"
-    picture = encode(scene(100, 100))
+    image = encode(scene(100, 100))
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
-        yield picture
-        yield bytes(size - len(picture))
+        yield image
+        yield bytes(size - len(image))
 
     for size, expected in ((20_000, 200), (20_001, 413)):
-        padded = picture + bytes(size - len(picture))
+        padded = image + bytes(size - len(image))
         assert (await post(session, url, padded, Authorization=key))[0] == expected
         assert (await post(session, url, chunks(size), Authorization=key))[0] == expected
     assert (await post(session, url, encode(scene(100, 101)), Authorization=key))[0] == 413

@@ -21,7 +21,7 @@ from tests.helpers.reference import (
     compare,
     detect,
     differences,
-    pictures,
+    images,
 )
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient
@@ -83,7 +83,7 @@ async def test_streams_equal_the_reference(service: Service, model: str, subprot
     async with WireClient(url, subprotocol=subprotocol) as client:
         welcome = await client.hello(params={"conf_threshold": threshold})
         labels = welcome["model"]["labels"]
-        for seq, (name, data, expected) in enumerate(pictures(model), start=1):
+        for seq, (name, data, expected) in enumerate(images(model), start=1):
             codec = "png" if data[:4] == b"\x89PNG" else "jpeg"
             await client.send_frame(seq, data, codec=codec)
             result = await client.receive("result")

@@ -23,7 +23,7 @@ from tests.conftest import shared
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
-from tests.unit.pictures import with_exif
+from tests.unit.images import with_exif
 
 #: Every candidate is taken at once, within ample budgets.
 EAGER = {

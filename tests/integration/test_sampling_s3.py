@@ -25,7 +25,7 @@ from tests.helpers.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, mi
 from tests.helpers.stores.faulty import FaultyS3
 from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
-from tests.unit.pictures import encode, scene, with_jpeg_segment
+from tests.unit.images import encode, scene, with_jpeg_segment
 
 BUCKET = "ml-active-learning"
 

@@ -13,7 +13,7 @@ from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.imaging.image_header import ImageError
 from streamer.imaging.limits import Limits
 from tests.helpers.decoders import faulty_fork_server as faulty
-from tests.integration.test_decoder_processes import picture
+from tests.integration.test_decoder_processes import image
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_an_image_that_does_harm_is_refused_and_the_next_one_decoded(
     decoder: SingleDecoder, width: int
 ) -> None:
     with pytest.raises((ImageError, OSError)):
-        decoder.decode(picture(width), rotation=0, target=None)
+        decoder.decode(image(width), rotation=0, target=None)
     decoder.prepare()
-    assert decoder.decode(picture(30), rotation=0, target=None).shape == (48, 30, 3)
+    assert decoder.decode(image(30), rotation=0, target=None).shape == (48, 30, 3)
 
 
 def test_refused_images_leave_nothing_behind(decoder: SingleDecoder) -> None:
-    damaged = picture(30)[:-30]
+    damaged = image(30)[:-30]
     for _ in range(3):
         with pytest.raises(ImageError):
             decoder.decode(damaged + bytes(28) + b"\xff\xd9", rotation=0, target=None)
@@ -65,7 +65,7 @@ def test_without_preparation_nothing_is_started(decoder: SingleDecoder) -> None:
     lazy = SingleDecoder(Limits())
     assert not lazy.ready
     with pytest.raises(DecoderUnavailable):
-        lazy.decode(picture(31), rotation=0, target=None)
+        lazy.decode(image(31), rotation=0, target=None)
 
 
 def test_nothing_is_left_after_the_end(decoder: SingleDecoder) -> None:

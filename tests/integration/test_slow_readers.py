@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient, frame_message
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 MIB = 1 << 20
 SLOW_S = 1.0
@@ -52,10 +52,10 @@ def silent_client(service: Service, number: int) -> socket.socket:
 
 async def test_clients_that_never_read_their_results_hold_little_memory(service: Service) -> None:
     (worker,) = service.workers
-    picture = encode(scene(64, 64))
+    image = encode(scene(64, 64))
     async with WireClient(f"{service.ws_url}/v1/stream") as polite:
         await polite.hello(params=EVERYTHING)
-        await polite.send_frame(1, picture)
+        await polite.send_frame(1, image)
         assert len((await polite.receive("result"))["boxes"]) > 200
         before = worker.memory_info().rss
         sockets = [await asyncio.to_thread(silent_client, service, number) for number in range(12)]
@@ -66,8 +66,8 @@ async def test_clients_that_never_read_their_results_hold_little_memory(service:
                 for raw in sockets:
                     for stream in range(8):
                         with contextlib.suppress(OSError):
-                            raw.sendall(framed(frame_message(seq, picture, stream=stream), 2))
-                await polite.send_frame(seq + 1, picture)
+                            raw.sendall(framed(frame_message(seq, image, stream=stream), 2))
+                await polite.send_frame(seq + 1, image)
                 answered += (await polite.receive("result", "drop", timeout_s=60))["type"] == "result"
                 highest = max(highest, worker.memory_info().rss)
         for raw in sockets:

@@ -81,7 +81,7 @@ async def test_a_page_of_this_server_may_open_a_stream(service: Service) -> None
         assert (await client.hello())["type"] == "welcome"
 
 
-async def test_rotation_turns_the_picture_upright_and_boxes_with_it(service: Service, bus: bytes) -> None:
+async def test_rotation_turns_the_image_upright_and_boxes_with_it(service: Service, bus: bytes) -> None:
     image = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
     lying = bytes(cv2.imencode(".png", cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE))[1])
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
@@ -124,7 +124,7 @@ async def test_tracking_adds_an_id_that_stays_with_its_object(service: Service, 
 
 
 @pytest.mark.parametrize("how", [{"flags": 2}, {"epoch": 1}])
-async def test_a_break_in_the_picture_begins_tracking_anew(
+async def test_a_break_in_the_image_begins_tracking_anew(
     service: Service, bus: bytes, how: dict[str, int]
 ) -> None:
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
@@ -433,7 +433,7 @@ async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> Non
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         await client.hello()
         for seq in range(1, 60):
-            await client.send_frame(seq, grey if seq % 7 else b"no picture")
+            await client.send_frame(seq, grey if seq % 7 else b"no image")
             await asyncio.sleep(0.004)
         await client.until_outcomes(range(1, 60))
     assert sorted(client.outcomes[0]) == list(range(1, 60))
@@ -559,11 +559,11 @@ async def test_messages_that_do_not_parse_count_against_the_rate_too(service: Se
 
 
 async def test_a_frame_is_held_to_the_limits_of_streams(service: Service) -> None:
-    picture = np.full((4200, 4200, 3), 90, np.uint8)
+    image = np.full((4200, 4200, 3), 90, np.uint8)
     async with WireClient(f"{service.ws_url}/v1/stream") as client:
         limits = (await client.hello())["limits"]
         assert limits["pixels"] < 4200 * 4200
-        await client.send_frame(1, bytes(cv2.imencode(".jpg", picture)[1]))
+        await client.send_frame(1, bytes(cv2.imencode(".jpg", image)[1]))
         drop = await client.receive("drop")
         assert (drop["reason"], "16.8 megapixels" in drop["message"]) == ("decode_error", True)
 

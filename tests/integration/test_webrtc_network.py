@@ -23,18 +23,18 @@ FPS = 20
 
 
 def noise(number: int) -> np.ndarray[Any, Any]:
-    """Return a picture of some detail: a frame of it fills about five packets."""
+    """Return an image of some detail: a frame of it fills about five packets."""
     return np.random.default_rng(number % 7).integers(0, 255, (20, 28, 3), np.uint8).repeat(8, 0).repeat(8, 1)
 
 
 def plain(number: int) -> np.ndarray[Any, Any]:
-    """Return a picture whose frames fill one packet each."""
+    """Return an image whose frames fill one packet each."""
     return np.full((120, 160, 3), 60 + number % 50, np.uint8)
 
 
-@pytest.mark.parametrize(("picture", "packets"), [(plain, 1), (noise, 5)], ids=["one packet", "five packets"])
+@pytest.mark.parametrize(("image", "packets"), [(plain, 1), (noise, 5)], ids=["one packet", "five packets"])
 async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_it_was(
-    service: Service, picture: Any, packets: int, tmp_path: Path, full: bool
+    service: Service, image: Any, packets: int, tmp_path: Path, full: bool
 ) -> None:
     if packets == 1 and not full:
         pytest.skip("one packet a frame is the simpler case; `--full` runs it")
@@ -42,7 +42,7 @@ async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_
     async with UdpProxy(delay_s=0.05, jitter_s=0.02) as proxy:
         client = WebrtcClient(
             f"{service.http_url}/v1/webrtc",
-            track=Track(picture, fps=FPS),
+            track=Track(image, fps=FPS),
             change_answer=proxy.rewrite,
         )
         async with client:

@@ -61,7 +61,7 @@ def iou(a: list[float], b: list[float]) -> float:
 
 
 @pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
-async def test_frames_of_a_video_get_the_boxes_of_the_picture(service: Service, codec: str) -> None:
+async def test_frames_of_a_video_get_the_boxes_of_the_image(service: Service, codec: str) -> None:
     async with aiohttp.ClientSession() as http:
         still = bytes(cv2.imencode(".png", bus(0))[1])
         async with http.post(f"{service.http_url}/v1/predict", data=still) as response:
@@ -175,15 +175,15 @@ async def test_the_video_comes_back_with_its_boxes_drawn(endpoint: str) -> None:
     async with client:
         results = await client.wait_for("result", 3)
         async with asyncio.timeout(20):
-            picture = await back
+            image = await back
         looking[0].cancel()
-    assert picture.shape == (540, 404, 3)
+    assert image.shape == (540, 404, 3)
     left, top, right, bottom = (round(value) for value in results[-1]["boxes"][0][:4])
     was = bus(0)
     # The frame of the best box is drawn, what is within it is not.
     edge = slice(top + 60, bottom - 20), slice(max(0, left - 1), left + 2)
     middle = slice((top + bottom) // 2 - 20, (top + bottom) // 2 + 20), slice(left + 40, right - 40)
-    changed = [np.abs(picture[part].astype(int) - was[part]).mean() for part in (edge, middle)]
+    changed = [np.abs(image[part].astype(int) - was[part]).mean() for part in (edge, middle)]
     assert changed[0] > 2 * changed[1], changed
 
 

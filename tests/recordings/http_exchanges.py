@@ -86,7 +86,7 @@ class Exchanges:
 
 
 def _describe(path: str, content_type: str, body: bytes) -> Any:
-    """Return the normalised body; of files and pictures only that there is something."""
+    """Return the normalised body; of files and images only that there is something."""
     if not body:
         return None
     if path in _RECORDED_ELSEWHERE and content_type != "application/problem+json":

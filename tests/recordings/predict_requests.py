@@ -7,11 +7,11 @@ from tests.recordings.requests import (
     EVIL,
     GIF,
     HUGE_JPEG,
+    IMAGE,
     JPEG,
     LARGE,
     NOISE,
     PAGE,
-    PICTURE,
     PNG,
     TEXT,
     Body,
@@ -42,7 +42,7 @@ _PROBES = [
     Request("metrics: admin", "GET", "/metrics", "admin"),
     Request("metrics: wrong host", "GET", "/metrics", headers={"Host": "evil.example"}),
 ]
-_PICTURES = [
+_IMAGES = [
     Request("predict: jpeg", "POST", "/v1/predict", "predict", JPEG),
     Request("predict: png", "POST", "/v1/predict", "predict", PNG),
     Request("predict: without a version", "POST", "/predict", "predict", JPEG),
@@ -53,8 +53,8 @@ _PICTURES = [
     Request("predict: msgpack", "POST", "/v1/predict", "predict", JPEG, {"Accept": "application/msgpack"}),
     Request("predict: drawn", "POST", "/v1/predict", "predict", JPEG, {"Accept": "image/jpeg"}),
     Request("predict: no such form", "POST", "/v1/predict", "predict", JPEG, {"Accept": "text/html"}),
-    Request("predict: form", "POST", "/v1/predict", "predict", form(PICTURE, conf_threshold="0.8")),
-    Request("predict: form of three", "POST", "/v1/predict", "predict", form(PICTURE, b"text here", NOISE)),
+    Request("predict: form", "POST", "/v1/predict", "predict", form(IMAGE, conf_threshold="0.8")),
+    Request("predict: form of three", "POST", "/v1/predict", "predict", form(IMAGE, b"text here", NOISE)),
     Request("predict: no image", "POST", "/v1/predict", "predict"),
     Request("predict: form without file", "POST", "/v1/predict", "predict", form(conf_threshold="0.8")),
     Request("predict: form of an empty file", "POST", "/v1/predict", "predict", form(b"")),
@@ -77,7 +77,7 @@ _PICTURES = [
         "POST",
         "/v1/predict",
         "predict",
-        Body("jpeg", PICTURE, "multipart/form-data"),
+        Body("jpeg", IMAGE, "multipart/form-data"),
     ),
     Request("predict: json", "POST", "/v1/predict", "predict", as_json("json", {})),
     Request("predict: compressed", "POST", "/v1/predict", "predict", JPEG, {"Content-Encoding": "gzip"}),
@@ -192,4 +192,4 @@ _PAGES = [
     Request("clip: beyond its end", "GET", "/data/sample.mp4", headers={"Range": "bytes=999999999-"}),
 ]
 
-REQUESTS = [*_PROBES, *_PICTURES, *_ACCESS, *_STREAMS, *_DRIFT, *_PAGES]
+REQUESTS = [*_PROBES, *_IMAGES, *_ACCESS, *_STREAMS, *_DRIFT, *_PAGES]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.unit.pictures import encode, jpeg_claiming, scene
+from tests.unit.images import encode, jpeg_claiming, scene
 
 #: Name of a dummy key to its scopes and quotas in the file of keys.
 _KEYS: dict[str, tuple[list[str], dict[str, float]]] = {
@@ -87,10 +87,10 @@ def text_body(name: str, content: str, content_type: str) -> Body:
     return Body(name, content.encode(), content_type)
 
 
-PICTURE = encode(scene())
-JPEG = Body("jpeg", PICTURE)
+IMAGE = encode(scene())
+JPEG = Body("jpeg", IMAGE)
 PNG = Body("png", encode(scene(), ".png"))
-CUT_JPEG = Body("jpeg, cut off", PICTURE[: len(PICTURE) // 3])
+CUT_JPEG = Body("jpeg, cut off", IMAGE[: len(IMAGE) // 3])
 TEXT = Body("text", b"this is no picture at all, only text")
 GIF = Body("gif", b"GIF89a" + bytes(40))
 HUGE_JPEG = Body("jpeg that claims 65000x16000", jpeg_claiming(65000, 16000))

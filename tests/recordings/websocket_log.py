@@ -108,5 +108,5 @@ def packed(message: dict[str, Any], subprotocol: str) -> str | bytes:
 
 
 def frames(count: int, payload: bytes) -> list[str | bytes]:
-    """Return so many frames of one picture, numbered from 1."""
+    """Return so many frames of one image, numbered from 1."""
     return [frame_message(seq, payload) for seq in range(1, count + 1)]

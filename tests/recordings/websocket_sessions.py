@@ -10,7 +10,7 @@ from typing import Any
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient, frame_message
 from tests.recordings.http_exchanges import Exchanges
-from tests.recordings.requests import CUT_JPEG, GIF, HUGE_JPEG, NOISE, PICTURE, PNG, Request, key_text
+from tests.recordings.requests import CUT_JPEG, GIF, HUGE_JPEG, IMAGE, NOISE, PNG, Request, key_text
 from tests.recordings.websocket_log import WebsocketLog, frames, packed
 
 _JSON, _MSGPACK = "detect.v1.json", "detect.v1.msgpack"
@@ -56,26 +56,26 @@ async def _good(log: WebsocketLog) -> None:
     client = {"name": "recording", "version": "1"}
     await log.hello(**_TOKEN, client=client, streams=streams, params={"conf_threshold": 0.5})
     await log.say({"type": "report", "stream": 0}, "error", "reported")
-    await log.frame(1, PICTURE, ts=123456789, epoch=7)
+    await log.frame(1, IMAGE, ts=123456789, epoch=7)
     await log.frame(2, PNG.content, codec="png", rotation=1, epoch=7)
     await log.frame(1, PNG.content, codec="png", stream=3)
     await log.say({"type": "configure", "cfg": 3, "params": {"classes": [0], "track": True}}, "configured")
-    await log.frame(3, PICTURE, flags=2)
+    await log.frame(3, IMAGE, flags=2)
     await log.say({"type": "configure", "cfg": 4, "params": {"max_detections": 1}}, "configured")
-    await log.frame(4, PICTURE)
+    await log.frame(4, IMAGE)
     await log.say({"type": "ping", "t0": 42}, "flow")
     await log.hear("flow")
     await log.say({"type": "report", "stream": 0, "note": "look"}, "error", "reported")
     await log.say({"type": "report", "stream": 3}, "error", "reported")
     await log.say({"type": "pause", "stream": 0})
-    await log.frame(5, PICTURE, "drop")
+    await log.frame(5, IMAGE, "drop")
     await log.say({"type": "resume", "stream": 0}, "flow")
     await log.frame(6, b"\xff\xd8nonsense", "drop")
     await log.frame(2, NOISE[: len(NOISE) // 2], "error", "drop", "result", stream=3)
     await log.frame(7, b"\x00\x00\x00\x01", "error", codec="h264")
-    await log.frame(4, PICTURE, "error")
-    await log.frame(1, PICTURE, "error", stream=5)
-    await log.frame(8, PICTURE)
+    await log.frame(4, IMAGE, "error")
+    await log.frame(1, IMAGE, "error", stream=5)
+    await log.frame(8, IMAGE)
     await log.say({"type": "bye"})
     await log.closed()
 
@@ -84,7 +84,7 @@ async def _bad_messages(log: WebsocketLog) -> None:
     await log.hello(**_TOKEN)
     for message in (*_BAD_MESSAGES, *_BAD_FRAMES):
         await log.say(message, "error")
-    await log.frame(1, PICTURE)
+    await log.frame(1, IMAGE)
 
 
 async def _bad_images(log: WebsocketLog) -> None:
@@ -100,7 +100,7 @@ async def _bad_messagepack(log: WebsocketLog) -> None:
 
 
 async def _text_frame(log: WebsocketLog) -> None:
-    data = base64.b64encode(PICTURE).decode()
+    data = base64.b64encode(IMAGE).decode()
     await log.hello(**_TOKEN)
     await log.say(
         packed({"type": "frame", "seq": 1, "ts": 9, "codec": "jpeg", "data": data}, _JSON), "result"
@@ -233,10 +233,10 @@ async def _taken_over(service: Service) -> dict[str, Any]:
     async with WireClient(url) as first, WireClient(url) as second:
         older, newer = WebsocketLog(first), WebsocketLog(second)
         welcome = await older.hello(**_TOKEN, params={"track": True})
-        await older.frame(1, PICTURE)
+        await older.frame(1, IMAGE)
         await newer.hello(**_TOKEN, resume={"session": welcome["session"], "acks": {"0": 1}})
         await older.closed()
-        await newer.frame(2, PICTURE)
+        await newer.frame(2, IMAGE)
         request = Request("hand over", "POST", f"/v1/stream/{welcome['session']}", "stream")
         state = await asyncio.to_thread(Exchanges(service.port).exchange, request)
         await newer.closed()

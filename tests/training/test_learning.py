@@ -58,7 +58,7 @@ def _one_code(side: int) -> tuple[Any, Any]:
     return class_ids, torch.tensor([[[side * 0.25, side * 0.25, side * 0.75, side * 0.75], [0, 0, 0, 0]]])
 
 
-def test_cells_cover_the_picture_at_every_stride() -> None:
+def test_cells_cover_the_image_at_every_stride() -> None:
     middles, _ = grid(64, 96)
     assert len(middles) == sum(64 * 96 // stride**2 for stride in STRIDES)
     assert middles[0].tolist() == [4.0, 4.0]
@@ -100,19 +100,19 @@ def test_a_code_smaller_than_a_cell_still_has_one() -> None:
     assert assign(scores, boxes, middles, strides, torch.tensor([[2]]), tiny).positive.any()
 
 
-def test_the_network_learns_one_picture_by_heart() -> None:
+def test_the_network_learns_one_image_by_heart() -> None:
     torch.manual_seed(0)
     network = Detector(TINY, len(CLASSES)).train()
     middles, strides = grid(96, 96)
     class_ids, wanted = _one_code(96)
-    picture = torch.zeros(1, 3, 96, 96)
-    picture[:, :, 24:72, 24:72] = torch.rand(48, 48)
-    pictures = picture.expand(4, -1, -1, -1) + torch.randn(4, 3, 96, 96) * 0.02
+    image = torch.zeros(1, 3, 96, 96)
+    image[:, :, 24:72, 24:72] = torch.rand(48, 48)
+    images = image.expand(4, -1, -1, -1) + torch.randn(4, 3, 96, 96) * 0.02
     class_ids, wanted = class_ids.expand(4, -1), wanted.expand(4, -1, -1)
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
     for _ in range(80):
-        logits, distances = network(pictures)
+        logits, distances = network(images)
         score_loss, box_loss = detection_loss(logits, distances, middles, strides, class_ids, wanted)
         optimiser.zero_grad()
         (score_loss + box_loss).backward()
@@ -120,7 +120,7 @@ def test_the_network_learns_one_picture_by_heart() -> None:
         losses.append((score_loss + box_loss).item())
     assert losses[-1] < 0.3 * losses[0]
     with torch.no_grad():  # by the batch's own statistics: the running ones lag behind so few steps
-        logits, distances = network(pictures)
+        logits, distances = network(images)
     best = int(logits[0].max(-1).values.argmax())
     assert int(logits[0, best].argmax()) == 1
     assert overlaps(corners(distances, middles, strides)[0, best], wanted[0, 0]) > 0.7
@@ -131,11 +131,11 @@ def test_views_are_made_from_their_number_and_their_boxes_fit(scenes: Path) -> N
     views = Views(samples, samples[:2], side=96, count=200, seed=1, photo_share=0.3)
     codes = 0
     for number in range(0, 200, 5):
-        picture, class_ids, boxes = views[number]
+        image, class_ids, boxes = views[number]
         again = views[number]
-        assert torch.equal(picture, again[0])
+        assert torch.equal(image, again[0])
         assert torch.equal(boxes, again[2])
-        assert (picture.shape, picture.dtype) == ((3, 96, 96), torch.uint8)
+        assert (image.shape, image.dtype) == ((3, 96, 96), torch.uint8)
         real = class_ids > -2
         assert (boxes[real] >= 0).all()
         assert (boxes[real] <= 96).all()
@@ -152,7 +152,7 @@ def test_the_rate_rises_then_falls_to_a_hundredth() -> None:
     assert rates[-1] == pytest.approx(0.01, abs=1e-3)
 
 
-def test_small_pictures_come_first_and_every_step_belongs_to_one_phase() -> None:
+def test_small_images_come_first_and_every_step_belongs_to_one_phase() -> None:
     assert phases(RECIPE) == [(64, 0, 4), (96, 4, 12)]
     for recipe in RECIPES.values():
         (_, first, turn), (side, begin, last) = phases(recipe)

@@ -58,14 +58,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_few_rows_of_bars_grow_to_the_whole_code(upright: bool, lean: float) -> None:
     rng = np.random.default_rng(1)
     row = np.repeat(rng.integers(0, 2, 60) * 200 + 20, 4).astype(np.uint8)
-    picture = rng.integers(170, 200, (200, 320), np.uint8)
+    image = rng.integers(170, 200, (200, 320), np.uint8)
     for y in range(50, 150):
         left = 40 + int((y - 100) * lean)
-        picture[y, left : left + 240] = row
+        image[y, left : left + 240] = row
     box = np.array([40, 95, 280, 100], np.float32)
     if not upright:
-        picture, box = picture.T.copy(), box[[1, 0, 3, 2]]
-    found = grown(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), box)
+        image, box = image.T.copy(), box[[1, 0, 3, 2]]
+    found = grown(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), box)
     x1, y1, x2, y2 = found if upright else found[[1, 0, 3, 2]]
     assert (x1, x2) == (40, 280)
     assert abs(y1 - 50) <= 2
@@ -79,7 +79,7 @@ def test_real_photographs_give_sound_samples_and_no_folder_is_on_both_sides() ->
     assert sides[True] == VALIDATION_FOLDERS
     for photo in photos[::25]:
         sample = as_sample(photo)
-        height, width = sample.picture().shape[:2]
+        height, width = sample.image().shape[:2]
         assert max(height, width) <= 832
         assert (sample.boxes[:, :2] >= -1).all()
         assert (sample.boxes[:, 2:] <= [width + 1, height + 1]).all()

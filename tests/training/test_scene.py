@@ -1,4 +1,4 @@
-"""Scenes: the same number gives the same picture, and the boxes are where a decoder finds the codes."""
+"""Scenes: the same number gives the same image, and the boxes are where a decoder finds the codes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from models.training.symbols import CLASSES
 
 def test_a_number_always_gives_the_same_scene() -> None:
     first, again, other = draw_scene(12), draw_scene(12), draw_scene(13)
-    assert np.array_equal(first.picture, again.picture)
+    assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.boxes, again.boxes)
-    assert (
-        not np.array_equal(first.picture.shape, other.picture.shape) or (first.picture != other.picture).any()
-    )
+    assert not np.array_equal(first.image.shape, other.image.shape) or (first.image != other.image).any()
 
 
 @pytest.mark.parametrize("kind", ["flush", "page", "photo", "empty", "texture"])
-def test_boxes_lie_in_the_picture(kind: str) -> None:
+def test_boxes_lie_in_the_image(kind: str) -> None:
     counts = 0
     for seed in range(40):
         scene = draw_scene(seed, side=320, kind=kind)
-        height, width = scene.picture.shape[:2]
-        assert scene.picture.dtype == np.uint8
+        height, width = scene.image.shape[:2]
+        assert scene.image.dtype == np.uint8
         assert max(height, width) <= 400
         assert scene.class_ids.shape == (len(scene.boxes),)
         assert ((scene.class_ids >= -1) & (scene.class_ids < len(CLASSES))).all()
@@ -51,7 +49,7 @@ def _extent(code: zxingcpp.Barcode) -> npt.NDArray[np.float64]:
 def _agreement(scene: Scene) -> list[float]:
     """Return, for each two-dimensional code that the decoder reads, the best IoU with a box of its class."""
     found = []
-    for code in zxingcpp.read_barcodes(scene.picture):
+    for code in zxingcpp.read_barcodes(scene.image):
         name = {"QR Code": "qr_code", "Data Matrix": "data_matrix", "Aztec": "aztec"}.get(str(code.symbology))
         if name is None:
             continue

@@ -26,8 +26,8 @@ def test_a_decoder_reads_the_class_that_was_drawn(class_id: int) -> None:
         symbol = draw_symbol(rng, class_id)
         assert symbol.class_id == class_id
         assert set(np.unique(symbol.modules)) <= {0, 255}
-        picture = np.pad(np.repeat(np.repeat(symbol.modules, 4, 0), 4, 1), 48, constant_values=255)
-        found = zxingcpp.read_barcodes(picture)
+        image = np.pad(np.repeat(np.repeat(symbol.modules, 4, 0), 4, 1), 48, constant_values=255)
+        found = zxingcpp.read_barcodes(image)
         read += bool(found)
         assert {str(code.symbology) for code in found} <= SYMBOLOGIES[CLASSES[class_id]]
     # The decoder does not know every variety that its encoder writes (Telepen, DataBar Stacked, ...).

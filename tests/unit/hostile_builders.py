@@ -1,4 +1,4 @@
-"""Builders of hostile images: broken, overlong, or with more in them than a picture."""
+"""Builders of hostile images: broken, overlong, or with more in them than an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_jpegs import scan
-from tests.unit.pictures import Image, encode, png_chunk, png_claiming, scene, webp_chunk
+from tests.unit.images import Image, encode, png_chunk, png_claiming, scene, webp_chunk
 
 
 def photograph(width: int = 320, height: int = 240) -> Image:
@@ -59,12 +59,12 @@ def behind_header(png: bytes, chunks: bytes) -> bytes:
 
 
 def plain() -> bytes:
-    """The compressed scanlines of a black picture of 64x64."""
+    """The compressed scanlines of a black image of 64x64."""
     return zlib.compress(bytes(64 * (1 + 64 * 3)))
 
 
 def apng(frames: int = 3) -> bytes:
-    """A PNG with further pictures."""
+    """A PNG with further images."""
     still = encode(scene(64, 64), ".png")
     chunks = png_chunk(b"acTL", struct.pack(">II", frames, 0))
     control = struct.pack(">IIIIHHBB", 64, 64, 0, 0, 1, 10, 0, 0)
@@ -78,7 +78,7 @@ def apng(frames: int = 3) -> bytes:
 
 
 def interlaced(width: int, height: int, line: Callable[[int], bytes], surplus: bytes = b"") -> bytes:
-    """An interlaced RGB picture; ``line`` gives so many bytes of pixels."""
+    """An interlaced RGB image; ``line`` gives so many bytes of pixels."""
     raw = []
     for x, y, dx, dy in (
         (0, 0, 8, 8),
@@ -99,7 +99,7 @@ def interlaced(width: int, height: int, line: Callable[[int], bytes], surplus: b
 
 
 def animation(width: int = 64, height: int = 64) -> bytes:
-    """A WebP of three pictures."""
+    """A WebP of three images."""
     moving = cv2.Animation()
     moving.frames = [scene(width, height), np.zeros((height, width, 3), np.uint8), scene(width, height)]
     moving.durations = [100, 100, 100]
@@ -108,15 +108,15 @@ def animation(width: int = 64, height: int = 64) -> bytes:
     return bytes(encoded.tobytes())
 
 
-def picture_chunk(webp: bytes) -> bytes:
-    """The chunk of a simple WebP that holds its picture."""
+def image_chunk(webp: bytes) -> bytes:
+    """The chunk of a simple WebP that holds its image."""
     return webp[12:]
 
 
-def frame_chunk(picture: bytes, width: int, height: int, left: int = 0, top: int = 0) -> bytes:
+def frame_chunk(image: bytes, width: int, height: int, left: int = 0, top: int = 0) -> bytes:
     """An animation frame."""
     sizes = (left // 2, top // 2, width - 1, height - 1, 100)
-    return webp_chunk(b"ANMF", b"".join(size.to_bytes(3, "little") for size in sizes) + b"\x00" + picture)
+    return webp_chunk(b"ANMF", b"".join(size.to_bytes(3, "little") for size in sizes) + b"\x00" + image)
 
 
 def canvas(width: int, height: int, flags: int) -> bytes:

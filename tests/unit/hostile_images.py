@@ -31,17 +31,17 @@ from tests.unit.hostile_builders import (
     first_part,
     frame_chunk,
     idat,
+    image_chunk,
     interlaced,
     last_scan,
     overwritten,
     photograph,
-    picture_chunk,
     plain,
     spread,
     thousands_of_scans,
 )
 from tests.unit.hostile_jpegs import scan, segment
-from tests.unit.pictures import (
+from tests.unit.images import (
     encode,
     exif_block,
     jpeg_claiming,
@@ -97,12 +97,12 @@ JPEGS = (
         U,
     ),
     Hostile(
-        "the scans of a small arithmetic picture again",
+        "the scans of a small arithmetic image again",
         lambda: jpegs.ARITHMETIC_SCENE[:-2] + last_scan(jpegs.ARITHMETIC_SCENE) * 900 + jpegs.EOI,
         D,
     ),
     Hostile(
-        "the scans of a small picture again",
+        "the scans of a small image again",
         lambda: JPEG[:-2] + last_scan(JPEG) * 100 + jpegs.EOI,
         D,
     ),
@@ -153,7 +153,7 @@ JPEGS = (
     Hostile("claims 65000x16000", lambda: jpeg_claiming(65_000, 16_000), T),
     Hostile("claims 8000x4000", lambda: jpeg_claiming(8000, 4000), D),
     Hostile("no width", lambda: jpeg_claiming(0, 16), D),
-    Hostile("several pictures in one file", lambda: JPEG + JPEG + PROGRESSIVE, W),
+    Hostile("several images in one file", lambda: JPEG + JPEG + PROGRESSIVE, W),
     Hostile(
         "a thumbnail, whole",
         lambda: with_jpeg_segment(JPEG, 0xE1, b"Exif\x00\x00" + exif_block(6) + encode(scene(16, 16))),
@@ -196,7 +196,7 @@ PNGS = (
         for depth, colour in DEPTHS
     ),
     Hostile("surplus that inflates to 512 MB", lambda: idat(BOMB), D),
-    Hostile("surplus in an interlaced picture", lambda: interlaced(64, 64, bytes, bytes(100_000_000)), D),
+    Hostile("surplus in an interlaced image", lambda: interlaced(64, 64, bytes, bytes(100_000_000)), D),
     Hostile("a second stream of surplus", lambda: idat(plain() + BOMB), W),
     Hostile("surplus in chunks of its own", lambda: spread(BOMB, 1000), D),
     Hostile(
@@ -247,63 +247,63 @@ WEBPS = (
     ),
     Hostile("animated", animation, W),
     Hostile(
-        "five hundred pictures",
-        lambda: riff(canvas(320, 240, 2) + frame_chunk(picture_chunk(WEBP), 320, 240) * 500),
+        "five hundred frames",
+        lambda: riff(canvas(320, 240, 2) + frame_chunk(image_chunk(WEBP), 320, 240) * 500),
         W,
     ),
     Hostile(
-        "a small first picture on a large canvas",
-        lambda: riff(canvas(1024, 1024, 2) + frame_chunk(picture_chunk(WEBP), 320, 240, 100, 60)),
+        "a small first frame on a large canvas",
+        lambda: riff(canvas(1024, 1024, 2) + frame_chunk(image_chunk(WEBP), 320, 240, 100, 60)),
         W,
     ),
     Hostile(
-        "a picture beyond its canvas",
-        lambda: riff(canvas(256, 256, 2) + frame_chunk(picture_chunk(WEBP), 320, 240)),
+        "a frame beyond its canvas",
+        lambda: riff(canvas(256, 256, 2) + frame_chunk(image_chunk(WEBP), 320, 240)),
         D,
     ),
     Hostile(
         "a canvas of 16 million squared",
-        lambda: riff(canvas(1 << 24, 1 << 24, 2) + frame_chunk(picture_chunk(WEBP), 320, 240)),
+        lambda: riff(canvas(1 << 24, 1 << 24, 2) + frame_chunk(image_chunk(WEBP), 320, 240)),
         T,
     ),
     Hostile(
-        "a canvas larger than its still picture",
-        lambda: riff(canvas(4096, 4096, 0) + picture_chunk(WEBP)),
+        "a canvas larger than its still image",
+        lambda: riff(canvas(4096, 4096, 0) + image_chunk(WEBP)),
         D,
     ),
-    Hostile("an animation without pictures", lambda: riff(canvas(64, 64, 2)), D),
+    Hostile("an animation without frames", lambda: riff(canvas(64, 64, 2)), D),
     Hostile(
         "profile and text of a megabyte",
         lambda: riff(
             canvas(320, 240, 0x24)
             + webp_chunk(b"ICCP", bytes(1 << 20))
-            + picture_chunk(WEBP)
+            + image_chunk(WEBP)
             + webp_chunk(b"XMP ", bytes(1 << 20))
         ),
         W,
     ),
     Hostile(
         "five thousand unknown chunks",
-        lambda: riff(canvas(320, 240, 0) + webp_chunk(b"XXXX", b"") * 5000 + picture_chunk(WEBP)),
+        lambda: riff(canvas(320, 240, 0) + webp_chunk(b"XXXX", b"") * 5000 + image_chunk(WEBP)),
         D,
     ),
     Hostile(
-        "half a picture in a whole file",
+        "half an image in a whole file",
         lambda: riff(webp_chunk(b"VP8 ", WEBP[20 : len(WEBP) // 2])),
         D,
     ),
     Hostile(
-        "half a lossless picture",
+        "half a lossless image",
         lambda: riff(webp_chunk(b"VP8L", LOSSLESS[20 : len(LOSSLESS) // 2])),
         D,
     ),
     Hostile("cut off", lambda: WEBP[: len(WEBP) // 2], D),
-    Hostile("a picture of three bytes", lambda: riff(webp_chunk(b"VP8L", b"\x2f\x00\x00")), D),
+    Hostile("an image of three bytes", lambda: riff(webp_chunk(b"VP8L", b"\x2f\x00\x00")), D),
     Hostile("megabytes behind it", lambda: WEBP + bytes(6 << 20), W),
 )
 
 OTHERS = (
-    Hostile("GIF with several pictures", lambda: b"GIF89a" + bytes(5000), U),
+    Hostile("GIF with several images", lambda: b"GIF89a" + bytes(5000), U),
     Hostile("SVG", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', U),
     Hostile(
         "SVG with a prolog", lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "a">]><svg>&a;</svg>', U

@@ -48,7 +48,7 @@ def scan(
 
 
 def unusual(blocks: int, width: int = 64, height: int = 256) -> bytes:
-    """A bright picture of 4:1:1 in both directions with the data of so many of its groups of 10 blocks.
+    """A bright image of 4:1:1 in both directions with the data of so many of its groups of 10 blocks.
 
     libjpeg's simpler interface does not know this sampling. The first block is brighter than grey, and the
     others are as bright as the one before.
@@ -75,7 +75,7 @@ def long_runs(blocks: int) -> bytes:
 
 
 def refined_from(bit: int, side: int = 256, width: int = 0) -> bytes:
-    """A progressive picture of zeros whose details come at ``bit`` and are refined down to 0."""
+    """A progressive image of zeros whose details come at ``bit`` and are refined down to 0."""
     across = width or side
     blocks = -(-across // 8) * -(-side // 8)
     details = one_code(1, LONG_RUN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.pictures import riff, webp_chunk
+from tests.unit.images import riff, webp_chunk
 
 #: The order in which the lengths of the codes of code lengths are written.
 _ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -35,7 +35,7 @@ class _Bits:
 
 
 def many_code_sets(width: int, height: int, sets: int) -> bytes:
-    """A black picture whose tiles of 4x4 pixels use ``sets`` sets of codes in turn, 65,536 at most."""
+    """A black image whose tiles of 4x4 pixels use ``sets`` sets of codes in turn, 65,536 at most."""
     bits = _Bits()
     for value, count in ((0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3)):
         bits.put(value, count)
@@ -43,7 +43,7 @@ def many_code_sets(width: int, height: int, sets: int) -> bytes:
     bits.put(0, 1)  # no colour cache
     bits.put(1, 1)  # sets of codes, by tiles of 4x4 pixels
     bits.put(0, 3)
-    bits.put(0, 1)  # no colour cache in the picture of tiles
+    bits.put(0, 1)  # no colour cache in the image of tiles
     _equal_codes(bits, 280)  # green: lower half of the number of a set
     _equal_codes(bits, 256)  # red: its upper half
     for _ in range(3):

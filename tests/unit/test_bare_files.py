@@ -1,4 +1,4 @@
-"""Decoders get a file without anything but the picture, and its pixels are those of the whole file."""
+"""Decoders get a file without anything but the image, and its pixels are those of the whole file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.imaging.png import bare_png
 from streamer.imaging.webp import bare_webp
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
-from tests.unit.pictures import Image, encode, png_chunk, png_claiming, riff, webp_chunk
+from tests.unit.images import Image, encode, png_chunk, png_claiming, riff, webp_chunk
 
 LIMITS = Limits()
 #: Half of its pixels are transparent, or nearly.
@@ -26,10 +26,10 @@ LOSSY = encode(TRANSPARENT, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
 LOSSLESS = encode(TRANSPARENT, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
 
 
-def animated(picture: bytes, left: int = 0, top: int = 0) -> bytes:
-    """Two pictures on a canvas of 128x128 with a background colour, which nobody heeds."""
+def animated(image: bytes, left: int = 0, top: int = 0) -> bytes:
+    """Two images on a canvas of 128x128 with a background colour, which nobody heeds."""
     background = webp_chunk(b"ANIM", b"\x10\x20\x30\xff\x00\x00")
-    return riff(build.canvas(128, 128, 0x12) + background + build.frame_chunk(picture, 64, 64, left, top) * 2)
+    return riff(build.canvas(128, 128, 0x12) + background + build.frame_chunk(image, 64, 64, left, top) * 2)
 
 
 def with_palette() -> bytes:
@@ -89,7 +89,7 @@ def test_a_bare_png_has_header_palette_and_data() -> None:
     assert all(kind not in bare_png(build.apng()) for kind in (b"acTL", b"fcTL", b"fdAT"))
 
 
-def test_a_bare_webp_is_one_picture_without_alpha() -> None:
+def test_a_bare_webp_is_one_image_without_alpha() -> None:
     extras = webp_chunk(b"ICCP", bytes(1000)) + webp_chunk(b"XMP ", bytes(1000))
     for data in (
         LOSSY,
@@ -97,15 +97,15 @@ def test_a_bare_webp_is_one_picture_without_alpha() -> None:
         animated(LOSSY[30:]),
         riff(build.canvas(64, 64, 0x34) + extras + LOSSY[30:]),
     ):
-        bare, picture = bare_webp(data)
-        assert bare[12:16] == picture.kind
-        assert len(bare) == 20 + (picture.end - picture.start) + (picture.end - picture.start) % 2
+        bare, image = bare_webp(data)
+        assert bare[12:16] == image.kind
+        assert len(bare) == 20 + (image.end - image.start) + (image.end - image.start) % 2
         pixels = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None
         assert pixels.shape[2] == 3
 
 
-# -- what the largest pictures cost --------------------------------------------------------------------
+# -- what the largest images cost --------------------------------------------------------------------
 
 
 def filtered(kind: int) -> bytes:
@@ -122,7 +122,7 @@ def filtered(kind: int) -> bytes:
     ],
     ids=["JPEG of as many scans as pass", "PNG of as many bytes as pass"],
 )
-def test_the_costliest_picture_that_passes_is_decoded_within_the_limit(make: object) -> None:
+def test_the_costliest_image_that_passes_is_decoded_within_the_limit(make: object) -> None:
     assert callable(make)
     data = make()
     begun = time.process_time()

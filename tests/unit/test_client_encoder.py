@@ -12,8 +12,8 @@ from streamer.client.errors import BadInput
 from streamer.imaging.image_header import read_header
 from streamer.imaging.pixel_limits import AnySize, ImageHeader
 from streamer.protocol.wire import Codec
-from tests.unit.pictures import encode as encode_file
-from tests.unit.pictures import scene, with_exif
+from tests.unit.images import encode as encode_file
+from tests.unit.images import scene, with_exif
 
 LIMITS = ImageLimits()
 

@@ -8,7 +8,7 @@ import pytest
 
 from streamer.client.encoder import as_bgr, decode, encode_jpeg, resize
 from streamer.client.errors import BadInput
-from tests.unit.pictures import encode, scene, with_exif
+from tests.unit.images import encode, scene, with_exif
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from streamer.client.capture import SLIP_S, Captured, paced, thinned
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.sources import ImageFiles, SourceOptions, is_image_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 

@@ -31,7 +31,7 @@ from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
 from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
 from tests.helpers.candidates import candidate, choice
-from tests.unit.pictures import encode, scene, with_exif
+from tests.unit.images import encode, scene, with_exif
 
 ALL = Split((1.0, 0.0, 0.0))
 
@@ -43,8 +43,8 @@ def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
     digest = hashlib.sha256(data).hexdigest()
     kind = {Codec.JPEG: "jpg", Codec.PNG: "png"}[header.codec]
     key = image_key(found.stream.name, found.captured_at, digest, kind)
-    picture = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
-    sidecar = describe(choice(found, *reasons), picture, threshold=0.7, service_version="1", features={})
+    image = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
+    sidecar = describe(choice(found, *reasons), image, threshold=0.7, service_version="1", features={})
     for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body)
@@ -147,9 +147,9 @@ def test_coco_loads_in_pycocotools(folder: Path, tmp_path: Path) -> None:
     loaded = coco.COCO(str(tmp_path / "out" / "annotations" / "instances_train.json"))
     assert [category["name"] for category in loaded.loadCats(loaded.getCatIds())] == ["cat", "dog", "bird"]
     for image in loaded.loadImgs(loaded.getImgIds()):
-        picture = cv2.imread(str(tmp_path / "out" / "images" / "train" / image["file_name"]))
-        assert picture is not None
-        assert picture.shape[:2] == (image["height"], image["width"])
+        pixels = cv2.imread(str(tmp_path / "out" / "images" / "train" / image["file_name"]))
+        assert pixels is not None
+        assert pixels.shape[:2] == (image["height"], image["width"])
         (annotation,) = loaded.loadAnns(loaded.getAnnIds(imgIds=image["id"]))
         assert (annotation["bbox"], annotation["category_id"]) == ([0.0, 10.0, 20.0, 20.0], 1)
     for part in ("val", "test"):
@@ -160,8 +160,8 @@ def test_yolo_has_a_label_file_for_every_image(folder: Path, tmp_path: Path) -> 
     export(
         FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.YOLO, ALL, below_threshold=True)
     )
-    (picture,) = (tmp_path / "out" / "images" / "train").iterdir()
-    text = (tmp_path / "out" / "labels" / "train" / f"{picture.stem}.txt").read_text()
+    (image,) = (tmp_path / "out" / "images" / "train").iterdir()
+    text = (tmp_path / "out" / "labels" / "train" / f"{image.stem}.txt").read_text()
     assert [line.split() for line in text.splitlines()] == [
         ["0", f"{10 / 160:.6f}", f"{20 / 96:.6f}", f"{20 / 160:.6f}", f"{20 / 96:.6f}"],
         ["0", f"{60 / 160:.6f}", f"{20 / 96:.6f}", f"{20 / 160:.6f}", f"{20 / 96:.6f}"],

@@ -14,9 +14,9 @@ import pytest
 
 from streamer.imaging.limits import Limits
 from tests.unit import hostile_jpegs as jpegs
-from tests.unit.hostile_builders import canvas, frame_chunk, interlaced, photograph, picture_chunk
+from tests.unit.hostile_builders import canvas, frame_chunk, image_chunk, interlaced, photograph
 from tests.unit.hostile_webps import many_code_sets
-from tests.unit.pictures import encode, png_claiming, riff, with_exif
+from tests.unit.images import encode, png_claiming, riff, with_exif
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 4096, 2048
@@ -55,34 +55,34 @@ def scanlines(channels: int, depth: int) -> bytes:
 
 
 def images() -> dict[str, bytes]:
-    picture = photograph(WIDTH, HEIGHT)
+    image = photograph(WIDTH, HEIGHT)
     # Repeated, because lossless WebP takes ten times as long to encode a photograph.
-    tiles = np.tile(picture[:256, :256], (HEIGHT // 256, WIDTH // 256, 1))
+    tiles = np.tile(image[:256, :256], (HEIGHT // 256, WIDTH // 256, 1))
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    jpeg = encode(picture)
-    webp = encode(picture, ".webp", cv2.IMWRITE_WEBP_QUALITY, 50)
+    jpeg = encode(image)
+    webp = encode(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 50)
     blocks = WIDTH * HEIGHT // 64
     cmyk = jpegs.head(jpegs.BASELINE, WIDTH, HEIGHT, (0x11,) * 4) + jpegs.one_code(1, 0)
     return {
         "JPEG": jpeg,
         "turned JPEG": with_exif(jpeg, 6),
-        "progressive JPEG": encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-        "progressive JPEG, all colours": encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, *full),
+        "progressive JPEG": encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "progressive JPEG, all colours": encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, *full),
         "CMYK JPEG": cmyk + jpegs.scan((1, 2, 3, 4), data=bytes(blocks)) + jpegs.EOI,
         "JPEG of unusual sampling": jpegs.head(jpegs.BASELINE, WIDTH, HEIGHT, (0x21, 0x12, 0x11))
         + jpegs.one_code(1, 0)
         + jpegs.scan((1, 2, 3), data=bytes(blocks))
         + jpegs.EOI,
         "damaged JPEG": jpeg[: len(jpeg) * 9 // 10],
-        "PNG": encode(picture, ".png"),
+        "PNG": encode(image, ".png"),
         "deep PNG": png_claiming(WIDTH, HEIGHT, scanlines(4, 16), 16, 6),
         "interlaced PNG": interlaced(WIDTH, HEIGHT, bytes),
-        "turned PNG": with_exif(encode(picture, ".png"), 8),
+        "turned PNG": with_exif(encode(image, ".png"), 8),
         "WebP": webp,
         "transparent WebP": encode(
-            np.dstack([picture, tiles[:, :, :1]]), ".webp", cv2.IMWRITE_WEBP_QUALITY, 50
+            np.dstack([image, tiles[:, :, :1]]), ".webp", cv2.IMWRITE_WEBP_QUALITY, 50
         ),
-        "animated WebP": riff(canvas(WIDTH, HEIGHT, 2) + frame_chunk(picture_chunk(webp), WIDTH, HEIGHT) * 3),
+        "animated WebP": riff(canvas(WIDTH, HEIGHT, 2) + frame_chunk(image_chunk(webp), WIDTH, HEIGHT) * 3),
         "lossless WebP": encode(tiles, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
     }
 
@@ -119,7 +119,7 @@ def test_a_lossless_webp_with_many_sets_of_codes_takes_no_more_than_said(tmp_pat
     files = {str(sets): many_code_sets(1024, 1024, sets) for sets in (1, 20_000, 65_536)}
     assert len(files["65536"]) < 300_000
     found = measured(files, tmp_path)
-    # 370 MB for a picture of one megapixel: this is what the bound is about.
+    # 370 MB for an image of one megapixel: this is what the bound is about.
     assert found["65536"] > 200 << 20
     for name, data in files.items():
         assert found[name] < Limits().read_header(data).decode_bytes + SLACK_BYTES, name

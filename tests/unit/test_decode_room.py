@@ -51,7 +51,7 @@ def test_four_decoders_take_three_long_ones() -> None:
     assert not room.admits(LONG, 0, 0.0)
 
 
-def test_pictures_are_bounded_in_memory_but_a_single_one_is_always_taken() -> None:
+def test_images_are_bounded_in_memory_but_a_single_one_is_always_taken() -> None:
     room = DecodeRoom(2, memory_bytes=100)
     assert room.admits(SHORT, 1000, 0.0)
     large = begin(room, SHORT, nbytes=60)

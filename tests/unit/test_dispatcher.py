@@ -25,13 +25,13 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import DeadlineExceeded, SchedulingError, Unavailable, UnknownVersion
 from streamer.scheduling.job import Prediction
 from tests.helpers.hostile_child import HostileChild
-from tests.unit.pictures import encode, scene
+from tests.unit.images import encode, scene
 
 IMAGE = encode(scene())
 
 
 class FakeDecoders:
-    """Decoders that are done at once, with a picture that nobody looks at."""
+    """Decoders that are done at once, with an image that nobody looks at."""
 
     size = 2
 

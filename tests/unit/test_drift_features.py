@@ -19,7 +19,7 @@ from streamer.drift.features import (
     top_class,
 )
 from streamer.drift.rows import IMAGE, PREDICTION
-from tests.unit.pictures import Image, scene
+from tests.unit.images import Image, scene
 
 DEFAULT_THRESHOLD = np.full((120, 160, 3), (10, 20, 40), np.uint8)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.imaging.pixel_limits import read_orientation
-from tests.unit.pictures import exif_block
+from tests.unit.images import exif_block
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -99,10 +99,10 @@ def test_what_cost_more_than_expected_is_paid_before_the_next_turn() -> None:
 
 def test_work_outside_of_turns_is_paid_with_turns_but_by_no_other_client() -> None:
     share = FairShare(CLASSES)
-    video, pictures, posts = share.flow("live", "video"), share.flow("live", 2), share.flow("post", 3)
+    video, images, posts = share.flow("live", "video"), share.flow("live", 2), share.flow("post", 3)
     got: dict[Flow, float] = defaultdict(float)
     while sum(got.values()) < 40.0:
-        flow = share.pick([video, pictures, posts])
+        flow = share.pick([video, images, posts])
         share.start(flow, 0.02)
         share.settle(flow, 0.02, 0.02)
         got[flow] += 0.02
@@ -110,16 +110,16 @@ def test_work_outside_of_turns_is_paid_with_turns_but_by_no_other_client() -> No
             share.charge(video, 0.02)
     assert got[posts] == pytest.approx(10.0, rel=0.05)
     assert got[video] == pytest.approx(10.0, rel=0.05)
-    assert got[pictures] == pytest.approx(20.0, rel=0.05)
+    assert got[images] == pytest.approx(20.0, rel=0.05)
 
 
 def test_a_debt_for_work_outside_of_turns_is_bounded() -> None:
     share = FairShare(CLASSES)
-    video, pictures = share.flow("live", "video"), share.flow("live", 2)
+    video, images = share.flow("live", "video"), share.flow("live", 2)
     for _ in range(1000):
         share.charge(video, 1.0)
     picks = 0
-    while (flow := share.pick([video, pictures])) is pictures:
+    while (flow := share.pick([video, images])) is images:
         share.start(flow, 0.02)
         share.settle(flow, 0.02, 0.02)
         picks += 1

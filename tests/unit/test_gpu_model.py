@@ -80,7 +80,7 @@ def test_files_that_cannot_be_edited_are_left_alone(tmp_path: Path) -> None:
     assert read_gpu_model(path, image, YOLO) is None
     assert read_gpu_model(tmp_path / "missing.onnx", image, YOLO) is None
     assert read_gpu_model(factory.external_data_model(path, "weights"), image, YOLO) is None
-    other = dataclasses.replace(image, name="pictures")
+    other = dataclasses.replace(image, name="pixels")
     assert read_gpu_model(echo(tmp_path / "e.onnx", PLAIN), other, YOLO) is None
     whole = echo(tmp_path / "cut.onnx", PLAIN).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -18,7 +18,7 @@ from streamer.imaging.limits import Limits
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome
-from tests.unit.pictures import png_chunk, riff, webp_chunk
+from tests.unit.images import png_chunk, riff, webp_chunk
 
 LIMITS = Limits()
 #: Judging takes 3 ms at most where it was measured; a busy machine takes its time.
@@ -94,7 +94,7 @@ BUSY: dict[str, Callable[[int], bytes]] = {
         build.canvas(64, 64, 2) + webp_chunk(b"EXIF", EXIF) * (size // (len(EXIF) + 8))
     ),
     "chunks of a WebP": lambda size: riff(build.canvas(64, 64, 2) + webp_chunk(b"XXXX", b"") * (size // 8)),
-    "chunks of its first picture": lambda size: riff(
+    "chunks of its first frame": lambda size: riff(
         build.canvas(64, 64, 2) + build.frame_chunk(webp_chunk(b"XXXX", b"") * (size // 8), 64, 64)
     ),
     "text": lambda size: b" " * size,

@@ -17,7 +17,7 @@ from streamer.imaging import jpeg
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
-from tests.unit.pictures import (
+from tests.unit.images import (
     encode,
     exif_block,
     jpeg_claiming,
@@ -113,7 +113,7 @@ def test_data_too_short_for_the_pixels_it_claims_is_damaged(claim: bytes) -> Non
     assert "cannot hold 8000x4000" in error.detail
 
 
-def test_the_flattest_pictures_are_not_mistaken_for_damaged() -> None:
+def test_the_flattest_images_are_not_mistaken_for_damaged() -> None:
     flat = np.full((2048, 2048, 3), 114, np.uint8)
     optimised = (cv2.IMWRITE_JPEG_OPTIMIZE, 1)
     for data in (
@@ -214,7 +214,7 @@ def test_a_file_cut_anywhere_is_damaged(name: str) -> None:
         except ImageError as error:
             assert error.code is ImageErrorCode.DAMAGED, length
         else:
-            # Decoding shows how much of the picture there is; it gets what stands before the cut.
+            # Decoding shows how much of the image there is; it gets what stands before the cut.
             assert header.codec is Codec.JPEG
             assert 0 < header.sound_bytes <= length
 
@@ -226,7 +226,7 @@ def test_a_cut_is_seen_although_the_thumbnail_is_whole() -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_bytes_behind_the_picture_do_not_matter(name: str) -> None:
+def test_bytes_behind_the_image_do_not_matter(name: str) -> None:
     assert LIMITS.read_header(PLAIN[name] + b"PK\x03\x04 and more" * 1000).width == 160
 
 
@@ -278,7 +278,7 @@ def test_limits_hold_for_a_head_that_was_seen_before() -> None:
     assert verdict(PLAIN["jpeg"]) == LIMITS.read_header(PLAIN["jpeg"])
 
 
-def test_the_orientation_is_of_the_picture_itself() -> None:
+def test_the_orientation_is_of_the_image_itself() -> None:
     for orientation in (6, 1, 6, 3):
         blob = with_exif(PLAIN["jpeg"], orientation)
         assert LIMITS.read_header(blob).orientation == orientation

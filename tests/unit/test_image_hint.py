@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.scheduling.decode_cost import DecodeCost, Kind, hint_of
-from tests.unit.pictures import encode, jpeg_claiming, png_claiming, scene, with_exif
+from tests.unit.images import encode, jpeg_claiming, png_claiming, scene, with_exif
 
 
 @pytest.mark.parametrize(

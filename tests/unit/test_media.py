@@ -14,7 +14,7 @@ from streamer.imaging.decode import Image, choose_reduction, decode
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
 from streamer.imaging.limits import Limits
 from streamer.protocol.wire import Codec
-from tests.unit.pictures import encode, png_chunk, scene, with_exif
+from tests.unit.images import encode, png_chunk, scene, with_exif
 
 LIMITS = Limits()
 
@@ -45,14 +45,14 @@ def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> floa
 @pytest.mark.parametrize("rotation", range(4))
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_a_picture_comes_out_upright(suffix: str, orientation: int, rotation: int) -> None:
+def test_a_image_comes_out_upright(suffix: str, orientation: int, rotation: int) -> None:
     stored = encode(scene(), suffix, *((cv2.IMWRITE_WEBP_QUALITY, 90) if suffix == ".webp" else ()))
     expected = np.rot90(UPRIGHT[orientation](decoded(stored)), -rotation)
     assert difference(decoded(with_exif(stored, orientation), rotation), expected) == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_picture_comes_out_upright_too(orientation: int) -> None:
+def test_a_reduced_image_comes_out_upright_too(orientation: int) -> None:
     data = with_exif(encode(scene(640, 384)), orientation)
     reduced = decoded(data, target=(96, 96), reduce=True)
     full = decoded(data)
@@ -138,8 +138,8 @@ def textured(width: int, height: int) -> Image:
     ids=str,
 )
 def test_a_jpeg_has_the_pixels_that_opencv_gives(size: tuple[int, int], params: tuple[int, ...]) -> None:
-    for picture in (textured(*size), textured(*size)[:, :, 0]):
-        data = encode(picture, ".jpg", *params)
+    for image in (textured(*size), textured(*size)[:, :, 0]):
+        data = encode(image, ".jpg", *params)
         expected = opencv(data)
         assert expected is not None
         assert np.array_equal(decoded(data), expected)
@@ -155,23 +155,23 @@ def test_grey_becomes_bgr() -> None:
 
 
 def test_sixteen_bits_become_their_upper_eight() -> None:
-    picture = scene()
-    deep = picture.astype(np.uint16) * 256 + 99
-    assert difference(decoded(encode(deep, ".png")), picture) == 0
+    image = scene()
+    deep = image.astype(np.uint16) * 256 + 99
+    assert difference(decoded(encode(deep, ".png")), image) == 0
 
 
 def test_alpha_is_left_out_without_blending() -> None:
-    picture = scene()
-    clear = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
-    assert difference(decoded(encode(clear, ".png")), picture) == 0
+    image = scene()
+    clear = np.dstack([image, np.zeros(image.shape[:2], np.uint8)])
+    assert difference(decoded(encode(clear, ".png")), image) == 0
 
 
-def test_one_pixel_is_a_picture() -> None:
+def test_one_pixel_is_a_image() -> None:
     for suffix in (".jpg", ".png", ".webp"):
         assert decoded(encode(np.full((1, 1, 3), 200, np.uint8), suffix)).shape == (1, 1, 3)
 
 
-def test_the_first_picture_of_an_animation_is_taken() -> None:
+def test_the_first_image_of_an_animation_is_taken() -> None:
     still = encode(scene(), ".png")
     control = png_chunk(b"acTL", (2).to_bytes(4, "big") + bytes(4))
     assert difference(decoded(still[:33] + control + still[33:]), scene()) == 0

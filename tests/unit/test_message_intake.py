@@ -1,4 +1,4 @@
-"""Control messages are judged by size and rate before parsing; only a frame's picture may be large."""
+"""Control messages are judged by size and rate before parsing; only a frame's image may be large."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.protocol.wire import ProtocolError
 from streamer.streams.session_control import CONTROL_MAX_BYTES, ControlRate, RateLimited, size_in_bytes
 from streamer.websocket.frame_receiver import TEXT_FRAMES_BURST, MessageIntake
 
-PICTURE = bytes(range(256)) * 1200
+IMAGE = bytes(range(256)) * 1200
 
 
 def new_intake() -> MessageIntake:
@@ -24,7 +24,7 @@ def new_intake() -> MessageIntake:
 
 
 def text_frame(**more: Any) -> dict[str, Any]:
-    return {"type": "frame", "seq": 3, "data": base64.b64encode(PICTURE).decode(), **more}
+    return {"type": "frame", "seq": 3, "data": base64.b64encode(IMAGE).decode(), **more}
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ def text_frame(**more: Any) -> dict[str, Any]:
         json.dumps(text_frame()).replace("/", "\\/"),
         json.dumps({"data": text_frame()["data"], "type": "frame", "seq": 3}),
         msgpack.packb(text_frame()),
-        msgpack.packb(text_frame(data=PICTURE)),
+        msgpack.packb(text_frame(data=IMAGE)),
     ],
-    ids=["json", "indented", "escaped slashes", "picture first", "msgpack text", "msgpack bytes"],
+    ids=["json", "indented", "escaped slashes", "image first", "msgpack text", "msgpack bytes"],
 )
-def test_a_large_frame_is_decoded_around_its_picture(data: str | bytes) -> None:
+def test_a_large_frame_is_decoded_around_its_image(data: str | bytes) -> None:
     assert len(data) > CONTROL_MAX_BYTES
     message = new_intake().decode(data, 0.0)
     parsed = parse_message(message)
-    assert bytes(parsed.to_frame().payload) == PICTURE  # type: ignore[attr-defined]
+    assert bytes(parsed.to_frame().payload) == IMAGE  # type: ignore[attr-defined]
 
 
 NESTED = "[" + ",".join(["[]"] * 500_000) + "]"

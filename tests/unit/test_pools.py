@@ -20,10 +20,10 @@ from tests.helpers.model_factory import Input
 Arrays = list[np.ndarray[Any, Any]]
 
 
-def run(model: Path | bytes, picture: np.ndarray[Any, Any]) -> Arrays:
+def run(model: Path | bytes, image: np.ndarray[Any, Any]) -> Arrays:
     source = model if isinstance(model, bytes) else str(model)
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    return [np.asarray(output) for output in session.run(None, {"images": picture})]
+    return [np.asarray(output) for output in session.run(None, {"images": image})]
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,8 +44,8 @@ def test_a_chain_finds_the_very_same_maxima(
     onnx.checker.check_model(model, full_check=True)
     assert model.graph.node[0].input[0] == "images"
     assert sum(node.input[0] == "images" for node in model.graph.node) == 1
-    picture = np.random.default_rng(seed).normal(size=(2, 3, height, width)).astype(np.float32)
-    for found, expected in zip(run(edited.model, picture), run(path, picture), strict=True):
+    image = np.random.default_rng(seed).normal(size=(2, 3, height, width)).astype(np.float32)
+    for found, expected in zip(run(edited.model, image), run(path, image), strict=True):
         assert np.array_equal(found, expected)
 
 
@@ -58,8 +58,8 @@ def test_who_reads_a_pool_before_the_smaller_ones_are_made_still_can(tmp_path: P
     edited = read_cpu_model(path)
     assert edited is not None
     onnx.checker.check_model(onnx.load_from_string(edited.model))
-    picture = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
-    assert all(map(np.array_equal, run(edited.model, picture), run(path, picture)))
+    image = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    assert all(map(np.array_equal, run(edited.model, image), run(path, image)))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_slots_do_not_overlap() -> None:
     assert [int(np.unique(ring.pixels(slot, 5, 5))[0]) for slot in range(3)] == [1, 2, 3]
 
 
-def test_a_slot_holds_pictures_of_any_size_that_fits() -> None:
+def test_a_slot_holds_images_of_any_size_that_fits() -> None:
     """Two models share a ring; views that were handed out before are the same memory."""
     ring = FrameRing(2, slot_bytes_for(8, 4))
     large, small = ring.pixels(1, 8, 4), ring.pixels(1, 2, 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamer.imaging.decode import decode
 from streamer.imaging.limits import Limits
 from streamer.imaging.sampled_pixels import Pixels, sampled_memory, sampled_rows
-from tests.unit.pictures import encode, with_exif
+from tests.unit.images import encode, with_exif
 
 WIDTH, HEIGHT = 4096, 3072
 SIDES = st.integers(1, 400)

@@ -13,7 +13,7 @@ from streamer.imaging.image_header import ImageError
 from streamer.sampling.candidate import PIXELS, SampleCandidate
 from streamer.sampling.feature_extractor import FeatureExtractor
 from tests.helpers.candidates import candidate
-from tests.unit.pictures import encode, scene, with_exif
+from tests.unit.images import encode, scene, with_exif
 
 T0 = 1_800_000_000.0
 

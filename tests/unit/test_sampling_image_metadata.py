@@ -10,7 +10,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
 from streamer.sampling.candidate_image import strip_metadata
-from tests.unit.pictures import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
+from tests.unit.images import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 
 SECRET = b"GPS 52.5200 N 13.4050 E"
 LIMITS = Limits()

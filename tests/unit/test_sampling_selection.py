@@ -14,7 +14,7 @@ from streamer.sampling.candidate_image import fingerprint
 from streamer.sampling.policy import Policy
 from streamer.sampling.selection import Choice, FingerprintHistory, Selection
 from tests.helpers.candidates import boxes, candidate
-from tests.unit.pictures import scene
+from tests.unit.images import scene
 
 T0 = 1_800_000_000.0
 #: Fingerprints that differ in all bits of a byte each.

@@ -57,8 +57,8 @@ def test_expensive_frames_are_paid_for() -> None:
 
 
 def test_a_client_pays_for_the_processor_time_of_its_video() -> None:
-    video, pictures = Client("video", 1), Client("pictures", 2)
-    queue = opened(FakeStream(1, client=video), FakeStream(2, client=pictures))
+    video, images = Client("video", 1), Client("images", 2)
+    queue = opened(FakeStream(1, client=video), FakeStream(2, client=images))
     got: Counter[int] = Counter()
     for _ in range(300):
         job = take(queue)
@@ -82,7 +82,7 @@ def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_add
         assert take(queue, now=0.1) is wanted
 
 
-def test_large_pictures_go_one_by_one_beside_any_number_of_small_ones() -> None:
+def test_large_images_go_one_by_one_beside_any_number_of_small_ones() -> None:
     queue = VersionQueue(DecodeRoom(4))
     for number in (1, 2):
         queue.add(large(Client(f"large {number}", number), number), 0.0)

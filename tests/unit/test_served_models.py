@@ -54,7 +54,7 @@ def test_frames_in_flight_are_batches_worth_forming(
     )
 
 
-def test_a_model_remembers_where_pictures_of_a_size_go_in_it() -> None:
+def test_a_model_remembers_where_images_of_a_size_go_in_it() -> None:
     model = ServedModel(0, "v1", INFO, {1: 1.0}, in_flight=2, parallel=1, inference_threads=1)
     for width, height in [(640, 480), (480, 640), (1, 1), (640, 480)]:
         assert model.letterbox(width, height) == Letterbox.fit(width, height, INFO)

@@ -57,11 +57,9 @@ def test_without_its_stem_a_model_gives_the_very_same_numbers(
     onnx.checker.check_model(model, full_check=True)
     assert not any(node.op_type in ("Slice", "Constant") for node in model.graph.node)
     shape = (image.batch or 1, 3, image.height, image.width)
-    pictures = np.random.default_rng(2).random(shape, np.float32)
-    patches = np.concatenate(
-        [pictures[:, :, row::2, column::2] for row, column in edited.stem.patches], axis=1
-    )
-    assert np.array_equal(run(edited.model, patches), run(path, pictures))
+    images = np.random.default_rng(2).random(shape, np.float32)
+    patches = np.concatenate([images[:, :, row::2, column::2] for row, column in edited.stem.patches], axis=1)
+    assert np.array_equal(run(edited.model, patches), run(path, images))
 
 
 @pytest.mark.parametrize("family", [Family.YOLO, Family.YOLOX, Family.DETR])
@@ -199,7 +197,7 @@ def test_a_side_of_minus_one_is_a_dynamic_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("patches", [FOCUS[:3], (*FOCUS[:3], (0, 0)), (*FOCUS, (0, 0))])
-def test_patches_that_do_not_make_up_the_picture_stay(
+def test_patches_that_do_not_make_up_the_image_stay(
     tmp_path: Path, patches: tuple[tuple[int, int], ...]
 ) -> None:
     nodes, constants = factory.focus(PLAIN, patches)

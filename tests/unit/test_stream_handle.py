@@ -97,7 +97,7 @@ async def test_a_closed_stream_tells_nobody(carrier: FakeCarrier) -> None:
         (InferenceLost("gone"), "inference_restarting"),
         (DecoderLost("gone"), "decoder_restarting"),
         (InferenceFailed("it raised"), "inference_failed"),
-        (MemoryError("no room for the picture of a video"), "server_fault"),
+        (MemoryError("no room for the pixels of a video frame"), "server_fault"),
     ],
 )
 async def test_a_frame_without_a_result_says_what_it_was(

@@ -55,12 +55,12 @@ def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None
 
 
 def test_frames_without_bytes_are_judged_by_their_stream() -> None:
-    suspects, picture = Suspects(DigestMemory(None)), object()
-    assert not suspects.died(picture, 7, 0.0, alone=False)
-    assert suspects.judge(picture, 7, 1.0) is Verdict.ALONE
+    suspects, image = Suspects(DigestMemory(None)), object()
+    assert not suspects.died(image, 7, 0.0, alone=False)
+    assert suspects.judge(image, 7, 1.0) is Verdict.ALONE
     for time in (1.0, 2.0):
-        suspects.died(picture, 7, time, alone=True)
-    assert suspects.judge(picture, 7, 3.0) is Verdict.REFUSED
+        suspects.died(image, 7, time, alone=True)
+    assert suspects.judge(image, 7, 3.0) is Verdict.REFUSED
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:

@@ -32,12 +32,12 @@ async def read(pieces: Iterable[bytes], limits: Limits = LIMITS, boundary: str =
 
 @given(st.data())
 async def test_pieces_may_be_cut_anywhere(data: st.DataObject) -> None:
-    picture = b"\xff\xd8--b\r\n--\r\n-\r\n--c" * 5 + b"\r"
-    body = PART + picture + b"\r\n" + FIELD + "grün,bus".encode() + b"\r\n" + PART + b"\r\n--b--\r\n"
+    image = b"\xff\xd8--b\r\n--\r\n-\r\n--c" * 5 + b"\r"
+    body = PART + image + b"\r\n" + FIELD + "grün,bus".encode() + b"\r\n" + PART + b"\r\n--b--\r\n"
     cuts = sorted(data.draw(st.sets(st.integers(1, len(body) - 1))))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     form = await read(pieces)
-    assert (form.images, form.fields) == ([picture, b""], [("classes", "grün,bus")])
+    assert (form.images, form.fields) == ([image, b""], [("classes", "grün,bus")])
 
 
 @pytest.mark.parametrize(

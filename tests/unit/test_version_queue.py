@@ -17,7 +17,7 @@ from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.job import Job
 from streamer.scheduling.stream_rates import FAIR_RATE_S
 from streamer.scheduling.version_queue import VersionQueue
-from tests.unit.pictures import jpeg_claiming
+from tests.unit.images import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
 #: One run of 20 ms at a time: 50 frames per second.

@@ -19,8 +19,8 @@ from streamer.webrtc.jitter_buffer import EncodedFrame, JitterBuffer, RtpPayload
 ENCODERS = {Codec.VP8: Vp8Encoder, Codec.H264: H264Encoder}
 
 
-def picture(number: int, width: int = 320, height: int = 240) -> av.VideoFrame:
-    """Return a noisy picture: its frames fill several packets."""
+def image(number: int, width: int = 320, height: int = 240) -> av.VideoFrame:
+    """Return a noisy image: its frames fill several packets."""
     noise = np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
     frame.pts, frame.time_base = number * 3000, fractions.Fraction(1, 90_000)
@@ -33,7 +33,7 @@ def test_frames_of_another_packetiser_are_put_together_and_decode(codec: Codec) 
     decoder = av.CodecContext.create("libvpx" if codec is Codec.VP8 else "h264", "r")
     decoded = 0
     for number in range(6):
-        payloads, _ = encoder.encode(picture(number), force_keyframe=number == 3)
+        payloads, _ = encoder.encode(image(number), force_keyframe=number == 3)
         assert len(payloads) > 1 or number not in (0, 3)
         outputs: list[object] = []
         for place, data in enumerate(payloads):

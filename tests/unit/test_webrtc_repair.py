@@ -128,7 +128,7 @@ class Call:
 
 
 def outages(call: Call) -> list[float]:
-    """Return the pauses between pictures."""
+    """Return the pauses between images."""
     return [b - a for (a, _), (b, _) in itertools.pairwise(call.shown)]
 
 
@@ -158,7 +158,7 @@ def test_where_nothing_can_be_repeated_a_key_frame_is_the_repair(count: int) -> 
     call = Call(network, count, 150)
     network.run()
     # Noticed by the next frame, 150 ms of patience, a request, the next frame, and its way:
-    # 66 + 40 + 150 + 70 + 33 + 70 from the picture before, at the most.
+    # 66 + 40 + 150 + 70 + 33 + 70 from the image before, at the most.
     assert 0.2 < max(outages(call)) < 0.43
     assert late_delay(call) < 0.09
 

@@ -41,7 +41,7 @@ def video(
         frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 10 * number, np.uint8), format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts = number
-        kind = av.video.frame.PictureType
+        kind = av.video.frame.ImageType
         frame.pict_type = kind.I if number in keys else kind.NONE
         data = b"".join(bytes(packet) for packet in encoder.encode(frame))
         frames.append(EncodedFrame(number * 3000, data, 100.0 + number))
@@ -81,7 +81,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
     return chosen
 
 
-async def test_every_frame_gives_its_own_picture(codec: Codec, pool: VideoPool) -> None:
+async def test_every_frame_gives_its_own_image(codec: Codec, pool: VideoPool) -> None:
     outcomes = Outcomes(codec, pool)
     for number, frame in enumerate(video(codec, 5)):
         decoded = await outcomes.decode(frame)
@@ -176,7 +176,7 @@ async def test_frames_that_were_read_make_room_for_others(pool: VideoPool) -> No
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (66, 50), (63, 47), (1280, 720)])
-async def test_pictures_of_every_size_come_out_whole(pool: VideoPool, width: int, height: int) -> None:
+async def test_images_of_every_size_come_out_whole(pool: VideoPool, width: int, height: int) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     for number, frame in enumerate(video(Codec.VP8, 3, width=width, height=height)):
         decoded = (await outcomes.decode(frame)).decoded
@@ -187,14 +187,14 @@ async def test_pictures_of_every_size_come_out_whole(pool: VideoPool, width: int
         assert float(pixels.std()) < 3
 
 
-async def test_memory_of_pictures_is_used_again(pool: VideoPool) -> None:
+async def test_memory_of_images_is_used_again(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1, width=1920, height=1080)[0]
     for _ in range(400):  # 1.2 GB of decoded frames, in 512 MB
         assert (await outcomes.decode(frame)).decoded is not None
 
 
-async def test_pictures_that_are_held_are_not_written_over(pool: VideoPool) -> None:
+async def test_images_that_are_held_are_not_written_over(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     held = []
     for frame in video(Codec.VP8, 20):

@@ -1,4 +1,4 @@
-"""Encoded test pictures: real encoders for the pixels, single bytes where no encoder goes."""
+"""Encoded test images: real encoders for the pixels, single bytes where no encoder goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def scene(width: int = 160, height: int = 96) -> Image:
-    """A smooth picture with a different colour in each corner, so that any turn shows."""
+    """A smooth image with a different colour in each corner, so that any turn shows."""
     x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     channels = (200 * x + 0 * y, 200 * y + 0 * x, 40 + 120 * x * y)
