@@ -144,11 +144,11 @@ class VersionQueue:
             if not streams and not posts:
                 return None
             flow = self._share.pick([*posts, *streams])
-            ready = streams.get(flow)
-            if ready is None:
+            source = streams.get(flow)
+            if source is None:
                 self._posts.take(flow, posts[flow])
                 return posts[flow]
-            job = self._take_live(ready, flow, now)
+            job = self._take_live(source, flow, now)
             if job is not None:
                 return job
 
@@ -163,19 +163,24 @@ class VersionQueue:
                 return job
         return None
 
-    def _ready_streams(self, room: int, now: float) -> dict[Flow, list[Source]]:
-        """Return each client's streams with a frame that may start now."""
+    def _ready_streams(self, room: int, now: float) -> dict[Flow, Source]:
+        """Return each client's least recently served stream with a frame that may start now."""
         full = self._in_flight >= room
         if self._in_flight >= room + RESERVED_FOR_ABSENT:
             return {}
-        ready: dict[Flow, list[Source]] = {}
-        for source in self._waiting.values():
-            demand = self._demands[source.key]
-            if full and demand.flow.running:
+        ready: dict[Flow, Source] = {}
+        demands = self._demands
+        for key, source in self._waiting.items():
+            demand = demands[key]
+            flow = demand.flow
+            if full and flow.running:
+                continue
+            best = ready.get(flow)
+            if best is not None and demands[best.key].served <= demand.served:
                 continue
             short = demand.decode_ms <= LONG_MS and not demand.nbytes
             if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, demand.nbytes, now)):
-                ready.setdefault(demand.flow, []).append(source)
+                ready[flow] = source
         return ready
 
     def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
@@ -191,13 +196,11 @@ class VersionQueue:
             return ready
         return {flow: job for flow, job in ready.items() if not flow.running}
 
-    def _take_live(self, ready: list[Source], flow: Flow, now: float) -> Job | None:
-        demands = self._demands
-        source = ready[0] if len(ready) == 1 else min(ready, key=lambda each: demands[each.key].served)
+    def _take_live(self, source: Source, flow: Flow, now: float) -> Job | None:
         job = source.take(now)
         if job is not None:  # a stream whose frames were all too old keeps its turn
             self._turn += 1
-            demand = demands[source.key]
+            demand = self._demands[source.key]
             demand.served = self._turn
             job.flow = flow
             if isinstance(job.data, bytes | memoryview):
