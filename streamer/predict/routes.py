@@ -37,7 +37,7 @@ from streamer.sampling.candidate import POSTED
 from streamer.sampling.sampler import Observation, Sampler, SamplerFactory, boxes_above, with_low_threshold
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Caller, Clients
-from streamer.scheduling.decode_cost import Kind, hint_of
+from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.errors import SchedulingError
 from streamer.scheduling.job import Prediction
 
@@ -166,7 +166,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
         raise
     with app[BUDGET].hold(identity.name, "body") as holding:
         upload = await read_upload(request, limits, holding)
-        kind = hint_of(upload.images[0])
+        kind = client.hint.of(upload.images[0])
         try:  # the queue may have filled up while the body arrived
             predictor.check_post(version, caller, left_s=left_s, nbytes=len(upload.images[0]), kind=kind)
         except SchedulingError as refusal:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamer.core.token_bucket import TokenBucket
+from streamer.scheduling.decode_cost import LastHint
 
 #: Factor by which `surprise` decays with each image that costs what was expected.
 _FORGIVEN = 0.9
@@ -31,6 +32,8 @@ class Client:
     surprise: float = 1.0
     #: Expected decode time of its latest posted image, in milliseconds.
     post_ms: float = 0.0
+    #: Guesses the kind of its posted images.
+    hint: LastHint = field(default_factory=LastHint)
     #: Decode time of a frame of its streams, in milliseconds; 0 until one was decoded.
     frame_ms: float = 0.0
     #: Number of WebSocket connections that are open in this worker, and the largest number allowed.

@@ -78,30 +78,57 @@ _PIXELS_PER_BYTE = 7.0
 
 def hint_of(data: bytes | memoryview) -> Kind:
     """Return the apparent kind and size of an image; if the header does not tell, guess from its length."""
+    return _hint_and_head(data)[0]
+
+
+class LastHint:
+    """The hint for the last image of a sender. A camera sends the same first bytes each time."""
+
+    __slots__ = ("_head", "_kind")
+
+    def __init__(self) -> None:
+        self._kind = Kind("", 0.0)
+        #: The first bytes of that image, from which the hint follows; empty if it follows from the length.
+        self._head = b""
+
+    def of(self, data: bytes | memoryview) -> Kind:
+        """Return what :func:`hint_of` returns; the same object as the last time if the first bytes are."""
+        head = self._head
+        if not head or bytes(data[: len(head)]) != head:
+            self._kind, self._head = _hint_and_head(data)
+        return self._kind
+
+
+def _hint_and_head(data: bytes | memoryview) -> tuple[Kind, bytes]:
+    """Return the hint, and the first bytes from which it follows; they are empty if it is a guess."""
     found = None
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8"):
-        found = _jpeg(data)
+        found, length = _jpeg(data)
+        head = bytes(data[:length])
     elif head.startswith(b"\x89PNG") and len(head) == 32:
         found = _kind("png", int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
     elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         found = _webp(head)
-    return found or Kind("", len(data) * _PIXELS_PER_BYTE / 1e6)
+    if found is None:
+        return Kind("", len(data) * _PIXELS_PER_BYTE / 1e6), b""
+    return found, head
 
 
-def _jpeg(data: bytes | memoryview) -> Kind | None:
+def _jpeg(data: bytes | memoryview) -> tuple[Kind | None, int]:
+    """Return the hint and the length of the segments up to the one with the size."""
     at, turned, last = 2, False, len(data) - 9
     for _ in range(_MAX_SEGMENTS):
         if at > last or data[at] != 0xFF:
-            return None
+            return None, 0
         marker = data[at + 1]
         if marker in _FRAMES:
             name = "jpeg progressive" if marker in _PROGRESSIVE else "jpeg"
             height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            return _kind(name, width, height, turned=turned)
+            return _kind(name, width, height, turned=turned), at + 9
         turned |= data[at + 4 : at + 8] == b"Exif"
         at += 2 + (data[at + 2] << 8 | data[at + 3])
-    return None
+    return None, 0
 
 
 def _webp(head: bytes) -> Kind | None:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference.core.fair_queueing import Flow
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.clients import Client
+from streamer.scheduling.decode_cost import Kind, LastHint
 from streamer.scheduling.fair_rates import FairRates, share_for_one_more
 from streamer.scheduling.job import Job
 
@@ -59,6 +60,9 @@ class Demand:
     decode_ms: float = 0.0
     #: Peak memory of decoding its last frame, in bytes.
     nbytes: int = 0
+    #: The kind of that frame, and what saves guessing it again for each frame.
+    kind: Kind | None = None
+    hint: LastHint = field(default_factory=LastHint)
     #: Number of the turn in which it was last served.
     served: int = 0
 

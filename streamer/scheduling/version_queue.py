@@ -204,7 +204,9 @@ class VersionQueue:
             demand.served = self._turn
             job.flow = flow
             if isinstance(job.data, bytes | memoryview):
-                demand.nbytes = hint_of(job.data).peak_bytes
+                kind = demand.hint.of(job.data)
+                if kind is not demand.kind:
+                    demand.kind, demand.nbytes = kind, kind.peak_bytes
             job.decode = Decode(demand.decode_ms, demand.nbytes)
             job.expected_s = demand.decode_ms / 1e3 + self._inference_s
         if not source.pending:

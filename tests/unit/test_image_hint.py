@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.imaging.image_header import read_header
 from streamer.imaging.limits import Limits
-from streamer.scheduling.decode_cost import DecodeCost, Kind, hint_of
+from streamer.scheduling.decode_cost import DecodeCost, Kind, LastHint, hint_of
 from tests.unit.images import encode, jpeg_claiming, png_claiming, scene, with_exif
 
 
@@ -88,3 +88,25 @@ def test_costs_are_learnt_slowly_and_within_bounds() -> None:
     for _ in range(10_000):
         costs.learn(photo, 1e9)
     assert costs.expected_ms(photo) < before * 20
+
+
+def test_a_sender_that_changes_its_images_is_noticed() -> None:
+    small = encode(scene(320, 200))
+    large = jpeg_claiming(8000, 4000), jpeg_claiming(8000, 4000, progressive=True), png_claiming(8000, 4000)
+    images = [small, encode(scene(640, 480)), *large, b"no image", b"\xff\xd8", small]
+    last = LastHint()
+    for data in [each for image in images for each in (image, image, memoryview(image), image + b"more")]:
+        assert last.of(data) == hint_of(data)
+
+
+@given(st.lists(st.binary(max_size=60).map(lambda data: b"\xff\xd8" + data), max_size=20))
+def test_the_first_bytes_decide_what_is_remembered(images: list[bytes]) -> None:
+    last = LastHint()
+    for data in images:
+        assert last.of(data) == hint_of(data)
+
+
+def test_equal_first_bytes_need_no_second_look() -> None:
+    last = LastHint()
+    first = last.of(encode(scene(320, 200)))
+    assert last.of(encode(255 - scene(320, 200))) is first
