@@ -30,6 +30,8 @@ class TurnSelector(selectors.BaseSelector):
         self.streams: set[int] = set()
         #: Where the next iteration starts among the streams, so that all are served in turn.
         self._next = 0
+        #: Whether everything that was ready in the last iteration was returned by it.
+        self._returned_all = False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Register a file. Raises KeyError if it is registered."""
@@ -60,12 +62,15 @@ class TurnSelector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for at most ``timeout`` seconds, None for ever; returns what is handled in this iteration."""
         # A POST takes seven iterations, most of which do not wait, so this avoids calls where it can.
+        if timeout == 0 and self._returned_all:
+            # Callbacks wait that those of the last iteration have added. The kernel is asked after them.
+            self._returned_all = False
+            return []
         try:
             found = self._epoll.poll(0.0 if timeout == 0 else _wait_s(timeout), len(self._keys) or 1)
         except InterruptedError:
             return []
-        if not found:
-            return []
+        self._returned_all = bool(found)
         ready: list[tuple[selectors.SelectorKey, int]] = []
         later: list[tuple[selectors.SelectorKey, int]] = []
         for fd, happened in found:
@@ -82,6 +87,7 @@ class TurnSelector(selectors.BaseSelector):
                 (later if waits else ready).append((key, events & key.events))
         if later and len(later) > A_TURN:
             # The others are reported again in the next iteration.
+            self._returned_all = False
             start = self._next % len(later)
             self._next = start + A_TURN
             later = (later[start:] + later[:start])[:A_TURN]

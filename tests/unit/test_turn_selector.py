@@ -74,14 +74,14 @@ def test_it_tells_readers_and_writers_what_they_asked_for() -> None:
     selector = TurnSelector()
     selector.register(ours, selectors.EVENT_WRITE, "writer")
     theirs.send(b"not asked for")
-    assert [(key.data, events) for key, events in selector.select(0)] == [("writer", selectors.EVENT_WRITE)]
+    assert [(key.data, events) for key, events in selector.select(1)] == [("writer", selectors.EVENT_WRITE)]
     selector.modify(ours, selectors.EVENT_READ, "reader")
-    assert [(key.data, events) for key, events in selector.select(0)] == [("reader", selectors.EVENT_READ)]
+    assert [(key.data, events) for key, events in selector.select(1)] == [("reader", selectors.EVENT_READ)]
     with pytest.raises(KeyError):
         selector.register(ours, selectors.EVENT_READ)
     assert selector.get_key(ours).data == "reader"
     theirs.close()
-    assert [events for _, events in selector.select(0)] == [selectors.EVENT_READ], "an end is read"
+    assert [events for _, events in selector.select(1)] == [selectors.EVENT_READ], "an end is read"
     fd = ours.fileno()
     ours.close()
     assert selector.unregister(fd).data == "reader"
@@ -108,3 +108,16 @@ def test_a_client_that_has_sent_all_and_closed_its_side_is_answered() -> None:
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         assert runner.run(ask()) == b"echo request"
+
+
+def test_callbacks_of_the_last_iteration_run_before_the_kernel_is_asked_again() -> None:
+    ours, theirs = socket.socketpair()
+    selector = TurnSelector()
+    selector.register(ours, selectors.EVENT_READ)
+    assert selector.select(0) == []
+    theirs.send(b"x")
+    assert [len(selector.select(0)) for _ in range(4)] == [1, 0, 1, 0]
+    assert len(selector.select(1)) == 1, "without callbacks the kernel is always asked"
+    selector.close()
+    ours.close()
+    theirs.close()
