@@ -243,22 +243,19 @@ class InferenceClient:
             )
 
     def _read(self, connection: socket.socket, assembler: wire.TextAssembler) -> None:
+        """Handle one message. The event loop calls this again if there are more: most come alone."""
         try:
-            while True:
-                data = connection.recv(wire.MAX_MESSAGE_BYTES)
-                if not data:
-                    self._mark_lost()
-                    return
-                if data[0] == Kind.RESULT:
-                    self._resolve(wire.unpack_result(data))
-                    if not self._pending:
-                        return  # no answer is outstanding; another message would call this again
-                elif data[0] == Kind.HELLO:
-                    handshake = assembler.feed(data)
-                    if handshake is not None:
-                        self._welcome(connection, handshake)
-                else:
-                    raise WireError(f"unknown message kind {data[0]}")  # noqa: TRY301 - one place closes
+            data = connection.recv(wire.MAX_MESSAGE_BYTES)
+            if not data:
+                self._mark_lost()
+            elif data[0] == Kind.RESULT:
+                self._resolve(wire.unpack_result(data))
+            elif data[0] == Kind.HELLO:
+                handshake = assembler.feed(data)
+                if handshake is not None:
+                    self._welcome(connection, handshake)
+            else:
+                raise WireError(f"unknown message kind {data[0]}")  # noqa: TRY301 - one place closes
         except BlockingIOError:
             return
         except WireError as error:

@@ -194,24 +194,29 @@ class DecoderPool:
         self._pending[work.number] = (group, work)
         return True
 
-    def _read(self, group: DecoderGroup) -> None:
-        """Receive all answers that have arrived."""
+    def _read(self, group: DecoderGroup) -> bool:
+        """Receive one answer; return whether there was one.
+
+        The event loop calls this again if there are more. Finding the socket empty would cost as much as an
+        answer: most come alone.
+        """
+        data = b""
         try:
-            while not group.closed:
+            if not group.closed:
                 data = group.channel.recv(MAX_MESSAGE_BYTES)
-                if not data:
-                    return
+            if data:
                 self._answered(group, unpack_answer(data))
-                if not self._pending:
-                    break  # no answer is missing, and another call to find the socket empty would cost time
         except BlockingIOError:
             pass
         except MalformedMessage as error:
             # One of the decoders no longer runs our code, and there is no way to know which one.
             log.error("replacing all decoders: one sent %s", error)  # noqa: TRY400 - says it all
             group.kill_all("crash")
-        self._send_waiting()
-        self._retire_groups()
+        if self._waiting:
+            self._send_waiting()
+        if len(self._groups) > 1:
+            self._retire_groups()
+        return bool(data)
 
     def _send_waiting(self) -> None:
         while self._waiting and self._send(*self._waiting[0]):
@@ -246,7 +251,8 @@ class DecoderPool:
         """Deliver the outcome of the image that an ended decoder held. Answers that it sent before its end
         count.
         """
-        self._read(group)
+        while self._read(group):
+            pass
         number = 0 if group.closed or group.stuck else group.line(member).job
         if number in self._pending and self._pending[number][0] is group:
             self._blame(number, member, code)
