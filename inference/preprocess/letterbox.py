@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
@@ -47,6 +47,17 @@ class Letterbox:
     left: int
     top: int
     pad_value: int
+    #: For a box of four sides: what is subtracted from it, by what it is multiplied, and its largest values.
+    _to_source: npt.NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        scale_x, scale_y = self.source_width / self.resized_width, self.source_height / self.resized_height
+        rows = (
+            (self.left, self.top) * 2,
+            (scale_x, scale_y) * 2,
+            (self.source_width, self.source_height) * 2,
+        )
+        object.__setattr__(self, "_to_source", np.array(rows, np.float32))
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, model: ModelInput) -> Letterbox:
@@ -109,10 +120,11 @@ class Letterbox:
         if not len(boxes):
             return boxes
         mapped = boxes.copy()
-        scale_x = self.source_width / self.resized_width
-        scale_y = self.source_height / self.resized_height
-        x, y = mapped[:, 0:3:2], mapped[:, 1:4:2]
-        np.clip((x - self.left) * scale_x, 0, self.source_width, out=x)
-        np.clip((y - self.top) * scale_y, 0, self.source_height, out=y)
-        sound = (mapped[:, 2] > mapped[:, 0]) & (mapped[:, 3] > mapped[:, 1])
-        return mapped if sound.all() else mapped[sound]
+        offsets, scales, most = self._to_source
+        sides = mapped[:, :4]
+        sides -= offsets
+        sides *= scales
+        np.maximum(sides, 0, out=sides)
+        np.minimum(sides, most, out=sides)
+        sound = sides[:, 2:] > sides[:, :2]
+        return mapped if sound.all() else mapped[sound.all(axis=1)]
