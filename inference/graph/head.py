@@ -60,16 +60,17 @@ class Head:
         for number, level in enumerate(self.levels):
             flat = (a.reshape(*a.shape[:2], -1) for a in arrays[BRANCHES * number :][:BRANCHES])
             boxes, objectness, features = (part.astype(np.float32) for part in flat)
-            parts.append(
-                np.concatenate((boxes, sigmoid(objectness), sigmoid(level.logits(features))), axis=1)
-            )
+            with np.errstate(over="ignore"):
+                parts.append(
+                    np.concatenate((boxes, sigmoid(objectness), sigmoid(level.logits(features))), axis=1)
+                )
         return np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(0, 2, 1))
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return ``1 / (1 + exp(-x))``; 0 for very low logits."""
-    with np.errstate(over="ignore"):
-        return np.asarray(np.float32(1) / (np.float32(1) + np.exp(-logits)), dtype=np.float32)
+    """Return ``1 / (1 + exp(-x))``; 0 for very low logits, if the caller ignores overflow (`np.errstate`)."""
+    one = np.float32(1)
+    return np.asarray(one / (one + np.exp(-logits)), dtype=np.float32)
 
 
 def open_head(graph: OnnxGraph) -> Head | None:

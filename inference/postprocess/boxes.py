@@ -75,9 +75,11 @@ class Postprocessor:
             found = self._decode(outputs, params)
         if not len(found):
             return found
+        if np.isfinite(found).all() and (found[:, 2:4] > found[:, :2]).all():
+            return found
         sound = np.isfinite(found).all(axis=1)
         sound &= (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
-        return found if sound.all() else found[sound]
+        return found[sound]
 
     def _kept(self, rows: Index, scores: Scores, classes: Index, params: DetectionParams) -> _Kept:
         """Apply threshold, class filter and maximum count to rows with their best score and class."""
@@ -133,18 +135,20 @@ class Postprocessor:
         for number, level in enumerate(self._levels):
             boxes, objectness, features = outputs[BRANCHES * number :][:BRANCHES]
             # A class score is at most 1, so objectness alone rules out nearly every cell.
-            cells = np.flatnonzero(objectness >= least)
+            cells = (objectness.reshape(-1) >= least).nonzero()[0]
             if len(cells):
-                box, sure, feature = (
-                    part.reshape(len(part), -1)[:, cells].astype(np.float32)
+                box, sure, feature = [
+                    part.reshape(len(part), -1).take(cells, axis=1).astype(np.float32, copy=False)
                     for part in (boxes, objectness, features)
-                )
+                ]
                 found.append((begin + cells, np.concatenate((box, sure, level.logits(feature)))))
             begin += objectness.size
         if not found:
             return NO_BOXES
-        rows = np.concatenate([cells for cells, _ in found])
-        table = np.concatenate([columns for _, columns in found], axis=1)
+        rows, table = found[0]
+        if len(found) > 1:
+            rows = np.concatenate([cells for cells, _ in found])
+            table = np.concatenate([columns for _, columns in found], axis=1)
         picks = np.arange(len(rows))
         logits = table[5:]
         classes = logits.argmax(axis=0)
@@ -153,11 +157,16 @@ class Postprocessor:
         return self._from_grid(table[:4, picks].T, rows[picks], scores, classes)
 
     def _from_grid(self, raw: npt.NDArray[np.float32], rows: Index, scores: Scores, classes: Index) -> Boxes:
-        """Return boxes from offsets to cells and logarithms of sides. Overwrites ``raw``."""
+        """Return boxes from offsets to cells and logarithms of sides."""
         stride = self._stride[rows]
-        raw[:, :2] = (raw[:, :2] + self._grid[rows]) * stride
-        raw[:, 2:] = np.exp(raw[:, 2:]) * stride
-        return _assemble(_centre_to_corners(raw), scores, classes)
+        centres = (raw[:, :2] + self._grid[rows]) * stride
+        half = np.exp(raw[:, 2:]) * stride * np.float32(0.5)
+        found = np.empty((len(scores), 6), dtype=np.float32)
+        found[:, :2] = centres - half
+        found[:, 2:4] = centres + half
+        found[:, 4] = scores
+        found[:, 5] = classes
+        return found
 
     def _end2end(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         rows = outputs[0].astype(np.float32)

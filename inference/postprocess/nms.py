@@ -25,8 +25,8 @@ def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
     corners: Any = candidates[:, :4].astype(np.float64)
     # OpenCV separates classes by shifting each class by the largest coordinate. Boxes with negative
     # coordinates would overlap those of the neighbouring class, so all boxes are moved to the origin first.
-    corners -= corners[:, :2].min(axis=0)[[0, 1, 0, 1]]
     corners[:, 2:] -= corners[:, :2]
+    corners[:, :2] -= corners[:, :2].min(axis=0)
     # The stubs of OpenCV only allow sequences, but it takes arrays without copying them to lists.
     scores: Any = candidates[:, 4]
     classes: Any = candidates[:, 5].astype(np.int32)
