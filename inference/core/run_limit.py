@@ -47,7 +47,9 @@ class RunLimit:
     def observe(self, version: int, size: int, ran_s: float) -> None:
         """Record the duration of a successful run of ``size`` frames."""
         costs = self._costs_s[version]
-        expected_s = next((cost for bucket, cost in costs.items() if bucket >= size), max(costs.values()))
+        expected_s = costs.get(size)
+        if expected_s is None:
+            expected_s = next((cost for bucket, cost in costs.items() if bucket >= size), max(costs.values()))
         self._slowness.append(ran_s / max(expected_s, 1e-6))
         self._unseen += 1
         if len(self._slowness) >= ENOUGH and self._unseen >= _EVERY:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
+from inference.core.metric_value import Counter
 from inference.core.run_limit import RunLimit
 from inference.engine.memory_relief import MemoryRelief, exit_if_device_lost
 from inference.engine.metrics import InferenceMetrics
-from inference.engine.planner import Batch, Item
+from inference.engine.planner import Batch, BatchReason, Item
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import wire
 from inference.ipc.wire import Result, Status
@@ -70,15 +71,16 @@ class BatchExecutor:
         #: Metric series by version index, kept because looking labels up costs more than counting.
         self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
         self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
+        #: By version index and reason; a series appears with its first batch.
+        self._batches: dict[tuple[int, BatchReason], Counter] = {}
         #: One thread post-processes at a time: two threads that make many tiny NumPy calls compete for the
         #: GIL and are half as fast as one.
         self._postprocessing = threading.Lock()
 
     def execute(self, thread: int, batch: Batch, started: float) -> None:
         """Run a batch and answer all of its items. When the batch fails, run its items one by one."""
-        version = self._versions[batch.version]
         self._batch_sizes[batch.version].observe(len(batch.items))
-        self._metrics.batches.labels(version, batch.reason).inc()
+        self._count(batch)
         try:
             self._run(thread, batch.version, batch.items, started, single=batch.single)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; each item is answered
@@ -97,6 +99,14 @@ class BatchExecutor:
                     self._fail(item, alone)
                 else:
                     self._relief.ran_alone(batch.version)
+
+    def _count(self, batch: Batch) -> None:
+        key = batch.version, batch.reason
+        counted = self._batches.get(key)
+        if counted is None:
+            counted = self._metrics.batches.labels(self._versions[batch.version], batch.reason)
+            self._batches[key] = counted
+        counted.inc()
 
     def _run(
         self, thread: int, version: int, items: tuple[Item, ...], started: float, *, single: bool

@@ -33,6 +33,8 @@ log = logging.getLogger("inference.loop")
 BEAT_S = 0.25
 #: Longest time between heartbeats while there is none: each beat wakes a core (bench/idle.py).
 IDLE_BEAT_S = 1.0
+#: Shortest time between heartbeats, because one for each frame would cost as much as reading the frame.
+LEAST_BEAT_S = 0.1
 
 
 class Loop:
@@ -53,7 +55,9 @@ class Loop:
         self._detectors = tuple(detectors.values())
         self._listener = listener
         self._status = shared_status
-        self._turn = threading.Condition()
+        #: Guards the planner. It is entered directly, because entering the condition takes four calls more.
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)
         self._planner = Planner(
             {index: detector.cost_s for index, detector in enumerate(self._detectors)},
             parallel=parallel,
@@ -70,6 +74,8 @@ class Loop:
         self._numbers = itertools.count(1)
         self._selector = selectors.DefaultSelector()
         self._busy_since = [0.0] * inference_threads
+        #: Time of the last heartbeat, in monotonic seconds.
+        self._beat_at = 0.0
         self._stopping = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._handshake = {
@@ -101,14 +107,17 @@ class Loop:
         busy = self._beat()
         self._status.post("state", State.READY)
         while not self._stopping:
-            for key, events in self._selector.select(BEAT_S if busy else IDLE_BEAT_S):
+            ready = self._selector.select(BEAT_S if busy else IDLE_BEAT_S)
+            for key, events in ready:
                 handler = key.data
                 if isinstance(handler, WorkerConnection):
                     self._serve(handler, events)
                 else:
                     handler()
-            busy = self._beat()
-        with self._turn:
+            # What has just arrived may wait or run.
+            due = not ready or time.monotonic() - self._beat_at >= LEAST_BEAT_S
+            busy = self._beat() if due else True
+        with self._lock:
             self._turn.notify_all()
         for thread in inference_threads:
             thread.join(timeout=self._run_limit.seconds)
@@ -120,9 +129,9 @@ class Loop:
 
     def _beat(self) -> bool:
         """Post the loop's status; returns whether anything runs or waits."""
-        now = time.monotonic()
+        self._beat_at = now = time.monotonic()
         self._relief.restore_due(now)
-        with self._turn:
+        with self._lock:
             late = self._planner.expire(now)
             busy = [since for since in self._busy_since if since]
             waiting = self._planner.waiting
@@ -175,7 +184,8 @@ class Loop:
                 self._forget(connection)
                 break
             if data[0] == Kind.SUBMIT:
-                added |= self._submit(connection, data)
+                self._submit(connection, data)
+                added = True
             elif data[0] == Kind.CANCEL:
                 self._cancel(connection, wire.unpack_cancel(data))
             elif data[0] == Kind.ATTACH:
@@ -183,22 +193,21 @@ class Loop:
             else:
                 raise WireError(f"unknown message kind {data[0]}")
         if added:
-            with self._turn:
+            with self._lock:
                 self._turn.notify(self._planner.waiting)
 
-    def _submit(self, connection: WorkerConnection, data: bytes) -> bool:
+    def _submit(self, connection: WorkerConnection, data: bytes) -> None:
         submit = wire.unpack_submit(data)
         if connection.ring is None or submit.version >= len(self._detectors):
             raise WireError("a frame was submitted before its ring, or for an unknown version")
         model = self._detectors[submit.version].model
         connection.ring.pixels(submit.slot, model.input_width, model.input_height)  # checks the range
         item = Item(connection.number, submit, time.monotonic())
-        with self._turn:
+        with self._lock:
             self._planner.add(item)
-        return True
 
     def _cancel(self, connection: WorkerConnection, request_id: int) -> None:
-        with self._turn:
+        with self._lock:
             item = self._planner.cancel(connection.number, request_id)
         if item is not None:
             self._answer(item, Result(request_id, Status.CANCELLED, NO_BOXES))
@@ -209,7 +218,7 @@ class Loop:
             return
         connection.closed = True
         self._selector.unregister(connection.socket)
-        with self._turn:
+        with self._lock:
             self._planner.forget_worker(connection.number)
         with connection.lock:
             del self._connections[connection.number]
@@ -221,7 +230,7 @@ class Loop:
 
     def _infer(self, number: int) -> None:
         while True:
-            with self._turn:
+            with self._lock:
                 late = self._planner.expire(time.monotonic())
                 batch = self._planner.next()
                 while batch is None and not late and not self._stopping:
@@ -240,7 +249,7 @@ class Loop:
             try:
                 self._executor.execute(number, batch, started)
             finally:
-                with self._turn:
+                with self._lock:
                     self._busy_since[number] = 0.0
                     self._planner.done(batch, time.monotonic() - started)
                     # The end of this batch may have made streams eligible. This thread takes the first

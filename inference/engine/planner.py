@@ -15,6 +15,7 @@ Its rules, in order:
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class BatchReason(StrEnum):
     COST = "cost"  # a larger bucket would have been mostly padding
 
 
-@dataclass(frozen=True, slots=True)
+# Nobody changes items and batches, but frozen classes would make each construction three times as slow.
+@dataclass(slots=True, eq=False)
 class Item:
     """A submitted frame, its worker, and its time of arrival in monotonic seconds."""
 
@@ -51,7 +53,7 @@ class Item:
         return None if self.submit.interactive else (self.worker, self.submit.stream)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """Items of one version that run together, and why the batch has its size."""
 
@@ -78,10 +80,9 @@ class _Queue:
         self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
         #: The client of each stream in `streams`.
         self.flows: dict[tuple[int, int], Flow] = {}
+        #: Number of waiting POSTs, and of all waiting items.
+        self.post_count = self.count = 0
         self.share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
-
-    def __len__(self) -> int:
-        return sum(map(len, self.posts.values())) + sum(map(len, self.streams.values()))
 
     def flow_of(self, item: Item) -> Flow:
         """Return the flow that is charged for an item."""
@@ -91,7 +92,9 @@ class _Queue:
     def add(self, item: Item) -> None:
         """Add an item to the queue."""
         stream, flow = item.stream, self.flow_of(item)
+        self.count += 1
         if stream is None:
+            self.post_count += 1
             self.posts.setdefault(flow, deque()).append(item)
         else:
             self.streams.setdefault(stream, deque()).append(item)
@@ -100,10 +103,12 @@ class _Queue:
     def remove(self, item: Item) -> None:
         """Remove a waiting item."""
         stream = item.stream
+        self.count -= 1
         if stream is not None:
             self.streams[stream].remove(item)
             self._tidy(stream)
             return
+        self.post_count -= 1
         for flow, items in self.posts.items():
             if item in items:
                 items.remove(item)
@@ -115,6 +120,8 @@ class _Queue:
         """Remove and return a client's oldest POST."""
         items = self.posts[flow]
         item = items.popleft()
+        self.count -= 1
+        self.post_count -= 1
         if not items:
             del self.posts[flow]
         return item
@@ -122,6 +129,7 @@ class _Queue:
     def take_frame(self, stream: tuple[int, int]) -> Item:
         """Remove and return a stream's oldest frame."""
         item = self.streams[stream].popleft()
+        self.count -= 1
         self._tidy(stream)
         return item
 
@@ -149,16 +157,20 @@ class Planner:
         self._alone: deque[Item] = deque()
         #: The batch of such an item while it runs; None otherwise.
         self._alone_batch: Batch | None = None
+        #: No waiting item has an earlier deadline, so nothing expires before.
+        self._soonest = math.inf
 
     @property
     def waiting(self) -> int:
         """Number of waiting items of all versions."""
-        return len(self._alone) + sum(map(len, self._queues.values()))
+        return len(self._alone) + sum([queue.count for queue in self._queues.values()])
 
     def add(self, item: Item) -> None:
         """Add an item. Raises KeyError when its version is not served."""
-        queue = self._queues[item.submit.version]
-        if item.submit.alone:
+        submit = item.submit
+        queue = self._queues[submit.version]
+        self._soonest = min(self._soonest, submit.deadline)
+        if submit.alone:
             self._alone.append(item)
         else:
             queue.add(item)
@@ -187,9 +199,14 @@ class Planner:
 
     def expire(self, now: float) -> list[Item]:
         """Remove and return the items whose deadline has passed."""
-        late = [item for item in self._all() if item.submit.deadline < now]
+        if now <= self._soonest:
+            return []
+        items = self._all()
+        late = [item for item in items if item.submit.deadline < now]
         for item in late:
             self._remove(item)
+        deadlines = (item.submit.deadline for item in items)
+        self._soonest = min((deadline for deadline in deadlines if deadline >= now), default=math.inf)
         return late
 
     def next(self) -> Batch | None:
@@ -211,7 +228,7 @@ class Planner:
         expected_s = _expected_cost_s(queue.cost_s, size)
         taken = [self._take(queue, expected_s / size) for _ in range(size)]
         single = not self._running and size == 1 and sum(eligible.values()) == 1
-        items, flows = tuple(item for item, _ in taken), tuple(flow for _, flow in taken)
+        items, flows = zip(*taken, strict=True)
         batch = Batch(version, items, reason, single, flows, expected_s)
         self._running.append(batch)
         self._versions.charge(version, expected_s)
@@ -263,7 +280,7 @@ class Planner:
                 self._executing.discard(item.stream)
             queue.share.settle(flow, batch.expected_s / size, actual_s / size)
         self._versions.charge(batch.version, actual_s - batch.expected_s)
-        if not len(queue) and all(other.version != batch.version for other in self._running):
+        if not queue.count and all(other.version != batch.version for other in self._running):
             queue.share.rest()
 
     def _all(self) -> list[Item]:
@@ -281,12 +298,13 @@ class Planner:
 
     def _eligible(self, version: int) -> int:
         """Return how many items of a version may run now."""
-        queue = self._queues[version]
-        posts = sum(map(len, queue.posts.values()))
-        return posts + sum(stream not in self._executing for stream in queue.streams)
+        queue, executing = self._queues[version], self._executing
+        return queue.post_count + len([stream for stream in queue.streams if stream not in executing])
 
     def _size(self, queue: _Queue, eligible: int) -> tuple[int, BatchReason]:
         """Return the number of items to take, and why; at most ``eligible``."""
+        if queue.buckets[-1] == 1:
+            return 1, BatchReason.FULL
         idle = max(1, self._parallel - len(self._running))
         fair = max(-(-eligible // idle), min(eligible, queue.buckets[0]))
         largest = queue.buckets[-1]
@@ -326,4 +344,5 @@ class Planner:
 
 def _expected_cost_s(cost_s: Mapping[int, float], size: int) -> float:
     """Return the measured cost of the smallest bucket that holds ``size`` items."""
-    return cost_s[min(bucket for bucket in cost_s if bucket >= size)]
+    exact_s = cost_s.get(size)
+    return cost_s[min(bucket for bucket in cost_s if bucket >= size)] if exact_s is None else exact_s

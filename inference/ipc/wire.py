@@ -29,6 +29,7 @@ MAX_DETAIL_BYTES = 1000
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
+_FLOAT = np.dtype("<f4")
 
 
 class Kind(IntEnum):
@@ -167,17 +168,18 @@ def unpack_cancel(data: bytes) -> int:
 
 def pack_result(result: Result) -> bytes:
     """Return ``result`` as one message: a header, then boxes as float32 rows, or the text of the failure."""
-    ok = result.status is Status.OK
-    body = (
-        np.ascontiguousarray(result.boxes, dtype="<f4").tobytes()
-        if ok
-        else result.detail.encode(errors="replace")[:MAX_DETAIL_BYTES]
-    )
+    count = 0
+    if result.status is not Status.OK:
+        body = result.detail.encode(errors="replace")[:MAX_DETAIL_BYTES]
+    elif count := len(result.boxes):
+        body = np.ascontiguousarray(result.boxes, dtype="<f4").tobytes()
+    else:
+        body = b""
     head = _RESULT.pack(
         Kind.RESULT,
         result.status,
         result.batch_size,
-        len(result.boxes) if ok else 0,
+        count,
         result.request_id,
         result.queue_ms,
         result.inference_ms,
@@ -205,7 +207,7 @@ def unpack_result(data: bytes) -> Result:
     elif count > MAX_DETECTIONS or len(data) != _RESULT.size + 24 * count:
         raise WireError(f"a result with {count} boxes has another length than {len(data)}")
     elif count:
-        boxes = np.frombuffer(data, dtype="<f4", offset=_RESULT.size).reshape(count, 6)
+        boxes = np.frombuffer(data, _FLOAT, -1, _RESULT.size).reshape(count, 6)
         if not np.isfinite(boxes).all():
             raise WireError("a result holds values that are not finite")
         classes = boxes[:, 5]
