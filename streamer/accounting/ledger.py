@@ -68,7 +68,7 @@ class FrameCounters:
         """Bring the metrics up to date with one ledger, which the caller keeps alive."""
         # Most connections have one stream.
         seen = self._last_seen if ledger is self._last else self._look_up(ledger)
-        drops = sum(ledger.dropped.values())
+        drops = sum(ledger.dropped.values()) if ledger.dropped else 0
         in_flight = ledger.received - ledger.inferred - ledger.failed - drops
         if ledger.received != seen.received:
             self._received.inc(ledger.received - seen.received)

@@ -259,8 +259,8 @@ class Dispatcher:
         model = self._client.models.get(version)
         if model is None or not self._client.ready:
             return
-        state = self._versions[version]
-        while (job := state.next(model.in_flight, now := time.monotonic())) is not None:
+        state, now = self._versions[version], time.monotonic()
+        while (job := state.next(model.in_flight, now)) is not None:
             if not job.stream:
                 self._post_queue_s[version].observe(now - job.queued_at)
             if not self._runner.begin(version, state, model, job):

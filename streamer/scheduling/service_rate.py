@@ -48,7 +48,8 @@ class _Usage:
         self._at = now
 
     def at(self, now: float) -> float:
-        return self._per_s * math.exp(min(0.0, self._at - now) / _RECENT_S)
+        past_s = self._at - now
+        return self._per_s * math.exp(past_s / _RECENT_S) if past_s < 0 else self._per_s
 
 
 class ServiceRate:

@@ -89,7 +89,8 @@ class StreamHandle:
         """Start the next frame, with the parameters in effect at this moment; None when there is none."""
         connection, flow = self._connection, self.flow
         waiting, messages = flow.take(now, connection.max_age_s)
-        connection.send_all(messages)
+        if messages:
+            connection.send_all(messages)
         if waiting is None:
             return None
         frame, arrived = waiting.frame, waiting.arrived

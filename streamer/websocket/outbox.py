@@ -51,11 +51,12 @@ class Outbox:
         self._encode = encode
         self._hold = hold
         self._holding: Holding | None = None
-        self._messages: deque[_Waiting] = deque()
+        #: The messages, oldest first. Others only ask whether there are any, which is cheaper than a method.
+        self.messages: deque[_Waiting] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.messages)
 
     def put(self, message: ServerMessage, encoded: Encoded | None = None, *, replace_results: bool) -> int:
         """Append a message; returns how many results it replaced. The client gets a drop for each of those.
@@ -67,30 +68,30 @@ class Outbox:
         replaced = 0
         if replace_results and waiting.result is not None:
             replaced = self._replace(waiting.result[0])
-        if len(self._messages) >= MAX_MESSAGES:
-            raise OutboxFull(f"{len(self._messages)} messages wait for a client that does not read")
+        if len(self.messages) >= MAX_MESSAGES:
+            raise OutboxFull(f"{len(self.messages)} messages wait for a client that does not read")
         if self._bytes + waiting.size_bytes > MAX_BYTES:
             raise OutboxFull(f"{self._bytes} bytes wait for a client that does not read")
-        self._messages.append(waiting)
+        self.messages.append(waiting)
         self._bytes += waiting.size_bytes
         if self._bytes > FREE_BYTES and not self._charge():
-            self._messages.pop()
+            self.messages.pop()
             self._bytes -= waiting.size_bytes
             raise OutboxFull(f"{self._bytes} bytes wait for this client, and the server has no room for more")
         return replaced
 
     def take(self) -> Encoded | None:
         """Remove and return the oldest message, or None."""
-        if not self._messages:
+        if not self.messages:
             return None
-        waiting = self._messages.popleft()
+        waiting = self.messages.popleft()
         self._bytes -= waiting.size_bytes
         self._settle()
         return waiting.encoded
 
     def clear(self) -> None:
         """Drop everything and give all bytes back to the budget. May be called repeatedly."""
-        self._messages.clear()
+        self.messages.clear()
         self._bytes = 0
         self._settle()
 
@@ -109,7 +110,7 @@ class Outbox:
     def _replace(self, stream: int) -> int:
         """Replace the unsent results of a stream by drops."""
         replaced = 0
-        for waiting in self._messages:
+        for waiting in self.messages:
             if waiting.result is not None and waiting.result[0] == stream:
                 _, seq, ack, win = waiting.result
                 drop = server_messages.drop(stream, seq, seq, DropReason.SUPERSEDED.value, ack, win)

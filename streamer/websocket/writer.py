@@ -64,7 +64,7 @@ class SocketWriter:
         CloseConnection when nothing more fits, or for a message that cannot be encoded.
         """
         encoded = None
-        if not len(self._outbox) and self._has_room:
+        if not self._outbox.messages and self._has_room:
             encoded = self._encode(message)
             if len(encoded) < _SMALL_BYTES:
                 self._send_now(encoded)
