@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from inference.ipc.shared_status import Presence, SharedStatus
+from streamer.server.openapi import openapi_document
 from streamer.supervisor.listeners import FallbackAcceptor
+from tests.helpers.openapi_check import OpenApiCheck, RealAnswer
 
 
 class Scene:
@@ -91,6 +94,21 @@ async def test_probes_of_a_lone_worker_that_is_gone_are_answered(one: Scene) -> 
     assert b'"alive": true' in live
     assert ready.startswith(b"HTTP/1.1 503 ")
     assert b"reasons" in ready
+
+
+@pytest.mark.parametrize("draining", [0, 1])
+async def test_it_answers_probes_as_the_openapi_document_says(one: Scene, draining: int) -> None:
+    one.shared_status.post("draining", draining)
+    stand_in = one.start()
+    document = OpenApiCheck(openapi_document())
+    for path in ("/livez", "/health"):
+        text = await one.ask(0, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, _, body = text.partition(b"\r\n\r\n")
+        status_line, _, headers = head.partition(b"\r\n")
+        fields = dict(email.message_from_bytes(headers).items())
+        document.check(RealAnswer("GET", path, int(status_line.split()[1]), fields, body))
+    stand_in.close()
+    assert document.seen == {("livez", "200"), ("health", "503")}
 
 
 async def test_what_is_no_probe_waits_for_the_successor_with_all_that_it_sent(one: Scene) -> None:
