@@ -19,7 +19,7 @@ from models.training.photos import Photo, is_validation, read_photos
 from models.training.score import Score
 from models.training.symbols import CLASSES
 from streamer.imaging.decode import decode
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 
 _DEFAULTS = (Path("models/codes_v1.onnx"), Path("models/codes_v2.onnx"))
 _TIMED_ROUNDS, _TIMED_RUNS = 5, 20

@@ -6,7 +6,9 @@ decodes the images that passed.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
+from dataclasses import dataclass
 
 from streamer.imaging.jpeg import read_jpeg
 from streamer.imaging.pixel_limits import (
@@ -86,7 +88,7 @@ def _name_text(head: bytes) -> str:
     return "text"
 
 
-__all__ = ["ALLOWED", "ImageError", "ImageErrorCode", "ImageHeader", "PixelLimits", "read_header"]
+__all__ = ["ALLOWED", "ImageError", "ImageErrorCode", "ImageHeader", "Limits", "PixelLimits", "read_header"]
 
 _SIGNATURES = (b"\xff\xd8\xff", SIGNATURE, b"RIFF")
 
@@ -113,3 +115,30 @@ def read_header(data: bytes | memoryview, limits: PixelLimits) -> ImageHeader:
     if any(whole.startswith(blob[: len(whole)]) and len(blob) < 12 for whole in _SIGNATURES):
         raise damaged(f"the file ends after {len(blob)} bytes")
     raise unsupported(name_kind(blob))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds of what a client may send; sizes in bytes and pixels, times in seconds."""
+
+    #: Bytes of one encoded image.
+    image_bytes: int = 8 << 20
+    #: Bytes of all images of one request together.
+    total_bytes: int = 32 << 20
+    #: Number of images in one request.
+    max_images: int = 16
+    #: Pixels of one image, and of its longer side, as its header states.
+    image_px: int = 33_554_432
+    image_side_px: int = 8192
+    #: Time from the request's headers to the last byte of its body.
+    body_timeout_s: float = 15.0
+    #: Time from the last byte of the body to the last answer of the model.
+    request_timeout_s: float = 10.0
+
+    def read_header(self, data: bytes | memoryview) -> ImageHeader:
+        """Return the header of an image. Raises ImageError if the image must not be decoded."""
+        return read_header(data, self)
+
+    def for_streams(self, message_bytes: int, image_px: int) -> Limits:
+        """Return the limits of frames on a live stream, which are tighter."""
+        return dataclasses.replace(self, image_bytes=message_bytes, image_px=image_px)

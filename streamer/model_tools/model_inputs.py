@@ -21,8 +21,7 @@ from inference.preprocess.letterbox import Letterbox
 from inference.preprocess.preprocess import Preprocessor
 from streamer.client.sources import list_images
 from streamer.imaging.decode import decode
-from streamer.imaging.image_header import ImageError
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, Limits
 from streamer.model_zoo.download_url import BadRequest
 
 _LOG_FATAL = 4

@@ -22,8 +22,10 @@ from multipart import (
 from streamer.core.byte_budget import Holding
 from streamer.http.body import BodyReader, PieceBuffer, media_type
 from streamer.http.problem_details import Problem, request_id
-from streamer.imaging.limits import LIMITS, Limits
+from streamer.imaging.image_header import Limits
 
+#: The limits of requests, which the application holds.
+LIMITS = web.AppKey("limits", Limits)
 #: Bytes that a form may have besides its images: fields, part headers, boundaries.
 OVERHEAD_BYTES = 64 << 10
 _FIELD_BYTES = 8 << 10

@@ -19,11 +19,10 @@ from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem, request_id
-from streamer.imaging.image_header import ImageError, ImageErrorCode
-from streamer.imaging.limits import LIMITS, Limits
+from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
 from streamer.predict.parameters import read_collect, read_parameters
 from streamer.predict.refusals import problem_of
-from streamer.predict.request_body import Upload, expect_continue, read_upload
+from streamer.predict.request_body import LIMITS, Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
     FailedImage,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from inference.ipc.served_model import ServedModel
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.sampling.candidate import ShadowResult
 from streamer.sampling.sampler import Observation, with_low_threshold
 from streamer.scheduling.job import Job, Prediction

@@ -22,7 +22,7 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.annotator import annotate
 from streamer.decoding.decode_job import DecoderLost
 from streamer.decoding.decoder_pool import DecoderPool
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import NOBODY, Caller, Client
 from streamer.scheduling.crash_suspects import Suspects

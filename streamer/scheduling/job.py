@@ -14,7 +14,7 @@ from inference.ipc.client import Ticket
 from inference.ipc.wire import Result, Status
 from inference.preprocess.letterbox import Letterbox
 from streamer.imaging.frame import DecodedFrame
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_room import Decode

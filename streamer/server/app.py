@@ -27,9 +27,10 @@ from streamer.http.guard import Guard
 from streamer.http.origins import OriginPolicy
 from streamer.http.problem_details import problem_middleware
 from streamer.http.tickets import Tickets
-from streamer.imaging.limits import LIMITS, Limits
+from streamer.imaging.image_header import Limits
 from streamer.predict import routes as images
 from streamer.predict.refusals import refusal_middleware
+from streamer.predict.request_body import LIMITS
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler import SamplerFactory

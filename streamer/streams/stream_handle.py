@@ -19,8 +19,7 @@ from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.frame import StreamFrame
-from streamer.imaging.image_header import ImageError
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, Limits
 from streamer.protocol import server_messages
 from streamer.protocol.server_messages import Reported, Result, ServerMessage
 from streamer.protocol.wire import DropReason, ProtocolError

@@ -18,7 +18,7 @@ from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import Holding
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.protocol import server_messages
 from streamer.protocol.close_codes import CloseCode
 from streamer.protocol.server_messages import ServerMessage, SessionDescription

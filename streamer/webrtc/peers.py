@@ -21,7 +21,7 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.network_settings import IceServers
 from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.protocol.close_codes import reconnect_delay_ms
 from streamer.sampling.sampler import SamplerFactory
 from streamer.scheduling.clients import Client

@@ -20,7 +20,7 @@ from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.http.authentication import Authenticator
 from streamer.http.connection_limits import ReadLimiter
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, StreamOffer
 from streamer.protocol.close_codes import CloseCode, CloseConnection

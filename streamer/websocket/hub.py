@@ -19,7 +19,7 @@ from streamer.http.connection_limits import ReadLimiter
 from streamer.http.http_connection import limit_reader
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
 from streamer.protocol.server_messages import ConnectionLimits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS

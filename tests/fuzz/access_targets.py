@@ -10,7 +10,7 @@ from streamer.access.jwt_keys import BadKeySet, parse_key_set
 from streamer.access.key_ring import BadKeyFile, parse_keys
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import _from_json
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.predict.request_body import FormReader, read_boundary
 from tests.fuzz.target import Target
 

@@ -23,8 +23,7 @@ from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
 from streamer.decoding.refused_digests import DigestMemory
-from streamer.imaging.image_header import ImageError, ImageErrorCode
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
 from tests.helpers.decoders import faulty_fork_server as faulty
 
 TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)

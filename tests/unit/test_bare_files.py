@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamer.imaging.decode import decode
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.imaging.png import bare_png
 from streamer.imaging.webp import bare_webp
 from tests.unit import hostile_builders as build

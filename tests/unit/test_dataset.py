@@ -26,8 +26,7 @@ from streamer.datasets.export import (
 from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, parse_sample
 from streamer.datasets.source import FolderSource, verify
 from streamer.datasets.statistics import SUBSETS, Split
-from streamer.imaging.image_header import read_header
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits, read_header
 from streamer.protocol.wire import Codec
 from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
 from tests.helpers.candidates import candidate, choice

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_builders import canvas, frame_chunk, image_chunk, interlaced, photograph
 from tests.unit.hostile_webps import many_code_sets
@@ -25,7 +25,7 @@ SLACK_BYTES = 12 << 20
 #: Decodes each file named on its command line; prints the most memory that each took beyond what there was.
 MEASURE = """
 import ctypes, json, sys
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.imaging.decode import decode
 
 def field(name):

@@ -30,7 +30,7 @@ from streamer.decoding.messages import (
 )
 from streamer.decoding.refused_digests import DigestMemory
 from streamer.decoding.sandbox import SeccompUnavailable, build_filter
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 
 JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)
 

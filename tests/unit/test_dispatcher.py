@@ -17,7 +17,7 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.decode_job import Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Verdict
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Caller, Client, Clients
 from streamer.scheduling.crash_suspects import Suspects

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.imaging.decode import decode
-from streamer.imaging.image_header import ImageError
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, Limits
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.imaging import jpeg
-from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.protocol.wire import Codec
 from tests.unit.images import (
     encode,

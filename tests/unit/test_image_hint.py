@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.imaging.image_header import read_header
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits, read_header
 from streamer.scheduling.decode_cost import DecodeCost, Kind, LastHint, hint_of
 from tests.unit.images import encode, jpeg_claiming, png_claiming, scene, with_exif
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from streamer.imaging.decode import Image, choose_reduction, decode
-from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.protocol.wire import Codec
 from tests.unit.images import encode, png_chunk, scene, with_exif
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.imaging.decode import decode
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.imaging.sampled_pixels import Pixels, sampled_memory, sampled_rows
 from tests.unit.images import encode, with_exif
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from streamer.imaging.decode import decode
-from streamer.imaging.image_header import read_header
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits, read_header
 from streamer.sampling.candidate_image import strip_metadata
 from tests.unit.images import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 

@@ -9,7 +9,7 @@ import pytest
 
 from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.decoding.decode_job import DecoderLost
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.protocol.wire import Codec, Frame
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.stream_handle import StreamHandle

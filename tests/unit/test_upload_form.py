@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.http.problem_details import Problem
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.predict.request_body import FormReader, read_boundary
 
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'

@@ -11,7 +11,7 @@ from inference.core.detections import NO_BOXES
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from inference.models.model import Family, ModelInfo, Placement
-from streamer.imaging.limits import Limits
+from streamer.imaging.image_header import Limits
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_room import DecodeRoom
 from streamer.scheduling.job import Job
