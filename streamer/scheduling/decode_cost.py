@@ -81,6 +81,11 @@ def hint_of(data: bytes | memoryview) -> Kind:
     return _hint_and_head(data)[0]
 
 
+#: Longest beginning of an image that is kept to recognise the next one. The tables of a camera's JPEG take
+#: less; metadata may take megabytes, and each stream keeps one beginning.
+_MAX_HEAD_BYTES = 2048
+
+
 class LastHint:
     """The hint for the last image of a sender. A camera sends the same first bytes each time."""
 
@@ -95,7 +100,8 @@ class LastHint:
         """Return what :func:`hint_of` returns; the same object as the last time if the first bytes are."""
         head = self._head
         if not head or bytes(data[: len(head)]) != head:
-            self._kind, self._head = _hint_and_head(data)
+            self._kind, head = _hint_and_head(data)
+            self._head = head if len(head) <= _MAX_HEAD_BYTES else b""
         return self._kind
 
 

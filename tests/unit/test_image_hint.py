@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -109,3 +110,16 @@ def test_equal_first_bytes_need_no_second_look() -> None:
     last = LastHint()
     first = last.of(encode(scene(320, 200)))
     assert last.of(encode(255 - scene(320, 200))) is first
+
+
+def test_long_metadata_is_not_kept() -> None:
+    image = encode(scene(320, 200))
+    segment = b"\xff\xe1" + (60_000).to_bytes(2, "big") + bytes(59_998)
+    last = LastHint()
+    tracemalloc.start()
+    try:
+        assert last.of(image[:2] + 20 * segment + image[2:]).name == "jpeg"
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20_000, "a stream keeps the beginning of its last image"
