@@ -26,7 +26,7 @@ from inference.models.model import ModelInfo
 log = logging.getLogger("inference.loop")
 
 
-class Detects(Protocol):
+class SupportsInference(Protocol):
     """The part of a detector that the loop uses."""
 
     model: ModelInfo
@@ -54,7 +54,7 @@ class BatchExecutor:
 
     def __init__(
         self,
-        detectors: Mapping[str, Detects],
+        detectors: Mapping[str, SupportsInference],
         connections: Mapping[int, WorkerConnection],
         relief: MemoryRelief,
         run_limit: RunLimit,

@@ -16,7 +16,7 @@ import time
 from inference.core.detections import NO_BOXES
 from inference.core.errors import WireError
 from inference.core.run_limit import RunLimit
-from inference.engine.batch_executor import BatchExecutor, Detects
+from inference.engine.batch_executor import BatchExecutor, SupportsInference
 from inference.engine.memory_relief import MemoryRelief
 from inference.engine.metrics import InferenceMetrics
 from inference.engine.planner import Item, Planner
@@ -42,7 +42,7 @@ class Loop:
 
     def __init__(
         self,
-        detectors: dict[str, Detects],
+        detectors: dict[str, SupportsInference],
         listener: socket.socket,
         shared_status: SharedStatus,
         *,

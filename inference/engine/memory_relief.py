@@ -27,7 +27,7 @@ _STICKY = ("CUDA failure", "CUDA error", "CUDNN failure", "device lost", "uncorr
 _OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "Failed to allocate memory")
 
 
-class Relievable(Protocol):
+class SupportsMemoryRelief(Protocol):
     """The part of a detector that can free memory."""
 
     def release_above(self, size: int) -> None:
@@ -60,7 +60,7 @@ class MemoryRelief:
 
     def __init__(
         self,
-        detectors: Iterable[Relievable],
+        detectors: Iterable[SupportsMemoryRelief],
         planner: Planner,
         lock: threading.Condition,
         *,

@@ -22,7 +22,7 @@ from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc.child_process import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus, State
-from inference.models.kept_models import KeptModels, differs
+from inference.models.model_copies import ModelCopies, differs
 
 log = logging.getLogger("inference.process")
 
@@ -66,7 +66,7 @@ def _default_threads(detectors: Collection[Detector]) -> int:
 
 
 def _report_copies(
-    kept: KeptModels,
+    kept: ModelCopies,
     given: dict[str, Path],
     detectors: dict[str, Detector],
     metrics: InferenceMetrics,
@@ -95,7 +95,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
     shared_status.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
     given = {version: Path(path) for version, path in settings.models.items()}
-    kept = KeptModels(settings.metrics_dir, settings.model_keep_max_bytes)
+    kept = ModelCopies(settings.metrics_dir, settings.model_keep_max_bytes)
     try:
         for version, path in given.items():
             detectors[version] = Detector(
@@ -156,7 +156,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
     signal.signal(signal.SIGTERM, lambda *_: handle_sigterm())
     # Tells the supervisor that these models can be served.
     shared_status.post("served", 1)
-    kept.keep_soon(given, {version: detector.model.sha256 for version, detector in detectors.items()})
+    kept.start_copying(given, {version: detector.model.sha256 for version, detector in detectors.items()})
     loop.run()
     return 0
 

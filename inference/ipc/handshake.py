@@ -26,7 +26,7 @@ _RING_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class AnnouncedVersion:
     """One version as announced."""
 
     version: str
@@ -39,7 +39,7 @@ class Announced:
 class Handshake:
     """The served versions, and how many frames run and wait at a time."""
 
-    versions: tuple[Announced, ...]
+    versions: tuple[AnnouncedVersion, ...]
     #: Number of runs that execute in parallel.
     parallel: int
     inference_threads: int
@@ -86,7 +86,7 @@ def _number(message: dict[str, Any], name: str, most: int) -> int:
     return value
 
 
-def _read_version(entry: dict[str, Any]) -> Announced:
+def _read_version(entry: dict[str, Any]) -> AnnouncedVersion:
     version = entry["version"]
     if not isinstance(version, str) or not version:
         raise TypeError("`version` is a text")
@@ -100,4 +100,4 @@ def _read_version(entry: dict[str, Any]) -> Announced:
         raise ValueError(f"an input of {info.input_width}x{info.input_height} px")
     if len(info.labels) > _MOST_LABELS:
         raise ValueError(f"{len(info.labels)} labels")
-    return Announced(version, info, cost_ms)
+    return AnnouncedVersion(version, info, cost_ms)

@@ -94,7 +94,7 @@ JWT_ALGORITHMS = (
 LEAST_KEY_CHARS = 16
 
 
-class CannotAdmit(Exception):
+class AccessNotConfigured(Exception):
     """The settings leave open who may use the service; the text says what to set."""
 
 
@@ -239,7 +239,7 @@ class AccessSettings(BaseSettings):
         return text
 
     @property
-    def wants_keys(self) -> bool:
+    def requires_keys(self) -> bool:
         """Whether clients need a key or a token."""
         return bool(self.keys or self.jwt_jwks) or self.api_keys_file is not None
 
@@ -293,15 +293,17 @@ def _check_tokens(settings: AccessSettings) -> None:
         return
     for name in ("jwt_issuer", "jwt_audience"):
         if not getattr(settings, name):
-            raise CannotAdmit(f"{name.upper()} is empty: JWT_JWKS requires it, to accept no other tokens")
+            raise AccessNotConfigured(
+                f"{name.upper()} is empty: JWT_JWKS requires it, to accept no other tokens"
+            )
     if find_spec("jwt") is None:
-        raise CannotAdmit("JWT_JWKS needs the extra: pip install 'real-time-vision-api[jwt]'")
+        raise AccessNotConfigured("JWT_JWKS needs the extra: pip install 'real-time-vision-api[jwt]'")
     if not settings.jwt_jwks.startswith(("https://", "http://")) and not Path(settings.jwt_jwks).is_file():
-        raise CannotAdmit(f"JWT_JWKS={settings.jwt_jwks!r}: no such file")
+        raise AccessNotConfigured(f"JWT_JWKS={settings.jwt_jwks!r}: no such file")
 
 
 def check_access(settings: AccessSettings) -> None:
-    """Raise CannotAdmit if the key file is invalid, or if everyone could use the service by accident.
+    """Raise AccessNotConfigured if the key file is invalid, or if everyone could use the service by accident.
 
     Called only at the start: if the file becomes invalid later, the keys stay as they were.
     """
@@ -309,13 +311,13 @@ def check_access(settings: AccessSettings) -> None:
         try:
             parse_keys(read_key_file(settings.api_keys_file))
         except BadKeyFile as error:
-            raise CannotAdmit(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
+            raise AccessNotConfigured(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
     _check_tokens(settings)
     if settings.api_keys and not settings.keys:
-        raise CannotAdmit("API_KEYS is set and holds no key: unset it, or separate keys by commas")
-    if settings.wants_keys or settings.allow_anonymous or settings.listens_on_loopback:
+        raise AccessNotConfigured("API_KEYS is set and holds no key: unset it, or separate keys by commas")
+    if settings.requires_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
-    raise CannotAdmit(
+    raise AccessNotConfigured(
         f"HOST={settings.host!r}: without keys the service listens on loopback addresses only. Set API_KEYS "
         "or API_KEYS_FILE, or ALLOW_ANONYMOUS=1 if every client that reaches this address may use the "
         "service, or HOST=127.0.0.1"

@@ -30,7 +30,7 @@ VERSIONS = ("v1", "v2")
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Reported:
     """What has been added to the metrics of one ledger."""
 
     received: int = 0
@@ -54,14 +54,14 @@ class FrameCounters:
             reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
         }
         #: What has been added so far, by the identity of the ledger: ledgers change.
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, _Reported] = {}
         #: The ledger of the last call; None before the first.
         self._last: Ledger | None = None
-        self._last_seen = _Seen()
+        self._last_seen = _Reported()
 
-    def _look_up(self, ledger: Ledger) -> _Seen:
+    def _look_up(self, ledger: Ledger) -> _Reported:
         self._last = ledger
-        self._last_seen = self._seen.setdefault(id(ledger), _Seen())
+        self._last_seen = self._seen.setdefault(id(ledger), _Reported())
         return self._last_seen
 
     def account(self, ledger: Ledger) -> None:

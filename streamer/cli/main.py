@@ -146,10 +146,10 @@ def serve(
 ) -> int:
     """Run the service until SIGTERM or Ctrl-C, then drain."""
     # Loaded here, because the other commands do not need the modules of the server.
-    from streamer.access.access_settings import CannotAdmit, check_access  # noqa: PLC0415 - see above
+    from streamer.access.access_settings import AccessNotConfigured, check_access  # noqa: PLC0415 - see above
     from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
     from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
-    from streamer.core.logs import secrets_of, wants_json  # noqa: PLC0415 - see above
+    from streamer.core.logs import secrets_of, uses_json  # noqa: PLC0415 - see above
     from streamer.supervisor.log_writer import LogWriter, supervisor_log  # noqa: PLC0415 - see above
     from streamer.supervisor.restart_policy import CannotStart  # noqa: PLC0415 - see above
     from streamer.supervisor.supervisor import Supervisor  # noqa: PLC0415 - see above
@@ -165,7 +165,7 @@ def serve(
             log_level=log_level,
         )
         check_access(settings)
-    except (SettingsError, CannotAdmit) as error:
+    except (SettingsError, AccessNotConfigured) as error:
         # The settings could not be read, so LOG_FORMAT alone decides: text, unless it is json.
         as_json = os.environ.get("LOG_FORMAT", "").strip().lower() == "json"
         writer = supervisor_log("info", json_lines=as_json, secrets=())
@@ -176,7 +176,7 @@ def serve(
     forbid_core_dumps()
     writer = supervisor_log(
         settings.log_level,
-        json_lines=wants_json(settings.log_format),
+        json_lines=uses_json(settings.log_format),
         secrets=secrets_of([*settings.keys, settings.turn_secret]),
     )
     try:

@@ -30,7 +30,7 @@ _STATUS_S = 0.2
 STOP_TIMEOUT_S = 5.0
 
 
-class Recording(Protocol):
+class FrameRecorder(Protocol):
     """The methods of the recorder that the pusher uses."""
 
     def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
@@ -40,14 +40,14 @@ class Recording(Protocol):
         """Give a frame its boxes."""
 
 
-class Writing(Protocol):
+class OutcomeWriter(Protocol):
     """The methods of the journal that the pusher uses."""
 
     def outcome(self, frame: Captured, outcome: Outcome) -> None:
         """Write one outcome."""
 
 
-class Showing(Protocol):
+class FrameViewer(Protocol):
     """The methods of the preview that the pusher uses."""
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
@@ -58,9 +58,9 @@ class Showing(Protocol):
 class Sinks:
     """Receivers of frames and outcomes; None when not wanted."""
 
-    recorder: Recording | None = None
-    journal: Writing | None = None
-    preview: Showing | None = None
+    recorder: FrameRecorder | None = None
+    journal: OutcomeWriter | None = None
+    preview: FrameViewer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import simplejpeg
 
 from streamer.client.errors import BadInput
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
-from streamer.imaging.pixel_limits import AnySize, read_orientation
+from streamer.imaging.pixel_limits import NoPixelLimits, read_orientation
 from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
 #: uint8 BGR (H, W, 3). :func:`as_bgr` also accepts grey (H, W) and BGRA (H, W, 4).
@@ -98,7 +98,7 @@ def _orientation(data: bytes) -> int:
     if data[:4] in (b"II*\x00", b"MM\x00*"):  # a TIFF file has the structure of EXIF data
         return read_orientation(data)
     try:
-        return read_header(data, AnySize()).orientation
+        return read_header(data, NoPixelLimits()).orientation
     except ImageError:
         return 1
 
@@ -177,7 +177,7 @@ def _header_of(data: bytes) -> ImageHeader | None:
     Raises BadInput for a file so damaged that the server would refuse it.
     """
     try:
-        return read_header(data, AnySize())
+        return read_header(data, NoPixelLimits())
     except ImageError as error:
         if error.code is ImageErrorCode.DAMAGED:
             raise BadInput(f"not an image that can be decoded: {error.detail}") from error

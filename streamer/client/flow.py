@@ -171,7 +171,7 @@ class Flow:
         first = next(iter(self._unfinished), self.last_seq + 1)
         return {"session": self.session, "acks": {"0": first - 1}}
 
-    def wants_ping(self, now: float) -> bool:
+    def ping_due(self, now: float) -> bool:
         """Whether the caller must send a ping now; if so, it counts as sent.
 
         A ping is due when the window stays 0, or when the client has been silent for long.

@@ -266,7 +266,7 @@ class DetectStream(FrameStream):
         with contextlib.suppress(ConnectionLost):
             while True:
                 await asyncio.sleep(TICK_S)
-                if self._flow.wants_ping(time.monotonic()):
+                if self._flow.ping_due(time.monotonic()):
                     await connection.send({"type": "ping", "t0": int(time.monotonic() * 1e6)})
 
 

@@ -27,11 +27,11 @@ def secrets_of(settled: Iterable[str]) -> list[str]:
 
 def set_up_logging(level: str, log_format: str, settled: Iterable[str] = ()) -> None:
     """Configure the root logger of this process; ``log_format`` is auto, json or text."""
-    log_output.set_up_logging(level, json_lines=wants_json(log_format), secrets=secrets_of(settled))
+    log_output.set_up_logging(level, json_lines=uses_json(log_format), secrets=secrets_of(settled))
     for name in _CREDENTIAL_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def wants_json(log_format: str) -> bool:
+def uses_json(log_format: str) -> bool:
     """Return whether logs are JSON lines: ``json``, or ``auto`` and standard error is not a terminal."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())

@@ -18,7 +18,7 @@ from streamer.datasets.source import Source, read_samples
 from streamer.datasets.statistics import SUBSETS, Split
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, read_header
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ def upright_image(sample: Sample, data: bytes) -> tuple[bytes, str]:
     if sample.is_upright:
         return data, sample.kind
     try:
-        image = decode(data, read_header(data, AnySize()), rotation=sample.rotation).pixels
+        image = decode(data, read_header(data, NoPixelLimits()), rotation=sample.rotation).pixels
     except ImageError as error:
         raise DamagedSample(f"{sample.key}: {error}") from error
     if image.shape[:2] != (sample.height, sample.width):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, Sample, parse_sample
 from streamer.imaging.image_header import ImageError, read_header
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.sampling.s3 import Bucket, meaning_of, open_client
 from streamer.sampling.store import bucket_of
 
@@ -201,7 +201,7 @@ def _check(sample: Sample, data: bytes) -> None:
     if digest != sample.sha256:
         raise DamagedSample(f"{sample.key}: its sha256 is {digest}; its sidecar says {sample.sha256}")
     try:
-        header = read_header(data, AnySize())
+        header = read_header(data, NoPixelLimits())
     except ImageError as error:
         raise DamagedSample(f"{sample.key}: {error}") from error
     if header.sound_bytes:

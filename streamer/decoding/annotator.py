@@ -48,7 +48,7 @@ async def annotate(
         os.ftruncate(descriptor, room)
         with mmap.mmap(descriptor, room) as memory:
             memory[: len(request) + 4] = len(request).to_bytes(4, "little") + request
-            answer = await _ask(pool, data, limits, descriptor)
+            answer = await _request(pool, data, limits, descriptor)
             length = int(answer.text)
             if not 0 < length <= room:
                 raise DecoderLost("the decoder sent an annotated image of an impossible length")
@@ -57,7 +57,9 @@ async def annotate(
         os.close(descriptor)
 
 
-async def _ask(pool: DecoderPool, data: bytes | memoryview, limits: PixelLimits, descriptor: int) -> Answer:
+async def _request(
+    pool: DecoderPool, data: bytes | memoryview, limits: PixelLimits, descriptor: int
+) -> Answer:
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def done(outcome: Outcome) -> None:

@@ -57,7 +57,7 @@ class Work:
     followers: list[tuple[FrameRing | None, Work]] = field(default_factory=list)
 
 
-class Twins:
+class DuplicateFinder:
     """Finds work with the same bytes among the images that decoders hold. Compares only images of equal
     length.
 
@@ -106,12 +106,12 @@ def _equal(one: bytes | memoryview, other: bytes | memoryview) -> bool:
     return all(bytes(one[at : at + _STEP_BYTES]) == bytes(other[at : at + _STEP_BYTES]) for at in steps)
 
 
-def harmful() -> ImageError:
+def decoder_crash_error() -> ImageError:
     """Return the error for bytes that have crashed a decoder."""
     return ImageError(ImageErrorCode.DAMAGED, "the image is damaged: decoding it ended the decoder")
 
 
-def too_slow() -> ImageError:
+def decode_timeout_error() -> ImageError:
     """Return the error for bytes that take a decoder too long."""
     return ImageError(
         ImageErrorCode.DAMAGED,

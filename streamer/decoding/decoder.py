@@ -25,7 +25,7 @@ import numpy as np
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import Letterbox
-from streamer.decoding.decoder_status import StatusPage
+from streamer.decoding.decoder_status import DecoderStatus
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -54,7 +54,7 @@ _MAX_LETTERBOXES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Supplies:
+class DecoderResources:
     """What the fork server gives to a decoder, which owns the descriptors."""
 
     #: Identifies this decoder to the pool.
@@ -65,7 +65,7 @@ class Supplies:
     arena: mmap.mmap
     #: None in a pool that only returns pixels.
     ring: FrameRing | None
-    page: StatusPage
+    page: DecoderStatus
     memory_bytes: int
 
 
@@ -80,7 +80,7 @@ class _Limits:
 class Decoder:
     """Serves jobs until the socket is closed."""
 
-    def __init__(self, supplies: Supplies) -> None:
+    def __init__(self, supplies: DecoderResources) -> None:
         self._supplies = supplies
         self._memory = memoryview(supplies.arena)
         self._cpu_limit = CpuLimit()
@@ -234,13 +234,13 @@ def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
     """Run a decoder in a fresh fork; it takes over the descriptors that `decoder_group` lists."""
     channel, arena, page, *ring = descriptors
     frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
-    supplies = Supplies(
+    supplies = DecoderResources(
         key=request["key"],
         index=request["index"],
         channel=socket.socket(fileno=channel),
         arena=mmap.mmap(arena, 0, prot=mmap.PROT_READ),
         ring=frames,
-        page=StatusPage(page),
+        page=DecoderStatus(page),
         memory_bytes=request["memory_bytes"],
     )
     Decoder(supplies).run()

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.ipc.ring import FrameRing
-from streamer.decoding.decoder_status import MAX_DECODERS, Line, StatusPage
+from streamer.decoding.decoder_status import MAX_DECODERS, DecoderEntry, DecoderStatus
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 #: Freed blocks of at least this size are returned to the system; smaller ones stay mapped and warm.
@@ -87,7 +87,7 @@ class Arena:
         """Free a block that :meth:`put` returned for ``length`` bytes."""
         size = self._pages.give_back(offset, length)
         if size >= _GIVE_BACK_BYTES:
-            _punch(self.fd, offset, size)
+            _punch_hole(self.fd, offset, size)
 
     def close(self) -> None:
         """Unmap and close the memory; decoders keep their mapping."""
@@ -107,7 +107,7 @@ def _whole_pages(size_bytes: int) -> int:
     return (-(-size_bytes // mmap.PAGESIZE) or 1) * mmap.PAGESIZE
 
 
-def _punch(fd: int, offset: int, length: int) -> None:
+def _punch_hole(fd: int, offset: int, length: int) -> None:
     """Return pages to the system; the next read sees zeros. A kernel without this operation keeps them."""
     ctypes.CDLL(None).fallocate(
         fd,
@@ -118,7 +118,7 @@ def _punch(fd: int, offset: int, length: int) -> None:
 
 
 @dataclass(slots=True)
-class Member:
+class DecoderProcess:
     """One decoder process."""
 
     #: Unique in the worker; the fork server and the decoder identify it by this key.
@@ -133,7 +133,7 @@ class Member:
     protections: tuple[str, ...] = ()
     ready: bool = False
     #: When it was requested, in monotonic seconds.
-    asked_at: float = field(default_factory=time.monotonic)
+    requested_at: float = field(default_factory=time.monotonic)
     #: Number of the job for which it was killed; 0 if it was not.
     killed_for: int = 0
     #: Whether that job used the processor for most of its time, rather than waiting for it.
@@ -160,7 +160,7 @@ class Member:
         except OSError:
             return 0.0
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Close the pidfd."""
         if self.watch >= 0:
             os.close(self.watch)
@@ -181,12 +181,12 @@ class DecoderGroup:
         self.ring: FrameRing | None = None
         self.layout = dict(layout or {})
         self.arena = Arena(input_bytes)
-        self.page = StatusPage()
+        self.page = DecoderStatus()
         #: The decoders share this end of the socket: any free one takes the next job.
         self.channel, self.decoders_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.setblocking(False)
         self._shared = [os.dup(descriptor) for descriptor in shared]
-        self.members: dict[int, Member] = {}
+        self.processes: dict[int, DecoderProcess] = {}
         self.closed = False
         #: Set when its decoders were killed because a job was not taken; the group is replaced when they have
         #: ended.
@@ -206,35 +206,35 @@ class DecoderGroup:
         """Descriptors for a decoder of this group, in the order that the fork server expects."""
         return [self.decoders_end.fileno(), self.arena.fd, self.page.fd, *self._shared]
 
-    def add(self, key: int) -> Member:
+    def add(self, key: int) -> DecoderProcess:
         """Add a member for a new decoder, with the lowest free entry of the status page."""
-        taken = {member.index for member in self.members.values()}
+        taken = {process.index for process in self.processes.values()}
         index = next(index for index in range(MAX_DECODERS) if index not in taken)
-        member = self.members[key] = Member(key, index)
+        process = self.processes[key] = DecoderProcess(key, index)
         self.page.write(index, 0, 0.0, 0.0)
-        return member
+        return process
 
-    def remove(self, member: Member) -> None:
+    def remove(self, process: DecoderProcess) -> None:
         """Remove a decoder that has ended."""
-        self.members.pop(member.key, None)
-        member.forget()
+        self.processes.pop(process.key, None)
+        process.release()
 
     def kill_all(self, because: str) -> None:
         """Kill all decoders of the group."""
-        for member in self.members.values():
-            member.kill(because)
+        for process in self.processes.values():
+            process.kill(because)
 
-    def line(self, member: Member) -> Line:
+    def line(self, process: DecoderProcess) -> DecoderEntry:
         """Return the entry in which a decoder says what it is doing."""
-        return self.page.read(member.index)
+        return self.page.read(process.index)
 
     def close(self) -> None:
         """Kill the decoders and release all resources."""
         self.closed = True
-        for member in self.members.values():
-            member.kill("retired")
-            member.forget()
-        self.members.clear()
+        for process in self.processes.values():
+            process.kill("retired")
+            process.release()
+        self.processes.clear()
         self.channel.close()
         self.decoders_end.close()
         for descriptor in self._shared:

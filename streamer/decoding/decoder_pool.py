@@ -17,8 +17,17 @@ from collections import deque
 from collections.abc import Callable
 
 from inference.ipc.ring import FrameRing
-from streamer.decoding.decode_job import DecoderLost, Outcome, Twins, Work, harmful, outcome_of, too_slow
-from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, Member
+from streamer.decoding.decode_job import (
+    DecoderLost,
+    DuplicateFinder,
+    Outcome,
+    Work,
+    decode_timeout_error,
+    decoder_crash_error,
+    outcome_of,
+)
+from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, DecoderProcess
+from streamer.decoding.decoder_supervisor import DecoderSupervisor
 from streamer.decoding.decoder_watchdog import find_faults
 from streamer.decoding.fork_client import FORK_SERVER
 from streamer.decoding.messages import (
@@ -30,8 +39,7 @@ from streamer.decoding.messages import (
     pack_job,
     unpack_answer,
 )
-from streamer.decoding.population import Population
-from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
+from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, RefusedDigests
 
 log = logging.getLogger("streamer.decoding")
 
@@ -65,7 +73,7 @@ class DecoderPool:
         size: int,
         *,
         input_bytes: int,
-        digests: DigestMemory,
+        digests: RefusedDigests,
         count_end: Callable[[str], None] = lambda _reason: None,
         note_missing: Callable[[str], None] = lambda _name: None,
         memory_bytes: int = MEMORY_BYTES,
@@ -74,13 +82,13 @@ class DecoderPool:
         self.size = size
         self._input_bytes = input_bytes
         self._digests = digests
-        self._population = Population(size, memory_bytes, module, self._ended, count_end, note_missing)
+        self._supervisor = DecoderSupervisor(size, memory_bytes, module, self._ended, count_end, note_missing)
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The newest group is last; older groups finish the work that they hold.
         self._groups: list[DecoderGroup] = []
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[DecoderGroup, Work]] = {}
-        self._twins = Twins()
+        self._duplicates = DuplicateFinder()
         #: Work for which the input memory or the socket has no room, in order.
         self._waiting: deque[tuple[DecoderGroup, Work]] = deque()
         self._watching: asyncio.TimerHandle | None = None
@@ -89,7 +97,7 @@ class DecoderPool:
     def start(self) -> None:
         """Start the fork server. Raises OSError if no process can be started."""
         self._loop = asyncio.get_running_loop()
-        self._population.start()
+        self._supervisor.start()
 
     def attach(self, ring: FrameRing | None) -> None:
         """Fork decoders for a ring. Decoders of an earlier ring end when they have answered the work that
@@ -100,7 +108,7 @@ class DecoderPool:
         group = DecoderGroup.of_ring(ring, self._input_bytes)
         self._groups.append(group)
         self._loop.add_reader(group.channel.fileno(), self._read, group)
-        self._population.fill(group)
+        self._supervisor.fill(group)
         self._retire_groups()
 
     def submit(self, ring: FrameRing | None, work: Work) -> None:
@@ -114,15 +122,15 @@ class DecoderPool:
             self._loop.call_soon(work.done, DecoderLost("there are no decoders for this frame ring"))
             return
         if self._digests.holds(work.data):
-            self._loop.call_soon(work.done, harmful())
+            self._loop.call_soon(work.done, decoder_crash_error())
             return
-        twin = self._twins.find(work.data)
-        if twin is not None:
+        duplicate = self._duplicates.find(work.data)
+        if duplicate is not None:
             # The work waits until these bytes are known to be harmless; otherwise they would crash a second
             # decoder.
-            twin.followers.append((ring, work))
+            duplicate.followers.append((ring, work))
             return
-        self._twins.add(work)
+        self._duplicates.add(work)
         work.number = next(self._numbers)
         if self._waiting or not self._send(group, work):
             self._waiting.append((group, work))
@@ -134,7 +142,7 @@ class DecoderPool:
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()
-        self._population.close()
+        self._supervisor.close()
         for group in list(self._groups):
             self._close_group(group)
         unanswered = [work for _, work in (*self._pending.values(), *self._waiting)]
@@ -147,7 +155,7 @@ class DecoderPool:
     @property
     def protections(self) -> tuple[str, ...]:
         """Protections that every running decoder has; empty if none runs."""
-        return self._population.protections
+        return self._supervisor.protections
 
     @property
     def any_ring(self) -> FrameRing | None:
@@ -157,7 +165,7 @@ class DecoderPool:
     @property
     def alive(self) -> int:
         """Number of decoders that take jobs."""
-        return sum(m.ready for group in self._groups[-1:] for m in group.members.values())
+        return sum(m.ready for group in self._groups[-1:] for m in group.processes.values())
 
     # -- jobs ----------------------------------------------------------------------------------------
 
@@ -224,7 +232,7 @@ class DecoderPool:
 
     def _answered(self, group: DecoderGroup, answer: Answer) -> None:
         if answer.verdict is Verdict.READY:
-            self._population.ready(group, answer)
+            self._supervisor.ready(group, answer)
             return
         found = self._pending.get(answer.number)
         if found is None or found[0] is not group:
@@ -239,7 +247,7 @@ class DecoderPool:
 
     def _settle(self, work: Work, outcome: Outcome) -> None:
         """Deliver the outcome of an image, and resubmit the work with the same bytes that waited for it."""
-        self._twins.remove(work, outcome)
+        self._duplicates.remove(work, outcome)
         followers, work.followers = work.followers, []
         for ring, follower in followers:
             self.submit(ring, follower)
@@ -247,30 +255,30 @@ class DecoderPool:
 
     # -- decoders ------------------------------------------------------------------------------------
 
-    def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
+    def _ended(self, group: DecoderGroup, process: DecoderProcess, code: int | None) -> None:
         """Deliver the outcome of the image that an ended decoder held. Answers that it sent before its end
         count.
         """
         while self._read(group):
             pass
-        number = 0 if group.closed or group.stuck else group.line(member).job
+        number = 0 if group.closed or group.stuck else group.line(process).job
         if number in self._pending and self._pending[number][0] is group:
-            self._blame(number, member, code)
-        group.remove(member)
-        if group.stuck and not group.members:
+            self._blame(number, process, code)
+        group.remove(process)
+        if group.stuck and not group.processes:
             self._replace(group)
 
-    def _blame(self, number: int, member: Member, code: int | None) -> None:
+    def _blame(self, number: int, process: DecoderProcess, code: int | None) -> None:
         """Deliver the outcome of the image that a dead decoder held, and remember the image if it is the
         cause.
         """
-        killed = member.killed_for == number
-        if (killed and not member.guilty) or (not killed and code in (None, 0, -signal.SIGKILL)):
+        killed = process.killed_for == number
+        if (killed and not process.guilty) or (not killed and code in (None, 0, -signal.SIGKILL)):
             self._finish(number, DecoderLost("the decoder ended while it held the image"))
             return
         data = self._pending[number][1].data
         self._digests.add(data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
-        self._finish(number, too_slow() if killed else harmful())
+        self._finish(number, decode_timeout_error() if killed else decoder_crash_error())
 
     def _replace(self, group: DecoderGroup) -> None:
         """Send the work of a stuck group to fresh decoders, once. All of the old decoders are dead, so none
@@ -304,7 +312,7 @@ class DecoderPool:
         self._groups.remove(group)
         if self._loop is not None:
             self._loop.remove_reader(group.channel.fileno())
-        self._population.forget(group)
+        self._supervisor.release(group)
         group.close()
 
     # -- watch ---------------------------------------------------------------------------------------

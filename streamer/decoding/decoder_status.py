@@ -12,15 +12,15 @@ import os
 import struct
 from dataclasses import dataclass
 
-_LINE = struct.Struct("<Qdd")
-_LINE_BYTES = 64
+_ENTRY = struct.Struct("<Qdd")
+_ENTRY_BYTES = 64
 _BYTES = 16 * mmap.PAGESIZE
-MAX_DECODERS = _BYTES // _LINE_BYTES
+MAX_DECODERS = _BYTES // _ENTRY_BYTES
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DecoderEntry:
     """What one decoder is doing."""
 
     #: Number of its job; 0 while it waits for one.
@@ -31,7 +31,7 @@ class Line:
     cpu_s: float
 
 
-class StatusPage:
+class DecoderStatus:
     """The entries of all decoders by index, in a sealed `memfd` that decoders inherit."""
 
     def __init__(self, fd: int | None = None) -> None:
@@ -46,12 +46,12 @@ class StatusPage:
         """Write a decoder's entry. The time is written first, so that no reader sees a job with the time of
         an older one.
         """
-        struct.pack_into("<dd", self._memory, index * _LINE_BYTES + 8, since, cpu_s)
-        struct.pack_into("<Q", self._memory, index * _LINE_BYTES, job)
+        struct.pack_into("<dd", self._memory, index * _ENTRY_BYTES + 8, since, cpu_s)
+        struct.pack_into("<Q", self._memory, index * _ENTRY_BYTES, job)
 
-    def read(self, index: int) -> Line:
+    def read(self, index: int) -> DecoderEntry:
         """Return a decoder's entry."""
-        return Line(*_LINE.unpack_from(self._memory, index * _LINE_BYTES))
+        return DecoderEntry(*_ENTRY.unpack_from(self._memory, index * _ENTRY_BYTES))
 
     def close(self) -> None:
         """Unmap and close the page; decoders keep their mapping."""

@@ -37,27 +37,27 @@ def find_faults(
     number, ``now`` is in monotonic seconds. ``guilty_cpu_s`` is smaller for decoders that run at low
     priority.
     """
-    lines = {member.key: group.line(member) for member in group.members.values()}
+    lines = {process.key: group.line(process) for process in group.processes.values()}
     taken = {line.job for line in lines.values()}
     untaken = [
         job for number, job in held.items() if number not in taken and now - job.sent_at > UNTAKEN_LIMIT_S
     ]
     stuck = False
-    for member in group.members.values():
-        line = lines[member.key]
-        if member.killed_because:
+    for process in group.processes.values():
+        line = lines[process.key]
+        if process.killed_because:
             continue
         if line.job in held and now - line.since > DECODE_LIMIT_S:
             # With less processor time it waited for the processor or was stopped, which is not the image's
             # fault.
-            member.guilty = member.cpu_s() - line.cpu_s > guilty_cpu_s
-            member.killed_for = line.job
-            member.kill("timeout")
-        elif not member.ready and now - member.asked_at > READY_LIMIT_S:
-            member.kill("stuck")
-        idle = member.ready and line.job == 0
-        stuck |= idle and member.idle and bool(untaken)
-        member.idle = idle
+            process.guilty = process.cpu_s() - line.cpu_s > guilty_cpu_s
+            process.killed_for = line.job
+            process.kill("timeout")
+        elif not process.ready and now - process.requested_at > READY_LIMIT_S:
+            process.kill("stuck")
+        idle = process.ready and line.job == 0
+        stuck |= idle and process.idle and bool(untaken)
+        process.idle = idle
     if stuck:
         group.stuck = True
         group.kill_all("stuck")

@@ -156,14 +156,14 @@ class ForkClient:
                 descriptors = array.array("i")
                 for _, _, payload in ancillary:
                     descriptors.frombytes(payload[:4])
-                self._hear(json.loads(data), list(descriptors))
+                self._receive_events(json.loads(data), list(descriptors))
         except BlockingIOError:
             return
         except OSError:
             pass
         self._lost()
 
-    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _receive_events(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "ended" in message:
             self._events.ended(message["key"], message["code"])
         elif descriptors:

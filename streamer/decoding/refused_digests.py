@@ -24,7 +24,7 @@ _ENTRY = struct.Struct("<32sQd")
 _BYTES = _HEADER.size + _ENTRIES * _ENTRY.size
 
 
-class DigestMemory:
+class RefusedDigests:
     """The last thousand digests, in a file that the workers of a replica map.
 
     A lookup computes no hash unless some bytes of the same length have done harm.

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.models.model import Placement
-from streamer.decoding.decode_job import harmful, outcome_of, too_slow
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decode_job import decode_timeout_error, decoder_crash_error, outcome_of
+from streamer.decoding.decoder_group import DecoderGroup, DecoderProcess
 from streamer.decoding.fork_client import FORK_SERVER, start_fork_server
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -62,7 +62,7 @@ class _Decoder:
     server: subprocess.Popen[bytes]
     control: socket.socket
     group: DecoderGroup
-    member: Member
+    process: DecoderProcess
 
     def close(self) -> None:
         self.server.kill()
@@ -162,19 +162,19 @@ class SingleDecoder:
         except MalformedMessage as error:
             log.error("replacing the decoder: it sent %s", error)  # noqa: TRY400 - says it all
         self.close()
-        raise harmful() if ready else too_slow()
+        raise decoder_crash_error() if ready else decode_timeout_error()
 
     def _await_answer(self, decoder: _Decoder, channel: int) -> list[int]:
         """Return the readable descriptors: the channel or the decoder's pidfd, or none if the time limit is
         reached.
         """
-        member = decoder.member
-        begun_s = last_s = member.cpu_s()
+        process = decoder.process
+        begun_s = last_s = process.cpu_s()
         moved_at = time.monotonic()
         while True:
-            ready, _, _ = select.select([channel, member.watch], [], [], _LOOK_S)
+            ready, _, _ = select.select([channel, process.watch], [], [], _LOOK_S)
             self._waiting()
-            now, used_s = time.monotonic(), member.cpu_s()
+            now, used_s = time.monotonic(), process.cpu_s()
             if used_s != last_s:
                 last_s, moved_at = used_s, now
             if ready or used_s - begun_s > _DECODE_CPU_S or now - moved_at > _STOPPED_S:
@@ -193,7 +193,7 @@ def _good(answer: Answer) -> Answer:
 def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
     size = answer.width * answer.height * 3
     if size > room:
-        raise harmful()
+        raise decoder_crash_error()
     # The array keeps the mapping; a copy would take as much memory again.
     memory = mmap.mmap(memory_fd, room, prot=mmap.PROT_READ)
     return np.frombuffer(memory, np.uint8, size).reshape(answer.height, answer.width, 3)
@@ -206,8 +206,8 @@ def _start(module: str) -> _Decoder:
     except OSError as error:
         raise DecoderUnavailable(f"no decoder could be started: {error}") from error
     group = DecoderGroup(_INPUT_BYTES)
-    member = group.add(1)
-    decoder = _Decoder(server, ours, group, member)
+    process = group.add(1)
+    decoder = _Decoder(server, ours, group, process)
     try:
         ours.settimeout(_START_LIMIT_S)
         group.channel.settimeout(_START_LIMIT_S)
@@ -217,7 +217,7 @@ def _start(module: str) -> _Decoder:
         descriptors = array.array("i")
         for _, _, payload in ancillary:
             descriptors.frombytes(payload[:4])
-        member.pid, member.watch = json.loads(news)["pid"], descriptors[0]
+        process.pid, process.watch = json.loads(news)["pid"], descriptors[0]
         answer = unpack_answer(group.channel.recv(MAX_MESSAGE_BYTES))
         if answer.verdict is not Verdict.READY:
             raise MalformedMessage("an answer before it was ready")  # noqa: TRY301 - one place cleans up

@@ -210,7 +210,7 @@ def group_status(group: Group) -> DriftStatus:
     return DriftStatus.STALE_REFERENCE if check.stale else DriftStatus.OK
 
 
-def wants_attention(monitor: Monitor) -> bool:
+def needs_attention(monitor: Monitor) -> bool:
     """Whether an alert is due: two groups are in drift, or the only group is, or one is severely.
 
     A single group in drift is no alert: false positives are rare for each group, but a fleet of 25 groups
@@ -226,7 +226,7 @@ def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatu
     worst = max((episode.worst for episode in on), default=None)
     return {
         "status": overall_status(monitor, error).name.lower(),
-        "alert": wants_attention(monitor),
+        "alert": needs_attention(monitor),
         "error": error or None,
         "since": _timestamp(min(episode.since or 0.0 for episode in on)) if on else None,
         "severity": severity(worst) if worst is not None else None,

@@ -46,14 +46,14 @@ class Authenticator:
         ring: KeyRing,
         addresses: ClientAddresses,
         *,
-        wants_keys: bool,
+        requires_keys: bool,
         quotas: Quotas,
         failed: FailedKeys | None = None,
     ) -> None:
         self.addresses = addresses
         self._failed = failed if failed is not None else FailedKeys()
         self._ring = ring
-        self._wants_keys = wants_keys
+        self._wants_keys = requires_keys
         self._quotas = quotas
         #: Verifies JSON Web Tokens; None if they are not accepted.
         self.verify: Callable[[str], Awaitable[Identity | None]] | None = None
@@ -142,7 +142,7 @@ def make_authenticator(
     authenticator = Authenticator(
         ring,
         ClientAddresses(settings.proxy_networks),
-        wants_keys=settings.wants_keys,
+        requires_keys=settings.requires_keys,
         quotas=settings.anonymous_quotas,
         failed=FailedKeys(refused),
     )

@@ -41,7 +41,7 @@ class TooManyTickets(Exception):
     """Too many tickets are unused; the text is meant for the client."""
 
 
-class TicketBox:
+class TicketStore:
     """The tickets of one process. ``make_id`` makes ids that name the process and that nobody can guess."""
 
     def __init__(self, make_id: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,20 +90,23 @@ class TicketBox:
 
 
 class Tickets:
-    """The tickets of all processes. ``ask_issuer`` asks the issuing process; None means an invalid ticket."""
+    """The tickets of all processes.
+
+    ``redeem_at_issuer`` uses a ticket up at its issuer and returns None for an invalid ticket.
+    """
 
     def __init__(
-        self, box: TicketBox, ask_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
+        self, box: TicketStore, redeem_at_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
     ) -> None:
         self.box = box
-        self._ask_issuer = ask_issuer
+        self._redeem_at_issuer = redeem_at_issuer
 
     async def redeem(self, ticket: str) -> Identity | None:
         """Use a ticket of any process up, and return its identity; None if it is not valid."""
         identity = self.box.redeem(ticket)
         if identity is not None:
             return identity
-        answer = await self._ask_issuer(ticket)
+        answer = await self._redeem_at_issuer(ticket)
         try:
             return None if answer is None else _from_json(answer)
         except (KeyError, TypeError, ValueError):  # the process runs another release
@@ -112,7 +115,7 @@ class Tickets:
     def add_to(self, app: web.Application) -> None:
         """Add the routes to ``app``."""
         app.router.add_post("/tickets", self._issue)
-        app.router.add_post("/tickets/{session}", self._tell)
+        app.router.add_post("/tickets/{session}", self._redeem)
 
     async def _issue(self, request: web.Request) -> web.Response:
         """Answer ``POST /tickets`` with a ticket for the key of the request."""
@@ -123,7 +126,7 @@ class Tickets:
         answer: TicketDocument = {"ticket": ticket, "expires_s": GOOD_S}
         return web.json_response(answer, status=201, headers={"Cache-Control": "no-store"})
 
-    async def _tell(self, request: web.Request) -> web.Response:
+    async def _redeem(self, request: web.Request) -> web.Response:
         """Answer ``POST /tickets/{ticket}``, with which another process uses a ticket up.
 
         Anyone who knows a ticket could use it anyway; the answer reveals only the name of its key.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamer.imaging.jpeg_pixels import UnknownSampling, check_rows, decode_jpeg
+from streamer.imaging.jpeg_pixels import UnsupportedSampling, check_rows, decode_jpeg
 from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
 from streamer.imaging.sampled_pixels import sampled_memory
@@ -112,7 +112,7 @@ def _stored_pixels(
             return _opencv(data, header, _FLAGS[denominator]), False
         try:
             return decode_jpeg(data, header, space)
-        except UnknownSampling:
+        except UnsupportedSampling:
             # OpenCV does not report libjpeg's warnings, so look for missing rows. An image that is grey all
             # over is not damaged.
             image = _opencv(data, header)

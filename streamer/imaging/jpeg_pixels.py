@@ -14,7 +14,7 @@ import simplejpeg
 
 from streamer.imaging.jpeg import JpegHead, follow_scans, read_head
 from streamer.imaging.jpeg_scans import Coverage, Scans
-from streamer.imaging.pixel_limits import AnySize, ImageHeader, damaged
+from streamer.imaging.pixel_limits import ImageHeader, NoPixelLimits, damaged
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ _ROWS_PER_STEP = 64
 _OTHER_BYTES = bytes([0x55]) * 64
 
 
-class UnknownSampling(Exception):
+class UnsupportedSampling(Exception):
     """The sampling factors are valid, but libjpeg-turbo's simpler interface does not support them."""
 
 
@@ -54,7 +54,7 @@ def decode_jpeg(
         pixels = _decode(data, _space_for(header) if space is None else space)
     except ValueError as error:
         if "subsampling" in str(error):
-            raise UnknownSampling from error
+            raise UnsupportedSampling from error
         reason = str(error)
     else:
         return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
@@ -77,7 +77,7 @@ def _ends_early(blob: bytes, pixels: Pixels) -> bool:
     The decoder reads zeros in place of missing data. The image is therefore decoded again with other bytes
     appended. In a complete image, only the last block may change, because encoders omit zeros at the end.
     """
-    head = read_head(blob, AnySize())
+    head = read_head(blob, NoPixelLimits())
     ends = follow_scans(blob, head).ends
     other = np.empty_like(pixels)
     with contextlib.suppress(ValueError):  # libjpeg warns of appended bytes that it did not need
@@ -101,7 +101,7 @@ def _last_block(size: int, block: int) -> int:
 
 def _decode_rest(data: bytes | memoryview, header: ImageHeader, reason: str) -> tuple[Pixels, bool]:
     blob = bytes(data)
-    head = read_head(blob, AnySize())
+    head = read_head(blob, NoPixelLimits())
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
     scans = follow_scans(blob, head)

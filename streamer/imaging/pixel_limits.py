@@ -95,7 +95,7 @@ class PixelLimits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AnySize:
+class NoPixelLimits:
     """Limits that every image meets, for images whose size and cost were checked when they arrived."""
 
     image_px: int = 1 << 60

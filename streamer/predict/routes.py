@@ -158,7 +158,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
     caller = Caller(client, id(request.protocol))
     left_s, nbytes = limits.request_timeout_s, request.content_length
     try:
-        predictor.admission.take_request(client, nbytes)
+        predictor.admission.charge_request(client, nbytes)
         predictor.check_post(version, caller, left_s=left_s, nbytes=nbytes)
     except SchedulingError as refusal:
         predictor.admission.count_refused(version, refusal)

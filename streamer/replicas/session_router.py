@@ -24,7 +24,7 @@ from streamer.access.identity import Identity
 from streamer.config.replica_addresses import HOP_HEADER, NAME_LENGTH, Replicas
 from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
-from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketBox, TooManyTickets, is_ticket
+from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketStore, TooManyTickets, is_ticket
 from streamer.replicas.proxy import CONNECT_S, forward
 
 log = logging.getLogger("streamer.owners")
@@ -56,7 +56,7 @@ class SessionRouter:
         #: HTTP clients by socket path; the client for other replicas has the key "".
         self._clients: dict[str, aiohttp.ClientSession] = {}
         #: Tickets issued here, for browsers and for forwarded requests.
-        self.tickets = TicketBox(self.new_id)
+        self.tickets = TicketStore(self.new_id)
 
     @property
     def replica(self) -> str:
@@ -142,7 +142,7 @@ class SessionRouter:
         except TooManyTickets as error:
             raise Problem.too_many_requests(str(error), retry_after_s=15) from error
 
-    async def ask_issuer(self, ticket: str) -> dict[str, Any] | None:
+    async def redeem_at_issuer(self, ticket: str) -> dict[str, Any] | None:
         """Return what the process that issued a ticket says about it; None if no other process issued it."""
         target = await self._find(ticket.removeprefix(PREFIX), hopped=False)
         if target is None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streamer.imaging.decode import Image, decode
 from streamer.imaging.image_header import read_header
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ENCODED, JPEG_QUALITY, PIXELS, SampleCandidate
 
@@ -30,7 +30,7 @@ class Decode(Protocol):
 
 def decode_here(data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
     """Decode in this process; only for trusted bytes, as in tests. The service decodes in a sandbox."""
-    header = read_header(data, AnySize())
+    header = read_header(data, NoPixelLimits())
     return decode(data, header, rotation=rotation, target=target, reduce=target is not None).pixels
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.candidate_image import (
@@ -137,7 +137,7 @@ class Collector:
             return
         try:
             data = image_bytes(choice.candidate)
-            header = read_header(data, AnySize())
+            header = read_header(data, NoPixelLimits())
             if self._strip:
                 data = strip_metadata(data, header.codec, header.orientation)
         except (ImageError, ValueError):

@@ -24,7 +24,7 @@ from streamer.drift.features import (
 from streamer.drift.monitor import MAX_SHARE
 from streamer.drift.rows import NUMERIC, Row, model_key
 from streamer.imaging.image_header import read_header
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import ORIGINAL, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here, image_bytes, image_of
@@ -119,7 +119,7 @@ def _jpeg_bpp(candidate: SampleCandidate) -> float:
     """Return the bits per pixel of an image that arrived as a JPEG, NaN of all others."""
     if candidate.source != ORIGINAL:
         return math.nan
-    header = read_header(image_bytes(candidate), AnySize())
+    header = read_header(image_bytes(candidate), NoPixelLimits())
     if header.codec is not Codec.JPEG:
         return math.nan
     return 8 * candidate.size_bytes / (header.width * header.height)

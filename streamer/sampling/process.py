@@ -28,7 +28,7 @@ from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import SharedDocument
-from streamer.imaging.pixel_limits import AnySize
+from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.sampling.candidate import (
     CONFIRMED,
     MAX_BYTES,
@@ -73,7 +73,7 @@ class SampleCounter:
         self._delivery.wake()
 
 
-class Intake:
+class CandidateReceiver:
     """Reads candidates and requests of the workers; drops candidates while there is no collector."""
 
     def __init__(self, drift: DriftService | None, decoder: SingleDecoder) -> None:
@@ -162,7 +162,7 @@ async def serve(
     beating = asyncio.create_task(_beat(shared_status), name="beat")
     metrics = SamplingMetrics()
     # Starts with the first image; without images there is no decoder process.
-    decoder = SingleDecoder(AnySize(), waiting=lambda: _post_beat(shared_status))
+    decoder = SingleDecoder(NoPixelLimits(), waiting=lambda: _post_beat(shared_status))
     drift = (
         DriftService(settings, DriftMetrics(), drift_document, shared_status, decoder.decode)
         if settings.drift
@@ -174,12 +174,12 @@ async def serve(
         settings.samples_max_bytes,
         lambda: folder_store.used_bytes if folder_store is not None else 0,
     )
-    intake = Intake(drift, decoder)
+    receiver = CandidateReceiver(drift, decoder)
     if drift is not None:
         await drift.open()
     # Before anything is read: candidates that wait in the sockets would be dropped without a spool.
     opened = await _try_open(spool, shared_status)
-    server = await asyncio.start_unix_server(intake.accept, sock=listener)
+    server = await asyncio.start_unix_server(receiver.accept, sock=listener)
     ticking = asyncio.create_task(_tick(drift)) if drift is not None else None
     try:
         if not opened and not await _open(spool, shared_status, stop):
@@ -197,7 +197,7 @@ async def serve(
         )
         collector.decode = decoder.decode
         collector.drift = drift
-        intake.collector = collector
+        receiver.collector = collector
         shared_status.post("sampling", SamplingStatus.ON)
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
@@ -205,8 +205,8 @@ async def serve(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_S)
         # The workers have ended already; their last candidates may still be in the sockets.
-        if intake.tasks:
-            await asyncio.wait(intake.tasks, timeout=LAST_CANDIDATES_S)
+        if receiver.tasks:
+            await asyncio.wait(receiver.tasks, timeout=LAST_CANDIDATES_S)
         collector.flush()
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:

@@ -12,7 +12,7 @@ from typing import Literal
 from inference.ipc.served_model import ServedModel
 from streamer.accounting.ledger import FrameCounters, Ledger
 from streamer.accounting.metrics import WorkerMetrics
-from streamer.core.alarms import Alarms
+from streamer.core.timeout_queue import TimeoutQueue
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.clients import NOBODY, Caller, Client, Clients
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, Saturated, SchedulingError
@@ -103,7 +103,7 @@ class Admission:
             version: PostAccount(ledger, FrameCounters(metrics, "http", version))
             for version, ledger in self._ledgers.items()
         }
-        self._alarms = Alarms()
+        self._timeouts = TimeoutQueue()
 
     def accounted(self, version: str) -> PostAccount:
         """Return the context manager that accounts one posted image: as received on entry, its outcome on
@@ -117,7 +117,7 @@ class Admission:
 
     # -- quotas --------------------------------------------------------------------------------------
 
-    def take_request(self, client: Client, nbytes: int | None) -> None:
+    def charge_request(self, client: Client, nbytes: int | None) -> None:
         """Charge the client's quotas for one POST of ``nbytes``, None if the size is not known yet. Raises
         OverLimit.
         """
@@ -142,7 +142,7 @@ class Admission:
             raise OverLimit(
                 f"This client has {client.streams} streams open; its quota is {most}.", _STREAM_RETRY_S
             )
-        self.take_opening(client, "streams")
+        self.charge_opening(client, "streams")
         client.streams += 1
 
     @staticmethod
@@ -150,7 +150,7 @@ class Admission:
         """Stop counting a connection that has ended."""
         client.streams -= 1
 
-    def take_opening(self, client: Client, kind: Opening) -> None:
+    def charge_opening(self, client: Client, kind: Opening) -> None:
         """Count a new connection or session. Raises OverLimit if the client opens them too fast."""
         now, openings = time.monotonic(), client.openings.get(kind)
         if openings is not None and not openings.take(now):
@@ -218,13 +218,13 @@ class Admission:
         Raises Saturated if the image still waits for its turn after ``queue_s``, unless ``patient()`` is true
         at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
         """
-        alarms, queue_s = self._alarms, self._queue_s
+        timeouts, queue_s = self._timeouts, self._queue_s
         turn = 0
 
-        def turn_has_not_come() -> None:
+        def raise_not_in_time() -> None:
             nonlocal turn
             if patient():
-                turn = alarms.set(time.monotonic() + queue_s, turn_has_not_come)
+                turn = timeouts.schedule(time.monotonic() + queue_s, raise_not_in_time)
                 return
             if not state.give_up(job, time.monotonic()):
                 return
@@ -234,12 +234,12 @@ class Admission:
             )
 
         if not job.attempts:  # an image that is being decoded already has had its turn
-            turn = alarms.set(time.monotonic() + queue_s, turn_has_not_come)
+            turn = timeouts.schedule(time.monotonic() + queue_s, raise_not_in_time)
         # The outcome is the same as for a frame that the inference process found too old.
-        deadline = alarms.set(job.deadline, lambda: job.finish(DeadlineExceeded()))
+        deadline = timeouts.schedule(job.deadline, lambda: job.finish(DeadlineExceeded()))
         try:
             return await answered
         finally:
             if turn:
-                alarms.cancel(turn)
-            alarms.cancel(deadline)
+                timeouts.cancel(turn)
+            timeouts.cancel(deadline)

@@ -14,10 +14,10 @@ from typing import Protocol
 from streamer.core.token_bucket import TokenBucket
 from streamer.scheduling.decode_cost import LastHint
 
-#: Factor by which `surprise` decays with each image that costs what was expected.
+#: Factor by which `cost_factor` decays with each image that costs what was expected.
 _FORGIVEN = 0.9
-#: Upper bound of `surprise`.
-_MAX_SURPRISE = 1000.0
+#: Upper bound of `cost_factor`.
+_MAX_COST_FACTOR = 1000.0
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,7 @@ class Client:
     number: int = 0
     weight: float = 1.0
     #: Factor by which its images cost more to decode than others of their size and kind; 1 or more.
-    surprise: float = 1.0
+    cost_factor: float = 1.0
     #: Expected decode time of its latest posted image, in milliseconds.
     post_ms: float = 0.0
     #: Guesses the kind of its posted images.
@@ -47,12 +47,10 @@ class Client:
     #: Buckets that limit how fast `streams` and `sessions` are opened; no entry means no limit.
     openings: dict[str, TokenBucket] = field(default_factory=dict)
 
-    def learn_surprise(self, expected_ms: float, actual_ms: float) -> None:
-        """Raise `surprise` when an image cost more than its size suggested; let it decay with images that did
-        not.
-        """
-        ratio = actual_ms / max(expected_ms / self.surprise, 0.1)
-        self.surprise = min(_MAX_SURPRISE, max(1.0, ratio, self.surprise * _FORGIVEN))
+    def learn_cost_factor(self, expected_ms: float, actual_ms: float) -> None:
+        """Raise `cost_factor` when an image cost more than its size suggested; otherwise let it decay."""
+        ratio = actual_ms / max(expected_ms / self.cost_factor, 0.1)
+        self.cost_factor = min(_MAX_COST_FACTOR, max(1.0, ratio, self.cost_factor * _FORGIVEN))
 
 
 #: The client that is charged for work that no client asked for.

@@ -33,8 +33,8 @@ MAX_DEATHS_OF_CLIENT = 3
 FORGET_AFTER_S = 600.0
 
 
-class Memory(Protocol):
-    """Bytes that crashed an inference process, shared by all workers (`refused_digests.DigestMemory`)."""
+class DigestSet(Protocol):
+    """Bytes that crashed an inference process, shared by all workers (`refused_digests.RefusedDigests`)."""
 
     def holds(self, data: bytes | memoryview) -> bool:
         """Whether these bytes are remembered."""
@@ -69,7 +69,7 @@ class Suspects:
     died.
     """
 
-    def __init__(self, blocked: Memory) -> None:
+    def __init__(self, blocked: DigestSet) -> None:
         self._blocked = blocked
         #: Length and digest of suspected frames, oldest first.
         self._suspected: OrderedDict[tuple[int, bytes], None] = OrderedDict()
@@ -79,13 +79,13 @@ class Suspects:
         #: workers.
         self._sources: OrderedDict[tuple[str, int], _Source] = OrderedDict()
 
-    def judge(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:
+    def check(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:
         """Return how a frame may be executed. ``stream`` is 0 for POSTs, ``client`` is 0 if it is unknown."""
         if isinstance(data, bytes | memoryview) and self._blocked.holds(data):
             return Verdict.BLOCKED
         if not self._lengths and not self._sources:
             return Verdict.FREE
-        verdicts = {self._judge_source(("stream", stream), now), self._judge_source(("client", client), now)}
+        verdicts = {self._check_source(("stream", stream), now), self._check_source(("client", client), now)}
         if Verdict.REFUSED in verdicts:
             return Verdict.REFUSED
         key = self._key(data)
@@ -95,9 +95,9 @@ class Suspects:
     def died(self, data: object, stream: int, now: float, *, alone: bool, client: int = 0) -> bool:
         """Note that the process died while it executed this frame; return whether it is blocked now."""
         if stream:
-            self._hold_against(("stream", stream), now, MAX_DEATHS_ALONE, alone=alone)
+            self._count_death(("stream", stream), now, MAX_DEATHS_ALONE, alone=alone)
         if client and alone:
-            self._hold_against(("client", client), now, MAX_DEATHS_OF_CLIENT, alone=True)
+            self._count_death(("client", client), now, MAX_DEATHS_OF_CLIENT, alone=True)
         if not isinstance(data, bytes | memoryview):
             return False
         key = len(data), hashlib.blake2b(data, digest_size=16).digest()
@@ -120,7 +120,7 @@ class Suspects:
             del self._suspected[key]
             self._count_lengths()
 
-    def _hold_against(self, source: tuple[str, int], now: float, most: int, *, alone: bool) -> None:
+    def _count_death(self, source: tuple[str, int], now: float, most: int, *, alone: bool) -> None:
         known = self._sources.setdefault(source, _Source(now, most))
         known.deaths_alone += alone
         known.deaths += 1
@@ -129,7 +129,7 @@ class Suspects:
         if len(self._sources) > MAX_REMEMBERED:
             self._sources.popitem(last=False)
 
-    def _judge_source(self, source: tuple[str, int], now: float) -> Verdict:
+    def _check_source(self, source: tuple[str, int], now: float) -> Verdict:
         known = self._sources.get(source)
         if known is None:
             return Verdict.FREE

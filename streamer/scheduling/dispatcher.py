@@ -27,7 +27,7 @@ from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import NOBODY, Caller, Client
 from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.decode_cost import Kind
-from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.errors import (
     DeadlineExceeded,
     UnknownVersion,
@@ -63,12 +63,19 @@ class Dispatcher:
         self._client = client
         self._decoders = decoders
         self._limits = limits
-        room = DecodeRoom(decoders.size)
-        self._versions = {version: VersionQueue(room, interactive_share) for version in versions}
+        decode_limiter = DecodeLimiter(decoders.size)
+        self._versions = {version: VersionQueue(decode_limiter, interactive_share) for version in versions}
         self._post_queue_s = {version: metrics.stage_s.labels("post_queue", version) for version in versions}
         self._turns = deque(versions)
         self._runner = JobRunner(
-            client, metrics, decoders, suspects, room, self._versions, pump=self._pump, pump_all=self.pump_all
+            client,
+            metrics,
+            decoders,
+            suspects,
+            decode_limiter,
+            self._versions,
+            pump=self._pump,
+            pump_all=self.pump_all,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
@@ -167,7 +174,7 @@ class Dispatcher:
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection, job.kind = caller.client, caller.connection, kind
             now = time.monotonic()
-            self._runner.check_harm(job, now)
+            self._runner.check_suspects(job, now)
             state.add(job, now)
             self._pump(version)
             try:
@@ -266,9 +273,9 @@ class Dispatcher:
             if not self._runner.begin(version, state, model, job):
                 return
         if state.held_by_rates:
-            self._look_again()
+            self._schedule_pump()
 
-    def _look_again(self) -> None:
+    def _schedule_pump(self) -> None:
         """Schedule another look: a rate-limited stream becomes ready by time alone, without an event."""
         if self._timer is not None or self._loop is None:
             return

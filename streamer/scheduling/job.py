@@ -17,7 +17,7 @@ from streamer.imaging.frame import DecodedFrame
 from streamer.imaging.image_header import Limits
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.decode_cost import Kind
-from streamer.scheduling.decode_room import Decode
+from streamer.scheduling.decode_limiter import Decode
 from streamer.scheduling.errors import DeadlineExceeded
 
 

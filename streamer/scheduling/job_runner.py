@@ -27,7 +27,7 @@ from streamer.decoding.messages import Answer, Task
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.scheduling.converter_threads import ConverterThreads
 from streamer.scheduling.crash_suspects import REFUSE_S, Suspects, Verdict
-from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingError, Unavailable
 from streamer.scheduling.job import Job, outcome_of
 from streamer.scheduling.version_queue import VersionQueue
@@ -66,19 +66,19 @@ class JobRunner:
         metrics: WorkerMetrics,
         decoders: DecoderPool,
         suspects: Suspects,
-        room: DecodeRoom,
+        decode_limiter: DecodeLimiter,
         versions: Mapping[str, VersionQueue],
         *,
         pump: Callable[[str], None],
         pump_all: Callable[[], None],
     ) -> None:
-        """``pump`` starts the waiting frames of a version for which a job has made room, ``pump_all`` those
+        """``pump`` starts the waiting frames of a version that a job has made room for, ``pump_all`` those
         of all versions.
         """
         self._client = client
         self._decoders = decoders
         self._suspects = suspects
-        self._room = room
+        self._decode_limiter = decode_limiter
         self._versions = versions
         self._pump = pump
         self._pump_all = pump_all
@@ -110,7 +110,7 @@ class JobRunner:
             job.finish(DeadlineExceeded())
             return True
         try:
-            self.check_harm(job, now)
+            self.check_suspects(job, now)
         except (SchedulingError, ImageError) as refusal:
             state.skip(job)
             job.finish(refusal)
@@ -136,16 +136,16 @@ class JobRunner:
             self._converters.submit(self._convert, version, model, job, ticket)
         return True
 
-    def check_harm(self, job: Job, now: float) -> None:
+    def check_suspects(self, job: Job, now: float) -> None:
         """Raise ImageError or OverLimit for a frame that may not run, and note whether it must run alone."""
-        verdict = self._suspects.judge(job.data, job.stream, now, job.client.number)
+        verdict = self._suspects.check(job.data, job.stream, now, job.client.number)
         if verdict is Verdict.REFUSED and job.stream == 0:
             raise OverLimit(
                 "Images of this client have ended the inference process again and again; try later.",
                 retry_after_s=int(REFUSE_S),
             )
         if verdict in (Verdict.BLOCKED, Verdict.REFUSED):
-            raise _poison()
+            raise _crash_error()
         job.alone = verdict is Verdict.ALONE
 
     def _decode(
@@ -209,8 +209,8 @@ class JobRunner:
                 self._submit(version, model, queue.popleft())
             if not queue:
                 self._decoding.pop(job.stream, None)
-        if self._room.held:
-            self._room.held = False
+        if self._decode_limiter.held:
+            self._decode_limiter.held = False
             self._pump_all()
 
     def _submit(self, version: str, model: ServedModel, job: Job) -> None:
@@ -258,19 +258,19 @@ class JobRunner:
         """
         state, now = self._versions[version], time.monotonic()
         executing = isinstance(error, InferenceLost) and error.executing
-        harmful = executing and self._suspects.died(
+        decoder_crash_error = executing and self._suspects.died(
             job.data, job.stream, now, alone=job.alone, client=job.client.number
         )
-        again = not harmful and job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled
+        again = not decoder_crash_error and job.awaited and job.attempts < MAX_ATTEMPTS and not job.cancelled
         if again:
             job.decoded, job.fault = False, None
         if isinstance(error, InferenceLost):
             state.lost(job, now, again=again)
         else:
             state.end(job, 0.0, now, again=again)
-        if harmful:
+        if decoder_crash_error:
             log.error("a frame ended the inference process twice; it is blocked")
-            job.finish(_poison())
+            job.finish(_crash_error())
         elif job.stream == 0 and not again:
             job.finish(unavailable("processes that held this image were lost twice"))
         elif not again:
@@ -287,7 +287,7 @@ class JobRunner:
         stages.postprocess_s.observe(result.postprocess_ms / 1e3)
 
 
-def _poison() -> ImageError:
+def _crash_error() -> ImageError:
     return ImageError(
         ImageErrorCode.DAMAGED,
         "the inference process ended twice while it ran this image; it is not run again",

@@ -23,7 +23,7 @@ _SAME = 0.1
 MAX_CONNECTIONS = 256
 
 
-class Posted(Protocol):
+class QueuedPost(Protocol):
     """A posted image that waits."""
 
     #: Tells the client's connections apart.
@@ -35,11 +35,11 @@ class Posted(Protocol):
     expected_s: float
 
 
-Post = TypeVar("Post", bound=Posted)
+Post = TypeVar("Post", bound=QueuedPost)
 
 
 @dataclass(slots=True)
-class _Line(Generic[Post]):
+class _ClientPosts(Generic[Post]):
     """The POSTs of one client."""
 
     waiting: list[Post] = field(default_factory=list)
@@ -56,7 +56,7 @@ class PostQueue(Generic[Post]):
     """Waiting POSTs of one model version."""
 
     def __init__(self) -> None:
-        self._lines: dict[Flow, _Line[Post]] = {}
+        self._by_flow: dict[Flow, _ClientPosts[Post]] = {}
         #: Number of waiting images; only the queue writes it.
         self.count = 0
 
@@ -64,33 +64,35 @@ class PostQueue(Generic[Post]):
         return self.count
 
     def __iter__(self) -> Iterator[Post]:
-        for line in self._lines.values():
-            yield from line.waiting
+        for client_posts in self._by_flow.values():
+            yield from client_posts.waiting
 
     def add(self, flow: Flow, post: Post) -> None:
         """Queue an image of a client."""
-        line = self._lines.get(flow)
-        if line is None:
-            line = self._lines[flow] = _Line()
-        post.tag = line.start_of(post.connection) + post.expected_s
-        if len(line.finish_s) >= MAX_CONNECTIONS:
+        client_posts = self._by_flow.get(flow)
+        if client_posts is None:
+            client_posts = self._by_flow[flow] = _ClientPosts()
+        post.tag = client_posts.start_of(post.connection) + post.expected_s
+        if len(client_posts.finish_s) >= MAX_CONNECTIONS:
             # Connections without debt need not be remembered. If all have debt, forgetting it is cheaper than
             # keeping more than the bound.
-            line.finish_s = {key: at for key, at in line.finish_s.items() if at > line.virtual_s}
-            if len(line.finish_s) >= MAX_CONNECTIONS:
-                line.finish_s.clear()
-        line.finish_s[post.connection] = post.tag
-        place, passed_from = len(line.waiting), post.tag + _SAME * post.expected_s
-        while place and line.waiting[place - 1].tag > passed_from:
+            client_posts.finish_s = {
+                key: at for key, at in client_posts.finish_s.items() if at > client_posts.virtual_s
+            }
+            if len(client_posts.finish_s) >= MAX_CONNECTIONS:
+                client_posts.finish_s.clear()
+        client_posts.finish_s[post.connection] = post.tag
+        place, passed_from = len(client_posts.waiting), post.tag + _SAME * post.expected_s
+        while place and client_posts.waiting[place - 1].tag > passed_from:
             place -= 1
-        line.waiting.insert(place, post)
+        client_posts.waiting.insert(place, post)
         self.count += 1
 
     def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
         """Return the first image of each client that may start now, as decided by ``fits``."""
         found = {}
-        for flow, line in self._lines.items():
-            for post in line.waiting:
+        for flow, client_posts in self._by_flow.items():
+            for post in client_posts.waiting:
                 if fits(post):
                     found[flow] = post
                     break
@@ -98,29 +100,29 @@ class PostQueue(Generic[Post]):
 
     def waiting_flows(self) -> list[Flow]:
         """Return the clients with images that wait."""
-        return [flow for flow, line in self._lines.items() if line.waiting]
+        return [flow for flow, client_posts in self._by_flow.items() if client_posts.waiting]
 
     def waiting_s(self, flow: Flow) -> float:
         """Return the expected seconds of a client's images that wait."""
-        line = self._lines.get(flow)
-        return 0.0 if line is None else sum(post.expected_s for post in line.waiting)
+        client_posts = self._by_flow.get(flow)
+        return 0.0 if client_posts is None else sum(post.expected_s for post in client_posts.waiting)
 
     def remove(self, flow: Flow, post: Post) -> bool:
         """Withdraw an image; return False if it does not wait or no longer waits."""
-        line = self._lines.get(flow)
-        if line is None or post not in line.waiting:
+        client_posts = self._by_flow.get(flow)
+        if client_posts is None or post not in client_posts.waiting:
             return False
-        line.waiting.remove(post)
+        client_posts.waiting.remove(post)
         self.count -= 1
-        self._tidy(flow, line)
+        self._remove_if_empty(flow, client_posts)
         return True
 
     def take(self, flow: Flow, post: Post) -> None:
         """Take an image that :meth:`ready` returned and that starts now; :meth:`settle` follows once."""
-        line = self._lines[flow]
-        line.waiting.remove(post)
+        client_posts = self._by_flow[flow]
+        client_posts.waiting.remove(post)
         self.count -= 1
-        line.virtual_s = max(line.virtual_s, post.tag)
+        client_posts.virtual_s = max(client_posts.virtual_s, post.tag)
 
     def ahead_s(self, flow: Flow, connection: int, expected_s: float = 0.0) -> float:
         """Return the expected seconds of a client's images that would start before one of ``connection``.
@@ -129,18 +131,18 @@ class PostQueue(Generic[Post]):
         send its next one as soon as it has the answer, so several cheap images may go before an expensive
         one.
         """
-        line = self._lines.get(flow)
-        if line is None or not line.waiting:
+        client_posts = self._by_flow.get(flow)
+        if client_posts is None or not client_posts.waiting:
             return 0.0
-        finish_s = line.start_of(connection) + expected_s
+        finish_s = client_posts.start_of(connection) + expected_s
         passed_from, ahead_s, others = finish_s + _SAME * expected_s, 0.0, set()
-        for post in line.waiting:
+        for post in client_posts.waiting:
             if post.tag <= passed_from:
                 ahead_s += post.expected_s
-                if line.finish_s.get(post.connection, finish_s) < finish_s:
+                if client_posts.finish_s.get(post.connection, finish_s) < finish_s:
                     others.add(post.connection)
         others.discard(connection)
-        return ahead_s + sum(finish_s - line.finish_s[other] for other in others)
+        return ahead_s + sum(finish_s - client_posts.finish_s[other] for other in others)
 
     def settle(self, flow: Flow, post: Post, actual_s: float, *, again: bool = False) -> None:
         """Charge the connection of an image that has ended with its real cost.
@@ -148,27 +150,27 @@ class PostQueue(Generic[Post]):
         With ``again`` the image is queued once more, before all others except those that were queued again
         earlier; its expected cost then stays charged.
         """
-        line = self._lines.get(flow)
-        if line is None:
+        client_posts = self._by_flow.get(flow)
+        if client_posts is None:
             if not again:
                 return
-            line = self._lines[flow] = _Line()
-        if post.connection in line.finish_s:
-            line.finish_s[post.connection] += actual_s - (0.0 if again else post.expected_s)
+            client_posts = self._by_flow[flow] = _ClientPosts()
+        if post.connection in client_posts.finish_s:
+            client_posts.finish_s[post.connection] += actual_s - (0.0 if again else post.expected_s)
         if again:
             post.tag = -math.inf
-            line.waiting.insert(sum(each.tag == post.tag for each in line.waiting), post)
+            client_posts.waiting.insert(sum(each.tag == post.tag for each in client_posts.waiting), post)
             self.count += 1
-        self._tidy(flow, line)
+        self._remove_if_empty(flow, client_posts)
 
-    def _tidy(self, flow: Flow, line: _Line[Post]) -> None:
+    def _remove_if_empty(self, flow: Flow, client_posts: _ClientPosts[Post]) -> None:
         """Forget the client if it has no work."""
-        if not line.waiting and not flow.running:
-            del self._lines[flow]
+        if not client_posts.waiting and not flow.running:
+            del self._by_flow[flow]
 
     def clear(self) -> list[Post]:
         """Remove everything and return what waited."""
         waiting = list(self)
-        self._lines.clear()
+        self._by_flow.clear()
         self.count = 0
         return waiting

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from inference.core.fair_queueing import FairShare, Flow
-from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
-from streamer.scheduling.post_queue import Posted, PostQueue
+from streamer.scheduling.decode_limiter import LONG_MS, Decode, DecodeLimiter
+from streamer.scheduling.post_queue import PostQueue, QueuedPost
 from streamer.scheduling.service_rate import ServiceRate, most_per_s
 
 #: Smallest, initial and largest factor. Beyond the largest, the machine has practically stopped.
@@ -46,7 +46,7 @@ class WaitMargin:
             self.factor = max(_LEAST, self.factor * _DOWN)
 
 
-class Waiting(Posted, Protocol):
+class Waiting(QueuedPost, Protocol):
     """A posted image that waits."""
 
     #: Flow of its client; set while it waits.
@@ -64,7 +64,7 @@ class PostWait(Generic[Post]):
     share: FairShare
     posts: PostQueue[Post]
     service: ServiceRate
-    room: DecodeRoom
+    decode_limiter: DecodeLimiter
     #: Number of concurrent model runs.
     inference_threads: int = 1
     #: Long decodes wait for decoders and other images for their turn, so each kind has its own margin, by
@@ -95,7 +95,7 @@ class PostWait(Generic[Post]):
         """Return the seconds of work per second that images of this cost allow, for use before one was
         measured.
         """
-        return most_per_s(decode_s, run_s, self.room.decoders, self.inference_threads)
+        return most_per_s(decode_s, run_s, self.decode_limiter.decoders, self.inference_threads)
 
     def expected_s(
         self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
@@ -142,4 +142,6 @@ class PostWait(Generic[Post]):
             and post.decode.expected_ms > LONG_MS
             and (post.flow is flow or (post.flow is not None and post.flow.tag <= flow.tag))
         )
-        return (before_ms / 1e3 + self.room.long_left_s(now)) / self.room.decoders_for_long(now)
+        return (
+            before_ms / 1e3 + self.decode_limiter.long_left_s(now)
+        ) / self.decode_limiter.decoders_for_long(now)

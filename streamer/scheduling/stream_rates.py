@@ -37,7 +37,7 @@ class Source(Protocol):
     def pending(self) -> bool:
         """Whether a frame waits, whether or not it may start now."""
 
-    def wants_turn(self, now: float) -> bool:
+    def has_ready_frame(self, now: float) -> bool:
         """Whether a frame waits that may start now."""
 
     def take(self, now: float) -> Job | None:
@@ -55,7 +55,7 @@ class Demand:
     arrived: int = 0
     fps: float = 0.0
     #: Whether its frames wait for the device, so that the stream could use more than it sends now.
-    hungry: bool = False
+    backlogged: bool = False
     #: Expected decode time of one of its frames, in milliseconds.
     decode_ms: float = 0.0
     #: Peak memory of decoding its last frame, in bytes.
@@ -91,7 +91,7 @@ class StreamRates:
         for table in (self._sources, self.demands, self._active):
             table.pop(key, None)
 
-    def note_arrival(self, key: int) -> bool:
+    def count_arrival(self, key: int) -> bool:
         """Count a frame that has arrived; return whether the stream is open."""
         demand = self.demands.get(key)
         if demand is None:
@@ -109,7 +109,7 @@ class StreamRates:
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
         demand = self.demands.get(stream)
         if demand is not None:
-            demand.hungry = result.queue_ms > max(5.0, result.inference_ms / 2)
+            demand.backlogged = result.queue_ms > max(5.0, result.inference_ms / 2)
 
     def capacity_fps(self, model: ServedModel) -> float:
         """Return the rate that may be promised: the larger of warm-up and recent runs, because mailboxes drop
@@ -132,7 +132,7 @@ class StreamRates:
             demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
             demand.arrived = 0
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
-                demand.fps, demand.hungry = 0.0, False
+                demand.fps, demand.backlogged = 0.0, False
                 del active[key]
         capacity_fps = self.capacity_fps(model)
         overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
@@ -146,6 +146,6 @@ class StreamRates:
         declared.
         """
         demand = self.demands[key]
-        if not demand.hungry:
+        if not demand.backlogged:
             return demand.fps
         return max(demand.fps, self._sources[key].declared_fps or math.inf)

@@ -14,7 +14,7 @@ from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.clients import Client
 from streamer.scheduling.decode_cost import DecodeCost, Kind, hint_of
-from streamer.scheduling.decode_room import LONG_MS, Decode, DecodeRoom
+from streamer.scheduling.decode_limiter import LONG_MS, Decode, DecodeLimiter
 from streamer.scheduling.job import Job
 from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
@@ -37,7 +37,7 @@ _LARGE_BYTES = 1 << 20
 class VersionQueue:
     """POSTs and live streams of one version; times are monotonic seconds."""
 
-    def __init__(self, room: DecodeRoom | None = None, interactive_share: float = 0.25) -> None:
+    def __init__(self, decode_limiter: DecodeLimiter | None = None, interactive_share: float = 0.25) -> None:
         self._posts: PostQueue[Job] = PostQueue()
         #: Frames of streams in mode all that were lost with an inference process, in order; they go first.
         self._returned: deque[Job] = deque()
@@ -45,11 +45,11 @@ class VersionQueue:
         self._waiting: dict[int, Source] = {}
         #: Number of frames in decoders or with the inference process.
         self._in_flight = 0
-        self._room = DecodeRoom(1) if room is None else room
+        self._decode_limiter = DecodeLimiter(1) if decode_limiter is None else decode_limiter
         self._share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
         self._costs = DecodeCost()
         self._service = ServiceRate()
-        self._wait = PostWait(self._share, self._posts, self._service, self._room)
+        self._wait = PostWait(self._share, self._posts, self._service, self._decode_limiter)
         #: Seconds of one inference thread per frame; smoothed, 0 until something is known.
         self._inference_s = 0.0
         #: The open streams, what each of them wants, and the rates that they are granted.
@@ -92,7 +92,7 @@ class VersionQueue:
 
     def offer(self, source: Source) -> None:
         """Note that a stream has a new frame in its mailbox."""
-        if self.rates.note_arrival(source.key):
+        if self.rates.count_arrival(source.key):
             self._waiting[source.key] = source
 
     def add(self, job: Job, now: float) -> None:
@@ -128,19 +128,19 @@ class VersionQueue:
 
     # -- turns ---------------------------------------------------------------------------------------
 
-    def next(self, room: int, now: float) -> Job | None:
-        """Take the next frame while fewer than ``room`` are in flight; return None if none may start.
+    def next(self, max_in_flight: int, now: float) -> Job | None:
+        """Take the next frame while fewer than ``max_in_flight`` run; return None if none may start.
 
         Clients share by weight, and so do the two classes. Among a client's streams the least recently served
         goes first.
         """
-        if not (self._returned or self._waiting or self._posts.count) or not self._room.open:
+        if not (self._returned or self._waiting or self._posts.count) or not self._decode_limiter.open:
             return None
         if self._returned:  # nothing may overtake them, because newer frames of the same streams would
-            return self._next_returned(room)
+            return self._next_returned(max_in_flight)
         while True:
-            streams = self._ready_streams(room, now) if self._waiting else {}
-            posts = self._ready_posts(room, now) if self._posts.count else {}
+            streams = self._ready_streams(max_in_flight, now) if self._waiting else {}
+            posts = self._ready_posts(max_in_flight, now) if self._posts.count else {}
             if not streams and not posts:
                 return None
             flow = self._share.pick([*posts, *streams])
@@ -152,21 +152,21 @@ class VersionQueue:
             if job is not None:
                 return job
 
-    def _next_returned(self, room: int) -> Job | None:
+    def _next_returned(self, max_in_flight: int) -> Job | None:
         """Take the first returned frame that may start, within the bounds of :meth:`next`."""
-        if self._in_flight >= room + RESERVED_FOR_ABSENT:
+        if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return None
-        full = self._in_flight >= room
+        full = self._in_flight >= max_in_flight
         for job in self._returned:
             if not (full and job.flow is not None and job.flow.running):
                 self._returned.remove(job)
                 return job
         return None
 
-    def _ready_streams(self, room: int, now: float) -> dict[Flow, Source]:
+    def _ready_streams(self, max_in_flight: int, now: float) -> dict[Flow, Source]:
         """Return each client's least recently served stream with a frame that may start now."""
-        full = self._in_flight >= room
-        if self._in_flight >= room + RESERVED_FOR_ABSENT:
+        full = self._in_flight >= max_in_flight
+        if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
         ready: dict[Flow, Source] = {}
         demands = self._demands
@@ -179,20 +179,24 @@ class VersionQueue:
             if best is not None and demands[best.key].served <= demand.served:
                 continue
             short = demand.decode_ms <= LONG_MS and not demand.nbytes
-            if source.wants_turn(now) and (short or self._room.admits(demand.decode_ms, demand.nbytes, now)):
+            if source.has_ready_frame(now) and (
+                short or self._decode_limiter.admits(demand.decode_ms, demand.nbytes, now)
+            ):
                 ready[flow] = source
         return ready
 
-    def _ready_posts(self, room: int, now: float) -> dict[Flow, Job]:
+    def _ready_posts(self, max_in_flight: int, now: float) -> dict[Flow, Job]:
         """Return each client's image that may start now."""
-        if self._in_flight >= room + RESERVED_FOR_ABSENT:
+        if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
 
         def fits(job: Job) -> bool:
-            return job.decode is None or self._room.admits(job.decode.expected_ms, job.decode.nbytes, now)
+            return job.decode is None or self._decode_limiter.admits(
+                job.decode.expected_ms, job.decode.nbytes, now
+            )
 
         ready = self._posts.ready(fits)
-        if self._in_flight < room:
+        if self._in_flight < max_in_flight:
             return ready
         return {flow: job for flow, job in ready.items() if not flow.running}
 
@@ -224,13 +228,13 @@ class VersionQueue:
         if job.decode is None:
             job.decode = Decode(_FIRST_FRAME_MS)
         self._share.start(job.flow, job.expected_s)
-        self._room.begin(job.decode, now)
+        self._decode_limiter.begin(job.decode, now)
 
     def decoded(self, job: Job, now: float) -> None:
         """Account the end of a decode, successful or not, and learn the cost of such images."""
         if job.decode is None:
             return
-        self._room.end(job.decode)
+        self._decode_limiter.end(job.decode)
         if job.fault is not None:
             # The cost was not measured, so charge the elapsed time: a refused image or a killed decoder is
             # not free.
@@ -240,7 +244,7 @@ class VersionQueue:
         if demand is not None:
             job.client.frame_ms = demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)
         elif job.kind is not None:
-            job.client.learn_surprise(job.decode.expected_ms, cost_ms)
+            job.client.learn_cost_factor(job.decode.expected_ms, cost_ms)
             self._costs.learn(job.kind, cost_ms)
 
     def end(self, job: Job, inference_s: float, now: float, *, again: bool = False) -> None:
@@ -300,7 +304,7 @@ class VersionQueue:
             return 0.0  # nothing goes before it, and only long decodes wait for those that have started
         flow = self._share.flow("post", client.number, client.weight)
         costs = decode_ms / 1e3, self._inference_s
-        return self._wait.longest_s(flow, connection, costs, self._wanting(), now)
+        return self._wait.longest_s(flow, connection, costs, self._flows_with_work(), now)
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
         """Return the expected decode time; a large image that has not arrived yet is assumed to cost as much
@@ -312,11 +316,11 @@ class VersionQueue:
 
     def expected_ms(self, kind: Kind | None, client: Client) -> float:
         """Return the expected decode time of an image of this kind from this client."""
-        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.surprise
+        return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.cost_factor
 
     def is_alone(self, client: Client) -> bool:
         """Whether no other client has work that waits or runs for this version."""
-        return all(flow.client == client.number for flow in (*self._wanting(), *self._share.running))
+        return all(flow.client == client.number for flow in (*self._flows_with_work(), *self._share.running))
 
-    def _wanting(self) -> list[Flow]:
+    def _flows_with_work(self) -> list[Flow]:
         return [*self._posts.waiting_flows(), *(self._demands[key].flow for key in self._waiting)]

@@ -19,7 +19,7 @@ from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.decoding.decoder_pool import DecoderPool, decoder_count
-from streamer.decoding.refused_digests import DigestMemory
+from streamer.decoding.refused_digests import RefusedDigests
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.authentication import make_authenticator
 from streamer.http.body import BUDGET
@@ -114,7 +114,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         metrics,
         limits,
         decoders=decoders,
-        suspects=Suspects(DigestMemory(resources.metrics_dir / "harmful-frames")),
+        suspects=Suspects(RefusedDigests(resources.metrics_dir / "harmful-frames")),
         admission=Admission(
             metrics,
             versions,
@@ -164,7 +164,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[LIMITS] = limits
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)
-    authenticator.accept_tickets(Tickets(router.tickets, router.ask_issuer), app)
+    authenticator.accept_tickets(Tickets(router.tickets, router.redeem_at_issuer), app)
     _add_metrics(app, health, origin_policy, resources.metrics_listener)
     _add_routes(
         app,
@@ -195,7 +195,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
     """Return the decoder processes for images and for videos; both refuse input that killed a decoder."""
     settings, count_end = resources.settings, resources.metrics.decoder_ended
-    digests = DigestMemory(resources.metrics_dir / "harmful-images")
+    digests = RefusedDigests(resources.metrics_dir / "harmful-images")
     pool = DecoderPool(
         decoder_count(settings.workers),
         # Room for four of the largest images; further ones wait in the worker.

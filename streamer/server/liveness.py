@@ -167,8 +167,8 @@ async def beat(
     """
     pressure = QueuePressure(lambda: random.uniform(0, STAGGER_S))  # noqa: S311 - not for cryptography
     loop = asyncio.get_running_loop()
-    memory = MemoryReturn(budget)
-    collector = Collector(loop.time())
+    memory = MemoryTrimmer(budget)
+    collector = GcScheduler(loop.time())
     returning: asyncio.Future[None] | None = None
     while True:
         shared_status.post_worker(number, "beat", loop.time())
@@ -189,7 +189,7 @@ async def beat(
             returning = loop.run_in_executor(None, memory.return_pages)
 
 
-class Collector:
+class GcScheduler:
     """Decides when to run a full garbage collection, which takes long with thousands of streams.
 
     The interpreter would run one whenever a quarter more objects have survived: 0.1 s of processor time with
@@ -221,7 +221,7 @@ class Collector:
         self._cost_s, self._tasks, self._last_at = time.thread_time() - begun, max(1, tasks), now
 
 
-class MemoryReturn:
+class MemoryTrimmer:
     """Returns free pages to the system after a peak of bodies and messages; the allocator would keep them.
 
     Does nothing with an allocator other than glibc's.

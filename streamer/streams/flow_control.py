@@ -35,7 +35,7 @@ MAX_VIOLATIONS = 3
 _DISCONTINUITY = FrameFlag.DISCONTINUITY.value
 
 
-class WindowViolated(Exception):
+class WindowExceeded(Exception):
     """The client keeps sending past its window. The connection must be closed with 4429."""
 
 
@@ -107,14 +107,14 @@ class FlowControl:
         message = server_messages.flow(self.number, self.granted, self.max_fps, self.ack, reason)
         return [*self.take_drops(), message]
 
-    def hold(self, now: float, reason: str) -> list[ServerMessage]:
+    def close_window(self, now: float, reason: str) -> list[ServerMessage]:
         """Close the window for now; ``reason`` is sent to the client."""
         self._remember_window(now)
         self._held_window = 0
         return self.flow_messages(reason)
 
-    def unhold(self, reason: str) -> list[ServerMessage]:
-        """Open the window again after :meth:`hold`."""
+    def reopen_window(self, reason: str) -> list[ServerMessage]:
+        """Open the window again after :meth:`close_window`."""
         self._held_window = None
         return self.flow_messages(reason)
 
@@ -145,7 +145,7 @@ class FlowControl:
             self._violations += 1
             if self._violations > MAX_VIOLATIONS:
                 self.ledger.failed += 1
-                raise WindowViolated(f"{self._violations} frames past the window")
+                raise WindowExceeded(f"{self._violations} frames past the window")
             return self._refuse(
                 frame, "window", f"past the window: seq {frame.seq}, ack {self.ack}, win {self.granted}"
             )
@@ -212,7 +212,7 @@ class FlowControl:
         """Whether a frame waits, startable or not."""
         return bool(self._mailbox.entries)
 
-    def wants_turn(self, now: float) -> bool:
+    def has_ready_frame(self, now: float) -> bool:
         """Whether a frame waits and may be started now."""
         return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
 

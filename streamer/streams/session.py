@@ -24,7 +24,7 @@ class UnsupportedCodec(ProtocolError):
     """The codec exists in ``detect.v1`` but not on this server; the connection is closed with 4406."""
 
 
-class Mark(NamedTuple):
+class StreamPosition(NamedTuple):
     """The position of a stream."""
 
     last_seq: int
@@ -46,7 +46,7 @@ class Session:
     streams: dict[int, FlowControl] = field(default_factory=dict)
     trackers: dict[int, Tracker] = field(default_factory=dict)
     #: Positions of streams in the process that had the session before, by stream id.
-    marks: dict[int, Mark] = field(default_factory=dict)
+    marks: dict[int, StreamPosition] = field(default_factory=dict)
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
@@ -73,13 +73,13 @@ class Session:
             cfg=int(state["cfg"]),
             track=bool(state["track"]),
             trackers={int(number): Tracker.from_state(each) for number, each in state["trackers"].items()},
-            marks={int(number): Mark(*map(int, each)) for number, each in state["marks"].items()},
+            marks={int(number): StreamPosition(*map(int, each)) for number, each in state["marks"].items()},
         )
 
     def to_state(self) -> dict[str, Any]:
         """Return what another process needs to continue the session, in a form for JSON."""
         standing = self.marks | {
-            number: Mark(stream.last_seq, stream.ack) for number, stream in self.streams.items()
+            number: StreamPosition(stream.last_seq, stream.ack) for number, stream in self.streams.items()
         }
         return {
             "labels": list(self.labels),

@@ -80,9 +80,9 @@ class StreamHandle:
         """Whether a frame waits."""
         return self.flow.pending
 
-    def wants_turn(self, now: float) -> bool:
+    def has_ready_frame(self, now: float) -> bool:
         """Whether a frame waits that may start now."""
-        return self.flow.wants_turn(now)
+        return self.flow.has_ready_frame(now)
 
     def take(self, now: float) -> Job | None:
         """Start the next frame, with the parameters in effect at this moment; None when there is none."""

@@ -65,7 +65,7 @@ class CrashLoop:
         """Record a death at ``now``, CLOCK_MONOTONIC seconds."""
         self._deaths = [*self._deaths[1 - LOOP_DEATHS :], now]
 
-    def goes_on(self, now: float) -> bool:
+    def is_active(self, now: float) -> bool:
         """Return whether `LOOP_DEATHS` occurred within `LOOP_S`, the last of them less than `CALM_S` ago."""
         if len(self._deaths) < LOOP_DEATHS:
             return False

@@ -113,7 +113,7 @@ class Supervisor:
     async def run(self) -> int:
         """Start everything, watch it, drain it. Returns the exit code."""
         on_signals(self._start_drain, self._kill_workers)
-        if not self._settings.wants_keys:
+        if not self._settings.requires_keys:
             if self._settings.listens_on_loopback:
                 log.info(
                     "no keys are set: the service listens on loopback only, for programs on this machine"
@@ -255,7 +255,7 @@ class Supervisor:
             watched.append(watch_sampling_process(self._sampling, lambda: self._ending))
         shared_status = self._inference.shared_status
         return Watchdog(
-            shared_status, watched, lambda now: shared_status.post("dying", self._crash_loop.goes_on(now))
+            shared_status, watched, lambda now: shared_status.post("dying", self._crash_loop.is_active(now))
         )
 
     # -- the end -------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ SAMPLING_BEAT_LIMIT_S = 5.0
 SAMPLING_START_LIMIT_S = 60.0
 
 
-class LifeSign(NamedTuple):
+class Heartbeat(NamedTuple):
     """The last sign of life of a process, and how long it may wait with the next one."""
 
     #: CLOCK_MONOTONIC seconds.
@@ -73,7 +73,7 @@ class WatchedProcess:
 
     name: str
     #: Returns the last sign of life, None while none is expected.
-    life_sign: Callable[[], LifeSign | None]
+    heartbeat: Callable[[], Heartbeat | None]
     #: Returns the process id, None when no process runs.
     pid: Callable[[], int | None]
     kill: Callable[[], None]
@@ -114,7 +114,7 @@ class Watchdog:
 
     def check(self, process: WatchedProcess, now: float) -> float:
         """Kill the process if it hangs; returns the latest time for the next check."""
-        sign, pid = process.life_sign(), process.pid()
+        sign, pid = process.heartbeat(), process.pid()
         if sign is None or pid is None:
             process.starvation = None
             return now + TICK_S
@@ -142,28 +142,28 @@ def watch_inference(
     shared_status = handle.shared_status
     state, since = shared_status.state, time.monotonic()
 
-    def life_sign() -> LifeSign | None:
+    def heartbeat() -> Heartbeat | None:
         nonlocal state, since
         if shared_status.state is not state:
             state, since = shared_status.state, time.monotonic()
         if ending() or state is State.DOWN:
             return None
         if handle.distrusted:
-            return LifeSign(0.0, 0.0, "a worker got a message that does not parse")
+            return Heartbeat(0.0, 0.0, "a worker got a message that does not parse")
         if state is not State.READY:
-            return LifeSign(since, start_timeout_s, "it is not ready")
+            return Heartbeat(since, start_timeout_s, "it is not ready")
         # A heartbeat from before the last change of state may be that of an earlier process.
         beat = max(shared_status.read("heartbeat"), since)
         busy_since, run_limit_s = shared_status.read("busy_since"), shared_status.read("run_limit_s")
         if busy_since > 0 and busy_since + run_limit_s < beat + INFERENCE_BEAT_LIMIT_S:
-            return LifeSign(busy_since, run_limit_s, "a model run hangs")
-        return LifeSign(beat, INFERENCE_BEAT_LIMIT_S, "its loop has stopped")
+            return Heartbeat(busy_since, run_limit_s, "a model run hangs")
+        return Heartbeat(beat, INFERENCE_BEAT_LIMIT_S, "its loop has stopped")
 
     def kill() -> None:
         shared_status.post("state", State.DOWN)
         handle.signal(signal.SIGKILL)
 
-    return WatchedProcess("the inference process", life_sign, lambda: handle.pid, kill)
+    return WatchedProcess("the inference process", heartbeat, lambda: handle.pid, kill)
 
 
 def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> WatchedProcess:
@@ -173,21 +173,21 @@ def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], b
     """
     shared_status = handle.shared_status
 
-    def life_sign() -> LifeSign | None:
+    def heartbeat() -> Heartbeat | None:
         if ending():
             return None
         beat = shared_status.read("sampling_beat")
         if not beat:
-            return LifeSign(handle.started_at, SAMPLING_START_LIMIT_S, "it does not start")
+            return Heartbeat(handle.started_at, SAMPLING_START_LIMIT_S, "it does not start")
         if shared_status.read("sampling_presence") == Presence.STARTING:
             shared_status.post("sampling_presence", Presence.SERVING)
-        return LifeSign(beat, SAMPLING_BEAT_LIMIT_S, "its loop has stopped")
+        return Heartbeat(beat, SAMPLING_BEAT_LIMIT_S, "its loop has stopped")
 
     def kill() -> None:
         shared_status.post("sampling_presence", Presence.HUNG)
         handle.kill()
 
-    return WatchedProcess("the sampling process", life_sign, lambda: handle.pid, kill)
+    return WatchedProcess("the sampling process", heartbeat, lambda: handle.pid, kill)
 
 
 def _waited_s(pid: int) -> dict[str, float]:

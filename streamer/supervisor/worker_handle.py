@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inference.ipc.child_process import ChildProcess
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.config.child_environment import ChildEnvironment
-from streamer.supervisor.watchdog import LifeSign, WatchedProcess
+from streamer.supervisor.watchdog import Heartbeat, WatchedProcess
 
 #: A worker whose event loop has not updated its heartbeat for this time hangs.
 BEAT_LIMIT_S = 5.0
@@ -67,15 +67,15 @@ class WorkerHandle:
 
     def watched(self) -> WatchedProcess:
         """Return this worker as the watchdog sees it."""
-        return WatchedProcess(f"worker {self.number}", self._life_sign, lambda: self.pid, self._kill)
+        return WatchedProcess(f"worker {self.number}", self._heartbeat, lambda: self.pid, self._kill)
 
-    def _life_sign(self) -> LifeSign:
+    def _heartbeat(self) -> Heartbeat:
         beat = self._shared_status.read_worker(self.number, "beat")
         if not beat:
-            return LifeSign(self._process.started_at, START_LIMIT_S, "it does not serve")
+            return Heartbeat(self._process.started_at, START_LIMIT_S, "it does not serve")
         if self._shared_status.read_worker(self.number, "presence") == Presence.STARTING:
             self._shared_status.post_worker(self.number, "presence", Presence.SERVING)
-        return LifeSign(beat, BEAT_LIMIT_S, "its loop has stopped")
+        return Heartbeat(beat, BEAT_LIMIT_S, "its loop has stopped")
 
     def _kill(self) -> None:
         self._shared_status.post_worker(self.number, "presence", Presence.HUNG)

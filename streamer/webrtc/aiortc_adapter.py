@@ -34,11 +34,11 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.sdp import candidate_from_sdp
 
-from streamer.webrtc.ice_agent import IceAgent, NoPortLeft, UdpPlan
+from streamer.webrtc.ice_agent import IceAgent, NoFreePort, UdpSettings
 from streamer.webrtc.rtp_receiver import MediaSink, Receiver
 from streamer.webrtc.sdp_offer import Offer
 
-__all__ = ["NoPortLeft", "Peer", "UdpPlan", "register_profiles"]
+__all__ = ["NoFreePort", "Peer", "UdpSettings", "register_profiles"]
 
 log = logging.getLogger("streamer.webrtc.inbound_budget")
 
@@ -59,7 +59,7 @@ MAX_MISORDERED_PARTS = 1024
 class Peer(RTCPeerConnection):
     """A peer connection that only answers offers: it receives one video, ignores audio, has data channels."""
 
-    def __init__(self, plan: UdpPlan, sink: MediaSink) -> None:
+    def __init__(self, plan: UdpSettings, sink: MediaSink) -> None:
         self._plan = plan
         self._sink = sink
         servers = [RTCIceServer(urls=list(plan.stun_servers))] if plan.stun_servers else []

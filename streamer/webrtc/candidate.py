@@ -126,7 +126,7 @@ class BadFragment(ValueError):
     """The fragment or list of candidates is malformed."""
 
 
-class RestartAsked(ValueError):
+class IceRestartRequested(ValueError):
     """The fragment has other ICE credentials than the session: it asks for an ICE restart."""
 
 
@@ -140,7 +140,7 @@ def read_fragment(text: str, ufrag: str) -> list[str]:
         if line.startswith("a=candidate:"):
             candidates.append(line.removeprefix("a=candidate:"))
         elif line.startswith("a=ice-ufrag:") and line.removeprefix("a=ice-ufrag:").strip() != ufrag:
-            raise RestartAsked("the fragment's ice-ufrag is not the one of the offer")
+            raise IceRestartRequested("the fragment's ice-ufrag is not the one of the offer")
         elif line and (len(line) < 2 or line[1] != "="):
             raise BadFragment(f"a line is {line[:40]!r}; lines are 'x=value'")
     return candidates

@@ -23,7 +23,7 @@ _MAX_AUTHENTICATED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class UdpPlan:
+class UdpSettings:
     """Where media sockets are opened and how they are announced."""
 
     #: First and last UDP port; None: any free port.
@@ -34,7 +34,7 @@ class UdpPlan:
     stun_servers: tuple[str, ...] = ()
 
 
-class NoPortLeft(OSError):
+class NoFreePort(OSError):
     """All UDP ports of the range are in use."""
 
 
@@ -53,7 +53,7 @@ class _MediaSocket(ice.StunProtocol):
 class IceAgent(ice.Connection):
     """An ICE agent that sends only to addresses that proved knowledge of the session's password."""
 
-    plan: UdpPlan
+    plan: UdpSettings
     #: Our socket and the remote address of every authenticated STUN request.
     authenticated: set[tuple[ice.StunProtocol, tuple[str, int]]]
 
@@ -123,7 +123,7 @@ class IceAgent(ice.Connection):
         return candidates
 
 
-def _addresses(plan: UdpPlan, found: list[str]) -> list[str]:
+def _addresses(plan: UdpSettings, found: list[str]) -> list[str]:
     """Return the local addresses to open a socket on."""
     if plan.public_ip:
         return ["::" if ":" in plan.public_ip else "0.0.0.0"]  # noqa: S104 - a port mapping is in front of it
@@ -150,7 +150,7 @@ async def _bind(agent: IceAgent, address: str, ports: tuple[int, int] | None) ->
         if opened is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, turn.UDP_SOCKET_BUFFER_SIZE)
         return protocol
-    raise NoPortLeft(f"all UDP ports from {first} to {last} are in use")
+    raise NoFreePort(f"all UDP ports from {first} to {last} are in use")
 
 
 async def _reflexive(hosts: list[ice.StunProtocol], server: tuple[str, int]) -> list[Candidate]:

@@ -26,11 +26,11 @@ from streamer.protocol.wire import Codec, DropReason, ProtocolError
 from streamer.sampling.sampler import SamplerFactory
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.streams.flow_control import FlowControl, WindowViolated
+from streamer.streams.flow_control import FlowControl, WindowExceeded
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import SessionControl, TooManyMessages
 from streamer.streams.stream_handle import StreamHandle
-from streamer.webrtc.aiortc_adapter import Peer, UdpPlan
+from streamer.webrtc.aiortc_adapter import Peer, UdpSettings
 from streamer.webrtc.annotated_track import AnnotatedTrack
 from streamer.webrtc.end_reason import EndReason, explain
 from streamer.webrtc.results import ChannelFull, Channels, ResultSubscriber
@@ -82,7 +82,7 @@ class PeerSession:
         version: str,
         transport: str,
         options: SessionOptions,
-        plan: UdpPlan,
+        plan: UdpSettings,
         client: Client = NOBODY,
     ) -> None:
         self.id = session_id
@@ -163,7 +163,7 @@ class PeerSession:
             self._registry.connected(self)
             self.metrics.webrtc_connect_s.observe(self._connected - self._begun)
             if not self._registry.dispatcher.ready:
-                self.send_all(self.handle.flow.hold(self._connected, "restarting"))
+                self.send_all(self.handle.flow.close_window(self._connected, "restarting"))
         elif state == "failed":
             ice, _ = self._peer.states()
             self.end(EndReason.ICE_FAILED if ice == "failed" else EndReason.DTLS_FAILED)
@@ -178,7 +178,7 @@ class PeerSession:
             return
         try:
             messages = self.handle.flow.receive(frame, arrived)
-        except WindowViolated as error:
+        except WindowExceeded as error:
             self.account()
             self.end(EndReason.LIMITS, f"{error}: too many frames a second")
             return
@@ -281,7 +281,7 @@ class PeerSession:
     def ready_changed(self, now: float, *, ready: bool) -> None:
         """Hold the stream while the inference process is away, and open it when it is back."""
         flow = self.handle.flow
-        self.send_all(flow.unhold("ready") if ready else flow.hold(now, "restarting"))
+        self.send_all(flow.reopen_window("ready") if ready else flow.close_window(now, "restarting"))
 
     def tick(self, now: float) -> None:
         """End the session if it does not connect, or sends nothing. `peers` calls this once a second."""

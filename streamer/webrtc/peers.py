@@ -46,7 +46,7 @@ _MAX_ENDED = 500
 _LEAST_PENDING = 4
 
 
-class ShareUsedUp(Exception):
+class ClientLimitReached(Exception):
     """The client has as many sessions as it may have. The text is for the client."""
 
     def __init__(self, text: str, retry_after_s: int) -> None:
@@ -76,12 +76,12 @@ class ClientShare:
         ``quota`` is the limit of its key; None if its key has none.
         """
         if pending >= self.most_pending:
-            raise ShareUsedUp(
+            raise ClientLimitReached(
                 f"{pending} sessions of this client have sent no video yet, which is the most at a time.", 2
             )
         most = self.most if quota is None else min(quota, self.sessions)
         if held >= most:
-            raise ShareUsedUp(f"This client has {held} WebRTC sessions open, which is its share.", 5)
+            raise ClientLimitReached(f"This client has {held} WebRTC sessions open, which is its share.", 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Peers:
         if len(self._sessions) + self._making.total() >= limit:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._check_share(client)
-        self.dispatcher.admission.take_opening(charged, "sessions")
+        self.dispatcher.admission.charge_opening(charged, "sessions")
         self._making[client.name] += 1
         try:
             return await self._create(version, offer, transport, options, client, charged)
@@ -177,7 +177,7 @@ class Peers:
         pending = making + sum(not session.has_video for session in mine)
         try:
             self._share.check(making + len(mine), pending, client.quotas.sessions)
-        except ShareUsedUp as used_up:
+        except ClientLimitReached as used_up:
             raise Problem.too_many_requests(str(used_up), used_up.retry_after_s) from used_up
 
     async def _create(
@@ -191,7 +191,7 @@ class Peers:
     ) -> tuple[PeerSession, str]:
         adapter, module = await self._load()
         settings = self.settings
-        plan = adapter.UdpPlan(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
+        plan = adapter.UdpSettings(settings.udp_ports, settings.public_ip, self.ice_servers.stun_urls)
         session_id = self._new_id()
         session: PeerSession = module.PeerSession(
             self, session_id, version, transport, options, plan, charged
@@ -201,7 +201,7 @@ class Peers:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await session.answer(offer)
-        except adapter.NoPortLeft as error:
+        except adapter.NoFreePort as error:
             session.end(EndReason.SERVER_FAULT, str(error))
             raise Problem.unavailable(f"No UDP port is left: {error}.", retry_after_s=5) from error
         except TimeoutError as error:

@@ -34,7 +34,7 @@ _HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
 
 
-class Addressed(Protocol):
+class SessionAddress(Protocol):
     """What identifies a session beside its id: the rest of its address, and its owner."""
 
     @property
@@ -123,7 +123,7 @@ class Signalling:
         return await serve_results(request, self.find(request))
 
 
-def _is_addressed(request: web.Request, session: Addressed) -> bool:
+def _is_addressed(request: web.Request, session: SessionAddress) -> bool:
     """Whether the request names the session by its full address and comes from its owner."""
     address = (request.match_info["version"], request.match_info["kind"])
     mine = session.owner == identity_of(request).owner

@@ -134,7 +134,7 @@ class VideoFeed:
         )
         self._take(self._buffer.add(rtp_payload, now), now)
         self._send_nacks(now)
-        if self._requests.again(now):
+        if self._requests.retry_due(now):
             self._send_pli()
         self._set_timer()
 
@@ -199,7 +199,7 @@ class VideoFeed:
 
     def _break(self, now: float) -> None:
         self._after_gap = True
-        if self._requests.want(now):
+        if self._requests.on_loss(now):
             self._send_pli()
 
     def _send_nacks(self, now: float) -> None:
@@ -216,10 +216,10 @@ class VideoFeed:
             return
         if outcome.decoded is None:
             self._frame_failed(outcome.reason or DropReason.DECODE_ERROR, outcome.text)
-            if self._requests.want(time.monotonic()):
+            if self._requests.on_loss(time.monotonic()):
                 self._send_pli()
             return
-        self._requests.satisfied()
+        self._requests.on_decoded()
         decoded, rtp = outcome.decoded, outcome.frame.rtp
         if (decoded.width, decoded.height) != self._size:
             self._size = (decoded.width, decoded.height)
@@ -246,21 +246,21 @@ class KeyFrameRequests:
     """
 
     def __init__(self) -> None:
-        self._asked = -1e9
+        self._requested_at = -1e9
         self.wanted = False
 
-    def want(self, now: float) -> bool:
+    def on_loss(self, now: float) -> bool:
         """Note that frames were lost; returns whether to send a request now."""
         self.wanted = True
-        return self.again(now)
+        return self.retry_due(now)
 
-    def again(self, now: float) -> bool:
+    def retry_due(self, now: float) -> bool:
         """Return whether to send a request (again) now; if so, it counts as sent."""
-        if not self.wanted or now - self._asked < AGAIN_S:
+        if not self.wanted or now - self._requested_at < AGAIN_S:
             return False
-        self._asked = now
+        self._requested_at = now
         return True
 
-    def satisfied(self) -> None:
+    def on_decoded(self) -> None:
         """Note that a frame was decoded."""
         self.wanted = False

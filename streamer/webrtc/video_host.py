@@ -93,7 +93,7 @@ class VideoHost:
             return False
         codec = self.streams[stream].codec
         request = VideoRequest(Request.FRAME, stream, codec, fresh, number, offset, len(frame.data))
-        if not self._ask(request):
+        if not self._request(request):
             arena.free(offset, len(frame.data))
             return False
         self.held[number] = _Input(offset, len(frame.data), time.monotonic())
@@ -103,12 +103,12 @@ class VideoHost:
     def close_stream(self, stream: int) -> None:
         """Close a stream. The memory of its frames becomes free as the process reads them."""
         self.streams.pop(stream, None)
-        self._ask(VideoRequest(Request.CLOSE, stream))
+        self._request(VideoRequest(Request.CLOSE, stream))
 
     def release_dropped(self) -> None:
         """Tell the process which decoded frames are not used any more."""
         while self._dropped:
-            if not self._ask(VideoRequest(Request.RELEASE, 0, offset=self._dropped[0])):
+            if not self._request(VideoRequest(Request.RELEASE, 0, offset=self._dropped[0])):
                 return
             self._dropped.popleft()
 
@@ -145,7 +145,7 @@ class VideoHost:
         self.group.close()
         os.close(self._decoded_fd)
 
-    def _ask(self, request: VideoRequest) -> bool:
+    def _request(self, request: VideoRequest) -> bool:
         if self.group.closed:
             return True  # the process is gone, so nothing needs to be sent
         try:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_group import DecoderGroup, DecoderProcess
+from streamer.decoding.decoder_supervisor import DecoderSupervisor
 from streamer.decoding.decoder_watchdog import find_faults
 from streamer.decoding.messages import MalformedMessage
 from streamer.decoding.messages import unpack_answer as unpack_ready
-from streamer.decoding.population import Population
-from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, DigestMemory
+from streamer.decoding.refused_digests import REMEMBER_CRASH_S, REMEMBER_SLOW_S, RefusedDigests
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_host import SharedFrame, Stream, VideoHost
@@ -50,13 +50,13 @@ class VideoPool:
         self,
         size: int,
         *,
-        digests: DigestMemory,
+        digests: RefusedDigests,
         count_end: Callable[[str], None] = lambda _reason: None,
         module: str = FORK_SERVER,
     ) -> None:
         self._size = size
         self._digests = digests
-        self._population = Population(1, _MEMORY_BYTES, module, self._ended, count_end)
+        self._supervisor = DecoderSupervisor(1, _MEMORY_BYTES, module, self._ended, count_end)
         self._started = False
         self._hosts: list[VideoHost] = []
         #: The process that decodes each stream.
@@ -73,7 +73,7 @@ class VideoPool:
         """Start the fork server unless it runs, because a video is expected."""
         if not self._started and not self._closed:
             self._started = True
-            self._population.start()
+            self._supervisor.start()
 
     def open(self, stream: Stream) -> int:
         """Assign a stream to a process; returns the stream's number for the other methods."""
@@ -107,7 +107,7 @@ class VideoPool:
         if self._watching is not None:
             self._watching.cancel()
         if self._started:
-            self._population.close()
+            self._supervisor.close()
         for host in list(self._hosts):
             self._drop(host)
 
@@ -120,7 +120,7 @@ class VideoPool:
             host = VideoHost()
             self._hosts.append(host)
             asyncio.get_running_loop().add_reader(host.group.channel.fileno(), self._read, host)
-            self._population.fill(host.group)
+            self._supervisor.fill(host.group)
         host.streams[number] = stream
         self._homes[number] = host
         self._idle_since.pop(id(host), None)
@@ -133,22 +133,22 @@ class VideoPool:
             host.group.kill_all("crash")
 
     def _ready(self, host: VideoHost, data: bytes) -> None:
-        self._population.ready(host.group, unpack_ready(data))
+        self._supervisor.ready(host.group, unpack_ready(data))
 
-    def _ended(self, group: DecoderGroup, member: Member, code: int | None) -> None:
+    def _ended(self, group: DecoderGroup, process: DecoderProcess, code: int | None) -> None:
         """Move the streams of an ended process to another; they continue with their next key frame."""
         host = next((host for host in self._hosts if host.group is group), None)
         if host is None:
             return
         self._read(host)
-        blamed = host.frame(group.line(member).job)
-        killed = bool(member.killed_for)
-        guilty = member.guilty if killed else code not in (None, 0, -signal.SIGKILL)
+        blamed = host.frame(group.line(process).job)
+        killed = bool(process.killed_for)
+        guilty = process.guilty if killed else code not in (None, 0, -signal.SIGKILL)
         if blamed is not None and guilty:
             stream, frame = blamed
             self._deaths[stream] = self._deaths.get(stream, 0) + 1
             self._digests.add(frame.data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
-        group.remove(member)
+        group.remove(process)
         group.stuck = True  # not refilled: a new process needs sockets without old messages
         streams, left = dict(host.streams), host.abandon()
         self._drop(host)
@@ -162,7 +162,7 @@ class VideoPool:
         self._hosts.remove(host)
         self._idle_since.pop(id(host), None)
         asyncio.get_running_loop().remove_reader(host.group.channel.fileno())
-        self._population.forget(host.group)
+        self._supervisor.release(host.group)
         host.close()
 
     def _watch(self) -> None:

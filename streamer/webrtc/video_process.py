@@ -24,7 +24,7 @@ from av.codec.context import Flags
 
 from streamer.decoding.decoder import ready_answer
 from streamer.decoding.decoder_group import ArenaFull, PageAllocator
-from streamer.decoding.decoder_status import StatusPage
+from streamer.decoding.decoder_status import DecoderStatus
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import pack_answer as pack_ready
 from streamer.decoding.sandbox import CpuLimit, enter_sandbox
@@ -161,7 +161,7 @@ class VideoProcess:
     """Serves one worker until the worker closes the socket."""
 
     def __init__(
-        self, channel: socket.socket, arena: mmap.mmap, decoded: mmap.mmap, page: StatusPage
+        self, channel: socket.socket, arena: mmap.mmap, decoded: mmap.mmap, page: DecoderStatus
     ) -> None:
         self._channel = channel
         self._input = memoryview(arena)
@@ -232,7 +232,7 @@ def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
     channel_fd, arena_fd, page_fd, decoded_fd = descriptors
     channel = socket.socket(fileno=channel_fd)
     arena = mmap.mmap(arena_fd, 0, prot=mmap.PROT_READ)
-    process = VideoProcess(channel, arena, mmap.mmap(decoded_fd, 0), StatusPage(page_fd))
+    process = VideoProcess(channel, arena, mmap.mmap(decoded_fd, 0), DecoderStatus(page_fd))
     _warm_up()
     os.nice(NICENESS)
     sandbox = enter_sandbox(request["memory_bytes"])

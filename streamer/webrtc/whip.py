@@ -10,7 +10,7 @@ from streamer.http.origins import is_preflight, preflight_headers
 from streamer.http.problem_details import Problem
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Params
-from streamer.webrtc.candidate import MAX_FRAGMENT_BYTES, BadFragment, RestartAsked, read_fragment
+from streamer.webrtc.candidate import MAX_FRAGMENT_BYTES, BadFragment, IceRestartRequested, read_fragment
 from streamer.webrtc.sdp_offer import MAX_SDP_BYTES, SessionOptions
 from streamer.webrtc.signalling import Signalling, read_text
 
@@ -127,7 +127,7 @@ class WhipRoutes:
             candidates = read_fragment(text, session.ufrag)
         except BadFragment as error:
             raise Problem.bad_request(f"The fragment is malformed: {error}.") from error
-        except RestartAsked as error:
+        except IceRestartRequested as error:
             raise Problem(
                 422, "no_ice_restart", "ICE is not restarted here; DELETE this session and POST a new offer."
             ) from error

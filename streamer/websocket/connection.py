@@ -34,7 +34,7 @@ from streamer.scheduling.errors import SchedulingError
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
 from streamer.streams.stream_handle import StreamHandle
-from streamer.websocket.frame_receiver import FrameReceiver, MessageIntake, unknown_stream
+from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
 from streamer.websocket.handshake import HelloReader, await_hello, identify
 from streamer.websocket.outbox import MAX_MESSAGES
 from streamer.websocket.writer import SocketWriter
@@ -124,7 +124,7 @@ class Connection:
         self._read_limiter = read_limiter
         read_limiter.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
-        self._intake = MessageIntake(self._control.rate, self.last_received)
+        self._intake = MessageDecoder(self._control.rate, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
         self._closing: CloseConnection | None = None
         self._bye_received = False
@@ -224,7 +224,7 @@ class Connection:
         hub.opened(self)
         if not hub.dispatcher.ready:
             for handle in self.streams.values():
-                handle.flow.hold(time.monotonic(), "restarting")
+                handle.flow.close_window(time.monotonic(), "restarting")
         first = next(iter(self.streams.values())).flow
         self.send(
             server_messages.welcome(
@@ -331,7 +331,7 @@ class Connection:
         """Hold the streams while the inference process is away, and open them when it is back."""
         for handle in self.streams.values():
             flow = handle.flow
-            self.send_all(flow.unhold("ready") if ready else flow.hold(now, "restarting"))
+            self.send_all(flow.reopen_window("ready") if ready else flow.close_window(now, "restarting"))
 
     def tick(self, now: float) -> None:
         """Close the connection if it has been silent for too long. The hub calls this once a second."""

@@ -21,7 +21,7 @@ from streamer.protocol.wire import (
     unpack_frame,
 )
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.streams.flow_control import WindowViolated
+from streamer.streams.flow_control import WindowExceeded
 from streamer.streams.session_control import (
     CONTROL_MAX_BYTES,
     CONTROL_MAX_VALUES,
@@ -37,7 +37,7 @@ TEXT_FRAMES_PER_S = 60.0
 TEXT_FRAMES_BURST = 120
 
 
-class MessageIntake:
+class MessageDecoder:
     """Decodes the messages of one client; ``control_rate`` is the rate of its control messages."""
 
     def __init__(self, control_rate: ControlRate, now: float) -> None:
@@ -156,7 +156,7 @@ class FrameReceiver:
             return
         try:
             messages = flow.receive(frame, now)
-        except WindowViolated as error:
+        except WindowExceeded as error:
             self._counters.account(flow.ledger)
             raise CloseConnection(CloseCode.LIMITS, str(error)) from error
         self._counters.account(flow.ledger)

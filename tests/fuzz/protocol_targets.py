@@ -26,7 +26,7 @@ from streamer.protocol.wire import (
 from streamer.webrtc.candidate import (
     BadCandidate,
     BadFragment,
-    RestartAsked,
+    IceRestartRequested,
     read_candidates,
     read_fragment,
     usable,
@@ -174,6 +174,6 @@ TARGETS = (
     Target("control_msgpack", _obey, (ProtocolError,), _packs),
     Target("offer", _check_offer, (BadOffer,), _offers, 65_536),
     Target("candidate", _check_candidate, (BadCandidate,), _candidates),
-    Target("trickle", _read_trickle, (BadFragment, RestartAsked), _fragments, 16_384),
+    Target("trickle", _read_trickle, (BadFragment, IceRestartRequested), _fragments, 16_384),
     Target("query", _read_query, (Problem,), _queries),
 )

@@ -22,7 +22,7 @@ from inference.preprocess.letterbox import Letterbox
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
-from streamer.decoding.refused_digests import DigestMemory
+from streamer.decoding.refused_digests import RefusedDigests
 from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
 from tests.helpers.decoders import faulty_fork_server as faulty
 
@@ -40,7 +40,7 @@ def image(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
 class Bench:
     """A pool with two decoders, and the means to ask it."""
 
-    def __init__(self, digests: DigestMemory) -> None:
+    def __init__(self, digests: RefusedDigests) -> None:
         self.ends: list[str] = []
         self.ring = FrameRing(8, 64 * 64 * 3)
         self.pool = DecoderPool(
@@ -66,18 +66,18 @@ class Bench:
         async with asyncio.timeout(SOON_S):
             return await self.submit(data, slot)
 
-    async def members(self, count: int = 2) -> list[psutil.Process]:
+    async def processes(self, count: int = 2) -> list[psutil.Process]:
         """Return the decoders' processes, as soon as ``count`` of them take jobs."""
         async with asyncio.timeout(SOON_S):
             while self.pool.alive < count:
                 await asyncio.sleep(0.02)
         group = self.pool._groups[-1]
-        return [psutil.Process(member.pid) for member in group.members.values() if member.pid]
+        return [psutil.Process(member.pid) for member in group.processes.values() if member.pid]
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(DigestMemory(tmp_path / "digests"))
+    bench = Bench(RefusedDigests(tmp_path / "digests"))
     try:
         await bench.start()
         yield bench
@@ -97,7 +97,7 @@ async def test_pixels_are_those_of_decoding_in_place(bench: Bench) -> None:
 
 
 async def test_an_image_is_charged_the_processor_time_that_its_decoder_used(bench: Bench) -> None:
-    decoders = await bench.members()
+    decoders = await bench.processes()
     noise = np.random.default_rng(2).integers(0, 255, (240, 320, 3), np.uint8)
     data = cv2.imencode(".jpg", noise)[1].tobytes()
     used_s = -sum(sum(decoder.cpu_times()[:2]) for decoder in decoders)
@@ -127,14 +127,14 @@ async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
     assert isinstance(outcomes[5], Answer)
     assert isinstance(await bench.decode(poison), ImageError)
     assert bench.ends == ["crash"]
-    await bench.members()
+    await bench.processes()
 
 
 async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
     poison = image(faulty.SEGFAULT, 9)
     await bench.decode(poison)
-    assert DigestMemory(tmp_path / "digests").holds(poison)
-    assert not DigestMemory(tmp_path / "digests").holds(image(faulty.SEGFAULT, 10))
+    assert RefusedDigests(tmp_path / "digests").holds(poison)
+    assert not RefusedDigests(tmp_path / "digests").holds(image(faulty.SEGFAULT, 10))
 
 
 async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench) -> None:
@@ -160,7 +160,7 @@ async def test_an_image_whose_decoder_waited_for_the_processor_is_not_to_blame(b
 async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to_blame(bench: Bench) -> None:
     waiting = bench.submit(image(faulty.SLEEP))
     await asyncio.sleep(0.2)
-    for member in await bench.members():
+    for member in await bench.processes():
         member.send_signal(signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
         assert isinstance(await waiting, DecoderLost)
@@ -169,24 +169,24 @@ async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to
 
 
 async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Bench) -> None:
-    stopped = await bench.members()
+    stopped = await bench.processes()
     for member in stopped:
         member.send_signal(signal.SIGSTOP)
     outcome = await bench.decode(image(42))
     assert isinstance(outcome, Answer)
-    assert not {member.pid for member in stopped} & {member.pid for member in await bench.members()}
+    assert not {member.pid for member in stopped} & {member.pid for member in await bench.processes()}
 
 
 async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and_again(bench: Bench) -> None:
     waiting = []
     async with asyncio.timeout(4 * SOON_S):
-        for member in await bench.members():
+        for member in await bench.processes():
             member.send_signal(signal.SIGSTOP)
         waiting = [bench.submit(image(42), slot) for slot in range(3)]
         stopped = set()
         while not all(future.done() for future in waiting):
             # One that is stopped before it takes jobs is given twenty seconds.
-            for pid in [each.pid for each in bench.pool._groups[-1].members.values() if each.ready]:
+            for pid in [each.pid for each in bench.pool._groups[-1].processes.values() if each.ready]:
                 if pid not in stopped and not waiting[0].done():
                     stopped.add(pid)
                     with contextlib.suppress(ProcessLookupError):  # it has just been replaced
@@ -202,11 +202,11 @@ async def test_a_decoder_stopped_in_the_middle_of_an_image_is_killed(bench: Benc
 
 
 async def test_memory_beyond_the_limit_is_refused_and_the_decoder_lives(bench: Bench) -> None:
-    before = {member.pid for member in await bench.members()}
+    before = {member.pid for member in await bench.processes()}
     outcome = await bench.decode(image(faulty.HOARD))
     assert isinstance(outcome, ImageError)
     assert outcome.code is ImageErrorCode.TOO_LARGE
-    assert {member.pid for member in await bench.members()} == before
+    assert {member.pid for member in await bench.processes()} == before
 
 
 async def test_a_decoder_can_do_nothing_but_decode(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,38 +219,38 @@ async def test_a_decoder_can_do_nothing_but_decode(bench: Bench, caplog: pytest.
 
 
 async def test_decoders_that_send_what_is_no_answer_are_replaced(bench: Bench) -> None:
-    before = {member.pid for member in await bench.members()}
+    before = {member.pid for member in await bench.processes()}
     await bench.decode(image(faulty.GARBAGE))
     assert isinstance(await bench.decode(image(43)), Answer)
     async with asyncio.timeout(SOON_S):
-        while before & {member.pid for member in await bench.members()}:
+        while before & {member.pid for member in await bench.processes()}:
             await asyncio.sleep(0.05)
 
 
 async def test_a_fork_server_that_dies_is_started_again(bench: Bench) -> None:
-    pid = bench.pool._population._client.pid
+    pid = bench.pool._supervisor._client.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
-        while bench.pool._population._client.pid == pid or bench.pool.alive < 2:
+        while bench.pool._supervisor._client.pid == pid or bench.pool.alive < 2:
             await asyncio.sleep(0.05)
     assert isinstance(await bench.decode(image(44)), Answer)
 
 
 async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -> None:
-    bench = Bench(DigestMemory(None))
+    bench = Bench(RefusedDigests(None))
     try:
         bench.pool.start()
         bench.pool.attach(bench.ring)
         # Asked for, and not there yet: the server needs longer to start than this test to kill it.
-        members = bench.pool._groups[-1].members.values()
-        assert members
-        assert all(member.watch < 0 for member in members)
-        pid = bench.pool._population._client.pid
+        processes = bench.pool._groups[-1].processes.values()
+        assert processes
+        assert all(member.watch < 0 for member in processes)
+        pid = bench.pool._supervisor._client.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert isinstance(await bench.decode(image(44)), Answer)
-        assert bench.pool._population._client.pid != pid
+        assert bench.pool._supervisor._client.pid != pid
     finally:
         bench.pool.close()
 
@@ -265,7 +265,7 @@ async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Be
 
 
 async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:
-    former = await bench.members()
+    former = await bench.processes()
     waiting = [bench.submit(image(45, n), n) for n in range(4)]
     old, bench.ring = bench.ring, FrameRing(4, 128 * 128 * 3)
     bench.pool.attach(bench.ring)
@@ -282,11 +282,11 @@ async def test_decoders_of_a_former_ring_finish_and_end(bench: Bench) -> None:
 
 async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
     waiting = bench.submit(image(faulty.SLEEP))
-    members = await bench.members()
-    server = psutil.Process(bench.pool._population._client.pid)
+    processes = await bench.processes()
+    server = psutil.Process(bench.pool._supervisor._client.pid)
     bench.pool.close()
     assert isinstance(await waiting, DecoderLost)
-    _gone, alive = psutil.wait_procs([*members, server], timeout=SOON_S)
+    _gone, alive = psutil.wait_procs([*processes, server], timeout=SOON_S)
     assert alive == []
 
 
@@ -294,7 +294,7 @@ async def test_memory_of_large_images_is_given_back(tmp_path: Path, monkeypatch:
     # As in the service: otherwise the allocator gives large blocks back by itself.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(64 << 20))
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(256 << 20))
-    bench = Bench(DigestMemory(tmp_path / "digests"))
+    bench = Bench(RefusedDigests(tmp_path / "digests"))
     try:
         await bench.start()
         await grow_and_shrink(bench)
@@ -303,8 +303,8 @@ async def test_memory_of_large_images_is_given_back(tmp_path: Path, monkeypatch:
 
 
 async def grow_and_shrink(bench: Bench) -> None:
-    members = await bench.members()
-    before = [member.memory_full_info().uss for member in members]
+    processes = await bench.processes()
+    before = [member.memory_full_info().uss for member in processes]
     shades = np.random.default_rng(3).integers(0, 255, (60, 80, 3), np.uint8)
     large = cv2.resize(shades, (4000, 3000), interpolation=cv2.INTER_CUBIC)
     for number in range(6):
@@ -314,5 +314,5 @@ async def grow_and_shrink(bench: Bench) -> None:
         assert isinstance(await bench.decode(data.tobytes()), Answer)
     # It is given back after the answer.
     await asyncio.sleep(0.5)
-    after = [member.memory_full_info().uss for member in await bench.members()]
+    after = [member.memory_full_info().uss for member in await bench.processes()]
     assert max(now - then for now, then in zip(after, before, strict=True)) < 12 << 20

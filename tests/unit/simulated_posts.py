@@ -13,7 +13,7 @@ from inference.core.detections import NO_BOXES
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.scheduling.clients import Client
-from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.job import Job, Prediction
 from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import INFO, post
@@ -67,7 +67,7 @@ class Simulation:
 
     def __init__(self, slowness: Callable[[float], float] = lambda _now: 1.0) -> None:
         self.now = 0.0
-        self.queue = VersionQueue(DecodeRoom(DECODERS))
+        self.queue = VersionQueue(DecodeLimiter(DECODERS))
         self.queue.expect(MODEL)
         self.seen: dict[str, Seen] = {}
         self._slowness = slowness

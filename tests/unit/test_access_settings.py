@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.access.access_settings import CannotAdmit, check_access
+from streamer.access.access_settings import AccessNotConfigured, check_access
 from streamer.config.settings import SettingsError, load_settings
 from tests.helpers.service import ROOT
 
@@ -23,7 +23,7 @@ def test_loopback_needs_no_key(host: str) -> None:
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "fd00::1", "no-such-host.invalid"])
 def test_other_addresses_want_keys_or_a_word(host: str) -> None:
-    with pytest.raises(CannotAdmit) as refused:
+    with pytest.raises(AccessNotConfigured) as refused:
         check_access(load_settings(host=host))
     for word in ("HOST", host, "API_KEYS", "API_KEYS_FILE", "ALLOW_ANONYMOUS=1"):
         assert word in str(refused.value)
@@ -33,7 +33,7 @@ def test_other_addresses_want_keys_or_a_word(host: str) -> None:
 
 @pytest.mark.parametrize("keys", [",", " , ,", " "])
 def test_a_setting_without_a_key_in_it_is_not_taken_for_no_keys(keys: str) -> None:
-    with pytest.raises(CannotAdmit, match="API_KEYS"):
+    with pytest.raises(AccessNotConfigured, match="API_KEYS"):
         check_access(load_settings(api_keys=keys, allow_anonymous=True))
 
 
@@ -67,7 +67,7 @@ def test_the_service_ends_with_code_2_and_says_why() -> None:
     ],
 )
 def test_tokens_want_everything_that_pins_them(given: dict[str, str], words: str) -> None:
-    with pytest.raises(CannotAdmit, match=words):
+    with pytest.raises(AccessNotConfigured, match=words):
         check_access(load_settings(jwt_jwks="/nowhere/keys.json", **given))
 
 
@@ -82,10 +82,10 @@ def test_tokens_are_verified_by_public_keys_of_a_pinned_place(name: str, value: 
 
 def test_a_key_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    with pytest.raises(CannotAdmit, match=r"API_KEYS_FILE=.*cannot be read"):
+    with pytest.raises(AccessNotConfigured, match=r"API_KEYS_FILE=.*cannot be read"):
         check_access(load_settings(api_keys_file=file))
     file.write_text("keys = 5")
-    with pytest.raises(CannotAdmit, match=r"API_KEYS_FILE=.*`keys`"):
+    with pytest.raises(AccessNotConfigured, match=r"API_KEYS_FILE=.*`keys`"):
         check_access(load_settings(api_keys_file=file))
     file.write_text("keys = []")
     check_access(load_settings(api_keys_file=file, host=EVERYWHERE))

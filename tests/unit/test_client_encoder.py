@@ -10,7 +10,7 @@ import pytest
 from streamer.client.encoder import ImageLimits, encode
 from streamer.client.errors import BadInput
 from streamer.imaging.image_header import read_header
-from streamer.imaging.pixel_limits import AnySize, ImageHeader
+from streamer.imaging.pixel_limits import ImageHeader, NoPixelLimits
 from streamer.protocol.wire import Codec
 from tests.unit.images import encode as encode_file
 from tests.unit.images import scene, with_exif
@@ -19,7 +19,7 @@ LIMITS = ImageLimits()
 
 
 def header(data: bytes) -> ImageHeader:
-    return read_header(data, AnySize())
+    return read_header(data, NoPixelLimits())
 
 
 @pytest.mark.parametrize(

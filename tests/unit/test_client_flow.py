@@ -282,22 +282,22 @@ def test_a_shut_window_is_asked_about_after_5_s_and_again() -> None:
     flow = welcomed()
     flow.received({"type": "flow", "win": 0, "max_fps": None, "ack": 0, "reason": "restarting"}, 1.0)
     assert flow.refusal(1.0) == "window"
-    assert not flow.wants_ping(1.0 + HOLD_PING_S - 0.1)
-    assert flow.wants_ping(1.0 + HOLD_PING_S)
-    assert not flow.wants_ping(1.0 + HOLD_PING_S + 0.1)
-    assert flow.wants_ping(1.0 + 2 * HOLD_PING_S)
+    assert not flow.ping_due(1.0 + HOLD_PING_S - 0.1)
+    assert flow.ping_due(1.0 + HOLD_PING_S)
+    assert not flow.ping_due(1.0 + HOLD_PING_S + 0.1)
+    assert flow.ping_due(1.0 + 2 * HOLD_PING_S)
     flow.received({"type": "flow", "win": 2, "max_fps": None, "ack": 0, "reason": "ready"}, 12.0)
-    assert not flow.wants_ping(12.0 + HOLD_PING_S)
+    assert not flow.ping_due(12.0 + HOLD_PING_S)
     assert flow.refusal(12.0) is None
 
 
 def test_a_silent_stream_is_kept_alive() -> None:
     flow = welcomed()
-    assert not flow.wants_ping(KEEPALIVE_S - 1)
-    assert flow.wants_ping(KEEPALIVE_S)
+    assert not flow.ping_due(KEEPALIVE_S - 1)
+    assert flow.ping_due(KEEPALIVE_S)
     flow.sending(frame(), KEEPALIVE_S + 1)
-    assert not flow.wants_ping(2 * KEEPALIVE_S)
-    assert flow.wants_ping(2 * KEEPALIVE_S + 1)
+    assert not flow.ping_due(2 * KEEPALIVE_S)
+    assert flow.ping_due(2 * KEEPALIVE_S + 1)
 
 
 def test_a_message_that_lacks_a_field_raises_what_the_stream_catches() -> None:

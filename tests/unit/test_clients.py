@@ -56,10 +56,10 @@ def test_memory_is_bounded_and_who_has_streams_is_kept() -> None:
 
 def test_surprises_are_remembered_and_forgotten() -> None:
     client = Client("liar")
-    client.learn_surprise(expected_ms=5.0, actual_ms=500.0)
-    assert client.surprise == 100.0
-    client.learn_surprise(expected_ms=500.0, actual_ms=500.0)
-    assert client.surprise == 100.0, "it was as expected of this client"
+    client.learn_cost_factor(expected_ms=5.0, actual_ms=500.0)
+    assert client.cost_factor == 100.0
+    client.learn_cost_factor(expected_ms=500.0, actual_ms=500.0)
+    assert client.cost_factor == 100.0, "it was as expected of this client"
     for _ in range(60):
-        client.learn_surprise(expected_ms=5.0 * client.surprise, actual_ms=5.0)
-    assert client.surprise == 1.0
+        client.learn_cost_factor(expected_ms=5.0 * client.cost_factor, actual_ms=5.0)
+    assert client.cost_factor == 1.0

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.core.byte_budget import Holding
 from streamer.http.connection_limits import ReadLimiter
-from streamer.server.liveness import RARELY_S, SOMETIMES_S, Collector
+from streamer.server.liveness import RARELY_S, SOMETIMES_S, GcScheduler
 from streamer.websocket.outbox import Outbox
 
 
@@ -22,7 +22,7 @@ def _thresholds() -> Iterator[None]:
 
 
 def test_a_walk_waits_where_so_much_lives_that_it_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    walks = Collector(0.0)
+    walks = GcScheduler(0.0)
     assert gc.get_threshold()[2] > 1 << 20, "the interpreter does not walk by itself"
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 11))
     clock = iter([0.0, 0.01])
@@ -37,7 +37,7 @@ def test_a_walk_waits_where_so_much_lives_that_it_would_be_noticed(monkeypatch: 
 
 
 def test_without_anything_new_there_is_no_walk(monkeypatch: pytest.MonkeyPatch) -> None:
-    walks = Collector(0.0)
+    walks = GcScheduler(0.0)
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 1))
     assert not walks.due(RARELY_S * 2, 1, after_peak=False)
     assert walks.due(1.0, 1, after_peak=True)

@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.models.model import Placement
-from streamer.decoding.decode_job import HARMLESS_MS, MAX_HARMLESS, DecoderLost, Outcome, Twins, Work, harmful
-from streamer.decoding.decoder_group import Arena, ArenaFull, DecoderGroup, Member
+from streamer.decoding.decode_job import (
+    HARMLESS_MS,
+    MAX_HARMLESS,
+    DecoderLost,
+    DuplicateFinder,
+    Outcome,
+    Work,
+    decoder_crash_error,
+)
+from streamer.decoding.decoder_group import Arena, ArenaFull, DecoderGroup, DecoderProcess
 from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
@@ -28,7 +36,7 @@ from streamer.decoding.messages import (
     unpack_answer,
     unpack_job,
 )
-from streamer.decoding.refused_digests import DigestMemory
+from streamer.decoding.refused_digests import RefusedDigests
 from streamer.decoding.sandbox import SeccompUnavailable, build_filter
 from streamer.imaging.image_header import Limits
 
@@ -66,14 +74,14 @@ def work(data: bytes | memoryview) -> Work:
     [
         (Answer(Verdict.DONE, 1, decode_ms=5.0), False),
         (Answer(Verdict.DONE, 1, decode_ms=HARMLESS_MS), True),
-        (harmful(), True),
+        (decoder_crash_error(), True),
         (DecoderLost("gone"), True),
     ],
 )
 def test_bytes_wait_for_their_twin_until_a_decoder_was_quickly_done_with_them(
     outcome: Outcome, waits_again: bool
 ) -> None:
-    twins, first = Twins(), work(b"same")
+    twins, first = DuplicateFinder(), work(b"same")
     twins.add(first)
     assert twins.find(b"diff") is None
     assert twins.find(b"longer") is None
@@ -87,7 +95,7 @@ def test_bytes_wait_for_their_twin_until_a_decoder_was_quickly_done_with_them(
 
 
 def test_only_so_many_harmless_bytes_are_remembered() -> None:
-    twins = Twins()
+    twins = DuplicateFinder()
     for number in range(2 * MAX_HARMLESS):
         first = work(b"%d" % number)
         twins.add(first)
@@ -133,7 +141,7 @@ def test_the_text_of_an_answer_is_cut() -> None:
 
 
 def test_digests_are_remembered_up_to_a_thousand(tmp_path: Path) -> None:
-    memory, other = DigestMemory(tmp_path / "digests"), DigestMemory(tmp_path / "digests")
+    memory, other = RefusedDigests(tmp_path / "digests"), RefusedDigests(tmp_path / "digests")
     for number in range(1001):
         memory.add(number.to_bytes(4, "little"))
     assert other.holds((1000).to_bytes(4, "little"))
@@ -143,7 +151,7 @@ def test_digests_are_remembered_up_to_a_thousand(tmp_path: Path) -> None:
 
 
 def test_digests_are_remembered_without_a_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    memory = DigestMemory(tmp_path / "no" / "such" / "folder")
+    memory = RefusedDigests(tmp_path / "no" / "such" / "folder")
     memory.add(b"harm")
     assert memory.holds(b"harm")
     assert "by this worker alone" in caplog.text
@@ -182,21 +190,21 @@ class TestWatchdog:
         group.page.write(0, 9, 100.0, 0.0)
         held = {9: SimpleNamespace(sent_at=100.0)}
         find_faults(group, held, 100.0 + DECODE_LIMIT_S - 0.1)
-        assert [member.killed_because for member in group.members.values()] == ["", ""]
+        assert [member.killed_because for member in group.processes.values()] == ["", ""]
         find_faults(group, held, 100.0 + DECODE_LIMIT_S + 0.1)
-        assert [member.killed_because for member in group.members.values()] == ["timeout", ""]
-        assert group.members[1].killed_for == 9
+        assert [member.killed_because for member in group.processes.values()] == ["timeout", ""]
+        assert group.processes[1].killed_for == 9
 
     def test_a_job_is_to_blame_by_the_processor_time_that_its_decoder_can_have(
         self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Member, "cpu_s", lambda _member: 1.3)
+        monkeypatch.setattr(DecoderProcess, "cpu_s", lambda _member: 1.3)
         group.page.write(0, 9, 100.0, 1.0)
         group.page.write(1, 8, 100.0, 1.0)
         held = {number: SimpleNamespace(sent_at=100.0) for number in (8, 9)}
         find_faults(group, {9: held[9]}, 100.0 + DECODE_LIMIT_S + 0.1)
         find_faults(group, {8: held[8]}, 100.0 + DECODE_LIMIT_S + 0.1, guilty_cpu_s=0.2)
-        assert [member.guilty for member in group.members.values()] == [False, True]
+        assert [member.guilty for member in group.processes.values()] == [False, True]
 
     def test_decoders_that_let_work_wait_are_replaced_when_they_seemed_free_twice(
         self, group: DecoderGroup
@@ -205,7 +213,7 @@ class TestWatchdog:
         find_faults(group, held, 100.5)
         assert not group.stuck
         find_faults(group, held, 100.0 + UNTAKEN_LIMIT_S + 0.1)
-        assert [member.killed_because for member in group.members.values()] == ["stuck", "stuck"]
+        assert [member.killed_because for member in group.processes.values()] == ["stuck", "stuck"]
         assert group.stuck
 
     def test_a_busy_decoder_lets_work_wait_rightly(self, group: DecoderGroup) -> None:
@@ -214,4 +222,4 @@ class TestWatchdog:
         held = {n: SimpleNamespace(sent_at=100.0) for n in (7, 8, 9)}
         for step in range(6):
             find_faults(group, held, 100.0 + step * 0.25)
-        assert [member.killed_because for member in group.members.values()] == ["", ""]
+        assert [member.killed_because for member in group.processes.values()] == ["", ""]

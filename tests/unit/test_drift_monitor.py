@@ -13,7 +13,7 @@ from streamer.drift.episode import Episode, severity
 from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor, RecentRows
 from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC, Row
-from streamer.drift.status import describe, group_status, wants_attention
+from streamer.drift.status import describe, group_status, needs_attention
 from streamer.sampling.feature_extractor import RowThrottle
 from tests.helpers.drift_rows import START, World, rows
 
@@ -161,12 +161,12 @@ def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
         feed(monitor, rows(World(2).values(10), LATER, stream=name))
     gate, yard = monitor.groups["gate"].episode, monitor.groups["yard"].episode
     gate.since, gate.worst = LATER, 1.4
-    assert not wants_attention(monitor)
+    assert not needs_attention(monitor)
     assert describe(monitor, "", 0.0)["status"] == "drift"
     gate.worst = 3.2
-    assert wants_attention(monitor)
+    assert needs_attention(monitor)
     gate.worst, yard.since = 1.4, LATER
-    assert wants_attention(monitor)
+    assert needs_attention(monitor)
 
 
 def test_groups_are_bounded_and_an_episode_gives_so_many_samples() -> None:

@@ -19,7 +19,7 @@ from streamer.streams.flow_control import (
     WINDOW_MAX_LIVE,
     WINDOW_START,
     FlowControl,
-    WindowViolated,
+    WindowExceeded,
 )
 
 
@@ -47,9 +47,9 @@ def finish(stream: FlowControl, seq: int) -> FlowFields:
 def test_a_frame_waits_in_the_mailbox_until_it_is_taken() -> None:
     stream = FlowControl(0)
     assert stream.receive(frame(1), 0.0) == []
-    assert stream.wants_turn(0.0)
+    assert stream.has_ready_frame(0.0)
     assert take(stream, 0.0) == 1
-    assert not stream.wants_turn(0.0)
+    assert not stream.has_ready_frame(0.0)
     assert finish(stream, 1) == {"ack": 1, "win": WINDOW_START, "dropped": 0}
 
 
@@ -82,9 +82,9 @@ def test_no_more_than_two_frames_of_a_stream_are_started() -> None:
         stream.receive(frame(seq), 0.0)
     for _ in range(MAX_STARTED):
         take(stream, 0.0)
-    assert not stream.wants_turn(0.0)
+    assert not stream.has_ready_frame(0.0)
     stream.answered(1)
-    assert stream.wants_turn(0.0)
+    assert stream.has_ready_frame(0.0)
 
 
 def test_a_live_frame_that_waited_too_long_is_stale() -> None:
@@ -145,7 +145,7 @@ def test_mode_all_refuses_three_frames_past_the_window_then_gives_up() -> None:
     for extra in range(MAX_VIOLATIONS):
         messages = stream.receive(frame(WINDOW_START + 1 + extra), 0.0)
         assert [m["code"] for m in messages if m["type"] == "error"] == ["window"]
-    with pytest.raises(WindowViolated):
+    with pytest.raises(WindowExceeded):
         stream.receive(frame(99), 0.0)
 
 
@@ -160,7 +160,7 @@ def test_a_steady_live_sender_that_ignores_the_window_is_served_newest_first() -
         if executing is not None and now >= busy_until:
             stream.answered(executing)
             executing = None
-        if executing is None and stream.wants_turn(now):
+        if executing is None and stream.has_ready_frame(now):
             executing, busy_until = take(stream, now), now + 1 / 60
         now += 1 / 200
     assert stream.ledger.dropped[DropReason.SUPERSEDED] > 500
@@ -171,18 +171,18 @@ def test_a_live_burst_far_past_the_window_ends_the_connection() -> None:
     stream = FlowControl(0)
     stream.receive(frame(1), 0.0)
     take(stream, 0.0)
-    with pytest.raises(WindowViolated):
+    with pytest.raises(WindowExceeded):
         for seq in range(2, WINDOW_START + OVERRUN_BURST + MAX_VIOLATIONS + 2):
             stream.receive(frame(seq), 0.0)
 
 
 def test_frames_sent_before_a_hold_arrived_are_still_taken() -> None:
     stream = FlowControl(0, mode="all")
-    stream.hold(0.0, "restarting")
+    stream.close_window(0.0, "restarting")
     assert stream.granted == 0
     assert stream.receive(frame(1), 0.05) == []
     assert stream.receive(frame(2), 0.05) == []
-    flow = only(stream.unhold("ready"))
+    flow = only(stream.reopen_window("ready"))
     assert (flow["type"], flow["win"], flow["reason"]) == ("flow", WINDOW_START, "ready")
 
 
@@ -211,9 +211,9 @@ def test_a_rate_limit_paces_and_names_itself_as_the_reason() -> None:
         stream.receive(frame(seq), 0.0)
         finish(stream, take(stream, 0.0))
     stream.receive(frame(3), 0.02)
-    assert not stream.wants_turn(0.05)
+    assert not stream.has_ready_frame(0.05)
     stream.receive(frame(4), 0.06)
-    assert stream.wants_turn(0.11)
+    assert stream.has_ready_frame(0.11)
     assert stream.ledger.dropped == {DropReason.RATE: 1}
 
 
@@ -223,7 +223,7 @@ def test_a_camera_at_its_rate_does_not_wait_because_frames_come_a_little_early()
     for seq in range(1, 51):
         now = seq / 5.0 + (0.08 if seq % 2 else 0.0)
         stream.receive(frame(seq), now)
-        assert stream.wants_turn(now)
+        assert stream.has_ready_frame(now)
         finish(stream, take(stream, now))
 
 
@@ -234,7 +234,7 @@ def test_a_rate_limit_holds_on_average() -> None:
     for seq in range(1, 1001):
         now = seq / 100.0
         stream.receive(frame(seq), now)
-        if stream.wants_turn(now):
+        if stream.has_ready_frame(now):
             finish(stream, take(stream, now))
             taken += 1
     assert 100 <= taken <= 102
@@ -308,12 +308,12 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
             seq += 1 + (number == 3)
             try:
                 note(stream.receive(frame(seq), now))
-            except WindowViolated:
+            except WindowExceeded:
                 sent.add(seq)  # the connection ends here; its last frame is refused with it
                 outcomes.append(seq)
                 break
             sent.add(seq)
-        elif action == "take" and stream.wants_turn(now):
+        elif action == "take" and stream.has_ready_frame(now):
             waiting, messages = stream.take(now, 0.5)
             note(messages)
             if waiting is not None:
@@ -332,7 +332,7 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
         elif action == "resume":
             note(stream.resume())
         elif action == "hold":
-            note(stream.hold(now, "x") + stream.unhold("y"))
+            note(stream.close_window(now, "x") + stream.reopen_window("y"))
         now += number * 0.1
         assert stream.ledger.in_flight >= 0
     note(stream.abandon())

@@ -14,13 +14,13 @@ from streamer.protocol.client_messages import MAX_UNKNOWN_NAMED, Hello, parse_me
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.wire import ProtocolError
 from streamer.streams.session_control import CONTROL_MAX_BYTES, ControlRate, RateLimited, size_in_bytes
-from streamer.websocket.frame_receiver import TEXT_FRAMES_BURST, MessageIntake
+from streamer.websocket.frame_receiver import TEXT_FRAMES_BURST, MessageDecoder
 
 IMAGE = bytes(range(256)) * 1200
 
 
-def new_intake() -> MessageIntake:
-    return MessageIntake(ControlRate(0.0), 0.0)
+def new_intake() -> MessageDecoder:
+    return MessageDecoder(ControlRate(0.0), 0.0)
 
 
 def text_frame(**more: Any) -> dict[str, Any]:

@@ -137,10 +137,10 @@ def test_a_client_without_work_is_forgotten_and_connections_are_bounded() -> Non
     images = [Image(connection) for connection in range(3 * MAX_CONNECTIONS)]
     for image in images:
         queue.add(flow, image)
-    assert len(queue._lines[flow].finish_s) <= MAX_CONNECTIONS
+    assert len(queue._by_flow[flow].finish_s) <= MAX_CONNECTIONS
     for _ in images:
         queue.settle(flow, take(queue, flow), 0.02)
-    assert queue._lines == {}
+    assert queue._by_flow == {}
 
 
 @given(

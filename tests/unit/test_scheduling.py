@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.scheduling.clients import NOBODY, Client
-from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.job import Job
 from streamer.scheduling.service_rate import ServiceRate
 from streamer.scheduling.version_queue import VersionQueue
@@ -71,7 +71,7 @@ def test_a_client_pays_for_the_processor_time_of_its_video() -> None:
 
 def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_address() -> None:
     for polite in (Client("polite", 99), Client("greedy 1", 1)):
-        queue = VersionQueue(DecodeRoom(2))
+        queue = VersionQueue(DecodeLimiter(2))
         run(queue, post_taken(queue, Client("earlier", 50)))
         for number in range(1, 11):
             queue.add(large(Client(f"greedy {number}", number), number), 0.0)
@@ -83,7 +83,7 @@ def test_a_polite_post_passes_expensive_ones_of_other_clients_and_of_its_own_add
 
 
 def test_large_images_go_one_by_one_beside_any_number_of_small_ones() -> None:
-    queue = VersionQueue(DecodeRoom(4))
+    queue = VersionQueue(DecodeLimiter(4))
     for number in (1, 2):
         queue.add(large(Client(f"large {number}", number), number), 0.0)
     queue.begin(first := take(queue), 0.0)
@@ -104,7 +104,7 @@ def post_taken(queue: VersionQueue, client: Client) -> Job:
 @pytest.mark.parametrize("kind", ["post", "live"])
 def test_many_clients_of_one_class_never_keep_one_of_the_other_out(kind: str) -> None:
     """Each client has one item in flight at a time, as with connections that wait for their answers."""
-    room = DecodeRoom(2)
+    room = DecodeLimiter(2)
     many = [Client(f"many {number}", number) for number in range(1, 21)]
     streams = [FakeStream(number, client=client, frames=0) for number, client in enumerate(many, 1)]
     queue, polite = VersionQueue(room), Client("polite", 99)
@@ -167,7 +167,7 @@ def test_a_client_of_which_nothing_runs_may_exceed_the_bound_by_one() -> None:
 
 
 def test_the_inference_process_dies_twice_and_every_cost_is_paid_once() -> None:
-    queue, client = VersionQueue(DecodeRoom(2)), Client("client", 1)
+    queue, client = VersionQueue(DecodeLimiter(2)), Client("client", 1)
     queue.add(job := post(client), 0.0)
     for _ in range(2):
         assert take(queue) is job
@@ -180,22 +180,22 @@ def test_the_inference_process_dies_twice_and_every_cost_is_paid_once() -> None:
     assert charged(queue) == pytest.approx(0.05)
     assert queue.idle
     assert not queue._share.running
-    assert len(queue._room) == 0
+    assert len(queue._decode_limiter) == 0
 
 
 def test_a_refused_image_is_paid_by_the_time_that_it_held_a_decoder() -> None:
-    queue, client = VersionQueue(DecodeRoom(2)), Client("client", 1)
+    queue, client = VersionQueue(DecodeLimiter(2)), Client("client", 1)
     queue.add(job := post(client), 0.0)
     queue.begin(take(queue), 1.0)
     job.fault = ImageError(ImageErrorCode.DAMAGED, "too slow")
     queue.decoded(job, 2.5)
     queue.end(job, 0.0, 2.5)
     assert charged(queue) == pytest.approx(1.5)
-    assert client.surprise > 100, "its next image is expected to be as slow"
+    assert client.cost_factor > 100, "its next image is expected to be as slow"
 
 
 def test_a_post_waits_for_its_own_backlog_at_its_share() -> None:
-    queue, greedy, other = VersionQueue(DecodeRoom(2)), Client("greedy", 1), Client("other", 2)
+    queue, greedy, other = VersionQueue(DecodeLimiter(2)), Client("greedy", 1), Client("other", 2)
     assert queue.expected_wait_s(greedy, 1, 0.0) == 0.0
     for number in range(100):
         queue.add(post(greedy, connection=number), 0.0)
@@ -271,7 +271,7 @@ def test_what_others_do_not_use_is_available() -> None:
 )
 def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str, str]]) -> None:
     """Whatever comes and however it ends: every job runs once, and an idle worker never holds one back."""
-    queue = VersionQueue(DecodeRoom(2))
+    queue = VersionQueue(DecodeLimiter(2))
     clients = [Client(str(number), number) for number in range(4)]
     streams = [FakeStream(number + 1, client=clients[number], frames=0) for number in range(4)]
     for stream in streams:
@@ -312,4 +312,4 @@ def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str
         pump()
     assert done == offered
     assert queue.idle
-    assert (len(queue._room), len(queue._share.running), len(queue._posts)) == (0, 0, 0)
+    assert (len(queue._decode_limiter), len(queue._share.running), len(queue._posts)) == (0, 0, 0)

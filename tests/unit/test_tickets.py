@@ -16,7 +16,7 @@ from streamer.access.identity import ALL_SCOPES, Identity, Quotas, Scope
 from streamer.access.key_ring import digest_of
 from streamer.http import tickets as module
 from streamer.http.authentication import Authenticator, make_authenticator
-from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, TicketBox, Tickets, TooManyTickets, is_ticket
+from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, Tickets, TicketStore, TooManyTickets, is_ticket
 
 ANN = Identity("ann", ALL_SCOPES, Quotas(streams=3), until=99.0)
 
@@ -29,9 +29,9 @@ class Clock:
         return self.now
 
 
-def make_box(clock: Clock) -> TicketBox:
+def make_box(clock: Clock) -> TicketStore:
     numbers = itertools.count()
-    return TicketBox(lambda: f"0-{next(numbers)}", clock)
+    return TicketStore(lambda: f"0-{next(numbers)}", clock)
 
 
 def test_a_ticket_is_good_once_and_for_streams_alone() -> None:

@@ -13,7 +13,7 @@ from inference.ipc.wire import Result, Status
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.imaging.image_header import Limits
 from streamer.scheduling.clients import NOBODY, Client
-from streamer.scheduling.decode_room import DecodeRoom
+from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.job import Job
 from streamer.scheduling.stream_rates import FAIR_RATE_S
 from streamer.scheduling.version_queue import VersionQueue
@@ -59,7 +59,7 @@ class FakeStream:
     def pending(self) -> bool:
         return self.frames > 0
 
-    def wants_turn(self, _: float) -> bool:
+    def has_ready_frame(self, _: float) -> bool:
         return self.pending
 
     def take(self, _: float) -> Job | None:
@@ -141,7 +141,7 @@ def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
 
 
 def test_what_was_lost_is_not_passed_by_what_came_later() -> None:
-    queue = VersionQueue(DecodeRoom(4))
+    queue = VersionQueue(DecodeLimiter(4))
     for _ in range(50):  # the client has been busy for a while
         queue.add(post(), 0.0)
         last = begun(queue)
@@ -169,7 +169,7 @@ def test_a_connection_pays_for_each_try_and_once_for_what_it_gets() -> None:
     assert begun(queue) is image
     queue.end(image, 0.02, 0.0)
     assert neighbour.flow is not None
-    line = queue._posts._lines[neighbour.flow]
+    line = queue._posts._by_flow[neighbour.flow]
     assert line.finish_s[1] == pytest.approx(3 * 0.005 + 0.02)
 
 
@@ -195,7 +195,7 @@ def test_clients_whose_images_never_began_are_forgotten() -> None:
         else:
             assert queue.withdraw(late)
     assert queue.idle
-    assert not queue._posts._lines
+    assert not queue._posts._by_flow
 
 
 def test_streams_are_served_in_turn_and_posts_have_their_share() -> None:

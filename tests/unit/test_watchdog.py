@@ -14,7 +14,7 @@ import pytest
 
 from inference.ipc.shared_status import SharedStatus
 from streamer.supervisor.restart_policy import CrashLoop, RestartPolicy
-from streamer.supervisor.watchdog import LifeSign, Starvation, Watchdog, WatchedProcess
+from streamer.supervisor.watchdog import Heartbeat, Starvation, Watchdog, WatchedProcess
 from tests.helpers.waiting import wait_for
 
 
@@ -25,7 +25,7 @@ class Process:
         self.beat = time.monotonic()
         self.killed = 0
         self.watched = WatchedProcess(
-            "it", lambda: LifeSign(self.beat, 5.0, "silent"), lambda: pid, self._kill
+            "it", lambda: Heartbeat(self.beat, 5.0, "silent"), lambda: pid, self._kill
         )
 
     def _kill(self) -> None:
@@ -127,15 +127,15 @@ def test_a_process_without_a_processor_is_starved_and_a_stopped_one_is_not() -> 
 def test_five_deaths_in_a_minute_are_a_crash_loop_until_ten_seconds_are_calm() -> None:
     loop = CrashLoop()
     for second in range(5):
-        assert not loop.goes_on(float(second))
+        assert not loop.is_active(float(second))
         loop.died(float(second))
-    assert loop.goes_on(5.0)
-    assert loop.goes_on(13.9)
-    assert not loop.goes_on(14.0)
+    assert loop.is_active(5.0)
+    assert loop.is_active(13.9)
+    assert not loop.is_active(14.0)
     loop.died(50.0)
-    assert loop.goes_on(51.0)
+    assert loop.is_active(51.0)
     loop.died(120.0)
-    assert not loop.goes_on(121.0)
+    assert not loop.is_active(121.0)
 
 
 def test_delays_double_up_to_half_a_minute_and_start_anew_after_a_healthy_minute() -> None:

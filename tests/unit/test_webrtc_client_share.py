@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.webrtc.peers import ClientShare, ShareUsedUp
+from streamer.webrtc.peers import ClientLimitReached, ClientShare
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ def test_shares_leave_room_and_never_vanish(sessions: int, most: int, pending: i
     share = ClientShare(sessions)
     assert (share.most, share.most_pending) == (most, pending)
     share.check(most - 1, pending - 1, None)
-    with pytest.raises(ShareUsedUp, match="have sent no video"):
+    with pytest.raises(ClientLimitReached, match="have sent no video"):
         share.check(most - 1, pending, None)
-    with pytest.raises(ShareUsedUp, match="which is its share"):
+    with pytest.raises(ClientLimitReached, match="which is its share"):
         share.check(most, 0, None)
 
 
@@ -26,5 +26,5 @@ def test_a_keys_quota_takes_the_place_of_the_share() -> None:
     share.check(1, 0, 2)
     share.check(60, 0, 64)
     for held, quota in ((2, 2), (0, 0), (64, 1000)):
-        with pytest.raises(ShareUsedUp):
+        with pytest.raises(ClientLimitReached):
             share.check(held, 0, quota)

@@ -98,7 +98,7 @@ class Call:
     def _received(self, payload: RtpPayload) -> None:
         self._take(self._buffer.add(payload, self.network.now))
         self._ask()
-        if self._requests.again(self.network.now):
+        if self._requests.retry_due(self.network.now):
             self.network.send("pli", self._want_key)
 
     def _poll(self) -> None:
@@ -120,10 +120,10 @@ class Call:
                 self._intact = self._intact or number in self._keys
             if isinstance(output, Gap) or not self._intact:
                 self._intact = False
-                if self._requests.want(now):
+                if self._requests.on_loss(now):
                     self.network.send("pli", self._want_key)
                 continue
-            self._requests.satisfied()
+            self._requests.on_decoded()
             self.shown.append((now, 1 + number * FRAME_S))
 
 

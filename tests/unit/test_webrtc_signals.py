@@ -15,7 +15,7 @@ from streamer.accounting.metrics import WEBRTC_END_REASONS
 from streamer.config.network_settings import IceServers, parse_ice_servers
 from streamer.config.settings import SettingsError, load_settings
 from streamer.http.origins import OriginPolicy, cors_headers, preflight_headers
-from streamer.webrtc.candidate import BadFragment, RestartAsked, read_candidates, read_fragment
+from streamer.webrtc.candidate import BadFragment, IceRestartRequested, read_candidates, read_fragment
 from streamer.webrtc.end_reason import EndReason, explain
 from streamer.webrtc.signalling import absolute_url
 from streamer.webrtc.video_feed import AGAIN_S, KeyFrameRequests
@@ -74,7 +74,7 @@ def test_fragments_hold_candidates_and_no_restart() -> None:
     lines = ("ice-ufrag:u", "ice-pwd:p", "mid:0", "candidate:one", "end-of-candidates")
     text = "".join(f"a={line}\r\n" for line in lines)
     assert read_fragment(text, "u") == ["one"]
-    with pytest.raises(RestartAsked):
+    with pytest.raises(IceRestartRequested):
         read_fragment(text, "v")
     with pytest.raises(BadFragment):
         read_fragment("nonsense", "u")
@@ -99,7 +99,7 @@ def test_candidates_of_browsers_are_read_in_every_form() -> None:
 def test_no_fragment_does_any_other_harm(text: str) -> None:
     try:
         read_fragment(text, "u")
-    except (BadFragment, RestartAsked):
+    except (BadFragment, IceRestartRequested):
         return
 
 
@@ -133,12 +133,12 @@ def test_only_pages_of_allowed_origins_are_told_that_they_may() -> None:
 
 def test_key_frames_are_asked_for_until_one_comes_but_not_too_often() -> None:
     requests = KeyFrameRequests()
-    assert not requests.again(0.0)
-    assert requests.want(1.0)
-    assert not requests.want(1.0 + AGAIN_S / 2)
-    assert requests.again(1.0 + AGAIN_S)
-    requests.satisfied()
-    assert not requests.again(9.0)
+    assert not requests.retry_due(0.0)
+    assert requests.on_loss(1.0)
+    assert not requests.on_loss(1.0 + AGAIN_S / 2)
+    assert requests.retry_due(1.0 + AGAIN_S)
+    requests.on_decoded()
+    assert not requests.retry_due(9.0)
 
 
 def test_every_ending_has_a_label_and_a_sentence() -> None:

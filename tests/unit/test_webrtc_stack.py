@@ -27,7 +27,7 @@ from aiortc import (
 from aiortc.codecs import CODECS
 
 from streamer.webrtc import ice_agent
-from streamer.webrtc.aiortc_adapter import NoPortLeft, Peer, UdpPlan, register_profiles
+from streamer.webrtc.aiortc_adapter import NoFreePort, Peer, UdpSettings, register_profiles
 from streamer.webrtc.rtp_receiver import Receiver
 from streamer.webrtc.sdp_offer import check_offer
 
@@ -118,7 +118,7 @@ async def offer_of_a_browser() -> tuple[RTCPeerConnection, Any]:
 
 async def test_an_answer_comes_from_our_own_agent_sockets_and_receiver() -> None:
     client, offer = await offer_of_a_browser()
-    peer = Peer(UdpPlan(), NoSink())
+    peer = Peer(UdpSettings(), NoSink())
     answer = await peer.answer(offer)
     assert "a=recvonly" in answer
     assert "a=setup:passive" in answer
@@ -135,7 +135,7 @@ async def test_without_servers_nobody_is_asked_and_with_a_dead_one_the_answer_co
     client, offer = await offer_of_a_browser()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
         dead.bind(("127.0.0.1", 0))
-        plan = UdpPlan(stun_servers=(f"stun:127.0.0.1:{dead.getsockname()[1]}",))
+        plan = UdpSettings(stun_servers=(f"stun:127.0.0.1:{dead.getsockname()[1]}",))
         peer = Peer(plan, NoSink())
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -147,7 +147,7 @@ async def test_without_servers_nobody_is_asked_and_with_a_dead_one_the_answer_co
 
 async def test_the_public_address_is_announced_alone_and_ports_come_from_the_range() -> None:
     client, offer = await offer_of_a_browser()
-    plan = UdpPlan(ports=(47310, 47311), public_ip="203.0.113.7")
+    plan = UdpSettings(ports=(47310, 47311), public_ip="203.0.113.7")
     peers = [Peer(plan, NoSink()) for _ in range(3)]
     announced = []
     for peer in peers[:2]:
@@ -156,7 +156,7 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
         assert [line.split()[4] for line in candidates] == ["203.0.113.7"]
         announced += [int(line.split()[5]) for line in candidates]
     assert sorted(announced) == [47310, 47311]
-    with pytest.raises(NoPortLeft, match="47310 to 47311"):
+    with pytest.raises(NoFreePort, match="47310 to 47311"):
         await peers[2].answer(offer)
     for peer in peers:
         await peer.close_within(2.0)
@@ -166,9 +166,9 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
 async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
     agent = ice.Connection(ice_controlling=False)
     agent.__class__ = ice_agent.IceAgent
-    plan = UdpPlan(ports=(47312, 47312))
+    plan = UdpSettings(ports=(47312, 47312))
     agent.plan = plan  # type: ignore[attr-defined]
-    with pytest.raises(NoPortLeft):
+    with pytest.raises(NoFreePort):
         # The same address twice: the second finds the only port taken.
         await agent.get_component_candidates(1, ["127.0.0.1", "127.0.0.1"])
     await agent.close()

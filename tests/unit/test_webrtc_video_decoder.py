@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streamer.decoding.refused_digests import DigestMemory
+from streamer.decoding.refused_digests import RefusedDigests
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, DecodeOutcome, VideoDecoder, VideoPool
@@ -69,7 +69,7 @@ class Outcomes:
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[VideoPool]:
     pool = VideoPool(
-        2, digests=DigestMemory(tmp_path / "digests"), module="tests.helpers.decoders.faulty_video_process"
+        2, digests=RefusedDigests(tmp_path / "digests"), module="tests.helpers.decoders.faulty_video_process"
     )
     yield pool
     pool.close()
@@ -232,10 +232,10 @@ async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
     assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
     assert (await good.decode(frames[4])).decoded is not None
     # The same bytes do it once.
-    before = pool._population._client.pid, [host.group for host in pool._hosts]
+    before = pool._supervisor._client.pid, [host.group for host in pool._hosts]
     assert (await bad.decode(poison)).text
     assert (await good.decode(frames[5])).decoded is not None
-    assert before == (pool._population._client.pid, [host.group for host in pool._hosts])
+    assert before == (pool._supervisor._client.pid, [host.group for host in pool._hosts])
 
 
 async def test_a_stream_that_ends_one_decoder_after_the_other_is_decoded_no_more(pool: VideoPool) -> None:
@@ -251,7 +251,7 @@ async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> Non
     frames = video(Codec.VP8, 3, keys=(0, 1, 2))
     assert (await outcomes.decode(frames[0])).decoded is not None
     (host,) = pool._hosts
-    (member,) = host.group.members.values()
+    (member,) = host.group.processes.values()
     process = psutil.Process(member.pid)
     os.kill(member.pid, signal.SIGKILL)
     psutil.wait_procs([process], timeout=SOON_S)
@@ -265,7 +265,7 @@ async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pyte
     monkeypatch.setattr("streamer.webrtc.video_pool._IDLE_S", 0.5)
     outcomes = Outcomes(Codec.VP8, pool)
     assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
-    (member,) = pool._hosts[0].group.members.values()
+    (member,) = pool._hosts[0].group.processes.values()
     process = psutil.Process(member.pid)
     outcomes.decoder.close()
     async with asyncio.timeout(SOON_S):
@@ -278,12 +278,12 @@ async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pyte
 async def test_video_decoders_are_locked_in(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
-    assert {"seccomp", "no_new_privs", "rlimits"} <= set(pool._population.protections)
+    assert {"seccomp", "no_new_privs", "rlimits"} <= set(pool._supervisor.protections)
 
 
 async def test_video_decoders_yield_to_model_runs(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     assert (await outcomes.decode(video(Codec.VP8, 1)[0])).decoded is not None
-    (member,) = next(host for host in pool._hosts if host.streams).group.members.values()
+    (member,) = next(host for host in pool._hosts if host.streams).group.processes.values()
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, member.pid) == min(19, own + NICENESS)

@@ -29,7 +29,7 @@ class Decode:
     begun: float = 0.0
 
 
-class DecodeRoom:
+class DecodeLimiter:
     """Decides which decodes may start on ``decoders`` decoders."""
 
     def __init__(self, decoders: int, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -58,7 +58,7 @@ class DecodeRoom:
         if not self._running:
             return True
         # A large image waits while other large ones use the memory, but never when nothing is being decoded.
-        if (self._nbytes and nbytes and self._nbytes + nbytes > self._memory_bytes) or self._keeps_out(
+        if (self._nbytes and nbytes and self._nbytes + nbytes > self._memory_bytes) or self._is_reserved(
             expected_ms, now
         ):
             self.held = True
@@ -95,7 +95,7 @@ class DecodeRoom:
         kept = self.decoders > 1 and now - self._short_seen <= SHORT_REMEMBERED_S
         return self.decoders - kept
 
-    def _keeps_out(self, expected_ms: float, now: float) -> bool:
+    def _is_reserved(self, expected_ms: float, now: float) -> bool:
         """Whether this decode is long and the only decoder left is reserved for short ones."""
         most = self.decoders_for_long(now)
         if expected_ms <= LONG_MS or most == self.decoders:

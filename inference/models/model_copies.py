@@ -23,7 +23,7 @@ log = logging.getLogger("inference.kept_models")
 FREE_SHARE = 0.5
 
 
-class KeptModels:
+class ModelCopies:
     """Copies below ``folder``, of at most ``max_bytes`` in total; none with an empty folder name."""
 
     def __init__(self, folder: str, max_bytes: int) -> None:
@@ -37,7 +37,7 @@ class KeptModels:
         copy = self._folder / version / path.name
         return copy if copy.is_file() else None
 
-    def keep_soon(self, models: Mapping[str, Path], digests: Mapping[str, str]) -> None:
+    def start_copying(self, models: Mapping[str, Path], digests: Mapping[str, str]) -> None:
         """Copy the models in a thread. ``digests`` are the sha256 of the loaded files."""
         if self._folder is not None and self._max_bytes > 0:
             threading.Thread(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.models.kept_models import KeptModels, differs
+from inference.models.model_copies import ModelCopies, differs
 from inference.models.onnx_header import external_files
 from tests.helpers.model_factory import PLAIN, colour_model, external_data_model
 
@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_copy_has_the_files_name_and_its_manifest(tmp_path: Path, model: Path) -> None:
     model.with_suffix(".json").write_text("{}")
-    kept = KeptModels(str(tmp_path), 1 << 30)
+    kept = ModelCopies(str(tmp_path), 1 << 30)
     assert kept.of("v1", model) is None
     sha256 = digest(model)
     kept.keep("v1", model, sha256)
@@ -44,7 +44,7 @@ def test_external_data_is_copied_too_and_nothing_from_outside(tmp_path: Path) ->
     model = external_data_model(tmp_path / "given" / "model.onnx", "parts/weights.bin")
     (tmp_path / "given" / "parts" / "weights.bin").write_bytes(b"w" * 1000)
     assert external_files(model) == {"parts/weights.bin"}
-    kept = KeptModels(str(tmp_path), 1 << 30)
+    kept = ModelCopies(str(tmp_path), 1 << 30)
     kept.keep("v1", model, digest(model))
     copy = kept.of("v1", model)
     assert copy is not None
@@ -55,14 +55,14 @@ def test_external_data_is_copied_too_and_nothing_from_outside(tmp_path: Path) ->
 
 def test_what_is_too_large_or_changed_is_not_kept_and_leaves_nothing(tmp_path: Path, model: Path) -> None:
     size = model.stat().st_size
-    small = KeptModels(str(tmp_path), size - 1)
+    small = ModelCopies(str(tmp_path), size - 1)
     with pytest.raises(OSError, match="MODEL_KEEP_MAX_BYTES"):
         small.keep("v1", model, digest(model))
-    two = KeptModels(str(tmp_path), 2 * size - 1)
+    two = ModelCopies(str(tmp_path), 2 * size - 1)
     two.keep("v1", model, digest(model))
     with pytest.raises(OSError, match="MODEL_KEEP_MAX_BYTES"):
         two.keep("v2", model, digest(model))
-    ample = KeptModels(str(tmp_path), 1 << 30)
+    ample = ModelCopies(str(tmp_path), 1 << 30)
     with pytest.raises(ValueError, match="changed since it was loaded"):
         ample.keep("v2", model, "0" * 64)
     assert ample.of("v2", model) is None
@@ -70,7 +70,7 @@ def test_what_is_too_large_or_changed_is_not_kept_and_leaves_nothing(tmp_path: P
 
 
 def test_without_a_folder_nothing_is_kept(model: Path) -> None:
-    kept = KeptModels("", 1 << 30)
+    kept = ModelCopies("", 1 << 30)
     kept.keep("v1", model, digest(model))
-    kept.keep_soon({"v1": model}, {"v1": digest(model)})
+    kept.start_copying({"v1": model}, {"v1": digest(model)})
     assert kept.of("v1", model) is None

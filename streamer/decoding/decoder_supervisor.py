@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 
 from streamer.core.backoff import Backoff
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_group import DecoderGroup, DecoderProcess
 from streamer.decoding.fork_client import ForkClient
 from streamer.decoding.messages import Answer
 
@@ -28,7 +28,7 @@ _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 5.0
 
 
-class Population:
+class DecoderSupervisor:
     """Keeps the decoders of all groups running. Implements `fork_client.Events`.
 
     ``on_end`` is called for each decoder that has ended, while it is still a member of its group. It gets the
@@ -41,7 +41,7 @@ class Population:
         size: int,
         memory_bytes: int,
         module: str,
-        on_end: Callable[[DecoderGroup, Member, int | None], None],
+        on_end: Callable[[DecoderGroup, DecoderProcess, int | None], None],
         count_end: Callable[[str], None],
         note_missing: Callable[[str], None] = lambda _name: None,
     ) -> None:
@@ -55,7 +55,7 @@ class Population:
         #: Groups that are kept at full size.
         self._groups: list[DecoderGroup] = []
         #: Every decoder that was requested and has not ended, by its key.
-        self._members: dict[int, tuple[DecoderGroup, Member]] = {}
+        self._processes: dict[int, tuple[DecoderGroup, DecoderProcess]] = {}
         self._keys = itertools.count(1)
         #: Back-off for decoders that die before they are ready.
         self._backoff = Backoff(first_s=_FIRST_PAUSE_S, max_s=_MAX_PAUSE_S, least_s=None)
@@ -65,7 +65,7 @@ class Population:
     @property
     def protections(self) -> tuple[str, ...]:
         """Protections that every running decoder has; empty if none runs."""
-        ready = [set(member.protections) for _, member in self._members.values() if member.ready]
+        ready = [set(process.protections) for _, process in self._processes.values() if process.ready]
         return tuple(sorted(set.intersection(*ready))) if ready else ()
 
     def start(self) -> None:
@@ -76,15 +76,15 @@ class Population:
     def fill(self, group: DecoderGroup) -> None:
         """Fill this group and keep it at full size from now on."""
         self._groups.append(group)
-        self._ask_for_all(group)
+        self._request_all(group)
 
-    def forget(self, group: DecoderGroup) -> None:
+    def release(self, group: DecoderGroup) -> None:
         """Stop managing a group, which its owner closes."""
         self._groups.remove(group)
-        for member in group.members.values():
-            self._members.pop(member.key, None)
-            if member.watch >= 0 and self._loop is not None:
-                self._loop.remove_reader(member.watch)
+        for process in group.processes.values():
+            self._processes.pop(process.key, None)
+            if process.watch >= 0 and self._loop is not None:
+                self._loop.remove_reader(process.watch)
 
     def close(self) -> None:
         """Kill the fork server; the kernel then ends its decoders."""
@@ -92,11 +92,11 @@ class Population:
 
     def ready(self, group: DecoderGroup, answer: Answer) -> None:
         """Handle the report of a decoder that has entered its sandbox and takes jobs."""
-        found = self._members.get(answer.number)
+        found = self._processes.get(answer.number)
         if found is None or found[0] is not group:
             return
-        member, news = found[1], json.loads(answer.text)
-        member.ready, member.protections = True, tuple(news["protections"])
+        process, news = found[1], json.loads(answer.text)
+        process.ready, process.protections = True, tuple(news["protections"])
         self._backoff.reset()
         for lack in news["missing"]:
             if lack not in self._told:
@@ -108,81 +108,85 @@ class Population:
 
     def forked(self, key: int, pid: int, watch: int) -> None:
         """Handle the start of a decoder."""
-        found = self._members.get(key)
+        found = self._processes.get(key)
         if found is None or self._loop is None:
             signal.pidfd_send_signal(watch, signal.SIGKILL)
             os.close(watch)
             return
-        member = found[1]
-        member.pid, member.watch = pid, watch
+        process = found[1]
+        process.pid, process.watch = pid, watch
         # The fork server reports how a decoder ended; the pidfd shows that it ended, even if no report comes.
-        self._loop.add_reader(watch, self._end_seen, member)
+        self._loop.add_reader(watch, self._process_ended, process)
 
     def ended(self, key: int, code: int | None) -> None:
         """Handle the end of a decoder."""
-        found = self._members.pop(key, None)
+        found = self._processes.pop(key, None)
         if found is None or self._loop is None:
             return
-        group, member = found
-        if member.watch >= 0:  # otherwise the fork server died before it had forked this one
-            self._loop.remove_reader(member.watch)
-        reason = member.killed_because or _reason(code)
+        group, process = found
+        if process.watch >= 0:  # otherwise the fork server died before it had forked this one
+            self._loop.remove_reader(process.watch)
+        reason = process.killed_because or _reason(code)
         self._count_end(reason)
         if reason != "retired":
-            log.error("decoder %d ended (%s, code %s); a new one is started", member.pid, reason, code)
-        self._on_end(group, member, code)
+            log.error("decoder %d ended (%s, code %s); a new one is started", process.pid, reason, code)
+        self._on_end(group, process, code)
         if group.stuck:
             return  # a stuck group is replaced as a whole
-        if member.ready:
-            self._ask(group)
+        if process.ready:
+            self._request(group)
             return
-        self._loop.call_later(self._backoff.next_s(), self._ask, group)
+        self._loop.call_later(self._backoff.next_s(), self._request, group)
 
     def server_lost(self) -> None:
         """Report every decoder as ended with an unknown code, so that the images that they held are not
         blamed.
         """
-        for key in list(self._members):
+        for key in list(self._processes):
             self.ended(key, None)
 
     def server_started(self) -> None:
         """Request all decoders again."""
         for group in self._groups:
-            self._ask_for_all(group)
+            self._request_all(group)
 
-    def _ask_for_all(self, group: DecoderGroup) -> None:
-        for _ in range(self._size - len(group.members)):
-            self._ask(group)
+    def _request_all(self, group: DecoderGroup) -> None:
+        for _ in range(self._size - len(group.processes)):
+            self._request(group)
 
-    def _ask(self, group: DecoderGroup) -> None:
+    def _request(self, group: DecoderGroup) -> None:
         """Request one more decoder. If no fork server runs, the request follows when one has started."""
-        if group not in self._groups or len(group.members) >= self._size or not self._client.running:
+        if group not in self._groups or len(group.processes) >= self._size or not self._client.running:
             return
-        member = group.add(next(self._keys))
-        self._members[member.key] = (group, member)
-        request = {"key": member.key, "index": member.index, "memory_bytes": self._memory_bytes}
+        process = group.add(next(self._keys))
+        self._processes[process.key] = (group, process)
+        request = {"key": process.key, "index": process.index, "memory_bytes": self._memory_bytes}
         self._client.fork(request | group.layout, group.descriptors)
         if self._loop is not None:
             limit_s = FORK_LIMIT_S if self._client.age_s > SERVER_START_S else SERVER_START_S
-            self._loop.call_later(limit_s, self._expect_fork, member, 1)
+            self._loop.call_later(limit_s, self._expect_fork, process, 1)
 
-    def _expect_fork(self, member: Member, more_looks: int) -> None:
+    def _expect_fork(self, process: DecoderProcess, more_looks: int) -> None:
         """Replace a fork server that has not answered because it hangs or was stopped.
 
         It is checked twice, because this process may have been suspended together with it.
         """
-        if self._members.get(member.key, (None, None))[1] is not member or member.pid or self._loop is None:
+        if (
+            self._processes.get(process.key, (None, None))[1] is not process
+            or process.pid
+            or self._loop is None
+        ):
             return
         if more_looks:
-            self._loop.call_later(1.0, self._expect_fork, member, more_looks - 1)
+            self._loop.call_later(1.0, self._expect_fork, process, more_looks - 1)
             return
         log.error("the fork server of the decoders does not answer; it is replaced")
         self._client.kill()
 
-    def _end_seen(self, member: Member) -> None:
-        if self._loop is not None and member.watch >= 0:
-            self._loop.remove_reader(member.watch)
-            self._loop.call_later(_END_NEWS_S, self.ended, member.key, None)
+    def _process_ended(self, process: DecoderProcess) -> None:
+        if self._loop is not None and process.watch >= 0:
+            self._loop.remove_reader(process.watch)
+            self._loop.call_later(_END_NEWS_S, self.ended, process.key, None)
 
 
 def _reason(code: int | None) -> str:

@@ -1,7 +1,7 @@
-"""Implements many alarms with one timer of the event loop, for alarms that are nearly always cancelled.
+"""Implements many timeouts with one timer of the event loop, for timeouts that are nearly always cancelled.
 
-Every POST sets two alarms and cancels them once it is answered. Creating, sorting and cancelling a timer of
-the event loop takes some 20 calls; an alarm takes 6.
+Every POST sets two timeouts and cancels them once it is answered. Creating, sorting and cancelling a timer of
+the event loop takes some 20 calls; a timeout takes 6.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import math
 import time
 from collections.abc import Callable
 
-#: The heap may contain this many cancelled alarms more than it contains active ones.
+#: The heap may contain this many cancelled timeouts more than it contains active ones.
 MAX_CANCELLED = 128
-#: Interval, in alarms, at which the number of cancelled ones is checked.
-_LOOKED_AT = 64
+#: Interval, in timeouts, at which the number of cancelled ones is checked.
+_CHECK_EVERY = 64
 
 
-class Alarms:
+class TimeoutQueue:
     """Times are monotonic seconds, as in the event loop. All methods must be called on the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: Heap of time and number of each alarm, including some cancelled ones.
+        #: Heap of time and number of each timeout, including some cancelled ones.
         self._heap: list[tuple[float, int]] = []
-        #: The callback of each active alarm, by its number.
+        #: The callback of each active timeout, by its number.
         self._calls: dict[int, Callable[[], object]] = {}
         self._numbers = itertools.count(1)
         #: Time for which the timer is set; infinite while there is none.
@@ -34,28 +34,28 @@ class Alarms:
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """Return the number of alarms in the heap, including cancelled ones."""
+        """Return the number of timeouts in the heap, including cancelled ones."""
         return len(self._heap)
 
-    def set(self, when: float, call: Callable[[], object]) -> int:
-        """Schedule ``call`` for the time ``when``, or soon after; returns the alarm's number, 1 or more."""
+    def schedule(self, when: float, call: Callable[[], object]) -> int:
+        """Schedule ``call`` for the time ``when``, or soon after; returns the timeout's number, 1 or more."""
         number = next(self._numbers)
         self._calls[number] = call
         heapq.heappush(self._heap, (when, number))
         if when < self._due:
-            self._wind(when)
+            self._set_timer(when)
         return number
 
     def cancel(self, number: int) -> None:
-        """Cancel an alarm; does nothing for number 0 and for an alarm that has rung or was cancelled."""
+        """Cancel a timeout; does nothing for number 0 and for a timeout that has run or was cancelled."""
         self._calls.pop(number, None)
-        if not number % _LOOKED_AT and len(self._heap) > 2 * len(self._calls) + MAX_CANCELLED:
-            # Change the list in place, because a callback of `ring` may have called this.
+        if not number % _CHECK_EVERY and len(self._heap) > 2 * len(self._calls) + MAX_CANCELLED:
+            # Change the list in place, because a callback of `run_due` may have called this.
             self._heap[:] = [entry for entry in self._heap if entry[1] in self._calls]
             heapq.heapify(self._heap)
 
-    def ring(self) -> None:
-        """Call the callbacks of all alarms that are due; the timer calls this."""
+    def run_due(self) -> None:
+        """Call the callbacks of all timeouts that are due; the timer calls this."""
         heap, now = self._heap, self._clock()
         self._due = math.inf
         try:
@@ -67,10 +67,10 @@ class Alarms:
             while heap and heap[0][1] not in self._calls:
                 heapq.heappop(heap)
             if heap:
-                self._wind(heap[0][0])
+                self._set_timer(heap[0][0])
 
-    def _wind(self, when: float) -> None:
+    def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._due = when
-        self._timer = asyncio.get_running_loop().call_at(when, self.ring)
+        self._timer = asyncio.get_running_loop().call_at(when, self.run_due)

@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from streamer.accounting.metrics import PROTECTIONS, WorkerMetrics
-from streamer.decoding.decoder_group import DecoderGroup, Member
+from streamer.decoding.decoder_group import DecoderGroup, DecoderProcess
+from streamer.decoding.decoder_supervisor import DecoderSupervisor
 from streamer.decoding.messages import Answer, Verdict
-from streamer.decoding.population import Population
 
 
 def test_missing_protections_are_published_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -23,15 +23,17 @@ def test_missing_protections_are_published_and_told_once(caplog: pytest.LogCaptu
         missing.append(name)
         metrics.protection_missing(name)
 
-    population = Population(2, 1 << 20, "none", lambda *_: None, count_end=lambda _: None, note_missing=note)
+    supervisor = DecoderSupervisor(
+        2, 1 << 20, "none", lambda *_: None, count_end=lambda _: None, note_missing=note
+    )
     text = json.dumps(
         {"protections": ["rlimits", "seccomp"], "missing": ["landlock: this kernel has no Landlock"]}
     )
     try:
         for key in (1, 2):
-            population._members[key] = (group, Member(key, 0))
+            supervisor._processes[key] = (group, DecoderProcess(key, 0))
             with caplog.at_level(logging.WARNING):
-                population.ready(group, Answer(Verdict.READY, key, text=text))
+                supervisor.ready(group, Answer(Verdict.READY, key, text=text))
     finally:
         group.close()
     assert missing == ["landlock"]
