@@ -161,6 +161,11 @@ def _tidy(schema: Any) -> Any:
     found = {name: _tidy(part) for name, part in schema.items() if name != "title" or isinstance(part, dict)}
     if isinstance(found.get("$ref"), str):
         found["$ref"] = found["$ref"].removesuffix(_SUFFIX)
+    if isinstance(found.get("required"), list) and isinstance(found.get("properties"), dict):
+        # Examples show the fields in this order: first those that are always there.
+        required = found["required"]
+        fields = sorted(found["properties"].items(), key=lambda field: field[0] not in required)
+        found["properties"] = dict(fields)
     if isinstance(found.get("description"), str):
         found["description"] = " ".join(found["description"].split())
     return found
