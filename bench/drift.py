@@ -63,7 +63,7 @@ def sampling_process_mb(folder: Path) -> tuple[float, float]:
     with Service({"REFERENCE_DATA_PATH": str(path)}, bundled=True) as service:
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
         time.sleep(2)
-        bare = service.observer.memory_info().rss / 1e6
+        bare = service.sampling_process.memory_info().rss / 1e6
         full_reference(path)
         wait_for(
             lambda: (
@@ -74,7 +74,7 @@ def sampling_process_mb(folder: Path) -> tuple[float, float]:
             120,
         )
         time.sleep(2)
-        return bare, service.observer.memory_info().rss / 1e6
+        return bare, service.sampling_process.memory_info().rss / 1e6
 
 
 def main() -> None:

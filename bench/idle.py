@@ -26,7 +26,7 @@ def family(service: Service) -> dict[str, psutil.Process]:
         "supervisor": service.supervisor,
         "worker": worker,
         "inference": service.inference,
-        "observer": service.observer,
+        "sampling process": service.sampling_process,
     }
 
 

@@ -29,7 +29,8 @@ from inference.postprocess.nms import suppress
 from inference.preprocess.preprocess import Preprocessor
 from tests.conftest import SHARED
 from tests.helpers.media import images
-from tests.helpers.model_factory import FOCUS, STRIDES
+from tests.helpers.model_factory import STRIDES
+from tests.helpers.network_factory import FOCUS
 
 SIDE = 416
 PARAMS = DetectionParams()

@@ -185,7 +185,7 @@ class WorkerMetrics:
         )
         self.sampler_dropped = Counter(
             "sampler_dropped",
-            "Candidates for samples that did not reach the observer, by reason.",
+            "Candidates for samples that did not reach the sampling process, by reason.",
             ["reason"],
             registry=registry,
         )

@@ -42,13 +42,15 @@ async def call(address: str, request: dict[str, Any], timeout_s: float) -> dict[
             await writer.drain()
             size = int.from_bytes(await reader.readexactly(4), "little")
             if size > MAX_RESPONSE_BYTES:
-                raise SamplingProcessUnavailable(f"the observer answers with {size} bytes")
+                raise SamplingProcessUnavailable(f"the sampling process answers with {size} bytes")
             response: dict[str, Any] = msgpack.unpackb(await reader.readexactly(size))
             return response
     except TimeoutError:
-        raise SamplingProcessUnavailable(f"the observer did not answer within {timeout_s:g} s") from None
+        raise SamplingProcessUnavailable(
+            f"the sampling process did not answer within {timeout_s:g} s"
+        ) from None
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-        raise SamplingProcessUnavailable(f"the observer cannot be reached: {error}") from error
+        raise SamplingProcessUnavailable(f"the sampling process cannot be reached: {error}") from error
     finally:
         if writer is not None:
             writer.close()

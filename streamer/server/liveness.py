@@ -86,7 +86,7 @@ class Liveness:
     def reasons(self) -> list[str]:
         """Return a sentence for each process that is missing or silent."""
         states = self.describe()
-        named = {"the supervisor": states["supervisor"], "the observer": states["observer"]}
+        named = {"the supervisor": states["supervisor"], "the sampling process": states["observer"]}
         named |= {f"worker {number}": word for number, word in enumerate(states["workers"])}
         found = [f"{name} does not answer" for name, word in named.items() if word == "silent"]
         found += [

@@ -146,7 +146,7 @@ class Supervisor:
             self._inference.shared_status, self._sockets, [worker.channel for worker in self._workers]
         )
         if self._settings.sampling:
-            tasks.append(asyncio.create_task(self._keep_sampling(), name="observer"))
+            tasks.append(asyncio.create_task(self._keep_sampling(), name="sampling"))
         try:
             await self._stopping.wait()
             await self._drain()

@@ -36,7 +36,7 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert service.get(container[probe]["httpGet"]["path"])[0] == 200, probe
         assert service.get("/metrics")[0] == 200
-        # By the observer, which starts beside the service.
+        # By the sampling process, which starts beside the service.
         wait_for((tmp_path / "samples").is_dir, "the spool lies on the replica's volume")
         readiness = container["readinessProbe"]
         begun = time.monotonic()

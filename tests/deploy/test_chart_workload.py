@@ -12,7 +12,7 @@ from streamer.supervisor.supervisor import KILL_AFTER_S
 from tests.deploy.chart import RELEASE, VALUE_SETS, Chart
 
 FULL_NAME = f"{RELEASE}-real-time-vision-api"
-#: Read by the AWS library of the observer, not by the service's settings.
+#: Read by the AWS library of the sampling process, not by the service's settings.
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"}
 DEFAULTS = {name.upper(): field.default for name, field in Settings.model_fields.items()}
 
@@ -82,7 +82,7 @@ def test_the_grace_period_is_longer_than_the_drain_of_the_service(chart: Chart) 
     shown |= {name: float(manifests.environment[name]) for name in ("DRAIN_DELAY_S", "DRAIN_TIMEOUT_S")}
     assert shown == {name: DEFAULTS[name] for name in shown}, "the chart's defaults are the service's"
     lifecycle = manifests.container["lifecycle"]["preStop"]
-    # As the supervisor does it: the workers' patience, then the observer's, which deliver in turn.
+    # As the supervisor does it: the workers' patience, then the sampling process's, which deliver in turn.
     window_s = lifecycle["sleep"]["seconds"] + sum(shown.values()) + 2 * KILL_AFTER_S
     assert manifests.pod["terminationGracePeriodSeconds"] > window_s
     old = chart.render(kubernetes="1.28").container["lifecycle"]["preStop"]

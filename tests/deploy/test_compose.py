@@ -80,7 +80,7 @@ def test_the_service_runs_without_rights_and_with_settings_that_exist(
 def test_it_is_given_longer_to_end_than_it_may_take(compose: dict[str, Any]) -> None:
     settings = Settings.model_fields
     drain_s = sum(settings[name].default for name in ("drain_delay_s", "drain_timeout_s", "samples_drain_s"))
-    # The supervisor adds five seconds to the workers' time and five to the observer's.
+    # The supervisor adds five seconds to the workers' time and five to the sampling process's.
     assert int(compose["services"]["cpu"]["stop_grace_period"].removesuffix("s")) > drain_s + 10
 
 

@@ -92,7 +92,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
 
 
 def test_every_query_of_every_panel_returns_data(scraped: tuple[Service, Prometheus]) -> None:
-    # Drift is measured by a part of the observer that a build may not have.
+    # Drift is measured by a part of the sampling process that a build may not have.
     drift = "data_drift_active" in scraped[0].get("/metrics")[1].decode()
     empty = []
     for name, expression in queries():
@@ -135,7 +135,7 @@ def names(expression: str) -> set[str]:
 def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens() -> None:
     asked = set().union(*(names(expression) for _, expression in queries()))
     asked |= set().union(*(names(rule["expr"]) for rule in alert_rules().values()))
-    # Which batches there are depends on the load; drift comes with the observer that measures it.
+    # Which batches there are depends on the load; drift comes with the sampling process that measures it.
     asked = {name for name in asked if not name.startswith("data_drift")}
     asked.discard("object_detection_batches_total")
     with Service({}) as fresh:
@@ -144,7 +144,7 @@ def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens() -
             text = fresh.get("/metrics")[1].decode()
             return asked - set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE))
 
-        # The observer brings its metrics a moment after the service is ready.
+        # The sampling process brings its metrics a moment after the service is ready.
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not missing())
         assert missing() == set()

@@ -52,7 +52,7 @@ async def test_every_metric_that_is_named_exists(null: Path, page: dict[str, str
             known = metrics(service)[1]
             return {(name, metric) for name, metric in named if metric not in known}
 
-        # The observer brings its metrics a moment after the service is ready.
+        # The sampling process brings its metrics a moment after the service is ready.
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not unknown())
         assert unknown() == set()

@@ -144,9 +144,9 @@ def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whol
     assert restarts(whole) == before
 
 
-def test_a_stopped_observer_is_replaced(whole: Service) -> None:
+def test_a_stopped_sampling_process_is_replaced(whole: Service) -> None:
     before = {role: restarts(whole, role=role) for role in ("observer", "worker")}
-    victim = whole.observer
+    victim = whole.sampling_process
     victim.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_dead(victim), timeout_s=15)
     wait_for(lambda: whole.get_json("/health")["processes"]["observer"] == "ok")

@@ -178,7 +178,7 @@ def test_no_secret_stands_on_a_command_line(null: Path) -> None:
     secrets = {"API_KEYS": "dummy-key-1,dummy-key-2", "TURN_SECRET": "dummy-turn-secret"}
     with Service({"MODEL_V1_PATH": str(null)} | secrets) as service:
         lines = [process.cmdline() for process in service.supervisor.children(recursive=True)]
-        assert len(lines) >= 6  # worker, inference process, observer, and what decodes
+        assert len(lines) >= 6  # worker, inference process, sampling process, and what decodes
         assert not any("dummy" in word for line in lines for word in line)
         # And yet they are in force.
         assert service.get("/v1/webrtc")[0] == 401

@@ -146,7 +146,7 @@ def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
 
 def test_nothing_is_left_behind_when_the_supervisor_is_killed(fragile: Service) -> None:
     family = fragile.supervisor.children(recursive=True)
-    # Inference process, worker, observer; the worker's fork server of decoders, and two decoders at least.
+    # Inference process, worker, sampling process, the fork server of the decoders, and two decoders at least.
     assert len(family) >= 6
     fragile.signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=10)

@@ -32,7 +32,7 @@ _SPAN_PX = 24.0
 _FIRST_CENTRE_PX, _FIRST_SIZE_PX = 20.0, 6.0
 
 #: A colour that no nonce has, because its value of the counter's plane is white.
-POISON_COLOUR = (255, 255, 255)
+CRASHING_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ PROMISES = (
             _FAULTS + "test_inference_death.py::test_an_image_that_ends_the_process_is_found_and_blocked",
             _FAULTS + "test_inference_death.py::"
             "test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on",
-            _FAULTS + "test_inference_death.py::test_a_client_that_changes_its_poison_each_time_is_refused",
+            _FAULTS + "test_inference_death.py::test_a_client_that_varies_its_crashing_image_is_refused",
             "tests/unit/test_suspects.py::test_a_frame_is_blocked_by_its_second_death_when_it_was_alone",
         ),
     ),

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.faults.conftest import Stubbed, Tier
-from tests.faults.nonce import POISON_COLOUR, plain_image
+from tests.faults.nonce import CRASHING_COLOUR, plain_image
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
@@ -192,23 +192,23 @@ def test_an_image_that_ends_the_process_is_found_and_blocked(
     stubbed: Start, figures: Result, fault: str
 ) -> None:
     stub = stubbed(model_s=0.002)
-    poison = plain_image(POISON_COLOUR)
+    crashing = plain_image(CRASHING_COLOUR)
 
-    async def poison_once() -> tuple[int, list[int], Account]:
+    async def crash_once() -> tuple[int, list[int], Account]:
         until = End.after(60)
         async with http_session() as session:
             url = f"{stub.service.http_url}/v1/predict"
             running = Crowd(streams=8, posters=4).start(session, stub.service.http_url, until)
             await asyncio.sleep(1.0)
-            stub.engine.arm(fault, times=100, colour=POISON_COLOUR)
-            first = await _post(session, url, poison)
-            again = [await _post(session, url, poison) for _ in range(5)]
+            stub.engine.arm(fault, times=100, colour=CRASHING_COLOUR)
+            first = await _post(session, url, crashing)
+            again = [await _post(session, url, crashing) for _ in range(5)]
             await asyncio.sleep(1.5)
             until.at = time.monotonic()
             whole = together(list(await asyncio.gather(*(task for _, task in running))))
             return first, again, whole
 
-    first, again, whole = asyncio.run(poison_once())
+    first, again, whole = asyncio.run(crash_once())
     restarts = stub.service.get_json("/health")["inference_restarts"]
     figures.note(restarts=restarts, connections_closed=whole.closed, other_frames_refused=whole.final_errors)
     assert first == 422
@@ -224,18 +224,18 @@ def test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on(
 ) -> None:
     stub = stubbed(model_s=0.002)
 
-    async def poison_stream() -> tuple[int, Account]:
+    async def crash_stream() -> tuple[int, Account]:
         until = End.after(60)
         async with http_session() as session:
             running = Crowd(streams=6, posters=2).start(session, stub.service.http_url, until)
             await asyncio.sleep(1.0)
-            stub.engine.arm("segv", times=100, colour=POISON_COLOUR)
-            refused = await _stream_poison(session, f"{stub.service.http_url}/v1/stream")
+            stub.engine.arm("segv", times=100, colour=CRASHING_COLOUR)
+            refused = await _stream_crashing(session, f"{stub.service.http_url}/v1/stream")
             await asyncio.sleep(1.5)
             until.at = time.monotonic()
             return refused, together(list(await asyncio.gather(*(task for _, task in running))))
 
-    refused, whole = asyncio.run(poison_stream())
+    refused, whole = asyncio.run(crash_stream())
     restarts = stub.service.get_json("/health")["inference_restarts"]
     figures.note(restarts=restarts, connections_closed=whole.closed)
     assert refused >= 10
@@ -244,7 +244,7 @@ def test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on(
     assert stub.service.get("/health")[0] == 200
 
 
-async def _stream_poison(session: aiohttp.ClientSession, url: str) -> int:
+async def _stream_crashing(session: aiohttp.ClientSession, url: str) -> int:
     """Stream frames that crash the process, each with other bytes; return how many were refused without a
     run.
     """
@@ -252,7 +252,7 @@ async def _stream_poison(session: aiohttp.ClientSession, url: str) -> int:
     async with session.ws_connect(url, protocols=["detect.v1.json"], compress=0) as socket:
         await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})
         for seq in range(1, 60):
-            image = plain_image(POISON_COLOUR, side_px=64 + seq)
+            image = plain_image(CRASHING_COLOUR, side_px=64 + seq)
             await socket.send_bytes(pack(seq, image, png=True))
             await asyncio.sleep(0.1)
             while True:
@@ -267,25 +267,25 @@ async def _stream_poison(session: aiohttp.ClientSession, url: str) -> int:
     return refused
 
 
-def test_a_client_that_changes_its_poison_each_time_is_refused(stubbed: Start, figures: Result) -> None:
+def test_a_client_that_varies_its_crashing_image_is_refused(stubbed: Start, figures: Result) -> None:
     stub = stubbed(model_s=0.002)
 
-    async def poison_with_variations() -> tuple[list[int], Account]:
+    async def crash_with_variations() -> tuple[list[int], Account]:
         until = End.after(60)
         # Clients without a key are distinguished by their address.
         elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
-        async with http_session() as session, aiohttp.ClientSession(connector=elsewhere) as poisoner:
+        async with http_session() as session, aiohttp.ClientSession(connector=elsewhere) as attacker:
             url = f"{stub.service.http_url}/v1/predict"
             running = Crowd(streams=4, posters=2).start(session, stub.service.http_url, until)
             await asyncio.sleep(1.0)
-            stub.engine.arm("segv", times=100, colour=POISON_COLOUR)
-            images = [plain_image(POISON_COLOUR, side_px=64 + number) for number in range(12)]
-            statuses = [await _post(poisoner, url, image) for image in images]
+            stub.engine.arm("segv", times=100, colour=CRASHING_COLOUR)
+            images = [plain_image(CRASHING_COLOUR, side_px=64 + number) for number in range(12)]
+            statuses = [await _post(attacker, url, image) for image in images]
             await asyncio.sleep(1.0)
             until.at = time.monotonic()
             return statuses, together(list(await asyncio.gather(*(task for _, task in running))))
 
-    statuses, whole = asyncio.run(poison_with_variations())
+    statuses, whole = asyncio.run(crash_with_variations())
     restarts = stub.service.get_json("/health")["inference_restarts"]
     figures.note(images=len(statuses), restarts=restarts, refused=statuses.count(429))
     assert statuses[0] == 422

@@ -15,7 +15,7 @@ from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
 from tests.helpers.load import End, StreamLoad, http_session
-from tests.helpers.network_namespace import Ears, in_own_network, narrow_link
+from tests.helpers.network_namespace import PacketCapture, in_own_network, narrow_link
 from tests.helpers.service import Service
 from tests.unit.images import encode, scene
 
@@ -89,7 +89,7 @@ def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
             assert tally.balanced
             return tally.latencies_s
 
-    def squeeze(_ears: Ears) -> list[float]:
+    def squeeze(_capture: PacketCapture) -> list[float]:
         service = stubbed(model_s=0.005).service
         with narrow_link(NARROW_KBIT):
             return asyncio.run(stream(service))

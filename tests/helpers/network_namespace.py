@@ -34,7 +34,7 @@ _SETUP = (
 )
 
 
-class Ears:
+class PacketCapture:
     """Records every IPv4 packet that is addressed to another machine; created within the namespace."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Ears:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def heard(self) -> set[tuple[str, int]]:
+    def destinations(self) -> set[tuple[str, int]]:
         """Return the destinations of UDP and TCP packets since the last call, as (address, port)."""
         time.sleep(0.3)
         with self._lock:
@@ -98,7 +98,7 @@ def narrow_link(kbit_per_s: int) -> Iterator[None]:
         subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
 
 
-def in_own_network(act: Callable[[Ears], T]) -> T:
+def in_own_network(act: Callable[[PacketCapture], T]) -> T:
     """Run ``act``, and the processes it starts, in a new namespace; return its result. Skips without root."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and ip (Debian package iproute2), to make a network of its own")
@@ -107,7 +107,7 @@ def in_own_network(act: Callable[[Ears], T]) -> T:
         return pool.submit(_in_own_network, act).result()
 
 
-def _in_own_network(act: Callable[[Ears], T]) -> T:
+def _in_own_network(act: Callable[[PacketCapture], T]) -> T:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         pytest.skip(f"cannot make a network of its own: {os.strerror(ctypes.get_errno())}")
@@ -115,8 +115,8 @@ def _in_own_network(act: Callable[[Ears], T]) -> T:
         done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"cannot make a network of its own: ip {' '.join(arguments)}: {done.stderr.strip()}")
-    ears = Ears()
+    capture = PacketCapture()
     try:
-        return act(ears)
+        return act(capture)
     finally:
-        ears.close()
+        capture.close()

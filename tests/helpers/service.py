@@ -170,7 +170,7 @@ class Service:
         return process
 
     @property
-    def observer(self) -> psutil.Process:
+    def sampling_process(self) -> psutil.Process:
         """The current sampling process."""
         (process,) = self.children("streamer.sampling.process")
         return process

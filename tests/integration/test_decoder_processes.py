@@ -121,19 +121,19 @@ async def test_an_image_that_is_none_is_refused_with_its_reason(bench: Bench) ->
 
 
 async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
-    poison = image(faulty.SEGFAULT)
-    outcomes = await asyncio.gather(*(bench.decode(poison) for _ in range(5)), bench.decode(image(33)))
+    crashing = image(faulty.SEGFAULT)
+    outcomes = await asyncio.gather(*(bench.decode(crashing) for _ in range(5)), bench.decode(image(33)))
     assert all(isinstance(outcome, ImageError) for outcome in outcomes[:5])
     assert isinstance(outcomes[5], Answer)
-    assert isinstance(await bench.decode(poison), ImageError)
+    assert isinstance(await bench.decode(crashing), ImageError)
     assert bench.ends == ["crash"]
     await bench.processes()
 
 
 async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
-    poison = image(faulty.SEGFAULT, 9)
-    await bench.decode(poison)
-    assert RefusedDigests(tmp_path / "digests").holds(poison)
+    crashing = image(faulty.SEGFAULT, 9)
+    await bench.decode(crashing)
+    assert RefusedDigests(tmp_path / "digests").holds(crashing)
     assert not RefusedDigests(tmp_path / "digests").holds(image(faulty.SEGFAULT, 10))
 
 

@@ -224,7 +224,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         await scene.run(60, lambda: scene.status()["status"] == "ok")
         assert service.metric("data_drift_active", group="gate") == 0
         assert service.metric("data_drift_detected_total", group="gate") == 1
-        assert service.observer.memory_info().rss < 150 << 20
+        assert service.sampling_process.memory_info().rss < 150 << 20
 
 
 @pytest.mark.timeout(400)  # Evidently runs at the lowest priority
@@ -253,7 +253,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
             assert "sandbox" in again.headers["Content-Security-Policy"]
         assert time.monotonic() - begun - took_s < took_s / 2
         # The sampling process dies: the status stays, and its successor knows the rows.
-        service.observer.kill()
+        service.sampling_process.kill()
         assert service.get("/drift/status")[0] == 200
         wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
@@ -330,4 +330,4 @@ async def test_two_days_of_five_cameras_and_then_a_shift(
             assert episodes() == [1] * 5, moved(scene.status())
             await live(60)
             assert episodes() == [1] * 5, "one episode, however long it lasts"
-            assert service.observer.memory_info().rss < 150 << 20
+            assert service.sampling_process.memory_info().rss < 150 << 20

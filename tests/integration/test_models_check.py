@@ -12,6 +12,7 @@ import pytest
 
 from streamer.cli import models
 from streamer.cli.main import main
+from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import OBJECTS, Input
 
@@ -22,7 +23,7 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "a Git LFS pointer": lambda path: _with(path, b"version https://git-lfs.github.com/spec/v1\n"),
     "a zip archive": lambda path: _with(path, b"PK\x03\x04best.pt"),
     "truncated, damaged or not ONNX": lambda path: _with(path, b"\x08\x07" + b"x" * 99),
-    "Frobnicate": factory.unknown_operator_model,
+    "Frobnicate": faulty_models.unknown_operator_model,
     "[1, 7, 7, 5]": lambda path: factory.constant_model(path, {"o": np.zeros((1, 7, 7, 5), np.float32)}),
     "task `segment`": lambda path: factory.constant_model(
         path, {"o": factory.yolo_rows((), 1)}, Input(metadata={"task": "segment"})
@@ -149,7 +150,7 @@ def test_a_wrong_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_batch_that_is_dynamic_by_name_only_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, text = check(capsys, factory.fixed_reshape_model(tmp_path / "yolox.onnx"))
+    code, text = check(capsys, faulty_models.fixed_reshape_model(tmp_path / "yolox.onnx"))
     assert code == 4
     assert '"batch_max": 1' in text
     assert "tools/export_onnx.py -n yolox-nano" in text

@@ -22,6 +22,7 @@ from streamer.model_tools.comparison import Agreement
 from streamer.model_tools.layer_sensitivity import rank_layers
 from streamer.model_tools.quantiser import quantise
 from tests.conftest import shared
+from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import Input
 
@@ -313,7 +314,7 @@ def test_an_original_that_the_service_refuses_is_refused(tmp_path: Path, optimis
     code, answer = optimise(tmp_path / "nowhere.onnx")
     assert code == 4
     assert "no such file" in answer["error"]
-    code, answer = optimise(factory.unknown_operator_model(tmp_path / "odd.onnx"))
+    code, answer = optimise(faulty_models.unknown_operator_model(tmp_path / "odd.onnx"))
     assert code == 4
     assert "Frobnicate" in answer["error"]
 

@@ -195,7 +195,7 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
     for index, image in enumerate(images):
         killed = index in (2, 4)
         if killed:
-            process = eager.observer
+            process = eager.sampling_process
             process.send_signal(signal.SIGKILL)
             # Until it is reaped, one of its threads may live and keep its sockets open.
             wait_for(functools.partial(lambda killed: not killed.is_running(), process))
@@ -215,7 +215,7 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
 
 
 def test_a_stopped_sampling_process_is_not_felt(eager: Service, bus: bytes) -> None:
-    process = eager.observer
+    process = eager.sampling_process
     process.suspend()
     try:
         begun = time.monotonic()

@@ -97,10 +97,10 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
             shown: list[Any] = json.loads(answer.read())["detections"]
         wait_for(lambda: service.metric("active_learning_uploads_total", result="stored") == 1)
         # The store's secrets are the sampling process's alone.
-        assert "AWS_SECRET_ACCESS_KEY" in service.observer.environ()
+        assert "AWS_SECRET_ACCESS_KEY" in service.sampling_process.environ()
         for process in (*service.workers, service.inference):
             assert not any(name.startswith("AWS_") for name in process.environ())
-        assert SECRET_KEY not in " ".join(service.observer.cmdline())
+        assert SECRET_KEY not in " ".join(service.sampling_process.cmdline())
     place = f"s3://{BUCKET}/{environment['S3_PREFIX']}"
     assert main(["samples", "verify", "--in", place]) == 0
     assert "1 samples, 0 problems" in capsys.readouterr().out

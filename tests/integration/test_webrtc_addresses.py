@@ -1,4 +1,4 @@
-"""Where a service sends packets, WebRTC above all: heard in a network of its own, whose ways lead nowhere."""
+"""Where a service sends packets, captured in a network namespace without a route to anywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.helpers.network_namespace import Ears, in_own_network
+from tests.helpers.network_namespace import PacketCapture, in_own_network
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import WebrtcClient
 
@@ -72,20 +72,20 @@ def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
         "ICE_SERVERS": ",".join(f"stun:{host}:{port}" for host, port in servers),
     }
 
-    def act(ears: Ears) -> None:
+    def act(capture: PacketCapture) -> None:
         with Service(settings) as service:
             url = f"{service.http_url}/v1/webrtc"
             asyncio.run(use(url))
-            assert ears.heard() == set(servers)
+            assert capture.destinations() == set(servers)
             assert asyncio.run(offer(url, "", PUBLIC)) == (401, 0)
-            assert ears.heard() == set()
+            assert capture.destinations() == set()
             status, left_out = asyncio.run(offer(url, KEY, *FORBIDDEN))
             # A client of this network has a private address of its own; it is left out as well.
             assert (status, left_out >= len(FORBIDDEN)) == (201, True)
-            assert ears.heard() == set(servers)
+            assert capture.destinations() == set(servers)
             # The ears are good: what may be sent to is sent to.
             assert asyncio.run(offer(url, KEY, PUBLIC))[0] == 201
-            assert ears.heard() == {*servers, PUBLIC}
+            assert capture.destinations() == {*servers, PUBLIC}
 
     in_own_network(act)
 
@@ -96,9 +96,9 @@ def test_a_setting_lets_private_addresses_in() -> None:
         "WEBRTC_PRIVATE_CANDIDATES": "true",
     }
 
-    def act(ears: Ears) -> None:
+    def act(capture: PacketCapture) -> None:
         with Service(settings) as service:
             assert asyncio.run(offer(f"{service.http_url}/v1/webrtc", "", *FORBIDDEN))[0] == 201
-            assert ears.heard() == {FORBIDDEN[0]}
+            assert capture.destinations() == {FORBIDDEN[0]}
 
     in_own_network(act)

@@ -32,7 +32,7 @@ SECRETS = {"canary-proxy", "canary-broker", *CANARIES.values()} - {
     CANARIES["HTTPS_PROXY"],
     CANARIES["BROKER_URL"],
 }
-#: What the observer must have to reach the store.
+#: What the sampling process must have to reach the store.
 OF_THE_STORE = {"canary-access", "canary-secret-access", "canary-session", "canary-proxy"}
 
 

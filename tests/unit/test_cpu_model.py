@@ -15,6 +15,7 @@ from inference.engine import onnx_session as module
 from inference.engine.detector import Detector
 from inference.graph.cpu_model import CpuModel, read_cpu_model
 from tests.helpers import model_factory as factory
+from tests.helpers import network_factory
 
 
 def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     for content in (b"", b"<html>", b"\x00" * 100, b"\xff" * 100):
         (tmp_path / "b.onnx").write_bytes(content)
         assert read_cpu_model(tmp_path / "b.onnx") is None
-    path = factory.yolox_network(tmp_path / "c.onnx")
+    path = network_factory.yolox_network(tmp_path / "c.onnx")
     assert read_cpu_model(path) is not None
     model = onnx.load(str(path))
     onnx.save(model, str(path), save_as_external_data=True, location="weights", size_threshold=0)
@@ -31,7 +32,7 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
 
 
 def test_constants_in_other_files_are_seen_in_nodes_too(tmp_path: Path) -> None:
-    path = factory.focus_model(tmp_path / "m.onnx", as_nodes=True)
+    path = network_factory.focus_model(tmp_path / "m.onnx", as_nodes=True)
     model = onnx.load(str(path))
     constant = next(node for node in model.graph.node if node.op_type == "Constant")
     onnx.external_data_helper.set_external_data(constant.attribute[0].t, "w.bin", 0, 8)
@@ -44,9 +45,11 @@ def test_constants_in_other_files_are_seen_in_nodes_too(tmp_path: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("whole")
     return [
-        factory.focus_model(folder / "focus.onnx").read_bytes(),
-        factory.yolox_network(folder / "fixed.onnx").read_bytes(),
-        factory.yolox_network(folder / "measured.onnx", form=factory.HeadForm.MEASURED).read_bytes(),
+        network_factory.focus_model(folder / "focus.onnx").read_bytes(),
+        network_factory.yolox_network(folder / "fixed.onnx").read_bytes(),
+        network_factory.yolox_network(
+            folder / "measured.onnx", form=network_factory.HeadForm.MEASURED
+        ).read_bytes(),
     ]
 
 
@@ -66,7 +69,7 @@ def test_damaged_files_raise_nothing(
 def test_an_edit_that_onnxruntime_refuses_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx")
+    path = network_factory.yolox_network(tmp_path / "m.onnx")
     (tmp_path / "m.json").write_text('{"labels": ["a", "b", "c"]}')
 
     def broken(path: Path, *, opened: bool = True) -> CpuModel | None:

@@ -21,6 +21,7 @@ from inference.engine import detector as detector_module
 from inference.engine import onnx_session
 from inference.engine.detector import Detector
 from inference.models.model import Family, Placement
+from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import DISTINCT, OBJECTS, Input
 
@@ -218,7 +219,7 @@ def test_one_core_has_no_session_over_all_cores(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_run_that_raises_leaves_the_next_one_whole(tmp_path: Path) -> None:
-    detector = warm(factory.poison_model(tmp_path / "m.onnx"))
+    detector = warm(faulty_models.white_pixel_fails_model(tmp_path / "m.onnx"))
     with pytest.raises(Exception, match="Gather"):
         detector.infer([GREY, solid(255, 255, 255)], thread=0)
     assert len(detector.postprocess(detector.infer([GREY], thread=0), 0, PARAMS)) == 0
@@ -252,7 +253,7 @@ def test_metadata_gives_labels_and_size(tmp_path: Path) -> None:
 
 
 def test_batch_max_of_the_manifest_serves_a_careless_export(tmp_path: Path) -> None:
-    path = factory.fixed_reshape_model(tmp_path / "m.onnx")
+    path = faulty_models.fixed_reshape_model(tmp_path / "m.onnx")
     with pytest.raises(ModelRefused, match="batch_max"):
         load(path)
     (tmp_path / "m.json").write_text('{"batch_max": 1}')
@@ -273,7 +274,7 @@ def outside(location: str) -> Callable[[Path], object]:
         path.parent.joinpath("../weights.bin").write_bytes(bytes(4 * 6 * 84))
         target = path.parent / "link.bin"
         target.symlink_to("../weights.bin")
-        factory.external_data_model(path, location.format(folder=path.parent.parent))
+        faulty_models.external_data_model(path, location.format(folder=path.parent.parent))
 
     return make
 
@@ -293,7 +294,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a checkpoint": (written(b"PK\x03\x04" + bytes(100)), "yolo export"),
     "noise": (written(bytes(range(256)) * 8), "truncated, damaged or not ONNX"),
     "truncated": (truncated, "truncated"),
-    "unknown operator": (factory.unknown_operator_model, "Frobnicate"),
+    "unknown operator": (faulty_models.unknown_operator_model, "Frobnicate"),
     "rank": (constant(np.zeros((1, 10), np.float32)), r"found `o` \[1, 10\]"),
     "too few columns": (constant(np.zeros((1, 4, 84), np.float32)), r"4 \+ classes, 84\]"),
     "input type": (constant(ROWS, Input(dtype=np.uint8)), r"tensor\(uint8\)"),
@@ -399,7 +400,7 @@ def test_auto_falls_back_with_a_warning_where_a_gpu_is_present(
 
 @pytest.mark.usefixtures("gpu_that_does_not_load")
 def test_a_bad_file_is_the_file_s_fault_on_every_device(tmp_path: Path) -> None:
-    path = factory.unknown_operator_model(tmp_path / "m.onnx")
+    path = faulty_models.unknown_operator_model(tmp_path / "m.onnx")
     for device in ("auto", "cuda", "tensorrt"):
         with pytest.raises(ModelRefused, match="Frobnicate"):
             load(path, device=device)

@@ -23,6 +23,7 @@ from inference.models.manifest import Colour
 from inference.models.model import Family
 from inference.models.signature import ImageInput
 from inference.preprocess.preprocess import Preprocessor
+from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import PLAIN, Input
 
@@ -79,7 +80,7 @@ def test_files_that_cannot_be_edited_are_left_alone(tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     assert read_gpu_model(path, image, YOLO) is None
     assert read_gpu_model(tmp_path / "missing.onnx", image, YOLO) is None
-    assert read_gpu_model(factory.external_data_model(path, "weights"), image, YOLO) is None
+    assert read_gpu_model(faulty_models.external_data_model(path, "weights"), image, YOLO) is None
     other = dataclasses.replace(image, name="pixels")
     assert read_gpu_model(echo(tmp_path / "e.onnx", PLAIN), other, YOLO) is None
     whole = echo(tmp_path / "cut.onnx", PLAIN).read_bytes()

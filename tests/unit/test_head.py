@@ -19,7 +19,9 @@ from inference.graph.cpu_model import CpuModel, read_cpu_model
 from inference.models.model import Family
 from tests.conftest import SHARED
 from tests.helpers import model_factory as factory
-from tests.helpers.model_factory import PLAIN, HeadForm, Input
+from tests.helpers import network_factory
+from tests.helpers.model_factory import PLAIN, Input
+from tests.helpers.network_factory import HeadForm
 
 INPUTS = {
     "dynamic batch": PLAIN,
@@ -57,7 +59,7 @@ def run(model: Path | bytes, planes: np.ndarray[Any, Any]) -> list[np.ndarray[An
     ids=str,
 )
 def test_its_branches_joined_are_the_output_of_the_file(tmp_path: Path, form: HeadForm, image: Input) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx", image, form=form)
+    path = network_factory.yolox_network(tmp_path / "m.onnx", image, form=form)
     edited = opened(path)
     model = onnx.load_from_string(edited.model)
     onnx.checker.check_model(model, full_check=True)
@@ -118,7 +120,7 @@ def frames(image: Input, count: int) -> list[np.ndarray[Any, Any]]:
 def test_the_detector_finds_the_same_boxes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Input, params: DetectionParams
 ) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx", image)
+    path = network_factory.yolox_network(tmp_path / "m.onnx", image)
     (tmp_path / "m.json").write_text('{"labels": ["a", "b", "c"]}')
     with_branches, plain = detectors(path, monkeypatch)
     assert with_branches.graph == plain.graph
@@ -146,7 +148,7 @@ def test_the_detector_finds_the_same_boxes(
 def test_who_calls_it_another_family_is_served_by_the_output_of_the_file(
     tmp_path: Path, image: Input
 ) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx", image)
+    path = network_factory.yolox_network(tmp_path / "m.onnx", image)
     (tmp_path / "m.json").write_text('{"labels": ["a", "b", "c"], "family": "yolov5"}')
     detector = Detector(path, version="v1", device="cpu", batch_max=2)
     detector.warm_up()
@@ -157,7 +159,7 @@ def test_who_calls_it_another_family_is_served_by_the_output_of_the_file(
 
 
 def test_what_newer_exporters_write_beside_it_is_no_hindrance(tmp_path: Path) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx", Input(batch=2))
+    path = network_factory.yolox_network(tmp_path / "m.onnx", Input(batch=2))
     model = onnx.load(str(path))
     for node in model.graph.node:
         if node.op_type in ("Conv", "MaxPool"):
@@ -262,7 +264,7 @@ def levels_that_share_a_branch(graph: Any) -> None:
     ids=lambda pair: pair[0],
 )
 def test_other_heads_stay(tmp_path: Path, change: tuple[str, Callable[[Any], None]]) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx")
+    path = network_factory.yolox_network(tmp_path / "m.onnx")
     model = onnx.load(str(path))
     change[1](model.graph)
     onnx.save(model, str(path))
@@ -274,7 +276,7 @@ def test_other_heads_stay(tmp_path: Path, change: tuple[str, Callable[[Any], Non
 
 @pytest.mark.parametrize("cut", ["Slice", "Shape", "Concat"])
 def test_shapes_that_are_measured_otherwise_stay(tmp_path: Path, cut: str) -> None:
-    path = factory.yolox_network(tmp_path / "m.onnx", form=HeadForm.MEASURED)
+    path = network_factory.yolox_network(tmp_path / "m.onnx", form=HeadForm.MEASURED)
     model = onnx.load(str(path))
     names = {"Slice": ("first_two8", "two", "minus_one"), "Shape": ("size8", "joined8", "joined16")}
     output, old, new = names.get(cut, ("shape8", "minus_one", "two"))

@@ -9,7 +9,8 @@ import pytest
 
 from inference.models.model_copies import ModelCopies, differs
 from inference.models.onnx_header import external_files
-from tests.helpers.model_factory import PLAIN, colour_model, external_data_model
+from tests.helpers.faulty_models import external_data_model
+from tests.helpers.model_factory import PLAIN, colour_model
 
 
 def digest(path: Path) -> str:

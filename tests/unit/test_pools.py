@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from inference.graph.cpu_model import read_cpu_model
-from tests.helpers import model_factory as factory
+from tests.helpers import network_factory
 from tests.helpers.model_factory import Input
 
 Arrays = list[np.ndarray[Any, Any]]
@@ -37,7 +37,7 @@ def test_a_chain_finds_the_very_same_maxima(
     tmp_path_factory: pytest.TempPathFactory, windows: list[int], height: int, width: int, seed: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "pyramid.onnx"
-    factory.pyramid_model(path, windows, Input(width=width, height=height))
+    network_factory.pyramid_model(path, windows, Input(width=width, height=height))
     edited = read_cpu_model(path)
     assert edited is not None
     model = onnx.load_from_string(edited.model)
@@ -50,7 +50,7 @@ def test_a_chain_finds_the_very_same_maxima(
 
 
 def test_who_reads_a_pool_before_the_smaller_ones_are_made_still_can(tmp_path: Path) -> None:
-    path = factory.pyramid_model(tmp_path / "m.onnx", (13, 5, 9))
+    path = network_factory.pyramid_model(tmp_path / "m.onnx", (13, 5, 9))
     model = onnx.load(str(path))
     model.graph.node.insert(1, helper.make_node("Neg", ["pool_13"], ["least"]))
     model.graph.output.append(helper.make_tensor_value_info("least", onnx.TensorProto.FLOAT, [None] * 4))
@@ -78,11 +78,11 @@ def test_who_reads_a_pool_before_the_smaller_ones_are_made_still_can(tmp_path: P
     ids=str,
 )
 def test_other_pools_stay(tmp_path: Path, windows: tuple[int, ...], attributes: dict[str, Any]) -> None:
-    assert read_cpu_model(factory.pyramid_model(tmp_path / "m.onnx", windows, **attributes)) is None
+    assert read_cpu_model(network_factory.pyramid_model(tmp_path / "m.onnx", windows, **attributes)) is None
 
 
 def test_pools_of_another_domain_stay(tmp_path: Path) -> None:
-    path = factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
+    path = network_factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
     model = onnx.load(str(path))
     model.graph.node[1].domain = "my.own"
     onnx.save(model, str(path))
@@ -90,7 +90,7 @@ def test_pools_of_another_domain_stay(tmp_path: Path) -> None:
 
 
 def test_quantized_pools_stay(tmp_path: Path) -> None:
-    path = factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
+    path = network_factory.pyramid_model(tmp_path / "m.onnx", (5, 9))
     model = onnx.load(str(path))
     model.graph.initializer.append(numpy_helper.from_array(np.float32(0.1).reshape(()), "scale"))
     model.graph.node.append(helper.make_node("QuantizeLinear", ["pool_5", "scale"], ["quantized"]))

@@ -24,10 +24,10 @@ from tests.helpers.waiting import wait_for
 class FakeStore:
     """Keeps what it is given; fails as often as it is told to, and always for one name."""
 
-    def __init__(self, failures: int = 0, error: StoreError | None = None, poison: str = "?") -> None:
+    def __init__(self, failures: int = 0, error: StoreError | None = None, refused_key: str = "?") -> None:
         self.failures = failures
         self.error = error or StoreUnavailable("not now")
-        self.poison = poison
+        self.refused_key = refused_key
         self.objects: dict[str, bytes] = {}
         self.order: list[str] = []
         self.closed = False
@@ -36,7 +36,7 @@ class FakeStore:
         if self.failures:
             self.failures -= 1
             raise self.error
-        if self.poison in key:
+        if self.refused_key in key:
             raise ObjectRefused("400 InvalidArgument")
         self.objects[key] = body
         self.order.append(f"{content_type} {key}")
@@ -157,7 +157,7 @@ def test_a_wrong_setting_is_told_and_nothing_is_given_up(
 def test_one_sample_that_is_refused_does_not_hold_up_the_others_and_is_kept(
     spool: Spool, tmp_path: Path
 ) -> None:
-    store, metrics = FakeStore(poison="stream=gate/b."), FakeMetrics()
+    store, metrics = FakeStore(refused_key="stream=gate/b."), FakeMetrics()
     for name in "abc":
         accept(spool, name)
     delivery = Delivery(spool, store, metrics)
@@ -173,7 +173,7 @@ def test_one_sample_that_is_refused_does_not_hold_up_the_others_and_is_kept(
 
 
 def test_a_store_that_refuses_everything_loses_nothing(spool: Spool) -> None:
-    delivery = Delivery(spool, FakeStore(poison="gate"), FakeMetrics())
+    delivery = Delivery(spool, FakeStore(refused_key="gate"), FakeMetrics())
     accept(spool, "a")
     delivery.start()
     time.sleep(0.5)

@@ -18,7 +18,9 @@ from inference.models.family import CONVENTIONS
 from inference.models.model import Family
 from inference.preprocess.preprocess import Preprocessor
 from tests.helpers import model_factory as factory
-from tests.helpers.model_factory import FOCUS, PLAIN, Input
+from tests.helpers import network_factory
+from tests.helpers.model_factory import PLAIN, Input
+from tests.helpers.network_factory import FOCUS
 
 FORMS: dict[str, dict[str, Any]] = {
     "two slices a patch": {},
@@ -48,7 +50,7 @@ def run(model: Path | bytes, planes: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 def test_without_its_stem_a_model_gives_the_very_same_numbers(
     tmp_path: Path, form: dict[str, Any], image: Input
 ) -> None:
-    path = factory.focus_model(tmp_path / "m.onnx", image, **form)
+    path = network_factory.focus_model(tmp_path / "m.onnx", image, **form)
     edited = read_cpu_model(path)
     assert edited is not None
     assert edited.stem is not None
@@ -77,7 +79,7 @@ def test_the_normaliser_writes_the_patches_of_its_planes(
 
 @pytest.mark.parametrize("image", INPUTS.values(), ids=INPUTS)
 def test_the_detector_runs_it_without_and_says_what_the_file_declares(tmp_path: Path, image: Input) -> None:
-    path = factory.focus_model(tmp_path / "m.onnx", image)
+    path = network_factory.focus_model(tmp_path / "m.onnx", image)
     detector = Detector(path, version="v1", device="cpu", batch_max=4)
     detector.warm_up(inference_threads=2)
     assert detector.image.patches == FOCUS
@@ -183,14 +185,14 @@ def begin_with_if(graph: Any) -> None:
     ],
 )
 def test_what_is_no_such_stem_or_used_otherwise_stays(tmp_path: Path, change: Callable[[Any], None]) -> None:
-    assert read_cpu_model(changed(factory.focus_model(tmp_path / "m.onnx"), change)) is None
+    assert read_cpu_model(changed(network_factory.focus_model(tmp_path / "m.onnx"), change)) is None
 
 
 def test_a_side_of_minus_one_is_a_dynamic_one(tmp_path: Path) -> None:
     def change(graph: Any) -> None:
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
 
-    edited = read_cpu_model(changed(factory.focus_model(tmp_path / "m.onnx"), change))
+    edited = read_cpu_model(changed(network_factory.focus_model(tmp_path / "m.onnx"), change))
     assert edited is not None
     assert edited.stem is not None
     assert edited.stem.shape == (None, 3, 64, 64)
@@ -200,6 +202,6 @@ def test_a_side_of_minus_one_is_a_dynamic_one(tmp_path: Path) -> None:
 def test_patches_that_do_not_make_up_the_image_stay(
     tmp_path: Path, patches: tuple[tuple[int, int], ...]
 ) -> None:
-    nodes, constants = factory.focus(PLAIN, patches)
+    nodes, constants = network_factory.focus(PLAIN, patches)
     factory.save(tmp_path / "m.onnx", nodes, {"stem": (np.float32, [12, 32, 32])}, PLAIN, constants)
     assert read_cpu_model(tmp_path / "m.onnx") is None

@@ -15,26 +15,26 @@ from streamer.scheduling.crash_suspects import (
     Verdict,
 )
 
-POISON, INNOCENT = b"poison", b"harmless"
+CRASHING, HARMLESS = b"crashing", b"harmless"
 
 
 def test_a_frame_is_blocked_by_its_second_death_when_it_was_alone() -> None:
     suspects = Suspects(RefusedDigests(None))
-    assert suspects.check(POISON, 0, 0.0) is Verdict.FREE
-    assert not suspects.died(POISON, 0, 0.0, alone=False)
-    assert suspects.check(POISON, 0, 1.0) is Verdict.ALONE
-    assert suspects.died(POISON, 0, 2.0, alone=True)
-    assert suspects.check(POISON, 0, 1e9) is Verdict.BLOCKED
-    assert suspects.check(memoryview(POISON), 0, 1e9) is Verdict.BLOCKED
-    assert suspects.check(INNOCENT, 0, 3.0) is Verdict.FREE
+    assert suspects.check(CRASHING, 0, 0.0) is Verdict.FREE
+    assert not suspects.died(CRASHING, 0, 0.0, alone=False)
+    assert suspects.check(CRASHING, 0, 1.0) is Verdict.ALONE
+    assert suspects.died(CRASHING, 0, 2.0, alone=True)
+    assert suspects.check(CRASHING, 0, 1e9) is Verdict.BLOCKED
+    assert suspects.check(memoryview(CRASHING), 0, 1e9) is Verdict.BLOCKED
+    assert suspects.check(HARMLESS, 0, 3.0) is Verdict.FREE
 
 
 def test_a_frame_that_survives_alone_is_free_again_however_often_it_was_beside_a_death() -> None:
     suspects = Suspects(RefusedDigests(None))
     for time in range(5):
-        assert not suspects.died(INNOCENT, 0, time, alone=False)
-    suspects.survived(INNOCENT)
-    assert suspects.check(INNOCENT, 0, 9.0) is Verdict.FREE
+        assert not suspects.died(HARMLESS, 0, time, alone=False)
+    suspects.survived(HARMLESS)
+    assert suspects.check(HARMLESS, 0, 9.0) is Verdict.FREE
 
 
 def test_a_stream_is_watched_after_a_death_and_refused_after_two_alone() -> None:
@@ -74,10 +74,10 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
 
 def test_what_one_worker_has_blocked_is_blocked_in_all(tmp_path: Path) -> None:
     first, second = (Suspects(RefusedDigests(tmp_path / "harmful-frames")) for _ in range(2))
-    first.died(POISON, 0, 0.0, alone=False)
-    first.died(POISON, 0, 1.0, alone=True)
-    assert second.check(POISON, 0, 2.0) is Verdict.BLOCKED
-    assert second.check(INNOCENT, 0, 2.0) is Verdict.FREE
+    first.died(CRASHING, 0, 0.0, alone=False)
+    first.died(CRASHING, 0, 1.0, alone=True)
+    assert second.check(CRASHING, 0, 2.0) is Verdict.BLOCKED
+    assert second.check(HARMLESS, 0, 2.0) is Verdict.FREE
 
 
 def test_a_client_is_refused_by_deaths_alone_whatever_bytes_or_streams_it_uses() -> None:

@@ -226,23 +226,23 @@ async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
     bad, good = Outcomes(Codec.VP8, pool), Outcomes(Codec.VP8, pool)
     frames = video(Codec.VP8, 6, keys=(0, 4))
     assert (await good.decode(frames[0])).decoded is not None
-    poison = video(Codec.VP8, 1, width=width)[0]
-    outcome = await bad.decode(poison)
+    crashing = video(Codec.VP8, 1, width=width)[0]
+    outcome = await bad.decode(crashing)
     assert (outcome.reason, outcome.decoded) == (DropReason.DECODE_ERROR, None)
     assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
     assert (await good.decode(frames[4])).decoded is not None
     # The same bytes do it once.
     before = pool._supervisor._client.pid, [host.group for host in pool._hosts]
-    assert (await bad.decode(poison)).text
+    assert (await bad.decode(crashing)).text
     assert (await good.decode(frames[5])).decoded is not None
     assert before == (pool._supervisor._client.pid, [host.group for host in pool._hosts])
 
 
 async def test_a_stream_that_ends_one_decoder_after_the_other_is_decoded_no_more(pool: VideoPool) -> None:
     bad = Outcomes(Codec.VP8, pool)
-    poisons = video(Codec.VP8, MAX_DEATHS + 2, keys=tuple(range(9)), width=faulty.SEGFAULT)
-    for poison in poisons:
-        assert (await bad.decode(poison)).reason is DropReason.DECODE_ERROR
+    crashing_frames = video(Codec.VP8, MAX_DEATHS + 2, keys=tuple(range(9)), width=faulty.SEGFAULT)
+    for crashing in crashing_frames:
+        assert (await bad.decode(crashing)).reason is DropReason.DECODE_ERROR
     assert (await bad.decode(video(Codec.VP8, 1)[0])).decoded is None
 
 

@@ -37,7 +37,7 @@ class FaultyS3:
         #: Answer to every request, as (status, code); None: store the objects.
         self.answer: tuple[int, str] | None = None
         #: Objects whose key contains this are refused with 400.
-        self.poison = "?"
+        self.refused_key = "?"
         self.objects: dict[str, bytes] = {}
         self.methods: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
@@ -143,7 +143,7 @@ class FaultyS3:
             return _refusal(404, "NoSuchBucket")
         if request.method != "PUT":
             return _refusal(403, "AccessDenied")
-        if self.poison in key:
+        if self.refused_key in key:
             return _refusal(400, "InvalidArgument")
         if self.objects.get(key, body) != body:
             self.changed.append(key)
