@@ -1,8 +1,14 @@
-"""Fairness: a polite stream of 5 fps and a polite POST client beside greedy and expensive clients.
+"""Measures how much groups of greedy clients slow down two well-behaved clients.
 
-For every mix of greedy clients it prints the polite ones' p95 as a multiple of their p95 alone in the same
-run, what they lost, and what the greedy ones got: results, refusals, their p99. Every client has an address
-of its own in 127.0.0.0/8. ``make bench BENCH=fairness`` or ``python -m bench.fairness --help``.
+The well-behaved clients are a stream of 5 fps and a client that POSTs about 5 images a second. For each group
+of greedy clients, both are measured alone and then beside the group in the same run. The printed ratio is
+their p95 latency beside the group divided by their p95 alone: 1.0 means that the group costs them nothing,
+and a fair scheduler keeps it small however many connections or expensive images the group sends. "lost"
+counts frames and images without a result. The line "greedy" says what the group got: results, refusals by
+status, and the p99 of both. Every client has its own address in 127.0.0.0/8, because the service shares the
+device between addresses.
+
+Run it with ``make bench BENCH=fairness``.
 """
 
 from __future__ import annotations

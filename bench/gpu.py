@@ -1,8 +1,14 @@
-"""A GPU under full load: what the card does alone, and how much of it the service reaches.
+"""Measures how many frames per second a GPU can process, and how many of them the service reaches.
 
-The bare loop is the inference process without a network: two inference threads that fill a batch with ready
-frames, run it and post-process it. The service gets live streams from clients in processes of their own, on
-the same machine. Figures are frames per second. ``python -m bench.gpu --help``.
+The ceiling is the inference process without a network: two inference threads that always have a full batch of
+frames in memory, run it and post-process it. Its lines give, for each batch size, the time of one run, frames
+per second of one thread, and frames per second of both. The lines below give frames per second of the service
+for each number of workers, with live streams from client processes on the same machine. Divide the frames per
+second of the service by the ceiling at the mean batch size that the line names. "cores" is the number of
+cores that workers and inference process used: if the clients' machine has no more cores, the card is not the
+limit.
+
+Run it with ``python -m bench.gpu``.
 """
 
 from __future__ import annotations
@@ -79,13 +85,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="yolov9t_ball", help="null, a shared model or a path")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", help="DEVICE of the service")
     parser.add_argument("--size", default="640x480", help="frame size")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
-    parser.add_argument("--workers", nargs="*", default=["1", "4", "8"])
-    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--workers", nargs="*", default=["1", "4", "8"], help="numbers of workers to measure")
+    parser.add_argument("--streams", type=int, default=32, help="streams of all clients together")
     parser.add_argument("--clients", type=int, default=4, help="client processes")
-    parser.add_argument("--batch-max", type=int, default=16)
+    parser.add_argument("--batch-max", type=int, default=16, help="BATCH_MAX of the service")
     arguments = parser.parse_args()
     width, _, height = arguments.size.partition("x")
     frames = images(size=(int(width), int(height)))

@@ -1,4 +1,12 @@
-"""What an idle service costs: memory of its processes, processor time. ``make bench BENCH=idle``."""
+"""Measures what a service without clients costs: memory of each process, and processor time.
+
+It starts a service with one worker and prints the time until it is ready, the proportional set size (PSS) of
+each process, in which shared pages are divided among their users, and the share of one core that all
+processes together use while nothing is sent. Compare the figures with those of an earlier version on the same
+machine and model.
+
+Run it with ``make bench BENCH=idle``.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +40,11 @@ def family(service: Service) -> dict[str, psutil.Process]:
 
 def main() -> None:
     """Print the memory of each process and the share of a core that all of them use."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the measurement")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = model(arguments.model, Path(folder))

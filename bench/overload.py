@@ -1,8 +1,13 @@
-"""Overload: one client sends far more than the model can do; a polite stream and a POST client beside it.
+"""Measures what one client that sends far more than the model can process costs two well-behaved clients.
 
-Prints the polite ones' latency alone and beside the flood, the age of the flood's results, memory, and what
-becomes of POSTs at twice the load.
-``make bench BENCH=overload`` or ``python -m bench.overload --help``.
+The well-behaved clients are a stream of 5 fps and a client that POSTs about 5 images a second. Each is
+measured alone and then beside the flood. The printed ratio is the latency beside the flood divided by the
+latency alone; 1.0 means that the flood does not delay the client at all. "lost" counts frames and images
+without a result and should be 0. For the flood it prints results, drops by reason and the age of results,
+which stays small if the service drops old frames instead of queueing them. Memory before and after should be
+equal. The last lines show what becomes of POSTs that arrive at twice the rate that the service can process.
+
+Run it with ``make bench BENCH=overload``.
 """
 
 from __future__ import annotations
@@ -59,8 +64,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
-    parser.add_argument("--fps", type=float, default=200.0, help="rate of the flood")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--fps", type=float, default=200.0, help="frames per second of the flood")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
     parser.add_argument("--lanes", default="0", help="INFERENCE_LANES of the service")
     arguments = parser.parse_args()
     out = sys.stdout.write

@@ -1,7 +1,14 @@
-"""Throughput of the whole service against the bare loop on the same cores, in interleaved rounds.
+"""Measures how many frames per second the whole service processes, relative to a bare loop on the same cores.
 
-``make bench`` or ``python -m bench.throughput --help``. Figures are frames per second; what
-counts is the ratio to the floor of the same round. The load client runs on the same cores.
+Each round first runs the bare loop of `bench.floor` (decode, letterbox, ONNX Runtime, suppression; one
+process per core, no network). It then saturates a fresh service in three ways: streams that respect their
+window, streams that flood it, and POSTs. Each line gives results per second and their ratio to the bare loop
+of the same round. 1.0 means that network, queues and process boundaries cost nothing; above 1.0 the service
+has less to compute, because it removes work from the graph of the model. Compare the ratios, not the frames
+per second: these depend on the machine. The load client runs on the same cores, so the ratio includes its
+cost.
+
+Run it with ``make bench``.
 """
 
 from __future__ import annotations
@@ -56,8 +63,8 @@ def main() -> None:
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
     parser.add_argument("--size", default="640x480", help="frame size")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", default="1")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median counts")
+    parser.add_argument("--workers", default="1", help="WORKERS of the service")
     arguments = parser.parse_args()
     width, _, height = arguments.size.partition("x")
     frames = images(size=(int(width), int(height)))

@@ -1,8 +1,13 @@
-"""What a WebRTC stream costs a worker, and how late its event loop gets. ``make bench BENCH=webrtc``.
+"""Measures what a WebRTC stream costs a worker, and how much it delays the other requests of that worker.
 
-Publishers send a video that was encoded before (640x480, 10 fps, 1 Mbit/s), so that the clients cost little;
-beside them one client POSTs without pause. Processor time is read per thread: the event loop (ICE, SRTP, RTP,
-results), the streams' decoders, and the rest (conversion and letterbox of the frames that are run).
+Publishers send a video that was encoded beforehand (640x480, 10 fps, 1 Mbit/s), so that the clients cost
+little. Beside them one client sends POSTs and small GETs without pause. Each row of the table gives the
+worker's processor time in milliseconds for each second of one stream, read per thread: the video decoders,
+the event loop (ICE, SRTP, RTP, results), and the rest (conversion and letterbox of the frames that the model
+runs on). A row with more sessions should show the same cost for each stream. The response times of GETs and
+POSTs and the lag of the event loop show how long other clients wait.
+
+Run it with ``make bench BENCH=webrtc``.
 """
 
 from __future__ import annotations
@@ -206,11 +211,17 @@ def measure(path: Path, codec: str, count: int, seconds: float) -> str:
 
 def main() -> None:
     """Print a table: one row for each codec and number of sessions."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 20])
-    parser.add_argument("--codecs", nargs="+", default=["VP8", "H264"], choices=list(ENCODERS))
-    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument(
+        "--sessions", type=int, nargs="+", default=[1, 10, 20], help="numbers of sessions to measure"
+    )
+    parser.add_argument(
+        "--codecs", nargs="+", default=["VP8", "H264"], choices=list(ENCODERS), help="codecs to measure"
+    )
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement")
     arguments = parser.parse_args()
     sys.stdout.write(f"SRTP: {srtp_us():.1f} µs a packet of 1,200 bytes\n\n")
     sys.stdout.write(
