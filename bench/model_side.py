@@ -1,9 +1,9 @@
 """Measures the steps around a run of the model: decoding, filling the input, decoding outputs, suppression.
 
 Each figure is the minimum of seven series, which excludes the influence of other processes. Where several
-implementations of a step were considered, one line gives the time of each. The line "edits" gives the time of a
-run of the model: unedited, and after each further edit of its graph; its figures are medians of series that run
-in turn.
+implementations of a step were considered, one line gives the time of each. The line "edits" gives the time of
+a run of the model: unedited, and after each further edit of its graph; its figures are medians of series that
+run in turn.
 
 Run it with ``make bench BENCH=model_side``.
 """
