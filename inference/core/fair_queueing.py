@@ -241,7 +241,7 @@ class Stride(Generic[Party]):
         parties = list(waiting)
         if not parties:
             raise ValueError("no party waits")
-        if len(self._used) == 1:  # there is no other party
+        if len(self._used) == 1:  # no other party has used anything
             return parties[0]
         staying = [self._used[party] for party in parties if party in self._active]
         floor = min(staying) if staying else max(self._used.values())

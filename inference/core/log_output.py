@@ -96,7 +96,7 @@ class PipeHandler(logging.Handler):
                 if self._rest:
                     return False
             written = os.write(self._fd, data)
-        except OSError:  # full, or the reader is gone
+        except OSError:  # the pipe is full, or its reader is gone
             return False
         self._rest = data[written:]
         return True

@@ -73,7 +73,7 @@ def save_warm_up(directory: str, sha256: str, provider: str, measured: WarmUp) -
     except OSError as error:
         log.warning("the measurements of the warm-up cannot be saved for a restart: %s", error)
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)  # it may be incomplete
+            path.unlink(missing_ok=True)  # the file may be incomplete
 
 
 def _path(directory: str, sha256: str, provider: str) -> Path:

@@ -201,7 +201,9 @@ class Loop:
         if connection.ring is None or submit.version >= len(self._detectors):
             raise WireError("a frame was submitted before its ring, or for an unknown version")
         model = self._detectors[submit.version].model
-        connection.ring.pixels(submit.slot, model.input_width, model.input_height)  # checks the range
+        connection.ring.pixels(
+            submit.slot, model.input_width, model.input_height
+        )  # raises if the slot is out of range
         item = Item(connection.number, submit, time.monotonic())
         with self._lock:
             self._planner.add(item)

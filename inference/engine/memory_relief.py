@@ -18,7 +18,7 @@ log = logging.getLogger("inference.memory_relief")
 
 #: Seconds after which larger batches are tried again.
 RESTORE_AFTER_S = 60.0
-#: When this many frames in a row find no memory even alone, the sessions are broken.
+#: When this many frames in a row fail for lack of memory even alone, the sessions are considered broken.
 MAX_FAILED_ALONE = 3
 #: Exit code after such an error: the state of the process is undefined, so only a new process helps.
 EXIT_DEVICE_LOST = 70

@@ -126,5 +126,5 @@ def shrink_memory(session: Any, feeds: Arrays) -> None:
     options.add_run_config_entry(*_SHRINK)
     session.run(None, feeds, options)
     # The supervisor disables automatic trimming by malloc, which would cause page faults for every frame.
-    with contextlib.suppress(AttributeError):  # not glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         ctypes.CDLL(None).malloc_trim(0)

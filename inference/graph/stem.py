@@ -43,7 +43,7 @@ def take_stem(graph: OnnxGraph) -> Stem | None:
 
 
 def _trace(graph: OnnxGraph, concat: Node) -> Stem | None:
-    """Follow what is concatenated back to the image.
+    """Trace the concatenated tensors back to the image input.
 
     Returns None unless the four patches are the corners of every 2x2 block and nothing else reads the image.
     """

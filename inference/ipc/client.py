@@ -174,7 +174,7 @@ class InferenceClient:
                 connection.send(message)
             except BlockingIOError:
                 pass
-            except OSError:  # reading fails, too, and ends every frame in flight
+            except OSError:  # the read callback gets the same error and ends every frame in flight
                 return
             else:
                 return
@@ -243,7 +243,7 @@ class InferenceClient:
             )
 
     def _read(self, connection: socket.socket, assembler: wire.TextAssembler) -> None:
-        """Handle one message. The event loop calls this again if there are more: most come alone."""
+        """Handle one message. Most come alone; the event loop calls this again for each further one."""
         try:
             data = connection.recv(wire.MAX_MESSAGE_BYTES)
             if not data:

@@ -17,7 +17,7 @@ FINAL_EXIT_CODES = frozenset({EXIT_MODEL_REFUSED, 5})
 
 
 class InferenceHandle:
-    """One inference process at a time, with an address and a shared status that survive restarts."""
+    """Runs one inference process at a time. Its address and its shared status survive restarts."""
 
     def __init__(self, settings: InferenceSettings, descriptors: Sequence[int] = ()) -> None:
         """``descriptors`` are inherited by every process that is started."""

@@ -18,7 +18,7 @@ from inference.models.model import Family, Placement
 #: Strides of the grids of common detection heads: the usual one, one with an extra coarse level (P6 models),
 #: and one with an extra fine level (P2 models).
 STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
-_ANCHORS_PER_CELL = 3  # of yolov5 and v7
+_ANCHORS_PER_CELL = 3  # in YOLOv5 and YOLOv7
 #: A detr has a few hundred queries; thousands of rows belong to a dense head of another kind.
 _MAX_QUERIES = 2000
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -227,7 +227,7 @@ def _end2end(probe: Probe) -> Layout | None:
     declared = probe.forced or probe.metadata.get("end2end") == "True"
     cells = {anchor_count(probe.width, probe.height, strides) for strides in STRIDE_SETS}
     if not declared and (rows in cells or rows in {_ANCHORS_PER_CELL * count for count in cells}):
-        return None  # a yolox or yolov5 with one class
+        return None  # it may be a yolox or yolov5 model with one class
     return Layout(Family.YOLO_END2END, (name,), None, CONVENTIONS[Family.YOLO_END2END])
 
 

@@ -26,7 +26,7 @@ class ModelInput(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the image goes."""
+        """How an image is placed in the input."""
 
     @property
     def pad_value(self) -> int:

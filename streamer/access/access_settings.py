@@ -248,7 +248,7 @@ class AccessSettings(BaseSettings):
         """Whether `HOST` is a loopback address. Resolves it if it is a name."""
         try:
             found = {entry[4][0] for entry in socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)}
-        except OSError:  # listening on it fails with a clear message
+        except OSError:  # the attempt to listen will fail with a clear message
             return False
         return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 

@@ -61,7 +61,7 @@ class FailedKeys:
         known = digest in self._good
         if not good:
             self._count("wrong")
-            if known:  # revoked or expired
+            if known:  # the key was revoked or has expired
                 del self._good[digest]
             return
         if not known:

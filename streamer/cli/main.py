@@ -91,7 +91,7 @@ def _show_version(wanted: bool) -> None:
         return
     try:
         found = version("real-time-vision-api")
-    except PackageNotFoundError:  # run from a source tree
+    except PackageNotFoundError:  # the package is not installed but run from a source tree
         found = "(not installed)"
     sys.stdout.write(f"real-time-vision-api {found}\n")
     raise typer.Exit

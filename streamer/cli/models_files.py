@@ -233,7 +233,7 @@ def optimize(
     """
     from streamer.model_zoo.download_url import Unavailable  # noqa: PLC0415 - as the others
 
-    if find_spec("onnx") is None:  # an extra
+    if find_spec("onnx") is None:  # this package is an optional extra
         raise Unavailable(_NEEDS_ONNX)
     from streamer.model_tools.optimisation import Precision, Task, optimise, report_json, report_text  # noqa: PLC0415 - loads onnx  # noqa: PLC0415 - see above
 

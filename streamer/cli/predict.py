@@ -155,7 +155,7 @@ class _Report:
     names: list[str]
     failures: list[ClientError] = field(default_factory=list)
     _answers: dict[int, Prediction | ClientError] = field(default_factory=dict)
-    #: Content of standard input, which is sent and also drawn on; None before it is read.
+    #: Content of standard input, kept because boxes are drawn on it later; None until it is read.
     _stdin: bytes | None = None
     _printed: int = 0
     _used_names: set[str] = field(default_factory=set)
@@ -173,7 +173,7 @@ class _Report:
         return self._stdin
 
     async def answered(self, position: int, answer: Prediction | ClientError) -> None:
-        """Store an answer, and print all answers whose turn it is."""
+        """Store an answer, and print all answers that no earlier one is missing for."""
         self._answers[position] = answer
         while self._printed in self._answers:
             await self._print_answer(self.names[self._printed], self._answers.pop(self._printed))

@@ -150,7 +150,7 @@ class Recorder:
 def _readable(frame: Captured) -> Pixels | None:
     try:
         return frame.pixels()
-    except BadInput:  # a damaged image file; its outcome reports it
+    except BadInput:  # the image file is damaged; its outcome reports that
         return None
 
 

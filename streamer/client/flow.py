@@ -108,7 +108,7 @@ class Flow:
         return self._next_at - _EARLY / self.max_fps - now
 
     def sending(self, frame: Sent, now: float) -> None:
-        """Give a sequence number to a new frame, which the caller sends next."""
+        """Assign a sequence number to a new frame, which the caller sends next."""
         self.last_seq += 1
         frame.seq = self.last_seq
         self._unfinished[frame.seq] = frame

@@ -183,7 +183,7 @@ def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]
             if origin_s is None:
                 origin_s = known_s
             time_s = last_s + usual_s if known_s is None or origin_s is None else known_s - origin_s
-            if time_s <= last_s:  # times must increase, even if those of the container do not
+            if time_s <= last_s:  # presentation times must increase, even if those in the container do not
                 time_s = last_s + usual_s / 100
             last_s = time_s
             duration_s = _seconds(getattr(frame, "duration", None) or None, frame.time_base) or usual_s

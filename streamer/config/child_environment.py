@@ -35,7 +35,7 @@ _TUNING = {
     # 2.6 times the cost of a frame with a model that does nothing (bench/throughput.py).
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    # One arena per thread keeps memory that no other thread reuses.
+    # With an arena for each thread, glibc keeps memory that no other thread can reuse.
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
     # Frames are decoded side by side; splitting one resize over threads only adds hand-overs.

@@ -47,7 +47,7 @@ class TurnSelector(selectors.BaseSelector):
         key = self._keys.pop(_fd(fileobj))
         try:
             self._epoll.unregister(key.fd)
-        except OSError:  # already closed, which removed it
+        except OSError:  # the descriptor is closed already, which removed it
             return key
         return key
 

@@ -104,7 +104,7 @@ def _parts(command: Any, ctx: Any, width: int) -> Iterator[Iterable[Text]]:
 def _described(param: Any) -> tuple[Text, str]:
     """Return the spellings and the value of a parameter, and its help."""
     text = param.help or ""
-    if text.endswith("."):  # an option of typer's own
+    if text.endswith("."):  # typer added this option
         text = text[0].lower() + text[1:-1]
     if param.param_type_name == "argument":
         name = Text(param.metavar or param.name.upper(), _NAME)

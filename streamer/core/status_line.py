@@ -39,7 +39,7 @@ class StatusLine:
             console=Console(file=stream, force_terminal=True),
             auto_refresh=False,
             transient=True,
-            # Standard output carries data, also while a status is shown.
+            # Standard output is left to data, even while a status is shown.
             redirect_stdout=False,
             redirect_stderr=False,
             get_time=clock,
@@ -52,7 +52,7 @@ class StatusLine:
     def update(self, text: str, done: float, total: float | None) -> None:
         """Set what is shown."""
         if self._task is not None and done < self._done:
-            self._progress.remove_task(self._task)  # the work has started over
+            self._progress.remove_task(self._task)  # the work has begun again
             self._task = None
         if self._task is None:
             # A new task: what was done before it, such as an earlier part of a download, has no rate.

@@ -1,4 +1,4 @@
-"""One collected sample and its annotations as they lie in a store."""
+"""One collected sample and its annotations, as a store holds them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class FolderSource:
         except OSError as error:
             raise CannotRead(f"{self._folder / prefix}: {error.strerror or error}") from error
         for path in paths:
-            if not path.name.startswith("."):  # a file that is still being written
+            if not path.name.startswith("."):  # such a file is still being written
                 yield path.relative_to(self._folder).as_posix()
 
     def read(self, key: str) -> bytes:

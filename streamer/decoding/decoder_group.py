@@ -207,7 +207,7 @@ class DecoderGroup:
         return [self.decoders_end.fileno(), self.arena.fd, self.page.fd, *self._shared]
 
     def add(self, key: int) -> DecoderProcess:
-        """Add a member for a new decoder, with the lowest free entry of the status page."""
+        """Add a new decoder, with the lowest free entry of the status page."""
         taken = {process.index for process in self.processes.values()}
         index = next(index for index in range(MAX_DECODERS) if index not in taken)
         process = self.processes[key] = DecoderProcess(key, index)

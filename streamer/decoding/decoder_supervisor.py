@@ -31,7 +31,7 @@ _MAX_PAUSE_S = 5.0
 class DecoderSupervisor:
     """Keeps the decoders of all groups running. Implements `fork_client.Events`.
 
-    ``on_end`` is called for each decoder that has ended, while it is still a member of its group. It gets the
+    ``on_end`` is called for each decoder that has ended, while it still belongs to its group. It gets the
     exit code: negative for a signal, None if unknown. ``count_end`` gets the reason. ``note_missing`` gets
     the name of a protection that a decoder lacks.
     """

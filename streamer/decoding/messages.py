@@ -155,7 +155,7 @@ def unpack_answer(data: bytes) -> Answer:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error
     if kind is Verdict.DONE and not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
         raise MalformedMessage(f"an image of {width}x{height} pixels")
-    if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # this rejects NaN, too
+    if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # rejects NaN, too
         raise MalformedMessage(f"a decode time of {decode_ms} ms, {cpu_ms} of the processor")
     text = data[_ANSWER.size :].decode(errors="replace")
     return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text, cpu_ms)

@@ -138,7 +138,7 @@ class SingleDecoder:
             try:
                 answer = self._wait(decoder, job.number)
             finally:
-                if self._decoder is decoder:  # otherwise all of its memory is gone
+                if self._decoder is decoder:  # otherwise the decoder was replaced, and its memory is freed
                     decoder.group.arena.free(offset, len(data))
             return _pixels(memory_fd, answer, room)
         finally:

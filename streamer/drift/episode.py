@@ -32,7 +32,7 @@ class Episode:
 
     #: End of the window that began the episode, unix seconds; None outside an episode.
     since: float | None = None
-    #: Greatest ratio since then.
+    #: Greatest ratio since the episode began.
     worst: float = 0.0
     #: Greatest ratios of the last windows, the newest last. A window with 1 or more is flagged.
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=OF))

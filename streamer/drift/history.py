@@ -168,4 +168,4 @@ def _unpack(file: BinaryIO, group: str) -> Iterator[Row]:
             if version == FEATURE_VERSION and len(values) == len(NUMERIC):
                 yield Row(at, group, session, model, values, *categories)
     except (ValueError, TypeError, msgpack.UnpackException):
-        return  # damaged: the following rows cannot be found either
+        return  # the file is damaged here, and the following rows cannot be found either

@@ -202,7 +202,7 @@ class Monitor:
         """Return the checks that are due at that time."""
         step_s = self.config.step_s
         if not self.next_check or at < self.next_check - 2 * step_s:
-            self.next_check = at + step_s  # the first row, or the clock was set back
+            self.next_check = at + step_s  # this is the first row, or the clock was set back
         if at > self.next_check + self.config.window_s:
             self.next_check = at  # after a long gap, skip the checks of the gap
         checks = []

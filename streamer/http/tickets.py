@@ -109,7 +109,7 @@ class Tickets:
         answer = await self._redeem_at_issuer(ticket)
         try:
             return None if answer is None else _from_json(answer)
-        except (KeyError, TypeError, ValueError):  # the process runs another release
+        except (KeyError, TypeError, ValueError):  # the issuing process runs another release
             return None
 
     def add_to(self, app: web.Application) -> None:

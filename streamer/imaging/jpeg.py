@@ -85,7 +85,7 @@ def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> Imag
     """Return the header of a complete file."""
     # OpenCV decodes unusual sampling and copies its pixels. CMYK and BGR pixels are in memory together.
     each = 6 if not frame.usual_sampling else 7 if len(frame.components) == 4 else 3
-    each += 3 if frame.arithmetic else 0  # decoded twice, to detect whether it is cut off
+    each += 3 if frame.arithmetic else 0  # such a file is decoded twice, to detect whether it is cut off
     decoding = each * frame.width * frame.height + (0 if single_scan else frame.coefficient_bytes)
     turning = turn_bytes(frame.width, frame.height) if orientation != 1 else 0
     return ImageHeader(

@@ -49,7 +49,7 @@ def to_float16(model: ModelProto) -> ModelProto:
     used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
     constants = [tensor for tensor in graph.initializer if tensor.name in used | conversion.captured]
     constants += conversion.constants
-    del graph.node[:], graph.initializer[:], graph.value_info[:]  # value_info holds the old types
+    del graph.node[:], graph.initializer[:], graph.value_info[:]  # value_info contains the old types
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
     return result

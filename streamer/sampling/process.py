@@ -268,7 +268,7 @@ async def _try_open(spool: Spool, shared_status: SharedStatus, *, quiet: bool = 
 def _own_version() -> str:
     try:
         return version("real-time-vision-api")
-    except PackageNotFoundError:  # not installed, run from the source tree
+    except PackageNotFoundError:  # the package is not installed but run from a source tree
         return "unknown"
 
 

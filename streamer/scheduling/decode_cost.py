@@ -12,7 +12,7 @@ _START_MS = {"jpeg": 8.0, "jpeg progressive": 40.0, "png": 25.0, "webp": 20.0}
 _OTHER_MS = 30.0
 #: Fixed cost of every image in milliseconds, whatever its size.
 _BASE_MS = 0.2
-#: Smaller images, in megapixels, are not used to learn the cost of a megapixel.
+#: Images with fewer megapixels are not used to learn the cost of a megapixel.
 _LEARN_FROM_MP = 0.05
 #: Each image moves the estimate by this factor towards its measured cost. The estimate is so a running
 #: median: no single slow image moves it far, nor does a client that sends only slow ones.

@@ -1,4 +1,4 @@
-"""Measures what each live stream of a version wants, and grants rates under overload. Pure.
+"""Measures the demand of each live stream of a version, and grants rates under overload. Pure.
 
 `fair_rates` computes the rates; `version_queue` owns the object and takes turns by the same demands.
 """
@@ -129,7 +129,9 @@ class StreamRates:
         """
         active = self._active
         for key, demand in list(active.items()):
-            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)  # smoothed over about a second
+            demand.fps += 0.5 * (
+                demand.arrived / FAIR_RATE_S - demand.fps
+            )  # this smooths over about a second
             demand.arrived = 0
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
                 demand.fps, demand.backlogged = 0.0, False

@@ -222,7 +222,7 @@ class VersionQueue:
     def begin(self, job: Job, now: float) -> None:
         """Account a job whose decode starts: charge its expected cost. :meth:`end` follows once."""
         self._in_flight += 1
-        if job.flow is None:  # no client waits for it
+        if job.flow is None:  # no client waits for this job any more
             job.flow = self._share.flow("live", job.client.number, job.client.weight)
             self._share.pick([job.flow])
         if job.decode is None:
@@ -301,7 +301,7 @@ class VersionQueue:
         turn.
         """
         if decode_ms <= LONG_MS and not (self._waiting or self._posts.count):
-            return 0.0  # nothing goes before it, and only long decodes wait for those that have started
+            return 0.0  # no other image goes first, and only long decodes wait for those that have started
         flow = self._share.flow("post", client.number, client.weight)
         costs = decode_ms / 1e3, self._inference_s
         return self._wait.longest_s(flow, connection, costs, self._flows_with_work(), now)

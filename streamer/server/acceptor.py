@@ -130,7 +130,7 @@ class Acceptor:
             tracked.close = lambda: self._cut(transport)
 
     def _cut(self, transport: asyncio.Transport) -> None:
-        """Close a connection, after a moment for what was written to it."""
+        """Close a connection, after a short time in which written data can be sent."""
         transport.close()
         self._loop.call_later(FLUSH_S, transport.abort)
 

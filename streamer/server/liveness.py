@@ -138,7 +138,7 @@ def _presence(value: float) -> Presence:
 
 #: Each beat wakes a core: bench/idle.py.
 BEAT_S = 1.0
-#: A full collection that takes no longer than this delays nothing noticeably.
+#: A full collection that takes no longer than this causes no noticeable delay.
 CHEAP_S = 0.05
 #: Interval of collections that take up to `BEARABLE_S`, and of those after a peak of bodies and messages.
 SOMETIMES_S = 60.0

@@ -156,7 +156,7 @@ class Asset:
         headers[hdrs.CONTENT_TYPE] = self.content_type
         try:
             wanted = request.http_range
-        except ValueError:  # several ranges or an invalid one: the whole file is a valid answer
+        except ValueError:  # for several ranges or an invalid one, the whole file is a valid answer
             wanted = slice(None)
         if wanted.start is None and wanted.stop is None:
             return PacedResponse(body=self.body, headers=headers)

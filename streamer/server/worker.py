@@ -93,13 +93,15 @@ async def make_runner(
     own_socket = parts.router.own_socket
     if own_socket is not None:
         try:
-            own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # may have been cleaned up
+            own_socket.parent.mkdir(
+                mode=0o700, parents=True, exist_ok=True
+            )  # the folder may have been cleaned up
             if not is_private(own_socket.parent):
                 raise PermissionError("the folder belongs to another user, or others may write to it")
-            own_socket.unlink(missing_ok=True)  # of a predecessor that was killed
+            own_socket.unlink(missing_ok=True)  # a predecessor that was killed has left it behind
             # Stays open while draining: other workers still forward requests about sessions of this worker.
             await loop.create_unix_server(connection, str(own_socket))
-        except OSError as error:  # a path of more than 107 bytes, for one
+        except OSError as error:  # for example, because the path has more than 107 bytes
             log.warning("workers cannot reach each other at %s (%s): set another TMPDIR", own_socket, error)
 
     async def drain(delay_s: float) -> None:
@@ -117,7 +119,7 @@ async def make_runner(
     return runner, drain
 
 
-#: Draining value in the shared status that means: no need to wait until balancers have noticed.
+#: Value of `draining` in the shared status that skips the time in which load balancers notice the drain.
 _DRAIN_AT_ONCE = 2
 
 

@@ -132,7 +132,7 @@ class FlowControl:
         """
         if frame.seq <= self.last_seq:
             if self.mode == "all" and frame.seq <= self.ack:
-                return []  # re-sent after a reconnect, and already answered
+                return []  # the frame was sent again after a reconnect and is already answered
             self.ledger.received += 1
             self.ledger.failed += 1
             return [self._error("bad_seq", f"seq {frame.seq} after {self.last_seq}: it must rise", frame.seq)]

@@ -87,7 +87,9 @@ class FallbackAcceptor:
         self._held: set[asyncio.Task[None]] = set()
         self._closed = False
         for listener in listeners:
-            listener.setblocking(False)  # as workers expect: the flag belongs to the shared socket
+            listener.setblocking(
+                False
+            )  # workers expect this; the flag belongs to the socket that all processes share
         for number in range(len(listeners)):
             self._arm(number)
 
@@ -133,7 +135,9 @@ class FallbackAcceptor:
         while len(self._held) < MAX_HELD:
             try:
                 connection, _ = self._listeners[number].accept()
-            except OSError:  # no connection waits, or no descriptor is left: connections stay in the backlog
+            except (
+                OSError
+            ):  # no connection waits, or no descriptor is left; then connections stay in the backlog
                 return
             task = self._loop.create_task(self._serve(connection, number))
             self._held.add(task)
@@ -150,7 +154,9 @@ class FallbackAcceptor:
                     await self._answer(connection, path)
                     return
                 target = number
-            with contextlib.suppress(OSError):  # the channel is full: refused, as by a full backlog
+            with contextlib.suppress(
+                OSError
+            ):  # if the channel is full, the connection is refused, as by a full backlog
                 socket.send_fds(self._channels[target], [b"c"], [connection.fileno()])
 
     def _is_fresh(self, number: int) -> bool:

@@ -66,7 +66,7 @@ class NativeText:
                 self._block.append(line)
                 return []
         elif self._block and self.crash:
-            self._held += 1  # the middle of an endless traceback
+            self._held += 1  # the middle of a traceback without an end is left out
             self._block[-1] = line
             return []
         complete = self.flush(now)
@@ -131,7 +131,7 @@ class LogRelay:
         Both ends are non-blocking, so the child never waits for this process.
         """
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        with contextlib.suppress(OSError):  # above the limit of this user
+        with contextlib.suppress(OSError):  # the kernel refuses a size above the limit of this user
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._pipes.add(_Pipe(role, reader, self._writer, self._pipes.discard))
         try:

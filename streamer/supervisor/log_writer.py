@@ -99,7 +99,7 @@ class LogWriter:
                 data = data[os.write(self._fd, data) :]
             except BlockingIOError:  # another process made this file description non-blocking
                 select.select([], [self._fd], [])
-            except OSError:  # closed, a full disk, a reader that is gone
+            except OSError:  # the descriptor is closed, the disk is full, or the reader is gone
                 return False
         return True
 

@@ -52,7 +52,7 @@ def _locked(folder: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Renamed after it is locked, so that no other supervisor takes this folder for a leftover.
         new.rename(folder / _LOCK)
-    except OSError as error:  # a file system without locks
+    except OSError as error:  # the file system has no locks
         log.warning("%s cannot be locked (%s): if this process is killed, it is not removed", folder, error)
         os.close(fd)
         return -1
@@ -79,6 +79,6 @@ def _remove_if_dead(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         log.info("removed %s, left by a supervisor that was killed", folder)
     except BlockingIOError:
-        pass  # its supervisor runs
+        pass  # the supervisor of this folder still runs
     finally:
         os.close(fd)

@@ -291,7 +291,7 @@ class Supervisor:
             )
 
     def _release(self) -> None:
-        for listener in self._metrics_sockets:  # still open when the drain was not reached
+        for listener in self._metrics_sockets:  # these are still open if the drain was not reached
             listener.close()
         for worker in self._workers:
             worker.close()

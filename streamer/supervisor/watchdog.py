@@ -39,7 +39,7 @@ SAMPLING_START_LIMIT_S = 60.0
 
 
 class Heartbeat(NamedTuple):
-    """The last sign of life of a process, and how long it may wait with the next one."""
+    """The last heartbeat of a process, and how long the next one may take."""
 
     #: CLOCK_MONOTONIC seconds.
     last_at: float
@@ -72,7 +72,7 @@ class WatchedProcess:
     """One process that the watchdog checks."""
 
     name: str
-    #: Returns the last sign of life, None while none is expected.
+    #: Returns the last heartbeat; None while none is expected.
     heartbeat: Callable[[], Heartbeat | None]
     #: Returns the process id, None when no process runs.
     pid: Callable[[], int | None]

@@ -11,7 +11,7 @@ from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.supervisor.watchdog import Heartbeat, WatchedProcess
 
-#: A worker whose event loop has not updated its heartbeat for this time hangs.
+#: A worker whose event loop has not updated its heartbeat for this time is considered hung.
 BEAT_LIMIT_S = 5.0
 #: Longest time from the start of a worker until it serves; imports take seconds on a busy machine.
 START_LIMIT_S = 60.0

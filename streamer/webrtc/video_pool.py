@@ -149,7 +149,9 @@ class VideoPool:
             self._deaths[stream] = self._deaths.get(stream, 0) + 1
             self._digests.add(frame.data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
         group.remove(process)
-        group.stuck = True  # not refilled: a new process needs sockets without old messages
+        group.stuck = (
+            True  # the group is not refilled, because a new process needs sockets without old messages
+        )
         streams, left = dict(host.streams), host.abandon()
         self._drop(host)
         for number, taker in streams.items():

@@ -259,7 +259,7 @@ class Connection:
                     continue
             elif message.type is WSMsgType.TEXT:
                 data = message.data
-            else:  # closed by either side, or an error that aiohttp has answered already
+            else:  # either side has closed, or aiohttp has answered an error already
                 return
             if len(data) <= _SHORT_MESSAGE_BYTES:
                 self._receive_message(data)

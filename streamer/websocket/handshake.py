@@ -116,7 +116,9 @@ def parse_hello(data: str | bytes, send: Callable[[ServerMessage], None], most_b
     try:
         message = decode_message(data, most_values=CONTROL_MAX_VALUES)
     except ProtocolError as error:
-        if error.code == "invalid":  # parses, but a number is not finite: the field is named
+        if (
+            error.code == "invalid"
+        ):  # the message parses, but a number is not finite; the error names the field
             raise
         send(server_messages.protocol_error(error, fatal=True))
         raise CloseConnection(CloseCode.MALFORMED, str(error)) from error

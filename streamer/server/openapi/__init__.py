@@ -54,5 +54,5 @@ def openapi_document() -> dict[str, Any]:
 def _own_version() -> str:
     try:
         return version("real-time-vision-api")
-    except PackageNotFoundError:  # run from a checkout
+    except PackageNotFoundError:  # the package is not installed but run from a checkout
         return "0+unknown"
