@@ -1,4 +1,4 @@
-"""Where the files lie that come with the code: the demo page, the bundled models, the sample clip.
+"""Locates the files that come with the code: the demo page, the bundled models, the sample clip.
 
 In a checkout they are folders beside `streamer`. In a wheel they are inside it, see pyproject.toml.
 """

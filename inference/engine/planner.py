@@ -223,7 +223,7 @@ class Planner:
         queue = self._queues[version]
         count = eligible[version]
         size, reason = self._size(queue, count)
-        # Charge the expected cost now, so that other inference threads that ask meanwhile take it into
+        # Charge the expected cost now, so that other inference threads that ask in the meantime take it into
         # account.
         expected_s = _expected_cost_s(queue.cost_s, size)
         taken = [self._take(queue, expected_s / size) for _ in range(size)]

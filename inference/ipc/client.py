@@ -161,7 +161,9 @@ class InferenceClient:
         )
 
     def cancel(self, ticket: Ticket) -> None:
-        """Ask to drop an item that has not started. It is answered in any case, perhaps as CANCELLED."""
+        """Request that an item which has not started is dropped. It is answered in any case, perhaps as
+        CANCELLED.
+        """
         if ticket.request_id in self._pending:
             self._send(wire.pack_cancel(ticket.request_id))
 

@@ -44,7 +44,7 @@ def connect(address: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
 
 
 def enlarge(connection: socket.socket) -> None:
-    """Ask for larger buffers. The kernel may grant less, which works, too."""
+    """Request larger buffers. The kernel may grant less, which works, too."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
 

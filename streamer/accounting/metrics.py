@@ -32,7 +32,7 @@ TRANSPORTS = ("http", "websocket", "webrtc", "whip")
 BUFFERED = ("body", "answer", "messages")
 #: Statuses with a series from the start: a rate ignores the first value of a new series.
 _STATUSES = ("200", "429", "500", "503", "504")
-#: Reasons for which clients are told to come back later, by class of work.
+#: Reasons for which work is refused with a time to retry, by class of work.
 REFUSALS = {
     "post": ("queue_full", "saturated", "share", "waited", "quota"),
     "live": ("saturated", "share", "quota"),

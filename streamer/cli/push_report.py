@@ -67,7 +67,7 @@ class Tally:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which the share ``share`` (0..1) of the values lies; 0 when there are none."""
+    """Return the value below which the share ``share`` (0..1) of all values is; 0 when there are none."""
     if not values:
         return 0.0
     ordered = sorted(values)

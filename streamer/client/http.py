@@ -31,7 +31,7 @@ def cookies() -> aiohttp.CookieJar:
 def connect_error_text(error: aiohttp.ClientConnectorError) -> str:
     """Return the operating system's reason for a failed connect, without the address."""
     number = error.os_error.errno
-    # Errors of name resolution have negative numbers, which os.strerror does not know.
+    # Errors of name resolution have negative numbers, for which os.strerror has no text.
     return os.strerror(number) if number is not None and number > 0 else str(error.os_error.strerror)
 
 

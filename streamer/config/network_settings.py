@@ -1,4 +1,4 @@
-"""Settings of addresses, connections and WebRTC, with the ICE servers that clients are told.
+"""Settings of addresses, connections and WebRTC, with the ICE servers that clients use.
 
 Credentials follow draft-uberti-behave-turn-rest: the user name is the expiry time, the password its MAC.
 """

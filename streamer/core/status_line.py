@@ -91,7 +91,7 @@ def _description() -> TextColumn:
     return TextColumn("{task.description}", markup=False, table_column=column)
 
 
-#: Columns of each layout, made anew for each status because a column caches what it has rendered.
+#: Columns of each layout, created for each status because a column caches what it has rendered.
 _LAYOUTS: dict[str, Callable[[], tuple[ProgressColumn, ...]]] = {
     "text": lambda: (_description(),),
     "share": lambda: (BarColumn(_BAR_COLUMNS), _Share(), _description()),

@@ -39,7 +39,7 @@ def all_labels(samples: Iterable[Sample]) -> list[str]:
 
 
 def file_stem(sample: Sample) -> str:
-    """Return a file name without extension that tells stream and day, unique within a collection."""
+    """Return a file name without extension that contains stream and day, unique within a collection."""
     return f"{sample.stream}_{sample.captured_at[:10]}_{sample.sha256[:20]}"
 
 

@@ -1,4 +1,4 @@
-"""One image that the pool is asked to process, and its possible outcomes."""
+"""One image that the pool processes, and its possible outcomes."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class Decoder:
             return Answer(Verdict.FAULT, job.number, text=f"{type(error).__name__}: {error}")
 
     def _write(self, job: Job, image: Image, descriptor: int) -> str:
-        """Write the image to the memory that the task asks for; return the text of the answer."""
+        """Write the image to the memory that the task requires; return the text of the answer."""
         if job.task is Task.LETTERBOX:
             ring = self._supplies.ring
             if ring is None:

@@ -1,4 +1,4 @@
-"""The worker's side of its fork server: starts it, requests decoder processes, and is told how they ended."""
+"""The worker's side of its fork server: starts it, requests decoder processes, receives how they ended."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class PacedResponse(web.Response):
         holding = self._holding
         try:
             if holding is not None:
-                # `large_answer` has just found room. If it is gone, the body is sent without being counted.
+                # `large_answer` has just found room. If that room has been taken since, the body is sent
+                # without being counted.
                 holding.take(len(body))
             view = memoryview(body)
             for start in range(0, len(body), PIECE_BYTES):

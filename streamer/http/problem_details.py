@@ -52,8 +52,8 @@ class ProblemDocument(ProblemExtras):
 class Problem(Exception):
     """An error that is reported to the client. ``detail`` is a sentence that a person can act on.
 
-    ``type`` is always ``about:blank``, because the status tells the kind of error. ``code`` is a stable word
-    for programs. ``extra`` holds members that only some problems have.
+    ``type`` is always ``about:blank``, because the status says what kind of error it is. ``code`` is a stable
+    word for programs. ``extra`` holds members that only some problems have.
     """
 
     def __init__(

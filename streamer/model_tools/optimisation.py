@@ -278,7 +278,7 @@ def _speed_text(speed: Speed) -> str:
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """Return what to know before the result is served."""
+    """Return what users should know before they serve the result."""
     found = []
     agreement = outcome.agreement
     if agreement is not None and agreement.worst < outcome.task.min_agreement:

@@ -1,4 +1,4 @@
-"""The folder of models, and the list of what lies in it."""
+"""The folder of models, and the list of its content."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def _malformed(detail: str = "The multipart body is malformed or ends too early.
     return Problem.bad_request(detail, code="malformed_form")
 
 
-#: Content types that say nothing about the image, whose first bytes then tell its format. urllib and
+#: Content types that say nothing about the image, whose first bytes then determine its format. urllib and
 #: `curl --data-binary` send the last one.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _HOW = "send the image as the body with Content-Type image/jpeg, or a multipart form with a field `file`"

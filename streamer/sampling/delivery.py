@@ -179,7 +179,7 @@ class Delivery:
     def _count_failure(self, error: StoreError | SpoolBroken, seconds: float) -> float:
         blocked = error.reason if isinstance(error, StoreMisconfigured) else ""
         pause_s = self._breaker.failed(misconfigured=bool(blocked))
-        # Log before the metrics change: whoever sees the gauge finds the reason in the log.
+        # Log before the metrics change: a person who sees the gauge then finds the reason in the log.
         self._log_failure(blocked or type(error).__name__, error)
         self._metrics.delivered("failed", seconds)
         self._metrics.held_back(is_open=self._breaker.is_open, blocked=blocked)

@@ -161,7 +161,9 @@ class Spool:
         return SpooledSample(name, image, sidecar)
 
     def remove(self, name: str) -> None:
-        """Delete a sample that the store has. The sidecar goes first, so that no half looks complete."""
+        """Delete a sample that the store has. The sidecar is deleted first, so that an incomplete sample
+        never looks complete.
+        """
         with contextlib.suppress(OSError):
             self._sidecar(name).unlink(missing_ok=True)
             self._image(name).unlink(missing_ok=True)

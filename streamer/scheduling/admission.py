@@ -66,7 +66,7 @@ class PostAccount:
             self._ledger.dropped[reason] += 1
 
 
-#: Upper bound of the retry time that a refused client is told, in seconds.
+#: Upper bound of the retry time in a refusal, in seconds.
 _MAX_RETRY_S = 30
 _STREAM_RETRY_S = 5
 #: What a client can open; there is a rate limit for each.

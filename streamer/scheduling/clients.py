@@ -53,14 +53,14 @@ class Client:
         self.cost_factor = min(_MAX_COST_FACTOR, max(1.0, ratio, self.cost_factor * _FORGIVEN))
 
 
-#: The client that is charged for work that no client asked for.
+#: The client that is charged for work that no client requested.
 NOBODY = Client("")
 
 
 # Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Caller:
-    """The sender of a POST: the client that is charged, and a number that tells its connections apart."""
+    """The sender of a POST: the client that is charged, and a number that identifies its connection."""
 
     client: Client = NOBODY
     connection: int = 0

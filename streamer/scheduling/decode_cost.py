@@ -77,7 +77,9 @@ _PIXELS_PER_BYTE = 7.0
 
 
 def hint_of(data: bytes | memoryview) -> Kind:
-    """Return the apparent kind and size of an image; if the header does not tell, guess from its length."""
+    """Return the apparent kind and size of an image; if the header does not contain them, estimate them from
+    its length.
+    """
     return _hint_and_head(data)[0]
 
 

@@ -39,7 +39,8 @@ class DecodeLimiter:
         self._expected_ms = 0.0
         self._nbytes = 0
         self._short_seen = float("-inf")
-        #: Whether a decode was held back since this was last reset. Whoever ends a decode then tries again.
+        #: Whether a decode was held back since this was last reset. The code that ends a decode then tries
+        #: again.
         self.held = False
 
     def __len__(self) -> int:

@@ -196,7 +196,7 @@ class Dispatcher:
             raise unavailable(str(error)) from error
 
     def _cancel(self, version: str, job: Job) -> None:
-        """Withdraw a job whose caller has gone, at whatever stage it is; a run in progress is not
+        """Withdraw a job whose caller has gone, at any stage; a run in progress is not
         interrupted.
         """
         job.cancelled = True

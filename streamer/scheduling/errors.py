@@ -1,4 +1,5 @@
-"""Errors with which the scheduler refuses work or gives it up; the transports decide how a client is told.
+"""Errors with which the scheduler refuses work or gives it up; the transports decide how to answer the
+client.
 
 The text of each error is a sentence that a client may read.
 """

@@ -72,7 +72,7 @@ class Job:
     alone: bool = False
     #: The client that is charged for it.
     client: Client = NOBODY
-    #: Tells the connections of a client apart; used for POSTs only.
+    #: Identifies the connection among those of its client; used for POSTs only.
     connection: int = 0
     #: Virtual finish time among the client's POSTs; only the queue writes it.
     tag: float = 0.0

@@ -26,7 +26,7 @@ MAX_CONNECTIONS = 256
 class QueuedPost(Protocol):
     """A posted image that waits."""
 
-    #: Tells the client's connections apart.
+    #: Identifies the connection among those of its client.
     connection: int
     #: Virtual finish time within the client, minus infinity for an image that is queued again; only the queue
     #: writes it.

@@ -275,7 +275,9 @@ class FlowControl:
         return self.flow_messages("resumed")
 
     def abandon(self) -> list[ServerMessage]:
-        """Drop the frames that wait, because the connection is gone. Returns messages, of no use by then."""
+        """Drop the frames that wait, because the connection is gone. Returns messages, which the caller need
+        not send.
+        """
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
             messages += self._drop(waiting.frame.seq, DropReason.STALE)

@@ -262,8 +262,8 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """End the workers first: they need the inference process for the requests that they have accepted."""
-        # The workers hold the sockets too. As long as ours were open, the kernel would accept connections on
-        # a port that no worker serves, and reset them at the end.
+        # The workers hold the sockets, too. As long as the copies of this process were open, the kernel would
+        # accept connections on a port that no worker serves, and reset them at the end.
         if self._fallback_acceptor is not None:
             self._fallback_acceptor.close()
         for listener in self._metrics_sockets:

@@ -191,7 +191,7 @@ def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], b
 
 
 def _waited_s(pid: int) -> dict[str, float]:
-    """Return, by thread, the time that it has waited on a run queue; empty if the kernel does not tell."""
+    """Return, by thread, the time that it has waited on a run queue; empty if the kernel reports none."""
     found = {}
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():

@@ -105,8 +105,8 @@ class Peer(RTCPeerConnection):
                     codec.parameters = dict(offer.formats[codec.payloadType])
             transport = transceiver.receiver.transport
             if transport._role == "auto" and not offer.peer_is_dtls_server:
-                # As the DTLS server we accept any certificate. As the client we would accept only ECDSA, which
-                # GStreamer lacks.
+                # As the DTLS server we accept any certificate. As the client we would accept only ECDSA,
+                # which GStreamer lacks.
                 transport._set_role("server")
         await self.setLocalDescription()
         if not any(

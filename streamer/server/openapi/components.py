@@ -19,10 +19,10 @@ _WRONG_KEYS = "Too many wrong keys came from this address."
 
 
 class Components:
-    """The schemas to which operations refer. An operation asks for the schema of a type with ``ref``."""
+    """The schemas to which operations refer. An operation obtains the schema of a type with ``ref``."""
 
     def __init__(self) -> None:
-        #: Types that were asked for; those that they contain are added when the schemas are generated.
+        #: Types that were requested; those that they contain are added when the schemas are generated.
         self._types: dict[str, type] = {}
 
     def ref(self, kind: type) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Components:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return the components of the document, with the schema of every type that was asked for."""
+        """Return the components of the document, with the schema of every type that was requested."""
         schemas: dict[str, Any] = {}
         for name, kind in self._types.items():
             generated = _tidy(TypeAdapter(kind).json_schema(ref_template=_REF + "{model}"))
