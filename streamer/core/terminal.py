@@ -69,10 +69,14 @@ class Terminal:
 
     def status(self, text: str, share: float | None = None) -> None:
         """Replace the status by ``text``, with a bar if the done share (0..1) of the work is known."""
-        if share is None:
-            self._show("text", redact(text, self._secrets), 0.0, None)
+        shown = redact(text, self._secrets)
+        if not self._is_terminal:
+            # Without rich, which a device that streams into a log need not load.
+            self._show_plain(lambda: shown if share is None else f"{share:.0%} {shown}")
+        elif share is None:
+            self._show("text", shown, 0.0, None)
         else:
-            self._show("share", redact(text, self._secrets), share, 1.0)
+            self._show("share", shown, share, 1.0)
 
     def transfer(self, name: str, done: int, total: int | None) -> None:
         """Replace the status by that of a download of ``total`` bytes: share, rate and remaining time."""
@@ -97,9 +101,16 @@ class Terminal:
             if self._is_terminal:
                 with contextlib.suppress(OSError, ValueError):
                     self._status.draw()
-            elif self._clock() >= self._next_plain_at:
+            else:
+                self._show_plain(self._status.plain)
+
+    def _show_plain(self, line: Callable[[], str]) -> None:
+        if self._quiet:
+            return
+        with self._lock:
+            if self._clock() >= self._next_plain_at:
                 self._next_plain_at = self._clock() + PLAIN_INTERVAL_S
-                self._write(self._status.plain() + "\n")
+                self._write(line() + "\n")
 
     def _erase(self) -> None:
         if self._status is not None and self._is_terminal:
@@ -129,7 +140,9 @@ class Table:
 def write_tables(tables: Callable[[], Iterable[Table]], plain: Callable[[], str]) -> None:
     """Draw the tables if standard output is a terminal. Otherwise write the text, which programs may read."""
     if is_terminal(sys.stdout):
-        for table in tables():
+        for number, table in enumerate(tables()):
+            if number:
+                sys.stdout.write("\n")
             _draw(table)
     else:
         sys.stdout.write(plain() + "\n")
@@ -143,25 +156,24 @@ def _draw(table: Table) -> None:
     from rich.text import Text  # noqa: PLC0415 - see above
 
     console = Console(highlight=False)
-    drawn = Drawn(
-        title=Text(_printable(table.title), "bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        header_style="bold cyan",
-        caption=Text(table.note, "dim") if table.note else None,
-        caption_justify="left",
-        padding=(0, 1, 0, 0),
-    )
-    for number, name in enumerate(table.head):
+    console.print(Text(_printable(table.title), "bold"))
+    drawn = Drawn(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
+    # A column without name holds remarks, which perhaps no row has.
+    shown = [i for i, name in enumerate(table.head) if name or any(row[i] for row in table.rows)]
+    for i in shown:
+        is_number = table.head[i] in table.numbers
         drawn.add_column(
-            Text(name),
-            justify="right" if name in table.numbers else "left",
-            style="cyan" if number == 0 and name not in table.numbers else "",
+            Text(table.head[i]),
+            justify="right" if is_number else "left",
+            style="cyan" if i == 0 and not is_number else "",
             overflow="fold",
         )
     for row in table.rows:
-        drawn.add_row(*(Text(_printable(cell)) for cell in row))
-    console.print(drawn)
+        drawn.add_row(*(Text(_printable(row[i])) for i in shown))
+    if table.rows:
+        console.print(drawn)
+    if table.note:
+        console.print(Text(table.note, "dim"))
 
 
 def _printable(text: str) -> str:

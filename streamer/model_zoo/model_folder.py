@@ -142,7 +142,7 @@ def list_text(folder: Path, installed: Sequence[InstalledModel], registry: Regis
     lines: list[str] = []
     for table in list_tables(folder, installed, registry):
         lines += ["", table.title] if lines else [table.title]
-        lines += _table([table.head, *table.rows]) if table.rows else ["  none"]
+        lines += _table([table.head, *table.rows]) if table.rows else [f"  {table.note}"]
     return "\n".join(lines)
 
 
@@ -154,11 +154,13 @@ def list_tables(folder: Path, installed: Sequence[InstalledModel], registry: Reg
             f"Installed in {folder}",
             ("NAME", "SERVES", "SIZE", "LICENCE", "CLASSES", "INPUT", ""),
             tuple(_installed_row(model, folder) for model in installed),
+            note="" if installed else "none",
         ),
         Table(
             f"Known to {registry.path.name}; download one with `streamer models pull NAME`",
             ("NAME", "TITLE", "SIZE", "LICENCE", "CLASSES", "INPUT", ""),
             tuple(_entry_row(entry, installed_names) for entry in registry.entries),
+            note="" if registry.entries else "none",
         ),
     )
 

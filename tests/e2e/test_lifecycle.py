@@ -59,8 +59,8 @@ def test_without_a_model_it_says_how_to_get_one(tmp_path: Path) -> None:
     # The folder of a checkout may hold models of its user: an installation without any is imitated.
     code = (
         "import sys; from pathlib import Path;"
-        "from streamer.cli import main; from streamer.config import model_settings;"
-        f"model_settings.MODELS_DIR = Path({str(tmp_path)!r}); sys.exit(main.main(['serve', '--port', '0']))"
+        "from streamer.cli import main; from streamer.config import settings;"
+        f"settings.MODELS_DIR = Path({str(tmp_path)!r}); sys.exit(main.main(['serve', '--port', '0']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
