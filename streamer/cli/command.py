@@ -156,13 +156,11 @@ def exit_code(command: str, error: Exception) -> int | None:
     return next((codes[name] for name in names if name in codes), None)
 
 
-def epilog(
-    examples: str = "", *, notes: str = "", options: str = "", exit_codes: Mapping[int, str] | None = None
-) -> str:
+def epilog(examples: str, *, notes: str = "", exit_codes: Mapping[int, str] | None = None) -> str:
     """Return the end of a help page: examples, notes, and the meaning of each exit code."""
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in (exit_codes or {}).items())
     parts = [
-        f"Examples:\n{textwrap.indent(inspect.cleandoc(examples), '  ')}" if examples else "",
+        f"Examples:\n{textwrap.indent(inspect.cleandoc(examples), '  ')}",
         inspect.cleandoc(notes),
         f"Exit codes:\n{codes}" if codes else "",
     ]

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from streamer.core.redact import redact
+
 #: Longer lines are hard to read, so a wider terminal is not filled.
 _MAX_COLUMNS = 100
 #: Widest name of an option; the help of a longer one begins in the next line.
@@ -52,7 +54,8 @@ def show_usage_error(error: typer.TyperException, stream: TextIO) -> None:
     if ctx is not None:
         console.print(_usage_line(ctx), soft_wrap=True)
         console.print(Text(f"Try '{path} --help' for help.", _REMARK), soft_wrap=True)
-    console.print(Text.assemble((f"{path}: error:", "bold red"), " ", _explained(error)), soft_wrap=True)
+    text = redact(_explained(error))  # a word too many may be an address with a password
+    console.print(Text.assemble((f"{path}: error:", "bold red"), " ", text), soft_wrap=True)
 
 
 def _explained(error: typer.TyperException) -> str:

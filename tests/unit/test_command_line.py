@@ -162,6 +162,13 @@ def test_a_usage_error_names_the_option_and_what_is_allowed(
     assert DRAWN.search(shown.err) is None
 
 
+def test_a_usage_error_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", "0", "rtsp://user:dummy-password@camera/1"]) == 2
+    shown = capsys.readouterr().err
+    assert "rtsp://***@camera/1" in shown
+    assert "dummy" not in shown
+
+
 def test_options_can_be_abbreviated_repeated_and_joined_with_their_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
