@@ -112,6 +112,10 @@ class ServiceRate:
         # measurements, and its error could exceed the share of one client among many.
         return max(per_s * fraction, own + max(0.0, per_s * _USABLE - total), 1e-3)
 
+    def total_s(self, now: float) -> float:
+        """Return the seconds of work that all clients together got in about the last second."""
+        return self._total.at(now)
+
     def usage_s(self, flow: Flow, now: float) -> float:
         """Return the seconds of work that a client got in about the last second."""
         usage = self._flows.get(flow)

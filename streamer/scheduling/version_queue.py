@@ -21,9 +21,11 @@ from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 from streamer.scheduling.stream_rates import Demand, Source, StreamRates
 
-#: A client with nothing in flight may exceed the in-flight bound by this much, so that clients with work in
-#: flight do not keep it out. With two versions this fits the ring's spare slots.
+#: A client with nothing in flight that has had little may exceed the in-flight bound by this much, so that
+#: clients with work in flight do not keep it out. With two versions this fits the ring's spare slots.
 RESERVED_FOR_ABSENT = 2
+#: "Little" is at most this share of what the clients with work got on average in the last second, by weight.
+_LITTLE = 0.5
 #: Factor by which the peak decode time of a stream decays with each cheaper frame.
 _PEAK_DECAY = 0.9
 #: Assumed decode time of a stream's first frame in milliseconds if nothing is known about the client.
@@ -168,12 +170,13 @@ class VersionQueue:
         full = self._in_flight >= max_in_flight
         if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
+        little_s = self._little_s(now) if full else 0.0
         ready: dict[Flow, Source] = {}
         demands = self._demands
         for key, source in self._waiting.items():
             demand = demands[key]
             flow = demand.flow
-            if full and flow.running:
+            if full and not self._is_absent(flow, little_s, now):
                 continue
             best = ready.get(flow)
             if best is not None and demands[best.key].served <= demand.served:
@@ -198,7 +201,17 @@ class VersionQueue:
         ready = self._posts.ready(fits)
         if self._in_flight < max_in_flight:
             return ready
-        return {flow: job for flow, job in ready.items() if not flow.running}
+        little_s = self._little_s(now)
+        return {flow: job for flow, job in ready.items() if self._is_absent(flow, little_s, now)}
+
+    def _little_s(self, now: float) -> float:
+        """Return the seconds of work in the last second that count as little for a client of weight 1."""
+        weights = sum(flow.weight for flow in {*self._share.running, *self._flows_with_work()})
+        return _LITTLE * self._service.total_s(now) / weights
+
+    def _is_absent(self, flow: Flow, little_s: float, now: float) -> bool:
+        """Whether a client has nothing in flight and has had little in the last second."""
+        return not flow.running and self._service.usage_s(flow, now) <= little_s * flow.weight
 
     def _take_live(self, source: Source, flow: Flow, now: float) -> Job | None:
         job = source.take(now)

@@ -57,6 +57,8 @@ class Seen:
 
     #: From arrival to the answer.
     served_s: list[float] = field(default_factory=list)
+    #: How long images waited for their turn that had one.
+    turn_s: list[float] = field(default_factory=list)
     refused_at_once: int = 0
     #: How long those waited that were let in and sent away.
     evicted_s: list[float] = field(default_factory=list)
@@ -152,6 +154,7 @@ class Simulation:
     def _pump(self) -> None:
         while (job := self.queue.next(IN_FLIGHT, self.now)) is not None:
             self.queue.begin(job, self.now)
+            self.seen[job.client.name].turn_s.append(self.now - job.queued_at)
             self._decoding.append(job)
             self._decode()
 

@@ -118,3 +118,18 @@ def test_the_margin_grows_once_for_a_cause_and_shrinks_slowly() -> None:
 def test_what_is_scarcer_sets_the_pace_of_an_image() -> None:
     assert most_per_s(0.005, 0.040, decoders=2, inference_threads=2) == pytest.approx(2.25)
     assert most_per_s(0.700, 0.040, decoders=2, inference_threads=2) == pytest.approx(2.0 * 0.74 / 0.7)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_polite_client_has_its_turn_at_once_beside_ten_that_post_all_the_time(connections: int) -> None:
+    """A greedy client with nothing in flight at the moment leaves the places beyond the bound to it."""
+    machine = Simulation()
+    for number in range(10):
+        machine.closed_loop(Client(f"greedy {number}", number), connections)
+    machine.steady(Client("polite", 99), 1.5)  # each greedy client gets 5 images per second
+    machine.run(4 * LENGTH_S)
+    polite = machine.seen.pop("polite")
+    waited = sorted(polite.turn_s)
+    assert waited[int(0.95 * len(waited))] < 0.1 * RUN_S
+    served = sum(len(seen.served_s) for seen in machine.seen.values())
+    assert served >= 0.93 * 4 * LENGTH_S * CAPACITY

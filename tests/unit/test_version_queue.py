@@ -128,7 +128,7 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
 
 
 def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
-    """One more than fits may run of a client of which nothing does; never a newer frame, though."""
+    """Lost frames may exceed the bound, so one more than fits runs; a newer frame waits until it fits."""
     streams = [FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)]
     queue = opened(*streams)
     lost = [begun(queue) for _ in streams]
@@ -137,7 +137,8 @@ def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
     taken = [begun(queue) for _ in streams]
     assert taken == lost
     queue.end(taken[0], 0.02, 0.0)
-    assert begun(queue) not in lost
+    assert queue.next(2, 0.0) is None
+    assert begun(queue, room=3) not in lost
 
 
 def test_what_was_lost_is_not_passed_by_what_came_later() -> None:
@@ -290,3 +291,48 @@ def test_lanes_that_share_a_device_are_reckoned_together() -> None:
     for number in range(100):
         queue.observe(model, 1, Result(number, Status.OK, NO_BOXES, 0.0, 24.4, 0.1, 16))
     assert queue.rates.capacity_fps(model) == pytest.approx(2 * 16 / 24.4e-3)
+
+
+def test_only_a_client_that_has_had_little_exceeds_the_bound() -> None:
+    greedy, other, polite = (Client(name, number) for number, name in enumerate("gop", 1))
+    queue = VersionQueue(DecodeLimiter(4))
+    for _ in range(20):
+        for client in (greedy, other):
+            queue.add(post(client), 0.0)
+            queue.end(begun(queue), 0.02, 0.0)
+    queue.add(post(other), 0.0)
+    begun(queue, room=1)
+    queue.add(post(greedy), 0.0)
+    assert queue.next(1, 0.0) is None, "it has nothing in flight, but had as much as anybody"
+    queue.add(post(polite), 0.0)
+    assert begun(queue, room=1).client is polite
+    stream = FakeStream(9, client=Client("s", 9))
+    queue.open(stream)
+    queue.offer(stream)
+    assert begun(queue, room=1).stream == 9
+    assert queue.next(2, 0.0) is None, "no more than two beyond the bound"
+    assert queue.next(4, 0.0) is not None
+
+
+def test_a_client_that_was_greedy_counts_as_absent_when_it_has_had_little_for_a_while() -> None:
+    greedy, other = Client("g", 1), Client("o", 2)
+    queue = VersionQueue(DecodeLimiter(4))
+    for _ in range(20):
+        queue.add(post(greedy), 0.0)
+        queue.end(begun(queue), 0.02, 0.0)
+    queue.add(post(other), 5.0)
+    queue.end(begun_at(queue, 5.0), 0.02, 5.0)
+    queue.add(post(other), 5.0)
+    begun_at(queue, 5.0)
+    queue.add(post(greedy), 5.0)
+    assert queue.next(1, 5.0) is not None
+
+
+def begun_at(queue: VersionQueue, now: float) -> Job:
+    """Take the next job as far as the inference process at this time."""
+    job = queue.next(2, now)
+    assert job is not None
+    queue.begin(job, now)
+    job.decode_cpu_ms = 5.0
+    queue.decoded(job, now)
+    return job
