@@ -39,7 +39,7 @@ from tests.helpers.service import ROOT, Service
 POLITE_FPS = 5.0
 POLITE_ADDRESSES = ("127.0.0.201", "127.0.0.202")
 #: A refused greedy client tries again after this many seconds, whatever `Retry-After` says.
-IMPATIENCE_S = 0.05
+RETRY_S = 0.05
 #: Seconds before the measurement in which the greedy clients connect.
 WARM_UP_S = 2.0
 GREEDY_NICENESS = 10
@@ -115,7 +115,7 @@ async def post_greedily(url: str, address: str, frames: list[bytes], until: End,
                     seen.without_retry_after += "Retry-After" not in answer.headers
             except (aiohttp.ClientError, OSError) as error:
                 seen.statuses[type(error).__name__] += 1
-            await asyncio.sleep(IMPATIENCE_S)
+            await asyncio.sleep(RETRY_S)
 
 
 async def stream_greedily(
@@ -135,7 +135,7 @@ async def stream_greedily(
         seen.results += load.tally.results
         seen.served_s += load.tally.latencies_s
         seen.statuses.update({f"dropped {reason}": count for reason, count in load.tally.drops.items()})
-        await asyncio.sleep(IMPATIENCE_S)
+        await asyncio.sleep(RETRY_S)
 
 
 async def send_videos(

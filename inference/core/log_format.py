@@ -83,7 +83,7 @@ def _message_of(record: logging.LogRecord) -> str:
             return f"(a message that cannot be formatted: {type(error).__name__})"
 
 
-def _sound(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     """Return the text without lone surrogates, which strict JSON parsers refuse."""
     if text.isascii():
         return text
@@ -109,7 +109,7 @@ def _plain_text(value: object) -> str:
         text = str(value)
     except Exception as error:  # noqa: BLE001 - as for messages
         text = f"(cannot be formatted: {type(error).__name__})"
-    return _sound(redact(_cut(text, _MAX_EXTRA_CHARS)))
+    return _without_surrogates(redact(_cut(text, _MAX_EXTRA_CHARS)))
 
 
 def json_line(level: str, logger: str, message: str, created: float, **more: object) -> str:
@@ -118,8 +118,8 @@ def json_line(level: str, logger: str, message: str, created: float, **more: obj
     entry: dict[str, object] = {
         "time": f"{second}.{int(created % 1 * 1e3):03d}Z",
         "level": level,
-        "logger": _sound(logger),
-        "message": _sound(_cut(redact(_cut(message, 2 * MAX_MESSAGE_CHARS)))),
+        "logger": _without_surrogates(logger),
+        "message": _without_surrogates(_cut(redact(_cut(message, 2 * MAX_MESSAGE_CHARS)))),
     }
     return json.dumps(entry | more, allow_nan=False)
 
@@ -157,7 +157,7 @@ class JsonFormatter(_Formatter):
         }
         exception = self.exception_text(record)
         if exception:
-            more["exception"] = _sound(exception)
+            more["exception"] = _without_surrogates(exception)
         return json_line(record.levelname.lower(), record.name, _message_of(record), record.created, **more)
 
 

@@ -17,7 +17,7 @@ RAISE_FACTOR_MAX = 4.0
 RAISED_MAX_S = 30.0
 #: Number of runs for the percentile, and the least number before it replaces the figure of the warm-up.
 HISTORY = 512
-ENOUGH = 100
+MIN_RUNS = 100
 #: Number of runs after which the percentile is computed again.
 _EVERY = 32
 _PERCENTILE = 0.99
@@ -52,7 +52,7 @@ class RunLimit:
             expected_s = next((cost for bucket, cost in costs.items() if bucket >= size), max(costs.values()))
         self._slowness.append(ran_s / max(expected_s, 1e-6))
         self._unseen += 1
-        if len(self._slowness) >= ENOUGH and self._unseen >= _EVERY:
+        if len(self._slowness) >= MIN_RUNS and self._unseen >= _EVERY:
             self._unseen = 0
             slow = sorted(self._slowness)[math.ceil(_PERCENTILE * len(self._slowness)) - 1]
             self.seconds = min(self._most_s, max(HUNG_MIN_S, self._unit_s * slow))

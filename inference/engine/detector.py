@@ -40,7 +40,7 @@ log = logging.getLogger("inference.detector")
 
 #: The session over all cores is dropped when a single frame takes this many times as long with it: such a
 #: model is too small to ever gain from it. With YOLOX-nano the session takes some 20 MB.
-_HOPELESS_ALL_CORES = 1.5
+_MUCH_SLOWER = 1.5
 #: Each batch size is timed this often, or for this long, whichever ends first.
 _TIMED_RUNS = 7
 _TIMED_S = 0.3
@@ -291,7 +291,7 @@ class Detector:
         all_cores_s = min(self._times_s(lambda: self._warm(0, bucket, all_cores=True)))
         one_core_s = min(self._times_s(lambda: self._warm(0, bucket)))
         self.single_frames = SingleFrameChoice(all_cores=one_core_s >= all_cores_s * WORTHWHILE_GAIN)
-        if all_cores_s > one_core_s * _HOPELESS_ALL_CORES:
+        if all_cores_s > one_core_s * _MUCH_SLOWER:
             self._runner.buffers.clear()
             self._runner.all_cores_session = None
         log.debug(

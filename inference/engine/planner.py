@@ -106,7 +106,7 @@ class _Queue:
         self.count -= 1
         if stream is not None:
             self.streams[stream].remove(item)
-            self._tidy(stream)
+            self._remove_if_empty(stream)
             return
         self.post_count -= 1
         for flow, items in self.posts.items():
@@ -130,10 +130,10 @@ class _Queue:
         """Remove and return a stream's oldest frame."""
         item = self.streams[stream].popleft()
         self.count -= 1
-        self._tidy(stream)
+        self._remove_if_empty(stream)
         return item
 
-    def _tidy(self, stream: tuple[int, int]) -> None:
+    def _remove_if_empty(self, stream: tuple[int, int]) -> None:
         if not self.streams[stream]:
             del self.streams[stream], self.flows[stream]
 

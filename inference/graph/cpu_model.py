@@ -79,7 +79,7 @@ def _pyramids(graph: OnnxGraph) -> Iterator[tuple[str, dict[int, Node]]]:
 
 def _window(graph: OnnxGraph, node: Node) -> int:
     """Return the window side of a pool whose output is as large as its input; 0 for any other node."""
-    kernel, pads = node.wholes("kernel_shape"), node.wholes("pads")
+    kernel, pads = node.int_list("kernel_shape"), node.int_list("pads")
     if (
         node.op != "MaxPool"
         or len(node.outputs) != 1
@@ -89,7 +89,7 @@ def _window(graph: OnnxGraph, node: Node) -> int:
         return 0
     side = kernel[0]
     centred = side > 1 and side % 2 and kernel[1] == side and pads == [side // 2] * 4
-    single = {*node.wholes("strides"), *node.wholes("dilations")} <= {1}
+    single = {*node.int_list("strides"), *node.int_list("dilations")} <= {1}
     plain = not node.whole("ceil_mode") and not node.whole("storage_order") and not node.pads_itself
     # onnxruntime fuses quantized pools with their neighbours, which a second reader would prevent.
     quantized = any(reader.op == "QuantizeLinear" for reader in graph.readers.get(node.outputs[0], ()))

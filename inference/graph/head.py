@@ -80,7 +80,7 @@ def open_head(graph: OnnxGraph) -> Head | None:
     ((name, declared),) = graph.outputs.items()
     turned = _made(graph, name, "Transpose")
     joined = _made(graph, turned.inputs[0], "Concat") if turned else None
-    if turned is None or joined is None or turned.wholes("perm") != [0, 2, 1]:
+    if turned is None or joined is None or turned.int_list("perm") != [0, 2, 1]:
         return None
     shape = shape_of(declared)
     levels = [_level(graph, level, shape[0] if shape else None) for level in joined.inputs]
@@ -131,8 +131,8 @@ def _table(graph: OnnxGraph, node: Node) -> Floats | None:
     weights = graph.numbers(node.inputs[1]) if len(node.inputs) > 1 else None
     if weights is None or weights.ndim != 4 or weights.shape[2:] != (1, 1) or not weights.size:
         return None
-    single = {*node.wholes("strides"), *node.wholes("dilations"), node.whole("group") or 1} == {1}
-    plain = not any(node.wholes("pads")) and not node.pads_itself
+    single = {*node.int_list("strides"), *node.int_list("dilations"), node.whole("group") or 1} == {1}
+    plain = not any(node.int_list("pads")) and not node.pads_itself
     return weights[:, :, 0, 0] if single and plain else None
 
 

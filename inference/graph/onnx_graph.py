@@ -67,7 +67,7 @@ class Node:
         attribute = self.attributes.get("auto_pad", [])
         return any(n == _ATTRIBUTE_TEXT and _text(content) != "NOTSET" for n, _, _, content in attribute)
 
-    def wholes(self, name: str) -> list[int]:
+    def int_list(self, name: str) -> list[int]:
         """Return an attribute that is a list of integers; empty without it."""
         found: list[int] = []
         for number, _, value, content in self.attributes.get(name, []):
@@ -122,7 +122,7 @@ class OnnxGraph:
         self.inputs: dict[str, memoryview] = {}
         self.outputs: dict[str, memoryview] = {}
         #: Whether the graph must not be edited: it has weights in other files, or nested graphs.
-        self.entangled = False
+        self.refers_outside = False
         self._others: list[memoryview] = []
         self._written_inputs: dict[str, bytes] = {}
         self._written_outputs: dict[str, bytes] = {}
@@ -132,7 +132,7 @@ class OnnxGraph:
     def _take(self, number: int, raw: memoryview, content: memoryview) -> None:
         if number == _GRAPH_NODE:
             node = _read_node(raw, content)
-            self.entangled |= any(_reaches_out(attribute) for attribute in node.attributes.values())
+            self.refers_outside |= any(_reaches_out(attribute) for attribute in node.attributes.values())
             self.nodes.append(node)
             self.makers.update(dict.fromkeys(node.outputs, node))
             for name in node.inputs:
@@ -144,7 +144,7 @@ class OnnxGraph:
             self._others.append(raw)
             if number == _GRAPH_INITIALIZER:
                 tensor = list(protobuf.fields(content))
-                self.entangled |= _lies_elsewhere(tensor)
+                self.refers_outside |= _lies_elsewhere(tensor)
                 self.tensors.update((_text(part), tensor) for n, _, _, part in tensor if n == _TENSOR_NAME)
 
     # -- reading -------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def read_graph(path: Path) -> OnnxGraph | None:
         # The mapping is closed with its last view, which an exception may keep alive for a while.
         view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     graph = OnnxGraph(view)
-    return None if graph.entangled else graph
+    return None if graph.refers_outside else graph
 
 
 def shape_of(value: memoryview) -> Shape:

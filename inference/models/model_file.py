@@ -11,7 +11,7 @@ from inference.core.errors import ModelRefused
 from inference.models.manifest import Manifest, manifest_path
 
 #: Files that people often have in place of a model, by their first bytes.
-_IMPOSTORS = (
+_OTHER_FORMATS = (
     (b"<!doctype html", "a web page", "Download the file itself, not the page that shows it."),
     (b"<html", "a web page", "Download the file itself, not the page that shows it."),
     (b"<?xml", "an XML document, perhaps an error of a file store", "Download the file again."),
@@ -70,6 +70,6 @@ def _check_head(path: Path, head: bytes) -> None:
         raise ModelRefused(
             str(path), expected=expected, found="zeros, as after an aborted copy", fix=_GET_AGAIN
         )
-    for mark, what, fix in _IMPOSTORS:
+    for mark, what, fix in _OTHER_FORMATS:
         if head.lower().lstrip().startswith(mark):
             raise ModelRefused(str(path), expected=expected, found=what, fix=fix)

@@ -241,7 +241,7 @@ class KeyRing:
         identity = settled[0] if settled else self._from_file.get(digest)
         return identity if identity is not None and identity.is_current(time.time()) else None
 
-    def holds(self, identity: Identity, scope: Scope) -> bool:
+    def is_still_valid(self, identity: Identity, scope: Scope) -> bool:
         """Whether the key with which a client was admitted is still valid for ``scope``.
 
         It is not if it was removed from the file, has expired or has lost the scope, or if another key now

@@ -22,7 +22,7 @@ from streamer.imaging.draw import draw_on_copy
 _BOUNDARY = "frame"
 _QUALITY = 80
 #: Frames without boxes are shown when there were no results for this long.
-BARE_AFTER_S = 1.0
+NO_BOXES_AFTER_S = 1.0
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -95,10 +95,10 @@ class Preview:
                 webbrowser.open(self.url)
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
-        """Show a frame. One without boxes is shown only if there were no boxes for `BARE_AFTER_S`."""
+        """Show a frame. One without boxes is shown only if there were no boxes for `NO_BOXES_AFTER_S`."""
         if detections is not None:
             self._last_boxes_s = frame.time_s
-        elif frame.time_s - self._last_boxes_s < BARE_AFTER_S:
+        elif frame.time_s - self._last_boxes_s < NO_BOXES_AFTER_S:
             return
         self._newest = (frame, detections)
         self._count += 1

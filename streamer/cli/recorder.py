@@ -28,7 +28,7 @@ _TICKS = 90_000
 #: Frames in memory: more than can be without outcome at once, so that only a slow disk or encoder fills it.
 QUEUE_MAX = 32
 #: Frames without a result show the newest boxes unless these are older than this.
-CARRY_S = 1.0
+MAX_BOX_AGE_S = 1.0
 _ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     # Without B-frames, frames are written in the order in which they are shown, and the file starts at 0.
     ("libx264", {"preset": "veryfast", "crf": "23", "bf": "0", "g": "60"}),
@@ -126,7 +126,7 @@ class Recorder:
                     image = _readable(frame)
                     if image is None:
                         continue
-                    if known is not None and frame.time_s - known[0] <= CARRY_S:
+                    if known is not None and frame.time_s - known[0] <= MAX_BOX_AGE_S:
                         image = draw_on_copy(image, known[1])
                     self._writer.write(image, frame.time_s, frame.duration_s)
                     self.written += 1

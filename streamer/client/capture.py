@@ -12,7 +12,7 @@ from streamer.client.encoder import Pixels, decode
 
 #: When a source is late by more than this, its clock restarts at the current frame; it would skip for ever
 #: otherwise.
-SLIP_S = 0.5
+RESYNC_AFTER_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +70,7 @@ def paced(
         if lag_s < 0:
             if stop.wait(-lag_s):
                 return
-        elif lag_s > SLIP_S:
+        elif lag_s > RESYNC_AFTER_S:
             begun, lag_s = clock() - frame.time_s, 0.0
         # Skip only while skipping helps: if the lag did not shrink since the last frame, the source is too
         # slow.

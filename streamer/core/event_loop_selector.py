@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 #: Streams and closed connections handled in one iteration; each takes about 0.2 ms.
-A_TURN = 32
+MAX_PER_ITERATION = 32
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 #: The client has closed its side, or both sides are closed.
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -85,12 +85,12 @@ class TurnSelector(selectors.BaseSelector):
             if events & key.events:
                 waits = happened & _ENDED or fd in self.streams
                 (later if waits else ready).append((key, events & key.events))
-        if later and len(later) > A_TURN:
+        if later and len(later) > MAX_PER_ITERATION:
             # The others are reported again in the next iteration.
             self._returned_all = False
             start = self._next % len(later)
-            self._next = start + A_TURN
-            later = (later[start:] + later[:start])[:A_TURN]
+            self._next = start + MAX_PER_ITERATION
+            later = (later[start:] + later[:start])[:MAX_PER_ITERATION]
         return ready + later
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:

@@ -80,9 +80,9 @@ class _Limits:
 class Decoder:
     """Serves jobs until the socket is closed."""
 
-    def __init__(self, supplies: DecoderResources) -> None:
-        self._supplies = supplies
-        self._memory = memoryview(supplies.arena)
+    def __init__(self, resources: DecoderResources) -> None:
+        self._resources = resources
+        self._memory = memoryview(resources.arena)
         self._cpu_limit = CpuLimit()
         self._limits: dict[tuple[int, int], _Limits] = {}
         self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
@@ -94,14 +94,14 @@ class Decoder:
         """Enter the sandbox, report it, and serve jobs. Returns when the worker has gone or the decoder is to
         be replaced.
         """
-        supplies = self._supplies
-        sandbox = enter_sandbox(supplies.memory_bytes)
-        supplies.channel.send(pack_answer(ready_answer(supplies.key, sandbox)))
+        resources = self._resources
+        sandbox = enter_sandbox(resources.memory_bytes)
+        resources.channel.send(pack_answer(ready_answer(resources.key, sandbox)))
         descriptors = array.array("i")
         room = socket.CMSG_SPACE(descriptors.itemsize)
         while True:
             try:
-                data, ancillary, _, _ = supplies.channel.recvmsg(MAX_MESSAGE_BYTES, room)
+                data, ancillary, _, _ = resources.channel.recvmsg(MAX_MESSAGE_BYTES, room)
             except ConnectionError:
                 return
             if not data:
@@ -119,18 +119,18 @@ class Decoder:
                     os.close(descriptor)
             now_s = time.thread_time()
             answer.cpu_ms = (now_s - cpu_s) * 1e3
-            supplies.channel.send(pack_answer(answer))
+            resources.channel.send(pack_answer(answer))
             if self._large:
                 # Trim here, where nothing refers to the image any more.
                 self._trim(0)
-            supplies.page.write(supplies.index, 0, 0.0, 0.0)
+            resources.page.write(resources.index, 0, 0.0, 0.0)
             if now_s > RETIRE_CPU_S:
                 return
 
     def _serve(self, job: Job, descriptor: int, cpu_s: float) -> Answer:
         begun = time.monotonic()
         self._cpu_limit.renew(cpu_s)
-        self._supplies.page.write(self._supplies.index, job.number, begun, cpu_s)
+        self._resources.page.write(self._resources.index, job.number, begun, cpu_s)
         self._large = True
         try:
             data = self._memory[job.offset : job.offset + job.length]
@@ -160,7 +160,7 @@ class Decoder:
     def _write(self, job: Job, image: Image, descriptor: int) -> str:
         """Write the image to the memory that the task requires; return the text of the answer."""
         if job.task is Task.LETTERBOX:
-            ring = self._supplies.ring
+            ring = self._resources.ring
             if ring is None:
                 raise MalformedMessage("there is no frame ring")
             slot = ring.pixels(job.slot, job.input_width, job.input_height)
@@ -234,7 +234,7 @@ def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
     """Run a decoder in a fresh fork; it takes over the descriptors that `decoder_group` lists."""
     channel, arena, page, *ring = descriptors
     frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
-    supplies = DecoderResources(
+    resources = DecoderResources(
         key=request["key"],
         index=request["index"],
         channel=socket.socket(fileno=channel),
@@ -243,7 +243,7 @@ def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
         page=DecoderStatus(page),
         memory_bytes=request["memory_bytes"],
     )
-    Decoder(supplies).run()
+    Decoder(resources).run()
 
 
 if __name__ == "__main__":

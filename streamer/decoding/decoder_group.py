@@ -137,7 +137,7 @@ class DecoderProcess:
     #: Number of the job for which it was killed; 0 if it was not.
     killed_for: int = 0
     #: Whether that job used the processor for most of its time, rather than waiting for it.
-    guilty: bool = False
+    was_computing: bool = False
     #: Whether it appeared idle at the last check.
     idle: bool = False
     #: Reason for which it was killed, as counted in the metric; empty if it was not.

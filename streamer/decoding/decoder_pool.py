@@ -121,7 +121,7 @@ class DecoderPool:
         else:
             self._loop.call_soon(work.done, DecoderLost("there are no decoders for this frame ring"))
             return
-        if self._digests.holds(work.data):
+        if self._digests.contains(work.data):
             self._loop.call_soon(work.done, decoder_crash_error())
             return
         duplicate = self._duplicates.find(work.data)
@@ -263,17 +263,17 @@ class DecoderPool:
             pass
         number = 0 if group.closed or group.stuck else group.line(process).job
         if number in self._pending and self._pending[number][0] is group:
-            self._blame(number, process, code)
+            self._attribute_death(number, process, code)
         group.remove(process)
         if group.stuck and not group.processes:
             self._replace(group)
 
-    def _blame(self, number: int, process: DecoderProcess, code: int | None) -> None:
+    def _attribute_death(self, number: int, process: DecoderProcess, code: int | None) -> None:
         """Deliver the outcome of the image that a dead decoder held, and remember the image if it is the
         cause.
         """
         killed = process.killed_for == number
-        if (killed and not process.guilty) or (not killed and code in (None, 0, -signal.SIGKILL)):
+        if (killed and not process.was_computing) or (not killed and code in (None, 0, -signal.SIGKILL)):
             self._finish(number, DecoderLost("the decoder ended while it held the image"))
             return
         data = self._pending[number][1].data

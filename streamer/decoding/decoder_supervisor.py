@@ -18,7 +18,7 @@ from streamer.decoding.messages import Answer
 log = logging.getLogger("streamer.decoding")
 
 #: Seconds in which the fork server must report how a decoder ended, after its end was seen.
-_END_NEWS_S = 0.2
+_END_REPORT_S = 0.2
 #: Seconds in which the fork server must answer, and in which it must start.
 FORK_LIMIT_S = 2.0
 SERVER_START_S = 20.0
@@ -60,7 +60,7 @@ class DecoderSupervisor:
         #: Back-off for decoders that die before they are ready.
         self._backoff = Backoff(first_s=_FIRST_PAUSE_S, max_s=_MAX_PAUSE_S, least_s=None)
         #: Missing protections that were already logged.
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     @property
     def protections(self) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ class DecoderSupervisor:
         process.ready, process.protections = True, tuple(news["protections"])
         self._backoff.reset()
         for lack in news["missing"]:
-            if lack not in self._told:
-                self._told.add(lack)
+            if lack not in self._reported:
+                self._reported.add(lack)
                 self._note_missing(lack.partition(":")[0])
                 log.warning("decoders are less protected than they could be: %s", lack)
 
@@ -186,7 +186,7 @@ class DecoderSupervisor:
     def _process_ended(self, process: DecoderProcess) -> None:
         if self._loop is not None and process.watch >= 0:
             self._loop.remove_reader(process.watch)
-            self._loop.call_later(_END_NEWS_S, self.ended, process.key, None)
+            self._loop.call_later(_END_REPORT_S, self.ended, process.key, None)
 
 
 def _reason(code: int | None) -> str:

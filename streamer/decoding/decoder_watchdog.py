@@ -11,9 +11,9 @@ from streamer.decoding.decoder_group import DecoderGroup
 #: no decode takes two seconds. The largest image that passes the check of its header takes well under one.
 DECODE_LIMIT_S = 1.7
 #: If an image reached the time limit, it is blamed from this processor time on; below, the machine was busy.
-GUILTY_CPU_S = 0.4
+COMPUTING_CPU_S = 0.4
 #: If a job waits this many seconds although a decoder seems free, that decoder is stuck.
-UNTAKEN_LIMIT_S = 1.0
+PICKUP_LIMIT_S = 1.0
 #: Seconds from the request for a decoder until it must be ready; the fork server may have to import its
 #: libraries.
 READY_LIMIT_S = 20.0
@@ -28,19 +28,19 @@ class Held(Protocol):
 
 
 def find_faults(
-    group: DecoderGroup, held: Mapping[int, Held], now: float, *, guilty_cpu_s: float = GUILTY_CPU_S
+    group: DecoderGroup, held: Mapping[int, Held], now: float, *, computing_cpu_s: float = COMPUTING_CPU_S
 ) -> None:
     """Kill the decoders of a group that hang or never become ready; mark a group whose decoders are stuck.
 
     A decoder that was stopped may have taken a job off the socket before it could record it. The lost job
     cannot be identified, so such a group is replaced as a whole. ``held`` are the group's unanswered jobs by
-    number, ``now`` is in monotonic seconds. ``guilty_cpu_s`` is smaller for decoders that run at low
+    number, ``now`` is in monotonic seconds. ``computing_cpu_s`` is smaller for decoders that run at low
     priority.
     """
     lines = {process.key: group.line(process) for process in group.processes.values()}
     taken = {line.job for line in lines.values()}
     untaken = [
-        job for number, job in held.items() if number not in taken and now - job.sent_at > UNTAKEN_LIMIT_S
+        job for number, job in held.items() if number not in taken and now - job.sent_at > PICKUP_LIMIT_S
     ]
     stuck = False
     for process in group.processes.values():
@@ -50,7 +50,7 @@ def find_faults(
         if line.job in held and now - line.since > DECODE_LIMIT_S:
             # With less processor time it waited for the processor or was stopped, which is not the image's
             # fault.
-            process.guilty = process.cpu_s() - line.cpu_s > guilty_cpu_s
+            process.was_computing = process.cpu_s() - line.cpu_s > computing_cpu_s
             process.killed_for = line.job
             process.kill("timeout")
         elif not process.ready and now - process.requested_at > READY_LIMIT_S:

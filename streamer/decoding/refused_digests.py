@@ -47,7 +47,7 @@ class RefusedDigests:
         #: Maps a length to the digests of that length, each with its expiry time.
         self._known: dict[int, dict[bytes, float]] = {}
 
-    def holds(self, data: bytes | memoryview) -> bool:
+    def contains(self, data: bytes | memoryview) -> bool:
         """Whether these bytes have recently crashed a decoder or taken it too long."""
         count = self._count[0]
         if count != self._seen:

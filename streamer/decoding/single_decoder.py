@@ -46,7 +46,7 @@ _START_LIMIT_S = 120.0
 _DECODE_CPU_S = 2.0
 #: A decoder that uses no processor time for this many seconds was stopped or waits for something.
 _STOPPED_S = 5.0
-_LOOK_S = 0.25
+_POLL_S = 0.25
 
 Image = npt.NDArray[np.uint8]
 
@@ -172,7 +172,7 @@ class SingleDecoder:
         begun_s = last_s = process.cpu_s()
         moved_at = time.monotonic()
         while True:
-            ready, _, _ = select.select([channel, process.watch], [], [], _LOOK_S)
+            ready, _, _ = select.select([channel, process.watch], [], [], _POLL_S)
             self._waiting()
             now, used_s = time.monotonic(), process.cpu_s()
             if used_s != last_s:

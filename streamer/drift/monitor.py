@@ -93,7 +93,7 @@ class RecentRows:
 
 MAX_GROUPS = 64
 #: Evidently scores a check when the greatest ratio of score to threshold is at least this,
-ASK_FROM = 0.8
+RESCORE_FROM = 0.8
 #: and the check of every group once in this time.
 ASK_EVERY_S = 3600.0
 
@@ -270,7 +270,7 @@ class Monitor:
         if not window.enough:
             return Check(name, window, "insufficient_data")
         check = self.score(name, window, reference)
-        if check.ratio >= ASK_FROM or at - group.asked_at >= ASK_EVERY_S:
+        if check.ratio >= RESCORE_FROM or at - group.asked_at >= ASK_EVERY_S:
             check.ask = True
             group.asked_at = at
         return check

@@ -53,7 +53,7 @@ class Authenticator:
         self.addresses = addresses
         self._failed = failed if failed is not None else FailedKeys()
         self._ring = ring
-        self._wants_keys = requires_keys
+        self._requires_keys = requires_keys
         self._quotas = quotas
         #: Verifies JSON Web Tokens; None if they are not accepted.
         self.verify: Callable[[str], Awaitable[Identity | None]] | None = None
@@ -64,7 +64,7 @@ class Authenticator:
     @property
     def allows_anonymous(self) -> bool:
         """Whether clients need no key."""
-        return not self._wants_keys
+        return not self._requires_keys
 
     def anonymous(self, request: web.Request) -> Identity:
         """Return the identity of a client without a key: all scopes if no keys are required, else none."""
@@ -115,11 +115,11 @@ class Authenticator:
             return True
         if self.verify is not None and identity.name.startswith(TOKEN_NAME_PREFIX):
             return identity.is_current(time.time())
-        return self._ring.holds(identity, Scope.STREAM)
+        return self._ring.is_still_valid(identity, Scope.STREAM)
 
     def describe(self) -> AccessState:
         """Return the state of the keys for `/health`, without names and paths."""
-        found: AccessState = {"keys": "required" if self._wants_keys else "none"}
+        found: AccessState = {"keys": "required" if self._requires_keys else "none"}
         if self._ring.has_file:
             found["keys_file"] = "failed" if self._ring.fault else "ok"
         return found

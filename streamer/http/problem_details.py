@@ -21,7 +21,7 @@ PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
 #: Request ids of clients are logged, so they must be short, without anything that a log viewer interprets.
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class ProblemExtras(TypedDict, total=False):
@@ -192,7 +192,7 @@ def request_id(request: web.Request) -> str:
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
-        known = offered if offered and _SANE_ID.fullmatch(offered) else os.urandom(8).hex()
+        known = offered if offered and _VALID_ID.fullmatch(offered) else os.urandom(8).hex()
         request[REQUEST_ID] = known
     return known
 

@@ -23,7 +23,7 @@ from streamer.http.problem_details import Problem
 PREFIX = "tkt_"
 #: Prefix of a ticket in `Sec-WebSocket-Protocol`, the only header of a WebSocket that a page can set.
 SUBPROTOCOL_PREFIX = "ticket."
-GOOD_S = 60.0
+VALID_S = 60.0
 MAX_TICKETS = 10_000
 MAX_TICKETS_OF_ONE = 100
 #: Set on a request that carried a ticket. It is used up, so a forwarded request needs another ticket.
@@ -48,11 +48,11 @@ class TicketStore:
         self._make_id = make_id
         self._clock = clock
         #: Identity and time of expiry by ticket, the oldest first.
-        self._kept: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        self._unused: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         self._by_name: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._unused)
 
     def issue(self, identity: Identity) -> str:
         """Return a new ticket for streams. Raises TooManyTickets."""
@@ -60,11 +60,11 @@ class TicketStore:
         self._expire(now)
         if self._by_name[identity.name] >= MAX_TICKETS_OF_ONE:
             raise TooManyTickets(f"{MAX_TICKETS_OF_ONE} tickets of this client wait to be used.")
-        if len(self._kept) >= MAX_TICKETS:
+        if len(self._unused) >= MAX_TICKETS:
             raise TooManyTickets(f"{MAX_TICKETS} tickets wait to be used here.")
         ticket = f"{PREFIX}{self._make_id()}"
         scopes = identity.scopes & {Scope.STREAM}
-        self._kept[ticket] = dataclasses.replace(identity, scopes=scopes), now + GOOD_S
+        self._unused[ticket] = dataclasses.replace(identity, scopes=scopes), now + VALID_S
         self._by_name[identity.name] += 1
         return ticket
 
@@ -74,7 +74,7 @@ class TicketStore:
         return kept[0] if kept is not None and self._clock() < kept[1] else None
 
     def _forget(self, ticket: str) -> tuple[Identity, float] | None:
-        kept = self._kept.pop(ticket, None)
+        kept = self._unused.pop(ticket, None)
         if kept is not None:
             self._by_name[kept[0].name] -= 1
             if not self._by_name[kept[0].name]:
@@ -82,8 +82,8 @@ class TicketStore:
         return kept
 
     def _expire(self, now: float) -> None:
-        while self._kept:
-            ticket, (_, until) = next(iter(self._kept.items()))
+        while self._unused:
+            ticket, (_, until) = next(iter(self._unused.items()))
             if now < until:
                 return
             self._forget(ticket)
@@ -96,14 +96,14 @@ class Tickets:
     """
 
     def __init__(
-        self, box: TicketStore, redeem_at_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
+        self, store: TicketStore, redeem_at_issuer: Callable[[str], Awaitable[Mapping[str, Any] | None]]
     ) -> None:
-        self.box = box
+        self.store = store
         self._redeem_at_issuer = redeem_at_issuer
 
     async def redeem(self, ticket: str) -> Identity | None:
         """Use a ticket of any process up, and return its identity; None if it is not valid."""
-        identity = self.box.redeem(ticket)
+        identity = self.store.redeem(ticket)
         if identity is not None:
             return identity
         answer = await self._redeem_at_issuer(ticket)
@@ -120,10 +120,10 @@ class Tickets:
     async def _issue(self, request: web.Request) -> web.Response:
         """Answer ``POST /tickets`` with a ticket for the key of the request."""
         try:
-            ticket = self.box.issue(identity_of(request))
+            ticket = self.store.issue(identity_of(request))
         except TooManyTickets as error:
-            raise Problem.too_many_requests(str(error), retry_after_s=int(GOOD_S / 4)) from error
-        answer: TicketDocument = {"ticket": ticket, "expires_s": GOOD_S}
+            raise Problem.too_many_requests(str(error), retry_after_s=int(VALID_S / 4)) from error
+        answer: TicketDocument = {"ticket": ticket, "expires_s": VALID_S}
         return web.json_response(answer, status=201, headers={"Cache-Control": "no-store"})
 
     async def _redeem(self, request: web.Request) -> web.Response:

@@ -174,7 +174,7 @@ async def _answer(request: web.Request, version: str) -> web.Response:
         if nbytes is None and client.image_bytes is not None:
             client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
         if len(upload.images) > 1:
-            caller = dataclasses.replace(caller, patient=True)
+            caller = dataclasses.replace(caller, may_wait_long=True)
         if upload.fields:
             both = (*query, *upload.fields)
             params = read_parameters(both, model.labels, model.default_params)

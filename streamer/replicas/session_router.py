@@ -31,7 +31,7 @@ log = logging.getLogger("streamer.owners")
 
 _SESSION_ID = re.compile(rf"(?:([0-9a-f]{{{NAME_LENGTH}}})-)?(\d{{1,2}})-[A-Za-z0-9_-]{{24}}")
 #: Longest time that a returning client waits for its old session before it gets a new one.
-_TAKE_S = 1.5
+_TAKE_OVER_S = 1.5
 
 
 class _Target(NamedTuple):
@@ -154,7 +154,7 @@ class SessionRouter:
         """Return the JSON object that another process answers; None without such an answer in time."""
         try:
             async with (
-                asyncio.timeout(_TAKE_S),
+                asyncio.timeout(_TAKE_OVER_S),
                 target.client.post(target.base + path, headers=headers) as answer,
             ):
                 if answer.status != 200:

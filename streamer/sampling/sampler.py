@@ -27,7 +27,7 @@ from streamer.sampling.candidate import UNNAMED, SampleCandidate, ShadowResult, 
 INTERVAL_S = 1.0
 JITTER = 0.2
 #: Flicker is not computed across frames that are further apart.
-NEIGHBOUR_S = 0.5
+MAX_FRAME_GAP_S = 0.5
 #: Candidates are run with half the threshold, but at least this: boxes with lower scores are noise.
 MIN_LOW_THRESHOLD = 0.1
 
@@ -150,7 +150,7 @@ class Sampler:
         """Create a candidate, which is submitted as soon as it is complete."""
         self._submit_pending()  # an older candidate is submitted incomplete
         last = self._last
-        before = last.boxes if last is not None and observation.at - last.at <= NEIGHBOUR_S else None
+        before = last.boxes if last is not None and observation.at - last.at <= MAX_FRAME_GAP_S else None
         low = low_threshold(observation.params.conf_threshold)
         candidate = self._candidate(observation, all_boxes, low, before)
         pending = self._pending = _Pending(candidate, observation.at, not self._unrelated, for_shadow=False)
@@ -166,7 +166,7 @@ class Sampler:
         if pending is None or not pending.for_frame:
             return
         pending.for_frame = False
-        if observation.at - pending.at <= NEIGHBOUR_S:
+        if observation.at - pending.at <= MAX_FRAME_GAP_S:
             pending.candidate = dataclasses.replace(pending.candidate, after=observation.boxes)
         self._submit_if_complete()
 

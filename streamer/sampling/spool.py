@@ -40,7 +40,7 @@ class Spool:
 
     def __init__(self, folder: Path, limit_bytes: int, also_used: Callable[[], int] = lambda: 0) -> None:
         self._ready = folder / "ready"
-        self._aside = folder / "aside"
+        self._set_aside = folder / "aside"
         self._dead = folder / "dead"
         self._folder = folder
         self._limit_bytes = limit_bytes
@@ -62,15 +62,15 @@ class Spool:
         Raises SpoolInUse, or SpoolBroken naming the folder.
         """
         try:
-            for folder in (self._ready, self._aside, self._dead):
+            for folder in (self._ready, self._set_aside, self._dead):
                 folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             self._take_lock()
-            for left in self._aside.iterdir():
+            for left in self._set_aside.iterdir():
                 left.unlink()
             self._scan()
             # Detects a folder that cannot be written before the first sample comes.
-            write_durably(self._aside / "probe", b"", self._aside / "probe.new")
-            (self._aside / "probe").unlink()
+            write_durably(self._set_aside / "probe", b"", self._set_aside / "probe.new")
+            (self._set_aside / "probe").unlink()
         except OSError as error:
             self.close()
             raise SpoolBroken(f"{self._folder}: {error.strerror or error}") from error
@@ -119,8 +119,8 @@ class Spool:
         self._check_room(size)
         written = [self._image(name), self._sidecar(name)]
         try:
-            write_durably(written[0], image, self._aside / "image", flush_folder=False)
-            write_durably(written[1], described, self._aside / "sidecar", flush_folder=False)
+            write_durably(written[0], image, self._set_aside / "image", flush_folder=False)
+            write_durably(written[1], described, self._set_aside / "sidecar", flush_folder=False)
             flush(self._ready)
         except OSError as error:
             for path in written:

@@ -211,19 +211,19 @@ class Admission:
         job: Job,
         answered: asyncio.Future[Prediction],
         *,
-        patient: Callable[[], bool],
+        may_wait_long: Callable[[], bool],
     ) -> Prediction:
         """Wait for the result of a posted image that was queued.
 
-        Raises Saturated if the image still waits for its turn after ``queue_s``, unless ``patient()`` is true
-        at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
+        Raises Saturated if the image still waits for its turn after ``queue_s``, unless ``may_wait_long()``
+        is true at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
         """
         timeouts, queue_s = self._timeouts, self._queue_s
         turn = 0
 
         def raise_not_in_time() -> None:
             nonlocal turn
-            if patient():
+            if may_wait_long():
                 turn = timeouts.schedule(time.monotonic() + queue_s, raise_not_in_time)
                 return
             if not state.give_up(job, time.monotonic()):

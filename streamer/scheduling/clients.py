@@ -15,7 +15,7 @@ from streamer.core.token_bucket import TokenBucket
 from streamer.scheduling.decode_cost import LastHint
 
 #: Factor by which `cost_factor` decays with each image that costs what was expected.
-_FORGIVEN = 0.9
+_COST_FACTOR_DECAY = 0.9
 #: Upper bound of `cost_factor`.
 _MAX_COST_FACTOR = 1000.0
 
@@ -50,7 +50,7 @@ class Client:
     def learn_cost_factor(self, expected_ms: float, actual_ms: float) -> None:
         """Raise `cost_factor` when an image cost more than its size suggested; otherwise let it decay."""
         ratio = actual_ms / max(expected_ms / self.cost_factor, 0.1)
-        self.cost_factor = min(_MAX_COST_FACTOR, max(1.0, ratio, self.cost_factor * _FORGIVEN))
+        self.cost_factor = min(_MAX_COST_FACTOR, max(1.0, ratio, self.cost_factor * _COST_FACTOR_DECAY))
 
 
 #: The client that is charged for work that no client requested.
@@ -65,7 +65,7 @@ class Caller:
     client: Client = NOBODY
     connection: int = 0
     #: Whether its images may wait until their deadline, as the images of a request with several do.
-    patient: bool = False
+    may_wait_long: bool = False
 
 
 #: Number of clients that are remembered. Beyond it, the least recently seen client with no open stream is

@@ -36,7 +36,7 @@ FORGET_AFTER_S = 600.0
 class DigestSet(Protocol):
     """Bytes that crashed an inference process, shared by all workers (`refused_digests.RefusedDigests`)."""
 
-    def holds(self, data: bytes | memoryview) -> bool:
+    def contains(self, data: bytes | memoryview) -> bool:
         """Whether these bytes are remembered."""
 
     def add(self, data: bytes | memoryview) -> None:
@@ -81,7 +81,7 @@ class Suspects:
 
     def check(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:
         """Return how a frame may be executed. ``stream`` is 0 for POSTs, ``client`` is 0 if it is unknown."""
-        if isinstance(data, bytes | memoryview) and self._blocked.holds(data):
+        if isinstance(data, bytes | memoryview) and self._blocked.contains(data):
             return Verdict.BLOCKED
         if not self._lengths and not self._sources:
             return Verdict.FREE

@@ -169,7 +169,7 @@ class Dispatcher:
             def may_wait() -> bool:
                 # While the inference process restarts the image may wait. An image that was lost with the
                 # process has had its turn and may wait as well.
-                return caller.patient or job.attempts > 0 or not self._client.ready
+                return caller.may_wait_long or job.attempts > 0 or not self._client.ready
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection, job.kind = caller.client, caller.connection, kind
@@ -178,7 +178,7 @@ class Dispatcher:
             state.add(job, now)
             self._pump(version)
             try:
-                return await self.admission.answer(state, job, answered, patient=may_wait)
+                return await self.admission.answer(state, job, answered, may_wait_long=may_wait)
             except (DeadlineExceeded, asyncio.CancelledError):
                 self._cancel(version, job)
                 raise

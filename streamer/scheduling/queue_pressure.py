@@ -16,7 +16,7 @@ ROOM = 0.5
 FULL_S = 5.0
 STAGGER_S = 5.0
 #: Longest time for which a replica turns new clients away, and the shortest time until it may do so again.
-AWAY_MAX_S = 10.0
+MAX_GAP_S = 10.0
 PRESENT_MIN_S = 30.0
 
 
@@ -33,18 +33,18 @@ class QueuePressure:
         self._patience_s = 0.0
         #: Since when new clients are turned away; None while they are accepted.
         self._away_since: float | None = None
-        self._stays_until = 0.0
+        self._present_until = 0.0
 
     def observe(self, share: float, now: float) -> bool:
         """Record the used share of the queue; return whether new clients should be turned away."""
         if self._away_since is not None:
-            if share < ROOM or now - self._away_since >= AWAY_MAX_S:
+            if share < ROOM or now - self._away_since >= MAX_GAP_S:
                 self._away_since = self._full_since = None
-                self._stays_until = now + PRESENT_MIN_S
+                self._present_until = now + PRESENT_MIN_S
         elif share < FULL:
             self._full_since = None
         elif self._full_since is None:
             self._full_since, self._patience_s = now, FULL_S + self._stagger_s()
-        elif now - self._full_since >= self._patience_s and now >= self._stays_until:
+        elif now - self._full_since >= self._patience_s and now >= self._present_until:
             self._away_since = now
         return self._away_since is not None

@@ -139,12 +139,12 @@ def _presence(value: float) -> Presence:
 #: Each beat wakes a core: bench/idle.py.
 BEAT_S = 1.0
 #: A full collection that takes no longer than this causes no noticeable delay.
-CHEAP_S = 0.05
-#: Interval of collections that take up to `BEARABLE_S`, and of those after a peak of bodies and messages.
-SOMETIMES_S = 60.0
-BEARABLE_S = 0.15
+SHORT_S = 0.05
+#: Interval of collections that take up to `MODERATE_S`, and of those after a peak of bodies and messages.
+MODERATE_INTERVAL_S = 60.0
+MODERATE_S = 0.15
 #: Interval of all longer collections.
-RARELY_S = 600.0
+LONG_INTERVAL_S = 600.0
 #: As in the interpreter: a full collection is due after this many collections of the middle generation.
 _MIDDLE = 10
 _NEVER = 1 << 30
@@ -209,9 +209,9 @@ class GcScheduler:
         if gc.get_count()[2] < _MIDDLE and not after_peak:
             return False
         cost_s = self._cost_s * max(1.0, tasks / self._tasks)
-        if cost_s <= CHEAP_S:
+        if cost_s <= SHORT_S:
             return True
-        pause_s = SOMETIMES_S if after_peak or cost_s <= BEARABLE_S else RARELY_S
+        pause_s = MODERATE_INTERVAL_S if after_peak or cost_s <= MODERATE_S else LONG_INTERVAL_S
         return now - self._last_at >= pause_s
 
     def collect(self, now: float, tasks: int) -> None:

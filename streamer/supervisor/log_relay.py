@@ -183,7 +183,7 @@ class _Pipe:
     def _take(self, line: bytes) -> None:
         if line.startswith(MARK):
             text = line[len(MARK) :].decode("utf-8", "replace")
-            if self._is_whole(text):
+            if self._is_complete(text):
                 self._writer.write(text)
                 return
             line = text.encode()
@@ -192,7 +192,7 @@ class _Pipe:
         for message in self._native.feed(text, self._loop.time()):
             self._write(message)
 
-    def _is_whole(self, text: str) -> bool:
+    def _is_complete(self, text: str) -> bool:
         if not self._writer.json_lines:
             return text.isprintable()
         try:

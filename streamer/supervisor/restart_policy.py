@@ -52,7 +52,7 @@ class RestartPolicy:
 LOOP_DEATHS = 5
 LOOP_S = 60.0
 #: A crash loop is over when no process has died for this time.
-CALM_S = 10.0
+RECOVERED_AFTER_S = 10.0
 
 
 @dataclass(slots=True)
@@ -66,7 +66,9 @@ class CrashLoop:
         self._deaths = [*self._deaths[1 - LOOP_DEATHS :], now]
 
     def is_active(self, now: float) -> bool:
-        """Return whether `LOOP_DEATHS` occurred within `LOOP_S`, the last of them less than `CALM_S` ago."""
+        """Return whether `LOOP_DEATHS` occurred within `LOOP_S`, the last of them less than
+        `RECOVERED_AFTER_S` ago.
+        """
         if len(self._deaths) < LOOP_DEATHS:
             return False
-        return self._deaths[-1] - self._deaths[0] < LOOP_S and now - self._deaths[-1] < CALM_S
+        return self._deaths[-1] - self._deaths[0] < LOOP_S and now - self._deaths[-1] < RECOVERED_AFTER_S

@@ -25,7 +25,7 @@ DRAINS = {
     signal.SIGPWR: AT_ONCE,
 }
 #: A second one of these ends the service immediately. Not SIGHUP, which a closing terminal may send twice.
-INSISTS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+ENDS_AT_ONCE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
@@ -43,12 +43,12 @@ def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
             draining = True
             log.info("%s: draining (SIGTERM or Ctrl-C to stop at once)", number.name)
             drain(DRAINS[number])
-        elif number in INSISTS:
+        elif number in ENDS_AT_ONCE:
             log.info("%s: stopping at once", number.name)
             kill()
 
     for number in DRAINS:
-        if number in INSISTS or signal.getsignal(number) is not signal.SIG_IGN:
+        if number in ENDS_AT_ONCE or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, receive, number)
     for ignored in WITHOUT_EFFECT:
         loop.add_signal_handler(ignored, log.info, "signal %d has no effect here", int(ignored))

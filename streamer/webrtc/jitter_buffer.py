@@ -75,7 +75,7 @@ class JitterBuffer:
         self._missing: dict[int, _Missing] = {}
         self._highest: int | None = None
         #: When the next request is due; None: no further request.
-        self._ask_at: float | None = None
+        self._nack_at: float | None = None
         #: First payload of the frame in progress, and the payload to look at next.
         self._start = 0
         self._run = 0
@@ -125,12 +125,12 @@ class JitterBuffer:
         if first is None:
             return None
         given_up = first.noticed + GAP_S
-        return given_up if self._ask_at is None else min(given_up, self._ask_at)
+        return given_up if self._nack_at is None else min(given_up, self._nack_at)
 
     def to_nack(self, now: float) -> list[int]:
         """Return the sequence numbers (16 bits) to request from the sender now."""
         wanted = []
-        self._ask_at = None
+        self._nack_at = None
         for number, missing in self._missing.items():
             passed = missing.asked
             while missing.asked < len(NACK_AT_S) and now >= missing.noticed + NACK_AT_S[missing.asked]:
@@ -139,7 +139,7 @@ class JitterBuffer:
                 wanted.append(number & 0xFFFF)
             if missing.asked < len(NACK_AT_S):
                 again = missing.noticed + NACK_AT_S[missing.asked]
-                self._ask_at = again if self._ask_at is None else min(self._ask_at, again)
+                self._nack_at = again if self._nack_at is None else min(self._nack_at, again)
         return wanted
 
     # -- sequence numbers ----------------------------------------------------------------------------
@@ -213,7 +213,9 @@ class JitterBuffer:
         out: list[EncodedFrame | Gap] = []
         while self._missing:
             first, missing = next(iter(self._missing.items()))
-            key = next((number for number in self._keys if number > first and self._is_whole(number)), None)
+            key = next(
+                (number for number in self._keys if number > first and self._is_complete(number)), None
+            )
             if key is not None:
                 resume = key
             elif now >= missing.noticed + GAP_S:
@@ -224,7 +226,7 @@ class JitterBuffer:
             out += [Gap(), *self._walk(now)]
         return out
 
-    def _is_whole(self, number: int) -> bool:
+    def _is_complete(self, number: int) -> bool:
         """Whether the frame that begins at ``number`` is complete up to its marker."""
         while (payload := self._payloads.get(number)) is not None:
             if payload.last:

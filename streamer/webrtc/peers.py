@@ -127,7 +127,7 @@ class Peers:
         #: The import of aiortc and what uses it; None before it has begun.
         self._adapter_loading: asyncio.Future[Any] | None = None
         #: Number of offers that are being answered, by the client's name.
-        self._making: Counter[str] = Counter()
+        self._being_created: Counter[str] = Counter()
         self._share = ClientShare(settings.webrtc_sessions_max)
         self._draining = False
 
@@ -158,21 +158,21 @@ class Peers:
             raise Problem.unavailable(
                 "WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0).", retry_after_s=60
             )
-        if len(self._sessions) + self._making.total() >= limit:
+        if len(self._sessions) + self._being_created.total() >= limit:
             raise Problem.unavailable(f"{limit} WebRTC sessions are open here already.", retry_after_s=5)
         self._check_share(client)
         self.dispatcher.admission.charge_opening(charged, "sessions")
-        self._making[client.name] += 1
+        self._being_created[client.name] += 1
         try:
             return await self._create(version, offer, transport, options, client, charged)
         finally:
-            self._making[client.name] -= 1
-            if not self._making[client.name]:
-                del self._making[client.name]
+            self._being_created[client.name] -= 1
+            if not self._being_created[client.name]:
+                del self._being_created[client.name]
 
     def _check_share(self, client: Identity) -> None:
         """Raise Problem 429 if a client has used up its share of sessions."""
-        making = self._making[client.name]
+        making = self._being_created[client.name]
         mine = [session for session in self._sessions.values() if session.client.name == client.name]
         pending = making + sum(not session.has_video for session in mine)
         try:

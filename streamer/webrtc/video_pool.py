@@ -29,7 +29,7 @@ log = logging.getLogger("streamer.webrtc.video")
 
 #: Processor time after which a frame that reached the time limit is blamed for it. A video decoder yields to
 #: others (`video_process.NICENESS`): beside two busy threads on each core it has some 0.24 s until then.
-GUILTY_CPU_S = 0.2
+COMPUTING_CPU_S = 0.2
 #: Module that is run as the fork server of video decoders.
 FORK_SERVER = "streamer.webrtc.video_process"
 _WATCH_S = 0.25
@@ -60,7 +60,7 @@ class VideoPool:
         self._started = False
         self._hosts: list[VideoHost] = []
         #: The process that decodes each stream.
-        self._homes: dict[int, VideoHost] = {}
+        self._host_of: dict[int, VideoHost] = {}
         self._deaths: dict[int, int] = {}
         self._stream_ids = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -84,9 +84,9 @@ class VideoPool:
 
     def send(self, stream: int, frame: EncodedFrame, *, fresh: bool) -> bool:
         """Decode a frame; the stream gets the outcome. False when its process has too many frames already."""
-        host = self._homes[stream]
+        host = self._host_of[stream]
         taker = host.streams[stream]
-        if self._deaths.get(stream, 0) >= MAX_DEATHS or self._digests.holds(frame.data):
+        if self._deaths.get(stream, 0) >= MAX_DEATHS or self._digests.contains(frame.data):
             taker.was_read(0.0)
             taker.answered(frame, _refusal(stream, "the video is damaged: it has ended its decoder"), None)
             return True
@@ -96,7 +96,7 @@ class VideoPool:
 
     def close_stream(self, stream: int) -> None:
         """Close a stream."""
-        host = self._homes.pop(stream, None)
+        host = self._host_of.pop(stream, None)
         self._deaths.pop(stream, None)
         if host is not None:
             host.close_stream(stream)
@@ -122,7 +122,7 @@ class VideoPool:
             asyncio.get_running_loop().add_reader(host.group.channel.fileno(), self._read, host)
             self._supervisor.fill(host.group)
         host.streams[number] = stream
-        self._homes[number] = host
+        self._host_of[number] = host
         self._idle_since.pop(id(host), None)
 
     def _read(self, host: VideoHost) -> None:
@@ -143,8 +143,8 @@ class VideoPool:
         self._read(host)
         blamed = host.frame(group.line(process).job)
         killed = bool(process.killed_for)
-        guilty = process.guilty if killed else code not in (None, 0, -signal.SIGKILL)
-        if blamed is not None and guilty:
+        was_computing = process.was_computing if killed else code not in (None, 0, -signal.SIGKILL)
+        if blamed is not None and was_computing:
             stream, frame = blamed
             self._deaths[stream] = self._deaths.get(stream, 0) + 1
             self._digests.add(frame.data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
@@ -174,7 +174,7 @@ class VideoPool:
             return
         now = time.monotonic()
         for host in list(self._hosts):
-            find_faults(host.group, host.held, now, guilty_cpu_s=GUILTY_CPU_S)
+            find_faults(host.group, host.held, now, computing_cpu_s=COMPUTING_CPU_S)
             host.release_dropped()
             if host.streams:
                 continue

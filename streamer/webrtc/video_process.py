@@ -49,7 +49,7 @@ NICENESS = 5
 #: The largest number that fits in a message.
 _MOST_US = 2**32 - 1
 #: Frames that the decoder may hold back; B-frames of real encoders need four.
-_MAX_INSIDE = 32
+_MAX_IN_DECODER = 32
 _DECODERS = {Codec.VP8: "libvpx", Codec.H264: "h264"}
 #: Accepted pixel formats: 8 bits, 4:2:0. Others come from profiles that were not negotiated.
 _FORMATS = {"yuv420p", "yuvj420p"}
@@ -105,7 +105,7 @@ class VideoContext:
         """Return the outcome of the frame that ``decoded`` belongs to."""
         number = decoded.pts if decoded.pts is not None else latest
         known = self._inside.pop(number, 0) is None
-        while len(self._inside) > _MAX_INSIDE:  # these frames are never output
+        while len(self._inside) > _MAX_IN_DECODER:  # these frames are never output
             self._inside.popitem(last=False)
         if not known:
             return None

@@ -124,7 +124,7 @@ class Connection:
         self._read_limiter = read_limiter
         read_limiter.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
-        self._intake = MessageDecoder(self._control.rate, self.last_received)
+        self._message_decoder = MessageDecoder(self._control.rate, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
         self._closing: CloseConnection | None = None
         self._bye_received = False
@@ -273,7 +273,7 @@ class Connection:
     def _receive_message(self, data: str | bytes) -> None:
         """Carry out a control message, or take a frame in text form."""
         try:
-            message = self._intake.decode(data, self.last_received)
+            message = self._message_decoder.decode(data, self.last_received)
             if message["type"] == "frame":
                 self._frames.receive_text(message, self.last_received)
             else:

@@ -37,7 +37,7 @@ log = logging.getLogger("streamer.websocket")
 #: Bytes that the transport may hold before a send waits. It is small, so that results do not age there.
 WRITER_LIMIT_BYTES = 64 << 10
 #: Connections that are handled in one turn of the loop, which takes some milliseconds.
-_CONNECTIONS_A_TURN = 64
+_CONNECTIONS_PER_ITERATION = 64
 
 
 class StreamHub:
@@ -259,7 +259,7 @@ class StreamHub:
     async def _in_turns(self) -> AsyncIterator[Connection]:
         """Yield all connections. As there may be thousands, the loop serves others in between."""
         for number, connection in enumerate(list(self._connections)):
-            if number % _CONNECTIONS_A_TURN == _CONNECTIONS_A_TURN - 1:
+            if number % _CONNECTIONS_PER_ITERATION == _CONNECTIONS_PER_ITERATION - 1:
                 await asyncio.sleep(0)
             if connection in self._connections:
                 yield connection

@@ -69,7 +69,7 @@ def _read_graph(data: bytes) -> None:
     for node in graph.nodes:
         for attribute in node.attributes:
             node.whole(attribute)
-            node.wholes(attribute)
+            node.int_list(attribute)
         assert node.pads_itself in (True, False)
     graph.write()
 

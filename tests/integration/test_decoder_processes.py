@@ -133,8 +133,8 @@ async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
 async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
     crashing = image(faulty.SEGFAULT, 9)
     await bench.decode(crashing)
-    assert RefusedDigests(tmp_path / "digests").holds(crashing)
-    assert not RefusedDigests(tmp_path / "digests").holds(image(faulty.SEGFAULT, 10))
+    assert RefusedDigests(tmp_path / "digests").contains(crashing)
+    assert not RefusedDigests(tmp_path / "digests").contains(image(faulty.SEGFAULT, 10))
 
 
 async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench) -> None:
@@ -154,7 +154,7 @@ async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench
 async def test_an_image_whose_decoder_waited_for_the_processor_is_not_to_blame(bench: Bench) -> None:
     data = image(faulty.SLEEP)
     assert isinstance(await bench.decode(data), DecoderLost)
-    assert not bench.pool._digests.holds(data)
+    assert not bench.pool._digests.contains(data)
 
 
 async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to_blame(bench: Bench) -> None:

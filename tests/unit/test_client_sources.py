@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from streamer.client.camera import Camera
-from streamer.client.capture import SLIP_S, Captured, paced, thinned
+from streamer.client.capture import RESYNC_AFTER_S, Captured, paced, thinned
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.sources import ImageFiles, SourceOptions, is_image_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
@@ -221,7 +221,7 @@ def test_a_source_that_is_always_too_slow_is_slowed_instead_of_silenced() -> Non
     frames = captures([i / 10 for i in range(60)], clock, work_s=0.15)
     skipped = [frame.skip for frame in paced(frames, FakeStop(clock), clock)]
     assert skipped.count("") > 60 * 0.3
-    assert SLIP_S < 1
+    assert RESYNC_AFTER_S < 1
 
 
 def test_thinning_keeps_the_rate_on_average() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.core.byte_budget import Holding
 from streamer.http.connection_limits import ReadLimiter
-from streamer.server.liveness import RARELY_S, SOMETIMES_S, GcScheduler
+from streamer.server.liveness import LONG_INTERVAL_S, MODERATE_INTERVAL_S, GcScheduler
 from streamer.websocket.outbox import Outbox
 
 
@@ -31,15 +31,15 @@ def test_a_walk_waits_where_so_much_lives_that_it_would_be_noticed(monkeypatch: 
     walks.collect(1.0, 100)
     assert walks.due(2.0, 150, after_peak=False), "15 ms"
     assert not walks.due(2.0, 1000, after_peak=False), "100 ms"
-    assert walks.due(1.0 + RARELY_S, 1000, after_peak=False)
+    assert walks.due(1.0 + LONG_INTERVAL_S, 1000, after_peak=False)
     assert not walks.due(2.0, 1000, after_peak=True)
-    assert walks.due(1.0 + SOMETIMES_S, 1000, after_peak=True)
+    assert walks.due(1.0 + MODERATE_INTERVAL_S, 1000, after_peak=True)
 
 
 def test_without_anything_new_there_is_no_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     walks = GcScheduler(0.0)
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 1))
-    assert not walks.due(RARELY_S * 2, 1, after_peak=False)
+    assert not walks.due(LONG_INTERVAL_S * 2, 1, after_peak=False)
     assert walks.due(1.0, 1, after_peak=True)
 
 

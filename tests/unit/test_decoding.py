@@ -23,7 +23,7 @@ from streamer.decoding.decode_job import (
     decoder_crash_error,
 )
 from streamer.decoding.decoder_group import Arena, ArenaFull, DecoderGroup, DecoderProcess
-from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S, UNTAKEN_LIMIT_S, find_faults
+from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S, PICKUP_LIMIT_S, find_faults
 from streamer.decoding.fork_client import decoder_environment
 from streamer.decoding.messages import (
     Answer,
@@ -144,16 +144,16 @@ def test_digests_are_remembered_up_to_a_thousand(tmp_path: Path) -> None:
     memory, other = RefusedDigests(tmp_path / "digests"), RefusedDigests(tmp_path / "digests")
     for number in range(1001):
         memory.add(number.to_bytes(4, "little"))
-    assert other.holds((1000).to_bytes(4, "little"))
-    assert other.holds((1).to_bytes(4, "little"))
-    assert not other.holds((0).to_bytes(4, "little"))
-    assert not other.holds(b"another length")
+    assert other.contains((1000).to_bytes(4, "little"))
+    assert other.contains((1).to_bytes(4, "little"))
+    assert not other.contains((0).to_bytes(4, "little"))
+    assert not other.contains(b"another length")
 
 
 def test_digests_are_remembered_without_a_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     memory = RefusedDigests(tmp_path / "no" / "such" / "folder")
     memory.add(b"harm")
-    assert memory.holds(b"harm")
+    assert memory.contains(b"harm")
     assert "by this worker alone" in caplog.text
 
 
@@ -203,8 +203,8 @@ class TestWatchdog:
         group.page.write(1, 8, 100.0, 1.0)
         held = {number: SimpleNamespace(sent_at=100.0) for number in (8, 9)}
         find_faults(group, {9: held[9]}, 100.0 + DECODE_LIMIT_S + 0.1)
-        find_faults(group, {8: held[8]}, 100.0 + DECODE_LIMIT_S + 0.1, guilty_cpu_s=0.2)
-        assert [member.guilty for member in group.processes.values()] == [False, True]
+        find_faults(group, {8: held[8]}, 100.0 + DECODE_LIMIT_S + 0.1, computing_cpu_s=0.2)
+        assert [member.was_computing for member in group.processes.values()] == [False, True]
 
     def test_decoders_that_let_work_wait_are_replaced_when_they_seemed_free_twice(
         self, group: DecoderGroup
@@ -212,7 +212,7 @@ class TestWatchdog:
         held = {9: SimpleNamespace(sent_at=100.0)}
         find_faults(group, held, 100.5)
         assert not group.stuck
-        find_faults(group, held, 100.0 + UNTAKEN_LIMIT_S + 0.1)
+        find_faults(group, held, 100.0 + PICKUP_LIMIT_S + 0.1)
         assert [member.killed_because for member in group.processes.values()] == ["stuck", "stuck"]
         assert group.stuck
 

@@ -49,7 +49,7 @@ class FakeDecoders:
 
 
 class NothingBlocked:
-    def holds(self, data: bytes | memoryview) -> bool:
+    def contains(self, data: bytes | memoryview) -> bool:
         return False
 
     def add(self, data: bytes | memoryview) -> None:

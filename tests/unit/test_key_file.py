@@ -154,7 +154,7 @@ async def test_a_ring_follows_its_file_and_survives_a_broken_one(
     assert (found("test-key"), found("settled"), found("no")) == ("camera-7", "api_keys:1", None)
     file.write_text(FULL.replace("camera-7", "camera-8"))
     await until(lambda: found("test-key") == "camera-8")
-    assert not ring.holds(parse_keys(FULL.encode())[DIGEST], Scope.STREAM), "it has another name now"
+    assert not ring.is_still_valid(parse_keys(FULL.encode())[DIGEST], Scope.STREAM), "it has another name now"
     file.write_text("broken [")
     await until(lambda: ring.fault)
     assert found("test-key") == "camera-8"
@@ -194,12 +194,12 @@ def test_a_key_holds_as_long_as_it_is_the_same_and_for_streams(
     assert shown is not None
     file.write_text(FULL.replace(*change))
     ring = KeyRing(("settled",), file, tmp_path)
-    assert ring.holds(shown, Scope.STREAM) is holds
+    assert ring.is_still_valid(shown, Scope.STREAM) is holds
     ticket_of_an_earlier_release = dataclasses.replace(shown, key="")
-    assert ring.holds(ticket_of_an_earlier_release, Scope.STREAM) is (holds or change[0] == DIGEST)
+    assert ring.is_still_valid(ticket_of_an_earlier_release, Scope.STREAM) is (holds or change[0] == DIGEST)
     settled = ring.find("settled")
     assert settled is not None
-    assert ring.holds(settled, Scope.STREAM)
+    assert ring.is_still_valid(settled, Scope.STREAM)
 
 
 def test_a_key_file_has_an_end(tmp_path: Path) -> None:

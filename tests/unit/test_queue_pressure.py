@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.scheduling.queue_pressure import (
-    AWAY_MAX_S,
     FULL,
     FULL_S,
+    MAX_GAP_S,
     PRESENT_MIN_S,
     ROOM,
     STAGGER_S,
@@ -49,7 +49,7 @@ def test_it_is_back_with_half_of_the_queue_free_and_not_before() -> None:
 def test_it_is_back_after_ten_seconds_although_the_queue_is_full_and_stays_for_thirty() -> None:
     said = away_after([1.0] * 80)
     left, back = said.index(True), 5 + said[5:].index(False)
-    assert back - left == AWAY_MAX_S
+    assert back - left == MAX_GAP_S
     assert said[back:].index(True) == PRESENT_MIN_S
 
 
@@ -71,8 +71,8 @@ def test_whatever_the_load_it_leaves_late_and_never_for_long(
             assert now - returned >= PRESENT_MIN_S
         if was and not away:
             returned = now
-            assert share < ROOM or now - left >= AWAY_MAX_S
-        assert not away or now - left < AWAY_MAX_S
+            assert share < ROOM or now - left >= MAX_GAP_S
+        assert not away or now - left < MAX_GAP_S
 
 
 @pytest.mark.parametrize(

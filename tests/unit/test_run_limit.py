@@ -11,7 +11,7 @@ import numpy as np
 
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost
-from inference.core.run_limit import ENOUGH, HISTORY, HUNG_MIN_S, RunLimit
+from inference.core.run_limit import HISTORY, HUNG_MIN_S, MIN_RUNS, RunLimit
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc import unix_socket as address
@@ -29,7 +29,7 @@ def limit(*costs_s: dict[int, float], sharing: float = 1.0) -> RunLimit:
 def test_until_enough_has_run_the_slowest_run_of_the_warm_up_counts() -> None:
     found = limit({1: 0.1, 4: 0.3}, {1: 0.5}, sharing=2.0)
     assert found.seconds == 10.0
-    for _ in range(ENOUGH - 1):
+    for _ in range(MIN_RUNS - 1):
         found.observe(1, 1, 0.005)
     assert found.seconds == 10.0
 
@@ -40,7 +40,7 @@ def test_a_quick_model_has_two_seconds() -> None:
 
 def test_runs_that_became_slower_raise_it() -> None:
     found = limit({1: 0.3})
-    for _ in range(2 * ENOUGH):
+    for _ in range(2 * MIN_RUNS):
         found.observe(0, 1, 0.9)
     assert round(found.seconds, 6) == 9.0
 
@@ -48,21 +48,21 @@ def test_runs_that_became_slower_raise_it() -> None:
 def test_a_warm_up_beside_a_busy_neighbour_does_not_hold_it_up_for_good() -> None:
     found = limit({1: 2.0})
     assert found.seconds == 20.0
-    for _ in range(2 * ENOUGH):
+    for _ in range(2 * MIN_RUNS):
         found.observe(0, 1, 0.3)
     assert round(found.seconds, 6) == 3.0
 
 
 def test_the_largest_batch_keeps_its_time_while_only_single_frames_run() -> None:
     found = limit({1: 0.01, 8: 0.6})
-    for _ in range(2 * ENOUGH):
+    for _ in range(2 * MIN_RUNS):
         found.observe(0, 1, 0.01)
     assert round(found.seconds, 6) == 6.0
 
 
 def test_a_batch_between_two_sizes_counts_as_the_larger_one() -> None:
     found = limit({8: 0.6, 1: 0.01})
-    for _ in range(2 * ENOUGH):
+    for _ in range(2 * MIN_RUNS):
         found.observe(0, 3, 0.6)
     assert round(found.seconds, 6) == 6.0
 
@@ -139,7 +139,7 @@ def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
     try:
         asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 1), 20))
         assert shared_status.read("run_limit_s") == 10.0
-        asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 2 * ENOUGH), 20))
+        asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 2 * MIN_RUNS), 20))
         until = time.monotonic() + 10
         while shared_status.read("run_limit_s") != HUNG_MIN_S and time.monotonic() < until:
             time.sleep(0.02)

@@ -16,7 +16,7 @@ from streamer.access.identity import ALL_SCOPES, Identity, Quotas, Scope
 from streamer.access.key_ring import digest_of
 from streamer.http import tickets as module
 from streamer.http.authentication import Authenticator, make_authenticator
-from streamer.http.tickets import GOOD_S, MAX_TICKETS_OF_ONE, Tickets, TicketStore, TooManyTickets, is_ticket
+from streamer.http.tickets import MAX_TICKETS_OF_ONE, VALID_S, Tickets, TicketStore, TooManyTickets, is_ticket
 
 ANN = Identity("ann", ALL_SCOPES, Quotas(streams=3), until=99.0)
 
@@ -35,54 +35,54 @@ def make_box(clock: Clock) -> TicketStore:
 
 
 def test_a_ticket_is_good_once_and_for_streams_alone() -> None:
-    box = make_box(Clock())
-    ticket = box.issue(ANN)
+    store = make_box(Clock())
+    ticket = store.issue(ANN)
     assert is_ticket(ticket)
-    found = box.redeem(ticket)
+    found = store.redeem(ticket)
     assert found is not None
     assert found.scopes == {Scope.STREAM}
     assert (found.name, found.owner, found.quotas.streams, found.until) == ("ann", "ann", 3, 99.0)
-    assert box.redeem(ticket) is None
-    assert len(box) == 0
+    assert store.redeem(ticket) is None
+    assert len(store) == 0
 
 
 def test_a_ticket_ends_after_a_minute() -> None:
     clock = Clock()
-    box = make_box(clock)
-    late, in_time = box.issue(ANN), box.issue(ANN)
-    clock.now = GOOD_S - 0.1
-    assert box.redeem(in_time) is not None
-    clock.now = GOOD_S
-    assert box.redeem(late) is None
+    store = make_box(clock)
+    late, in_time = store.issue(ANN), store.issue(ANN)
+    clock.now = VALID_S - 0.1
+    assert store.redeem(in_time) is not None
+    clock.now = VALID_S
+    assert store.redeem(late) is None
 
 
 def test_their_number_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    box = make_box(clock)
+    store = make_box(clock)
     for _ in range(MAX_TICKETS_OF_ONE):
-        box.issue(ANN)
+        store.issue(ANN)
     with pytest.raises(TooManyTickets, match="of this client"):
-        box.issue(ANN)
+        store.issue(ANN)
     bob = Identity("bob", frozenset({Scope.STREAM}))
-    box.issue(bob)
+    store.issue(bob)
     monkeypatch.setattr(module, "MAX_TICKETS", MAX_TICKETS_OF_ONE + 1)
     with pytest.raises(TooManyTickets, match="here"):
-        box.issue(bob)
-    clock.now = GOOD_S
-    box.issue(ANN)
-    assert len(box) == 1, "those that are too old are forgotten"
+        store.issue(bob)
+    clock.now = VALID_S
+    store.issue(ANN)
+    assert len(store) == 1, "those that are too old are forgotten"
 
 
 async def test_another_process_learns_of_a_ticket_all_that_its_issuer_knows() -> None:
-    box = make_box(Clock())
+    store = make_box(Clock())
     camera = Identity("camera", frozenset({Scope.STREAM}), Quotas(sessions=2), until=9.0, key="0f" * 8)
 
     async def ask(ticket: str) -> Mapping[str, Any] | None:
-        found = box.redeem(ticket)
+        found = store.redeem(ticket)
         return None if found is None else module._to_json(found)
 
     elsewhere = Tickets(make_box(Clock()), ask)
-    ticket = box.issue(camera)
+    ticket = store.issue(camera)
     assert await elsewhere.redeem(ticket) == camera
     assert await elsewhere.redeem(ticket) is None
 
@@ -99,18 +99,18 @@ async def test_a_ticket_is_worth_no_more_than_its_key_is_now(
         entry = {"name": name, "sha256": digest_of("dummy-key"), "scopes": [scope]}
         (tmp_path / "keys.json").write_text(json.dumps({"keys": [entry]}))
         made = make_authenticator(AccessSettings(api_keys_file=tmp_path / "keys.json"), tmp_path)
-        made.accept_tickets(Tickets(box, ask), web.Application())
+        made.accept_tickets(Tickets(store, ask), web.Application())
         return made
 
     async def ask(_: str) -> Mapping[str, Any] | None:
         return None
 
-    box = make_box(Clock())
+    store = make_box(Clock())
     holder = await authenticator("camera stream").identify("dummy-key", "addr:1")
     assert holder is not None
-    ticket = box.issue(holder)
+    ticket = store.issue(holder)
     assert (await authenticator(later).identify(ticket, "addr:1", tickets=True) is not None) is good
-    assert len(box) == 0, "it is used up in either case"
+    assert len(store) == 0, "it is used up in either case"
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamer.core.event_loop_selector import A_TURN, TurnSelector, make_loop
+from streamer.core.event_loop_selector import MAX_PER_ITERATION, TurnSelector, make_loop
 
 
 @pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    made = [socket.socketpair() for _ in range(A_TURN * 3)]
+    made = [socket.socketpair() for _ in range(MAX_PER_ITERATION * 3)]
     yield made
     for pair in made:
         for end in pair:
@@ -36,7 +36,7 @@ def test_who_is_there_is_served_before_thousands_that_have_gone(
         ready = selector.select(0)
         assert "alive" in [key.data for key, _ in ready]
         ended = {key.fd for key, _ in ready} - {alive.fileno()}
-        assert len(ended) == A_TURN
+        assert len(ended) == MAX_PER_ITERATION
         for fd in ended:
             selector.unregister(fd)
         seen |= ended
@@ -61,7 +61,7 @@ def test_streams_that_always_have_something_to_say_keep_no_other_out(
     for _ in range(3):  # nobody reads, so all stay ready
         ready = selector.select(0)
         assert ready[0][0].data == "request"
-        assert len(ready) == A_TURN + 1
+        assert len(ready) == MAX_PER_ITERATION + 1
         seen |= {key.fd for key, _ in ready[1:]}
     assert len(seen) == len(pairs)
     selector.close()

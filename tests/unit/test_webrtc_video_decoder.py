@@ -258,7 +258,7 @@ async def test_a_decoder_killed_from_outside_is_replaced(pool: VideoPool) -> Non
     while pool._hosts == [host]:
         await asyncio.sleep(0.02)
     assert (await outcomes.decode(frames[1])).decoded is not None
-    assert not pool._digests.holds(frames[0].data)
+    assert not pool._digests.contains(frames[0].data)
 
 
 async def test_a_process_without_streams_ends(pool: VideoPool, monkeypatch: pytest.MonkeyPatch) -> None:

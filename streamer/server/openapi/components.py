@@ -58,7 +58,7 @@ class Components:
         """Return the components of the document, with the schema of every type that was requested."""
         schemas: dict[str, Any] = {}
         for name, kind in self._types.items():
-            generated = _tidy(TypeAdapter(kind).json_schema(ref_template=_REF + "{model}"))
+            generated = _clean_schema(TypeAdapter(kind).json_schema(ref_template=_REF + "{model}"))
             contained = generated.pop("$defs", {})
             for found_name, found in (*contained.items(), (name, generated)):
                 known = schemas.setdefault(found_name.removesuffix(_SUFFIX), found)
@@ -147,18 +147,22 @@ def field_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
 
 @cache
 def _generated(model: type[BaseModel]) -> dict[str, Any]:
-    found: dict[str, Any] = _tidy(model.model_json_schema(mode="validation"))
+    found: dict[str, Any] = _clean_schema(model.model_json_schema(mode="validation"))
     return found
 
 
-def _tidy(schema: Any) -> Any:
+def _clean_schema(schema: Any) -> Any:
     """Return a generated schema without titles, which only repeat names, and with the names of components."""
     if isinstance(schema, list):
-        return [_tidy(part) for part in schema]
+        return [_clean_schema(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     # A property may be called `title`; its value is a schema and not a text.
-    found = {name: _tidy(part) for name, part in schema.items() if name != "title" or isinstance(part, dict)}
+    found = {
+        name: _clean_schema(part)
+        for name, part in schema.items()
+        if name != "title" or isinstance(part, dict)
+    }
     if isinstance(found.get("$ref"), str):
         found["$ref"] = found["$ref"].removesuffix(_SUFFIX)
     if isinstance(found.get("required"), list) and isinstance(found.get("properties"), dict):
