@@ -59,7 +59,8 @@ def score_groups(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_markup(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the group with categories that cannot act as markup; a hostile model may name its classes so.
+    """Return the group with categories that cannot act as markup; the class names of a hostile model may
+    contain some.
 
     Evidently writes categories unescaped into a script of its page, where one could end the script.
     """

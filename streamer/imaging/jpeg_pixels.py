@@ -45,7 +45,7 @@ def decode_jpeg(
     A sound image is decoded into ``space`` (uint8, of the size in ``header``) if it is given; that of
     `sampled_memory` does not keep all rows. Other images get memory of their own, because damage is found by
     looking at all rows. Raises ImageError (damaged) if less than three quarters of the image can be read, and
-    UnknownSampling. If the data differ from ``header``, the pixels may have another shape, but never take
+    UnsupportedSampling. If the data differ from ``header``, the pixels may have another shape, but never take
     more memory.
     """
     if header.sound_bytes:

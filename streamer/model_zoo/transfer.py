@@ -221,7 +221,7 @@ def _joined(url: str, location: str) -> str:
 
 
 def classify_error(error: aiohttp.ClientError, done: int) -> Interrupted | PullFailed:
-    """Return PullFailed for an error that another attempt will not cure, else Interrupted.
+    """Return PullFailed for an error that another attempt would meet again, else Interrupted.
 
     ``done`` is the number of bytes received. The texts name hosts only: those of aiohttp contain whole URLs,
     which may hold signatures.

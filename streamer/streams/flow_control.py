@@ -128,7 +128,7 @@ class FlowControl:
     def receive(self, frame: StreamFrame, now: float) -> list[ServerMessage]:
         """Accept, refuse or drop one frame; returns the messages that are due at once.
 
-        Raises WindowViolated when the client has ignored its window too often.
+        Raises WindowExceeded when the client has ignored its window too often.
         """
         if frame.seq <= self.last_seq:
             if self.mode == "all" and frame.seq <= self.ack:

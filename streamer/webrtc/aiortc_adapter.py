@@ -92,7 +92,7 @@ class Peer(RTCPeerConnection):
     async def answer(self, offer: Offer, back: MediaStreamTrack | None = None) -> str:
         """Return the answer to ``offer`` with all our candidates; the track ``back`` is sent to the client.
 
-        Raises what aiortc raises for an offer that it cannot answer, NoPortLeft, or ConnectionError when no
+        Raises what aiortc raises for an offer that it cannot answer, NoFreePort, or ConnectionError when no
         socket could be opened.
         """
         if back is not None:

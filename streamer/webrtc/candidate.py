@@ -133,7 +133,7 @@ class IceRestartRequested(ValueError):
 def read_fragment(text: str, ufrag: str) -> list[str]:
     """Return the candidates of an `application/trickle-ice-sdpfrag` body (RFC 8840), as after `candidate:`.
 
-    ``ufrag`` is the ICE user name fragment of the client's offer. Raises BadFragment or RestartAsked.
+    ``ufrag`` is the ICE user name fragment of the client's offer. Raises BadFragment or IceRestartRequested.
     """
     candidates = []
     for line in text.replace("\r\n", "\n").split("\n"):

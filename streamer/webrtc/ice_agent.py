@@ -95,7 +95,7 @@ class IceAgent(ice.Connection):
     async def get_component_candidates(
         self, component: int, addresses: list[str], timeout: int = 5
     ) -> list[Candidate]:
-        """Open the sockets. Raises NoPortLeft when all ports of the range are in use."""
+        """Open the sockets. Raises NoFreePort when all ports of the range are in use."""
         plan = self.plan
         candidates: list[Candidate] = []
         hosts: list[ice.StunProtocol] = []

@@ -71,7 +71,8 @@ class ClientShare:
         return min(self.most, max(_LEAST_PENDING, self.sessions // 8))
 
     def check(self, held: int, pending: int, quota: int | None) -> None:
-        """Raise ShareUsedUp unless a client with ``held`` sessions, ``pending`` of them, may have one more.
+        """Raise ClientLimitReached unless a client with ``held`` sessions, ``pending`` of them, may have one
+        more.
 
         ``quota`` is the limit of its key; None if its key has none.
         """

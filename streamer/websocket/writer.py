@@ -112,7 +112,8 @@ class SocketWriter:
     def _send_now(self, encoded: str | bytes) -> None:
         """Send a small message into an empty transport, where sending never waits.
 
-        The writing task would do the same in the next turn of the loop, with 25 more calls for each result.
+        The writing task would do the same in the next iteration of the event loop, with 25 more calls for
+        each result.
         """
         sending = self._send(encoded)
         try:
