@@ -61,7 +61,7 @@ class ChildProcess:
                 stderr=output,
             )
         finally:
-            # Not the mask of before: if another start is under way, that mask has the signals blocked.
+            # The earlier mask is not restored: during another start it has these signals blocked.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
 
     async def wait(self) -> int:

@@ -60,7 +60,7 @@ CONVENTIONS: Mapping[Family, Convention] = {
     Family.DETR: _RGB_STRETCHED,
 }
 
-#: The command that makes a file of each family which this service can read.
+#: For each family, the command that exports a file which this service can read.
 EXPORTS: Mapping[Family, str] = {
     Family.YOLO: "yolo export model=best.pt format=onnx dynamic=True",
     Family.YOLO_END2END: "yolo export model=best.pt format=onnx dynamic=True nms=True",
@@ -234,7 +234,7 @@ def _end2end(probe: Probe) -> Layout | None:
 def _detr(probe: Probe) -> Layout | None:
     shapes = {name: array.shape for name, array in probe.outputs.items()}
     rank3 = [name for name, shape in shapes.items() if len(shape) == 3]
-    boxes = next((name for name in sorted(rank3, key=_not_called_box) if shapes[name][2] == 4), None)
+    boxes = next((name for name in sorted(rank3, key=_box_names_first) if shapes[name][2] == 4), None)
     if boxes is None or shapes[boxes][1] > _MAX_QUERIES:
         return None
     rank2 = [name for name, shape in shapes.items() if shape == shapes[boxes][:2]]
@@ -256,7 +256,7 @@ def _detr(probe: Probe) -> Layout | None:
     return _detr_logits(probe, logits, boxes, shapes[logits][2])
 
 
-def _not_called_box(name: str) -> bool:
+def _box_names_first(name: str) -> bool:
     """Sort key that puts names of boxes first: with four classes both outputs have four columns."""
     return "box" not in name and "det" not in name
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from streamer.client.encoder import Pixels, decode
 
-#: When a source is late by more than this, its clock restarts at the current frame; it would skip for ever
-#: otherwise.
+#: When a source is late by more than this, its clock restarts at the current frame. Otherwise it
+#: would skip frames for ever.
 RESYNC_AFTER_S = 0.5
 
 

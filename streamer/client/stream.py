@@ -257,7 +257,7 @@ class DetectStream(FrameStream):
             log.warning("cannot read a %s message of the server: %r", kind, error)
             return
         if outcomes:
-            # Not at the welcome: a server may crash right after it, again and again.
+            # Reset only now: a server may crash right after each welcome.
             self._connector.backoff.reset()
             self._emit(outcomes)
         self._notifier.notify()
