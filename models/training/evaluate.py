@@ -88,9 +88,9 @@ def main() -> None:
         "  python -m models.training.evaluate --photos ../shared/data/codes --beside yolox_nano.onnx",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("models", nargs="*", type=Path, default=list(_DEFAULTS), help="files to judge")
+    parser.add_argument("models", nargs="*", type=Path, default=list(_DEFAULTS), help="models to evaluate")
     parser.add_argument("--photos", type=Path, required=True, help="folder with annotations.json and images/")
-    parser.add_argument("--all", action="store_true", help="also judge photographs that were trained on")
+    parser.add_argument("--all", action="store_true", help="also evaluate photographs that were trained on")
     parser.add_argument("--threshold", type=float, help="instead of the manifest's")
     parser.add_argument(
         "--beside", type=Path, action="append", default=[], help="a model to compare the speed with"

@@ -40,7 +40,7 @@ class RefusedDigests:
             try:
                 self._fd, self._memory = _map(path)
             except OSError as error:
-                log.warning("harmful images are remembered by this worker alone (%s: %s)", path, error)
+                log.warning("only this worker remembers images that crash decoders (%s: %s)", path, error)
         #: Number of digests that were ever added, a single value that is read and written atomically.
         self._count = memoryview(self._memory)[: _HEADER.size].cast("Q")
         self._seen = -1

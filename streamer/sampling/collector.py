@@ -90,7 +90,7 @@ class Collector:
         self._counted: Counter[str] = Counter()
 
     def consider(self, candidate: SampleCandidate) -> None:
-        """Judge one candidate. It becomes a sample at once, at the end of its interval, or not at all."""
+        """Decide on one candidate: it becomes a sample at once, at the end of its interval, or not at all."""
 
         def get_fingerprint() -> int:
             return fingerprint(image_of(candidate, _FINGERPRINT_PX, self.decode))

@@ -339,7 +339,7 @@ class Connection:
         if self.streams and all(handle.flow.paused for handle in self.streams.values()):
             limit_s *= PAUSED_IDLE_FACTOR
         if now - self.last_received > limit_s:
-            self.close_soon(CloseCode.IDLE, f"nothing heard for {limit_s:g} s")
+            self.close_soon(CloseCode.IDLE, f"no message for {limit_s:g} s")
 
     def send_bye(self, reconnect_ms: int) -> None:
         """Tell the client that the server shuts down, and when to reconnect."""

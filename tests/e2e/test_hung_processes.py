@@ -106,7 +106,7 @@ def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     for process in group:
         process.send_signal(signal.SIGSTOP)
     time.sleep(6.0)
-    for process in reversed(group):  # the supervisor last: it must not judge the others too early
+    for process in reversed(group):  # the supervisor last: it must not restart the others too early
         process.send_signal(signal.SIGCONT)
     time.sleep(2.0)
     assert [process for process in group if is_dead(process)] == []

@@ -1,4 +1,4 @@
-"""The client library against the real service: live, all, configure, refusals, the synchronous twin."""
+"""The client library against the real service: live, all, configure, refusals, the synchronous client."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
             # A client of this network has a private address of its own; it is left out as well.
             assert (status, left_out >= len(FORBIDDEN)) == (201, True)
             assert capture.destinations() == set(servers)
-            # The ears are good: what may be sent to is sent to.
+            # The capture works: packets to allowed addresses are recorded.
             assert asyncio.run(offer(url, KEY, PUBLIC))[0] == 201
             assert capture.destinations() == {*servers, PUBLIC}
 

@@ -81,27 +81,27 @@ def work(data: bytes | memoryview) -> Work:
 def test_bytes_wait_for_their_twin_until_a_decoder_was_quickly_done_with_them(
     outcome: Outcome, waits_again: bool
 ) -> None:
-    twins, first = DuplicateFinder(), work(b"same")
-    twins.add(first)
-    assert twins.find(b"diff") is None
-    assert twins.find(b"longer") is None
-    assert twins.find(memoryview(b"same")) is first
+    duplicates, first = DuplicateFinder(), work(b"same")
+    duplicates.add(first)
+    assert duplicates.find(b"diff") is None
+    assert duplicates.find(b"longer") is None
+    assert duplicates.find(memoryview(b"same")) is first
     first.followers.append((None, work(b"same")))
-    twins.remove(first, outcome)
-    assert twins.find(b"same") is None
+    duplicates.remove(first, outcome)
+    assert duplicates.find(b"same") is None
     again = work(b"same")
-    twins.add(again)
-    assert (twins.find(b"same") is again) is waits_again
+    duplicates.add(again)
+    assert (duplicates.find(b"same") is again) is waits_again
 
 
 def test_only_so_many_harmless_bytes_are_remembered() -> None:
-    twins = DuplicateFinder()
+    duplicates = DuplicateFinder()
     for number in range(2 * MAX_HARMLESS):
         first = work(b"%d" % number)
-        twins.add(first)
+        duplicates.add(first)
         first.followers.append((None, work(first.data)))
-        twins.remove(first, Answer(Verdict.DONE, 1))
-    assert len(twins._harmless) == MAX_HARMLESS
+        duplicates.remove(first, Answer(Verdict.DONE, 1))
+    assert len(duplicates._harmless) == MAX_HARMLESS
 
 
 def test_large_blocks_are_given_back_to_the_system() -> None:

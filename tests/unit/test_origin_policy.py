@@ -10,7 +10,7 @@ from streamer.access.access_settings import parse_hosts, parse_networks, parse_o
 from streamer.http.caller import ClientAddresses
 from streamer.http.origins import OriginPolicy
 
-SITES = OriginPolicy(
+POLICY = OriginPolicy(
     parse_hosts("vision.example.com,*.inner.example"), parse_origins("https://app.example.com")
 )
 
@@ -52,7 +52,7 @@ SITES = OriginPolicy(
     ],
 )
 def test_the_service_answers_under_its_own_names_only(host: str | None, *, allowed: bool) -> None:
-    assert SITES.allows_host(host) is allowed
+    assert POLICY.allows_host(host) is allowed
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_the_service_answers_under_its_own_names_only(host: str | None, *, allow
 )
 def test_only_exact_origins_are_let_in(origin: str, *, allowed: bool) -> None:
     request = make_mocked_request("POST", "/", headers={"Origin": origin, "Host": "127.0.0.1:8000"})
-    assert SITES.allows_origin(request) is allowed
+    assert POLICY.allows_origin(request) is allowed
 
 
 def test_of_two_origins_none_counts() -> None:
     headers = CIMultiDict([("Host", "127.0.0.1:8000"), ("Origin", "https://app.example.com")])
-    assert SITES.allows_origin(make_mocked_request("POST", "/", headers=headers))
+    assert POLICY.allows_origin(make_mocked_request("POST", "/", headers=headers))
     headers.add("Origin", "https://evil.example")
-    assert not SITES.allows_origin(make_mocked_request("POST", "/", headers=headers))
+    assert not POLICY.allows_origin(make_mocked_request("POST", "/", headers=headers))
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_behind_a_proxy_with_tls_the_page_knows_its_own_server(
     headers: dict[str, str], *, allowed: bool
 ) -> None:
     origin = {"Origin": "https://vision.example.com", "Host": "vision.example.com"}
-    assert SITES.allows_origin(make_mocked_request("POST", "/", headers=origin | headers)) is allowed
+    assert POLICY.allows_origin(make_mocked_request("POST", "/", headers=origin | headers)) is allowed
 
 
 def test_a_host_that_is_not_ours_is_not_believed_from_a_proxy_either() -> None:
     headers = {"Origin": "http://evil.example", "Host": "10.1.1.1", "X-Forwarded-Host": "evil.example"}
-    assert not SITES.allows_origin(make_mocked_request("POST", "/", headers=headers))
+    assert not POLICY.allows_origin(make_mocked_request("POST", "/", headers=headers))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_requests_without_an_origin_are_told_apart_by_what_the_browser_says(
     method: str, site: str, mode: str, target: str, *, allowed: bool
 ) -> None:
     headers = {"Host": "localhost", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": target}
-    assert SITES.allows_origin(make_mocked_request(method, "/", headers=headers)) is allowed
+    assert POLICY.allows_origin(make_mocked_request(method, "/", headers=headers)) is allowed
 
 
 def test_any_page_may_call_where_that_is_set_but_null_is_no_page() -> None:
