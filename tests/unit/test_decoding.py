@@ -154,7 +154,7 @@ def test_digests_are_remembered_without_a_disk(tmp_path: Path, caplog: pytest.Lo
     memory = RefusedDigests(tmp_path / "no" / "such" / "folder")
     memory.add(b"harm")
     assert memory.contains(b"harm")
-    assert "by this worker alone" in caplog.text
+    assert "only this worker" in caplog.text
 
 
 def test_the_filter_is_built_for_known_machines_only() -> None:
