@@ -41,7 +41,7 @@ def video(
         frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 10 * number, np.uint8), format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts = number
-        kind = av.video.frame.ImageType
+        kind = av.video.frame.PictureType
         frame.pict_type = kind.I if number in keys else kind.NONE
         data = b"".join(bytes(packet) for packet in encoder.encode(frame))
         frames.append(EncodedFrame(number * 3000, data, 100.0 + number))
