@@ -20,7 +20,7 @@ from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
-from inference.ipc.child_process import on_sigterm, settle
+from inference.ipc.group_signals import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus, State
 from inference.models.model_copies import ModelCopies, differs
 

@@ -1,6 +1,6 @@
 """A child process of the supervisor: spawned with open descriptors, awaited, signalled and stopped.
 
-The child's side is here too: it dies with its parent, and leaves signals of the process group to it.
+The child's side is `group_signals.settle`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from inference.ipc.group_signals import LEFT_TO_SUPERVISOR, die_with_parent
-from inference.ipc.shared_status import SharedStatus
-
-#: Signals that are blocked until a new child has set its dispositions.
-_BLOCKED_AT_START = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
+from inference.ipc.group_signals import BLOCKED_AT_START
 
 
 class ChildProcess:
@@ -44,10 +40,10 @@ class ChildProcess:
     ) -> None:
         """Start a process that inherits ``descriptors``; ``output`` is its standard output and error.
 
-        Signals of the process group stay pending until the child has called :func:`settle`.
+        Signals of the process group stay pending until the child has called `settle`.
         """
         self.started_at = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_AT_START)
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_AT_START)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -62,7 +58,7 @@ class ChildProcess:
             )
         finally:
             # The earlier mask is not restored: during another start it has these signals blocked.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
 
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
@@ -87,25 +83,3 @@ class ChildProcess:
             self.send_signal(signal.SIGKILL)
             return False
         return True
-
-
-def settle() -> None:
-    """Make this child die with its parent, and ignore the signals that only the supervisor acts on."""
-    die_with_parent()
-    for number in LEFT_TO_SUPERVISOR:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_AT_START)
-
-
-def on_sigterm(shared_status: SharedStatus, end: Callable[[], None]) -> Callable[[], None]:
-    """Return a SIGTERM handler that calls ``end`` only if the supervisor has set the shared ``ending``.
-
-    systemd and shells send SIGTERM to every process of the service at once. At that time workers still have
-    requests in flight that need the calling process.
-    """
-
-    def handle() -> None:
-        if shared_status.read("ending"):
-            end()
-
-    return handle

@@ -21,7 +21,7 @@ import msgpack
 
 from inference.core.metric_setup import name_process
 from inference.ipc import unix_socket
-from inference.ipc.child_process import on_sigterm, settle
+from inference.ipc.group_signals import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.child_environment import inherited_settings
 from streamer.config.settings import Settings

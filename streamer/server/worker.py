@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 
 from inference.core.metric_setup import name_process
-from inference.ipc.child_process import settle
+from inference.ipc.group_signals import settle
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.child_environment import inherited_settings

@@ -79,7 +79,7 @@ def test_graphs_are_edited_with_onnx_in_model_tools_alone() -> None:
         ("streamer.supervisor.supervisor", {"numpy", "onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
         ("streamer.sampling.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
         ("streamer.cli.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),
-        ("inference.engine.process", {"aiohttp", "av", "streamer", "evidently"}),
+        ("inference.engine.process", {"aiohttp", "asyncio", "av", "streamer", "evidently"}),
     ],
 )
 def test_a_process_does_not_load_what_another_one_needs(module: str, absent: set[str]) -> None:
