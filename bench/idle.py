@@ -34,6 +34,7 @@ def family(service: Service) -> dict[str, psutil.Process]:
         "supervisor": service.supervisor,
         "worker": worker,
         "inference": service.inference,
+        "fork server": service.inference_server,
         "sampling process": service.sampling_process,
     }
 

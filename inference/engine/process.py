@@ -1,4 +1,7 @@
-"""Entry point of the inference process: loads models, warms them up, serves. `InferenceHandle` starts it."""
+"""Entry point of the inference process: loads models, warms them up, serves. `InferenceHandle` starts it.
+
+The module runs as a fork server: it imports everything once, and each process that serves is a fork of it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
+from inference.ipc.fork_server import serve_forks
 from inference.ipc.group_signals import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus, State
 from inference.models.model_copies import ModelCopies, differs
@@ -162,10 +166,15 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
 
 
 def main() -> int:
-    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD``."""
+    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD CONTROL_FD``."""
     # The supervisor ends a process that does not serve yet with SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
+    return serve_forks(socket.socket(fileno=int(sys.argv[4])), _run)
+
+
+def _run() -> int:
+    """Run an inference process; returns its exit code. The arguments are those of :func:`main`."""
     settings = InferenceSettings.from_json(sys.argv[1])
     set_up_logging(settings.log_level, json_lines=settings.log_json)
     name_process("inference")

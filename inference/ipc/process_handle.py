@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from inference.core.settings import InferenceSettings
 from inference.ipc import unix_socket
-from inference.ipc.child_process import ChildProcess
+from inference.ipc.forked_process import ForkedProcess
 from inference.ipc.shared_status import SharedStatus, State
 
 #: Exit codes after which a restart cannot help: model refused, device unavailable.
@@ -25,7 +25,7 @@ class InferenceHandle:
         self._settings = settings
         self._listener: socket.socket = unix_socket.listen()
         self.shared_status = SharedStatus()
-        self._process = ChildProcess("inference.engine.process")
+        self._process = ForkedProcess("inference.engine.process")
 
     @property
     def distrusted(self) -> bool:
@@ -39,20 +39,32 @@ class InferenceHandle:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when no process runs."""
+        """Process id, of the fork server before the first fork; None when no process runs."""
         return self._process.pid
 
-    async def start(self, environment: dict[str, str], output: int | None = None) -> None:
-        """Start a process with this environment. It writes its log to the descriptor ``output``."""
-        self.shared_status.post("state", State.STARTING)
-        self.shared_status.post("busy_since", 0.0)
+    @property
+    def has_fork_server(self) -> bool:
+        """Whether a fork server runs that :meth:`start` can use."""
+        return self._process.has_server
+
+    async def start_fork_server(self, environment: dict[str, str], output: int | None = None) -> None:
+        """Start the process that every inference process is a fork of, with this environment.
+
+        Forks write their log to the descriptor ``output``.
+        """
         listener_fd, status_fd = self._listener.fileno(), self.shared_status.fd
-        await self._process.start(
+        await self._process.start_server(
             [self._settings.to_json(), str(listener_fd), str(status_fd)],
             descriptors=(listener_fd, status_fd, *self._inherited),
             environment=environment,
             output=output,
         )
+
+    def start(self) -> None:
+        """Start a process. Call :meth:`start_fork_server` before if none runs."""
+        self.shared_status.post("state", State.STARTING)
+        self.shared_status.post("busy_since", 0.0)
+        self._process.start()
 
     async def wait(self) -> int:
         """Wait for the process to end; returns its exit code, negative for a signal."""
@@ -65,7 +77,10 @@ class InferenceHandle:
         self._process.send_signal(number)
 
     async def stop(self, patience_s: float) -> None:
-        """End the process: immediately if it does not serve yet, and with SIGKILL after ``patience_s``."""
+        """End the process, and then its fork server.
+
+        The process gets SIGKILL if it does not serve yet, or after ``patience_s``.
+        """
         self.shared_status.post("ending", 1)
         serves = self.shared_status.state is State.READY
         await self._process.stop(patience_s, signal.SIGTERM if serves else signal.SIGKILL)
@@ -73,5 +88,6 @@ class InferenceHandle:
 
     def close(self) -> None:
         """Close the listening socket and the shared status."""
+        self._process.close()
         self._listener.close()
         self.shared_status.close()

@@ -181,8 +181,10 @@ class Supervisor:
         shared_status = self._inference.shared_status
         while True:
             started = time.monotonic()
-            with self._relay.output_of("inference") as output:
-                await self._inference.start(self._inference_environment.variables, output)
+            if not self._inference.has_fork_server:
+                with self._relay.output_of("inference") as output:
+                    await self._inference.start_fork_server(self._inference_environment.variables, output)
+            self._inference.start()
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return

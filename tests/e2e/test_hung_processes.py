@@ -102,7 +102,7 @@ def test_a_stopped_supervisor_costs_nobody_an_answer_and_is_told(whole: Service)
 
 def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     before = restarts(whole)
-    group = [whole.supervisor, *whole.supervisor.children()]
+    group = [whole.supervisor, *whole.supervisor.children(), whole.inference]
     for process in group:
         process.send_signal(signal.SIGSTOP)
     time.sleep(6.0)

@@ -178,7 +178,8 @@ def test_no_secret_stands_on_a_command_line(null: Path) -> None:
     secrets = {"API_KEYS": "dummy-key-1,dummy-key-2", "TURN_SECRET": "dummy-turn-secret"}
     with Service({"MODEL_V1_PATH": str(null)} | secrets) as service:
         lines = [process.cmdline() for process in service.supervisor.children(recursive=True)]
-        assert len(lines) >= 6  # worker, inference process, sampling process, and what decodes
+        # Worker, inference process with its fork server, sampling process, and what decodes.
+        assert len(lines) >= 7
         assert not any("dummy" in word for line in lines for word in line)
         # And yet they are in force.
         assert service.get("/v1/webrtc")[0] == 401
@@ -187,7 +188,7 @@ def test_no_secret_stands_on_a_command_line(null: Path) -> None:
 def test_several_workers_share_one_port_and_one_inference_process(null: Path) -> None:
     with Service({"MODEL_V1_PATH": str(null), "WORKERS": "2"}) as service:
         assert len(service.workers) == 2
-        assert len(service.children("inference.engine.process")) == 1
+        assert len(service.inference_server.children()) == 1
         # The other worker may still be starting its decoders.
         wait_for(lambda: all(service.get("/health")[0] == 200 for _ in range(20)), "both are ready")
         for _ in range(40):  # a fresh connection each: the kernel spreads them

@@ -109,6 +109,32 @@ def test_in_mode_all_no_frame_is_lost_with_the_inference_process(
     assert restarts(fragile) == ended + 1
 
 
+def test_a_successor_is_a_fork_that_imports_nothing(fragile: Service) -> None:
+    before, server = fragile.inference, fragile.inference_server
+    assert server.num_threads() == 1, "a fork inherits the locks of other threads, and not the threads"
+    before.kill()
+    wait_for(lambda: is_dead(before) and fragile.get("/health")[0] == 200, "ready again")
+    assert fragile.inference_server.pid == server.pid
+    assert fragile.inference.pid != before.pid
+
+
+def test_streams_outlive_the_fork_server_of_the_inference_process(
+    fragile: Service, frames: list[bytes]
+) -> None:
+    before, ended = fragile.inference_server, restarts(fragile)
+    # The fork server is stopped first, so that it cannot report the death of the inference process.
+    before.suspend()
+    tallies, posted, broken = asyncio.run(stream_through(fragile, frames, fragile.inference.kill, 8.0))
+    assert is_dead(before)
+    assert fragile.inference_server.pid != before.pid
+    for tally in tallies:
+        assert tally.closed == 1000
+        assert tally.balanced
+        assert any(arrival > broken + 0.1 for arrival in tally.arrivals), "results came again"
+    assert posted.results == posted.sent, f"a POST is tried again, not lost: {dict(posted.errors)}"
+    assert restarts(fragile) == ended + 1
+
+
 def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: list[bytes]) -> None:
     before = fragile.inference
     before.send_signal(signal.SIGSTOP)
@@ -146,8 +172,9 @@ def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
 
 def test_nothing_is_left_behind_when_the_supervisor_is_killed(fragile: Service) -> None:
     family = fragile.supervisor.children(recursive=True)
-    # Inference process, worker, sampling process, the fork server of the decoders, and two decoders at least.
-    assert len(family) >= 6
+    # Inference process with its fork server, worker, sampling process, fork server of the decoders, and at
+    # least two decoders.
+    assert len(family) >= 7
     fragile.signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []

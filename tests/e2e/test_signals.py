@@ -35,7 +35,7 @@ def test_a_signal_that_used_to_kill_drains(number: signal.Signals, full: bool) -
 
 def test_signals_that_mean_nothing_here_end_no_process() -> None:
     with Service({"LOG_LEVEL": "info"}) as service:
-        processes = [service.supervisor, *service.supervisor.children()]
+        processes = [service.supervisor, *service.supervisor.children(), service.inference]
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGVTALRM):
             for process in processes:
                 process.send_signal(number)

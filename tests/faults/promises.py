@@ -37,6 +37,7 @@ PROMISES = (
             _FAULTS + "test_ring_machine.py::test_the_ring_holds_in_any_order_of_events",
             _FAULTS + "test_ring_machine.py::test_the_machine_finds_answers_that_go_to_the_wrong_frame",
             "tests/e2e/test_recovery.py::test_streams_outlive_the_inference_process",
+            "tests/e2e/test_recovery.py::test_streams_outlive_the_fork_server_of_the_inference_process",
             "tests/e2e/test_recovery.py::test_in_mode_all_no_frame_is_lost_with_the_inference_process",
         ),
     ),

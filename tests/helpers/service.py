@@ -165,7 +165,18 @@ class Service:
 
     @property
     def inference(self) -> psutil.Process:
-        """The current inference process."""
+        """The current inference process; after the death of one, waits for its successor."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(psutil.NoSuchProcess, ValueError):  # the server has just died, too
+                (process,) = [each for each in self.inference_server.children() if not is_dead(each)]
+                return process
+            time.sleep(0.01)
+        raise AssertionError(f"no inference process after {START_TIMEOUT_S} s:\n{self.log}")
+
+    @property
+    def inference_server(self) -> psutil.Process:
+        """The fork server of the inference process."""
         (process,) = self.children("inference.engine.process")
         return process
 

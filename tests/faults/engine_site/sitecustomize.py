@@ -109,6 +109,12 @@ def _end(fault: str) -> None:
 
 def _change_detector(module: Any, orders: _Orders) -> None:
     real_infer, real_postprocess = module.Detector.infer, module.Detector.postprocess
+    real_init = module.Detector.__init__
+
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        if orders.take("exit_at_start"):
+            os._exit(1)
+        real_init(self, *arguments, **options)
 
     def infer(self: Any, frames: Any, *, thread: int, single: bool = False) -> Any:
         if self.model.buckets:  # the model has been warmed up
@@ -129,6 +135,7 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             boxes[:, 0] = float("nan")
         return boxes
 
+    module.Detector.__init__ = init
     module.Detector.infer, module.Detector.postprocess = infer, postprocess
 
 
@@ -224,8 +231,6 @@ def _install() -> None:
     role = next((name for name in _CHANGES if name in sys.orig_argv), "")
     if path and role:
         orders = _Orders(path)
-        if role == "inference.engine.process" and orders.take("exit_at_start"):
-            os._exit(1)
         sys.meta_path.insert(0, _Finder(dict(_CHANGES[role]), orders))
 
 

@@ -1,0 +1,55 @@
+"""The fork server of the inference process; `forked_process` is the supervisor's side.
+
+Starting Python and importing the libraries takes longer than loading a model. The fork server has done it
+when an inference process dies, so its successor only loads the models. Both share the memory of the
+libraries. The fork server reads no pixels and runs no model.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+
+from inference.ipc.group_signals import die_with_parent
+
+#: Kind of a message of the server, and the process id or the exit code.
+MESSAGE = struct.Struct("<ii")
+#: The only request.
+FORK = b"f"
+
+
+class Kind(IntEnum):
+    """Messages of the fork server."""
+
+    #: With the process id; its pidfd comes with the message.
+    FORKED = 1
+    #: With the exit code, negative for a signal.
+    ENDED = 2
+
+
+def serve_forks(control: socket.socket, run: Callable[[], int]) -> int:
+    """Fork a process for each request on ``control``, one at a time; returns the exit code of the caller.
+
+    Like ``fork``, it returns in every process: in a fork with the result of ``run``, and in the server when
+    ``control`` is closed. No other thread may run when it is called.
+    """
+    server = os.getpid()
+    # Pages that the garbage collector does not touch stay shared with the forks.
+    gc.collect()
+    gc.freeze()
+    while control.recv(len(FORK)):
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            die_with_parent(server)
+            return run()
+        watch = os.pidfd_open(pid)
+        socket.send_fds(control, [MESSAGE.pack(Kind.FORKED, pid)], [watch])
+        os.close(watch)
+        _, status = os.waitpid(pid, 0)
+        control.send(MESSAGE.pack(Kind.ENDED, os.waitstatus_to_exitcode(status)))
+    return 0
