@@ -249,10 +249,14 @@ def _forget_frames(error: BaseException) -> None:
     A traceback holds the frames, which hold the body of the request and, in a future, the error itself: only
     the garbage collector would free them.
     """
-    pending: BaseException | None = error
-    while pending is not None:
-        pending.__traceback__ = None
-        pending = pending.__cause__ or pending.__context__
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            pending += (each.__cause__, each.__context__)
 
 
 def _has_answered(request: web.Request) -> bool:

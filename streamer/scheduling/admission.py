@@ -218,28 +218,35 @@ class Admission:
         Raises Saturated if the image still waits for its turn after ``queue_s``, unless ``may_wait_long()``
         is true at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
         """
-        timeouts, queue_s = self._timeouts, self._queue_s
-        turn = 0
-
-        def raise_not_in_time() -> None:
-            nonlocal turn
-            if may_wait_long():
-                turn = timeouts.schedule(time.monotonic() + queue_s, raise_not_in_time)
-                return
-            if not state.give_up(job, time.monotonic()):
-                return
-            self._refused.labels("post", "waited").inc()
-            job.finish(
-                Saturated(f"The image has waited for {queue_s:g} s without a turn; try again later.", 1)
-            )
-
+        timeouts, turn = self._timeouts, [0]
         if not job.attempts:  # an image that is being decoded already has had its turn
-            turn = timeouts.schedule(time.monotonic() + queue_s, raise_not_in_time)
+            self._limit_wait(state, job, may_wait_long, turn)
         # The outcome is the same as for a frame that the inference process found too old.
         deadline = timeouts.schedule(job.deadline, lambda: job.finish(DeadlineExceeded()))
         try:
             return await answered
         finally:
-            if turn:
-                timeouts.cancel(turn)
+            timeouts.cancel(turn[0])
             timeouts.cancel(deadline)
+
+    def _limit_wait(
+        self, state: VersionQueue, job: Job, may_wait_long: Callable[[], bool], turn: list[int]
+    ) -> None:
+        """Refuse an image that waits for its turn for too long. ``turn`` gets the number of the timeout.
+
+        A nested function that schedules itself would be a reference cycle, and would keep the image until the
+        next full garbage collection.
+        """
+
+        def end_wait() -> None:
+            if may_wait_long():
+                self._limit_wait(state, job, may_wait_long, turn)
+                return
+            if not state.give_up(job, time.monotonic()):
+                return
+            self._refused.labels("post", "waited").inc()
+            job.finish(
+                Saturated(f"The image has waited for {self._queue_s:g} s without a turn; try again later.", 1)
+            )
+
+        turn[0] = self._timeouts.schedule(time.monotonic() + self._queue_s, end_wait)

@@ -55,7 +55,7 @@ class Job:
     finish: Callable[[Prediction | Exception], None]
     limits: Limits
     attempts: int = 0
-    #: None until a slot was acquired.
+    #: None until a slot was acquired, and after it was given back.
     ticket: Ticket | None = None
     #: None until the frame was decoded.
     letterbox: Letterbox | None = None

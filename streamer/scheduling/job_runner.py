@@ -218,6 +218,7 @@ class JobRunner:
         if ticket is None:  # cannot happen: a job is decoded into its ticket's slot
             return
         if job.fault is not None or job.cancelled:
+            job.ticket = None
             self._client.release(ticket)
             if isinstance(job.fault, DecoderLost) and not job.cancelled:
                 self._lost(version, job, job.fault)
@@ -239,6 +240,8 @@ class JobRunner:
         )
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
+        # The ticket refers to the job: only the garbage collector would free both, with the image.
+        job.ticket = None
         if isinstance(answer, InferenceLost):
             self._lost(version, job, answer)
         else:

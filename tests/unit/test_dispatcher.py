@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -23,7 +24,7 @@ from streamer.scheduling.clients import Caller, Client, Clients
 from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import DeadlineExceeded, SchedulingError, Unavailable, UnknownVersion
-from streamer.scheduling.job import Prediction
+from streamer.scheduling.job import Job, Prediction
 from tests.helpers.hostile_child import HostileChild
 from tests.unit.images import encode, scene
 
@@ -160,3 +161,19 @@ async def test_what_waits_at_the_end_is_unavailable(rig: Rig) -> None:
     await rig.dispatcher.close()
     assert isinstance(await refusal(task), Unavailable)
     assert rig.outcomes() == (0, 1, {})
+
+
+async def test_an_answered_image_is_not_left_to_the_garbage_collector(rig: Rig) -> None:
+    """It may have 8 MB, and reference cycles would keep it until the next full collection."""
+    await rig.child.greet()
+    gc.collect()
+    gc.disable()
+    try:
+        task = rig.post()
+        submit = await rig.take()
+        rig.child.send(pack_result(Result(submit.request_id, Status.OK, NO_BOXES, 1.0, 1.0, 1.0, 1)))
+        await task
+        await asyncio.sleep(0)
+        assert [each for each in gc.get_objects() if isinstance(each, Job)] == []
+    finally:
+        gc.enable()
