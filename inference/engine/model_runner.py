@@ -21,7 +21,7 @@ from inference.preprocess.preprocess import Preprocessor
 Frames = Sequence[npt.NDArray[np.uint8]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawOutputs:
     """Outputs of one run, batch first. The next run of the same inference thread overwrites them."""
 
