@@ -5,6 +5,7 @@ loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import struct
 import time
@@ -143,10 +144,10 @@ class StreamLoad:
                     if until.passed:
                         return
                     self._moved.clear()
-                    try:
-                        await asyncio.wait_for(self._moved.wait(), 0.5)
-                    except TimeoutError:
-                        continue
+                    # `wait_for` would start a task for each frame.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.5):
+                            await self._moved.wait()
             self.tally.sent += 1
             seq = self.tally.sent
             self._sent_at[seq] = time.monotonic()
