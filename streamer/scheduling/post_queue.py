@@ -10,7 +10,7 @@ bounded amount of work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -88,10 +88,15 @@ class PostQueue(Generic[Post]):
         client_posts.waiting.insert(place, post)
         self.count += 1
 
-    def ready(self, fits: Callable[[Post], bool]) -> dict[Flow, Post]:
-        """Return the first image of each client that may start now, as decided by ``fits``."""
+    def ready(self, fits: Callable[[Post], bool], among: Collection[Flow] | None = None) -> dict[Flow, Post]:
+        """Return the first image of each client that may start now, as decided by ``fits``.
+
+        ``among`` are the clients that may start anything; None means all.
+        """
         found = {}
         for flow, client_posts in self._by_flow.items():
+            if among is not None and flow not in among:
+                continue
             for post in client_posts.waiting:
                 if fits(post):
                     found[flow] = post
@@ -134,15 +139,18 @@ class PostQueue(Generic[Post]):
         client_posts = self._by_flow.get(flow)
         if client_posts is None or not client_posts.waiting:
             return 0.0
-        finish_s = client_posts.start_of(connection) + expected_s
-        passed_from, ahead_s, others = finish_s + _SAME * expected_s, 0.0, set()
+        finish_s, finishes_s = client_posts.start_of(connection) + expected_s, client_posts.finish_s
+        passed_from, ahead_s = finish_s + _SAME * expected_s, 0.0
+        # By connection: the seconds of its images that follow those that wait.
+        following_s: dict[int, float] = {}
+        # Nothing is called in this loop: each POST of a busy worker runs it twice over all that wait.
         for post in client_posts.waiting:
             if post.tag <= passed_from:
                 ahead_s += post.expected_s
-                if client_posts.finish_s.get(post.connection, finish_s) < finish_s:
-                    others.add(post.connection)
-        others.discard(connection)
-        return ahead_s + sum(finish_s - client_posts.finish_s[other] for other in others)
+                other = post.connection
+                if other != connection and other in finishes_s and finishes_s[other] < finish_s:
+                    following_s[other] = finish_s - finishes_s[other]
+        return ahead_s + sum(following_s.values())
 
     def settle(self, flow: Flow, post: Post, actual_s: float, *, again: bool = False) -> None:
         """Charge the connection of an image that has ended with its real cost.

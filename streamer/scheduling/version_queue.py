@@ -170,13 +170,15 @@ class VersionQueue:
         full = self._in_flight >= max_in_flight
         if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
-        little_s = self._little_s(now) if full else 0.0
         ready: dict[Flow, Source] = {}
         demands = self._demands
+        absent = self._absent([demands[key].flow for key in self._waiting], now) if full else None
+        if full and not absent:
+            return {}
         for key, source in self._waiting.items():
             demand = demands[key]
             flow = demand.flow
-            if full and not self._is_absent(flow, little_s, now):
+            if absent is not None and flow not in absent:
                 continue
             best = ready.get(flow)
             if best is not None and demands[best.key].served <= demand.served:
@@ -198,20 +200,17 @@ class VersionQueue:
                 job.decode.expected_ms, job.decode.nbytes, now
             )
 
-        ready = self._posts.ready(fits)
-        if self._in_flight < max_in_flight:
-            return ready
-        little_s = self._little_s(now)
-        return {flow: job for flow, job in ready.items() if self._is_absent(flow, little_s, now)}
+        absent = self._absent(self._posts.waiting_flows(), now) if self._in_flight >= max_in_flight else None
+        return self._posts.ready(fits, absent)
 
-    def _little_s(self, now: float) -> float:
-        """Return the seconds of work in the last second that count as little for a client of weight 1."""
+    def _absent(self, flows: list[Flow], now: float) -> set[Flow]:
+        """Return those clients that have nothing in flight and have had little in the last second."""
+        idle = {flow for flow in flows if not flow.running}
+        if not idle:  # nearly always, and a busy worker asks for each frame
+            return idle
         weights = sum(flow.weight for flow in {*self._share.running, *self._flows_with_work()})
-        return _LITTLE * self._service.total_s(now) / weights
-
-    def _is_absent(self, flow: Flow, little_s: float, now: float) -> bool:
-        """Whether a client has nothing in flight and has had little in the last second."""
-        return not flow.running and self._service.usage_s(flow, now) <= little_s * flow.weight
+        little_s = _LITTLE * self._service.total_s(now) / weights
+        return {flow for flow in idle if self._service.usage_s(flow, now) <= little_s * flow.weight}
 
     def _take_live(self, source: Source, flow: Flow, now: float) -> Job | None:
         job = source.take(now)
