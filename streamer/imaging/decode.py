@@ -12,7 +12,7 @@ import numpy.typing as npt
 from streamer.imaging.jpeg_pixels import UnsupportedSampling, check_rows, decode_jpeg
 from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
-from streamer.imaging.sampled_pixels import sampled_memory
+from streamer.imaging.sampled_pixels import LEAST_BYTES, sampled_memory
 from streamer.imaging.turning import Turning
 from streamer.imaging.webp import WebpImage, bare_webp
 from streamer.protocol.wire import Codec
@@ -95,6 +95,8 @@ def _sampled_space(header: ImageHeader, turning: Turning, resized: tuple[int, in
     Missing data of an arithmetic-coded JPEG are found by comparing all of its pixels.
     """
     if header.codec is not Codec.JPEG or header.sound_bytes or header.arithmetic:
+        return None
+    if header.width * header.height * 3 < LEAST_BYTES:  # first, because finding the rows takes 30 us
         return None
     rows = turning.stored_rows(header.height, header.width, resized)
     return sampled_memory(header.height, header.width, rows)

@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
 
 #: Smaller images are decoded into ordinary memory, which a decoder reuses; mapping pages would cost time.
-_LEAST_BYTES = 16 << 20
+LEAST_BYTES = 16 << 20
 #: Ordinary memory is used as well if more than this share of the pages has to be kept.
 _MOST_KEPT = 0.5
 #: OpenCV computes positions in single precision. A position this close to a row may count as the next one.
@@ -71,7 +71,7 @@ def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
     """
     size = height * width * 3
     pages = -(-size // mmap.PAGESIZE)
-    if size < _LEAST_BYTES or not len(rows):
+    if size < LEAST_BYTES or not len(rows):
         return None
     gaps = list(_gaps(rows, width * 3, pages))
     if pages - sum(count for _, count in gaps) > _MOST_KEPT * pages:
