@@ -1,11 +1,11 @@
-// Fits rate, then JPEG quality, then frame size to what the line and this device can take; pure.
+// Adapts frame rate, JPEG quality and frame size to what the network and this device can sustain. Pure.
 
-/** How often the pipeline asks. */
+/** How often the pipeline calls `update`. */
 export const PERIOD_MS = 500;
 
 /**
- * From the best downwards. Fewer frames cost least of what a person sees, a smaller picture most: small
- * objects vanish with it. `size` is a share of the model's own input side.
+ * Settings from the best to the most economical. The frame rate is reduced first because viewers notice it least, the
+ * frame size last because small objects can no longer be detected. `size` is relative to the model's input side.
  */
 export const LADDER = [
   { fps: 30, quality: 0.82, size: 1 },
@@ -18,25 +18,26 @@ export const LADDER = [
   { fps: 10, quality: 0.45, size: 0.6 },
 ];
 
-/** Time on the wire, both ways, over which the line counts as crowded. */
-const WIRE_LIMIT_MS = 300;
-/** Share of camera frames that found an earlier one still unsent, over which the line counts as crowded. */
-const UNSENT_LIMIT = 0.25;
-/** Share of a frame's interval that encoding may take. */
-const ENCODE_LIMIT = 0.8;
-/** Periods without trouble before a step up; doubled each time a step up did not hold. */
-const CALM_PERIODS = 6;
-const CALM_PERIODS_MAX = 96;
-/** Periods after a step in which its effect cannot be seen yet: old round trips are still in the samples. */
+/** The network counts as congested above this network time of a frame and its result. */
+const MAX_NETWORK_MS = 300;
+/** The network counts as congested if more than this share of camera frames found an earlier frame still unsent. */
+const MAX_UNSENT_SHARE = 0.25;
+/** Largest share of the frame interval that encoding may take. */
+const MAX_ENCODE_SHARE = 0.8;
+/** Periods without congestion before a step up. The number doubles whenever a step up had to be taken back. */
+const STABLE_PERIODS = 6;
+const STABLE_PERIODS_MAX = 96;
+/** Periods to ignore after a step: the measurements still contain round trips from before it. */
 const SETTLE_PERIODS = 2;
 
 export class Adaptation {
   constructor() {
+    /** Index into LADDER. */
     this.level = 0;
-    this._calm = 0;
-    this._settle = 0;
-    this._needed = CALM_PERIODS;
-    this._climbed = false;
+    this._stablePeriods = 0;
+    this._settlePeriods = 0;
+    this._requiredPeriods = STABLE_PERIODS;
+    this._steppedUp = false;
   }
 
   get settings() {
@@ -44,39 +45,46 @@ export class Adaptation {
   }
 
   /**
-   * Judge one period and return the settings for the next.
-   * @param {{wireMs: number | null, unsentShare: number, encodeMs: number | null}} period `wireMs`: median
-   *   round trip less the server's own time; null where nothing was measured
+   * Evaluate one period and return the settings for the next.
+   * @param {{networkMs: number | null, unsentShare: number, encodeMs: number | null}} period `networkMs`: median
+   *   round trip without the server's own time; null: not measured
+   * @returns {{fps: number, quality: number, size: number}} an entry of LADDER
    */
   update(period) {
-    if (this._settle > 0) {
-      this._settle -= 1;
-    } else if (this._crowded(period)) {
+    if (this._settlePeriods > 0) {
+      this._settlePeriods -= 1;
+    } else if (this._isCongested(period)) {
       this._stepDown();
-    } else if (++this._calm >= this._needed && this.level > 0) {
-      this.level -= 1;
-      this._calm = 0;
-      this._climbed = true;
-      this._settle = SETTLE_PERIODS;
+    } else if (++this._stablePeriods >= this._requiredPeriods && this.level > 0) {
+      this._stepUp();
     }
     return this.settings;
   }
 
-  _crowded({ wireMs, unsentShare, encodeMs }) {
+  _isCongested({ networkMs, unsentShare, encodeMs }) {
     return (
-      (wireMs ?? 0) > WIRE_LIMIT_MS ||
-      unsentShare > UNSENT_LIMIT ||
-      (encodeMs ?? 0) > (ENCODE_LIMIT * 1000) / this.settings.fps
+      (networkMs ?? 0) > MAX_NETWORK_MS ||
+      unsentShare > MAX_UNSENT_SHARE ||
+      (encodeMs ?? 0) > (MAX_ENCODE_SHARE * 1000) / this.settings.fps
     );
   }
 
+  _stepUp() {
+    this.level -= 1;
+    this._stablePeriods = 0;
+    this._steppedUp = true;
+    this._settlePeriods = SETTLE_PERIODS;
+  }
+
   _stepDown() {
-    // A climb that failed at once: wait longer before the next, else the picture pumps.
-    this._needed =
-      this._climbed && this._calm < CALM_PERIODS ? Math.min(this._needed * 2, CALM_PERIODS_MAX) : CALM_PERIODS;
-    this._climbed = false;
-    this._calm = 0;
-    this._settle = SETTLE_PERIODS;
+    // If the last step up is taken back at once, wait longer before the next. Otherwise the quality would oscillate.
+    this._requiredPeriods =
+      this._steppedUp && this._stablePeriods < STABLE_PERIODS
+        ? Math.min(this._requiredPeriods * 2, STABLE_PERIODS_MAX)
+        : STABLE_PERIODS;
+    this._steppedUp = false;
+    this._stablePeriods = 0;
+    this._settlePeriods = SETTLE_PERIODS;
     this.level = Math.min(this.level + 1, LADDER.length - 1);
   }
 }

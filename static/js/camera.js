@@ -1,36 +1,38 @@
-// Opens cameras and lists them; errors keep the browser's name, problems.js puts them into words.
+// Opens and lists cameras. Errors keep the browser's name; error-messages.js explains them.
 
-/** A camera is present only where the browser trusts the page's address. */
-export function cameraAllowedHere() {
+/** Return whether the page may use cameras: browsers offer them only in secure contexts (https or localhost). */
+function isCameraAvailable() {
   return window.isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 }
 
 /**
  * Open a camera.
- * @param {{deviceId?: string, facing?: 'user' | 'environment'}} wish what is preferred; any camera will do
+ * @param {{deviceId?: string, facing?: 'user' | 'environment'}} preference another camera is opened if the preferred
+ *   one is missing
  * @returns {Promise<MediaStream>}
- * @throws {DOMException} NotAllowedError, NotFoundError, NotReadableError, …; InsecureError for the address
+ * @throws {DOMException} NotAllowedError, NotFoundError, NotReadableError and others of getUserMedia; InsecureError if
+ *   the page is not in a secure context
  */
-export async function openCamera(wish) {
-  if (!cameraAllowedHere()) throw new DOMException('needs https or localhost', 'InsecureError');
+export async function openCamera(preference) {
+  if (!isCameraAvailable()) throw new DOMException('cameras require https or localhost', 'InsecureError');
   const video = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
-  if (wish.deviceId) video.deviceId = { exact: wish.deviceId };
-  else if (wish.facing) video.facingMode = { ideal: wish.facing };
+  if (preference.deviceId) video.deviceId = { exact: preference.deviceId };
+  else if (preference.facing) video.facingMode = { ideal: preference.facing };
   try {
     return await navigator.mediaDevices.getUserMedia({ video, audio: false });
   } catch (error) {
-    // The remembered camera is not plugged in today.
-    if (!wish.deviceId || !['OverconstrainedError', 'NotFoundError'].includes(error.name)) throw error;
-    return openCamera({ facing: wish.facing });
+    // The camera of the last visit may not be plugged in.
+    if (!preference.deviceId || !['OverconstrainedError', 'NotFoundError'].includes(error.name)) throw error;
+    return openCamera({ facing: preference.facing });
   }
 }
 
 /**
- * List cameras; their names are known only after one was opened.
+ * List the cameras. Browsers reveal their names only after the user has allowed one.
  * @returns {Promise<{id: string, name: string}[]>}
  */
 export async function listCameras() {
-  if (!cameraAllowedHere()) return [];
+  if (!isCameraAvailable()) return [];
   const devices = await navigator.mediaDevices.enumerateDevices();
   return devices
     .filter((device) => device.kind === 'videoinput' && device.deviceId)
@@ -38,10 +40,10 @@ export async function listCameras() {
 }
 
 /**
- * Say whether a camera looks at its user; such a picture is shown mirrored.
+ * Return whether a camera faces the user. The video of such a camera is shown mirrored.
  * @param {MediaStreamTrack} track
  */
-export function facesUser(track) {
+export function isUserFacing(track) {
   const { facingMode } = track.getSettings();
   if (facingMode) return facingMode === 'user';
   return !/back|rear|environment/i.test(track.label);

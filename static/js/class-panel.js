@@ -1,132 +1,141 @@
-// Which classes are shown: those seen so far with their counts, and a search among all labels of the model.
+// Lets the user select classes: among those detected so far, with their counts, and among all classes of the model.
 
 import { classColour } from './palette.js';
 
-/** A count stands for the newest result; classes not seen for this long fade. */
-const FADE_MS = 2000;
+/** A class that has not been detected for this long is shown faded. */
+const FADE_AFTER_MS = 2000;
+/** The search field is shown for models with at least this many classes. */
+const SEARCH_MIN_CLASSES = 8;
 
 export class ClassPanel {
-  /**
-   * @param {{seen: HTMLElement, hint: HTMLElement, all: HTMLElement, search: HTMLInputElement,
-   *   reset: HTMLElement}} parts
-   * @param {(labels: string[]) => void} onChange chosen labels; none: all classes
-   */
-  constructor(parts, onChange) {
-    this._parts = parts;
+  /** @param {(labels: string[]) => void} onChange receives the selected labels; empty: all classes */
+  constructor(onChange) {
+    this._detectedList = document.getElementById('detected-classes');
+    this._hint = document.getElementById('classes-hint');
+    this._allList = document.getElementById('class-list');
+    this._search = document.getElementById('class-search');
+    this._resetButton = document.getElementById('classes-reset');
     this._onChange = onChange;
     this._labels = [];
-    this._chosen = new Set();
-    /** Class id to chip, count field, count in the newest result, and when it was last seen. */
-    this._seen = new Map();
+    this._selected = new Set();
+    /** By class id: chip, element of the count, count in the newest result, and time of the last detection. */
+    this._detected = new Map();
+    /** One row per class of the model: element, checkbox and label. */
     this._rows = [];
-    parts.search.addEventListener('input', () => this._filter());
-    parts.reset.addEventListener('click', () => this._choose(new Set()));
+    this._search.addEventListener('input', () => this._filterRows());
+    this._resetButton.addEventListener('click', () => this._select(new Set()));
   }
 
-  /** Chosen labels that the model has, in its order. */
-  get chosen() {
-    return this._labels.filter((label) => this._chosen.has(label));
+  /** Selected labels in the model's order; empty: all classes. */
+  get selectedLabels() {
+    return this._labels.filter((label) => this._selected.has(label));
   }
 
-  /** @param {string[]} labels of the model @param {string[]} chosen */
-  setModel(labels, chosen) {
-    this._chosen = new Set(chosen.filter((label) => labels.includes(label)));
+  /**
+   * Show the classes of a model.
+   * @param {string[]} labels of the model
+   * @param {string[]} selected labels to select; those that the model does not have are ignored
+   */
+  setModel(labels, selected) {
+    this._selected = new Set(selected.filter((label) => labels.includes(label)));
     if (labels.join('\n') !== this._labels.join('\n')) {
       this._labels = labels;
-      this.forgetSeen();
-      this._parts.search.value = '';
-      this._parts.search.hidden = labels.length < 8;
-      this._rows = labels.map((label, id) => this._row(label, id));
-      this._parts.all.replaceChildren(...this._rows.map((row) => row.element));
+      this.clearDetected();
+      this._search.value = '';
+      this._search.hidden = labels.length < SEARCH_MIN_CLASSES;
+      this._rows = labels.map((label, id) => this._createRow(label, id));
+      this._allList.replaceChildren(...this._rows.map((row) => row.element));
     }
-    this._mark();
-    this._filter();
+    this._showSelection();
+    this._filterRows();
   }
 
-  /** Another source: what was seen before does not count. */
-  forgetSeen() {
-    this._seen.clear();
-    this._parts.seen.replaceChildren();
-    this._parts.hint.hidden = false;
+  /** Forget which classes were detected, because another source starts. */
+  clearDetected() {
+    this._detected.clear();
+    this._detectedList.replaceChildren();
+    this._hint.hidden = false;
   }
 
-  /** @param {number[][]} boxes of the newest result, as shown @param {number} nowMs */
-  count(boxes, nowMs) {
-    for (const entry of this._seen.values()) entry.count = 0;
-    for (const row of boxes) {
-      const entry = this._seen.get(row[5]) ?? this._addSeen(row[5]);
+  /** Count the boxes of the newest result by class. @param {number[][]} boxes the visible ones @param {number} nowMs */
+  countBoxes(boxes, nowMs) {
+    for (const entry of this._detected.values()) entry.count = 0;
+    for (const box of boxes) {
+      const entry = this._detected.get(box[5]) ?? this._addDetected(box[5]);
       entry.count += 1;
       entry.lastMs = nowMs;
     }
   }
 
-  /** Write the counts; called a few times a second, not per result. */
+  /** Show the counts. Called a few times per second instead of for each result, to keep them readable. */
   update(nowMs) {
-    for (const entry of this._seen.values()) {
+    for (const entry of this._detected.values()) {
       const text = String(entry.count);
-      if (entry.field.textContent !== text) entry.field.textContent = text;
-      entry.chip.classList.toggle('faded', nowMs - entry.lastMs > FADE_MS);
+      if (entry.countElement.textContent !== text) entry.countElement.textContent = text;
+      entry.chip.classList.toggle('faded', nowMs - entry.lastMs > FADE_AFTER_MS);
     }
   }
 
-  _addSeen(id) {
+  _addDetected(id) {
+    const label = this._labels[id] ?? `class ${id}`;
     const chip = document.createElement('button');
     chip.type = 'button';
     chip.className = 'chip';
     chip.style.setProperty('--class-colour', classColour(id));
-    const dot = document.createElement('span');
-    dot.className = 'dot';
-    const field = document.createElement('span');
-    field.className = 'count';
-    const label = this._labels[id] ?? `class ${id}`;
-    chip.append(dot, document.createTextNode(label), field);
     chip.dataset.label = label;
+    const countElement = createSpan('count');
+    chip.append(createSpan('dot'), document.createTextNode(label), countElement);
     chip.addEventListener('click', () => this._toggle(label));
-    const entry = { chip, field, count: 0, lastMs: 0 };
-    this._seen.set(id, entry);
-    this._parts.seen.append(chip);
-    this._parts.hint.hidden = true;
-    this._mark();
+    const entry = { chip, countElement, count: 0, lastMs: 0 };
+    this._detected.set(id, entry);
+    this._detectedList.append(chip);
+    this._hint.hidden = true;
+    this._showSelection();
     return entry;
   }
 
-  _row(label, id) {
+  _createRow(label, id) {
     const element = document.createElement('label');
     element.className = 'class-row';
     element.style.setProperty('--class-colour', classColour(id));
-    const box = document.createElement('input');
-    box.type = 'checkbox';
-    box.addEventListener('change', () => this._toggle(label));
-    const dot = document.createElement('span');
-    dot.className = 'dot';
-    element.append(box, dot, document.createTextNode(label));
-    return { element, box, label };
+    const checkbox = document.createElement('input');
+    checkbox.type = 'checkbox';
+    checkbox.addEventListener('change', () => this._toggle(label));
+    element.append(checkbox, createSpan('dot'), document.createTextNode(label));
+    return { element, checkbox, label };
   }
 
   _toggle(label) {
-    const chosen = new Set(this._chosen);
-    if (!chosen.delete(label)) chosen.add(label);
-    this._choose(chosen);
+    const selected = new Set(this._selected);
+    if (!selected.delete(label)) selected.add(label);
+    this._select(selected);
   }
 
-  _choose(chosen) {
-    this._chosen = chosen;
-    this._mark();
-    this._onChange(this.chosen);
+  _select(selected) {
+    this._selected = selected;
+    this._showSelection();
+    this._onChange(this.selectedLabels);
   }
 
-  _mark() {
-    const all = this._chosen.size === 0;
-    for (const { chip } of this._seen.values()) {
-      chip.setAttribute('aria-pressed', String(this._chosen.has(chip.dataset.label)));
-      chip.classList.toggle('off', !all && !this._chosen.has(chip.dataset.label));
+  _showSelection() {
+    const showsAll = this._selected.size === 0;
+    for (const { chip } of this._detected.values()) {
+      const isSelected = this._selected.has(chip.dataset.label);
+      chip.setAttribute('aria-pressed', String(isSelected));
+      chip.classList.toggle('off', !showsAll && !isSelected);
     }
-    for (const { box, label } of this._rows) box.checked = this._chosen.has(label);
-    this._parts.reset.hidden = all;
+    for (const { checkbox, label } of this._rows) checkbox.checked = this._selected.has(label);
+    this._resetButton.hidden = showsAll;
   }
 
-  _filter() {
-    const wanted = this._parts.search.value.trim().toLowerCase();
-    for (const { element, label } of this._rows) element.hidden = !label.toLowerCase().includes(wanted);
+  _filterRows() {
+    const query = this._search.value.trim().toLowerCase();
+    for (const { element, label } of this._rows) element.hidden = !label.toLowerCase().includes(query);
   }
+}
+
+function createSpan(className) {
+  const span = document.createElement('span');
+  span.className = className;
+  return span;
 }

@@ -1,46 +1,51 @@
-// The page's buttons, switches and keys: reads them, shows their state, and tells the app what is wanted.
+// Connects the buttons, settings and keyboard shortcuts of the page with the app, and shows their state.
 
-const TYPING = 'input:not([type=checkbox]):not([type=radio]), select, textarea, button, summary, a';
+/** Elements that use key presses themselves: shortcuts do not apply while one of them has the focus. */
+const KEYBOARD_ELEMENTS = 'input:not([type=checkbox]):not([type=radio]), select, textarea, button, summary, a';
 
 export class Controls {
   /**
-   * @param {object} wants what the person asks for
-   * @param {(kind: string, options?: object) => void} wants.play
-   * @param {() => void} wants.stop
-   * @param {() => void} wants.togglePause
-   * @param {(change: object) => void} wants.change settings that changed
-   * @param {() => void} wants.flipCamera
-   * @param {() => void} wants.snapshot
-   * @param {(key: string) => void} wants.useKey
+   * @param {object} actions what the user can do
+   * @param {(kind: 'camera' | 'file' | 'sample', options?: object) => void} actions.play
+   * @param {() => void} actions.stop
+   * @param {() => void} actions.togglePause
+   * @param {(changes: object) => void} actions.changeSettings
+   * @param {() => void} actions.switchCamera
+   * @param {() => void} actions.saveSnapshot
+   * @param {(key: string) => void} actions.setKey
    */
-  constructor(wants) {
-    this._wants = wants;
-    this._file = element('file');
+  constructor(actions) {
+    this._actions = actions;
+    this._fileInput = element('file');
     for (const button of document.querySelectorAll('[data-source]')) {
-      button.addEventListener('click', () => this.choose(button.dataset.source));
+      button.addEventListener('click', () => this.chooseSource(button.dataset.source));
     }
-    this._file.addEventListener('change', () => {
-      const [file] = this._file.files;
-      if (file) wants.play('file', { file });
-      this._file.value = ''; // the same file may be chosen again
+    this._fileInput.addEventListener('change', () => {
+      const [file] = this._fileInput.files;
+      if (file) actions.play('file', { file });
+      this._fileInput.value = ''; // Otherwise choosing the same file again would cause no event.
     });
-    this._bindTools();
+    this._bindToolbar();
     this._bindSettings();
-    this._bindKeys();
-    this._bindDrop();
+    this._bindShortcuts();
+    this._bindFileDrop();
   }
 
-  /** Start a source as its button would; a file is asked for first. */
-  choose(kind) {
-    if (kind === 'file') this._file.click();
-    else this._wants.play(kind);
+  /** Start a source. For a file, open the file dialog first. @param {'camera' | 'file' | 'sample'} kind */
+  chooseSource(kind) {
+    if (kind === 'file') this._fileInput.click();
+    else this._actions.play(kind);
   }
 
-  /** Show all settings; `threshold` is the one in effect, 0 to 1; null while nobody knows it. */
+  /**
+   * @param {object} settings
+   * @param {number | null} threshold the threshold in effect, 0 to 1; null: not known yet
+   * @param {boolean} mirrored whether the video is mirrored now
+   */
   showSettings(settings, threshold, mirrored) {
-    check('view', settings.view);
-    check('version', settings.version);
-    check('transport', settings.transport);
+    selectRadio('view', settings.view);
+    selectRadio('version', settings.version);
+    selectRadio('transport', settings.transport);
     if (threshold !== null) element('threshold').value = threshold;
     element('threshold-value').textContent = threshold === null ? '' : `${Math.round(threshold * 100)}%`;
     element('track').checked = settings.track;
@@ -48,11 +53,11 @@ export class Controls {
     element('mirror').setAttribute('aria-pressed', String(mirrored));
   }
 
-  /** Show what plays. @param {{kind: string | null, paused: boolean}} playing */
-  showPlaying({ kind, paused }) {
+  /** Show which source plays. @param {{kind: string | null, paused: boolean}} playback */
+  showPlayback({ kind, paused }) {
     document.querySelector('.toolbar').hidden = kind === null;
-    element('paused-mark').hidden = !paused || kind === null;
-    const label = paused ? 'Go on' : 'Pause';
+    element('paused-label').hidden = !paused || kind === null;
+    const label = paused ? 'Resume' : 'Pause';
     element('pause').setAttribute('aria-label', label);
     element('pause').title = `${label} (Space)`;
     element('pause').querySelector('use').setAttribute('href', paused ? '#i-play' : '#i-pause');
@@ -61,20 +66,28 @@ export class Controls {
     }
   }
 
-  /** @param {{id: string, name: string}[]} cameras @param {string} current id, empty when none is open */
-  showCameras(cameras, current) {
+  /**
+   * Show the choice of cameras, if one is open and there are others.
+   * @param {{id: string, name: string}[]} cameras
+   * @param {string} currentId id of the open camera; empty: none
+   */
+  showCameras(cameras, currentId) {
     const select = element('camera-select');
-    select.replaceChildren(...cameras.map(({ id, name }) => new Option(name, id, false, id === current)));
-    element('camera-field').hidden = !current || cameras.length < 2;
-    element('flip').hidden = !current || cameras.length < 2;
+    select.replaceChildren(...cameras.map(({ id, name }) => new Option(name, id, false, id === currentId)));
+    element('camera-field').hidden = !currentId || cameras.length < 2;
+    element('switch-camera').hidden = !currentId || cameras.length < 2;
   }
 
-  /** Offer only versions the server has. @param {Record<string, {name: string, classes: number}>} models */
+  /**
+   * Show the model, and disable versions that the server does not have.
+   * @param {Record<string, {name: string, classes: number}>} models by version
+   * @param {string} version the selected version
+   */
   showModels(models, version) {
     for (const radio of document.querySelectorAll('[name=version]')) {
-      const known = radio.value in models;
-      radio.disabled = !known;
-      radio.parentElement.title = known ? models[radio.value].name : `This server has no ${radio.value} model`;
+      const isAvailable = radio.value in models;
+      radio.disabled = !isAvailable;
+      radio.parentElement.title = isAvailable ? models[radio.value].name : `This server has no ${radio.value} model`;
     }
     const model = models[version];
     element('model-hint').textContent = model
@@ -82,69 +95,73 @@ export class Controls {
       : '';
   }
 
-  /** Say why frames do not go the way that was chosen; nothing when they do. @param {string} reason */
+  /** Show why WebSocket is used although WebRTC is selected. @param {string} reason empty: hide the message */
   showFallback(reason) {
     const hint = element('transport-hint');
-    const text = reason && `Frames go over WebSocket instead of WebRTC: ${reason.replace(/\.$/, '')}.`;
+    const text = reason && `Using WebSocket instead of WebRTC: ${reason.replace(/\.$/, '')}.`;
     if (hint.textContent !== text) hint.textContent = text;
     hint.hidden = !reason;
   }
 
+  /** Offer the sample as a source. */
   showSample() {
     for (const button of document.querySelectorAll('[data-source=sample]')) button.hidden = false;
   }
 
-  askForKey() {
+  /** Open the field for the API key and focus it. */
+  focusKey() {
     element('access').open = true;
     element('key').focus();
   }
 
-  _bindTools() {
-    const { togglePause, stop, flipCamera, snapshot, change } = this._wants;
+  _bindToolbar() {
+    const { togglePause, stop, switchCamera, saveSnapshot, changeSettings } = this._actions;
     element('pause').addEventListener('click', togglePause);
     element('stop').addEventListener('click', stop);
-    element('flip').addEventListener('click', flipCamera);
-    element('snapshot').addEventListener('click', snapshot);
-    element('mirror').addEventListener('click', () => change({ mirror: !pressed('mirror') }));
-    element('fit').addEventListener('click', () => change({ fit: pressed('fit') ? 'contain' : 'cover' }));
-    element('full').addEventListener('click', toggleFullscreen);
-    // Phones of one maker let only videos fill the screen, not pages.
-    element('full').hidden = !document.fullscreenEnabled;
+    element('switch-camera').addEventListener('click', switchCamera);
+    element('snapshot').addEventListener('click', saveSnapshot);
+    element('mirror').addEventListener('click', () => changeSettings({ mirror: !isPressed('mirror') }));
+    element('fit').addEventListener('click', () => changeSettings({ fit: isPressed('fit') ? 'contain' : 'cover' }));
+    element('fullscreen').addEventListener('click', toggleFullscreen);
+    // On an iPhone only video elements can be shown full screen.
+    element('fullscreen').hidden = !document.fullscreenEnabled;
   }
 
   _bindSettings() {
-    const { change, play, useKey } = this._wants;
+    const { changeSettings, play, setKey } = this._actions;
     for (const name of ['view', 'version', 'transport']) {
-      element(name).addEventListener('change', (event) => change({ [name]: event.target.value }));
+      element(name).addEventListener('change', (event) => changeSettings({ [name]: event.target.value }));
     }
-    element('threshold').addEventListener('input', (event) => change({ threshold: Number(event.target.value) }));
-    element('track').addEventListener('change', (event) => change({ track: event.target.checked }));
+    element('threshold').addEventListener('input', (event) => {
+      changeSettings({ threshold: Number(event.target.value) });
+    });
+    element('track').addEventListener('change', (event) => changeSettings({ track: event.target.checked }));
     element('camera-select').addEventListener('change', (event) => play('camera', { cameraId: event.target.value }));
     element('key-form').addEventListener('submit', (event) => {
       event.preventDefault();
-      useKey(element('key').value.trim());
+      setKey(element('key').value.trim());
     });
   }
 
-  _bindKeys() {
-    const keys = {
-      ' ': () => this._wants.togglePause(),
-      s: () => this._wants.change({ view: checked('view') === 'live' ? 'synced' : 'live' }),
+  _bindShortcuts() {
+    const shortcuts = {
+      ' ': () => this._actions.togglePause(),
+      s: () => this._actions.changeSettings({ view: selectedRadio('view') === 'live' ? 'synced' : 'live' }),
       m: () => element('mirror').click(),
-      f: () => element('full').hidden || toggleFullscreen(),
+      f: () => element('fullscreen').hidden || toggleFullscreen(),
     };
     document.addEventListener('keydown', (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(TYPING)) return;
-      if (document.querySelector('.toolbar').hidden || !(event.key.toLowerCase() in keys)) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(KEYBOARD_ELEMENTS)) return;
+      if (document.querySelector('.toolbar').hidden || !(event.key.toLowerCase() in shortcuts)) return;
       event.preventDefault();
-      keys[event.key.toLowerCase()]();
+      shortcuts[event.key.toLowerCase()]();
     });
   }
 
-  _bindDrop() {
+  _bindFileDrop() {
     const stage = element('stage');
     const hint = element('drop-hint');
-    // A file dropped beside the stage must not replace the page.
+    // Without this, the browser would open a file that is dropped beside the stage in place of the page.
     for (const name of ['dragover', 'drop']) window.addEventListener(name, (event) => event.preventDefault());
     stage.addEventListener('dragenter', () => (hint.hidden = false));
     stage.addEventListener('dragleave', (event) => {
@@ -153,7 +170,7 @@ export class Controls {
     stage.addEventListener('drop', (event) => {
       hint.hidden = true;
       const [file] = event.dataTransfer.files;
-      if (file) this._wants.play('file', { file });
+      if (file) this._actions.play('file', { file });
     });
   }
 }
@@ -162,15 +179,15 @@ function element(id) {
   return document.getElementById(id);
 }
 
-function pressed(id) {
+function isPressed(id) {
   return element(id).getAttribute('aria-pressed') === 'true';
 }
 
-function checked(name) {
+function selectedRadio(name) {
   return document.querySelector(`[name=${name}]:checked`)?.value;
 }
 
-function check(name, value) {
+function selectRadio(name, value) {
   for (const radio of document.querySelectorAll(`[name=${name}]`)) radio.checked = radio.value === value;
 }
 

@@ -1,29 +1,19 @@
-// Asks /health what the server can do now; a refused WebSocket tells a page no reason, this does.
+// Reads the state of the server from /health. It also explains a refused WebSocket, for which browsers give no reason.
 
 const TIMEOUT_MS = 4000;
 
 /**
  * @typedef {object} HealthReport
- * @property {boolean} reachable whether anything answered
- * @property {boolean} ok whether streams are served now
- * @property {string} status ok, starting, loading, warming, restarting, draining, saturated …; empty when unreachable
- * @property {string} reason in words, empty when ok
- * @property {string} sampling on, off, starting, no_spool; empty when unreachable
- * @property {number} samples frames kept since the server was started
+ * @property {boolean} reachable whether the server responded
+ * @property {boolean} ok whether the server accepts streams
+ * @property {string} reason why it does not, as a message for the user; empty if `ok`
+ * @property {string} sampling on, off, starting or no_spool; empty if unreachable
+ * @property {number} samples number of frames saved since the server started
  * @property {Record<string, {name: string, classes: number, provider: string}>} models by version
  */
 
 /** @returns {Promise<HealthReport>} never rejects */
 export async function fetchHealth() {
-  const unreachable = {
-    reachable: false,
-    ok: false,
-    status: '',
-    reason: 'The server does not answer',
-    sampling: '',
-    samples: 0,
-    models: {},
-  };
   try {
     const response = await fetch('health', { cache: 'no-store', signal: timeoutSignal() });
     const body = await response.json();
@@ -31,14 +21,20 @@ export async function fetchHealth() {
     return {
       reachable: true,
       ok: response.ok,
-      status: String(body.status ?? ''),
-      reason: response.ok ? '' : sentence(reasons.join('; ') || 'the server cannot serve right now'),
+      reason: response.ok ? '' : capitalise(reasons.join('; ') || 'the server does not accept streams at the moment'),
       sampling: String(body.sampling ?? ''),
       samples: Number(body.samples ?? 0),
       models: body.models ?? {},
     };
   } catch {
-    return unreachable;
+    return {
+      reachable: false,
+      ok: false,
+      reason: 'The server does not respond',
+      sampling: '',
+      samples: 0,
+      models: {},
+    };
   }
 }
 
@@ -48,6 +44,6 @@ function timeoutSignal() {
   return controller.signal;
 }
 
-function sentence(text) {
+function capitalise(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -1,20 +1,22 @@
-// One colour per class, the same every time, told apart by colour-blind people too; pure.
+// Assigns each class a colour that is always the same and can be told apart with colour blindness. Pure.
 
-/** Hues of Okabe and Ito's set, lifted for dark pictures; neighbours differ in lightness as well. */
+/** Colours of Okabe and Ito, lightened for dark backgrounds. Neighbours also differ in lightness. */
 const COLOURS = ['#5cc8ff', '#ffb000', '#3ddc97', '#ff8fc7', '#f7e463', '#ff7847', '#a79bff', '#e8eef4'];
+const DASH_PATTERNS = [[], [10, 5], [3, 4]];
 
 /**
  * @param {number} classId
- * @returns {string} `#rrggbb`; light enough for black text on it
+ * @returns {string} `#rrggbb`; light enough for dark text on it
  */
 export function classColour(classId) {
   return COLOURS[classId % COLOURS.length];
 }
 
 /**
+ * Return the dash pattern that distinguishes classes of the same colour.
  * @param {number} classId
- * @returns {number[]} dash pattern that tells apart classes that share a colour; empty: a solid line
+ * @returns {number[]} lengths of dashes and gaps in CSS pixels; empty: a solid line
  */
 export function classDash(classId) {
-  return [[], [10, 5], [3, 4]][Math.floor(classId / COLOURS.length) % 3];
+  return DASH_PATTERNS[Math.floor(classId / COLOURS.length) % DASH_PATTERNS.length];
 }

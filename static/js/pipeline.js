@@ -1,232 +1,243 @@
-// From camera frame to boxes: asks the flow, encodes, sends, and matches each result to its frame.
+// Sends video frames and matches results to them: checks flow control, encodes, sends, and receives.
 
 import { Adaptation, PERIOD_MS } from './adaptation.js';
-import { Encoder } from './encoder.js';
-import { Flow } from './flow.js';
-import { shrink } from './geometry.js';
-import { InFlight } from './in-flight.js';
+import { FlowControl } from './flow-control.js';
+import { fitWithin } from './geometry.js';
+import { JpegEncoder } from './jpeg-encoder.js';
+import { PendingFrames, PendingVideoFrames } from './pending-frames.js';
 import { FLAG_DISCONTINUITY, packFrame } from './protocol.js';
-import { RecentFrames } from './recent-frames.js';
-import { RateMeter, Samples, Tally } from './statistics.js';
+import { RateMeter, ReasonCounter, RecentValues } from './statistics.js';
 
-/** Longest side sent when the model's own input is not known or larger than a live stream should carry. */
-const SIDE_MAX_PX = 1280;
-const SIDE_MIN_PX = 320;
-/** A result belongs to the frame captured within this time of its own; frames are 33 ms apart. */
-const SAME_FRAME_MS = 16;
+/** Bounds of the longest side of sent frames, which otherwise follows the model's input size. */
+const MAX_SIDE_PX = 1280;
+const MIN_SIDE_PX = 320;
+/** A result belongs to the frame whose capture time differs by at most this: half the interval of 30 fps. */
+const MATCH_TOLERANCE_MS = 16;
 
-/** Everything that the statistics panel shows. */
+/** The measurements that the statistics panel shows. */
 class Measurements {
   constructor() {
     this.sent = new RateMeter();
     this.results = new RateMeter();
-    this.roundTripMs = new Samples();
-    this.serverMs = new Samples();
-    this.queueMs = new Samples();
-    this.inferMs = new Samples();
-    this.wireMs = new Samples(15);
-    this.encodeMs = new Samples(15);
-    /** Frames the server took but did not infer, and frames it answered with an error. */
-    this.dropped = new Tally();
-    /** Camera frames that were not sent at all. */
-    this.skipped = new Tally();
+    this.roundTripMs = new RecentValues();
+    this.serverMs = new RecentValues();
+    this.queueMs = new RecentValues();
+    this.inferMs = new RecentValues();
+    /** Round trip without the server's own time. */
+    this.networkMs = new RecentValues(15);
+    this.encodeMs = new RecentValues(15);
+    /** Sent frames that have no result: the server dropped them or failed. */
+    this.dropped = new ReasonCounter();
+    /** Camera frames that were not sent. */
+    this.skipped = new ReasonCounter();
     this.sentCount = 0;
     this.resultCount = 0;
-    this.frame = { width: 0, height: 0, quality: 0, bytes: 0 };
+    /** Size in pixels, JPEG quality (0 to 1) and size in bytes of the last sent frame. */
+    this.lastFrame = { width: 0, height: 0, quality: 0, bytes: 0 };
   }
 }
 
 export class Pipeline {
   /**
-   * @param {import('./transport.js').Transport} connection
-   * @param {(result: object, frame: {capturedMs: number, image: object | null}) => void} onResult only for
-   *   frames of the present geometry, newest last
+   * @param {import('./transport.js').Transport} transport
+   * @param {(result: object, image: ImageBitmap | HTMLCanvasElement | null) => void} onResult receives results in the
+   *   order of their frames; `image`: the frame's pixels if `keepImages` is set; the receiver closes it
    */
-  constructor(connection, onResult) {
-    this._connection = connection;
+  constructor(transport, onResult) {
+    this._transport = transport;
     this._onResult = onResult;
-    this._encoder = new Encoder();
+    this._encoder = new JpegEncoder();
     this._adaptation = new Adaptation();
-    this._busy = false;
-    this._geometry = '';
-    this._discontinuity = false;
+    this._isEncoding = false;
+    /** Size of the source and of the sent frames, as text, to detect changes. */
+    this._frameGeometry = '';
+    this._isDiscontinuity = false;
     this._lastResultSeq = 0;
-    this._inputSide = SIDE_MAX_PX;
+    this._inputSidePx = MAX_SIDE_PX;
     this._periodStartMs = 0;
     this._periodFrames = 0;
     this._periodUnsent = 0;
-    this.flow = new Flow();
-    this.inFlight = new InFlight();
-    /** Frames that go out as video. */
-    this.recent = new RecentFrames();
-    this.measured = new Measurements();
+    this.flow = new FlowControl();
+    this.pending = new PendingFrames();
+    this.pendingVideo = new PendingVideoFrames();
+    this.measurements = new Measurements();
+    /** Changes with the size or the source of the frames. Results of an earlier epoch are not shown. */
     this.epoch = 0;
-    /** Whether each frame's picture is kept until its result is there (synced view). */
+    /** Whether to keep the pixels of each frame until its result arrives, for the synced view. */
     this.keepImages = false;
     this.paused = false;
   }
 
-  get encoderWay() {
-    return this._encoder.way;
+  /** Where frames are encoded as JPEG: `worker` or `canvas`. */
+  get encoderBackend() {
+    return this._encoder.backend;
   }
 
-  /** Another source or a jump in it: the next frame does not continue the last. */
-  cut() {
-    this._geometry = '';
-    this._discontinuity = true;
+  /** Mark the next frame as a new beginning, for example because the source has changed. */
+  markDiscontinuity() {
+    this._frameGeometry = '';
+    this._isDiscontinuity = true;
   }
 
-  /** Counts begin anew; what is in flight stays. */
+  /** Discard all measurements. Frames in flight stay in flight. */
   resetMeasurements() {
-    this.measured = new Measurements();
+    this.measurements = new Measurements();
   }
 
-  welcomed(message, nowMs) {
-    this.inFlight.clear();
-    this.recent.clear();
-    // Video has no window: its sender adapts by itself.
+  /** Forget all frames in flight. */
+  clearPending() {
+    this.pending.clear();
+    this.pendingVideo.clear();
+  }
+
+  handleWelcome(message, nowMs) {
+    this.clearPending();
+    // Over WebRTC there is no window: the browser's congestion control adapts the video.
     this.flow.open(message.flow ?? { win: 1, max_fps: null }, nowMs);
-    // Another session counts in its own way: video counts every frame, so its numbers run far ahead.
+    // A new session counts from another number. WebRTC counts every video frame, so its numbers are much higher.
     if (!message.resumed) this._lastResultSeq = 0;
-    const side = Math.max(...(message.model.input ?? [SIDE_MAX_PX]));
-    this._inputSide = Math.min(SIDE_MAX_PX, Math.max(SIDE_MIN_PX, side));
+    const side = Math.max(...(message.model.input ?? [MAX_SIDE_PX]));
+    this._inputSidePx = Math.min(MAX_SIDE_PX, Math.max(MIN_SIDE_PX, side));
+  }
+
+  /** Handle any message of the server except `welcome`. */
+  handleMessage(message, nowMs) {
+    this.flow.handleMessage(message);
+    const { dropped } = this.measurements;
+    if (message.type === 'result') this._handleResult(message, nowMs);
+    else if (message.type === 'drop') dropped.add(message.reason, message.to - message.from + 1);
+    else if (message.type === 'error' && message.seq !== undefined) dropped.add('error');
+    this.pending.acknowledge(this.flow.ack);
   }
 
   /**
-   * A new picture is on the video element: send it, or drop it before any work is spent on it.
+   * Process a new frame of the video element: send it, or skip it before encoding it if it may not be sent.
    * @param {HTMLVideoElement} video
    * @param {number} nowMs
    * @param {number} capturedMs
    */
-  offer(video, nowMs, capturedMs) {
-    if (this.paused || !this._connection.isOpen || !video.videoWidth) return;
-    if (this._connection.carriesVideo) {
-      this._remember(video, capturedMs);
+  processFrame(video, nowMs, capturedMs) {
+    if (this.paused || !this._transport.isOpen || !video.videoWidth) return;
+    if (this._transport.usesWebRtc) {
+      this._rememberVideoFrame(video, capturedMs);
       return;
     }
     this._adapt(nowMs);
     this._periodFrames += 1;
-    const refusal = this._busy ? 'encoder' : this.flow.refusal(nowMs, this._connection.unsentBytes);
-    if (refusal) {
-      if (refusal === 'unsent') this._periodUnsent += 1;
-      this.measured.skipped.add(refusal);
+    const blockedBy = this._isEncoding ? 'encoder' : this.flow.blockedBy(nowMs, this._transport.unsentBytes);
+    if (blockedBy) {
+      if (blockedBy === 'unsent') this._periodUnsent += 1;
+      this.measurements.skipped.add(blockedBy);
       return;
     }
-    this._busy = true;
+    this._isEncoding = true;
     this._encodeAndSend(video, nowMs)
-      .catch(() => this.measured.skipped.add('encoder'))
+      .catch(() => this.measurements.skipped.add('encoder'))
       .finally(() => {
-        this._busy = false;
+        this._isEncoding = false;
       });
   }
 
-  /** The browser has encoded a frame of the video. @param {{bytes: number, width: number, height: number}} frame */
-  encoded({ bytes, width, height }) {
-    this.measured.sent.tick(performance.now());
-    this.measured.sentCount += 1;
-    if (width) this.measured.frame = { width, height, quality: 0, bytes };
-  }
-
-  /** Take any message of the server but `welcome`. */
-  heard(message, nowMs) {
-    this.flow.heard(message);
-    if (message.type === 'result') this._resultHeard(message, nowMs);
-    else if (message.type === 'drop') this.measured.dropped.add(message.reason, message.to - message.from + 1);
-    else if (message.type === 'error' && message.seq !== undefined) this.measured.dropped.add('error');
-    this.inFlight.settle(this.flow.ack);
+  /** Count a video frame that the browser has encoded. @param {{bytes: number, width: number, height: number}} frame */
+  handleEncodedFrame({ bytes, width, height }) {
+    this.measurements.sent.tick(performance.now());
+    this.measurements.sentCount += 1;
+    if (width) this.measurements.lastFrame = { width, height, quality: 0, bytes };
   }
 
   async _encodeAndSend(video, capturedMs) {
-    const { generation } = this._connection;
+    const { generation } = this._transport;
     const { quality, size } = this._adaptation.settings;
-    const wanted = shrink(video.videoWidth, video.videoHeight, Math.round(this._inputSide * size));
-    const epoch = this._epochOf(video, wanted);
-    const { bytes, image } = await this._encoder.encode(video, { ...wanted, quality, keep: this.keepImages });
+    const sentSize = fitWithin(video.videoWidth, video.videoHeight, Math.round(this._inputSidePx * size));
+    const epoch = this._epochOf(video, sentSize);
+    const options = { ...sentSize, quality, keepImage: this.keepImages };
+    const { bytes, image } = await this._encoder.encode(video, options);
     const nowMs = performance.now();
-    this.measured.encodeMs.add(nowMs - capturedMs);
-    if (this._connection.generation !== generation || !this._connection.isOpen || this.paused || this.flow.win === 0) {
+    this.measurements.encodeMs.add(nowMs - capturedMs);
+    const isSameConnection = this._transport.generation === generation && this._transport.isOpen;
+    if (!isSameConnection || this.paused || this.flow.isOnHold) {
       image?.close?.();
-      this.measured.skipped.add('hold');
+      this.measurements.skipped.add('hold');
       return;
     }
     const seq = this.flow.send(capturedMs);
-    const flags = this._discontinuity ? FLAG_DISCONTINUITY : 0;
-    this._discontinuity = false;
-    const header = { seq, tsUs: capturedMs * 1000, epoch, flags, ...wanted };
-    this._connection.sendFrame(packFrame(header, bytes));
-    this.inFlight.add(seq, { capturedMs, sentMs: nowMs, epoch, image });
-    this.measured.sent.tick(nowMs);
-    this.measured.sentCount += 1;
-    this.measured.frame = { ...wanted, quality, bytes: bytes.byteLength };
+    const flags = this._isDiscontinuity ? FLAG_DISCONTINUITY : 0;
+    this._isDiscontinuity = false;
+    const header = { seq, tsUs: capturedMs * 1000, epoch, flags, ...sentSize };
+    this._transport.sendFrame(packFrame(header, bytes));
+    this.pending.add(seq, { capturedMs, sentMs: nowMs, epoch, image });
+    this.measurements.sent.tick(nowMs);
+    this.measurements.sentCount += 1;
+    this.measurements.lastFrame = { ...sentSize, quality, bytes: bytes.byteLength };
   }
 
-  /** The epoch rises with every change of the picture's size or source. */
-  _epochOf(video, sent) {
-    const geometry = `${video.videoWidth}x${video.videoHeight}>${sent.width}x${sent.height}`;
-    if (geometry !== this._geometry) {
-      this._geometry = geometry;
+  _epochOf(video, sentSize) {
+    const geometry = `${video.videoWidth}x${video.videoHeight}>${sentSize.width}x${sentSize.height}`;
+    if (geometry !== this._frameGeometry) {
+      this._frameGeometry = geometry;
       this.epoch = (this.epoch + 1) & 0xffff;
     }
     return this.epoch;
   }
 
-  _resultHeard(message, nowMs) {
-    const { measured } = this;
-    measured.results.tick(nowMs);
-    measured.resultCount += 1;
-    measured.serverMs.add(message.t.server_ms);
-    measured.queueMs.add(message.t.queue_ms);
-    measured.inferMs.add(message.t.infer_ms);
-    if (message.rtp !== undefined) {
-      this._videoResultHeard(message, nowMs);
-      return;
-    }
-    const frame = this.inFlight.take(message.seq);
+  _handleResult(message, nowMs) {
+    const { measurements } = this;
+    measurements.results.tick(nowMs);
+    measurements.resultCount += 1;
+    measurements.serverMs.add(message.t.server_ms);
+    measurements.queueMs.add(message.t.queue_ms);
+    measurements.inferMs.add(message.t.infer_ms);
+    if (message.rtp === undefined) this._handleImageResult(message, nowMs);
+    else this._handleVideoResult(message, nowMs);
+  }
+
+  /** Match a result of a WebSocket session by sequence number. */
+  _handleImageResult(message, nowMs) {
+    const frame = this.pending.take(message.seq);
     if (!frame) return;
-    measured.roundTripMs.add(nowMs - frame.sentMs);
-    measured.wireMs.add(Math.max(0, nowMs - frame.sentMs - message.t.server_ms));
-    if (message.epoch !== this.epoch || message.seq < this._lastResultSeq) {
-      frame.image?.close?.();
+    this._addRoundTrip(nowMs - frame.sentMs, message);
+    this._deliver(message, frame.image, message.epoch === this.epoch);
+  }
+
+  /** Match a result of a WebRTC session by capture time, which the RTP timestamp carries. */
+  _handleVideoResult(message, nowMs) {
+    const capturedMs = this._transport.webRtc.clock.toMs(message.rtp);
+    const frame = capturedMs === null ? undefined : this.pendingVideo.take(capturedMs, MATCH_TOLERANCE_MS);
+    if (capturedMs !== null) this._addRoundTrip(nowMs - capturedMs, message);
+    this._deliver(message, frame?.image ?? null, true);
+  }
+
+  _addRoundTrip(roundTripMs, message) {
+    this.measurements.roundTripMs.add(roundTripMs);
+    this.measurements.networkMs.add(Math.max(0, roundTripMs - message.t.server_ms));
+  }
+
+  _deliver(message, image, isCurrentEpoch) {
+    if (!isCurrentEpoch || message.seq < this._lastResultSeq) {
+      image?.close?.();
       return;
     }
     this._lastResultSeq = message.seq;
-    this._onResult(message, frame);
+    this._onResult(message, image);
   }
 
-  /** Match by time of capture: nothing else of a frame survives its way through the encoder. */
-  _videoResultHeard(message, nowMs) {
-    const capturedMs = this._connection.video.clock.toMs(message.rtp);
-    const frame = capturedMs === null ? undefined : this.recent.take(capturedMs, SAME_FRAME_MS);
-    if (capturedMs !== null) {
-      this.measured.roundTripMs.add(nowMs - capturedMs);
-      this.measured.wireMs.add(Math.max(0, nowMs - capturedMs - message.t.server_ms));
-    }
-    if (message.seq < this._lastResultSeq) {
-      frame?.image?.close?.();
-      return;
-    }
-    this._lastResultSeq = message.seq;
-    this._onResult(message, frame ?? { capturedMs: capturedMs ?? nowMs, image: null });
-  }
-
-  /** Keep a frame that goes out as video until its result is there; its picture too in synced view. */
-  async _remember(video, capturedMs) {
+  async _rememberVideoFrame(video, capturedMs) {
     const frame = { capturedMs, image: null };
-    this.recent.add(frame);
+    this.pendingVideo.add(frame);
     if (!this.keepImages) return;
     const image = await createImageBitmap(video).catch(() => null);
-    if (this.recent.has(frame)) frame.image = image;
+    if (this.pendingVideo.has(frame)) frame.image = image;
     else image?.close();
   }
 
   _adapt(nowMs) {
     if (nowMs - this._periodStartMs < PERIOD_MS) return;
     const settings = this._adaptation.update({
-      wireMs: this.measured.wireMs.quantile(0.5),
+      networkMs: this.measurements.networkMs.quantile(0.5),
       unsentShare: this._periodFrames ? this._periodUnsent / this._periodFrames : 0,
-      encodeMs: this.measured.encodeMs.quantile(0.5),
+      encodeMs: this.measurements.encodeMs.quantile(0.5),
     });
-    this.flow.ownFps = settings.fps;
+    this.flow.targetFps = settings.fps;
     this._periodStartMs = nowMs;
     this._periodFrames = 0;
     this._periodUnsent = 0;

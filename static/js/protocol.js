@@ -1,30 +1,29 @@
-// Frames and close codes of detect.v1 as a browser needs them; pure, its Python twin is streamer/protocol/wire.py.
+// Packs frames and interprets close codes of detect.v1. Pure; streamer/protocol/wire.py is the Python counterpart.
 
 export const SUBPROTOCOL = 'detect.v1.json';
-export const FRAME_HEADER_BYTES = 24;
+const FRAME_HEADER_BYTES = 24;
 export const FLAG_DISCONTINUITY = 2;
-export const MAX_SEQ = 0xffffffff;
 
-const FRAME_MARK = 0x01;
+const MESSAGE_TYPE_FRAME = 0x01;
 const CODEC_JPEG = 0;
 
-/** Close codes after which the same answer would come again: the page must not reconnect by itself. */
-const FINAL_CODES = new Set([4400, 4403, 4404, 4406, 4409, 4422]);
-export const CODE_UNAUTHORIZED = 4401;
-export const CODE_IDLE = 4440;
+/** Close codes that a new attempt would get again: the page does not reconnect by itself. */
+const FINAL_CLOSE_CODES = new Set([4400, 4403, 4404, 4406, 4409, 4422]);
+export const CLOSE_UNAUTHORIZED = 4401;
+export const CLOSE_IDLE = 4440;
 
 /**
- * Return one frame message: 24 bytes of header (little-endian), then the JPEG.
+ * Pack one frame message: a little-endian header of 24 bytes, followed by the JPEG.
  * @param {{seq: number, tsUs: number, width: number, height: number, epoch: number, flags?: number,
- *   stream?: number, rotation?: number}} frame `tsUs`: capture time in microseconds of the page's own clock;
- *   `width`, `height`: the JPEG's size in pixels.
+ *   stream?: number, rotation?: number}} frame `tsUs`: capture time in microseconds on the page's clock;
+ *   `width`, `height`: size of the JPEG in pixels
  * @param {ArrayBuffer} payload the JPEG
  * @returns {Uint8Array}
  */
 export function packFrame(frame, payload) {
   const message = new Uint8Array(FRAME_HEADER_BYTES + payload.byteLength);
   const view = new DataView(message.buffer);
-  view.setUint8(0, FRAME_MARK);
+  view.setUint8(0, MESSAGE_TYPE_FRAME);
   view.setUint8(1, CODEC_JPEG);
   view.setUint8(2, frame.flags ?? 0);
   view.setUint8(3, FRAME_HEADER_BYTES / 4);
@@ -40,20 +39,20 @@ export function packFrame(frame, payload) {
 }
 
 /**
- * Say what a client does after a close.
+ * Return what the page does after the server has closed the connection.
  * @param {number} code WebSocket close code
- * @returns {'stop' | 'key' | 'retry'} `key`: ask the person for an API key first
+ * @returns {'stop' | 'askForKey' | 'reconnect'}
  */
-export function afterClose(code) {
-  if (code === CODE_UNAUTHORIZED) return 'key';
-  return FINAL_CODES.has(code) ? 'stop' : 'retry';
+export function actionAfterClose(code) {
+  if (code === CLOSE_UNAUTHORIZED) return 'askForKey';
+  return FINAL_CLOSE_CODES.has(code) ? 'stop' : 'reconnect';
 }
 
 /**
- * Return the address of a model version's stream, beside the page (also under a path prefix of a proxy).
- * @param {string} pageUrl address of the page
+ * Return the stream URL of a model version. It is relative to the page, so it also works below a proxy's path prefix.
+ * @param {string} pageUrl URL of the page
  * @param {string} version `v1` or `v2`
- * @returns {string} ws: or wss: address; never holds a key
+ * @returns {string} URL with the scheme ws: or wss:, without a query
  */
 export function streamUrl(pageUrl, version) {
   const url = new URL(`${version}/stream`, pageUrl);

@@ -1,35 +1,42 @@
-// Tells when a frame was captured from its RTP timestamp, by the encoder's own frames; pure.
+// Converts RTP timestamps of sent video to capture times on the page's clock. Pure.
 
 const WRAP = 2 ** 32;
 const TICKS_PER_MS = 90;
-/** Encoded frames whose delay is remembered: some seconds of video. */
-const REMEMBERED = 90;
+/** Number of encoded frames over which the minimum is taken: some seconds of video. */
+const MAX_OFFSETS = 90;
 
 /**
- * RTP timestamps are capture times on a clock with an unknown beginning. An encoded frame comes out a few
- * milliseconds after its capture at best, and the smallest difference seen tells that beginning.
+ * RTP timestamps are capture times on a clock with an unknown origin. The delay between capture and the encoder's
+ * output varies, so the smallest recent difference between the two clocks is the best estimate of the origin.
  */
 export class RtpClock {
   constructor() {
-    this._first = null;
-    this._offsets = [];
+    this._firstRtp = null;
+    this._offsetsMs = [];
   }
 
-  /** An encoded frame has left the encoder. @param {number} rtp 32 bits @param {number} nowMs page's clock */
-  encoded(rtp, nowMs) {
-    this._first ??= rtp;
-    this._offsets.push(nowMs - this._sinceFirst(rtp));
-    if (this._offsets.length > REMEMBERED) this._offsets.shift();
+  /**
+   * Record a frame that the encoder has just produced.
+   * @param {number} rtp RTP timestamp, 32 bits
+   * @param {number} nowMs time on the page's clock
+   */
+  addEncodedFrame(rtp, nowMs) {
+    this._firstRtp ??= rtp;
+    this._offsetsMs.push(nowMs - this._sinceFirstMs(rtp));
+    if (this._offsetsMs.length > MAX_OFFSETS) this._offsetsMs.shift();
   }
 
-  /** @param {number} rtp @returns {number | null} capture time on the page's clock; null before any frame */
+  /**
+   * @param {number} rtp RTP timestamp, 32 bits
+   * @returns {number | null} capture time on the page's clock; null before the first encoded frame
+   */
   toMs(rtp) {
-    if (this._first === null) return null;
-    return Math.min(...this._offsets) + this._sinceFirst(rtp);
+    if (this._firstRtp === null) return null;
+    return Math.min(...this._offsetsMs) + this._sinceFirstMs(rtp);
   }
 
-  _sinceFirst(rtp) {
-    const ticks = (((rtp - this._first) % WRAP) + WRAP) % WRAP;
+  _sinceFirstMs(rtp) {
+    const ticks = (((rtp - this._firstRtp) % WRAP) + WRAP) % WRAP;
     return (ticks < WRAP / 2 ? ticks : ticks - WRAP) / TICKS_PER_MS;
   }
 }

@@ -1,83 +1,84 @@
-// Samples: says that the server keeps single frames, lets a person refuse it or report one, and counts them.
+// Tells the user that the server saves frames for training, lets them report a frame, and lets them opt out.
 
 import { fetchHealth } from './health.js';
 
-const ASK_EVERY_MS = 10000;
-const TOLD_FOR_MS = 2500;
+const POLL_MS = 10000;
+const CONFIRMATION_MS = 2500;
 
 export class SamplingPanel {
   /**
-   * @param {object} elements
-   * @param {HTMLElement} elements.button reports the last picture
-   * @param {HTMLElement} elements.field switch "may keep frames"
-   * @param {HTMLInputElement} elements.toggle the switch itself
-   * @param {HTMLElement} elements.hint how many there are
-   * @param {HTMLElement} elements.start what is said before anything plays
-   * @param {object} wants what the person asks for
-   * @param {() => void} wants.report
-   * @param {(keep: boolean) => void} wants.keep
+   * @param {object} owner
+   * @param {() => void} owner.report the user reports the last frame
+   * @param {(keep: boolean) => void} owner.setKeep the user allows or forbids the server to save frames
    */
-  constructor(elements, wants) {
-    this._elements = elements;
-    this._timer = null;
-    this._told = null;
-    elements.button.addEventListener('click', wants.report);
-    elements.toggle.addEventListener('change', () => wants.keep(elements.toggle.checked));
+  constructor(owner) {
+    this._reportButton = document.getElementById('report');
+    this._field = document.getElementById('keep-field');
+    this._toggle = document.getElementById('keep');
+    this._countHint = document.getElementById('samples-hint');
+    this._startHint = document.getElementById('start-hint');
+    this._pollTimer = null;
+    this._confirmationTimer = null;
+    this._samplingOn = false;
+    this._keep = true;
+    this._reportButton.addEventListener('click', owner.report);
+    this._toggle.addEventListener('change', () => owner.setKeep(this._toggle.checked));
   }
 
-  /** Ask the server now, and again while the page is visible. */
-  async watch() {
-    clearTimeout(this._timer);
-    if (!document.hidden) this.show(await fetchHealth());
-    clearTimeout(this._timer);
-    this._timer = setTimeout(() => this.watch(), ASK_EVERY_MS);
+  /** Poll the number of saved frames while the page is visible. */
+  async poll() {
+    clearTimeout(this._pollTimer);
+    if (!document.hidden) this._showHealth(await fetchHealth());
+    clearTimeout(this._pollTimer);
+    this._pollTimer = setTimeout(() => this.poll(), POLL_MS);
   }
 
-  /** @param {import('./health.js').HealthReport} health */
-  show({ reachable, sampling, samples }) {
-    if (!reachable) return;
-    const { field, hint, start } = this._elements;
-    this._on = sampling === 'on';
-    field.hidden = !this._on;
-    hint.hidden = !this._on;
-    hint.textContent = samplesText(samples);
-    start.textContent = startText(this._on);
-    this._showButton();
-  }
-
-  /** @param {boolean} keep what the switch says */
+  /** @param {boolean} keep whether the user allows the server to save frames */
   showKeep(keep) {
     this._keep = keep;
-    this._elements.toggle.checked = keep;
-    this._showButton();
+    this._toggle.checked = keep;
+    this._showReportButton();
   }
 
-  /** The server's answer to a report. @param {{taken: boolean}} message */
-  reported({ taken }) {
-    const { button } = this._elements;
-    button.dataset.told = taken ? 'taken' : 'busy';
-    button.title = taken ? 'Kept for training' : 'The server has too many at the moment';
-    clearTimeout(this._told);
-    this._told = setTimeout(() => {
-      delete button.dataset.told;
+  /** Confirm a report. @param {{taken: boolean}} message `reported` message of the server */
+  handleReported({ taken }) {
+    const button = this._reportButton;
+    button.dataset.report = taken ? 'accepted' : 'rejected';
+    button.title = taken ? 'Saved for training' : 'Too many reports at the moment';
+    clearTimeout(this._confirmationTimer);
+    this._confirmationTimer = setTimeout(() => {
+      delete button.dataset.report;
       button.title = button.ariaLabel;
-    }, TOLD_FOR_MS);
-    this.watch();
+    }, CONFIRMATION_MS);
+    this.poll();
   }
 
-  _showButton() {
-    this._elements.button.hidden = !this._on || !this._keep;
+  _showHealth({ reachable, sampling, samples }) {
+    if (!reachable) return;
+    this._samplingOn = sampling === 'on';
+    this._field.hidden = this._countHint.hidden = !this._samplingOn;
+    this._countHint.textContent = samplesText(samples);
+    this._startHint.textContent = privacyText(this._samplingOn);
+    this._showReportButton();
+  }
+
+  _showReportButton() {
+    this._reportButton.hidden = !this._samplingOn || !this._keep;
   }
 }
 
-/** @param {number} count of frames taken since the server was started */
+/** @param {number} count frames saved since the server started @returns {string} */
 export function samplesText(count) {
-  if (!count) return 'None kept so far';
-  return `${count} ${count === 1 ? 'frame' : 'frames'} kept since the server was started`;
+  if (!count) return 'No frames saved yet';
+  return `${count} ${count === 1 ? 'frame' : 'frames'} saved since the server started`;
 }
 
-/** What happens to pictures, said before the camera is opened. @param {boolean} kept */
-export function startText(kept) {
-  const where = 'Pictures go to this server only and are analysed live';
-  return kept ? `${where}; it may keep single frames for training.` : `${where}.`;
+/**
+ * Return what happens to the user's frames, shown before the camera is opened.
+ * @param {boolean} samplingOn whether the server saves frames
+ * @returns {string}
+ */
+export function privacyText(samplingOn) {
+  const processing = 'Frames are sent only to this server and analysed in real time.';
+  return samplingOn ? `${processing} The server may save single frames for training.` : processing;
 }

@@ -1,27 +1,28 @@
-// What the page remembers: checked values in localStorage, overridden by the address; the key only per tab.
+// Loads and saves the settings of the page: in localStorage, overridden by the URL. The API key stays in its tab.
 
-const STORE = 'demo.settings';
+const SETTINGS_STORE = 'demo.settings';
 const KEY_STORE = 'demo.key';
+const URL_PARAMETERS = ['view', 'version', 'transport'];
 
 const DEFAULTS = {
   view: 'live',
   version: 'v1',
   transport: 'websocket',
-  /** null: the model's own. */
+  /** Confidence threshold, 0 to 1; null: the model's default. */
   threshold: null,
   track: false,
-  /** Whether the server may keep single frames for training. */
+  /** Whether the server may save single frames for training. */
   keep: true,
   fit: 'contain',
-  /** null: as the camera faces. */
+  /** Whether the video is mirrored; null: only for a camera that faces the user. */
   mirror: null,
   cameraId: '',
   facing: 'environment',
-  /** Chosen labels by version; none: all classes. */
+  /** Labels of the selected classes by model version; empty: all classes. */
   classes: {},
 };
 
-const ALLOWED = {
+const VALIDATORS = {
   view: (value) => value === 'live' || value === 'synced',
   version: (value) => /^v[0-9]+$/.test(value),
   transport: (value) => value === 'websocket' || value === 'webrtc',
@@ -35,32 +36,38 @@ const ALLOWED = {
   classes: (value) => typeof value === 'object' && value !== null && Object.values(value).every(Array.isArray),
 };
 
-/** @param {Storage | null} storage @param {URLSearchParams} address */
-export function loadSettings(storage, address) {
+/**
+ * Load the settings. Invalid values are replaced by the defaults.
+ * @param {Storage | null} storage null: the browser blocks it
+ * @param {URLSearchParams} query parameters of the page's URL, which override stored values
+ * @returns {object} the settings; DEFAULTS lists them
+ */
+export function loadSettings(storage, query) {
   const settings = { ...DEFAULTS, classes: {} };
   let stored = {};
   try {
-    stored = Object(JSON.parse(storage?.getItem(STORE) ?? '{}'));
+    stored = Object(JSON.parse(storage?.getItem(SETTINGS_STORE) ?? '{}'));
   } catch {
-    // Broken or blocked storage: the defaults do.
+    // The storage is blocked or contains invalid JSON: use the defaults.
   }
-  const asked = Object.fromEntries(['view', 'version', 'transport'].map((name) => [name, address.get(name)]));
-  for (const [name, isAllowed] of Object.entries(ALLOWED)) {
-    if (name in stored && isAllowed(stored[name])) settings[name] = stored[name];
-    if (asked[name] && isAllowed(asked[name])) settings[name] = asked[name];
+  const fromUrl = Object.fromEntries(URL_PARAMETERS.map((name) => [name, query.get(name)]));
+  for (const [name, isValid] of Object.entries(VALIDATORS)) {
+    if (name in stored && isValid(stored[name])) settings[name] = stored[name];
+    if (fromUrl[name] && isValid(fromUrl[name])) settings[name] = fromUrl[name];
   }
   return settings;
 }
 
+/** @param {Storage | null} storage @param {object} settings */
 export function saveSettings(storage, settings) {
   try {
-    storage?.setItem(STORE, JSON.stringify(settings));
+    storage?.setItem(SETTINGS_STORE, JSON.stringify(settings));
   } catch {
-    // Private windows may refuse: then nothing is remembered.
+    // Private windows may refuse to store: the settings then last as long as the page.
   }
 }
 
-/** @returns {string} the API key of this tab; empty when none was given */
+/** @returns {string} the API key of this tab; empty: none */
 export function loadKey() {
   try {
     return sessionStorage.getItem(KEY_STORE) ?? '';
@@ -69,16 +76,17 @@ export function loadKey() {
   }
 }
 
+/** @param {string} key empty: remove the stored key */
 export function saveKey(key) {
   try {
     if (key) sessionStorage.setItem(KEY_STORE, key);
     else sessionStorage.removeItem(KEY_STORE);
   } catch {
-    // Then it lives as long as the page.
+    // Private windows may refuse to store: the key then lasts as long as the page.
   }
 }
 
-/** localStorage, or null where the browser blocks even looking at it. */
+/** @returns {Storage | null} localStorage; null if the browser blocks access */
 export function openStorage() {
   try {
     return window.localStorage;

@@ -1,109 +1,112 @@
-// The picture and its boxes: live boxes over the running video, or each frame drawn with its own boxes.
+// Shows the video and its boxes: the newest boxes over the running video, or each frame with its own boxes.
 
 import { place } from './geometry.js';
 import { drawBoxes } from './overlay.js';
 
-/** Boxes over live video older than this say nothing about what is seen now. */
-const STALE_MS = 1500;
+/** In the live view, boxes older than this are removed: the objects have moved since. */
+const MAX_BOX_AGE_MS = 1500;
+/** Boxes in a saved image are drawn in proportion to this width, so that lines stay visible in large images. */
+const SNAPSHOT_BASE_WIDTH_PX = 960;
+const REVOKE_URL_AFTER_MS = 10000;
 
 export class Stage {
   /**
-   * @param {{root: HTMLElement, video: HTMLVideoElement, canvas: HTMLCanvasElement}} parts
-   * @param {(row: number[]) => boolean} wanted whether a box is to be drawn, by threshold and class
+   * @param {{root: HTMLElement, video: HTMLVideoElement, canvas: HTMLCanvasElement}} elements
+   * @param {(box: number[]) => boolean} isVisible whether to draw a box
    */
-  constructor({ root, video, canvas }, wanted) {
+  constructor({ root, video, canvas }, isVisible) {
     this._root = root;
     this._video = video;
     this._canvas = canvas;
     this._context = canvas.getContext('2d');
-    this._wanted = wanted;
+    this._isVisible = isVisible;
+    /** Result whose boxes are shown; null: none. */
     this._result = null;
+    /** In the synced view, the frame that the result belongs to. The stage closes it. */
     this._image = null;
-    this._shownMs = 0;
-    this._dirty = false;
-    this._request = 0;
+    this._resultShownMs = 0;
+    this._needsDraw = false;
+    this._animationRequest = 0;
     this.labels = [];
     this.view = 'live';
     this.fit = 'contain';
     this.mirror = false;
-    /** What the canvas shows now; for tests and the curious. */
+    /** The scene that the canvas shows now; null: none. Tests and the console read it. */
     this.drawn = null;
-    new ResizeObserver(() => this._resize()).observe(root);
-    video.addEventListener('resize', () => this._shape());
+    new ResizeObserver(() => this._resizeCanvas()).observe(root);
+    video.addEventListener('resize', () => this._updateAspectRatio());
   }
 
-  /** Change how the picture is shown: any of view, fit, mirror. */
-  set(options) {
+  /** @param {{view?: 'live' | 'synced', fit?: 'contain' | 'cover', mirror?: boolean}} options */
+  setOptions(options) {
     Object.assign(this, options);
     this._root.dataset.view = this.view;
     this._root.dataset.fit = this.fit;
     this._root.classList.toggle('mirrored', this.mirror);
-    if (this.view === 'live') this._keepImage(null);
-    this.redraw();
+    if (this.view === 'live') this._setImage(null);
+    this.requestDraw();
   }
 
   /**
    * Show a result.
-   * @param {object} result message of the server
-   * @param {ImageBitmap | HTMLCanvasElement | null} image the frame itself; kept and closed here
+   * @param {object} result `result` message of the server
+   * @param {ImageBitmap | HTMLCanvasElement | null} image the frame that the result belongs to; the stage closes it
    */
-  show(result, image) {
+  showResult(result, image) {
     this._result = result;
-    this._shownMs = performance.now();
+    this._resultShownMs = performance.now();
     if (this.view === 'synced') {
       if (!image) return;
-      this._keepImage(image);
-      this.redraw();
+      this._setImage(image);
+      this.requestDraw();
       return;
     }
     image?.close?.();
-    this._dirty = true;
-    if (this._video.paused) this.redraw();
+    this._needsDraw = true;
+    if (this._video.paused) this.requestDraw();
   }
 
-  /** A new picture is on the video element: draw the newest boxes over it, once. */
-  videoFrame(nowMs) {
+  /** In the live view, draw a new result together with the new frame of the video element. */
+  handleVideoFrame(nowMs) {
     if (this.view !== 'live') return;
-    if (this._result && nowMs - this._shownMs > STALE_MS && !this._video.paused) {
+    if (this._result && nowMs - this._resultShownMs > MAX_BOX_AGE_MS && !this._video.paused) {
       this._result = null;
-      this._dirty = true;
+      this._needsDraw = true;
     }
-    if (this._dirty) this._draw();
+    if (this._needsDraw) this._draw();
   }
 
-  /** Nothing that was shown is true any more: another source or model. */
+  /** Remove boxes and frame, because the source or the model has changed. */
   clear() {
     this._result = null;
-    this._keepImage(null);
-    this.redraw();
+    this._setImage(null);
+    this.requestDraw();
   }
 
   /** Draw at the next screen refresh. */
-  redraw() {
-    this._request ||= requestAnimationFrame(() => this._draw());
+  requestDraw() {
+    this._animationRequest ||= requestAnimationFrame(() => this._draw());
   }
 
-  /**
-   * Return the picture as shown, with its boxes, in the source's own size.
-   * @returns {Promise<Blob | null>} PNG; null when nothing is shown
-   */
-  async snapshot() {
-    const picture = this._picture();
-    if (!picture) return null;
+  /** Save the frame with its boxes as a PNG file, in the size of the source. Does nothing if no frame is shown. */
+  async saveSnapshot() {
+    const frame = this._currentFrame();
+    if (!frame) return;
     const canvas = document.createElement('canvas');
-    canvas.width = picture.width;
-    canvas.height = picture.height;
-    const placement = place(picture, canvas, 'contain', this.mirror);
+    canvas.width = frame.width;
+    canvas.height = frame.height;
+    const placement = place(frame, canvas, 'contain', this.mirror);
     const context = canvas.getContext('2d');
-    drawPicture(context, picture.image, placement);
+    drawImage(context, frame.image, placement);
     if (this._result) {
-      const pixelRatio = Math.max(1, picture.width / 960);
+      const pixelRatio = Math.max(1, frame.width / SNAPSHOT_BASE_WIDTH_PX);
       drawBoxes(context, this._scene(placement, pixelRatio));
     }
-    return new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
+    if (blob) download(blob, `detections-${new Date().toISOString().slice(0, 19).replace(/[T:]/g, '-')}.png`);
   }
 
-  _picture() {
+  _currentFrame() {
     if (this._image) return { image: this._image, width: this._image.width, height: this._image.height };
     const { videoWidth: width, videoHeight: height } = this._video;
     return width ? { image: this._video, width, height } : null;
@@ -112,7 +115,7 @@ export class Stage {
   _scene(placement, pixelRatio) {
     const { boxes, width, height } = this._result;
     return {
-      boxes: boxes.filter(this._wanted),
+      boxes: boxes.filter(this._isVisible),
       frame: { width, height },
       placement,
       labels: this.labels,
@@ -121,43 +124,43 @@ export class Stage {
   }
 
   _draw() {
-    cancelAnimationFrame(this._request);
-    this._request = 0;
-    this._dirty = false;
+    cancelAnimationFrame(this._animationRequest);
+    this._animationRequest = 0;
+    this._needsDraw = false;
     const { width, height } = this._canvas;
     this._context.clearRect(0, 0, width, height);
     this.drawn = null;
-    const picture = this._picture();
-    if (!picture || !width) return;
-    const placement = place(picture, this._canvas, this.fit, this.mirror);
-    if (this._image) drawPicture(this._context, this._image, placement);
+    const frame = this._currentFrame();
+    if (!frame || !width) return;
+    const placement = place(frame, this._canvas, this.fit, this.mirror);
+    if (this._image) drawImage(this._context, this._image, placement);
     if (!this._result) return;
     const scene = this._scene(placement, window.devicePixelRatio || 1);
     drawBoxes(this._context, scene);
     this.drawn = { seq: this._result.seq, ts: this._result.ts, view: this.view, ...scene };
   }
 
-  _keepImage(image) {
+  _setImage(image) {
     if (this._image !== image) this._image?.close?.();
     this._image = image;
   }
 
-  _resize() {
+  _resizeCanvas() {
     const ratio = window.devicePixelRatio || 1;
     this._canvas.width = Math.round(this._root.clientWidth * ratio);
     this._canvas.height = Math.round(this._root.clientHeight * ratio);
     this._draw();
   }
 
-  /** The stage takes the picture's shape, within the room that the layout leaves. */
-  _shape() {
+  /** Give the stage the aspect ratio of the video, within the limits of the layout. */
+  _updateAspectRatio() {
     const { videoWidth, videoHeight } = this._video;
-    if (videoWidth) this._root.style.setProperty('--shape', String(videoWidth / videoHeight));
-    this.redraw();
+    if (videoWidth) this._root.style.setProperty('--aspect-ratio', String(videoWidth / videoHeight));
+    this.requestDraw();
   }
 }
 
-function drawPicture(context, image, { left, top, width, height, mirror }) {
+function drawImage(context, image, { left, top, width, height, mirror }) {
   context.save();
   if (mirror) {
     context.translate(2 * left + width, 0);
@@ -165,4 +168,12 @@ function drawPicture(context, image, { left, top, width, height, mirror }) {
   }
   context.drawImage(image, left, top, width, height);
   context.restore();
+}
+
+function download(blob, fileName) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = fileName;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_URL_AFTER_MS);
 }

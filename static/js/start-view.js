@@ -1,17 +1,17 @@
-// What is said before anything plays: is the server ready, which versions has it, is there a sample?
+// Shows the state of the server before a source plays, and finds out whether the server has a sample.
 
 import { fetchHealth } from './health.js';
-import { SAMPLE_URL } from './source.js';
+import { SAMPLE_URL } from './video-source.js';
 
-const ASK_EVERY_MS = 3000;
-const ASK_READY_EVERY_MS = 15000;
+const POLL_NOT_READY_MS = 3000;
+const POLL_READY_MS = 15000;
 
 export class StartView {
   /**
-   * @param {import('./status.js').Status} status
+   * @param {import('./connection-status.js').ConnectionStatus} status
    * @param {object} owner
-   * @param {() => boolean} owner.isIdle whether nothing plays: only then the server's readiness is news
-   * @param {(models: object) => void} owner.onModels the server's models by version
+   * @param {() => boolean} owner.isIdle whether no source plays; otherwise the connection's own state is shown
+   * @param {(models: object) => void} owner.onModels receives the server's models by version
    */
   constructor(status, owner) {
     this._status = status;
@@ -21,10 +21,9 @@ export class StartView {
     this.hasSample = false;
   }
 
-  /** Look once for the sample, which a server need not have. */
-  async lookForSample() {
+  /** Find out once whether the server has the sample, which is optional. */
+  async checkSample() {
     try {
-      // One byte is enough to know.
       const response = await fetch(SAMPLE_URL, { headers: { Range: 'bytes=0-0' } });
       await response.arrayBuffer();
       this.hasSample = response.ok;
@@ -33,15 +32,15 @@ export class StartView {
     }
   }
 
-  /** Ask the server how it is, now and again until something plays. */
-  async watch() {
+  /** Poll the state of the server until a source plays. */
+  async pollHealth() {
     clearTimeout(this._timer);
     const health = await fetchHealth();
     if (Object.keys(health.models).length) this._owner.onModels(health.models);
     if (!this._owner.isIdle()) return;
     this._show(health);
     clearTimeout(this._timer);
-    this._timer = setTimeout(() => this.watch(), health.ok ? ASK_READY_EVERY_MS : ASK_EVERY_MS);
+    this._timer = setTimeout(() => this.pollHealth(), health.ok ? POLL_READY_MS : POLL_NOT_READY_MS);
   }
 
   _show(health) {
@@ -49,9 +48,6 @@ export class StartView {
     const device = /cuda|tensorrt/i.test(model?.provider ?? '') ? 'GPU' : 'CPU';
     const text = health.ok ? `Server ready · runs on ${device}` : health.reason;
     if (this._hint.textContent !== text) this._hint.textContent = text;
-    const tone = health.reachable ? 'busy' : 'bad';
-    this._hint.dataset.state = health.ok ? 'open' : tone;
-    if (health.ok) this._status.pill('idle', 'Ready');
-    else this._status.pill(tone, health.reachable ? 'Not ready yet' : 'Server not found');
+    this._hint.dataset.state = this._status.showHealth(health);
   }
 }

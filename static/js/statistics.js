@@ -1,69 +1,62 @@
-// Rates, quantiles and counts over the last seconds; pure, shown by the statistics panel.
+// Computes rates, quantiles and counts over recent values. Pure.
 
-/** Events per second over a sliding window. */
+/** Events per second in a sliding window. */
 export class RateMeter {
   /** @param {number} windowMs */
   constructor(windowMs = 3000) {
     this._windowMs = windowMs;
-    this._times = [];
-    this._since = null;
+    this._timesMs = [];
+    this._firstMs = null;
   }
 
+  /** Count an event. */
   tick(nowMs) {
-    this._since ??= nowMs;
-    this._times.push(nowMs);
-    this._trim(nowMs);
+    this._firstMs ??= nowMs;
+    this._timesMs.push(nowMs);
+    this._removeOld(nowMs);
   }
 
   perSecond(nowMs) {
-    this._trim(nowMs);
-    if (this._since === null) return 0;
-    // In the first seconds the window is shorter, or the rate would seem to climb.
-    const spanMs = Math.min(this._windowMs, Math.max(1000, nowMs - this._since));
-    return (this._times.length * 1000) / spanMs;
+    this._removeOld(nowMs);
+    if (this._firstMs === null) return 0;
+    // Divide by the time since the first event while that is shorter: otherwise the rate would appear to rise slowly.
+    const spanMs = Math.min(this._windowMs, Math.max(1000, nowMs - this._firstMs));
+    return (this._timesMs.length * 1000) / spanMs;
   }
 
-  reset() {
-    this._times = [];
-    this._since = null;
-  }
-
-  _trim(nowMs) {
-    while (this._times.length && nowMs - this._times[0] > this._windowMs) this._times.shift();
+  _removeOld(nowMs) {
+    while (this._timesMs.length && nowMs - this._timesMs[0] > this._windowMs) this._timesMs.shift();
   }
 }
 
-/** The last values of a quantity. */
-export class Samples {
-  /** @param {number} size how many are kept */
-  constructor(size = 120) {
-    this._size = size;
+/** The most recent values of a quantity. */
+export class RecentValues {
+  /** @param {number} capacity number of values to keep */
+  constructor(capacity = 120) {
+    this._capacity = capacity;
+    /** Newest last. */
     this.values = [];
   }
 
   add(value) {
     this.values.push(value);
-    if (this.values.length > this._size) this.values.shift();
+    if (this.values.length > this._capacity) this.values.shift();
   }
 
   /**
-   * @param {number} q 0..1
-   * @param {number} last how many of the newest values count
-   * @returns {number | null} null when there are none
+   * @param {number} q 0 to 1
+   * @param {number} newest use only this many of the newest values
+   * @returns {number | null} null without values
    */
-  quantile(q, last = this._size) {
-    const sorted = this.values.slice(-last).sort((a, b) => a - b);
+  quantile(q, newest = this._capacity) {
+    const sorted = this.values.slice(-newest).sort((a, b) => a - b);
     if (!sorted.length) return null;
     return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
   }
-
-  clear() {
-    this.values = [];
-  }
 }
 
-/** Counts by reason. */
-export class Tally {
+/** Number of events by reason. */
+export class ReasonCounter {
   constructor() {
     this._counts = new Map();
   }
@@ -78,16 +71,8 @@ export class Tally {
     return total;
   }
 
-  count(reason) {
-    return this._counts.get(reason) ?? 0;
-  }
-
-  /** Reasons and counts, most frequent first. */
+  /** Pairs of reason and count, most frequent first. */
   get entries() {
     return [...this._counts].sort((a, b) => b[1] - a[1]);
-  }
-
-  clear() {
-    this._counts.clear();
   }
 }

@@ -1,99 +1,100 @@
-// Which way the frames go: WebSocket, or video over WebRTC as long as that works; the rest of the page sees one.
+// Sends frames over WebSocket or as WebRTC video, and falls back to WebSocket if WebRTC does not work.
 
 export class Transport {
   /**
-   * @param {import('./connection.js').Connection} socket
-   * @param {import('./video-connection.js').VideoConnection} video
-   * @param {() => 'websocket' | 'webrtc'} wanted what the person chose
+   * @param {import('./websocket-connection.js').WebSocketConnection} webSocket
+   * @param {import('./webrtc-connection.js').WebRtcConnection} webRtc
+   * @param {() => 'websocket' | 'webrtc'} selected the user's choice
    */
-  constructor(socket, video, wanted) {
-    this._socket = socket;
-    this._video = video;
-    this._wanted = wanted;
+  constructor(webSocket, webRtc, selected) {
+    this._webSocket = webSocket;
+    this._webRtc = webRtc;
+    this._selected = selected;
+    this._active = 'websocket';
     this._version = '';
-    /** Why frames go over WebSocket although WebRTC is wanted; empty while they do not. */
-    this.fallback = '';
+    /** Why WebSocket is used although WebRTC is selected; empty otherwise. */
+    this.fallbackReason = '';
   }
 
-  /** `websocket` or `webrtc`: the one in use. */
-  get kind() {
-    return this._current === this._video ? 'webrtc' : 'websocket';
+  /** The transport in use. @returns {'websocket' | 'webrtc'} */
+  get active() {
+    return this._active;
   }
 
-  get carriesVideo() {
-    return this.kind === 'webrtc';
+  get usesWebRtc() {
+    return this._active === 'webrtc';
   }
 
-  get video() {
-    return this._video;
+  get webRtc() {
+    return this._webRtc;
   }
 
   get state() {
-    return this._current.state;
+    return this._connection.state;
   }
 
   get isOpen() {
-    return this._current.isOpen;
+    return this._connection.isOpen;
   }
 
-  get opened() {
-    return this._current.opened;
+  get sessionsOpened() {
+    return this._connection.sessionsOpened;
   }
 
   get generation() {
-    return this._current.generation;
+    return this._connection.generation;
   }
 
   get unsentBytes() {
-    return this.carriesVideo ? 0 : this._socket.unsentBytes;
+    return this.usesWebRtc ? 0 : this._webSocket.unsentBytes;
   }
 
-  /** Connect by the way that is wanted; one that failed before gets another chance. */
+  /** Connect to a model version with the selected transport, even if it failed before. */
   open(version) {
     this._version = version;
-    this.fallback = '';
-    const other = this._wanted() === 'webrtc' ? this._socket : this._video;
+    this.fallbackReason = '';
+    this._active = this._selected();
+    const other = this.usesWebRtc ? this._webSocket : this._webRtc;
     if (other.state.name !== 'idle') other.close();
-    this._inUse = this._wanted();
-    this._current.open(version);
+    this._connection.open(version);
   }
 
-  /** WebRTC does not work: go on over WebSocket, and remember why. */
+  /** Continue over WebSocket. @param {string} reason why WebRTC does not work */
   fallBack(reason) {
-    this.fallback = reason;
-    this._inUse = 'websocket';
-    this._socket.open(this._version);
+    this.fallbackReason = reason;
+    this._active = 'websocket';
+    this._webSocket.open(this._version);
   }
 
   close() {
-    this._current.close();
-    this.fallback = '';
+    this._connection.close();
+    this.fallbackReason = '';
   }
 
   retryNow() {
-    this._current.retryNow();
+    this._connection.retryNow();
   }
 
-  sleep(asleep) {
-    this._socket.sleep(asleep);
-    this._video.sleep(asleep);
+  setHidden(isHidden) {
+    this._webSocket.setHidden(isHidden);
+    this._webRtc.setHidden(isHidden);
   }
 
   send(message) {
-    this._current.send(message);
+    this._connection.send(message);
   }
 
-  /** @param {Uint8Array} bytes */
+  /** @param {Uint8Array} bytes a packed frame; WebSocket must be in use and open */
   sendFrame(bytes) {
-    this._socket.sendFrame(bytes);
+    this._webSocket.sendFrame(bytes);
   }
 
-  /** Another source plays. */
-  sourceChanged() {
-    if (this.carriesVideo) this._video.replaceSource();
+  /** Continue with another video source, in the same session. */
+  replaceSource() {
+    if (this.usesWebRtc) this._webRtc.replaceSource();
   }
 
-  get _current() {
-    return this._inUse === 'webrtc' ? this._video : this._socket;
+  get _connection() {
+    return this.usesWebRtc ? this._webRtc : this._webSocket;
   }
 }

@@ -136,7 +136,7 @@ class DemoPage:
                 return
             self.page.wait_for_timeout(50)
         state = self.evaluate(
-            "JSON.stringify([demo.connection, demo.flow, demo.counts, demo.problem, demo.latest])"
+            "JSON.stringify([demo.connection, demo.flow, demo.counts, demo.error, demo.latest])"
         )
         raise AssertionError(f"never true: {condition}; page: {state}; errors: {self.errors}")
 

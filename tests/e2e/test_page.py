@@ -223,8 +223,8 @@ def test_the_threshold_and_the_classes_change_results_without_a_new_connection(d
     }""")
     demo.wait("demo.latest.boxes.length >= 2 && demo.latest.boxes.every((row) => row[4] >= 0.3)")
 
-    demo.page.click("#seen [data-label=bus]")
-    assert demo.page.get_attribute("#seen [data-label=bus]", "aria-pressed") == "true"
+    demo.page.click("#detected-classes [data-label=bus]")
+    assert demo.page.get_attribute("#detected-classes [data-label=bus]", "aria-pressed") == "true"
     demo.wait("demo.latest.boxes.length === 1 && demo.latest.boxes[0][5] === 5")
     demo.page.click("#all-classes summary")
     demo.page.fill("#class-search", "PERS")
@@ -240,7 +240,7 @@ def test_the_threshold_and_the_classes_change_results_without_a_new_connection(d
 
     demo.page.check("#track", force=True)
     demo.wait("demo.latest.boxes.length && demo.latest.boxes.every((row) => row.length === 7)")
-    assert demo.evaluate("demo.connection.opened") == 1
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
     assert len(demo.sockets) == 1
 
 
@@ -261,7 +261,7 @@ def test_the_other_version_takes_over_while_the_camera_goes_on(service: Service,
     demo.open("?source=camera&autostart=1")
     demo.wait_for_results()
     demo.page.check("[name=version][value=v2]", force=True)
-    demo.wait("demo.connection.opened === 2 && demo.latest")
+    demo.wait("demo.connection.sessionsOpened === 2 && demo.latest")
     welcomes = [message for message in demo.received if message["type"] == "welcome"]
     assert [message["model"]["version"] for message in welcomes] == ["v1", "v2"]
     assert demo.sockets[1] == f"{service.ws_url}/v2/stream"
@@ -314,7 +314,7 @@ def test_a_file_may_be_dropped_onto_the_stage_and_replaces_the_camera(demo: Demo
     assert demo.evaluate("demo.flow.epoch") > epoch
     assert demo.evaluate("demo.latest.epoch === demo.flow.epoch")
     assert demo.evaluate("document.getElementById('video').srcObject") is None
-    assert demo.evaluate("demo.connection.opened") == 1
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
 
 
 def test_a_hidden_tab_pauses_and_a_visible_one_goes_on(demo: DemoPage) -> None:
@@ -334,7 +334,7 @@ def test_a_hidden_tab_pauses_and_a_visible_one_goes_on(demo: DemoPage) -> None:
     demo.evaluate(hide, False)
     demo.wait_sent("resume")
     demo.wait_for_results(2)
-    assert demo.evaluate("demo.connection.opened") == 1
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
 
 
 def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
@@ -342,9 +342,9 @@ def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
     demo.wait_for_results()
     demo.page.locator("body").press("Space")
     demo.wait_sent("pause")
-    assert demo.page.is_visible("#paused-mark")
+    assert demo.page.is_visible("#paused-label")
     assert demo.evaluate("document.getElementById('video').paused")
-    demo.page.get_by_role("button", name="Go on").click()
+    demo.page.get_by_role("button", name="Resume").click()
     demo.wait_sent("resume")
     demo.wait_for_results(2)
 

@@ -1,4 +1,4 @@
-"""The demo page's light: what is compared, what has moved, and nothing where nobody watches."""
+"""The demo page's drift indicator: names what has changed, and hides without a reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.mark.timeout(400)
-def test_the_light_says_what_has_moved(browser: Browser, tmp_path: Path) -> None:
+def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Path) -> None:
     reference = tmp_path / "r.json"
     # Far brighter than what the cameras will show, and known by its brightness alone.
     reference.write_text(json.dumps([{"brightness": 190 + place % 9} for place in range(300)]))
@@ -41,14 +41,16 @@ def test_the_light_says_what_has_moved(browser: Browser, tmp_path: Path) -> None
             wait_for(lambda: service.get_json("/health")["sampling"] == "on")
             page = DemoPage(browser, service.http_url)
             page.open()
-            page.wait("document.getElementById('drift-light').textContent.startsWith('Too few pictures')")
+            page.wait(
+                "document.getElementById('drift-indicator').textContent.includes('not enough frames yet')"
+            )
             with ThreadPoolExecutor() as pool:  # Playwright has a loop in this thread
                 pool.submit(asyncio.run, Scene(service, clock).run(22)).result()
             assert service.get_json("/health")["drift"] == "drift"
-            page.wait("document.getElementById('drift-light').dataset.state === 'drift'")
-            said = page.evaluate("document.getElementById('drift-light').textContent")
-            assert "gate (brightness)" in said
-            assert "posted (brightness)" in said
+            page.wait("document.getElementById('drift-indicator').dataset.state === 'drift'")
+            text = page.evaluate("document.getElementById('drift-indicator').textContent")
+            assert "gate (brightness)" in text
+            assert "posted (brightness)" in text
             if "SCREENSHOT" in os.environ:
                 page.page.screenshot(path=os.environ["SCREENSHOT"], full_page=True)
             page.assert_clean()
@@ -60,6 +62,6 @@ def test_nothing_is_shown_where_there_is_no_reference(browser: Browser) -> None:
         page = DemoPage(browser, service.http_url)
         page.open()
         page.wait("document.getElementById('connection').dataset.state !== undefined")
-        assert not page.page.is_visible("#drift-light")
+        assert not page.page.is_visible("#drift-indicator")
         page.assert_clean()
         page.close()

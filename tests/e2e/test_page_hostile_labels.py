@@ -44,13 +44,15 @@ def test_names_of_classes_and_models_are_text(demo: DemoPage) -> None:
     demo.open()
     demo.start("camera")
     demo.wait_for_results(3)
-    demo.wait("document.getElementById('seen').textContent.includes('<img src=x')")
+    demo.wait("document.getElementById('detected-classes').textContent.includes('<img src=x')")
     demo.page.click("#all-classes summary")
     demo.wait("document.getElementById('class-list').textContent.includes('</script>')")
-    for chip in demo.page.query_selector_all("#seen *"):
+    for chip in demo.page.query_selector_all("#detected-classes *"):
         chip.hover(timeout=2000, force=True)
     assert demo.evaluate("window.stolen === undefined")
-    assert demo.evaluate("document.querySelectorAll('#seen img, #class-list img, main script').length") == 0
+    assert (
+        demo.evaluate("document.querySelector('#detected-classes img, #class-list img, main script')") is None
+    )
     demo.assert_clean()
 
 

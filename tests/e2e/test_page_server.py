@@ -72,7 +72,7 @@ def test_before_the_start_the_page_says_what_the_server_waits_for(guarded: Servi
     demo.page.route("**/health", lambda route: route.fulfill(status=503, json=warming))
     demo.page.goto(f"{demo.base_url}/")
     demo.wait("document.getElementById('server-hint').textContent === 'Models are being warmed up'")
-    assert demo.page.inner_text("#connection") == "Not ready yet"
+    assert demo.page.inner_text("#connection") == "Server not ready"
     demo.page.unroute("**/health")
     demo.wait("document.getElementById('server-hint').textContent.startsWith('Server ready')")
     demo.assert_clean(but=GONE)
@@ -82,16 +82,16 @@ def test_before_the_start_the_page_says_what_the_server_waits_for(guarded: Servi
 def test_a_key_is_asked_for_and_never_leaves_by_the_address(guarded: Service, browser: Browser) -> None:
     demo = DemoPage(browser, guarded.http_url)
     demo.open("?source=sample&autostart=1")
-    demo.wait("demo.problem === 'key'")
-    assert "asks for a key" in demo.page.inner_text("#notice")
-    demo.page.get_by_role("button", name="Enter a key").click()
+    demo.wait("demo.error === 'key'")
+    assert "requires an API key" in demo.page.inner_text("#error")
+    demo.page.get_by_role("button", name="Enter API key").click()
     demo.page.fill("#key", "wrong")
     demo.page.keyboard.press("Enter")
-    demo.wait("document.querySelector('.notice-title').textContent.includes('does not know this key')")
+    demo.wait("document.querySelector('.error-title').textContent.includes('not valid')")
     demo.page.fill("#key", KEY)
     demo.page.click("#key-form button")
     demo.wait_for_results()
-    assert not demo.page.is_visible("#notice")
+    assert not demo.page.is_visible("#error")
     assert KEY not in " ".join([*demo.sockets, demo.page.url])
     assert KEY not in demo.evaluate("JSON.stringify(localStorage)")
     # One version only: the other is not offered.
@@ -114,7 +114,7 @@ def test_the_inference_process_dies_and_the_stream_goes_on(guarded: Service, bro
     demo.wait(lambda: any(m["type"] == "flow" and m["win"] == 0 for m in demo.received))
     demo.wait(lambda: any(m["type"] == "flow" and m["reason"] == "ready" for m in demo.received))
     demo.wait_for_results(2)
-    assert demo.evaluate("demo.connection.opened") == 1
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
     assert not demo.page.is_visible("#banner")
     demo.assert_clean()
     demo.close()
@@ -129,10 +129,10 @@ def test_a_lost_server_is_said_and_the_page_comes_back_by_itself(
     demo.wait("demo.connection.name === 'waiting'")
     assert demo.page.is_visible("#banner")
     assert demo.page.inner_text("#connection") == "Reconnecting"
-    demo.wait("document.getElementById('banner-text').textContent === 'The server does not answer'")
-    assert demo.evaluate("document.getElementById('banner-count').textContent").startswith("trying again in")
+    demo.wait("document.getElementById('banner-text').textContent === 'The server does not respond'")
+    assert demo.evaluate("document.getElementById('banner-countdown').textContent").startswith("Retrying in")
     with Service(settings) as again:
-        demo.wait("demo.connection.opened === 2")
+        demo.wait("demo.connection.sessionsOpened === 2")
         demo.wait_for_results(2)
         assert not demo.page.is_visible("#banner")
         seqs = [frame.seq for frame in demo.frames]

@@ -50,12 +50,12 @@ def test_with_the_right_credentials_the_video_goes_by_the_relay(browser: Browser
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
         demo.start("camera")
-        demo.wait("demo.transport.used === 'webrtc' && demo.connection.name === 'open'")
+        demo.wait("demo.transport.active === 'webrtc' && demo.connection.name === 'open'")
         demo.wait_for_results(5)
-        demo.wait("demo.transport.line && demo.transport.line.path !== ''")
+        demo.wait("demo.transport.quality && demo.transport.quality.path !== ''")
         # The candidate type of the pair in use, from the browser's own statistics.
-        assert demo.evaluate("demo.transport.line.path") == RELAY
-        assert demo.evaluate("demo.transport.fallback") == ""
+        assert demo.evaluate("demo.transport.quality.path") == RELAY
+        assert demo.evaluate("demo.transport.fallbackReason") == ""
         demo.assert_clean()
         demo.close()
 
@@ -71,11 +71,11 @@ def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
         demo.start("camera")
-        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(2)
         assert demo.page.inner_text("#transport-hint") == (
-            f"Frames go over WebSocket instead of WebRTC: the TURN server 127.0.0.1:{port} refuses the TURN "
-            "credentials (401: is its secret the one in TURN_SECRET?)."
+            f"Using WebSocket instead of WebRTC: the TURN server 127.0.0.1:{port} rejects the credentials "
+            "(401: check that TURN_SECRET is the secret of this server)."
         )
         demo.page.screenshot(path=tmp_path / "credentials.png")
         # No offer without a way was made, so no session waits for one.
@@ -89,8 +89,8 @@ def test_where_no_turn_server_answers_the_page_says_that(browser: Browser) -> No
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc&ice=relay")
         demo.start("camera")
-        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         # Browsers ask for ten seconds; by then the page has gone on.
-        assert "found no network path: no TURN server has answered" in demo.page.inner_text("#transport-hint")
+        assert "found no network path: no TURN server responded" in demo.page.inner_text("#transport-hint")
         demo.assert_clean()
         demo.close()

@@ -72,16 +72,15 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     demo.wait("demo.connection.name === 'open'")
     demo.wait_for_results(30)
     demo.wait("demo.drawn && demo.drawn.boxes.length")
-    demo.wait(
-        "demo.transport.line && demo.transport.line.kbps !== null && demo.transport.line.rttMs !== null"
-    )
+    demo.wait("demo.transport.quality?.kbps && demo.transport.quality.rttMs !== null")
     assert demo.sockets == []
     transport = demo.evaluate("demo.transport")
-    assert (transport["wanted"], transport["used"], transport["fallback"]) == ("webrtc", "webrtc", "")
-    assert (transport["line"]["codec"], transport["line"]["path"]) == ("VP8", "direct")
+    assert (transport["selected"], transport["active"]) == ("webrtc", "webrtc")
+    assert transport["fallbackReason"] == ""
+    assert (transport["quality"]["codec"], transport["quality"]["path"]) == ("VP8", "direct")
     assert demo.page.inner_text("#connection-text") == "Live · v1 · WebRTC"
-    demo.wait("document.querySelector('[data-stat=line]').textContent.includes('direct')")
-    demo.wait("document.querySelector('[data-stat=weight]').textContent.includes('kbit/s')")
+    demo.wait("document.querySelector('[data-stat=network]').textContent.includes('direct')")
+    demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
     # A round trip that is known means that encoded frames were matched to camera frames.
     demo.wait("Number(document.querySelector('[data-stat=round-trip-50]').textContent) > 0")
     assert demo.evaluate("demo.counts.sent") > 20
@@ -142,24 +141,24 @@ def test_a_file_goes_as_video_and_another_source_follows(demo: DemoPage, people:
     demo.start_file(people)
     demo.wait_for_results(10)
     assert demo.latest["width"] / demo.latest["height"] == pytest.approx(768 / 432, rel=0.02)
-    opened = demo.evaluate("demo.connection.opened")
+    opened = demo.evaluate("demo.connection.sessionsOpened")
     demo.page.click(".source-buttons [data-source=camera]")
     demo.wait("demo.latest && Math.abs(demo.latest.width / demo.latest.height - 640 / 360) < 0.03")
     demo.wait_for_results(10)
-    assert demo.evaluate("demo.connection.opened") == opened
+    assert demo.evaluate("demo.connection.sessionsOpened") == opened
 
 
 def test_the_way_is_changed_while_it_runs(demo: DemoPage) -> None:
     demo.open()
     demo.start("camera")
     demo.wait_for_results(3)
-    assert demo.evaluate("demo.transport.used") == "websocket"
+    assert demo.evaluate("demo.transport.active") == "websocket"
     demo.page.click("#transport label:has([value=webrtc])")
-    demo.wait("demo.transport.used === 'webrtc' && demo.connection.name === 'open'")
+    demo.wait("demo.transport.active === 'webrtc' && demo.connection.name === 'open'")
     demo.wait_for_results(5)
     assert "rtp" in demo.latest
     demo.page.click("#transport label:has([value=websocket])")
-    demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+    demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
     demo.wait_for_results(3)
     assert "ts" in demo.latest
 
@@ -187,13 +186,13 @@ def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc")
         demo.start("camera")
-        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(3)
         hint = demo.page.inner_text("#transport-hint")
         assert hint == (
-            "Frames go over WebSocket instead of WebRTC: WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0)."
+            "Using WebSocket instead of WebRTC: WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0)."
         )
-        assert demo.evaluate("demo.transport.wanted") == "webrtc"
+        assert demo.evaluate("demo.transport.selected") == "webrtc"
         demo.page.screenshot(path=tmp_path / "fallback.png")
         demo.assert_clean(but=("503",))
         demo.close()
@@ -208,10 +207,10 @@ def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
         demo = DemoPage(browser, service.http_url)
         demo.open("?transport=webrtc")
         demo.start("camera")
-        demo.wait("demo.transport.used === 'websocket' && demo.connection.name === 'open'")
+        demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(3)
         assert demo.page.inner_text("#transport-hint") == (
-            "Frames go over WebSocket instead of WebRTC: packets (UDP) do not get through to the server."
+            "Using WebSocket instead of WebRTC: UDP packets do not reach the server."
         )
         # The server was told to forget the session.
         demo.wait(lambda: service.metric("object_detection_webrtc_sessions") == 0)

@@ -1,30 +1,30 @@
-// Smaller pure parts: addresses and close codes, statistics, settings, colours, and words for problems.
+// URLs and close codes, statistics, settings, session options, colours, and texts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { cameraError, closeError, fileError, keyError } from '../../../static/js/error-messages.js';
 import { classColour, classDash } from '../../../static/js/palette.js';
-import { cameraProblem, closeProblem, fileProblem, keyProblem } from '../../../static/js/problems.js';
-import { afterClose, streamUrl } from '../../../static/js/protocol.js';
-import { samplesText, startText } from '../../../static/js/sampling-panel.js';
+import { actionAfterClose, streamUrl } from '../../../static/js/protocol.js';
+import { privacyText, samplesText } from '../../../static/js/sampling-panel.js';
+import { SessionOptions } from '../../../static/js/session-options.js';
 import { loadSettings, saveSettings } from '../../../static/js/settings.js';
-import { RateMeter, Samples, Tally } from '../../../static/js/statistics.js';
-import { Tuning } from '../../../static/js/tuning.js';
+import { RateMeter, ReasonCounter, RecentValues } from '../../../static/js/statistics.js';
 
-test('stream addresses follow the page, also below a prefix, and carry no query', () => {
+test('stream URLs are relative to the page, also below a prefix, and have no query', () => {
   assert.equal(streamUrl('http://127.0.0.1:8000/?source=sample', 'v1'), 'ws://127.0.0.1:8000/v1/stream');
   assert.equal(streamUrl('https://example.test/vision/', 'v2'), 'wss://example.test/vision/v2/stream');
 });
 
-test('after some closes the page must not come back, after one it needs a key', () => {
-  for (const code of [4400, 4403, 4404, 4406, 4409, 4422]) assert.equal(afterClose(code), 'stop');
-  assert.equal(afterClose(4401), 'key');
+test('after some close codes the page does not reconnect, and after one it asks for a key', () => {
+  for (const code of [4400, 4403, 4404, 4406, 4409, 4422]) assert.equal(actionAfterClose(code), 'stop');
+  assert.equal(actionAfterClose(4401), 'askForKey');
   for (const code of [1000, 1001, 1006, 1011, 1012, 1013, 4408, 4410, 4429, 4440, 4441]) {
-    assert.equal(afterClose(code), 'retry');
+    assert.equal(actionAfterClose(code), 'reconnect');
   }
 });
 
-test('rates are right from the first second on and fall to nothing', () => {
+test('rates are correct from the first second on and fall to zero', () => {
   const meter = new RateMeter(3000);
   assert.equal(meter.perSecond(0), 0);
   for (let nowMs = 0; nowMs < 10000; nowMs += 100) meter.tick(nowMs);
@@ -32,23 +32,23 @@ test('rates are right from the first second on and fall to nothing', () => {
   assert.equal(meter.perSecond(20000), 0);
 });
 
-test('quantiles count the newest values only', () => {
-  const samples = new Samples(100);
-  assert.equal(samples.quantile(0.5), null);
-  for (let value = 1; value <= 200; value++) samples.add(value);
-  assert.equal(samples.values.length, 100);
-  assert.equal(samples.quantile(0.5), 151);
-  assert.equal(samples.quantile(0.95), 196);
-  assert.equal(samples.quantile(1), 200);
-  assert.equal(samples.quantile(0, 10), 191);
+test('quantiles use only the newest values', () => {
+  const recent = new RecentValues(100);
+  assert.equal(recent.quantile(0.5), null);
+  for (let value = 1; value <= 200; value++) recent.add(value);
+  assert.equal(recent.values.length, 100);
+  assert.equal(recent.quantile(0.5), 151);
+  assert.equal(recent.quantile(0.95), 196);
+  assert.equal(recent.quantile(1), 200);
+  assert.equal(recent.quantile(0, 10), 191);
 });
 
-test('tallies add up, most frequent first', () => {
-  const tally = new Tally();
-  tally.add('stale');
-  tally.add('superseded', 3);
-  assert.equal(tally.total, 4);
-  assert.deepEqual(tally.entries, [['superseded', 3], ['stale', 1]]);
+test('reasons are counted and listed with the most frequent first', () => {
+  const counter = new ReasonCounter();
+  counter.add('stale');
+  counter.add('superseded', 3);
+  assert.equal(counter.total, 4);
+  assert.deepEqual(counter.entries, [['superseded', 3], ['stale', 1]]);
 });
 
 function storage(text) {
@@ -56,7 +56,7 @@ function storage(text) {
   return { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value) };
 }
 
-test('settings survive, broken or foreign values do not', () => {
+test('valid settings are loaded, and invalid ones are replaced by defaults', () => {
   const store = storage('{"threshold": 0.4, "view": "sideways", "track": "yes", "classes": {"v1": ["bus"]}}');
   const settings = loadSettings(store, new URLSearchParams('version=v2'));
   assert.equal(settings.threshold, 0.4);
@@ -73,51 +73,51 @@ test('settings survive, broken or foreign values do not', () => {
   assert.equal(loadSettings(null, new URLSearchParams('view=nonsense')).view, 'live');
 });
 
-test('the threshold is the model\'s own until the person moves the slider', () => {
+test('the threshold is the default of the model until the user moves the slider', () => {
   const settings = loadSettings(null, new URLSearchParams());
-  const tuning = new Tuning(settings, '', () => [], () => {});
-  assert.deepEqual(tuning.hello('', null).params, { track: false });
-  assert.equal(tuning.threshold, null, 'only the server knows it');
-  tuning.welcomed({ conf_threshold: 0.35, classes: [] });
-  assert.equal(tuning.threshold, 0.35);
-  assert.equal(tuning.wants([0, 0, 1, 1, 0.3, 0], ['bus']), false);
+  const options = new SessionOptions(settings, '', () => [], () => {});
+  assert.deepEqual(options.hello('', null).params, { track: false });
+  assert.equal(options.threshold, null, 'not known before the welcome');
+  options.handleWelcome({ conf_threshold: 0.35, classes: [] });
+  assert.equal(options.threshold, 0.35);
+  assert.equal(options.accepts([0, 0, 1, 1, 0.3, 0], ['bus']), false);
   settings.threshold = 0.2;
-  assert.deepEqual(tuning.params, { conf_threshold: 0.2, track: false });
-  assert.equal(tuning.wants([0, 0, 1, 1, 0.3, 0], ['bus']), true);
-  tuning.welcomed({ conf_threshold: 0.2, classes: [] });
+  assert.deepEqual(options.params, { conf_threshold: 0.2, track: false });
+  assert.equal(options.accepts([0, 0, 1, 1, 0.3, 0], ['bus']), true);
+  options.handleWelcome({ conf_threshold: 0.2, classes: [] });
   settings.threshold = null;
-  assert.equal(tuning.threshold, 0.35);
-  tuning.welcomed({ conf_threshold: 0, classes: [] });
-  assert.equal(tuning.threshold, 0);
+  assert.equal(options.threshold, 0.35);
+  options.handleWelcome({ conf_threshold: 0, classes: [] });
+  assert.equal(options.threshold, 0);
 });
 
-test('neighbouring classes differ in colour, and classes of one colour in their line', () => {
+test('neighbouring classes differ in colour, and classes of the same colour in their dash pattern', () => {
   assert.equal(new Set([0, 1, 2, 3, 4, 5, 6, 7].map(classColour)).size, 8);
   assert.equal(classColour(3), classColour(11));
   assert.notDeepEqual(classDash(3), classDash(11));
 });
 
-test('every problem says what to do', () => {
-  const problems = [
-    ...['NotAllowedError', 'NotFoundError', 'NotReadableError', 'InsecureError', 'lost', 'OddError'].map(cameraProblem),
-    fileProblem('a.avi'),
-    closeProblem(4403, ''),
-    closeProblem(4999, 'odd'),
-    keyProblem(true),
+test('every error message has a text and an action', () => {
+  const messages = [
+    ...['NotAllowedError', 'NotFoundError', 'NotReadableError', 'InsecureError', 'lost', 'OddError'].map(cameraError),
+    fileError('a.avi'),
+    closeError(4403, ''),
+    closeError(4999, 'odd'),
+    keyError(true),
   ];
-  for (const { kind, title, text, actions } of problems) {
+  for (const { kind, title, text, actions } of messages) {
     assert.ok(kind && title && text.length > 30 && actions.length, kind);
   }
-  assert.equal(new Set(problems.map(({ title }) => title)).size, problems.length - 1); // both closes share one
-  assert.match(cameraProblem('NotReadableError').text, /another program/i);
-  assert.equal(cameraProblem('OverconstrainedError').kind, 'no-camera');
-  assert.equal(closeProblem(4401, '').kind, 'key');
+  assert.equal(new Set(messages.map(({ title }) => title)).size, messages.length - 1); // both closes have the same
+  assert.match(cameraError('NotReadableError').text, /another program/i);
+  assert.equal(cameraError('OverconstrainedError').kind, 'no-camera');
+  assert.equal(closeError(4401, '').kind, 'key');
 });
 
-test('the page says before it opens a camera whether frames may be kept, and how many were', () => {
-  assert.match(startText(true), /this server only.*may keep single frames/);
-  assert.doesNotMatch(startText(false), /keep/);
-  assert.equal(samplesText(0), 'None kept so far');
-  assert.match(samplesText(1), /^1 frame kept/);
-  assert.match(samplesText(12), /^12 frames kept/);
+test('the page says whether the server may save frames, and how many it has saved', () => {
+  assert.match(privacyText(true), /only to this server.*may save single frames/);
+  assert.doesNotMatch(privacyText(false), /save/);
+  assert.equal(samplesText(0), 'No frames saved yet');
+  assert.match(samplesText(1), /^1 frame saved/);
+  assert.match(samplesText(12), /^12 frames saved/);
 });

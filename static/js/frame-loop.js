@@ -1,15 +1,16 @@
-// Calls back once per new picture of a video; requestVideoFrameCallback where there is one, else per screen frame.
+// Calls a function for each new frame of a video: with requestVideoFrameCallback, or by polling at each screen refresh.
 
-export class FrameClock {
+export class FrameLoop {
   /**
    * @param {HTMLVideoElement} video
-   * @param {(nowMs: number, capturedMs: number) => void} onFrame `capturedMs`: by the camera, where it says so
+   * @param {(nowMs: number, capturedMs: number) => void} onFrame `capturedMs`: capture time if the browser knows it,
+   *   else the time of presentation
    */
   constructor(video, onFrame) {
     this._video = video;
     this._onFrame = onFrame;
     this._running = false;
-    this._lastTime = -1;
+    this._lastPosition = -1;
   }
 
   start() {
@@ -27,18 +28,18 @@ export class FrameClock {
       if (!this._running) return;
       this._request();
       const nowMs = performance.now();
-      if (this._isNew()) this._onFrame(nowMs, metadata?.captureTime ?? metadata?.presentationTime ?? nowMs);
+      if (this._isNewFrame()) this._onFrame(nowMs, metadata?.captureTime ?? metadata?.presentationTime ?? nowMs);
     };
     if (this._video.requestVideoFrameCallback) this._video.requestVideoFrameCallback(step);
     else requestAnimationFrame(step);
   }
 
-  _isNew() {
+  _isNewFrame() {
     if (this._video.requestVideoFrameCallback) return true;
-    // Without the callback, the play position is all that tells one picture from the next.
+    // Without requestVideoFrameCallback, only the playback position distinguishes one frame from the next.
     if (this._video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return false;
-    if (this._video.currentTime === this._lastTime) return false;
-    this._lastTime = this._video.currentTime;
+    if (this._video.currentTime === this._lastPosition) return false;
+    this._lastPosition = this._video.currentTime;
     return true;
   }
 }

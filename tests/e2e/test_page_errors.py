@@ -1,4 +1,4 @@
-"""What the demo page says when something is missing: camera, permission, secure address, a playable file."""
+"""Errors of the demo page (camera, permission, insecure address, unplayable file); its layout on phones."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def blind(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
-def problem_of(demo: DemoPage) -> str:
-    """Wait for the notice; returns its text."""
-    demo.wait("demo.problem")
-    assert demo.page.is_visible("#notice")
-    return demo.page.inner_text("#notice")
+def error_text(demo: DemoPage) -> str:
+    """Wait for the error panel; return its text."""
+    demo.wait("demo.error")
+    assert demo.page.is_visible("#error")
+    return demo.page.inner_text("#error")
 
 
 def test_without_a_camera_the_page_offers_file_and_sample(service: Service, blind: Browser) -> None:
     demo = DemoPage(blind, service.http_url, permissions=["camera"])
     demo.open()
     demo.start("camera")
-    assert "No camera was found" in problem_of(demo)
-    assert demo.evaluate("demo.problem") == "no-camera"
+    assert "No camera was found" in error_text(demo)
+    assert demo.evaluate("demo.error") == "no-camera"
     assert demo.sockets == []
     demo.page.get_by_role("button", name="Play the sample").click()
     demo.wait_for_results()
-    assert not demo.page.is_visible("#notice")
+    assert not demo.page.is_visible("#error")
     demo.assert_clean()
     demo.close()
 
@@ -69,8 +69,8 @@ def test_a_denied_permission_is_explained(service: Service, playwright: Playwrig
         demo = DemoPage(browser, service.http_url)
         demo.open()
         demo.start("camera")
-        text = problem_of(demo)
-        assert demo.evaluate("demo.problem") == "permission-denied"
+        text = error_text(demo)
+        assert demo.evaluate("demo.error") == "permission-denied"
         assert "blocked" in text
         assert "Allow" in text
         assert demo.page.get_by_role("button", name="Try again").is_visible()
@@ -87,8 +87,8 @@ def test_on_an_insecure_address_only_the_camera_is_missing(named: Service, blind
     demo.open()
     assert demo.evaluate("window.isSecureContext") is False
     demo.start("camera")
-    assert "https" in problem_of(demo)
-    assert demo.evaluate("demo.problem") == "insecure-origin"
+    assert "https" in error_text(demo)
+    assert demo.evaluate("demo.error") == "insecure-origin"
     demo.page.get_by_role("button", name="Play the sample").click()
     demo.wait_for_results()
     # Chromium mentions that it heeds this header on secure addresses only.
@@ -102,13 +102,13 @@ def test_a_file_that_does_not_play_is_named(service: Service, blind: Browser, tm
     demo = DemoPage(blind, service.http_url)
     demo.open()
     demo.start_file(broken)
-    assert "holiday.mp4" in problem_of(demo)
-    assert demo.evaluate("demo.problem") == "unplayable"
+    assert "holiday.mp4" in error_text(demo)
+    assert demo.evaluate("demo.error") == "unplayable"
     demo.assert_clean()
     demo.close()
 
 
-def test_a_camera_that_goes_away_ends_the_stream_with_a_word(
+def test_a_disconnected_camera_ends_the_stream_with_an_error(
     service: Service, playwright: Playwright, tmp_path: Path
 ) -> None:
     camera = write_camera(tmp_path / "grey.mjpeg", [np.full((120, 160, 3), 90, np.uint8)])
@@ -119,7 +119,7 @@ def test_a_camera_that_goes_away_ends_the_stream_with_a_word(
         demo.evaluate(
             "document.getElementById('video').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))"
         )
-        assert "went away" in problem_of(demo)
+        assert "was disconnected" in error_text(demo)
         demo.wait("demo.connection.name === 'idle'")
         demo.assert_clean()
         demo.close()

@@ -1,0 +1,41 @@
+// Exposes a read-only view of the page's state as `window.demo`, for the browser's console and for tests.
+
+/** @param {object} app see app.js */
+export function exposeDebugState(app) {
+  window.demo = Object.freeze({
+    /** Newest result message; null: none. */
+    get latest() {
+      return app.latestResult;
+    },
+    /** What the canvas shows now: boxes, the frame size they refer to, and where the frame lies. */
+    get drawn() {
+      return app.stage.drawn;
+    },
+    get connection() {
+      const { state, sessionsOpened, unsentBytes } = app.transport;
+      return { ...state, sessionsOpened, unsentBytes };
+    },
+    /** Selected and active transport, why they differ, and the quality of the WebRTC network. */
+    get transport() {
+      const { active, fallbackReason, webRtc } = app.transport;
+      return { selected: app.settings.transport, active, fallbackReason, quality: webRtc.quality };
+    },
+    get flow() {
+      const { flow, epoch, pending } = app.pipeline;
+      const { nextSeq, ack, win, maxFps, targetFps } = flow;
+      return { nextSeq, ack, win, maxFps, targetFps, epoch, inFlight: pending.size };
+    },
+    get counts() {
+      const { sentCount, resultCount, dropped, skipped } = app.pipeline.measurements;
+      return { sent: sentCount, results: resultCount, dropped: dropped.total, skipped: skipped.total };
+    },
+    /** Kind of the error that is shown; null: none. */
+    get error() {
+      return app.errorPanel.kind;
+    },
+    /** Where frames are encoded as JPEG: `worker` or `canvas`. */
+    get encoder() {
+      return app.pipeline.encoderBackend;
+    },
+  });
+}
