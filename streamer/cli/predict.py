@@ -35,7 +35,7 @@ from streamer.client.errors import BadInput, ClientError, ConnectionFailed, Pred
 from streamer.client.results import Prediction
 from streamer.client.sources import list_images
 from streamer.core.signals import EXIT_INTERRUPTED
-from streamer.core.terminal import Table, Terminal, write_tables
+from streamer.core.terminal import Table, Terminal, is_terminal, write_tables
 
 if TYPE_CHECKING:
     from streamer.client.oneshot import Request
@@ -197,6 +197,8 @@ class _Report:
             self._print(dumps(_describe(name, answer), ensure_ascii=False))
         elif not self.output.quiet:
             self.terminal.close()  # clears the progress bar
+            if self._printed and is_terminal(sys.stdout):
+                sys.stdout.write("\n")
             write_tables(lambda: [_table(name, answer)], lambda: _text(name, answer))
 
     def _print(self, text: str) -> None:
