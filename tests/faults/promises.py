@@ -256,6 +256,17 @@ PROMISES = (
             "test_a_video_goes_on_in_another_codec_from_another_track_and_beside_sound",
         ),
     ),
+    Promise(
+        "R21",
+        "Ten clients that post JPEGs of 33 megapixels take at most 80 MB of memory, and beside that the "
+        "coefficients of one image if they are progressive (98 MB). It is given back within seconds. Other "
+        "formats: [0069](decisions/0069-memory-of-large-images.md).",
+        (
+            _FAULTS + "test_large_images.py::test_ten_clients_with_the_largest_images_take_little_memory",
+            "tests/unit/test_sampled_pixels.py::test_a_large_jpeg_is_resized_to_the_same_pixels",
+            "tests/unit/test_dispatcher.py::test_an_answered_image_is_not_left_to_the_garbage_collector",
+        ),
+    ),
 )
 
 
