@@ -64,7 +64,7 @@ def find(entry: Any, name: str) -> Any:
     ("arguments", "code", "words"),
     [
         (("sample", "--transport", "webrtc", "--mode", "all"), 2, "--mode all needs --transport websocket"),
-        (("sample", "--transport", "carrier-pigeon"), 2, "invalid choice"),
+        (("sample", "--transport", "carrier-pigeon"), 2, "expected one of 'websocket', 'webrtc'"),
         (
             ("sample", "--transport", "webrtc", "--url", "http://127.0.0.1:9", "--no-reconnect"),
             3,
