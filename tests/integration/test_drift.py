@@ -184,7 +184,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         "SAMPLES_INTERVAL_S": "0",
     }
     with Service(settings) as service:
-        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         scene = Scene(service, clock)
         assert scene.status()["status"] == "no_reference"
         learnt = update(service, rows=reference_rows(Camera(3), 2500))
@@ -237,7 +237,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
     settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
     (tmp_path / "r.json").write_text(json.dumps(reference_rows(Camera(3), 600)))
     with Service(settings) as service:
-        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         scene = Scene(service, clock)
         assert scene.status()["status"] == "insufficient_data"
         assert call(service, "/drift/report", None)[0] == 409
@@ -256,7 +256,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
         service.sampling_process.kill()
         assert service.get("/drift/status")[0] == 200
         wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
-        wait_for(lambda: service.get_json("/health")["sampling"] == "on")
+        wait_for(lambda: service.get_json("/health").get("sampling") == "on")
         tried = update(service, dry_run=True, force=True)[1]["groups"]["gate"]
         assert tried["rows"] >= 105
         assert tried["ratio_before"] is not None
@@ -291,7 +291,7 @@ async def test_two_days_of_five_cameras_and_then_a_shift(
     # Four stream over one socket, the fifth posts.
     groups = [*(f"camera-{place}" for place in range(4)), "posted"]
     with Service(settings) as service:
-        await asyncio.to_thread(wait_for, lambda: service.get_json("/health")["sampling"] == "on")
+        await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         scene = Scene(service, clock)
         async with WireClient(f"{service.ws_url}/v1/stream") as client:
             streams = [{"id": place, "name": groups[place]} for place in range(4)]

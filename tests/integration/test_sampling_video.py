@@ -51,7 +51,7 @@ def eager(yolox_nano: Path, folder: Path) -> Iterator[Service]:
     """A service that keeps everything it can, but for one stream."""
     own = {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder), "SAMPLES_DENY": "office"}
     with Service(EAGER | own) as running:
-        wait_for(lambda: running.get_json("/health")["sampling"] == "on")
+        wait_for(lambda: running.get_json("/health").get("sampling") == "on")
         yield running
 
 
