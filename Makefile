@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
-# Unit tests share no state, so they run in parallel. The other tests start services and measure them.
+# Unit tests share no state, so they run in parallel, and so do the files of some other folders. The rest starts services
+# and measures them, one test at a time.
 PYTEST_UNIT = $(BIN)/python -m pytest -n logical --dist worksteal tests/unit
-PYTEST_SYSTEM = $(BIN)/python -m pytest --ignore tests/unit
+PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile tests/deploy tests/fuzz tests/recordings tests/training
+PYTEST_SERVICES = $(BIN)/python -m pytest tests/e2e tests/faults tests/integration tests/security
 INSTALL = $(BIN)/python deploy/install.py
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,8 @@ test: $(VENV)/installed-dev system-packages  ## run all tests, after installing 
 ifeq ($(strip $(ARGS)),)
 	@# Stop after a failure here, so that the summary of the last command covers all tests.
 	$(PYTEST_UNIT)
-	$(PYTEST_SYSTEM)
+	$(PYTEST_FILES)
+	$(PYTEST_SERVICES)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
@@ -35,7 +38,8 @@ test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: about a mi
 	$(PYTEST_UNIT) $(ARGS)
 
 test-system: $(VENV)/installed-dev system-packages  ## run all other tests, which start the service, browsers and stores
-	$(PYTEST_SYSTEM) $(ARGS)
+	$(PYTEST_FILES) $(ARGS)
+	$(PYTEST_SERVICES) $(ARGS)
 
 soak: $(VENV)/installed-dev system-packages  ## run the long form of the fault tests (about an hour) and update docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --full $(ARGS)

