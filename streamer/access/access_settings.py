@@ -99,7 +99,7 @@ class AccessNotConfigured(Exception):
 
 
 class AccessSettings(BaseSettings):
-    """Addresses of the service, and who may use it. First group of `Settings`, and of README's table."""
+    """Addresses of the service, and who may use it. First group of `Settings`, and of the table."""
 
     host: str = Field(
         "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."

@@ -2,8 +2,8 @@
 
 Each group defines environment variables with their types, defaults and descriptions. Settings are read from
 the environment here and nowhere else, with two exceptions: the health check of the image reads `PORT`, and
-the command line reads `LOG_FORMAT` to report that the settings are wrong. A test compares README's table with
-this file.
+the command line reads `LOG_FORMAT` to report that the settings are wrong. A test compares the table of
+docs/configuration.md with this file.
 """
 
 from __future__ import annotations

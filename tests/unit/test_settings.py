@@ -12,7 +12,7 @@ from streamer.config.settings import Settings, SettingsError, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
 def test_defaults_are_those_of_the_readme() -> None:
@@ -117,8 +117,8 @@ def test_the_bundled_models_stand_in_where_no_own_one_is_named(
     assert {version: path.stem for version, path in load_settings().models().items()} == expected
 
 
-def test_the_readme_table_lists_every_setting_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*) \|", README.read_text(), re.MULTILINE))
+def test_the_table_of_settings_lists_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*) \|", CONFIGURATION.read_text(), re.MULTILINE))
     assert set(rows) == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
