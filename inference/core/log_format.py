@@ -8,6 +8,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 #: Longer texts are cut, so that a log line cannot fill a disk.
@@ -28,6 +29,8 @@ _SECRETS = re.compile(
 )
 #: Attributes of every record. Others come from ``extra`` and are written to the JSON entry.
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+#: Fields of every line that the current task logs, such as the trace of the request that it answers.
+LOG_FIELDS: ContextVar[Mapping[str, str] | None] = ContextVar("log_fields", default=None)
 #: Values that must never be logged, longest first. Set once in each process.
 _hidden: list[str] = []
 
@@ -146,11 +149,13 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object per record: time (UTC), level, logger, message, extras, exception."""
+    """One JSON object per record: time (UTC), level, logger, message, `LOG_FIELDS`, extras, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of valid JSON, whatever it contains."""
         more: dict[str, object] = {
+            name: _plain_text(value) for name, value in (LOG_FIELDS.get() or {}).items()
+        } | {
             _plain_text(name): _plain_value(value)
             for name, value in record.__dict__.items()
             if name not in _PLAIN
@@ -162,10 +167,13 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """One readable line per record; a traceback follows its message on the same line, escaped."""
+    """One readable line per record; `LOG_FIELDS` and a traceback follow its message on the same line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
         line = text_line(record.levelname, record.name, _message_of(record), record.created)
+        fields = LOG_FIELDS.get()
+        if fields:
+            line += one_line("".join(f" {name}={_plain_text(value)}" for name, value in fields.items()))
         exception = self.exception_text(record)
         return f"{line} | {one_line(exception)}" if exception else line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Literal, Unpack
@@ -15,13 +15,15 @@ from aiohttp.typedefs import Handler
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from streamer.http.trace_context import TRACEPARENT, log_sampled, traced
+
 log = logging.getLogger("streamer.problems")
 
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
-#: Request ids of clients are logged, so they must be short, without anything that a log viewer interprets.
-_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+#: Request ids of clients are logged, so they must be short and printable.
+MAX_REQUEST_ID_CHARS = 128
 
 
 class ProblemExtras(TypedDict, total=False):
@@ -192,7 +194,8 @@ def request_id(request: web.Request) -> str:
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
-        known = offered if offered and _VALID_ID.fullmatch(offered) else os.urandom(8).hex()
+        valid = 0 < len(offered) <= MAX_REQUEST_ID_CHARS and offered.isprintable()
+        known = offered if valid else os.urandom(8).hex()
         request[REQUEST_ID] = known
     return known
 
@@ -220,6 +223,16 @@ def _from_http_exception(error: web.HTTPException) -> Problem:
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error as problem+json with the request's id; re-raise it once a WebSocket is open."""
     identifier = request_id(request)
+    if TRACEPARENT not in request.headers:
+        return await _answer(request, handler, identifier)
+    begun = time.monotonic()
+    with traced(request, identifier):
+        response = await _answer(request, handler, identifier)
+        log_sampled(request, identifier, response.status, begun)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler, identifier: str) -> web.StreamResponse:
     try:
         response = await handler(request)
     except Problem as error:

@@ -25,6 +25,7 @@ from streamer.config.replica_addresses import HOP_HEADER, NAME_LENGTH, Replicas
 from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketStore, TooManyTickets, is_ticket
+from streamer.http.trace_context import trace_headers
 from streamer.replicas.proxy import CONNECT_S, forward
 
 log = logging.getLogger("streamer.owners")
@@ -155,7 +156,7 @@ class SessionRouter:
         try:
             async with (
                 asyncio.timeout(_TAKE_OVER_S),
-                target.client.post(target.base + path, headers=headers) as answer,
+                target.client.post(target.base + path, headers=trace_headers() | headers) as answer,
             ):
                 if answer.status != 200:
                     return None

@@ -49,7 +49,7 @@ _IMAGES = [
     Request("predict: version by header", "POST", "/predict", "predict", JPEG, {"X-Model-Version": "v2"}),
     Request("predict: unknown by header", "POST", "/predict", "predict", JPEG, {"X-Model-Version": "v9"}),
     Request("predict: own id", "POST", "/v2/predict", "predict", JPEG, {"X-Request-Id": "my-id.1"}),
-    Request("predict: insane id", "POST", "/v2/predict", "predict", JPEG, {"X-Request-Id": "a b"}),
+    Request("predict: insane id", "POST", "/v2/predict", "predict", JPEG, {"X-Request-Id": "x" * 129}),
     Request("predict: msgpack", "POST", "/v1/predict", "predict", JPEG, {"Accept": "application/msgpack"}),
     Request("predict: drawn", "POST", "/v1/predict", "predict", JPEG, {"Accept": "image/jpeg"}),
     Request("predict: no such form", "POST", "/v1/predict", "predict", JPEG, {"Accept": "text/html"}),

@@ -1,0 +1,123 @@
+"""Reads the trace context of a request (W3C Trace Context, level 2), for the log and for forwarded requests.
+
+Requests without a valid `traceparent` have no trace context; the service starts no traces of its own here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from inference.core.log_format import LOG_FIELDS
+
+log = logging.getLogger("streamer.requests")
+
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+#: Version, trace id, id of the caller's span, flags; versions after 00 may append further fields.
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED = 0x01
+#: Longer values of `tracestate` are not passed on, as section 3.3.1.5 allows.
+_MAX_STATE_CHARS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """The trace to which a request belongs."""
+
+    #: 32 hexadecimal digits.
+    trace_id: str
+    #: Id of the caller's span, 16 hexadecimal digits.
+    parent_id: str
+    #: Eight flags; the lowest one says that the caller records the trace.
+    flags: int
+    #: Vendors' own values; empty if there are none.
+    state: str = ""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the caller records this trace."""
+        return bool(self.flags & _SAMPLED)
+
+    @property
+    def traceparent(self) -> str:
+        """The header that names the caller's span as the parent."""
+        return f"00-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that pass the trace context on."""
+        found = {TRACEPARENT: self.traceparent}
+        return found | {TRACESTATE: self.state} if self.state else found
+
+
+#: Trace context of the request that the current task answers; None without one.
+_CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
+
+
+def parse_traceparent(text: str, state: str = "") -> TraceContext | None:
+    """Return the trace context of a `traceparent` header; None if it is not valid.
+
+    ``state`` is the value of `tracestate`.
+    """
+    match = _TRACEPARENT.fullmatch(text.strip())
+    if match is None:
+        return None
+    version, trace_id, parent_id, flags, more = match.groups()
+    if version == "ff" or (version == "00" and more) or not int(trace_id, 16) or not int(parent_id, 16):
+        return None
+    kept = state if len(state) <= _MAX_STATE_CHARS and state.isascii() and state.isprintable() else ""
+    return TraceContext(trace_id, parent_id, int(flags, 16), kept)
+
+
+def read_trace_context(request: web.BaseRequest) -> TraceContext | None:
+    """Return the trace context of a request; None without a valid one, or with several `traceparent`."""
+    offered = request.headers.getall(TRACEPARENT, ())
+    if len(offered) != 1:
+        return None
+    return parse_traceparent(offered[0], ",".join(request.headers.getall(TRACESTATE, ())))
+
+
+def current_trace_context() -> TraceContext | None:
+    """Return the trace context of the request that this task answers; None without one."""
+    return _CURRENT.get()
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers that pass the current trace context on; empty without one."""
+    context = _CURRENT.get()
+    return {} if context is None else context.headers()
+
+
+@contextmanager
+def traced(request: web.Request, request_id: str) -> Iterator[None]:
+    """Write trace and request id into all log lines of this block."""
+    context = read_trace_context(request)
+    if context is None:
+        yield
+        return
+    fields = {"trace_id": context.trace_id, "parent_id": context.parent_id, "request_id": request_id}
+    current, logged = _CURRENT.set(context), LOG_FIELDS.set(fields)
+    try:
+        yield
+    finally:
+        LOG_FIELDS.reset(logged)
+        _CURRENT.reset(current)
+
+
+def log_sampled(request: web.Request, request_id: str, status: int, begun: float) -> None:
+    """Log one line about an answered request if its caller records the trace; ``begun`` is monotonic."""
+    context = _CURRENT.get()
+    if context is not None and context.is_sampled:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "an unknown route"
+        spent_ms = (time.monotonic() - begun) * 1e3
+        log.info(
+            "request %s: %s %s answered %d in %.1f ms", request_id, request.method, route, status, spent_ms
+        )
