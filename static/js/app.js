@@ -1,5 +1,6 @@
 // Composes the page: playback → pipeline → transport → stage, and the controls that change them.
 
+import { Announcer } from './announcer.js';
 import { ClassPanel } from './class-panel.js';
 import { ConnectionStatus } from './connection-status.js';
 import { Controls } from './controls.js';
@@ -12,10 +13,13 @@ import { Playback } from './playback.js';
 import { SamplingPanel } from './sampling-panel.js';
 import { SessionOptions } from './session-options.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
+import { Shortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
 import { StartView } from './start-view.js';
 import { StatisticsPanel } from './statistics-panel.js';
+import { nextTheme, Theme } from './theme.js';
 import { Transport } from './transport.js';
+import { WakeLock } from './wake-lock.js';
 import { WebRtcConnection } from './webrtc-connection.js';
 import { WebSocketConnection } from './websocket-connection.js';
 
@@ -88,6 +92,10 @@ class App {
 
   createPanels() {
     this.statistics = new StatisticsPanel();
+    this.announcer = new Announcer();
+    this.wakeLock = new WakeLock();
+    this.theme = new Theme(() => this.changeSettings({ theme: nextTheme(this.settings.theme) }));
+    this.shortcuts = new Shortcuts((shortcuts) => this.changeSettings({ shortcuts }));
     this.status = new ConnectionStatus(() => this.transport.retryNow());
     this.startView = new StartView(this.status, {
       isIdle: () => this.transport.state.name === 'idle',
@@ -151,6 +159,7 @@ class App {
     this.pipeline.markDiscontinuity();
     this.stage.clear();
     this.classPanel.clearDetected();
+    this.announcer.clearCounts();
   }
 
   openSource() {
@@ -169,12 +178,16 @@ class App {
     this.stage.clear();
     this.errorPanel.hide();
     this.startView.pollHealth();
+    this.wakeLock.set(false);
+    this.announcer.say('Stopped');
   }
 
   setPaused(paused) {
     this.transport.setHidden(document.hidden);
+    this.wakeLock.set(this.playback.kind !== null && !paused);
     if (paused === this.pipeline.paused) return;
     this.pipeline.paused = paused;
+    this.announcer.say(paused ? 'Paused' : 'Playing');
     this.transport.send({ type: paused ? 'pause' : 'resume', stream: 0 });
   }
 
@@ -204,6 +217,8 @@ class App {
     this.stage.setOptions({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
     this.controls.showSettings(this.settings, this.sessionOptions.threshold, mirrored);
+    this.theme.show(this.settings.theme);
+    this.shortcuts.show(this.settings.shortcuts);
     this.samplingPanel.showKeep(this.settings.keep);
     this.controls.showModels(this.models, this.settings.version);
   }
@@ -298,6 +313,7 @@ class App {
     const { usesWebRtc, webRtc } = this.transport;
     this.statistics.update(this.pipeline.measurements, nowMs, usesWebRtc ? webRtc.quality : null);
     this.classPanel.update(nowMs);
+    this.announcer.updateCounts(this.classPanel.counts, nowMs);
   }
 }
 

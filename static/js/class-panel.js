@@ -67,6 +67,11 @@ export class ClassPanel {
     }
   }
 
+  /** Number of objects in the newest result by label. @returns {[string, number][]} */
+  get counts() {
+    return [...this._detected.values()].map(({ chip, count }) => [chip.dataset.label, count]);
+  }
+
   /** Show the counts. Called a few times per second instead of for each result, to keep them readable. */
   update(nowMs) {
     for (const entry of this._detected.values()) {

@@ -1,7 +1,4 @@
-// Connects the buttons, settings and keyboard shortcuts of the page with the app, and shows their state.
-
-/** Elements that use key presses themselves: shortcuts do not apply while one of them has the focus. */
-const KEYBOARD_ELEMENTS = 'input:not([type=checkbox]):not([type=radio]), select, textarea, button, summary, a';
+// Connects the buttons and settings of the page with the app, and shows their state.
 
 export class Controls {
   /**
@@ -27,7 +24,6 @@ export class Controls {
     });
     this._bindToolbar();
     this._bindSettings();
-    this._bindShortcuts();
     this._bindFileDrop();
   }
 
@@ -143,21 +139,6 @@ export class Controls {
     });
   }
 
-  _bindShortcuts() {
-    const shortcuts = {
-      ' ': () => this._actions.togglePause(),
-      s: () => this._actions.changeSettings({ view: selectedRadio('view') === 'live' ? 'synced' : 'live' }),
-      m: () => element('mirror').click(),
-      f: () => element('fullscreen').hidden || toggleFullscreen(),
-    };
-    document.addEventListener('keydown', (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.(KEYBOARD_ELEMENTS)) return;
-      if (document.querySelector('.toolbar').hidden || !(event.key.toLowerCase() in shortcuts)) return;
-      event.preventDefault();
-      shortcuts[event.key.toLowerCase()]();
-    });
-  }
-
   _bindFileDrop() {
     const stage = element('stage');
     const hint = element('drop-hint');
@@ -181,10 +162,6 @@ function element(id) {
 
 function isPressed(id) {
   return element(id).getAttribute('aria-pressed') === 'true';
-}
-
-function selectedRadio(name) {
-  return document.querySelector(`[name=${name}]:checked`)?.value;
 }
 
 function selectRadio(name, value) {

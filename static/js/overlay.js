@@ -1,10 +1,12 @@
 // Draws boxes and their labels on a canvas.
 
 import { boxToStage } from './geometry.js';
+import { placeLabels } from './label-placement.js';
 import { classColour, classDash } from './palette.js';
 
 const LINE_WIDTH_CSS_PX = 2.5;
 const FONT_SIZE_CSS_PX = 13;
+const LABEL_PADDING_CSS_PX = 5;
 const LABEL_TEXT_COLOUR = '#0b0f14';
 
 /**
@@ -26,12 +28,19 @@ export function drawBoxes(context, { boxes, frame, placement, labels, pixelRatio
   context.font = `600 ${FONT_SIZE_CSS_PX * pixelRatio}px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif`;
   context.textBaseline = 'middle';
   context.lineJoin = 'round';
-  // Draw boxes with a low score first, so that those with a high score lie on top.
-  for (const box of [...boxes].sort((a, b) => a[4] - b[4])) {
-    const rect = boxToStage(box, frame, placement);
-    drawOutline(context, rect, box[5], pixelRatio);
-    drawLabel(context, rect, labelText(box, labels), classColour(box[5]), pixelRatio, canvasSize);
-  }
+  const padding = LABEL_PADDING_CSS_PX * pixelRatio;
+  const height = (FONT_SIZE_CSS_PX + 7) * pixelRatio;
+  const items = [...boxes].sort(byImportance).map((row) => {
+    const text = labelText(row, labels);
+    const box = boxToStage(row, frame, placement);
+    return { row, box, text, width: context.measureText(text).width + 2 * padding, height };
+  });
+  // Draw the most important box last, so that it lies on top, and all labels above all boxes.
+  for (const { row, box } of [...items].reverse()) drawOutline(context, box, row[5], pixelRatio);
+  const places = placeLabels(items, canvasSize, (LINE_WIDTH_CSS_PX / 2) * pixelRatio);
+  items.forEach((item, index) => {
+    if (places[index]) drawLabel(context, item, places[index], pixelRatio);
+  });
   context.restore();
 }
 
@@ -54,20 +63,20 @@ function labelText(box, labels) {
   return `${name}${track} ${Math.round(box[4] * 100)}%`;
 }
 
-/** Draw the label above the box, or inside it if there is no room above; always within the canvas. */
-function drawLabel(context, rect, text, colour, pixelRatio, canvasSize) {
-  const padding = 5 * pixelRatio;
-  const height = (FONT_SIZE_CSS_PX + 7) * pixelRatio;
-  const width = context.measureText(text).width + 2 * padding;
-  const outline = (LINE_WIDTH_CSS_PX / 2) * pixelRatio;
-  const above = rect.y - outline - height;
-  const x = Math.max(0, Math.min(rect.x - outline, canvasSize.width - width));
-  const y = above >= 0 ? above : Math.max(0, rect.y - outline);
-  context.fillStyle = colour;
+/**
+ * Order rows of a result by score, and rows with about the same score by position: the scores of an object change with
+ * each frame, and labels that changed places with them could not be read.
+ */
+function byImportance(a, b) {
+  return Math.round(b[4] * 10) - Math.round(a[4] * 10) || a[1] - b[1] || a[0] - b[0];
+}
+
+function drawLabel(context, { row, text, width, height }, { x, y }, pixelRatio) {
+  context.fillStyle = classColour(row[5]);
   context.beginPath();
   if (context.roundRect) context.roundRect(x, y, width, height, 3 * pixelRatio);
   else context.rect(x, y, width, height);
   context.fill();
   context.fillStyle = LABEL_TEXT_COLOUR;
-  context.fillText(text, x + padding, y + height / 2 + 0.5 * pixelRatio);
+  context.fillText(text, x + LABEL_PADDING_CSS_PX * pixelRatio, y + height / 2 + 0.5 * pixelRatio);
 }

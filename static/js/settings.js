@@ -1,5 +1,7 @@
 // Loads and saves the settings of the page: in localStorage, overridden by the URL. The API key stays in its tab.
 
+import { THEMES } from './theme.js';
+
 const SETTINGS_STORE = 'demo.settings';
 const KEY_STORE = 'demo.key';
 const URL_PARAMETERS = ['view', 'version', 'transport'];
@@ -18,6 +20,9 @@ const DEFAULTS = {
   mirror: null,
   cameraId: '',
   facing: 'environment',
+  theme: 'system',
+  /** Whether single keys are shortcuts. */
+  shortcuts: true,
   /** Labels of the selected classes by model version; empty: all classes. */
   classes: {},
 };
@@ -33,6 +38,8 @@ const VALIDATORS = {
   mirror: (value) => value === null || typeof value === 'boolean',
   cameraId: (value) => typeof value === 'string',
   facing: (value) => value === 'user' || value === 'environment',
+  theme: (value) => THEMES.includes(value),
+  shortcuts: (value) => typeof value === 'boolean',
   classes: (value) => typeof value === 'object' && value !== null && Object.values(value).every(Array.isArray),
 };
 
