@@ -74,6 +74,7 @@ class SharedStatus:
         "accepted": 128,  # worker: connections accepted so far
         "presence": 192,  # supervisor
         "saturated": 256,  # worker: 1 when its queue of POSTs has been full for a long time
+        "ready": 320,  # worker: 1 once it could serve a request; it stays 1 until the worker ends
     }
 
     def __init__(self, fd: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import { boxToStage } from './geometry.js';
 import { placeLabels } from './label-placement.js';
-import { classColour, classDash } from './palette.js';
+import { classColour, classDash, scoreText } from './palette.js';
 
 const LINE_WIDTH_CSS_PX = 2.5;
 const FONT_SIZE_CSS_PX = 13;
@@ -60,7 +60,7 @@ function drawOutline(context, rect, classId, pixelRatio) {
 function labelText(box, labels) {
   const name = labels[box[5]] ?? `class ${box[5]}`;
   const track = box.length > 6 && box[6] !== null ? ` #${box[6]}` : '';
-  return `${name}${track} ${Math.round(box[4] * 100)}%`;
+  return `${name}${track} ${scoreText(box[4])}`;
 }
 
 /**

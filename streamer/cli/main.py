@@ -1,14 +1,11 @@
-"""The command line: dispatches ``streamer COMMAND``, and has the commands ``serve`` and ``keys``.
+"""The command line: dispatches ``streamer COMMAND``, and has the command ``keys``.
 
 Loads only the modules of the command that runs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-import logging
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +30,7 @@ from streamer.cli.command import (
 #: Commands of other files: the module with the ``app``, and its description in the list of commands. A
 #: module is loaded when its command runs, completes or shows its help.
 _COMMANDS = {
+    "serve": ("streamer.cli.serve", "run the service"),
     "predict": ("streamer.cli.predict", "detect on images over HTTP"),
     "push": ("streamer.cli.push", "send a camera, video, folder or RTSP stream"),
     "models": ("streamer.cli.models", "list, pull, check and optimize models"),
@@ -45,8 +43,8 @@ class _Streamer(Group):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
-        own = super().list_commands(ctx)
-        return [*own[:1], *_COMMANDS, *own[1:]]
+        # Of the own commands, `keys` comes before the samples, as in the documentation.
+        return [*_COMMANDS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, perhaps without its options: the list of commands needs only its description."""
@@ -105,90 +103,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(
-    cls=Command,
-    short_help="run the service",
-    epilog=epilog(
-        """
-        streamer serve
-        MODEL_V1_PATH=detector.onnx streamer serve --port 9000
-        HOST=0.0.0.0 WORKERS=4 DEVICE=cuda streamer serve
-        """,
-        notes="""
-        Every setting is an environment variable (README, "Configuration"); these options override them.
-        """,
-        exit_codes={
-            0: "stopped by a signal",
-            2: "wrong setting",
-            3: "cannot start: the port is in use, there is no model, or the extra `server` is missing",
-            4: "model refused",
-            5: "device unavailable",
-            6: "a process keeps dying",
-        },
-    ),
-)
-def serve(
-    host: Annotated[str | None, option("--host", "address to listen on (HOST)", value="ADDRESS")] = None,
-    port: Annotated[
-        int | None,
-        option("--port", "TCP port, 0 for a free one (PORT)", value="N", parser=any_whole_number),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        option("--workers", "front-end processes (WORKERS)", value="N", parser=any_whole_number),
-    ] = None,
-    log_level: Annotated[
-        str | None,
-        option("--log-level", "debug, info, warning or error (LOG_LEVEL)", value="LEVEL"),
-    ] = None,
-) -> int:
-    """Run the service until SIGTERM or Ctrl-C, then drain."""
-    # Loaded here, because the other commands do not need the modules of the server.
-    from streamer.access.access_settings import AccessNotConfigured, check_access  # noqa: PLC0415 - see above
-    from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
-    from streamer.config.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
-    from streamer.core.logs import secrets_of, uses_json  # noqa: PLC0415 - see above
-    from streamer.supervisor.log_writer import LogWriter, supervisor_log  # noqa: PLC0415 - see above
-    from streamer.supervisor.restart_policy import CannotStart  # noqa: PLC0415 - see above
-    from streamer.supervisor.supervisor import Supervisor  # noqa: PLC0415 - see above
-
-    async def supervise(writer: LogWriter) -> int:
-        return await Supervisor(settings, writer).run()
-
-    try:
-        settings = load_settings(
-            host=host,
-            port=port,
-            workers=workers,
-            log_level=log_level,
-        )
-        check_access(settings)
-    except (SettingsError, AccessNotConfigured) as error:
-        # The settings could not be read, so LOG_FORMAT alone decides: text, unless it is json.
-        as_json = os.environ.get("LOG_FORMAT", "").strip().lower() == "json"
-        writer = supervisor_log("info", json_lines=as_json, secrets=())
-        sys.stderr.write(f"streamer: {error}\n")
-        writer.close()
-        return EXIT_USAGE
-    wipe_own_secrets()
-    forbid_core_dumps()
-    writer = supervisor_log(
-        settings.log_level,
-        json_lines=uses_json(settings.log_format),
-        secrets=secrets_of([*settings.keys, settings.turn_secret]),
-    )
-    try:
-        return asyncio.run(supervise(writer))
-    except CannotStart as error:
-        sys.stderr.write(f"streamer: {error}\n")
-        return error.exit_code
-    except Exception:
-        logging.getLogger("streamer.supervisor").exception("the supervisor has failed")
-        return 1
-    finally:
-        writer.close()
 
 
 keys = typer.Typer(

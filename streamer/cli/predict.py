@@ -36,6 +36,7 @@ from streamer.client.results import Prediction
 from streamer.client.sources import list_images
 from streamer.core.signals import EXIT_INTERRUPTED
 from streamer.core.terminal import Table, Terminal, is_terminal, write_tables
+from streamer.imaging.palette import score_text
 
 if TYPE_CHECKING:
     from streamer.client.oneshot import Request
@@ -282,7 +283,7 @@ def _title(name: str, answer: Prediction) -> str:
 def _text(name: str, answer: Prediction) -> str:
     width = max((len(detection.label) for detection in answer.detections), default=0)
     lines = [
-        f"  {detection.label:<{width}}  {detection.score:.2f}  "
+        f"  {detection.label:<{width}}  {score_text(detection.score):>4}  "
         + " ".join(f"{v:7.1f}" for v in detection.box)
         for detection in answer.detections
     ]
@@ -291,7 +292,7 @@ def _text(name: str, answer: Prediction) -> str:
 
 def _table(name: str, answer: Prediction) -> Table:
     rows = [
-        (detection.label, f"{detection.score:.2f}", *(f"{v:.1f}" for v in detection.box))
+        (detection.label, score_text(detection.score), *(f"{v:.1f}" for v in detection.box))
         for detection in answer.detections
     ]
     return Table(_title(name, answer), ("LABEL", *_NUMBERS), tuple(rows), frozenset(_NUMBERS))

@@ -147,7 +147,9 @@ def push(
             group=_OUTPUT,
         ),
     ] = None,
-    show: Annotated[bool, option("--show", "serve a preview page on this machine", group=_OUTPUT)] = False,
+    show: Annotated[
+        bool, option("--show", "serve a preview page on this machine until Ctrl-C", group=_OUTPUT)
+    ] = False,
     quiet: Annotated[bool, option("--quiet", "print only errors", group=_OUTPUT)] = False,
     url: Annotated[
         str, option("--url", f"address of the service ({DEFAULT_URL})", value="URL", group=CONNECTION)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from streamer.cli.push_report import Journal, Tally, progress_line, summary
+from streamer.cli.push_report import Journal, Tally, clock, progress_line, summary
 from streamer.client.capture import Captured, Source, paced, thinned
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
 from streamer.client.frame_stream import FrameStream
@@ -245,6 +245,8 @@ class PushRun:
         self._terminal = terminal
         self._stream = stream
         self._signals = signals
+        #: Whether everything was sent and answered, and only the page is still served.
+        self._over = False
         self._pusher = Pusher(
             source,
             stream,
@@ -280,6 +282,8 @@ class PushRun:
                 if journal is not None:
                     journal.summary(self._pusher.tally.captured, self._stream.ledger)
                 self._terminal.line(summary(self._pusher.tally, self._stream.ledger, saved))
+            if preview is not None and not self._signals.exit_code:
+                await self._stay_open(preview.url)
 
     async def _start_preview(self, stack: contextlib.AsyncExitStack) -> Any:
         from streamer.cli.preview import Preview  # noqa: PLC0415 - needs the extra `view`
@@ -291,7 +295,18 @@ class PushRun:
         preview.open_browser()
         return preview
 
+    async def _stay_open(self, url: str) -> None:
+        """Keep the page with the last frame until the user has seen it."""
+        self._over = True
+        await self._stream.close()
+        self._terminal.line(f"the page stays at {url} until Ctrl-C", always=True)
+        await self._signals.wait()
+        # The push itself was complete, so this signal does not make it an interrupted one.
+        self._signals.exit_code = 0
+
     def _status(self) -> str:
+        if self._over:
+            return f"the source has ended after {clock(self._pusher.tally.time_s)}; Ctrl-C closes this page"
         return progress_line(self._pusher.tally, self._stream.ledger, self._stream.state, time.monotonic())
 
     async def _push(self) -> None:

@@ -201,7 +201,12 @@ SECRETS = frozenset({"api_keys", "turn_secret"})
 
 
 class SettingsError(Exception):
-    """A variable has a value that is not allowed; the text names variable, value and what is allowed."""
+    """A setting has a value that is not allowed; the text names variable, value and what is allowed."""
+
+    def __init__(self, setting: str, text: str) -> None:
+        super().__init__(text)
+        #: Name of the setting, in small letters.
+        self.setting = setting
 
 
 class Settings(SamplingSettings, NetworkSettings, RequestSettings, ModelSettings, AccessSettings):
@@ -237,7 +242,7 @@ def load_settings(**overrides: Any) -> Settings:
         name = str(first["loc"][0]).upper()
         value = first.get("input")
         shown = "…" if name.lower() in SECRETS or "@" in str(value) else repr(value)
-        raise SettingsError(f"{name}={shown}: {_allowed(first)}") from error
+        raise SettingsError(name.lower(), f"{name}={shown}: {_allowed(first)}") from error
 
 
 def _allowed(error: Any) -> str:

@@ -45,6 +45,10 @@ class Signals:
         if self._stop is not None:
             self._stop()
 
+    async def wait(self) -> None:
+        """Return at the first signal."""
+        await self._signalled.wait()
+
     async def unless_signalled(self, work: Coroutine[Any, Any, object]) -> bool:
         """Await ``work``, or cancel it at a signal; returns whether it was done."""
         task, signalled = asyncio.ensure_future(work), asyncio.ensure_future(self._signalled.wait())

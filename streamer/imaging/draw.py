@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
 
+from streamer.imaging.palette import class_colour, score_text
+
 if TYPE_CHECKING:  # the commands import this module without the decoder and the inference package
     from inference.core.detections import Boxes
     from streamer.imaging.decode import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-#: Hue step between consecutive numbers; the golden ratio gives neighbouring numbers very different hues.
-_GOLDEN_RATIO = 0.618034
 _QUALITY = 90
 _MAX_LABEL_CHARS = 40
 
@@ -83,11 +82,12 @@ def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
     thickness = max(1, round(2 * unit))
     scale = max(0.3, 0.5 * unit)
     for box in reversed(list(boxes)):
-        colour = box_colour(box.track_id or box.class_id)
+        colour = box_colour(box.class_id)
         left, top, right, bottom = (round(value) for value in box.box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         track = f" #{box.track_id}" if box.track_id else ""
-        _write_label(image, f"{_drawable(box.label)}{track} {box.score:.2f}", (left, top), colour, scale)
+        text = f"{_drawable(box.label)}{track} {score_text(box.score)}"
+        _write_label(image, text, (left, top), colour, scale)
 
 
 def draw_on_copy(image: Image, boxes: Iterable[LabelledBox]) -> Image:
@@ -97,10 +97,10 @@ def draw_on_copy(image: Image, boxes: Iterable[LabelledBox]) -> Image:
     return copy
 
 
-def box_colour(number: int) -> tuple[int, int, int]:
-    """Return the BGR colour of a track or class id, 0..255, bright enough for black letters on it."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 1.0)
-    return round(blue * 255), round(green * 255), round(red * 255)
+def box_colour(class_id: int) -> tuple[int, int, int]:
+    """Return the BGR colour of a class, 0..255: the one that the demo page gives it."""
+    red, green, blue = class_colour(class_id)
+    return blue, green, red
 
 
 def _drawable(label: str) -> str:

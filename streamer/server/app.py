@@ -41,6 +41,7 @@ from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
+from streamer.server.liveness import announce_ready
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.webrtc.peers import Peers
@@ -189,6 +190,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         _name_replica(app, router.replica)
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
     app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime])
+    app.cleanup_ctx.append(announce_ready(resources.shared_status, resources.number, health))
     return app, Parts(dispatcher, hub, webrtc, router)
 
 

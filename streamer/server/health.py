@@ -172,6 +172,11 @@ class Health:
             return "restarting"
         return "saturated" if status == "ok" and self._liveness.saturated else status
 
+    @property
+    def serves(self) -> bool:
+        """Whether this worker answers requests, perhaps slowly."""
+        return self.status in ("ok", "saturated")
+
     def _can_decode(self) -> bool:
         now = time.monotonic()
         if self._decoders.alive:

@@ -7,9 +7,10 @@ import ctypes
 import gc
 import random
 import time
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Literal, Protocol
 
+from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -138,6 +139,8 @@ def _presence(value: float) -> Presence:
 
 #: Each beat wakes a core: bench/idle.py.
 BEAT_S = 1.0
+#: Interval at which a worker that starts checks whether it can serve.
+READY_CHECK_S = 0.1
 #: A full collection that takes no longer than this causes no noticeable delay.
 SHORT_S = 0.05
 #: Interval of collections that take up to `MODERATE_S`, and of those after a peak of bodies and messages.
@@ -187,6 +190,30 @@ async def beat(
         if peak_over and (returning is None or returning.done()):
             # Not awaited: the heartbeat must not wait for a free thread.
             returning = loop.run_in_executor(None, memory.return_pages)
+
+
+class _Serving(Protocol):
+    @property
+    def serves(self) -> bool:
+        """Whether this worker answers requests."""
+
+
+def announce_ready(
+    shared_status: SharedStatus, number: int, health: _Serving
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Return a context that posts, as soon as it is so, that worker ``number`` answers requests."""
+
+    async def announce() -> None:
+        while not health.serves:
+            await asyncio.sleep(READY_CHECK_S)
+        shared_status.post_worker(number, "ready", 1.0)
+
+    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
+        announcing = asyncio.create_task(announce(), name="announce-ready")
+        yield
+        announcing.cancel()
+
+    return lifetime
 
 
 class GcScheduler:

@@ -7,6 +7,7 @@ the metrics folder. It loads neither aiohttp nor a model, so that little in it c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,8 +23,8 @@ from streamer.access.access_settings import LEAST_KEY_CHARS
 from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
-from streamer.sampling.process_handle import SamplingProcessHandle
-from streamer.supervisor.listeners import FallbackAcceptor, listen
+from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
+from streamer.supervisor.listeners import FallbackAcceptor, browser_url, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
@@ -42,6 +43,10 @@ log = logging.getLogger("streamer.supervisor")
 
 #: Time after the workers' own drain time until they are killed.
 KILL_AFTER_S = 5.0
+#: Interval at which the supervisor checks whether all processes are ready, until they are.
+READY_CHECK_S = 0.1
+#: Longest wait for the sampling process before the service is reported as ready, which does not need it.
+SAMPLING_READY_S = 10.0
 
 
 class Supervisor:
@@ -147,6 +152,7 @@ class Supervisor:
         )
         if self._settings.sampling:
             tasks.append(asyncio.create_task(self._keep_sampling(), name="sampling"))
+        tasks.append(asyncio.create_task(self._report_ready(), name="ready"))
         try:
             await self._stopping.wait()
             await self._drain()
@@ -173,6 +179,17 @@ class Supervisor:
         if self._failure is None:
             self._failure = failure
         self._start_drain(AT_ONCE)
+
+    async def _report_ready(self) -> None:
+        """Log the address to open, once every process is ready."""
+        shared_status = self._inference.shared_status
+        while not all(shared_status.read_worker(worker.number, "ready") for worker in self._workers):
+            await asyncio.sleep(READY_CHECK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAMPLING_READY_S):
+                while shared_status.read("sampling") == SamplingStatus.STARTING:
+                    await asyncio.sleep(READY_CHECK_S)
+        log.info("ready, open %s", browser_url(self._settings.host, self.port))
 
     # -- children ------------------------------------------------------------------------------------
 

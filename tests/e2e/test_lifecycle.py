@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
@@ -170,8 +178,69 @@ def test_health_says_draining_while_requests_are_still_served(idle: Service) -> 
     assert idle.wait() == 0
 
 
+def test_the_last_line_of_the_start_says_what_to_open(idle: Service) -> None:
+    wait_for(lambda: "ready, open" in idle.log, "the last line")
+    line = json.loads(idle.log.splitlines()[-1])
+    assert (line["level"], line["message"]) == ("info", f"ready, open http://127.0.0.1:{idle.port}/")
+    assert idle.get("/health")[0] == 200
+
+
 def test_ctrl_c_stops_without_the_delay_and_with_code_0(idle: Service) -> None:
     assert idle.stop(signal.SIGINT) == 0
+
+
+def test_a_known_model_is_downloaded_verified_and_served(null: Path, tmp_path: Path) -> None:
+    for folder in ("inference", "streamer"):  # an installation with a list of known models of its own
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    release = tmp_path / "release"
+    release.mkdir()
+    shutil.copy(null, release / "tiny.onnx")
+    entry = {
+        "name": "tiny",
+        "title": "Tiny",
+        "family": "yolox",
+        "input": {"width": 64, "height": 64},
+        "classes": 80,
+        "licence": "CC0-1.0",
+        "bytes": null.stat().st_size,
+        "sha256": hashlib.sha256(null.read_bytes()).hexdigest(),
+    }
+
+    def known(sha256: str) -> None:
+        address = f"http://127.0.0.1:{server.server_port}"
+        listed = entry | {"sha256": sha256, "url": f"{address}/tiny.onnx", "source": f"{address}/"}
+        models.mkdir(exist_ok=True)
+        (models / "catalogue.json").write_text(json.dumps({"version": 1, "models": [listed]}))
+
+    models = tmp_path / "models"
+    handler = partial(SimpleHTTPRequestHandler, directory=str(release))
+    environment = os.environ | {"SAMPLES_DIR": str(tmp_path / "samples"), "DRAIN_DELAY_S": "0"}
+    command = [sys.executable, "-m", "streamer", "serve", "--model", "tiny", "--port", "0", "--no-sampling"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        known("0" * 64)
+        start = partial(subprocess.Popen, command, cwd=tmp_path, env=environment, text=True)
+        with start(stderr=subprocess.PIPE) as refused_one:
+            assert refused_one.stderr is not None
+            text = refused_one.stderr.read()
+        assert refused_one.returncode == 3
+        assert "expected sha256 0000" in text
+        assert "streamer: --model tiny: the download has failed" in text
+        assert not (models / "tiny.onnx").exists()
+        known(str(entry["sha256"]))
+        with start(stderr=subprocess.PIPE) as service:
+            assert service.stderr is not None
+            address = next(line for line in service.stderr if "ready, open" in line)
+            url = re.search(r"http://127\.0\.0\.1:\d+/", address)
+            assert url is not None
+            with urllib.request.urlopen(f"{url[0]}health", timeout=10) as answer:  # noqa: S310 - loopback
+                served = json.load(answer)["models"]
+            service.send_signal(signal.SIGINT)
+            service.stderr.read()
+        server.shutdown()
+    assert service.returncode == 0
+    assert [(version, model["name"]) for version, model in served.items()] == [("v1", "tiny")]
+    assert json.loads((models / "tiny.json").read_text())["licence"] == "CC0-1.0"
 
 
 def test_no_secret_stands_on_a_command_line(null: Path) -> None:

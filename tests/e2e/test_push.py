@@ -218,6 +218,25 @@ def test_show_serves_a_page_with_the_frames(service: Service, tmp_path: Path) ->
     assert push.journal()[-1]["skipped"].get("fps", 0) > 0
 
 
+def test_the_page_stays_after_the_end_of_the_source_until_ctrl_c(service: Service, tmp_path: Path) -> None:
+    push = start(tmp_path, str(shared("data/images")), service.ws_url, "--max-frames", "2", "--show")
+    try:
+        assert push.process.stderr is not None
+        stays = next(line for line in push.process.stderr if "until Ctrl-C" in line)
+        url = stays.split()[4]
+        with urllib.request.urlopen(f"{url}status", timeout=10) as answer:  # noqa: S310 - loopback
+            assert answer.read().decode().startswith("the source has ended")
+        with urllib.request.urlopen(f"{url}frames", timeout=20) as answer:  # noqa: S310 - loopback
+            assert b"\xff\xd8\xff" in answer.read(2000)  # the last frame
+        assert push.process.poll() is None
+        push.process.send_signal(signal.SIGINT)
+        code, _ = push.end(30)
+    finally:
+        stop(push)
+    assert code == 0
+    check_ledger(push.journal(), 2)
+
+
 def test_limits_end_the_run_and_images_are_sent_in_full(service: Service, tmp_path: Path) -> None:
     push = start(tmp_path, str(shared("data/images")), service.ws_url, "--max-frames", "2", "--conf", "0.5")
     try:

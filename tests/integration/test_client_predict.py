@@ -114,7 +114,7 @@ def test_the_command_prints_a_table(service: Service, bus: Path, capsys: pytest.
     out, err = capsys.readouterr()
     first, second = out.splitlines()
     assert first.startswith(f"{bus}  810x1080  1 box  ms: ")
-    assert second.split()[:2] == ["bus", "0.91"]
+    assert second.split()[:2] == ["bus", "91%"]
     assert err == ""
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: Commands, and for each some wrong uses beside an unknown option.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "": ("", "nonsense"),
-    "serve": ("--port many", "extra"),
+    "serve": ("--port", "extra"),
     "predict": ("", "a.jpg --jobs many"),
     "push": ("", "0 --mode sometimes", "0 --fps -1", "0 1"),
     "models": ("", "nonsense"),

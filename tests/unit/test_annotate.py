@@ -53,9 +53,9 @@ def test_neighbouring_classes_have_colours_far_apart() -> None:
         assert distance.max() > 60
 
 
-def test_a_tracked_box_has_the_colour_of_its_track() -> None:
+def test_a_tracked_box_keeps_the_colour_of_its_class() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     boxes = label_rows([[100, 150, 400, 350, 0.9, 1, 7]], ("cat", "dog"))
     assert [(box.label, box.track_id) for box in boxes] == [("dog", 7)]
     draw_boxes(image, boxes)
-    assert np.abs(image[250, 100].astype(int) - box_colour(7)).max() < 60
+    assert np.abs(image[250, 100].astype(int) - box_colour(1)).max() < 60

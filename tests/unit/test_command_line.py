@@ -146,7 +146,6 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
         ("push 0 --max 5", "--max"),
         ("push 0 --nonsense", "--nonsense"),
         ("push 0 1", "(1)"),
-        ("serve --port many", "--port: expected a whole number; found 'many'"),
         ("samples export --format pdf --out x", "'coco', 'yolo', 'label-studio'; found 'pdf'"),
         ("samples export --format coco", "--out: expected a value; found none"),
     ],
@@ -160,6 +159,30 @@ def test_a_usage_error_names_the_option_and_what_is_allowed(
     assert shown.err.startswith("Usage: streamer")
     assert shown.out == ""
     assert DRAWN.search(shown.err) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--port many", "--port: PORT='many': input should be a valid integer"),
+        ("--model nowhere.onnx --port 1", "--model: MODEL_V1_PATH='nowhere.onnx': no such file"),
+        ("--model yolox_z", "--model 'yolox_z': there is no such file, and NAME 'yolox_z' is not in "),
+        # Reported before 36 MB are downloaded.
+        ("--model yolox_s --device gpu", "--device: DEVICE='gpu': allowed are 'auto', 'cuda'"),
+        ("--host 0.0.0.0", "HOST='0.0.0.0': without keys"),
+        # The option wins over the variable, which is right.
+        ("--workers 0", "--workers: WORKERS='0': input should be greater"),
+    ],
+)
+def test_an_option_of_serve_is_refused_with_the_words_of_its_setting(words: str, said: str) -> None:
+    done = run("serve", *words.split(), WORKERS="2")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"streamer: {said}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_wrong_variable_is_not_taken_for_an_option() -> None:
+    assert run("serve", "--port", "0", WORKERS="many").stderr.startswith("streamer: WORKERS='many': ")
 
 
 def test_a_usage_error_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.server.openapi import openapi_document
-from streamer.supervisor.listeners import FallbackAcceptor
+from streamer.supervisor.listeners import FallbackAcceptor, browser_url
 from tests.helpers.openapi_check import OpenApiCheck, RealAnswer
 
 
@@ -172,3 +172,18 @@ async def test_a_probe_while_a_slow_worker_beats_waits_for_its_own_word(one: Sce
     assert await asking == b"its own word"
     assert (await one.ask(0, b"GET /livez HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     stand_in.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000/"),
+        ("0.0.0.0", "http://127.0.0.1:8000/"),  # noqa: S104 - nothing listens
+        ("::", "http://[::1]:8000/"),
+        ("::1", "http://[::1]:8000/"),
+        ("fd00::7", "http://[fd00::7]:8000/"),
+        ("vision.example", "http://vision.example:8000/"),
+    ],
+)
+def test_the_address_to_open_can_be_opened(host: str, url: str) -> None:
+    assert browser_url(host, 8000) == url

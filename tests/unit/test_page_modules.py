@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from streamer.imaging.draw import box_colour
+from streamer.imaging.palette import score_text
 from streamer.protocol.wire import Codec, Frame, FrameFlag, pack_frame, unpack_frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +20,11 @@ import { packFrame } from './static/js/protocol.js';
 const frames = JSON.parse(process.argv[1]);
 const packed = frames.map((frame) => Buffer.from(packFrame(frame, new Uint8Array(frame.payload).buffer)));
 console.log(JSON.stringify(packed.map((bytes) => bytes.toString('hex'))));
+"""
+PALETTE = """
+import { classColour, scoreText } from './static/js/palette.js';
+const [classes, scores] = JSON.parse(process.argv[1]);
+console.log(JSON.stringify([classes.map(classColour), scores.map(scoreText)]));
 """
 
 
@@ -82,3 +89,20 @@ def test_frames_are_packed_as_the_server_packs_them(node: str) -> None:
     packed = [bytes.fromhex(text) for text in json.loads(done.stdout)]
     assert packed == [pack_frame(frame) for frame in frames]
     assert unpack_frame(packed[2]).epoch == 65535
+
+
+def test_a_class_has_one_colour_and_a_score_one_text_on_the_page_and_in_the_commands(node: str) -> None:
+    classes = list(range(100))
+    scores = [0, 1, 0.005, 0.125, 0.135, 0.5, 0.499999, 0.994999, 0.995, 0.874, 2 / 3]
+    done = subprocess.run(
+        [node, "--input-type=module", "--eval", PALETTE, json.dumps([classes, scores])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    colours, texts = json.loads(done.stdout)
+    ours = [box_colour(number)[::-1] for number in classes]
+    assert colours == ["#{:02x}{:02x}{:02x}".format(*colour) for colour in ours]
+    assert texts == [score_text(score) for score in scores]
+    assert texts[3] == "13%"
