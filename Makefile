@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
 ARGS ?=
-# Unit tests share no state, so they run in parallel, and so do the files of some other folders. The rest starts services
-# and measures them, one test at a time.
+# Unit tests share no state, so they run in parallel, and so do the files of all tests that measure nothing. Those marked
+# `alone` run one at a time.
 PYTEST_UNIT = $(BIN)/python -m pytest -n logical --dist worksteal tests/unit
-PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile tests/deploy tests/fuzz tests/recordings tests/training
-PYTEST_SERVICES = $(BIN)/python -m pytest tests/e2e tests/faults tests/integration tests/security
+PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile -m "not alone" --ignore tests/unit tests
+PYTEST_ALONE = $(BIN)/python -m pytest -m alone --ignore tests/unit tests
 INSTALL = $(BIN)/python deploy/install.py
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ ifeq ($(strip $(ARGS)),)
 	@# Stop after a failure here, so that the summary of the last command covers all tests.
 	$(PYTEST_UNIT)
 	$(PYTEST_FILES)
-	$(PYTEST_SERVICES)
+	$(PYTEST_ALONE)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
@@ -39,7 +39,7 @@ test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: about a mi
 
 test-system: $(VENV)/installed-dev system-packages  ## run all other tests, which start the service, browsers and stores
 	$(PYTEST_FILES) $(ARGS)
-	$(PYTEST_SERVICES) $(ARGS)
+	$(PYTEST_ALONE) $(ARGS)
 
 soak: $(VENV)/installed-dev system-packages  ## run the long form of the fault tests (about an hour) and update docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --full $(ARGS)

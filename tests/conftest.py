@@ -24,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long form of tests that have one")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of two folders as `alone`; files elsewhere have the mark if they need it."""
+    for item in items:
+        if item.path.parent in (ROOT / "tests/e2e", ROOT / "tests/faults"):
+            item.add_marker("alone")
+
+
 @pytest.fixture(scope="session")
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether the long form was asked for."""

@@ -18,6 +18,8 @@ import pytest
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 def image(seed: int) -> bytes:
     shades = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)

@@ -21,6 +21,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
 from tests.unit.images import encode, scene
 
+pytestmark = pytest.mark.alone
+
 #: Not a bound of performance: only that a polite client is not made to wait for everything that others sent.
 FACTOR, SLACK_S = 6.0, 0.25
 POLITE, GREEDY = "127.0.0.77", "127.0.0.66"

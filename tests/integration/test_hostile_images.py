@@ -19,6 +19,8 @@ from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome
 from tests.unit.images import encode
 
+pytestmark = pytest.mark.alone
+
 STATUS = {
     Outcome.WHOLE: 200,
     Outcome.PARTLY: 200,

@@ -21,6 +21,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 #: A blocked loop is seconds; the tests share their machine with others.
 SLOW_S = 1.0

@@ -15,6 +15,8 @@ from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient, frame_message
 from tests.unit.images import encode, scene
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 SLOW_S = 1.0
 #: As many boxes as there can be.

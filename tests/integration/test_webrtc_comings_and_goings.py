@@ -15,6 +15,8 @@ import pytest
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
+pytestmark = pytest.mark.alone
+
 #: Sessions at the same time.
 TOGETHER = 5
 #: Sessions in all, a multiple of the ways and of the rounds.

@@ -19,6 +19,8 @@ from tests.helpers.service import Service
 from tests.helpers.udp_proxy import UdpProxy
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
+pytestmark = pytest.mark.alone
+
 FPS = 20
 
 

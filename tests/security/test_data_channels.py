@@ -14,6 +14,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import WebrtcClient
 
+pytestmark = pytest.mark.alone
+
 PARTS = 6000
 FIRST, LAST = 2, 1
 #: Before there was a budget, 6,000 parts stopped the loop for seconds, in growing steps.

@@ -13,6 +13,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.raw_websocket import TEXT, RawSocket, frame
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 40
 #: Before messages were charged by size this took up to four seconds, and grew with the clients.
 SLOW_S = 1.0

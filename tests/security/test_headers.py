@@ -11,6 +11,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.raw_websocket import RawSocket
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 KEY = "test-key-0123456789abcdef"
 #: Texts that parsers with backtracking or recursion read slowly, or not at all.
 VALUES = {
