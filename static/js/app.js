@@ -4,10 +4,12 @@ import { Announcer } from './announcer.js';
 import { ClassPanel } from './class-panel.js';
 import { ConnectionStatus } from './connection-status.js';
 import { Controls } from './controls.js';
+import { CountsPanel } from './counts-panel.js';
 import { exposeDebugState } from './debug-state.js';
 import { DriftIndicator } from './drift-indicator.js';
 import { closeError, keyError } from './error-messages.js';
 import { ErrorPanel } from './error-panel.js';
+import { isMirrored, isTextLabel } from './mirror.js';
 import { Pipeline } from './pipeline.js';
 import { Playback } from './playback.js';
 import { SamplingPanel } from './sampling-panel.js';
@@ -37,6 +39,8 @@ class App {
     this.models = {};
     /** Newest result message; null: none. */
     this.latestResult = null;
+    /** Whether this source has shown an object that is read: its video is then not mirrored by default. */
+    this.hasSeenText = false;
 
     const video = document.getElementById('video');
     this.stage = new Stage(
@@ -93,6 +97,7 @@ class App {
   createPanels() {
     this.statistics = new StatisticsPanel();
     this.announcer = new Announcer();
+    this.counts = new CountsPanel();
     this.wakeLock = new WakeLock();
     this.theme = new Theme(() => this.changeSettings({ theme: nextTheme(this.settings.theme) }));
     this.shortcuts = new Shortcuts((shortcuts) => this.changeSettings({ shortcuts }));
@@ -118,6 +123,9 @@ class App {
       stop: () => this.playback.stop(),
       togglePause: () => this.playback.togglePause(),
       changeSettings: (changes) => this.changeSettings(changes),
+      setMirrored: (mirrored) => {
+        this.changeSettings({ mirrors: { ...this.settings.mirrors, [this.playback.sourceKey]: mirrored } });
+      },
       switchCamera: () => this.playback.switchCamera(),
       saveSnapshot: () => this.stage.saveSnapshot(),
       setKey: (key) => this.setKey(key),
@@ -131,9 +139,9 @@ class App {
       onStopped: () => this.handleStopped(),
       onError: (message) => this.errorPanel.show(message),
       onPaused: (paused) => this.setPaused(paused),
-      onFrame: (nowMs, capturedMs) => {
-        this.pipeline.processFrame(video, nowMs, capturedMs);
+      onFrame: (frame, nowMs, capturedMs) => {
         this.stage.handleVideoFrame(nowMs);
+        return this.pipeline.processFrame(frame, nowMs, capturedMs);
       },
       saveSettings: (changes) => this.saveSettings(changes),
     };
@@ -156,6 +164,7 @@ class App {
   prepareSource() {
     this.errorPanel.hide();
     this.latestResult = null;
+    this.hasSeenText = false;
     this.pipeline.markDiscontinuity();
     this.stage.clear();
     this.classPanel.clearDetected();
@@ -183,7 +192,7 @@ class App {
   }
 
   setPaused(paused) {
-    this.transport.setHidden(document.hidden);
+    this.transport.setHidden(this.playback.isHidden);
     this.wakeLock.set(this.playback.kind !== null && !paused);
     if (paused === this.pipeline.paused) return;
     this.pipeline.paused = paused;
@@ -212,8 +221,10 @@ class App {
   }
 
   showSettings() {
-    const { view, fit, mirror } = this.settings;
-    const mirrored = mirror ?? (this.playback.kind === 'camera' && this.playback.isUserFacing);
+    const { view, fit, mirrors } = this.settings;
+    const { isUserFacing, sourceKey } = this.playback;
+    const choice = mirrors[sourceKey];
+    const mirrored = isMirrored({ choice, isUserFacing, labels: this.stage.labels, hasSeenText: this.hasSeenText });
     this.stage.setOptions({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
     this.controls.showSettings(this.settings, this.sessionOptions.threshold, mirrored);
@@ -260,6 +271,7 @@ class App {
   handleWelcome(message, nowMs) {
     const { version, labels, name } = message.model;
     this.pipeline.handleWelcome(message, nowMs);
+    if (!message.resumed) this.counts.startSession();
     this.stage.labels = labels;
     this.models[version] ??= { name, classes: labels.length };
     this.classPanel.setModel(labels, this.settings.classes[version] ?? []);
@@ -271,7 +283,13 @@ class App {
   showResult(result, image) {
     this.latestResult = result;
     this.stage.showResult(result, image);
-    this.classPanel.countBoxes(result.boxes.filter((box) => this.isVisible(box)), performance.now());
+    const visible = result.boxes.filter((box) => this.isVisible(box));
+    this.classPanel.countBoxes(visible, performance.now());
+    this.counts.add(visible, this.stage.labels);
+    if (!this.hasSeenText && visible.some((box) => isTextLabel(this.stage.labels[box[5]] ?? ''))) {
+      this.hasSeenText = true;
+      this.showSettings();
+    }
   }
 
   handleConnectionState(state) {
@@ -313,6 +331,7 @@ class App {
     const { usesWebRtc, webRtc } = this.transport;
     this.statistics.update(this.pipeline.measurements, nowMs, usesWebRtc ? webRtc.quality : null);
     this.classPanel.update(nowMs);
+    this.counts.update(nowMs);
     this.announcer.updateCounts(this.classPanel.counts, nowMs);
   }
 }

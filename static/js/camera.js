@@ -39,12 +39,15 @@ export async function listCameras() {
     .map((device, index) => ({ id: device.deviceId, name: device.label || `Camera ${index + 1}` }));
 }
 
+/** Names of cameras that are not above a screen, for browsers that do not tell which way a camera faces. */
+const NOT_USER_FACING = /back|rear|environment|capture|hdmi|virtual|obs|document|scanner|microscope|endoscope|drone/i;
+
 /**
- * Return whether a camera faces the user. The video of such a camera is shown mirrored.
+ * Return whether a camera faces the user.
  * @param {MediaStreamTrack} track
  */
 export function isUserFacing(track) {
   const { facingMode } = track.getSettings();
   if (facingMode) return facingMode === 'user';
-  return !/back|rear|environment/i.test(track.label);
+  return !NOT_USER_FACING.test(track.label);
 }

@@ -7,6 +7,7 @@ export class Controls {
    * @param {() => void} actions.stop
    * @param {() => void} actions.togglePause
    * @param {(changes: object) => void} actions.changeSettings
+   * @param {(mirrored: boolean) => void} actions.setMirrored
    * @param {() => void} actions.switchCamera
    * @param {() => void} actions.saveSnapshot
    * @param {(key: string) => void} actions.setKey
@@ -45,6 +46,7 @@ export class Controls {
     if (threshold !== null) element('threshold').value = threshold;
     element('threshold-value').textContent = threshold === null ? '' : `${Math.round(threshold * 100)}%`;
     element('track').checked = settings.track;
+    element('background').checked = settings.background;
     element('fit').setAttribute('aria-pressed', String(settings.fit === 'cover'));
     element('mirror').setAttribute('aria-pressed', String(mirrored));
   }
@@ -111,12 +113,12 @@ export class Controls {
   }
 
   _bindToolbar() {
-    const { togglePause, stop, switchCamera, saveSnapshot, changeSettings } = this._actions;
+    const { togglePause, stop, setMirrored, switchCamera, saveSnapshot, changeSettings } = this._actions;
     element('pause').addEventListener('click', togglePause);
     element('stop').addEventListener('click', stop);
     element('switch-camera').addEventListener('click', switchCamera);
     element('snapshot').addEventListener('click', saveSnapshot);
-    element('mirror').addEventListener('click', () => changeSettings({ mirror: !isPressed('mirror') }));
+    element('mirror').addEventListener('click', () => setMirrored(!isPressed('mirror')));
     element('fit').addEventListener('click', () => changeSettings({ fit: isPressed('fit') ? 'contain' : 'cover' }));
     element('fullscreen').addEventListener('click', toggleFullscreen);
     // On an iPhone only video elements can be shown full screen.
@@ -131,7 +133,9 @@ export class Controls {
     element('threshold').addEventListener('input', (event) => {
       changeSettings({ threshold: Number(event.target.value) });
     });
-    element('track').addEventListener('change', (event) => changeSettings({ track: event.target.checked }));
+    for (const name of ['track', 'background']) {
+      element(name).addEventListener('change', (event) => changeSettings({ [name]: event.target.checked }));
+    }
     element('camera-select').addEventListener('change', (event) => play('camera', { cameraId: event.target.value }));
     element('key-form').addEventListener('submit', (event) => {
       event.preventDefault();

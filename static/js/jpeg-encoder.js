@@ -22,7 +22,7 @@ export class JpegEncoder {
 
   /**
    * Encode the current frame. Only one call may be in progress at a time.
-   * @param {HTMLVideoElement} video
+   * @param {HTMLVideoElement | VideoFrame} video
    * @param {{width: number, height: number, quality: number, keepImage: boolean}} options size of the JPEG in pixels;
    *   `quality`: 0 to 1; `keepImage`: also return the frame in full size
    * @returns {Promise<EncodedFrame>}
@@ -77,7 +77,8 @@ export class JpegEncoder {
     this._canvas ??= document.createElement('canvas');
     draw(this._canvas, video, width, height);
     // Copy the image before the first await: the video continues to play and would show another frame afterwards.
-    const image = keepImage ? draw(document.createElement('canvas'), video, video.videoWidth, video.videoHeight) : null;
+    const [fullWidth, fullHeight] = [video.videoWidth ?? video.displayWidth, video.videoHeight ?? video.displayHeight];
+    const image = keepImage ? draw(document.createElement('canvas'), video, fullWidth, fullHeight) : null;
     const blob = await new Promise((resolve) => this._canvas.toBlob(resolve, 'image/jpeg', quality));
     if (blob?.type !== 'image/jpeg') throw new Error('this browser cannot encode JPEG');
     return { bytes: await blob.arrayBuffer(), image };

@@ -111,27 +111,25 @@ export class Pipeline {
   }
 
   /**
-   * Process a new frame of the video element: send it, or skip it before encoding it if it may not be sent.
-   * @param {HTMLVideoElement} video
+   * Process a new frame: send it, or skip it before encoding it if it may not be sent.
+   * @param {HTMLVideoElement | VideoFrame} video
    * @param {number} nowMs
    * @param {number} capturedMs
+   * @returns {Promise<void> | void} settles when the frame is no longer needed
    */
   processFrame(video, nowMs, capturedMs) {
-    if (this.paused || !this._transport.isOpen || !video.videoWidth) return;
-    if (this._transport.usesWebRtc) {
-      this._rememberVideoFrame(video, capturedMs);
-      return;
-    }
+    if (this.paused || !this._transport.isOpen || !sizeOf(video).width) return undefined;
+    if (this._transport.usesWebRtc) return this._rememberVideoFrame(video, capturedMs);
     this._adapt(nowMs);
     this._periodFrames += 1;
     const blockedBy = this._isEncoding ? 'encoder' : this.flow.blockedBy(nowMs, this._transport.unsentBytes);
     if (blockedBy) {
       if (blockedBy === 'unsent') this._periodUnsent += 1;
       this.measurements.skipped.add(blockedBy);
-      return;
+      return undefined;
     }
     this._isEncoding = true;
-    this._encodeAndSend(video, nowMs)
+    return this._encodeAndSend(video, nowMs)
       .catch(() => this.measurements.skipped.add('encoder'))
       .finally(() => {
         this._isEncoding = false;
@@ -148,8 +146,9 @@ export class Pipeline {
   async _encodeAndSend(video, capturedMs) {
     const { generation } = this._transport;
     const { quality, size } = this._adaptation.settings;
-    const sentSize = fitWithin(video.videoWidth, video.videoHeight, Math.round(this._inputSidePx * size));
-    const epoch = this._epochOf(video, sentSize);
+    const source = sizeOf(video);
+    const sentSize = fitWithin(source.width, source.height, Math.round(this._inputSidePx * size));
+    const epoch = this._epochOf(source, sentSize);
     const options = { ...sentSize, quality, keepImage: this.keepImages };
     const { bytes, image } = await this._encoder.encode(video, options);
     const nowMs = performance.now();
@@ -171,8 +170,8 @@ export class Pipeline {
     this.measurements.lastFrame = { ...sentSize, quality, bytes: bytes.byteLength };
   }
 
-  _epochOf(video, sentSize) {
-    const geometry = `${video.videoWidth}x${video.videoHeight}>${sentSize.width}x${sentSize.height}`;
+  _epochOf(source, sentSize) {
+    const geometry = `${source.width}x${source.height}>${sentSize.width}x${sentSize.height}`;
     if (geometry !== this._frameGeometry) {
       this._frameGeometry = geometry;
       this.epoch = (this.epoch + 1) & 0xffff;
@@ -242,4 +241,9 @@ export class Pipeline {
     this._periodFrames = 0;
     this._periodUnsent = 0;
   }
+}
+
+/** @param {HTMLVideoElement | VideoFrame} frame @returns {{width: number, height: number}} in pixels */
+function sizeOf(frame) {
+  return { width: frame.videoWidth ?? frame.displayWidth, height: frame.videoHeight ?? frame.displayHeight };
 }

@@ -8,7 +8,7 @@ import { VideoSource } from './video-source.js';
 export class Playback {
   /**
    * @param {HTMLVideoElement} video
-   * @param {object} settings settings of the page; `cameraId` and `facing` are read
+   * @param {object} settings settings of the page; `cameraId`, `facing` and `background` are read
    * @param {object} owner
    * @param {() => void} owner.onStarting a source is being opened in place of the present one
    * @param {() => void} owner.onStarted the source plays
@@ -16,7 +16,7 @@ export class Playback {
    * @param {(message: import('./error-messages.js').ErrorMessage) => void} owner.onError the source cannot be played;
    *   called after `onStopped`
    * @param {(paused: boolean) => void} owner.onPaused
-   * @param {(nowMs: number, capturedMs: number) => void} owner.onFrame the video element shows a new frame
+   * @param {import('./frame-loop.js').FrameHandler} owner.onFrame the source has a new frame
    * @param {(changes: object) => void} owner.saveSettings
    * @param {import('./controls.js').Controls} controls
    */
@@ -39,7 +39,7 @@ export class Playback {
     navigator.mediaDevices?.addEventListener?.('devicechange', () => this._showCameras());
   }
 
-  /** Whether the stream is paused: by the user, because the tab is hidden, or because the camera is muted. */
+  /** Whether the stream is paused: by the user, because a hidden tab shall pause, or because the camera is muted. */
   get paused() {
     return this._paused;
   }
@@ -47,6 +47,11 @@ export class Playback {
   /** The source that plays. @returns {null | 'camera' | 'file' | 'sample'} */
   get kind() {
     return this._source.kind;
+  }
+
+  /** What settings of one source are stored under: the camera, or the kind of the source. Empty: no source plays. */
+  get sourceKey() {
+    return this._source.cameraId || (this.kind ?? '');
   }
 
   /** Whether a camera plays that faces the user. */
@@ -97,6 +102,11 @@ export class Playback {
     this._owner.onStopped();
   }
 
+  /** Whether the tab is hidden and shall not go on in the background. */
+  get isHidden() {
+    return document.hidden && !this._settings.background;
+  }
+
   /** Pause or resume at the user's request. */
   togglePause() {
     this._setPaused({ userPaused: !this._userPaused });
@@ -130,7 +140,7 @@ export class Playback {
   _setPaused({ userPaused = this._userPaused, cameraMuted = this._cameraMuted }) {
     this._userPaused = userPaused;
     this._cameraMuted = cameraMuted;
-    this._paused = userPaused || cameraMuted || document.hidden;
+    this._paused = userPaused || cameraMuted || this.isHidden;
     this._owner.onPaused(this._paused);
     if (this.kind) {
       if (userPaused) this._video.pause();

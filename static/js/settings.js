@@ -16,8 +16,10 @@ const DEFAULTS = {
   /** Whether the server may save single frames for training. */
   keep: true,
   fit: 'contain',
-  /** Whether the video is mirrored; null: only for a camera that faces the user. */
-  mirror: null,
+  /** Whether the user wants the video mirrored, by camera or kind of source. Without a choice, mirror.js decides. */
+  mirrors: {},
+  /** Whether a hidden tab goes on. */
+  background: true,
   cameraId: '',
   facing: 'environment',
   theme: 'system',
@@ -35,12 +37,13 @@ const VALIDATORS = {
   track: (value) => typeof value === 'boolean',
   keep: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',
-  mirror: (value) => value === null || typeof value === 'boolean',
+  mirrors: (value) => isObject(value) && Object.values(value).every((entry) => typeof entry === 'boolean'),
+  background: (value) => typeof value === 'boolean',
   cameraId: (value) => typeof value === 'string',
   facing: (value) => value === 'user' || value === 'environment',
   theme: (value) => THEMES.includes(value),
   shortcuts: (value) => typeof value === 'boolean',
-  classes: (value) => typeof value === 'object' && value !== null && Object.values(value).every(Array.isArray),
+  classes: (value) => isObject(value) && Object.values(value).every(Array.isArray),
 };
 
 /**
@@ -50,7 +53,7 @@ const VALIDATORS = {
  * @returns {object} the settings; DEFAULTS lists them
  */
 export function loadSettings(storage, query) {
-  const settings = { ...DEFAULTS, classes: {} };
+  const settings = { ...DEFAULTS, classes: {}, mirrors: {} };
   let stored = {};
   try {
     stored = Object(JSON.parse(storage?.getItem(SETTINGS_STORE) ?? '{}'));
@@ -63,6 +66,10 @@ export function loadSettings(storage, query) {
     if (fromUrl[name] && isValid(fromUrl[name])) settings[name] = fromUrl[name];
   }
   return settings;
+}
+
+function isObject(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** @param {Storage | null} storage @param {object} settings */

@@ -1,5 +1,6 @@
 // Shows the video and its boxes: the newest boxes over the running video, or each frame with its own boxes.
 
+import { saveFile, timestamp } from './download.js';
 import { place } from './geometry.js';
 import { drawBoxes } from './overlay.js';
 
@@ -7,7 +8,6 @@ import { drawBoxes } from './overlay.js';
 const MAX_BOX_AGE_MS = 1500;
 /** Boxes in a saved image are drawn in proportion to this width, so that lines stay visible in large images. */
 const SNAPSHOT_BASE_WIDTH_PX = 960;
-const REVOKE_URL_AFTER_MS = 10000;
 
 export class Stage {
   /**
@@ -95,7 +95,8 @@ export class Stage {
     const canvas = document.createElement('canvas');
     canvas.width = frame.width;
     canvas.height = frame.height;
-    const placement = place(frame, canvas, 'contain', this.mirror);
+    // Never mirrored: text in a saved image has to be readable, and other programs have to find the same boxes.
+    const placement = place(frame, canvas, 'contain', false);
     const context = canvas.getContext('2d');
     drawImage(context, frame.image, placement);
     if (this._result) {
@@ -103,7 +104,7 @@ export class Stage {
       drawBoxes(context, this._scene(placement, pixelRatio));
     }
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
-    if (blob) download(blob, `detections-${new Date().toISOString().slice(0, 19).replace(/[T:]/g, '-')}.png`);
+    if (blob) saveFile(blob, `detections-${timestamp()}.png`);
   }
 
   _currentFrame() {
@@ -168,12 +169,4 @@ function drawImage(context, image, { left, top, width, height, mirror }) {
   }
   context.drawImage(image, left, top, width, height);
   context.restore();
-}
-
-function download(blob, fileName) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = fileName;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_URL_AFTER_MS);
 }

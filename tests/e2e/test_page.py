@@ -317,21 +317,37 @@ def test_a_file_may_be_dropped_onto_the_stage_and_replaces_the_camera(demo: Demo
     assert demo.evaluate("demo.connection.sessionsOpened") == 1
 
 
-def test_a_hidden_tab_pauses_and_a_visible_one_goes_on(demo: DemoPage) -> None:
+_HIDE = """(hidden) => {
+  Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+@pytest.mark.parametrize("reads_tracks", [True, False])
+def test_a_hidden_tab_goes_on(demo: DemoPage, reads_tracks: bool) -> None:
+    if not reads_tracks:
+        demo.page.add_init_script("delete window.MediaStreamTrackProcessor;")
     demo.open("?source=camera&autostart=1")
     demo.wait_for_results()
-    hide = """(hidden) => {
-      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-      document.dispatchEvent(new Event('visibilitychange'));
-    }"""
-    demo.evaluate(hide, True)
+    demo.evaluate(_HIDE, True)  # from now on, frames of the video element's own callback are ignored
+    demo.wait_for_results(3)
+    assert not any(message["type"] == "pause" for message in demo.sent)
+    demo.evaluate(_HIDE, False)
+    demo.wait_for_results(2)
+
+
+def test_a_hidden_tab_pauses_if_the_user_wants_it(demo: DemoPage) -> None:
+    demo.open("?source=camera&autostart=1")
+    demo.page.uncheck("#background", force=True)
+    demo.wait_for_results()
+    demo.evaluate(_HIDE, True)
     demo.wait_sent("pause")
     demo.wait("demo.flow.nextSeq - 1 === demo.flow.ack")
     sent = demo.evaluate("demo.flow.nextSeq")
     played = demo.evaluate("document.getElementById('video').currentTime")
     demo.wait(f"document.getElementById('video').currentTime > {played} + 0.3")
     assert demo.evaluate("demo.flow.nextSeq") == sent
-    demo.evaluate(hide, False)
+    demo.evaluate(_HIDE, False)
     demo.wait_sent("resume")
     demo.wait_for_results(2)
     assert demo.evaluate("demo.connection.sessionsOpened") == 1
@@ -350,9 +366,12 @@ def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
 
 
 @pytest.mark.parametrize("view", ["live", "synced"])
-def test_a_image_with_its_boxes_can_be_saved(demo: DemoPage, tmp_path: Path, view: str) -> None:
+def test_an_image_with_its_boxes_can_be_saved_and_is_not_mirrored(
+    demo: DemoPage, bus: Image, tmp_path: Path, view: str
+) -> None:
     demo.open(f"?source=camera&autostart=1&view={view}")
     demo.wait("demo.drawn && demo.drawn.boxes.length")
+    assert demo.page.get_attribute("#mirror", "aria-pressed") == "true"
     with demo.page.expect_download() as waiting:
         demo.page.click("#snapshot")
     path = tmp_path / "saved.png"
@@ -361,6 +380,8 @@ def test_a_image_with_its_boxes_can_be_saved(demo: DemoPage, tmp_path: Path, vie
     saved = np.asarray(cv2.imread(str(path)))
     assert saved.shape == (HEIGHT, WIDTH, 3)
     assert (np.abs(saved.astype(int) - BUS_COLOUR[::-1]).max(axis=2) < 8).sum() > 200
+    differences = [float(np.abs(saved.astype(int) - shown).mean()) for shown in (bus, bus[:, ::-1])]
+    assert differences[0] < 0.5 * differences[1]
 
 
 @pytest.mark.parametrize("view", ["live", "synced"])

@@ -43,7 +43,7 @@ def test_modules(node: str, path: Path) -> None:
 
 
 def test_there_are_module_tests() -> None:
-    assert len(TESTS) >= 8
+    assert len(TESTS) >= 10
 
 
 def test_frames_are_packed_as_the_server_packs_them(node: str) -> None:
