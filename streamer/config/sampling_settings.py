@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 #: Variables that show AWS credentials. The role of an instance sets none of them: then `SAMPLES_STORE=s3` is
@@ -42,6 +43,11 @@ class SamplingSettings(BaseSettings):
         "",
         pattern=r"^[A-Za-z0-9!_.*'()/=-]{0,512}$",
         description="Prefix of every key in the bucket.",
+    )
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where the bucket stands in the address: `path` (`HOST/BUCKET`), `virtual` "
+        "(`BUCKET.HOST`), or `auto`: `path` for a store that is not AWS.",
     )
     s3_endpoint_url: str = Field(
         "",
@@ -135,6 +141,19 @@ class SamplingSettings(BaseSettings):
     drift_engine_timeout_s: float = Field(
         180, gt=0, description="Time after which a run of Evidently is killed."
     )
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _has_no_bucket(cls, url: str, info: ValidationInfo) -> str:
+        bucket = info.data.get("s3_bucket_name", "")
+        host = urlsplit(url).hostname or ""
+        if info.data.get("s3_addressing_style") == "auto" and bucket and host.startswith(f"{bucket}."):
+            raise ValueError(
+                f"the address begins with the bucket {bucket!r}, so objects would end up below a second "
+                f"{bucket!r}; set S3_ADDRESSING_STYLE=virtual and leave the bucket out of the address, or "
+                "S3_ADDRESSING_STYLE=path if this is the name of the store itself"
+            )
+        return url
 
     @property
     def uses_s3(self) -> bool:

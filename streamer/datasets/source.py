@@ -162,7 +162,7 @@ class BucketSource:
             response = getattr(error, "response", None) or {}
             if response.get("Error", {}).get("Code") == "NoSuchKey":
                 raise FileNotFoundError(str(error)) from error
-            raise CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error)}") from error
+            raise CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error, self._bucket)}") from error
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
 #: meanwhile.
 RESULTS = ("stored", "failed", "dead")
 #: Why a store accepts nothing until a person corrects a setting.
-BLOCKS = ("credentials", "denied", "no_bucket", "region", "clock")
+BLOCKS = ("credentials", "denied", "no_bucket", "addressing", "checksum", "region", "clock")
 #: Why Evidently returned no result, or why a reference or a row could not be used.
 FAILURES = ("missing", "timeout", "crashed", "malformed", "damaged")
 #: Label of all drift groups beyond the first 64.

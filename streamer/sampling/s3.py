@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -33,10 +34,6 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "TokenRefreshRequired": ("credentials", "AWS_SESSION_TOKEN must be renewed"),
     "NoSuchBucket": ("no_bucket", "make the bucket, or set S3_BUCKET_NAME"),
     "InvalidBucketName": ("no_bucket", "S3_BUCKET_NAME is not the name of a bucket"),
-    "PermanentRedirect": ("region", "set AWS_REGION to the bucket's region"),
-    "TemporaryRedirect": ("region", "set AWS_REGION to the bucket's region"),
-    "AuthorizationHeaderMalformed": ("region", "set AWS_REGION to the bucket's region"),
-    "IllegalLocationConstraintException": ("region", "set AWS_REGION to the bucket's region"),
     "RequestTimeTooSkewed": ("clock", "this machine's clock is wrong; synchronise it"),
 }
 #: Reason and hint by class name, for errors that botocore raises before sending anything.
@@ -52,6 +49,36 @@ _LOCAL: dict[str, tuple[str, str]] = {
     "InvalidRegionError": ("region", "AWS_REGION is not the name of a region"),
     "ParamValidationError": ("no_bucket", "S3_BUCKET_NAME is not the name of a bucket"),
 }
+#: Codes by which a store refuses the region of a request or of its signature.
+_REGION_CODES = frozenset(
+    (
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "InvalidRegion",
+    )
+)
+#: Codes and texts by which a store refuses a checksum, its trailer, or a request without one.
+_CHECKSUM_CODES = frozenset(
+    ("BadDigest", "InvalidChecksum", "InvalidDigest", "MalformedTrailerError", "XAmzContentSHA256Mismatch")
+)
+_REQUIRED_TEXT = re.compile(r"required|missing|must", re.IGNORECASE)
+_CHECKSUM_TEXT = re.compile(r"checksum|crc32|trailer|aws-chunked|content-md5|content-sha256", re.IGNORECASE)
+#: Codes and texts by which a store refuses the place of the bucket's name in the address.
+_ADDRESSING_CODES = frozenset(
+    (
+        "InvalidPathAccess",
+        "PathStyleDomainForbidden",
+        "SecondLevelDomainForbidden",
+        "VirtualHostDomainRequired",
+    )
+)
+_ADDRESSING_TEXT = re.compile(
+    r"path.?style|virtual.?host|(?:second|third).?level.?domain|addressing", re.IGNORECASE
+)
+#: Where an error names the region that the store expects.
+_EXPECTED_REGION = re.compile(r"expecting '([\w-]+)'|expected: ?\d+/([\w-]+)/s3")
 _TRANSIENT_CODES = frozenset(
     (
         "SlowDown",
@@ -66,11 +93,17 @@ _TRANSIENT_CODES = frozenset(
         "BandwidthLimitExceeded",
     )
 )
+#: Codes of `_SETTINGS` for codes that are not known.
+_BY_STATUS = {401: "AccessDenied", 403: "AccessDenied", 404: "NoSuchBucket"}
 _TRANSIENT_STATUS = frozenset((408, 409, 425, 429))
 
 
-def meaning_of(error: BaseException) -> StoreError:
-    """Translate an error of ``put_object``; the text names the cause and what to do."""
+#: Standard variable of the SDK that decides whether requests have a checksum.
+_CHECKSUM_VARIABLE = "AWS_REQUEST_CHECKSUM_CALCULATION"
+
+
+def meaning_of(error: BaseException, bucket: Bucket) -> StoreError:
+    """Translate an error of a request; the text names the cause and the setting that decides."""
     name = type(error).__name__
     if name in _LOCAL:
         reason, hint = _LOCAL[name]
@@ -78,27 +111,85 @@ def meaning_of(error: BaseException) -> StoreError:
     # Read timeouts have a `response` of None.
     response = getattr(error, "response", None)
     if not isinstance(response, Mapping):
-        return StoreUnavailable(f"{name}: {error}" if str(error) else name)
-    return _meaning_of_response(response)
+        text = f"{name}: {error}" if str(error) else name
+        if bucket.is_elsewhere and bucket.style == "virtual":
+            # The name may not resolve, or the certificate may not be valid for it.
+            text += f"; with S3_ADDRESSING_STYLE=virtual the host is {bucket.name}.HOST, with path it is HOST"
+        return StoreUnavailable(text)
+    return _meaning_of_response(response, bucket)
 
 
-def _meaning_of_response(response: Mapping[str, Any]) -> StoreError:
-    code = str(response.get("Error", {}).get("Code", ""))
-    message = str(response.get("Error", {}).get("Message", ""))
+def _meaning_of_response(response: Mapping[str, Any], bucket: Bucket) -> StoreError:
+    error: Mapping[str, Any] = response.get("Error", {})
+    code, message = str(error.get("Code", "")), str(error.get("Message") or "")
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     text = f"{status} {code}: {message}".strip(": ")
-    if code in _SETTINGS:
-        reason, hint = _SETTINGS[code]
-        return StoreMisconfigured(reason, f"{text}; {hint}")
+    special = _addressing_hint(status, error, bucket) or _checksum_hint(status, code, message, bucket)
+    if special is not None:
+        return StoreMisconfigured(special[0], f"{text}; {special[1]}")
+    if code in _REGION_CODES or status in (301, 302, 307, 308):
+        return StoreMisconfigured("region", f"{text}; {_region_hint(response)}")
     if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUS or status >= 500 or status < 300:
         return StoreUnavailable(text)
-    if status in (301, 302, 307):
-        return StoreMisconfigured("region", f"{text}; {_SETTINGS['PermanentRedirect'][1]}")
-    if status in (401, 403):
-        return StoreMisconfigured("denied", f"{text}; {_SETTINGS['AccessDenied'][1]}")
-    if status == 404:
-        return StoreMisconfigured("no_bucket", f"{text}; {_SETTINGS['NoSuchBucket'][1]}")
-    return ObjectRefused(text)
+    known = code if code in _SETTINGS else _BY_STATUS.get(status)
+    return ObjectRefused(text) if known is None else _misconfigured(known, text, bucket)
+
+
+def _misconfigured(code: str, text: str, bucket: Bucket) -> StoreMisconfigured:
+    """Return the error for a code of `_SETTINGS`."""
+    reason, hint = _SETTINGS[code]
+    if bucket.is_elsewhere and reason in ("denied", "no_bucket"):
+        # A store that reads the address otherwise looks for another bucket, and may not name it.
+        hint += f"; if bucket and rights are right, set S3_ADDRESSING_STYLE={bucket.other_style}"
+    return StoreMisconfigured(reason, f"{text}; {hint}")
+
+
+def _addressing_hint(status: int, error: Mapping[str, Any], bucket: Bucket) -> tuple[str, str] | None:
+    """Return reason and hint if the store reads another bucket's name from the address than it should."""
+    code, message = str(error.get("Code", "")), str(error.get("Message") or "")
+    if not 400 <= status < 500:
+        return None
+    # A store that knows no host names with buckets takes the first part of the key for the bucket.
+    other = bucket.is_elsewhere and str(error.get("BucketName", "") or bucket.name) != bucket.name
+    told = code in _ADDRESSING_CODES or (code != "NoSuchBucket" and _ADDRESSING_TEXT.search(message))
+    if not other and not told:
+        return None
+    place = "path" if bucket.style == "path" else "host name"
+    return (
+        "addressing",
+        f"the store does not take the bucket from the {place}; set S3_ADDRESSING_STYLE={bucket.other_style}",
+    )
+
+
+def _checksum_hint(status: int, code: str, message: str, bucket: Bucket) -> tuple[str, str] | None:
+    """Return reason and hint if the store refuses a checksum, or wants one."""
+    if not (400 <= status < 500 or status == 501):
+        return None
+    adds_one = bucket.checksums == "when_supported"
+    # Of what a request contains, a store can lack only the checksum and the encryption.
+    lacks_it = status == 501 and adds_one and not bucket.encryption
+    if code not in _CHECKSUM_CODES and not lacks_it and not _CHECKSUM_TEXT.search(message):
+        return None
+    if adds_one:
+        hint = f"the store may not know the checksum of the SDK; set {_CHECKSUM_VARIABLE}=when_required"
+    elif _REQUIRED_TEXT.search(message):
+        hint = f"the store wants a checksum; set {_CHECKSUM_VARIABLE}=when_supported"
+    else:
+        hint = "the object has changed on its way; see what stands between the service and S3_ENDPOINT_URL"
+    return "checksum", hint
+
+
+def _region_hint(response: Mapping[str, Any]) -> str:
+    """Return what to set, with the region or the address that the store names."""
+    error = response.get("Error", {})
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    told = _EXPECTED_REGION.search(str(error.get("Message") or ""))
+    region = headers.get("x-amz-bucket-region") or error.get("Region") or (told and (told[1] or told[2]))
+    if region:
+        return f"set AWS_REGION={region}"
+    if error.get("Endpoint"):
+        return f"the store refers to {error['Endpoint']}; set AWS_REGION or S3_ENDPOINT_URL accordingly"
+    return "set AWS_REGION to the bucket's region"
 
 
 CONNECT_TIMEOUT_S = 3.0
@@ -121,6 +212,32 @@ class Bucket:
     encryption: str = ""
     #: Time limit for one object, from its first byte to the response.
     timeout_s: float = 30.0
+    #: Where the bucket stands in the address: ``path``, ``virtual`` (in the host name) or ``auto``.
+    addressing: str = "auto"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this is a store that is compatible with S3, and not AWS."""
+        return bool(
+            self.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        )
+
+    @property
+    def style(self) -> str:
+        """The style of addresses; only for AWS it is left to botocore (``auto``)."""
+        # Compatible stores may not know host names that contain the bucket.
+        return "path" if self.addressing == "auto" and self.is_elsewhere else self.addressing
+
+    @property
+    def other_style(self) -> str:
+        """The style of addresses that is not in use."""
+        return "virtual" if self.style == "path" else "path"
+
+    @property
+    def checksums(self) -> str:
+        """When requests have a checksum; compatible stores may not know the newer ones."""
+        usual = "when_required" if self.is_elsewhere else "when_supported"
+        return os.environ.get(_CHECKSUM_VARIABLE, "").strip().lower() or usual
 
     def key(self, key: str) -> str:
         """Return the key with its prefix."""
@@ -152,7 +269,7 @@ class S3Store:
                     **options,
                 )
         except Exception as error:
-            raise meaning_of(error) from error
+            raise meaning_of(error, bucket) from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -174,24 +291,19 @@ def open_client(bucket: Bucket) -> Any:
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - 0.7 s and 30 MB, only where S3 is used
     from aiobotocore.session import get_session  # noqa: PLC0415 - see above
 
-    # S3-compatible services may know neither the newer checksums nor host names that contain the bucket.
-    elsewhere = bool(
-        bucket.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    )
-    when = "when_required" if elsewhere else "when_supported"
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=bucket.timeout_s,
         max_pool_connections=4,
         # `delivery` retries; botocore's retries would block one call for ten seconds.
         retries={"total_max_attempts": 1, "mode": "standard"},
-        s3={"addressing_style": "path" if elsewhere else "auto"},
-        request_checksum_calculation=when,
-        response_checksum_validation=when,
+        s3={"addressing_style": bucket.style},
+        request_checksum_calculation=bucket.checksums,
+        response_checksum_validation="when_required" if bucket.is_elsewhere else "when_supported",
     )
     return get_session().create_client(
         "s3",
-        region_name=bucket.region or (_DEFAULT_REGION if elsewhere else None),
+        region_name=bucket.region or (_DEFAULT_REGION if bucket.is_elsewhere else None),
         endpoint_url=bucket.endpoint or None,
         config=config,
     )

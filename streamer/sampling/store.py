@@ -65,6 +65,7 @@ def bucket_of(settings: Settings) -> Bucket:
         region=settings.aws_region,
         encryption=settings.s3_encryption,
         timeout_s=settings.s3_timeout_s,
+        addressing=settings.s3_addressing_style,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import random
+import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ import pytest
 
 from streamer.cli.main import main
 from streamer.datasets.source import BucketSource, verify
-from streamer.sampling.s3 import Bucket, open_client
+from streamer.sampling.errors import StoreMisconfigured
+from streamer.sampling.s3 import Bucket, S3Store, open_client
 from tests.conftest import shared
 from tests.helpers.model_factory import null_model
 from tests.helpers.sampling_process_run import SamplingProcessRun, reported, spooled
@@ -219,6 +221,22 @@ def test_what_is_wrong_with_the_settings_is_said_and_nothing_is_lost(
         wait_for(lambda: run.metric("active_learning_upload_blocked", reason=reason) == 1)
         assert hint in run.log_path.read_text()
         assert len(run.spooled()) == 1
+
+
+async def test_a_store_that_knows_no_hosts_with_buckets_is_said_to_want_paths(
+    ceph: Ceph, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    endpoint = ceph.url.replace("127.0.0.1", "store.example")
+    virtual = S3Store(Bucket(BUCKET, endpoint=endpoint, addressing="virtual"))
+    with pytest.raises(StoreMisconfigured, match="S3_ADDRESSING_STYLE=path") as caught:
+        await virtual.put("v1/images/x.jpg", b"x", "image/jpeg")
+    await virtual.close()
+    assert caught.value.reason == "addressing"
+    path = S3Store(Bucket(BUCKET, endpoint=endpoint))
+    await path.put("v1/images/x.jpg", b"x", "image/jpeg")
+    await path.close()
 
 
 def test_a_bucket_that_cannot_be_read_is_named(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from streamer.config.settings import load_settings
+from streamer.config.settings import SettingsError, load_settings
 from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
 from streamer.sampling.s3 import Bucket, S3Store, meaning_of
+from streamer.sampling.store import bucket_of
 from tests.helpers.stores.faulty import BUCKET, FaultyS3
 
 
@@ -79,6 +81,93 @@ async def test_every_answer_has_a_meaning_and_is_asked_once(
     await store.put("k", b"x", "image/jpeg")
 
 
+FOREIGN, OWN = "<BucketName>v1</BucketName>", f"<BucketName>{BUCKET}</BucketName>"
+MALFORMED, SCOPE = "AuthorizationHeaderMalformed", "expected: 20261130/garage/s3/aws4_request"
+#: Addressing style and checksums in use; status, code, message and elements of the answer; reason, and text.
+_OF_SETTINGS = [
+    ("path", "", (403, "SecondLevelDomainForbidden", "", ""), "addressing", "ADDRESSING_STYLE=virtual"),
+    ("path", "", (403, "AccessDenied", "Use virtual-hosted style.", ""), "addressing", "_STYLE=virtual"),
+    ("path", "", (400, "VirtualHostDomainRequired", "", ""), "addressing", "ADDRESSING_STYLE=virtual"),
+    ("path", "", (404, "NoSuchBucket", "", FOREIGN), "addressing", "ADDRESSING_STYLE=virtual"),
+    ("virtual", "", (404, "NoSuchBucket", "", FOREIGN), "addressing", "ADDRESSING_STYLE=path"),
+    ("virtual", "", (403, "AccessDenied", "", FOREIGN), "addressing", "ADDRESSING_STYLE=path"),
+    ("path", "", (404, "NoSuchBucket", "", OWN), "no_bucket", "S3_BUCKET_NAME"),
+    # Where the store does not say, both causes are named.
+    ("path", "", (403, "AccessDenied", "", ""), "denied", "ADDRESSING_STYLE=virtual"),
+    ("path", "when_supported", (501, "NotImplemented", "a header", ""), "checksum", "=when_required"),
+    ("path", "when_supported", (400, "InvalidArgument", "bad trailer", ""), "checksum", "=when_required"),
+    ("path", "when_supported", (400, "XAmzContentSHA256Mismatch", "", ""), "checksum", "=when_required"),
+    ("path", "", (400, "InvalidRequest", "Content-MD5 is required", ""), "checksum", "=when_supported"),
+    ("path", "", (400, "BadDigest", "", ""), "checksum", "has changed on its way"),
+    ("path", "", (501, "NotImplemented", "", ""), "", "501"),
+    ("path", "", (301, "PermanentRedirect", "", "<Endpoint>b.example</Endpoint>"), "region", "b.example"),
+    ("path", "", (400, MALFORMED, "", "<Region>mars-1</Region>"), "region", "AWS_REGION=mars-1"),
+    ("path", "", (400, MALFORMED, "expecting 'mars-1'", ""), "region", "AWS_REGION=mars-1"),
+    ("path", "", (403, MALFORMED, SCOPE, ""), "region", "AWS_REGION=garage"),
+]
+
+
+@pytest.mark.parametrize(("style", "checksums", "answer", "reason", "text"), _OF_SETTINGS)
+async def test_a_refusal_names_the_setting_that_decides(
+    server: FaultyS3,
+    monkeypatch: pytest.MonkeyPatch,
+    style: str,
+    checksums: str,
+    answer: tuple[int, str, str, str],
+    reason: str,
+    text: str,
+) -> None:
+    if checksums:
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", checksums)
+    server.answer, server.message, server.elements = answer[:2], *answer[2:]
+    # At an IP address botocore puts the bucket into the path, whatever the style is: the server is reached.
+    store = S3Store(Bucket(BUCKET, endpoint=server.url, addressing=style))
+    with pytest.raises(StoreError, match=text) as caught:
+        await store.put("v1/k", b"x", "image/jpeg")
+    await store.close()
+    assert getattr(caught.value, "reason", "") == reason
+    assert bool(checksums) == any("checksum" in name.lower() for name in server.headers)
+    assert server.methods == {"PUT": 1}
+
+
+async def test_a_redirect_names_the_region(server: FaultyS3, store: S3Store) -> None:
+    server.answer, server.answer_headers = (301, ""), {"x-amz-bucket-region": "mars-1"}
+    with pytest.raises(StoreMisconfigured, match="AWS_REGION=mars-1"):
+        await store.put("k", b"x", "image/jpeg")
+
+
+async def test_the_style_decides_where_the_bucket_stands(
+    server: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    endpoint = f"http://store.example:{server.port}"
+    for style, host in (
+        ("auto", "store.example"),
+        ("path", "store.example"),
+        ("virtual", f"{BUCKET}.store.example"),
+    ):
+        store = S3Store(Bucket(BUCKET, endpoint=endpoint, addressing=style))
+        await store.put(f"{BUCKET}/{style}", b"x", "image/jpeg")
+        await store.close()
+        assert server.headers["Host"] == f"{host}:{server.port}"
+
+
+async def test_a_name_that_does_not_resolve_is_explained_by_the_style(server: FaultyS3) -> None:
+    store = S3Store(Bucket(BUCKET, endpoint="http://store.invalid", addressing="virtual"))
+    with pytest.raises(StoreUnavailable, match=f"S3_ADDRESSING_STYLE=virtual the host is {BUCKET}.HOST"):
+        await store.put("k", b"x", "image/jpeg")
+    await store.close()
+
+
+def test_an_address_that_has_the_bucket_already_is_refused() -> None:
+    values = {"s3_bucket_name": "parcels", "s3_endpoint_url": "https://parcels.store.example"}
+    with pytest.raises(SettingsError, match=r"begins with the bucket 'parcels'.*S3_ADDRESSING_STYLE=virtual"):
+        load_settings(**values)
+    assert load_settings(**values, s3_addressing_style="path").s3_endpoint_url
+    assert bucket_of(load_settings(s3_addressing_style="virtual")).addressing == "virtual"
+
+
 @pytest.mark.parametrize("fault", ["hang", "reset", "reset_midway"])
 async def test_a_store_that_does_not_answer_is_unavailable_in_time(
     server: FaultyS3, store: S3Store, fault: str
@@ -117,9 +206,9 @@ def test_a_read_time_out_whose_response_is_none_is_transient() -> None:
     class ReadTimeoutError(Exception):
         response = None
 
-    assert isinstance(meaning_of(ReadTimeoutError("slow")), StoreUnavailable)
-    assert isinstance(meaning_of(TimeoutError()), StoreUnavailable)
-    assert str(meaning_of(TimeoutError())) == "TimeoutError"
+    assert isinstance(meaning_of(ReadTimeoutError("slow"), Bucket(BUCKET)), StoreUnavailable)
+    assert isinstance(meaning_of(TimeoutError(), Bucket(BUCKET)), StoreUnavailable)
+    assert str(meaning_of(TimeoutError(), Bucket(BUCKET))) == "TimeoutError"
 
 
 @pytest.mark.parametrize(

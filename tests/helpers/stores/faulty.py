@@ -20,7 +20,7 @@ BUCKET = "samples"
 #: Names of the faults that can happen to a request.
 FAULTS = ("503", "slow_down", "reset", "reset_midway", "stored_500", "hang", "429")
 _ANSWERS = {"503": (503, "Busy"), "slow_down": (503, "SlowDown"), "429": (429, "Busy")}
-_XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>on purpose</Message></Error>"
+_XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message>{}</Error>"
 
 
 class FaultyS3:
@@ -36,6 +36,10 @@ class FaultyS3:
         self.faults = faults
         #: Answer to every request, as (status, code); None: store the objects.
         self.answer: tuple[int, str] | None = None
+        #: What that answer says besides: its message, further elements, further headers.
+        self.message = "on purpose"
+        self.elements = ""
+        self.answer_headers: dict[str, str] = {}
         #: Objects whose key contains this are refused with 400.
         self.refused_key = "?"
         self.objects: dict[str, bytes] = {}
@@ -113,7 +117,7 @@ class FaultyS3:
         if fault:
             self.broken[fault] += 1
         if self.answer is not None:
-            return _refusal(*self.answer)
+            return _refusal(*self.answer, self.message, self.elements, self.answer_headers)
         if fault in _ANSWERS:
             return _refusal(*_ANSWERS[fault])
         if fault in ("reset", "reset_midway"):
@@ -157,5 +161,12 @@ class FaultyS3:
         return web.Response()
 
 
-def _refusal(status: int, code: str) -> web.Response:
-    return web.Response(status=status, text=_XML.format(code), content_type="application/xml")
+def _refusal(
+    status: int,
+    code: str,
+    message: str = "on purpose",
+    elements: str = "",
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    text = _XML.format(code, message, elements)
+    return web.Response(status=status, text=text, headers=headers, content_type="application/xml")
