@@ -22,6 +22,7 @@ import { StatisticsPanel } from './statistics-panel.js';
 import { nextTheme, Theme } from './theme.js';
 import { Transport } from './transport.js';
 import { WakeLock } from './wake-lock.js';
+import { Wall } from './wall.js';
 import { WebRtcConnection } from './webrtc-connection.js';
 import { WebSocketConnection } from './websocket-connection.js';
 
@@ -58,6 +59,17 @@ class App {
       streamName,
       () => this.classPanel.selectedLabels,
       (message) => this.transport.send(message),
+    );
+    this.wall = new Wall(
+      {
+        settings: this.settings,
+        key: () => this.key,
+        selectedLabels: () => this.classPanel.selectedLabels,
+        playerCameraId: () => this.playback.sourceKey,
+        announce: (text) => this.announcer.say(text),
+        onChange: () => this.updateWakeLock(),
+      },
+      streamName,
     );
     window.addEventListener('pagehide', () => this.transport.close());
     // A page restored from the browser's back/forward cache continues to play: open its session again.
@@ -152,7 +164,10 @@ class App {
     this.samplingPanel.poll();
     this.driftIndicator.poll();
     await Promise.all([this.startView.checkSample(), this.startView.pollHealth()]);
-    if (this.startView.hasSample) this.controls.showSample();
+    if (this.startView.hasSample) {
+      this.controls.showSample();
+      this.wall.showSample();
+    }
     const source = query.get('source');
     if (source !== 'sample' && source !== 'camera') return;
     if (query.get('autostart') === '1') this.playback.play(source);
@@ -187,17 +202,22 @@ class App {
     this.stage.clear();
     this.errorPanel.hide();
     this.startView.pollHealth();
-    this.wakeLock.set(false);
+    this.updateWakeLock();
     this.announcer.say('Stopped');
   }
 
   setPaused(paused) {
     this.transport.setHidden(this.playback.isHidden);
-    this.wakeLock.set(this.playback.kind !== null && !paused);
+    this.updateWakeLock();
     if (paused === this.pipeline.paused) return;
     this.pipeline.paused = paused;
     this.announcer.say(paused ? 'Paused' : 'Playing');
     this.transport.send({ type: paused ? 'pause' : 'resume', stream: 0 });
+  }
+
+  updateWakeLock() {
+    const { kind, paused } = this.playback;
+    this.wakeLock.set((kind !== null && !paused) || this.wall.size > 0);
   }
 
   // -- settings ----------------------------------------------------------------------------------
@@ -208,7 +228,9 @@ class App {
     this.showSettings();
     this.stage.requestDraw();
     // These three can only be set when a session is opened.
-    if (this.settings.version !== version || this.settings.transport !== transport || 'keep' in changes) {
+    const needsSession = this.settings.version !== version || 'keep' in changes;
+    this.wall.handleSettings(changes, needsSession);
+    if (needsSession || this.settings.transport !== transport) {
       this.reopenSession();
     } else if ('threshold' in changes || 'track' in changes || 'classes' in changes) {
       this.sessionOptions.configureSoon();
@@ -245,6 +267,7 @@ class App {
     this.key = key;
     saveKey(key);
     this.errorPanel.hide();
+    this.wall.reopen();
     if (this.transport.state.name !== 'idle') this.transport.open(this.settings.version);
   }
 
@@ -331,6 +354,7 @@ class App {
     const { usesWebRtc, webRtc } = this.transport;
     this.statistics.update(this.pipeline.measurements, nowMs, usesWebRtc ? webRtc.quality : null);
     this.classPanel.update(nowMs);
+    this.wall.update(nowMs);
     this.counts.update(nowMs);
     this.announcer.updateCounts(this.classPanel.counts, nowMs);
   }

@@ -29,6 +29,10 @@ export function exposeDebugState(app) {
       const { sentCount, resultCount, dropped, skipped } = app.pipeline.measurements;
       return { sent: sentCount, results: resultCount, dropped: dropped.total, skipped: skipped.total };
     },
+    /** Number of results of each further stream. */
+    get tiles() {
+      return app.wall.resultCounts;
+    },
     /** Kind of the error that is shown; null: none. */
     get error() {
       return app.errorPanel.kind;

@@ -17,14 +17,14 @@ export class VideoSource {
   constructor(video, owner) {
     this._video = video;
     this._owner = owner;
-    /** Stream of the open camera; null: none. */
+    /** Stream of the open camera or screen; null: none. */
     this._cameraStream = null;
     /** Stream of the file or sample that plays; null until `mediaStream` is read. */
     this._capturedStream = null;
     this._fileUrl = null;
     /** Changes with each `close`, so that a source that opens too late is discarded. */
     this._generation = 0;
-    /** @type {null | 'camera' | 'file' | 'sample'} */
+    /** @type {null | 'camera' | 'screen' | 'file' | 'sample'} */
     this.kind = null;
     /** Device id of the open camera; empty: none. */
     this.cameraId = '';
@@ -43,16 +43,22 @@ export class VideoSource {
       stopTracks(stream);
       return;
     }
-    this._cameraStream = stream;
     const [track] = stream.getVideoTracks();
-    track.onended = () => this._owner.onCameraLost();
-    track.onmute = () => this._owner.onCameraMuted(true);
-    track.onunmute = () => this._owner.onCameraMuted(false);
-    this.kind = 'camera';
     this.cameraId = track.getSettings().deviceId ?? '';
     this.isUserFacing = isUserFacing(track);
-    this._video.srcObject = stream;
-    await this._video.play();
+    await this._playStream(stream, 'camera');
+  }
+
+  /**
+   * Show a tab, a window or a screen. The browser asks which.
+   * @throws {DOMException} NotAllowedError if the user chose none
+   */
+  async openScreen() {
+    this.close();
+    const generation = this._generation;
+    const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 30 } }, audio: false });
+    if (generation === this._generation) await this._playStream(stream, 'screen');
+    else stopTracks(stream);
   }
 
   /** The source as a stream for WebRTC; null without a source, or if the browser cannot capture a file. */
@@ -98,6 +104,17 @@ export class VideoSource {
     this.kind = null;
     this.cameraId = '';
     this.isUserFacing = false;
+  }
+
+  async _playStream(stream, kind) {
+    this._cameraStream = stream;
+    const [track] = stream.getVideoTracks();
+    track.onended = () => this._owner.onCameraLost();
+    track.onmute = () => this._owner.onCameraMuted(true);
+    track.onunmute = () => this._owner.onCameraMuted(false);
+    this.kind = kind;
+    this._video.srcObject = stream;
+    await this._video.play();
   }
 
   async _openUrl(url, kind) {

@@ -31,15 +31,22 @@ def program(name: str, package: str) -> str:
     return path
 
 
-def werift_folder(cache: Path) -> Path:
-    """Return a folder with werift installed and our publisher in it."""
+def npm_package(package: str, cache: Path) -> Path:
+    """Install ``name@version`` in the folder ``cache`` and return the package's own folder."""
     npm = program("npm", "npm")
-    if not (cache / "node_modules" / "werift").is_dir():
-        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "werift@0.24"]
+    folder = cache / "node_modules" / package.rsplit("@", 1)[0]
+    if not folder.is_dir():
+        command = [npm, "install", "--silent", "--no-audit", "--no-fund", package]
         try:
             subprocess.run(command, cwd=cache, check=True, capture_output=True, timeout=_INSTALL_S)
         except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"werift cannot be installed from npm here: {error}")
+            pytest.skip(f"{package} cannot be installed from npm here: {error}")
+    return folder
+
+
+def werift_folder(cache: Path) -> Path:
+    """Return a folder with werift installed and our publisher in it."""
+    npm_package("werift@0.24", cache)
     shutil.copy(HERE / "werift_publisher.mjs", cache)
     return cache
 

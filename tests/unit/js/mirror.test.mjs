@@ -1,4 +1,4 @@
-// When the video is mirrored by default: as people see themselves, but not where there is something to read.
+// Cameras: which is opened next, and when its video is mirrored: as people see themselves, but not if it shows text.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { isUserFacing } from '../../../static/js/camera.js';
 import { isMirrored, isTextLabel, isTextModel } from '../../../static/js/mirror.js';
 import { loadSettings } from '../../../static/js/settings.js';
+import { nextCamera } from '../../../static/js/wall.js';
 
 const CODES = ['qr_code', 'data_matrix', 'pdf417', 'aztec', 'code_128'];
 const THINGS = ['person', 'bicycle', 'car', 'stop sign', 'book'];
@@ -47,4 +48,12 @@ test('choices are remembered by camera, and anything else that is stored is igno
   assert.deepEqual(stored({ abc: true, file: false }), { abc: true, file: false });
   assert.deepEqual(stored({ abc: 'yes' }), {});
   assert.deepEqual(stored([true]), {});
+});
+
+test('the next stream shows a camera that is not shown yet', () => {
+  const cameras = ['a', 'b', 'c'].map((id) => ({ id, name: id }));
+  assert.equal(nextCamera(cameras, ['']).id, 'a');
+  assert.equal(nextCamera(cameras, ['a', 'c']).id, 'b');
+  assert.equal(nextCamera(cameras, ['a', 'b', 'c']).id, 'a');
+  assert.equal(nextCamera([], ['']), undefined);
 });

@@ -1,0 +1,187 @@
+// Plays one more source beside the player, with a WebSocket stream, a pipeline and a stage of its own.
+
+import { describeCounts } from './announcer.js';
+import { FrameLoop } from './frame-loop.js';
+import { isMirrored, isTextLabel } from './mirror.js';
+import { Pipeline } from './pipeline.js';
+import { SessionOptions } from './session-options.js';
+import { Stage } from './stage.js';
+import { VideoSource } from './video-source.js';
+import { WebSocketConnection } from './websocket-connection.js';
+
+export class StreamTile {
+  /**
+   * @param {object} owner
+   * @param {object} owner.settings settings of the page, shared with all other streams
+   * @param {() => string} owner.key API key; empty: none
+   * @param {() => string[]} owner.selectedLabels labels of the classes to detect; empty: all
+   * @param {(tile: StreamTile) => void} owner.onClosed the source has ended, or the user has closed it
+   * @param {number} number that distinguishes the tile; the player is 1
+   * @param {string} streamName the server files samples under it
+   */
+  constructor(owner, number, streamName) {
+    this._owner = owner;
+    this._number = number;
+    this.element = document.getElementById('tile-template').content.firstElementChild.cloneNode(true);
+    const find = (selector) => this.element.querySelector(selector);
+    this._name = find('.tile-name');
+    this._numbers = find('.tile-numbers');
+    this._message = find('.tile-message');
+    this._counts = new Map();
+    this._hasSeenText = false;
+    const video = find('video');
+    this._source = new VideoSource(video, {
+      onCameraLost: () => this.close(),
+      onCameraMuted: () => {},
+    });
+    this._stage = new Stage({ root: find('.tile-stage'), video, canvas: find('canvas') }, (box) => this._isVisible(box), () => {});
+    this._connection = this._createConnection();
+    this._sessionOptions = new SessionOptions(owner.settings, streamName, owner.selectedLabels, (message) =>
+      this._connection.send(message),
+    );
+    this._pipeline = new Pipeline(this._connection, (...result) => this._showResult(...result));
+    this._frameLoop = new FrameLoop(video, (frame, nowMs, time) => {
+      this._stage.handleVideoFrame(nowMs, time);
+      return this._pipeline.processFrame(frame, nowMs, time);
+    });
+    find('.tile-close').setAttribute('aria-label', `Close stream ${number}`);
+    find('.tile-close').addEventListener('click', () => this.close());
+  }
+
+  /** Id of the camera that this tile shows; empty: none. */
+  get cameraId() {
+    return this._source.cameraId;
+  }
+
+  get resultCount() {
+    return this._pipeline.measurements.resultCount;
+  }
+
+  /**
+   * @param {'camera' | 'file' | 'screen' | 'sample'} kind
+   * @param {{file?: File, cameraId?: string}} options
+   * @param {string} name what the tile is called
+   * @throws {DOMException} see video-source.js
+   */
+  async open(kind, { file, cameraId }, name) {
+    this._name.textContent = name;
+    this.element.setAttribute('aria-label', `Stream ${this._number}: ${name}`);
+    this._counts.clear();
+    this._hasSeenText = false;
+    this._stage.clear();
+    this._pipeline.markDiscontinuity();
+    this._pipeline.resetMeasurements();
+    this._setMessage('Opening …');
+    if (kind === 'camera') await this._source.openCamera({ deviceId: cameraId });
+    else if (kind === 'file') await this._source.openFile(file);
+    else if (kind === 'screen') await this._source.openScreen();
+    else await this._source.openSample();
+    this._frameLoop.start();
+    this.showSettings();
+    this.reopen();
+  }
+
+  /** Stop the source and the stream. The tile can be opened again. */
+  close() {
+    this._frameLoop.stop();
+    this._source.close();
+    this._connection.close();
+    this._pipeline.clearPending();
+    this._stage.clear();
+    this._owner.onClosed(this);
+  }
+
+  /** Open a new session, because of a setting that only a new one can have. */
+  reopen() {
+    this._stage.clear();
+    this._connection.open(this._owner.settings.version);
+  }
+
+  /** Send the parameters of the settings to the open session. */
+  configure() {
+    this._sessionOptions.configureSoon();
+  }
+
+  showSettings() {
+    const { view, fit } = this._owner.settings;
+    const state = { isUserFacing: this._source.isUserFacing, labels: this._stage.labels, hasSeenText: this._hasSeenText };
+    this._stage.setOptions({ view, fit, mirror: isMirrored(state) });
+    this._pipeline.keepImages = view === 'synced';
+  }
+
+  /** @param {boolean} paused whether to send no frames, because the tab is hidden */
+  setPaused(paused) {
+    this._connection.setHidden(paused);
+    if (paused === this._pipeline.paused) return;
+    this._pipeline.paused = paused;
+    this._connection.send({ type: paused ? 'pause' : 'resume', stream: 0 });
+  }
+
+  /** Show rate and counts. @param {number} nowMs */
+  update(nowMs) {
+    const fps = this._pipeline.measurements.results.perSecond(nowMs).toFixed(1);
+    const counts = describeCounts([...this._counts]);
+    const text = `${fps} fps${counts && ` · ${counts}`}`;
+    if (this._numbers.textContent !== text) this._numbers.textContent = text;
+  }
+
+  _createConnection() {
+    return new WebSocketConnection({
+      key: this._owner.key,
+      onMessage: (message) => this._handleMessage(message),
+      onState: (state) => this._handleState(state),
+      makeHello: (resume, token) => this._sessionOptions.hello(token, resume),
+      expectsMessage: () => this._pipeline.flow.inFlight > 0 || this._pipeline.flow.isOnHold,
+      takePingDue: (nowMs) => this._pipeline.flow.takePingDue(nowMs),
+      acks: () => ({ 0: this._pipeline.flow.ack }),
+    });
+  }
+
+  _handleMessage(message) {
+    const nowMs = performance.now();
+    if (message.type !== 'welcome') {
+      this._pipeline.handleMessage(message, nowMs);
+      if (message.type === 'flow') this._handleState(this._connection.state);
+      return;
+    }
+    this._pipeline.handleWelcome(message, nowMs);
+    this._stage.labels = message.model.labels;
+    this._sessionOptions.handleWelcome(message.params);
+    this.showSettings();
+    if (this._pipeline.paused) this._connection.send({ type: 'pause', stream: 0 });
+  }
+
+  _handleState({ name, reason }) {
+    if (name !== 'open') this._pipeline.pending.clear();
+    const texts = {
+      idle: '',
+      connecting: 'Connecting …',
+      open: this._pipeline.flow.isOnHold ? 'The server has put the stream on hold' : '',
+      waiting: reason || 'The connection to the server was lost',
+      keyRequired: 'API key required',
+      stopped: reason || 'Closed by the server',
+    };
+    this._setMessage(texts[name]);
+  }
+
+  _setMessage(text) {
+    this._message.hidden = !text;
+    if (this._message.textContent !== text) this._message.textContent = text;
+  }
+
+  _showResult(result, image, time) {
+    this._stage.showResult(result, image, time);
+    const { labels } = this._stage;
+    const visible = result.boxes.filter((box) => this._isVisible(box)).map((box) => labels[box[5]] ?? `class ${box[5]}`);
+    this._counts.clear();
+    for (const label of visible) this._counts.set(label, (this._counts.get(label) ?? 0) + 1);
+    if (!this._hasSeenText && visible.some(isTextLabel)) {
+      this._hasSeenText = true;
+      this.showSettings();
+    }
+  }
+
+  _isVisible(box) {
+    return this._sessionOptions.accepts(box, this._stage.labels);
+  }
+}

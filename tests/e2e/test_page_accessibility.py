@@ -1,0 +1,178 @@
+"""The demo page for everybody: findings of axe in both themes, clipped controls, and use by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.browser import DemoPage, chromium
+from tests.e2e.webrtc_tools import npm_package
+from tests.helpers.service import Service
+
+pytestmark = pytest.mark.browser
+
+#: Width and height in CSS pixels; the last is 1280x800 at 200 %.
+SIZES = [(390, 844), (768, 1024), (1280, 800), (2560, 1440), (640, 400)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, chromium(playwright) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core."""
+    folder = npm_package("axe-core@4.10", tmp_path_factory.mktemp("axe"))
+    return (folder / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[Service]:
+    """The service with its own models, which find something in the sample."""
+    with Service({}, bundled=True) as running:
+        yield running
+
+
+def findings(demo: DemoPage, state: str) -> list[str]:
+    """Return what axe finds, as rule and element."""
+    found: list[str] = demo.evaluate(
+        """async (state) => {
+          const { violations } = await axe.run(document, { resultTypes: ['violations'] });
+          const reasons = ({ any, all }) => [...any, ...all].map(({ message }) => message).join('; ');
+          return violations.flatMap(({ id, nodes }) =>
+            nodes.map((node) => `${state}: ${id}: ${node.html.slice(0, 160)} ${reasons(node)}`));
+        }""",
+        state,
+    )
+    return found
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str, theme: str) -> None:
+    demo = DemoPage(browser, bundled.http_url, color_scheme=theme)
+    demo.open()
+    demo.evaluate(f"() => {{ {axe} }}")
+    demo.wait("!document.querySelector('.start [data-source=sample]').hidden")
+    found = findings(demo, "start")
+    demo.page.keyboard.press("?")
+    found += findings(demo, "shortcuts")
+    demo.page.keyboard.press("Escape")
+    demo.start("sample")
+    demo.wait("demo.drawn && demo.drawn.boxes.length")
+    for panel in ("counts", "all-classes", "access", "more-streams"):
+        demo.evaluate("(id) => { document.getElementById(id).open = true; }", panel)
+    demo.page.click("#detected-classes .chip >> nth=0")
+    for count in (1, 2):
+        demo.page.click("[data-add=sample]")
+        demo.wait(f"demo.tiles.length === {count} && demo.tiles.every((results) => results > 0)")
+    found += findings(demo, "running")
+    demo.page.keyboard.press("Control+Home")
+    demo.page.click("#pause")
+    found += findings(demo, "paused")
+    assert found == []
+    demo.assert_clean()
+    demo.close()
+
+
+#: Controls that are outside the page or under another control, with the scrolled page as it is.
+_CLIPPED = """() => {
+  const width = document.documentElement.clientWidth;
+  const wide = document.documentElement.scrollWidth > width ? ['the page scrolls sideways'] : [];
+  const controls = [...document.querySelectorAll('button, input, select, a, summary')];
+  return wide.concat(controls.filter((control) => {
+    const { left, right, width: size } = (control.labels?.[0] ?? control).getBoundingClientRect();
+    return size > 1 && (left < -0.5 || right > width + 0.5);
+  }).map((control) => control.outerHTML.slice(0, 120)));
+}"""
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_no_control_is_clipped_and_the_frame_stays_in_view(
+    bundled: Service, browser: Browser, size: tuple[int, int]
+) -> None:
+    width, height = size
+    demo = DemoPage(browser, bundled.http_url, viewport={"width": width, "height": height})
+    demo.open()
+    demo.wait("!document.querySelector('.start [data-source=sample]').hidden")
+    assert demo.evaluate(_CLIPPED) == []
+    outside = demo.evaluate(
+        """() => {
+          const stage = document.getElementById('stage').getBoundingClientRect();
+          return [...document.querySelectorAll('.start button')].filter((button) => {
+            const { left, right } = button.getBoundingClientRect();
+            return left < stage.left || right > stage.right;
+          }).length;
+        }"""
+    )
+    assert outside == 0
+    demo.start("sample")
+    demo.wait("demo.connection.name === 'open'")
+    assert demo.evaluate(_CLIPPED) == []
+    # Whichever setting is scrolled to, most of the frame is still there.
+    demo.page.locator("#threshold").scroll_into_view_if_needed()
+    visible: dict[str, Any] = demo.evaluate(
+        """() => {
+          const { top, bottom, width, height } = document.getElementById('stage').getBoundingClientRect();
+          const slider = document.getElementById('threshold').getBoundingClientRect();
+          const [x, y] = [slider.left + slider.width / 2, slider.top + slider.height / 2];
+          const middle = document.elementFromPoint(x, y);
+          const share = (Math.min(bottom, innerHeight) - Math.max(top, 0)) / height;
+          return { share, width, height, reached: middle?.id };
+        }"""
+    )
+    assert visible["reached"] == "threshold"
+    assert visible["share"] > 0.9
+    if size == (2560, 1440):
+        assert visible["width"] / visible["height"] == pytest.approx(16 / 9, abs=0.03)
+        assert visible["width"] > 0.8 * width
+    demo.close()
+
+
+def test_the_page_can_be_used_with_the_keyboard_alone(bundled: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, bundled.http_url)
+    demo.open()
+    demo.wait("!document.querySelector('.start [data-source=sample]').hidden")
+    press = demo.page.keyboard.press
+    demo.page.focus(".start [data-source=sample]")
+    press("Enter")
+    demo.wait("demo.connection.name === 'open'")
+    reached: list[str] = []
+    press("Tab")
+    while (
+        name := demo.evaluate("document.activeElement.id || document.activeElement.name || 'other'")
+    ) != "key":
+        outline = demo.evaluate(
+            """() => {
+              const active = document.activeElement;
+              const shown = [active, active.nextElementSibling].filter(Boolean);
+              return shown.some((element) => getComputedStyle(element).outlineStyle !== 'none');
+            }"""
+        )
+        assert outline, f"{name} does not show the focus"
+        reached.append(name)
+        assert len(reached) < 80, f"the focus does not get to the end: {reached[-10:]}"
+        if name == "access-summary":
+            press("Enter")
+        press("Tab")
+    assert {"pause", "stop", "snapshot", "fullscreen", "threshold", "track", "background"} <= set(reached)
+
+    # A switch is operated with the space bar, which is a shortcut elsewhere.
+    demo.page.focus("#track")
+    press("Space")
+    assert demo.page.is_checked("#track")
+    assert not demo.page.is_visible("#paused-label")
+    demo.evaluate("document.activeElement.blur()")
+    press("Space")
+    demo.wait("document.getElementById('announcer').textContent === 'Paused'")
+    press("?")
+    demo.page.uncheck("#shortcuts-enabled", force=True)
+    press("Escape")
+    demo.evaluate("document.activeElement.blur()")
+    press("x")
+    assert demo.page.is_visible("#stop")
+    demo.close()
