@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamer.access.access_settings import AccessSettings
 from streamer.assets import MODELS_DIR
+from streamer.config.image_hosts import HostRule, parse_image_hosts
 from streamer.config.network_settings import NetworkSettings
 from streamer.config.sampling_settings import SamplingSettings
 
@@ -151,6 +152,13 @@ class RequestSettings(BaseSettings):
     )
     image_max_side: int = Field(8192, ge=1, le=65535, description="Longest side of an image in pixels.")
 
+    image_url_hosts: str = Field(
+        "",
+        description="Comma-separated hosts, such as `images.example.com,*.cdn.example.com:8443`, from which "
+        "the service fetches images that clients name by URL in JSON bodies; `*`: any with a public address. "
+        "Without a port, only the default port of the scheme is allowed. Unset: no images are fetched.",
+    )
+
     stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")
     stream_max_pixels: int = Field(16_777_216, ge=1, description="Most pixels of a stream's frame.")
     stream_max_age_ms: float = Field(
@@ -184,6 +192,17 @@ class RequestSettings(BaseSettings):
         if count and count < needed:
             raise ValueError(f"allowed are 0, and {needed} or more: the largest request must fit")
         return count
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _are_image_hosts(cls, text: str) -> str:
+        parse_image_hosts(text)
+        return text
+
+    @property
+    def image_hosts(self) -> tuple[HostRule, ...]:
+        """Hosts from which images are fetched."""
+        return parse_image_hosts(self.image_url_hosts)
 
     @property
     def byte_budget(self) -> int:

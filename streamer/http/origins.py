@@ -106,8 +106,14 @@ def _is_address(name: str) -> bool:
     return True
 
 
-_EXPOSED_HEADERS = "Location, Link, ETag, Retry-After, X-Request-Id"
-_ALLOWED_HEADERS = "Authorization, Content-Type, If-Match, X-Request-Id, X-Model-Version"
+#: Headers of answers that a page may read, and headers that it may send, besides those that it always may.
+_EXPOSED_HEADERS = (
+    "Accept-Patch, ETag, Link, Location, Retry-After, WWW-Authenticate, X-Replica, X-Request-Id"
+)
+_ALLOWED_HEADERS = (
+    "Authorization, Content-Type, If-Match, Last-Event-ID, X-Model-Version, X-Request-Id, "
+    "traceparent, tracestate"
+)
 _PREFLIGHT_AGE_S = 600
 
 

@@ -1,4 +1,4 @@
-"""Reads the images of a request: a raw image, a list, or a multipart form.
+"""Reads the images of a request: a raw image, a multipart form, or JSON (`json_body`).
 
 The `multipart` package parses the form: it buffers at most one header line or one boundary, and its work is
 proportional to the bytes that arrive. Its strict mode refuses what only attackers and mail programs send:
@@ -7,8 +7,10 @@ text before the first boundary, and headers that span several lines.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from aiohttp import hdrs, web
 from multipart import (
@@ -21,11 +23,16 @@ from multipart import (
 
 from streamer.core.byte_budget import Holding
 from streamer.http.body import BodyReader, PieceBuffer, media_type
+from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import Limits
+from streamer.predict.image_url import ImageFetcher
+from streamer.predict.json_body import STEP_BYTES, JsonBody
 
 #: The limits of requests, which the application holds.
 LIMITS = web.AppKey("limits", Limits)
+#: What fetches images by URL, which the application holds.
+FETCHER = web.AppKey("image_fetcher", ImageFetcher)
 #: Bytes that a form may have besides its images: fields, part headers, boundaries.
 OVERHEAD_BYTES = 64 << 10
 _FIELD_BYTES = 8 << 10
@@ -37,6 +44,8 @@ _MAX_HEADER_BYTES = 2 << 10
 _MAX_HEADERS = 8
 #: Bytes allowed after the last boundary; clients send a line end there.
 _MAX_EPILOGUE_BYTES = 1 << 10
+#: Names of form fields with images; `[]` may follow, as some libraries write lists.
+IMAGE_FIELDS = ("file", "image", "images", "files")
 #: How many field names an error message lists, and how many characters of each.
 _SHOWN_FIELDS = 5
 _SHOWN_CHARS = 40
@@ -140,17 +149,18 @@ class FormReader:
                 f"Part `{name}` has Content-Transfer-Encoding {transfer[:_SHOWN_CHARS]!r}; send it as it is."
             )
         self._segment, self._part_bytes = segment, 0
-        if segment.name == "file":
+        if self._is_image():
             if len(self.images) >= self._limits.max_images:
                 raise Problem.too_large(
-                    f"The form has more than {self._limits.max_images} fields `file`, which is the limit."
+                    f"The form has more than {self._limits.max_images} images, which is the limit."
                 )
             self._part_limit = min(self._limits.image_bytes, self._left_bytes)
             self._buffer = PieceBuffer(self._part_limit)
             return
         if segment.filename:
             raise Problem.bad_request(
-                f"The form has a file in the field `{name}`; images are taken from fields named `file`.",
+                f"The form has a file in the field `{name}`; images are taken from fields named "
+                f"{', '.join(IMAGE_FIELDS)}.",
                 code="no_image",
                 field="file",
             )
@@ -180,7 +190,7 @@ class FormReader:
             raise Problem.invalid_parameter(name[:100], "not UTF-8", "UTF-8 text") from None
 
     def _is_image(self) -> bool:
-        return self._segment is not None and self._segment.name == "file"
+        return self._name().removesuffix("[]") in IMAGE_FIELDS
 
     def _name(self) -> str:
         return (self._segment.name or "") if self._segment is not None else ""
@@ -198,10 +208,27 @@ def _malformed(detail: str = "The multipart body is malformed or ends too early.
     return Problem.bad_request(detail, code="malformed_form")
 
 
+class BodyKind(Enum):
+    """How a body holds its images."""
+
+    #: It is one image.
+    IMAGE = auto()
+    FORM = auto()
+    JSON = auto()
+
+
 #: Content types that say nothing about the image, whose first bytes then determine its format. urllib and
 #: `curl --data-binary` send the last one.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
-_HOW = "send the image as the body with Content-Type image/jpeg, or a multipart form with a field `file`"
+_BODY_KINDS = {"multipart/form-data": BodyKind.FORM, "application/json": BodyKind.JSON}
+_HOW = (
+    "send the image as the body with Content-Type image/jpeg, a multipart form with a field `file`, or JSON "
+    "with `image` in base64"
+)
+#: Base64 takes a third more than the image; line breaks and escaped characters take some more.
+_JSON_BYTES_PER_IMAGE_BYTE = 1.5
+#: Where a body that is not declared as JSON is searched for the beginning of JSON.
+_JSON_HEAD_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +237,7 @@ class Upload:
 
     #: Encoded images, at least one; not checked yet.
     images: tuple[bytes | memoryview, ...]
-    #: Name and text of the form's other fields.
+    #: Name and text of the other fields of a form or a JSON object.
     fields: tuple[tuple[str, str], ...] = ()
 
 
@@ -218,23 +245,30 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
     """Read the whole body and charge it to ``holding``; ``limits`` apply to its bytes, images and duration.
 
     Raises Problem: 400 if it has no image or is malformed, 408 if it is too slow, 413 if it is too large (at
-    once if Content-Length says so, else while reading), 415 if it is neither an image nor a form, 503 if the
-    byte budget has no room.
+    once if Content-Length says so, else while reading), 415 if it is neither an image nor a form nor JSON,
+    422 if an image cannot be fetched from its URL, 503 if the byte budget has no room.
     """
-    is_form = check_head(request, limits)
+    kind = check_head(request, limits)
     body = BodyReader(
         request,
         holding,
-        most_bytes=_most_bytes(limits, is_form=is_form),
+        most_bytes=_most_bytes(limits, kind),
         limit_s=limits.body_timeout_s,
-        what="The form" if is_form else "The image",
+        what={BodyKind.IMAGE: "The image", BodyKind.FORM: "The form", BodyKind.JSON: "The JSON body"}[kind],
         hint="; send a smaller image",
     )
-    if is_form:
+    if kind is BodyKind.FORM:
         return await _read_form(read_boundary(request.headers[hdrs.CONTENT_TYPE]), body, limits)
+    if kind is BodyKind.JSON:
+        return await _read_json(request, body, limits, holding)
     data = await body.read_image()
     if not data:
         raise Problem.bad_request(f"The request holds no image; {_HOW}.", code="no_image")
+    if bytes(data[:_JSON_HEAD_BYTES]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        raise Problem.unsupported_media(
+            f"Content-Type is {media_type(request)[:80]!r}, and the body looks like JSON; send JSON as "
+            "application/json."
+        )
     return Upload((data,))
 
 
@@ -248,27 +282,46 @@ async def _read_form(boundary: str, body: BodyReader, limits: Limits) -> Upload:
     return Upload(tuple(form.images), tuple(form.fields))
 
 
-def _most_bytes(limits: Limits, *, is_form: bool) -> int:
-    return limits.total_bytes + OVERHEAD_BYTES if is_form else limits.image_bytes
+async def _read_json(request: web.Request, body: BodyReader, limits: Limits, holding: Holding) -> Upload:
+    """Read a JSON body, and the images to which it has URLs.
+
+    The holding is charged for what is kept of the body: images are smaller than their text.
+    """
+    content, before_bytes = JsonBody(limits), holding.held_bytes
+    while piece := await body.read():
+        for start in range(0, len(piece), STEP_BYTES):
+            content.feed(piece[start : start + STEP_BYTES])
+            await asyncio.sleep(0)
+        holding.give_back(max(0, holding.held_bytes - before_bytes - content.held_bytes))
+    content.finish()
+    fetcher, client = request.app[FETCHER], identity_of(request).name
+    images = await fetcher.fill_in(content.images, client, limits, holding)
+    return Upload(tuple(images), tuple(content.fields))
 
 
-def check_head(request: web.Request, limits: Limits) -> bool:
-    """Check the request's headers and return whether its body is a form. Raises Problem 400, 413 or 415."""
+def _most_bytes(limits: Limits, kind: BodyKind) -> int:
+    if kind is BodyKind.JSON:
+        return int(limits.total_bytes * _JSON_BYTES_PER_IMAGE_BYTE) + OVERHEAD_BYTES
+    return limits.total_bytes + OVERHEAD_BYTES if kind is BodyKind.FORM else limits.image_bytes
+
+
+def check_head(request: web.Request, limits: Limits) -> BodyKind:
+    """Check the request's headers and return how its body holds images. Raises Problem 400, 413 or 415."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and (encoding := encoding.strip().lower()) != "identity":
         raise Problem.unsupported_media(
             f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as they are."
         )
-    kind = media_type(request)
-    is_form = kind == "multipart/form-data"
-    if not (is_form or kind in _RAW_TYPES or kind.startswith("image/")):
-        raise Problem.unsupported_media(f"Content-Type is {kind[:80]!r}; {_HOW}.")
-    if is_form:
+    media = media_type(request)
+    kind = _BODY_KINDS.get(media, BodyKind.IMAGE)
+    if kind is BodyKind.IMAGE and not (media in _RAW_TYPES or media.startswith("image/")):
+        raise Problem.unsupported_media(f"Content-Type is {media[:80]!r}; {_HOW}.")
+    if kind is BodyKind.FORM:
         read_boundary(request.headers[hdrs.CONTENT_TYPE])
-    most, announced = _most_bytes(limits, is_form=is_form), request.content_length
+    most, announced = _most_bytes(limits, kind), request.content_length
     if announced is not None and announced > most:
         raise Problem.too_large(f"The body has {announced} bytes; allowed are {most}.")
-    return is_form
+    return kind
 
 
 async def expect_continue(request: web.Request) -> web.Response | None:

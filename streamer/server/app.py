@@ -29,8 +29,9 @@ from streamer.http.problem_details import problem_middleware
 from streamer.http.tickets import Tickets
 from streamer.imaging.image_header import Limits
 from streamer.predict import routes as images
+from streamer.predict.image_url import ImageFetcher
 from streamer.predict.refusals import refusal_middleware
-from streamer.predict.request_body import LIMITS
+from streamer.predict.request_body import FETCHER, LIMITS
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler import SamplerFactory
@@ -163,6 +164,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.PostSampler(samplers)
     app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
+    app[FETCHER] = fetcher = ImageFetcher(settings.image_hosts)
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)
     authenticator.accept_tickets(Tickets(router.tickets, router.redeem_at_issuer), app)
@@ -189,7 +191,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     if router.replica:
         _name_replica(app, router.replica)
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
-    app.cleanup_ctx.extend([_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime])
+    app.cleanup_ctx.extend(
+        [_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, fetcher.lifetime]
+    )
     app.cleanup_ctx.append(announce_ready(resources.shared_status, resources.number, health))
     return app, Parts(dispatcher, hub, webrtc, router)
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from streamer.core.public_address import is_public
+
 #: Candidates of one session that are used; browsers have three to eight.
 MAX_CANDIDATES = 16
 #: Lower ports are used by services, not by media.
@@ -24,30 +26,6 @@ _CANDIDATE = re.compile(
     r"(?: (?!raddr |rport )\S{1,64} \S{1,255}){0,16} ?",
 )
 _RELATED = re.compile(r" raddr \S+| rport \d+")
-#: Networks of companies, homes and carriers; they are sent to only if that is configured.
-_PRIVATE = tuple(
-    ipaddress.ip_network(network)
-    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-)
-#: Metadata services of clouds, with credentials of their machines, in those networks; never sent to.
-_METADATA = tuple(ipaddress.ip_address(host) for host in ("100.100.100.200", "fd00:ec2::254", "192.0.0.192"))
-#: IPv4 networks without public hosts (RFC 6890 and the registry that it created).
-_SPECIAL_V4 = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
-        *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-        *("224.0.0.0/4", "240.0.0.0/4"),
-    )
-)
-#: Global unicast, the only IPv6 network with addresses of public hosts.
-_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-#: Parts of it for other purposes. Teredo and 6to4 addresses contain an IPv4 address that a relay forwards to.
-_SPECIAL_V6 = tuple(
-    ipaddress.IPv6Network(network)
-    for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
-)
 MAX_FRAGMENT_BYTES = 16 << 10
 
 
@@ -73,34 +51,12 @@ def usable(candidate: str, *, allow_private: bool) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return _is_sendable(address, allow_private=allow_private)
+    return is_public(address, allow_private=allow_private)
 
 
 def without_related(candidate: str) -> str:
     """Return a checked candidate without its related address, which is not checked and not sent to."""
     return _RELATED.sub("", candidate)
-
-
-def _is_sendable(address: ipaddress.IPv4Address | ipaddress.IPv6Address, *, allow_private: bool) -> bool:
-    """Whether a datagram to ``address`` reaches a host of the internet, or of a private network if allowed.
-
-    IPv6 forms that carry an IPv4 address (compatible, NAT64, 6to4, Teredo, ISATAP) are never sent to: they
-    would be a way around the judgement of the address inside. Mapped ones are that address.
-    """
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if allow_private and any(address in network for network in _PRIVATE):
-        return address not in _METADATA
-    if isinstance(address, ipaddress.IPv4Address):
-        return not any(address in network for network in _SPECIAL_V4)
-    if address.scope_id is not None or address not in _GLOBAL_V6 or _is_isatap(address):
-        return False
-    return not any(address in network for network in _SPECIAL_V6)
-
-
-def _is_isatap(address: ipaddress.IPv6Address) -> bool:
-    """Whether the address ends in `0:5efe` or `200:5efe` and an IPv4 address (ISATAP, RFC 5214)."""
-    return int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE
 
 
 class CandidateInit(TypedDict, total=False):

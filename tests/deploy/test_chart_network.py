@@ -271,6 +271,16 @@ def test_the_issuer_of_tokens_is_reached_where_it_is(chart: Chart) -> None:
     assert len(egress(chart.render({"settings": tokens | {"JWT_JWKS": "/etc/keys.json"}}))) == before
 
 
+def test_images_at_urls_are_reached_only_if_hosts_are_allowed(chart: Chart) -> None:
+    before = len(egress(chart.render()))
+    rules = egress(chart.render({"settings": {"IMAGE_URL_HOSTS": "images.example.com"}}))
+    assert len(rules) == before + 1
+    *_, (peers, ports) = rules
+    assert ports == [("TCP", 80), ("TCP", 443)]
+    assert allows(peers, "198.51.100.7")
+    assert not any(allows(peers, metadata) for metadata in METADATA)
+
+
 def ingress_rules(manifests: Manifests) -> list[dict[str, Any]]:
     return list(manifests.one("NetworkPolicy")["spec"]["ingress"])
 

@@ -133,16 +133,24 @@ async def test_a_browser_is_told_what_a_page_of_an_allowed_origin_may_send(
     anyone: Service, http: aiohttp.ClientSession
 ) -> None:
     wants = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
-    for path in ("/v1/predict", "/v1/whip", "/v1/webrtc", "/reference/update"):
+    for path in ("/predict", "/v1/predict", "/v1/whip", "/v1/webrtc", "/reference/update"):
         status, _, told = await ask(http, "OPTIONS", anyone.http_url + path, Origin=PAGE, **wants)
         assert (status, told["Access-Control-Allow-Origin"]) == (204, PAGE)
         assert "POST" in told["Access-Control-Allow-Methods"]
-        assert "Authorization" in told["Access-Control-Allow-Headers"]
+        allowed = {name.strip().lower() for name in told["Access-Control-Allow-Headers"].split(",")}
+        own = {"x-request-id", "x-model-version", "last-event-id", "if-match", "traceparent", "tracestate"}
+        assert own | {"authorization", "content-type"} <= allowed
+        assert int(told["Access-Control-Max-Age"]) > 0
+        assert "Origin" in told["Vary"]
+        assert "Access-Control-Allow-Credentials" not in told
         _, _, told = await ask(
             http, "OPTIONS", anyone.http_url + path, Origin="https://evil.example", **wants
         )
         assert "Access-Control-Allow-Origin" not in told
     assert (await ask(http, "OPTIONS", f"{anyone.http_url}/v1/predict"))[0] == 405
+    _, _, told = await ask(http, "POST", f"{anyone.http_url}/v1/predict", b"x", Origin=PAGE)
+    exposed = {name.strip() for name in told["Access-Control-Expose-Headers"].split(",")}
+    assert {"X-Request-Id", "Retry-After", "Location"} <= exposed
 
 
 @pytest.mark.parametrize("name", ["token", "api_key", "access_token", "Authorization", "key"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import socket
@@ -103,6 +104,36 @@ async def test_what_is_no_usable_image_is_refused_with_a_reason(
     body = form(data) if as_form else data
     found, answer = await post(session, f"{service.http_url}/v1/predict", body)
     assert (found, said in answer["detail"] or said in str(answer)) == (status, True), answer
+
+
+async def test_json_bodies_get_the_same_boxes_as_the_image_itself(
+    service: Service, session: aiohttp.ClientSession, bus: bytes
+) -> None:
+    url, text = f"{service.http_url}/v1/predict", base64.b64encode(bus).decode()
+
+    async def send(document: object, query: str = "") -> tuple[int, dict[str, Any]]:
+        return await post(
+            session, url + query, json.dumps(document).encode(), Content_Type="application/json"
+        )
+
+    _, expected = await post(session, f"{url}?classes=bus,person", bus)
+    assert len(expected["detections"]) >= 4
+    status, one = await send({"image": f"data:image/jpeg;base64,{text}", "classes": ["bus", "person"]})
+    assert (status, one["detections"]) == (200, expected["detections"])
+    status, several = await send({"images": [text, text[:60]]}, "?classes=bus,person")
+    assert (status, several["results"][0]["detections"]) == (200, expected["detections"])
+    assert several["results"][1]["error"]["status"] == 422
+    status, refused = await send({"image": text, "classes": "bus", "threshold": 1})
+    assert (status, refused["field"]) == (400, "threshold")
+    status, refused = await send({"image": text, "conf_threshold": 0.5}, "?conf_threshold=0.4")
+    assert (status, refused["field"]) == (400, "conf_threshold")
+    status, refused = await post(
+        session, url, json.dumps({"image": text}).encode(), Content_Type="text/plain"
+    )
+    assert (status, "text/plain" in refused["detail"]) == (415, True)
+    kind = "application/x-www-form-urlencoded"
+    status, refused = await post(session, url, json.dumps({"image": text}).encode(), Content_Type=kind)
+    assert (status, "send JSON as application/json" in refused["detail"]) == (415, True)
 
 
 def image(name: str) -> tuple[bytes, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from tests.recordings.requests import (
     CUT_JPEG,
     EVIL,
@@ -21,6 +23,7 @@ from tests.recordings.requests import (
     text_body,
 )
 
+_BASE64 = base64.b64encode(IMAGE).decode()
 _PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 _UPGRADE = {
     "Connection": "Upgrade",
@@ -80,6 +83,15 @@ _IMAGES = [
         Body("jpeg", IMAGE, "multipart/form-data"),
     ),
     Request("predict: json", "POST", "/v1/predict", "predict", as_json("json", {})),
+    *(
+        Request(f"predict: json, {name}", "POST", "/v1/predict", "predict", as_json(name, content))
+        for name, content in (
+            ("image", {"image": _BASE64, "conf_threshold": 0.5}),
+            ("images", {"images": [_BASE64, _BASE64[:100]]}),
+            ("no image in it", {"image": "photo.jpg"}),
+            ("both", {"image": _BASE64, "images": [_BASE64]}),
+        )
+    ),
     Request("predict: compressed", "POST", "/v1/predict", "predict", JPEG, {"Content-Encoding": "gzip"}),
     *(
         Request(f"predict: {query}", "POST", f"/v1/predict?{query}", "predict", JPEG)

@@ -50,7 +50,7 @@ async def test_pieces_may_be_cut_anywhere(data: st.DataObject) -> None:
         (PART + b"x\r\n--b", 400, "too early"),
         (PART + b"x" * 1001 + b"\r\n--b--", 413, "Image 0 has more than 1000"),
         ((PART + b"x" * 800 + b"\r\n") * 2 + b"--b--", 413, "Image 1 has more than 700"),
-        ((PART + b"x\r\n") * 4 + b"--b--", 413, "more than 3 fields `file`"),
+        ((PART + b"x\r\n") * 4 + b"--b--", 413, "more than 3 images"),
         ((FIELD + b"x\r\n") * 65 + b"--b--", 413, "more than 64 fields"),
         (FIELD + b"x" * 8193 + b"\r\n--b--", 413, "Field `classes` has more than 8192"),
         (FIELD + b"\xff\r\n--b--", 400, "UTF-8"),
@@ -136,3 +136,15 @@ async def test_one_piece_never_takes_long(name: str) -> None:
         await form.read(next_piece)
     longest_s = max(longest_s, time.thread_time() - begun)
     assert longest_s < 0.05
+
+
+@pytest.mark.parametrize("name", ["file", "files", "image", "images", "file[]", "images[]"])
+async def test_images_come_in_fields_of_common_names(name: str) -> None:
+    part = PART.replace(b'"file"', f'"{name}"'.encode())
+    form = await read([part + b"first\r\n" + PART + b"second\r\n--b--"])
+    assert form.images == [b"first", b"second"]
+
+
+async def test_a_file_in_another_field_is_refused_with_the_names_that_are_taken() -> None:
+    with pytest.raises(Problem, match="fields named file, image, images, files"):
+        await read([PART.replace(b'"file"', b'"photo"') + b"x\r\n--b--"])

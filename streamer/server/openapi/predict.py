@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
 from typing import Any
 
 from inference.core.detection_params import DetectionParams
 from streamer.accounting.ledger import VERSIONS
 from streamer.http.tickets import TicketDocument
+from streamer.imaging.png import SIGNATURE
+from streamer.predict.json_body import IMAGE_TEXT
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import AnswerForm, PredictionDocument, PredictionsDocument
 from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
@@ -14,17 +19,20 @@ from streamer.protocol.client_messages import Params, StreamOffer
 from streamer.server.openapi.components import Components, answer, field_schema, operation
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+#: Side of the image in the example of a JSON body.
+_EXAMPLE_SIDE_PX = 32
 #: What a status means on the predict routes; docs/http.md says more.
 _PREDICT_REFUSALS = {
-    400: "The request has no image, its form is malformed, or a parameter is unknown or out of range, which "
-    "`field` names.",
+    400: "The request has no image, its form or JSON is malformed, or a parameter, which `field` names, is "
+    "unknown or out of range, or an image is at a URL from which the service does not fetch.",
     404: "There is no such model version.",
     406: "The service has no form of the answer that `Accept` allows.",
     408: "The body did not arrive in time.",
     413: "The request has more bytes, pixels or images than allowed. The service reads the size of an image "
     "from its header, before it decodes any pixel.",
-    415: "The image is neither JPEG nor PNG nor WebP, or the request has a `Content-Encoding`.",
-    422: "The image cannot be decoded, or only a small part of it.",
+    415: "The image is neither JPEG nor PNG nor WebP, a data URL states another type than it holds, or the "
+    "request has another content type than those below, or a `Content-Encoding`.",
+    422: "The image cannot be decoded, or only a small part of it, or it cannot be fetched from its URL.",
     429: "The client has reached its quota, or its share of the service while others are served.",
     500: "The service has failed. Its log has the reason under the id of the request.",
     503: "The service is saturated, warming up or shutting down.",
@@ -45,11 +53,13 @@ _STREAM_WORDS = (
     "docs/protocol.md describes all messages."
 )
 _PREDICT_WORDS = (
-    "Send one image as the body or as the form field `file`, or several images as several fields `file`. "
-    "Boxes are `[x1, y1, x2, y2]` in pixels of the upright original. The answer to several images is "
-    '`{"results": […]}` in the order in which they were sent; an image that failed has an `error` in its '
-    "place. `Accept` chooses the form of the answer: JSON, msgpack with the same content, or, for a single "
-    "image, a JPEG with its boxes drawn."
+    "Send one image as the body or as the form field `file`, or several images as several fields `file`; the "
+    "names `files`, `image` and `images` mean the same. A JSON body has one image in `image`, or several in "
+    "`images`, each as base64, a data URL or, if the service allows the host, a URL. Parameters are in the "
+    "query, in fields of the form, or in the JSON object. Boxes are `[x1, y1, x2, y2]` in pixels of the "
+    'upright original. The answer to several images is `{"results": […]}` in the order in which they were '
+    "sent; an image that failed has an `error` in its place. `Accept` chooses the form of the answer: JSON, "
+    "msgpack with the same content, or, for a single image, a JPEG with its boxes drawn."
 )
 _TICKET_WORDS = (
     "For browsers, which cannot set headers on a WebSocket. A page sends the ticket in place of a key: in "
@@ -116,18 +126,17 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
 def _predict(components: Components, name: str | None) -> dict[str, Any]:
     target = f"model {name}" if name else "the model that the server chooses; the answer names its version"
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    # Forms take parameters too, but Swagger UI would send each of them twice: in the query and in the form.
     form = {
         "type": "object",
         "required": ["file"],
         "properties": {
             "file": {
                 "type": "array",
-                "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+                "items": {"type": "string", "format": "binary"},
                 "description": "A JPEG, PNG or WebP image. Repeat the field for several images.",
             },
-            **_parameter_schemas(),
         },
-        "additionalProperties": False,
     }
     found = {
         "schema": {"oneOf": [components.ref(PredictionDocument), components.ref(PredictionsDocument)]},
@@ -145,9 +154,41 @@ def _predict(components: Components, name: str | None) -> dict[str, Any]:
         parameters=query_parameters() + ([] if name else [_VERSION_PARAMETER]),
         requestBody={
             "required": True,
-            "content": {"multipart/form-data": {"schema": form}} | dict.fromkeys(_IMAGE_TYPES, binary),
+            "content": {"multipart/form-data": {"schema": form}}
+            | dict.fromkeys(_IMAGE_TYPES, binary)
+            | {"application/json": {"schema": _json_schema(), "example": {"image": _example_image()}}},
         },
     )
+
+
+def _json_schema() -> dict[str, Any]:
+    image = {"type": "string", "minLength": 1, "description": f"An image: {IMAGE_TEXT}."}
+    return {
+        "type": "object",
+        "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
+        "properties": {
+            "image": image,
+            "images": {
+                "type": "array",
+                "minItems": 1,
+                "items": image,
+                "description": "Several images; their results come in the same order.",
+            },
+            **_parameter_schemas(),
+        },
+        "additionalProperties": False,
+    }
+
+
+def _example_image() -> str:
+    """Return a small grey PNG as a data URL, so that the example of the JSON body can be sent as it is."""
+    rows = zlib.compress(b"\x00".join([b"", *[b"\x80" * _EXAMPLE_SIDE_PX] * _EXAMPLE_SIDE_PX]), 9)
+    header = struct.pack(">IIBBBBB", _EXAMPLE_SIDE_PX, _EXAMPLE_SIDE_PX, 8, 0, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+    return f"data:image/png;base64,{base64.b64encode(SIGNATURE + chunks).decode()}"
 
 
 def _stream(components: Components, name: str | None) -> dict[str, Any]:

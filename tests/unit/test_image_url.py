@@ -1,0 +1,266 @@
+"""Images at URLs come only from allowed hosts with public addresses, whatever a name or a redirect says."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from streamer.config.image_hosts import parse_image_hosts
+from streamer.core.byte_budget import ByteBudget
+from streamer.core.public_address import is_public
+from streamer.http.problem_details import Problem
+from streamer.imaging.image_header import Limits
+from streamer.predict import image_url
+from streamer.predict.image_url import ImageFetcher, ImageUrl
+
+IMAGE = b"\xff\xd8\xff" + bytes(2000)
+LIMITS = Limits(image_bytes=5000, total_bytes=8000, max_images=3)
+
+
+def is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Treat one loopback address as the internet, and all others as private."""
+    return str(address) == "127.0.0.1"
+
+
+@asynccontextmanager
+async def server(routes: dict[str, Any]) -> AsyncIterator[TestServer]:
+    """Serve an answer, or what a function makes of the request, at each path; anything else is an image."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        made = routes.get(request.path, web.Response(body=IMAGE))
+        response: web.StreamResponse = await made(request) if callable(made) else made
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    running = TestServer(app, host="127.0.0.1")
+    async with running:
+        yield running
+
+
+async def fetch(
+    urls: str | Sequence[str], rules: str = "*", allowed: Any = is_own, budget: ByteBudget | None = None
+) -> list[bytes]:
+    """Return what is at the URLs."""
+    fetcher = ImageFetcher(parse_image_hosts(rules), allowed)
+    lifetime = fetcher.lifetime(web.Application())
+    await anext(lifetime)
+    named = [ImageUrl(f"images[{n}]", url) for n, url in enumerate([urls] if isinstance(urls, str) else urls)]
+    try:
+        with (budget or ByteBudget(1 << 20)).hold("client", "body") as holding:
+            found = await fetcher.fill_in(named, "client", LIMITS, holding)
+            assert holding.held_bytes >= sum(map(len, found))
+            return [bytes(each) for each in found]
+    finally:
+        with pytest.raises(StopAsyncIteration):
+            await anext(lifetime)
+
+
+async def refused(*arguments: Any, **options: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await fetch(*arguments, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
+async def test_an_allowed_host_is_asked_without_anything_of_the_client(host: str) -> None:
+    seen: list[web.Request] = []
+
+    async def show(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.Response(body=IMAGE)
+
+    async with server({"/a b.jpg": show}) as running:
+        url = f"http://{host}:{running.port}/a%20b.jpg?sig=a%2Fb#part"
+        assert await fetch(url, f"other.example,{host}:{running.port}") == [IMAGE]
+    assert seen[0].rel_url.raw_path_qs == "/a%20b.jpg?sig=a%2Fb"
+    assert not {"Cookie", "Authorization", "Referer", "X-Forwarded-For"} & set(seen[0].headers)
+
+
+@pytest.mark.parametrize(
+    ("url", "rules"),
+    [
+        ("http://images.example/a", ""),
+        ("http://images.example/a", "other.example"),
+        ("http://images.example:8080/a", "images.example"),
+        ("http://images.example:443/a", "images.example"),
+        ("http://images.example/a", "*.images.example"),
+        ("http://badimages.example/a", "*.images.example,images.example"),
+        ("http://images.example.evil.example/a", "images.example"),
+        ("http://images.example@evil.example/a", "images.example"),
+        ("http://evil.example#@images.example/a", "images.example"),
+        ("http://evil.example\\@images.example/a", "images.example"),
+        ("http://user:password@images.example/a", "images.example"),
+        ("ftp://images.example/a", "*"),
+        ("file:///etc/passwd", "*"),
+        ("http:///a", "*"),
+        ("http://images.example/a b", "*"),
+        ("http://images.example:99999/a", "*"),
+        ("http://[::1/a", "*"),
+        ("http://imäges.example/a", "*"),
+    ],
+)
+async def test_any_other_host_is_refused_before_its_name_is_resolved(
+    url: str, rules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("resolved"))
+    problem = await refused(url, rules)
+    assert (problem.status, problem.code, problem.extra["field"]) == (400, "url_not_allowed", "images[0]")
+
+
+NEVER = [
+    *(
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "017700000001",
+        "0.0.0.0",  # noqa: S104 - an address to refuse
+    ),
+    *("localhost", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]"),
+    *("[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::1]", "[2001:0:7f00:1::1]", "[fe80::1]"),
+    *("[fe80::1%25lo]", "[2600::5efe:7f00:1]", "[fc00::1]", "[fec0::1]", "[ff02::1]", "[fd00:ec2::254]"),
+    *(
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "100.100.100.200",
+        "169.254.169.254",
+        "168.63.129.16",
+    ),
+    *("[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "[::ffff:93.184.216.34]"),
+    *("192.0.2.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.0.192"),
+]
+
+
+@pytest.mark.parametrize("host", NEVER)
+async def test_no_host_of_the_own_networks_is_ever_connected_to(host: str) -> None:
+    caught: list[object] = []
+
+    async def catch(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caught.append(writer.get_extra_info("peername"))
+        writer.close()
+
+    async with await asyncio.start_server(catch, ["127.0.0.1", "::1"]) as trap:
+        ports = {each.getsockname()[1] for each in trap.sockets}
+        for port in ports:
+            problem = await refused(f"http://{host}:{port}/", f"*:{port}", is_public)
+            assert problem.status in (400, 422)
+            assert problem.code in ("url_not_allowed", "url_failed")
+    assert not caught
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_followed_and_checked_anew(status: int) -> None:
+    def to(location: str) -> web.Response:
+        return web.Response(status=status, headers={"Location": location})
+
+    async with server({}) as other:
+        port = other.port
+        routes = {
+            "/good": to("/image"),
+            "/host": to("http://evil.example/"),
+            "/address": to(f"http://127.0.0.2:{port}/"),
+            "/mapped": to(f"http://[::ffff:127.0.0.1]:{port}/"),
+            "/file": to("file:///etc/passwd"),
+            "/loop": to("/loop"),
+            "/nowhere": web.Response(status=status),
+        }
+        async with server(routes) as running:
+            base = f"http://127.0.0.1:{running.port}"
+            rules = f"*:{port},127.0.0.1:{running.port}"
+            assert await fetch(f"{base}/good", rules) == [IMAGE]
+            for path, code in (
+                ("host", "url_not_allowed"),
+                ("address", "url_not_allowed"),
+                ("mapped", "url_not_allowed"),
+                ("file", "url_not_allowed"),
+                ("loop", "url_failed"),
+                ("nowhere", "url_failed"),
+            ):
+                assert (path, (await refused(f"{base}/{path}", rules)).code) == (path, code)
+
+
+async def test_a_name_is_resolved_once_and_only_to_checked_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that answers differently the second time (DNS rebinding) is not asked a second time."""
+    real, asked = socket.getaddrinfo, []
+
+    def resolve(host: str, port: int, *more: Any, **options: Any) -> Any:
+        if host != "images.example":
+            return real(host, port, *more, **options)
+        asked.append(host)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in (("127.0.0.2", "127.0.0.1") if len(asked) == 1 else ("127.0.0.2",))
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with server({}) as running:
+        url, rules = f"http://images.example:{running.port}/", f"images.example:{running.port}"
+        assert await fetch(url, rules) == [IMAGE]
+        assert asked == ["images.example"]
+        assert (await refused(url, rules)).code == "url_not_allowed"
+
+
+async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(1000):
+            await response.write(bytes(1000))
+        return response
+
+    async def half(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(4500))
+
+    async def hang(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    routes = {
+        "/large": web.Response(body=bytes(5001)),
+        "/endless": endless,
+        "/half": half,
+        "/hang": hang,
+        "/missing": web.Response(status=404),
+        "/gzip": web.Response(body=IMAGE, headers={"Content-Encoding": "gzip"}),
+        "/empty": web.Response(body=b""),
+    }
+    async with server(routes) as running:
+        base, rules = f"http://127.0.0.1:{running.port}", f"*:{running.port}"
+        for path, status, said in (
+            ("large", 413, "more than 5000 bytes"),
+            ("endless", 413, "more than 5000 bytes"),
+            ("hang", 422, "does not answer within"),
+            ("missing", 422, "answers 404"),
+            ("gzip", 422, "compressed"),
+            ("empty", 422, "empty"),
+        ):
+            monkeypatch.setattr(image_url, "_HEAD_S", 0.2 if path == "hang" else 30)
+            problem = await refused(f"{base}/{path}", rules)
+            assert (path, problem.status, said in problem.detail) == (path, status, True), problem.detail
+        problem = await refused([f"{base}/half"] * 2, rules)
+        assert (problem.status, "`images[1]`" in problem.detail) == (413, True)
+        problem = await refused(f"{base}/half", rules, budget=ByteBudget(3000))
+        assert problem.status == 503
+    problem = await refused(f"{base}/gone", rules)
+    assert (problem.status, "cannot be reached" in problem.detail) == (422, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.example", "a b", "a:x", "a:0", "a:70000", "[::1", "a/b", "*.", "::x"]
+)
+def test_what_is_no_list_of_hosts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="allowed are comma-separated host names"):
+        parse_image_hosts(text)
