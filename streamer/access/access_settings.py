@@ -159,7 +159,8 @@ class AccessSettings(BaseSettings):
     trusted_proxies: str = Field(
         "",
         description="Comma-separated networks of proxies whose `X-Forwarded-For` is trusted for the address "
-        "of the client. Unset: none; the address is that of the connection.",
+        "of the client, and whose `X-Forwarded-Prefix` for the path of the service. Unset: none; the address "
+        "is that of the connection.",
     )
     anonymous_requests_per_s: float = Field(
         0,

@@ -91,9 +91,26 @@ class IceServers:
         return base64.b64encode(digest).decode()
 
 
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
+
+
+def normal_prefix(text: str) -> str:
+    """Return a path without a slash at its end; empty for `/`. Raises ValueError with what is allowed."""
+    prefix = text.strip().rstrip("/")
+    if prefix and (_PREFIX.fullmatch(prefix) is None or {".", ".."} & set(prefix.split("/"))):
+        raise ValueError(f"{text[:100]!r} is not a path; allowed are paths such as /vision or /apps/vision")
+    return prefix
+
+
 class NetworkSettings(AccessSettings):
     """How WebRTC clients, other replicas and connections reach the service, besides `AccessSettings`."""
 
+    root_path: str = Field(
+        "",
+        description="Path under which a proxy shows the service, such as `/vision`, whether or not the proxy "
+        "removes it from the paths of requests. `X-Forwarded-Prefix` of a proxy in `TRUSTED_PROXIES` takes "
+        "precedence.",
+    )
     ice_servers: str = Field(
         "",
         description="Comma-separated STUN and TURN servers (`stun:host:3478`, "
@@ -151,6 +168,11 @@ class NetworkSettings(AccessSettings):
         description="Open connections of one client address per worker; 0: three quarters of "
         "`CONNECTIONS_MAX`, because a proxy in front is one address.",
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, text: str) -> str:
+        return normal_prefix(text)
 
     @field_validator("ice_servers")
     @classmethod

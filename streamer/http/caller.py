@@ -68,6 +68,11 @@ class ClientAddresses:
                 break
         return address
 
+    def arrived_from_proxy(self, request: web.Request) -> bool:
+        """Whether the connected peer is a trusted proxy, or another worker that forwards a request."""
+        address = _parse(request.remote or "")
+        return arrived_from_sibling(request) if address is None else self._is_trusted(address)
+
     def _is_trusted(self, address: IpAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._trusted)
 

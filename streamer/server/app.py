@@ -25,6 +25,7 @@ from streamer.http.authentication import make_authenticator
 from streamer.http.body import BUDGET
 from streamer.http.guard import Guard
 from streamer.http.origins import OriginPolicy
+from streamer.http.path_prefix import PATH_PREFIX, PathPrefix
 from streamer.http.problem_details import problem_middleware
 from streamer.http.tickets import Tickets
 from streamer.imaging.image_header import Limits
@@ -164,7 +165,10 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app[images.SAMPLER] = images.PostSampler(samplers)
     app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
-    app[FETCHER] = fetcher = ImageFetcher(settings.image_hosts)
+    app[PATH_PREFIX], app[FETCHER] = (
+        PathPrefix(settings.root_path, authenticator.addresses),
+        ImageFetcher(settings.image_hosts),
+    )
     app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
     health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)
     authenticator.accept_tickets(Tickets(router.tickets, router.redeem_at_issuer), app)
@@ -192,7 +196,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         _name_replica(app, router.replica)
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
     app.cleanup_ctx.extend(
-        [_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, fetcher.lifetime]
+        [_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, app[FETCHER].lifetime]
     )
     app.cleanup_ctx.append(announce_ready(resources.shared_status, resources.number, health))
     return app, Parts(dispatcher, hub, webrtc, router)

@@ -11,7 +11,8 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from aiohttp import hdrs, web
 from streamer.assets import SAMPLE_FILE, STATIC_DIR
 from streamer.http.http_connection import SERVER_NAME
 from streamer.http.paced_response import PacedResponse
+from streamer.http.path_prefix import LACKS_SLASH, prefix_of
 from streamer.http.problem_details import Problem, request_id
 
 log = logging.getLogger("streamer.pages")
@@ -67,6 +69,8 @@ _SECURITY_HEADERS = {
     hdrs.SERVER: SERVER_NAME,
 }
 
+#: Path prefixes for which variants of a file are kept. Only trusted proxies state prefixes.
+_PREFIXES_KNOWN = 8
 #: The package that contains both viewers. Its folder is located without importing it.
 _VIEWERS_PACKAGE = "aiohttp_swagger3"
 _VIEWER_FILES = {
@@ -132,11 +136,32 @@ class Asset:
     #: Content-Security-Policy of a page; None for other files.
     csp: str | None
     etag: str
+    #: The OpenAPI document; None for other files.
+    document: dict[str, Any] | None = None
 
     @classmethod
     def make(cls, body: bytes, content_type: str, csp: str | None = None) -> Asset:
         """Return the asset with its entity tag."""
         return cls(body, content_type, csp, hashlib.sha256(body).hexdigest()[:32])
+
+    @classmethod
+    def make_document(cls, document: dict[str, Any]) -> Asset:
+        """Return the OpenAPI document as an asset."""
+        made = cls.make(json.dumps(document).encode(), _CONTENT_TYPES[".json"])
+        return replace(made, document=document)
+
+    def below(self, prefix: str) -> Asset:
+        """Return the file for clients that reach the service under a path prefix, such as `/vision`.
+
+        A page gets it as its base, so that its addresses are right even if it was opened without the slash at
+        the end of the prefix, and the OpenAPI document gets it as its server.
+        """
+        if self.document is not None:
+            return Asset.make_document(self.document | {"servers": [{"url": prefix}]})
+        if self.csp is None:
+            return self
+        body = self.body.replace(b"<head>", f'<head>\n<base href="{prefix}/">'.encode(), 1)
+        return Asset.make(body, self.content_type, self.csp.replace("base-uri 'none'", "base-uri 'self'"))
 
     def respond(self, request: web.Request) -> web.Response:
         """Return the file, a range of it as video players request it, or 304 if the client has it."""
@@ -198,7 +223,7 @@ def load_assets(
 ) -> dict[str, Asset]:
     """Return URL path to asset."""
     assets = {
-        "/openapi.json": Asset.make(json.dumps(document).encode(), "application/json"),
+        "/openapi.json": Asset.make_document(document),
         "/favicon.ico": Asset.make(_FAVICON_SVG.encode(), _CONTENT_TYPES[".svg"]),
     }
     assets.update(_load_static(static_dir))
@@ -243,8 +268,15 @@ def _load_viewers() -> Iterator[tuple[str, Asset]]:
 
 
 def _handler(asset: Asset) -> Any:
+    below = lru_cache(maxsize=_PREFIXES_KNOWN)(asset.below)
+
     async def serve(request: web.Request) -> web.Response:
-        return asset.respond(request)
+        prefix = prefix_of(request)
+        if request.get(LACKS_SLASH):
+            # Relative to a path without the slash, the addresses in the page would lead elsewhere.
+            query = f"?{request.query_string}" if request.query_string else ""
+            return web.Response(status=308, headers={hdrs.LOCATION: f"{prefix}/{query}"})
+        return (below(prefix) if prefix else asset).respond(request)
 
     return serve
 

@@ -27,6 +27,7 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.http.connection_limits import TrackedConnection
 from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
+from streamer.http.path_prefix import PATH_PREFIX
 from streamer.replicas.session_router import is_private
 from streamer.server.acceptor import Acceptor, close_port, limiter_for
 from streamer.server.app import FULLNESS, Resources, make_app
@@ -59,6 +60,7 @@ async def make_runner(
     manager = runner.server
     if manager is None:
         raise RuntimeError("the runner was set up and has no server")
+    manager.request_factory = app[PATH_PREFIX].remove_from_paths(manager.request_factory)
     loop = asyncio.get_running_loop()
 
     def connection(tracked: TrackedConnection | None = None) -> ConnectionHandler:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from streamer.http.caller import identity_of
 from streamer.http.origins import OriginPolicy
+from streamer.http.path_prefix import absolute_url
 from streamer.http.problem_details import Problem
 from streamer.replicas.session_router import SessionRouter
 from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, without_related
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
 
 
 import json
-import re
 
 from aiohttp import hdrs
 
 from streamer.http.body import BodyReader, hold_body, media_type
-
-_HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
 
 
 class SessionAddress(Protocol):
@@ -128,30 +125,6 @@ def _is_addressed(request: web.Request, session: SessionAddress) -> bool:
     address = (request.match_info["version"], request.match_info["kind"])
     mine = session.owner == identity_of(request).owner
     return mine and (session.version, session.transport) == address
-
-
-def absolute_url(request: web.Request, path: str) -> str:
-    """Return ``path`` with the scheme, host and prefix under which the client reached us.
-
-    Proxies name them in X-Forwarded-Proto, -Host and -Prefix. A client that forges these headers misleads
-    only itself, because only that client gets the URL.
-    """
-    headers = request.headers
-    scheme = _first(headers.get("X-Forwarded-Proto", "")).lower()
-    host = _first(headers.get("X-Forwarded-Host", ""))
-    prefix = _first(headers.get("X-Forwarded-Prefix", "")).rstrip("/")
-    if scheme not in ("http", "https"):
-        scheme = request.scheme
-    if not _HOST.fullmatch(host):
-        host = request.host
-    if not _PREFIX.fullmatch(prefix):
-        prefix = ""
-    return f"{scheme}://{host}{prefix}{path}"
-
-
-def _first(values: str) -> str:
-    """Return the first value of a list: of several proxies, it is the one that the client connected to."""
-    return values.partition(",")[0].strip()
 
 
 async def read_text(request: web.Request, content_type: str, limit_bytes: int, limit_s: float) -> str:

@@ -33,21 +33,26 @@ http {{
 
 
 class BalancingProxy:
-    """A proxy in front of replicas on these ports; ``kind`` is `nginx` or `haproxy`."""
+    """A proxy in front of replicas on these ports; ``kind`` is `nginx` or `haproxy`.
 
-    def __init__(self, kind: str, folder: Path, ports: list[int], port: int) -> None:
+    ``nginx_text`` replaces the sample for several replicas, with addresses to be replaced like those there.
+    """
+
+    def __init__(self, kind: str, folder: Path, ports: list[int], port: int, *, nginx_text: str = "") -> None:
         self.kind = kind
         self.port = port
         program = shutil.which(kind, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin:/usr/local/sbin")
         if program is None:
             pytest.skip(f"needs {kind}, which is not installed")
         if kind == "nginx":
-            sample = _place(SAMPLES / "nginx.conf", "listen 80;", f"listen 127.0.0.1:{port};", ports)
+            text = nginx_text or (SAMPLES / "nginx.conf").read_text()
+            sample = _place(text, "listen 80;", f"listen 127.0.0.1:{port};", ports)
             (folder / "rtva.conf").write_text(sample)
             (folder / "nginx.conf").write_text(_NGINX.format(folder=folder))
             command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
         else:
-            sample = _place(SAMPLES / "haproxy.cfg", "bind :80", f"bind 127.0.0.1:{port}", ports)
+            text = (SAMPLES / "haproxy.cfg").read_text()
+            sample = _place(text, "bind :80", f"bind 127.0.0.1:{port}", ports)
             (folder / "haproxy.cfg").write_text(sample)
             command = [program, "-f", str(folder / "haproxy.cfg"), "-db"]
         self._output = (folder / "output.log").open("w")
@@ -87,11 +92,10 @@ class BalancingProxy:
         self._output.close()
 
 
-def _place(sample: Path, listen: str, ours: str, ports: list[int]) -> str:
+def _place(text: str, listen: str, ours: str, ports: list[int]) -> str:
     """Return a sample with its addresses replaced by ours; nothing else is changed."""
-    text = sample.read_text()
     changes = {listen: ours} | {f"10.0.0.1{n}:8000": f"127.0.0.1:{port}" for n, port in enumerate(ports, 1)}
     for old, new in changes.items():
-        assert text.count(old) == 1, f"{sample} has no {old}"
+        assert text.count(old) == 1, f"the sample has no {old}"
         text = text.replace(old, new)
     return text

@@ -26,6 +26,7 @@ SETTINGS = {
     "TURN_SECRET": SECRET,
     "ALLOWED_ORIGINS": "https://studio.example",
     "UDP_PORT_RANGE": "47400-47499",
+    "TRUSTED_PROXIES": "127.0.0.1",
 }
 VP9_ONLY = """v=0\r
 o=- 1 2 IN IP4 127.0.0.1\r
