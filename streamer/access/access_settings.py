@@ -102,7 +102,9 @@ class AccessSettings(BaseSettings):
     """Addresses of the service, and who may use it. First group of `Settings`, and of the table."""
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all (container images do)."
+        "127.0.0.1",
+        description="Address to listen on; `0.0.0.0` for all of IPv4 (container images do), `::` for all of "
+        "IPv4 and IPv6.",
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and logs it.")
     metrics_port: int = Field(
@@ -197,6 +199,12 @@ class AccessSettings(BaseSettings):
             bytes_per_s=self.anonymous_bytes_per_s or None,
         )
 
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, text: str) -> str:
+        # In URLs IPv6 addresses are in brackets, and so some people write them here.
+        return text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
+
     @field_validator("metrics_port")
     @classmethod
     def _is_another_port(cls, port: int, info: ValidationInfo) -> int:
@@ -251,7 +259,7 @@ class AccessSettings(BaseSettings):
             found = {entry[4][0] for entry in socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)}
         except OSError:  # the attempt to listen will fail with a clear message
             return False
-        return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+        return all(_is_loopback(str(address).partition("%")[0]) for address in found)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -282,6 +290,12 @@ class AccessSettings(BaseSettings):
     def proxy_networks(self) -> tuple[IpNetwork, ...]:
         """Networks of proxies whose `X-Forwarded-For` is trusted."""
         return parse_networks(self.trusted_proxies)
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _split(text: str) -> tuple[str, ...]:

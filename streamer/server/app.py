@@ -196,9 +196,11 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         _name_replica(app, router.replica)
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
     app.cleanup_ctx.extend(
-        [_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, app[FETCHER].lifetime]
+        [
+            *(_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, app[FETCHER].lifetime),
+            announce_ready(resources.shared_status, resources.number, health),
+        ]
     )
-    app.cleanup_ctx.append(announce_ready(resources.shared_status, resources.number, health))
     return app, Parts(dispatcher, hub, webrtc, router)
 
 

@@ -12,17 +12,28 @@ _TIMEOUT_S = 3.0
 def main() -> int:
     """Ask the local service on ``PORT`` and print its answer; returns 0 when it can serve, else 1."""
     # Reads PORT by itself: this runs every few seconds, and loading the settings costs more than the request.
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT") or 8000), _TIMEOUT_S)
+    port = int(os.environ.get("PORT") or 8000)
+    status, text = 0, ""
+    for host in ("127.0.0.1", "::1"):  # HOST may be an address of either family
+        try:
+            status, text = _ask(host, port)
+        except OSError as error:
+            text = text or f"no answer on port {port}: {error}"
+        else:
+            break
+    sys.stdout.write(text)
+    return 0 if status == 200 else 1
+
+
+def _ask(host: str, port: int) -> tuple[int, str]:
+    """Return status and body of the answer. Raises OSError."""
+    connection = http.client.HTTPConnection(host, port, _TIMEOUT_S)
     try:
         connection.request("GET", "/health")
         answer = connection.getresponse()
-        sys.stdout.write(answer.read().decode())
-    except OSError as error:
-        sys.stdout.write(f"no answer on port {connection.port}: {error}")
-        return 1
+        return answer.status, answer.read().decode()
     finally:
         connection.close()
-    return 0 if answer.status == 200 else 1
 
 
 if __name__ == "__main__":

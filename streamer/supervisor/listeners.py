@@ -41,7 +41,8 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
     """Return one listening socket per worker, all on the same port.
 
     The supervisor owns them, so connections that arrive while a worker restarts wait in the backlog
-    instead of being refused. Raises CannotStart when the address cannot be used.
+    instead of being refused. On `::` they accept IPv4 connections, too, whatever the system's default is.
+    Raises CannotStart when the address cannot be used.
     """
     try:
         family, kind, protocol, _, resolved = socket.getaddrinfo(
@@ -50,12 +51,12 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
         if port:
             # First without SO_REUSEPORT, which would share the port with another service instead of failing.
             with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                _prepare(probe)
                 probe.bind(resolved)
         sockets: list[socket.socket] = []
         for _ in range(workers):
             listener = socket.socket(family, kind, protocol)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _prepare(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(sockets[0].getsockname() if sockets else resolved)
             listener.listen(BACKLOG)
@@ -63,7 +64,7 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
             sockets.append(listener)
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another HOST or PORT"
+            f"cannot listen on {in_url(host)}:{port}: {error.strerror or error}; choose another HOST or PORT"
         ) from error
     return sockets
 
@@ -74,7 +75,18 @@ def browser_url(host: str, port: int) -> str:
     Nobody can open the addresses that stand for all interfaces; the loopback address leads to the same port.
     """
     reachable = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
-    return f"http://[{reachable}]:{port}/" if ":" in reachable else f"http://{reachable}:{port}/"
+    return f"http://{in_url(reachable)}:{port}/"
+
+
+def in_url(host: str) -> str:
+    """Return a host as URLs write it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _prepare(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 
 
 class FallbackAcceptor:

@@ -24,7 +24,7 @@ from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
-from streamer.supervisor.listeners import FallbackAcceptor, browser_url, listen
+from streamer.supervisor.listeners import FallbackAcceptor, browser_url, in_url, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
@@ -136,7 +136,7 @@ class Supervisor:
             )
         log.info(
             "listening on http://%s:%d with %d worker(s), models: %s",
-            self._settings.host,
+            in_url(self._settings.host),
             self.port,
             self._settings.workers,
             ", ".join(f"{version}={path.name}" for version, path in self._models.items()),

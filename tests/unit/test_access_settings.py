@@ -16,12 +16,14 @@ from tests.helpers.service import ROOT
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]", "::ffff:127.0.0.1"])
 def test_loopback_needs_no_key(host: str) -> None:
     check_access(load_settings(host=host))
 
 
-@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "fd00::1", "no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "host", [EVERYWHERE, "::", "::ffff:192.0.2.1", "192.0.2.1", "fd00::1", "no-such-host.invalid"]
+)
 def test_other_addresses_want_keys_or_a_word(host: str) -> None:
     with pytest.raises(AccessNotConfigured) as refused:
         check_access(load_settings(host=host))

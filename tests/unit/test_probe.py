@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -44,6 +45,21 @@ def test_its_exit_code_is_whether_the_service_can_serve(
 ) -> None:
     monkeypatch.setattr(Answer, "status", status)
     assert probe.main() == code
+    assert "told" in capsys.readouterr().out
+
+
+def test_a_service_that_listens_on_ipv6_alone_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6
+
+    with Server(("::1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        monkeypatch.setenv("PORT", str(server.server_port))
+        assert probe.main() == 0
+        thread.join()
     assert "told" in capsys.readouterr().out
 
 
