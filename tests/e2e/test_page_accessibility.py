@@ -1,4 +1,4 @@
-"""The demo page for everybody: findings of axe in both themes, clipped controls, and use by keyboard alone."""
+"""The demo page for everybody: findings of axe in both themes, clipped controls, use by keyboard alone."""
 
 from __future__ import annotations
 
