@@ -71,6 +71,7 @@ export class Playback {
    */
   async play(kind, options = {}) {
     const attempt = ++this._attempt;
+    const startHadFocus = hasFocus('#start');
     this._owner.onStarting();
     showSpinner(kind === 'camera' ? 'Opening the camera. Allow access if the browser asks.' : 'Opening the video …');
     this._setPhase('running');
@@ -90,9 +91,12 @@ export class Playback {
     this._owner.onStarted();
     this._setPaused({});
     this._showCameras();
+    // The pressed button is no longer shown: users of a keyboard go on at the toolbar.
+    if (startHadFocus) document.getElementById('pause').focus({ preventScroll: true });
   }
 
   stop() {
+    const toolbarHadFocus = hasFocus('.toolbar');
     this._attempt += 1;
     this._frameLoop.stop();
     this._source.close();
@@ -100,6 +104,7 @@ export class Playback {
     this._setPhase('idle');
     this._showCameras();
     this._owner.onStopped();
+    if (toolbarHadFocus) document.querySelector('#start button').focus({ preventScroll: true });
   }
 
   /** Whether the tab is hidden and shall not go on in the background. */
@@ -155,6 +160,10 @@ export class Playback {
     document.getElementById('start').hidden = phase !== 'idle';
     this._controls.showPlayback({ kind: phase === 'idle' ? null : this.kind, paused: false });
   }
+}
+
+function hasFocus(selector) {
+  return document.querySelector(selector).contains(document.activeElement);
 }
 
 function showSpinner(text) {
