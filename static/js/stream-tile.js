@@ -103,7 +103,8 @@ export class StreamTile {
   }
 
   showSettings() {
-    const { view, fit } = this._owner.settings;
+    const { fit } = this._owner.settings;
+    const view = this._owner.settings.view ?? 'live';
     const state = { isUserFacing: this._source.isUserFacing, labels: this._stage.labels, hasSeenText: this._hasSeenText };
     this._stage.setOptions({ view, fit, mirror: isMirrored(state) });
     this._pipeline.keepImages = view === 'synced';
