@@ -12,6 +12,7 @@ import { ErrorPanel } from './error-panel.js';
 import { isMirrored, isTextLabel } from './mirror.js';
 import { Pipeline } from './pipeline.js';
 import { Playback } from './playback.js';
+import { ResultsStatus } from './results-status.js';
 import { SamplingPanel } from './sampling-panel.js';
 import { SessionOptions } from './session-options.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
@@ -47,9 +48,10 @@ class App {
     this.stage = new Stage(
       { root: document.getElementById('stage'), video, canvas: document.getElementById('overlay') },
       (box) => this.isVisible(box),
+      (time, paintedMs) => this.pipeline.measurements.delay.add(time, paintedMs),
     );
     this.transport = this.createTransport(query);
-    this.pipeline = new Pipeline(this.transport, (result, image) => this.showResult(result, image));
+    this.pipeline = new Pipeline(this.transport, (result, image, time) => this.showResult(result, image, time));
     this.createPanels();
     this.playback = this.createPlayback(video);
     // A page that shows one particular camera can name its stream: /?stream=gate-3
@@ -113,6 +115,10 @@ class App {
     this.wakeLock = new WakeLock();
     this.theme = new Theme(() => this.changeSettings({ theme: nextTheme(this.settings.theme) }));
     this.shortcuts = new Shortcuts((shortcuts) => this.changeSettings({ shortcuts }));
+    this.resultsStatus = new ResultsStatus({
+      wantsSound: () => this.settings.sound,
+      onChange: () => this.transport.isOpen && this.showOpenConnection(),
+    });
     this.status = new ConnectionStatus(() => this.transport.retryNow());
     this.startView = new StartView(this.status, {
       isIdle: () => this.transport.state.name === 'idle',
@@ -151,9 +157,9 @@ class App {
       onStopped: () => this.handleStopped(),
       onError: (message) => this.errorPanel.show(message),
       onPaused: (paused) => this.setPaused(paused),
-      onFrame: (frame, nowMs, capturedMs) => {
-        this.stage.handleVideoFrame(nowMs);
-        return this.pipeline.processFrame(frame, nowMs, capturedMs);
+      onFrame: (frame, nowMs, time) => {
+        this.stage.handleVideoFrame(nowMs, time);
+        return this.pipeline.processFrame(frame, nowMs, time);
       },
       saveSettings: (changes) => this.saveSettings(changes),
     };
@@ -181,6 +187,9 @@ class App {
     this.latestResult = null;
     this.hasSeenText = false;
     this.pipeline.markDiscontinuity();
+    this.pipeline.measurements.delay.clear();
+    this.resultsStatus.restart();
+    if (this.settings.sound) this.resultsStatus.prepareSound();
     this.stage.clear();
     this.classPanel.clearDetected();
     this.announcer.clearCounts();
@@ -209,6 +218,7 @@ class App {
   setPaused(paused) {
     this.transport.setHidden(this.playback.isHidden);
     this.updateWakeLock();
+    this.updateResultsStatus(performance.now());
     if (paused === this.pipeline.paused) return;
     this.pipeline.paused = paused;
     this.announcer.say(paused ? 'Paused' : 'Playing');
@@ -230,6 +240,7 @@ class App {
     // These three can only be set when a session is opened.
     const needsSession = this.settings.version !== version || 'keep' in changes;
     this.wall.handleSettings(changes, needsSession);
+    if (changes.sound) this.resultsStatus.prepareSound();
     if (needsSession || this.settings.transport !== transport) {
       this.reopenSession();
     } else if ('threshold' in changes || 'track' in changes || 'classes' in changes) {
@@ -303,9 +314,10 @@ class App {
     if (this.playback.paused) this.transport.send({ type: 'pause', stream: 0 });
   }
 
-  showResult(result, image) {
+  showResult(result, image, time) {
     this.latestResult = result;
-    this.stage.showResult(result, image);
+    this.resultsStatus.addResult(performance.now());
+    this.stage.showResult(result, image, time);
     const visible = result.boxes.filter((box) => this.isVisible(box));
     this.classPanel.countBoxes(visible, performance.now());
     this.counts.add(visible, this.stage.labels);
@@ -330,7 +342,7 @@ class App {
 
   showOpenConnection() {
     const transport = this.transport.usesWebRtc ? ' · WebRTC' : '';
-    this.status.showOpen(`Live · ${this.settings.version}${transport}`, this.pipeline.flow);
+    this.status.showOpen(`Live · ${this.settings.version}${transport}`, this.pipeline.flow, this.resultsStatus.state);
   }
 
   /** Run the action of a button of the error panel. */
@@ -348,6 +360,11 @@ class App {
     actions[action]();
   }
 
+  updateResultsStatus(nowMs) {
+    const { kind, paused } = this.playback;
+    this.resultsStatus.update({ playing: kind !== null, paused }, nowMs);
+  }
+
   updatePanels() {
     if (document.hidden) return;
     const nowMs = performance.now();
@@ -357,6 +374,7 @@ class App {
     this.wall.update(nowMs);
     this.counts.update(nowMs);
     this.announcer.updateCounts(this.classPanel.counts, nowMs);
+    this.updateResultsStatus(nowMs);
   }
 }
 

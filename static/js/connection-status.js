@@ -2,6 +2,13 @@
 
 const COUNTDOWN_INTERVAL_MS = 250;
 
+/** Level and text of the pill while the connection is open but results are not current. */
+const RESULT_TEXTS = {
+  waiting: ['idle', 'Waiting for results'],
+  stale: ['warning', 'No results'],
+  paused: ['idle', 'Paused'],
+};
+
 /** @typedef {'idle' | 'ok' | 'warning' | 'error'} Level */
 
 export class ConnectionStatus {
@@ -56,11 +63,13 @@ export class ConnectionStatus {
 
   /**
    * Show an open connection.
-   * @param {string} text what the pill shows while frames are accepted
+   * @param {string} text what the pill shows while results are current
    * @param {import('./flow-control.js').FlowControl} flow
+   * @param {import('./freshness.js').ResultState} results
    */
-  showOpen(text, { isOnHold, holdReason }) {
-    this._setPill(isOnHold ? 'warning' : 'ok', isOnHold ? 'On hold' : text);
+  showOpen(text, { isOnHold, holdReason }, results) {
+    const [level, pillText] = isOnHold ? ['warning', 'On hold'] : (RESULT_TEXTS[results] ?? ['ok', text]);
+    this._setPill(level, pillText);
     if (!isOnHold) this._hideBanner();
     else if (holdReason === 'restarting') this._showBanner('The model is restarting. The stream will resume.');
     else this._showBanner('The server has put the stream on hold');

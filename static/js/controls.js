@@ -46,7 +46,7 @@ export class Controls {
     if (threshold !== null) element('threshold').value = threshold;
     element('threshold-value').textContent = threshold === null ? '' : `${Math.round(threshold * 100)}%`;
     element('track').checked = settings.track;
-    element('background').checked = settings.background;
+    for (const name of ['background', 'sound']) element(name).checked = settings[name];
     element('fit').setAttribute('aria-pressed', String(settings.fit === 'cover'));
     element('mirror').setAttribute('aria-pressed', String(mirrored));
   }
@@ -133,7 +133,7 @@ export class Controls {
     element('threshold').addEventListener('input', (event) => {
       changeSettings({ threshold: Number(event.target.value) });
     });
-    for (const name of ['track', 'background']) {
+    for (const name of ['track', 'background', 'sound']) {
       element(name).addEventListener('change', (event) => changeSettings({ [name]: event.target.checked }));
     }
     element('camera-select').addEventListener('change', (event) => play('camera', { cameraId: event.target.value }));

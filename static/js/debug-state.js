@@ -33,6 +33,15 @@ export function exposeDebugState(app) {
     get tiles() {
       return app.wall.resultCounts;
     },
+    /** Delay from capture to painted boxes in ms, and whether capture times are the camera's or the page's. */
+    get delay() {
+      const { delay } = app.pipeline.measurements;
+      return { p50: delay.quantile(0.5), p95: delay.quantile(0.95), origin: delay.origin, count: delay.values.length };
+    },
+    /** Whether results are current: `idle`, `waiting`, `current`, `stale` or `paused`. */
+    get results() {
+      return app.resultsStatus.state;
+    },
     /** Kind of the error that is shown; null: none. */
     get error() {
       return app.errorPanel.kind;

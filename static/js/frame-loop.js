@@ -1,13 +1,14 @@
 // Calls a function for each new frame of a video, also while the tab is hidden.
 
 import { BackgroundFrames } from './background-frames.js';
+import { frameTime } from './delay.js';
 
 /**
  * Receives a frame. In a hidden tab, `frame` is closed when the returned promise settles.
  * @callback FrameHandler
  * @param {HTMLVideoElement | VideoFrame} frame
  * @param {number} nowMs
- * @param {number} capturedMs capture time if the browser knows it, else the time of presentation
+ * @param {import('./delay.js').FrameTime} time
  * @returns {Promise<void> | void}
  */
 
@@ -41,13 +42,13 @@ export class FrameLoop {
   }
 
   _request() {
+    // `metadata` exists only with requestVideoFrameCallback.
     const step = (_, metadata) => {
       if (!this._running) return;
       this._request();
       if (document.hidden) return;
       const nowMs = performance.now();
-      const capturedMs = metadata?.captureTime ?? metadata?.presentationTime ?? nowMs;
-      if (this._isNewFrame()) this._onFrame(this._video, nowMs, capturedMs);
+      if (this._isNewFrame()) this._onFrame(this._video, nowMs, frameTime(metadata, nowMs));
     };
     if (this._video.requestVideoFrameCallback) this._video.requestVideoFrameCallback(step);
     else requestAnimationFrame(step);
@@ -61,7 +62,7 @@ export class FrameLoop {
   async _handleBackgroundFrame(frame) {
     if (frame === this._video && !this._hasMoved()) return;
     const nowMs = performance.now();
-    await this._onFrame(frame, nowMs, nowMs);
+    await this._onFrame(frame, nowMs, frameTime(undefined, nowMs));
   }
 
   _isNewFrame() {

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} PendingFrame
- * @property {number} capturedMs capture time on the page's clock
+ * @property {import('./delay.js').FrameTime} time when it was captured
  * @property {{close?: () => void} | null} image the frame's pixels, kept for the synced view only. It belongs to the
  *   collection until `take` returns the frame; the collection closes the images of frames that it forgets.
  */
@@ -62,7 +62,7 @@ export class PendingVideoFrames {
     return this._frames.length;
   }
 
-  /** @param {PendingFrame} frame */
+  /** @param {PendingFrame & {mediaMs: number}} frame `mediaMs`: capture time as the sent video has it */
   add(frame) {
     this._frames.push(frame);
     while (this._frames.length > MAX_VIDEO_FRAMES) this._frames.shift().image?.close?.();
@@ -77,9 +77,9 @@ export class PendingVideoFrames {
   take(capturedMs, toleranceMs) {
     let nearest = -1;
     for (const [index, frame] of this._frames.entries()) {
-      const difference = Math.abs(frame.capturedMs - capturedMs);
+      const difference = Math.abs(frame.mediaMs - capturedMs);
       if (difference > toleranceMs) continue;
-      if (nearest < 0 || difference < Math.abs(this._frames[nearest].capturedMs - capturedMs)) nearest = index;
+      if (nearest < 0 || difference < Math.abs(this._frames[nearest].mediaMs - capturedMs)) nearest = index;
     }
     if (nearest < 0) return undefined;
     const removed = this._frames.splice(0, nearest + 1);

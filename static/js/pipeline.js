@@ -1,6 +1,7 @@
 // Sends video frames and matches results to them: checks flow control, encodes, sends, and receives.
 
 import { Adaptation, PERIOD_MS } from './adaptation.js';
+import { DelayMeter } from './delay.js';
 import { FlowControl } from './flow-control.js';
 import { fitWithin } from './geometry.js';
 import { JpegEncoder } from './jpeg-encoder.js';
@@ -19,6 +20,8 @@ class Measurements {
   constructor() {
     this.sent = new RateMeter();
     this.results = new RateMeter();
+    /** From the capture of a frame to the paint of its boxes. */
+    this.delay = new DelayMeter();
     this.roundTripMs = new RecentValues();
     this.serverMs = new RecentValues();
     this.queueMs = new RecentValues();
@@ -40,8 +43,10 @@ class Measurements {
 export class Pipeline {
   /**
    * @param {import('./transport.js').Transport} transport
-   * @param {(result: object, image: ImageBitmap | HTMLCanvasElement | null) => void} onResult receives results in the
-   *   order of their frames; `image`: the frame's pixels if `keepImages` is set; the receiver closes it
+   * @param {(result: object, image: ImageBitmap | HTMLCanvasElement | null,
+   *   time: {capturedMs: number, origin: 'camera' | 'page'} | null) => void} onResult receives results in the order of
+   *   their frames; `image`: the frame's pixels if `keepImages` is set; the receiver closes it; `time`: when the frame
+   *   was captured; null: not known
    */
   constructor(transport, onResult) {
     this._transport = transport;
@@ -114,12 +119,12 @@ export class Pipeline {
    * Process a new frame: send it, or skip it before encoding it if it may not be sent.
    * @param {HTMLVideoElement | VideoFrame} video
    * @param {number} nowMs
-   * @param {number} capturedMs
+   * @param {import('./delay.js').FrameTime} time
    * @returns {Promise<void> | void} settles when the frame is no longer needed
    */
-  processFrame(video, nowMs, capturedMs) {
+  processFrame(video, nowMs, time) {
     if (this.paused || !this._transport.isOpen || !sizeOf(video).width) return undefined;
-    if (this._transport.usesWebRtc) return this._rememberVideoFrame(video, capturedMs);
+    if (this._transport.usesWebRtc) return this._rememberVideoFrame(video, time);
     this._adapt(nowMs);
     this._periodFrames += 1;
     const blockedBy = this._isEncoding ? 'encoder' : this.flow.blockedBy(nowMs, this._transport.unsentBytes);
@@ -129,7 +134,7 @@ export class Pipeline {
       return undefined;
     }
     this._isEncoding = true;
-    return this._encodeAndSend(video, nowMs)
+    return this._encodeAndSend(video, nowMs, time)
       .catch(() => this.measurements.skipped.add('encoder'))
       .finally(() => {
         this._isEncoding = false;
@@ -143,7 +148,7 @@ export class Pipeline {
     if (width) this.measurements.lastFrame = { width, height, quality: 0, bytes };
   }
 
-  async _encodeAndSend(video, capturedMs) {
+  async _encodeAndSend(video, takenMs, time) {
     const { generation } = this._transport;
     const { quality, size } = this._adaptation.settings;
     const source = sizeOf(video);
@@ -152,19 +157,19 @@ export class Pipeline {
     const options = { ...sentSize, quality, keepImage: this.keepImages };
     const { bytes, image } = await this._encoder.encode(video, options);
     const nowMs = performance.now();
-    this.measurements.encodeMs.add(nowMs - capturedMs);
+    this.measurements.encodeMs.add(nowMs - takenMs);
     const isSameConnection = this._transport.generation === generation && this._transport.isOpen;
     if (!isSameConnection || this.paused || this.flow.isOnHold) {
       image?.close?.();
       this.measurements.skipped.add('hold');
       return;
     }
-    const seq = this.flow.send(capturedMs);
+    const seq = this.flow.send(takenMs);
     const flags = this._isDiscontinuity ? FLAG_DISCONTINUITY : 0;
     this._isDiscontinuity = false;
-    const header = { seq, tsUs: capturedMs * 1000, epoch, flags, ...sentSize };
+    const header = { seq, tsUs: takenMs * 1000, epoch, flags, ...sentSize };
     this._transport.sendFrame(packFrame(header, bytes));
-    this.pending.add(seq, { capturedMs, sentMs: nowMs, epoch, image });
+    this.pending.add(seq, { time, sentMs: nowMs, epoch, image });
     this.measurements.sent.tick(nowMs);
     this.measurements.sentCount += 1;
     this.measurements.lastFrame = { ...sentSize, quality, bytes: bytes.byteLength };
@@ -195,7 +200,7 @@ export class Pipeline {
     const frame = this.pending.take(message.seq);
     if (!frame) return;
     this._addRoundTrip(nowMs - frame.sentMs, message);
-    this._deliver(message, frame.image, message.epoch === this.epoch);
+    this._deliver(message, frame, message.epoch === this.epoch);
   }
 
   /** Match a result of a WebRTC session by capture time, which the RTP timestamp carries. */
@@ -203,7 +208,7 @@ export class Pipeline {
     const capturedMs = this._transport.webRtc.clock.toMs(message.rtp);
     const frame = capturedMs === null ? undefined : this.pendingVideo.take(capturedMs, MATCH_TOLERANCE_MS);
     if (capturedMs !== null) this._addRoundTrip(nowMs - capturedMs, message);
-    this._deliver(message, frame?.image ?? null, true);
+    this._deliver(message, frame ?? { image: null, time: null }, true);
   }
 
   _addRoundTrip(roundTripMs, message) {
@@ -211,17 +216,17 @@ export class Pipeline {
     this.measurements.networkMs.add(Math.max(0, roundTripMs - message.t.server_ms));
   }
 
-  _deliver(message, image, isCurrentEpoch) {
+  _deliver(message, { image, time }, isCurrentEpoch) {
     if (!isCurrentEpoch || message.seq < this._lastResultSeq) {
       image?.close?.();
       return;
     }
     this._lastResultSeq = message.seq;
-    this._onResult(message, image);
+    this._onResult(message, image, time);
   }
 
-  async _rememberVideoFrame(video, capturedMs) {
-    const frame = { capturedMs, image: null };
+  async _rememberVideoFrame(video, time) {
+    const frame = { mediaMs: time.mediaMs, time, image: null };
     this.pendingVideo.add(frame);
     if (!this.keepImages) return;
     const image = await createImageBitmap(video).catch(() => null);

@@ -13,6 +13,8 @@ const DEFAULTS = {
   /** Confidence threshold, 0 to 1; null: the model's default. */
   threshold: null,
   track: false,
+  /** Whether to play a tone when results stop. */
+  sound: false,
   /** Whether the server may save single frames for training. */
   keep: true,
   fit: 'contain',
@@ -35,6 +37,7 @@ const VALIDATORS = {
   transport: (value) => value === 'websocket' || value === 'webrtc',
   threshold: (value) => value === null || (typeof value === 'number' && value >= 0.01 && value <= 1),
   track: (value) => typeof value === 'boolean',
+  sound: (value) => typeof value === 'boolean',
   keep: (value) => typeof value === 'boolean',
   fit: (value) => value === 'contain' || value === 'cover',
   mirrors: (value) => isObject(value) && Object.values(value).every((entry) => typeof entry === 'boolean'),

@@ -1,5 +1,6 @@
 // Shows the video and its boxes: the newest boxes over the running video, or each frame with its own boxes.
 
+import { paintTime } from './delay.js';
 import { saveFile, timestamp } from './download.js';
 import { place } from './geometry.js';
 import { drawBoxes } from './overlay.js';
@@ -13,13 +14,18 @@ export class Stage {
   /**
    * @param {{root: HTMLElement, video: HTMLVideoElement, canvas: HTMLCanvasElement}} elements
    * @param {(box: number[]) => boolean} isVisible whether to draw a box
+   * @param {(time: {capturedMs: number, origin: 'camera' | 'page'}, paintedMs: number) => void} onPainted the boxes of
+   *   a frame have appeared on the screen
    */
-  constructor({ root, video, canvas }, isVisible) {
+  constructor({ root, video, canvas }, isVisible, onPainted) {
     this._root = root;
     this._video = video;
     this._canvas = canvas;
     this._context = canvas.getContext('2d');
     this._isVisible = isVisible;
+    this._onPainted = onPainted;
+    /** Capture time of the result's frame until the result is drawn for the first time; null afterwards. */
+    this._unpaintedTime = null;
     /** Result whose boxes are shown; null: none. */
     this._result = null;
     /** In the synced view, the frame that the result belongs to. The stage closes it. */
@@ -51,12 +57,16 @@ export class Stage {
    * Show a result.
    * @param {object} result `result` message of the server
    * @param {ImageBitmap | HTMLCanvasElement | null} image the frame that the result belongs to; the stage closes it
+   * @param {{capturedMs: number, origin: 'camera' | 'page'} | null} time when the frame was captured; null: not known
    */
-  showResult(result, image) {
+  showResult(result, image, time) {
+    // Without its frame, a result cannot be shown in the synced view: the canvas shows another frame.
+    if (this.view === 'synced' && !image) return;
     this._result = result;
+    // In a hidden tab nothing is painted.
+    this._unpaintedTime = document.hidden ? null : time;
     this._resultShownMs = performance.now();
     if (this.view === 'synced') {
-      if (!image) return;
       this._setImage(image);
       this.requestDraw();
       return;
@@ -66,19 +76,23 @@ export class Stage {
     if (this._video.paused) this.requestDraw();
   }
 
-  /** In the live view, draw a new result together with the new frame of the video element. */
-  handleVideoFrame(nowMs) {
+  /**
+   * In the live view, draw a new result together with the new frame of the video element.
+   * @param {number} nowMs
+   * @param {import('./delay.js').FrameTime} time of the new frame
+   */
+  handleVideoFrame(nowMs, { displayMs }) {
     if (this.view !== 'live') return;
     if (this._result && nowMs - this._resultShownMs > MAX_BOX_AGE_MS && !this._video.paused) {
       this._result = null;
       this._needsDraw = true;
     }
-    if (this._needsDraw) this._draw();
+    if (this._needsDraw) this._draw(displayMs);
   }
 
   /** Remove boxes and frame, because the source or the model has changed. */
   clear() {
-    this._result = null;
+    this._result = this._unpaintedTime = null;
     this._setImage(null);
     this.requestDraw();
   }
@@ -124,7 +138,8 @@ export class Stage {
     };
   }
 
-  _draw() {
+  /** @param {number | null} displayMs when the present frame of the video is expected on the screen; null: not known */
+  _draw(displayMs = null) {
     cancelAnimationFrame(this._animationRequest);
     this._animationRequest = 0;
     this._needsDraw = false;
@@ -138,7 +153,21 @@ export class Stage {
     if (!this._result) return;
     const scene = this._scene(placement, window.devicePixelRatio || 1);
     drawBoxes(this._context, scene);
+    this._reportPaint(displayMs);
     this.drawn = { seq: this._result.seq, ts: this._result.ts, view: this.view, ...scene };
+  }
+
+  _reportPaint(displayMs) {
+    const time = this._unpaintedTime;
+    if (!time) return;
+    this._unpaintedTime = null;
+    // Drawing happens just before the browser paints; the message arrives after that.
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      this._onPainted(time, paintTime(performance.now(), displayMs));
+    };
+    port2.postMessage(null);
   }
 
   _setImage(image) {

@@ -1,6 +1,6 @@
 // Shows the measurements of the pipeline below the video.
 
-/** Number of round trips that fill the width of the chart. */
+/** Number of delays that fill the width of the chart. */
 const CHART_VALUES = 120;
 /** Number of results over which times of the server are shown, so that they follow changes quickly. */
 const SERVER_TIME_VALUES = 30;
@@ -23,6 +23,12 @@ const SKIP_REASONS = {
   hold: 'the stream was on hold',
 };
 
+/** Title and explanation of the delay by the origin of capture times. */
+const DELAY_TEXTS = {
+  camera: ['Camera to box', 'from the camera’s capture to the painted boxes'],
+  page: ['Frame to box', 'from the page’s grab of a frame to the painted boxes'],
+};
+
 export class StatisticsPanel {
   constructor() {
     const root = document.getElementById('stats');
@@ -31,7 +37,7 @@ export class StatisticsPanel {
     this._chart = root.querySelector('canvas');
     this._droppedList = root.querySelector('#dropped-list');
     this._skippedList = root.querySelector('#skipped-list');
-    const reasons = root.querySelector('details');
+    const reasons = root.querySelector('#drops');
     document.addEventListener('click', (event) => {
       if (!reasons.contains(event.target)) reasons.open = false;
     });
@@ -43,9 +49,14 @@ export class StatisticsPanel {
    * @param {import('./webrtc-diagnostics.js').NetworkQuality | null} networkQuality null over WebSocket
    */
   update(measurements, nowMs, networkQuality) {
-    const { roundTripMs, serverMs, queueMs, inferMs, lastFrame, dropped, skipped } = measurements;
+    const { delay, roundTripMs, serverMs, queueMs, inferMs, lastFrame, dropped, skipped } = measurements;
     const finished = dropped.total + measurements.resultCount;
+    const [delayTitle, delayOrigin] = DELAY_TEXTS[delay.origin] ?? ['Camera to box', 'no results yet'];
     this._setFields({
+      'delay-title': delayTitle,
+      'delay-origin': delayOrigin,
+      'delay-50': milliseconds(delay.quantile(0.5)),
+      'delay-95': milliseconds(delay.quantile(0.95)),
       sent: measurements.sent.perSecond(nowMs).toFixed(1),
       results: measurements.results.perSecond(nowMs).toFixed(1),
       'round-trip-50': milliseconds(roundTripMs.quantile(0.5)),
@@ -61,7 +72,7 @@ export class StatisticsPanel {
     });
     showReasons(this._droppedList, dropped.entries, DROP_REASONS);
     showReasons(this._skippedList, skipped.entries, SKIP_REASONS);
-    drawChart(this._chart, roundTripMs.values);
+    drawChart(this._chart, delay.values);
   }
 
   _setFields(values) {

@@ -102,7 +102,11 @@ def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
 ) -> None:
     demo.open()
     demo.start("camera")
-    demo.wait("demo.drawn && demo.drawn.boxes.length")
+    demo.wait("demo.drawn && demo.drawn.boxes.length && demo.delay.count")
+    delay = demo.evaluate("demo.delay")
+    assert delay["origin"] == "camera", "Chromium knows when its camera has captured a frame"
+    assert 0 < delay["p50"] <= delay["p95"]
+    demo.wait("Number(document.querySelector('[data-stat=delay-50]').textContent) > 0")
     result = demo.latest
     scale = WIDTH / result["width"]
     found = [[value * scale for value in row[:4]] + row[4:] for row in result["boxes"]]
@@ -359,6 +363,9 @@ def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
     demo.page.locator("body").press("Space")
     demo.wait_sent("pause")
     assert demo.page.is_visible("#paused-label")
+    assert demo.evaluate("demo.results") == "paused"
+    assert demo.page.inner_text("#connection") == "Paused"
+    assert demo.page.inner_text("#stale-note").startswith("Paused")
     assert demo.evaluate("document.getElementById('video').paused")
     demo.page.get_by_role("button", name="Resume").click()
     demo.wait_sent("resume")

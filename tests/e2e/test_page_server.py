@@ -39,7 +39,9 @@ def settings(yolox_nano: Path) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(port), "API_KEYS": KEY}
+    # Admission depends on the machine.
+    admission = {"STREAM_MIN_FPS": "0"}
+    return {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(port), "API_KEYS": KEY} | admission
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,28 @@ def test_the_inference_process_dies_and_the_stream_goes_on(guarded: Service, bro
     demo.wait_for_results(2)
     assert demo.evaluate("demo.connection.sessionsOpened") == 1
     assert not demo.page.is_visible("#banner")
+    demo.assert_clean()
+    demo.close()
+
+
+def test_when_results_stop_everything_shows_it(guarded: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, guarded.http_url)
+    open_with_key(demo)
+    assert demo.page.inner_text("#connection").startswith("Live")
+    brightness = "getComputedStyle(document.getElementById('overlay')).filter"
+    assert demo.evaluate(brightness) == "none"
+    guarded.inference.suspend()
+    try:
+        demo.wait("demo.results === 'stale'")
+        assert demo.page.inner_text("#connection") in ("No results", "On hold")
+        assert "brightness(0.4)" in demo.evaluate(brightness)
+        assert "not current" in demo.page.inner_text("#stale-note")
+        assert demo.page.is_visible("#stale-label")
+    finally:
+        guarded.inference.resume()
+    demo.wait("demo.results === 'current'")
+    assert demo.evaluate(brightness) == "none"
+    assert not demo.page.is_visible("#stale-note")
     demo.assert_clean()
     demo.close()
 

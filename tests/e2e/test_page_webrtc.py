@@ -83,6 +83,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
     # A round trip that is known means that encoded frames were matched to camera frames.
     demo.wait("Number(document.querySelector('[data-stat=round-trip-50]').textContent) > 0")
+    demo.wait("Number(document.querySelector('[data-stat=delay-50]').textContent) > 0")
     assert demo.evaluate("demo.counts.sent") > 20
     demo.page.screenshot(path=tmp_path / "webrtc.png")
 

@@ -87,8 +87,8 @@ test('images of acknowledged frames without a result are closed exactly once', (
   const frames = new PendingFrames();
   const closed = [];
   const image = (name) => ({ close: () => closed.push(name) });
-  for (const seq of [1, 2, 3, 4]) frames.add(seq, { capturedMs: seq, image: image(seq) });
-  assert.equal(frames.take(2).capturedMs, 2);
+  for (const seq of [1, 2, 3, 4]) frames.add(seq, { time: seq, image: image(seq) });
+  assert.equal(frames.take(2).time, 2);
   assert.equal(frames.take(2), undefined);
   frames.acknowledge(3);
   assert.deepEqual(closed, [1, 3]);

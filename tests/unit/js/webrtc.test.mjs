@@ -25,8 +25,8 @@ test('RTP timestamps are converted to capture times, with a varying encoder dela
 test('the nearest frame is returned, and older ones are forgotten and their images closed', () => {
   const frames = new PendingVideoFrames();
   const closed = [];
-  for (let n = 0; n < 5; n += 1) frames.add({ capturedMs: n * 33, image: { close: () => closed.push(n) } });
-  assert.equal(frames.take(70, 16).capturedMs, 66);
+  for (let n = 0; n < 5; n += 1) frames.add({ mediaMs: n * 33, image: { close: () => closed.push(n) } });
+  assert.equal(frames.take(70, 16).mediaMs, 66);
   assert.deepEqual(closed, [0, 1]);
   assert.equal(frames.take(1, 16), undefined);
   assert.equal(frames.take(115.5, 16), undefined);
@@ -40,7 +40,7 @@ test('the number of kept images is bounded when no results arrive', () => {
   let open = 0;
   for (let n = 0; n < 500; n += 1) {
     open += 1;
-    frames.add({ capturedMs: n, image: { close: () => (open -= 1) } });
+    frames.add({ mediaMs: n, image: { close: () => (open -= 1) } });
   }
   assert.ok(open <= 30);
 });
