@@ -5,11 +5,13 @@ import { ClassPanel } from './class-panel.js';
 import { ConnectionStatus } from './connection-status.js';
 import { Controls } from './controls.js';
 import { CountsPanel } from './counts-panel.js';
+import { createTransport } from './create-transport.js';
 import { exposeDebugState } from './debug-state.js';
 import { DriftIndicator } from './drift-indicator.js';
 import { closeError, keyError } from './error-messages.js';
 import { ErrorPanel } from './error-panel.js';
 import { isMirrored, isTextLabel } from './mirror.js';
+import { changesPhotos, createPhotoSource } from './photo-source.js';
 import { Pipeline } from './pipeline.js';
 import { Playback } from './playback.js';
 import { ResultsStatus } from './results-status.js';
@@ -21,11 +23,8 @@ import { Stage } from './stage.js';
 import { StartView } from './start-view.js';
 import { StatisticsPanel } from './statistics-panel.js';
 import { nextTheme, Theme } from './theme.js';
-import { Transport } from './transport.js';
 import { WakeLock } from './wake-lock.js';
 import { Wall } from './wall.js';
-import { WebRtcConnection } from './webrtc-connection.js';
-import { WebSocketConnection } from './websocket-connection.js';
 
 const PANEL_INTERVAL_MS = 250;
 /** Longest stream name that the server accepts. */
@@ -50,10 +49,17 @@ class App {
       (box) => this.isVisible(box),
       (time, paintedMs) => this.pipeline.measurements.delay.add(time, paintedMs),
     );
-    this.transport = this.createTransport(query);
+    this.transport = createTransport(this, query);
     this.pipeline = new Pipeline(this.transport, (result, image, time) => this.showResult(result, image, time));
     this.createPanels();
     this.playback = this.createPlayback(video);
+    this.photos = createPhotoSource({
+      settings: this.settings,
+      key: () => this.key,
+      selectedLabels: () => this.classPanel.selectedLabels,
+      playback: this.playback,
+      controls: this.controls,
+    });
     // A page that shows one particular camera can name its stream: /?stream=gate-3
     const streamName = (query.get('stream') || 'demo-page').slice(0, MAX_STREAM_NAME);
     this.sessionOptions = new SessionOptions(
@@ -81,31 +87,6 @@ class App {
     setInterval(() => this.updatePanels(), PANEL_INTERVAL_MS);
     this.showSettings();
     this.start(query);
-  }
-
-  createTransport(query) {
-    const common = {
-      key: () => this.key,
-      onMessage: (message) => this.handleMessage(message),
-      onState: (state) => this.handleConnectionState(state),
-    };
-    const webSocket = new WebSocketConnection({
-      ...common,
-      makeHello: (resume, token) => this.sessionOptions.hello(token, resume),
-      expectsMessage: () => this.pipeline.flow.inFlight > 0 || this.pipeline.flow.isOnHold,
-      takePingDue: (nowMs) => this.pipeline.flow.takePingDue(nowMs),
-      acks: () => ({ 0: this.pipeline.flow.ack }),
-    });
-    const webRtc = new WebRtcConnection({
-      ...common,
-      sessionOptions: () => this.sessionOptions.shared,
-      mediaStream: () => this.playback.mediaStream,
-      // Only from the URL, for tests of TURN servers: a stored setting would break WebRTC where there is none.
-      icePolicy: query.get('ice') === 'relay' ? 'relay' : 'all',
-      onFrameEncoded: (frame) => this.pipeline.handleEncodedFrame(frame),
-      onUnavailable: (reason) => this.transport.fallBack(reason),
-    });
-    return new Transport(webSocket, webRtc, () => this.settings.transport);
   }
 
   createPanels() {
@@ -183,6 +164,7 @@ class App {
   // -- source ------------------------------------------------------------------------------------
 
   prepareSource() {
+    this.photos.close();
     this.errorPanel.hide();
     this.latestResult = null;
     this.hasSeenText = false;
@@ -237,10 +219,11 @@ class App {
     this.saveSettings(changes);
     this.showSettings();
     this.stage.requestDraw();
+    if (changesPhotos(changes)) this.photos.repeatSoon();
+    if (changes.sound) this.resultsStatus.prepareSound();
     // These three can only be set when a session is opened.
     const needsSession = this.settings.version !== version || 'keep' in changes;
     this.wall.handleSettings(changes, needsSession);
-    if (changes.sound) this.resultsStatus.prepareSound();
     if (needsSession || this.settings.transport !== transport) {
       this.reopenSession();
     } else if ('threshold' in changes || 'track' in changes || 'classes' in changes) {
@@ -279,6 +262,7 @@ class App {
     saveKey(key);
     this.errorPanel.hide();
     this.wall.reopen();
+    this.photos.repeatSoon();
     if (this.transport.state.name !== 'idle') this.transport.open(this.settings.version);
   }
 
@@ -366,15 +350,15 @@ class App {
   }
 
   updatePanels() {
-    if (document.hidden) return;
     const nowMs = performance.now();
+    this.updateResultsStatus(nowMs);
+    if (document.hidden) return;
     const { usesWebRtc, webRtc } = this.transport;
     this.statistics.update(this.pipeline.measurements, nowMs, usesWebRtc ? webRtc.quality : null);
     this.classPanel.update(nowMs);
     this.wall.update(nowMs);
     this.counts.update(nowMs);
     this.announcer.updateCounts(this.classPanel.counts, nowMs);
-    this.updateResultsStatus(nowMs);
   }
 }
 

@@ -14,23 +14,20 @@ export class Controls {
    */
   constructor(actions) {
     this._actions = actions;
-    this._fileInput = element('file');
     for (const button of document.querySelectorAll('[data-source]')) {
       button.addEventListener('click', () => this.chooseSource(button.dataset.source));
     }
-    this._fileInput.addEventListener('change', () => {
-      const [file] = this._fileInput.files;
-      if (file) actions.play('file', { file });
-      this._fileInput.value = ''; // Otherwise choosing the same file again would cause no event.
-    });
     this._bindToolbar();
     this._bindSettings();
-    this._bindFileDrop();
   }
 
-  /** Start a source. For a file, open the file dialog first. @param {'camera' | 'file' | 'sample'} kind */
+  /**
+   * Start a source. For files, open the file dialog; file-intake.js takes what is chosen.
+   * @param {'camera' | 'file' | 'photos' | 'sample'} kind
+   */
   chooseSource(kind) {
-    if (kind === 'file') this._fileInput.click();
+    if (kind === 'file') element('file').click();
+    else if (kind === 'photos') element('photo-files').click();
     else this._actions.play(kind);
   }
 
@@ -51,6 +48,13 @@ export class Controls {
     element('mirror').setAttribute('aria-pressed', String(mirrored));
   }
 
+  /** Mark the button of the present source. @param {string | null} kind */
+  showSource(kind) {
+    for (const button of document.querySelectorAll('.source-buttons [data-source]')) {
+      button.setAttribute('aria-pressed', String(button.dataset.source === kind));
+    }
+  }
+
   /** Show which source plays. @param {{kind: string | null, paused: boolean}} playback */
   showPlayback({ kind, paused }) {
     document.querySelector('.toolbar').hidden = kind === null;
@@ -59,9 +63,7 @@ export class Controls {
     element('pause').setAttribute('aria-label', label);
     element('pause').title = `${label} (Space)`;
     element('pause').querySelector('use').setAttribute('href', paused ? '#i-play' : '#i-pause');
-    for (const button of document.querySelectorAll('.source-buttons [data-source]')) {
-      button.setAttribute('aria-pressed', String(button.dataset.source === kind));
-    }
+    this.showSource(kind);
   }
 
   /**
@@ -140,22 +142,6 @@ export class Controls {
     element('key-form').addEventListener('submit', (event) => {
       event.preventDefault();
       setKey(element('key').value.trim());
-    });
-  }
-
-  _bindFileDrop() {
-    const stage = element('stage');
-    const hint = element('drop-hint');
-    // Without this, the browser would open a file that is dropped beside the stage in place of the page.
-    for (const name of ['dragover', 'drop']) window.addEventListener(name, (event) => event.preventDefault());
-    stage.addEventListener('dragenter', () => (hint.hidden = false));
-    stage.addEventListener('dragleave', (event) => {
-      if (!stage.contains(event.relatedTarget)) hint.hidden = true;
-    });
-    stage.addEventListener('drop', (event) => {
-      hint.hidden = true;
-      const [file] = event.dataTransfer.files;
-      if (file) this._actions.play('file', { file });
     });
   }
 }

@@ -42,6 +42,10 @@ export function exposeDebugState(app) {
     get results() {
       return app.resultsStatus.state;
     },
+    /** The photos with their states, the selected one, and the text that is shown to be copied. */
+    get photos() {
+      return app.photos.debugState;
+    },
     /** Kind of the error that is shown; null: none. */
     get error() {
       return app.errorPanel.kind;
