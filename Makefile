@@ -14,7 +14,7 @@ PYTEST_ALONE = $(BIN)/python -m pytest -m alone --ignore tests/unit tests
 INSTALL = $(BIN)/python deploy/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample constraints hashes audit sbom fuzz chart clean system-packages
+.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ image:  ## build the container image; TARGET=gpu for CUDA, ARGS="--build-arg EXT
 
 sample: $(VENV)/installed-training  ## render the sample clip and images in data/ again
 	$(BIN)/python data/make_sample.py
+
+demo-gif: $(VENV)/installed-dev  ## make the moving image of README again: the sample clip with the boxes of the service
+	$(BIN)/python -m data.make_demo
 
 constraints: $(VENV)/installed-dev  ## resolve and pin the versions of all packages again
 	$(BIN)/uv pip compile pyproject.toml --group dev --group fuzz --all-extras --universal --python-version 3.11 \

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from streamer.client.options import Options, Tls
     from streamer.client.stream import DetectStream
     from streamer.client.sync import DetectStreamSync
+    from streamer.client.video_source import VideoSource
     from streamer.client.video_stream import VideoStream
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "StreamClosed",
     "Tls",
     "UnreadOutcomes",
+    "VideoSource",
     "VideoStream",
     "predict",
     "predict_async",
@@ -81,6 +83,7 @@ _LAZY = {
     "Options": "options",
     "Request": "oneshot",
     "Tls": "options",
+    "VideoSource": "video_source",
     "VideoStream": "video_stream",
     "predict": "oneshot",
     "predict_async": "oneshot",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import aiohttp
@@ -13,7 +13,7 @@ from streamer.client.address import Address, predict_address
 from streamer.client.encoder import DEFAULT_QUALITY, Encoded, ImageInput, ImageLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
-from streamer.client.options import Params, Tls
+from streamer.client.options import Params, Tls, check_share
 from streamer.client.results import Detections, Prediction
 from streamer.core.backoff import Backoff
 
@@ -42,28 +42,45 @@ class Request:
 
 
 def predict(
-    picture: ImageInput, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
+    image: ImageInput,
+    *,
+    conf: float | None = None,
+    classes: Sequence[str | int] | None = None,
+    url: str = DEFAULT_URL,
+    token: str | None = None,
+    request: Request | None = None,
 ) -> Prediction:
     """Return the detections of one image: a BGR array, the bytes of an image file, or its path.
 
+    ``conf`` is the lowest score of a box (0..1), ``classes`` lists labels or class ids of the boxes to keep;
+    ``request`` has all parameters and options.
+
     Raises BadInput, PredictFailed (the server answered with an error) or ConnectionFailed.
     """
-    return _run(predict_async(picture, url=url, token=token, request=request))
+    return _run(predict_async(image, conf=conf, classes=classes, url=url, token=token, request=request))
 
 
 async def predict_async(
-    picture: ImageInput, *, url: str = DEFAULT_URL, token: str | None = None, request: Request | None = None
+    image: ImageInput,
+    *,
+    conf: float | None = None,
+    classes: Sequence[str | int] | None = None,
+    url: str = DEFAULT_URL,
+    token: str | None = None,
+    request: Request | None = None,
 ) -> Prediction:
     """Do the same as :func:`predict` in the running event loop."""
     address = predict_address(url, token)
-    options = request or Request()
+    options = _with_parameters(request or Request(), conf, classes)
     async with _session(options) as session:
-        return await _predict(session, address, picture, options)
+        return await _predict(session, address, image, options)
 
 
 async def predict_many(
-    pictures: Iterable[ImageInput],
+    images: Iterable[ImageInput],
     *,
+    conf: float | None = None,
+    classes: Sequence[str | int] | None = None,
     url: str = DEFAULT_URL,
     token: str | None = None,
     request: Request | None = None,
@@ -71,11 +88,11 @@ async def predict_many(
 ) -> AsyncIterator[tuple[int, Prediction | ClientError]]:
     """Yield (position, prediction or error) in the order of the answers.
 
-    An error concerns only its own image. At most ``concurrency`` images are taken from ``pictures`` before
-    their answers have come.
+    An error concerns only its own image. At most ``concurrency`` images are taken from ``images`` before
+    their answers have come. ``conf`` and ``classes`` are those of :func:`predict`.
     """
     address = predict_address(url, token)
-    options = request or Request()
+    options = _with_parameters(request or Request(), conf, classes)
     async with _session(options) as session:
 
         async def one(position: int, image: ImageInput) -> tuple[int, Prediction | ClientError]:
@@ -86,7 +103,7 @@ async def predict_many(
 
         running: set[asyncio.Task[tuple[int, Prediction | ClientError]]] = set()
         try:
-            for position, image in enumerate(pictures):
+            for position, image in enumerate(images):
                 running.add(asyncio.create_task(one(position, image)))
                 if len(running) >= concurrency:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +117,19 @@ async def predict_many(
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+def _with_parameters(request: Request, conf: float | None, classes: Sequence[str | int] | None) -> Request:
+    """Return the request with these parameters too. Raises BadInput if one of them is stated twice."""
+    check_share("conf", conf)
+    params = request.params or Params()
+    for name, value, stated in (
+        ("conf", conf, params.conf_threshold),
+        ("classes", classes, params.classes),
+    ):
+        if value is not None and stated is not None:
+            raise BadInput(f"{name} is {value!r}, and request.params states {stated!r}; give one of the two")
+    return replace(request, params=params.merged(Params(conf_threshold=conf, classes=classes)))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -127,7 +157,7 @@ async def _predict(
     backoff = Backoff()
     for attempts_left in reversed(range(options.tries)):
         try:
-            return await _post(session, address, encoded, options)
+            return await _post(session, address, image, encoded, options)
         except PredictFailed as error:
             if error.status not in _BUSY or not attempts_left:
                 raise
@@ -136,7 +166,7 @@ async def _predict(
 
 
 async def _post(
-    session: aiohttp.ClientSession, address: Address, encoded: Encoded, options: Request
+    session: aiohttp.ClientSession, address: Address, image: ImageInput, encoded: Encoded, options: Request
 ) -> Prediction:
     try:
         async with session.post(
@@ -165,7 +195,7 @@ async def _post(
             f"{address.shown} answered HTTP {response.status} with something that is not JSON",
             status=response.status,
         ) from None
-    return _read(body, encoded, address)
+    return _read(body, image, encoded, address)
 
 
 def _failed(response: aiohttp.ClientResponse, body: object, address: Address) -> PredictFailed:
@@ -180,10 +210,10 @@ def _failed(response: aiohttp.ClientResponse, body: object, address: Address) ->
     )
 
 
-def _read(body: Any, encoded: Encoded, address: Address) -> Prediction:
+def _read(body: Any, sent: ImageInput, encoded: Encoded, address: Address) -> Prediction:
     try:
-        image = body["image"]
-        width, height = encoded.size if encoded.size != (0, 0) else (image["width"], image["height"])
+        facts = body["image"]
+        width, height = encoded.size if encoded.size != (0, 0) else (facts["width"], facts["height"])
         return Prediction(
             detections=Detections.from_json(body["detections"]).scaled(*encoded.scale),
             width=int(width),
@@ -191,7 +221,8 @@ def _read(body: Any, encoded: Encoded, address: Address) -> Prediction:
             model=dict(body["model"]),
             timings_ms=dict(body["timings_ms"]),
             request_id=str(body.get("request_id", "")),
-            damaged=image.get("damaged") is True,
+            damaged=facts.get("damaged") is True,
+            image=sent,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PredictFailed(

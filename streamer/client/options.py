@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from streamer.client.encoder import DEFAULT_QUALITY
@@ -86,13 +87,11 @@ class Params:
 
     def __post_init__(self) -> None:
         for name in ("conf_threshold", "iou_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise BadInput(f"{name} is {value!r}; allowed is a number from 0 to 1")
+            check_share(name, getattr(self, name))
         if self.max_detections is not None and not 1 <= self.max_detections <= 1000:
             raise BadInput(f"max_detections is {self.max_detections!r}; allowed are 1 to 1000")
-        if isinstance(self.classes, str):
-            raise BadInput(f"classes is the text {self.classes!r}; give a list of labels or class ids")
+        if self.classes is not None:
+            _check_classes(self.classes)
 
     def merged(self, changes: Params) -> Params:
         """Return these parameters, replaced by those of ``changes`` that are not None."""
@@ -122,6 +121,29 @@ class Params:
             *((name, str(value)) for name, value in wire.items()),
             *(("classes", str(c)) for c in classes),
         ]
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise BadInput, which names the parameter, unless ``value`` is None or a number from 0 to 1."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise BadInput(f"{name} is {value!r}; allowed is a number from 0 to 1")
+
+
+def _check_classes(classes: Any) -> None:
+    if isinstance(classes, str):
+        raise BadInput(f"classes is the text {classes!r}; give a list of labels or class ids")
+    # A generator could be read once only, while the parameters are sent again on each new connection.
+    if not isinstance(classes, Collection):
+        raise BadInput(f"classes is {classes!r}; give a list of labels or class ids")
+    for item in classes:
+        if isinstance(item, bool) or not isinstance(item, str | Integral) or item == "":
+            raise BadInput(
+                f"classes contains {item!r}; allowed are labels such as 'person' and whole numbers"
+            )
+        if isinstance(item, Integral) and item < 0:
+            raise BadInput(f"classes contains {item!r}; class ids start at 0")
 
 
 class Control:

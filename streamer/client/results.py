@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from streamer.client.errors import MissingPackage
+from streamer.client.errors import BadInput, MissingPackage
+from streamer.core.extras import explain_missing
 
 if TYPE_CHECKING:
     import supervision
+
+    from streamer.client.encoder import ImageInput, Pixels
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -39,7 +42,7 @@ class Detection:
 class Detections:
     """The boxes of one frame or image, best first.
 
-    The arrays are read-only; iterating yields a `Detection` per box.
+    The arrays are read-only; iterating yields a `Detection` per box, and ``detections[0]`` is the best one.
     """
 
     #: float32 (N, 4): x1, y1, x2, y2 in pixels of the upright original.
@@ -87,6 +90,31 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> Detection: ...
+
+    @overload
+    def __getitem__(self, key: slice | npt.NDArray[Any] | Sequence[Any]) -> Detections: ...
+
+    def __getitem__(self, key: Any) -> Detection | Detections:
+        """Return the box at a position, or the boxes of a slice, of positions or of a mask (N,).
+
+        Raises IndexError.
+        """
+        rows = np.arange(len(self))[key]
+        if rows.ndim > 1:
+            raise IndexError(f"an index of {rows.ndim} dimensions: the boxes of a frame have one")
+        labels = [self.labels[row] for row in np.atleast_1d(rows)]
+        tracks = None if self.track_ids is None else _frozen(np.atleast_1d(self.track_ids[rows]))
+        chosen = Detections(
+            _frozen(self.xyxy[rows].reshape(-1, 4)),
+            _frozen(np.atleast_1d(self.scores[rows])),
+            _frozen(np.atleast_1d(self.class_ids[rows])),
+            tuple(labels),
+            tracks,
+        )
+        return next(iter(chosen)) if rows.ndim == 0 else chosen
 
     def __iter__(self) -> Iterator[Detection]:
         tracks = [None] * len(self) if self.track_ids is None else self.track_ids.tolist()
@@ -144,6 +172,20 @@ class Result(Outcome):
     #: Whether the server found a part of the frame missing or damaged.
     damaged: bool = False
 
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return iter(self.detections)
+
+    def draw(self, image: ImageInput) -> Pixels:
+        """Return a copy of ``image`` with the boxes drawn on it: uint8 BGR (height, width, 3).
+
+        ``image`` is the frame that was offered, because the stream does not keep it. Raises BadInput if its
+        size is not that of the frame, and MissingPackage without the extra ``view``.
+        """
+        return _draw(image, self)
+
 
 @dataclass(frozen=True, slots=True)
 class Drop(Outcome):
@@ -180,6 +222,52 @@ class Prediction:
     request_id: str
     #: Whether the server found a part of the image missing or damaged.
     damaged: bool = False
+    #: The image as it was passed: the array, the bytes, or the path.
+    image: ImageInput | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return iter(self.detections)
+
+    def draw(self, image: ImageInput | None = None) -> Pixels:
+        """Return the image with the boxes drawn on it: a new uint8 BGR array (height, width, 3).
+
+        ``image`` replaces the image that was passed to ``predict``. Raises BadInput if it cannot be read or
+        does not have the size that was answered, and MissingPackage without the extra ``view``.
+        """
+        if image is None:
+            image = self.image
+        if image is None:
+            raise BadInput("draw() needs the image: this prediction does not know it")
+        return _draw(image, self)
+
+
+class _Drawable(Protocol):
+    @property
+    def detections(self) -> Detections: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+def _draw(image: ImageInput, result: _Drawable) -> Pixels:
+    from streamer.client.encoder import as_bgr, decode, read_bytes  # noqa: PLC0415 - loads simplejpeg
+
+    try:
+        from streamer.imaging.draw import draw_on_copy  # noqa: PLC0415 - OpenCV is an extra
+    except ModuleNotFoundError as error:
+        raise MissingPackage(f"draw(): {explain_missing(error) or error}") from error
+    pixels = as_bgr(image) if isinstance(image, np.ndarray) else decode(read_bytes(image))
+    height, width = pixels.shape[:2]
+    if (width, height) != (result.width, result.height):
+        raise BadInput(
+            f"draw(): the image is {width}x{height}, but the boxes belong to one of "
+            f"{result.width}x{result.height} pixels"
+        )
+    return draw_on_copy(pixels, result.detections)
 
 
 @dataclass(slots=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from streamer.imaging.palette import class_colour, score_text
 
-if TYPE_CHECKING:  # the commands import this module without the decoder and the inference package
-    from inference.core.detections import Boxes
-    from streamer.imaging.decode import Image
+#: uint8 (H, W, 3), BGR. The client draws too, so this module imports neither the decoder nor `inference`.
+Image = npt.NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _QUALITY = 90
@@ -52,7 +53,7 @@ class _Row:
     track_id: int | None
 
 
-def annotate(image: Image, boxes: Boxes, labels: Sequence[str]) -> bytes:
+def annotate(image: Image, boxes: npt.NDArray[np.float32], labels: Sequence[str]) -> bytes:
     """Draw the boxes on ``image`` (uint8 BGR, changed in place) and return it as JPEG bytes.
 
     ``boxes`` is float32 (N, 6): x1, y1, x2, y2 in pixels of ``image``, score and class id. A class id

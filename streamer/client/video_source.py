@@ -1,0 +1,86 @@
+"""`VideoSource`: the frames of a camera, video, folder or address, read as `streamer push` reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Self
+
+from streamer.client.capture import Captured, paced, thinned
+from streamer.client.errors import BadInput
+from streamer.client.sources import SourceOptions, open_source
+
+
+class VideoSource:
+    """The frames of one source, for ``for`` and ``async for``; a camera or address never ends by itself.
+
+    ``source`` is what `streamer push` takes as SOURCE: ``sample``, a camera number, a path or an address.
+    ``fps`` leaves out frames above this rate of source time. With ``realtime`` a file plays at its own speed,
+    and frames whose time has passed are left out; else its frames come as fast as they are read. ``loop``
+    starts files again at their end. A lost camera or address is opened again, unless ``reconnect`` is False;
+    ``on_trouble`` gets a sentence each time.
+
+    Raises BadInput when there is no such source, and SourceFailed when it cannot be opened or read.
+    """
+
+    def __init__(
+        self,
+        source: str | int | PathLike[str],
+        *,
+        fps: float | None = None,
+        realtime: bool = False,
+        loop: bool = False,
+        reconnect: bool = True,
+        on_trouble: Callable[[str], None] | None = None,
+    ) -> None:
+        if fps is not None and not 0 < fps <= 1000:
+            raise BadInput(f"fps is {fps!r}; allowed is more than 0, up to 1000")
+        self._fps = fps
+        self._realtime = realtime
+        self._stop = threading.Event()
+        name = str(source) if isinstance(source, int) else fspath(source)
+        options = SourceOptions(fps=fps, loop=loop, reconnect=reconnect, on_trouble=on_trouble)
+        self._source = open_source(name, options)
+
+    @property
+    def live(self) -> bool:
+        """Whether the source sets the pace, as a camera does."""
+        return self._source.live
+
+    @property
+    def total(self) -> int | None:
+        """Number of frames of the source, or None when it is unknown."""
+        return self._source.total
+
+    def __iter__(self) -> Iterator[Captured]:
+        frames = self._source.frames(self._stop)
+        if self._fps is not None:
+            frames = thinned(frames, self._fps)
+        if self._realtime and not self._source.live:
+            frames = paced(frames, self._stop)
+        return (frame for frame in frames if not frame.skip)
+
+    async def __aiter__(self) -> AsyncIterator[Captured]:
+        # Also closes the source at its end: a cancelled read may still wait for a camera in its thread.
+        frames = iter(self)
+        try:
+            # Reading waits for the source, so it must not hold up the event loop.
+            while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+                yield frame
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the iteration at its next frame. May be called from any thread."""
+        self._stop.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,155 @@
+"""Finds the programs and commands that a page of the documentation shows, and runs them as a reader would.
+
+A page is followed from its top to its end in one folder: what a command writes, a later one may use. The
+pages address the service at its default, ``127.0.0.1:8000``; here it has another port, which replaces the
+default.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+import streamer.client.oneshot as client_http
+from streamer.cli.main import main
+from tests.helpers.service import ROOT
+
+DEFAULT_ADDRESS = "127.0.0.1:8000"
+#: The longest time of one command.
+PATIENCE_S = 60.0
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+#: Characters that only a shell understands.
+_SHELL = re.compile(r"[|<>;&$]")
+#: Commands that address the default service unless they are told another.
+_ADDRESSED = ("predict", "push")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        """File and line, as editors open them."""
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    def commands(self) -> list[str]:
+        """Return the commands of a shell block, without comments; continued lines are joined."""
+        joined = self.text.replace("\\\n", " ")
+        found = (re.sub(r"\s+#(?!\d).*$", "", line).strip() for line in joined.splitlines())
+        return [re.sub(r"\s{2,}", " ", line) for line in found if line and not line.startswith("#")]
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    """Return the blocks of a page in this language, in their order."""
+    text = page.read_text()
+    return [
+        Block(page, text.count("\n", 0, found.start()) + 2, found[2], found[3])
+        for found in _BLOCK.finditer(text)
+        if found[2] == language
+    ]
+
+
+def make_workplace(folder: Path) -> Path:
+    """Put the files that the pages name into a folder: images, a video, and the data of the project."""
+    leaflet, belt = (cv2.imread(str(ROOT / "data" / "stills" / name)) for name in ("leaflet.jpg", "belt.jpg"))
+    assert leaflet is not None
+    assert belt is not None
+    small = cv2.resize(belt, (320, 180))
+    (folder / "photos").mkdir()
+    for name, image in {
+        "photo.jpg": leaflet,
+        "other.png": small,
+        "a.jpg": belt,
+        "b.png": small,
+        "c.webp": small,
+        "photos/1.jpg": belt,
+        "photos/2.jpg": small,
+    }.items():
+        assert cv2.imwrite(str(folder / name), image), name
+    _write_video(folder / "video.mp4", small)
+    # A file of this name has precedence over the clip of nine seconds.
+    shutil.copy(folder / "video.mp4", folder / "sample")
+    (folder / "data").symlink_to(ROOT / "data")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
+
+
+def _write_video(path: Path, image: Any) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for step in range(12):
+            shifted = np.ascontiguousarray(np.roll(image, step, axis=1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shifted, format="bgr24")))
+        container.mux(stream.encode(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody who does what a page says, in ``folder``, with a service at ``address`` (host:port)."""
+
+    folder: Path
+    address: str
+    monkeypatch: pytest.MonkeyPatch
+
+    def run_program(self, block: Block) -> None:
+        """Run a Python program; what it raises fails the test."""
+        self.monkeypatch.chdir(self.folder)
+        for function in (client_http.predict, client_http.predict_async, client_http.predict_many):
+            # The default of `url`, which programs rely on.
+            defaults = (function.__kwdefaults__ or {}) | {"url": f"http://{self.address}"}
+            self.monkeypatch.setattr(function, "__kwdefaults__", defaults)
+        code = compile(self._addressed(block.text), block.place, "exec")
+        exec(code, {"__name__": "__main__"})  # noqa: S102 - a program of our own documentation
+
+    def run_command(self, command: str) -> int:
+        """Run a shell command and return its exit code.
+
+        Where no shell is needed, commands of `streamer` run in this process, which saves the time to start.
+        """
+        text = self._addressed(command.replace(".venv/bin/streamer", "streamer"))
+        text = text.replace("https://example.com/photo.jpg", (self.folder / "photo.jpg").as_uri())
+        words = shlex.split(text)
+        if words[0] == "streamer" and not _SHELL.search(text):
+            self.monkeypatch.chdir(self.folder)
+            return main([*words[1:], *(self._url(words[1]))] if "--url" not in words else words[1:])
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{self._functions()}\n{text}"],
+            cwd=self.folder,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return done.returncode
+
+    def _addressed(self, text: str) -> str:
+        return text.replace(DEFAULT_ADDRESS, self.address)
+
+    def _url(self, command: str) -> list[str]:
+        return ["--url", f"http://{self.address}"] if command in _ADDRESSED else []
+
+    def _functions(self) -> str:
+        """Return shell functions that stand for the commands on the path."""
+        python = shlex.quote(sys.executable)
+        return (
+            f'streamer() {{ case "$1 $*" in *--url*) {python} -m streamer "$@";; '
+            f'predict*|push*) {python} -m streamer "$@" --url http://{self.address};; '
+            f'*) {python} -m streamer "$@";; esac; }}'
+        )
