@@ -23,6 +23,7 @@ import pytest
 
 import streamer.client.oneshot as client_http
 from streamer.cli.main import main
+from tests.helpers.model_factory import colour_model
 from tests.helpers.service import ROOT
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
@@ -86,6 +87,7 @@ def make_workplace(folder: Path) -> Path:
     _write_video(folder / "video.mp4", small)
     # A file of this name has precedence over the clip of nine seconds.
     shutil.copy(folder / "video.mp4", folder / "sample")
+    colour_model(folder / "best.onnx")
     (folder / "data").symlink_to(ROOT / "data")
     (folder / "examples").symlink_to(ROOT / "examples")
     return folder
@@ -149,6 +151,7 @@ class Reader:
         """Return shell functions that stand for the commands on the path."""
         python = shlex.quote(sys.executable)
         return (
+            f'python() {{ {python} "$@"; }}; '
             f'streamer() {{ case "$1 $*" in *--url*) {python} -m streamer "$@";; '
             f'predict*|push*) {python} -m streamer "$@" --url http://{self.address};; '
             f'*) {python} -m streamer "$@";; esac; }}'

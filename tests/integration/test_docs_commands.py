@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
 import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.helpers.documented import Block, Reader, blocks, make_workplace
+from tests.helpers.documented import DEFAULT_ADDRESS, Block, Reader, blocks, make_workplace
 from tests.helpers.service import ROOT, Service
+from tests.helpers.waiting import wait_for
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("client",)),
+    *(ROOT / "docs" / f"{name}.md" for name in ("cameras", "client", "faq", "integrations", "own-model")),
 ]
 #: Commands that do not run here, by a pattern, and what tries them instead.
 ELSEWHERE = {
-    r"^make (serve|test)\b": "tests/deploy/test_install.py, and CI itself",
+    r"^([A-Z0-9_]+=\S+ )*make (serve|test)\b": "tests/deploy/test_install.py, and CI itself",
+    r"models pull ": "a download; tests/integration/test_models_pull.py",
+    r"^yolo export |^pip install ": "packages of others",
+    r"^python examples/forward\.py ": "below, with a broker and a webhook of the test",
     r"^docker ": "tests/deploy/test_image.py and test_compose.py",
     r"^streamer push 0 |^\.venv/bin/streamer push 0 ": "a camera; tests/unit/test_client_sources.py",
     r" --show$": "a page that stays until Ctrl-C; tests/e2e/test_push.py",
@@ -74,3 +90,120 @@ def test_what_runs_elsewhere_is_shown_somewhere() -> None:
     for pattern in ELSEWHERE:
         assert any(re.search(pattern, command) for command in shown), pattern
     assert sum(not is_tried_elsewhere(command) for command in shown) > 10
+
+
+def test_the_notebook_runs_cell_by_cell(
+    bundled: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without Jupyter: a module stands for what IPython displays."""
+    displayed: list[bytes] = []
+    display = types.ModuleType("IPython.display")
+    display.Image = displayed.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.chdir(make_workplace(tmp_path).joinpath("photos"))
+    cells = json.loads((ROOT / "examples" / "detect.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "saved without its outputs"
+            source = "".join(cell["source"]).replace(DEFAULT_ADDRESS, f"127.0.0.1:{bundled.port}")
+            exec(compile(source, f"cell {number}", "exec"), names)  # noqa: S102 - a program of ours
+    assert [image[:2] for image in displayed] == [b"\xff\xd8"]
+    shown = capsys.readouterr().out
+    assert "codes_v1 found" in shown
+    assert re.search(r"track 1: \w+ from 0\.00 s", shown)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[int]:
+    """A real MQTT broker; yields its port."""
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("needs mosquitto, which is not here")
+    port = free_port()
+    process = subprocess.Popen([program, "-p", str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: can_connect(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def can_connect(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def forward_command(receiver: str) -> str:
+    """Return the command of the page whose receiver begins so."""
+    commands = shell_commands(ROOT / "docs" / "integrations.md")
+    (found,) = [command for command in commands if f"forward.py sample --to {receiver}" in command]
+    return found
+
+
+def test_objects_are_published_for_home_assistant(reader: Reader, broker: int) -> None:
+    received: dict[str, list[str]] = {}
+    retained: dict[str, bool] = {}
+    subscriber = Client(CallbackAPIVersion.VERSION2)
+
+    def keep(_client: Client, _data: object, message: MQTTMessage) -> None:
+        received.setdefault(message.topic, []).append(message.payload.decode())
+        retained[message.topic] = message.retain
+
+    subscriber.on_message = keep
+    subscriber.connect("127.0.0.1", broker)
+    subscriber.subscribe("#")
+    subscriber.loop_start()
+    try:
+        command = forward_command("mqtt://").replace("mqtt://127.0.0.1/", f"mqtt://127.0.0.1:{broker}/")
+        assert reader.run_command(f"{command} --url http://{reader.address}") == 0
+        wait_for(lambda: received.get("vision/belt/status", [])[-1:] == ["offline"])
+        assert received["vision/belt/status"] == ["online", "offline"]
+        assert int(received["vision/belt/qr_code"][-1]) > 0
+        announced = json.loads(received["homeassistant/sensor/vision_belt_qr_code/config"][-1])
+        assert announced["state_topic"] == "vision/belt/qr_code"
+        assert announced["availability_topic"] == "vision/belt/status"
+        # Who comes later gets everything too.
+        retained.clear()
+        subscriber.unsubscribe("#")
+        subscriber.subscribe("#")
+        wait_for(lambda: "homeassistant/sensor/vision_belt_barcode/config" in retained)
+        assert all(retained.values())
+    finally:
+        subscriber.disconnect()
+        subscriber.loop_stop()
+
+
+def test_objects_are_posted_to_a_webhook(reader: Reader) -> None:
+    posted: list[tuple[str, dict[str, Any]]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append((self.path, json.loads(body)))
+            # The first request fails; the next number comes all the same.
+            self.send_response(500 if len(posted) == 1 else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base names it so
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = forward_command("http://").replace("127.0.0.1:8123", f"127.0.0.1:{server.server_port}")
+        command = command.replace("--classes qr_code", "--classes qr_code,barcode")
+        assert reader.run_command(f"{command} --url http://{reader.address}") == 0
+        server.shutdown()
+    assert {path for path, _ in posted} == {"/api/webhook/belt"}
+    assert sorted(body["label"] for _, body in posted) == ["barcode", "qr_code"]
+    assert all(body["camera"] == "belt" and body["count"] > 0 for _, body in posted)

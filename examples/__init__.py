@@ -1,0 +1,1 @@
+"""Programs to start from: a notebook, and a forwarder to MQTT and webhooks."""
