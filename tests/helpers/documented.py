@@ -29,7 +29,8 @@ from tests.helpers.service import ROOT
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 #: The longest time of one command.
 PATIENCE_S = 60.0
-_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+#: A fenced block, which may be indented or in a quotation.
+_BLOCK = re.compile(r"^((?:> ?)*[ ]*)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 #: Characters that only a shell understands.
 _SHELL = re.compile(r"[|<>;&$]")
 #: Commands that address the default service unless they are told another.
@@ -61,10 +62,14 @@ def blocks(page: Path, language: str) -> list[Block]:
     """Return the blocks of a page in this language, in their order."""
     text = page.read_text()
     return [
-        Block(page, text.count("\n", 0, found.start()) + 2, found[2], found[3])
+        Block(page, text.count("\n", 0, found.start()) + 2, found[2], _without(found[1], found[3]))
         for found in _BLOCK.finditer(text)
         if found[2] == language
     ]
+
+
+def _without(prefix: str, text: str) -> str:
+    return "".join(line.removeprefix(prefix) for line in text.splitlines(keepends=True))
 
 
 def make_workplace(folder: Path) -> Path:
