@@ -1,1 +1,1 @@
-"""Counts what becomes of every frame: the ledger of a stream and the metrics of a worker."""
+"""Counts what becomes of every frame: the ledger of a stream, the metrics and traces of a worker."""

@@ -96,6 +96,7 @@ class RequestCounters:
 
     def __init__(self, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
+        self.traces = metrics.traces
         #: Label look-ups are cached, because they cost more than counting.
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 

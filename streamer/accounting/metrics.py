@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -18,6 +19,9 @@ from inference.core import metric_store
 from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
 from streamer.protocol.wire import DropReason
+
+if TYPE_CHECKING:  # the supervisor has metrics, too, and loads no HTTP
+    from streamer.accounting.tracing import Traces
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -57,6 +61,9 @@ PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
 
 class WorkerMetrics:
     """Metrics of one worker; create them once, after `inference.core.metric_setup.name_process`."""
+
+    #: Takes traces of requests and frames; None while none are exported.
+    traces: Traces | None = None
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

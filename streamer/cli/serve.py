@@ -72,7 +72,7 @@ def serve(
     ] = None,
     device: Annotated[
         str | None,
-        option("--device", "auto, cpu, cuda, tensorrt or openvino (DEVICE)", value="DEVICE", group=_MODELS),
+        option("--device", "auto, cpu, cuda, tensorrt or openvino (DEVICE)", value="NAME", group=_MODELS),
     ] = None,
     batch_max: Annotated[
         str | None, option("--batch-max", "largest batch (BATCH_MAX)", value="N", group=_MODELS)

@@ -23,9 +23,11 @@ _DESCRIPTOR = "STREAMER_SETTINGS_FD"
 #: working directory.
 _SECRET_NAME = re.compile(
     r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH|SIGNATURE|WEBHOOK|CONN(?:ECTION)?_?STR"
-    r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$",
+    r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$|OTLP_(?:\w+_)?HEADERS$",
     re.IGNORECASE,
 )
+#: Names that only look so: paths of the files with which a client of a collector proves who it is.
+_PATH_NAMES = frozenset(("OTEL_EXPORTER_OTLP_CLIENT_KEY", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"))
 #: A user or a password in an address, such as that of a proxy; a password may contain a slash.
 _SECRET_VALUE = re.compile(r"://[^\s@]+@")
 
@@ -143,7 +145,7 @@ def forbid_core_dumps() -> None:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value))
+    return bool((name not in _PATH_NAMES and _SECRET_NAME.search(name)) or _SECRET_VALUE.search(value))
 
 
 def _sealed(document: bytes) -> int:

@@ -123,6 +123,23 @@ class NetworkSettings(AccessSettings):
         "clients from it.",
     )
     turn_ttl_s: float = Field(3600, ge=60, le=86_400, description="How long TURN credentials are valid.")
+    otel_exporter_otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of an OpenTelemetry collector that takes OTLP over HTTP, such as "
+        "`http://collector:4318`; workers send it spans of requests and frames. Needs the extra `otel`.",
+    )
+    otel_exporter_otlp_traces_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="The complete address for spans, if it is not that with `/v1/traces`.",
+    )
+    otel_exporter_otlp_headers: str = Field(
+        "", description="Comma-separated `NAME=VALUE` headers for the collector, such as its key."
+    )
+    otel_exporter_otlp_traces_headers: str = Field(
+        "", description="The same for spans alone; wins over `OTEL_EXPORTER_OTLP_HEADERS`."
+    )
     udp_port_range: str = Field(
         "", description="UDP ports of WebRTC media, such as `50000-50100`; each session uses one. Unset: any."
     )

@@ -216,7 +216,9 @@ def _least_budget(request_bytes: int) -> int:
 
 
 #: Settings that are secrets: errors never show them, and only workers get them.
-SECRETS = frozenset({"api_keys", "turn_secret"})
+SECRETS = frozenset(
+    {"api_keys", "turn_secret", "otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers"}
+)
 
 
 class SettingsError(Exception):

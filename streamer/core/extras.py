@@ -19,6 +19,7 @@ EXTRAS = MappingProxyType(
         "multipart": "server",
         "onnx": "optimize",
         "onnxruntime": "server",
+        "opentelemetry": "otel",
         "pandas": "server",
         "prometheus_client": "server",
         "pydantic_settings": "server",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -26,6 +26,8 @@ class PacedResponse(web.Response):
 
     _holding: Holding | None = None
     _has_no_body = False
+    #: Called once the body has been handed to the transport; None for nobody.
+    on_sent: Callable[[], None] | None = None
 
     def charge(self, holding: Holding) -> None:
         """Charge the body to ``holding`` while it is sent."""
@@ -38,6 +40,12 @@ class PacedResponse(web.Response):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body."""
+        await self._send(data)
+        told, self.on_sent = self.on_sent, None
+        if told is not None:
+            told()
+
+    async def _send(self, data: bytes) -> None:
         body = self.body
         if self._has_no_body or not isinstance(body, bytes) or len(body) <= PIECE_BYTES:
             await super().write_eof(data)
@@ -58,13 +66,25 @@ class PacedResponse(web.Response):
 
 
 def large_answer(
-    request: web.Request, body: bytes, content_type: str, extra_headers: Mapping[str, str] | None = None
+    request: web.Request,
+    body: bytes,
+    content_type: str,
+    extra_headers: Mapping[str, str] | None = None,
+    *,
+    on_sent: Callable[[], None] | None = None,
 ) -> web.Response:
-    """Return an answer made for one request. Raises Problem 503 if the byte budget has no room for it."""
+    """Return an answer made for one request. Raises Problem 503 if the byte budget has no room for it.
+
+    ``on_sent`` is called once the body has been handed to the transport.
+    """
     # Set as a header, because aiohttp's parameter `content_type` accepts no charset.
     headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store", **(extra_headers or {})}
     if len(body) <= PIECE_BYTES:
-        return web.Response(body=body, headers=headers)
+        if on_sent is None:
+            return web.Response(body=body, headers=headers)
+        small = PacedResponse(body=body, headers=headers)
+        small.on_sent = on_sent
+        return small
     holding = request.app[BUDGET].hold(identity_of(request).name, "answer")
     with holding:
         if not holding.take(len(body)):
@@ -73,4 +93,5 @@ def large_answer(
             )
     response = PacedResponse(body=body, headers=headers)
     response.charge(holding)
+    response.on_sent = on_sent
     return response

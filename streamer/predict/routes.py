@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -15,10 +15,12 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceError, InferenceFailed
 from inference.models.model import ModelInfo
+from streamer.accounting.tracing import Trace, Traces, Value
 from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem, request_id
+from streamer.http.trace_context import current_trace_context
 from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
 from streamer.predict.parameters import read_collect, read_parameters
 from streamer.predict.refusals import problem_of
@@ -91,6 +93,9 @@ class Predictor(Protocol):
 class RequestMetrics(Protocol):
     """Counts finished requests."""
 
+    #: Takes the traces of requests; None while none are exported.
+    traces: Traces | None
+
     def observe(self, version: str, status: int, seconds: float) -> None:
         """Count a request. ``version`` is as the client wrote it; ``seconds`` run from headers to answer."""
 
@@ -126,8 +131,11 @@ async def predict(request: web.Request) -> web.Response:
     asked = request.headers.get(VERSION_HEADER, DEFAULT_VERSION)
     version: str = request.match_info.get("version", asked)
     status = 500
+    counters = request.app[METRICS]
+    traces = counters.traces
+    trace = None if traces is None else _trace_of(request, version, begun)
     try:
-        response = await _answer(request, version)
+        response = await _answer(request, version, trace)
         status = response.status
     except Problem as problem:
         status = problem.status
@@ -140,11 +148,38 @@ async def predict(request: web.Request) -> web.Response:
         status = _CLIENT_GONE
         raise
     finally:
-        request.app[METRICS].observe(version, status, time.monotonic() - begun)
+        counters.observe(version, status, time.monotonic() - begun)
+        if traces is not None and trace is not None and status != 200:
+            trace.attributes["http.response.status_code"] = status
+            traces.put(trace, time.monotonic(), f"answered with {status}")
     return response
 
 
-async def _answer(request: web.Request, version: str) -> web.Response:
+def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
+    """Return the trace of a request; it belongs to the client's if that has sent its context."""
+    attributes: dict[str, Value] = {
+        "http.request.method": request.method,
+        "http.route": request.path,
+        "detect.version": version,
+        "detect.request_id": request_id(request),
+    }
+    return Trace(f"POST {request.path}", begun, current_trace_context(), attributes)
+
+
+def _send_ends(traces: Traces, trace: Trace) -> Callable[[], None]:
+    """Return what ends a trace when its answer has been sent, which begins now."""
+    begun = time.monotonic()
+
+    def end() -> None:
+        now = time.monotonic()
+        trace.add("send", begun, now)
+        trace.attributes["http.response.status_code"] = 200
+        traces.put(trace, now)
+
+    return end
+
+
+async def _answer(request: web.Request, version: str, trace: Trace | None) -> web.Response:
     app = request.app
     predictor, limits = app[PREDICTOR], app[LIMITS]
     model = predictor.model(version)
@@ -165,6 +200,8 @@ async def _answer(request: web.Request, version: str) -> web.Response:
         raise
     with app[BUDGET].hold(identity.name, "body") as holding:
         upload = await read_upload(request, limits, holding)
+        if trace is not None:
+            trace.add("receive", trace.begun, time.monotonic(), bytes=sum(map(len, upload.images)))
         kind = client.hint.of(upload.images[0])
         try:  # the queue may have filled up while the body arrived
             predictor.check_post(version, caller, left_s=left_s, nbytes=len(upload.images[0]), kind=kind)
@@ -186,11 +223,15 @@ async def _answer(request: web.Request, version: str) -> web.Response:
             )
         sampler = app[SAMPLER].sampler_of(version, model) if collect else None
         job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
+        job.trace = trace
         if form is AnswerForm.JPEG:
             body = await job.annotate(upload.images[0], kind)
         else:
             body = await job.describe(upload, kind, form)
-    return large_answer(request, body, form.value)
+    traces = None if trace is None else app[METRICS].traces
+    if traces is None or trace is None:
+        return large_answer(request, body, form.value)
+    return large_answer(request, body, form.value, on_sent=_send_ends(traces, trace))
 
 
 class _Job:
@@ -215,6 +256,8 @@ class _Job:
         self._params = params
         self._id = identifier
         self._sampler = sampler
+        #: None while no traces are exported.
+        self.trace: Trace | None = None
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
@@ -268,10 +311,13 @@ class _Job:
         try:
             now = time.monotonic()
             if self._sampler is None or not self._sampler.wants(now):
-                return await self._predictor.predict(
+                found = await self._predictor.predict(
                     self._version, data, self._params, self._deadline, self._caller, kind
                 )
-            return await self._predict_candidate(self._sampler, data, now)
+            else:
+                found = await self._predict_candidate(self._sampler, data, now)
+            if self.trace is not None:
+                self.trace.add_prediction(found, now, time.monotonic(), bytes=len(data))
         except SchedulingError as refusal:
             raise problem_of(refusal) from refusal
         except ImageError as error:
@@ -283,6 +329,7 @@ class _Job:
             raise Problem.unavailable(
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
+        return found
 
     async def _predict_candidate(
         self, sampler: Sampler, data: bytes | memoryview, arrived: float

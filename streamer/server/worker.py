@@ -20,6 +20,7 @@ from inference.core.metric_setup import name_process
 from inference.ipc.group_signals import settle
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.accounting.tracing import open_traces
 from streamer.config.child_environment import inherited_settings
 from streamer.core.event_loop_selector import make_loop
 from streamer.core.logs import set_up_logging
@@ -175,8 +176,11 @@ def main() -> int:
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             channel=socket.socket(fileno=int(channel_fd)),
         )
+        traces = resources.metrics.traces = open_traces(settings)
         with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(serve(resources, listener))
+        if traces is not None:
+            traces.close()
     return 0
 
 

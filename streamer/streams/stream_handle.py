@@ -17,7 +17,9 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.accounting.tracing import Trace, Traces, Value
 from streamer.decoding.decode_job import DecoderLost
+from streamer.http.trace_context import current_trace_context
 from streamer.imaging.frame import StreamFrame
 from streamer.imaging.image_header import ImageError, Limits
 from streamer.protocol import server_messages
@@ -73,6 +75,10 @@ class StreamHandle:
         self._tracked_breaks = flow.breaks
         #: Runs while drops wait to be sent.
         self._drops_timer: asyncio.TimerHandle | None = None
+        #: None while no traces are exported.
+        self._traces = connection.metrics.traces
+        #: Trace of the request that has opened the stream; None if its client has sent none.
+        self._opened_in = None if self._traces is None else current_trace_context()
         self._mailbox_s = connection.metrics.stage_s.labels("mailbox", connection.version)
 
     @property
@@ -99,6 +105,7 @@ class StreamHandle:
         chosen = self.sampler is not None and self.sampler.wants(now)
 
         def finish(outcome: Prediction | Exception) -> None:
+            done = 0.0 if self._traces is None else time.monotonic()
             if isinstance(outcome, Prediction):
                 if self.sampler is not None:
                     outcome = _offer_sample(self.sampler, frame, arrived, params, outcome, chosen=chosen)
@@ -106,6 +113,8 @@ class StreamHandle:
                 self._send_result(frame, arrived, now, cfg, outcome, rows)
             else:
                 self._send_failure(frame, outcome)
+            if self._traces is not None:
+                self._put_trace(self._traces, frame, arrived, done, outcome)
 
         deadline = arrived + connection.max_age_s if flow.mode == "live" else math.inf
         job = Job(
@@ -210,6 +219,24 @@ class StreamHandle:
             result["damaged"] = True
         messages.append(result)
         connection.send_all(messages)
+
+    def _put_trace(
+        self, traces: Traces, frame: StreamFrame, arrived: float, done: float, outcome: Prediction | Exception
+    ) -> None:
+        """Export the trace of a frame whose outcome was known at ``done`` and has just been sent."""
+        attributes: dict[str, Value] = {
+            "detect.version": self._connection.version,
+            "detect.stream": self.flow.number,
+            "detect.seq": frame.seq,
+        }
+        trace = Trace("frame", arrived, self._opened_in, attributes)
+        # The moment at which its last byte was there: when a client begins to send a frame is not known.
+        trace.add("receive", arrived, arrived)
+        now = time.monotonic()
+        if isinstance(outcome, Prediction):
+            trace.add_prediction(outcome, arrived, done)
+            trace.add("send", done, now)
+        traces.put(trace, now, "" if isinstance(outcome, Prediction) else type(outcome).__name__)
 
     def _send_failure(self, frame: StreamFrame, error: Exception) -> None:
         flow = self.flow

@@ -69,13 +69,13 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
     return sockets
 
 
-def browser_url(host: str, port: int) -> str:
+def browser_url(host: str, port: int, root_path: str = "") -> str:
     """Return the address to open in a browser on this machine for a service that listens on ``host``.
 
     Nobody can open the addresses that stand for all interfaces; the loopback address leads to the same port.
     """
     reachable = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
-    return f"http://{in_url(reachable)}:{port}/"
+    return f"http://{in_url(reachable)}:{port}{root_path}/"
 
 
 def in_url(host: str) -> str:

@@ -189,7 +189,7 @@ class Supervisor:
             async with asyncio.timeout(SAMPLING_READY_S):
                 while shared_status.read("sampling") == SamplingStatus.STARTING:
                     await asyncio.sleep(READY_CHECK_S)
-        log.info("ready, open %s", browser_url(self._settings.host, self.port))
+        log.info("ready, open %s", browser_url(self._settings.host, self.port, self._settings.root_path))
 
     # -- children ------------------------------------------------------------------------------------
 

@@ -187,3 +187,4 @@ async def test_a_probe_while_a_slow_worker_beats_waits_for_its_own_word(one: Sce
 )
 def test_the_address_to_open_can_be_opened(host: str, url: str) -> None:
     assert browser_url(host, 8000) == url
+    assert browser_url(host, 8000, "/vision") == f"{url}vision/"

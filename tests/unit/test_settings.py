@@ -134,4 +134,4 @@ def test_two_files_read_a_setting_besides_the_settings() -> None:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert readers == {("healthcheck.py", "PORT"), ("main.py", "LOG_FORMAT")}
+    assert readers == {("healthcheck.py", "PORT"), ("serve.py", "LOG_FORMAT")}

@@ -25,6 +25,7 @@ class SilentHistogram:
 
 class FakeMetrics:
     stage_s = SilentHistogram()
+    traces = None
 
 
 class FakeSession:
