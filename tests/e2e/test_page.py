@@ -244,6 +244,12 @@ def test_the_threshold_and_the_classes_change_results_without_a_new_connection(d
 
     demo.page.check("#track", force=True)
     demo.wait("demo.latest.boxes.length && demo.latest.boxes.every((row) => row.length === 7)")
+    demo.page.click("#counts summary")
+    with demo.page.expect_download() as waiting:
+        demo.page.click("#counts-csv")
+    header, *lines = Path(waiting.value.path()).read_text().splitlines()
+    assert header == "start,seconds,class,count,kind,results"
+    assert any(line.split(",")[2:5:2] == ['"bus"', "tracks"] for line in lines), lines
     assert demo.evaluate("demo.connection.sessionsOpened") == 1
     assert len(demo.sockets) == 1
 
