@@ -128,7 +128,8 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
         demo.page.locator("#threshold").scroll_into_view_if_needed()
         view: dict[str, Any] = demo.evaluate(_VIEW)
         assert view["reached"] == "threshold", (width, height)
-        assert view["share"] > 0.9, (width, height)
+        # At 400 % there is no room for a frame beside settings.
+        assert view["share"] > 0.9 or height < 300, (width, height)
         if width == 2560:
             assert view["width"] / view["height"] == pytest.approx(16 / 9, abs=0.03)
             assert view["width"] > 0.8 * width
