@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -76,6 +78,11 @@ def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str) -> None
         demo.wait(f"demo.tiles.length === {count} && demo.tiles.every((results) => results > 0)")
     demo.page.click("#pause")
     found += findings(demo, "paused, with other streams")
+    photo = bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 90, np.uint8))[1])
+    files = [{"name": name, "mimeType": "image/jpeg", "buffer": photo} for name in ("a.jpg", "b.jpg")]
+    demo.page.set_input_files("#photo-files", files)
+    demo.wait("document.getElementById('photo-text').textContent.includes('detections')")
+    found += findings(demo, "photos")
     assert found == []
     demo.assert_clean()
     demo.close()
