@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -58,7 +59,7 @@ def findings(demo: DemoPage, state: str) -> list[str]:
     return found
 
 
-def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str) -> None:
+def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str, tmp_path: Path) -> None:
     # A transition of colours would be measured half way.
     demo = DemoPage(browser, bundled.http_url, reduced_motion="reduce")
     demo.open()
@@ -78,9 +79,10 @@ def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str) -> None
         demo.wait(f"demo.tiles.length === {count} && demo.tiles.every((results) => results > 0)")
     demo.page.click("#pause")
     found += findings(demo, "paused, with other streams")
-    photo = bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 90, np.uint8))[1])
-    files = [{"name": name, "mimeType": "image/jpeg", "buffer": photo} for name in ("a.jpg", "b.jpg")]
-    demo.page.set_input_files("#photo-files", files)
+    photos = [tmp_path / "first.jpg", tmp_path / "second.jpg"]
+    for photo in photos:
+        cv2.imwrite(str(photo), np.full((120, 160, 3), 90, np.uint8))
+    demo.page.set_input_files("#photo-files", photos)
     demo.wait("document.getElementById('photo-text').textContent.includes('detections')")
     found += findings(demo, "photos")
     assert found == []
