@@ -17,8 +17,10 @@ from aiohttp import hdrs, web
 from streamer.access.access_settings import normal_origin
 
 _HOSTS_KNOWN = 256
-#: `Host: name`, `name:port`, `[v6]`, `[v6]:port`.
-_HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
+#: `Host: name`, `name:port`, `[v6]`, `[v6%zone]`, `[v6]:port`.
+_HOST_HEADER = re.compile(
+    r"(?:\[(?P<v6>[0-9a-f:.]+)(?:%[a-z0-9._~%-]{1,40})?\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 class OriginPolicy:

@@ -26,7 +26,7 @@ from streamer.http.body import BodyReader, PieceBuffer, media_type
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import Limits
-from streamer.predict.image_url import ImageFetcher
+from streamer.predict.image_url import ImageFetcher, ImageUrl
 from streamer.predict.json_body import STEP_BYTES, JsonBody
 
 #: The limits of requests, which the application holds.
@@ -239,6 +239,8 @@ class Upload:
     images: tuple[bytes | memoryview, ...]
     #: Name and text of the other fields of a form or a JSON object.
     fields: tuple[tuple[str, str], ...] = ()
+    #: Bytes of images that were fetched from URLs, which the length of the body does not contain.
+    fetched_bytes: int = 0
 
 
 async def read_upload(request: web.Request, limits: Limits, holding: Holding) -> Upload:
@@ -296,7 +298,9 @@ async def _read_json(request: web.Request, body: BodyReader, limits: Limits, hol
     content.finish()
     fetcher, client = request.app[FETCHER], identity_of(request).name
     images = await fetcher.fill_in(content.images, client, limits, holding)
-    return Upload(tuple(images), tuple(content.fields))
+    fetched = zip(images, content.images, strict=True)
+    fetched_bytes = sum(len(image) for image, named in fetched if isinstance(named, ImageUrl))
+    return Upload(tuple(images), tuple(content.fields), fetched_bytes)
 
 
 def _most_bytes(limits: Limits, kind: BodyKind) -> int:

@@ -208,8 +208,9 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
         except SchedulingError as refusal:
             predictor.admission.count_refused(version, refusal)
             raise
-        if nbytes is None and client.image_bytes is not None:
-            client.image_bytes.spend(time.monotonic(), sum(map(len, upload.images)))
+        uncharged = upload.fetched_bytes if nbytes is not None else sum(map(len, upload.images))
+        if uncharged and client.image_bytes is not None:
+            client.image_bytes.spend(time.monotonic(), uncharged)
         if len(upload.images) > 1:
             caller = dataclasses.replace(caller, may_wait_long=True)
         if upload.fields:

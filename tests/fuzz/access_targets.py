@@ -1,8 +1,9 @@
-"""Targets that read key files, key sets of issuers, tickets of other workers, and forms."""
+"""Targets that read key files, key sets of issuers, tickets of other workers, forms and JSON bodies."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 
@@ -11,6 +12,8 @@ from streamer.access.key_ring import BadKeyFile, parse_keys
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import _from_json
 from streamer.imaging.image_header import Limits
+from streamer.predict.image_url import ImageUrl
+from streamer.predict.json_body import JsonBody
 from streamer.predict.request_body import FormReader, read_boundary
 from tests.fuzz.target import Target
 
@@ -78,6 +81,26 @@ def _read_form(data: bytes) -> None:
     assert len(form.images) <= 3
 
 
+def _json_bodies() -> Iterator[bytes]:
+    # The first byte says in pieces of which size it arrives.
+    long = base64.b64encode(bytes(range(256)) * 8)
+    yield b"\x00" + b'{"image": "/9j/4AAQ", "classes": ["bus", 3], "conf_threshold": 0.5, "collect": true}'
+    yield (
+        b"\x0b" + b'{"images": ["data:image/jpeg;base64,/9j/4AAQ", "https://a.example/b.jpg"], "image": null}'
+    )
+    yield b"\xfa" + b'{"image": "' + long.replace(b"/", b"\\/").replace(b"+", b"\\u002b") + b'\\n"}'
+
+
+def _read_json_body(data: bytes) -> None:
+    size = max(1, data[0] if data[:1] and data[0] else len(data))
+    body = JsonBody(Limits(image_bytes=4000, total_bytes=6000, max_images=3))
+    for start in range(1, len(data), size):
+        body.feed(data[start : start + size])
+    body.finish()
+    assert 1 <= len(body.images) <= 3
+    assert sum(len(image) for image in body.images if not isinstance(image, ImageUrl)) <= 6000
+
+
 def _boundaries() -> Iterator[bytes]:
     yield b"multipart/form-data; boundary=----abc"
     yield b'multipart/form-data; charset=utf-8; boundary="a b c"'
@@ -88,5 +111,6 @@ TARGETS = (
     Target("key_set", lambda data: parse_key_set(data, _ALGORITHMS), (BadKeySet,), _key_sets),
     Target("ticket", _read_ticket, (KeyError, TypeError, ValueError, RecursionError), _tickets),
     Target("form", _read_form, (Problem,), _forms),
+    Target("json_body", _read_json_body, (Problem,), _json_bodies),
     Target("boundary", lambda data: read_boundary(data.decode("latin-1")), (Problem,), _boundaries),
 )

@@ -136,6 +136,17 @@ async def test_json_bodies_get_the_same_boxes_as_the_image_itself(
     assert (status, "send JSON as application/json" in refused["detail"]) == (415, True)
 
 
+async def test_the_largest_json_body_fits_into_the_byte_budget(
+    service: Service, session: aiohttp.ClientSession
+) -> None:
+    text = base64.b64encode(bytes(8 << 20)).decode()
+    body = json.dumps({"images": [text] * 4}).encode()
+    status, answer = await post(
+        session, f"{service.http_url}/v1/predict", body, Content_Type="application/json"
+    )
+    assert (status, [each["error"]["status"] for each in answer["results"]]) == (200, [415] * 4)
+
+
 def image(name: str) -> tuple[bytes, int, int]:
     """Return an unusual but sound image, and its size."""
     if name == "cmyk jpeg":

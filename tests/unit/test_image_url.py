@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -11,15 +12,18 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import TestClient, TestServer
 
+from streamer.access.identity import ALL_SCOPES, Identity, Quotas
 from streamer.config.image_hosts import parse_image_hosts
 from streamer.core.byte_budget import ByteBudget
 from streamer.core.public_address import is_public
+from streamer.http.caller import IDENTITY
 from streamer.http.problem_details import Problem
 from streamer.imaging.image_header import Limits
 from streamer.predict import image_url
 from streamer.predict.image_url import ImageFetcher, ImageUrl
+from streamer.predict.request_body import FETCHER, read_upload
 
 IMAGE = b"\xff\xd8\xff" + bytes(2000)
 LIMITS = Limits(image_bytes=5000, total_bytes=8000, max_images=3)
@@ -256,6 +260,31 @@ async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         assert problem.status == 503
     problem = await refused(f"{base}/gone", rules)
     assert (problem.status, "cannot be reached" in problem.detail) == (422, True)
+
+
+async def test_fetched_images_of_a_body_are_counted_apart() -> None:
+    """The quota of bytes is charged for the body when it arrives, and later for what was fetched."""
+    budget, found = ByteBudget(1 << 20), []
+
+    async def predict(request: web.Request) -> web.Response:
+        request[IDENTITY] = Identity("client", ALL_SCOPES, Quotas())
+        with budget.hold("client", "body") as holding:
+            found.append(await read_upload(request, LIMITS, holding))
+            assert holding.held_bytes >= 2 * len(IMAGE)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/predict", predict)
+    async with server({}) as images:
+        app[FETCHER] = fetcher = ImageFetcher(parse_image_hosts(f"127.0.0.1:{images.port}"), is_own)
+        app.cleanup_ctx.append(fetcher.lifetime)
+        encoded = base64.b64encode(IMAGE).decode()
+        document = {"images": [f"http://127.0.0.1:{images.port}/", encoded]}
+        async with TestClient(TestServer(app)) as client, client.post("/predict", json=document) as answer:
+            assert answer.status == 200
+    assert [bytes(image) for image in found[0].images] == [IMAGE, IMAGE]
+    assert found[0].fetched_bytes == len(IMAGE)
+    assert budget.held_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ POLICY = OriginPolicy(
         ("127.0.0.1:8000", True),
         ("10.244.3.7:8000", True),
         ("[::1]:8000", True),
+        ("[fe80::1%25eth0]:8000", True),
+        ("[evil%25.example]", False),
         ("[fd00::5]", True),
         ("app:8000", True),
         ("detect-7f9c", True),
