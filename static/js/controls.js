@@ -160,5 +160,6 @@ function selectRadio(name, value) {
 
 function toggleFullscreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else element('player').requestFullscreen().catch(() => {});
+  // With several streams, all of them.
+  else element(element('streams').dataset.columns === '1' ? 'player' : 'streams').requestFullscreen().catch(() => {});
 }
