@@ -57,7 +57,8 @@ def identify(value: Path | Block) -> str:
 @pytest.fixture(scope="module")
 def bundled() -> Iterator[Service]:
     """What `make serve` starts: the service with the models of the project."""
-    with Service({"STREAM_MIN_FPS": "0"}, bundled=True) as service:
+    # Without larger batches, which take seconds to warm up.
+    with Service({"STREAM_MIN_FPS": "0", "BATCH_MAX": "1"}, bundled=True) as service:
         yield service
 
 
