@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,13 +54,17 @@ app = typer.Typer(add_completion=False)
         streamer push video.mp4 --mode all --classes person --track
         streamer push 0 --transport webrtc --url http://host:8000
         streamer push photos/ --url ws://host/v2/stream  # version v2 of the model
+        streamer push /dev/video0 --size 1280x720 --fps 30 --fourcc MJPG
         streamer push rtsp://user:secret@camera/1 --fps 5 --url wss://host/v1/stream
+        streamer push http://camera/jpg --fps 2  # one image per request
         """,
         notes=f"""
         Modes: live (default) sends the newest frame whenever the server has room, and plays files in real
         time; all (default for images) sends every frame, as fast as the server accepts them.
 
         With --transport webrtc the video goes over UDP, and the results come back on a data channel.
+
+        In a password in an address, write @ as %40, # as %23, : as %3A, / as %2F, ? as %3F and % as %25.
 
         The token is read from {TOKEN_VARIABLE} when --token is not given; it is never shown.
         """,
@@ -76,7 +82,8 @@ app = typer.Typer(add_completion=False)
 def push(
     ctx: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="`sample`, camera number, file, folder or address")
+        str,
+        typer.Argument(metavar="SOURCE", help="`sample`, camera (0, /dev/video0), file, folder or address"),
     ],
     mode: Annotated[
         Literal["live", "all"] | None, option("--mode", "send the newest frame only, or every frame")
@@ -100,12 +107,25 @@ def push(
         float | None,
         option(
             "--fps",
-            "send at most N frames per second of source time",
+            "send at most N frames per second of source time; poll a snapshot address at this rate",
             value="N",
             group=_INPUT,
             parser=positive,
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        option("--size", "size that a local camera is asked for", value="WxH", group=_INPUT),
+    ] = None,
+    fourcc: Annotated[
+        str,
+        option(
+            "--fourcc",
+            "pixel format that a local camera is asked for (MJPG where raw video overloads USB)",
+            value="CODE",
+            group=_INPUT,
+        ),
+    ] = "",
     max_side: Annotated[
         int | None,
         option(
@@ -173,8 +193,8 @@ def push(
 ) -> int:
     """Send a camera, video, image folder or network stream to the service and report the detections.
 
-    SOURCE is a camera number (0), a video file, an image, a folder of images (natural order), or an address:
-    rtsp://, http://, https:// and others that FFmpeg reads. A lost connection or source is reopened.
+    SOURCE is a camera (0, /dev/video0), a video file, an image, a folder of images (natural order), or an
+    address: rtsp://, http://, https:// and others that FFmpeg reads. A lost connection or source is reopened.
     """
     from streamer.cli.pusher import Limits, Plan  # noqa: PLC0415 - loads the client library
     from streamer.client.options import Options, Tls  # noqa: PLC0415 - see above
@@ -188,6 +208,8 @@ def push(
             loop=loop,
             reconnect=not no_reconnect,
             on_trouble=lambda text: terminal.line(text),
+            size=_read_size(size),
+            fourcc=fourcc,
         ),
         url=url,
         transport=transport,
@@ -216,7 +238,14 @@ async def _push(plan: Plan, terminal: Terminal) -> int:
     from streamer.cli.pusher import PushRun  # noqa: PLC0415 - see push
 
     with Signals() as signals:
-        source = await asyncio.to_thread(_open_source, plan)
+        stopped = threading.Event()
+        opening = asyncio.ensure_future(_open_source(plan, stopped))
+        try:
+            if not await signals.unless_signalled(opening):
+                return signals.exit_code
+        finally:
+            stopped.set()
+        source = opening.result()
         stream = _make_stream(plan, terminal)
         if not await signals.unless_signalled(_connected(stream)):
             return signals.exit_code
@@ -250,10 +279,33 @@ def _same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def _open_source(plan: Plan) -> Source:
-    from streamer.client.sources import open_source  # noqa: PLC0415 - see push
+async def _open_source(plan: Plan, stop: threading.Event) -> Source:
+    """Open the source in a thread of its own, which may be left behind: FFmpeg waits up to 10 s."""
+    from streamer.client.sources import open_when_available  # noqa: PLC0415 - see push
 
-    return open_source(plan.source, plan.source_options)
+    opened: concurrent.futures.Future[Source] = concurrent.futures.Future()
+    opened.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            opened.set_result(open_when_available(plan.source, plan.source_options, stop))
+        except Exception as error:  # noqa: BLE001 - handed to the loop, which raises it
+            opened.set_exception(error)
+
+    threading.Thread(target=work, name="opening", daemon=True).start()
+    return await asyncio.wrap_future(opened)
+
+
+def _read_size(text: str | None) -> tuple[int, int] | None:
+    """Return width and height. Raises BadInput."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        from streamer.client.errors import BadInput  # noqa: PLC0415 - see push
+
+        raise BadInput(f"--size is {text!r}; write width and height as 1280x720")
+    return int(width), int(height)
 
 
 def _make_stream(plan: Plan, terminal: Terminal) -> FrameStream:
@@ -281,7 +333,7 @@ async def _connected(stream: FrameStream) -> None:
 
 def _report(state: State, terminal: Terminal) -> None:
     """Print the state of the connection. The progress line shows it too, but only while frames are sent."""
-    if state.phase == "waiting":
-        terminal.line(f"{state.detail}; next try in {state.retry_s:.1f} s")
+    if state.trouble:
+        terminal.line(state.trouble)
     elif state.phase == "connected":
         terminal.line(f"connected to {state.detail}" + (", session resumed" if state.resumed else ""))

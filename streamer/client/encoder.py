@@ -34,14 +34,25 @@ def decode(data: bytes) -> Pixels:
     return _upright(pixels, _orientation(data))
 
 
+def check_input(image: object) -> None:
+    """Raise BadInput naming what is wrong with the type, or with the shape of an array. Reads no pixels."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise BadInput(f"the array is {image.dtype}; images are uint8, BGR, shape (height, width, 3)")
+        if not image.size or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+            raise BadInput(f"the array has shape {image.shape}; images are BGR, shape (height, width, 3)")
+    elif image is None:
+        raise BadInput("the image is None: a camera that has no frame returns that; offer only frames")
+    elif not isinstance(image, bytes | bytearray | memoryview | str | PathLike):
+        raise BadInput(
+            f"the image is a {type(image).__name__}; images are uint8 arrays, bytes of a file, or its path"
+        )
+
+
 def as_bgr(image: Pixels) -> Pixels:
     """Return a C-contiguous uint8 BGR array. Raises BadInput naming what is wrong with its type or shape."""
-    if image.dtype != np.uint8:
-        raise BadInput(f"the array is {image.dtype}; images are uint8, BGR, shape (height, width, 3)")
-    grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
-    if not image.size or not (grey or (image.ndim == 3 and image.shape[2] in (3, 4))):
-        raise BadInput(f"the array has shape {image.shape}; images are BGR, shape (height, width, 3)")
-    if grey:
+    check_input(image)
+    if image.ndim == 2 or image.shape[2] == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(image[:, :, :3])
 
@@ -156,6 +167,7 @@ def encode(
 
     Raises BadInput when it cannot be read or is too large at any quality.
     """
+    check_input(image)
     if isinstance(image, np.ndarray):
         return _encode_pixels(as_bgr(image), limits, quality, max_side)
     data = read_bytes(image)
@@ -194,6 +206,8 @@ def read_bytes(image: bytes | bytearray | memoryview | str | PathLike[str]) -> b
         return Path(image).read_bytes()
     except OSError as error:
         raise BadInput(f"{image}: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in the path
+        raise BadInput(f"{str(image)!r} is not a path: {error}") from error
 
 
 def _encode_pixels(image: Pixels, limits: ImageLimits, quality: int, max_side: int | None) -> Encoded:

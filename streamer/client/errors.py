@@ -12,7 +12,14 @@ class BadInput(ClientError):
 
 
 class SourceFailed(ClientError):
-    """A camera, file or address cannot be opened, read or decoded; the message says which and why."""
+    """A camera, file or address cannot be opened, read or decoded; the message says which and why.
+
+    ``temporary``: another attempt may succeed.
+    """
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
 
 
 class SaveFailed(ClientError):

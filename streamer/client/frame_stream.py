@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -37,9 +38,38 @@ class State:
     retry_s: float | None = None
     #: Whether the server resumed the session of the previous connection.
     resumed: bool = False
+    #: Seconds that the server has not answered an attempt to connect, which goes on; None while it is not
+    #: late.
+    silent_s: float | None = None
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the stream from its server, and what comes next; empty if nothing does."""
+        if self.phase is Phase.WAITING:
+            return f"{self.detail}; next try in {self.retry_s or 0.0:.1f} s"
+        if self.phase is Phase.CONNECTING and self.silent_s is not None:
+            return f"{self.detail} has not answered for {self.silent_s:g} s; waiting"
+        return ""
 
 
 Watcher: TypeAlias = Callable[[State], None]
+
+#: Time without an answer of the server after which a state says so.
+SILENT_S = 1.5
+
+
+@contextlib.contextmanager
+def reported_silence(report: Watcher, shown: str) -> Iterator[None]:
+    """Report a connection attempt that takes longer than `SILENT_S`, which goes on. Needs an event loop.
+
+    ``shown`` is the address without credentials.
+    """
+    state = State(Phase.CONNECTING, shown, silent_s=SILENT_S)
+    timer = asyncio.get_running_loop().call_later(SILENT_S, report, state)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Notifier:
@@ -111,7 +141,8 @@ class FrameStream(abc.ABC):
         Every accepted frame gets exactly one outcome, which carries ``tag``. ``captured_s`` is the capture
         time in seconds on any clock that never goes back; None stands for the present monotonic time.
 
-        Raises StreamClosed after the end, the error that ended the stream, or UnreadOutcomes.
+        Raises BadInput for a value that is no image, which leaves the stream as it was; StreamClosed after
+        the end, the error that ended the stream, or UnreadOutcomes.
         """
 
     @abc.abstractmethod
@@ -243,6 +274,9 @@ class FrameStream(abc.ABC):
         log.debug("%s %s", state.phase, state.detail)
         if self._on_state is not None:
             self._on_state(state)
+        elif state.trouble:
+            # Nobody else would say why frames are refused.
+            log.warning("%s", state.trouble)
 
     # -- outcomes ------------------------------------------------------------------------------------
 

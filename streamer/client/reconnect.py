@@ -13,7 +13,7 @@ import aiohttp
 from streamer.client.address import Address
 from streamer.client.connection import Connection
 from streamer.client.errors import ConnectionFailed
-from streamer.client.frame_stream import Phase, State, Watcher
+from streamer.client.frame_stream import Phase, State, Watcher, reported_silence
 from streamer.client.options import Options
 from streamer.core.backoff import Backoff
 
@@ -38,13 +38,14 @@ class Connector:
         while True:
             self._report(State(Phase.CONNECTING, self._address.shown))
             try:
-                return await Connection.open(
-                    session,
-                    self._address,
-                    hello,
-                    tls=self._tls,
-                    timeout_s=self._options.connect_timeout_s,
-                )
+                with reported_silence(self._report, self._address.shown):
+                    return await Connection.open(
+                        session,
+                        self._address,
+                        hello,
+                        tls=self._tls,
+                        timeout_s=self._options.connect_timeout_s,
+                    )
             except ConnectionFailed as error:
                 await self.pause(error, give_up_at)
 

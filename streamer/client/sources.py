@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from streamer.assets import SAMPLE_FILE
 from streamer.client.capture import Captured, Source
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.core.redact import redact
+from streamer.core.backoff import Backoff
+from streamer.core.redact import MASK, redact
 
 #: Image formats that the client decodes. The first four are sent as they are.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -78,7 +80,10 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 #: SOURCE argument that stands for the clip that comes with the project.
 SAMPLE = "sample"
-_CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
+_CAMERA_NUMBER = re.compile(r"\d{1,3}")
+#: Paths of cameras. Those of `v4l` are links that name the camera and stay the same when it is plugged in
+#: elsewhere.
+_CAMERA_PATH = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,10 @@ class SourceOptions:
     loop: bool = False
     reconnect: bool = True
     on_trouble: Callable[[str], None] | None = None
+    #: Width and height that a local camera is asked for; None leaves the choice to it.
+    size: tuple[int, int] | None = None
+    #: Pixel format that a local camera is asked for, such as ``MJPG``; empty for a suitable one.
+    fourcc: str = ""
 
 
 def is_image_source(text: str) -> bool:
@@ -97,17 +106,51 @@ def is_image_source(text: str) -> bool:
     return "://" not in text and (path.is_dir() or path.suffix.lower() in SUFFIXES)
 
 
+def camera_of(text: str) -> int | str | None:
+    """Return the number or path of the local camera that SOURCE names; None if it names something else."""
+    if _CAMERA_NUMBER.fullmatch(text):
+        return None if Path(text).exists() else int(text)
+    if _CAMERA_PATH.fullmatch(text):
+        return text
+    path = Path(text)
+    # A link of your own, as rules of udev make them.
+    is_link = path.is_symlink() and _CAMERA_PATH.fullmatch(str(path.resolve()))
+    return str(path.absolute()) if is_link else None
+
+
+def open_when_available(text: str, options: SourceOptions, stop: threading.Event) -> Source:
+    """Open a source as :func:`open_source` does, and try again while it may become available.
+
+    Raises SourceFailed when it cannot become available, when the options say not to reconnect, or after
+    ``stop``.
+    """
+    on_trouble, backoff = options.on_trouble or (lambda _: None), Backoff()
+    while True:
+        try:
+            return open_source(text, options)
+        except SourceFailed as error:
+            if stop.is_set() or not (error.temporary and options.reconnect):
+                raise
+            delay_s = backoff.next_s()
+            on_trouble(f"{error}; next try in {delay_s:.1f} s")
+            if stop.wait(delay_s):
+                raise
+
+
 def open_source(text: str, options: SourceOptions | None = None) -> Source:
     """Open the source that ``text`` names. Blocks up to 10 s for a network stream.
 
     Raises BadInput when there is no such source, SourceFailed when it cannot be opened.
     """
     options = options or SourceOptions()
-    camera = _CAMERA.fullmatch(text)
-    if camera and not (text.isdecimal() and Path(text).exists()):
-        from streamer.client.camera import Camera  # noqa: PLC0415 - OpenCV, only for cameras
+    device = camera_of(text)
+    if device is not None:
+        from streamer.client.camera import Camera, CameraMode  # noqa: PLC0415 - OpenCV, only for cameras
 
-        return Camera(int(camera.group(1)), reconnect=options.reconnect, on_trouble=options.on_trouble)
+        mode = CameraMode(options.size, options.fps, options.fourcc)
+        return Camera(device, mode, reconnect=options.reconnect, on_trouble=options.on_trouble)
+    if options.size or options.fourcc:
+        raise BadInput(f"--size and --fourcc are for local cameras, and {redact(text)} is none")
     if "://" in text:
         return _open_address(text, options)
     path = Path(text)
@@ -122,17 +165,58 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     if path.exists():
         raise SourceFailed(f"{text}: is neither a file nor a folder")
     raise BadInput(
-        f"source {text!r} does not exist; give `{SAMPLE}`, a camera number, a video file, an image or folder "
-        f"of images, or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
+        f"source {text!r} does not exist; give `{SAMPLE}`, a camera (0, /dev/video0), a video file, an image "
+        f"or folder of images, or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
     )
 
 
 def _open_address(text: str, options: SourceOptions) -> Source:
+    """Open an address once, and read on from there: some cameras serve one client at a time."""
     scheme = text.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise BadInput(f"source {redact(text)!r}: allowed are {', '.join(f'{s}://' for s in SCHEMES)}")
-    from streamer.client.video import LiveVideo, VideoFile, has_length  # noqa: PLC0415 - loads PyAV
+    check_credentials(text)
+    from streamer.client import video  # noqa: PLC0415 - loads PyAV
 
-    if scheme in ("http", "https") and has_length(text):
-        return VideoFile(text, loop=options.loop)
-    return LiveVideo(text, reconnect=options.reconnect, on_trouble=options.on_trouble)
+    container = video.open_container(text)
+    if scheme in ("http", "https"):
+        if video.is_still(container):
+            container.close()
+            from streamer.client.snapshots import Snapshots  # noqa: PLC0415 - loads aiohttp
+
+            return Snapshots(
+                text, fps=options.fps, reconnect=options.reconnect, on_trouble=options.on_trouble
+            )
+        if video.has_length(container):
+            return video.VideoFile(text, loop=options.loop, container=container)
+    return video.LiveVideo(
+        text, reconnect=options.reconnect, on_trouble=options.on_trouble, container=container
+    )
+
+
+def check_credentials(address: str) -> None:
+    """Refuse an address whose password has characters that separate the parts of an address.
+
+    Whether they belong to the password would be a guess. Raises BadInput, which says how to write them and
+    does not show the password.
+    """
+    scheme, _, rest = address.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    after = rest[len(authority) :]
+    user, _, password = authority.rpartition("@")[0].partition(":")
+    found = [sign for sign, text in (("@", user + password), (":", password)) if sign in text]
+    if re.search(r"%(?![0-9A-Fa-f]{2})", user + password):
+        found.append("%")
+    # What follows the last colon is a port, unless the password has separated the parts at the wrong place.
+    _, colon, port = authority.rpartition("@")[2].rpartition(":")
+    is_port = not colon or port.isdecimal() or authority.endswith("]")
+    if "@" in after and (not is_port or (after[0] == "#" and ":" in authority)):
+        found.append(after[0])
+    if found:
+        signs = " and ".join(f"`{sign}`" for sign in found)
+        ways = ", ".join(f"`{sign}` as `{quote(sign, safe='')}`" for sign in "@:#/?%")
+        # Nothing before the last `@` is shown: the password may be anywhere in it.
+        raise BadInput(
+            f"source {redact(f'{scheme}://{MASK}@' + rest.rpartition('@')[2])}: the user name or password "
+            f"contains {signs} as it is, which separates the parts of an address; write {ways}"
+        )

@@ -16,7 +16,7 @@ import aiohttp
 
 from streamer.client.address import stream_address
 from streamer.client.connection import Connection, ConnectionLost
-from streamer.client.encoder import ImageInput, ImageLimits
+from streamer.client.encoder import ImageInput, ImageLimits, check_input
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.flow import Flow
 from streamer.client.frame_stream import FrameStream, Phase, State, Watcher
@@ -99,6 +99,7 @@ class DetectStream(FrameStream):
         BadInput for a capture time that the wire cannot carry.
         """
         self._check_open()
+        check_input(picture)
         captured = _capture_time(captured_s)
         reason = self._refusal(time.monotonic())
         if reason is not None:
@@ -113,6 +114,7 @@ class DetectStream(FrameStream):
 
     async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
         """Offer a frame and wait until it is accepted. Raises the same errors as :meth:`offer`."""
+        check_input(picture)
         captured = _capture_time(captured_s)
         while True:
             self._check_open()

@@ -1,4 +1,4 @@
-"""Reads frames of a video file or a network stream (RTSP, HTTP) with PyAV.
+"""Reads frames of a video file or a network stream (RTSP, HTTP) with PyAV: `VideoFile` and `LiveVideo`.
 
 Imported only when one is opened.
 """
@@ -13,6 +13,9 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags
+from av.sidedata.sidedata import Type
 
 from streamer.client.capture import Captured
 from streamer.client.encoder import Pixels
@@ -28,24 +31,41 @@ READ_TIMEOUT_S = 10.0
 #: Consecutive packets that cannot be decoded before a source counts as broken.
 MAX_DAMAGED = 300
 _DEFAULT_FPS = 25.0
-_RTSP = {"rtsp_transport": "tcp"}
-_LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay"}
+#: FFmpeg reads a stream before it hands out the first frame: by default until it has seen 20 frames, for up
+#: to 5 s. Nothing here needs the frame rate, and a second is enough for the rest. FFmpeg's flag nobuffer is
+#: no remedy: it throws away what was read, with the first key frame (decision 0075).
+_QUICK_START = {"fpsprobesize": "0", "analyzeduration": "1000000"}
+#: TCP, and UDP for a camera that refuses TCP; both over the same connection.
+_RTSP = {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
+#: A live stream that was opened so long before it is read is opened again, because it holds old frames.
+STALE_S = 3.0
+#: Errors of opening that another attempt would meet again.
+_LASTING = (
+    av.error.HTTPBadRequestError,
+    av.error.HTTPForbiddenError,
+    av.error.HTTPUnauthorizedError,
+    av.error.InvalidDataError,
+    av.error.ProtocolNotFoundError,
+    ValueError,
+)
 
 
 class VideoFile:
     """A video file, or an address of a video with a known length.
 
-    Capture times are those of the container.
+    Capture times are those of the container. ``container`` is the video, if it is already open.
     """
 
     live = False
 
-    def __init__(self, address: str, *, loop: bool = False) -> None:
+    def __init__(self, address: str, *, loop: bool = False, container: Any = None) -> None:
         self.shown = redact(address)
         self._address = address
         self._loop = loop
-        with contextlib.closing(open_container(address)) as container:
-            stream = _video_stream(container, self.shown)
+        #: The container that was opened first; None once it has been read.
+        self._container: Any = container or open_container(address)
+        with _closed_on_error(self._container):
+            stream = _video_stream(self._container, self.shown)
             rate = float(stream.average_rate or _DEFAULT_FPS)
             length_s = _seconds(stream.duration, stream.time_base)
             frames = stream.frames or round((length_s or 0) * rate)
@@ -56,11 +76,12 @@ class VideoFile:
         number, offset_s = 0, 0.0
         while not stop.is_set():
             begun_at = number
-            with contextlib.closing(open_container(self._address)) as container:
-                for image, time_s, duration_s in _decoded(container, self.shown):
+            opened, self._container = self._container, None
+            with contextlib.closing(opened or open_container(self._address)) as container:
+                for frame, time_s, duration_s in _decoded(container, self._address, live=False):
                     if stop.is_set():
                         return
-                    yield Captured(number, offset_s + time_s, duration_s, image)
+                    yield Captured(number, offset_s + time_s, duration_s, upright(frame))
                     number += 1
                     end_s = time_s + duration_s
             if number == begun_at:
@@ -71,76 +92,122 @@ class VideoFile:
 
 
 class LiveVideo:
-    """A live network stream. Capture times are times of arrival; a lost stream is opened again."""
+    """A live network stream. Capture times are times of arrival; a lost stream is opened again.
+
+    ``container`` is the stream, if it is already open: some cameras serve one client at a time.
+    """
 
     live = True
     total = None
 
     def __init__(
-        self, address: str, *, reconnect: bool = True, on_trouble: Callable[[str], None] | None = None
+        self,
+        address: str,
+        *,
+        reconnect: bool = True,
+        on_trouble: Callable[[str], None] | None = None,
+        container: Any = None,
     ) -> None:
         self.shown = redact(address)
         self._address = address
         self._reconnect = reconnect
         self._on_trouble = on_trouble or (lambda _: None)
         # Opened here, so that a wrong address is reported at once.
-        self._container: Any = open_container(address, live=True)
-        try:
+        self._container: Any = container or open_container(address)
+        self._opened_at = time.monotonic()
+        with _closed_on_error(self._container):
             _video_stream(self._container, self.shown)
-        except SourceFailed:
-            self._container.close()
-            raise
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
         """Yield frames as they arrive."""
         number, begun, backoff = 0, time.monotonic(), Backoff()
+        if begun - self._opened_at > STALE_S:
+            self._close()
         while not stop.is_set():
             why = "the stream ended"
             try:
                 if self._container is None:
-                    self._container = open_container(self._address, live=True)
-                for image, _, duration_s in _decoded(self._container, self.shown):
+                    self._container = open_container(self._address)
+                for frame, _, duration_s in _decoded(self._container, self._address, live=True):
                     if stop.is_set():
                         return
                     backoff.reset()
-                    yield Captured(number, time.monotonic() - begun, duration_s, image)
+                    yield Captured(number, time.monotonic() - begun, duration_s, upright(frame))
                     number += 1
             except SourceFailed as error:
                 why = str(error)
             finally:
-                if self._container is not None:
-                    self._container.close()
-                    self._container = None
+                self._close()
             if not self._reconnect:
                 raise SourceFailed(f"{self.shown}: {why}")
             delay_s = backoff.next_s()
             self._on_trouble(f"source lost: {why}; next try in {delay_s:.1f} s")
             stop.wait(delay_s)
 
+    def _close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
 
-def has_length(address: str) -> bool:
-    """Whether a network address is a video with a known length. Raises SourceFailed."""
-    with contextlib.closing(open_container(address)) as container:
-        return bool(container.duration and container.duration > 0)
+
+@contextlib.contextmanager
+def _closed_on_error(container: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        container.close()
+        raise
 
 
-def open_container(address: str, *, live: bool = False) -> Any:
+def has_length(container: Any) -> bool:
+    """Whether an open video has a known length, as recordings have."""
+    return bool(container.duration and container.duration > 0)
+
+
+def is_still(container: Any) -> bool:
+    """Whether an open address is a single image. Reads it; of a stream of images it reads two."""
+    if not container.format.name.endswith("_pipe"):
+        return False
+    packets = container.demux(_video_stream(container, ""))
+    try:
+        # The end is an empty packet.
+        return not any(packet.size for packet in (next(packets, None), next(packets, None))[1:] if packet)
+    except (av.error.FFmpegError, OSError):
+        return True
+
+
+def open_container(address: str) -> Any:
     """Open a video for reading, with time limits for addresses. Raises SourceFailed, without credentials."""
-    options: dict[str, str] = dict(_LOW_DELAY) if live else {}
+    options: dict[str, str] = {}
     timeout: tuple[float, float] | None = None
     if "://" in address:
+        options |= _QUICK_START
         timeout = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
-        if address.startswith(("rtsp:", "rtsps:")):
+        if address.lower().startswith(("rtsp:", "rtsps:")):
             options |= _RTSP
     try:
         return av.open(address, options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise SourceFailed(f"{redact(address)}: cannot be opened: {_reason(error, address)}") from None
+        lasting = isinstance(error, _LASTING) or (
+            isinstance(error, av.error.HTTPNotFoundError) and address.lower().startswith("http")
+        )
+        raise SourceFailed(
+            f"{redact(address)}: cannot be opened: {_reason(error, address)}",
+            temporary=timeout is not None and not lasting,
+        ) from None
 
 
 def _reason(error: Exception, address: str) -> str:
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return f"the user name or the password is missing or wrong ({_status(error)})"
+    if isinstance(error, av.error.ExitError):  # the time limit ended it
+        return f"no answer within {OPEN_TIMEOUT_S:g} s"
     text = getattr(error, "strerror", None) or str(error)
     return redact(text, (address, *secrets_of(address)))
+
+
+def _status(error: Exception) -> int:
+    return 401 if isinstance(error, av.error.HTTPUnauthorizedError) else 403
 
 
 def _video_stream(container: Any, shown: str) -> Any:
@@ -153,10 +220,11 @@ def _seconds(value: int | None, base: Any) -> float | None:
     return None if value is None or base is None else float(value * base)
 
 
-def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]]:
-    """Yield pixels (upright), time and duration in seconds. Skips damaged packets."""
+def _decoded(container: Any, address: str, *, live: bool) -> Iterator[tuple[Any, float, float]]:
+    """Yield frames as decoded, with their time and duration in seconds. Skips damaged packets."""
+    shown = redact(address)
     stream = _video_stream(container, shown)
-    stream.thread_type = "AUTO"
+    _set_threads(stream, live=live)
     usual_s = 1.0 / float(stream.average_rate or _DEFAULT_FPS)
     #: Time of the first frame; None before it, or when the container has no times.
     origin_s: float | None = None
@@ -177,7 +245,7 @@ def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceFailed(f"{shown}: {_reason(error, shown)}") from None
+            raise SourceFailed(f"{shown}: {_reason(error, address)}") from None
         for frame in frames:
             known_s = _seconds(frame.pts, frame.time_base)
             if origin_s is None:
@@ -187,11 +255,35 @@ def _decoded(container: Any, shown: str) -> Iterator[tuple[Pixels, float, float]
                 time_s = last_s + usual_s / 100
             last_s = time_s
             duration_s = _seconds(getattr(frame, "duration", None) or None, frame.time_base) or usual_s
-            yield _upright(frame), time_s, duration_s
+            yield frame, time_s, duration_s
 
 
-def _upright(frame: Any) -> Pixels:
-    """Return BGR pixels, rotated as the display matrix of the container demands."""
-    image = frame.to_ndarray(format="bgr24")
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+def _set_threads(stream: Any, *, live: bool) -> None:
+    """Let a file be decoded by all cores, and a live stream without delay."""
+    if live:
+        # Threads that decode a frame each would hold back as many frames as there are cores.
+        stream.thread_type = "SLICE"
+        stream.codec_context.flags |= Flags.low_delay
+    else:
+        stream.thread_type = "AUTO"
+
+
+def upright(frame: Any) -> Pixels:
+    """Return BGR pixels, mirrored and rotated as the display matrix of the container demands."""
+    pixels = frame.to_ndarray(format="bgr24")
+    matrix = next((data for data in frame.side_data if data.type is Type.DISPLAYMATRIX), None)
+    if matrix is None:
+        return np.asarray(pixels, np.uint8)
+    return displayed(pixels, np.frombuffer(bytes(matrix), np.int32))
+
+
+def displayed(pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
+    """Return the pixels as a display matrix shows them: the nearest of its eight mirrored quarter turns.
+
+    The nine numbers are those of the track header of MP4 (ISO/IEC 14496-12, 8.3.2): the pixel at (x, y) is
+    shown at (a x + c y, b x + d y) for a, b, u, c, d, ... in this order.
+    """
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

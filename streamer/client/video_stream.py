@@ -14,9 +14,9 @@ import aiohttp
 
 from streamer.client.address import video_address
 from streamer.client.connection import ConnectionLost
-from streamer.client.encoder import ImageInput, Pixels, as_bgr, decode, resize
+from streamer.client.encoder import ImageInput, Pixels, as_bgr, check_input, decode, resize
 from streamer.client.errors import BadInput, ConnectionFailed
-from streamer.client.frame_stream import FrameStream, Phase, State, Watcher
+from streamer.client.frame_stream import FrameStream, Phase, State, Watcher, reported_silence
 from streamer.client.http import cookies
 from streamer.client.options import Options, Params
 from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
@@ -103,6 +103,7 @@ class VideoStream(FrameStream):
         image.
         """
         self._check_open()
+        check_input(picture)
         reason = self._refusal()
         if reason is not None:
             self.skip(reason)
@@ -112,6 +113,7 @@ class VideoStream(FrameStream):
 
     async def send(self, picture: ImageInput, *, tag: Any = None, captured_s: float | None = None) -> None:
         """Offer a frame and wait until it is accepted. Raises the same errors as :meth:`offer`."""
+        check_input(picture)
         captured = time.monotonic() if captured_s is None else captured_s
         while True:
             self._check_open()
@@ -251,7 +253,8 @@ class VideoStream(FrameStream):
         connection = VideoConnection(http, self._address, self._options.tls.context())
         track = FrameTrack(self._next_frame)
         try:
-            await connection.open(track, self._offer_fields(), self._options.connect_timeout_s)
+            with reported_silence(self._set_state, self._address.shown):
+                await connection.open(track, self._offer_fields(), self._options.connect_timeout_s)
             self.model = connection.welcome.get("model", {})
             self._origin = RtpOrigin()
             self._connection = connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -49,7 +49,7 @@ class Signals:
         """Return at the first signal."""
         await self._signalled.wait()
 
-    async def unless_signalled(self, work: Coroutine[Any, Any, object]) -> bool:
+    async def unless_signalled(self, work: Awaitable[object]) -> bool:
         """Await ``work``, or cancel it at a signal; returns whether it was done."""
         task, signalled = asyncio.ensure_future(work), asyncio.ensure_future(self._signalled.wait())
         await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)

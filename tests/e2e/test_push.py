@@ -267,7 +267,14 @@ def test_limits_end_the_run_and_images_are_sent_in_full(service: Service, tmp_pa
     [
         ("nosuch.mp4", [], 2, "does not exist"),
         ("README.md", [], 4, "README.md: cannot be opened"),
-        (f"rtsp://admin:{KEY}@127.0.0.1:9/live?token={KEY}", [], 4, r"rtsp://\*\*\*@127.0.0.1:9"),
+        (
+            f"rtsp://admin:{KEY}@127.0.0.1:9/live?token={KEY}",
+            ["--no-reconnect"],
+            4,
+            r"rtsp://\*\*\*@127.0.0.1:9",
+        ),
+        (f"rtsp://admin:{KEY}@1@127.0.0.1:9/live", [], 2, "write `@` as `%40`"),
+        ("0", ["--size", "1280"], 2, "write width and height as 1280x720"),
         ("IMAGES", ["--url", "ws://127.0.0.1:9", "--no-reconnect"], 3, "Connection refused"),
         ("IMAGES", ["--url", f"http://me:{KEY}@127.0.0.1:9", "--give-up-after", "0.7"], 3, "refused"),
         ("IMAGES", ["--url", "SERVICE/v9/stream"], 3, "no such model version"),

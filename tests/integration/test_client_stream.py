@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -207,6 +208,21 @@ async def test_a_frame_that_cannot_be_decoded_costs_only_itself(service: Service
     assert dropped.reason == "decode_error"
     assert dropped.message
     assert isinstance(found["good"], Result)
+
+
+@pytest.mark.parametrize("mode", ["live", "all"])
+async def test_what_is_no_frame_raises_and_the_stream_lives(service: Service, bus: Path, mode: str) -> None:
+    """OpenCV returns ``(False, None)`` for a camera without a frame; callers pass it on in many forms."""
+    no_frames: list[Any] = [None, (False, None), 7, [], np.zeros((4, 4, 3)), np.zeros((0, 0, 3), np.uint8)]
+    async with DetectStream(service.ws_url, mode=mode) as stream:
+        for value in no_frames:
+            with pytest.raises(BadInput):
+                stream.offer(value)
+            with pytest.raises(BadInput):
+                await stream.send(value)
+        await stream.send(bus, tag="good")
+        assert (await anext(stream)).tag == "good"
+        assert (stream.ledger.offered, stream.ledger.balance) == (1, 0)
 
 
 async def test_what_the_server_refuses_for_good_is_said_and_not_tried_again(service: Service) -> None:

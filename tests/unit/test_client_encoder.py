@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,27 @@ def test_a_file_that_is_damaged_is_refused_before_it_is_sent(suffix: str) -> Non
     for cut in (20, 30, len(data) // 2) if suffix != ".jpg" else (20, 30):
         with pytest.raises(BadInput, match="not an image that can be decoded: the image is damaged"):
             encode(data[:cut], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "the image is None"),
+        ((False, None), "the image is a tuple"),
+        (3.5, "the image is a float"),
+        ([[1, 2], [3, 4]], "the image is a list"),
+        (np.zeros((4, 4, 3), np.float32), "the array is float32"),
+        (np.zeros((4, 4, 2), np.uint8), r"the array has shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), "the array has shape"),
+        (np.zeros(12, np.uint8), "the array has shape"),
+        (np.uint8(3), "the image is a uint8"),
+        ("no\0path.jpg", "is not a path"),
+        ("/no/such/file.jpg", "No such file"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_was_found(value: Any, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        encode(value, LIMITS)
 
 
 def test_a_jpeg_that_is_cut_off_in_its_pixels_is_left_to_the_server() -> None:

@@ -116,7 +116,7 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
 
 
 def test_a_source_that_does_not_exist_is_a_usage_error_that_says_what_is_allowed() -> None:
-    with pytest.raises(BadInput, match=r"nosuch.*camera number, a video file"):
+    with pytest.raises(BadInput, match=r"nosuch.*a camera .*, a video file"):
         open_source("nosuch.mp4")
     with pytest.raises(BadInput, match="rtsp://"):
         open_source("gopher://host/x")
@@ -266,7 +266,7 @@ def test_a_camera_that_comes_back_is_used_again() -> None:
     opened: list[FakeDevice] = []
     trouble: list[str] = []
 
-    def opener(_: int) -> FakeDevice:
+    def opener(*_: object) -> FakeDevice:
         opened.append(devices[len(opened)])
         return opened[-1]
 
@@ -283,8 +283,8 @@ def test_a_camera_that_comes_back_is_used_again() -> None:
 
 def test_a_camera_that_is_not_there_is_named() -> None:
     with pytest.raises(SourceFailed, match="camera 7: cannot be opened"):
-        Camera(7, opener=lambda _: FakeDevice(0, opened=False))
-    source = Camera(0, opener=lambda _: FakeDevice(1), reconnect=False)
+        Camera(7, opener=lambda *_: FakeDevice(0, opened=False))
+    source = Camera(0, opener=lambda *_: FakeDevice(1), reconnect=False)
     with pytest.raises(SourceFailed, match="delivers no frames"):
         read(source)
 
