@@ -38,7 +38,9 @@ ELSEWHERE = {
     r"^docker ": "tests/deploy/test_image.py and test_compose.py",
     r"^streamer push 0 |^\.venv/bin/streamer push 0 ": "a camera; tests/unit/test_client_sources.py",
     r" --show$": "a page that stays until Ctrl-C; tests/e2e/test_push.py",
-    r"rtsp://": "a camera; tests/unit/test_client_sources.py",
+    r"^streamer push /dev/video0 ": "a camera; tests/unit/test_client_cameras.py",
+    r"rtsp://": "a camera; tests/integration/test_cameras.py",
+    r"^streamer push http://\S+/jpg ": "a camera; tests/unit/test_client_camera_servers.py",
 }
 
 
