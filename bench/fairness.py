@@ -82,9 +82,9 @@ class Greedy:
 
 
 def expensive_image() -> bytes:
-    """Return a valid progressive JPEG of 33 megapixels."""
-    noise = np.random.default_rng(0).integers(0, 255, (1024, 2048, 3), dtype=np.uint8)
-    image = cv2.resize(noise, (8000, 4100), interpolation=cv2.INTER_LINEAR)
+    """Return a valid progressive JPEG of 13 megapixels, nearly the largest that is accepted."""
+    noise = np.random.default_rng(0).integers(0, 255, (740, 1100, 3), dtype=np.uint8)
+    image = cv2.resize(noise, (4400, 2960), interpolation=cv2.INTER_LINEAR)
     options = [cv2.IMWRITE_JPEG_QUALITY, 50, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     return bytes(cv2.imencode(".jpg", image, options)[1].tobytes())
 

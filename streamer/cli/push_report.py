@@ -177,6 +177,7 @@ def describe_outcome(frame: Captured, outcome: Outcome) -> dict[str, Any]:
             "round_trip_ms": round(outcome.round_trip_s * 1e3, 2),
             "server": dict(outcome.timings_ms),
             **({"damaged": True} if outcome.damaged else {}),
+            **({"reduced": outcome.reduced} if outcome.reduced > 1 else {}),
         }
     if isinstance(outcome, Drop):
         return line | {"type": "drop", "reason": outcome.reason, "message": outcome.message}

@@ -244,6 +244,7 @@ class Flow:
                     round_trip_s=now - frame.sent_s,
                     timings_ms=dict(timings) if isinstance(timings, Mapping) else {},
                     damaged=message.get("damaged") is True,
+                    reduced=int(message.get("reduced", 1)),
                 ),
             )
         ]

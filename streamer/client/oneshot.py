@@ -223,6 +223,7 @@ def _read(body: Any, sent: ImageInput, encoded: Encoded, address: Address) -> Pr
             request_id=str(body.get("request_id", "")),
             damaged=facts.get("damaged") is True,
             image=sent,
+            reduced=int(facts.get("reduced", 1)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PredictFailed(

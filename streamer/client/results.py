@@ -171,6 +171,8 @@ class Result(Outcome):
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     #: Whether the server found a part of the frame missing or damaged.
     damaged: bool = False
+    #: The server decoded the frame at 1/``reduced`` of its size, because it exceeds a limit.
+    reduced: int = 1
 
     def __len__(self) -> int:
         return len(self.detections)
@@ -222,6 +224,8 @@ class Prediction:
     request_id: str
     #: Whether the server found a part of the image missing or damaged.
     damaged: bool = False
+    #: The server decoded the image at 1/``reduced`` of its size, because it exceeds a limit.
+    reduced: int = 1
     #: The image as it was passed: the array, the bytes, or the path.
     image: ImageInput | None = field(default=None, repr=False, compare=False)
 

@@ -151,6 +151,19 @@ class RequestSettings(BaseSettings):
         33_554_432, ge=1, description="Most pixels of an image, checked by its header."
     )
     image_max_side: int = Field(8192, ge=1, le=65535, description="Longest side of an image in pixels.")
+    image_reducible_max_pixels: int = Field(
+        134_217_728,
+        ge=1,
+        description="Most pixels of a JPEG that exceeds the limits on pixels and sides; it is decoded at a "
+        "reduced size, and the answer says so.",
+    )
+    image_decode_max_bytes: int = Field(
+        56 << 20,
+        ge=8 << 20,
+        le=400 << 20,
+        description="Most memory for decoding one image. A JPEG that needs more is decoded at a reduced size "
+        "if that is enough; other images get 413.",
+    )
 
     image_url_hosts: str = Field(
         "",

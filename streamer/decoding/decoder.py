@@ -38,7 +38,7 @@ from streamer.decoding.messages import (
     unpack_job,
 )
 from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
-from streamer.imaging.decode import Image, decode
+from streamer.imaging.decode import Decoded, decode
 from streamer.imaging.draw import annotate
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
 from streamer.imaging.sampled_pixels import sampled_memory, sampled_rows
@@ -75,6 +75,8 @@ class _Limits:
 
     image_px: int
     image_side_px: int
+    reducible_px: int
+    decode_bytes: int
 
 
 class Decoder:
@@ -84,7 +86,7 @@ class Decoder:
         self._resources = resources
         self._memory = memoryview(resources.arena)
         self._cpu_limit = CpuLimit()
-        self._limits: dict[tuple[int, int], _Limits] = {}
+        self._limits: dict[tuple[int, ...], _Limits] = {}
         self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
         self._trim = ctypes.CDLL(None).malloc_trim
         #: Whether the last image may have used much memory.
@@ -144,12 +146,23 @@ class Decoder:
                 target=target,
                 reduce=job.task is Task.PIXELS,
                 resized=self._resized(job, header) if job.task is Task.LETTERBOX else None,
+                most_bytes=job.decode_bytes,
             )
-            image, is_damaged = decoded.pixels, decoded.damaged
-            height, width = image.shape[:2]
-            text = self._write(job, image, descriptor)
+            width, height = _size_of(job, header)
+            if job.task is Task.PIXELS:
+                height, width = decoded.pixels.shape[:2]
+            text = self._write(job, header, decoded, descriptor)
             took_ms = (time.monotonic() - begun) * 1e3
-            return Answer(Verdict.DONE, job.number, width, height, is_damaged, took_ms, text=text)
+            return Answer(
+                Verdict.DONE,
+                job.number,
+                width,
+                height,
+                decoded.damaged,
+                took_ms,
+                text=text,
+                reduced=decoded.reduced,
+            )
         except ImageError as error:
             return Answer(Verdict.REFUSED, job.number, code=_CODES.index(error.code), text=error.detail)
         except MemoryError:
@@ -157,14 +170,15 @@ class Decoder:
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must get an answer
             return Answer(Verdict.FAULT, job.number, text=f"{type(error).__name__}: {error}")
 
-    def _write(self, job: Job, image: Image, descriptor: int) -> str:
+    def _write(self, job: Job, header: ImageHeader, decoded: Decoded, descriptor: int) -> str:
         """Write the image to the memory that the task requires; return the text of the answer."""
+        image = decoded.pixels
         if job.task is Task.LETTERBOX:
             ring = self._resources.ring
             if ring is None:
                 raise MalformedMessage("there is no frame ring")
             slot = ring.pixels(job.slot, job.input_width, job.input_height)
-            self._letterbox(job, image.shape[1], image.shape[0]).write(image, slot)
+            self._letterbox(job, *_size_of(job, header)).write(image, slot)
             return ""
         with mmap.mmap(descriptor, 0) as memory:
             if job.task is Task.PIXELS:
@@ -175,6 +189,7 @@ class Decoder:
                 return str(image.nbytes)
             request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
             rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
+            rows[:, :4] /= decoded.reduced
             out = annotate(image, rows, request["labels"])
             if len(out) > len(memory):
                 raise MemoryError(f"{len(out)} bytes do not fit")
@@ -183,10 +198,7 @@ class Decoder:
 
     def _resized(self, job: Job, header: ImageHeader) -> tuple[int, int]:
         """Return width and height to which the upright image will be resized."""
-        width, height = header.upright_size
-        if job.rotation % 2:
-            width, height = height, width
-        letterbox = self._letterbox(job, width, height)
+        letterbox = self._letterbox(job, *_size_of(job, header))
         return letterbox.resized_width, letterbox.resized_height
 
     def _letterbox(self, job: Job, width: int, height: int) -> Letterbox:
@@ -200,11 +212,17 @@ class Decoder:
 
     def _limits_of(self, job: Job) -> _Limits:
         """Return the same object for equal limits, because known headers are cached by it."""
-        key = (job.image_px, job.image_side_px)
+        key = (job.image_px, job.image_side_px, job.reducible_px, job.decode_bytes)
         found = self._limits.get(key)
         if found is None:
             found = self._limits[key] = _Limits(*key)
         return found
+
+
+def _size_of(job: Job, header: ImageHeader) -> tuple[int, int]:
+    """Return width and height of the upright image in pixels of its own."""
+    width, height = header.upright_size
+    return (height, width) if job.rotation % 2 else (width, height)
 
 
 def ready_answer(key: int, sandbox: Sandbox) -> Answer:
@@ -220,7 +238,7 @@ def _warm_up() -> None:
     labels.
     """
     canvas = np.zeros((16, 16, 3), np.uint8)
-    limits = _Limits(1 << 20, 1 << 10)
+    limits = _Limits(1 << 20, 1 << 10, 1 << 20, 1 << 30)
     for ending in (".jpg", ".png", ".webp"):
         _, encoded = cv2.imencode(ending, canvas)
         data = encoded.tobytes()

@@ -189,6 +189,8 @@ class DecoderPool:
             target.input_height,
             limits.image_px,
             limits.image_side_px,
+            limits.reducible_px,
+            limits.decode_bytes,
         )
         try:
             if work.descriptor >= 0:

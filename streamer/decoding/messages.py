@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from inference.models.model import Placement
+from streamer.imaging.pixel_limits import SCALES
 
 #: Size of the longest message; both sides read with this size.
 MAX_MESSAGE_BYTES = 2048
@@ -18,12 +19,12 @@ _MAX_TEXT_BYTES = 600
 #: Largest side of an image, whatever the settings allow.
 _MAX_SIDE_PX = 65_535
 
-#: Task, rotation, placement, pad value, job, offset, length, slot, input width and height, limits of pixels
-#: and side.
-_JOB = struct.Struct("<BBBBQQIIHHQI")
-#: Verdict, damaged, code, padding, job, width, height, milliseconds of decoding, milliseconds of processor
+#: Task, rotation, placement, pad value, job, offset, length, slot, input width and height, limits of pixels,
+#: side, pixels before a reduction, and memory.
+_JOB = struct.Struct("<BBBBQQIIHHQIQQ")
+#: Verdict, damaged, code, reduction, job, width, height, milliseconds of decoding, milliseconds of processor
 #: time.
-_ANSWER = struct.Struct("<BBBxQIIff")
+_ANSWER = struct.Struct("<BBBBQIIff")
 
 _PLACEMENTS = tuple(Placement)
 
@@ -82,11 +83,13 @@ class Job:
     input_height: int
     image_px: int
     image_side_px: int
+    reducible_px: int
+    decode_bytes: int
 
 
 @dataclass(slots=True)
 class Answer:
-    """The outcome of a job. Sizes are in pixels of the upright image."""
+    """The outcome of a job. Sizes are those of the upright image; of what was decoded in task PIXELS."""
 
     verdict: Verdict
     number: int
@@ -100,6 +103,8 @@ class Answer:
     #: Processor time of the decoder in milliseconds. The job is charged this, independent of how busy the
     #: machine was.
     cpu_ms: float = 0.0
+    #: The image was decoded at 1/``reduced`` of its size.
+    reduced: int = 1
 
 
 def pack_job(job: Job) -> bytes:
@@ -117,6 +122,8 @@ def pack_job(job: Job) -> bytes:
         job.input_height,
         job.image_px,
         job.image_side_px,
+        job.reducible_px,
+        job.decode_bytes,
     )
 
 
@@ -137,6 +144,7 @@ def pack_answer(answer: Answer) -> bytes:
         answer.verdict,
         answer.damaged,
         answer.code,
+        answer.reduced,
         answer.number,
         answer.width,
         answer.height,
@@ -149,13 +157,15 @@ def pack_answer(answer: Answer) -> bytes:
 def unpack_answer(data: bytes) -> Answer:
     """Return the answer in a message, with every field checked against its range. Raises MalformedMessage."""
     try:
-        verdict, damaged, code, number, width, height, decode_ms, cpu_ms = _ANSWER.unpack_from(data)
+        verdict, damaged, code, reduced, number, width, height, decode_ms, cpu_ms = _ANSWER.unpack_from(data)
         kind = _VERDICTS[verdict]
     except (struct.error, KeyError) as error:
         raise MalformedMessage(f"an answer that does not parse: {error}") from error
     if kind is Verdict.DONE and not (1 <= width <= _MAX_SIDE_PX and 1 <= height <= _MAX_SIDE_PX):
         raise MalformedMessage(f"an image of {width}x{height} pixels")
+    if kind is Verdict.DONE and reduced not in SCALES:
+        raise MalformedMessage(f"an image reduced by {reduced}")
     if not (0 <= decode_ms < 1e6 and 0 <= cpu_ms < 1e6):  # rejects NaN, too
         raise MalformedMessage(f"a decode time of {decode_ms} ms, {cpu_ms} of the processor")
     text = data[_ANSWER.size :].decode(errors="replace")
-    return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text, cpu_ms)
+    return Answer(kind, number, width, height, bool(damaged), decode_ms, code, text, cpu_ms, reduced)

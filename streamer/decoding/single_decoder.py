@@ -133,6 +133,8 @@ class SingleDecoder:
                 min(height, 0xFFFF),
                 self._limits.image_px,
                 self._limits.image_side_px,
+                self._limits.reducible_px,
+                self._limits.decode_bytes,
             )
             socket.send_fds(decoder.group.channel, [pack_job(job)], [memory_fd])
             try:

@@ -9,22 +9,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamer.imaging.decode_memory import choose_scale, is_sampled, scaled
 from streamer.imaging.jpeg_pixels import UnsupportedSampling, check_rows, decode_jpeg
 from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
-from streamer.imaging.sampled_pixels import LEAST_BYTES, sampled_memory
+from streamer.imaging.png_strips import decode_strips
+from streamer.imaging.sampled_pixels import LEAST_BYTES, Rows, sampled_memory
 from streamer.imaging.turning import Turning
 from streamer.imaging.webp import WebpImage, bare_webp
 from streamer.protocol.wire import Codec
 
 Image = npt.NDArray[np.uint8]
 
-_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 #: A reduced image has on each side at least this many pixels for each pixel of the model input.
 _REDUCED_MARGIN = 2.0
 
@@ -37,6 +33,8 @@ class Decoded:
     pixels: Image
     #: Whether a part is missing or wrong; missing parts are grey, or lack fine details.
     damaged: bool = False
+    #: The image has this many pixels for each one of ``pixels`` in each direction: 1, 2, 4 or 8.
+    reduced: int = 1
 
 
 def decode(
@@ -47,6 +45,7 @@ def decode(
     target: tuple[int, int] | None = None,
     reduce: bool = False,
     resized: tuple[int, int] | None = None,
+    most_bytes: int | None = None,
 ) -> Decoded:
     """Return the image upright; ``header`` is what `read_header` returned for the same ``data``.
 
@@ -63,66 +62,73 @@ def decode(
     and more, these were still 0.97 and 0.022. Linear resizing samples other pixels of a reduced image, so no
     margin achieves 0.98 and 0.02.
 
-    With ``resized``, only those pixels of a large JPEG are valid that `cv2.resize` with INTER_LINEAR reads to
-    make an image of this width and height from the upright one; the others take no memory.
+    With ``resized``, only those pixels of a large JPEG or PNG are valid that `cv2.resize` with INTER_LINEAR
+    reads to make an image of this width and height from the upright one; the others take no memory.
+
+    With ``most_bytes``, decoding takes at most this much memory: a JPEG is reduced where that is enough, and
+    other images are refused.
 
     A damaged JPEG is returned and marked as damaged if at least three quarters of it can be read. Opens no
-    files and starts no threads. Raises ImageError (damaged) if the data do not contain the image that the
-    header claims.
+    files and starts no threads. Raises ImageError: too_large if decoding would take more memory, damaged if
+    the data do not contain the image that the header claims.
     """
-    denominator = 1
+    least = header.reduction
     if reduce and target is not None and not header.sound_bytes:
-        denominator = choose_reduction(header, rotation, target)
+        least = max(least, choose_reduction(header, rotation, target))
     turning = Turning.of(header.orientation, rotation)
-    space = None
-    if resized is not None and denominator == 1:
-        space = _sampled_space(header, turning, resized)
+    scale = choose_scale(header, turning, resized, least, most_bytes)
+    width, height = scaled(header, scale)
+    rows, space = None, None
+    if resized is not None and is_sampled(header) and 3 * width * height >= LEAST_BYTES:
+        # Not for smaller images, because finding the rows takes 30 us.
+        rows = turning.stored_rows(height, width, resized)
+        space = sampled_memory(height, width, rows)
     try:
-        image, is_damaged = _stored_pixels(data, header, denominator, space)
+        image, is_damaged = _stored_pixels(data, header, (width, height), rows, space, most_bytes)
     except (struct.error, IndexError):
         raise damaged("its data differ from its header") from None
-    expected = (-(-header.height // denominator), -(-header.width // denominator), 3)
-    if image.shape != expected:
+    if image.shape != (height, width, 3):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
     if space is None or resized is None:
-        return Decoded(turning.upright(image), is_damaged)
-    return Decoded(turning.upright_sampled(image, resized), is_damaged)
-
-
-def _sampled_space(header: ImageHeader, turning: Turning, resized: tuple[int, int]) -> Image | None:
-    """Return memory for the stored pixels that keeps what resizing reads; None if all have to be kept.
-
-    Missing data of an arithmetic-coded JPEG are found by comparing all of its pixels.
-    """
-    if header.codec is not Codec.JPEG or header.sound_bytes or header.arithmetic:
-        return None
-    if header.width * header.height * 3 < LEAST_BYTES:  # first, because finding the rows takes 30 us
-        return None
-    rows = turning.stored_rows(header.height, header.width, resized)
-    return sampled_memory(header.height, header.width, rows)
+        return Decoded(turning.upright(image), is_damaged, scale)
+    return Decoded(turning.upright_sampled(image, resized), is_damaged, scale)
 
 
 def _stored_pixels(
-    data: bytes | memoryview, header: ImageHeader, denominator: int, space: Image | None
+    data: bytes | memoryview,
+    header: ImageHeader,
+    size: tuple[int, int],
+    rows: Rows | None,
+    space: Image | None,
+    most_bytes: int | None,
 ) -> tuple[Image, bool]:
     """Return the pixels in stored orientation, and whether they are damaged. Raises ImageError.
 
-    A sound JPEG is decoded into ``space`` if there is one.
+    ``size`` is their width and height; ``rows`` are those that are needed, None for all. A sound JPEG or a
+    large PNG is decoded into ``space`` if there is one.
     """
     if header.codec is Codec.JPEG:
-        if denominator > 1:
-            return _opencv(data, header, _FLAGS[denominator]), False
         try:
-            return decode_jpeg(data, header, space)
+            return decode_jpeg(data, header, size, space, most_bytes)
         except UnsupportedSampling:
+            if header.sound_bytes:
+                raise damaged("it has no end marker, or is broken in its scans") from None
             # OpenCV does not report libjpeg's warnings, so look for missing rows. An image that is grey all
             # over is not damaged.
             image = _opencv(data, header)
             return image, bool((image[0] != image[-1]).any()) and check_rows(image)
+    if header.codec is Codec.PNG and header.pixel_bytes:
+        image = _memory_of(size) if space is None else space
+        decode_strips(data, image, np.arange(size[1]) if rows is None else rows)
+        return image, False
     if header.codec is Codec.PNG:
         return _opencv(bare_png(bytes(data)), header), False
     bare, stored = bare_webp(bytes(data))
     return _on_canvas(_opencv(bare, header), stored, header), False
+
+
+def _memory_of(size: tuple[int, int]) -> Image:
+    return np.empty((size[1], size[0], 3), np.uint8)
 
 
 def _on_canvas(image: Image, stored: WebpImage, header: ImageHeader) -> Image:
@@ -135,12 +141,12 @@ def _on_canvas(image: Image, stored: WebpImage, header: ImageHeader) -> Image:
     return canvas
 
 
-def _opencv(data: bytes | memoryview, header: ImageHeader, flags: int = cv2.IMREAD_COLOR) -> Image:
+def _opencv(data: bytes | memoryview, header: ImageHeader) -> Image:
     """Decode with OpenCV. Raises ImageError, or MemoryError."""
     try:
         # `Turning` applies the orientation together with `rotation`; OpenCV would need an extra pass.
         image: Image | None = cv2.imdecode(
-            np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
@@ -156,7 +162,7 @@ def choose_reduction(header: ImageHeader, rotation: int, target: tuple[int, int]
 
     Only JPEG decoders can scale while decoding, so the result for other formats is 1.
     """
-    if header.codec is not Codec.JPEG:
+    if not header.reducible:
         return 1
     width, height = header.upright_size
     if rotation % 2:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from streamer.imaging.jpeg import read_jpeg
 from streamer.imaging.pixel_limits import (
     ALLOWED,
+    DECODE_BYTES,
     ImageError,
     ImageErrorCode,
     ImageHeader,
@@ -130,6 +131,10 @@ class Limits:
     #: Pixels of one image, and of its longer side, as its header states.
     image_px: int = 33_554_432
     image_side_px: int = 8192
+    #: Pixels of a JPEG that exceeds the two limits above and is therefore reduced while it is decoded.
+    reducible_px: int = 134_217_728
+    #: Memory for decoding one image.
+    decode_bytes: int = DECODE_BYTES
     #: Time from the request's headers to the last byte of its body.
     body_timeout_s: float = 15.0
     #: Time from the last byte of the body to the last answer of the model.

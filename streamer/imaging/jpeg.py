@@ -81,21 +81,41 @@ def follow_scans(blob: bytes, head: JpegHead) -> Scans:
     return read_scans(blob, len(head.data), head.frame, head.first_scan, head.limits)
 
 
-def _header_of(frame: JpegFrame, orientation: int, *, single_scan: bool) -> ImageHeader:
+def _header_of(frame: JpegFrame, orientation: int, reduction: int, *, single_scan: bool) -> ImageHeader:
     """Return the header of a complete file."""
     # OpenCV decodes unusual sampling and copies its pixels. CMYK and BGR pixels are in memory together.
     each = 6 if not frame.usual_sampling else 7 if len(frame.components) == 4 else 3
     each += 3 if frame.arithmetic else 0  # such a file is decoded twice, to detect whether it is cut off
-    decoding = each * frame.width * frame.height + (0 if single_scan else frame.coefficient_bytes)
+    beside = _FIXED_BYTES + (0 if single_scan else frame.coefficient_bytes)
+    decoding = each * frame.width * frame.height
     turning = turn_bytes(frame.width, frame.height) if orientation != 1 else 0
+    splits = frame.usual_sampling and not frame.arithmetic
     return ImageHeader(
         Codec.JPEG,
         frame.width,
         frame.height,
         orientation,
         arithmetic=frame.arithmetic,
-        decode_bytes=max(decoding, turning) + _FIXED_BYTES,
+        decode_bytes=max(decoding + beside, turning + _FIXED_BYTES),
+        kind=_kind_of(frame, single_scan=single_scan),
+        beside_bytes=beside if splits else 0,
+        pixel_bytes=each if splits else 0,
+        reducible=splits,
+        reduction=reduction,
     )
+
+
+def _kind_of(frame: JpegFrame, *, single_scan: bool) -> str:
+    """Return what error messages call a JPEG: what makes its decoding take more memory."""
+    if frame.arithmetic:
+        return "arithmetic-coded JPEG"
+    if frame.progressive:
+        return "progressive JPEG"
+    if not single_scan:
+        return "JPEG of several scans"
+    if len(frame.components) == 4:
+        return "CMYK JPEG"
+    return "JPEG" if frame.usual_sampling else "JPEG of unusual sampling"
 
 
 def _head_of(blob: bytes, limits: PixelLimits) -> JpegHead:
@@ -128,7 +148,7 @@ def read_head(blob: bytes, limits: PixelLimits) -> JpegHead:
     first_scan = Scan.parse(segment, frame)
     check_visits([first_scan], frame, limits)
     single_scan = not frame.progressive and len(first_scan.components) == len(frame.components)
-    header = _header_of(frame, orientation or 1, single_scan=single_scan)
+    header = _header_of(frame, orientation or 1, frame.reduction(limits), single_scan=single_scan)
     return JpegHead(blob[:start], header, frame, first_scan, single_scan, frame.least_bytes(), limits)
 
 

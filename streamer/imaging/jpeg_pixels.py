@@ -38,37 +38,101 @@ class UnsupportedSampling(Exception):
 
 
 def decode_jpeg(
-    data: bytes | memoryview, header: ImageHeader, space: Pixels | None = None
+    data: bytes | memoryview,
+    header: ImageHeader,
+    size: tuple[int, int],
+    space: Pixels | None = None,
+    most_bytes: int | None = None,
 ) -> tuple[Pixels, bool]:
     """Return the stored pixels as uint8 BGR, and whether a part of them is missing or wrong.
 
-    A sound image is decoded into ``space`` (uint8, of the size in ``header``) if it is given; that of
-    `sampled_memory` does not keep all rows. Other images get memory of their own, because damage is found by
-    looking at all rows. Raises ImageError (damaged) if less than three quarters of the image can be read, and
-    UnsupportedSampling. If the data differ from ``header``, the pixels may have another shape, but never take
-    more memory.
+    ``size`` is their width and height: those in ``header``, or both divided by 2, 4 or 8. An intact image is
+    decoded into ``space`` (uint8, of this size) if it is given; that of `sampled_memory` does not keep all
+    rows. A damaged image gets memory of its own, because damage is found by looking at all rows.
+
+    Raises ImageError (damaged) if less than three quarters of the image can be read, or if finding that out
+    would take more than ``most_bytes`` of memory; and UnsupportedSampling. If the data differ from
+    ``header``, the pixels may have another shape, but never take more memory.
     """
-    if header.sound_bytes:
-        return _decode_rest(data, header, "it is cut off, or broken in its scans")
+    reason = "it is cut off, or broken in its scans"
     try:
-        pixels = _decode(data, _space_for(header) if space is None else space)
+        if header.sound_bytes:
+            found = _decode_without_end(data, header, _space_of(size) if space is None else space)
+            if found is not None:
+                return found
+        else:
+            pixels = _decode(data, _space_of(size) if space is None else space)
+            return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
     except ValueError as error:
         if "subsampling" in str(error):
             raise UnsupportedSampling from error
-        reason = str(error)
-    else:
-        return pixels, header.arithmetic and _ends_early(bytes(data), pixels)
-    return _decode_rest(data, header, reason)
+        if not header.sound_bytes:
+            reason = str(error)
+    del space
+    if most_bytes is not None and header.beside_bytes + 3 * size[0] * size[1] > most_bytes:
+        raise damaged(f"{reason}; it is too large to find out which part of it can be read")
+    return _decode_rest(data, header, _space_of(size), reason)
 
 
-def _space_for(header: ImageHeader) -> Pixels:
-    return np.empty((header.height, header.width, 3), np.uint8)
+def _space_of(size: tuple[int, int]) -> Pixels:
+    return np.empty((size[1], size[0], 3), np.uint8)
 
 
 def _decode(data: bytes | memoryview, space: Pixels) -> Pixels:
-    """Decode into ``space``. Raises ValueError for every warning and error of libjpeg."""
-    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="BGR", buffer=space)
+    """Decode into ``space``, at the scale that fits it. Raises ValueError for each warning of libjpeg."""
+    height, width, _ = space.shape
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data, colorspace="BGR", min_height=height, min_width=width, buffer=space
+    )
     return pixels
+
+
+def _decode_without_end(
+    data: bytes | memoryview, header: ImageHeader, space: Pixels
+) -> tuple[Pixels, bool] | None:
+    """Decode an image without end marker, as some cameras write it, into ``space``.
+
+    Returns None if a scan is missing that the image needs. Raises ValueError if the data of its last scan end
+    early, and ImageError.
+    """
+    blob = bytes(data)
+    head = _head_like(blob, header)
+    scans = follow_scans(blob, head)
+    coverage = Coverage(head.frame)
+    for scan in scans.scans:
+        coverage.add(scan)
+    if not coverage.exact:
+        return None
+    # libjpeg warns if it needs a bit beyond the end. Without a warning, the data contain every block.
+    body = blob[: scans.ends[-1]]
+    try:
+        pixels = _decode(body + _EOI, space)
+    except ValueError:
+        bare = _without_padding(body)
+        if len(bare) == len(body) or _visits(head, scans) > _MAX_VISITS_TWICE:
+            raise
+        body = bare
+        pixels = _decode(body + _EOI, space)
+    return pixels, header.arithmetic and _ends_early(body + _EOI, pixels)
+
+
+def _without_padding(body: bytes) -> bytes:
+    """Return the data of scans without equal bytes at the end, which are padding if there are several."""
+    stripped = body.rstrip(body[-1:])
+    return stripped if len(body) - len(stripped) >= _PADDING_BYTES else body
+
+
+def _visits(head: JpegHead, scans: Scans) -> int:
+    """Return the cost of decoding these scans (see `jpeg_scans`)."""
+    return sum(scan.visits(head.frame) for scan in scans.scans)
+
+
+def _head_like(blob: bytes, header: ImageHeader) -> JpegHead:
+    """Return the head of a file. Raises ImageError if it says another size than ``header``."""
+    head = read_head(blob, NoPixelLimits())
+    if (head.frame.width, head.frame.height) != (header.width, header.height):
+        raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
+    return head
 
 
 def _ends_early(blob: bytes, pixels: Pixels) -> bool:
@@ -90,7 +154,7 @@ def _ends_early(blob: bytes, pixels: Pixels) -> bool:
         return False
     sound = int(np.flatnonzero(differ.any(axis=1))[0])
     if sound < _LEAST_SHARE * len(pixels):
-        raise damaged(f"{100 * sound / len(pixels):.0f} % of its rows can be read")
+        raise damaged(_rows_text(sound / len(pixels)))
     return True
 
 
@@ -99,14 +163,14 @@ def _last_block(size: int, block: int) -> int:
     return max(0, (size - 1) // block * block - 1)
 
 
-def _decode_rest(data: bytes | memoryview, header: ImageHeader, reason: str) -> tuple[Pixels, bool]:
+def _decode_rest(
+    data: bytes | memoryview, header: ImageHeader, space: Pixels, reason: str
+) -> tuple[Pixels, bool]:
+    """Decode what can be read of a damaged image into ``space``. Raises ImageError."""
     blob = bytes(data)
-    head = read_head(blob, NoPixelLimits())
-    if (head.frame.width, head.frame.height) != (header.width, header.height):
-        raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
+    head = _head_like(blob, header)
     scans = follow_scans(blob, head)
     # Fill the memory, because pixels that the decoder does not write would show its earlier contents.
-    space = _space_for(header)
     space.fill(_MISSING)
     if head.single_scan:
         return _decode_rows(blob, head, scans, space)
@@ -115,13 +179,12 @@ def _decode_rest(data: bytes | memoryview, header: ImageHeader, reason: str) -> 
 
 def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tuple[Pixels, bool]:
     """Decode an image of one scan as far as possible; missing rows are at its lower edge."""
-    body = blob[len(head.data) : scans.ends[0]]
-    stripped = body.rstrip(body[-1:])
-    if len(body) - len(stripped) >= _PADDING_BYTES:
-        body = stripped
+    body = _without_padding(blob[len(head.data) : scans.ends[0]])
     try:
         # If libjpeg does not warn, the data contain every block of the image.
-        return _decode(head.data + body + _EOI, space), not scans.ended
+        whole = head.data + body + _EOI
+        pixels = _decode(whole, space)
+        return pixels, head.frame.arithmetic and _ends_early(whole, pixels)
     except ValueError:
         pass  # `space` contains the pixels up to the end of the data
     if head.frame.arithmetic:
@@ -134,8 +197,12 @@ def check_rows(pixels: Pixels) -> bool:
     """Return whether rows are missing at the lower edge. Raises ImageError if too few can be read."""
     share = _rows_before(pixels, _MISSING) / len(pixels)
     if share < _LEAST_SHARE:
-        raise damaged(f"{100 * share:.0f} % of its rows can be read")
+        raise damaged(_rows_text(share))
     return share < 1
+
+
+def _rows_text(share: float) -> str:
+    return f"{100 * share:.0f} % of its rows can be read, and {100 * _LEAST_SHARE:.0f} % are needed"
 
 
 def _decode_first_scans(
@@ -147,20 +214,22 @@ def _decode_first_scans(
     the data end early, the last scan is the broken one. Otherwise the broken scan is unknown, and all scans
     that only refine are left out.
     """
-    if not scans.ended:
-        count = len(scans.scans) - 1
-    elif sum(scan.visits(head.frame) for scan in scans.scans) <= _MAX_VISITS_TWICE:
-        count = len(scans.scans)
-    else:
+    if _visits(head, scans) > _MAX_VISITS_TWICE:
         raise damaged(reason)
+    count = len(scans.scans) if scans.ended else len(scans.scans) - 1
     coverage = Coverage(head.frame)
     for number, scan in enumerate(scans.scans[:count], 1):
         coverage.add(scan)
         if coverage.complete and scans.ended:
             count = number
             break
-    if not coverage.complete or (count == len(scans.scans)):
-        raise damaged(f"its scans are broken before they have delivered the whole image ({reason})")
+    if not coverage.complete:
+        raise damaged(
+            f"its scans are broken before they have delivered the whole image ({reason}): "
+            f"{100 * coverage.missing_share:.0f} % of its coefficients are missing"
+        )
+    if count == len(scans.scans):
+        raise damaged(f"its last scan is broken, which delivers a part of the image ({reason})")
     try:
         return _decode(blob[: scans.ends[count - 1]] + _EOI, space), True
     except ValueError as error:

@@ -64,13 +64,24 @@ class JpegFrame:
         """Raise ImageError for a frame that is too large or uses a kind of coding that is not supported."""
         if self.marker not in _SEQUENTIAL + _PROGRESSIVE:
             raise unsupported("a lossless or hierarchical JPEG")
-        check_size(self.width, self.height, limits)
         if self.precision != 8:
             raise unsupported(f"a JPEG with {self.precision} bits per channel")
         if len(self.components) not in (1, 3, 4):
             raise unsupported(f"a JPEG with {len(self.components)} channels")
         if not all(1 <= part.across <= 4 and 1 <= part.down <= 4 for part in self.components):
             raise damaged("its sampling factors are out of range")
+        check_size(self.width, self.height, limits, self._irreducible)
+
+    def reduction(self, limits: PixelLimits) -> int:
+        """Return the scale denominator with which the image meets ``limits``. Raises ImageError."""
+        return check_size(self.width, self.height, limits, self._irreducible)
+
+    @property
+    def _irreducible(self) -> str:
+        """What error messages call a JPEG that cannot be decoded at a reduced size; empty if it can."""
+        if self.arithmetic:
+            return "an arithmetic-coded JPEG"
+        return "" if self.usual_sampling else "a JPEG of unusual sampling"
 
     def blocks(self, index: int) -> int:
         """Return the number of blocks of component ``index``, padded as in a scan of several components."""
@@ -122,6 +133,9 @@ _MAX_SEGMENTS = 256
 #: Standard progressive files need 11 visits a pixel (4:4:4) or 18 (CMYK), well optimised files 21.
 _MAX_VISITS_PER_PIXEL = 24
 _VISITS_PER_BLOCK = 16
+#: One pass over an image is allowed, also over one that has more pixels than the limits and is reduced: each
+#: of at most four channels takes 80 visits for 64 pixels.
+_VISITS_OF_ONE_PASS = 5
 #: Visits counted for one arithmetic-coded coefficient. Decoding one takes up to 30 adaptive decisions of 4 ns
 #: each, and malicious data need hardly any bits for them: 33.5 megapixels took 6 s. With this factor, the
 #: largest image that passes has some 3 megapixels (5 with 4:2:0) and takes 0.5 s.
@@ -205,6 +219,18 @@ class Coverage:
         """Whether the scans contain every coefficient, at least coarsely."""
         return not any(None in low for low in self._low)
 
+    @property
+    def exact(self) -> bool:
+        """Whether the scans contain every bit of every coefficient."""
+        return all(bits == 0 for low in self._low for bits in low)
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the coefficients that no scan contains, 0 to 1."""
+        blocks = [self.frame.blocks(index) for index in range(len(self._low))]
+        missing = sum(count * low.count(None) for count, low in zip(blocks, self._low, strict=True))
+        return missing / (64 * sum(blocks))
+
 
 @dataclass(frozen=True, slots=True)
 class Scans:
@@ -254,7 +280,8 @@ def read_scans(blob: bytes, start: int, frame: JpegFrame, first: Scan, limits: P
 
 def check_visits(scans: list[Scan], frame: JpegFrame, limits: PixelLimits) -> None:
     """Raise ImageError (unsupported) if decoding these scans would take too long."""
-    visits, most = sum(scan.visits(frame) for scan in scans), _MAX_VISITS_PER_PIXEL * limits.image_px
+    visits = sum(scan.visits(frame) for scan in scans)
+    most = max(_MAX_VISITS_PER_PIXEL * limits.image_px, _VISITS_OF_ONE_PASS * frame.width * frame.height)
     if visits > most:
         coding = "an arithmetic-coded" if frame.arithmetic else "a"
         raise unsupported(

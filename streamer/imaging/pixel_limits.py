@@ -83,7 +83,7 @@ def read_orientation(block: bytes) -> int:
 
 
 class PixelLimits(Protocol):
-    """The largest size that the header of an image may state."""
+    """The largest size that the header of an image may state, and the most memory for decoding it."""
 
     @property
     def image_px(self) -> int:
@@ -93,6 +93,19 @@ class PixelLimits(Protocol):
     def image_side_px(self) -> int:
         """Most pixels of the longer side."""
 
+    @property
+    def reducible_px(self) -> int:
+        """Most pixels of a JPEG that exceeds the limits above and is reduced while it is decoded."""
+
+    @property
+    def decode_bytes(self) -> int:
+        """Most memory in bytes that decoding one image may take."""
+
+
+#: Most memory in bytes for decoding one image, unless the settings say otherwise: enough for a progressive
+#: JPEG of 12 megapixels with 4:2:0 (50 MB), and for a 4K image in WebP (54 MB).
+DECODE_BYTES = 56 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class NoPixelLimits:
@@ -100,6 +113,12 @@ class NoPixelLimits:
 
     image_px: int = 1 << 60
     image_side_px: int = 65_535
+    reducible_px: int = 1 << 60
+    decode_bytes: int = 1 << 60
+
+
+#: Denominators of the scales at which a JPEG can be decoded.
+SCALES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +135,22 @@ class ImageHeader:
     #: Number of bytes before the damage in a damaged JPEG. The decoder gets no bytes after them, because they
     #: were not checked. 0 if the file is complete, as far as its structure shows.
     sound_bytes: int = 0
-    #: Upper bound of the memory in bytes that `decode` takes at one time for this image, including its pixels
-    #: but not ``data``. It is close to the measured peak, except for lossless WebP (see `webp`). The
+    #: Upper bound of the memory in bytes that `decode` takes at one time for all pixels of this image, not
+    #: counting ``data``. It is close to the measured peak, except for lossless WebP (see `webp`). The
     #: ``rotation`` of a frame is not known here; if there is one, decoding takes at least `turn_bytes`.
     decode_bytes: int = 0
+    #: What error messages call it, such as "progressive JPEG".
+    kind: str = "image"
+    #: The part of ``decode_bytes`` that does not depend on how many of its pixels are kept, and the bytes for
+    #: each pixel; both are 0 if the decoder always keeps all pixels. With 3 bytes, `decode` may leave out
+    #: rows.
+    beside_bytes: int = 0
+    pixel_bytes: int = 0
+    #: Whether its decoder can reduce it to 1/2, 1/4 or 1/8 of its size.
+    reducible: bool = False
+    #: The scale denominator, one of `SCALES`, with which it must be decoded because it has more pixels than
+    #: the limits allow.
+    reduction: int = 1
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -132,12 +163,27 @@ def turn_bytes(width: int, height: int) -> int:
     return 6 * width * height
 
 
-def check_size(width: int, height: int, limits: PixelLimits) -> None:
-    """Raise ImageError if an image has no pixels, or more than ``limits`` allow."""
+def check_size(width: int, height: int, limits: PixelLimits, kind: str = "") -> int:
+    """Return the scale denominator, one of `SCALES`, with which an image of this size meets ``limits``.
+
+    ``kind`` is what error messages call an image that cannot be reduced while it is decoded; for such an
+    image the result is 1. Raises ImageError if an image has no pixels, or more than ``limits`` allow.
+    """
     if width < 1 or height < 1:
         raise damaged(f"its header says {width}x{height} pixels")
-    if max(width, height) > limits.image_side_px or width * height > limits.image_px:
-        raise too_large(
-            f"the image is {width}x{height} pixels ({width * height / 1e6:.1f} megapixels); allowed are "
-            f"{limits.image_side_px} pixels a side and {limits.image_px / 1e6:.1f} megapixels"
-        )
+    px = width * height
+    for scale in SCALES[:1] if kind or px > limits.reducible_px else SCALES:
+        across, down = -(-width // scale), -(-height // scale)
+        if max(across, down) <= limits.image_side_px and across * down <= limits.image_px:
+            return scale
+    text = (
+        f"the image is {width}x{height} pixels ({px / 1e6:.1f} megapixels); allowed are "
+        f"{limits.image_side_px} pixels a side and {limits.image_px / 1e6:.1f} megapixels"
+    )
+    if limits.reducible_px > limits.image_px:
+        most = f"{limits.reducible_px / 1e6:.1f} megapixels"
+        if not kind:
+            text += f", or {most} of a JPEG, which is then decoded at a reduced size"
+        elif px <= limits.reducible_px:
+            text += f"; {kind} cannot be reduced while it is decoded, but a baseline JPEG of up to {most} can"
+    raise too_large(text)

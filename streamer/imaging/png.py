@@ -16,10 +16,11 @@ from streamer.imaging.pixel_limits import (
     too_large,
     turn_bytes,
 )
+from streamer.imaging.sampled_pixels import LEAST_BYTES
 from streamer.protocol.wire import Codec
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 #: Encoders write data chunks of at least 8 KiB, except for small images. Reading 4096 chunks takes 3 ms.
 _MAX_CHUNKS = 4096
 #: Most chunks that are not data chunks.
@@ -27,7 +28,7 @@ _MAX_EXTRAS = 256
 #: One byte of deflate data inflates to at most 1032 bytes (a 258-byte match from two bits).
 _DEFLATE_MAX_RATIO = 1032
 #: Inflated bytes beyond the image that are tolerated; libpng discards this many in 0.2 s.
-_SURPLUS_BYTES = 64 << 20
+SURPLUS_BYTES = 64 << 20
 #: Most bytes in a stored block of deflate.
 _STEP_BYTES = 65_535
 #: Scanlines up to this size are passed on uncompressed after they were inflated for the check. At 1080p,
@@ -36,7 +37,7 @@ _MAX_STORED_BYTES = 32 << 20
 #: Most bytes of scanlines for each pixel that the limits allow. With the slowest filter in each line, 33.5
 #: megapixels took 1.5 s at 6 bytes a pixel, and 2 s at 8 (four channels of 16 bits).
 _MAX_SCANLINE_BYTES_PER_PIXEL = 6
-#: Memory that OpenCV needs besides two copies of the pixels: scanlines, zlib's window.
+#: Memory that is needed besides pixels: scanlines, zlib's window, strips.
 _FIXED_BYTES = 3 << 20
 #: Number of channels and allowed bit depths by colour type.
 _COLOURS = {
@@ -52,7 +53,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class PngFrame:
     """The contents of the header chunk."""
 
     width: int
@@ -63,7 +64,7 @@ class _Frame:
     interlaced: bool
 
     @classmethod
-    def parse(cls, blob: bytes) -> _Frame:
+    def parse(cls, blob: bytes | memoryview) -> PngFrame:
         """Read and check the header chunk. Raises ImageError, or struct.error if the file ends within it."""
         header = struct.unpack_from(">I4sIIBBBBB", blob, 8)
         length, kind, width, height, depth, colour, compression, filtering, interlace = header
@@ -104,9 +105,9 @@ class _Chunks:
 
     def may_have_surplus(self, scanline_bytes: int) -> bool:
         """Whether the data may inflate to so many surplus bytes that discarding them takes long."""
-        return self.data_bytes * _DEFLATE_MAX_RATIO > scanline_bytes + _SURPLUS_BYTES
+        return self.data_bytes * _DEFLATE_MAX_RATIO > scanline_bytes + SURPLUS_BYTES
 
-    def checked(self, frame: _Frame) -> _Chunks:
+    def checked(self, frame: PngFrame) -> _Chunks:
         """Return the chunks themselves. Raises ImageError if the data or a needed palette is missing."""
         if not self.data:
             raise damaged("it has no image data")
@@ -117,9 +118,9 @@ class _Chunks:
 
 def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
     """Return the header of a PNG. Raises ImageError; struct.error if its header is cut off."""
-    frame = _Frame.parse(blob)
+    frame = PngFrame.parse(blob)
     width, height = frame.width, frame.height
-    check_size(width, height, limits)
+    check_size(width, height, limits, "a PNG")
     most_bytes = _MAX_SCANLINE_BYTES_PER_PIXEL * limits.image_px
     if frame.scanline_bytes > most_bytes:
         raise too_large(
@@ -131,21 +132,49 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         raise damaged(f"{chunks.data_bytes} bytes cannot hold {width}x{height} pixels")
     orientation = chunks.orientation or 1
     turning = turn_bytes(width, height) if orientation != 1 else 0
+    pixel_bytes = 3 if 3 * width * height >= LEAST_BYTES and not frame.interlaced else 0
+    decoding = pixel_bytes * width * height or _decode_bytes(frame, chunks, len(blob))
     return ImageHeader(
         Codec.PNG,
         width,
         height,
         orientation,
-        decode_bytes=max(_decode_bytes(frame, chunks, len(blob)), turning) + _FIXED_BYTES,
+        decode_bytes=max(decoding, turning) + _FIXED_BYTES,
+        kind="interlaced PNG" if frame.interlaced else "PNG",
+        beside_bytes=_FIXED_BYTES if pixel_bytes else 0,
+        pixel_bytes=pixel_bytes,
     )
 
 
-def _decode_bytes(frame: _Frame, chunks: _Chunks, file_bytes: int) -> int:
+def _decode_bytes(frame: PngFrame, chunks: _Chunks, file_bytes: int) -> int:
     """Return the peak memory of decoding: OpenCV's pixels, their copy for Python, and the bare file."""
     pixels, stored = 6 * frame.width * frame.height, frame.scanline_bytes
     if stored <= _MAX_STORED_BYTES and chunks.may_have_surplus(stored):
         return max(2 * stored, stored + pixels) + file_bytes
     return pixels + 2 * file_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PngFile:
+    """A file whose image is decoded in strips (`png_strips`)."""
+
+    frame: PngFrame
+    #: The palette chunk; empty if there is none.
+    palette: bytes
+    _data: bytes | memoryview
+    _chunks: list[tuple[int, int]]
+
+    @classmethod
+    def read(cls, data: bytes | memoryview) -> PngFile:
+        """Read a file that has passed `read_png`, without copying it. Raises ImageError."""
+        frame = PngFrame.parse(data)
+        chunks = _walk(data, frame)
+        palette = bytes(data[slice(*chunks.palette)]) if chunks.palette is not None else b""
+        return cls(frame, palette, data, chunks.data)
+
+    def inflate(self) -> Iterator[bytes]:
+        """Yield the scanlines in pieces of up to 64 KiB. Raises ImageError if the data are broken."""
+        return _inflate(self._data, self._chunks)
 
 
 def bare_png(blob: bytes) -> bytes:
@@ -155,13 +184,13 @@ def bare_png(blob: bytes) -> bytes:
     Transparency is left out, because decoding drops it anyway. Raises ImageError (damaged) if the data
     inflate to more than the image.
     """
-    frame = _Frame.parse(blob)
+    frame = PngFrame.parse(blob)
     chunks = _walk(blob, frame)
     palette = blob[slice(*chunks.palette)] if chunks.palette is not None else b""
-    return b"".join((blob[:33], palette, *_checked_data(blob, chunks, frame.scanline_bytes), _IEND))
+    return b"".join((blob[:33], palette, *_checked_data(blob, chunks, frame.scanline_bytes), IEND))
 
 
-def _walk(blob: bytes, frame: _Frame) -> _Chunks:
+def _walk(blob: bytes | memoryview, frame: PngFrame) -> _Chunks:
     """Find the chunks up to the end of the file. Raises ImageError."""
     position, found, extras, previous, kind = 33, _Chunks(), 0, b"", b"IHDR"
     for _ in range(_MAX_CHUNKS):
@@ -185,10 +214,10 @@ def _walk(blob: bytes, frame: _Frame) -> _Chunks:
     raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
 
 
-def _note_extra(found: _Chunks, kind: bytes, blob: bytes, position: int, end: int) -> None:
+def _note_extra(found: _Chunks, kind: bytes, blob: bytes | memoryview, position: int, end: int) -> None:
     """Record a chunk that is neither a data chunk nor the end chunk. Raises ImageError."""
     if kind == b"eXIf" and found.orientation is None:
-        found.orientation = read_orientation(blob[position + 8 : end - 4])
+        found.orientation = read_orientation(bytes(blob[position + 8 : end - 4]))
     elif kind == b"PLTE":
         if found.palette is None and not found.data:
             found.palette = (position, end)
@@ -210,7 +239,7 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
     for piece in _inflate(blob, chunks.data):
         kept = piece[: max(0, scanline_bytes - inflated)]
         inflated += len(piece)
-        if inflated > scanline_bytes + _SURPLUS_BYTES:
+        if inflated > scanline_bytes + SURPLUS_BYTES:
             raise damaged(f"its data inflate to more than the {scanline_bytes} bytes of its image")
         if keep and kept:
             adler = zlib.adler32(kept, adler)
@@ -226,15 +255,17 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
     return [struct.pack(">I4s", length, b"IDAT"), *blocks, struct.pack(">I", checksum)]
 
 
-def _inflate(blob: bytes, data: list[tuple[int, int]]) -> Iterator[bytes]:
+def _inflate(blob: bytes | memoryview, data: list[tuple[int, int]]) -> Iterator[bytes]:
     """Inflate the data chunks, and yield the result in pieces. Raises ImageError if they are broken."""
     inflater = zlib.decompressobj()
     try:
         for start, end in data:
-            rest: bytes | memoryview = memoryview(blob)[start + 8 : end - 4]
-            while rest and not inflater.eof:
-                yield inflater.decompress(rest, _STEP_BYTES)
-                rest = inflater.unconsumed_tail
+            # In small steps, because the rest of each is copied.
+            for step in range(start + 8, end - 4, _STEP_BYTES):
+                rest: bytes | memoryview = memoryview(blob)[step : min(step + _STEP_BYTES, end - 4)]
+                while rest and not inflater.eof:
+                    yield inflater.decompress(rest, _STEP_BYTES)
+                    rest = inflater.unconsumed_tail
         while not inflater.eof and (piece := inflater.decompress(b"", _STEP_BYTES)):
             yield piece
     except zlib.error as error:

@@ -71,10 +71,8 @@ def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
     """
     size = height * width * 3
     pages = -(-size // mmap.PAGESIZE)
-    if size < LEAST_BYTES or not len(rows):
-        return None
-    gaps = list(_gaps(rows, width * 3, pages))
-    if pages - sum(count for _, count in gaps) > _MOST_KEPT * pages:
+    gaps = _worthwhile_gaps(height, width, rows)
+    if not gaps:
         return None
     address = _map(pages, mmap.MAP_PRIVATE)
     if address is None:
@@ -84,6 +82,31 @@ def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
     if not _share(address, gaps):
         return None
     return np.ndarray((height, width, 3), np.uint8, memoryview(memory))
+
+
+def kept_bytes(height: int, width: int, rows: Rows) -> int:
+    """Return the memory that `sampled_memory` takes, or ordinary memory where that is used."""
+    pages = -(-height * width * 3 // mmap.PAGESIZE)
+    gaps = _worthwhile_gaps(height, width, rows)
+    if not gaps:
+        return pages * mmap.PAGESIZE
+    kept = pages - sum(count for _, count in gaps) + _shared_pages(gaps)
+    return kept * mmap.PAGESIZE
+
+
+def _worthwhile_gaps(height: int, width: int, rows: Rows) -> list[tuple[int, int]]:
+    """Return first page and number of pages of each gap between ``rows``; none if they would save little."""
+    size = height * width * 3
+    pages = -(-size // mmap.PAGESIZE)
+    if size < LEAST_BYTES or not len(rows):
+        return []
+    gaps = list(_gaps(rows, width * 3, pages))
+    return gaps if pages - sum(count for _, count in gaps) <= _MOST_KEPT * pages else []
+
+
+def _shared_pages(gaps: list[tuple[int, int]]) -> int:
+    """Return the number of pages that all gaps share: the median of their lengths."""
+    return sorted(count for _, count in gaps)[len(gaps) // 2]
 
 
 def _gaps(rows: Rows, row_bytes: int, pages: int) -> Iterator[tuple[int, int]]:
@@ -103,7 +126,7 @@ def _gaps(rows: Rows, row_bytes: int, pages: int) -> Iterator[tuple[int, int]]:
 
 def _share(address: int, gaps: list[tuple[int, int]]) -> bool:
     """Map the same pages of memory into all ``gaps``; return False if the kernel refuses."""
-    common = sorted(count for _, count in gaps)[len(gaps) // 2]
+    common = _shared_pages(gaps)
     shared = _map(common, mmap.MAP_SHARED)
     if shared is None:
         return False

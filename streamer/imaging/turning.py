@@ -42,6 +42,11 @@ class Turning:
         mirrored, turns = _ORIENTATIONS[orientation]
         return cls(mirrored, (turns + rotation) % 4)
 
+    @property
+    def changes(self) -> bool:
+        """Whether the stored pixels are not upright yet."""
+        return self.mirrored or self.turns != 0
+
     def upright(self, image: Image) -> Image:
         """Return the image upright, in a single pass over the pixels where possible."""
         mirrored, turns = self.mirrored, self.turns

@@ -75,6 +75,7 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         found.height,
         orientation,
         decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
+        kind="lossless WebP" if image.kind == b"VP8L" else "WebP",
     )
 
 
@@ -108,7 +109,7 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
     else:
         found = _File(*_image_size(kind, blob, 20))
     if limits is not None:
-        check_size(found.width, found.height, limits)
+        check_size(found.width, found.height, limits, "a WebP")
     if end > len(blob):
         raise damaged(f"the file is cut off ({len(blob)} of {end} bytes)")
     _walk(blob, 12, end, found)

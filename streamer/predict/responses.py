@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, cast
 
 import msgpack
 from pydantic import Field
@@ -63,6 +63,16 @@ class ImageSize(TypedDict):
         Annotated[
             Literal[True],
             Field(description="Present if parts of the image could not be decoded."),
+        ]
+    ]
+    reduced: NotRequired[
+        Annotated[
+            Literal[2, 4, 8],
+            Field(
+                description="Present if the image was decoded at 1/2, 1/4 or 1/8 of its size, because it "
+                "exceeds a limit on pixels or memory. `width`, `height` and boxes are those of the image "
+                "itself."
+            ),
         ]
     ]
 
@@ -160,6 +170,8 @@ def describe_prediction(
     image: ImageSize = {"width": prediction.width, "height": prediction.height}
     if prediction.damaged:
         image["damaged"] = True
+    if prediction.reduced > 1:
+        image["reduced"] = cast("Literal[2, 4, 8]", prediction.reduced)
     return {
         "model": {"version": version, "name": model.name, "sha256": model.sha256},
         "image": image,

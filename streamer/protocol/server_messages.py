@@ -136,6 +136,7 @@ class Result(FrameTime, FlowFields):
     width: int
     height: int
     damaged: NotRequired[bool]
+    reduced: NotRequired[int]
     boxes: Rows
     t: Timing
 

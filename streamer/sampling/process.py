@@ -28,7 +28,7 @@ from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.drift.shared_document import SharedDocument
-from streamer.imaging.pixel_limits import NoPixelLimits
+from streamer.imaging.image_header import Limits
 from streamer.sampling.candidate import (
     CONFIRMED,
     MAX_BYTES,
@@ -153,6 +153,20 @@ class CandidateReceiver:
         await writer.drain()
 
 
+def _limits(settings: Settings) -> Limits:
+    """Return the limits of candidates: those that they met when they arrived.
+
+    Drift features are computed from all pixels, so that decoding takes more memory than in a worker.
+    """
+    pixels = max(settings.image_max_pixels, settings.stream_max_pixels)
+    return Limits(
+        image_px=pixels,
+        image_side_px=settings.image_max_side,
+        reducible_px=settings.image_reducible_max_pixels,
+        decode_bytes=settings.image_decode_max_bytes + 3 * pixels,
+    )
+
+
 async def serve(
     settings: Settings, listener: socket.socket, shared_status: SharedStatus, drift_document: SharedDocument
 ) -> None:
@@ -162,7 +176,7 @@ async def serve(
     beating = asyncio.create_task(_beat(shared_status), name="beat")
     metrics = SamplingMetrics()
     # Starts with the first image; without images there is no decoder process.
-    decoder = SingleDecoder(NoPixelLimits(), waiting=lambda: _post_beat(shared_status))
+    decoder = SingleDecoder(_limits(settings), waiting=lambda: _post_beat(shared_status))
     drift = (
         DriftService(settings, DriftMetrics(), drift_document, shared_status, decoder.decode)
         if settings.drift

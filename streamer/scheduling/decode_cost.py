@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from streamer.imaging.sampled_pixels import LEAST_BYTES
+
 #: Initial estimate in milliseconds per megapixel, before any measurement: OpenCV on one core of 2020.
 _START_MS = {"jpeg": 8.0, "jpeg progressive": 40.0, "png": 25.0, "webp": 20.0}
 _OTHER_MS = 30.0
@@ -21,9 +23,11 @@ _STEP = 1.02
 _RANGE = 16.0
 
 
-#: Peak memory per pixel while an image is decoded; `ImageHeader.decode_bytes` computes it from headers. A
-#: progressive JPEG keeps its coefficients, and OpenCV holds two copies of other images.
+#: Peak memory per pixel while an image is decoded; `decode_memory` computes it from headers. A progressive
+#: JPEG keeps its coefficients, and OpenCV holds two copies of other images.
 _BYTES_PER_PX = {"jpeg": 3, "jpeg progressive": 9}
+#: A large JPEG is decoded into memory that keeps at most half of its rows (`sampled_pixels`).
+_SAMPLED_BYTES_PER_PX = 1.5
 _OTHER_BYTES_PER_PX = 7
 #: While an image is rotated upright, two copies of it exist.
 _TURNED_BYTES_PER_PX = 6
@@ -42,8 +46,11 @@ class Kind(NamedTuple):
     @property
     def peak_bytes(self) -> int:
         """Peak memory of decoding it, in bytes; 0 if that is little."""
-        each = _BYTES_PER_PX.get(self.name, _OTHER_BYTES_PER_PX)
-        peak = int(self.megapixels * 1e6 * max(each, _TURNED_BYTES_PER_PX if self.turned else 0))
+        each: float = _BYTES_PER_PX.get(self.name, _OTHER_BYTES_PER_PX)
+        turned: float = _TURNED_BYTES_PER_PX if self.turned else 0
+        if self.name == "jpeg" and self.megapixels * 1e6 * each >= LEAST_BYTES:
+            each, turned = _SAMPLED_BYTES_PER_PX, turned / 2
+        peak = int(self.megapixels * 1e6 * max(each, turned))
         return peak if peak >= _SMALL_BYTES else 0
 
 

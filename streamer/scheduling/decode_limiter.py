@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamer.imaging.pixel_limits import DECODE_BYTES
+
 #: A decode is called long if it is expected to take more than this. A 1080p JPEG takes 12 ms, a 4K one 45 ms.
 LONG_MS = 25.0
 #: One decoder is kept free of long decodes for this time after a short one was seen.
 SHORT_REMEMBERED_S = 10.0
 #: Milliseconds of work that may be queued per decoder, enough that no decoder waits for the event loop.
 STAGED_MS = 10.0
-#: Limit of the memory that concurrent decodes of large images use together; a single one may exceed it. Two
-#: JPEGs of 12 MP fit, or one image that is larger, progressive or rotated. Images of 1080p are not counted.
-MEMORY_BYTES = 80 << 20
+#: Limit of the memory that concurrent decodes of large images use together; a single one is expected to take
+#: more at times, because the expectation knows only its first bytes. Images of 1080p are not counted.
+MEMORY_BYTES = DECODE_BYTES
 
 
 @dataclass(slots=True, eq=False)

@@ -63,7 +63,7 @@ class Dispatcher:
         self._client = client
         self._decoders = decoders
         self._limits = limits
-        decode_limiter = DecodeLimiter(decoders.size)
+        decode_limiter = DecodeLimiter(decoders.size, limits.decode_bytes)
         self._versions = {version: VersionQueue(decode_limiter, interactive_share) for version in versions}
         self._post_queue_s = {version: metrics.stage_s.labels("post_queue", version) for version in versions}
         self._turns = deque(versions)

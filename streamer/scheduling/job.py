@@ -38,6 +38,8 @@ class Prediction:
     batch_size: int
     #: Whether a part of the image is missing or wrong; the boxes are those of what could be decoded.
     damaged: bool = False
+    #: The image was decoded at 1/``reduced`` of its size.
+    reduced: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +64,8 @@ class Job:
     decode_ms: float = 0.0
     #: Whether only a part of the image could be decoded.
     damaged: bool = False
+    #: The image was decoded at 1/``reduced`` of its size.
+    reduced: int = 1
     #: Whether its decoder has finished, with or without success.
     decoded: bool = False
     #: The error of decoding; None if there was none.
@@ -109,6 +113,7 @@ def outcome_of(job: Job, result: Result) -> Prediction | Exception:
             postprocess_ms=result.postprocess_ms,
             batch_size=result.batch_size,
             damaged=job.damaged,
+            reduced=job.reduced,
         )
     if result.status is Status.EXPIRED:
         return DeadlineExceeded()

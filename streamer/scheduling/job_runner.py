@@ -156,7 +156,7 @@ class JobRunner:
         def decoded(outcome: Outcome) -> None:
             if isinstance(outcome, Answer):
                 job.letterbox = model.letterbox(outcome.width, outcome.height)
-                job.damaged = outcome.damaged
+                job.damaged, job.reduced = outcome.damaged, outcome.reduced
                 job.decode_ms, job.decode_cpu_ms = outcome.decode_ms, outcome.cpu_ms
             else:
                 job.fault = outcome

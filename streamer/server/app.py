@@ -103,6 +103,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         max_images=settings.request_max_images,
         image_px=settings.image_max_pixels,
         image_side_px=settings.image_max_side,
+        reducible_px=settings.image_reducible_max_pixels,
+        decode_bytes=settings.image_decode_max_bytes,
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )

@@ -208,7 +208,7 @@ class StreamHandle:
             "width": prediction.width,
             "height": prediction.height,
             "boxes": _rows(boxes) if len(boxes) else [],
-            **flow.result_fields(),  # type: ignore[typeddict-item]  # `damaged` is set below or absent
+            **flow.result_fields(),  # type: ignore[typeddict-item]  # two fields are set below or absent
             "t": {
                 "queue_ms": round((taken - arrived) * 1e3 + prediction.queue_ms, 2),
                 "infer_ms": round(prediction.inference_ms, 2),
@@ -217,6 +217,8 @@ class StreamHandle:
         }
         if prediction.damaged:
             result["damaged"] = True
+        if prediction.reduced > 1:
+            result["reduced"] = prediction.reduced
         messages.append(result)
         connection.send_all(messages)
 

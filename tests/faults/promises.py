@@ -258,12 +258,14 @@ PROMISES = (
     ),
     Promise(
         "R21",
-        "Ten clients that post JPEGs of 33 megapixels take at most 80 MB of memory, and beside that the "
-        "coefficients of one image if they are progressive (98 MB). It is given back within seconds. Other "
-        "formats: [0069](decisions/0069-memory-of-large-images.md).",
+        "Ten clients that post the largest images that are accepted, JPEGs and PNGs of 33 megapixels, "
+        "progressive JPEGs of 12 and WebPs of 8, take at most 80 MB of memory. It is given back within "
+        "seconds. Larger ones of a format: [0069](decisions/0069-memory-of-large-images.md).",
         (
             _FAULTS + "test_large_images.py::test_ten_clients_with_the_largest_images_take_little_memory",
             "tests/unit/test_sampled_pixels.py::test_a_large_jpeg_is_resized_to_the_same_pixels",
+            "tests/unit/test_png_strips.py::test_a_large_png_is_resized_to_the_same_pixels",
+            "tests/unit/test_decode_limits.py::test_what_takes_too_much_memory_is_refused_with_a_way_out",
             "tests/unit/test_dispatcher.py::test_an_answered_image_is_not_left_to_the_garbage_collector",
         ),
     ),

@@ -104,7 +104,9 @@ def _answers() -> Iterator[bytes]:
     yield pack_answer(Answer(Verdict.DONE, 7, 640, 480, False, 1.5))
     yield pack_answer(Answer(Verdict.REFUSED, 8, code=2, text="the image is damaged"))
     yield pack_answer(Answer(Verdict.READY, 0, text="{}"))
-    yield pack_job(Job(Task.LETTERBOX, 9, 4096, 100, 1, 2, Placement.CENTRED, 114, 64, 64, 10**6, 8192))
+    yield pack_job(
+        Job(Task.LETTERBOX, 9, 4096, 100, 1, 2, Placement.CENTRED, 114, 64, 64, 10**6, 8192, 10**7, 10**8)
+    )
 
 
 def _read_answer(data: bytes) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import cv2
 
 from streamer.imaging.decode import decode
-from streamer.imaging.image_header import ImageError, read_header
+from streamer.imaging.image_header import ImageError, Limits, read_header
 from streamer.imaging.pixel_limits import read_orientation
 from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
@@ -17,7 +16,7 @@ from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from tests.fuzz.target import Target
 from tests.unit.images import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
 
-_LIMITS = SimpleNamespace(image_px=33_554_432, image_side_px=8192)
+_LIMITS = Limits()
 
 
 def _images() -> Iterator[bytes]:
@@ -101,7 +100,7 @@ def _feed_jitter_buffer(data: bytes) -> None:
 
 
 #: Small enough that the largest image that passes takes milliseconds to decode.
-_SMALL = SimpleNamespace(image_px=16_384, image_side_px=512)
+_SMALL = Limits(image_px=16_384, image_side_px=512, reducible_px=65_536)
 
 
 def _decode(data: bytes) -> None:

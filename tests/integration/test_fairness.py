@@ -67,9 +67,9 @@ def shared_service(null_path: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def expensive() -> bytes:
-    """A valid progressive JPEG of 25 megapixels, of which one takes as long as hundreds of small ones."""
-    noise = np.random.default_rng(0).integers(0, 255, (512, 768, 3), dtype=np.uint8)
-    large = cv2.resize(noise, (6144, 4096), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    """A valid progressive JPEG of 13 megapixels, of which one takes as long as hundreds of small ones."""
+    noise = np.random.default_rng(0).integers(0, 255, (552, 828, 3), dtype=np.uint8)
+    large = cv2.resize(noise, (4416, 2944), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     return encode(large, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 40, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 
 

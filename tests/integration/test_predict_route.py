@@ -384,7 +384,10 @@ async def test_limits_hold_at_the_limit_and_one_beyond(
         padded = image + bytes(size - len(image))
         assert (await post(session, url, padded, Authorization=key))[0] == expected
         assert (await post(session, url, chunks(size), Authorization=key))[0] == expected
-    assert (await post(session, url, encode(scene(100, 101)), Authorization=key))[0] == 413
+    status, answer = await post(session, url, encode(scene(100, 101), ".png"), Authorization=key)
+    assert (status, "a PNG cannot be reduced" in answer["detail"]) == (413, True)
+    status, answer = await post(session, url, encode(scene(100, 101)), Authorization=key)
+    assert (status, answer["image"]) == (200, {"width": 100, "height": 101, "reduced": 2})
 
 
 async def test_a_body_that_stalls_is_cut_off_with_408(strict: Service) -> None:

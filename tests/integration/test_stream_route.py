@@ -564,6 +564,9 @@ async def test_a_frame_is_held_to_the_limits_of_streams(service: Service) -> Non
         limits = (await client.hello())["limits"]
         assert limits["pixels"] < 4200 * 4200
         await client.send_frame(1, bytes(cv2.imencode(".jpg", image)[1]))
+        result = await client.receive("result")
+        assert (result["width"], result["height"], result["reduced"]) == (4200, 4200, 2)
+        await client.send_frame(2, bytes(cv2.imencode(".png", image)[1]))
         drop = await client.receive("drop")
         assert (drop["reason"], "16.8 megapixels" in drop["message"]) == ("decode_error", True)
 

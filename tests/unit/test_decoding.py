@@ -40,7 +40,22 @@ from streamer.decoding.refused_digests import RefusedDigests
 from streamer.decoding.sandbox import SeccompUnavailable, build_filter
 from streamer.imaging.image_header import Limits
 
-JOB = Job(Task.LETTERBOX, 7, 4096, 999, 1, 3, Placement.TOP_LEFT, 114, 640, 384, 33_554_432, 8192)
+JOB = Job(
+    Task.LETTERBOX,
+    7,
+    4096,
+    999,
+    1,
+    3,
+    Placement.TOP_LEFT,
+    114,
+    640,
+    384,
+    33_554_432,
+    8192,
+    134_217_728,
+    58_720_256,
+)
 
 
 def test_blocks_of_the_input_memory_never_overlap_and_all_come_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import time
 import tracemalloc
@@ -96,11 +97,12 @@ def test_a_bomb_is_refused_from_its_header_without_time_or_memory(bomb: bytes) -
 
 
 def test_limits_hold_at_their_edge() -> None:
-    limits = Limits(image_px=160 * 96, image_side_px=160)
+    limits = Limits(image_px=160 * 96, image_side_px=160, reducible_px=0)
     for data in PLAIN.values():
         assert limits.read_header(data).width == 160
-        assert refusal(data, Limits(image_px=160 * 96 - 1)).code is ImageErrorCode.TOO_LARGE
-        assert refusal(data, Limits(image_side_px=159)).code is ImageErrorCode.TOO_LARGE
+        for closer in (Limits(image_px=160 * 96 - 1), Limits(image_side_px=159)):
+            strict = dataclasses.replace(closer, reducible_px=0)
+            assert refusal(data, strict).code is ImageErrorCode.TOO_LARGE
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_a_head_that_was_seen_before_changes_no_verdict(name: str, data: st.Data
 
 def test_limits_hold_for_a_head_that_was_seen_before() -> None:
     LIMITS.read_header(PLAIN["jpeg"])
-    assert refusal(PLAIN["jpeg"], Limits(image_side_px=100)).code is ImageErrorCode.TOO_LARGE
+    assert refusal(PLAIN["jpeg"], Limits(image_side_px=100, reducible_px=0)).code is ImageErrorCode.TOO_LARGE
     assert verdict(PLAIN["jpeg"]) == LIMITS.read_header(PLAIN["jpeg"])
 
 

@@ -84,7 +84,8 @@ def test_opencv_agrees_on_the_orientation_of_jpegs() -> None:
 def test_the_reduction_leaves_twice_the_model_input(
     size: tuple[int, int], rotation: int, target: tuple[int, int], denominator: int
 ) -> None:
-    assert choose_reduction(ImageHeader(Codec.JPEG, *size), rotation, target) == denominator
+    header = ImageHeader(Codec.JPEG, *size, reducible=True)
+    assert choose_reduction(header, rotation, target) == denominator
     assert choose_reduction(ImageHeader(Codec.PNG, *size), rotation, target) == 1
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import Limits
-from streamer.imaging.sampled_pixels import Pixels, sampled_memory, sampled_rows
+from streamer.imaging.sampled_pixels import Pixels, kept_bytes, sampled_memory, sampled_rows
 from tests.unit.images import encode, with_exif
 
 WIDTH, HEIGHT = 4096, 3072
@@ -65,6 +65,7 @@ def test_the_rows_are_kept_and_the_others_take_little_memory() -> None:
     took = own_bytes() - before
     assert (memory[rows] == (rows % 251)[:, None, None]).all()
     assert took < 0.3 * memory.nbytes
+    assert abs(took - kept_bytes(HEIGHT, WIDTH, rows)) < 2 << 20
     held = own_bytes()
     del memory
     assert held - own_bytes() > 0.8 * took
