@@ -114,8 +114,8 @@ class NetworkSettings(AccessSettings):
     ice_servers: str = Field(
         "",
         description="Comma-separated STUN and TURN servers (`stun:host:3478`, "
-        "`turn:host:3478?transport=udp`), which clients get. The service contacts no other "
-        "server.",
+        "`turn:host:3478?transport=udp`), which clients get. For WebRTC the service "
+        "contacts no other server.",
     )
     turn_secret: str = Field(
         "",

@@ -40,6 +40,7 @@ STARTING = re.compile(r"(subprocess\.\w+|(asyncio\.)?create_subprocess_exec|os\.
 MAY_START = {
     "deploy/install.py": "pip and uv, with what the Makefile asks for; runs at installation alone",
     "inference/ipc/child_process.py": "the processes of the service, by a fixed command line",
+    "streamer/cli/serve.py": "this program, to download a model; the name is one of the registry",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
     "streamer/drift/engine.py": "Evidently, by a fixed command line; the data go to its stdin",
 }
