@@ -52,8 +52,8 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def commands(self) -> list[str]:
-        """Return the commands of a shell block, without comments; continued lines are joined."""
-        joined = self.text.replace("\\\n", " ")
+        """Return the commands of a shell block, without comments; lines that go on are joined."""
+        joined = re.sub(r"\\\n|(?<=\|)\n", " ", self.text)
         found = (re.sub(r"\s+#(?!\d).*$", "", line).strip() for line in joined.splitlines())
         return [re.sub(r"\s{2,}", " ", line) for line in found if line and not line.startswith("#")]
 

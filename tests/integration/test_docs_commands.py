@@ -26,7 +26,19 @@ from tests.helpers.waiting import wait_for
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("cameras", "client", "faq", "integrations", "own-model")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "cameras",
+            "client",
+            "configuration",
+            "faq",
+            "http",
+            "integrations",
+            "own-model",
+            "protocol",
+        )
+    ),
 ]
 #: Commands that do not run here, by a pattern, and what tries them instead.
 ELSEWHERE = {
