@@ -20,8 +20,9 @@ class VideoSource:
     ``source`` is what `streamer push` takes as SOURCE: ``sample``, a camera number, a path or an address.
     ``fps`` leaves out frames above this rate of source time. With ``realtime`` a file plays at its own speed,
     and frames whose time has passed are left out; else its frames come as fast as they are read. ``loop``
-    starts files again at their end. A lost camera or address is opened again, unless ``reconnect`` is False;
-    ``on_trouble`` gets a sentence each time.
+    starts files again at their end. ``size`` (width, height in pixels), ``fps`` and ``fourcc``, such as
+    ``MJPG``, are what a local camera is asked for. A lost camera or address is opened again, unless
+    ``reconnect`` is False; ``on_trouble`` gets a sentence each time.
 
     Raises BadInput when there is no such source, and SourceFailed when it cannot be opened or read.
     """
@@ -33,16 +34,24 @@ class VideoSource:
         fps: float | None = None,
         realtime: bool = False,
         loop: bool = False,
+        size: tuple[int, int] | None = None,
+        fourcc: str = "",
         reconnect: bool = True,
         on_trouble: Callable[[str], None] | None = None,
     ) -> None:
+        if isinstance(source, bool) or not isinstance(source, str | int | PathLike):
+            raise BadInput(f"source is {source!r}; give a camera number, a path or an address")
+        if size is not None and (isinstance(size, str) or len(size) != 2):
+            raise BadInput(f"size is {size!r}; give width and height in pixels, such as (1280, 720)")
         if fps is not None and not 0 < fps <= 1000:
             raise BadInput(f"fps is {fps!r}; allowed is more than 0, up to 1000")
         self._fps = fps
         self._realtime = realtime
         self._stop = threading.Event()
         name = str(source) if isinstance(source, int) else fspath(source)
-        options = SourceOptions(fps=fps, loop=loop, reconnect=reconnect, on_trouble=on_trouble)
+        options = SourceOptions(
+            fps=fps, loop=loop, reconnect=reconnect, on_trouble=on_trouble, size=size, fourcc=fourcc
+        )
         self._source = open_source(name, options)
 
     @property

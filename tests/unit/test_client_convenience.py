@@ -188,5 +188,11 @@ def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
         VideoSource(tmp_path / "gone.mp4")
     with pytest.raises(SourceFailed, match="contains no image"):
         VideoSource(tmp_path)
+    with pytest.raises(BadInput, match="source is None; give a camera number"):
+        VideoSource(None)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="fps is 0; allowed is more than 0"):
         VideoSource("sample", fps=0)
+    with pytest.raises(BadInput, match="size is '1280x720'; give width and height"):
+        VideoSource(0, size="1280x720")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="are for local cameras"):
+        VideoSource("sample", size=(1280, 720))
