@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from streamer.client import ClientError, DetectStream, Options, Result, VideoSource
+from streamer.client import ClientError, DetectStream, Options, Result, SourceFailed, VideoSource
 
 
 class Counts:
@@ -189,6 +189,18 @@ def log(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+async def open_source(name: str, fps: float, retry_s: float = 5.0) -> VideoSource:
+    """Open the camera, and wait for one that is not there yet. Raises what cannot become better."""
+    while True:
+        try:
+            return await asyncio.to_thread(VideoSource, name, fps=fps, realtime=True, on_trouble=log)
+        except SourceFailed as error:
+            if not error.temporary:
+                raise
+            log(f"{error}; next try in {retry_s:g} s")
+        await asyncio.sleep(retry_s)
+
+
 async def forward(options: argparse.Namespace) -> None:
     """Send frames until the source ends, and deliver what changes."""
     classes = [name.strip() for name in options.classes.split(",") if name.strip()]
@@ -198,12 +210,12 @@ async def forward(options: argparse.Namespace) -> None:
         receiver = Mqtt(options.to, options.camera, classes, discover=options.home_assistant)
     else:
         receiver = Webhook(options.to, options.camera)
-    source = VideoSource(options.source, fps=options.fps, realtime=True, on_trouble=log)
     parameters = {"conf_threshold": options.conf, "classes": classes}
     # A camera watches for weeks: never give up the service.
     settings = Options(stream=options.camera, give_up_after_s=None)
     token = os.environ.get("STREAMER_TOKEN")
     try:
+        source = await open_source(options.source, options.fps)
         async with DetectStream(options.url, params=parameters, token=token, options=settings) as stream:
 
             async def read() -> None:
