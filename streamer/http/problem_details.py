@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Literal, Unpack
@@ -15,7 +14,7 @@ from aiohttp.typedefs import Handler
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from streamer.http.trace_context import TRACEPARENT, log_sampled, traced
+from streamer.http.trace_context import TRACEPARENT, enter_trace
 
 log = logging.getLogger("streamer.problems")
 
@@ -194,7 +193,7 @@ def request_id(request: web.Request) -> str:
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
-        valid = 0 < len(offered) <= MAX_REQUEST_ID_CHARS and offered.isprintable()
+        valid = offered and len(offered) <= MAX_REQUEST_ID_CHARS and offered.isprintable()
         known = offered if valid else os.urandom(8).hex()
         request[REQUEST_ID] = known
     return known
@@ -223,16 +222,7 @@ def _from_http_exception(error: web.HTTPException) -> Problem:
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error as problem+json with the request's id; re-raise it once a WebSocket is open."""
     identifier = request_id(request)
-    if TRACEPARENT not in request.headers:
-        return await _answer(request, handler, identifier)
-    begun = time.monotonic()
-    with traced(request, identifier):
-        response = await _answer(request, handler, identifier)
-        log_sampled(request, identifier, response.status, begun)
-    return response
-
-
-async def _answer(request: web.Request, handler: Handler, identifier: str) -> web.StreamResponse:
+    trace = enter_trace(request, identifier) if TRACEPARENT in request.headers else None
     try:
         response = await handler(request)
     except Problem as error:
@@ -249,6 +239,16 @@ async def _answer(request: web.Request, handler: Handler, identifier: str) -> we
         if _has_answered(request):
             raise
         response = Problem.internal().response(identifier)
+    finally:
+        if trace is not None:
+            trace.leave()
+    if trace is not None:
+        trace.log_answer(request, response.status)
+    return _complete(response, identifier)
+
+
+def _complete(response: web.StreamResponse, identifier: str) -> web.StreamResponse:
+    """Return an answer with what every answer has."""
     if response.status == 408:
         response.force_close()  # the rest of the body will not be read
     if not response.prepared:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -95,29 +93,46 @@ def trace_headers() -> dict[str, str]:
     return {} if context is None else context.headers()
 
 
-@contextmanager
-def traced(request: web.Request, request_id: str) -> Iterator[None]:
-    """Write trace and request id into all log lines of this block."""
-    context = read_trace_context(request)
-    if context is None:
-        yield
-        return
-    fields = {"trace_id": context.trace_id, "parent_id": context.parent_id, "request_id": request_id}
-    current, logged = _CURRENT.set(context), LOG_FIELDS.set(fields)
-    try:
-        yield
-    finally:
+class TracedRequest:
+    """Writes trace and request id into all log lines about a request, until `leave` is called."""
+
+    def __init__(self, context: TraceContext, request_id: str) -> None:
+        self._context = context
+        self._request_id = request_id
+        self._begun = time.monotonic()
+        self._fields = {
+            "trace_id": context.trace_id,
+            "parent_id": context.parent_id,
+            "request_id": request_id,
+        }
+        self._tokens = _CURRENT.set(context), LOG_FIELDS.set(self._fields)
+
+    def leave(self) -> None:
+        """End with the request. The next one on this connection may run in the same context."""
+        current, logged = self._tokens
         LOG_FIELDS.reset(logged)
         _CURRENT.reset(current)
 
-
-def log_sampled(request: web.Request, request_id: str, status: int, begun: float) -> None:
-    """Log one line about an answered request if its caller records the trace; ``begun`` is monotonic."""
-    context = _CURRENT.get()
-    if context is not None and context.is_sampled:
+    def log_answer(self, request: web.Request, status: int) -> None:
+        """Log one line about the answered request if its caller records the trace."""
+        if not self._context.is_sampled:
+            return
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "an unknown route"
-        spent_ms = (time.monotonic() - begun) * 1e3
+        spent_ms = (time.monotonic() - self._begun) * 1e3
+        logged = LOG_FIELDS.set(self._fields)
         log.info(
-            "request %s: %s %s answered %d in %.1f ms", request_id, request.method, route, status, spent_ms
+            "request %s: %s %s answered %d in %.1f ms",
+            self._request_id,
+            request.method,
+            route,
+            status,
+            spent_ms,
         )
+        LOG_FIELDS.reset(logged)
+
+
+def enter_trace(request: web.BaseRequest, request_id: str) -> TracedRequest | None:
+    """Begin to log the trace of a request; None if the request has no valid one."""
+    context = read_trace_context(request)
+    return None if context is None else TracedRequest(context, request_id)

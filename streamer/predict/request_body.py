@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
 
 from aiohttp import hdrs, web
 from multipart import (
@@ -208,13 +208,13 @@ def _malformed(detail: str = "The multipart body is malformed or ends too early.
     return Problem.bad_request(detail, code="malformed_form")
 
 
-class BodyKind(Enum):
-    """How a body holds its images."""
+class BodyKind(StrEnum):
+    """How a body holds its images; the values name it in error messages."""
 
     #: It is one image.
-    IMAGE = auto()
-    FORM = auto()
-    JSON = auto()
+    IMAGE = "The image"
+    FORM = "The form"
+    JSON = "The JSON body"
 
 
 #: Content types that say nothing about the image, whose first bytes then determine its format. urllib and
@@ -229,6 +229,7 @@ _HOW = (
 _JSON_BYTES_PER_IMAGE_BYTE = 1.5
 #: Where a body that is not declared as JSON is searched for the beginning of JSON.
 _JSON_HEAD_BYTES = 16
+_JSON_BEGINNINGS = frozenset(b"{[\xef \t\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
         holding,
         most_bytes=_most_bytes(limits, kind),
         limit_s=limits.body_timeout_s,
-        what={BodyKind.IMAGE: "The image", BodyKind.FORM: "The form", BodyKind.JSON: "The JSON body"}[kind],
+        what=kind,
         hint="; send a smaller image",
     )
     if kind is BodyKind.FORM:
@@ -266,7 +267,10 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
     data = await body.read_image()
     if not data:
         raise Problem.bad_request(f"The request holds no image; {_HOW}.", code="no_image")
-    if bytes(data[:_JSON_HEAD_BYTES]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+    # Images do not begin with any of these bytes, and need no closer look.
+    if data[0] in _JSON_BEGINNINGS and bytes(data[:_JSON_HEAD_BYTES]).lstrip(
+        b"\xef\xbb\xbf \t\r\n"
+    ).startswith((b"{", b"[")):
         raise Problem.unsupported_media(
             f"Content-Type is {media_type(request)[:80]!r}, and the body looks like JSON; send JSON as "
             "application/json."

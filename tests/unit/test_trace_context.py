@@ -137,3 +137,9 @@ async def test_a_failure_has_the_trace_and_the_next_request_has_none(client: Cli
     answer = await client.get("/show/all")
     assert await answer.json() == {}
     assert "trace_id" not in lines.json[0]
+
+
+async def test_a_refusal_has_a_line_with_its_status(client: Client, lines: Lines) -> None:
+    await client.get("/nothing", headers={"traceparent": HEADER})
+    assert [line["trace_id"] for line in lines.json] == [TRACE]
+    assert "answered 404 in" in lines.json[0]["message"]
