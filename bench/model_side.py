@@ -26,7 +26,7 @@ from inference.graph.cpu_model import chain_pools
 from inference.graph.head import open_head
 from inference.graph.onnx_graph import OnnxGraph
 from inference.graph.stem import take_stem
-from inference.models.family import CONVENTIONS, Layout
+from inference.models.layout import CONVENTIONS, Layout
 from inference.models.model import Family
 from inference.postprocess.boxes import MAX_CANDIDATES, Postprocessor
 from inference.postprocess.nms import suppress

@@ -25,9 +25,16 @@ from inference.engine.gpu_model import read_gpu_model
 from inference.engine.memory_relief import is_out_of_memory
 from inference.engine.model_runner import Frames, ModelRunner, RawOutputs, RunnerInput
 from inference.engine.shapes import batch_sizes, fixed_shapes, graph_of, shape_profile
-from inference.engine.validation_run import batch_refusal, declared, feeds_of, reason_of, try_batch
+from inference.engine.validation_run import (
+    batch_refusal,
+    declared,
+    feeds_of,
+    probe_of,
+    reason_of,
+    try_batch,
+)
 from inference.graph.cpu_model import read_cpu_model
-from inference.models.family import Probe, recognise
+from inference.models.family import recognise
 from inference.models.labels import check_ids, choose_labels
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
@@ -93,18 +100,9 @@ class Detector:
         given = try_batch(session, str(path), self.image, self.buckets[0], head)
         outputs = declared(given, head)
         #: How to read the outputs that the file declares. With an opened head the session has others.
-        self.layout = recognise(
-            Probe(
-                str(path),
-                {name: array[:1] for name, array in outputs.items()},
-                self.image.width,
-                self.image.height,
-                graph.metadata,
-                manifest,
-                has_sizes_input=self.image.sizes_name is not None,
-            )
-        )
-        labels = choose_labels(str(path), manifest, graph.metadata, self.layout.class_count)
+        self.layout = recognise(probe_of(str(path), outputs, self.image, graph.metadata, manifest))
+        classes, by_id = self.layout.class_count, self.layout.coco_ids
+        labels = choose_labels(str(path), manifest, graph.metadata, classes, coco_ids=by_id)
         ids = self.layout.class_ids(outputs)
         if ids is not None:
             check_ids(str(path), ids, labels)
@@ -326,7 +324,7 @@ class Detector:
 
     def postprocess(self, raw: RawOutputs, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one frame of a run, in model-input pixels, sorted by score."""
-        candidates = self._postprocessor.candidates([array[index] for array in raw.arrays], params)
+        candidates = self._postprocessor.candidates(self._postprocessor.frame(raw.arrays, index), params)
         return suppress(candidates, params) if self._postprocessor.overlapping else best(candidates, params)
 
     def release_above(self, size: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.graph.onnx_graph import ELEMENTS, Node, OnnxGraph, make_node, read_graph, shape_of
-from inference.models.family import Convention
+from inference.models.layout import Convention
 from inference.models.manifest import Colour
 from inference.models.signature import ImageInput
 
@@ -24,8 +24,10 @@ def read_gpu_model(path: Path, image: ImageInput, convention: Convention) -> tup
     """Return the edited model of an ONNX file, and its image input: uint8, (batch, height, width, 3), BGR.
 
     Returns None if the file must be loaded unedited, because it is very large, has nested graphs or weights
-    in other files, or is damaged.
+    in other files, is damaged, or takes something else than three planes of floats.
     """
+    if image.planes != 3 or image.channels_last or image.takes_bytes:
+        return None
     source = f"{image.name}_uint8"
     try:
         graph = read_graph(path)

@@ -14,7 +14,7 @@ from inference.core import device as devices
 from inference.engine import onnx_session
 from inference.engine.buffers import Buffers, Shapes
 from inference.graph.cpu_model import CpuModel
-from inference.models.family import Convention
+from inference.models.layout import Convention
 from inference.models.signature import ImageInput
 from inference.preprocess.preprocess import Preprocessor
 
@@ -110,7 +110,13 @@ class ModelRunner:
             return
         preprocessor = self._preprocessors.get(thread)
         if preprocessor is None:
-            preprocessor = Preprocessor(self._io.convention, image.width, image.height, image.patches)
+            preprocessor = Preprocessor(
+                self._io.convention,
+                image.width,
+                image.height,
+                image.patches,
+                channels_last=image.channels_last,
+            )
             self._preprocessors[thread] = preprocessor
         for frame, target in zip(frames, inputs, strict=False):
             preprocessor.fill(frame, target)

@@ -13,9 +13,8 @@ import onnxruntime
 
 from inference.core import device as devices
 from inference.core.errors import DeviceUnavailable, ModelRefused
-from inference.engine.validation_run import Arrays, reason_of
+from inference.engine.validation_run import Arrays, load_refusal
 from inference.graph.cpu_model import CpuModel, read_cpu_model
-from inference.models.signature import EXPORT
 
 log = logging.getLogger("inference.detector")
 
@@ -112,12 +111,7 @@ def load_session(
             model or str(path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:
-        raise ModelRefused(
-            str(path),
-            expected="an ONNX model that onnxruntime can load",
-            found=reason_of(error),
-            fix=EXPORT + ", and copy it with its external data, if any, into the same folder.",
-        ) from error
+        raise load_refusal(str(path), error) from error
 
 
 def shrink_memory(session: Any, feeds: Arrays) -> None:

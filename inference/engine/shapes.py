@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from inference.engine.buffers import Shapes
 from inference.graph.cpu_model import CpuModel
-from inference.models.family import Layout
+from inference.models.layout import Layout, OutputForm
 from inference.models.model import Family
 from inference.models.signature import Graph, ImageInput, Tensor
 
@@ -31,7 +31,9 @@ def fixed_shapes(
     The size of a dense head depends on the input only. Other heads may return a row for each object, unless
     the file declares a number.
     """
-    dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+    dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX) or layout.form is OutputForm.SPLIT
+    if layout.form is OutputForm.FLAT:
+        return {}
     fixed = {tensor.name: None not in tensor.shape[1:] for tensor in graph.outputs}
     return {name: (outputs[name].shape[1:], outputs[name].dtype) for name in names if dense or fixed[name]}
 
@@ -41,7 +43,7 @@ def shape_profile(image: ImageInput, batch_max: int) -> tuple[str, str] | None:
     if image.batch is not None:
         return None
     largest = batch_sizes(None, batch_max)[-1]
-    shape = f"3x{image.height}x{image.width}"
+    shape = "x".join(map(str, image.frame_shape))
     return f"{image.name}:1x{shape}", f"{image.name}:{largest}x{shape}"
 
 

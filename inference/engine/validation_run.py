@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,25 @@ import numpy.typing as npt
 from inference.core.errors import InferenceError, ModelRefused
 from inference.engine.buffers import sizes_of
 from inference.graph.head import Head
-from inference.models.signature import EXPORT, ImageInput
+from inference.models.exporters import advice
+from inference.models.labels import given_names
+from inference.models.layout import Probe
+from inference.models.manifest import Manifest
+from inference.models.query_heads import FLAT_COLUMNS
+from inference.models.signature import ImageInput
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_NEWEST = "the newest that this onnxruntime reads"
+#: Messages of onnxruntime about a file that is too new: the found version and the newest one.
+_IR_TOO_NEW = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+_OPSET_TOO_NEW = re.compile(r"Opset (\d+) is under development.* for domain (\S+) is till opset (\d+)")
 
 
 def feeds_of(image: ImageInput, batch: int) -> Arrays:
     """Return inputs with a gradient, because a plain grey image could hide a fault of the graph."""
-    brightest = 0.9 if image.raw_name is None else 230
-    ramp = np.linspace(0, brightest, image.height * image.width * 3, dtype=np.float32)
+    brightest = 230 if image.dtype == np.uint8 else 0.9
+    ramp = np.linspace(0, brightest, math.prod(image.frame_shape), dtype=np.float32)
     frame = ramp.reshape(1, *image.frame_shape).astype(image.dtype)
     feeds: Arrays = {image.feed_name: np.repeat(frame, batch, axis=0)}
     if image.sizes_name is not None:
@@ -50,12 +62,13 @@ def declared(outputs: Arrays, head: Head | None) -> Arrays:
 
 
 def _check(path: str, name: str, array: object, batch: int) -> None:
-    if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[0] != batch:
+    fits = isinstance(array, np.ndarray) and array.ndim > 0 and (array.shape[0] == batch or _is_flat(array))
+    if not isinstance(array, np.ndarray) or not fits:
         raise ModelRefused(
             path,
             expected=f"outputs that begin with the batch, {batch} for {batch} frame{'s' * (batch > 1)}",
             found=f"`{name}` {list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__}",
-            fix=EXPORT + ", one row of outputs for each frame.",
+            fix=advice(path) + ", one row of outputs for each frame.",
         )
     if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
         raise ModelRefused(
@@ -64,6 +77,29 @@ def _check(path: str, name: str, array: object, batch: int) -> None:
             found=f"NaN in `{name}`",
             fix="The weights are damaged or overflow in half precision: export with `half=False`.",
         )
+
+
+def _is_flat(array: npt.NDArray[Any]) -> bool:
+    """Return whether an output may hold the rows of all frames, which begin with the number of the frame."""
+    return array.ndim == 2 and array.shape[1] == FLAT_COLUMNS
+
+
+def probe_of(
+    path: str, outputs: Arrays, image: ImageInput, metadata: Mapping[str, str], manifest: Manifest
+) -> Probe:
+    """Return the outputs of the first frame of a run, as evidence for `recognise`."""
+    return Probe(
+        path,
+        {name: array[array[:, 0] == 0] if _is_flat(array) else array[:1] for name, array in outputs.items()},
+        image.width,
+        image.height,
+        metadata,
+        manifest,
+        has_sizes_input=image.sizes_name is not None,
+        planes=image.planes,
+        takes_bytes=image.takes_bytes,
+        name_count=len(given_names(manifest, metadata)),
+    )
 
 
 def batch_refusal(path: str, image: ImageInput, batch: int, error: Exception) -> InferenceError:
@@ -76,7 +112,34 @@ def batch_refusal(path: str, image: ImageInput, batch: int, error: Exception) ->
         found=reason_of(error),
         fix='Set "batch_max": 1 in the manifest, or export with a batch that is really dynamic.'
         if image.batch is None and batch > 1
-        else EXPORT + "; where the size is dynamic, set `input` in the manifest.",
+        else advice(path) + "; where the size is dynamic, set `input` in the manifest.",
+    )
+
+
+def load_refusal(path: str, error: Exception) -> ModelRefused:
+    """Return the refusal for a file that onnxruntime does not load, naming the newest version if need be."""
+    text = " ".join(str(error).split())
+    if (match := _IR_TOO_NEW.search(text)) is not None:
+        return ModelRefused(
+            path,
+            expected=f"IR version {match[2]} at most, {_NEWEST}",
+            found=f"IR version {match[1]}",
+            fix=f"Set `model.ir_version = {match[2]}` with the package onnx and save it again, export it "
+            "with an older onnx, or upgrade onnxruntime.",
+        )
+    if (match := _OPSET_TOO_NEW.search(text)) is not None:
+        return ModelRefused(
+            path,
+            expected=f"opset {match[3]} at most for domain {match[2]}, {_NEWEST}",
+            found=f"opset {match[1]}",
+            fix=f"{advice(path)}, with opset {match[3]} or older (`opset={match[3]}` for `yolo export`, "
+            f"`opset_version={match[3]}` for `torch.onnx.export`), or upgrade onnxruntime.",
+        )
+    return ModelRefused(
+        path,
+        expected="an ONNX model that onnxruntime can load",
+        found=reason_of(error),
+        fix=advice(path) + ", and copy it with its external data, if any, into the same folder.",
     )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
+from inference.models.class_names import NAMED_LISTS
+
 MAX_TEXT = 200
 MAX_LABELS = 10_000
 MIN_INPUT_PX = 32
@@ -93,15 +95,17 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
 
 def triple(low: float, high: float) -> Callable[[object], Triple]:
-    """Return a parser of three numbers, one for each colour plane."""
+    """Return a parser of three numbers, one for each colour plane, or of one number for all planes."""
     plane = number(low, high)
 
     def parse(value: object) -> Triple:
         try:
-            first, second, third = map(plane, value if isinstance(value, list) else ())
+            numbers = value if isinstance(value, list) else ()
+            first, second, third = map(plane, numbers * 3 if len(numbers) == 1 else numbers)
         except ValueError:
             message = (
-                f"a list of three numbers from {low:g} to {high:g}, one per plane in the model's colour order"
+                f"a list of three numbers from {low:g} to {high:g}, one per plane in the model's colour "
+                "order, or of one number for all planes"
             )
             raise ValueError(message) from None
         return first, second, third
@@ -123,8 +127,13 @@ def size(value: object) -> tuple[int, int]:
 
 
 def labels(value: object) -> tuple[str, ...]:
-    """Return class names, all different."""
-    allowed = f"a list of 1 to {MAX_LABELS} different class names, each of 1 to {MAX_TEXT} characters"
+    """Return class names, all different: a list, or the name of a list in `NAMED_LISTS`."""
+    if isinstance(value, str) and value in NAMED_LISTS:
+        return NAMED_LISTS[value]
+    allowed = (
+        f"a list of 1 to {MAX_LABELS} different class names, each of 1 to {MAX_TEXT} characters, or one of "
+        + ", ".join(f'"{name}"' for name in NAMED_LISTS)
+    )
     if not isinstance(value, list) or not 0 < len(value) <= MAX_LABELS:
         raise ValueError(allowed)
     try:

@@ -21,6 +21,8 @@ class Colour(StrEnum):
 
     RGB = "rgb"
     BGR = "bgr"
+    #: A single plane; for models with an input of one plane only.
+    GREY = "grey"
 
 
 class Activation(StrEnum):
@@ -28,6 +30,8 @@ class Activation(StrEnum):
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
+    #: The outputs are scores already.
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,9 @@ class Family(StrEnum):
     YOLO = "yolo"
     YOLO_END2END = "yolo-end2end"
     YOLOV5 = "yolov5"
+    YOLOV7_END2END = "yolov7-end2end"
     YOLOX = "yolox"
+    YOLO_NAS = "yolo-nas"
     DETR = "detr"
 
 

@@ -8,8 +8,10 @@ import hashlib
 from pathlib import Path
 
 from inference.core.errors import ModelRefused
+from inference.models.exporters import advice
 from inference.models.manifest import Manifest, manifest_path
 
+_ZIP = b"pk\x03\x04"
 #: Files that people often have in place of a model, by their first bytes.
 _OTHER_FORMATS = (
     (b"<!doctype html", "a web page", "Download the file itself, not the page that shows it."),
@@ -21,9 +23,9 @@ _OTHER_FORMATS = (
         "Run `git lfs pull` to get the file that it points to.",
     ),
     (
-        b"pk\x03\x04",
+        _ZIP,
         "a zip archive, perhaps a PyTorch checkpoint",
-        "Unpack it, or export it: `yolo export model=best.pt format=onnx dynamic=True`.",
+        "Unpack it, or export the model if it is a checkpoint.",
     ),
 )
 _GET_AGAIN = "Copy or download the file again."
@@ -72,4 +74,6 @@ def _check_head(path: Path, head: bytes) -> None:
         )
     for mark, what, fix in _OTHER_FORMATS:
         if head.lower().lstrip().startswith(mark):
+            if mark == _ZIP:
+                fix += f" {advice(str(path))}."
             raise ModelRefused(str(path), expected=expected, found=what, fix=fix)

@@ -20,7 +20,7 @@ _MAX_FIELDS = 1_000_000
 
 # Field numbers of onnx.proto3.
 _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 1, 2, 7, 8, 14
-_GRAPH_INPUT, _VALUE_NAME = 11, 1
+_GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 11, 12, 1
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _GRAPH_NODE = 1
@@ -39,7 +39,7 @@ class NotOnnx(ValueError):
 
 @dataclass(slots=True)
 class OnnxHeader:
-    """Versions, metadata and the first input of a model."""
+    """Versions, metadata, the first input and the names of the outputs of a model."""
 
     ir_version: int = 0
     producer: str = ""
@@ -49,6 +49,7 @@ class OnnxHeader:
     input_name: str = ""
     #: Shape of the first input; None for a dynamic dimension.
     input_shape: Shape = ()
+    output_names: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> OnnxHeader:
@@ -86,11 +87,21 @@ def _read_model(model: memoryview) -> OnnxHeader:
             texts = {n: _text(part) for n, _, _, part in _fields(content)}
             header.metadata[texts.get(_ENTRY_KEY, "")] = texts.get(_ENTRY_VALUE, "")
         elif number == _MODEL_GRAPH:
-            first = next((part for n, _, _, part in _fields(content) if n == _GRAPH_INPUT), None)
-            if first is not None and not header.input_name:
-                header.input_name = next((_text(p) for n, _, _, p in _fields(first) if n == _VALUE_NAME), "")
-                header.input_shape = shape_of(first)
+            _read_graph(content, header)
     return header
+
+
+def _read_graph(graph: memoryview, header: OnnxHeader) -> None:
+    for number, _, _, content in _fields(graph):
+        if number == _GRAPH_OUTPUT:
+            header.output_names += (_value_name(content),)
+        elif number == _GRAPH_INPUT and not header.input_name:
+            header.input_name = _value_name(content)
+            header.input_shape = shape_of(content)
+
+
+def _value_name(message: memoryview) -> str:
+    return next((_text(part) for number, _, _, part in _fields(message) if number == _VALUE_NAME), "")
 
 
 def _opset(message: memoryview) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from inference.core.errors import ModelRefused
+from inference.models.exporters import advice
 from inference.models.fields import MAX_INPUT_PX, MIN_INPUT_PX
 from inference.models.manifest import Manifest
 
@@ -20,8 +21,12 @@ SIZES_INPUT = "orig_target_sizes"
 #: onnxruntime's names of the element types that an image input may have.
 FLOAT = "tensor(float)"
 HALF = "tensor(float16)"
-
-EXPORT = "Export it as `yolo export model=best.pt format=onnx dynamic=True` does"
+BYTES = "tensor(uint8)"
+#: Colour or grey.
+_PLANES = (3, 1)
+_SHAPES = (
+    "the image input to be [batch, planes, height, width] or [batch, height, width, planes], 3 planes or 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The input that takes frames, NCHW."""
+    """The input that takes frames."""
 
     #: Name in the file. As with `half`, the input of the session may differ.
     name: str
@@ -55,6 +60,12 @@ class ImageInput:
     height: int
     #: Name of the second input, which takes ``[width, height]`` of each frame as int64; None without one.
     sizes_name: str | None
+    #: Colour planes: 3, or 1 for grey.
+    planes: int = 3
+    #: Whether the planes are the last dimension (NHWC).
+    channels_last: bool = False
+    #: Whether the graph takes pixels of 0 to 255 as uint8.
+    takes_bytes: bool = False
     #: The patches in which the session takes images, as in `Stem`; empty where it takes whole images.
     patches: tuple[tuple[int, int], ...] = ()
     #: Name of the input that takes frames unconverted, see `gpu_model`; None where the session has none.
@@ -72,12 +83,14 @@ class ImageInput:
             return self.height, self.width, 3
         if self.patches:
             return 3 * len(self.patches), self.height // 2, self.width // 2
-        return 3, self.height, self.width
+        if self.channels_last:
+            return self.height, self.width, self.planes
+        return self.planes, self.height, self.width
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type of the input of the session."""
-        if self.raw_name is not None:
+        if self.raw_name is not None or self.takes_bytes:
             return np.dtype(np.uint8)
         return np.dtype(np.float16 if self.half else np.float32)
 
@@ -90,20 +103,32 @@ def image_input(path: str, graph: Graph, manifest: Manifest) -> ImageInput:
     if len(images) != 1:
         raise _refusal(path, f"one image input, and at most `{SIZES_INPUT}` beside it", _listed(graph.inputs))
     image = images[0]
-    if image.dtype not in (FLOAT, HALF):
-        raise _refusal(path, f"the image input to be {FLOAT} or {HALF}", _listed([image]))
+    if image.dtype not in (FLOAT, HALF, BYTES):
+        raise _refusal(path, f"the image input to be {FLOAT}, {HALF} or {BYTES}", _listed([image]))
     if len(image.shape) != 4:
-        raise _refusal(path, "the image input to be [batch, 3, height, width]", _listed([image]))
+        raise _refusal(path, _SHAPES, _listed([image]))
+    channels_last = image.shape[3] in _PLANES and image.shape[1] not in _PLANES
     batch, planes, height, width = image.shape
-    if planes not in (3, None):
-        hint = ", which is NHWC" if width == 3 else ""
-        raise _refusal(path, "the image input to be [batch, 3, height, width]", _listed([image]) + hint)
+    if channels_last:
+        batch, height, width, planes = image.shape
+    if planes not in (*_PLANES, None):
+        raise _refusal(path, _SHAPES, _listed([image]))
     if batch is not None and batch < 1:
         raise _refusal(path, "a batch of at least 1", _listed([image]))
     if sizes and (sizes[0].dtype != "tensor(int64)" or len(sizes[0].shape) != 2):
         raise _refusal(path, f"`{SIZES_INPUT}` to be tensor(int64) [batch, 2]", _listed(sizes))
     width, height = _input_size(path, width, height, graph.metadata, manifest)
-    return ImageInput(image.name, image.dtype == HALF, batch, width, height, sizes[0].name if sizes else None)
+    return ImageInput(
+        image.name,
+        image.dtype == HALF,
+        batch,
+        width,
+        height,
+        sizes[0].name if sizes else None,
+        planes=planes or 3,
+        channels_last=channels_last,
+        takes_bytes=image.dtype == BYTES,
+    )
 
 
 def _input_size(
@@ -162,4 +187,4 @@ def _listed(tensors: tuple[Tensor, ...] | list[Tensor]) -> str:
 
 
 def _refusal(path: str, expected: str, found: str) -> ModelRefused:
-    return ModelRefused(path, expected=expected, found=found, fix=EXPORT + ".")
+    return ModelRefused(path, expected=expected, found=found, fix=advice(path) + ".")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.graph.head import BRANCHES, Head, sigmoid
-from inference.models.family import DetrForm, Layout
+from inference.models.layout import Layout, OutputForm
 from inference.models.manifest import Activation
 from inference.models.model import Family
 
@@ -34,6 +34,8 @@ MAX_CANDIDATES = 1000
 
 _TINY = 1e-6
 
+_Decoder = Callable[[Sequence[Array], DetectionParams], Boxes]
+
 
 class Postprocessor:
     """Turns the outputs of one model into candidate boxes. Stateless, so any thread may use it.
@@ -50,18 +52,32 @@ class Postprocessor:
         self._extent = np.array([width, height, width, height], dtype=np.float32)
         self._levels = head.levels if head is not None else ()
         self._grid, self._stride = _grid(width, height, layout.strides)
-        self._decode: Callable[[Sequence[Array], DetectionParams], Boxes] = {
+        tables: dict[Family, _Decoder] = {
             Family.YOLO: self._yolo,
             Family.YOLO_END2END: self._end2end,
             Family.YOLOV5: self._yolov5,
             Family.YOLOX: self._opened if head is not None else self._yolox,
-            Family.DETR: self._ready if layout.detr is DetrForm.READY else self._logits,
-        }[layout.family]
+        }
+        forms: dict[OutputForm, _Decoder] = {
+            OutputForm.READY: self._ready,
+            OutputForm.LOGITS: self._logits,
+            OutputForm.JOINED: self._joined,
+            OutputForm.SPLIT: self._split,
+            OutputForm.FLAT: self._flat,
+        }
+        self._decode = tables[layout.family] if layout.form is OutputForm.TABLE else forms[layout.form]
 
     @property
     def overlapping(self) -> bool:
         """Whether a model returns several boxes for one object, so that suppression must follow."""
-        return self._layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+        dense = self._layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX)
+        return dense or self._layout.form is OutputForm.SPLIT
+
+    def frame(self, arrays: Sequence[Array], index: int) -> list[Array]:
+        """Return the part of the outputs of a run that belongs to one of its frames."""
+        if self._layout.form is OutputForm.FLAT:
+            return [rows[rows[:, 0] == index] for rows in arrays]
+        return [array[index] for array in arrays]
 
     def candidates(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         """Return at most MAX_CANDIDATES boxes in model-input pixels, in no order.
@@ -102,7 +118,7 @@ class Postprocessor:
             return NO_BOXES
         classes = scores[:, rows].argmax(axis=0)
         rows, kept, classes = self._kept(rows, best[rows].astype(np.float32), classes, params)
-        return _assemble(_centre_to_corners(output[:4, rows].T.astype(np.float32)), kept, classes)
+        return self._from_centres(output[:4, rows].T, kept, classes)
 
     def _with_objectness(self, output: Array, params: DetectionParams) -> _Kept | None:
         # A class score is at most 1, so objectness alone rules out nearly every row.
@@ -119,7 +135,12 @@ class Postprocessor:
         if kept is None:
             return NO_BOXES
         rows, scores, classes = kept
-        return _assemble(_centre_to_corners(outputs[0][rows, :4].astype(np.float32)), scores, classes)
+        return self._from_centres(outputs[0][rows, :4], scores, classes)
+
+    def _from_centres(self, centres: Array, scores: Scores, classes: Index) -> Boxes:
+        """Return boxes from rows of cx, cy, w, h in pixels or, if the layout says so, in fractions."""
+        corners = _centre_to_corners(centres.astype(np.float32))
+        return _assemble(corners * self._extent if self._layout.normalised else corners, scores, classes)
 
     def _yolox(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         kept = self._with_objectness(outputs[0], params)
@@ -170,7 +191,23 @@ class Postprocessor:
 
     def _end2end(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         rows = outputs[0].astype(np.float32)
-        return self._chosen(rows[:, :4], rows[:, 4], rows[:, 5], params)
+        corners = rows[:, :4] * self._extent if self._layout.normalised else rows[:, :4]
+        return self._chosen(corners, rows[:, 4], rows[:, 5], params)
+
+    def _flat(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        rows = outputs[0].astype(np.float32)
+        score, kind = (6, 5) if self._layout.family is Family.YOLOV7_END2END else (5, 6)
+        return self._chosen(rows[:, 1:5], rows[:, score], rows[:, kind], params)
+
+    def _split(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        corners, table = outputs
+        best = table.max(axis=1)
+        rows = np.flatnonzero(best >= params.conf_threshold)
+        if not len(rows):
+            return NO_BOXES
+        classes = table[rows].argmax(axis=1)
+        rows, scores, classes = self._kept(rows, best[rows].astype(np.float32), classes, params)
+        return _assemble(corners[rows].astype(np.float32), scores, classes)
 
     def _ready(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         classes, boxes, scores = outputs
@@ -188,14 +225,30 @@ class Postprocessor:
 
     def _logits(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         logits, boxes = outputs
+        if self._layout.activation is Activation.NONE:
+            return self._queries(logits[:, : self._class_count], boxes, params)
         if self._layout.activation is Activation.SOFTMAX:
-            table = _softmax(logits.astype(np.float32))[:, :-1]
-            queries, classes = np.nonzero(table >= params.conf_threshold)
-            scores: Scores = table[queries, classes]
-        else:
-            # A query may have several classes, because sigmoid scores are independent.
-            queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
-            scores = sigmoid(logits[queries, classes].astype(np.float32))
+            return self._queries(_softmax(logits.astype(np.float32))[:, : self._class_count], boxes, params)
+        # Columns beyond the classes are no classes, such as the background of RF-DETR.
+        logits = logits[:, : self._class_count]
+        queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
+        scores = sigmoid(logits[queries, classes].astype(np.float32))
+        return self._chosen_queries(queries, scores, classes, boxes, params)
+
+    def _joined(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
+        return self._queries(outputs[0][:, 4:], outputs[0][:, :4], params)
+
+    def _queries(self, table: Array, boxes: Array, params: DetectionParams) -> Boxes:
+        """Select from the scores (queries, classes) of boxes given as cx, cy, w, h in fractions."""
+        queries, classes = np.nonzero(table >= params.conf_threshold)
+        return self._chosen_queries(
+            queries, table[queries, classes].astype(np.float32), classes, boxes, params
+        )
+
+    def _chosen_queries(
+        self, queries: Index, scores: Scores, classes: Index, boxes: Array, params: DetectionParams
+    ) -> Boxes:
+        # A query may have several classes, because sigmoid scores are independent.
         if not len(queries):
             return NO_BOXES
         queries, kept, classes = self._kept(queries, scores, classes, params)

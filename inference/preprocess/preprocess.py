@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inference.models.family import Convention
+from inference.models.layout import Convention
 from inference.models.manifest import Colour
 
 #: Of AVX-512, the largest vector registers.
@@ -23,6 +23,7 @@ class Preprocessor:
     Each inference thread needs its own, because of the scratch planes. Splitting the frame first and then
     converting whole planes takes six tenths of the time of a strided conversion (bench/model_side.py).
     ``patches``: the model takes images in patches, as `Stem` describes; height and width must be even then.
+    ``channels_last``: the model takes (height, width, planes) instead of (planes, height, width).
     """
 
     def __init__(
@@ -31,10 +32,14 @@ class Preprocessor:
         width: int,
         height: int,
         patches: tuple[tuple[int, int], ...] = (),
+        *,
+        channels_last: bool = False,
     ) -> None:
-        order = (2, 1, 0) if convention.colour is Colour.RGB else (0, 1, 2)
-        #: B, G and R.
-        self._colours = _scratch(3, height, width)
+        self._channels_last = channels_last
+        self._grey = convention.colour is Colour.GREY
+        order = {Colour.RGB: (2, 1, 0), Colour.BGR: (0, 1, 2), Colour.GREY: (0,)}[convention.colour]
+        #: B, G and R, or one plane of grey.
+        self._colours = _scratch(len(order), height, width)
         #: With patches: for each colour its even and its odd columns. One row here holds two lines of the
         #: frame, the upper one in the left half.
         self._columns = [_scratch(2, height // 2, width) for _ in self._colours] if patches else []
@@ -46,18 +51,30 @@ class Preprocessor:
                 for row, column in patches
                 for colour in order
             ]
-        pixels = len(sources) // 3
+        pixels = len(patches) or 1
         #: Source, factor and offset of each plane of the model input.
         self._planes = tuple(
             (source, np.float32(convention.scale / std), np.float32(-mean / std))
             for source, mean, std in zip(
-                sources, convention.mean * pixels, convention.std * pixels, strict=True
+                sources,
+                convention.mean[: len(order)] * pixels,
+                convention.std[: len(order)] * pixels,
+                strict=True,
             )
         )
 
-    def fill(self, frame: Plane, planes: npt.NDArray[np.floating]) -> None:
-        """Write one frame (height, width, 3), BGR, into ``planes`` (3, height, width), or its patches."""
-        cv2.split(frame, self._colours)
+    def fill(self, frame: Plane, planes: npt.NDArray[np.number]) -> None:
+        """Write one frame (height, width, 3), BGR, into ``planes`` (3, height, width), or its patches.
+
+        For grey there is one plane, with the luma of the frame. With ``channels_last`` the planes are the
+        last dimension.
+        """
+        if self._grey:
+            cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY, dst=self._colours[0])
+        else:
+            cv2.split(frame, self._colours)
+        if self._channels_last:
+            planes = planes.transpose(2, 0, 1)
         for colour, columns in zip(self._colours, self._columns, strict=False):
             # Treat neighbouring pixels of a line as two channels: OpenCV splits two or three channels fast.
             cv2.split(colour.reshape(-1, colour.shape[1], 2), columns)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from inference.core.errors import ModelRefused
-from inference.models.family import Convention
+from inference.models.exporters import likely_exporters
+from inference.models.layout import Convention
 from inference.models.manifest import manifest_path
 from inference.models.signature import Tensor
 from streamer.model_tools.inspection import Inspection, ServedModel, Timing, label_source
 from streamer.model_zoo.registry import size_text
 
 _SHOWN_LABELS = 8
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
 
 
 def report_text(result: Inspection, known_as: str | None = None) -> str:
@@ -42,7 +46,7 @@ def _refusal_lines(result: Inspection, refusal: ModelRefused) -> list[str]:
     ]
     if result.size is None:
         return lines  # there is no file that could be exported differently
-    exporters = likely_exporters(result.path.name, result.header.metadata)
+    exporters = likely_exporters(result.path.name, result.header)
     width = max(len(exporter.framework) for exporter in exporters)
     lines += ["", "Commands that export a file that the service accepts:"]
     return lines + [f"  {exporter.framework:<{width}}  {exporter.command}" for exporter in exporters]
@@ -161,7 +165,7 @@ def report_json(result: Inspection, known_as: str | None = None) -> dict[str, An
         }
         report["exporters"] = {
             exporter.framework: exporter.command
-            for exporter in likely_exporters(result.path.name, result.header.metadata)
+            for exporter in likely_exporters(result.path.name, result.header)
         }
     if result.served is not None:
         report |= _served_json(result, result.served)
@@ -199,60 +203,3 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
         "one_core_ms": round(timing.one_core_s * 1e3, 3),
         "all_cores_ms": None if timing.all_cores_s is None else round(timing.all_cores_s * 1e3, 3),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Exporter:
-    """A command that exports a detector in a supported form; docs/models.md has the same table.
-
-    ``names`` are parts of file names, and ``author`` is an entry of the metadata, by which its files are
-    recognised.
-    """
-
-    framework: str
-    command: str
-    names: tuple[str, ...] = ()
-    author: str = ""
-
-
-EXPORTERS = (
-    Exporter(
-        "Ultralytics YOLO",
-        "yolo export model=best.pt format=onnx dynamic=True",
-        ("yolov8", "yolov9", "yolo11", "yolo12", "yolo26"),
-        "Ultralytics",
-    ),
-    Exporter(
-        "Ultralytics YOLO, suppression in the graph",
-        "yolo export model=best.pt format=onnx dynamic=True nms=True",
-        author="Ultralytics",
-    ),
-    Exporter(
-        "YOLOv5 repository",
-        "python export.py --weights best.pt --include onnx --dynamic",
-        ("yolov5", "yolov7"),
-    ),
-    Exporter(
-        "YOLOX repository",
-        "python tools/export_onnx.py -n yolox-nano -c best.pth --output-name best.onnx --dynamic",
-        ("yolox",),
-    ),
-    Exporter(
-        "RT-DETR, D-FINE repositories",
-        "python tools/export_onnx.py -c config.yml -r best.pth",
-        ("rtdetr", "rt-detr", "rt_detr", "dfine", "d-fine", "d_fine"),
-    ),
-    Exporter("RF-DETR", "model.export()", ("rfdetr", "rf-detr", "rf_detr")),
-)
-
-
-def likely_exporters(file_name: str, metadata: Mapping[str, str]) -> tuple[Exporter, ...]:
-    """Return the exporters that may have written this file; all of them if nothing indicates one."""
-    lower = file_name.lower()
-    author = metadata.get("author", "")
-    found = tuple(
-        exporter
-        for exporter in EXPORTERS
-        if (exporter.author and exporter.author == author) or any(name in lower for name in exporter.names)
-    )
-    return found or EXPORTERS

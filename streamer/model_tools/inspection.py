@@ -11,8 +11,8 @@ from pathlib import Path
 from inference.core.errors import ModelRefused
 from inference.core.warmup import worthwhile_buckets
 from inference.engine.detector import Detector
-from inference.models.family import Convention
-from inference.models.labels import COCO_80, COCO_91, parse_names
+from inference.models.class_names import COCO_80, COCO_91, duplicates, parse_names
+from inference.models.layout import Convention
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
@@ -47,6 +47,8 @@ class ServedModel:
     timings: tuple[Timing, ...] = ()
     #: Batch sizes that the service would form, according to these timings.
     formed: tuple[int, ...] = ()
+    #: What users should know about how the outputs are read.
+    note: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,6 +127,7 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: On
                 if timing
             ),
             worthwhile_buckets(one_core_s),
+            detector.layout.note,
         )
     finally:
         detector.close()
@@ -183,7 +186,8 @@ def _remarks(result: Inspection, served: ServedModel) -> list[str]:
             f"The file has no class names; its {len(served.model.labels)} classes are {source}. "
             f"`labels` in {result.path.stem}.json sets them."
         )
-    sizes = next(tensor.shape[2:] for tensor in served.graph.inputs if tensor.name == served.image.name)
+    shape = next(tensor.shape for tensor in served.graph.inputs if tensor.name == served.image.name)
+    sizes = shape[1:3] if served.image.channels_last else shape[2:]
     named = served.manifest.input is not None or "imgsz" in served.graph.metadata
     if None in sizes and not named:
         found.append(
@@ -194,6 +198,14 @@ def _remarks(result: Inspection, served: ServedModel) -> list[str]:
         found.append(f"The batch size is fixed at {served.image.batch}: on a GPU a dynamic one is faster.")
     if served.image.half and served.model.provider == "cpu":
         found.append("Half precision is for GPUs: a CPU converts it and computes in float32.")
+    if served.note:
+        found.append(served.note)
+    names = parse_names(served.graph.metadata.get("names", ""))
+    if not served.manifest.labels and (repeated := duplicates(names)):
+        found.append(
+            f"The metadata names several classes {', '.join(map(repr, repeated[:8]))}; they are numbered "
+            f"apart. `labels` in {result.path.stem}.json sets other names."
+        )
     if result.licence is None:
         found.append(f"No licence is recorded; `licence` in {result.path.stem}.json sets it.")
     return found

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from inference.models.family import Layout
+from inference.models.layout import Layout, OutputForm
 from inference.models.model import Family
 from streamer.model_tools.graph import write_graph
 from streamer.model_tools.model_inputs import Feed, open_session
@@ -70,6 +70,8 @@ def rank_layers(
 def groups_of(layout: Layout, outputs: Arrays) -> list[npt.NDArray[np.float64]]:
     """Return boxes and scores separately: errors in pixels and errors of scores must not be added."""
     arrays = [np.asarray(array, np.float64) for array in outputs]
+    if layout.form is OutputForm.JOINED:
+        return [arrays[0][..., :4], arrays[0][..., 4:]]
     match layout.family:
         case Family.YOLO:
             return [arrays[0][:, :4], arrays[0][:, 4:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,15 +125,18 @@ class FeedBuilder:
     """Makes the inputs of one run from one frame; a fixed batch is filled with copies of the frame."""
 
     def __init__(self, detector: Detector) -> None:
-        image = detector.image
+        #: The input of the file itself: the session of the detector may take images in patches.
+        image = dataclasses.replace(detector.image, patches=(), raw_name=None)
         self._image = image
         self._batch = image.batch or 1
-        self._preprocessor = Preprocessor(detector.layout.convention, image.width, image.height)
+        self._preprocessor = Preprocessor(
+            detector.layout.convention, image.width, image.height, channels_last=image.channels_last
+        )
 
     def build(self, frame: Frame) -> Feed:
         """Return the inputs by name for uint8 BGR (input height, width, 3)."""
         image = self._image
-        planes = np.empty((1, 3, image.height, image.width), np.float16 if image.half else np.float32)
+        planes = np.empty((1, *image.frame_shape), image.dtype)
         self._preprocessor.fill(frame, planes[0])
         feed: Feed = {image.name: np.repeat(planes, self._batch, axis=0)}
         if image.sizes_name is not None:

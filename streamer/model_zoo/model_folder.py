@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.core.errors import ModelRefused
-from inference.models.labels import parse_names
+from inference.models.class_names import parse_names
 from inference.models.manifest import Manifest, manifest_path, parse_manifest, read_manifest
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from streamer.core.terminal import Table

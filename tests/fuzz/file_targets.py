@@ -17,7 +17,7 @@ import numpy as np
 from inference.core.errors import ModelRefused
 from inference.graph.onnx_graph import OnnxGraph, make_node, shape_of
 from inference.graph.protobuf import fields, varints, write_bytes, write_varint
-from inference.models.labels import parse_names
+from inference.models.class_names import parse_names
 from inference.models.manifest import parse_manifest
 from inference.models.onnx_header import NotOnnx, read_header
 from streamer.config.settings import SettingsError, load_settings

@@ -49,6 +49,9 @@ class Input:
     dtype: Any = np.float32
     #: Whether to add the second input of RT-DETR and D-FINE exports.
     sizes: bool = False
+    #: Colour planes, and whether they are the last dimension.
+    planes: int = 3
+    channels_last: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,17 +66,21 @@ def save(
     constants: Iterable[Any] = (),
     *,
     opset: int = 17,
+    batch_name: str = "batch",
 ) -> Path:
     """Write a model of these nodes; ``outputs`` maps names to element type and shape without the batch."""
     batch = image.batch or "batch"
     size: list[int | str] = ["height", "width"] if image.dynamic_size else [image.height, image.width]
+    shape = [*size, image.planes] if image.channels_last else [image.planes, *size]
     inputs = [
-        helper.make_tensor_value_info(image.name, _TYPES[np.dtype(image.dtype)], [batch, 3, *size]),
+        helper.make_tensor_value_info(image.name, _TYPES[np.dtype(image.dtype)], [batch, *shape]),
     ]
     if image.sizes:
         inputs.append(helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, [batch, 2]))
     declared = [
-        helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], [batch, *shape])
+        helper.make_tensor_value_info(
+            name, _TYPES[np.dtype(dtype)], [batch if batch_name == "batch" else batch_name, *shape]
+        )
         for name, (dtype, shape) in outputs.items()
     ]
     graph = helper.make_graph(list(nodes), "test", inputs, declared, list(constants))
@@ -226,12 +233,21 @@ def detr_logits(
 
 
 def colour_model(path: Path, image: Input = PLAIN) -> Path:
-    """Write a yolo model of three classes whose scores are the means of its three input planes."""
+    """Write a yolo model of three classes whose scores are the means of its three input planes.
+
+    An input of uint8 is divided by 255 in the graph. With one plane the first class has its mean.
+    """
     count = len(cells(image))
     boxes = yolo_rows([(8, 8, 40, 40, 0.0, 0)], 3, image)[:, :4]
     boxes[:] = boxes[:, :, 3:4]
+    axes = [1, 2] if image.channels_last else [2, 3]
+    ones = np.ones((1, 3, count), np.float32)
+    if image.planes == 1:
+        ones[:, 1:] = 0
     nodes = [
-        helper.make_node("ReduceMean", [image.name], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Cast", [image.name], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "unit"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["means"], axes=axes, keepdims=0),
         helper.make_node("Unsqueeze", ["means", "two"], ["column"]),
         helper.make_node("Mul", ["column", "ones"], ["scores"]),
         helper.make_node("Mul", ["scores", "nought"], ["blank"]),
@@ -243,7 +259,8 @@ def colour_model(path: Path, image: Input = PLAIN) -> Path:
         numpy_helper.from_array(np.array([2], np.int64), "two"),
         numpy_helper.from_array(np.array([0], np.int64), "zero"),
         numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.ones((1, 3, count), np.float32), "ones"),
+        numpy_helper.from_array(ones, "ones"),
+        numpy_helper.from_array(np.float32(1 / 255 if image.dtype == np.uint8 else 1).reshape(()), "unit"),
         numpy_helper.from_array(np.float32(0).reshape(()), "nought"),
         numpy_helper.from_array(boxes, "boxes"),
     ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inference.models.family import EXPORTS
-from streamer.model_tools.check_report import EXPORTERS, likely_exporters
+import onnx
+
+from inference.models.exporters import EXPORTERS, advice, likely_exporters
+from inference.models.onnx_header import OnnxHeader
 from streamer.model_tools.comparison import LEAST_ROUNDS, MOST_ROUNDS, time_alternately
+from tests.helpers import model_factory as factory
 
 MODELS_MD = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
@@ -19,16 +22,35 @@ def test_the_documentation_has_the_same_export_commands() -> None:
     }
 
 
-def test_refusals_of_the_service_name_these_export_commands() -> None:
-    assert set(EXPORTS.values()) <= {exporter.command for exporter in EXPORTERS}
+def likely(name: str, metadata: dict[str, str] | None = None, outputs: tuple[str, ...] = ()) -> list[str]:
+    header = OnnxHeader(metadata=metadata or {}, output_names=outputs)
+    return [exporter.framework for exporter in likely_exporters(name, header)]
 
 
-def test_file_name_and_author_indicate_the_framework() -> None:
-    assert [e.framework for e in likely_exporters("my-YOLOX-s.onnx", {})] == ["YOLOX repository"]
-    assert [e.framework for e in likely_exporters("rtdetr.onnx", {})] == ["RT-DETR, D-FINE repositories"]
-    ours = likely_exporters("best.onnx", {"author": "Ultralytics"})
-    assert {e.framework.split(",")[0] for e in ours} == {"Ultralytics YOLO"}
-    assert likely_exporters("best.onnx", {}) == EXPORTERS
+def test_file_name_author_and_outputs_indicate_the_framework() -> None:
+    assert likely("my-YOLOX-s.onnx") == ["YOLOX repository"]
+    assert likely("rtdetr.onnx") == ["RT-DETR, D-FINE repositories"]
+    assert {name.split(",")[0] for name in likely("best.onnx", {"author": "Ultralytics"})} == {
+        "Ultralytics YOLO"
+    }
+    described = {"author": "Ultralytics", "description": "Ultralytics RTDETR-l model"}
+    assert likely("best.onnx", described) == ["Ultralytics RT-DETR"]
+    assert likely("best.onnx", None, ("dets", "labels")) == ["RF-DETR"]
+    assert likely("best.onnx", None, ("logits", "pred_boxes"))[0].startswith("Hugging Face")
+    assert likely("best.onnx", None, ("graph2_flat_predictions",)) == ["YOLO-NAS (SuperGradients)"]
+    assert likely("best.onnx") == [exporter.framework for exporter in EXPORTERS]
+
+
+def test_refusals_advise_the_framework_of_the_file_and_name_none_without_a_sign(tmp_path: Path) -> None:
+    path = factory.constant_model(tmp_path / "best.onnx", {"o": factory.yolo_rows((), 1)})
+    assert advice(str(path)) == "Export it with the command of its framework under `Export` in docs/models.md"
+    path = factory.constant_model(tmp_path / "best.onnx", {"dets": factory.yolo_rows((), 1)})
+    assert "model.export()" in advice(str(path), ("dets", "labels"))
+    model = onnx.load(str(path))
+    model.producer_name = "paddle2onnx"
+    onnx.save(model, str(path))
+    assert "PaddlePaddle, whose exports the service does not read" in advice(str(path))
+    assert "YOLOX repository: export it as `python tools/export_onnx.py" in advice("none/yolox_s.onnx")
 
 
 def test_functions_are_timed_alternately_by_their_median() -> None:

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
-from inference.models.family import CONVENTIONS, DetrForm, Layout
+from inference.models.layout import CONVENTIONS, Layout, OutputForm
 from inference.models.manifest import Activation
 from inference.models.model import Family
 from inference.postprocess.boxes import MAX_CANDIDATES, Postprocessor
+from tests.helpers import exporter_outputs
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import DISTINCT, OBJECTS, Input, Objects
 
@@ -35,7 +36,13 @@ def encoded(family: Family, objects: Objects) -> tuple[Postprocessor, list[np.nd
     """Return a decoder and the outputs, without the batch, that mean ``objects``."""
     if family is Family.DETR:
         logits, boxes = factory.detr_logits(objects, CLASSES, IMAGE)
-        return decoder(family, detr=DetrForm.LOGITS), [logits[0], boxes[0]]
+        return decoder(family, form=OutputForm.LOGITS), [logits[0], boxes[0]]
+    if family is Family.YOLO_NAS:
+        return decoder(family, form=OutputForm.SPLIT), [
+            array[0] for array in exporter_outputs.yolo_nas_rows(objects, CLASSES, IMAGE).values()
+        ]
+    if family is Family.YOLOV7_END2END:
+        return decoder(family, form=OutputForm.FLAT), [exporter_outputs.yolov7_flat(objects)]
     rows = {
         Family.YOLO: lambda: factory.yolo_rows(objects, CLASSES, IMAGE),
         Family.YOLOV5: lambda: factory.yolov5_rows(objects, CLASSES, IMAGE),
@@ -87,7 +94,9 @@ def test_the_class_filter_keeps_only_its_classes(family: Family) -> None:
 def test_rows_that_are_not_finite_are_left_out(family: Family, value: float) -> None:
     decode, outputs = encoded(family, DISTINCT)
     boxes = outputs[-1]
-    if family is Family.YOLO:
+    if family is Family.YOLO_NAS:
+        outputs[0][2, 1] = value
+    elif family is Family.YOLO:
         boxes[2, 3] = value
     elif family is Family.YOLOV5:
         boxes[5, 2] = value
@@ -124,14 +133,14 @@ def test_ready_boxes_of_a_detr_come_in_pixels_or_in_0_to_1() -> None:
     for unit in (None, (IMAGE.width, IMAGE.height)):
         arrays = factory.detr_ready(DISTINCT, unit=unit)
         outputs = [arrays[name][0] for name in ("labels", "boxes", "scores")]
-        decode = decoder(Family.DETR, detr=DetrForm.READY, normalised=unit is not None)
+        decode = decoder(Family.DETR, form=OutputForm.READY, normalised=unit is not None)
         assert by_score(decode.candidates(outputs, DetectionParams())) == expected(DISTINCT)
 
 
 def test_class_ids_without_a_label_are_left_out() -> None:
     arrays = factory.detr_ready((*DISTINCT, (0, 0, 9, 9, 0.8, CLASSES), (0, 0, 9, 9, 0.8, -1)))
     outputs = [arrays[name][0] for name in ("labels", "boxes", "scores")]
-    found = decoder(Family.DETR, detr=DetrForm.READY).candidates(outputs, DetectionParams())
+    found = decoder(Family.DETR, form=OutputForm.READY).candidates(outputs, DetectionParams())
     assert by_score(found) == expected(DISTINCT)
 
 
@@ -140,7 +149,7 @@ def test_softmax_ignores_the_class_that_means_no_object() -> None:
     logits[:, CLASSES] = 9.0
     logits[1] = (0.0, 8.0, 0.0, 0.0)
     boxes = np.tile(np.array([0.5, 0.5, 0.25, 0.5], np.float32), (4, 1))
-    found = decoder(Family.DETR, detr=DetrForm.LOGITS, activation=Activation.SOFTMAX).candidates(
+    found = decoder(Family.DETR, form=OutputForm.LOGITS, activation=Activation.SOFTMAX).candidates(
         [logits, boxes], DetectionParams()
     )
     score = np.exp(8) / (np.exp(8) + 3)
@@ -150,7 +159,7 @@ def test_softmax_ignores_the_class_that_means_no_object() -> None:
 def test_a_query_may_name_several_classes() -> None:
     logits, boxes = factory.detr_logits(DISTINCT, CLASSES, IMAGE)
     logits[0, 0, 2] = 1.0
-    found = decoder(Family.DETR, detr=DetrForm.LOGITS).candidates([logits[0], boxes[0]], DetectionParams())
+    found = decoder(Family.DETR, form=OutputForm.LOGITS).candidates([logits[0], boxes[0]], DetectionParams())
     assert sorted(found[:, 5].tolist()) == [0, 1, 2]
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from inference.core.errors import ModelRefused
-from inference.models.family import CONVENTIONS, DetrForm, Layout, Probe, anchor_count, recognise
-from inference.models.labels import COCO_80, COCO_91, UNKNOWN_COUNT, check_ids, choose_labels, parse_names
+from inference.models.class_names import COCO_80, COCO_91, parse_names
+from inference.models.family import recognise
+from inference.models.labels import UNKNOWN_COUNT, check_ids, choose_labels
+from inference.models.layout import CONVENTIONS, Layout, OutputForm, Probe, anchor_count
 from inference.models.manifest import Activation, Colour, Manifest
 from inference.models.model import Family, Placement
 from inference.models.signature import Graph, Tensor, image_input
@@ -24,12 +26,15 @@ def recognised(
     size: tuple[int, int] = (640, 640),
     manifest: Manifest = Manifest(),  # noqa: B008 - frozen
     metadata: dict[str, str] | None = None,
-    fill: float = 0.0,
+    fill: float = 0.0,  # of the first four columns
     sizes: bool = False,
 ) -> Layout:
     arrays: dict[str, np.ndarray[Any, Any]] = {
-        name: np.full(shape, fill, np.float32) for name, shape in outputs.items()
+        name: np.zeros(shape, np.float32) for name, shape in outputs.items()
     }
+    for array in arrays.values():
+        if array.ndim == 3 and array.shape[2] >= 4:
+            array[..., :4] = fill * np.array([0.5, 0.5, 1, 1])  # corners in order
     return recognise(Probe("m.onnx", arrays, *size, metadata or {}, manifest, has_sizes_input=sizes))
 
 
@@ -59,9 +64,12 @@ def test_the_usual_head_has_8400_cells_at_640() -> None:
         ),
         ({"output0": (1, 300, 6)}, (640, 640), Family.YOLO_END2END, None),
         ({"logits": (1, 300, 80), "pred_boxes": (1, 300, 4)}, (640, 640), Family.DETR, 80),
-        ({"dets": (1, 300, 4), "labels": (1, 300, 91)}, (560, 560), Family.DETR, 91),
+        ({"dets": (1, 300, 4), "labels": (1, 300, 4)}, (560, 560), Family.DETR, 3),  # RF-DETR's background
         ({"logits": (1, 300, 4), "pred_boxes": (1, 300, 4)}, (640, 640), Family.DETR, 4),
-        ({"pred_logits": (1, 100, 92), "pred_boxes": (1, 100, 4)}, (800, 800), Family.DETR, 91),
+        ({"output": (0, 7)}, (640, 640), Family.YOLOV7_END2END, None),
+        ({"graph2_flat_predictions": (0, 7)}, (640, 640), Family.YOLO_NAS, None),
+        ({"boxes": (1, 8400, 4), "scores": (1, 8400, 80)}, (640, 640), Family.YOLO_NAS, 80),
+        ({"scores": (1, 8400, 4), "boxes": (1, 8400, 4)}, (640, 640), Family.YOLO_NAS, 4),
         ({"labels": (1, 300), "boxes": (1, 300, 4), "scores": (1, 300)}, (640, 640), Family.DETR, None),
     ],
 )
@@ -83,7 +91,7 @@ def test_each_family_is_told_by_its_shapes(
         {"output0": (1, 84, 8399)},
         {"output0": (1, 4, 8400)},
         {"output0": (1, 25200, 5)},
-        {"boxes": (1, 8400, 4), "scores": (1, 8400, 80)},  # a dense head in two parts
+        {"boxes": (1, 8399, 4), "scores": (1, 8399, 80)},
         {"output0": (1, 116, 8400), "output1": (1, 32, 160)},
         {},
     ],
@@ -91,7 +99,7 @@ def test_each_family_is_told_by_its_shapes(
 def test_unknown_shapes_are_refused_with_all_that_would_do(outputs: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ModelRefused) as refusal:
         recognised(outputs)
-    for part in ("m.onnx", "classes, 8400]", "25200", "640x640", "yolo export"):
+    for part in ("m.onnx", "classes, 8400]", "25200", "640x640", "docs/models.md"):
         assert part in str(refusal.value)
 
 
@@ -129,7 +137,7 @@ def test_the_manifest_overrides_the_convention_field_by_field() -> None:
 def test_detr_outputs_are_found_by_role_whatever_their_order() -> None:
     ready = recognised({"scores": (1, 300), "boxes": (1, 300, 4), "labels": (1, 300)}, fill=0.5)
     assert ready.outputs == ("labels", "boxes", "scores")
-    assert (ready.detr, ready.normalised) == (DetrForm.READY, True)
+    assert (ready.form, ready.normalised) == (OutputForm.READY, True)
     logits = recognised({"pred_boxes": (1, 300, 4), "logits": (1, 300, 80)})
     assert logits.outputs == ("logits", "pred_boxes")
 
@@ -143,7 +151,7 @@ def test_ready_boxes_are_pixels_when_the_size_is_an_input_or_the_values_say_so()
 def test_imagenet_normalisation_goes_with_rf_detr_and_softmax() -> None:
     plain = recognised({"logits": (1, 300, 80), "pred_boxes": (1, 300, 4)})
     assert plain.convention.mean == (0, 0, 0)
-    assert recognised({"dets": (1, 300, 4), "labels": (1, 300, 91)}).convention.mean[0] == 0.485
+    assert recognised({"dets": (1, 300, 4), "labels": (1, 300, 81)}).convention.mean[0] == 0.485
     manifest = Manifest(activation=Activation.SOFTMAX)
     softmax = recognised({"logits": (1, 300, 3), "pred_boxes": (1, 300, 4)}, manifest=manifest)
     assert (softmax.convention.std[0], softmax.class_count) == (0.229, 2)
@@ -188,9 +196,9 @@ def test_the_second_input_of_rt_detr_is_known() -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (graph((1, 640, 640, 3)), "NHWC"),
-        (graph((3, 640, 640)), "to be .batch, 3, height, width"),
-        (graph((1, 1, 640, 640)), "to be .batch, 3, height, width"),
+        (graph((3, 640, 640)), "to be .batch, planes, height, width"),
+        (graph((1, 2, 640, 640)), "3 planes or 1"),
+        (graph((1, 640, 640, 4)), "3 planes or 1"),
         (graph((0, 3, 640, 640)), "batch of at least 1"),
         (graph((1, 3, 16, 640)), "640x16"),
         (graph(dtype="tensor(int8)"), r"tensor\(int8\)"),
@@ -218,7 +226,8 @@ def test_labels_come_from_manifest_metadata_coco_or_numbers() -> None:
     assert choose_labels("m", Manifest(labels=("a", "b")), names, 2) == ("a", "b")
     assert choose_labels("m", Manifest(), names, 2) == ("cat", "dog")
     assert choose_labels("m", Manifest(), {}, 80) == COCO_80
-    assert choose_labels("m", Manifest(), {}, 91) == COCO_91
+    assert choose_labels("m", Manifest(), {}, 91, coco_ids=True) == COCO_91
+    assert choose_labels("m", Manifest(), {}, 91)[0] == "class_0"
     assert choose_labels("m", Manifest(), {}, 3) == ("class_0", "class_1", "class_2")
     assert len(choose_labels("m", Manifest(), {}, None)) == UNKNOWN_COUNT
 

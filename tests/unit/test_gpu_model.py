@@ -18,7 +18,7 @@ from inference.engine import detector as detector_module
 from inference.engine import onnx_session
 from inference.engine.detector import Detector
 from inference.engine.gpu_model import read_gpu_model
-from inference.models.family import CONVENTIONS, Convention
+from inference.models.layout import CONVENTIONS, Convention
 from inference.models.manifest import Colour
 from inference.models.model import Family
 from inference.models.signature import ImageInput

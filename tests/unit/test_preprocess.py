@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inference.models.family import CONVENTIONS, Convention
+from inference.models.layout import CONVENTIONS, Convention
 from inference.models.manifest import Colour
 from inference.models.model import Placement
 from inference.preprocess.preprocess import Preprocessor

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inference.engine.detector import Detector
 from inference.graph.cpu_model import read_cpu_model
-from inference.models.family import CONVENTIONS
+from inference.models.layout import CONVENTIONS
 from inference.models.model import Family
 from inference.preprocess.preprocess import Preprocessor
 from tests.helpers import model_factory as factory

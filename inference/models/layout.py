@@ -1,0 +1,206 @@
+"""What is known about a recognised model: the convention of its input, and how its outputs are laid out.
+
+`family` recognises models; `Probe` is the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.core.errors import ModelRefused
+from inference.models.fields import Triple
+from inference.models.manifest import Activation, Colour, Manifest
+from inference.models.model import Family, Placement
+
+#: Strides of the grids of common detection heads: the usual one, one with an extra coarse level (P6 models),
+#: and one with an extra fine level (P2 models).
+STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How pixels enter the model: ``(pixel * scale - mean) / std`` per plane, in ``colour`` order."""
+
+    placement: Placement
+    pad_value: int
+    colour: Colour
+    scale: float
+    mean: Triple
+    std: Triple
+
+    def overridden(self, manifest: Manifest) -> Convention:
+        """Return a copy with the values that the manifest sets."""
+        given = {
+            name: value
+            for name in ("placement", "pad_value", "colour", "scale", "mean", "std")
+            if (value := getattr(manifest, name)) is not None
+        }
+        return replace(self, **given)
+
+
+_ZERO: Triple = (0.0, 0.0, 0.0)
+_ONE: Triple = (1.0, 1.0, 1.0)
+_RGB_CENTRED = Convention(Placement.CENTRED, 114, Colour.RGB, 1 / 255, _ZERO, _ONE)
+_RGB_STRETCHED = Convention(Placement.STRETCH, 114, Colour.RGB, 1 / 255, _ZERO, _ONE)
+
+CONVENTIONS: Mapping[Family, Convention] = {
+    Family.YOLO: _RGB_CENTRED,
+    Family.YOLO_END2END: _RGB_CENTRED,
+    Family.YOLOV5: _RGB_CENTRED,
+    Family.YOLOV7_END2END: _RGB_CENTRED,
+    Family.YOLOX: Convention(Placement.TOP_LEFT, 114, Colour.BGR, 1.0, _ZERO, _ONE),
+    Family.YOLO_NAS: _RGB_CENTRED,
+    Family.DETR: _RGB_STRETCHED,
+}
+
+
+class OutputForm(StrEnum):
+    """The forms in which exports of one family give their boxes."""
+
+    #: One output, as the family's row in docs/models.md says.
+    TABLE = "one table"
+    #: Class id, xyxy box and score per row, in three outputs.
+    READY = "labels, boxes, scores"
+    #: Class logits and a cx cy w h box in 0..1 per query, in two outputs.
+    LOGITS = "logits, boxes"
+    #: A cx cy w h box in 0..1 and class scores per query, in one output.
+    JOINED = "boxes and class scores in one table"
+    #: An xyxy box in pixels and class scores per grid cell, in two outputs.
+    SPLIT = "boxes, class scores"
+    #: One row per object of the whole batch; the first column is the number of the frame.
+    FLAT = "rows of all frames"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A recognised model: which outputs to read, in the order of `Postprocessor`, and how."""
+
+    family: Family
+    outputs: tuple[str, ...]
+    #: None: the outputs do not show it. Columns of logits beyond it are no classes.
+    class_count: int | None
+    convention: Convention
+    #: Grid strides of a yolox head; empty for other families, whose boxes are in pixels.
+    strides: tuple[int, ...] = ()
+    form: OutputForm = OutputForm.TABLE
+    activation: Activation = Activation.SIGMOID
+    #: Whether boxes are in 0..1 instead of input pixels. Logits and joined boxes always are.
+    normalised: bool = False
+    #: Whether the classes are the category ids of COCO, so that the names are known.
+    coco_ids: bool = False
+    #: This reading in words, where the same shapes allow another one.
+    reading: str = ""
+    #: The field of the manifest that chooses this reading, where the family alone does not.
+    decided_by: str = ""
+    #: Whether the names of the outputs indicate this reading.
+    hinted: bool = False
+    #: What users should know about this reading; `streamer models check` prints it.
+    note: str = ""
+
+    @property
+    def manifest_line(self) -> str:
+        """The field of the manifest that chooses this reading."""
+        return self.decided_by or f'"family": "{self.family}"'
+
+    def class_ids(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+        """Return the class ids in ``outputs``; None where each class is a column."""
+        first = outputs[self.outputs[0]]
+        if self.form is OutputForm.READY:
+            return first
+        if self.family in (Family.YOLO_END2END, Family.YOLOV7_END2END):
+            return first[..., 5]
+        return first[..., 6] if self.form is OutputForm.FLAT else None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The outputs of a model for one probe frame, and everything else that shows its family."""
+
+    path: str
+    #: Output name to array, batch first, in the graph's order.
+    outputs: Mapping[str, npt.NDArray[np.generic]]
+    width: int
+    height: int
+    metadata: Mapping[str, str]
+    manifest: Manifest
+    has_sizes_input: bool = False
+    #: Colour planes of the input: 3, or 1 for grey.
+    planes: int = 3
+    #: Whether the input takes pixels as they are, so that the graph converts them.
+    takes_bytes: bool = False
+    #: Number of class names in the manifest or the metadata; 0 without any.
+    name_count: int = 0
+
+    @property
+    def forced(self) -> bool:
+        """Whether the manifest names the family, so that no other family is tried."""
+        return self.manifest.family is not None
+
+    def values(self, name: str) -> npt.NDArray[np.float32]:
+        """Return an output for the probe frame, without the batch, as float32."""
+        return np.asarray(self.outputs[name][0], np.float32)
+
+    def table(self) -> tuple[str, tuple[int, ...]] | None:
+        """Return the output that holds one row per candidate, and its shape; None if there is no such output.
+
+        Besides it there may be copies (the auxiliary head of yolov9) and raw heads of rank 4 or 5 (yolov5).
+        """
+        rank3 = [(name, array.shape) for name, array in self.outputs.items() if array.ndim == 3]
+        if not rank3 or any(shape != rank3[0][1] for _, shape in rank3[1:]):
+            return None
+        if any(array.ndim not in (3, 4, 5) for array in self.outputs.values()):
+            return None
+        return rank3[0]
+
+    def cell_counts(self, per_cell: int = 1) -> set[int]:
+        """Return the number of rows of dense heads with ``per_cell`` anchors, one for each set of strides."""
+        return {per_cell * anchor_count(self.width, self.height, strides) for strides in STRIDE_SETS}
+
+
+def anchor_count(width: int, height: int, strides: tuple[int, ...]) -> int:
+    """Return the number of grid cells of a dense head."""
+    return sum((width // stride) * (height // stride) for stride in strides)
+
+
+def input_convention(layout: Layout, probe: Probe) -> Convention:
+    """Return the convention of a layout for the model's own input: bytes or floats, three planes or one.
+
+    Raises ModelRefused when the manifest contradicts the input.
+    """
+    convention = layout.convention
+    manifest = probe.manifest
+    if probe.takes_bytes:
+        for field in ("scale", "mean", "std"):
+            if getattr(manifest, field) is not None:
+                raise ModelRefused(
+                    probe.path,
+                    expected=f"no `{field}` in the manifest, because the input is uint8",
+                    found=f"`{field}` {getattr(manifest, field)}",
+                    fix=f"Remove `{field}`: the graph itself converts pixels of 0 to 255.",
+                )
+        convention = replace(convention, scale=1.0, mean=_ZERO, std=_ONE)
+    if probe.planes == 1:
+        # Planes are equal for grey, so numbers that differ between planes belong to another model.
+        convention = replace(convention, colour=Colour.GREY)
+    convention = convention.overridden(manifest)
+    if (convention.colour is Colour.GREY) != (probe.planes == 1):
+        raise ModelRefused(
+            probe.path,
+            expected='`colour` "grey" in the manifest for an input of one plane, "rgb" or "bgr" for three',
+            found=f'"{convention.colour}" for an input of {probe.planes}',
+            fix="Correct or remove `colour`.",
+        )
+    if probe.planes == 1 and (len(set(convention.mean)) > 1 or len(set(convention.std)) > 1):
+        raise ModelRefused(
+            probe.path,
+            expected="one mean and one standard deviation for an input of one plane",
+            found=f"mean {list(convention.mean)}, std {list(convention.std)}",
+            fix='Set "mean": [m] and "std": [s] in the manifest.',
+        )
+    return convention

@@ -1,0 +1,236 @@
+"""Readings of outputs with a row for each object or query: detr in all forms, and boxes after suppression.
+
+A recogniser yields every reading that the shapes allow; `value_ranges` excludes those whose values do not
+fit, and `family` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.models.class_names import COCO_91, COCO_UNUSED_IDS
+from inference.models.dense_heads import ANCHORS_PER_CELL, MAX_FRACTION
+from inference.models.fields import Triple
+from inference.models.layout import CONVENTIONS, Layout, OutputForm, Probe
+from inference.models.manifest import Activation
+from inference.models.model import Family
+
+#: A detr has a few hundred queries; thousands of rows belong to a dense head.
+_MAX_QUERIES = 2000
+_IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+#: No detr has so few queries.
+_FEW_ROWS = 10
+#: A table with more columns than that, and few rows, has a column for each grid cell, not for each class.
+_MOST_COLUMNS, _MOST_COLUMNS_PER_ROW = 1000, 5
+#: Columns of rows of all frames: number of the frame, four sides, and class and score in either order.
+FLAT_COLUMNS = 7
+#: Share of the queries whose best class must be the last one, so that it means "no object".
+_NO_OBJECT_SHARE = 0.5
+#: A class that no training image had never scores as much as this.
+_FOUND_SCORE = 0.25
+
+
+def end2end(probe: Probe) -> Iterator[Layout]:
+    """Yield the reading [batch, boxes, 6] as x1 y1 x2 y2 score class. More columns belong to other tasks."""
+    found = probe.table()
+    if found is None or found[1][2] < 6 or _is_dense(probe, found[1]):
+        return
+    name = found[0]
+    sides = np.abs(probe.values(name)[:, :4]).max(initial=0)
+    yield Layout(
+        Family.YOLO_END2END,
+        (name,),
+        None,
+        CONVENTIONS[Family.YOLO_END2END],
+        normalised=bool(0 < sides <= MAX_FRACTION),
+        reading="x1 y1 x2 y2 score class in each row",
+        hinted=probe.metadata.get("end2end") == "True",
+    )
+
+
+def joined(probe: Probe) -> Iterator[Layout]:
+    """Yield the reading [batch, queries, 4 + classes] of Ultralytics' RT-DETR: cx cy w h, then scores."""
+    found = probe.table()
+    if found is None or found[1][2] < 5 or found[1][1] > _MAX_QUERIES or _is_dense(probe, found[1]):
+        return
+    name, (_, _, columns) = found
+    yield Layout(
+        Family.DETR,
+        (name,),
+        columns - 4,
+        CONVENTIONS[Family.DETR],
+        form=OutputForm.JOINED,
+        reading=f"cx cy w h as fractions of the input, then {columns - 4} class scores in each row",
+        hinted="detr" in probe.metadata.get("description", "").lower(),
+    )
+
+
+def _is_dense(probe: Probe, shape: tuple[int, ...]) -> bool:
+    """Return whether rows or columns are the cells of a dense head, and nothing says otherwise."""
+    _, rows, columns = shape
+    declared = probe.forced or probe.metadata.get("end2end") == "True"
+    counts = probe.cell_counts() | probe.cell_counts(ANCHORS_PER_CELL)
+    transposed = columns in counts and rows <= _FEW_ROWS
+    too_wide = columns > max(_MOST_COLUMNS, _MOST_COLUMNS_PER_ROW * rows)
+    return not declared and (rows in counts or transposed or too_wide)
+
+
+def yolov7_end2end(probe: Probe) -> Iterator[Layout]:
+    """Yield the reading [rows, 7] as frame x1 y1 x2 y2 class score."""
+    if (name := _flat(probe)) is not None:
+        yield Layout(
+            Family.YOLOV7_END2END,
+            (name,),
+            None,
+            CONVENTIONS[Family.YOLOV7_END2END],
+            form=OutputForm.FLAT,
+            reading="frame x1 y1 x2 y2 class score in each row",
+            hinted=name == "output" and not probe.takes_bytes,
+        )
+
+
+def yolo_nas_flat(probe: Probe) -> Iterator[Layout]:
+    """Yield the reading [rows, 7] as frame x1 y1 x2 y2 score class, the flat predictions of YOLO-NAS."""
+    if (name := _flat(probe)) is not None:
+        yield Layout(
+            Family.YOLO_NAS,
+            (name,),
+            None,
+            CONVENTIONS[Family.YOLO_NAS],
+            form=OutputForm.FLAT,
+            reading="frame x1 y1 x2 y2 score class in each row",
+            hinted="flat" in name or probe.takes_bytes,
+        )
+
+
+def _flat(probe: Probe) -> str | None:
+    names = list(probe.outputs)
+    flat = len(names) == 1 and probe.outputs[names[0]].ndim == 2
+    return names[0] if flat and probe.outputs[names[0]].shape[1] == FLAT_COLUMNS else None
+
+
+def ready(probe: Probe) -> Iterator[Layout]:
+    """Yield the reading of class ids [batch, N], boxes [batch, N, 4] as x1 y1 x2 y2, and scores [batch, N].
+
+    With a number of boxes beside them they come from the export of a YOLO-NAS, else from that of a detr.
+    """
+    shapes = {name: array.shape for name, array in probe.outputs.items()}
+    boxes = next((name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4), None)
+    if boxes is None or shapes[boxes][1] > _MAX_QUERIES:
+        return
+    rank2 = [name for name, shape in shapes.items() if shape == shapes[boxes][:2] and "num" not in name]
+    ids = next((name for name in rank2 if "label" in name or "class" in name), None)
+    scores = next((name for name in rank2 if name != ids), None)
+    if ids is None or scores is None:
+        return
+    family = Family.YOLO_NAS if any("num" in name for name in shapes) else Family.DETR
+    in_unit = float(np.max(probe.values(boxes), initial=0.0)) <= MAX_FRACTION
+    yield Layout(
+        family,
+        (ids, boxes, scores),
+        None,
+        CONVENTIONS[family],
+        form=OutputForm.READY,
+        normalised=in_unit and not probe.has_sizes_input,
+        reading="class ids, boxes as corners, and scores",
+    )
+
+
+def logits(probe: Probe) -> Iterator[Layout]:
+    """Yield the readings of logits [batch, N, classes] and boxes [batch, N, 4] as cx cy w h in 0..1."""
+    tables = {name: array.shape for name, array in probe.outputs.items() if array.ndim == 3}
+    for boxes, shape in tables.items():
+        if shape[2] != 4 or shape[1] > _MAX_QUERIES:
+            continue
+        for scores in tables:
+            if scores != boxes and tables[scores][1] == shape[1]:
+                yield from _logit_readings(probe, scores, boxes)
+
+
+def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
+    table = probe.values(name)
+    count = table.shape[1]
+    activation = probe.manifest.activation or _activation(table)
+    convention = CONVENTIONS[Family.DETR]
+    # RF-DETR (`dets`, `labels`) and the original DETR keep the normalisation of their backbones.
+    is_rfdetr = boxes == "dets"
+    if is_rfdetr or activation is Activation.SOFTMAX:
+        convention = replace(convention, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+    layout = Layout(
+        Family.DETR,
+        (name, boxes),
+        count - 1 if activation is Activation.SOFTMAX else count,
+        convention,
+        form=OutputForm.LOGITS,
+        activation=activation,
+        reading=f"logits of {count} classes in `{name}`, boxes in `{boxes}`",
+        hinted="box" in boxes or "det" in boxes,
+    )
+    # RF-DETR has one logit more than classes: its exporter reads the last one as the background. Those that
+    # were trained on COCO have a logit for each category id, and none for the background.
+    if is_rfdetr and activation is not Activation.SOFTMAX and count > 1 and probe.name_count != count:
+        layout = replace(
+            layout,
+            class_count=count - 1,
+            reading=f"logits of {count - 1} classes and the background in `{name}`",
+            note=f"The last of {count} logits is left out: in exports of RF-DETR it is the background. If "
+            f"the category ids of your data set begin at 1, give {count} `labels`, the first for id 0.",
+        )
+    ids = len(COCO_91)
+    if probe.name_count or count != (ids + 1 if activation is Activation.SOFTMAX else ids):
+        yield layout
+        return
+    by_id = replace(
+        layout,
+        class_count=ids,
+        coco_ids=True,
+        reading="the 91 category ids of COCO",
+        decided_by='"labels": "coco-91"',
+        note="",
+    )
+    like_coco = _is_coco(table[:, :ids])
+    if like_coco is not True:
+        yield replace(
+            layout,
+            reading=f"{layout.class_count} classes of another data set",
+            decided_by=f'"labels": [{layout.class_count} class names]',
+        )
+    if like_coco is not False:
+        yield by_id
+
+
+def _activation(table: npt.NDArray[np.float32]) -> Activation:
+    """Return what turns logits (queries, classes) into scores, by their values.
+
+    With softmax nearly every query means "no object". As a sigmoid score, that logit would be a sure find.
+    Logits of a detr are negative for nearly all classes, so numbers of 0 to 1 are scores already.
+    """
+    if not table.size or not table.any():
+        return Activation.SIGMOID
+    last = table[:, -1]
+    if table.min() >= 0 and table.max() <= 1:
+        return Activation.NONE
+    no_object = (table.argmax(axis=1) == table.shape[1] - 1) & (last > 0)
+    return Activation.SOFTMAX if no_object.mean() > _NO_OBJECT_SHARE else Activation.SIGMOID
+
+
+def _is_coco(table: npt.NDArray[np.float32]) -> bool | None:
+    """Return whether logits of 91 classes are those of a model trained on COCO; None if they do not show it.
+
+    Eleven of COCO's ids have no category. A model trained on COCO never saw a positive example of them, so
+    their logits are lower than most. That the eleven are below the median by chance has a probability of one
+    in two thousand.
+    """
+    best = table.max(axis=0)
+    unused = best[list(COCO_UNUSED_IDS)]
+    used = np.delete(best, COCO_UNUSED_IDS)
+    if unused.max() < np.median(used):
+        return True
+    with np.errstate(over="ignore"):
+        found = 1 / (1 + np.exp(-unused.max())) >= _FOUND_SCORE
+    return False if found and unused.max() >= np.median(used) else None

@@ -1,0 +1,178 @@
+"""Says why the values of a probe run do not fit a reading: scores outside 0..1, boxes that are no boxes.
+
+A shape alone cannot tell a box from a keypoint. Models for keypoints, masks and oriented boxes have the
+shapes of detectors with more classes; their values are not scores. Rows of zeros are padding and fit every
+reading.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.models.dense_heads import MAX_FRACTION
+from inference.models.layout import Layout, OutputForm, Probe
+from inference.models.manifest import Activation
+from inference.models.model import Family
+
+_Floats = npt.NDArray[np.float32]
+
+#: Rounding in half precision.
+_TOLERANCE = 0.01
+#: Fractions of the input; boxes at its edges reach beyond it.
+_LOWEST_FRACTION, _HIGHEST_FRACTION = -0.5, 1.5
+#: Angles of oriented boxes, in radians: a quarter turn around 45 degrees.
+_LEAST_ANGLE, _MOST_ANGLE = -math.pi / 4, math.pi * 3 / 4
+#: Numbers beyond it are coordinates; logits and mask coefficients are smaller.
+_COORDINATE = 30.0
+
+
+def fault_of(probe: Probe, layout: Layout) -> str:
+    """Return what in the values of ``probe`` contradicts ``layout``; empty if nothing does."""
+    tables = [probe.values(name) for name in layout.outputs if layout.form is not OutputForm.FLAT]
+    if any(not np.isfinite(table).all() for table in tables):
+        return ""  # a run with wild values shows nothing; rows that are not finite are left out of results
+    return _masks(probe) or _values_fault(probe, layout, tables)
+
+
+def _values_fault(probe: Probe, layout: Layout, tables: list[_Floats]) -> str:
+    match layout.form:
+        case OutputForm.READY:
+            fault = _rows_fault(tables[1], tables[2], tables[0])
+        case OutputForm.LOGITS:
+            fault = _fractions_fault(tables[1]) or _logits_fault(tables[0], layout)
+        case OutputForm.JOINED:
+            fault = _joined_fault(tables[0])
+        case OutputForm.SPLIT:
+            fault = _pixels_fault(tables[0]) or _corners_fault(tables[0]) or _scores_fault(tables[1].T, 0)
+        case OutputForm.FLAT:
+            fault = _flat_fault(probe.outputs[layout.outputs[0]].astype(np.float32), layout)
+        case _:
+            fault = _table_fault(probe, layout, tables[0])
+    return fault
+
+
+def _table_fault(probe: Probe, layout: Layout, table: _Floats) -> str:
+    if layout.family is Family.YOLO_END2END:
+        if table.shape[1] > 6:
+            return (
+                f"{table.shape[1]} columns, where a box with score and class has 6; the others may be an "
+                "angle (oriented boxes), keypoints (pose) or mask coefficients (segmentation)"
+            )
+        return _rows_fault(table[:, :4], table[:, 4], table[:, 5])
+    columns = table if layout.family is Family.YOLO else table.T
+    if layout.family is not Family.YOLOX:
+        return _scores_fault(columns, 4)
+    # Raw offsets are about one grid cell; pixel coordinates are about half the input. Confusing the two would
+    # give boxes that look plausible and are wrong.
+    if float(np.median(np.abs(table[:, :2]))) > min(probe.width, probe.height) / 8:
+        return "boxes that are in pixels already, and not raw grid offsets"
+    return _scores_fault(columns, 4)
+
+
+def _scores_fault(columns: _Floats, first: int) -> str:
+    """Return what is wrong with the scores in ``columns`` (columns, rows) from the column ``first``."""
+    scores = columns[first:]
+    low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
+    if low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
+        return ""
+    outside = np.flatnonzero((scores.min(axis=1) < -_TOLERANCE) | (scores.max(axis=1) > 1 + _TOLERANCE))
+    number = first + int(outside[0])
+    count = len(columns)
+    text = (
+        f"values of {low:.4g} to {high:.4g} where scores of 0 to 1 belong (from number {number} of {count})"
+    )
+    if max(high, -low) > _COORDINATE:
+        return text + ": coordinates, perhaps the keypoints of a pose model"
+    if number == count - 1 and low >= _LEAST_ANGLE - _TOLERANCE and high <= _MOST_ANGLE + _TOLERANCE:
+        return text + ": an angle, perhaps that of an oriented-box (OBB) model"
+    return text + ": perhaps logits, the coefficients of masks, or an angle"
+
+
+def _rows_fault(boxes: _Floats, scores: _Floats, ids: _Floats) -> str:
+    """Return what is wrong with rows of corners, score and class id."""
+    used = boxes.any(axis=1) & (scores != 0)
+    boxes, scores, ids = boxes[used], scores[used], ids[used]
+    # Some exports pad with rows of -1.
+    padding = (ids == -1) | (scores == -1)
+    boxes, scores, ids = boxes[~padding], scores[~padding], ids[~padding]
+    if not len(scores):
+        return ""
+    if scores.min() < -_TOLERANCE or scores.max() > 1 + _TOLERANCE:
+        return f"scores of {scores.min():.4g} to {scores.max():.4g}, and scores are 0 to 1"
+    if (ids != np.round(ids)).any() or ids.min() < 0:
+        wrong = ids[(ids != np.round(ids)) | (ids < 0)][0]
+        return f"class id {wrong:.4g}, and ids are whole numbers from 0"
+    return _corners_fault(boxes)
+
+
+def _corners_fault(boxes: _Floats) -> str:
+    """Return what is wrong with boxes given by their corners x1 y1 x2 y2, in whatever unit."""
+    slack = _TOLERANCE * max(1.0, float(np.abs(boxes).max(initial=0)))
+    wrong = (boxes[:, 2:] < boxes[:, :2] - slack).any(axis=1)
+    if not wrong.any():
+        return ""
+    sides = ", ".join(f"{side:.4g}" for side in boxes[wrong][0])
+    return f"boxes whose right edge is left of the left one, or bottom above top ({sides})"
+
+
+def _pixels_fault(boxes: _Floats) -> str:
+    """Return what is wrong with boxes in pixels of the input."""
+    return "boxes of at most a pixel" if 0 < np.abs(boxes).max(initial=0) <= MAX_FRACTION else ""
+
+
+def _fractions_fault(boxes: _Floats) -> str:
+    """Return what is wrong with boxes given as cx cy w h in fractions of the input."""
+    low, high = float(boxes.min(initial=0)), float(boxes.max(initial=0))
+    if low < _LOWEST_FRACTION or high > _HIGHEST_FRACTION:
+        return f"boxes with numbers of {low:.4g} to {high:.4g}, and fractions of the input are 0 to 1"
+    if float(boxes[:, 2:].min(initial=0)) < -_TOLERANCE:
+        return "boxes with a negative width or height"
+    return ""
+
+
+def _joined_fault(table: _Floats) -> str:
+    rows = table[table.any(axis=1)]
+    if not len(rows):
+        return "rows of zeros, and a detr gives each of its queries a box with a size"
+    if fault := _fractions_fault(rows[:, :4]):
+        return fault
+    if not (rows[:, 2:4] > 0).all():
+        return "boxes without width or height"
+    return _scores_fault(rows.T, 4)
+
+
+def _logits_fault(table: _Floats, layout: Layout) -> str:
+    return _scores_fault(table.T, 0) if layout.activation is Activation.NONE else ""
+
+
+def _flat_fault(rows: _Floats, layout: Layout) -> str:
+    if not len(rows):
+        return ""
+    frames = rows[:, 0]
+    if (frames != np.round(frames)).any() or frames.min() < 0:
+        return f"{frames.max():.4g} where the number of the frame belongs"
+    score, kind = (6, 5) if layout.family is Family.YOLOV7_END2END else (5, 6)
+    return _rows_fault(rows[:, 1:5], rows[:, score], rows[:, kind])
+
+
+def _masks(probe: Probe) -> str:
+    """Return which output holds masks; empty without one.
+
+    Segmentation models have one map of prototypes at a quarter of the input's size, or a mask for each query.
+    Raw heads, which some detectors output too, come in several sizes.
+    """
+    maps = {name: array.shape for name, array in probe.outputs.items() if array.ndim == 4}
+    if len(maps) != 1:
+        return ""
+    ((name, shape),) = maps.items()
+    if (shape[2] * 4, shape[3] * 4) != (probe.height, probe.width) and "mask" not in name:
+        return ""
+    return f"`{name}` {_text(shape)}, which holds masks: this is a segmentation model"
+
+
+def _text(shape: tuple[Any, ...]) -> str:
+    return str(list(shape))

@@ -1,0 +1,77 @@
+"""Outputs in the shapes of further exporters, for `model_factory.constant_model`, and rows of all frames.
+
+Sizes are in pixels. Boxes are x1, y1, x2, y2, score, class, in pixels of the model input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.helpers.model_factory import PLAIN, Floats, Input, Objects, cells, save
+
+
+def yolov7_flat(objects: Objects, frame: int = 0) -> Floats:
+    """Return [objects, 7] as YOLOv7's repository exports with suppression: frame x1 y1 x2 y2 class score."""
+    rows = np.array(objects, np.float32).reshape(-1, 6)
+    return np.insert(rows[:, [0, 1, 2, 3, 5, 4]], 0, frame, axis=1)
+
+
+def yolo_nas_flat(objects: Objects, frame: int = 0) -> Floats:
+    """Return [objects, 7], the flat predictions of YOLO-NAS: frame x1 y1 x2 y2 score class."""
+    return np.insert(np.array(objects, np.float32).reshape(-1, 6), 0, frame, axis=1)
+
+
+def yolo_nas_rows(objects: Objects, classes: int, image: Input = PLAIN) -> dict[str, Floats]:
+    """Return the raw outputs of YOLO-NAS: corners [1, cells, 4] in pixels and scores [1, cells, classes]."""
+    count = len(cells(image))
+    boxes, scores = np.zeros((1, count, 4), np.float32), np.zeros((1, count, classes), np.float32)
+    for number, (*corners, score, kind) in enumerate(objects):
+        boxes[0, 5 * number + 2] = corners
+        scores[0, 5 * number + 2, int(kind)] = score
+    return {"boxes": boxes, "scores": scores}
+
+
+def rtdetr_joined(objects: Objects, classes: int, image: Input = PLAIN, queries: int = 300) -> Floats:
+    """Return [1, queries, 4 + classes] as Ultralytics exports RT-DETR: cx cy w h in 0..1, then scores."""
+    random = np.random.default_rng(7)
+    rows = np.zeros((1, queries, 4 + classes), np.float32)
+    rows[0, :, :4] = random.uniform(0.1, 0.9, (queries, 4))
+    rows[0, :, 4:] = random.uniform(0.001, 0.05, (queries, classes))
+    for query, (x1, y1, x2, y2, score, kind) in enumerate(objects):
+        rows[0, query, :4] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        rows[0, query, :4] /= image.width, image.height, image.width, image.height
+        rows[0, query, 4 + kind] = score
+    return rows
+
+
+def flat_model(path: Path, rows: Floats, image: Input = PLAIN, *, name: str = "output") -> Path:
+    """Write a model that returns ``rows`` [N, 7] for every frame of a batch, numbered by the frame."""
+    # Each row of a table of all frames; the first column is replaced by the number of the frame.
+    count = len(rows)
+    nodes = [
+        helper.make_node("Shape", [image.name], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
+        helper.make_node("Squeeze", ["count", "zero"], ["frames"]),
+        helper.make_node("Range", ["nought", "frames", "step"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["numbers_float"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["numbers_float", "column"], ["each"]),
+        helper.make_node("Mul", ["each", "first"], ["offsets"]),
+        helper.make_node("Add", ["offsets", "table"], ["stacked"]),
+        helper.make_node("Reshape", ["stacked", "flat"], [name]),
+    ]
+    first = np.zeros((1, count, 7), np.float32)
+    first[..., 0] = 1
+    constants = [
+        numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array(0, np.int64), "nought"),
+        numpy_helper.from_array(np.array(1, np.int64), "step"),
+        numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "column"),
+        numpy_helper.from_array(np.array([-1, 7], np.int64), "flat"),
+        numpy_helper.from_array(first, "first"),
+        numpy_helper.from_array(rows[None], "table"),
+    ]
+    return save(path, nodes, {name: (np.float32, [7])}, image, constants, batch_name="rows")
