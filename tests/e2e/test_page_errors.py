@@ -159,7 +159,7 @@ def test_on_a_phone_nothing_sticks_out_and_everything_is_in_reach(
     assert stage is not None
     assert stage["y"] + stage["height"] <= size[1]
     demo.page.locator("#track").scroll_into_view_if_needed()
-    demo.page.locator(".switch").first.tap()
+    demo.page.locator(".switch:has(#track)").tap()
     demo.wait_sent("configure")
     demo.page.locator("#stop").scroll_into_view_if_needed()
     demo.page.tap("#stop")
