@@ -220,3 +220,10 @@ def test_metrics_may_have_a_port_that_only_prometheus_reaches(chart: Chart) -> N
     assert "monitoring" in str(rule["from"][0]["namespaceSelector"])
     (public,) = [rule for rule in rules if {"protocol": "TCP", "port": "http"} in rule["ports"]]
     assert "monitoring" not in str(public["from"]), "it has no business at the public port any more"
+
+
+def test_clusters_with_ipv6_listen_on_both_families(chart: Chart) -> None:
+    assert chart.render().environment["HOST"] == "0.0.0.0"  # noqa: S104 - what pods listen on
+    assert chart.render({"listenAddress": "::"}).environment["HOST"] == "::"
+    with pytest.raises(Refused, match="listenAddress"):
+        chart.render({"listenAddress": "::1"})

@@ -3,7 +3,7 @@
 {{- define "rtv.environment" -}}
 {{- $v := .Values -}}
 - name: HOST
-  value: 0.0.0.0
+  value: {{ $v.listenAddress | quote }}
 - name: PORT
   value: {{ $v.containerPort | quote }}
 {{- if not (hasKey $v.settings "LOG_FORMAT") }}
