@@ -1,32 +1,22 @@
 // Composes the page: playback → pipeline → transport → stage, and the controls that change them.
 
-import { Announcer } from './announcer.js';
-import { ClassPanel } from './class-panel.js';
-import { ConnectionStatus } from './connection-status.js';
-import { Controls } from './controls.js';
-import { CountsPanel } from './counts-panel.js';
+import { createPanels } from './create-panels.js';
 import { createTransport } from './create-transport.js';
 import { exposeDebugState } from './debug-state.js';
-import { DriftIndicator } from './drift-indicator.js';
 import { closeError, keyError } from './error-messages.js';
-import { ErrorPanel } from './error-panel.js';
 import { isMirrored, isTextLabel } from './mirror.js';
 import { changesPhotos, createPhotoSource } from './photo-source.js';
 import { Pipeline } from './pipeline.js';
 import { Playback } from './playback.js';
-import { ResultsStatus } from './results-status.js';
-import { SamplingPanel } from './sampling-panel.js';
 import { SessionOptions } from './session-options.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
-import { Shortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
-import { StartView } from './start-view.js';
-import { StatisticsPanel } from './statistics-panel.js';
-import { nextTheme, Theme } from './theme.js';
-import { WakeLock } from './wake-lock.js';
+import { VIEW_DELAYS, ViewChoice } from './view-choice.js';
 import { Wall } from './wall.js';
 
 const PANEL_INTERVAL_MS = 250;
+/** Number of frames from which the model's time is shown. */
+const MIN_MODEL_TIMES = 5;
 /** Longest stream name that the server accepts. */
 const MAX_STREAM_NAME = 100;
 
@@ -38,6 +28,9 @@ class App {
     this.key = loadKey();
     /** The server's models by version. */
     this.models = {};
+    /** Time that one frame took the model, in ms by version, as far as this page has measured it. */
+    this.modelTimesMs = new Map();
+    this.viewChoice = new ViewChoice();
     /** Newest result message; null: none. */
     this.latestResult = null;
     /** Whether this source has shown an object that is read: its video is then not mirrored by default. */
@@ -51,7 +44,7 @@ class App {
     );
     this.transport = createTransport(this, query);
     this.pipeline = new Pipeline(this.transport, (result, image, time) => this.showResult(result, image, time));
-    this.createPanels();
+    createPanels(this);
     this.playback = this.createPlayback(video);
     this.photos = createPhotoSource({
       settings: this.settings,
@@ -89,48 +82,6 @@ class App {
     this.start(query);
   }
 
-  createPanels() {
-    this.statistics = new StatisticsPanel();
-    this.announcer = new Announcer();
-    this.counts = new CountsPanel();
-    this.wakeLock = new WakeLock();
-    this.theme = new Theme(() => this.changeSettings({ theme: nextTheme(this.settings.theme) }));
-    this.shortcuts = new Shortcuts((shortcuts) => this.changeSettings({ shortcuts }));
-    this.resultsStatus = new ResultsStatus({
-      wantsSound: () => this.settings.sound,
-      onChange: () => this.transport.isOpen && this.showOpenConnection(),
-    });
-    this.status = new ConnectionStatus(() => this.transport.retryNow());
-    this.startView = new StartView(this.status, {
-      isIdle: () => this.transport.state.name === 'idle',
-      onModels: (models) => this.setModels(models),
-    });
-    this.errorPanel = new ErrorPanel(
-      (action) => this.runAction(action),
-      (action) => action !== 'sample' || this.startView.hasSample,
-    );
-    this.classPanel = new ClassPanel((labels) => {
-      this.changeSettings({ classes: { ...this.settings.classes, [this.settings.version]: labels } });
-    });
-    this.samplingPanel = new SamplingPanel({
-      report: () => this.transport.send({ type: 'report', stream: 0 }),
-      setKeep: (keep) => this.changeSettings({ keep }),
-    });
-    this.driftIndicator = new DriftIndicator(() => this.key);
-    this.controls = new Controls({
-      play: (kind, options) => this.playback.play(kind, options),
-      stop: () => this.playback.stop(),
-      togglePause: () => this.playback.togglePause(),
-      changeSettings: (changes) => this.changeSettings(changes),
-      setMirrored: (mirrored) => {
-        this.changeSettings({ mirrors: { ...this.settings.mirrors, [this.playback.sourceKey]: mirrored } });
-      },
-      switchCamera: () => this.playback.switchCamera(),
-      saveSnapshot: () => this.stage.saveSnapshot(),
-      setKey: (key) => this.setKey(key),
-    });
-  }
-
   createPlayback(video) {
     const owner = {
       onStarting: () => this.prepareSource(),
@@ -149,7 +100,7 @@ class App {
 
   async start(query) {
     this.samplingPanel.poll();
-    this.driftIndicator.poll();
+    this.driftPanel.poll();
     await Promise.all([this.startView.checkSample(), this.startView.pollHealth()]);
     if (this.startView.hasSample) {
       this.controls.showSample();
@@ -171,6 +122,8 @@ class App {
     this.pipeline.markDiscontinuity();
     this.pipeline.measurements.delay.clear();
     this.resultsStatus.restart();
+    this.pipeline.measurements.unmatched = 0;
+    this.viewChoice.restart();
     if (this.settings.sound) this.resultsStatus.prepareSound();
     this.stage.clear();
     this.classPanel.clearDetected();
@@ -237,17 +190,18 @@ class App {
   }
 
   showSettings() {
-    const { view, fit, mirrors } = this.settings;
+    const { fit, mirrors } = this.settings;
+    const { view } = this;
     const { isUserFacing, sourceKey } = this.playback;
     const choice = mirrors[sourceKey];
     const mirrored = isMirrored({ choice, isUserFacing, labels: this.stage.labels, hasSeenText: this.hasSeenText });
     this.stage.setOptions({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
-    this.controls.showSettings(this.settings, this.sessionOptions.threshold, mirrored);
+    this.controls.showSettings(this.settings, this.sessionOptions.threshold, mirrored, view);
     this.theme.show(this.settings.theme);
     this.shortcuts.show(this.settings.shortcuts);
     this.samplingPanel.showKeep(this.settings.keep);
-    this.controls.showModels(this.models, this.settings.version);
+    this.controls.showModels(this.models, this.settings.version, this.modelTimesMs);
   }
 
   reopenSession() {
@@ -263,6 +217,7 @@ class App {
     this.errorPanel.hide();
     this.wall.reopen();
     this.photos.repeatSoon();
+    this.driftPanel.poll();
     if (this.transport.state.name !== 'idle') this.transport.open(this.settings.version);
   }
 
@@ -270,6 +225,13 @@ class App {
     this.models = models;
     if (!(this.settings.version in models)) [this.settings.version] = Object.keys(models);
     this.showSettings();
+  }
+
+  /** The view in effect. @returns {'live' | 'synced'} */
+  get view() {
+    const { delay, unmatched } = this.pipeline.measurements;
+    const measured = { delayMs: delay.quantile(0.5, VIEW_DELAYS), unmatched };
+    return this.viewChoice.choose(this.settings.view, this.playback.kind, measured);
   }
 
   isVisible(box) {
@@ -326,7 +288,8 @@ class App {
 
   showOpenConnection() {
     const transport = this.transport.usesWebRtc ? ' · WebRTC' : '';
-    this.status.showOpen(`Live · ${this.settings.version}${transport}`, this.pipeline.flow, this.resultsStatus.state);
+    const { name } = this.models[this.settings.version] ?? { name: this.settings.version };
+    this.status.showOpen(`Live · ${name}${transport}`, this.pipeline.flow, this.resultsStatus.state);
   }
 
   /** Run the action of a button of the error panel. */
@@ -349,6 +312,15 @@ class App {
     this.resultsStatus.update({ playing: kind !== null, paused }, nowMs);
   }
 
+  /** Show what follows from measurements: the view of a camera, and the model's time. */
+  updateMeasured() {
+    if (this.stage.view !== this.view) this.showSettings();
+    const { inferMs } = this.pipeline.measurements;
+    if (inferMs.values.length < MIN_MODEL_TIMES) return;
+    this.modelTimesMs.set(this.settings.version, inferMs.quantile(0.5));
+    this.controls.showModels(this.models, this.settings.version, this.modelTimesMs);
+  }
+
   updatePanels() {
     const nowMs = performance.now();
     this.updateResultsStatus(nowMs);
@@ -356,6 +328,7 @@ class App {
     const { usesWebRtc, webRtc } = this.transport;
     this.statistics.update(this.pipeline.measurements, nowMs, usesWebRtc ? webRtc.quality : null);
     this.classPanel.update(nowMs);
+    this.updateMeasured();
     this.wall.update(nowMs);
     this.counts.update(nowMs);
     this.announcer.updateCounts(this.classPanel.counts, nowMs);

@@ -1,5 +1,7 @@
 // Connects the buttons and settings of the page with the app, and shows their state.
 
+import { modelTexts } from './view-choice.js';
+
 export class Controls {
   /**
    * @param {object} actions what the user can do
@@ -35,9 +37,10 @@ export class Controls {
    * @param {object} settings
    * @param {number | null} threshold the threshold in effect, 0 to 1; null: not known yet
    * @param {boolean} mirrored whether the video is mirrored now
+   * @param {'live' | 'synced'} view the view in effect
    */
-  showSettings(settings, threshold, mirrored) {
-    selectRadio('view', settings.view);
+  showSettings(settings, threshold, mirrored, view) {
+    this.showView(settings.view, view);
     selectRadio('version', settings.version);
     selectRadio('transport', settings.transport);
     if (threshold !== null) element('threshold').value = threshold;
@@ -46,6 +49,19 @@ export class Controls {
     for (const name of ['background', 'sound']) element(name).checked = settings[name];
     element('fit').setAttribute('aria-pressed', String(settings.fit === 'cover'));
     element('mirror').setAttribute('aria-pressed', String(mirrored));
+  }
+
+  /**
+   * @param {'auto' | 'live' | 'synced'} setting
+   * @param {'live' | 'synced'} view the view in effect
+   */
+  showView(setting, view) {
+    selectRadio('view', setting);
+    for (const radio of document.querySelectorAll('[name=view]')) {
+      // The keyboard shortcut selects the view that is not in effect.
+      radio.toggleAttribute('data-other', radio.value !== 'auto' && radio.value !== view);
+      radio.toggleAttribute('data-effective', setting === 'auto' && radio.value === view);
+    }
   }
 
   /** Mark the button of the present source. @param {string | null} kind */
@@ -82,11 +98,19 @@ export class Controls {
    * Show the model, and disable versions that the server does not have.
    * @param {Record<string, {name: string, classes: number}>} models by version
    * @param {string} version the selected version
+   * @param {Map<string, number>} timesMs measured time of a frame in ms, by version
    */
-  showModels(models, version) {
+  showModels(models, version, timesMs) {
+    const texts = modelTexts(models, timesMs);
     for (const radio of document.querySelectorAll('[name=version]')) {
       const isAvailable = radio.value in models;
       radio.disabled = !isAvailable;
+      // Before anything is known of the server, both versions are shown.
+      radio.parentElement.hidden = !isAvailable && Object.keys(models).length > 0;
+      const { name = radio.value, time = '' } = texts[radio.value] ?? {};
+      const [nameElement, timeElement] = radio.nextElementSibling.children;
+      if (nameElement.textContent !== name) nameElement.textContent = name;
+      if (timeElement.textContent !== time) timeElement.textContent = time;
       radio.parentElement.title = isAvailable ? models[radio.value].name : `This server has no ${radio.value} model`;
     }
     const model = models[version];

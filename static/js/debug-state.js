@@ -38,6 +38,10 @@ export function exposeDebugState(app) {
       const { delay } = app.pipeline.measurements;
       return { p50: delay.quantile(0.5), p95: delay.quantile(0.95), origin: delay.origin, count: delay.values.length };
     },
+    /** The view that the user has chosen, and the one in effect. */
+    get view() {
+      return { setting: app.settings.view, effective: app.stage.view };
+    },
     /** Whether results are current: `idle`, `waiting`, `current`, `stale` or `paused`. */
     get results() {
       return app.resultsStatus.state;
@@ -45,6 +49,10 @@ export function exposeDebugState(app) {
     /** The photos with their states, the selected one, and the text that is shown to be copied. */
     get photos() {
       return app.photos.debugState;
+    },
+    /** Drift: status, groups that are listed, and the outcome of the last update of the reference. */
+    get drift() {
+      return app.driftPanel.debugState;
     },
     /** Kind of the error that is shown; null: none. */
     get error() {

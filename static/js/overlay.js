@@ -1,5 +1,6 @@
 // Draws boxes and their labels on a canvas.
 
+import { shortText } from './code-text.js';
 import { boxToStage } from './geometry.js';
 import { placeLabels } from './label-placement.js';
 import { classColour, classDash, scoreText } from './palette.js';
@@ -15,6 +16,7 @@ const LABEL_TEXT_COLOUR = '#0b0f14';
  * @property {{width: number, height: number}} frame size that the boxes refer to
  * @property {import('./geometry.js').Placement} placement where the frame lies on the canvas, in canvas pixels
  * @property {string[]} labels names of the classes, by class id
+ * @property {Map<number[], string>} texts what codes contain, by row of `boxes`
  * @property {number} pixelRatio canvas pixels per CSS pixel
  */
 
@@ -22,7 +24,7 @@ const LABEL_TEXT_COLOUR = '#0b0f14';
  * @param {CanvasRenderingContext2D} context
  * @param {Scene} scene
  */
-export function drawBoxes(context, { boxes, frame, placement, labels, pixelRatio }) {
+export function drawBoxes(context, { boxes, frame, placement, labels, texts, pixelRatio }) {
   const canvasSize = { width: context.canvas.width, height: context.canvas.height };
   context.save();
   context.font = `600 ${FONT_SIZE_CSS_PX * pixelRatio}px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif`;
@@ -31,7 +33,7 @@ export function drawBoxes(context, { boxes, frame, placement, labels, pixelRatio
   const padding = LABEL_PADDING_CSS_PX * pixelRatio;
   const height = (FONT_SIZE_CSS_PX + 7) * pixelRatio;
   const items = [...boxes].sort(byImportance).map((row) => {
-    const text = labelText(row, labels);
+    const text = labelText(row, labels, texts.get(row));
     const box = boxToStage(row, frame, placement);
     return { row, box, text, width: context.measureText(text).width + 2 * padding, height };
   });
@@ -57,10 +59,10 @@ function drawOutline(context, rect, classId, pixelRatio) {
   context.strokeRect(rect.x, rect.y, rect.width, rect.height);
 }
 
-function labelText(box, labels) {
+function labelText(box, labels, text) {
   const name = labels[box[5]] ?? `class ${box[5]}`;
   const track = box.length > 6 && box[6] !== null ? ` #${box[6]}` : '';
-  return `${name}${track} ${scoreText(box[4])}`;
+  return `${name}${track} ${scoreText(box[4])}${text ? ` · ${shortText(text)}` : ''}`;
 }
 
 /**

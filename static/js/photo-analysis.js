@@ -1,6 +1,7 @@
 // Sends a photo to the server and describes the answer or the error.
 
 import { authorizationHeaders } from './authentication.js';
+import { textsOf } from './code-text.js';
 
 const ATTEMPTS = 4;
 const MAX_WAIT_S = 10;
@@ -73,14 +74,15 @@ export function describeAnswer({ image, detections, timings_ms: timings }) {
 /**
  * Convert an answer to what is drawn.
  * @param {object} answer
- * @returns {{boxes: number[][], frame: {width: number, height: number}, labels: string[]}} `boxes`: as in the results of
- *   a stream; `labels`: by class id, with gaps
+ * @returns {{boxes: number[][], frame: {width: number, height: number}, labels: string[], texts: Map<number[], string>}}
+ *   `boxes`: as in the results of a stream; `labels`: by class id, with gaps; `texts`: of codes, by row of `boxes`
  */
 export function sceneOf({ image, detections }) {
   const labels = [];
   for (const { class_id: id, label } of detections) labels[id] = label;
   const boxes = detections.map(({ box, score, class_id: id }) => [...box, score, id]);
-  return { boxes, frame: { width: image.width, height: image.height }, labels };
+  const texts = textsOf({ boxes, text: detections.map(({ text }) => text ?? null) });
+  return { boxes, frame: { width: image.width, height: image.height }, labels, texts };
 }
 
 function failure(error, needsKey = false) {

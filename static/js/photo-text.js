@@ -38,7 +38,7 @@ export class PhotoText {
   }
 
   _describe({ file, name, url, outcome }) {
-    if (this.format === 'json') return outcome?.answer ? JSON.stringify(outcome.answer, null, 2) : (outcome?.error ?? '');
+    if (this.format === 'json') return outcome?.answer ? formatJson(outcome.answer) : (outcome?.error ?? '');
     const request = { url, fileName: name, mediaType: file.type, needsKey: this._needsKey() };
     return this.format === 'curl' ? curlCommand(request) : pythonProgram(request);
   }
@@ -48,6 +48,12 @@ export class PhotoText {
     this._copyButton.textContent = isCopied ? 'Copied' : 'Press Ctrl+C';
     setTimeout(() => (this._copyButton.textContent = 'Copy'), CONFIRMATION_MS);
   }
+}
+
+/** Format JSON with each list of numbers, such as a box, in one line. Strings contain no line breaks. */
+function formatJson(value) {
+  const listOfNumbers = /\[\n\s+([-+.\deE]+(?:,\n\s+[-+.\deE]+)*)\n\s+\]/g;
+  return JSON.stringify(value, null, 2).replace(listOfNumbers, (_, numbers) => `[${numbers.replace(/\n\s+/g, ' ')}]`);
 }
 
 /** Copy the text of an element. If the browser does not allow it, the text is selected. @returns {Promise<boolean>} */

@@ -33,6 +33,8 @@ class Measurements {
     this.dropped = new ReasonCounter();
     /** Camera frames that were not sent. */
     this.skipped = new ReasonCounter();
+    /** Results since the last one whose frame the page still knew. */
+    this.unmatched = 0;
     this.sentCount = 0;
     this.resultCount = 0;
     /** Size in pixels, JPEG quality (0 to 1) and size in bytes of the last sent frame. */
@@ -198,6 +200,7 @@ export class Pipeline {
   /** Match a result of a WebSocket session by sequence number. */
   _handleImageResult(message, nowMs) {
     const frame = this.pending.take(message.seq);
+    this._countUnmatched(frame);
     if (!frame) return;
     this._addRoundTrip(nowMs - frame.sentMs, message);
     this._deliver(message, frame, message.epoch === this.epoch);
@@ -207,8 +210,13 @@ export class Pipeline {
   _handleVideoResult(message, nowMs) {
     const capturedMs = this._transport.webRtc.clock.toMs(message.rtp);
     const frame = capturedMs === null ? undefined : this.pendingVideo.take(capturedMs, MATCH_TOLERANCE_MS);
+    this._countUnmatched(frame);
     if (capturedMs !== null) this._addRoundTrip(nowMs - capturedMs, message);
     this._deliver(message, frame ?? { image: null, time: null }, true);
+  }
+
+  _countUnmatched(frame) {
+    this.measurements.unmatched = frame ? 0 : this.measurements.unmatched + 1;
   }
 
   _addRoundTrip(roundTripMs, message) {

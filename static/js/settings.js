@@ -7,7 +7,8 @@ const KEY_STORE = 'demo.key';
 const URL_PARAMETERS = ['view', 'version', 'transport'];
 
 const DEFAULTS = {
-  view: 'live',
+  /** `synced`: each frame with its own boxes; `live`: the newest boxes over the running video. */
+  view: 'auto',
   version: 'v1',
   transport: 'websocket',
   /** Confidence threshold, 0 to 1; null: the model's default. */
@@ -32,7 +33,7 @@ const DEFAULTS = {
 };
 
 const VALIDATORS = {
-  view: (value) => value === 'live' || value === 'synced',
+  view: (value) => ['auto', 'live', 'synced'].includes(value),
   version: (value) => /^v[0-9]+$/.test(value),
   transport: (value) => value === 'websocket' || value === 'webrtc',
   threshold: (value) => value === null || (typeof value === 'number' && value >= 0.01 && value <= 1),

@@ -16,7 +16,7 @@ const SPACE_ELEMENTS = 'input, button, summary, a, video[controls]';
 /** @type {Shortcut[]} */
 export const SHORTCUTS = [
   { key: ' ', name: 'Space', text: 'Pause or resume', presses: '#pause' },
-  { key: 's', name: 'S', text: 'Switch between the views', presses: '#view input:not(:checked)' },
+  { key: 's', name: 'S', text: 'Switch between the views', presses: '#view input[data-other]' },
   { key: 'm', name: 'M', text: 'Mirror the video', presses: '#mirror' },
   { key: 'c', name: 'C', text: 'Crop to fill, or show the whole frame', presses: '#fit' },
   { key: 'i', name: 'I', text: 'Save an image', presses: '#snapshot' },

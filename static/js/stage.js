@@ -1,5 +1,6 @@
 // Shows the video and its boxes: the newest boxes over the running video, or each frame with its own boxes.
 
+import { textsOf } from './code-text.js';
 import { paintTime } from './delay.js';
 import { saveFile, timestamp } from './download.js';
 import { place } from './geometry.js';
@@ -46,11 +47,16 @@ export class Stage {
   /** @param {{view?: 'live' | 'synced', fit?: 'contain' | 'cover', mirror?: boolean}} options */
   setOptions(options) {
     Object.assign(this, options);
-    this._root.dataset.view = this.view;
+    this._showView();
     this._root.dataset.fit = this.fit;
     this._root.classList.toggle('mirrored', this.mirror);
     if (this.view === 'live') this._setImage(null);
     this.requestDraw();
+  }
+
+  /** In the synced view, the canvas shows the frame and hides the video: but only once there is a frame. */
+  _showView() {
+    this._root.dataset.view = this.view === 'synced' && this._image ? 'synced' : 'live';
   }
 
   /**
@@ -134,6 +140,7 @@ export class Stage {
       frame: { width, height },
       placement,
       labels: this.labels,
+      texts: textsOf(this._result),
       pixelRatio,
     };
   }
@@ -173,6 +180,7 @@ export class Stage {
   _setImage(image) {
     if (this._image !== image) this._image?.close?.();
     this._image = image;
+    this._showView();
   }
 
   _resizeCanvas() {

@@ -7,6 +7,7 @@ import { Pipeline } from './pipeline.js';
 import { SessionOptions } from './session-options.js';
 import { Stage } from './stage.js';
 import { VideoSource } from './video-source.js';
+import { VIEW_DELAYS, ViewChoice } from './view-choice.js';
 import { WebSocketConnection } from './websocket-connection.js';
 
 export class StreamTile {
@@ -28,13 +29,16 @@ export class StreamTile {
     this._numbers = find('.tile-numbers');
     this._message = find('.tile-message');
     this._counts = new Map();
+    this._viewChoice = new ViewChoice();
     this._hasSeenText = false;
     const video = find('video');
     this._source = new VideoSource(video, {
       onCameraLost: () => this.close(),
       onCameraMuted: () => {},
     });
-    this._stage = new Stage({ root: find('.tile-stage'), video, canvas: find('canvas') }, (box) => this._isVisible(box), () => {});
+    this._stage = new Stage({ root: find('.tile-stage'), video, canvas: find('canvas') }, (box) => this._isVisible(box), (time, paintedMs) =>
+      this._pipeline.measurements.delay.add(time, paintedMs),
+    );
     this._connection = this._createConnection();
     this._sessionOptions = new SessionOptions(owner.settings, streamName, owner.selectedLabels, (message) =>
       this._connection.send(message),
@@ -104,7 +108,7 @@ export class StreamTile {
 
   showSettings() {
     const { fit } = this._owner.settings;
-    const view = this._owner.settings.view ?? 'live';
+    const view = this._view;
     const state = { isUserFacing: this._source.isUserFacing, labels: this._stage.labels, hasSeenText: this._hasSeenText };
     this._stage.setOptions({ view, fit, mirror: isMirrored(state) });
     this._pipeline.keepImages = view === 'synced';
@@ -120,10 +124,17 @@ export class StreamTile {
 
   /** Show rate and counts. @param {number} nowMs */
   update(nowMs) {
+    if (this._stage.view !== this._view) this.showSettings();
     const fps = this._pipeline.measurements.results.perSecond(nowMs).toFixed(1);
     const counts = describeCounts([...this._counts]);
     const text = `${fps} fps${counts && ` · ${counts}`}`;
     if (this._numbers.textContent !== text) this._numbers.textContent = text;
+  }
+
+  get _view() {
+    const { delay, unmatched } = this._pipeline.measurements;
+    const measured = { delayMs: delay.quantile(0.5, VIEW_DELAYS), unmatched };
+    return this._viewChoice.choose(this._owner.settings.view, this._source.kind, measured);
   }
 
   _createConnection() {

@@ -277,6 +277,9 @@ def test_the_other_version_takes_over_while_the_camera_goes_on(service: Service,
     assert demo.sockets[1] == f"{service.ws_url}/v2/stream"
     assert any(message["type"] == "bye" for message in demo.sent)
     assert demo.page.inner_text("#model-hint") == "yolov9t_ball · 1 class"
+    # Models are chosen by name, and those that were used show how long they take.
+    demo.wait("document.querySelector('[value=v2] + span').textContent.endsWith(' ms')")
+    assert demo.page.inner_text("[value=v2] + span b") == "yolov9t_ball"
     assert demo.evaluate("document.getElementById('video').srcObject.active")
     assert [frame.seq for frame in demo.frames] == list(range(1, len(demo.frames) + 1))
 
@@ -287,6 +290,11 @@ def test_the_sample_plays(demo: DemoPage) -> None:
     demo.wait_for_results(3)
     assert (demo.latest["width"], demo.latest["height"]) == (416, 234)
     assert demo.evaluate("document.getElementById('video').loop")
+    # Each frame with its own boxes is the default where nobody moves in front of a camera.
+    assert demo.evaluate("demo.view") == {"setting": "auto", "effective": "synced"}
+    demo.wait("demo.drawn && demo.drawn.view === 'synced' && demo.delay.origin === 'page'")
+    demo.page.locator("body").press("s")
+    demo.wait("demo.view.setting === 'live' && demo.view.effective === 'live'")
     demo.page.click("#stop")
     demo.wait("demo.connection.name === 'idle'")
     assert demo.page.is_visible(".start")

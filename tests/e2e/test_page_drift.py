@@ -51,8 +51,23 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
             text = page.evaluate("document.getElementById('drift-indicator').textContent")
             assert "gate (brightness)" in text
             assert "posted (brightness)" in text
+            page.page.get_by_role("button", name="Drift", exact=True).click()
+            assert set(page.evaluate("demo.drift.groups")) == {"gate", "posted"}
+            assert page.page.locator(".drift-group[data-group=gate] .drift-bar.over").count() >= 1
+            link = page.page.locator(".drift-group[data-group=gate] a").get_attribute("href")
+            assert link == "drift/report?group=gate"
             if "SCREENSHOT" in os.environ:
                 page.page.screenshot(path=os.environ["SCREENSHOT"], full_page=True)
+            # What would be learned is shown first; only then the reference is replaced.
+            page.page.select_option("#drift-group", "gate")
+            page.page.fill("#drift-hours", "24")
+            before = service.get_json("/drift/status")["reference"]["sha256"]
+            page.page.click("#drift-learn")
+            page.wait("demo.drift.outcome.startsWith('The reference would be learned from gate: ')")
+            assert service.get_json("/drift/status")["reference"]["sha256"] == before
+            page.page.click("#drift-apply")
+            page.wait("demo.drift.outcome.startsWith('Learned from gate: ')")
+            wait_for(lambda: service.get_json("/drift/status")["reference"]["sha256"] != before)
             page.assert_clean()
             page.close()
 
@@ -62,6 +77,7 @@ def test_nothing_is_shown_where_there_is_no_reference(browser: Browser) -> None:
         page = DemoPage(browser, service.http_url)
         page.open()
         page.wait("document.getElementById('connection').dataset.state !== undefined")
+        assert not page.page.is_visible("#drift-badge")
         assert not page.page.is_visible("#drift-indicator")
         page.assert_clean()
         page.close()

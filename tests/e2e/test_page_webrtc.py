@@ -78,7 +78,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     assert (transport["selected"], transport["active"]) == ("webrtc", "webrtc")
     assert transport["fallbackReason"] == ""
     assert (transport["quality"]["codec"], transport["quality"]["path"]) == ("VP8", "direct")
-    assert demo.page.inner_text("#connection-text") == "Live · v1 · WebRTC"
+    assert demo.page.inner_text("#connection-text") == "Live · yolox_nano · WebRTC"
     demo.wait("document.querySelector('[data-stat=network]').textContent.includes('direct')")
     demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
     # A round trip that is known means that encoded frames were matched to camera frames.

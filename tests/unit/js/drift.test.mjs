@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { describeDrift } from '../../../static/js/drift-indicator.js';
+import { describeDrift, describeGroup, describeUpdate, driftBadge, driftBars, suggestedHours } from '../../../static/js/drift-text.js';
 
 const group = (status, moved = [], samples = 0) => ({ status, moved, samples });
 
@@ -32,4 +32,44 @@ test('without names of groups, only the drift itself is shown', () => {
   const text = 'Drift detected';
   assert.deepEqual(describeDrift({ status: 'drift', groups: {} }), { state: 'drift', text });
   assert.deepEqual(describeDrift({ status: 'drift' }), { state: 'drift', text });
+});
+
+test('every status of the server but the one of a server without drift detection has a badge', () => {
+  for (const status of ['ok', 'drift', 'insufficient_data', 'stale_reference', 'no_reference', 'error']) {
+    assert.ok(driftBadge(status).text, status);
+  }
+  assert.equal(driftBadge('disabled'), null);
+});
+
+test('bars are those of the columns that are furthest from the reference', () => {
+  const columns = [0.2, 2.5, null, 1, 0.9, 0.1].map((ratio, index) => ({ name: `column${index}`, ratio }));
+  columns[1].name = 'log_sharpness';
+  const bars = driftBars({ columns });
+  assert.deepEqual(bars.map(({ ratio }) => ratio), [2.5, 1, 0.9, 0.2]);
+  assert.deepEqual(bars[0], { name: 'sharpness', ratio: 2.5, text: '250% of the threshold' });
+  assert.deepEqual(driftBars({}), []);
+});
+
+test('a group is described with the beginning of its drift', () => {
+  const drifting = { status: 'drift', since: '2026-01-02T03:04:05+00:00', severity: 'severe' };
+  assert.equal(describeGroup(drifting, (time) => time.toISOString()), 'severe, since 2026-01-02T03:04:05.000Z');
+  assert.equal(describeGroup({ status: 'ok', since: null, severity: null }, String), 'no drift');
+});
+
+test('the hours to learn are those since the drift began, else a day', () => {
+  const nowMs = Date.parse('2026-01-02T03:00:00Z');
+  const status = { since: '2026-01-02T00:00:00Z', groups: { gate: { since: '2026-01-02T01:27:00Z' }, hall: { since: null } } };
+  assert.equal(suggestedHours(status, 'gate', nowMs), 1.6);
+  assert.equal(suggestedHours(status, '*', nowMs), 3);
+  assert.equal(suggestedHours(status, 'hall', nowMs), 24);
+  assert.equal(suggestedHours({ status: 'no_reference' }, '*', nowMs), 24);
+});
+
+test('an update says what was learned and what was left out', () => {
+  const gate = { rows: 512, span_h: 3, calibrated: false, ratio_after: 0.4 };
+  const text = describeUpdate({ groups: { gate }, skipped: { hall: '12 rows; needed are 100' } });
+  assert.equal(
+    text,
+    'gate: 512 rows of 3.0 h; now at 40% of its threshold; thresholds are not calibrated. hall is left out: 12 rows; needed are 100.',
+  );
 });

@@ -60,7 +60,7 @@ test('valid settings are loaded, and invalid ones are replaced by defaults', () 
   const store = storage('{"threshold": 0.4, "view": "sideways", "track": "yes", "classes": {"v1": ["bus"]}}');
   const settings = loadSettings(store, new URLSearchParams('version=v2'));
   assert.equal(settings.threshold, 0.4);
-  assert.equal(settings.view, 'live');
+  assert.equal(settings.view, 'auto');
   assert.equal(settings.track, false);
   assert.equal(settings.version, 'v2');
   assert.deepEqual(settings.classes, { v1: ['bus'] });
@@ -70,7 +70,7 @@ test('valid settings are loaded, and invalid ones are replaced by defaults', () 
     assert.equal(loadSettings(storage(broken), new URLSearchParams()).threshold, null);
   }
   assert.equal(loadSettings(null, new URLSearchParams('view=synced')).view, 'synced');
-  assert.equal(loadSettings(null, new URLSearchParams('view=nonsense')).view, 'live');
+  assert.equal(loadSettings(null, new URLSearchParams('view=nonsense')).view, 'auto');
 });
 
 test('the threshold is the default of the model until the user moves the slider', () => {

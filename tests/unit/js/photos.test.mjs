@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { sortFiles } from '../../../static/js/file-intake.js';
+import { shortText, textsOf } from '../../../static/js/code-text.js';
 import { analysePhoto, describeAnswer, isImage, sceneOf } from '../../../static/js/photo-analysis.js';
 import { PhotoCollection } from '../../../static/js/photo-collection.js';
 import { curlCommand, predictUrl, pythonProgram } from '../../../static/js/photo-commands.js';
@@ -65,6 +66,18 @@ test('an answer is described in one line and drawn like the result of a stream',
   assert.deepEqual(boxes[0], [1, 2, 3, 4, 0.9, 5]);
   assert.deepEqual(frame, { width: 810, height: 1080 });
   assert.equal(labels[5], 'bus');
+  const read = { ...ANSWER, detections: [{ ...ANSWER.detections[0], text: '5527-1904' }] };
+  assert.deepEqual([...sceneOf(read).texts.values()], ['5527-1904']);
+});
+
+test('texts of codes belong to their boxes, and a label shows a short form', () => {
+  const boxes = [[1, 1, 2, 2, 0.9, 0], [3, 3, 4, 4, 0.8, 0]];
+  assert.equal(textsOf({ boxes }).size, 0);
+  assert.deepEqual([...textsOf({ boxes, text: [null, 'a'] })], [[boxes[1], 'a']]);
+  assert.deepEqual([...textsOf({ boxes, text: { 0: 'b', 7: 'c' } })], [[boxes[0], 'b']]);
+  assert.equal(shortText(' WIFI:S:x;\n\u0000\u202eP:y;; '), 'WIFI:S:x; P:y;;');
+  assert.equal(shortText('x'.repeat(40)), 'x'.repeat(40));
+  assert.equal(shortText('😀'.repeat(5000)), `${'😀'.repeat(39)}…`);
 });
 
 /** Answer requests with the given statuses and bodies, and note what was sent. */
