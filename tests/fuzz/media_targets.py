@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 import cv2
+import numpy as np
 
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, Limits, read_header
 from streamer.imaging.pixel_limits import read_orientation
+from streamer.imaging.png import PngFile
+from streamer.imaging.png_strips import decode_strips
 from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from tests.fuzz.target import Target
-from tests.unit.images import encode, exif_block, png_chunk, scene, with_exif, with_jpeg_segment
+from tests.unit.images import encode, exif_block, png_chunk, png_claiming, scene, with_exif, with_jpeg_segment
 
 _LIMITS = Limits()
 
@@ -31,6 +35,23 @@ def _images() -> Iterator[bytes]:
     yield from (with_exif(data, 6) for data in (jpeg, png, webp))
     yield with_jpeg_segment(jpeg, 0xFE, b"comment")
     yield png[:33] + png_chunk(b"tEXt", b"k\0v") + png[33:]
+    yield from (jpeg[:-2], encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)[:-2])
+    yield encode(scene(200, 150))  # is reduced under the limits of `_SMALL`
+
+
+def _pngs() -> Iterator[bytes]:
+    for colour, depth, row_bytes in (
+        (0, 1, 3),
+        (0, 16, 40),
+        (2, 8, 60),
+        (3, 8, 20),
+        (4, 8, 40),
+        (6, 16, 160),
+    ):
+        rows = b"".join(bytes([row % 5]) + bytes(range(row, row + row_bytes)) for row in range(12))
+        data = png_claiming(20, 12, zlib.compress(rows), depth, colour)
+        palette = png_chunk(b"PLTE", bytes(768)) if colour == 3 else b""
+        yield data[:33] + palette + data[33:]
 
 
 def _exif() -> Iterator[bytes]:
@@ -110,9 +131,19 @@ def _decode(data: bytes) -> None:
     assert image is not None
 
 
+def _strips(data: bytes) -> None:
+    """As a decoder does it with a large PNG: the rows are those of the whole file."""
+    header = read_header(data, _SMALL)
+    if header.codec is not Codec.PNG or PngFile.read(data).frame.interlaced:
+        return
+    pixels = np.empty((header.height, header.width, 3), np.uint8)
+    decode_strips(data, pixels, np.arange(header.height))
+
+
 TARGETS = (
     Target("image", _decode, (ImageError,), _images, 65_536),
     Target("image_header", lambda data: read_header(data, _LIMITS), (ImageError,), _images, 65_536),
+    Target("png_strips", _strips, (ImageError,), _pngs, 65_536),
     Target("exif", read_orientation, (), _exif),
     Target("vp8_header", _as(Codec.VP8, read_video_header), (BadVideo,), _vp8),
     Target("h264_header", _as(Codec.H264, read_video_header), (BadVideo,), _h264),
