@@ -54,6 +54,8 @@ class Trace:
     attributes: dict[str, Value] = field(default_factory=dict)
     #: Name, begin, end and attributes of each stage.
     stages: list[tuple[str, float, float, dict[str, Value]]] = field(default_factory=list)
+    #: When the whole body of a request was there.
+    received: float = 0.0
     ended: float = 0.0
     #: Why it has failed; empty if it has not.
     error: str = ""

@@ -167,8 +167,8 @@ def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
 
 
 def _send_ends(traces: Traces, trace: Trace) -> Callable[[], None]:
-    """Return what ends a trace when its answer has been sent, which begins now."""
-    begun = time.monotonic()
+    """Return what ends a trace when its answer has been sent: encoding it, and drawing, are part of that."""
+    begun = max(ended for _, _, ended, _ in trace.stages)
 
     def end() -> None:
         now = time.monotonic()
@@ -201,7 +201,8 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
     with app[BUDGET].hold(identity.name, "body") as holding:
         upload = await read_upload(request, limits, holding)
         if trace is not None:
-            trace.add("receive", trace.begun, time.monotonic(), bytes=sum(map(len, upload.images)))
+            trace.received = time.monotonic()
+            trace.add("receive", trace.begun, trace.received, bytes=sum(map(len, upload.images)))
         kind = client.hint.of(upload.images[0])
         try:  # the queue may have filled up while the body arrived
             predictor.check_post(version, caller, left_s=left_s, nbytes=len(upload.images[0]), kind=kind)
@@ -318,7 +319,8 @@ class _Job:
             else:
                 found = await self._predict_candidate(self._sampler, data, now)
             if self.trace is not None:
-                self.trace.add_prediction(found, now, time.monotonic(), bytes=len(data))
+                # From the end of the stage before, so that nothing lies between them.
+                self.trace.add_prediction(found, self.trace.received, time.monotonic(), bytes=len(data))
         except SchedulingError as refusal:
             raise problem_of(refusal) from refusal
         except ImageError as error:

@@ -64,7 +64,8 @@ def check_stages(collecting: Collector, root: ReceivedSpan) -> list[ReceivedSpan
     assert root.begun_ns <= min(each.begun_ns for each in stages)
     assert max(each.ended_ns for each in stages) <= root.ended_ns + 1000
     assert all(each.trace_id == root.trace_id for each in stages)
-    assert sum(each.seconds for each in stages) <= root.seconds + 1e-5
+    # Nothing lies between them.
+    assert sum(each.seconds for each in stages) == pytest.approx(root.seconds, abs=1e-5)
     return stages
 
 
@@ -85,8 +86,6 @@ def test_the_spans_of_a_request_belong_to_the_trace_of_its_client(
     for name, key in (("decode", "decode"), ("infer", "inference")):
         (stage,) = (each for each in stages if each.name == name)
         assert stage.seconds * 1e3 == pytest.approx(told[key], abs=0.02)
-    # What the stages leave over is the work of the handler between them.
-    assert sum(each.seconds for each in stages) >= 0.5 * root.seconds
 
 
 def test_a_refused_request_is_a_span_with_an_error(traced: Service, collecting: Collector) -> None:
@@ -111,9 +110,7 @@ async def test_each_frame_is_a_span_in_the_trace_that_opened_its_stream(
         assert (root.trace_id, root.parent_id) == (TRACE, "00f067aa0ba902b7")
         assert root.attributes == {"detect.version": "v1", "detect.stream": 0, "detect.seq": seq}
         await asyncio.to_thread(wait_for, partial(has_all_stages, collecting, root))
-        stages = check_stages(collecting, root)
-        # Nothing lies between the stages of a frame.
-        assert sum(each.seconds for each in stages) == pytest.approx(root.seconds, abs=1e-4)
+        check_stages(collecting, root)
 
 
 def test_only_the_worker_knows_the_key_of_the_collector(traced: Service, collecting: Collector) -> None:
