@@ -8,6 +8,8 @@ This file, `ice_agent` and `rtp_receiver` change the versions in constraints.txt
 - Unauthenticated STUN requests are answered with errors: `ice_agent` does not answer them.
 - Sockets take any port and announce private addresses: `ice_agent` binds within a range, announces one.
 - Parts of unfinished messages pile up without bound: `InboundBudget` ends the association.
+- Header extensions that aiortc does not know are lost: `rtp_receiver.OrientedExtensions` reads how the camera
+  is held.
 - Waiting for STUN servers delays an answer by 5 s: `ice_agent` waits for `GATHER_S`.
 
 tests/unit/test_webrtc_stack.py lists every private name used here, and says what to do when one is gone.
@@ -29,13 +31,13 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.codecs import CODECS
+from aiortc.codecs import CODECS, HEADER_EXTENSIONS
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
 from aiortc.sdp import candidate_from_sdp
 
 from streamer.webrtc.ice_agent import IceAgent, NoFreePort, UdpSettings
-from streamer.webrtc.rtp_receiver import MediaSink, Receiver
+from streamer.webrtc.rtp_receiver import ORIENTATION_URI, MediaSink, OrientedExtensions, Receiver
 from streamer.webrtc.sdp_offer import Offer
 
 __all__ = ["NoFreePort", "Peer", "UdpSettings", "register_profiles"]
@@ -46,6 +48,7 @@ log = logging.getLogger("streamer.webrtc.inbound_budget")
 _RECEIVER = "_RTCRtpTransceiver__receiver"
 #: Profiles of H.264 beside the two that aiortc knows: main, constrained high and high.
 _MORE_PROFILES = ("4d001f", "640c1f", "64001f")
+_ORIENTATION_ID = 13
 #: Bytes of unfinished messages: the largest message that our answer allows, four times a control message.
 MAX_UNFINISHED_BYTES = 256 << 10
 #: Parts of unfinished messages; 256 KiB are 230 parts of the size that all known senders use.
@@ -72,6 +75,7 @@ class Peer(RTCPeerConnection):
         agent.__class__ = IceAgent
         agent.plan = self._plan
         agent.authenticated = set()
+        created._rtp_header_extensions_map = OrientedExtensions()
         return created
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:  # noqa: N802 - overrides a private name
@@ -147,7 +151,14 @@ class Peer(RTCPeerConnection):
 
 
 def register_profiles() -> None:
-    """Make aiortc accept H.264 main and high, and packetization mode 0. Call it once per process."""
+    """Make aiortc accept H.264 main and high, packetization mode 0, and the orientation of the camera.
+
+    Call it once per process.
+    """
+    extensions = HEADER_EXTENSIONS["video"]
+    if not any(extension.uri == ORIENTATION_URI for extension in extensions):
+        # Answers repeat the number of the offer; this one must only differ from aiortc's own.
+        extensions.append(RTCRtpHeaderExtensionParameters(id=_ORIENTATION_ID, uri=ORIENTATION_URI))
     known = {
         (str(codec.parameters.get("profile-level-id")), str(codec.parameters.get("packetization-mode")))
         for codec in CODECS["video"]

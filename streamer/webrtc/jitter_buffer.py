@@ -39,6 +39,8 @@ class RtpPayload:
     first: bool = False
     #: Whether it is known to begin a key frame.
     key: bool = False
+    #: Clockwise quarter turns that make its frame upright; None if the packet does not say.
+    turns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class EncodedFrame:
     data: bytes
     #: When its last payload had arrived and all earlier frames were released, in monotonic seconds.
     arrived: float
+    #: Clockwise quarter turns that make it upright; None if its packets do not say: as those before.
+    turns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,8 @@ class JitterBuffer:
         data = b"".join(payload.data for payload in payloads)
         if not whole or not data:  # packets that are all padding are no frame
             return []
-        return [EncodedFrame(payloads[0].rtp, data, now)]
+        turns = next((payload.turns for payload in reversed(payloads) if payload.turns is not None), None)
+        return [EncodedFrame(payloads[0].rtp, data, now, turns)]
 
     def _give_up(self, now: float) -> list[EncodedFrame | Gap]:
         """Skip gaps that are too old, or at once if a complete key frame waits behind them."""

@@ -14,13 +14,15 @@ from aiortc import RTCRtpReceiver
 from aiortc.codecs import is_rtx
 from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpParameters, RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
+    HeaderExtensions,
+    HeaderExtensionsMap,
     RtcpByePacket,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
@@ -29,6 +31,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
     RtpPacket,
     pack_remb_fci,
+    unpack_header_extensions,
     unwrap_rtx,
 )
 
@@ -38,11 +41,46 @@ _REPORT_S = 1.0
 _MAX_SOURCES = 8
 
 
+#: Header extension in which a sender says how the camera is held (3GPP TS 26.114, 7.4.5).
+ORIENTATION_URI = "urn:3gpp:video-orientation"
+
+
+class OrientedExtensions(HeaderExtensionsMap):
+    """Header extensions as aiortc reads them, and ``quarter_turns``: those of `ORIENTATION_URI`, or None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Number of the extension in the offer; 0 if it was not offered.
+        self._orientation_id = 0
+
+    def configure(self, parameters: RTCRtpParameters) -> None:
+        """Learn the numbers of the extensions."""
+        super().configure(parameters)
+        for extension in parameters.headerExtensions:
+            if extension.uri == ORIENTATION_URI:
+                self._orientation_id = extension.id
+
+    def get(self, extension_profile: int, extension_value: bytes) -> HeaderExtensions:
+        """Read the extensions of a packet."""
+        values = super().get(extension_profile, extension_value)
+        if self._orientation_id:
+            for number, value in unpack_header_extensions(extension_profile, extension_value):
+                if number == self._orientation_id and len(value) == 1:
+                    # The two lowest bits are the clockwise quarter turns that make the frame upright. The
+                    # others, camera and flip, are optional (RFC 7742, 4) and not read.
+                    values.quarter_turns = value[0] & 3  # type: ignore[attr-defined]
+        return values
+
+
 class MediaSink(Protocol):
     """Receives the packets of one video, on the event loop. It must not wait."""
 
-    def received(self, codec: str, packet: RtpPacket, receiver: Receiver) -> None:
-        """Take one RTP packet with media, retransmissions unwrapped. ``codec`` is a name such as `VP8`."""
+    def received(self, codec: str, packet: RtpPacket, receiver: Receiver, turns: int | None) -> None:
+        """Take one RTP packet with media, retransmissions unwrapped. ``codec`` is a name such as `VP8`.
+
+        ``turns`` are the clockwise quarter turns that make its frame and those after it upright; None if the
+        packet does not say.
+        """
 
     def ended(self) -> None:
         """The sender has ended its video, or the transport is gone."""
@@ -139,7 +177,7 @@ class Receiver(RTCRtpReceiver):
                 return
             packet = unwrap_rtx(packet, payload_type=apt, ssrc=original)
             codec = self._codecs[apt]
-        self._sink.received(codec.name, packet, self)
+        self._sink.received(codec.name, packet, self, getattr(packet.extensions, "quarter_turns", None))
 
     def _estimate(self, packet: RtpPacket, arrival_time_ms: int) -> None:
         """Send the sender the bitrate that arrives (REMB). Without it browsers stay at 300 kbit/s."""

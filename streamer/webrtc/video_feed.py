@@ -7,6 +7,7 @@ them to its stream. Every assembled frame yields a decoded frame, or the reason 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +103,10 @@ class VideoFeed:
         self._closed = False
         self._seq = 0
         self._epoch = 0
-        self._size = (0, 0)
+        #: Clockwise quarter turns of the newest frame that was released, from how the camera is held.
+        self._turns = 0
+        #: Stored width and height, and quarter turns.
+        self._geometry = (0, 0, 0)
         self._rtp_high = 0
         #: When the last packet with media arrived, in monotonic seconds; 0 before the first.
         self.last_packet = 0.0
@@ -110,8 +114,8 @@ class VideoFeed:
 
     # -- packets in ----------------------------------------------------------------------------------
 
-    def received(self, codec: str, packet: Packet, receiver: Feedback) -> None:
-        """Process one packet of the negotiated codec."""
+    def received(self, codec: str, packet: Packet, receiver: Feedback, turns: int | None = None) -> None:
+        """Process one packet of the negotiated codec; ``turns`` as in `rtp_receiver.MediaSink.received`."""
         kind = _CODECS.get(codec)
         if kind is None or self._closed:
             return
@@ -131,6 +135,7 @@ class VideoFeed:
             payload.data,
             first=payload.first,
             key=payload.key,
+            turns=turns,
         )
         self._take(self._buffer.add(rtp_payload, now), now)
         self._send_nacks(now)
@@ -156,6 +161,7 @@ class VideoFeed:
     def _begin(self, ssrc: int, codec: Codec) -> None:
         """Begin with a new source or codec; packets of the former one are dropped."""
         self._ssrc = ssrc
+        self._turns = 0
         self._buffer = JitterBuffer()
         self._after_gap = True
         if codec is not self._codec or self._decoder is None:
@@ -191,6 +197,9 @@ class VideoFeed:
                 self.gaps += 1
                 self._break(now)
             elif self._decoder is not None:
+                # Senders may leave the orientation out while it stays the same.
+                self._turns = self._turns if output.turns is None else output.turns
+                output = dataclasses.replace(output, turns=self._turns)
                 if self._decoder.put(output, after_gap=self._after_gap):
                     self._after_gap = False
                 else:
@@ -220,10 +229,11 @@ class VideoFeed:
                 self._send_pli()
             return
         self._requests.on_decoded()
-        decoded, rtp = outcome.decoded, outcome.frame.rtp
-        if (decoded.width, decoded.height) != self._size:
-            self._size = (decoded.width, decoded.height)
+        decoded, rtp, turns = outcome.decoded, outcome.frame.rtp, outcome.frame.turns or 0
+        if (decoded.width, decoded.height, turns) != self._geometry:
+            self._geometry = (decoded.width, decoded.height, turns)
             self._epoch = (self._epoch + 1) & 0xFFFF
+        decoded.turn(turns)
         self._seq += 1
         frame = VideoFrame(self._codec, self._seq, self._to_us(rtp), decoded, rtp, self._epoch)
         self._sink.frame_decoded(frame, outcome.frame.arrived)

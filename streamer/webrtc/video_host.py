@@ -21,6 +21,7 @@ import numpy.typing as npt
 from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, sealed_memory
 from streamer.decoding.messages import Verdict
 from streamer.decoding.messages import unpack_answer as unpack_ready
+from streamer.imaging.turning import Turning
 from streamer.protocol.wire import Codec
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_messages import (
@@ -200,6 +201,14 @@ class SharedFrame:
         self._layout = layout
         self._memory = memory
         self._release = release
+        #: Width and height as stored, and how the pixels become upright.
+        self._stored = width, height
+        self._turning = Turning(mirrored=False, turns=0)
+
+    def turn(self, turns: int) -> None:
+        """Make the frame upright by so many clockwise quarter turns of its stored pixels."""
+        self._turning = Turning(mirrored=False, turns=turns % 4)
+        self.width, self.height = self._stored[:: -1 if turns % 2 else 1]
 
     def __del__(self) -> None:
         self._release()
@@ -210,9 +219,10 @@ class SharedFrame:
         return 3 * self.width * self.height
 
     def pixels(self) -> Image:
-        """Return its pixels as uint8 BGR (height, width, 3), in newly allocated memory."""
+        """Return its upright pixels as uint8 BGR (height, width, 3), in newly allocated memory."""
+        width, height = self._stored
         if self._layout is Layout.BGR:
-            return self._memory.reshape(self.height, self.width, 3).copy()
-        planes = self._memory.reshape(self.height * 3 // 2, self.width)
+            return self._turning.upright(self._memory.reshape(height, width, 3).copy())
+        planes = self._memory.reshape(height * 3 // 2, width)
         converted: Image = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
-        return converted
+        return self._turning.upright(converted)

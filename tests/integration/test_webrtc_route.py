@@ -16,6 +16,14 @@ import cv2
 import numpy as np
 import pytest
 from aiortc import AudioStreamTrack
+from aiortc.codecs import HEADER_EXTENSIONS
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
+from aiortc.rtp import (
+    HeaderExtensions,
+    HeaderExtensionsMap,
+    pack_header_extensions,
+    unpack_header_extensions,
+)
 
 from tests.conftest import shared
 from tests.helpers.service import Service
@@ -107,6 +115,34 @@ async def test_frames_of_a_video_get_the_boxes_of_the_image(service: Service, co
     assert counts["inferred"] >= 8
     assert service.metric("object_detection_webrtc_sessions") <= sessions
     assert service.metric("object_detection_streams", transport="webrtc") <= streams
+
+
+async def test_a_phone_held_sideways_gets_boxes_of_the_upright_image(
+    service: Service, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The phone sends what its camera sees, and in each packet how it is held."""
+    still = bytes(cv2.imencode(".png", bus(0))[1])
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{service.http_url}/v1/predict", data=still) as response,
+    ):
+        expected = (await response.json())["detections"]
+    offered = RTCRtpHeaderExtensionParameters(id=13, uri="urn:3gpp:video-orientation")
+    monkeypatch.setitem(HEADER_EXTENSIONS, "video", [*HEADER_EXTENSIONS["video"], offered])
+    plain = HeaderExtensionsMap.set
+
+    def sideways(self: HeaderExtensionsMap, values: HeaderExtensions) -> tuple[int, bytes]:
+        return pack_header_extensions([*unpack_header_extensions(*plain(self, values)), (13, b"\x01")])
+
+    monkeypatch.setattr(HeaderExtensionsMap, "set", sideways)
+    track = Track(lambda number: np.ascontiguousarray(np.rot90(bus(number))), fps=5)
+    async with WebrtcClient(endpoint, track=track) as client:
+        assert "a=extmap:13 urn:3gpp:video-orientation" in client.answer["sdp"]
+        last = (await client.wait_for("result", 4))[-1]
+    assert (last["width"], last["height"]) == (404, 540)
+    for detection in expected:
+        if detection["score"] > 0.6:
+            assert max(iou(detection["box"], box[:4]) for box in last["boxes"]) > 0.8
 
 
 async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
@@ -49,6 +50,19 @@ def test_a_frame_is_released_on_its_marker_and_not_with_the_next_frame() -> None
     (frame,) = buffer.add(last, 7.0)
     assert frame == EncodedFrame(3000, b"".join(p.data for p in (*most, last)), 7.0)
     assert len(buffer) == 0
+
+
+def test_a_frame_has_the_orientation_that_any_of_its_packets_states() -> None:
+    """Senders put it into the last packet."""
+    buffer = JitterBuffer()
+    first, middle, last = payloads_of(1, 3, 100)
+    feed(buffer, [first, middle])
+    (frame,) = buffer.add(replace(last, turns=3), 0.0)
+    assert isinstance(frame, EncodedFrame)
+    assert frame.turns == 3
+    (frame,) = feed(buffer, payloads_of(2, 2, 103))
+    assert isinstance(frame, EncodedFrame)
+    assert frame.turns is None
 
 
 def test_without_marker_bits_a_frame_ends_where_the_next_begins() -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import socket
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -25,10 +27,12 @@ from aiortc import (
     rtcrtptransceiver,
 )
 from aiortc.codecs import CODECS
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
+from aiortc.rtp import pack_header_extensions
 
 from streamer.webrtc import ice_agent
 from streamer.webrtc.aiortc_adapter import NoFreePort, Peer, UdpSettings, register_profiles
-from streamer.webrtc.rtp_receiver import Receiver
+from streamer.webrtc.rtp_receiver import ORIENTATION_URI, OrientedExtensions, Receiver
 from streamer.webrtc.sdp_offer import check_offer
 
 ADVICE = "see the top of tests/unit/test_webrtc_stack.py"
@@ -127,6 +131,30 @@ async def test_an_answer_comes_from_our_own_agent_sockets_and_receiver() -> None
     assert type(transport._connection) is ice_agent.IceAgent
     assert all(type(protocol) is ice_agent._MediaSocket for protocol in transport._connection._protocols)
     assert transport._connection.stun_server is None
+    await peer.close_within(2.0)
+    await client.close()
+
+
+async def test_the_orientation_of_the_camera_is_negotiated_and_read() -> None:
+    """The answer repeats the number of the offer, and packets have it under that number."""
+    register_profiles()
+    client, offer = await offer_of_a_browser()
+    offer = replace(
+        offer, sdp=re.sub(rf"a=extmap:\d+ {ORIENTATION_URI}", f"a=extmap:7 {ORIENTATION_URI}", offer.sdp)
+    )
+    peer = Peer(UdpSettings(), NoSink())
+    assert f"a=extmap:7 {ORIENTATION_URI}" in await peer.answer(offer)
+    extensions = peer.getTransceivers()[0].receiver.transport._rtp_header_extensions_map
+    assert isinstance(extensions, OrientedExtensions), ADVICE
+    extensions.configure(
+        RTCRtpParameters(headerExtensions=[RTCRtpHeaderExtensionParameters(id=7, uri=ORIENTATION_URI)])
+    )
+    # The last value has the bits for the back camera and a flip, too.
+    for value, turns in ((0, 0), (1, 1), (2, 2), (3, 3), (0b1101, 1)):
+        packed = pack_header_extensions([(7, bytes([value]))])
+        assert extensions.get(*packed).quarter_turns == turns  # type: ignore[attr-defined]
+    assert not hasattr(extensions.get(*pack_header_extensions([(6, b"\x01")])), "quarter_turns")
+    assert not hasattr(extensions.get(*pack_header_extensions([(7, b"\x01\x01")])), "quarter_turns")
     await peer.close_within(2.0)
     await client.close()
 

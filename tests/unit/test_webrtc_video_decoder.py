@@ -9,6 +9,7 @@ import signal
 import struct
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ import pytest
 from streamer.decoding.refused_digests import RefusedDigests
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
+from streamer.webrtc.video_feed import VideoFeed, VideoFrame
 from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, DecodeOutcome, VideoDecoder, VideoPool
 from streamer.webrtc.video_process import NICENESS
 from tests.helpers.decoders import faulty_video_process as faulty
@@ -287,3 +289,81 @@ async def test_video_decoders_yield_to_model_runs(pool: VideoPool) -> None:
     (member,) = next(host for host in pool._hosts if host.streams).group.processes.values()
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, member.pid) == min(19, own + NICENESS)
+
+
+@dataclass
+class Packet:
+    """A packet that holds a whole VP8 frame."""
+
+    sequence_number: int
+    timestamp: int
+    payload: bytes
+    marker: int = 1
+    ssrc: int = 7
+
+
+class Frames:
+    """Collects the frames of a feed."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[VideoFrame] = asyncio.Queue()
+
+    def frame_decoded(self, frame: VideoFrame, _: float) -> None:
+        self.queue.put_nowait(frame)
+
+    def frame_failed(self, seq: int, reason: DropReason, text: str) -> None:
+        raise AssertionError((seq, reason, text))
+
+    def ended(self) -> None:
+        return
+
+
+class NoFeedback:
+    """Sends nothing."""
+
+    def send_pli(self, _: int) -> None:
+        return
+
+    def send_nack(self, *_: object) -> None:
+        return
+
+
+async def test_a_video_of_a_phone_held_sideways_is_made_upright(pool: VideoPool) -> None:
+    """The orientation of a packet holds until another packet states another one."""
+    stored = np.full((48, 64, 3), 40, np.uint8)
+    stored[:24, :32] = 220  # the upper left corner
+    encoder = av.CodecContext.create("libvpx", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 64, 48, "yuv420p", 30
+    encoder.options = {"deadline": "realtime", "lag-in-frames": "0"}
+    sink = Frames()
+    feed = VideoFeed(sink, pool, lambda _: None)
+    expected = [
+        (None, (64, 48), "upper left", 1),
+        (1, (48, 64), "upper right", 2),
+        (None, (48, 64), "upper right", 2),
+        (2, (64, 48), "lower right", 3),
+        (3, (48, 64), "lower left", 4),
+        (0, (64, 48), "upper left", 5),
+    ]
+    for number, (turns, size, bright, epoch) in enumerate(expected):
+        image = av.VideoFrame.from_ndarray(stored, format="bgr24").reformat(format="yuv420p")
+        image.pts = number
+        data = b"".join(bytes(packet) for packet in encoder.encode(image))
+        # One byte of RFC 7741: this packet begins the frame.
+        feed.received("VP8", Packet(number, number * 3000, b"\x10" + data), NoFeedback(), turns)
+        async with asyncio.timeout(SOON_S):
+            frame = await sink.queue.get()
+        pixels = frame.payload.pixels()
+        assert (frame.payload.width, frame.payload.height) == size == pixels.shape[1::-1]
+        assert (frame.rotation, frame.epoch) == (0, epoch)
+        half = pixels.shape[0] // 2, pixels.shape[1] // 2
+        rows, columns = (
+            (("upper", slice(None, half[0])), ("lower", slice(half[0], None))),
+            (
+                ("left", slice(None, half[1])),
+                ("right", slice(half[1], None)),
+            ),
+        )
+        found = [f"{row} {column}" for row, y in rows for column, x in columns if pixels[y, x].mean() > 150]
+        assert found == [bright]
+    feed.close()
