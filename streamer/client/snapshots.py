@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
@@ -51,14 +53,14 @@ class Snapshots:
         self._on_trouble = on_trouble or (lambda _: None)
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
-        """Yield the images as they come. Runs an event loop of its own in the calling thread."""
+        """Yield the images as they come."""
         number, begun, backoff = 0, time.monotonic(), Backoff()
-        with asyncio.Runner() as runner:
+        with _background_loop() as run:
             try:
                 while not stop.is_set():
                     asked_at = time.monotonic()
                     try:
-                        image = runner.run(self._poll.next_image())
+                        image = run(self._poll.next_image())
                     except SourceFailed as error:
                         if not self._reconnect:
                             raise
@@ -72,7 +74,24 @@ class Snapshots:
                         number += 1
                     stop.wait(asked_at + self._interval_s - time.monotonic())
             finally:
-                runner.run(self._poll.close())
+                run(self._poll.close())
+
+
+@contextlib.contextmanager
+def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, bytes | None]], bytes | None]]:
+    """Run an event loop in a thread of its own, and return a function that waits for a coroutine in it.
+
+    So a source can be read in any thread, and in several, even in one that runs an event loop itself.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="snapshots", daemon=True)
+    thread.start()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @dataclass(slots=True)
@@ -123,6 +142,7 @@ class _Poll:
         return self._session
 
     async def close(self) -> None:
+        """Close the connection."""
         if self._session is not None:
             await self._session.close()
             self._session = None

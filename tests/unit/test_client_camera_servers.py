@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gc
 import io
 import re
 import socket
@@ -24,6 +26,7 @@ from streamer.client.errors import SourceFailed
 from streamer.client.snapshots import Snapshots
 from streamer.client.sources import SourceOptions, open_source
 from streamer.client.video import LiveVideo
+from streamer.client.video_source import VideoSource
 from tests.unit.images import encode, scene
 from tests.unit.test_client_sources import NoWait
 
@@ -234,6 +237,20 @@ def test_an_address_of_one_image_is_polled_and_asked_only_for_news(
     numbers = [images.index(frame.image) for frame in frames if isinstance(frame.image, bytes)]
     # Opening may have taken the one before.
     assert numbers == [(numbers[0] + n) % 3 for n in range(4)]
+
+
+async def test_snapshots_are_read_in_an_event_loop_and_left_at_any_time(
+    camera: Callable[[Respond], Camera],
+) -> None:
+    server = camera(lambda handler: answer(handler, JPEG))
+    async for frame in VideoSource(server.url(), fps=100):
+        assert frame.image == JPEG
+        if frame.number == 2:
+            break
+    async with asyncio.timeout(60):
+        while "snapshots" in [thread.name for thread in threading.enumerate()]:
+            gc.collect()  # the iteration that was left
+            await asyncio.sleep(0.01)
 
 
 def test_images_without_validators_are_asked_for_again(camera: Callable[[Respond], Camera]) -> None:
