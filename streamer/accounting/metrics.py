@@ -261,9 +261,9 @@ class WorkerMetrics:
         for transport in TRANSPORTS:
             if transport != "http":
                 self.undelivered.labels(transport)
-        for state in ("connecting", "connected"):
-            self.webrtc_sessions.labels(state).set(0)
-        self._preset_buffers()
+        for kind in BUFFERED:
+            self.buffered_bytes.labels(kind).set(0)
+            self.buffer_refusals.labels(kind)
         for target in ("worker", "replica"):
             self.forwarded.labels(target)
         for why in ("wrong", "limited"):
@@ -277,17 +277,14 @@ class WorkerMetrics:
         for (transport, version), count in self._without_outcome().items():
             self.failed.labels(transport, version).inc(count)
 
-    def _preset_buffers(self) -> None:
-        for kind in BUFFERED:
-            self.buffered_bytes.labels(kind).set(0)
-            self.buffer_refusals.labels(kind)
-
     def _preset_reasons(self) -> None:
         for name, reasons in REFUSALS.items():
             for reason in reasons:
                 self.refused.labels(name, reason)
         for ending in WEBRTC_END_REASONS:
             self.webrtc_ended.labels(ending)
+        for state in ("connecting", "connected"):
+            self.webrtc_sessions.labels(state).set(0)
         for protection in PROTECTIONS:
             self.unprotected.labels(protection).set(0)
 

@@ -1,15 +1,17 @@
-"""The HTTP status of each error of the scheduler."""
+"""The HTTP status of each error of the scheduler, and of each refused image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from streamer.http.problem_details import Problem
+from streamer.imaging.image_header import ImageError, ImageErrorCode
 from streamer.scheduling.errors import DeadlineExceeded, OverLimit, SchedulingError, UnknownVersion
+from streamer.scheduling.job import Prediction
 
 
 def problem_of(error: SchedulingError) -> Problem:
@@ -21,6 +23,25 @@ def problem_of(error: SchedulingError) -> Problem:
     if isinstance(error, OverLimit):
         return Problem.too_many_requests(str(error), error.retry_after_s)
     return Problem.unavailable(str(error), error.retry_after_s)
+
+
+def problem_of_image(error: ImageError) -> Problem:
+    """Return the Problem for an image that was refused: 400, 413, 415 or 422."""
+    sentence = error.detail[0].upper() + error.detail[1:] + "."
+    if error.code is ImageErrorCode.EMPTY:
+        return Problem.bad_request(sentence, code="no_image", field="file")
+    if error.code is ImageErrorCode.TOO_LARGE:
+        return Problem.too_large(sentence)
+    if error.code is ImageErrorCode.UNSUPPORTED:
+        return Problem.unsupported_media(sentence)
+    return Problem.damaged(sentence)
+
+
+def raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
+    """Raise the first Problem if every image of a request failed by no fault of the client."""
+    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+    if len(problems) == len(outcomes) and all(problem.status >= 500 for problem in problems):
+        raise problems[0]
 
 
 @contextmanager

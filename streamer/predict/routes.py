@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -21,9 +21,9 @@ from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem, request_id
 from streamer.http.trace_context import current_trace_context
-from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
+from streamer.imaging.image_header import ImageError, Limits
 from streamer.predict.parameters import read_collect, read_parameters
-from streamer.predict.refusals import problem_of
+from streamer.predict.refusals import problem_of, problem_of_image, raise_if_all_ours
 from streamer.predict.request_body import LIMITS, Upload, expect_continue, read_upload
 from streamer.predict.responses import (
     AnswerForm,
@@ -276,7 +276,7 @@ class _Job:
             # `_try` returns problems instead of raising them, because one must not cancel the other images.
             tasks = [group.create_task(self._try(data)) for data in upload.images]
         outcomes = [task.result() for task in tasks]
-        _raise_if_all_ours(outcomes)
+        raise_if_all_ours(outcomes)
         entries: list[bytes] = []
         for outcome in outcomes:
             entries.append(encode_answer(self._entry(outcome), form))
@@ -291,7 +291,7 @@ class _Job:
         try:
             return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
         except ImageError as error:
-            raise _from_image_error(error) from error
+            raise problem_of_image(error) from error
 
     def _entry(self, outcome: Prediction | Problem) -> PredictionDocument | FailedImage:
         if isinstance(outcome, Problem):
@@ -324,7 +324,7 @@ class _Job:
         except SchedulingError as refusal:
             raise problem_of(refusal) from refusal
         except ImageError as error:
-            raise _from_image_error(error) from error
+            raise problem_of_image(error) from error
         except InferenceFailed as error:
             log.error("request %s: the model failed: %s", self._id, error)  # noqa: TRY400 - raised elsewhere
             raise Problem.internal("The model failed on this image.") from error
@@ -348,20 +348,3 @@ class _Job:
         observation = Observation(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
         sampler.add(observation, found.boxes)
         return asked
-
-
-def _from_image_error(error: ImageError) -> Problem:
-    sentence = error.detail[0].upper() + error.detail[1:] + "."
-    if error.code is ImageErrorCode.EMPTY:
-        return Problem.bad_request(sentence, code="no_image", field="file")
-    if error.code is ImageErrorCode.TOO_LARGE:
-        return Problem.too_large(sentence)
-    if error.code is ImageErrorCode.UNSUPPORTED:
-        return Problem.unsupported_media(sentence)
-    return Problem.damaged(sentence)
-
-
-def _raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
-    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
-    if len(problems) == len(outcomes) and all(problem.status >= 500 for problem in problems):
-        raise problems[0]
