@@ -61,7 +61,8 @@ export class PhotosView {
 
   /** Add photos and show the first of them. @param {{file: File, name: string, isPasted: boolean}[]} files */
   add(files) {
-    if (!this.isOpen) this._owner.onOpen();
+    const isOpening = !this.isOpen;
+    if (isOpening) this._owner.onOpen();
     this._root.hidden = false;
     document.querySelector('.main-column').dataset.shows = 'photos';
     const added = this._collection.add(files);
@@ -69,6 +70,8 @@ export class PhotosView {
     document.getElementById('photo-limit').hidden = added.length === files.length;
     document.getElementById('photo-limit').textContent = `Only ${MAX_PHOTOS} photos are shown at a time.`;
     if (added.length) this._select(added[0]);
+    // What had the keyboard focus may be hidden now.
+    if (isOpening) this._buttons.get(added[0]).focus({ preventScroll: true });
   }
 
   /** Analyse all photos again, because a setting or the key has changed. */
@@ -87,9 +90,11 @@ export class PhotosView {
     this._strip.replaceChildren();
     this._setImage(null);
     this._selected = null;
+    const hadFocus = this._root.contains(document.activeElement);
     this._root.hidden = true;
     document.querySelector('.main-column').dataset.shows = 'video';
     this._owner.onClose();
+    if (hadFocus) document.querySelector('.start [data-source=photos]').focus();
   }
 
   _addButton(photo) {
