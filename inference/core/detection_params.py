@@ -14,3 +14,5 @@ class DetectionParams:
     max_detections: int = 300
     #: Keep only these class ids; empty keeps all.
     class_ids: tuple[int, ...] = ()
+    #: Whether boxes of different classes suppress each other, too.
+    agnostic_nms: bool = False

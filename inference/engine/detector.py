@@ -146,6 +146,7 @@ class Detector:
             provider=provider,
             buckets=(),
             conf_threshold=manifest.conf_threshold,
+            agnostic_nms=bool(manifest.agnostic_nms),
         )
         #: Batch size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}

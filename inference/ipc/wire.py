@@ -27,6 +27,8 @@ MAX_CLASS_ID = 65_535
 MAX_DETAIL_BYTES = 1000
 
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
+#: Bits of the fourth byte.
+_ALONE, _AGNOSTIC = 1, 2
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
 _FLOAT = np.dtype("<f4")
@@ -102,7 +104,7 @@ def pack_submit(item: Submit) -> bytes:
         Kind.SUBMIT,
         item.version,
         item.interactive,
-        item.alone,
+        item.alone * _ALONE | params.agnostic_nms * _AGNOSTIC,
         item.slot,
         item.request_id,
         item.stream,
@@ -127,7 +129,7 @@ def unpack_submit(data: bytes) -> Submit:
         _,
         version,
         interactive,
-        alone,
+        flags,
         slot,
         request_id,
         stream,
@@ -143,14 +145,17 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a submit message with {classes} classes has another length than {len(data)}")
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
         raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
+    if flags & ~(_ALONE | _AGNOSTIC):
+        raise WireError(f"unknown flags {flags}")
     if math.isnan(deadline):
         raise WireError("a deadline is a number")
     if not 0 < weight < math.inf:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
-    params = DetectionParams(conf, iou, most, class_ids)
+    params = DetectionParams(conf, iou, most, class_ids, bool(flags & _AGNOSTIC))
+    alone = bool(flags & _ALONE)
     return Submit(
-        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, bool(alone)
+        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, alone
     )
 
 

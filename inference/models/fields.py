@@ -145,6 +145,13 @@ def labels(value: object) -> tuple[str, ...]:
     return names
 
 
+def boolean(value: object) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, bool):
+        raise ValueError("true or false")  # noqa: TRY004 - parsers raise ValueError
+    return value
+
+
 def sha256(value: object) -> str:
     """Return a digest in lower case."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):

@@ -56,6 +56,7 @@ class Manifest:
     #: Lower-case hex digest that the model file must have.
     sha256: str | None = None
     conf_threshold: float | None = None
+    agnostic_nms: bool | None = None
     batch_max: int | None = None
     #: Licence of the weights, preferably its SPDX identifier. For information only.
     licence: str | None = None
@@ -143,6 +144,7 @@ _PARSERS: Mapping[str, Parser] = {
     "labels": fields.labels,
     "sha256": fields.sha256,
     "conf_threshold": fields.number(0.0, 1.0),
+    "agnostic_nms": fields.boolean,
     "batch_max": fields.integer(1, 256),
     "licence": fields.text,
     "source": fields.text,

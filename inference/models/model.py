@@ -49,13 +49,15 @@ class ModelInfo:
     buckets: tuple[int, ...] = (1,)
     #: Threshold that the manifest sets; None: the default of the service.
     conf_threshold: float | None = None
+    #: Whether suppression is across classes for requests that do not say.
+    agnostic_nms: bool = False
 
     @property
     def default_params(self) -> DetectionParams:
         """Parameters for requests and streams that set none."""
         if self.conf_threshold is None:
-            return DetectionParams()
-        return DetectionParams(conf_threshold=self.conf_threshold)
+            return DetectionParams(agnostic_nms=self.agnostic_nms)
+        return DetectionParams(conf_threshold=self.conf_threshold, agnostic_nms=self.agnostic_nms)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; the inverse of :meth:`from_dict`."""
@@ -80,4 +82,6 @@ class ModelInfo:
             raise ValueError(f"`pad_value` is {model.pad_value!r:.40}; allowed are 0 to 255")
         if model.conf_threshold is not None and not 0 <= model.conf_threshold <= 1:
             raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
+        if type(model.agnostic_nms) is not bool:
+            raise TypeError(f"`agnostic_nms` is {model.agnostic_nms!r:.40}; allowed are true and false")
         return model

@@ -1,4 +1,7 @@
-"""Non-maximum suppression: keeps the best of overlapping boxes of a class. `boxes` makes the candidates."""
+"""Non-maximum suppression: keeps the best of overlapping boxes, of a class or of all classes.
+
+`boxes` makes the candidates.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ _ANY_SCORE = -1.0
 def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
     """Return the boxes that overlap no better box of their class by more than the IoU threshold.
 
-    ``candidates`` are finite and have areas. The result is sorted by score and has at most
-    ``params.max_detections`` boxes.
+    With ``params.agnostic_nms`` they overlap no better box of any class. ``candidates`` are finite and have
+    areas. The result is sorted by score and has at most ``params.max_detections`` boxes.
     """
     if len(candidates) < 2:
         return best(candidates, params)
@@ -29,7 +32,9 @@ def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
     corners[:, :2] -= corners[:, :2].min(axis=0)
     # The stubs of OpenCV only allow sequences, but it takes arrays without copying them to lists.
     scores: Any = candidates[:, 4]
-    classes: Any = candidates[:, 5].astype(np.int32)
+    classes: Any = np.zeros(len(candidates), np.int32)
+    if not params.agnostic_nms:
+        classes = candidates[:, 5].astype(np.int32)
     kept = cv2.dnn.NMSBoxesBatched(
         corners,
         scores,

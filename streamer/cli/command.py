@@ -309,6 +309,10 @@ MaxDetections = Annotated[
         parser=any_whole_number,
     ),
 ]
+AgnosticNms = Annotated[
+    bool | None,
+    option("--agnostic-nms", "boxes of different classes suppress each other, too", group=DETECTION),
+]
 Json = Annotated[bool, option("--json", "print one JSON object")]
 Quiet = Annotated[bool, option("--quiet", "print no progress")]
 Catalogue = Annotated[
@@ -323,6 +327,7 @@ def read_parameters(
     classes: str | None,
     max_detections: int | None,
     *,
+    agnostic_nms: bool | None = None,
     track: bool | None = None,
 ) -> Params:
     """Return the detection parameters of the options. Raises BadInput."""
@@ -332,4 +337,4 @@ def read_parameters(
     if classes is not None:
         names = [name.strip() for name in classes.split(",") if name.strip()]
         wanted = [int(name) if name.isdecimal() else name for name in names]
-    return Params(conf, iou, wanted, max_detections, track)
+    return Params(conf, iou, wanted, max_detections, track, agnostic_nms)

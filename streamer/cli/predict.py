@@ -16,6 +16,7 @@ from streamer.cli.command import (
     CONNECTION,
     EXIT_USAGE,
     TOKEN_VARIABLE,
+    AgnosticNms,
     CaFile,
     Classes,
     Command,
@@ -99,6 +100,7 @@ def predict(
     iou: Iou = None,
     classes: Classes = None,
     max_detections: MaxDetections = None,
+    agnostic_nms: AgnosticNms = None,
     url: Annotated[
         str,
         option("--url", f"address of the service ({DEFAULT_URL})", value="URL", group=CONNECTION),
@@ -119,7 +121,8 @@ def predict(
     if save is not None:
         import streamer.imaging.draw  # noqa: F401, PLC0415 - reports a missing package before sending
     report = _Report(_Output(json, save, quiet), terminal_of(ctx), find_images(images))
-    request = Request(params=read_parameters(conf, iou, classes, max_detections), tls=Tls(ca_file, insecure))
+    params = read_parameters(conf, iou, classes, max_detections, agnostic_nms=agnostic_nms)
+    request = Request(params=params, tls=Tls(ca_file, insecure))
     return asyncio.run(_predict(report, url, read_token(token), request, jobs))
 
 

@@ -13,6 +13,7 @@ import typer
 from streamer.cli.command import (
     CONNECTION,
     TOKEN_VARIABLE,
+    AgnosticNms,
     CaFile,
     Classes,
     Command,
@@ -97,6 +98,7 @@ def push(
     iou: Iou = None,
     classes: Classes = None,
     max_detections: MaxDetections = None,
+    agnostic_nms: AgnosticNms = None,
     stream: Annotated[
         str,
         option(
@@ -214,7 +216,9 @@ def push(
         url=url,
         transport=transport,
         mode=mode,
-        params=read_parameters(conf, iou, classes, max_detections, track=True if track else None),
+        params=read_parameters(
+            conf, iou, classes, max_detections, agnostic_nms=agnostic_nms, track=True if track else None
+        ),
         token=read_token(token),
         options=Options(
             quality=quality,

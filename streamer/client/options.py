@@ -84,6 +84,8 @@ class Params:
     max_detections: int | None = None
     #: Whether boxes get a ``track_id``; streams only.
     track: bool | None = None
+    #: Whether boxes of different classes suppress each other, too.
+    agnostic_nms: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("conf_threshold", "iou_threshold"):
@@ -108,6 +110,8 @@ class Params:
             wire["max_detections"] = int(self.max_detections)
         if self.classes is not None:
             wire["classes"] = [item if isinstance(item, str) else int(item) for item in self.classes]
+        if self.agnostic_nms is not None:
+            wire["agnostic_nms"] = bool(self.agnostic_nms)
         if self.track is not None:
             wire["track"] = bool(self.track)
         return wire
@@ -118,7 +122,7 @@ class Params:
         classes = wire.pop("classes", ())
         wire.pop("track", None)
         return [
-            *((name, str(value)) for name, value in wire.items()),
+            *((name, str(int(v) if isinstance(v, bool) else v)) for name, v in wire.items()),
             *(("classes", str(c)) for c in classes),
         ]
 

@@ -173,7 +173,9 @@ def label_source(served: ServedModel) -> str:
         return "named by the manifest"
     if parse_names(served.graph.metadata.get("names", "")):
         return "named by the metadata"
-    if labels in (COCO_80, COCO_91):
+    if labels == COCO_91:
+        return "COCO's category ids, by their scores in a run"
+    if labels == COCO_80:
         return "taken for COCO's, by their number"
     return "without names"
 

@@ -9,7 +9,7 @@ from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
 from streamer.protocol.client_messages import MAX_CLASSES, MAX_DETECTIONS, MAX_NAME_CHARS
 
-NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "collect")
+NAMES = ("conf_threshold", "iou_threshold", "max_detections", "classes", "agnostic_nms", "collect")
 _YES, _NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 #: How many labels an error message lists; it gives only the number of the others.
 _SHOWN_LABELS = 20
@@ -49,6 +49,7 @@ def read_parameters(
         iou_threshold=_share("iou_threshold", single, defaults.iou_threshold),
         max_detections=_count("max_detections", single, defaults.max_detections),
         class_ids=tuple(dict.fromkeys(_class_id(item.strip(), labels, numbers) for item in classes)),
+        agnostic_nms=_flag("agnostic_nms", single.get("agnostic_nms"), default=defaults.agnostic_nms),
     )
 
 
@@ -59,10 +60,8 @@ def read_collect(pairs: Collection[tuple[str, str]]) -> bool:
     """
     if not pairs:
         return True
-    text = next((text for name, text in pairs if name == "collect"), "1")
-    if text.lower() not in _YES | _NO:
-        raise Problem.invalid_parameter("collect", text, "1 or 0")
-    return text.lower() in _YES
+    text = next((text for name, text in pairs if name == "collect"), None)
+    return _flag("collect", text, default=True)
 
 
 def read_name(pairs: Iterable[tuple[str, str]]) -> str:
@@ -86,6 +85,15 @@ def _share(name: str, single: dict[str, str], default: float) -> float:
     if not 0 <= value <= 1:  # also refuses NaN
         raise Problem.invalid_parameter(name, text, "a number from 0 to 1")
     return value
+
+
+def _flag(name: str, text: str | None, *, default: bool) -> bool:
+    """Parse a truth value."""
+    if text is None:
+        return default
+    if text.lower() not in _YES | _NO:
+        raise Problem.invalid_parameter(name, text, "1 or 0")
+    return text.lower() in _YES
 
 
 def _count(name: str, single: dict[str, str], default: int) -> int:

@@ -94,6 +94,11 @@ class Params(Part):
     classes: list[str | int] | None = Field(
         None, max_length=MAX_CLASSES, description="Labels or class ids to keep; all when absent."
     )
+    agnostic_nms: bool | None = Field(
+        None,
+        description="Whether boxes of different classes that overlap more suppress each other, too. "
+        "The default is what the model recommends, else false.",
+    )
     track: bool | None = Field(None, description="Whether detections get track ids.")
 
 
@@ -327,6 +332,7 @@ def resolve_params(params: Params, before: DetectionParams, labels: tuple[str, .
         iou_threshold=_either(params.iou_threshold, before.iou_threshold),
         max_detections=params.max_detections or before.max_detections,
         class_ids=class_ids,
+        agnostic_nms=before.agnostic_nms if params.agnostic_nms is None else params.agnostic_nms,
     )
 
 

@@ -61,6 +61,9 @@ class EffectiveParams(typing_extensions.TypedDict):
     ]
     max_detections: Annotated[int, Field(description="Greatest number of detections of one image.")]
     classes: Annotated[list[str], Field(description="Labels that are kept; all if it is empty.")]
+    agnostic_nms: Annotated[
+        bool, Field(description="Whether boxes of different classes suppress each other, too.")
+    ]
     track: Annotated[bool, Field(description="Whether detections get track ids.")]
 
 

@@ -102,6 +102,8 @@ class SampleCandidate:
     note: str = ""
     #: ORIGINAL, PIXELS or ENCODED.
     source: str = ORIGINAL
+    #: Whether boxes of different classes suppressed each other, too.
+    agnostic_nms: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -197,6 +197,7 @@ class Sampler:
             threshold=observation.params.conf_threshold,
             low_threshold=threshold,
             iou_threshold=observation.params.iou_threshold,
+            agnostic_nms=observation.params.agnostic_nms,
             class_ids=observation.params.class_ids,
             width=observation.width,
             height=observation.height,

@@ -96,6 +96,7 @@ def describe(
             "threshold": candidate.threshold,
             "low_threshold": round(candidate.low_threshold, 6),
             "iou_threshold": candidate.iou_threshold,
+            "agnostic_nms": candidate.agnostic_nms,
         },
         "classes": list(stream.labels),
         "classes_asked": list(candidate.class_ids),

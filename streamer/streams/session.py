@@ -143,6 +143,7 @@ class Session:
             "iou_threshold": self.params.iou_threshold,
             "max_detections": self.params.max_detections,
             "classes": [self.labels[number] for number in self.params.class_ids],
+            "agnostic_nms": self.params.agnostic_nms,
             "track": self.track,
         }
 

@@ -77,6 +77,7 @@ class WhipRoutes:
             iou_threshold=wanted.iou_threshold,
             max_detections=wanted.max_detections,
             classes=list(wanted.class_ids) or None,
+            agnostic_nms=wanted.agnostic_nms,
         )
         sdp = await read_text(request, SDP, MAX_SDP_BYTES, signalling.settings.body_timeout_s)
         offer = signalling.read_offer(sdp)

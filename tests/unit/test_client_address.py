@@ -98,4 +98,7 @@ def test_parameters_are_checked_by_name_and_merged() -> None:
             Params(**wrong)
     merged = Params(conf_threshold=0.5, classes=["a", 3]).merged(Params(conf_threshold=0.0, track=True))
     assert merged.to_wire() == {"conf_threshold": 0.0, "classes": ["a", 3], "track": True}
+    across = Params(agnostic_nms=True)
+    assert across.to_wire() == {"agnostic_nms": True}
+    assert across.to_query() == [("agnostic_nms", "1")]
     assert merged.to_query() == [("conf_threshold", "0.0"), ("classes", "a"), ("classes", "3")]

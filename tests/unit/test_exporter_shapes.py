@@ -16,7 +16,8 @@ from inference.core.detection_params import DetectionParams
 from inference.core.errors import ModelRefused
 from inference.engine.detector import Detector
 from inference.models.class_names import COCO_91, COCO_UNUSED_IDS
-from inference.models.model import Family, Placement
+from inference.models.model import Family, ModelInfo, Placement
+from streamer.model_tools.inspection import inspect_model
 from tests.helpers import exporter_outputs
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import DISTINCT, OBJECTS, Input
@@ -168,6 +169,8 @@ def test_the_letterbox_of_a_detr_is_not_that_of_a_yolo(tmp_path: Path) -> None:
 def test_the_background_of_rf_detr_has_no_name(tmp_path: Path) -> None:
     path = constant(rfdetr(3))(tmp_path / "m.onnx")
     assert load(path).model.labels == ("class_0", "class_1", "class_2")
+    remarks = " ".join(inspect_model(path, device="cpu", batch_max=1, timing=False).remarks())
+    assert "The last of 4 logits is left out: in exports of RF-DETR it is the background" in remarks
     assert load(path, {"labels": ["a", "b", "c"]}).model.labels == ("a", "b", "c")
     # Four names are four classes: data sets whose category ids begin at 1 leave the first one unused.
     four = load(path, {"labels": ["unused", "a", "b", "c"]})
@@ -180,6 +183,8 @@ def test_the_background_of_rf_detr_has_no_name(tmp_path: Path) -> None:
 def test_91_logits_are_those_of_coco_only_if_their_values_say_so(tmp_path: Path) -> None:
     coco = load(constant(coco_logits(True))(tmp_path / "m.onnx"))
     assert coco.model.labels == COCO_91
+    remarks = inspect_model(tmp_path / "m.onnx", device="cpu", batch_max=1, timing=False).remarks()
+    assert "91 classes are COCO's category ids, by their scores in a run" in remarks[0]
     assert COCO_91[int(boxes_of(coco)[0][0, 5])] == "bottle"
     path = constant(coco_logits(False))(tmp_path / "n.onnx")
     with pytest.raises(ModelRefused) as refusal:
@@ -352,10 +357,25 @@ def test_a_manifest_that_contradicts_the_input_is_refused(
         load(constant(factory.yolo_rows(OBJECTS, 3), image)(tmp_path / "m.onnx"), manifest)
 
 
+def test_suppression_across_classes_is_the_default_of_a_manifest_that_says_so(tmp_path: Path) -> None:
+    objects = (OBJECTS[0], (*OBJECTS[1][:5], 2))  # two overlapping boxes of different classes
+    path = constant(factory.yolo_rows(objects, 3))(tmp_path / "m.onnx")
+    detector = load(path)
+    raw = detector.infer([GREY], thread=0)
+    assert len(detector.postprocess(raw, 0, detector.model.default_params)) == 2
+    assert len(detector.postprocess(raw, 0, DetectionParams(agnostic_nms=True))) == 1
+    across = load(path, {"agnostic_nms": True})
+    raw = across.infer([GREY], thread=0)
+    assert len(across.postprocess(raw, 0, across.model.default_params)) == 1
+    assert ModelInfo.from_dict(across.model.to_dict()) == across.model
+
+
 def test_duplicate_names_are_numbered_apart(tmp_path: Path) -> None:
     image = Input(metadata={"names": "{0: 'car', 1: 'car', 2: ''}"})
     path = constant(factory.yolo_rows(OBJECTS, 3), image)(tmp_path / "m.onnx")
     assert load(path).model.labels == ("car", "car_2", "class_2")
+    remarks = " ".join(inspect_model(path, device="cpu", batch_max=1, timing=False).remarks())
+    assert "The metadata names several classes 'car'; they are numbered apart" in remarks
     taken = Input(metadata={"names": "['car', 'car', 'car_2']"})
     path = constant(factory.yolo_rows(OBJECTS, 3), taken)(tmp_path / "n.onnx")
     assert load(path).model.labels == ("car", "car_3", "car_2")

@@ -44,6 +44,7 @@ def test_a_bare_hello_means_one_live_jpeg_stream() -> None:
         ({"type": "hello", "params": {"classes": "person"}}, "params.classes"),
         ({"type": "hello", "params": {"classes": [None]}}, "params.classes[0]"),
         ({"type": "hello", "params": {"track": 1}}, "params.track"),
+        ({"type": "hello", "params": {"agnostic_nms": 1}}, "params.agnostic_nms"),
         ({"type": "hello", "params": 3}, "params"),
         ({"type": "hello", "token": 5}, "token"),
         ({"type": "hello", "resume": {"session": ""}}, "resume.session"),
@@ -86,6 +87,10 @@ def test_whole_numbers_are_fine_where_numbers_are() -> None:
 
 def test_params_change_only_what_they_name() -> None:
     before = DetectionParams(0.3, 0.5, 10, (1,))
+    across = resolve_params(Params(agnostic_nms=True), before, LABELS)
+    assert across == DetectionParams(0.3, 0.5, 10, (1,), agnostic_nms=True)
+    assert resolve_params(Params(), across, LABELS) == across
+    assert resolve_params(Params(agnostic_nms=False), across, LABELS) == before
     assert resolve_params(Params(iou_threshold=0.6), before, LABELS) == DetectionParams(0.3, 0.6, 10, (1,))
 
 

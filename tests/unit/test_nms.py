@@ -20,10 +20,10 @@ def overlap(a: Boxes, b: Boxes) -> float:
     return shared / (sum(areas) - shared)
 
 
-def by_definition(boxes: Boxes, threshold: float) -> list[list[float]]:
+def by_definition(boxes: Boxes, threshold: float, *, agnostic: bool = False) -> list[list[float]]:
     kept: list[Boxes] = []
     for box in sorted(boxes, key=lambda row: -row[4]):
-        if all(other[5] != box[5] or overlap(other, box) <= threshold for other in kept):
+        if all((other[5] != box[5] and not agnostic) or overlap(other, box) <= threshold for other in kept):
             kept.append(box)
     return [box.tolist() for box in kept]
 
@@ -39,11 +39,13 @@ def random_boxes(seed: int, count: int, low: float = -40.0) -> Boxes:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 1 << 30), st.integers(0, 40), st.sampled_from([0.1, 0.45, 0.7, 0.95]))
-def test_it_keeps_exactly_what_the_definition_keeps(seed: int, count: int, threshold: float) -> None:
+@given(st.integers(0, 1 << 30), st.integers(0, 40), st.sampled_from([0.1, 0.45, 0.7, 0.95]), st.booleans())
+def test_it_keeps_exactly_what_the_definition_keeps(
+    seed: int, count: int, threshold: float, agnostic: bool
+) -> None:
     boxes = random_boxes(seed, count)
-    kept = suppress(boxes, DetectionParams(iou_threshold=threshold))
-    assert kept.tolist() == by_definition(boxes, threshold)
+    kept = suppress(boxes, DetectionParams(iou_threshold=threshold, agnostic_nms=agnostic))
+    assert kept.tolist() == by_definition(boxes, threshold, agnostic=agnostic)
 
 
 def test_classes_never_suppress_each_other_even_left_of_the_origin() -> None:

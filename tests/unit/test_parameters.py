@@ -15,14 +15,24 @@ from streamer.predict.parameters import read_parameters
 LABELS = ("person", "car", "traffic light", "7")
 
 
-def read(*pairs: tuple[str, str], conf_threshold: float = 0.25) -> DetectionParams:
-    return read_parameters(pairs, LABELS, DetectionParams(conf_threshold=conf_threshold))
+def read(
+    *pairs: tuple[str, str], conf_threshold: float = 0.25, agnostic_nms: bool = False
+) -> DetectionParams:
+    defaults = DetectionParams(conf_threshold=conf_threshold, agnostic_nms=agnostic_nms)
+    return read_parameters(pairs, LABELS, defaults)
 
 
 def test_what_is_not_named_is_as_the_model_has_it() -> None:
     assert read() == DetectionParams(0.25, 0.45, 300, ())
     assert read(conf_threshold=0.0).conf_threshold == 0.0
     assert read(("conf_threshold", "0.5"), conf_threshold=0.1).conf_threshold == 0.5
+
+
+def test_suppression_is_across_classes_if_the_request_or_the_model_says_so() -> None:
+    assert read(("agnostic_nms", "1")).agnostic_nms
+    assert read(("agnostic_nms", "true"), ("iou_threshold", "0.5")).agnostic_nms
+    assert read(("iou_threshold", "0.5"), agnostic_nms=True).agnostic_nms
+    assert not read(("agnostic_nms", "0"), agnostic_nms=True).agnostic_nms
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,7 @@ def test_classes_are_labels_or_ids(given_classes: list[str], ids: tuple[int, ...
             for text in ("nan", "inf", "-inf", "-0.1", "1.01", "", "half", "0,5", "1_0", "0x1", "true")
         ),
         *(("max_detections", text) for text in ("0", "-1", "1001", "1.5", "", "ten", "1_0", "²", "9" * 99)),
+        *(("agnostic_nms", text) for text in ("", "2", "on", "-1")),
         *(("classes", text) for text in ("", "persons", "4", "-1", "person,", "PERSON", "9" * 99)),
     ],
 )

@@ -44,9 +44,11 @@ thresholds = st.floats(0, 1, width=32)
             thresholds,
             st.integers(1, 1000),
             st.lists(st.integers(0, 65535), max_size=90).map(tuple),
+            st.booleans(),
         ),
         client=st.integers(0, 2**32 - 1),
         weight=st.floats(0.125, 1000, width=32),
+        alone=st.booleans(),
     )
 )
 def test_a_submit_message_comes_back_as_it_was(submit: Submit) -> None:

@@ -118,6 +118,7 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
         "max_detections": field_schema(Params, "max_detections") | {"default": defaults.max_detections},
         "classes": classes
         | {"description": "Labels or class ids to keep, separated by commas or repeated; all when absent."},
+        "agnostic_nms": field_schema(Params, "agnostic_nms"),
         "collect": field_schema(StreamOffer, "collect"),
     }
     return {name: found[name] for name in NAMES}
