@@ -28,6 +28,8 @@ MAX_WAITING = 1024
 FLUSH_S = 3.0
 #: Shortest time between two log lines about dropped traces.
 DROPS_LOGGED_S = 60.0
+#: Longer texts in spans are cut off; the longest that a client sends on purpose is its request id.
+_MAX_TEXT_CHARS = 256
 SERVICE_NAME = "real-time-vision-api"
 Value = str | int | float | bool
 
@@ -190,10 +192,13 @@ def _open(endpoint: str, headers: str) -> Traces:
 
         context = None if trace.parent is None else _context_of(trace.parent)
         root = tracer.start_span(
-            trace.name,
+            _text(trace.name),
             context=context,
             kind=api.SpanKind.SERVER,
-            attributes=trace.attributes,
+            attributes={
+                name: _text(value) if isinstance(value, str) else value
+                for name, value in trace.attributes.items()
+            },
             start_time=at(trace.begun),
         )
         if root.is_recording():
@@ -206,6 +211,14 @@ def _open(endpoint: str, headers: str) -> Traces:
         root.end(at(trace.ended))
 
     return Traces(write, provider.shutdown)
+
+
+def _text(sent: str) -> str:
+    """Return a text for a span, of which a client may have sent any part.
+
+    Bytes of a header that are no UTF-8 would make the exporter drop all spans of its batch.
+    """
+    return sent[:_MAX_TEXT_CHARS].encode(errors="replace").decode()
 
 
 def _context_of(parent: TraceContext) -> Any:

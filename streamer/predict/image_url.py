@@ -70,9 +70,12 @@ class CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the allowed addresses of a host. Raises OSError if it has none."""
-        entries = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-        )
+        try:
+            entries = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+            )
+        except UnicodeError as error:  # a label is empty or has more than 63 characters
+            raise OSError("the host name is not valid") from error
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         found = [
             ResolveResult(
@@ -216,15 +219,17 @@ class ImageFetcher:
             raise _not_allowed(image, "is not a valid URL") from None
         if not text.isascii() or not text.isprintable() or any(char in text for char in ' \\"<>'):
             raise _not_allowed(image, "is not a valid URL: it has characters that must be percent-encoded")
-        if url.scheme not in _DEFAULT_PORTS or not url.host or port is None:
+        # As it is written, which is also what is resolved: decoding a label `xn--…` may fail, or change it.
+        host = url.raw_host
+        if url.scheme not in _DEFAULT_PORTS or not host or port is None:
             raise _not_allowed(image, "is no http or https URL")
         if url.user is not None or url.password is not None:
             raise _not_allowed(image, "is a URL with a user or a password")
         is_default = port == _DEFAULT_PORTS[url.scheme]
-        if not any(rule.allows(url.host, port, is_default=is_default) for rule in self._rules):
+        if not any(rule.allows(host, port, is_default=is_default) for rule in self._rules):
             what = "is at" if source is None else "is redirected to"
             raise _not_allowed(
-                image, f"{what} {url.host[:_SHOWN_CHARS]}:{port}, which IMAGE_URL_HOSTS does not allow"
+                image, f"{what} {host[:_SHOWN_CHARS]}:{port}, which IMAGE_URL_HOSTS does not allow"
             )
         return url.with_fragment(None)
 

@@ -16,6 +16,7 @@ from streamer.imaging.image_header import ALLOWED, Limits, name_kind
 from streamer.imaging.png import SIGNATURE as PNG_SIGNATURE
 from streamer.predict.base64_image import Base64Image, NotBase64
 from streamer.predict.image_url import ImageUrl
+from streamer.protocol.client_messages import MAX_CLASSES
 
 #: Bytes of everything but images: names, parameters, white space.
 OVERHEAD_BYTES = 64 << 10
@@ -23,6 +24,8 @@ OVERHEAD_BYTES = 64 << 10
 SHORT_BYTES = 2 << 10
 #: Bytes of a body that are scanned between two turns of the event loop.
 STEP_BYTES = 16 << 10
+#: Fields beside the images; a form may have as many.
+_MAX_FIELDS = 64
 #: What the fields `image` and `images` hold, for error messages.
 IMAGE_TEXT = f"base64 of a {ALLOWED.replace(' and ', ' or ')} file, a data URL of one, or its http(s) URL"
 #: Kinds of images by the media types that data URLs state; other types state no kind.
@@ -162,8 +165,11 @@ class JsonBody:
             self.images.append(self._image("image", image))
         if images is not None:
             self._read_list(images)
+        if len(members) > _MAX_FIELDS:
+            raise Problem.too_large(f"The JSON body has more than {_MAX_FIELDS} fields.")
         for name, value in members.items():
-            if any(isinstance(text, str) and text.startswith(self._token) for text in (name, value)):
+            texts = (name, *value[: MAX_CLASSES + 1]) if isinstance(value, list) else (name, value)
+            if any(isinstance(text, str) and text.startswith(self._token) for text in texts):
                 raise _malformed(f"a name or parameter in it has more than {SHORT_BYTES} characters")
             self.fields += _pairs(name, value)
         if not self.images:
@@ -241,6 +247,8 @@ def _pairs(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, bool | int | float | str):
         return [(name, _text(value))]
     if isinstance(value, list) and name == "classes":
+        if len(value) > MAX_CLASSES:
+            raise Problem.invalid_parameter(name, f"{len(value)} items", f"at most {MAX_CLASSES}")
         if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
             raise Problem.invalid_parameter(name, json.dumps(value)[:100], "a list of labels and class ids")
         return [(name, str(item)) for item in value]

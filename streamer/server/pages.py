@@ -274,7 +274,9 @@ def _handler(asset: Asset) -> Any:
         prefix = prefix_of(request)
         if request.get(LACKS_SLASH):
             # Relative to a path without the slash, the addresses in the page would lead elsewhere.
-            query = f"?{request.query_string}" if request.query_string else ""
+            # As it was sent: decoded, it could hold line breaks, which no header may have.
+            sent = request.rel_url.raw_query_string
+            query = f"?{sent}" if sent else ""
             return web.Response(status=308, headers={hdrs.LOCATION: f"{prefix}/{query}"})
         return (below(prefix) if prefix else asset).respond(request)
 

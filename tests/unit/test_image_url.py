@@ -120,6 +120,29 @@ async def test_any_other_host_is_refused_before_its_name_is_resolved(
     assert (problem.status, problem.code, problem.extra["field"]) == (400, "url_not_allowed", "images[0]")
 
 
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "a..example", ".example", "xn--google-.example", "xn--99999999.example"]
+)
+async def test_a_host_that_is_no_name_cannot_be_resolved(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(name: str, *arguments: Any) -> Any:
+        name.encode("idna")  # raises UnicodeError, as the real one does
+        return real("nowhere.invalid", *arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    problem = await refused(f"http://{host}/a", "*")
+    assert (problem.status, problem.code) == (422, "url_failed")
+
+
+async def test_international_names_are_allowed_as_they_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *more: real("127.0.0.1", *more))
+    async with server({}) as running:
+        rules = f"xn--bcher-kva.example:{running.port}"
+        assert await fetch(f"http://xn--bcher-kva.example:{running.port}/a", rules) == [IMAGE]
+
+
 NEVER = [
     *(
         "127.0.0.1",

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from streamer.access.access_settings import parse_networks
 from streamer.config.network_settings import normal_prefix
@@ -44,7 +45,7 @@ async def serving(root_path: str = "", trusted: str = "127.0.0.1") -> AsyncItera
     await runner.cleanup()
 
 
-async def read(client: aiohttp.ClientSession, path: str, prefix: str = "") -> tuple[int, str, str]:
+async def read(client: aiohttp.ClientSession, path: str | URL, prefix: str = "") -> tuple[int, str, str]:
     """Return status, body and Location of a path."""
     headers = {HEADER: prefix} if prefix else {}
     async with client.get(path, headers=headers, allow_redirects=False) as answer:
@@ -91,6 +92,8 @@ async def test_the_path_without_a_slash_is_redirected() -> None:
     async with serving("/vision") as client:
         assert (await read(client, "/vision"))[::2] == (308, "/vision/")
         assert (await read(client, "/vision?model=v2"))[::2] == (308, "/vision/?model=v2")
+        sent = URL("/vision?a=%0d%0aSet-Cookie:%20b&c=%26%23", encoded=True)
+        assert (await read(client, sent))[::2] == (308, "/vision/?a=%0d%0aSet-Cookie:%20b&c=%26%23")
         assert (await read(client, "/vision", "/outer/vision"))[::2] == (308, "/outer/vision/")
         assert (await read(client, "/vision/"))[0] == 200
         assert (await read(client, "/"))[0] == 200

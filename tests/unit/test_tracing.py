@@ -115,6 +115,19 @@ def test_spans_have_names_parents_times_and_the_headers_that_were_set(collecting
     assert collecting.headers["api-key"] == "dummy key"
 
 
+def test_what_clients_send_costs_no_other_span_of_the_batch(collecting: Collector) -> None:
+    traces = open_traces(load_settings(otel_exporter_otlp_endpoint=collecting.url))
+    assert traces is not None
+    bad = finished("POST /v" + "1" * 5000)
+    bad.attributes["detect.version"] = b"v\xff".decode(errors="surrogateescape")
+    traces.put(bad, 100.75)
+    traces.put(finished("good"), 100.75)
+    traces.close()
+    roots = {span.name: span for span in collecting.spans if not span.parent_id}
+    assert sorted(map(len, roots)) == [4, 256]
+    assert roots["POST /v" + "1" * 249].attributes["detect.version"] == "v?"
+
+
 def test_a_client_that_does_not_sample_its_trace_gets_no_spans(collecting: Collector) -> None:
     traces = open_traces(load_settings(otel_exporter_otlp_endpoint=collecting.url))
     assert traces is not None
