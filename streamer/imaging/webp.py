@@ -76,6 +76,9 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         orientation,
         decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
         kind="lossless WebP" if image.kind == b"VP8L" else "WebP",
+        # Usual files have few sets of codes, so they do not count towards the limit on memory.
+        beside_bytes=_FIXED_BYTES + 2 * len(blob) if image.kind == b"VP8L" else 0,
+        pixel_bytes=7 if image.kind == b"VP8L" else 0,
     )
 
 

@@ -23,6 +23,12 @@ def flat(width: int, height: int) -> Image:
     return np.full((height, width, 3), 90, np.uint8)
 
 
+def screen() -> Image:
+    """Return an image of 1080p whose lossless file could hold thousands of sets of Huffman codes."""
+    tile = np.random.default_rng(0).integers(0, 255, (270, 480, 3), np.uint8)
+    return np.tile(tile, (4, 4, 1))
+
+
 def refusal(data: bytes, most_bytes: int, resized: tuple[int, int] | None = None) -> ImageError:
     header = Limits().read_header(data)
     with pytest.raises(ImageError) as caught:
@@ -41,6 +47,7 @@ COMMON = {
     "turned, without end marker": lambda: with_exif(encode(flat(8000, 4100)), 6)[:-2],
     "PNG of 12 megapixels": lambda: encode(flat(4032, 3024), ".png"),
     "PNG of 33 megapixels": lambda: encode(flat(8000, 4100), ".png"),
+    "lossless WebP of a screen": lambda: encode(screen(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
     "WebP in 4K": lambda: encode(flat(3840, 2160), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80),
 }
 
