@@ -132,7 +132,9 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         raise damaged(f"{chunks.data_bytes} bytes cannot hold {width}x{height} pixels")
     orientation = chunks.orientation or 1
     turning = turn_bytes(width, height) if orientation != 1 else 0
-    pixel_bytes = 3 if 3 * width * height >= LEAST_BYTES and not frame.interlaced else 0
+    # In strips, the slowest filter takes longer than allowed for 16 bits per channel.
+    in_strips = 3 * width * height >= LEAST_BYTES and not frame.interlaced and frame.depth <= 8
+    pixel_bytes = 3 if in_strips else 0
     decoding = pixel_bytes * width * height or _decode_bytes(frame, chunks, len(blob))
     return ImageHeader(
         Codec.PNG,
@@ -140,7 +142,7 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         height,
         orientation,
         decode_bytes=max(decoding, turning) + _FIXED_BYTES,
-        kind="interlaced PNG" if frame.interlaced else "PNG",
+        kind="interlaced PNG" if frame.interlaced else "16-bit PNG" if frame.depth > 8 else "PNG",
         beside_bytes=_FIXED_BYTES if pixel_bytes else 0,
         pixel_bytes=pixel_bytes,
     )
