@@ -20,7 +20,6 @@ from streamer.imaging.png import IEND, SIGNATURE, SURPLUS_BYTES, PngFile
 from streamer.imaging.sampled_pixels import Rows
 
 Pixels = npt.NDArray[np.uint8]
-_Strip = npt.NDArray[np.uint8 | np.uint16]
 
 #: Bytes of scanlines that are decoded together; a strip exists about five times while it is decoded.
 _STRIP_BYTES = 256 << 10
@@ -105,26 +104,24 @@ class _Converter:
     size: int
     colour: tuple[int, int]
     palette: bytes
-    simple: Callable[[_Strip], _Strip] | None
+    simple: Callable[[Pixels], Pixels] | None
 
     @classmethod
     def of(cls, file: PngFile) -> _Converter:
         """Return the converter for an image."""
         frame = file.frame
         colour = (frame.colour, frame.depth)
-        simple: dict[tuple[int, int], Callable[[_Strip], _Strip]] = {
+        simple: dict[tuple[int, int], Callable[[Pixels], Pixels]] = {
             _GREY: lambda strip: np.repeat(strip[:, :, None], 3, axis=2),
             _RGB: lambda strip: strip,
             _RGBA: lambda strip: strip[:, :, :3],
-            (2, 16): lambda strip: strip >> 8,
-            (6, 16): lambda strip: strip[:, :, :3] >> 8,
         }
         return cls(frame.width, colour, file.palette, simple.get(colour))
 
     def __call__(self, strip: npt.NDArray[np.uint8 | np.uint16]) -> Pixels:
         """Return the rows of ``strip`` as BGR (rows, width, 3)."""
         if self.simple is not None:
-            return self.simple(strip).astype(np.uint8, copy=False)
+            return self.simple(np.asarray(strip, np.uint8))
         content = np.frombuffer(_file_bytes(strip), np.uint8).reshape(len(strip), -1)
         lines = np.pad(content, ((0, 0), (1, 0)))  # no filter
         return np.asarray(
