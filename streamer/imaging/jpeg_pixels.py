@@ -189,6 +189,8 @@ def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tu
         pass  # `space` contains the pixels up to the end of the data
     if head.frame.arithmetic:
         raise damaged("its arithmetic-coded data are broken")
+    if len(head.frame.components) == 4:  # no row is converted from CMYK once libjpeg has warned
+        raise damaged("it is cut off or broken, and no part of a damaged CMYK image can be read")
     check_rows(space)
     return space, True
 

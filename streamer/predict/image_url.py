@@ -26,7 +26,7 @@ from streamer.access.access_settings import IpAddress
 from streamer.config.image_hosts import HostRule
 from streamer.core.byte_budget import PIECE_OVERHEAD_BYTES, Holding
 from streamer.core.public_address import is_public
-from streamer.http.body import PieceBuffer
+from streamer.http.body import GRACE_S, MIN_BYTES_PER_S, PieceBuffer
 from streamer.http.problem_details import Problem
 from streamer.http.trace_context import TRACEPARENT, current_trace_context
 from streamer.imaging.image_header import Limits
@@ -261,13 +261,19 @@ async def _read(
     )
     if (answer.content_length or 0) > most_bytes:
         raise too_large
-    async for piece in answer.content.iter_any():
-        size += len(piece)
-        if size > most_bytes:
-            raise too_large
-        if not holding.take(len(piece) + PIECE_OVERHEAD_BYTES):
-            raise Problem.unavailable("Too many bytes of requests are in flight here; try again.", _RETRY_S)
-        buffer.add(piece)
+    # A host that sends slower than a client may (`BodyReader`) would keep the place of another fetch.
+    begun = asyncio.get_running_loop().time()
+    async with asyncio.timeout_at(begun + GRACE_S) as limit:
+        async for piece in answer.content.iter_any():
+            size += len(piece)
+            limit.reschedule(begun + GRACE_S + size / MIN_BYTES_PER_S)
+            if size > most_bytes:
+                raise too_large
+            if not holding.take(len(piece) + PIECE_OVERHEAD_BYTES):
+                raise Problem.unavailable(
+                    "Too many bytes of requests are in flight here; try again.", _RETRY_S
+                )
+            buffer.add(piece)
     if not size:
         raise _failed(image, "is empty")
     return buffer.take()

@@ -12,7 +12,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.imaging.pixel_limits import DECODE_BYTES
 from tests.unit import hostile_jpegs as jpegs
-from tests.unit.hostile_builders import interlaced
+from tests.unit.hostile_builders import cmyk, interlaced
 from tests.unit.images import Image, encode, jpeg_claiming, png_claiming, scene, with_exif
 
 PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
@@ -138,6 +138,13 @@ def test_the_end_of_a_reduced_jpeg_may_be_missing_or_damaged() -> None:
         assert (decoded.reduced, decoded.damaged) == (2, damaged)
     with pytest.raises(ImageError, match="of its rows can be read, and 75 % are needed"):
         decode(data[: len(data) // 2], limits.read_header(data[: len(data) // 2]))
+
+
+def test_a_broken_cmyk_image_is_refused_as_such() -> None:
+    data = cmyk()[:-22] + b"\xfe" * 20 + b"\xff\xd9"
+    with pytest.raises(ImageError, match="no part of a damaged CMYK image can be read") as caught:
+        decode(data, Limits().read_header(data))
+    assert caught.value.code is ImageErrorCode.DAMAGED
 
 
 def test_beyond_the_second_limit_a_jpeg_is_refused() -> None:

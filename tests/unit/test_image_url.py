@@ -255,7 +255,16 @@ async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.sleep(60)
         return web.Response()
 
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(600):
+            await response.write(b"1")
+            await asyncio.sleep(0.1)
+        return response
+
     routes = {
+        "/drip": drip,
         "/large": web.Response(body=bytes(5001)),
         "/endless": endless,
         "/half": half,
@@ -270,11 +279,13 @@ async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
             ("large", 413, "more than 5000 bytes"),
             ("endless", 413, "more than 5000 bytes"),
             ("hang", 422, "does not answer within"),
+            ("drip", 422, "does not arrive in time"),
             ("missing", 422, "answers 404"),
             ("gzip", 422, "compressed"),
             ("empty", 422, "empty"),
         ):
             monkeypatch.setattr(image_url, "_HEAD_S", 0.2 if path == "hang" else 30)
+            monkeypatch.setattr(image_url, "GRACE_S", 0.5 if path == "drip" else 30)
             problem = await refused(f"{base}/{path}", rules)
             assert (path, problem.status, said in problem.detail) == (path, status, True), problem.detail
         problem = await refused([f"{base}/half"] * 2, rules)
