@@ -38,7 +38,7 @@ _EAGER = {
 
 
 async def measure(services: dict[str, Service], bodies: list[bytes], rounds: int) -> dict[str, list[float]]:
-    """POST images to each service in turn; return the seconds of each answer."""
+    """POST images to each service in turn; return the response times of each service in seconds."""
     times: dict[str, list[float]] = {name: [] for name in services}
     async with aiohttp.ClientSession() as session:
         for number in range(rounds):

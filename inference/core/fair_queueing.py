@@ -63,11 +63,12 @@ class _Class:
 
 
 class FairShare:
-    """Decides which client is next. ``classes`` maps each class to its share while all classes have work.
+    """Decides which client is served next.
 
-    Clients of a class share by weight, so that no number of clients of one class takes anything from another
-    class. An idle client does not save up time: it starts level with the client that is served at that
-    moment. A client that cost more than expected pays the difference before it is served again.
+    ``classes`` maps each class to the share that it gets while all classes have work. Within a class, clients
+    share by weight, so more clients in one class take nothing from another class. An idle client does not
+    save up time: when it returns, it is level with the client that is being served. A client that cost more
+    than expected pays the difference before it is served again.
     """
 
     def __init__(self, classes: Mapping[str, float]) -> None:

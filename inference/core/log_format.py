@@ -136,7 +136,7 @@ def text_line(level: str, logger: str, message: str, created: float) -> str:
 
 class _Formatter(logging.Formatter):
     def exception_text(self, record: logging.LogRecord) -> str:
-        """Return traceback and stack of a record, redacted and cut; empty without them."""
+        """Return the traceback and the stack of a record, redacted and truncated; empty if it has none."""
         parts = []
         try:
             if record.exc_info:

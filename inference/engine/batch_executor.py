@@ -1,4 +1,4 @@
-"""Runs one batch: reads its frames from the rings, calls the model, answers each item. The loop picks it."""
+"""Runs a batch that the loop has chosen: reads the frames, calls the model and answers each item."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ModelRunner:
         self._gpu_model = gpu_model
         #: Arrays by thread, batch size and whether the session uses all cores; made at first use.
         self.buffers: dict[tuple[int, int, bool], Buffers] = {}
-        #: By thread; made at first use.
+        #: Preprocessors by inference thread; each is made at its first use.
         self._preprocessors: dict[int, Preprocessor] = {}
 
     def load_all_cores_session(self, cores: int) -> None:

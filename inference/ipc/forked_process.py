@@ -105,7 +105,7 @@ class ForkedProcess:
             signal.pidfd_send_signal(self._watch, number)
 
     async def stop(self, patience_s: float, first: signal.Signals = signal.SIGTERM) -> None:
-        """Send ``first`` to the fork and SIGKILL after ``patience_s``; then end the server."""
+        """Send ``first`` to the fork, and SIGKILL if it runs on for ``patience_s``; then end the server."""
         if self._ended is not None and not self._ended.done():
             self.send_signal(first)
             try:

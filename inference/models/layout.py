@@ -94,7 +94,7 @@ class Layout:
     normalised: bool = False
     #: Whether the classes are the category ids of COCO, so that the names are known.
     coco_ids: bool = False
-    #: This reading in words, where the same shapes allow another one.
+    #: Describes this reading in messages, where the same shapes could also be read in another way.
     reading: str = ""
     #: The field of the manifest that chooses this reading, where the family alone does not.
     decided_by: str = ""

@@ -233,7 +233,8 @@ class KeyRing:
     def find(self, token: str) -> Identity | None:
         """Return the identity of the holder of ``token``; None if the key is unknown or expired."""
         digest = digest_of(token)
-        # Keys of the settings are chosen by people: comparing in constant time does not help to guess them.
+        # People choose the keys in the settings, so these keys may be guessable. They are compared in
+        # constant time, so that the time of a look-up does not help to guess them.
         settled = [
             identity for known, identity in self._settled.items() if hmac.compare_digest(digest, known)
         ]

@@ -56,7 +56,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """Where the answers go."""
+    """Options that say where and how the answers are written."""
 
     json: bool
     #: Folder for images with boxes.
@@ -177,7 +177,7 @@ class _Report:
         return self._stdin
 
     async def answered(self, position: int, answer: Prediction | ClientError) -> None:
-        """Store an answer, and print all answers that no earlier one is missing for."""
+        """Store an answer, and print the stored answers up to the first one that is still missing."""
         self._answers[position] = answer
         while self._printed in self._answers:
             await self._print_answer(self.names[self._printed], self._answers.pop(self._printed))

@@ -1,4 +1,4 @@
-"""``streamer serve``: reads the settings, downloads a model that is named, and runs the supervisor."""
+"""``streamer serve``: reads the settings, downloads models that they name, and runs the supervisor."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def is_still(container: Any) -> bool:
         return False
     packets = container.demux(_video_stream(container, ""))
     try:
-        # The end is an empty packet.
+        # The demuxer marks the end with an empty packet.
         return not any(packet.size for packet in (next(packets, None), next(packets, None))[1:] if packet)
     except (av.error.FFmpegError, OSError):
         return True

@@ -51,7 +51,7 @@ class RtpOrigin:
         self._candidates: list[int] | None = None
 
     def learn(self, rtp: int, sent: Iterable[int]) -> None:
-        """Take the RTP timestamp of a result, which belongs to a frame with one of the times ``sent``."""
+        """Learn from the RTP timestamp of a result, whose frame has one of the times ``sent``."""
         possible = [(rtp - pts) % _WRAP for pts in sent]
         if not possible or self.known:
             return
@@ -62,7 +62,7 @@ class RtpOrigin:
 
     @property
     def known(self) -> bool:
-        """Whether only one value is possible."""
+        """Whether only one value of the random number is still possible."""
         return self._candidates is not None and len(self._candidates) == 1
 
     def to_pts(self, rtp: int, sent: Collection[int]) -> int | None:

@@ -26,7 +26,8 @@ _SECRET_NAME = re.compile(
     r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$|OTLP_(?:\w+_)?HEADERS$",
     re.IGNORECASE,
 )
-#: Names that only look so: paths of the files with which a client of a collector proves who it is.
+#: Names that match, although their values are only paths: of the files with which a client of a collector
+#: authenticates.
 _PATH_NAMES = frozenset(("OTEL_EXPORTER_OTLP_CLIENT_KEY", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"))
 #: A user or a password in an address, such as that of a proxy; a password may contain a slash.
 _SECRET_VALUE = re.compile(r"://[^\s@]+@")

@@ -153,7 +153,7 @@ def label_studio_tasks(images: Sequence[LabelledImage], address: str) -> list[di
 
 
 def label_studio_config(labels: Sequence[str]) -> str:
-    """Return the labelling interface that fits the tasks."""
+    """Return the labelling configuration (XML) for a Label Studio project with the exported tasks."""
     lines = [f'    <Label value="{_escaped(label)}"/>' for label in labels]
     return "\n".join(
         [

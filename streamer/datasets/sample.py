@@ -78,7 +78,10 @@ class Sample:
 
 
 def parse_sample(data: bytes, where: str) -> Sample:
-    """Return the sample that a sidecar describes. Raises DamagedSample with ``where`` and what is wrong."""
+    """Return the sample that a sidecar describes.
+
+    Raises DamagedSample; its message begins with ``where`` and says what is wrong.
+    """
     try:
         fields = json.loads(data)
         schema = fields["schema"]

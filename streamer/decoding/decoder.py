@@ -1,8 +1,7 @@
-"""The image decoder process: receives jobs over a socket, decodes into shared memory and answers; always
-sandboxed.
+"""The image decoder process, which is always sandboxed.
 
-Run as a module, it is the fork server that starts these processes. Several decoders read from one socket, so
-any free one takes the next job.
+It receives jobs over a socket, decodes into shared memory and answers. Several decoders read from one socket,
+so any free one takes the next job. When this module is run, it is the fork server that starts the decoders.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class DecoderResources:
     index: int
     channel: socket.socket
     arena: mmap.mmap
-    #: None in a pool that only returns pixels.
+    #: Receives letterboxed frames; None in a pool that only returns pixels.
     ring: FrameRing | None
     page: DecoderStatus
     memory_bytes: int

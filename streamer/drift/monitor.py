@@ -35,7 +35,7 @@ class Window:
 
     @property
     def coverage(self) -> float:
-        """Share of the window's parts that contain rows."""
+        """Share of the window's ``PARTS`` equal parts that contain rows."""
         part_s = (self.end - self.begin) / PARTS
         return len({math.ceil((row.at - self.begin) / part_s) for row in self.rows}) / PARTS
 

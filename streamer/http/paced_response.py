@@ -26,7 +26,7 @@ class PacedResponse(web.Response):
 
     _holding: Holding | None = None
     _has_no_body = False
-    #: Called once the body has been handed to the transport; None for nobody.
+    #: If set, it is called once the body has been handed to the transport.
     on_sent: Callable[[], None] | None = None
 
     def charge(self, holding: Holding) -> None:

@@ -34,7 +34,7 @@ class PathPrefix:
         stated = request.headers.get(PREFIX_HEADER)
         if stated is not None and self._addresses.arrived_from_proxy(request):
             try:
-                # Of several proxies, the first one is the one that the client connected to.
+                # With several proxies, the first value is from the proxy that the client connected to.
                 return normal_prefix(stated.partition(",")[0])
             except ValueError:
                 return self._root_path

@@ -20,7 +20,7 @@ Rows = npt.NDArray[np.intp]
 
 #: Smaller images are decoded into ordinary memory, which a decoder reuses; mapping pages would cost time.
 LEAST_BYTES = 16 << 20
-#: Ordinary memory is used as well if more than this share of the pages has to be kept.
+#: Ordinary memory is also used if more than this share of the pages has to be kept.
 _MOST_KEPT = 0.5
 #: OpenCV computes positions in single precision. A position this close to a row may count as the next one.
 _ROUNDING = 1e-2

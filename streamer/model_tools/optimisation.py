@@ -206,7 +206,7 @@ class WorkFolder:
         manifest = manifest_path(self._target)
         try:
             if self._manifest is None:
-                # A manifest at the target belongs to the file that is replaced.
+                # The original has no manifest, so one at the target describes the file that is replaced.
                 manifest.unlink(missing_ok=True)
             else:
                 named = {"name": f"{self._manifest['name']}{suffix}"} if "name" in self._manifest else {}

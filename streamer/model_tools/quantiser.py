@@ -157,10 +157,10 @@ def _activations(node: NodeProto, constants: Collection[str]) -> list[str]:
 def quantise(
     model: ModelProto, plan: QuantisationPlan, ranges: Mapping[str, Range], leave_out: Collection[str] = ()
 ) -> ModelProto:
-    """Return the model in 8 bits, except for the nodes ``leave_out``.
+    """Return the model quantised to 8 bits, except for the nodes ``leave_out``.
 
-    Weights have 7 bits and a scale for each channel. With 8 bits, sums of two products overflow the 16-bit
-    accumulators of processors without VNNI.
+    Weights use only 7 bits, with a scale for each channel: with 8 bits, sums of two products would overflow
+    the 16-bit accumulators of processors without VNNI.
     """
     copy = ModelProto()
     copy.CopyFrom(model)

@@ -153,7 +153,7 @@ class PartialFile:
             _refuse(self.target, error)
 
     def discard(self) -> None:
-        """Empty the file: its bytes belong to no file that is wanted."""
+        """Empty the file, because its bytes do not belong to the wanted file."""
         with contextlib.suppress(OSError):
             self._file.truncate(0)
         self._reset(None)

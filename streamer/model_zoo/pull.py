@@ -186,7 +186,10 @@ class _Pull:
             )
 
     async def _transfer(self, partial: PartialFile) -> None:
-        """Repeat attempts until the file is complete. Raises PullFailed after too many without new bytes."""
+        """Repeat attempts until the file is complete.
+
+        Raises PullFailed after too many attempts in a row that added no bytes.
+        """
         fruitless, reason = 0, ""
         connector = aiohttp.TCPConnector(ssl=self._options.tls.context())
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._options.stall_s)

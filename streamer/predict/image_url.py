@@ -219,7 +219,8 @@ class ImageFetcher:
             raise _not_allowed(image, "is not a valid URL") from None
         if not text.isascii() or not text.isprintable() or any(char in text for char in ' \\"<>'):
             raise _not_allowed(image, "is not a valid URL: it has characters that must be percent-encoded")
-        # As it is written, which is also what is resolved: decoding a label `xn--…` may fail, or change it.
+        # Check the host as it is written, because that text is resolved. Decoding a label such as `xn--…` may
+        # fail or change the name.
         host = url.raw_host
         if url.scheme not in _DEFAULT_PORTS or not host or port is None:
             raise _not_allowed(image, "is no http or https URL")

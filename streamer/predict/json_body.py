@@ -26,7 +26,7 @@ SHORT_BYTES = 2 << 10
 STEP_BYTES = 16 << 10
 #: Fields beside the images; a form may have as many.
 _MAX_FIELDS = 64
-#: What the fields `image` and `images` hold, for error messages.
+#: Describes the allowed values of the fields `image` and `images` in error messages.
 IMAGE_TEXT = f"base64 of a {ALLOWED.replace(' and ', ' or ')} file, a data URL of one, or its http(s) URL"
 #: Kinds of images by the media types that data URLs state; other types state no kind.
 _KINDS = {

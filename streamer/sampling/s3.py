@@ -310,6 +310,6 @@ def open_client(bucket: Bucket) -> Any:
 
 
 def _prepare(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    """Prevent additional requests and waiting; see the registration of this handler."""
+    """Keep botocore from following redirects and from waiting for `100 Continue`."""
     params["headers"].pop("Expect", None)
     context.setdefault("s3_redirect", {})["redirected"] = True

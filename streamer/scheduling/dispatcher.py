@@ -227,7 +227,7 @@ class Dispatcher:
         self._versions[version].close(key)
 
     def offer(self, version: str, source: Source) -> None:
-        """Note that a stream has a new frame in its mailbox, and start what can start."""
+        """Note that a stream has a new frame in its mailbox, and start the work that can start."""
         self._versions[version].offer(source)
         self._pump(version)
 

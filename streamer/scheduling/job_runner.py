@@ -40,7 +40,7 @@ MAX_ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class _StageTimes:
-    """Histograms of one version. They are kept because looking up labels costs more than observing."""
+    """Histograms of one version, kept because looking up their labels takes longer than observing a value."""
 
     decode_s: Histogram
     queue_s: Histogram

@@ -260,7 +260,7 @@ class MemoryTrimmer:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def due(self) -> bool:
-        """Whether a peak is over; call it once a second."""
+        """Return True once after each large peak of held bytes has passed; call this once a second."""
         held_bytes = self._budget.held_bytes
         self._peak_bytes = max(self._peak_bytes, self._budget.take_peak())
         if self._trim is None or self._peak_bytes < _PEAK_BYTES or held_bytes > _OVER_BYTES:

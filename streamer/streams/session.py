@@ -50,7 +50,7 @@ class Session:
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
-        """Begin a session with the parameters that the model recommends; ``rest`` are further fields."""
+        """Create a session with the parameters that the model recommends; ``rest`` sets other fields."""
         return cls(version, model.labels, model.default_params, **rest)
 
     @classmethod

@@ -58,7 +58,7 @@ class Starvation:
 
     @property
     def starved(self) -> bool:
-        """Whether, since construction, one thread was ready to run for most of the time and did not run."""
+        """Whether a thread has mostly waited for a processor since construction, or waits for a disk."""
         if _waits_for_disk(self._pid):
             return True
         lasted_s = time.monotonic() - self._begun

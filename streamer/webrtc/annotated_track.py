@@ -36,7 +36,7 @@ class AnnotatedTrack(MediaStreamTrack):
         self._last_pts = -1
 
     def frame_received(self, seq: int, decoded: DecodedFrame, ts_us: int) -> None:
-        """Take a frame that may be inferred; ``ts_us`` is its sender's clock in microseconds."""
+        """Keep a frame until its result arrives; ``ts_us`` is its sender's time in microseconds."""
         self._frames[seq] = (decoded, ts_us * 9 // 100)
         if len(self._frames) > _MAX_FRAMES:
             self._frames.popitem(last=False)

@@ -41,7 +41,7 @@ FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 
 class HttpClient:
-    """One browser's worth of HTTP: a cookie jar, kept connections, and the replicas that answered."""
+    """Keeps cookies and connections as a browser does, and records which replicas answered."""
 
     def __init__(self, base: str) -> None:
         self.base = base

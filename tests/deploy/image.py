@@ -62,7 +62,7 @@ class Images:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other run of the tests uses these images, and keep them to this one."""
+        """Wait until no other test run uses these images, and lock other runs out during the block."""
         with (CACHE / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -1,4 +1,4 @@
-"""The alert rules as they lie in the chart, read once for all tests of them."""
+"""Reads the alert rules of the chart, and finds the programs with which tests check them."""
 
 from __future__ import annotations
 

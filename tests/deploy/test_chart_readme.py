@@ -23,7 +23,7 @@ def section(title: str) -> str:
 
 
 def follow(chart: Chart, title: str, folder: Path) -> Manifests:
-    """Save the section's values under the name it gives, and render by its command."""
+    """Save the values of a section in the file that it names, and render the chart with its command."""
     text = section(title)
     (name,) = set(re.findall(r"Save as\s`([a-z0-9]+\.yaml)`", text))
     (folder / name).write_text(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])

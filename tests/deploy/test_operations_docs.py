@@ -1,4 +1,4 @@
-"""What the operations pages name exists: metrics, settings, files, links; and the policy gives one right."""
+"""Metrics, settings, files and links in the operations pages exist, and the IAM policy allows one action."""
 
 from __future__ import annotations
 

@@ -44,15 +44,15 @@ def place(name: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
-    """The wheel, and the files of the checkout that it was made of."""
+    """Build the wheel; return its path and the names of the checkout's files that it was built from."""
     folder = tmp_path_factory.mktemp("wheel")
     names = tracked()
     source = folder / "source"
-    # A copy: what lies about in the checkout stays outside.
+    # Build from a copy, which lacks the files that git ignores.
     for name in (*names, "pyproject.toml", "README.md", "LICENSE"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
-    # What a user has pulled.
+    # Add files that a user may have downloaded or collected.
     (source / "models" / "yolox_nano.onnx").write_bytes(b"")
     (source / "data" / "samples").mkdir()
     (source / "data" / "samples" / "one.jpg").write_bytes(b"")

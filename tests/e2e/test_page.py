@@ -1,4 +1,4 @@
-"""The demo page in a real browser: sources, overlay, views, and settings that change what comes back."""
+"""The demo page works in a real browser: its sources, overlay and views, and settings that change results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos on the demo page: chosen, dropped, pasted; their boxes, answers, and commands that repeat them."""
+"""The demo page shows boxes, answers and commands for photos that are chosen, dropped or pasted."""
 
 from __future__ import annotations
 

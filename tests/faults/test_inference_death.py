@@ -127,7 +127,7 @@ def test_as_much_is_served_after_a_death_as_before(stubbed: Start, tier: Tier, f
 
 
 def test_a_restart_is_a_pause_for_posts_and_no_error(stubbed: Start, figures: Result) -> None:
-    # The bound is shorter than a restart, because it must not apply to images that wait for a restart.
+    # The limit is shorter than a restart takes: it must not apply to images that wait for the restart.
     stub = stubbed(model_s=0.001, REQUEST_QUEUE_S="0.2")
 
     async def kill_once() -> Account:

@@ -50,7 +50,7 @@ def pss_bytes(service: Service) -> int:
 
 @contextlib.contextmanager
 def peak_watch(service: Service) -> Iterator[list[int]]:
-    """Measure some twenty times per second until the block ends; the list gets the figures."""
+    """Append the memory of the service to the yielded list some twenty times per second during the block."""
     seen: list[int] = []
     ending = threading.Event()
 

@@ -187,9 +187,7 @@ def yolov5_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
 
 
 def yolox_rows(objects: Objects, classes: int, image: Input = PLAIN) -> Floats:
-    """Return [1, cells, 5 + classes] with boxes relative to their grid cell, and objects on all three
-    strides.
-    """
+    """Return [1, cells, 5 + classes] with objects on all three strides; boxes are relative to grid cells."""
     grid = cells(image)
     rows = np.zeros((1, len(grid), 5 + classes), np.float32)
     for number, (x1, y1, x2, y2, score, kind) in enumerate(objects):

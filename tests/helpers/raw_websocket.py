@@ -94,8 +94,9 @@ class RawSocket:
         return bool(data)
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers in lower case and body of an HTTP answer; status 0 if the connection ended
-        early.
+        """Return status, headers and body of an HTTP answer.
+
+        Header names are in lower case. The status is 0 if the connection ended before the headers did.
         """
         while b"\r\n\r\n" not in self._buffer:
             if not self._fill():

@@ -30,9 +30,9 @@ class Fault:
     #: Status in place of the file.
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: The connection is cut after so many bytes of the body.
+    #: Number of bytes of the body after which the connection is cut.
     cut_after: int | None = None
-    #: Nothing more comes after so many bytes of the body, and the connection stays.
+    #: Number of bytes of the body after which nothing more is sent, although the connection stays open.
     silent_after: int | None = None
     #: Bytes per second; None: as fast as it goes.
     rate: float | None = None

@@ -141,7 +141,7 @@ async def test_a_decoder_that_hangs_is_killed_and_its_image_refused(bench: Bench
     begun = time.monotonic()
     hanging, others = bench.submit(image(faulty.HANG)), [bench.submit(image(40, n), n) for n in range(4)]
     async with asyncio.timeout(SOON_S):
-        # They do not wait for the one that hangs.
+        # The other images do not wait for the one whose decoder hangs.
         assert all(isinstance(each, Answer) for each in await asyncio.gather(*others))
         assert not hanging.done()
         outcome = await hanging

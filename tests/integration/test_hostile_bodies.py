@@ -88,7 +88,7 @@ async def test_a_preamble_of_newlines_is_refused_at_once(service: Service) -> No
 
 
 async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_back(service: Service) -> None:
-    """Forty forms of 31 MB, from as many addresses as there are, that never end."""
+    """Forty forms from twenty addresses send up to 28 of the 32 MiB that they announce, and never end."""
     before = memory_bytes(service)
     sockets: list[socket.socket] = []
     statuses: list[int] = []

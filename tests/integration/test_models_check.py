@@ -1,4 +1,4 @@
-"""``streamer models check``: its report on files that the service accepts, and on those that it refuses."""
+"""``streamer models check`` reports on files that the service accepts and on files that it refuses."""
 
 from __future__ import annotations
 

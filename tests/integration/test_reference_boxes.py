@@ -43,7 +43,10 @@ def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
 
 
 def test_boxes_equal_the_reference(detector: Detector) -> None:
-    """Same label, IoU of 0.98 or more, score within 0.02, nothing missing and nothing extra."""
+    """Each box has a reference box with the same label, an IoU of 0.98 or more and a score within 0.02.
+
+    No box is missing, and none is extra.
+    """
     compare(detector.model.name, lambda data, threshold: detect(detector, [data], threshold)[0])
 
 

@@ -141,7 +141,10 @@ async def test_a_key_frame_of_200_packets_decodes_although_one_is_lost(service: 
 
 
 async def test_datagrams_of_strangers_change_nothing(service: Service) -> None:
-    """ClientHellos before the handshake, then junk of every kind, from sockets that nobody announced."""
+    """An unknown socket sends ClientHellos before the handshake and junk later; it gets no answer.
+
+    The session delivers its results meanwhile.
+    """
     async with UdpProxy() as proxy:
         hello = bytes.fromhex("16feff0000000000000000") + bytes(100)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

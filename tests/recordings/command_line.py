@@ -60,7 +60,7 @@ def _describe(entry_point: Callable[[], Any], command: str, wrong_uses: tuple[st
 
 
 def _entry_point() -> Callable[[], Any]:
-    """Return what the installed program calls."""
+    """Return the function that the installed command `streamer` calls."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["streamer"].partition(":")
     found: Callable[[], Any] = getattr(importlib.import_module(module), name)

@@ -111,7 +111,7 @@ def test_a_changed_field_anywhere_in_a_recording_is_found(name: str) -> None:
 
 
 def _leaves(value: Any) -> Any:
-    """Yield the map or list of each plain value, and its key there."""
+    """Yield, for each plain value, the map or list that contains it and its key or index there."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         if isinstance(item, dict | list):

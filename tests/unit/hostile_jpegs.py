@@ -1,4 +1,4 @@
-"""JPEGs made by hand, segment by segment: bombs of a few KB, and kinds that no encoder at hand writes."""
+"""Builds JPEGs segment by segment: decompression bombs, and variants that no available encoder writes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def unusual(blocks: int, width: int = 64, height: int = 256) -> bytes:
     libjpeg's simpler interface does not know this sampling. The first block is brighter than grey, and the
     others are as bright as the one before.
     """
-    # Codes of 2 bits for "no difference" and for a difference of 7 bits; AC has one, for the end of a block.
+    # The DC table has two codes of 2 bits, for "no difference" and for a difference of 7 bits. The AC
+    # table has one code of 1 bit, for the end of a block.
     table = segment(0xC4, b"\x00" + bytes([0, 2]) + bytes(14) + b"\x00\x07")
     begin = head(BASELINE, width, height, (0x42, 0x11, 0x11)) + table + one_code(1, NOTHING)
     bits = "01" + "1111111" + "0" + "000" * (10 * blocks - 1)

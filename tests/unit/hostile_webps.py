@@ -69,6 +69,6 @@ def _equal_codes(bits: _Bits, symbols: int) -> None:
 
 
 def _one_symbol(bits: _Bits) -> None:
-    """A code that takes no bits: all symbols are 0."""
+    """Write a code whose only symbol is 0; in the data, the symbol takes no bits."""
     for value in (1, 0, 0, 0):
         bits.put(value, 1)

@@ -53,14 +53,14 @@ SMALL, LARGE = Image(), Image((8000, 4000), progressive=True)
 
 @dataclass(slots=True)
 class Seen:
-    """What became of a client's images; seconds."""
+    """Outcomes of a client's images; times are in seconds."""
 
     #: From arrival to the answer.
     served_s: list[float] = field(default_factory=list)
-    #: How long images waited for their turn that had one.
+    #: Wait of each image that got its turn.
     turn_s: list[float] = field(default_factory=list)
     refused_at_once: int = 0
-    #: How long those waited that were let in and sent away.
+    #: Wait of each image that was admitted but evicted before its turn.
     evicted_s: list[float] = field(default_factory=list)
 
 

@@ -76,7 +76,7 @@ def test_frames_wait_for_their_own_boxes_and_others_show_the_newest_known(tmp_pa
     frames = [captured(number, number * 0.5) for number in range(6)]
     for frame in frames:
         recorder.add(frame)
-    # Settled out of order, as outcomes may come.
+    # Frames are settled out of order, because outcomes may arrive in any order.
     recorder.settle(frames[2], None)
     recorder.settle(frames[1], BOX)
     for number in (0, 3, 4):

@@ -1,4 +1,4 @@
-"""Models in the shapes of exporters, through the whole detector: the right boxes and names, or a refusal."""
+"""Models with the output shapes of known exporters give the right boxes and names, or are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def constant(outputs: Outputs | npt.NDArray[Any], image: Input = factory.PLAIN) 
 
 
 def rfdetr(classes: int, *, fill: float = -12.0) -> Outputs:
-    """Return outputs of RF-DETR: boxes, and logits with a high one for the background."""
+    """Return outputs of RF-DETR: boxes, and logits with high values of the background in some rows."""
     logits, boxes = factory.detr_logits(DISTINCT, classes + 1)
     logits[logits == -12] = fill
     logits[0, 5:9, classes] = 3.0

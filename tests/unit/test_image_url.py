@@ -36,7 +36,7 @@ def is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 @asynccontextmanager
 async def server(routes: dict[str, Any]) -> AsyncIterator[TestServer]:
-    """Serve an answer, or what a function makes of the request, at each path; anything else is an image."""
+    """Serve the response, or the result of the handler, of each path; all other paths serve an image."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         made = routes.get(request.path, web.Response(body=IMAGE))

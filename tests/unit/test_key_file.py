@@ -1,4 +1,4 @@
-"""The file of keys: what it may hold, what is said of what it may not, and how it changes while in use."""
+"""Key files: what they may contain, the messages about invalid ones, and changes while they are in use."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_a_ring_follows_its_file_and_survives_a_broken_one(
     await until(lambda: ring.fault)
     assert found("test-key") == "camera-8"
     assert "the keys stay as they were" in caplog.text
-    # A worker that starts now has the keys of the others.
+    # A worker that starts now uses the last valid keys, as the other workers do.
     newcomer = KeyRing((), file, tmp_path)
     assert newcomer.find("test-key") is not None
     assert newcomer.fault
@@ -187,7 +187,7 @@ async def test_a_ring_follows_its_file_and_survives_a_broken_one(
 def test_a_key_holds_as_long_as_it_is_the_same_and_for_streams(
     tmp_path: Path, change: tuple[str, str], *, holds: bool
 ) -> None:
-    """Who shows a key that was replaced under its name is not who has the new one."""
+    """An identity whose key was replaced is not valid, even if the new key has the same name."""
     file = tmp_path / "keys.toml"
     file.write_text(FULL)
     shown = KeyRing((), file, tmp_path).find("test-key")

@@ -36,7 +36,7 @@ def record(message: object, *args: object, **extra: object) -> logging.LogRecord
 
 
 class Unprintable:
-    """Refuses to be formatted."""
+    """Raises ValueError when it is formatted."""
 
     def __str__(self) -> str:
         raise ValueError("no text")

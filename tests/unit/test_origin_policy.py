@@ -1,4 +1,4 @@
-"""Which names and pages are let in: every look-alike of an allowed one stays out."""
+"""Allowed hosts and origins are accepted; names that only resemble an allowed one are refused."""
 
 from __future__ import annotations
 

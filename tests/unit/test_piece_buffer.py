@@ -1,4 +1,4 @@
-"""Pieces of a body are joined as they came; large bodies are given back to the system at once."""
+"""Pieces of a body are joined in order; the memory of large bodies is returned to the system at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidates become samples, and in which order the rules are asked."""
+"""Selection makes the right candidates samples, and applies its rules in the right order."""
 
 from __future__ import annotations
 

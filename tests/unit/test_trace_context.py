@@ -88,7 +88,7 @@ async def client() -> AsyncIterator[Client]:
 
 
 class Lines(logging.Handler):
-    """Keeps what a service would write, as JSON and as text."""
+    """Keeps each log line as the service would write it, in JSON and in text form."""
 
     def __init__(self) -> None:
         super().__init__()

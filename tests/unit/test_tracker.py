@@ -56,7 +56,7 @@ def test_no_boxes_give_no_rows() -> None:
 
 @pytest.mark.parametrize("gap", [1, 2, 5])
 def test_two_objects_that_cross_keep_their_ids(gap: int) -> None:
-    """``gap``: only every n-th frame arrives; the rows come in turn in either order."""
+    """Ids are kept when only every ``gap``-th frame arrives and the order of the rows alternates."""
     tracker = Tracker()
     for number, frame in enumerate(range(0, 80, gap)):
         # The second is 30 px further down: they overlap by half when they pass each other.

@@ -128,7 +128,7 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
 
 
 def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
-    """Lost frames may exceed the bound, so one more than fits runs; a newer frame waits until it fits."""
+    """Lost frames are repeated even if that exceeds the room; a newer frame waits until there is room."""
     streams = [FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)]
     queue = opened(*streams)
     lost = [begun(queue) for _ in streams]

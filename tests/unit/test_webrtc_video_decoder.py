@@ -31,7 +31,7 @@ ENCODERS = {Codec.VP8: "libvpx", Codec.H264: "libx264"}
 def video(
     codec: Codec, count: int, *, keys: tuple[int, ...] = (0,), width: int = 64, height: int = 48
 ) -> list[EncodedFrame]:
-    """Return encoded frames; frame n shows grey of value 10 * n, and is a key frame where asked."""
+    """Return encoded frames; frame n has the grey value 10 * n, and is a key frame if ``keys`` contains n."""
     encoder = av.CodecContext.create(ENCODERS[codec], "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.framerate, encoder.bit_rate, encoder.gop_size = 30, 500_000, 1000
