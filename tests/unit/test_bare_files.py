@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -108,25 +109,34 @@ def test_a_bare_webp_is_one_image_without_alpha() -> None:
 # -- what the largest images cost --------------------------------------------------------------------
 
 
-def filtered(kind: int) -> bytes:
-    """The scanlines of 25 megapixels with four channels of 16 bits, each line with the same filter."""
-    deflater, row = zlib.compressobj(1), bytes([kind]) + bytes(8192 * 8)
-    return b"".join([*(deflater.compress(row) for _ in range(3071)), deflater.flush()])
+def filtered(kind: int, width: int, height: int, pixel_bytes: int) -> bytes:
+    """Return compressed scanlines that all have the same filter."""
+    deflater, row = zlib.compressobj(1), bytes([kind]) + bytes(width * pixel_bytes)
+    return b"".join([*(deflater.compress(row) for _ in range(height)), deflater.flush()])
+
+
+def seconds_of(data: bytes) -> float:
+    """Return the processor time of decoding an image for a model of 640 pixels: the lower one of two runs."""
+    header = LIMITS.read_header(data)
+    times = []
+    for _ in range(2):
+        begun = time.process_time()
+        decode(data, header, resized=(640, 320))
+        times.append(time.process_time() - begun)
+    return min(times)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         lambda: jpegs.refined_from(5, 4096, 8192),
-        lambda: png_claiming(8192, 3071, filtered(4), 16, 6),
+        lambda: png_claiming(8192, 3071, filtered(4, 8192, 3071, 8), 16, 6),
+        lambda: png_claiming(8192, 4096, filtered(4, 8192, 4096, 4), 8, 6),
     ],
-    ids=["JPEG of as many scans as pass", "PNG of as many bytes as pass"],
+    ids=["JPEG of as many scans as pass", "PNG of as many bytes as pass", "PNG that is decoded in strips"],
 )
-def test_the_costliest_image_that_passes_is_decoded_within_the_limit(make: object) -> None:
-    assert callable(make)
-    data = make()
-    begun = time.process_time()
-    pixels = decode(data, LIMITS.read_header(data)).pixels
-    # Processor time, for others work too: 0.5 to 1.5 s on the machine that the limits were tuned on.
-    assert time.process_time() - begun < 2.0
-    assert pixels.shape[1] == 8192
+def test_the_costliest_image_that_passes_takes_a_bounded_time(make: Callable[[], bytes]) -> None:
+    """No decode may take two seconds. A plain JPEG of as many pixels takes 0.2 to 0.25 s on the machines that
+    the limits were chosen on, so the costliest images, which take 0.8 to 1.8 s, are compared with that.
+    """
+    assert seconds_of(make()) < 10 * seconds_of(encode(build.photograph(8192, 4096)))
