@@ -1,4 +1,4 @@
-"""Thresholds that a client sets for a detector. The supervisor imports this file, so it needs no NumPy."""
+"""Holds the thresholds that a client sets for a detector. The supervisor imports it, so it avoids NumPy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DetectionParams:
-    """Thresholds of one request or stream; the ranges are checked where they enter the service."""
+    """Holds the thresholds of one request or stream. Callers check the ranges; this class does not."""
 
     conf_threshold: float = 0.25
     iou_threshold: float = 0.45

@@ -1,4 +1,4 @@
-"""The execution providers of onnxruntime for each DEVICE; `onnx_session` checks which of them it got."""
+"""Maps each DEVICE to execution providers of onnxruntime; `onnx_session` checks which one a session uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Device name to onnxruntime's name of its execution provider.
+#: Maps each device name to the name that onnxruntime gives its execution provider.
 PROVIDERS: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -17,7 +17,7 @@ PROVIDERS: Mapping[str, str] = {
 AUTO = "auto"
 CHOICES = (AUTO, *PROVIDERS)
 
-#: Most likely reason when a provider does not load.
+#: What each device needs. A missing part is the most likely reason why its provider does not load.
 NEEDS: Mapping[str, str] = {
     "cuda": "It needs an NVIDIA driver, and CUDA 13 with cuDNN 9: the extra `gpu` of this package, or an "
     "image that has them; in a container also `--gpus all`.",
@@ -27,11 +27,11 @@ NEEDS: Mapping[str, str] = {
 }
 
 _CUDA_OPTIONS = {
-    # The default search tries every algorithm for every new shape: hundreds of ms for each.
+    # The default search tries every algorithm for every new shape, which takes hundreds of ms per shape.
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
-    # A float32 file is computed in float32: rounded to TF32, a box of YOLOX-nano moved to an IoU of 0.973.
-    # To trade accuracy for speed, load a file in half precision.
+    # Compute a float32 model in float32: rounding to TF32 moved a box of YOLOX-nano so far that its IoU with
+    # the exact box was 0.973. Users who prefer speed to accuracy can load a file in half precision.
     "use_tf32": "0",
 }
 
@@ -75,7 +75,7 @@ def _tensorrt_options(engine_cache: Path | None, profile: tuple[str, str] | None
 
 
 def has_driver() -> bool:
-    """Return whether an NVIDIA driver is installed here or mounted into this container, working or not."""
+    """Return whether an NVIDIA driver is installed or mounted into this container, even a broken one."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -86,7 +86,8 @@ def has_driver() -> bool:
 def driver_fault() -> str:
     """Return why there is no usable NVIDIA GPU; an empty text when the driver reports one.
 
-    Called before onnxruntime tries the GPU, which loads hundreds of MB and writes to stderr.
+    `onnx_session` calls this before onnxruntime tries the GPU, because that attempt loads hundreds of MB and
+    writes to stderr.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -1,4 +1,4 @@
-"""All errors of the inference package in one tree."""
+"""Defines all errors of the inference package in one class tree."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class InferenceLost(InferenceError):
 
 
 class InferenceUnavailable(InferenceError):
-    """No inference process is ready: starting, restarting, or its model is still warming up."""
+    """No inference process is ready: it is starting or restarting, or its model is still warming up."""
 
 
 class RingFull(InferenceError):
-    """No free slot in this worker's frame ring."""
+    """This worker's frame ring has no free slot."""
 
 
 class WireError(InferenceError):
-    """A message between worker and inference process does not parse, so the peer is not trusted any more."""
+    """A message between worker and inference process does not parse, so its receiver distrusts the sender."""

@@ -1,10 +1,11 @@
 """Two fair schedulers without I/O: start-time fair queueing, and stride scheduling between a few parties.
 
-Clients of a few classes share a resource by weight, and are charged in seconds. The planner uses this for the
-device, and workers use it for decoding. After Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM
-1996), on two levels: between the classes, and between the clients of each class. Each class and client has a
-tag, the virtual time at which its next item may start; the smallest tag is next. An item is charged its
-expected cost when it starts, and the charge is corrected when its real cost is known.
+Clients of a few classes share a resource by weight and are charged for the seconds that they use it. The
+planner uses this for the device, and workers use it for decoding. The algorithm is that of Goyal, Vin and
+Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), applied on two levels: between the classes, and between the
+clients of each class. Each class and client has a tag, the virtual time at which its next item may start; the
+one with the smallest tag is next. A client is charged the expected cost of an item when the item starts, and
+the charge is corrected when the real cost is known.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from typing import Generic, TypeVar
 
 Party = TypeVar("Party", bound=Hashable)
 
-#: Number of flows that are remembered. Beyond it, flows without debt are forgotten first.
+#: Number of flows that `FairShare` remembers. Beyond it, `FairShare` prefers to forget a flow without debt.
 MAX_FLOWS = 4096
-#: Largest debt of a client for work outside of its turns, so that it is served again soon.
+#: Largest debt of a client for work outside of its turns; the limit lets the client be served again soon.
 _MOST_DEBT_S = 2.0
-#: Number of flows that are examined to find one to forget; bounds the time of a lookup.
+#: Number of flows that `FairShare` examines to find one to forget, which bounds the time of a lookup.
 _EXAMINED = 8
 
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """One client within one class. Only `FairShare` writes to it."""
+    """Holds the state of one client within one class. Only `FairShare` writes to it."""
 
     kind: str
     client: Hashable
     weight: float
     #: Virtual time of its class at which the next item may start.
     tag: float = 0.0
-    #: Number of its last pick. Of equal tags, the flow that was served longest ago goes first.
+    #: Number of the pick that last chose this flow. Among equal tags, the flow served longest ago goes first.
     turn: int = 0
     #: Items that were started and are not settled yet.
     running: int = 0
-    #: Number of the last pick of its class for which it waited.
+    #: Number of the last pick within its class during which this flow was waiting.
     seen: int = 0
     #: Total seconds of the resource that the flow was charged.
     charged_s: float = 0.0
@@ -47,16 +48,16 @@ class Flow:
 
 @dataclass(slots=True)
 class _Class:
-    """The clients of one class together."""
+    """Holds the state of one class, which is that of all its clients together."""
 
     weight: float
     tag: float = 0.0
     turn: int = 0
-    #: Tag of its flow that was picked last, and the largest tag of its flows.
+    #: Virtual time of the class, which is the largest tag of a picked flow, and the largest tag of any flow.
     virtual_s: float = 0.0
     latest_s: float = 0.0
-    #: Number of picks of its flows, number of its running items, and the last pick overall for which it
-    #: waited.
+    #: Number of picks within the class, number of its running items, and number of the last pick among all
+    #: classes during which this class was waiting.
     picks: int = 0
     running: int = 0
     seen: int = 0
@@ -74,7 +75,7 @@ class FairShare:
     def __init__(self, classes: Mapping[str, float]) -> None:
         self._classes = {kind: _Class(weight) for kind, weight in classes.items()}
         self._flows: OrderedDict[tuple[str, Hashable], Flow] = OrderedDict()
-        #: Tag of the class that was picked last.
+        #: Virtual time between the classes, which is the largest tag of a picked class.
         self._virtual_s = 0.0
         self._turn = 0
         #: Flows with items that were started and are not settled.
@@ -104,7 +105,7 @@ class FairShare:
         return found
 
     def pick(self, waiting: Iterable[Flow]) -> Flow:
-        """Return the next of the waiting flows. Raises ValueError when empty."""
+        """Return the waiting flow that is served next. Raises ValueError when none waits."""
         flows = waiting if isinstance(waiting, list) else list(waiting)
         if not flows:
             raise ValueError("no flow waits")
@@ -116,8 +117,8 @@ class FairShare:
         for flow in flows:
             if flow.kind != kind:
                 continue
-            # A flow that was idle does not save up time. A flow that always waited or ran keeps what it was
-            # refunded when an item cost less than expected.
+            # A flow that was idle does not save up time. A flow that was always waiting or running keeps its
+            # refunds for items that cost less than expected.
             if flow.seen != chosen.picks and not flow.running:
                 flow.tag = max(flow.tag, chosen.virtual_s)
             flow.seen = chosen.picks + 1
@@ -157,14 +158,14 @@ class FairShare:
         return part * flow.weight / rivals
 
     def debt_s(self, flow: Flow) -> float:
-        """Return the seconds of work for all flows together before ``flow`` is next."""
+        """Return how many seconds of work, for all flows together, come before ``flow`` is next."""
         before_s = max(0.0, flow.tag - self._classes[flow.kind].virtual_s)
         return before_s * flow.weight / flow.fraction
 
     def lead_s(self, flow: Flow, other: Flow) -> float:
-        """Return the seconds of work for the waiting flow ``other`` before ``flow`` is next.
+        """Return how many seconds of work the waiting flow ``other`` gets before ``flow`` is next.
 
-        If ``other`` belongs to another class, these are the seconds of that whole class.
+        If ``other`` belongs to another class, the seconds are those of that whole class.
         """
         if flow.kind == other.kind:
             since = max(other.tag, self._classes[flow.kind].virtual_s)
@@ -205,7 +206,7 @@ class FairShare:
         kind.latest_s = max(kind.latest_s, flow.tag)
 
     def rest(self) -> None:
-        """Level all classes and flows. Called when nothing runs and nothing waits."""
+        """Make all classes and flows equal again. Callers do so when nothing runs and nothing waits."""
         for each in self._classes.values():
             each.virtual_s = each.latest_s
             self._virtual_s = max(self._virtual_s, each.tag)
@@ -226,10 +227,11 @@ class FairShare:
 
 
 class Stride(Generic[Party]):
-    """Stride scheduling: the party that has used the least by weight is next.
+    """Picks the party that has used the least in proportion to its weight (stride scheduling).
 
-    The planner shares the device between versions with it. An idle party does not save up time: on its return
-    it starts level with the others. After Waldspurger and Weihl, "Stride Scheduling" (MIT TM-528, 1995).
+    The planner shares the device between versions with it. An idle party does not save up time: when it
+    returns, it starts level with the others. The algorithm is that of Waldspurger and Weihl, "Stride
+    Scheduling" (MIT TM-528, 1995).
     """
 
     def __init__(self, weights: Mapping[Party, float]) -> None:
@@ -238,7 +240,7 @@ class Stride(Generic[Party]):
         self._active: frozenset[Party] = frozenset()
 
     def pick(self, waiting: Iterable[Party]) -> Party:
-        """Return the next of the ``waiting`` parties; ties go to the first. Raises ValueError when empty."""
+        """Return the waiting party that is next, or the first of a tie. Raises ValueError if none waits."""
         parties = list(waiting)
         if not parties:
             raise ValueError("no party waits")

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-#: Longer texts are cut, so that a log line cannot fill a disk.
+#: Messages and tracebacks are cut to this length, so that a log line cannot fill a disk.
 MAX_MESSAGE_CHARS = 4000
-#: Of a long traceback less of the beginning is kept than of the end, which names the error.
+#: Number of characters kept from the beginning of a long traceback. More are kept from its end, which names
+#: the error.
 _TRACEBACK_HEAD_CHARS = 1000
 _MAX_EXTRA_CHARS = 1000
 _MAX_EXTRA_ITEMS = 32
@@ -27,16 +28,16 @@ _SECRETS = re.compile(
     r"(?P<jwt>\beyJ[\w-]{6,}\.)[\w.-]+",
     re.IGNORECASE,
 )
-#: Attributes of every record. Others come from ``extra`` and are written to the JSON entry.
+#: Attributes that every record has. All other attributes come from ``extra`` and go into the JSON entry.
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-#: Fields of every line that the current task logs, such as the trace of the request that it answers.
+#: Fields that are added to each line of the current task, such as the trace of the request that it answers.
 LOG_FIELDS: ContextVar[Mapping[str, str] | None] = ContextVar("log_fields", default=None)
 #: Values that must never be logged, longest first. Set once in each process.
 _hidden: list[str] = []
 
 
 def hide(values: Iterable[str]) -> None:
-    """Hide these values in all log lines. Values of less than 6 characters are ignored."""
+    """Hide these values in all log lines. Values shorter than 6 characters are ignored."""
     _hidden[:] = sorted({value for value in values if len(value) >= 6}, key=len, reverse=True)
 
 
@@ -116,7 +117,7 @@ def _plain_text(value: object) -> str:
 
 
 def json_line(level: str, logger: str, message: str, created: float, **more: object) -> str:
-    """Return one JSON object without its line feed; ``created`` in seconds since 1970."""
+    """Return one JSON object without a line feed; ``created`` is in seconds since 1970."""
     second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
     entry: dict[str, object] = {
         "time": f"{second}.{int(created % 1 * 1e3):03d}Z",
@@ -128,7 +129,7 @@ def json_line(level: str, logger: str, message: str, created: float, **more: obj
 
 
 def text_line(level: str, logger: str, message: str, created: float) -> str:
-    """Return one readable line without its line feed: local time, level, logger, message."""
+    """Return one readable line without a line feed: local time, level, logger, message."""
     time_of_day = time.strftime("%H:%M:%S", time.localtime(created))
     text = one_line(_cut(redact(_cut(message, 2 * MAX_MESSAGE_CHARS))))
     return f"{time_of_day} {level.upper():7s} {one_line(logger)}  {text}"
@@ -149,7 +150,7 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object per record: time (UTC), level, logger, message, `LOG_FIELDS`, extras, exception."""
+    """Writes a record as JSON: time (UTC), level, logger, message, `LOG_FIELDS`, extras and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of valid JSON, whatever it contains."""
@@ -167,7 +168,7 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """One readable line per record; `LOG_FIELDS` and a traceback follow its message on the same line."""
+    """Writes a record as one readable line, with `LOG_FIELDS` and a traceback after the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""

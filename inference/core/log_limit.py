@@ -1,4 +1,4 @@
-"""Limits log records to one per second of each kind and counts the others: input cannot flood the log."""
+"""Limits log records to one per second and kind and counts the others, so that input cannot flood the log."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-#: Loggers of this project, where each template is a kind. Libraries put input into their templates, so each
-#: of their loggers is one kind.
+#: Top-level loggers of this project. Each of their message templates is a kind of its own. Libraries may
+#: put input into their templates, so all records of one level from one library logger are one kind.
 _OWN = ("streamer", "inference")
-#: Loggers without a limit: operators, administrators or processes cause their records, never input.
+#: Loggers without a limit. Operators, administrators or processes cause their records; clients cannot.
 UNLIMITED = ("streamer.supervisor", "inference.process", "streamer.audit")
 INTERVAL_S = 1.0
 #: When there are this many kinds, all further ones count as one.
@@ -20,7 +20,8 @@ class Limiter:
     """Decides by kind and time whether a line passes, and counts those that were held back. No I/O."""
 
     def __init__(self) -> None:
-        #: Kind to the time of its next line and the number of lines held back since the last one.
+        #: Maps each kind to the time when its next line may pass, and the number of lines held back since the
+        #: last one.
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def passes(self, kind: str, now: float) -> int | None:
@@ -44,7 +45,7 @@ class Limiter:
 
 
 class OncePerSecond(logging.Filter):
-    """Lets one record of a kind pass per second. ``count`` is called for each record that is held back."""
+    """Lets one record of a kind pass per second, and calls ``count`` for each record that it holds back."""
 
     def __init__(
         self,

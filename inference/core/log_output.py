@@ -21,9 +21,9 @@ from inference.core.log_limit import OncePerSecond
 
 log = logging.getLogger("inference.log_output")
 
-#: The supervisor sets this to ``json`` or ``text`` for children whose standard error is such a pipe.
+#: Environment variable that the supervisor sets to ``json`` or ``text`` for children with such a pipe.
 RELAY_VARIABLE = "STREAMER_LOG_RELAY"
-#: First byte of a formatted line. Other lines in the pipe are printed by libraries.
+#: First byte of each formatted line. Lines in the pipe that begin otherwise were printed by libraries.
 MARK = b"\x1e"
 #: Reasons for missing lines: the limit of one line per second and kind, or a full pipe.
 REASONS = ("limit", "stalled")
@@ -60,12 +60,12 @@ class PipeHandler(logging.Handler):
         self._mark = mark
         self._json = json_lines
         self.setFormatter(JsonFormatter() if json_lines else TextFormatter())
-        #: The rest of a line that fitted only in part.
+        #: The unwritten rest of a line, if only a part of it fitted into the pipe.
         self._rest = b""
         self._missing = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, or count it as dropped. Called under the lock of the handler."""
+        """Write one record, or count it as dropped. The logging module holds the lock of the handler."""
         line = self.format(record)
         note = b""
         if self._missing:
@@ -103,7 +103,7 @@ class PipeHandler(logging.Handler):
 
 
 class NonBlockingText(io.TextIOBase):
-    """Replaces ``sys.stderr``: text that does not fit into the pipe is lost, and nothing raises."""
+    """Replaces ``sys.stderr``. Drops text that does not fit into the pipe, and never raises OSError."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class NonBlockingText(io.TextIOBase):
 def set_up_logging(level: str, *, json_lines: bool, secrets: Iterable[str] = ()) -> None:
     """Configure the root logger of this process.
 
-    Under a supervisor the lines go into its pipe; otherwise to standard error as it is.
+    Under a supervisor, the lines go into its pipe. Otherwise they go to the unchanged standard error.
     """
     hide(secrets)
     handler: logging.Handler
@@ -143,7 +143,7 @@ def set_up_logging(level: str, *, json_lines: bool, secrets: Iterable[str] = ())
 
 
 def use_handler(handler: logging.Handler, level: str) -> None:
-    """Make ``handler`` the only handler, with one line per second of each kind. It also gets warnings."""
+    """Make ``handler`` the only handler, with one line per second and kind. Python warnings go there, too."""
     handler.addFilter(OncePerSecond(lambda: dropped("limit")))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)

@@ -1,7 +1,8 @@
-"""What the metrics of every process share: where their values are stored, and the count of dropped log lines.
+"""Sets up what the metrics of all processes share: their storage and the counter of dropped log lines.
 
-The values are in a shared memory file (`metric_store`), which ``/metrics`` of the workers merges. Its parts
-are named after the role of a process instead of its pid, so that a restarted process continues the counts.
+The values are in a shared memory file (`metric_store`). A worker merges its parts to answer ``/metrics``.
+Each part is named after the role of a process instead of its pid, so that a restarted process continues the
+counts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 prometheus_client keeps the values of several processes in memory-mapped files. When the disk is full, writing
 to such a file kills the process (SIGBUS), and the folder can be deleted. A memory file has neither problem.
-It has a slot for each file of prometheus_client, with the same name and format.
+It has a slot for each file that prometheus_client would make, with the same name and format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client.mmap_dict import _read_all_values
 
 log = logging.getLogger("inference.metric_store")
 
-#: Enough for 5,000 series; the service has a few hundred. Unused pages take no memory.
+#: Size of a slot, enough for 5,000 series; the service has a few hundred. Unused pages take no memory.
 SLOT_BYTES = 1 << 20
 _NAME_BYTES = 64
 #: prometheus_client makes a file for each type and each mode of gauges in each process.
@@ -35,7 +35,7 @@ _HEAD_BYTES = 8
 
 
 class MetricStore:
-    """The memory file. The supervisor creates it, and its children open it by descriptor."""
+    """Holds the memory file. The supervisor creates the file, and its children open it by descriptor."""
 
     def __init__(self, *, processes: int = 0, fd: int | None = None) -> None:
         """Create a file for this number of processes, or open the one behind ``fd``."""
@@ -56,7 +56,7 @@ class MetricStore:
         return [name for name in found if name]
 
     def map(self, name: str) -> mmap.mmap:
-        """Return the memory of a file, which is created if necessary. Raises OSError without a free slot."""
+        """Return the memory of a file; create the file if necessary. Raises OSError without a free slot."""
         if len(name.encode()) > _NAME_BYTES:
             raise OSError(f"the name of a metric file is longer than {_NAME_BYTES} bytes: {name}")
         # The kernel releases this lock when the process dies.
@@ -90,7 +90,7 @@ def _pages(size: int) -> int:
 
 
 class MetricFile:
-    """One of this process's files in the store: a number and a time for each key. Callers hold a lock."""
+    """Holds one file of this process in the store: a number and a time for each key. Callers hold a lock."""
 
     def __init__(self, memory: mmap.mmap, name: str) -> None:
         self._name = name
@@ -98,7 +98,8 @@ class MetricFile:
         #: The same memory as numbers.
         self._numbers = memoryview(memory).cast("d")
         self._used: int = _USED.unpack_from(memory, 0)[0] or _HEAD_BYTES
-        #: Key to the index of its number. Numbers of an earlier process with the same role are continued.
+        #: Maps each key to the index of its number. This process continues the numbers of an earlier process
+        #: with the same role.
         self._indices: dict[str, int] = {
             str(key): int(position) // _NUMBER_BYTES
             for key, _, _, position in _read_all_values(memory, self._used)  # type: ignore[no-untyped-call]
@@ -108,7 +109,7 @@ class MetricFile:
     def cells(self, key: str) -> tuple[memoryview[float], int]:
         """Return the memory and the index of the number of ``key``; its time follows it.
 
-        When the store is full, this is private memory, which no other process reads.
+        When the file is full, this is private memory, which no other process reads.
         """
         index = self._indices.get(key)
         if index is None:
@@ -116,7 +117,7 @@ class MetricFile:
         return (self._numbers, index) if index is not None else (memoryview(array("d", (0.0, 0.0))), 0)
 
     def _add(self, key: str) -> int | None:
-        """Write a new series in the format of prometheus_client. Returns its index; None when it is full."""
+        """Write a new series in the format of prometheus_client and return its index; None in a full file."""
         text = key.encode()
         text += b" " * (_NUMBER_BYTES - (len(text) + _USED.size) % _NUMBER_BYTES)
         record = _USED.pack(len(key.encode())) + text + _VALUE.pack(0.0, 0.0)

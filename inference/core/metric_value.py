@@ -1,7 +1,7 @@
-"""One number of a metric in the shared store, and fast metric classes.
+"""Holds a number of a metric in the shared store, and metric classes faster than those of prometheus_client.
 
-Some 17 numbers change with each POST. The classes of prometheus_client take ten calls for each change,
-together a sixth of all calls of a POST in the worker.
+Each POST changes some 17 numbers. The classes of prometheus_client make ten function calls for each change,
+which together would be a sixth of all function calls that a worker makes for a POST.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Value:
         multiprocess_mode: str = "",
         **_kwargs: Any,
     ) -> None:
-        """``role`` names the process; `prometheus_client` passes the other arguments."""
+        """Create the number. ``role`` names the process; `prometheus_client` passes the other arguments."""
         file = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
         key = mmap_key(metric_name, name, labelnames, labelvalues, help_text)
         with _LOCK:
@@ -76,7 +76,7 @@ class Counter(prometheus_client.Counter):
     """A counter without exemplars."""
 
     def inc(self, amount: float = 1, exemplar: object = None) -> None:
-        """Add ``amount``. Raises ValueError below 0."""
+        """Add ``amount``. Raises ValueError if it is negative."""
         if amount < 0:
             raise ValueError("counters only go up")
         self._value.inc(amount)

@@ -1,8 +1,8 @@
 """Intersection over union of boxes, and greedy matching of two sets of boxes, without I/O.
 
-All code of the project uses this IoU, with two exceptions: `postprocess.nms` uses OpenCV, which suppresses a
-thousand boxes in a fifth of the time that NumPy takes for their table, and the training code uses PyTorch,
-because it needs gradients.
+All code of the project uses this IoU, with two exceptions. `postprocess.nms` uses OpenCV, which suppresses a
+thousand boxes in a fifth of the time that NumPy takes to compute the table of their IoUs. The training code
+uses PyTorch, because it needs gradients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 def iou(first_low: _Floats, first_high: _Floats, second_low: _Floats, second_high: _Floats) -> _Floats:
     """Return the IoU of boxes given by their lower and upper corners (..., 2), which are broadcast.
 
-    0 where neither box has an area. The result has the type of the corners.
+    The IoU is 0 where neither box has an area. The result has the type of the corners.
     """
     sides = np.minimum(first_high, second_high) - np.maximum(first_low, second_low)
     shared = _area(np.maximum(sides, 0))
@@ -30,9 +30,9 @@ def iou(first_low: _Floats, first_high: _Floats, second_low: _Floats, second_hig
 
 
 def pairwise_iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> _Floats:
-    """Return the IoU of each box of ``first`` with each of ``second``, (N, M).
+    """Return the IoU of each box of ``first`` with each of ``second``, as an (N, M) array.
 
-    The first four columns of both are x1, y1, x2, y2; the classes do not count.
+    The first four columns of both are x1, y1, x2, y2. All other columns, such as the class, are ignored.
     """
     return iou(first[:, None, :2], first[:, None, 2:4], second[None, :, :2], second[None, :, 2:4])
 
@@ -45,8 +45,7 @@ def same_class_iou(first: Boxes, second: Boxes) -> _Floats:
 def greedy_pairs(overlap: _Floats, least: float) -> list[tuple[int, int]]:
     """Return pairs of row and column of the table ``overlap``, largest first, each row and column once.
 
-    Only cells of at least ``least`` count. Of equal cells the one in the upper row is taken first, then the
-    one in the left column.
+    Cells below ``least`` are ignored. Among equal cells, the upper row comes first, then the left column.
     """
     rows, columns = np.nonzero(overlap >= least)
     order = np.argsort(-overlap[rows, columns], kind="stable")

@@ -1,4 +1,4 @@
-"""Limits how long a model run may last before it counts as hung: ten times the recent slow runs.
+"""Limits how long a model run may last before it counts as hung: ten times as long as recent slow runs.
 
 The loop posts the limit in the shared status; the supervisor kills a process that exceeds it.
 """
@@ -15,7 +15,8 @@ HUNG_MIN_S = 2.0
 #: Slow runs raise the limit to at most this many times the limit after the warm-up, or to `RAISED_MAX_S`.
 RAISE_FACTOR_MAX = 4.0
 RAISED_MAX_S = 30.0
-#: Number of runs for the percentile, and the least number before it replaces the figure of the warm-up.
+#: Number of recent runs that the percentile covers at most, and at least before it replaces the measurement
+#: of the warm-up.
 HISTORY = 512
 MIN_RUNS = 100
 #: Number of runs after which the percentile is computed again.
@@ -24,21 +25,22 @@ _PERCENTILE = 0.99
 
 
 class RunLimit:
-    """Starts with the measurements of the warm-up, then follows the 99th percentile of the served runs.
+    """Keeps the limit: from the warm-up at first, then from the 99th percentile of the served runs.
 
-    Durations are divided by the duration that the warm-up measured for the version and size. So the limit
-    also fits the largest batch when only small ones have run lately. One thread at a time may call
-    :meth:`observe`.
+    Each duration is divided by the one that the warm-up measured for the same version and batch size, so that
+    the limit also fits the largest batch when only small ones have run lately. Only one thread at a time may
+    call :meth:`observe`.
     """
 
     def __init__(self, costs_s: Sequence[Mapping[int, float]], *, sharing: float) -> None:
-        """``costs_s`` holds the seconds of a run by batch size for each version.
+        """Take the limit from ``costs_s``, which holds the seconds of a run by batch size for each version.
 
-        ``sharing`` is the number of threads that share the device, whose runs wait for each other.
+        ``sharing`` is the number of inference threads divided by the number of runs that the device executes
+        in parallel. A run may have to wait for that many others.
         """
         self._costs_s = [dict(sorted(costs.items())) for costs in costs_s]
         self._unit_s = HUNG_FACTOR * max(max(costs.values()) for costs in self._costs_s)
-        #: Seconds that the oldest run may last; any thread may read it.
+        #: Seconds that the oldest run in progress may last; any thread may read it.
         self.seconds = max(HUNG_MIN_S, self._unit_s * sharing)
         self._most_s = max(RAISED_MAX_S, RAISE_FACTOR_MAX * self.seconds)
         self._slowness: deque[float] = deque(maxlen=HISTORY)

@@ -1,4 +1,4 @@
-"""Settings of an inference process. The supervisor passes them as one JSON argument."""
+"""Holds the settings of an inference process. The supervisor passes them as one JSON argument."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class InferenceSettings:
-    """Start parameters of an inference process. Paths are absolute; the environment is not consulted."""
+    """Holds the start parameters of an inference process, without its environment. Paths are absolute."""
 
-    #: Version name (``v1``, ``v2``) to model file, in order of preference.
+    #: Maps each version name (``v1``, ``v2``) to its model file, in order of preference.
     models: dict[str, str]
     #: ``auto``, ``cuda``, ``tensorrt``, ``openvino`` or ``cpu``; only ``auto`` may fall back to the CPU.
     device: str = "auto"

@@ -1,9 +1,9 @@
 """Chooses, while frames are served, whether a single frame runs on one core or on all. No I/O.
 
 A single frame has the device to itself. A measurement at the start depends on the load of the machine at that
-moment, so two starts could choose differently. Therefore single frames are timed as they are served: now and
-then one runs in the other mode, and when that mode has been clearly faster for a while, it becomes the usual
-one.
+moment, so two starts could choose differently. Therefore the detector times single frames while it serves
+them. Now and then, one runs in the other mode, and when that mode has been clearly faster for a while, it
+becomes the usual one.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from collections import deque
 
 #: The other mode must be this many times as fast. On two cores YOLOX-nano gains a factor of 1.2 to 1.7.
 WORTHWHILE_GAIN = 1.15
-#: Number of runs of each mode whose median is compared.
+#: Number of recent runs of each mode that are kept; their medians are compared.
 _KEPT = 15
-#: Number of test runs of the other mode before it is judged, and number of comparisons in a row it must win.
+#: The other mode is compared after this many test runs, and must win this many comparisons in a row.
 TEST_RUNS = 5
 WINS = 5
-#: One run in this many is a test run: first until the other mode is known, and then afterwards, when test
-#: runs must not show in the 99th percentile of a client's latency.
+#: One run in this many is a test run: `EARLY_EVERY` applies until the other mode has been measured, and
+#: `LATE_EVERY` afterwards, so that test runs do not show in the 99th percentile of a client's latency.
 EARLY_EVERY = 8
 LATE_EVERY = 128
 
 
 class SingleFrameChoice:
-    """`next` returns the mode for a single frame, and `ran` takes the duration of its run."""
+    """Decides the mode for each single frame: `next` returns it, and `ran` records how long the run took."""
 
     def __init__(self, *, all_cores: bool) -> None:
         #: Whether single frames usually run on all cores.
         self.all_cores = all_cores
-        #: Numbers of all runs. A run whose number is not the last any more had company.
+        #: Gives each run a number. If a run ends and its number is not the last one, another run has begun
+        #: beside it.
         self._numbers = itertools.count(1)
         self._last = 0
         self._times_s: dict[bool, deque[float]] = {mode: deque(maxlen=_KEPT) for mode in (False, True)}

@@ -1,4 +1,4 @@
-"""Measurements of a warm-up, saved so that the next process after a crash need not measure again."""
+"""Saves the measurements of a warm-up, so that the next process after a crash need not measure again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ WORTHWHILE_GAIN = 1.08
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """Measurements of one model on one device."""
+    """Holds the measurements of one model on one device."""
 
-    #: Bucket size to seconds of one run.
+    #: Maps each batch size to the seconds of one run.
     cost_s: dict[int, float]
-    #: Whether a session over all cores is worth its memory.
+    #: Whether a session that runs on all cores is worth its memory.
     all_cores_session: bool
     #: Whether single frames use that session at first.
     all_cores: bool = False
 
 
 def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
-    """Return the batch sizes worth forming, from the seconds per run of each. The smallest always is."""
+    """Return the batch sizes worth forming, given the seconds per run of each. The smallest is always one."""
     kept: list[int] = []
     best = 0.0
     for bucket in sorted(cost_s):
