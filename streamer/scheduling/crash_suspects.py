@@ -20,12 +20,13 @@ from typing import Protocol
 
 #: Number of suspects, and of streams and clients, that are remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 1000
-#: How long the frames of a stream are executed alone after a death. A stream that was executing at one death
-#: was most likely not its cause, and executing alone costs throughput; after a second death it is watched for
-#: longer.
+#: How long the frames of a stream are executed alone after a first death, and after further deaths. Executing
+#: alone costs throughput, and a stream whose frame was executing at only one death was most likely not its
+#: cause, so the first time is short.
 FIRST_WATCH_S = 3.0
 WATCH_S = 60.0
-#: How long a stream or client is refused, and how many deaths it must have caused while it executed alone.
+#: How long a stream or client is refused, and the number of deaths, each while its frame executed alone,
+#: after which it is refused.
 REFUSE_S = 60.0
 MAX_DEATHS_ALONE = 2
 MAX_DEATHS_OF_CLIENT = 3
@@ -34,17 +35,17 @@ FORGET_AFTER_S = 600.0
 
 
 class DigestSet(Protocol):
-    """Bytes that crashed an inference process, shared by all workers (`refused_digests.RefusedDigests`)."""
+    """Remembers, for all workers, bytes that crashed the inference process (see `RefusedDigests`)."""
 
     def contains(self, data: bytes | memoryview) -> bool:
-        """Whether these bytes are remembered."""
+        """Return whether these bytes are remembered."""
 
     def add(self, data: bytes | memoryview) -> None:
         """Remember bytes."""
 
 
 class Verdict(Enum):
-    """How a frame may be executed."""
+    """Says how a frame may be executed."""
 
     FREE = auto()
     ALONE = auto()
@@ -56,7 +57,7 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class _Source:
-    """The deaths that are counted against a stream or a client."""
+    """Counts the deaths that are held against a stream or a client."""
 
     last_death: float
     most_deaths_alone: int
@@ -65,9 +66,7 @@ class _Source:
 
 
 class Suspects:
-    """What one worker knows about frames, streams and clients that were executing when the inference process
-    died.
-    """
+    """Keeps what one worker knows about the frames, streams and clients that were executing at a death."""
 
     def __init__(self, blocked: DigestSet) -> None:
         self._blocked = blocked
@@ -75,8 +74,8 @@ class Suspects:
         self._suspected: OrderedDict[tuple[int, bytes], None] = OrderedDict()
         #: Lengths of the suspected frames: a frame of another length needs no digest.
         self._lengths: frozenset[int] = frozenset()
-        #: By kind and number: "stream" numbers are those of this worker, "client" numbers those of all
-        #: workers.
+        #: The streams and clients, by kind ("stream" or "client") and number. Numbers of streams are valid in
+        #: this worker only, numbers of clients in all workers.
         self._sources: OrderedDict[tuple[str, int], _Source] = OrderedDict()
 
     def check(self, data: object, stream: int, now: float, client: int = 0) -> Verdict:

@@ -16,15 +16,15 @@ _OTHER_MS = 30.0
 _BASE_MS = 0.2
 #: Images with fewer megapixels are not used to learn the cost of a megapixel.
 _LEARN_FROM_MP = 0.05
-#: Each image moves the estimate by this factor towards its measured cost. The estimate is so a running
-#: median: no single slow image moves it far, nor does a client that sends only slow ones.
+#: Each image moves the estimate by this factor towards its measured cost. This makes the estimate a running
+#: median: neither one very slow image nor a client that sends only slow images moves it far.
 _STEP = 1.02
 #: The estimate stays within this factor of its initial value.
 _RANGE = 16.0
 
 
-#: Peak memory per pixel while an image is decoded; `decode_memory` computes it from headers. A progressive
-#: JPEG keeps its coefficients, and OpenCV holds two copies of other images.
+#: Estimated peak bytes per pixel while an image is decoded; `decode_memory` computes the memory from headers.
+#: A progressive JPEG keeps its coefficients, and OpenCV holds two copies of other images.
 _BYTES_PER_PX = {"jpeg": 3, "jpeg progressive": 9}
 #: A large JPEG is decoded into memory that keeps at most half of its rows (`sampled_pixels`).
 _SAMPLED_BYTES_PER_PX = 1.5
@@ -36,7 +36,7 @@ _SMALL_BYTES = 8_000_000
 
 
 class Kind(NamedTuple):
-    """What is known about an image before it is decoded."""
+    """Holds what is known about an image before it is decoded."""
 
     name: str
     megapixels: float
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Peak memory of decoding it, in bytes; 0 if that is little."""
+        """Peak memory of decoding it, in bytes; 0 if it is less than `_SMALL_BYTES`."""
         each: float = _BYTES_PER_PX.get(self.name, _OTHER_BYTES_PER_PX)
         turned: float = _TURNED_BYTES_PER_PX if self.turned else 0
         if self.name == "jpeg" and self.megapixels * 1e6 * each >= LEAST_BYTES:
@@ -55,7 +55,7 @@ class Kind(NamedTuple):
 
 
 class DecodeCost:
-    """Milliseconds of decoding by kind and megapixels."""
+    """Estimates decode times by kind of image and megapixels, and learns from measured times."""
 
     def __init__(self) -> None:
         self._per_mp_ms = dict(_START_MS)
@@ -74,7 +74,7 @@ class DecodeCost:
         self._per_mp_ms[kind.name] = min(start * _RANGE, max(start / _RANGE, moved))
 
 
-#: Number of JPEG segments that are skipped in search of its size.
+#: Number of segments of a JPEG that are searched for the one with the size.
 _MAX_SEGMENTS = 24
 #: Markers of JPEG frame headers, and those of them that mean progressive.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -84,29 +84,34 @@ _PIXELS_PER_BYTE = 7.0
 
 
 def hint_of(data: bytes | memoryview) -> Kind:
-    """Return the apparent kind and size of an image; if the header does not contain them, estimate them from
-    its length.
+    """Return the kind and size that the header of an image states.
+
+    If they are not found in the header, the kind is empty and the size is estimated from the number of bytes.
     """
     return _hint_and_head(data)[0]
 
 
-#: Longest beginning of an image that is kept to recognise the next one. The tables of a camera's JPEG take
-#: less; metadata may take megabytes, and each stream keeps one beginning.
+#: Maximum number of first bytes of an image that are kept to recognise the next one. The tables of a camera's
+#: JPEG take less. Metadata may take megabytes, which is too much, because each stream keeps first bytes.
 _MAX_HEAD_BYTES = 2048
 
 
 class LastHint:
-    """The hint for the last image of a sender. A camera sends the same first bytes each time."""
+    """Keeps the hint for a sender's last image, because a camera sends the same first bytes each time."""
 
     __slots__ = ("_head", "_kind")
 
     def __init__(self) -> None:
         self._kind = Kind("", 0.0)
-        #: The first bytes of that image, from which the hint follows; empty if it follows from the length.
+        #: The first bytes of that image, from which the hint was read; empty if they are too long to keep, or
+        #: if the hint was estimated from the number of bytes.
         self._head = b""
 
     def of(self, data: bytes | memoryview) -> Kind:
-        """Return what :func:`hint_of` returns; the same object as the last time if the first bytes are."""
+        """Return what :func:`hint_of` returns.
+
+        If the image has the same first bytes as the last one, this is the same object as the last time.
+        """
         head = self._head
         if not head or bytes(data[: len(head)]) != head:
             self._kind, head = _hint_and_head(data)
@@ -115,7 +120,7 @@ class LastHint:
 
 
 def _hint_and_head(data: bytes | memoryview) -> tuple[Kind, bytes]:
-    """Return the hint, and the first bytes from which it follows; they are empty if it is a guess."""
+    """Return the hint, and the first bytes from which it was read; they are empty if it is a guess."""
     found = None
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8"):
@@ -131,7 +136,7 @@ def _hint_and_head(data: bytes | memoryview) -> tuple[Kind, bytes]:
 
 
 def _jpeg(data: bytes | memoryview) -> tuple[Kind | None, int]:
-    """Return the hint and the length of the segments up to the one with the size."""
+    """Return the hint and the number of bytes from which it was read; None and 0 if no size was found."""
     at, turned, last = 2, False, len(data) - 9
     for _ in range(_MAX_SEGMENTS):
         if at > last or data[at] != 0xFF:

@@ -11,18 +11,19 @@ from streamer.imaging.pixel_limits import DECODE_BYTES
 
 #: A decode is called long if it is expected to take more than this. A 1080p JPEG takes 12 ms, a 4K one 45 ms.
 LONG_MS = 25.0
-#: One decoder is kept free of long decodes for this time after a short one was seen.
+#: After a short decode has started, one decoder is kept free of long decodes for this time.
 SHORT_REMEMBERED_S = 10.0
-#: Milliseconds of work that may be queued per decoder, enough that no decoder waits for the event loop.
+#: Milliseconds of work that may be queued per decoder. It is enough that no decoder waits for the event loop.
 STAGED_MS = 10.0
-#: Limit of the memory that concurrent decodes of large images use together; a single one is expected to take
-#: more at times, because the expectation knows only its first bytes. Images of 1080p are not counted.
+#: Limit of the memory that concurrent decodes of large images may use together. A single decode may start
+#: even if it is expected to use more, because the expectation is a guess from the first bytes. Small images,
+#: such as a baseline JPEG of 1080p, are not counted.
 MEMORY_BYTES = DECODE_BYTES
 
 
 @dataclass(slots=True, eq=False)
 class Decode:
-    """One decode, from the decision to start it until its end."""
+    """Describes one decode, from when it is expected until its end."""
 
     expected_ms: float
     #: Peak memory in bytes; 0 if unknown.
@@ -41,8 +42,8 @@ class DecodeLimiter:
         self._expected_ms = 0.0
         self._nbytes = 0
         self._short_seen = float("-inf")
-        #: Whether a decode was held back since this was last reset. The code that ends a decode then tries
-        #: again.
+        #: Whether a decode was held back since this was last reset. If so, `JobRunner` starts waiting frames
+        #: again when a decode ends.
         self.held = False
 
     def __len__(self) -> int:
@@ -57,10 +58,11 @@ class DecodeLimiter:
         return False
 
     def admits(self, expected_ms: float, nbytes: int, now: float) -> bool:
-        """Whether this decode may begin."""
+        """Return whether this decode may begin."""
         if not self._running:
             return True
-        # A large image waits while other large ones use the memory, but never when nothing is being decoded.
+        # A large image waits while other large images use the memory. It starts in any case when nothing else
+        # is being decoded.
         if (self._nbytes and nbytes and self._nbytes + nbytes > self._memory_bytes) or self._is_reserved(
             expected_ms, now
         ):
@@ -99,7 +101,7 @@ class DecodeLimiter:
         return self.decoders - kept
 
     def _is_reserved(self, expected_ms: float, now: float) -> bool:
-        """Whether this decode is long and the only decoder left is reserved for short ones."""
+        """Return whether this decode is long and the only decoder left is reserved for short ones."""
         most = self.decoders_for_long(now)
         if expected_ms <= LONG_MS or most == self.decoders:
             return False

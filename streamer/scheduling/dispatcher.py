@@ -1,4 +1,4 @@
-"""The dispatcher starts the next frame when the device has room; `version_queue` decides which one that is.
+"""Starts the next frame when the device has room; `version_queue` decides which frame that is.
 
 Frames wait encoded in their streams' mailboxes; POSTs wait in a bounded queue. When the device has room, a
 decoder process decodes the next frame straight into a ring slot, and the dispatcher submits the slot. So
@@ -124,10 +124,10 @@ class Dispatcher:
     def check_post(
         self, version: str, caller: Caller, *, left_s: float, nbytes: int | None, kind: Kind | None = None
     ) -> None:
-        """Raise the error with which an image would be refused if it arrived now: OverLimit or Saturated.
+        """Raise OverLimit or Saturated if an image that arrived now would be refused.
 
-        ``left_s`` is the time until its deadline. ``nbytes`` is its announced size, if any; the caller gives
-        it before the image has arrived and its ``kind`` is known.
+        ``left_s`` is the time until its deadline. ``kind`` is its kind, once it has arrived; before that,
+        ``nbytes`` is its announced size, if any. Raises the errors of :meth:`served`, too.
         """
         model, state = self.served(version), self._versions[version]
         state.expect(model)
@@ -146,11 +146,11 @@ class Dispatcher:
         caller: Caller,
         kind: Kind | None = None,
     ) -> Prediction:
-        """Detect on one image; return boxes in pixels of the upright original.
+        """Run the model on one image and return the boxes in pixels of the upright original.
 
         ``deadline`` is in monotonic seconds. ``kind`` is the kind of the image, if already known. The caller
-        has called :meth:`check_post` before. Raises SchedulingError, or ImageError if the data is no image,
-        is too large by its header, or is damaged.
+        must have called :meth:`check_post` before. Raises SchedulingError. Raises ImageError if the data is
+        not an image, if its header states too large a size, or if it is damaged.
         """
         self.served(version)
         state = self._versions[version]
@@ -167,8 +167,8 @@ class Dispatcher:
                     answered.set_result(outcome)
 
             def may_wait() -> bool:
-                # While the inference process restarts the image may wait. An image that was lost with the
-                # process has had its turn and may wait as well.
+                # The image may wait while the inference process restarts. An image that was lost with a
+                # process may wait too, because it has already had its turn once.
                 return caller.may_wait_long or job.attempts > 0 or not self._client.ready
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
@@ -196,9 +196,7 @@ class Dispatcher:
             raise unavailable(str(error)) from error
 
     def _cancel(self, version: str, job: Job) -> None:
-        """Withdraw a job whose caller has gone, at any stage; a run in progress is not
-        interrupted.
-        """
+        """Withdraw a job at any stage, because its caller has gone; a run in progress is not interrupted."""
         job.cancelled = True
         if not self._versions[version].withdraw(job) and job.ticket is not None:
             self._client.cancel(job.ticket)
@@ -251,7 +249,7 @@ class Dispatcher:
         return next((m for name, m in models.items() if name != version and m.info.labels == labels), None)
 
     def run_if_idle(self, version: str, job: Job) -> bool:
-        """Start a frame that no client waits for, if nothing runs and nothing waits; else return False."""
+        """Start a frame that no client waits for if nothing runs and nothing waits, else return False."""
         model = self._client.models.get(version)
         if model is None or not self._client.ready or self.draining:
             return False
@@ -276,7 +274,7 @@ class Dispatcher:
             self._schedule_pump()
 
     def _schedule_pump(self) -> None:
-        """Schedule another look: a rate-limited stream becomes ready by time alone, without an event."""
+        """Call :meth:`pump_all` in 20 ms: no event tells when a rate-limited stream may start its frame."""
         if self._timer is not None or self._loop is None:
             return
 
@@ -287,7 +285,7 @@ class Dispatcher:
         self._timer = self._loop.call_later(0.02, again)
 
     async def _share_rates(self) -> None:
-        """Grant rates while there are streams, so that a worker without streams is not woken."""
+        """Grant rates periodically while there are streams; a worker without streams is not woken."""
         while any(state.streams for state in self._versions.values()):
             await asyncio.sleep(FAIR_RATE_S)
             for version, state in self._versions.items():

@@ -1,7 +1,6 @@
-"""Errors with which the scheduler refuses work or gives it up; the transports decide how to answer the
-client.
+"""Defines the errors that the scheduler raises when it refuses work or gives it up.
 
-The text of each error is a sentence that a client may read.
+The transports decide how to answer the client. The text of each error is a sentence that a client may read.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 class SchedulingError(Exception):
     """Work was refused, or given up before it was done."""
 
-    #: Seconds after which another try may succeed; 0 if none would.
+    #: Seconds after which another try may succeed; 0 if no other try would succeed.
     retry_after_s = 0
 
 
@@ -38,8 +37,8 @@ class OverLimit(Refused):
 
 
 class Saturated(Refused):
-    """More work waits, or is promised, than the server can do in time."""
+    """More work is waiting, or has been promised to streams, than the server can do in time."""
 
 
 class Unavailable(Refused):
-    """Nothing can run: models load, the server shuts down, or the processes that held the work were lost."""
+    """Nothing can run: models are loading, the server is shutting down, or processes with the work died."""

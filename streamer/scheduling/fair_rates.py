@@ -1,8 +1,8 @@
-"""Max-min fair frame rates under overload: between clients by weight, then between a client's streams. Pure.
+"""Computes max-min fair frame rates under overload, between clients by weight and then between streams. Pure.
 
-The dispatcher measures demand; this module decides the rate that each stream is granted. After Bertsekas and
-Gallager, "Data Networks", section 6.5.2: raise all shares together and freeze each party once it is
-satisfied.
+`stream_rates` measures the demand of each stream; this module decides the rate that each is granted. It
+follows Bertsekas and Gallager, "Data Networks", section 6.5.2: raise all shares together and freeze each
+party once it is satisfied.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def water_level(demands: list[float], capacity: float) -> float:
 
 
 class WeightedClient(Protocol):
-    """The properties of a client that decide its share."""
+    """Describes the properties of a client that decide its share."""
 
     @property
     def number(self) -> int:
-        """Identifies the client; the same for all of its streams."""
+        """Number that identifies the client, the same for all of its streams."""
 
     @property
     def weight(self) -> float:
@@ -51,8 +51,8 @@ def client_rates(
 ) -> dict[int, float]:
     """Return the part of ``capacity`` that each client may have; infinite if all demands fit.
 
-    ``demands`` are in frames per second by client. What a client does not use of its share is left to the
-    others.
+    ``demands`` are in frames per second by client. If a client does not use its whole share, the others get
+    the rest.
     """
     if sum(demands.values()) <= capacity:
         return dict.fromkeys(demands, math.inf)
@@ -69,7 +69,7 @@ def client_rates(
 def stream_levels(
     demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float
 ) -> dict[Key, float]:
-    """Return the largest rate that each stream may have; a stream that wants no more is not limited."""
+    """Return the largest rate that each stream may have; a stream with a smaller demand is not limited."""
     streams: dict[int, list[Key]] = {}
     for key in demands:
         streams.setdefault(owners[key].number, []).append(key)
@@ -103,15 +103,16 @@ class _Grant:
 
 
 class FairRates(Generic[Key]):
-    """Granted rates per stream. A grant is lowered at once but raised only after the share has stayed higher
-    for a while.
+    """Keeps the rate that each stream is granted.
+
+    A grant is lowered at once but raised only after the share has stayed higher for a while.
     """
 
     def __init__(self) -> None:
         self._grants: dict[Key, _Grant] = {}
 
     def limits(self, key: Key) -> bool:
-        """Whether a stream has a limit that :meth:`update` may still lift."""
+        """Return whether a stream has a limit that :meth:`update` may still lift."""
         return key in self._grants
 
     def update(

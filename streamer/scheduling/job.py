@@ -1,4 +1,4 @@
-"""A frame or posted image on its way through the dispatcher, and its outcome."""
+"""Defines the state of a frame or posted image on its way through the dispatcher, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from streamer.scheduling.decode_limiter import Decode
 from streamer.scheduling.errors import DeadlineExceeded
 
 
-# Nobody changes an instance, but a frozen class would make each construction three times as slow.
+# No code changes an instance. The class is not frozen, because a frozen one takes three times as long to
+# construct.
 @dataclass(slots=True)
 class Prediction:
-    """Boxes of one image and the time that each stage took. Sizes are in pixels of the upright original."""
+    """Holds the boxes of one image and the time of each stage.
+
+    Sizes are in pixels of the upright original.
+    """
 
     width: int
     height: int
@@ -36,7 +40,7 @@ class Prediction:
     postprocess_ms: float
     #: Number of images that ran together.
     batch_size: int
-    #: Whether a part of the image is missing or wrong; the boxes are those of what could be decoded.
+    #: Whether a part of the image is missing or wrong; the boxes are then those of the part that was decoded.
     damaged: bool = False
     #: The image was decoded at 1/``reduced`` of its size.
     reduced: int = 1
@@ -44,7 +48,7 @@ class Prediction:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One frame or posted image; created when it is taken from its queue, dropped when it is finished."""
+    """Holds one frame, from when it is taken from its mailbox, or one posted image, from its arrival."""
 
     #: The encoded image, or a video frame that is decoded already.
     data: bytes | memoryview | DecodedFrame
@@ -57,9 +61,9 @@ class Job:
     finish: Callable[[Prediction | Exception], None]
     limits: Limits
     attempts: int = 0
-    #: None until a slot was acquired, and after it was given back.
+    #: The ring slot into which it is decoded; None before it was acquired and after it was given back.
     ticket: Ticket | None = None
-    #: None until the frame was decoded.
+    #: How the image was scaled into the slot; None until it was decoded.
     letterbox: Letterbox | None = None
     decode_ms: float = 0.0
     #: Whether only a part of the image could be decoded.
@@ -71,14 +75,14 @@ class Job:
     #: The error of decoding; None if there was none.
     fault: Exception | None = None
     cancelled: bool = False
-    #: Whether it runs with nothing beside it, because an inference process died while it ran this frame or a
-    #: similar one.
+    #: Whether no other frame may run at the same time, because the inference process died while it ran this
+    #: frame or another one of its stream or client.
     alone: bool = False
     #: The client that is charged for it.
     client: Client = NOBODY
     #: Identifies the connection among those of its client; used for POSTs only.
     connection: int = 0
-    #: Virtual finish time among the client's POSTs; only the queue writes it.
+    #: Virtual finish time among the client's POSTs; only `PostQueue` writes it.
     tag: float = 0.0
     #: The client's flow in the version's queue; None until the job waits or starts.
     flow: Flow | None = None
@@ -86,7 +90,7 @@ class Job:
     expected_s: float = 0.0
     #: Kind and size that the first bytes of a posted image suggest; None for frames.
     kind: Kind | None = None
-    #: The account of its decode; None until the job is taken.
+    #: What `DecodeLimiter` counts for its decode; None until an image is queued or a frame is taken.
     decode: Decode | None = None
     #: When it started to wait, in monotonic seconds.
     queued_at: float = 0.0
@@ -100,7 +104,7 @@ class Job:
 
 
 def outcome_of(job: Job, result: Result) -> Prediction | Exception:
-    """Convert the inference process's answer into the outcome that the job's owner gets."""
+    """Convert the inference process's answer into the outcome that is passed to the job's ``finish``."""
     if result.status is Status.OK and job.letterbox is not None:
         letterbox = job.letterbox
         return Prediction(

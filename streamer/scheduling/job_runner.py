@@ -1,8 +1,8 @@
-"""Runs a job that the dispatcher has chosen: decodes it into a ring slot, submits it, and answers for it.
+"""Runs a job that the dispatcher has chosen: decodes it into a ring slot, submits it, reports its outcome.
 
 A job is a frame of a stream or a posted image. Whatever happens to the processes that hold it, it is finished
-exactly once: with boxes, with an error, or by a second attempt. `crash_suspects` says which frames may not
-run again.
+exactly once, with boxes or with an error, perhaps after a second attempt. `crash_suspects` decides which
+frames may not run again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from streamer.scheduling.version_queue import VersionQueue
 
 log = logging.getLogger("streamer.dispatch")
 
-#: How often a POST, or a frame in mode all, is tried in total if the inference process is lost with it.
+#: Maximum number of attempts for a POST, or a frame in mode `all`, if processes are lost while they hold it.
 MAX_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _StageTimes:
-    """Histograms of one version, kept because looking up their labels takes longer than observing a value."""
+    """Keeps the histograms of one version, because looking them up takes longer than observing a value."""
 
     decode_s: Histogram
     queue_s: Histogram
@@ -72,8 +72,10 @@ class JobRunner:
         pump: Callable[[str], None],
         pump_all: Callable[[], None],
     ) -> None:
-        """``pump`` starts the waiting frames of a version that a job has made room for, ``pump_all`` those
-        of all versions.
+        """Create the runner; :meth:`start` must follow.
+
+        The runner calls ``pump`` with a version, or ``pump_all``, when waiting frames of that version, or of
+        all versions, may have room to start.
         """
         self._client = client
         self._decoders = decoders
@@ -83,19 +85,21 @@ class JobRunner:
         self._pump = pump
         self._pump_all = pump_all
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
-        #: Frames of each live stream that are being decoded or wait for an earlier one that is, oldest first.
+        #: Frames of each live stream, oldest first, that are being decoded, or that are decoded but wait
+        #: until an earlier frame of the stream is submitted.
         self._decoding: dict[int, deque[Job]] = {}
         #: Jobs that converter threads have finished. The threads append, the event loop removes.
         self._finished: deque[tuple[str, ServedModel, Job]] = deque()
         #: Whether the event loop has been woken to look at `_finished`.
         self._waking = False
-        # Video frames are decoded already. Threads can convert them, because the conversion releases the GIL.
+        # Video frames arrive decoded. Threads can convert them in parallel, because the conversion releases
+        # the GIL.
         self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
         #: None until started.
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let converter threads report to ``loop``."""
+        """Set the event loop to which converter threads report."""
         self._loop = loop
 
     def close(self) -> None:
@@ -179,8 +183,8 @@ class JobRunner:
             job.fault = caught
         job.decode_ms = (time.perf_counter() - begun) * 1e3
         job.decode_cpu_ms = (time.thread_time() - cpu_s) * 1e3
-        # One wake-up serves all jobs that finish before it is handled: each wake-up costs a system call and
-        # the GIL.
+        # Wake the event loop only once for all jobs that finish before it looks at them, because each wake-up
+        # costs a system call and needs the GIL.
         self._finished.append((version, model, job))
         if self._waking:
             return
@@ -198,7 +202,10 @@ class JobRunner:
             self._decoded(*self._finished.popleft())
 
     def _decoded(self, version: str, model: ServedModel, job: Job) -> None:
-        """Submit a decoded frame. Frames of one stream are submitted in order, whichever decoder is first."""
+        """Submit a decoded frame.
+
+        Frames of one stream are submitted in order, even if a later one is decoded first.
+        """
         job.decoded = True
         self._versions[version].decoded(job, time.monotonic())
         if not job.stream:
@@ -240,7 +247,8 @@ class JobRunner:
         )
 
     def _answered(self, version: str, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
-        # The ticket refers to the job: only the garbage collector would free both, with the image.
+        # The ticket refers to the job. With this cycle, only the garbage collector would free the two and the
+        # image.
         job.ticket = None
         if isinstance(answer, InferenceLost):
             self._lost(version, job, answer)
@@ -254,10 +262,10 @@ class JobRunner:
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
-        """Try a lost job once more if somebody waits for it: a POST, or a frame in mode all.
+        """Try a lost job once more if a client waits for exactly this one: a POST, or a frame in mode `all`.
 
-        A lost live frame is not retried, because newer frames follow it. A frame during which the process has
-        died twice is not run again.
+        A lost live frame is not retried, because newer frames follow it. A frame is not run again if the
+        inference process has died twice while it executed the frame.
         """
         state, now = self._versions[version], time.monotonic()
         executing = isinstance(error, InferenceLost) and error.executing

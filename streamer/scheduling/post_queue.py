@@ -1,10 +1,10 @@
-"""Queue of waiting POSTs per client, with fair queueing between a client's connections. Pure.
+"""Queues the waiting POSTs of each client, with fair queueing between a client's connections. Pure.
 
 `FairShare` decides between clients. This queue decides within a client by self-clocked fair queueing
 (Golestani 1994): each image is tagged with the virtual time at which it would be done if its connection had a
-fair share, and the smallest tag goes first. So a cheap image is not delayed by a connection of the same
-address that sends expensive images, nor by many that send one each, and an expensive image waits for a
-bounded amount of work.
+fair share, and the image with the smallest tag goes first. Therefore a cheap image is not delayed by a
+connection of the same client that sends expensive images, nor by many connections that send one each, and an
+expensive image waits for a bounded amount of work.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Generic, Protocol, TypeVar
 
 from inference.core.fair_queueing import Flow
 
-#: Tags that differ by less than this fraction of an image's cost count as equal, and the earlier image goes
-#: first: the expected cost of equal images varies a little over time.
+#: If two tags differ by less than this fraction of the image's cost, they count as equal and the earlier
+#: image goes first, because the expected cost of equal images varies a little over time.
 _SAME = 0.1
 #: Number of connections per client whose costs are remembered while the client has work here.
 MAX_CONNECTIONS = 256
 
 
 class QueuedPost(Protocol):
-    """A posted image that waits."""
+    """Describes a posted image that waits."""
 
     #: Identifies the connection among those of its client.
     connection: int
-    #: Virtual finish time within the client, minus infinity for an image that is queued again; only the queue
+    #: Virtual finish time within the client; minus infinity for an image that is queued again. Only the queue
     #: writes it.
     tag: float
     #: Expected seconds of decoding and inference.
@@ -40,10 +40,10 @@ Post = TypeVar("Post", bound=QueuedPost)
 
 @dataclass(slots=True)
 class _ClientPosts(Generic[Post]):
-    """The POSTs of one client."""
+    """Holds the waiting POSTs of one client and its virtual times."""
 
     waiting: list[Post] = field(default_factory=list)
-    #: Largest finish time of the images that were taken.
+    #: Largest virtual finish time of the images that were taken.
     virtual_s: float = 0.0
     #: Virtual time at which each connection's next image may start.
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class _ClientPosts(Generic[Post]):
 
 
 class PostQueue(Generic[Post]):
-    """Waiting POSTs of one model version."""
+    """Holds the waiting POSTs of one model version."""
 
     def __init__(self) -> None:
         self._by_flow: dict[Flow, _ClientPosts[Post]] = {}
@@ -74,8 +74,8 @@ class PostQueue(Generic[Post]):
             client_posts = self._by_flow[flow] = _ClientPosts()
         post.tag = client_posts.start_of(post.connection) + post.expected_s
         if len(client_posts.finish_s) >= MAX_CONNECTIONS:
-            # Connections without debt need not be remembered. If all have debt, forgetting it is cheaper than
-            # keeping more than the bound.
+            # A connection without debt need not be remembered. If all connections have debt, the debts are
+            # forgotten, because memory must stay bounded.
             client_posts.finish_s = {
                 key: at for key, at in client_posts.finish_s.items() if at > client_posts.virtual_s
             }
@@ -141,9 +141,10 @@ class PostQueue(Generic[Post]):
             return 0.0
         finish_s, finishes_s = client_posts.start_of(connection) + expected_s, client_posts.finish_s
         passed_from, ahead_s = finish_s + _SAME * expected_s, 0.0
-        # By connection: the seconds of its images that follow those that wait.
+        # Seconds of the images that each other connection is assumed to send after its waiting ones.
         following_s: dict[int, float] = {}
-        # Nothing is called in this loop: each POST of a busy worker runs it twice over all that wait.
+        # This loop calls no function, because each POST of a busy worker runs it twice over all waiting
+        # images.
         for post in client_posts.waiting:
             if post.tag <= passed_from:
                 ahead_s += post.expected_s

@@ -1,9 +1,9 @@
 """Predicts how long a POST waits for its turn, with a margin that is learned from its errors.
 
-An estimate that is right on average is too short for every second image near the bound. `WaitMargin` learns
-from the images that were admitted: the margin rises when one is refused after all because it waited too long,
-and falls a little with each that had its turn in time. That keeps the refusals at about one in five hundred
-(stochastic approximation of a quantile).
+An estimate that is right on average is too short for half of the images whose wait is near the bound.
+`WaitMargin` learns from the images that were admitted: it raises the margin when an admitted image is refused
+after all because it waited too long, and lowers it a little with each image that had its turn in time. This
+keeps such refusals at about one in five hundred (stochastic approximation of a quantile).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from streamer.scheduling.decode_limiter import LONG_MS, Decode, DecodeLimiter
 from streamer.scheduling.post_queue import PostQueue, QueuedPost
 from streamer.scheduling.service_rate import ServiceRate, most_per_s
 
-#: Smallest, initial and largest factor. Beyond the largest, the machine has practically stopped.
+#: Smallest, initial and largest factor. A machine that needed a larger one would have practically stopped.
 _LEAST, _START, _MOST = 1.1, 1.5, 3.0
 _UP = 1.15
 _DOWN = 0.9997
-#: Images that are refused within this time have one cause and count once.
+#: Images that are refused within this time probably have the same cause, so they raise the factor only once.
 _SAME_CAUSE_S = 0.25
-#: An image that waited for less than this says nothing about the bound.
+#: An image that waited for less than this does not lower the factor, because it was never near the bound.
 _LEAST_WAIT_S = 0.1
 
 
@@ -35,19 +35,19 @@ class WaitMargin:
         self._raised_at = float("-inf")
 
     def missed(self, now: float) -> None:
-        """Raise the factor: an admitted image has waited too long and was refused."""
+        """Raise the factor, because an admitted image has waited too long and was refused."""
         if now - self._raised_at >= _SAME_CAUSE_S:
             self._raised_at = now
             self.factor = min(_MOST, self.factor * _UP)
 
     def kept(self, waited_s: float) -> None:
-        """Lower the factor a little: an admitted image had its turn in time."""
+        """Lower the factor a little, because an admitted image had its turn in time."""
         if waited_s >= _LEAST_WAIT_S:
             self.factor = max(_LEAST, self.factor * _DOWN)
 
 
 class Waiting(QueuedPost, Protocol):
-    """A posted image that waits."""
+    """Describes a posted image that waits."""
 
     #: Flow of its client; set while it waits.
     flow: Flow | None
@@ -59,7 +59,7 @@ Post = TypeVar("Post", bound=Waiting)
 
 @dataclass(slots=True)
 class PostWait(Generic[Post]):
-    """Reads the queues of a version without changing them, and learns from its errors of prediction."""
+    """Predicts waits from the queues of a version, which it does not change, and learns from its errors."""
 
     share: FairShare
     posts: PostQueue[Post]
@@ -67,8 +67,8 @@ class PostWait(Generic[Post]):
     decode_limiter: DecodeLimiter
     #: Number of concurrent model runs.
     inference_threads: int = 1
-    #: Long decodes wait for decoders and other images for their turn, so each kind has its own margin, by
-    #: whether it is long.
+    #: Margins of images with a short decode (False) and with a long one (True). They differ, because long
+    #: decodes wait for a decoder and other images for their turn.
     _margins: dict[bool, WaitMargin] = field(
         default_factory=lambda: {False: WaitMargin(), True: WaitMargin()}
     )
@@ -78,8 +78,8 @@ class PostWait(Generic[Post]):
     ) -> float:
         """Return an upper estimate of how long one more image of a connection waits for its turn.
 
-        ``costs`` are the seconds to decode and to run it, ``wanting`` are the clients with waiting work. The
-        estimate exceeds the expected wait, so that very few images wait longer.
+        ``costs`` are the seconds to decode it and the seconds of its model run. ``wanting`` are the clients
+        with waiting work. The estimate exceeds the expected wait, so that very few images wait longer.
         """
         decode_ms = costs[0] * 1e3
         wait_s = max(
@@ -92,16 +92,18 @@ class PostWait(Generic[Post]):
         return self._margins[decode_ms > LONG_MS]
 
     def most_per_s(self, decode_s: float, run_s: float) -> float:
-        """Return the seconds of work per second that images of this cost allow, for use before one was
-        measured.
+        """Return the seconds of work per second that images of this cost allow.
+
+        It stands in for the measured rate until there is one.
         """
         return most_per_s(decode_s, run_s, self.decode_limiter.decoders, self.inference_threads)
 
     def expected_s(
         self, flow: Flow, connection: int, costs: tuple[float, float], wanting: Sequence[Flow], now: float
     ) -> float:
-        """Return the expected wait until such an image is next, without the wait for decoders; see
-        :meth:`longest_s`.
+        """Return the expected seconds until such an image is next, without the wait for decoders.
+
+        The parameters are those of :meth:`longest_s`.
         """
         ahead_s, others_s = (
             self.posts.ahead_s(flow, connection, sum(costs)),
@@ -115,10 +117,10 @@ class PostWait(Generic[Post]):
         return wait_s + others_s / self.service.per_s(at_most)
 
     def _others_s(self, flow: Flow, wanting: Sequence[Flow], now: float) -> float:
-        """Return the seconds of other clients' work that goes before all of this client's.
+        """Return the seconds of other clients' work that goes before all work of this client.
 
-        No client is assumed to take more than its waiting work and what it continues to send, judged by its
-        recent use.
+        Each other client is assumed to take at most its waiting work and what it continues to send, which is
+        estimated from its recent use.
         """
         posts_s = live_s = class_s = 0.0
         for other in set(wanting):
@@ -132,7 +134,7 @@ class PostWait(Generic[Post]):
         return posts_s + min(class_s, live_s)
 
     def for_decoder_s(self, flow: Flow, decode_ms: float, now: float) -> float:
-        """Return the wait for one of the decoders that long decodes may use; 0 for a short decode."""
+        """Return the seconds until one of the decoders for long decodes is free; 0 for a short decode."""
         if decode_ms <= LONG_MS:
             return 0.0
         before_ms = sum(

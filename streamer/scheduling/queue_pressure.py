@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-#: The queue counts as full from the first share on, and has room again below the second.
+#: The queue counts as full if at least the first share of it is used, and has room again below the second.
 FULL = 0.9
 ROOM = 0.5
 #: The queue must have been full for `FULL_S` plus a random time of at most `STAGGER_S`.
@@ -21,11 +21,16 @@ PRESENT_MIN_S = 30.0
 
 
 class QueuePressure:
-    """Call :meth:`observe` with the queue's state at least once a second. Times are monotonic seconds."""
+    """Decides from the fill level of a queue whether new clients should be turned away.
+
+    Call :meth:`observe` at least once a second. Times are monotonic seconds.
+    """
 
     def __init__(self, stagger_s: Callable[[], float]) -> None:
-        """``stagger_s`` returns the random additional wait of this replica, 0 to `STAGGER_S`; it is called
-        each time the queue fills.
+        """Start with an empty queue.
+
+        ``stagger_s`` is called each time the queue fills, and returns the random additional wait of this
+        replica, 0 to `STAGGER_S`.
         """
         self._stagger_s = stagger_s
         #: Since when the queue has been full without interruption; None while it is not full.

@@ -1,6 +1,7 @@
 """Measures the seconds of work that a version does per second, and each client's recent share of it. Pure.
 
-A second of work is a measured second of decoding or of a model run; several can happen at the same time.
+A second of work is a measured second of decoding or of a model run. Several processes work at the same time,
+so a version can do several seconds of work per second.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from inference.core.fair_queueing import Flow
 
 #: Time constant of a client's recent use.
 _RECENT_S = 1.0
-#: Length of the window in which the rate is measured; work must have waited during all of it.
+#: Length of a window in which the rate is measured. It is used only if work was waiting during all of it.
 _WINDOW_S = 0.25
 #: A longer window contains a pause, such as a restart of the inference process, and is discarded.
 _WINDOW_MAX_S = 1.0
 _GAIN = 0.3
-#: Each piece of work with nothing waiting behind it moves the measured rate by this fraction towards the
+#: When a piece of work ends and no other work waits, the measured rate moves by this fraction towards the
 #: possible one.
 _FORGOTTEN = 0.002
 #: Fraction of the rate that counts as available.
@@ -26,16 +27,16 @@ _MAX_FLOWS = 512
 
 
 def most_per_s(decode_s: float, run_s: float, decoders: int, inference_threads: int) -> float:
-    """Return the seconds of work per second that images of this cost allow if nothing else is a limit.
+    """Return the seconds of work per second that are possible with images of this cost.
 
-    The scarcer of decoders and inference threads limits the rate.
+    The rate is limited by the decoders or by the inference threads, whichever are slower.
     """
     images_per_s = min(decoders / max(decode_s, 1e-6), inference_threads / max(run_s, 1e-6))
     return (decode_s + run_s) * images_per_s
 
 
 class _Usage:
-    """Seconds of work per second, as an exponentially decaying average."""
+    """Measures seconds of work per second, as an exponentially decaying average."""
 
     __slots__ = ("_at", "_per_s")
 
@@ -53,8 +54,9 @@ class _Usage:
 
 
 class ServiceRate:
-    """Measured service rate. ``at_most`` is the number of seconds of work that can be done per second if
-    nothing waits.
+    """Measures the service rate of a version and the recent use of each client.
+
+    ``at_most`` is the possible number of seconds of work per second, as :func:`most_per_s` computes it.
     """
 
     def __init__(self) -> None:
@@ -78,15 +80,13 @@ class ServiceRate:
         self._measure(cost_s, now, backlog=backlog, at_most=at_most)
 
     def interrupt(self) -> None:
-        """Discard the current window: the process that does the work has gone, and its restart must not
-        count.
-        """
+        """Discard the current window: a process was lost, and the time of its restart must not count."""
         self._window_begun = None
 
     def _measure(self, cost_s: float, now: float, *, backlog: bool, at_most: float) -> None:
         if not backlog:
-            # Nothing waits, so more work could have been done. The measured rate therefore decays towards the
-            # possible one.
+            # No work waits, so more work could have been done, and the measured rate may be too low. It moves
+            # towards the possible rate.
             self._window_begun = None
             if self._per_s:
                 self._per_s += _FORGOTTEN * (at_most - self._per_s)
@@ -108,8 +108,9 @@ class ServiceRate:
     def available_per_s(self, flow: Flow, fraction: float, now: float, at_most: float) -> float:
         """Return the seconds of work per second that a client can get: its share, or what others leave."""
         per_s, own, total = self.per_s(at_most), self.usage_s(flow, now), self._total.at(now)
-        # Add the client's own use to the unused rest. If everything is used, the rest is a difference of two
-        # measurements, and its error could exceed the share of one client among many.
+        # The client can get its share, or its own use and what is left unused. The own use is added because,
+        # if everything is used, the rest is a difference of two measurements, and its error could exceed what
+        # one client among many gets.
         return max(per_s * fraction, own + max(0.0, per_s * _USABLE - total), 1e-3)
 
     def total_s(self, now: float) -> float:

@@ -1,6 +1,7 @@
 """Measures the demand of each live stream of a version, and grants rates under overload. Pure.
 
-`fair_rates` computes the rates; `version_queue` owns the object and takes turns by the same demands.
+`fair_rates` computes the rates. `version_queue` owns the `StreamRates` and chooses the next stream by the
+same demands.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from streamer.scheduling.job import Job
 
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
-#: A stream below this smoothed rate has paused: it has sent nothing for about four seconds.
+#: A stream below this smoothed rate counts as paused; at usual rates it has sent nothing for some seconds.
 _SILENT_FPS = 0.01
 
 
 class Source(Protocol):
-    """A live stream, as the dispatcher sees it."""
+    """Describes a live stream to the dispatcher."""
 
     key: int
     declared_fps: float | None
@@ -35,13 +36,13 @@ class Source(Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether a frame waits, whether or not it may start now."""
+        """Whether a frame waits, even if it may not start now."""
 
     def has_ready_frame(self, now: float) -> bool:
-        """Whether a frame waits that may start now."""
+        """Return whether a frame waits that may start now."""
 
     def take(self, now: float) -> Job | None:
-        """Take that frame; return None if all waiting frames were too old."""
+        """Take the next frame; return None if all waiting frames were too old."""
 
     def grant(self, max_fps: float | None) -> None:
         """Tell the client its granted rate."""
@@ -49,10 +50,12 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Demand:
-    """Recent demand of a stream."""
+    """Holds the recent demand of a stream and the expected cost of its frames."""
 
     flow: Flow
+    #: Frames that have arrived since the rates were last shared.
     arrived: int = 0
+    #: Frames per second that arrive, smoothed.
     fps: float = 0.0
     #: Whether its frames wait for the device, so that the stream could use more than it sends now.
     backlogged: bool = False
@@ -60,22 +63,25 @@ class Demand:
     decode_ms: float = 0.0
     #: Peak memory of decoding its last frame, in bytes.
     nbytes: int = 0
-    #: The kind of that frame, and what saves guessing it again for each frame.
+    #: The kind of that frame, and the cache that avoids guessing the kind of each frame anew.
     kind: Kind | None = None
     hint: LastHint = field(default_factory=LastHint)
-    #: Number of the turn in which it was last served.
+    #: Number of the turn in which the stream was last served.
     served: int = 0
 
 
 class StreamRates:
-    """Demands and granted rates of the live streams of one version; times are monotonic seconds."""
+    """Keeps the demands and granted rates of the live streams of one version.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self) -> None:
         #: Demand of each open stream by its key. The queue reads it and stores the cost of decoding there.
         self.demands: dict[int, Demand] = {}
         self._sources: dict[int, Source] = {}
-        #: Demands of the streams that have sent recently or have a limited rate, so that thousands of silent
-        #: streams cost nothing.
+        #: Demands of the streams that have sent recently or have a limited rate. Only these are looked at
+        #: regularly, so that thousands of silent streams cost nothing.
         self._active: dict[int, Demand] = {}
         #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
         self._observed_fps = 0.0
@@ -101,10 +107,9 @@ class StreamRates:
         return True
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
-        """Learn from one result how many frames per second the device achieves, and whether ``stream`` has to
-        wait.
-        """
-        # The run times of inference threads that share a device include waiting for each other.
+        """Learn from one result the rate of the device, and whether frames of ``stream`` have to wait."""
+        # Inference threads that share a device wait for each other, and their run times include this wait.
+        # Therefore the rate of one thread is multiplied by their number.
         fps = model.inference_threads * result.batch_size / max(result.inference_ms, 1e-3) * 1e3
         self._observed_fps += (fps - self._observed_fps) * (0.05 if self._observed_fps else 1.0)
         demand = self.demands.get(stream)
@@ -112,8 +117,10 @@ class StreamRates:
             demand.backlogged = result.queue_ms > max(5.0, result.inference_ms / 2)
 
     def capacity_fps(self, model: ServedModel) -> float:
-        """Return the rate that may be promised: the larger of warm-up and recent runs, because mailboxes drop
-        a surplus.
+        """Return the rate that may be promised to all streams together.
+
+        It is the larger of the rates at warm-up and in recent runs. The larger one is safe, because mailboxes
+        drop the frames that are too many.
         """
         return max(model.capacity_fps, self._observed_fps)
 
@@ -124,9 +131,7 @@ class StreamRates:
         return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
 
     def share(self, model: ServedModel, now: float) -> None:
-        """Measure the demand of each stream in the last ``FAIR_RATE_S``, and tell streams whose grant
-        changed.
-        """
+        """Measure the demand of each stream in the last ``FAIR_RATE_S``, and send the grants that changed."""
         active = self._active
         for key, demand in list(active.items()):
             demand.fps += 0.5 * (
@@ -144,8 +149,10 @@ class StreamRates:
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
 
     def _wanted_fps(self, key: int) -> float:
-        """Return the rate a stream would use: its measured rate, or if its frames wait, up to the rate it
-        declared.
+        """Return the rate that a stream would use, in frames per second.
+
+        It is the measured rate, or the declared rate if that is larger and frames of the stream wait. It is
+        infinite if frames wait and the stream has declared no rate.
         """
         demand = self.demands[key]
         if not demand.backlogged:

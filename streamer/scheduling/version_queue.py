@@ -1,5 +1,4 @@
-"""The queues of one model version: they decide which frame is decoded next and what each stream may send.
-Pure.
+"""Decides which frame of a model version is decoded next, and the rate at which each stream may send. Pure.
 
 The dispatcher carries out the decisions. Clients share decoding and inference by the time that their work
 takes.
@@ -21,10 +20,11 @@ from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
 from streamer.scheduling.stream_rates import Demand, Source, StreamRates
 
-#: A client with nothing in flight that has had little may exceed the in-flight bound by this much, so that
-#: clients with work in flight do not keep it out. With two versions this fits the ring's spare slots.
+#: Number of frames above the in-flight bound that absent clients may start, so that clients with work in
+#: flight do not keep them out. A client is absent if it has nothing in flight and has recently used little.
+#: With two versions, these frames fit the ring's spare slots.
 RESERVED_FOR_ABSENT = 2
-#: "Little" is at most this share of what the clients with work got on average in the last second, by weight.
+#: "Little" is at most this share of what clients with work used on average, by weight, in the last second.
 _LITTLE = 0.5
 #: Factor by which the peak decode time of a stream decays with each cheaper frame.
 _PEAK_DECAY = 0.9
@@ -37,11 +37,15 @@ _LARGE_BYTES = 1 << 20
 
 
 class VersionQueue:
-    """POSTs and live streams of one version; times are monotonic seconds."""
+    """Holds the POSTs and live streams of one version, and decides which frame is next.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self, decode_limiter: DecodeLimiter | None = None, interactive_share: float = 0.25) -> None:
         self._posts: PostQueue[Job] = PostQueue()
-        #: Frames of streams in mode all that were lost with an inference process, in order; they go first.
+        #: Frames of streams in mode `all` that were lost with a process that held them, in order. They go
+        #: first.
         self._returned: deque[Job] = deque()
         #: Live streams with a waiting frame, by key.
         self._waiting: dict[int, Source] = {}
@@ -52,9 +56,9 @@ class VersionQueue:
         self._costs = DecodeCost()
         self._service = ServiceRate()
         self._wait = PostWait(self._share, self._posts, self._service, self._decode_limiter)
-        #: Seconds of one inference thread per frame; smoothed, 0 until something is known.
+        #: Seconds that one inference thread takes for a frame, smoothed; 0 until something is known.
         self._inference_s = 0.0
-        #: The open streams, what each of them wants, and the rates that they are granted.
+        #: The open streams, their demands, and the rates that they are granted.
         self.rates = StreamRates()
         self._demands = self.rates.demands
         self._turn = 0
@@ -66,7 +70,7 @@ class VersionQueue:
 
     @property
     def held_by_rates(self) -> bool:
-        """Whether streams wait and nothing runs whose end would start them: only the passing of time does."""
+        """Whether streams wait while nothing is in flight whose end would start them; only a timer can."""
         return bool(self._waiting) and not self._in_flight
 
     @property
@@ -110,20 +114,18 @@ class VersionQueue:
         self._posts.add(job.flow, job)
 
     def withdraw(self, job: Job) -> bool:
-        """Withdraw a posted image; return False if it does not wait or no longer waits."""
+        """Withdraw a posted image; return False if it is not waiting."""
         return job.flow is not None and self._posts.remove(job.flow, job)
 
     def give_up(self, job: Job, now: float) -> bool:
-        """Withdraw a posted image that has waited too long; return False if it does not wait or no longer
-        waits.
-        """
+        """Withdraw a posted image that has waited too long; return False if it is not waiting."""
         if not self.withdraw(job):
             return False
         self._wait.margin(0.0 if job.decode is None else job.decode.expected_ms).missed(now)
         return True
 
     def clear(self) -> list[Job]:
-        """Remove and return everything that waits, except the frames in the mailboxes of streams."""
+        """Remove and return all waiting jobs; the frames in the mailboxes of streams stay there."""
         jobs = [*self._returned, *self._posts.clear()]
         self._returned.clear()
         return jobs
@@ -133,12 +135,12 @@ class VersionQueue:
     def next(self, max_in_flight: int, now: float) -> Job | None:
         """Take the next frame while fewer than ``max_in_flight`` run; return None if none may start.
 
-        Clients share by weight, and so do the two classes. Among a client's streams the least recently served
-        goes first.
+        The classes of POSTs and live streams share by weight, and so do the clients in each class. The least
+        recently served stream of a client goes first.
         """
         if not (self._returned or self._waiting or self._posts.count) or not self._decode_limiter.open:
             return None
-        if self._returned:  # nothing may overtake them, because newer frames of the same streams would
+        if self._returned:  # nothing else may start, because newer frames of the same streams would overtake
             return self._next_returned(max_in_flight)
         while True:
             streams = self._ready_streams(max_in_flight, now) if self._waiting else {}
@@ -155,7 +157,7 @@ class VersionQueue:
                 return job
 
     def _next_returned(self, max_in_flight: int) -> Job | None:
-        """Take the first returned frame that may start, within the bounds of :meth:`next`."""
+        """Take the first frame of ``_returned`` that may start within the bounds of :meth:`next`."""
         if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return None
         full = self._in_flight >= max_in_flight
@@ -166,7 +168,7 @@ class VersionQueue:
         return None
 
     def _ready_streams(self, max_in_flight: int, now: float) -> dict[Flow, Source]:
-        """Return each client's least recently served stream with a frame that may start now."""
+        """Return, for each client, the least recently served stream with a frame that may start now."""
         full = self._in_flight >= max_in_flight
         if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
@@ -191,7 +193,7 @@ class VersionQueue:
         return ready
 
     def _ready_posts(self, max_in_flight: int, now: float) -> dict[Flow, Job]:
-        """Return each client's image that may start now."""
+        """Return, for each client, the first image that may start now."""
         if self._in_flight >= max_in_flight + RESERVED_FOR_ABSENT:
             return {}
 
@@ -204,9 +206,9 @@ class VersionQueue:
         return self._posts.ready(fits, absent)
 
     def _absent(self, flows: list[Flow], now: float) -> set[Flow]:
-        """Return those clients that have nothing in flight and have had little in the last second."""
+        """Return those of the clients that have nothing in flight and used little in the last second."""
         idle = {flow for flow in flows if not flow.running}
-        if not idle:  # nearly always, and a busy worker asks for each frame
+        if not idle:  # this is nearly always so, and a busy worker calls this for each frame
             return idle
         weights = sum(flow.weight for flow in {*self._share.running, *self._flows_with_work()})
         little_s = _LITTLE * self._service.total_s(now) / weights
@@ -232,7 +234,10 @@ class VersionQueue:
     # -- costs ---------------------------------------------------------------------------------------
 
     def begin(self, job: Job, now: float) -> None:
-        """Account a job whose decode starts: charge its expected cost. :meth:`end` follows once."""
+        """Account a job whose decode starts, and charge its expected cost.
+
+        The caller calls :meth:`end` exactly once for it.
+        """
         self._in_flight += 1
         if job.flow is None:  # no client waits for this job any more
             job.flow = self._share.flow("live", job.client.number, job.client.weight)
@@ -243,13 +248,13 @@ class VersionQueue:
         self._decode_limiter.begin(job.decode, now)
 
     def decoded(self, job: Job, now: float) -> None:
-        """Account the end of a decode, successful or not, and learn the cost of such images."""
+        """Account the end of a decode, successful or not, and learn from its cost."""
         if job.decode is None:
             return
         self._decode_limiter.end(job.decode)
         if job.fault is not None:
-            # The cost was not measured, so charge the elapsed time: a refused image or a killed decoder is
-            # not free.
+            # The cost was not measured. The elapsed time is charged instead, because an image that is refused
+            # or kills a decoder uses the decoder, too.
             job.decode_cpu_ms = min(_MOST_MS, (now - job.decode.begun) * 1e3)
         cost_ms = job.decode_cpu_ms
         demand = self._demands.get(job.stream)
@@ -260,9 +265,10 @@ class VersionQueue:
             self._costs.learn(job.kind, cost_ms)
 
     def end(self, job: Job, inference_s: float, now: float, *, again: bool = False) -> None:
-        """Account the end of a job, answered or not: charge its client the real cost.
+        """Account the end of a job, answered or not, and charge its client the real cost.
 
-        With ``again`` the job is queued once more, before all other work of its client.
+        With ``again`` the job is queued once more: a frame before all other work, and a posted image before
+        the other images of its client.
         """
         self._in_flight -= 1
         flow = job.flow
@@ -283,12 +289,12 @@ class VersionQueue:
             self._share.rest()
 
     def lost(self, job: Job, now: float, *, again: bool) -> None:
-        """Account a job that was lost because the process that ran it has gone; see :meth:`end`."""
+        """Account a job that was lost with the inference process; ``again`` is that of :meth:`end`."""
         self.end(job, 0.0, now, again=again)
         self._service.interrupt()
 
     def skip(self, job: Job) -> None:
-        """Account a job that :meth:`next` returned but that does not start and is not queued again."""
+        """Account a job that :meth:`next` returned, but that will neither start nor be queued again."""
         if job.flow is not None and not job.stream:
             self._posts.settle(job.flow, job, 0.0)
 
@@ -297,30 +303,33 @@ class VersionQueue:
         self._share.charge(self._share.flow("live", client.number, client.weight), cost_s)
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
-        """Learn from one result how long the device takes for a frame, and whether ``stream`` has to wait."""
+        """Learn from one result how long a frame runs, and whether frames of ``stream`` have to wait."""
         item_s = result.inference_ms / max(1, result.batch_size) / 1e3
         self._inference_s += (item_s - self._inference_s) * (0.1 if self._inference_s else 1.0)
         self.rates.observe(model, stream, result)
 
     def expect(self, model: ServedModel) -> None:
-        """Use the run time measured at warm-up until the run of a frame was measured."""
+        """Use the run time that was measured at warm-up until the run of a frame has been measured."""
         self._wait.inference_threads = model.inference_threads
         if not self._inference_s:
             self._inference_s = min(cost_ms / size for size, cost_ms in model.cost_ms.items()) / 1e3
 
     def expected_wait_s(self, client: Client, connection: int, now: float, decode_ms: float = 0.0) -> float:
-        """Return how long a POST of this connection, which takes ``decode_ms`` to decode, may wait for its
-        turn.
+        """Return an upper estimate of the seconds that a POST of this connection waits for its turn.
+
+        ``decode_ms`` is the expected decode time of its image.
         """
         if decode_ms <= LONG_MS and not (self._waiting or self._posts.count):
-            return 0.0  # no other image goes first, and only long decodes wait for those that have started
+            return 0.0  # no image waits, and only long decodes have to wait for decodes that have started
         flow = self._share.flow("post", client.number, client.weight)
         costs = decode_ms / 1e3, self._inference_s
         return self._wait.longest_s(flow, connection, costs, self._flows_with_work(), now)
 
     def expected_decode_ms(self, client: Client, nbytes: int | None, image: bytes | None) -> float:
-        """Return the expected decode time; a large image that has not arrived yet is assumed to cost as much
-        as the last one.
+        """Return the expected decode time of ``image``, which is None if it has not arrived yet.
+
+        Such an image, if it is large or its size ``nbytes`` is unknown, is assumed to take as long as the
+        client's last image. A small one is assumed to take no time.
         """
         if image is not None:
             return self.expected_ms(hint_of(image), client)
@@ -331,7 +340,7 @@ class VersionQueue:
         return _FIRST_FRAME_MS if kind is None else self._costs.expected_ms(kind) * client.cost_factor
 
     def is_alone(self, client: Client) -> bool:
-        """Whether no other client has work that waits or runs for this version."""
+        """Return whether no other client has work that waits or runs for this version."""
         return all(flow.client == client.number for flow in (*self._flows_with_work(), *self._share.running))
 
     def _flows_with_work(self) -> list[Flow]:
