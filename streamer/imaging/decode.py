@@ -21,7 +21,7 @@ from streamer.protocol.wire import Codec
 
 Image = npt.NDArray[np.uint8]
 
-#: A reduced image has on each side at least this many pixels for each pixel of the model input.
+#: `choose_reduction` leaves at least this many pixels for each pixel of the model input, on each side.
 _REDUCED_MARGIN = 2.0
 
 
@@ -33,7 +33,7 @@ class Decoded:
     pixels: Image
     #: Whether a part is missing or wrong; missing parts are grey, or lack fine details.
     damaged: bool = False
-    #: The image has this many pixels for each one of ``pixels`` in each direction: 1, 2, 4 or 8.
+    #: Factor by which each side of the image was reduced while it was decoded: 1, 2, 4 or 8.
     reduced: int = 1
 
 
@@ -52,20 +52,21 @@ def decode(
     The EXIF orientation of ``header`` is applied first, for PNG and WebP too, so that all formats follow one
     rule; then ``rotation`` clockwise quarter turns are applied. Greyscale, palette and CMYK images are
     converted to BGR, 16-bit samples to their upper 8 bits; alpha is dropped without blending, and only the
-    first frame of an animation is decoded. The decoders of PNG and WebP get a file with nothing but that
-    image, because decoding metadata, profiles and further frames could cost any amount.
+    first frame of an animation is decoded. The decoders of PNG and WebP get a file that contains only that
+    image, because decoding metadata, profiles and further frames could take unbounded time and memory.
 
     With ``reduce``, a JPEG much larger than ``target`` (width and height of the model input) is decoded at
-    1/2, 1/4 or 1/8 of its size. This saves a third of the decode time. It is off by default, because boxes
-    move: YOLOX-nano and YOLOv9-t were compared at full and reduced size on three photographs and their
-    enlargements. With a margin of 2, IoU fell to 0.92 and scores differed by up to 0.05; with margins of 4.5
-    and more, these were still 0.97 and 0.022. Linear resizing samples other pixels of a reduced image, so no
-    margin achieves 0.98 and 0.02.
+    1/2, 1/4 or 1/8 of its size. This saves a third of the decode time. It is off by default, because it
+    moves boxes: YOLOX-nano and YOLOv9-t were compared at full and reduced size on three photographs and
+    their enlargements. With a margin (see `_REDUCED_MARGIN`) of 2, IoU fell to 0.92 and scores differed by up
+    to 0.05; with margins of 4.5 and more, the values were still 0.97 and 0.022. No margin achieves 0.98 and
+    0.02, because linear resizing samples different pixels of a reduced image.
 
-    With ``resized``, only those pixels of a large JPEG or PNG are valid that `cv2.resize` with INTER_LINEAR
-    reads to make an image of this width and height from the upright one; the others take no memory.
+    ``resized`` is the width and height to which the caller will resize the upright image with `cv2.resize`
+    and INTER_LINEAR. Of a large JPEG or PNG, only the pixels that this reads are then valid; the others take
+    no memory.
 
-    With ``most_bytes``, decoding takes at most this much memory: a JPEG is reduced where that is enough, and
+    With ``most_bytes``, decoding takes at most this much memory: a JPEG is reduced if that is enough, and
     other images are refused.
 
     A damaged JPEG is returned and marked as damaged if at least three quarters of it can be read. Opens no
@@ -80,7 +81,7 @@ def decode(
     width, height = scaled(header, scale)
     rows, space = None, None
     if resized is not None and is_sampled(header) and 3 * width * height >= LEAST_BYTES:
-        # Not for smaller images, because finding the rows takes 30 us.
+        # Smaller images are decoded with all their rows, because finding the needed rows takes 30 us.
         rows = turning.stored_rows(height, width, resized)
         space = sampled_memory(height, width, rows)
     try:
@@ -104,8 +105,8 @@ def _stored_pixels(
 ) -> tuple[Image, bool]:
     """Return the pixels in stored orientation, and whether they are damaged. Raises ImageError.
 
-    ``size`` is their width and height; ``rows`` are those that are needed, None for all. A sound JPEG or a
-    large PNG is decoded into ``space`` if there is one.
+    ``size`` is their width and height; ``rows`` are the rows that are needed, None for all. An undamaged JPEG
+    or a large PNG is decoded into ``space`` if it is given.
     """
     if header.codec is Codec.JPEG:
         try:
@@ -113,8 +114,8 @@ def _stored_pixels(
         except UnsupportedSampling:
             if header.sound_bytes:
                 raise damaged("it has no end marker, or is broken in its scans") from None
-            # OpenCV does not report libjpeg's warnings, so look for missing rows. An image that is grey all
-            # over is not damaged.
+            # OpenCV does not report libjpeg's warnings, so look for missing rows. An image whose first and
+            # last row are equal may really be grey all over, so it does not count as damaged.
             image = _opencv(data, header)
             return image, bool((image[0] != image[-1]).any()) and check_rows(image)
     if header.codec is Codec.PNG and header.pixel_bytes:

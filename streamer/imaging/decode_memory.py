@@ -6,7 +6,7 @@ from streamer.imaging.pixel_limits import SCALES, ImageHeader, too_large, turn_b
 from streamer.imaging.sampled_pixels import kept_bytes, sampled_rows
 from streamer.imaging.turning import Turning
 
-#: Bytes of a BGR pixel. A decoder that holds no more for each pixel can leave out rows.
+#: Bytes of a BGR pixel. Rows can be left out only if the decoder needs no more than this for each pixel.
 _BGR_BYTES = 3
 
 
@@ -62,7 +62,7 @@ def decode_memory(
     if not turning.changes:
         return header.beside_bytes + stored
     height, width = (width, height) if turning.turns % 2 else (height, width)
-    # What the decoder itself has taken is free again before the pixels are turned.
+    # The decoder has freed its own memory before the pixels are turned.
     return stored + max(header.beside_bytes, kept_bytes(height, width, sampled_rows(height, resized[1])))
 
 

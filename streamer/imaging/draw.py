@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streamer.imaging.palette import class_colour, score_text
 
-#: uint8 (H, W, 3), BGR. The client draws too, so this module imports neither the decoder nor `inference`.
+#: uint8 (H, W, 3), BGR. The client uses this module too, so it imports neither the decoder nor `inference`.
 Image = npt.NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

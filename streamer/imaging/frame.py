@@ -1,4 +1,4 @@
-"""The interface of a stream's frames for every transport: encoded images or decoded video frames."""
+"""Defines the interface of a stream's frames for every transport: encoded images or decoded video frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StreamFrame(Protocol):
 
     @property
     def codec(self) -> Codec:
-        """Codec of the payload; for a decoded frame, the codec that it had."""
+        """Codec of the payload; for a decoded frame, the codec from which it was decoded."""
 
     @property
     def seq(self) -> int:
@@ -56,4 +56,4 @@ class StreamFrame(Protocol):
         """Whether it is a key frame, follows a discontinuity, or is the last frame."""
 
     def stamp(self) -> FrameTime:
-        """Return the field with which results name the frame's time."""
+        """Return the field in which a result states the time of its frame."""

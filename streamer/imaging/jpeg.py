@@ -14,26 +14,26 @@ from streamer.protocol.wire import Codec
 
 #: Most segments before the first scan. ICC profiles take at most 255, extended XMP takes some hundreds.
 _MAX_SEGMENTS = 1024
-#: Most bytes between all segments together, which libjpeg would skip.
+#: Most bytes that lie between segments, all gaps together; libjpeg would skip them.
 _MAX_STRAY_BYTES = 4096
 #: Memory that libjpeg needs besides pixels and coefficients: rows, tables, its own structures.
 _FIXED_BYTES = 2 << 20
 _MARKER = re.compile(rb"\xff[^\xff\x00]")
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
-#: Bytes at the end of a file that are searched for scans that do not belong there.
+#: Number of bytes at the end of a file in which `_scans_of` looks for unexpected further scans.
 _TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class JpegHead:
-    """The part of a file before the data of the first scan, and its meaning."""
+    """Holds the part of a file before the data of the first scan, and what was parsed from it."""
 
     data: bytes
     #: The header of the image if the file is complete.
     header: ImageHeader
     frame: JpegFrame
     first_scan: Scan
-    #: Whether the first scan must be the only one: it has all components, and nothing is refined.
+    #: Whether the first scan must be the only one: it has all components, and the image is not progressive.
     single_scan: bool
     least_bytes: int
     #: The limits against which the head was checked.
@@ -43,7 +43,7 @@ class JpegHead:
 #: Cache of recently parsed heads, newest first. Frames of a camera begin with the same head, and parsing it
 #: took a seventh of the time for which a streamed frame holds the GIL. The tuple is replaced as a whole, so
 #: threads may read it at any time; if two threads replace it at once, an entry is lost. An entry depends only
-#: on the bytes of its head; the data after a head are checked each time.
+#: on the bytes of its head and on the limits; the data after a head are checked each time.
 _known_heads: tuple[JpegHead, ...] = ()
 MAX_KNOWN_HEADS = 8
 _MAX_KNOWN_HEAD_BYTES = 4096
@@ -63,10 +63,11 @@ def read_jpeg(blob: bytes, limits: PixelLimits) -> ImageHeader:
 def _scans_of(blob: bytes, head: JpegHead) -> Scans:
     """Return the scans that follow a head. Raises ImageError.
 
-    If the first scan contains the whole image, libjpeg decodes while it reads and treats a second scan as an
-    error, so the cost is bounded already. Most camera frames are like that, and finding only the end marker
-    takes 0.004 ms, while following all markers through 80 KB takes 0.05 ms. If scans are found near the end
-    of the file, all markers are followed, so that thousands of further scans are refused.
+    If the first scan contains the whole image, libjpeg decodes it while reading and treats a second scan as
+    an error, so the cost is already bounded. Most camera frames have a single scan. For them this function
+    looks only for the end marker, which takes 0.004 ms; following all markers through 80 KB takes 0.05 ms.
+    If it finds a scan near the end of the file, it follows all markers, so that a file with thousands of
+    further scans is refused.
     """
     start = len(head.data)
     if head.single_scan:
@@ -83,9 +84,10 @@ def follow_scans(blob: bytes, head: JpegHead) -> Scans:
 
 def _header_of(frame: JpegFrame, orientation: int, reduction: int, *, single_scan: bool) -> ImageHeader:
     """Return the header of a complete file."""
-    # OpenCV decodes unusual sampling and copies its pixels. CMYK and BGR pixels are in memory together.
+    # OpenCV decodes unusual sampling and copies its pixels: 2 * 3 bytes. CMYK pixels (4 bytes) are in memory
+    # together with the BGR pixels (3 bytes).
     each = 6 if not frame.usual_sampling else 7 if len(frame.components) == 4 else 3
-    each += 3 if frame.arithmetic else 0  # such a file is decoded twice, to detect whether it is cut off
+    each += 3 if frame.arithmetic else 0  # it is decoded a second time, to detect whether it is cut off
     beside = _FIXED_BYTES + (0 if single_scan else frame.coefficient_bytes)
     decoding = each * frame.width * frame.height
     turning = turn_bytes(frame.width, frame.height) if orientation != 1 else 0
@@ -106,7 +108,7 @@ def _header_of(frame: JpegFrame, orientation: int, reduction: int, *, single_sca
 
 
 def _kind_of(frame: JpegFrame, *, single_scan: bool) -> str:
-    """Return what error messages call a JPEG: what makes its decoding take more memory."""
+    """Return the name of a JPEG in error messages, which states what makes it take more memory to decode."""
     if frame.arithmetic:
         return "arithmetic-coded JPEG"
     if frame.progressive:

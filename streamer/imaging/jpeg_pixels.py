@@ -23,13 +23,15 @@ _EOI = b"\xff\xd9"
 _MISSING = 128
 #: An image is refused if less than this share of its rows can be read.
 _LEAST_SHARE = 0.75
-#: At least this many equal bytes at the end of the data are padding, or a part of the file never written.
+#: Equal bytes at the end of the data, if there are at least this many, count as padding or as a part of the
+#: file that was never written.
 _PADDING_BYTES = 4
-#: A damaged image is decoded again only if its scans visit at most this many coefficients; more would take
-#: over half a second (see `jpeg_scans`).
+#: A damaged image is decoded a second time only if its scans visit at most this many coefficients; more would
+#: take over half a second (see `jpeg_scans`).
 _MAX_VISITS_TWICE = 400_000_000
 _ROWS_PER_STEP = 64
-#: Replacement for missing arithmetic-coded data, to compare with the zeros that the decoder uses.
+#: Bytes that `_ends_early` appends to arithmetic-coded data. The decoder uses zeros in place of missing data,
+#: so the pixels change if data are missing.
 _OTHER_BYTES = bytes([0x55]) * 64
 
 
@@ -47,11 +49,11 @@ def decode_jpeg(
     """Return the stored pixels as uint8 BGR, and whether a part of them is missing or wrong.
 
     ``size`` is their width and height: those in ``header``, or both divided by 2, 4 or 8. An intact image is
-    decoded into ``space`` (uint8, of this size) if it is given; that of `sampled_memory` does not keep all
-    rows. A damaged image gets memory of its own, because damage is found by looking at all rows.
+    decoded into ``space`` (uint8, of this size) if it is given. Memory from `sampled_memory` does not keep
+    all rows, so a damaged image is decoded into new memory, where all rows can be checked.
 
-    Raises ImageError (damaged) if less than three quarters of the image can be read, or if finding that out
-    would take more than ``most_bytes`` of memory; and UnsupportedSampling. If the data differ from
+    Raises ImageError (damaged) if less than three quarters of the image can be read, or if checking this
+    would take more than ``most_bytes`` of memory. Raises UnsupportedSampling. If the data differ from
     ``header``, the pixels may have another shape, but never take more memory.
     """
     reason = "it is cut off, or broken in its scans"
@@ -92,8 +94,8 @@ def _decode_without_end(
 ) -> tuple[Pixels, bool] | None:
     """Decode an image without end marker, as some cameras write it, into ``space``.
 
-    Returns None if a scan is missing that the image needs. Raises ValueError if the data of its last scan end
-    early, and ImageError.
+    Returns None if the scans do not contain every bit of every coefficient. Raises ValueError if the data of
+    the last scan end early, and ImageError.
     """
     blob = bytes(data)
     head = _head_like(blob, header)
@@ -103,7 +105,7 @@ def _decode_without_end(
         coverage.add(scan)
     if not coverage.exact:
         return None
-    # libjpeg warns if it needs a bit beyond the end. Without a warning, the data contain every block.
+    # libjpeg warns if it needs a bit beyond the end of the data. If it does not, they contain every block.
     body = blob[: scans.ends[-1]]
     try:
         pixels = _decode(body + _EOI, space)
@@ -117,7 +119,7 @@ def _decode_without_end(
 
 
 def _without_padding(body: bytes) -> bytes:
-    """Return the data of scans without equal bytes at the end, which are padding if there are several."""
+    """Remove equal bytes at the end of the data, if there are at least `_PADDING_BYTES` of them."""
     stripped = body.rstrip(body[-1:])
     return stripped if len(body) - len(stripped) >= _PADDING_BYTES else body
 
@@ -128,7 +130,7 @@ def _visits(head: JpegHead, scans: Scans) -> int:
 
 
 def _head_like(blob: bytes, header: ImageHeader) -> JpegHead:
-    """Return the head of a file. Raises ImageError if it says another size than ``header``."""
+    """Return the head of a file. Raises ImageError if it states another size than ``header``."""
     head = read_head(blob, NoPixelLimits())
     if (head.frame.width, head.frame.height) != (header.width, header.height):
         raise damaged(f"its header says {header.width}x{header.height} pixels, its data differs")
@@ -138,13 +140,14 @@ def _head_like(blob: bytes, header: ImageHeader) -> JpegHead:
 def _ends_early(blob: bytes, pixels: Pixels) -> bool:
     """Return whether an arithmetic-coded image is cut off. Raises ImageError if too few rows can be read.
 
-    The decoder reads zeros in place of missing data. The image is therefore decoded again with other bytes
-    appended. In a complete image, only the last block may change, because encoders omit zeros at the end.
+    The decoder reads zeros in place of missing data. This function therefore decodes the image again with
+    other bytes appended, and compares the pixels. In a complete image, only the last block may differ,
+    because encoders omit zeros at the end.
     """
     head = read_head(blob, NoPixelLimits())
     ends = follow_scans(blob, head).ends
     other = np.empty_like(pixels)
-    with contextlib.suppress(ValueError):  # libjpeg warns of appended bytes that it did not need
+    with contextlib.suppress(ValueError):  # libjpeg warns if it did not need all appended bytes
         _decode(blob[: ends[-1]] + _OTHER_BYTES + _EOI, other)
     differ = (pixels != other).any(axis=2)
     parts = head.frame.components
@@ -159,14 +162,14 @@ def _ends_early(blob: bytes, pixels: Pixels) -> bool:
 
 
 def _last_block(size: int, block: int) -> int:
-    """Return where the last block begins, less one pixel, because colours are smoothed across its edge."""
+    """Return where the last block begins, minus one pixel, because colours are smoothed across its edge."""
     return max(0, (size - 1) // block * block - 1)
 
 
 def _decode_rest(
     data: bytes | memoryview, header: ImageHeader, space: Pixels, reason: str
 ) -> tuple[Pixels, bool]:
-    """Decode what can be read of a damaged image into ``space``. Raises ImageError."""
+    """Decode the readable part of a damaged image into ``space``. Raises ImageError."""
     blob = bytes(data)
     head = _head_like(blob, header)
     scans = follow_scans(blob, head)
@@ -189,7 +192,7 @@ def _decode_rows(blob: bytes, head: JpegHead, scans: Scans, space: Pixels) -> tu
         pass  # `space` contains the pixels up to the end of the data
     if head.frame.arithmetic:
         raise damaged("its arithmetic-coded data are broken")
-    if len(head.frame.components) == 4:  # no row is converted from CMYK once libjpeg has warned
+    if len(head.frame.components) == 4:  # after a warning of libjpeg, no row is converted from CMYK
         raise damaged("it is cut off or broken, and no part of a damaged CMYK image can be read")
     check_rows(space)
     return space, True
@@ -213,8 +216,8 @@ def _decode_first_scans(
     """Decode an image of several scans without the broken scan and those after it.
 
     The remaining scans must contain every coefficient, at least coarsely; later scans only refine them. If
-    the data end early, the last scan is the broken one. Otherwise the broken scan is unknown, and all scans
-    that only refine are left out.
+    the data end early, the last scan is the broken one. Otherwise it is unknown which scan is broken, so this
+    function leaves out all scans that only refine coefficients.
     """
     if _visits(head, scans) > _MAX_VISITS_TWICE:
         raise damaged(reason)
@@ -239,7 +242,7 @@ def _decode_first_scans(
 
 
 def _rows_before(pixels: Pixels, value: int) -> int:
-    """Return the number of rows above the rows at the lower edge that contain only ``value``."""
+    """Return the number of rows above those at the lower edge that contain only ``value``."""
     end = len(pixels)
     while end:
         start = max(0, end - _ROWS_PER_STEP)

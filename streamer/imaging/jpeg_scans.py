@@ -1,4 +1,4 @@
-"""Walks the frame header and the scans of a JPEG, to bound the cost of decoding it.
+"""Reads the frame header and the scan headers of a JPEG, to bound the cost of decoding it.
 
 A scan of a few bytes can make a decoder process the whole image, so the cost depends not on the size of the
 file but on the number of coefficients that all scans visit together.
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One channel of an image."""
+    """Describes one channel of an image."""
 
     identifier: int
     #: Horizontal and vertical sampling factor, 1 to 4.
@@ -32,7 +32,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class JpegFrame:
-    """A start-of-frame segment."""
+    """Holds the contents of a start-of-frame segment."""
 
     marker: int
     precision: int
@@ -52,7 +52,7 @@ class JpegFrame:
 
     @property
     def progressive(self) -> bool:
-        """Whether the image is coded in several passes, each of which refines it."""
+        """Whether the image is coded progressively: in several passes, which refine it step by step."""
         return self.marker in _PROGRESSIVE
 
     @property
@@ -78,7 +78,7 @@ class JpegFrame:
 
     @property
     def _irreducible(self) -> str:
-        """What error messages call a JPEG that cannot be decoded at a reduced size; empty if it can."""
+        """The name in error messages of a JPEG that cannot be decoded at a reduced size; empty if it can."""
         if self.arithmetic:
             return "an arithmetic-coded JPEG"
         return "" if self.usual_sampling else "a JPEG of unusual sampling"
@@ -100,7 +100,7 @@ class JpegFrame:
 
     @property
     def coefficient_bytes(self) -> int:
-        """Memory in bytes of all coefficients, which libjpeg keeps until the last of several scans."""
+        """Memory in bytes of all coefficients, which libjpeg keeps if the image has several scans."""
         return _BLOCK_BYTES * sum(self.blocks(index) for index in range(len(self.components)))
 
     def least_bytes(self) -> int:
@@ -127,34 +127,36 @@ _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF
 _MAX_SCANS = 64
 #: Most segments between scans; encoders write one or two tables before each scan.
 _MAX_SEGMENTS = 256
-#: Most visits of coefficients, for each pixel that the limits allow. A scan costs libjpeg up to 16 ns for a
-#: block and 1 ns for each coefficient in it. The worst images of 33.5 megapixels that pass (refinements of
-#: zeros, scans full of correction bits) took 0.6 s of CPU time on the machine on which this was tuned.
+#: Most visits of coefficients, for each pixel that the limits allow. A scan costs libjpeg up to 16 ns for
+#: each block and 1 ns for each coefficient in it. The slowest images of 33.5 megapixels that pass
+#: (refinements of zeros, scans full of correction bits) took 0.6 s of CPU time on the machine on which this
+#: was tuned.
 #: Standard progressive files need 11 visits a pixel (4:4:4) or 18 (CMYK), well optimised files 21.
 _MAX_VISITS_PER_PIXEL = 24
 _VISITS_PER_BLOCK = 16
-#: One pass over an image is allowed, also over one that has more pixels than the limits and is reduced: each
-#: of at most four channels takes 80 visits for 64 pixels.
+#: Visits for each pixel in one pass of a Huffman decoder over an image: each of at most four channels takes
+#: 80 visits for 64 pixels. One such pass is always allowed, even if the image has more pixels than the limits
+#: and is therefore reduced.
 _VISITS_OF_ONE_PASS = 5
 #: Visits counted for one arithmetic-coded coefficient. Decoding one takes up to 30 adaptive decisions of 4 ns
 #: each, and malicious data need hardly any bits for them: 33.5 megapixels took 6 s. With this factor, the
 #: largest image that passes has some 3 megapixels (5 with 4:2:0) and takes 0.5 s.
 _ARITHMETIC_VISITS = 100
-#: Bytes searched in the first step and in each further one; smaller steps would cost mostly overhead.
+#: Bytes that `find_marker` searches in its first step and in each later one; smaller steps would be slower.
 _FIRST_STEP, _STEP = 1 << 14, 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One pass over some components; a sequential image has at most one for each of its components."""
+    """Describes one pass over some components; a sequential image has at most one for each component."""
 
     #: Indices into the components of the frame.
     components: tuple[int, ...]
     #: First and last coefficient, 0 to 63.
     first: int
     last: int
-    #: Successive approximation: how many low bits are missing before this scan (0 for a first scan), and
-    #: how many after it.
+    #: Successive approximation: how many low bits of each coefficient are missing before this scan (0 for a
+    #: first scan), and how many are missing after it.
     high: int
     low: int
 
@@ -188,7 +190,7 @@ class Scan:
 
 @dataclass(slots=True)
 class Coverage:
-    """The bits of each coefficient that the scans so far contain."""
+    """Keeps track of the bits of each coefficient that the scans added so far contain."""
 
     frame: JpegFrame
     #: For each component and coefficient: how many low bits are missing, or None before its first scan.
@@ -240,7 +242,7 @@ class Scans:
     #: Positions in the file at which the data of each scan end.
     ends: tuple[int, ...]
     #: Whether the end marker of the file follows the last scan. If not, the file is cut off there, or the
-    #: bytes that follow are no part of a JPEG.
+    #: bytes that follow do not belong to a JPEG.
     ended: bool
 
 
@@ -294,8 +296,8 @@ def find_marker(blob: bytes, start: int) -> int:
     """Return the position of the first marker at or after ``start``, or the length of ``blob``.
 
     In the data of a scan, 0xFF is followed by 0, by a restart marker or by more 0xFF. A regular expression
-    takes 30 to 60 ms for 8 MiB of such bytes; this takes 2 ms for 8 MiB of any bytes (0.02 ms for a usual
-    frame).
+    takes 30 to 60 ms for 8 MiB of such bytes; this function takes 2 ms for 8 MiB of any bytes (0.02 ms for a
+    usual frame).
     """
     data = np.frombuffer(blob, np.uint8)
     step = _FIRST_STEP

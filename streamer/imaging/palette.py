@@ -1,4 +1,4 @@
-"""Colours of classes and the text of scores, as `static/js/palette.js` has them; a test compares both."""
+"""Defines the colours of classes and the text of scores like `static/js/palette.js`; a test compares both."""
 
 from __future__ import annotations
 

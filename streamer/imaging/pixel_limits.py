@@ -1,4 +1,4 @@
-"""What the header of an image says, the limits for it, and the error of an image that is refused."""
+"""Defines the header of an image, the limits that it must meet, and the error for a refused image."""
 
 from __future__ import annotations
 
@@ -132,18 +132,18 @@ class ImageHeader:
     orientation: int = 1
     #: Whether it is an arithmetic-coded JPEG, whose decoder silently reads zeros in place of missing data.
     arithmetic: bool = False
-    #: Number of bytes before the damage in a damaged JPEG. The decoder gets no bytes after them, because they
-    #: were not checked. 0 if the file is complete, as far as its structure shows.
+    #: Number of bytes before the damage in a damaged JPEG. The decoder does not get the bytes after them,
+    #: because they were not checked. 0 if the structure of the file shows no damage.
     sound_bytes: int = 0
     #: Upper bound of the memory in bytes that `decode` takes at one time for all pixels of this image, not
-    #: counting ``data``. It is close to the measured peak, except for lossless WebP (see `webp`). The
-    #: ``rotation`` of a frame is not known here; if there is one, decoding takes at least `turn_bytes`.
+    #: counting ``data``. It is close to the measured peak, except for lossless WebP (see `webp`). The header
+    #: does not know the ``rotation`` of a frame; if there is one, decoding takes at least `turn_bytes`.
     decode_bytes: int = 0
-    #: What error messages call it, such as "progressive JPEG".
+    #: The name of this kind of image in error messages, such as "progressive JPEG".
     kind: str = "image"
-    #: The part of ``decode_bytes`` that does not depend on how many of its pixels are kept, and the bytes for
-    #: each pixel; both are 0 if the decoder always keeps all pixels. With 3 bytes, `decode` may leave out
-    #: rows.
+    #: Memory in bytes that decoding takes besides the pixels, and the bytes for each pixel. `decode_memory`
+    #: computes from them the memory for a reduced image or for some of the rows. Both are 0 if only
+    #: ``decode_bytes`` is known. With 3 bytes for each pixel, `decode` may leave out rows.
     beside_bytes: int = 0
     pixel_bytes: int = 0
     #: Whether its decoder can reduce it to 1/2, 1/4 or 1/8 of its size.
@@ -159,15 +159,16 @@ class ImageHeader:
 
 
 def turn_bytes(width: int, height: int) -> int:
-    """Return the bytes of memory needed to turn an image: its BGR pixels before and after."""
+    """Return the bytes of memory needed to turn an image: its BGR pixels before and after turning."""
     return 6 * width * height
 
 
 def check_size(width: int, height: int, limits: PixelLimits, kind: str = "") -> int:
     """Return the scale denominator, one of `SCALES`, with which an image of this size meets ``limits``.
 
-    ``kind`` is what error messages call an image that cannot be reduced while it is decoded; for such an
-    image the result is 1. Raises ImageError if an image has no pixels, or more than ``limits`` allow.
+    ``kind`` is empty for an image that can be reduced while it is decoded. For any other image it is the name
+    of the image in error messages, and the result is 1. Raises ImageError if the image has no pixels, or more
+    than ``limits`` allow.
     """
     if width < 1 or height < 1:
         raise damaged(f"its header says {width}x{height} pixels")

@@ -1,4 +1,4 @@
-"""Checks the chunks of a PNG, and makes the file that the decoder gets, which contains only the image."""
+"""Checks the chunks of a PNG, and builds the file for the decoder, which contains only the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from streamer.protocol.wire import Codec
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
-#: Encoders write data chunks of at least 8 KiB, except for small images. Reading 4096 chunks takes 3 ms.
+#: Most chunks of a file. Encoders write data chunks of at least 8 KiB, except for small images. Reading 4096
+#: chunks takes 3 ms.
 _MAX_CHUNKS = 4096
 #: Most chunks that are not data chunks.
 _MAX_EXTRAS = 256
@@ -54,7 +55,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 @dataclass(frozen=True, slots=True)
 class PngFrame:
-    """The contents of the header chunk."""
+    """Holds the contents of the header chunk."""
 
     width: int
     height: int
@@ -89,7 +90,7 @@ class PngFrame:
 
 @dataclass(slots=True)
 class _Chunks:
-    """The chunks found in a file."""
+    """Holds the positions of the chunks found in a file."""
 
     #: Start and end of the palette chunk, including its length and checksum.
     palette: tuple[int, int] | None = None
@@ -104,11 +105,11 @@ class _Chunks:
         return sum(end - start - 12 for start, end in self.data)
 
     def may_have_surplus(self, scanline_bytes: int) -> bool:
-        """Whether the data may inflate to so many surplus bytes that discarding them takes long."""
+        """Return whether the data may inflate to more than `SURPLUS_BYTES` bytes beyond the image."""
         return self.data_bytes * _DEFLATE_MAX_RATIO > scanline_bytes + SURPLUS_BYTES
 
     def checked(self, frame: PngFrame) -> _Chunks:
-        """Return the chunks themselves. Raises ImageError if the data or a needed palette is missing."""
+        """Return this object. Raises ImageError if the data or a needed palette is missing."""
         if not self.data:
             raise damaged("it has no image data")
         if frame.colour == _PALETTE and self.palette is None:
@@ -132,7 +133,7 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
         raise damaged(f"{chunks.data_bytes} bytes cannot hold {width}x{height} pixels")
     orientation = chunks.orientation or 1
     turning = turn_bytes(width, height) if orientation != 1 else 0
-    # In strips, the slowest filter takes longer than allowed for 16 bits per channel.
+    # Images with 16 bits per channel are not decoded in strips: the slowest filter would take too long.
     in_strips = 3 * width * height >= LEAST_BYTES and not frame.interlaced and frame.depth <= 8
     pixel_bytes = 3 if in_strips else 0
     decoding = pixel_bytes * width * height or _decode_bytes(frame, chunks, len(blob))
@@ -158,7 +159,7 @@ def _decode_bytes(frame: PngFrame, chunks: _Chunks, file_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PngFile:
-    """A file whose image is decoded in strips (`png_strips`)."""
+    """Gives access to a file whose image is decoded in strips (`png_strips`)."""
 
     frame: PngFrame
     #: The palette chunk; empty if there is none.
@@ -182,9 +183,9 @@ class PngFile:
 def bare_png(blob: bytes) -> bytes:
     """Return the file with only the header, the palette and the data. ``blob`` must have passed `read_png`.
 
-    Text, profiles and further frames are left out, because they are compressed and could inflate to any size.
-    Transparency is left out, because decoding drops it anyway. Raises ImageError (damaged) if the data
-    inflate to more than the image.
+    This function leaves out text, profiles and further frames, because they are compressed and could inflate
+    to any size, and transparency, because decoding drops it anyway. Raises ImageError (damaged) if the data
+    inflate to far more than the image (see `SURPLUS_BYTES`).
     """
     frame = PngFrame.parse(blob)
     chunks = _walk(blob, frame)
@@ -193,7 +194,7 @@ def bare_png(blob: bytes) -> bytes:
 
 
 def _walk(blob: bytes | memoryview, frame: PngFrame) -> _Chunks:
-    """Find the chunks up to the end of the file. Raises ImageError."""
+    """Find the chunks up to the end chunk. Raises ImageError."""
     position, found, extras, previous, kind = 33, _Chunks(), 0, b"", b"IHDR"
     for _ in range(_MAX_CHUNKS):
         if position + 12 > len(blob):
@@ -230,8 +231,9 @@ def _note_extra(found: _Chunks, kind: bytes, blob: bytes | memoryview, position:
 def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[bytes]:
     """Return the data chunks that the decoder gets. Raises ImageError.
 
-    libpng inflates all data and discards the surplus, so data that could have a surplus are inflated here
-    first. If the scanlines are small enough, they are then passed on uncompressed.
+    libpng inflates all data and discards the surplus. If the surplus could be too large, this function
+    inflates the data first to measure it. Scanlines of at most `_MAX_STORED_BYTES` are then passed on
+    uncompressed.
     """
     whole = slice(chunks.data[0][0], chunks.data[-1][1])
     if not chunks.may_have_surplus(scanline_bytes):
@@ -262,7 +264,7 @@ def _inflate(blob: bytes | memoryview, data: list[tuple[int, int]]) -> Iterator[
     inflater = zlib.decompressobj()
     try:
         for start, end in data:
-            # In small steps, because the rest of each is copied.
+            # Pass the data in small steps, because the inflater copies the unconsumed rest of each step.
             for step in range(start + 8, end - 4, _STEP_BYTES):
                 rest: bytes | memoryview = memoryview(blob)[step : min(step + _STEP_BYTES, end - 4)]
                 while rest and not inflater.eof:

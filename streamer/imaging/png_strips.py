@@ -1,7 +1,7 @@
-"""Decodes a large PNG in strips of rows, so that only the rows that are needed are in memory.
+"""Decodes a large PNG in strips of rows, so that only the needed rows stay in memory.
 
-The decoder gets each strip as a PNG of its own, which begins with the last row of the strip before: filters
-of PNG refer to the row above. Its result is the same as that of the whole file.
+The decoder gets each strip as a separate PNG. It begins with the last row of the previous strip, because PNG
+filters refer to the row above. The result is the same as when the whole file is decoded.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from streamer.imaging.sampled_pixels import Rows
 
 Pixels = npt.NDArray[np.uint8]
 
-#: Bytes of scanlines that are decoded together; a strip exists about five times while it is decoded.
+#: Bytes of scanlines in one strip; about five copies of a strip are in memory while it is decoded.
 _STRIP_BYTES = 256 << 10
-#: Colour type and bit depth of a PNG whose pixels have this many bytes. The filters depend on nothing else.
+#: Colour type and bit depth with which a strip is decoded, by the bytes of a pixel. Only the number of bytes
+#: affects the filters, so the filters of any other colour type are undone correctly, too.
 _SAME_FILTERS = {1: (0, 8), 2: (0, 16), 3: (2, 8), 4: (6, 8), 6: (2, 16), 8: (6, 16)}
 _GREY, _RGB, _RGBA = (0, 8), (2, 8), (6, 8)
 
 
 def decode_strips(data: bytes | memoryview, pixels: Pixels, rows: Rows) -> None:
-    """Decode the ``rows`` (ascending) of an image that is not interlaced into ``pixels``, uint8 BGR.
+    """Decode ``rows`` (ascending) of a non-interlaced image into ``pixels``, uint8 BGR.
 
     ``data`` must have passed `read_png`. Raises ImageError (damaged).
     """
@@ -59,10 +60,10 @@ class _Strips:
         self._row_bytes = -(-file.frame.width * file.frame.channels * file.frame.depth // 8)
         self._pixel_bytes = max(1, file.frame.channels * file.frame.depth // 8)
         self._strip_rows = max(1, _STRIP_BYTES // (1 + self._row_bytes))
-        #: Scanlines of the next strip, and the number of rows before them.
+        #: Scanlines of the next strip, and the number of rows decoded before them.
         self._lines = bytearray()
         self._done = 0
-        #: The bytes of the last row, without filter; empty before the first one.
+        #: Bytes of the last decoded row, after its filter was undone; empty before the first strip.
         self._above = b""
 
     @property
@@ -71,7 +72,7 @@ class _Strips:
         return self._done == self._height
 
     def add(self, piece: bytes) -> bytes:
-        """Add inflated bytes; return what is left of them behind the last row."""
+        """Add inflated bytes; return those that follow the last row of the image."""
         self._lines += piece
         while not self.complete:
             count = min(self._strip_rows, self._height - self._done)
@@ -99,7 +100,7 @@ class _Strips:
 
 @dataclass(frozen=True, slots=True)
 class _Converter:
-    """Makes BGR pixels of decoded strips."""
+    """Converts decoded strips to BGR pixels."""
 
     size: int
     colour: tuple[int, int]
@@ -123,7 +124,7 @@ class _Converter:
         if self.simple is not None:
             return self.simple(np.asarray(strip, np.uint8))
         content = np.frombuffer(_file_bytes(strip), np.uint8).reshape(len(strip), -1)
-        lines = np.pad(content, ((0, 0), (1, 0)))  # no filter
+        lines = np.pad(content, ((0, 0), (1, 0)))  # a filter byte of 0 before each row: no filter
         return np.asarray(
             _decode_png(
                 (self.size, len(strip)), self.colour, self.palette, lines.tobytes(), cv2.IMREAD_COLOR
@@ -133,7 +134,7 @@ class _Converter:
 
 
 def _file_bytes(strip: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
-    """Return the bytes of decoded rows as in a file: RGB order, 16 bits with the upper byte first."""
+    """Return the bytes of decoded rows in the order of a file: RGB, and the upper byte of 16 bits first."""
     if strip.ndim == 3:
         strip = strip[:, :, [2, 1, 0, 3][: strip.shape[2]]]
     return strip.astype(strip.dtype.newbyteorder(">")).tobytes()
@@ -148,7 +149,7 @@ def _decode_png(
 ) -> npt.NDArray[np.uint8 | np.uint16]:
     """Decode scanlines as a PNG of this width and height, colour type and bit depth. Raises ImageError."""
     head = struct.pack(">IIBBBBB", *size, colour[1], colour[0], 0, 0, 0)
-    # Level 0 stores the bytes as they are.
+    # Level 0 stores the bytes without compressing them.
     parts = (SIGNATURE, _chunk(b"IHDR", head), palette, _chunk(b"IDAT", zlib.compress(lines, 0)), IEND)
     strip: npt.NDArray[np.uint8 | np.uint16] | None = cv2.imdecode(
         np.frombuffer(b"".join(parts), np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION

@@ -1,8 +1,9 @@
-"""Image memory that keeps only the pixel rows that resizing reads; `decode` uses it for large images.
+"""Allocates image memory that keeps only the rows that resizing reads; `decode` uses it for large images.
 
-Linear resizing reads two source rows for each row of its result. A decoder of JPEGs writes all rows, so it
-gets address space for all of them, in which the pages of the other rows share a few pages of memory. Decoding
-and resizing run unchanged and give the same result, and the pixels take a tenth to a third of their size.
+Linear resizing reads two source rows for each row of its result. A JPEG decoder writes all rows, so it gets
+address space for all of them. The pages of the rows that resizing does not read are all mapped to the same
+few pages of memory. Decoding and resizing run unchanged and give the same result, and the pixels take a tenth
+to a third of their size.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
 
-#: Smaller images are decoded into ordinary memory, which a decoder reuses; mapping pages would cost time.
+#: Smaller images are decoded into ordinary memory, which a decoder process reuses; mapping pages takes time.
 LEAST_BYTES = 16 << 20
-#: Ordinary memory is also used if more than this share of the pages has to be kept.
+#: `decode` also uses ordinary memory if more than this share of the pages has to be kept.
 _MOST_KEPT = 0.5
-#: OpenCV computes positions in single precision. A position this close to a row may count as the next one.
+#: OpenCV computes positions in single precision, so rounding may move a position to the other side of a row
+#: that is this close.
 _ROUNDING = 1e-2
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -65,9 +67,9 @@ def sampled_rows(source: int, resized: int) -> Rows:
 def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
     """Return memory for uint8 pixels (height, width, 3) that keeps only ``rows``, which are ascending.
 
-    The other rows share memory: what is read from them is undefined. Returns None if that would save little,
-    or if the kernel refuses; the caller then uses ordinary memory. The memory is unmapped with the last
-    reference to the array.
+    The other rows share memory, so their contents are undefined. Returns None if this would save little or
+    if the kernel refuses; the caller then uses ordinary memory. The memory is unmapped when the last
+    reference to the array is gone.
     """
     size = height * width * 3
     pages = -(-size // mmap.PAGESIZE)
@@ -85,7 +87,7 @@ def sampled_memory(height: int, width: int, rows: Rows) -> Pixels | None:
 
 
 def kept_bytes(height: int, width: int, rows: Rows) -> int:
-    """Return the memory that `sampled_memory` takes, or ordinary memory where that is used."""
+    """Return the bytes that `sampled_memory` takes, or those of ordinary memory if it would return None."""
     pages = -(-height * width * 3 // mmap.PAGESIZE)
     gaps = _worthwhile_gaps(height, width, rows)
     if not gaps:
@@ -135,7 +137,7 @@ def _share(address: int, gaps: list[tuple[int, int]]) -> bool:
             for page in range(first, first + count, common):
                 length = min(common, first + count - page) * mmap.PAGESIZE
                 place = address + page * mmap.PAGESIZE
-                # An old size of zero maps the same memory a second time.
+                # With an old size of 0, mremap maps the same memory a second time.
                 if _LIBC.mremap(shared, 0, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place) == _FAILED:
                     return False
     finally:

@@ -1,4 +1,4 @@
-"""Turns stored pixels upright, as EXIF and the sender of a frame say."""
+"""Turns stored pixels upright, by the EXIF orientation and the rotation that the sender of a frame states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.imaging.sampled_pixels import Rows, sampled_memory, sampled_rows
 
 Image = npt.NDArray[np.uint8]
 
-#: EXIF orientations as (whether to mirror left to right first, clockwise quarter turns after that).
+#: By EXIF orientation: whether to mirror left to right first, and clockwise quarter turns after that.
 _ORIENTATIONS = {
     1: (False, 0),
     2: (True, 0),
@@ -30,7 +30,7 @@ _UP_DOWN, _LEFT_RIGHT, _BOTH = 0, 1, -1
 
 @dataclass(frozen=True, slots=True)
 class Turning:
-    """How stored pixels become upright: mirrored left to right first, then turned."""
+    """Describes how stored pixels become upright: they are mirrored left to right first, then turned."""
 
     mirrored: bool
     #: Clockwise quarter turns, 0 to 3.
@@ -38,7 +38,7 @@ class Turning:
 
     @classmethod
     def of(cls, orientation: int, rotation: int) -> Turning:
-        """Return an EXIF ``orientation`` followed by ``rotation`` clockwise quarter turns."""
+        """Return the turning for an EXIF ``orientation`` and then ``rotation`` clockwise quarter turns."""
         mirrored, turns = _ORIENTATIONS[orientation]
         return cls(mirrored, (turns + rotation) % 4)
 
@@ -66,16 +66,16 @@ class Turning:
     def stored_rows(self, height: int, width: int, resized: tuple[int, int]) -> Rows:
         """Return the stored rows that are read when the upright image is resized linearly, ascending.
 
-        ``height`` and ``width`` are those of the stored image, ``resized`` are width and height.
+        ``height`` and ``width`` are those of the stored image; ``resized`` is the new width and height.
         """
         rows = sampled_rows(height, resized[0] if self.turns % 2 else resized[1])
         return height - 1 - rows[::-1] if self.turns in (1, 2) else rows
 
     def upright_sampled(self, image: Image, resized: tuple[int, int]) -> Image:
-        """Return an image of `sampled_memory` upright, again with only the rows that resizing reads.
+        """Return an image in `sampled_memory` upright, again with only the rows that resizing reads.
 
-        May change ``image``. Rows must stay in their places, so an image is never flipped up and down within
-        its memory.
+        May change ``image``. Only some rows of it are kept, and flipping it up and down in place would move
+        them to rows that are not kept, so this method never does that.
         """
         mirrored, turns = self.mirrored, self.turns
         if (turns == 0 and mirrored) or (turns == 3 and not mirrored):

@@ -1,4 +1,4 @@
-"""Checks the chunks of a WebP, and makes the file that the decoder gets, which contains a single image."""
+"""Checks the chunks of a WebP, and builds the file for the decoder, which contains a single image."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _LOSSLESS_ALPHA = 0x10
 #: Memory that the decoder needs besides pixels: rows, tables.
 _FIXED_BYTES = 4 << 20
 #: A lossless image may contain a set of Huffman codes for each tile of 4x4 pixels, but at most 65,536 sets. A
-#: set takes at least 20 bits of the file, and up to 12 KB of memory. Only decoding shows how many there are.
+#: set takes at least 20 bits of the file, and up to 12 KB of memory. Only decoding shows how many sets a file
+#: contains.
 _TILE_PX, _MAX_CODE_SETS, _CODE_SET_BITS, _CODE_SET_BYTES = 16, 65_536, 20, 12_500
 
 
 @dataclass(frozen=True, slots=True)
 class WebpImage:
-    """The part of the file that is decoded: its only image, or the first frame of an animation."""
+    """Describes the part of the file that is decoded: its only image, or the first frame of an animation."""
 
     kind: bytes
     #: Start and end of its payload.
@@ -43,7 +44,7 @@ class WebpImage:
 
 @dataclass(slots=True)
 class _File:
-    """The contents of a file; ``width`` and ``height`` are those of the canvas."""
+    """Holds the contents of a file; ``width`` and ``height`` are those of the canvas."""
 
     width: int
     height: int
@@ -76,7 +77,7 @@ def read_webp(blob: bytes, limits: PixelLimits) -> ImageHeader:
         orientation,
         decode_bytes=max(decoding, composing, turning) + _FIXED_BYTES + 2 * len(blob),
         kind="lossless WebP" if image.kind == b"VP8L" else "WebP",
-        # Usual files have few sets of codes, so they do not count towards the limit on memory.
+        # Usual files have few code sets, so the memory for code sets does not count towards the limit.
         beside_bytes=_FIXED_BYTES + 2 * len(blob) if image.kind == b"VP8L" else 0,
         pixel_bytes=7 if image.kind == b"VP8L" else 0,
     )
