@@ -1,4 +1,4 @@
-"""The frames that a source yields, and generators that pace them or limit their rate."""
+"""Defines the frames that a source yields, and generators that pace them or limit their rate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Protocol
 
 from streamer.client.encoder import Pixels, decode
 
-#: When a source is late by more than this, its clock restarts at the current frame. Otherwise it
-#: would skip frames for ever.
+#: When a source is late by more than this, its clock restarts at the current frame. Otherwise the
+#: source would skip frames for ever.
 RESYNC_AFTER_S = 0.5
 
 
@@ -33,7 +33,7 @@ class Captured:
     _pixels: Pixels | None = None
 
     def pixels(self) -> Pixels:
-        """Return BGR pixels; an image file is decoded once. Raises BadInput."""
+        """Return BGR pixels; the first call decodes an image file. Raises BadInput."""
         if self._pixels is None:
             self._pixels = decode(self.image) if isinstance(self.image, bytes) else self.image
         return self._pixels
@@ -60,7 +60,7 @@ class Source(Protocol):
 def paced(
     frames: Iterator[Captured], stop: threading.Event, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Captured]:
-    """Yield each frame at its capture time. A frame that is too late is marked to be skipped as ``late``."""
+    """Yield each frame at its capture time; mark a frame that is too late to be skipped as ``late``."""
     begun: float | None = None
     lag_s = 0.0
     for frame in frames:
@@ -72,15 +72,15 @@ def paced(
                 return
         elif lag_s > RESYNC_AFTER_S:
             begun, lag_s = clock() - frame.time_s, 0.0
-        # Skip only while skipping helps: if the lag did not shrink since the last frame, the source is too
-        # slow.
+        # Skip only while skipping helps. If the lag has not shrunk since the last frame, the source itself is
+        # too slow, and it would never catch up.
         elif lag_s > frame.duration_s and not 0 < before_s <= lag_s:
             frame.skip = "late"
         yield frame
 
 
 def thinned(frames: Iterator[Captured], fps: float) -> Iterator[Captured]:
-    """Mark frames to be skipped as ``fps``, so that on average ``fps`` a second of source time remain."""
+    """Mark frames to be skipped as ``fps``, so that on average ``fps`` per second of source time remain."""
     next_s = float("-inf")
     for frame in frames:
         if frame.time_s < next_s - 1e-6:

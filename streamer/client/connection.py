@@ -1,4 +1,4 @@
-"""One WebSocket connection of ``detect.v1``; `reconnect` opens a new one after a loss."""
+"""Holds one WebSocket connection of ``detect.v1``; `reconnect` opens a new one after a loss."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Connection:
         self.welcome: Mapping[str, Any] = {}
         #: Seconds that the server's `bye` asked the client to wait; None before a `bye`.
         self.reconnect_s: float | None = None
-        #: Whether the server has sent `bye`. It may still answer frames that were sent before.
+        #: Whether the server has sent `bye`. It may still answer frames that it received before.
         self.leaving = False
 
     @classmethod
@@ -95,7 +95,7 @@ class Connection:
             self.welcome = {**self.welcome, "params": configured.get("params", {})}
 
     async def _wait_for(self, kind: str) -> dict[str, Any]:
-        """Return the next message of type ``kind``. Raises BadInput when an error comes instead."""
+        """Return the next message of type ``kind``. Raises BadInput when an error arrives instead."""
         while True:
             message = await self.receive()
             if message["type"] == kind:
@@ -130,7 +130,7 @@ class Connection:
             try:
                 decoded = decode_message(message.data)
             except ProtocolError:
-                continue  # a message that this version does not know, perhaps of a newer server
+                continue  # this version does not know the message; the server may be newer
             if decoded["type"] == "bye":
                 self.leaving = True
                 asked = decoded.get("reconnect_ms")
@@ -157,10 +157,10 @@ class Connection:
 
 
 def _split_hello(hello: dict[str, Any], subprotocol: str) -> tuple[dict[str, Any], list[Any] | None]:
-    """Return the hello, without ``classes`` if it is too long, and the classes that it lost, or None.
+    """Return the hello and None; if it is too long, return it without ``classes``, and the classes.
 
-    A server accepts only a short hello from a client without an API key; the classes follow in a
-    ``configure``.
+    A server accepts only a short hello from a client without an API key. The caller sends the classes in a
+    ``configure`` message instead.
     """
     if len(encode_message(hello, subprotocol)) <= HELLO_BYTES or "classes" not in hello.get("params", {}):
         return hello, None

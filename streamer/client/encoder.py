@@ -67,7 +67,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def encode_jpeg(image: Pixels, quality: int = DEFAULT_QUALITY) -> bytes:
-    """Encode BGR pixels as JPEG. Raises BadInput when they cannot be."""
+    """Encode BGR pixels as JPEG. Raises BadInput when the encoder refuses them."""
     try:
         encoded: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(image),
@@ -84,7 +84,7 @@ def encode_jpeg(image: Pixels, quality: int = DEFAULT_QUALITY) -> bytes:
 def _decode_jpeg(data: bytes) -> Pixels | None:
     """Return the pixels of a JPEG; None for other formats and for JPEGs that libjpeg-turbo refuses."""
     try:
-        # Not strict, so that a truncated image is decoded as far as it goes.
+        # Without `strict`, libjpeg-turbo decodes the part of a truncated image that is there.
         decoded = simplejpeg.decode_jpeg(
             data, colorspace="BGR", fastdct=False, fastupsample=False, strict=False
         )
@@ -115,7 +115,7 @@ def _orientation(data: bytes) -> int:
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Return the pixels mirrored and rotated clockwise as their EXIF orientation (1 to 8) demands."""
+    """Return the upright image: mirror and rotate the pixels according to their EXIF orientation (1 to 8)."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[:, ::-1]
     turns = {3: 2, 4: 2, 5: 3, 6: 1, 7: 1, 8: 3}.get(orientation, 0)
@@ -125,7 +125,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 #: An image as a caller gives it: pixels, the bytes of an image file, or its path.
 ImageInput: TypeAlias = "Pixels | bytes | bytearray | memoryview | str | PathLike[str]"
 
-#: Factors of quality and size for each attempt to fit an image into the message limit.
+#: Factors for quality and size in each attempt to fit an image into the message limit.
 _REDUCTIONS = ((1.0, 1.0), (0.75, 1.0), (0.75, 0.7), (0.6, 0.5), (0.5, 0.3), (0.4, 0.15))
 
 
@@ -139,7 +139,7 @@ class ImageLimits:
 
     @classmethod
     def from_welcome(cls, limits: Mapping[str, Any]) -> ImageLimits:
-        """Read the limits. A limit that the server does not state has its default."""
+        """Read the limits; use the default for a limit that the server does not state."""
         defaults = cls()
         return cls(
             bytes=int(limits.get("message_bytes", defaults.bytes)) - FRAME_HEADER_BYTES,
@@ -165,7 +165,7 @@ def encode(
 ) -> Encoded:
     """Return the payload of an image.
 
-    Raises BadInput when it cannot be read or is too large at any quality.
+    Raises BadInput when the image cannot be read, or exceeds the limits even at the lowest quality and size.
     """
     check_input(image)
     if isinstance(image, np.ndarray):

@@ -14,7 +14,7 @@ class BadInput(ClientError):
 class SourceFailed(ClientError):
     """A camera, file or address cannot be opened, read or decoded; the message says which and why.
 
-    ``temporary``: another attempt may succeed.
+    ``temporary`` says whether another attempt may succeed.
     """
 
     def __init__(self, message: str, *, temporary: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The client's side of ``detect.v1`` flow control: sequence numbers, window, acks and resends. No I/O.
+"""Does the client's part of ``detect.v1`` flow control: sequence numbers, window, acks, resends. No I/O.
 
 The stream passes in what it sends, what it receives and ``now`` (monotonic seconds), and gets outcomes back.
 Every frame that gets a sequence number gets exactly one outcome, whatever happens to the connection.
@@ -18,9 +18,9 @@ from streamer.protocol.wire import Codec
 HOLD_PING_S = 5.0
 #: The client sends a ping when it has sent nothing for this long.
 KEEPALIVE_S = 15.0
-#: Largest number of times that mode all sends a frame: a frame may be the reason why its connections end.
+#: Mode all sends a frame at most this many times, because the frame itself may make the connections end.
 MAX_SENDS = 4
-#: Share of a frame interval by which a frame may be early under ``max_fps``; cameras are not exact.
+#: With ``max_fps``, a frame may be early by this share of a frame interval, because cameras are not exact.
 _EARLY = 0.5
 
 
@@ -42,7 +42,7 @@ class Sent:
 
     @property
     def ts_us(self) -> int:
-        """Capture time in microseconds, as the wire carries it."""
+        """Capture time in microseconds, the unit of the protocol."""
         return max(0, round(self.captured_s * 1e6))
 
 
@@ -73,7 +73,7 @@ class Flow:
 
     @property
     def ack(self) -> int:
-        """Highest sequence number up to which every frame has an outcome."""
+        """Highest sequence number up to which every frame has an outcome or is acknowledged by the server."""
         first = next(iter(self._unfinished), self.last_seq + 1)
         return max(first - 1, min(self._server_ack, self.last_seq))
 
@@ -102,7 +102,7 @@ class Flow:
         return None
 
     def rate_wait_s(self, now: float) -> float | None:
-        """Return the seconds until ``max_fps`` permits a frame; None when that is not the obstacle."""
+        """Return the seconds until ``max_fps`` permits a frame; None when another reason prevents it."""
         if self.max_fps is None or self.refusal(now) != "rate":
             return None
         return self._next_at - _EARLY / self.max_fps - now
@@ -127,13 +127,13 @@ class Flow:
         frame.sent_s = self._last_sent_at = now
         frame.sends += 1
         if self.max_fps:
-            # The average rate is kept: after an early frame, the next one must wait longer.
+            # Keep the average rate: after an early frame, the next one must wait longer.
             self._next_at = max(self._next_at, now) + 1.0 / self.max_fps
 
     # -- the connection ------------------------------------------------------------------------------
 
     def welcomed(self, message: Mapping[str, Any], now: float) -> None:
-        """Take the welcome of a new connection. Sequence numbers continue, even in a new session."""
+        """Apply the welcome of a new connection. Sequence numbers continue, even in a new session."""
         self.connected = True
         self.session = str(message.get("session", "")) or None
         model = message.get("model")
@@ -148,7 +148,7 @@ class Flow:
         self._to_resend = deque(self._unfinished.values()) if self.mode == "all" else deque()
 
     def disconnected(self) -> list[Outcome]:
-        """Note that the connection is lost, and return the drops.
+        """Record that the connection is lost, and return the drops.
 
         Mode live drops all unfinished frames; mode all keeps them and sends them again.
         """
@@ -172,9 +172,10 @@ class Flow:
         return {"session": self.session, "acks": {"0": first - 1}}
 
     def ping_due(self, now: float) -> bool:
-        """Whether the caller must send a ping now; if so, it counts as sent.
+        """Return whether the caller must send a ping now. True counts the ping as sent.
 
-        A ping is due when the window stays 0, or when the client has been silent for long.
+        A ping is due when the window has been 0 for `HOLD_PING_S`, or when the client has sent nothing for
+        `KEEPALIVE_S`.
         """
         if not self.connected:
             return False
@@ -190,7 +191,7 @@ class Flow:
     # -- what is received ----------------------------------------------------------------------------
 
     def received(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
-        """Take a ``result``, ``drop``, ``error`` or ``flow`` message and return the outcomes in it."""
+        """Apply a ``result``, ``drop``, ``error`` or ``flow`` message and return the outcomes in it."""
         if message.get("stream", 0) != 0:
             return []
         kind = message["type"]
@@ -274,7 +275,7 @@ class Flow:
     def _finish(self, frame: Sent, outcome: Outcome) -> Outcome:
         del self._unfinished[frame.seq]
         if self._to_resend:
-            # A late answer of the old session makes the resend unnecessary.
+            # A late answer from the old session makes the resend unnecessary.
             self._to_resend = deque(f for f in self._to_resend if f is not frame)
         self.ledger.in_flight = len(self._unfinished)
         self.ledger.account(outcome)

@@ -1,4 +1,4 @@
-"""Base class of streams over any transport: the task that runs the stream, its state, and its outcomes."""
+"""Defines the base class of streams over any transport: the stream's task, its state and its outcomes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Phase(StrEnum):
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    #: Between two attempts; ``State.retry_s`` is the wait.
+    #: Waiting for the next attempt, for the seconds in `State.retry_s`.
     WAITING = "waiting"
     CLOSED = "closed"
 
@@ -33,18 +33,18 @@ class State:
     """Phase and details of a stream's connection, without credentials."""
 
     phase: Phase
-    #: The address, or the reason of a failure.
+    #: The address, or the reason for a failure.
     detail: str = ""
     retry_s: float | None = None
     #: Whether the server resumed the session of the previous connection.
     resumed: bool = False
-    #: Seconds that the server has not answered an attempt to connect, which goes on; None while it is not
-    #: late.
+    #: Seconds for which the server has not answered a connection attempt that still continues; None while the
+    #: answer is not late.
     silent_s: float | None = None
 
     @property
     def trouble(self) -> str:
-        """What keeps the stream from its server, and what comes next; empty if nothing does."""
+        """Text that says why the stream is not connected and what happens next; empty if nothing is wrong."""
         if self.phase is Phase.WAITING:
             return f"{self.detail}; next try in {self.retry_s or 0.0:.1f} s"
         if self.phase is Phase.CONNECTING and self.silent_s is not None:
@@ -54,15 +54,15 @@ class State:
 
 Watcher: TypeAlias = Callable[[State], None]
 
-#: Time without an answer of the server after which a state says so.
+#: Seconds after which a connection attempt without an answer is reported as a state.
 SILENT_S = 1.5
 
 
 @contextlib.contextmanager
 def reported_silence(report: Watcher, shown: str) -> Iterator[None]:
-    """Report a connection attempt that takes longer than `SILENT_S`, which goes on. Needs an event loop.
+    """Report the connection attempt in the ``with`` block if it takes longer than `SILENT_S`.
 
-    ``shown`` is the address without credentials.
+    The attempt itself continues. ``shown`` is the address without credentials. Needs a running event loop.
     """
     state = State(Phase.CONNECTING, shown, silent_s=SILENT_S)
     timer = asyncio.get_running_loop().call_later(SILENT_S, report, state)
@@ -73,7 +73,10 @@ def reported_silence(report: Watcher, shown: str) -> Iterator[None]:
 
 
 class Notifier:
-    """A condition without a lock, for tasks of one event loop: state cannot change between two awaits."""
+    """Lets tasks of one event loop wait for a change of state.
+
+    It needs no lock, because no other task can change state between two awaits.
+    """
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
@@ -105,8 +108,8 @@ class Notifier:
 
 log = logging.getLogger("streamer.client")
 
-#: Outcomes that may wait to be read: half a minute of a camera. A caller with more of them does not read at
-#: all.
+#: Largest number of outcomes that may wait to be read: half a minute of frames from a camera. A caller that
+#: leaves more unread does not read outcomes at all.
 UNREAD_MAX = 1000
 
 
@@ -141,8 +144,8 @@ class FrameStream(abc.ABC):
         Every accepted frame gets exactly one outcome, which carries ``tag``. ``captured_s`` is the capture
         time in seconds on any clock that never goes back; None stands for the present monotonic time.
 
-        Raises BadInput for a value that is no image, which leaves the stream as it was; StreamClosed after
-        the end, the error that ended the stream, or UnreadOutcomes.
+        Raises BadInput for a value that is not an image; the stream stays usable. Raises StreamClosed after
+        the end, the error that ended the stream, or UnreadOutcomes when too many outcomes wait to be read.
         """
 
     @abc.abstractmethod
@@ -179,7 +182,7 @@ class FrameStream(abc.ABC):
     async def _work(self) -> None:
         """Connect, carry frames, and reconnect, until cancelled.
 
-        Raises ClientError when that cannot succeed.
+        Raises ClientError when another attempt cannot succeed.
         """
 
     @abc.abstractmethod
@@ -239,7 +242,7 @@ class FrameStream(abc.ABC):
         runner = self._runner
         if runner is not None:
             runner.cancel()
-            # `wait` does not raise the CancelledError of the runner, which is not a cancellation of this
+            # `wait` does not raise the runner's CancelledError, which would look like a cancellation of this
             # task.
             await asyncio.wait([runner])
         if self._failure is None:
@@ -258,7 +261,7 @@ class FrameStream(abc.ABC):
             self._runner.result()  # raises the error, which is a bug in this library
 
     def _check_open(self) -> None:
-        """Raise an error when no frame can be offered: the stream has ended, or its outcomes are not read."""
+        """Raise an error when the stream accepts no frames: it has ended, or the caller reads no outcomes."""
         self._raise_failure()
         if self._closing or self._over:
             raise StreamClosed("the stream is not open")
@@ -275,7 +278,7 @@ class FrameStream(abc.ABC):
         if self._on_state is not None:
             self._on_state(state)
         elif state.trouble:
-            # Nobody else would say why frames are refused.
+            # Without a watcher, only this line says why frames are refused.
             log.warning("%s", state.trouble)
 
     # -- outcomes ------------------------------------------------------------------------------------

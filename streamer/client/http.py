@@ -1,4 +1,4 @@
-"""What all connections of the client share: version, cookies, and the reading of HTTP errors."""
+"""Holds what all connections of the client share: version, cookies, and the reading of HTTP errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def connect_error_text(error: aiohttp.ClientConnectorError) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a ``Retry-After`` header; None when it is absent or a date."""
+    """Return the seconds in a ``Retry-After`` header, at most 300; None when it is absent or a date."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 9:
         return min(float(value), _LONGEST_RETRY_AFTER_S)

@@ -1,4 +1,4 @@
-"""Detection on images over HTTP: one, or many with a few concurrent requests; with or without asyncio."""
+"""Detects objects in one image or many over HTTP, a few requests at a time, with or without asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamer.core.backoff import Backoff
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
-#: The defaults of the service. An image of a POST may be larger than a frame of a stream.
+#: Default limits of the service for an image of a POST, which may be larger than a frame of a stream.
 _LIMITS = ImageLimits(bytes=8 << 20, pixels=33_554_432, side_px=8192)
 #: Concurrent requests of one call: enough to fill a batch of the model, few enough to leave room for others.
 CONCURRENCY = 4
@@ -31,11 +31,11 @@ _BUSY = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Options of a request, shared by all images of a call."""
+    """Holds the options of a call, which apply to each of its images."""
 
     params: Params | None = None
     quality: int = DEFAULT_QUALITY
-    #: Time limit of one attempt, connecting included.
+    #: Time limit of one attempt, including the time to connect.
     timeout_s: float = 30.0
     tries: int = TRIES
     tls: Tls = field(default_factory=Tls)
@@ -52,8 +52,8 @@ def predict(
 ) -> Prediction:
     """Return the detections of one image: a BGR array, the bytes of an image file, or its path.
 
-    ``conf`` is the lowest score of a box (0..1), ``classes`` lists labels or class ids of the boxes to keep;
-    ``request`` has all parameters and options.
+    ``conf`` is the lowest score of a box (0..1), and ``classes`` lists labels or class ids of the boxes to
+    keep. ``request`` can set all parameters and options.
 
     Raises BadInput, PredictFailed (the server answered with an error) or ConnectionFailed.
     """
@@ -88,8 +88,8 @@ async def predict_many(
 ) -> AsyncIterator[tuple[int, Prediction | ClientError]]:
     """Yield (position, prediction or error) in the order of the answers.
 
-    An error concerns only its own image. At most ``concurrency`` images are taken from ``images`` before
-    their answers have come. ``conf`` and ``classes`` are those of :func:`predict`.
+    An error concerns only its own image. The next image is taken from ``images`` only while fewer than
+    ``concurrency`` answers are outstanding. ``conf`` and ``classes`` are those of :func:`predict`.
     """
     address = predict_address(url, token)
     options = _with_parameters(request or Request(), conf, classes)
@@ -120,7 +120,7 @@ async def predict_many(
 
 
 def _with_parameters(request: Request, conf: float | None, classes: Sequence[str | int] | None) -> Request:
-    """Return the request with these parameters too. Raises BadInput if one of them is stated twice."""
+    """Return ``request`` with ``conf`` and ``classes`` added. Raises BadInput if it already states one."""
     check_share("conf", conf)
     params = request.params or Params()
     for name, value, stated in (
@@ -199,7 +199,7 @@ async def _post(
 
 
 def _failed(response: aiohttp.ClientResponse, body: object, address: Address) -> PredictFailed:
-    """Make an error from a problem document (RFC 9457), or from the bare status if there is none."""
+    """Return the error for a problem document (RFC 9457), or for the status alone if there is none."""
     problem = body if isinstance(body, Mapping) else {}
     return PredictFailed(
         address.clean(problem.get("detail") or response.reason or "refused"),

@@ -1,4 +1,4 @@
-"""Options of a connection and parameters of detection, checked before anything is sent."""
+"""Holds options of a connection and parameters of detection, and checks them before anything is sent."""
 
 from __future__ import annotations
 
@@ -43,16 +43,17 @@ class Options:
 
     #: JPEG quality for frames that are arrays, 1..100.
     quality: int = DEFAULT_QUALITY
-    #: Larger frames are reduced to this longer side in pixels. Boxes are in pixels of the original all the
-    #: same.
+    #: Longest side in pixels to which the client reduces larger frames. Boxes are in pixels of the original
+    #: frame nevertheless.
     max_side: int | None = None
     #: Frame rate that the client announces to the server; None when it is unknown.
     fps: float | None = None
     connect_timeout_s: float = 10.0
-    #: Longest time without a connection, from the start or since a loss. None: no limit; 0: one attempt.
+    #: Seconds without a connection, from the start or from a loss, after which the stream ends with an error.
+    #: None means no limit, and 0 a single attempt.
     give_up_after_s: float | None = 30.0
-    #: Name under which the service stores samples of this stream; may be empty. A camera should keep its
-    #: name.
+    #: Name under which the service stores samples of this stream; may be empty. Use the same name for a
+    #: camera each time.
     stream: str = ""
     tls: Tls = field(default_factory=Tls)
 
@@ -69,7 +70,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Detection parameters of a stream or request. None leaves a parameter as the server has it.
+    """Detection parameters of a stream or request. None leaves a parameter at the server's value.
 
     Raises BadInput, which names the wrong value.
     """
@@ -138,7 +139,7 @@ def check_share(name: str, value: Any) -> None:
 def _check_classes(classes: Any) -> None:
     if isinstance(classes, str):
         raise BadInput(f"classes is the text {classes!r}; give a list of labels or class ids")
-    # A generator could be read once only, while the parameters are sent again on each new connection.
+    # A generator could be read only once, but the client sends the parameters on each new connection.
     if not isinstance(classes, Collection):
         raise BadInput(f"classes is {classes!r}; give a list of labels or class ids")
     for item in classes:
@@ -151,21 +152,21 @@ def _check_classes(classes: Any) -> None:
 
 
 class Control:
-    """Requested and effective parameters of a stream, across its connections."""
+    """Keeps the requested and the effective parameters of a stream across its connections."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
         self.paused = False
         #: Parameters in effect, as the server states them; empty before the first welcome.
         self.effective: Mapping[str, Any] = {}
-        #: Numbers of the newest ``configure`` that was sent, and of the newest that was confirmed.
+        #: Numbers of the newest ``configure`` requested, and of the newest that the server has confirmed.
         self._requested = 0
         self._confirmed = 0
         #: The server's message when it refused the newest ``configure``, else None.
         self.refusal: str | None = None
 
     def change(self, changes: Params) -> int:
-        """Store changes, which the caller sends next; return the number of their ``configure``."""
+        """Store ``changes``, which the caller sends next; return the number of the ``configure`` message."""
         self.params = self.params.merged(changes)
         self.refusal = None
         self._requested += 1
@@ -176,12 +177,12 @@ class Control:
         return {"type": "configure", "cfg": self._requested, "params": self.params.to_wire()}
 
     def pause_message(self, *, paused: bool) -> dict[str, Any]:
-        """Store whether the stream is paused, and return the message for it."""
+        """Store whether the stream is paused, and return the message that tells the server."""
         self.paused = paused
         return {"type": "pause" if paused else "resume", "stream": 0}
 
     def replay(self) -> list[dict[str, Any]]:
-        """Return the messages that give a new connection the state of the stream, after its hello."""
+        """Return the messages to send after the hello so that a new connection has the stream's state."""
         messages = [self.configure_message()] if self._requested else []
         return [*messages, self.pause_message(paused=True)] if self.paused else messages
 
@@ -194,11 +195,11 @@ class Control:
         return self._confirmed >= number
 
     def welcomed(self, message: Mapping[str, Any]) -> None:
-        """Take the parameters of a welcome."""
+        """Store the parameters of a welcome."""
         self.effective = message.get("params", {})
 
     def received(self, message: Mapping[str, Any]) -> None:
-        """Take a ``configured``, or an error that refuses a change; ignore other messages."""
+        """Store what a ``configured`` or an error that refuses a change says; ignore other messages."""
         if message["type"] == "configured":
             self._confirmed = max(self._confirmed, int(message.get("cfg", 0)))
             self.effective = message.get("params", {})

@@ -29,9 +29,9 @@ class Connector:
         self._report = report
 
     async def connect(self, session: aiohttp.ClientSession, hello: dict[str, Any]) -> Connection:
-        """Return an open connection; repeat failed attempts.
+        """Return an open connection; repeat attempts that fail.
 
-        Raises ConnectionFailed after ``give_up_after_s``, Rejected and BadInput at once.
+        Raises ConnectionFailed after ``give_up_after_s``, and Rejected or BadInput at the first such failure.
         """
         give_up_after_s = self._options.give_up_after_s
         give_up_at = math.inf if give_up_after_s is None else time.monotonic() + give_up_after_s

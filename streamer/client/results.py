@@ -1,4 +1,4 @@
-"""The typed outcome of each frame, and the ledger that counts all outcomes."""
+"""Defines the typed outcome of each frame, and the ledger that counts all outcomes."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ class Detections:
     def __getitem__(self, key: slice | npt.NDArray[Any] | Sequence[Any]) -> Detections: ...
 
     def __getitem__(self, key: Any) -> Detection | Detections:
-        """Return the box at a position, or the boxes of a slice, of positions or of a mask (N,).
+        """Return the box at an index, or the boxes that a slice, indices or a boolean mask (N,) select.
 
-        Raises IndexError.
+        Raises IndexError for an index out of range or with more than one dimension.
         """
         rows = np.arange(len(self))[key]
         if rows.ndim > 1:
@@ -144,9 +144,9 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one accepted frame: a result, a drop or an error.
+    """What became of one accepted frame: a result, a drop or an error.
 
-    ``tag`` is the one passed with the frame.
+    ``tag`` is the value that the caller passed with the frame.
     """
 
     seq: int
@@ -183,8 +183,8 @@ class Result(Outcome):
     def draw(self, image: ImageInput) -> Pixels:
         """Return a copy of ``image`` with the boxes drawn on it: uint8 BGR (height, width, 3).
 
-        ``image`` is the frame that was offered, because the stream does not keep it. Raises BadInput if its
-        size is not that of the frame, and MissingPackage without the extra ``view``.
+        Pass the offered frame as ``image``, because the stream does not keep it. Raises BadInput if its size
+        is not that of the frame, and MissingPackage if the extra ``view`` is not installed.
         """
         return _draw(image, self)
 
@@ -239,7 +239,7 @@ class Prediction:
         """Return the image with the boxes drawn on it: a new uint8 BGR array (height, width, 3).
 
         ``image`` replaces the image that was passed to ``predict``. Raises BadInput if it cannot be read or
-        does not have the size that was answered, and MissingPackage without the extra ``view``.
+        its size is not that of the answer, and MissingPackage if the extra ``view`` is not installed.
         """
         if image is None:
             image = self.image
@@ -276,7 +276,7 @@ def _draw(image: ImageInput, result: _Drawable) -> Pixels:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts of offered frames and their outcomes. Two sums hold at any time.
+    """Counts offered frames and their outcomes. Two equations hold at any time.
 
     ``offered = skipped + waiting + sent`` and ``sent = results + dropped + errors + in_flight``. A skipped
     frame was never sent; a sent frame has a sequence number.
@@ -284,7 +284,7 @@ class Ledger:
 
     offered: int = 0
     sent: int = 0
-    #: Accepted but not sent yet: the frame waits or is being encoded.
+    #: Frames that were accepted but not sent yet: they wait or are being encoded.
     waiting: int = 0
     in_flight: int = 0
     results: int = 0
@@ -296,7 +296,7 @@ class Ledger:
 
     @property
     def balance(self) -> int:
-        """Number of frames that the counts do not explain. Not zero means a bug."""
+        """Number of frames that the counts do not explain. Any value but zero means a bug."""
         unsent = self.offered - self.skipped.total() - self.waiting - self.sent
         unfinished = self.sent - self.results - self.dropped.total() - self.errors.total() - self.in_flight
         return abs(unsent) + abs(unfinished)
@@ -325,7 +325,7 @@ class Ledger:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts as plain values, ``balance`` included."""
+        """Return the counts as plain values, including ``balance``."""
         return {
             "offered": self.offered,
             "sent": self.sent,

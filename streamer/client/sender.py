@@ -1,6 +1,6 @@
 """Sends the frames of a stream, and keeps those that wait for the server's window.
 
-The stream runs it for each connection.
+The stream runs `Sender.run` once for each connection.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from streamer.client.options import Options
 from streamer.client.results import Drop, FrameError, Ledger, Outcome
 from streamer.protocol.wire import Frame
 
-#: Length of the queue in mode all. Frames wait while another is encoded, so that source and encoder stay
-#: busy.
+#: Longest queue in mode all. Frames can wait while another is encoded, so that neither source nor encoder has
+#: to wait for the other.
 QUEUE_MAX = 2
 
 
@@ -41,7 +41,7 @@ class PendingFrame:
 class PendingFrames:
     """Holds the frames between ``offer``/``send`` and the sender.
 
-    Every frame that is put in is either sent or gets an outcome with ``seq`` 0.
+    Every frame that is added is either sent or gets an outcome with ``seq`` 0.
     """
 
     def __init__(self, mode: str, ledger: Ledger) -> None:
@@ -65,7 +65,7 @@ class PendingFrames:
         self._ledger.skipped[reason] += 1
 
     def put(self, pending: PendingFrame) -> list[Outcome]:
-        """Add a frame. In mode live it replaces the frame that waits, whose drop is returned."""
+        """Add a frame. In mode live it replaces the waiting frame; return the drop of that frame."""
         self._ledger.offered += 1
         self._ledger.waiting += 1
         replaced = self.drop_waiting("replaced") if self._live else []
@@ -79,7 +79,7 @@ class PendingFrames:
         return self.current
 
     def sent(self) -> None:
-        """Remove the current frame, which got its sequence number."""
+        """Remove the current frame, because it is sent and has a sequence number."""
         self.current = None
         self._ledger.waiting -= 1
 
@@ -119,7 +119,7 @@ class PendingFrames:
 
 
 class Sender:
-    """The sending half of a stream. ``emit`` receives the outcomes of frames that could not be sent."""
+    """Encodes and sends frames of a stream; ``emit`` receives the outcomes of those that it cannot send."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Sender:
             while True:
                 if self._flow.has_resends:
                     await self._wait_for_window()
-                    if self._flow.has_resends:  # the last one may have been answered during the wait
+                    if self._flow.has_resends:  # the last resend may have been answered during the wait
                         await self._send_frame(connection, self._flow.resending(time.monotonic()))
                     continue
                 if self._flow.mode == "live":
@@ -162,9 +162,9 @@ class Sender:
             await self._notifier.wait(self._flow.rate_wait_s(now))
 
     async def _encode(self, pending: PendingFrame, limits: ImageLimits) -> bool:
-        """Encode in a thread; return whether the frame is still current.
+        """Encode the frame in a thread; return whether it is encoded and still the current frame.
 
-        If cancelled, the frame stays current.
+        If this task is cancelled, the frame stays current.
         """
         if pending.encoded is not None:
             return True
@@ -180,7 +180,7 @@ class Sender:
             if self._pending_frames.current is pending:
                 self._emit([self._pending_frames.fail("unreadable", str(error))])
             return False
-        return self._pending_frames.current is pending  # it may have been dropped during encoding
+        return self._pending_frames.current is pending  # the frame may have been dropped during encoding
 
     async def _send_pending(self, connection: Connection, pending: PendingFrame) -> None:
         encoded = pending.encoded

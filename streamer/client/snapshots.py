@@ -20,7 +20,7 @@ from streamer.client.http import connect_error_text
 from streamer.core.backoff import Backoff
 from streamer.core.redact import redact, secrets_of
 
-#: Requests per second without ``--fps``: some cameras take most of a second for a snapshot.
+#: Requests per second without ``--fps``. It is low because some cameras need most of a second for a snapshot.
 DEFAULT_FPS = 1.0
 #: Largest image that is read; a JPEG of 100 megapixels is smaller.
 MAX_BYTES = 64 << 20
@@ -29,10 +29,11 @@ _CHUNK_BYTES = 64 << 10
 
 
 class Snapshots:
-    """A snapshot address. An image that the camera says is unchanged is no new frame.
+    """Yields the images of a snapshot address as frames, except those that the camera says are unchanged.
 
-    ``fps`` is the number of requests per second. Images stay as they come, encoded; capture times are times
-    of arrival. Certificates are not checked, as FFmpeg does not for videos: those of cameras are self-signed.
+    ``fps`` is the number of requests per second. Images are not decoded, and their capture times are their
+    times of arrival. Certificates are not checked, because those of cameras are self-signed; FFmpeg does not
+    check them for videos either.
     """
 
     live = True
@@ -53,7 +54,7 @@ class Snapshots:
         self._on_trouble = on_trouble or (lambda _: None)
 
     def frames(self, stop: threading.Event) -> Iterator[Captured]:
-        """Yield the images as they come."""
+        """Yield the images as they arrive. Raises SourceFailed, but only without ``reconnect``."""
         number, begun, backoff = 0, time.monotonic(), Backoff()
         with _background_loop() as run:
             try:
@@ -81,7 +82,7 @@ class Snapshots:
 def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, bytes | None]], bytes | None]]:
     """Run an event loop in a thread of its own, and return a function that waits for a coroutine in it.
 
-    So a source can be read in any thread, and in several, even in one that runs an event loop itself.
+    Therefore any thread can read a source, even one that runs an event loop itself, and several threads can.
     """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="snapshots", daemon=True)
@@ -96,16 +97,16 @@ def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, bytes | None]],
 
 @dataclass(slots=True)
 class _Poll:
-    """The requests to one address, over a connection that stays open."""
+    """Requests images from one address over a connection that stays open."""
 
     address: str = field(repr=False)
     #: None before the first request.
     _session: aiohttp.ClientSession | None = None
-    #: Headers that make the next request conditional, as the camera gave them with the last image.
+    #: Headers that make the next request conditional; their values come from the answer with the last image.
     _conditions: dict[str, str] = field(default_factory=dict)
 
     async def next_image(self) -> bytes | None:
-        """Return the image; None when it is the one before. Raises SourceFailed."""
+        """Request the image and return it; None when it has not changed. Raises SourceFailed."""
         shown = redact(self.address)
         try:
             async with self._open_session().get(_bare(self.address), headers=self._conditions) as answer:
@@ -149,9 +150,10 @@ class _Poll:
 
 
 class Authentication:
-    """A middleware that answers the challenge of the camera: digest if it asks for that, else basic.
+    """Answers the camera's authentication challenge: with digest if the camera offers it, else with basic.
 
-    The password goes only to the origin of the address, and in the clear only if the camera asks for that.
+    An aiohttp middleware. It sends the password only to the origin of the first request, and in clear text
+    only if the camera offers basic authentication and no digest.
     """
 
     def __init__(self, user: str, password: str) -> None:
@@ -164,7 +166,7 @@ class Authentication:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send the request, and once more with credentials if it is refused without them."""
+        """Send the request; if the camera refuses it for lack of credentials, send it again with them."""
         self._origin = self._origin or request.url.origin()
         if request.url.origin() != self._origin:
             return await handler(request)
@@ -180,7 +182,7 @@ class Authentication:
 
 
 async def _read(answer: aiohttp.ClientResponse, shown: str) -> bytes:
-    """Return the body. Raises SourceFailed when it is longer than an image may be."""
+    """Return the body. Raises SourceFailed when it is longer than `MAX_BYTES`."""
     body = bytearray()
     async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
@@ -190,7 +192,7 @@ async def _read(answer: aiohttp.ClientResponse, shown: str) -> bytes:
 
 
 def _conditions(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """Return the headers by which the next request gets only a newer image (RFC 9110, 13.1)."""
+    """Return the headers with which the next request gets only a newer image (RFC 9110, 13.1)."""
     known = (("ETag", "If-None-Match"), ("Last-Modified", "If-Modified-Since"))
     return {name: answer.headers[given] for given, name in known if given in answer.headers}
 

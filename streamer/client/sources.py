@@ -78,11 +78,11 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
-#: SOURCE argument that stands for the clip that comes with the project.
+#: SOURCE argument for the sample clip that comes with the project.
 SAMPLE = "sample"
 _CAMERA_NUMBER = re.compile(r"\d{1,3}")
-#: Paths of cameras. Those of `v4l` are links that name the camera and stay the same when it is plugged in
-#: elsewhere.
+#: Device paths of cameras. Links below v4l/by-id name the camera wherever it is plugged in; those below
+#: v4l/by-path name the port.
 _CAMERA_PATH = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/.+)")
 
 
@@ -94,14 +94,14 @@ class SourceOptions:
     loop: bool = False
     reconnect: bool = True
     on_trouble: Callable[[str], None] | None = None
-    #: Width and height that a local camera is asked for; None leaves the choice to it.
+    #: Width and height to request from a local camera; None lets the camera choose.
     size: tuple[int, int] | None = None
-    #: Pixel format that a local camera is asked for, such as ``MJPG``; empty for a suitable one.
+    #: Pixel format to request from a local camera, such as ``MJPG``; empty lets the client choose one.
     fourcc: str = ""
 
 
 def is_image_source(text: str) -> bool:
-    """Whether SOURCE names image files; by default, `push` sends every one of them."""
+    """Whether SOURCE names image files. `push` sends all frames of such a source by default."""
     path = Path(text)
     return "://" not in text and (path.is_dir() or path.suffix.lower() in SUFFIXES)
 
@@ -113,13 +113,13 @@ def camera_of(text: str) -> int | str | None:
     if _CAMERA_PATH.fullmatch(text):
         return text
     path = Path(text)
-    # A link of your own, as rules of udev make them.
+    # A custom link to a camera, such as a udev rule creates.
     is_link = path.is_symlink() and _CAMERA_PATH.fullmatch(str(path.resolve()))
     return str(path.absolute()) if is_link else None
 
 
 def open_when_available(text: str, options: SourceOptions, stop: threading.Event) -> Source:
-    """Open a source as :func:`open_source` does, and try again while it may become available.
+    """Open a source as :func:`open_source` does, and repeat attempts while it may become available.
 
     Raises SourceFailed when it cannot become available, when the options say not to reconnect, or after
     ``stop``.
@@ -171,7 +171,7 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
 
 
 def _open_address(text: str, options: SourceOptions) -> Source:
-    """Open an address once, and read on from there: some cameras serve one client at a time."""
+    """Open an address and pass on the open container, because some cameras serve one client at a time."""
     scheme = text.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise BadInput(f"source {redact(text)!r}: allowed are {', '.join(f'{s}://' for s in SCHEMES)}")
@@ -197,8 +197,8 @@ def _open_address(text: str, options: SourceOptions) -> Source:
 def check_credentials(address: str) -> None:
     """Refuse an address whose password has characters that separate the parts of an address.
 
-    Whether they belong to the password would be a guess. Raises BadInput, which says how to write them and
-    does not show the password.
+    The client would have to guess whether they belong to the password. Raises BadInput, whose message says
+    how to write them and does not show the password.
     """
     scheme, _, rest = address.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -207,7 +207,7 @@ def check_credentials(address: str) -> None:
     found = [sign for sign, text in (("@", user + password), (":", password)) if sign in text]
     if re.search(r"%(?![0-9A-Fa-f]{2})", user + password):
         found.append("%")
-    # What follows the last colon is a port, unless the password has separated the parts at the wrong place.
+    # The text after the last colon is a port, unless a character of the password has split the address there.
     _, colon, port = authority.rpartition("@")[2].rpartition(":")
     is_port = not colon or port.isdecimal() or authority.endswith("]")
     if "@" in after and (not is_port or (after[0] == "#" and ":" in authority)):
@@ -215,7 +215,7 @@ def check_credentials(address: str) -> None:
     if found:
         signs = " and ".join(f"`{sign}`" for sign in found)
         ways = ", ".join(f"`{sign}` as `{quote(sign, safe='')}`" for sign in "@:#/?%")
-        # Nothing before the last `@` is shown: the password may be anywhere in it.
+        # Show nothing before the last `@`, because the password may be anywhere in that part.
         raise BadInput(
             f"source {redact(f'{scheme}://{MASK}@' + rest.rpartition('@')[2])}: the user name or password "
             f"contains {signs} as it is, which separates the parts of an address; write {ways}"

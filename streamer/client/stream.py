@@ -1,6 +1,6 @@
 """`DetectStream`: sends frames over a WebSocket, keeps the connection and yields outcomes.
 
-`flow` has the rules.
+`flow` decides when a frame may be sent and which outcome it gets.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class DetectStream(FrameStream):
         A frame is refused, and counted in `Ledger.skipped`, when there is no connection, the window is
         full, the rate is above ``max_fps`` or the stream is paused. ``seq`` of the outcome is 0 when a newer
         frame replaced this one before it was sent. Raises the same errors as `FrameStream.offer`, and
-        BadInput for a capture time that the wire cannot carry.
+        BadInput for a capture time that the protocol cannot represent.
         """
         self._check_open()
         check_input(picture)
@@ -132,7 +132,7 @@ class DetectStream(FrameStream):
         if self._control.paused:
             return "paused"
         if self.mode == "all":
-            # Mode all keeps the order across connections, so only the queue decides.
+            # Mode all queues frames even without a connection, so only a full queue refuses them.
             return "window" if self._pending_frames.full else None
         if self._connection is None or self._connection.leaving:
             return "disconnected"
@@ -158,7 +158,7 @@ class DetectStream(FrameStream):
         return number
 
     async def pause(self) -> None:
-        """Announce that no frames come for a while. The server then does not apply its idle limit."""
+        """Tell the server that no frames will come for a while, so that it does not apply its idle limit."""
         await self._send_messages([self._control.pause_message(paused=True)])
 
     async def resume(self) -> None:
@@ -167,7 +167,7 @@ class DetectStream(FrameStream):
         self._notifier.notify()
 
     async def _send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send control messages. If the connection is lost, the next one gets them from `Control.replay`."""
+        """Send control messages. If the connection is lost, `Control.replay` sends them on the next one."""
         if self._connection is not None:
             with contextlib.suppress(ConnectionLost):
                 for message in messages:
@@ -214,7 +214,7 @@ class DetectStream(FrameStream):
         return hello if resume is None else {**hello, "resume": resume}
 
     async def _serve(self, connection: Connection) -> ConnectionFailed:
-        """Carry frames and outcomes until the connection is lost; return the loss."""
+        """Carry frames and outcomes until the connection is lost; return the loss as an error."""
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._open(connection)
@@ -259,7 +259,7 @@ class DetectStream(FrameStream):
             log.warning("cannot read a %s message of the server: %r", kind, error)
             return
         if outcomes:
-            # Reset only now: a server may crash right after each welcome.
+            # Outcomes reset the back-off, and a welcome does not: a server may crash right after each one.
             self._connector.backoff.reset()
             self._emit(outcomes)
         self._notifier.notify()
@@ -275,7 +275,7 @@ class DetectStream(FrameStream):
 def _capture_time(captured_s: float | None) -> float:
     """Return the capture time, or the present time for None.
 
-    Raises BadInput when the wire cannot carry it.
+    Raises BadInput when the protocol cannot represent it.
     """
     if captured_s is None:
         return time.monotonic()
@@ -287,7 +287,7 @@ def _capture_time(captured_s: float | None) -> float:
 def _loss_of(endings: Sequence[BaseException | None]) -> ConnectionLost:
     """Return the connection loss among the results of the tasks.
 
-    Raises any other error: a refusal or a bug.
+    Raises any other error that a task ended with: a refusal or a bug.
     """
     for ending in endings:
         if isinstance(ending, Exception) and not isinstance(ending, ConnectionLost):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class DetectStreamSync:
-    """A :class:`DetectStream` whose methods have the same names and block. It is thread-safe.
+    """Offers the methods of :class:`DetectStream` as blocking methods. It is thread-safe.
 
     Use it as a context manager and iterate over it to get the outcomes; iteration ends when the stream is
     finished. ``on_state`` is called in the background thread.
@@ -41,7 +41,7 @@ class DetectStreamSync:
         self._stream = DetectStream(
             url, mode=mode, params=params, token=token, options=options, on_state=on_state
         )
-        #: None until entered, and after the end.
+        #: None until the stream is entered, and after its end.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopped: asyncio.Event | None = None
@@ -114,7 +114,7 @@ class DetectStreamSync:
         return self._call(self._stream.configure(params, **changes))
 
     def pause(self) -> None:
-        """Announce that no frames come for a while."""
+        """Tell the server that no frames will come for a while."""
         self._call(self._stream.pause())
 
     def resume(self) -> None:

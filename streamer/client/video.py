@@ -1,6 +1,6 @@
 """Reads frames of a video file or a network stream (RTSP, HTTP) with PyAV: `VideoFile` and `LiveVideo`.
 
-Imported only when one is opened.
+Other modules import it only when they open a video, because it loads PyAV.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ READ_TIMEOUT_S = 10.0
 #: Consecutive packets that cannot be decoded before a source counts as broken.
 MAX_DAMAGED = 300
 _DEFAULT_FPS = 25.0
-#: FFmpeg reads a stream before it hands out the first frame: by default until it has seen 20 frames, for up
-#: to 5 s. Nothing here needs the frame rate, and a second is enough for the rest. FFmpeg's flag nobuffer is
-#: no remedy: it throws away what was read, with the first key frame (decision 0075).
+#: FFmpeg analyses a stream before it returns the first frame: by default it reads 20 frames, for up to 5 s.
+#: The client does not need the frame rate, and one second is enough for the rest of the analysis. FFmpeg's
+#: flag nobuffer would not help: it discards what was read, including the first key frame (decision 0075).
 _QUICK_START = {"fpsprobesize": "0", "analyzeduration": "1000000"}
-#: TCP, and UDP for a camera that refuses TCP; both over the same connection.
+#: Use TCP for media, or UDP if the camera refuses TCP, within the same RTSP connection.
 _RTSP = {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
-#: A live stream that was opened so long before it is read is opened again, because it holds old frames.
+#: If a live stream is read later than this after it was opened, it is opened again: it holds old frames.
 STALE_S = 3.0
-#: Errors of opening that another attempt would meet again.
+#: Errors of opening that would occur again in another attempt.
 _LASTING = (
     av.error.HTTPBadRequestError,
     av.error.HTTPForbiddenError,
@@ -51,9 +51,9 @@ _LASTING = (
 
 
 class VideoFile:
-    """A video file, or an address of a video with a known length.
+    """Reads a video file, or a video with a known length at an address.
 
-    Capture times are those of the container. ``container`` is the video, if it is already open.
+    Capture times are those of the container. Pass ``container`` if the video is already open.
     """
 
     live = False
@@ -92,9 +92,9 @@ class VideoFile:
 
 
 class LiveVideo:
-    """A live network stream. Capture times are times of arrival; a lost stream is opened again.
+    """Reads a live network stream, and opens it again after a loss. Capture times are times of arrival.
 
-    ``container`` is the stream, if it is already open: some cameras serve one client at a time.
+    Pass ``container`` if the stream is already open, because some cameras serve only one client at a time.
     """
 
     live = True
@@ -112,7 +112,7 @@ class LiveVideo:
         self._address = address
         self._reconnect = reconnect
         self._on_trouble = on_trouble or (lambda _: None)
-        # Opened here, so that a wrong address is reported at once.
+        # Open the stream here, so that the caller learns at once of a wrong address.
         self._container: Any = container or open_container(address)
         self._opened_at = time.monotonic()
         with _closed_on_error(self._container):
@@ -165,7 +165,7 @@ def has_length(container: Any) -> bool:
 
 
 def is_still(container: Any) -> bool:
-    """Whether an open address is a single image. Reads it; of a stream of images it reads two."""
+    """Whether an open address is a single image. Reads that image, or the first two of a stream of images."""
     if not container.format.name.endswith("_pipe"):
         return False
     packets = container.demux(_video_stream(container, ""))
@@ -200,7 +200,7 @@ def open_container(address: str) -> Any:
 def _reason(error: Exception, address: str) -> str:
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return f"the user name or the password is missing or wrong ({_status(error)})"
-    if isinstance(error, av.error.ExitError):  # the time limit ended it
+    if isinstance(error, av.error.ExitError):  # the time limit ended the attempt
         return f"no answer within {OPEN_TIMEOUT_S:g} s"
     text = getattr(error, "strerror", None) or str(error)
     return redact(text, (address, *secrets_of(address)))
@@ -221,7 +221,7 @@ def _seconds(value: int | None, base: Any) -> float | None:
 
 
 def _decoded(container: Any, address: str, *, live: bool) -> Iterator[tuple[Any, float, float]]:
-    """Yield frames as decoded, with their time and duration in seconds. Skips damaged packets."""
+    """Yield decoded frames, not yet upright, with time and duration in seconds. Skips damaged packets."""
     shown = redact(address)
     stream = _video_stream(container, shown)
     _set_threads(stream, live=live)
@@ -259,9 +259,9 @@ def _decoded(container: Any, address: str, *, live: bool) -> Iterator[tuple[Any,
 
 
 def _set_threads(stream: Any, *, live: bool) -> None:
-    """Let a file be decoded by all cores, and a live stream without delay."""
+    """Set up the decoder to use all cores for a file, and to add no delay to a live stream."""
     if live:
-        # Threads that decode a frame each would hold back as many frames as there are cores.
+        # With a frame for each thread, the decoder would hold back as many frames as there are cores.
         stream.thread_type = "SLICE"
         stream.codec_context.flags |= Flags.low_delay
     else:
@@ -269,7 +269,7 @@ def _set_threads(stream: Any, *, live: bool) -> None:
 
 
 def upright(frame: Any) -> Pixels:
-    """Return BGR pixels, mirrored and rotated as the display matrix of the container demands."""
+    """Return BGR pixels, mirrored and rotated as the container's display matrix specifies."""
     pixels = frame.to_ndarray(format="bgr24")
     matrix = next((data for data in frame.side_data if data.type is Type.DISPLAYMATRIX), None)
     if matrix is None:
@@ -278,10 +278,11 @@ def upright(frame: Any) -> Pixels:
 
 
 def displayed(pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
-    """Return the pixels as a display matrix shows them: the nearest of its eight mirrored quarter turns.
+    """Return the pixels as a display matrix shows them, rounded to the nearest of eight orientations.
 
-    The nine numbers are those of the track header of MP4 (ISO/IEC 14496-12, 8.3.2): the pixel at (x, y) is
-    shown at (a x + c y, b x + d y) for a, b, u, c, d, ... in this order.
+    The eight orientations are the quarter turns, mirrored or not. The matrix holds the nine numbers a, b, u,
+    c, d, ... in the order of the MP4 track header (ISO/IEC 14496-12, 8.3.2). It shows the pixel at (x, y) at
+    (a x + c y, b x + d y).
     """
     a, b, _, c, d = (int(value) for value in matrix[:5])
     if abs(a) + abs(d) < abs(b) + abs(c):

@@ -1,4 +1,4 @@
-"""One WebRTC session that carries a video to the service, and the RTP clock of that video. Uses aiortc."""
+"""Holds one WebRTC session that sends a video to the service, and the video's RTP clock. Uses aiortc."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from streamer.client.errors import BadInput, ConnectionFailed, Rejected
 from streamer.client.http import retry_after_s
 from streamer.protocol.wire import ProtocolError, decode_message
 
-#: Up to 2.8 ms are added to each time: invisible, and enough to make the distances between 30 frames differ.
+#: Each time is delayed by up to this many ticks, 2.8 ms. That is invisible, and enough to make the distances
+#: between 30 frames differ.
 DITHER_TICKS = 256
 #: Largest difference between equal times. Encoders convert times and may round by one tick.
 TOLERANCE_TICKS = 2
@@ -57,7 +58,7 @@ class RtpOrigin:
             return
         before = possible if self._candidates is None else self._candidates
         narrowed = [number for number in before if any(_same(number, other) for other in possible)]
-        # If none is left, the frame of a result was no longer in ``sent``: start again.
+        # If none is left, the frame of one of the results was no longer in ``sent``, so start again.
         self._candidates = narrowed or possible
 
     @property
@@ -111,11 +112,11 @@ class VideoConnection:
         self._tls = tls
         self._peer: RTCPeerConnection | None = None
         self._url = ""
-        #: Received messages; None when the connection has ended.
+        #: Received messages, and None at the end of the connection.
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
     async def open(self, track: FrameTrack, fields: dict[str, Any], timeout_s: float) -> None:
-        """Connect. ``fields`` are sent with the offer, under the names that they have in hello.
+        """Connect, send ``fields`` with the offer, under their names in hello, and wait for the welcome.
 
         Raises Rejected (refused permanently), BadInput (a parameter is wrong) or ConnectionFailed.
         """
@@ -142,7 +143,7 @@ class VideoConnection:
         await peer.setLocalDescription(await peer.createOffer())
         offer = {"type": "offer", "sdp": peer.localDescription.sdp} | fields
         answer = await self._request("POST", self._address.url, offer)
-        # Not answer["url"]: behind a misconfigured proxy, that URL could send the API key to another host.
+        # Do not use answer["url"]: behind a misconfigured proxy, it could send the API key to another host.
         self._url = f"{self._address.url}/{answer['session']}"
         await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
         while not self.welcome:
@@ -172,7 +173,7 @@ class VideoConnection:
         return message
 
     async def is_gone(self) -> bool:
-        """Whether the server answers that the session has ended. Without an answer, return False."""
+        """Ask the server and return whether the session has ended. Return False without an answer."""
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT_S):
                 state = await self._request("GET", self._url)
@@ -183,7 +184,7 @@ class VideoConnection:
         return state.get("state") == "ended"
 
     async def close(self) -> None:
-        """End the session. Takes at most 2 * `_CLOSE_S`, whatever the server does."""
+        """End the session, within at most 2 * `_CLOSE_S` even if the server does not answer."""
         try:
             with contextlib.suppress(TimeoutError, ConnectionFailed, Rejected, BadInput):
                 async with asyncio.timeout(_CLOSE_S):
@@ -197,7 +198,7 @@ class VideoConnection:
                         await self._peer.close()
 
     async def _request(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the answer. Raises Rejected, BadInput or ConnectionFailed."""
+        """Send a request and return the JSON of its answer. Raises Rejected, BadInput or ConnectionFailed."""
         try:
             async with self._http.request(
                 method, url, json=body, headers=self._address.headers, ssl=self._tls

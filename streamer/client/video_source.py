@@ -1,4 +1,4 @@
-"""`VideoSource`: the frames of a camera, video, folder or address, read as `streamer push` reads them."""
+"""`VideoSource`: reads a camera, video, folder or address in the same way as `streamer push`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from streamer.client.sources import SourceOptions, open_source
 
 
 class VideoSource:
-    """The frames of one source, for ``for`` and ``async for``; a camera or address never ends by itself.
+    """Yields the frames of one source to ``for`` and ``async for`` loops.
 
-    ``source`` is what `streamer push` takes as SOURCE: ``sample``, a camera number, a path or an address.
-    ``fps`` leaves out frames above this rate of source time. With ``realtime`` a file plays at its own speed,
-    and frames whose time has passed are left out; else its frames come as fast as they are read. ``loop``
-    starts files again at their end. ``size`` (width, height in pixels), ``fps`` and ``fourcc``, such as
-    ``MJPG``, are what a local camera is asked for. A lost camera or address is opened again, unless
-    ``reconnect`` is False; ``on_trouble`` gets a sentence each time.
+    ``source`` is what `streamer push` takes as SOURCE: ``sample``, a camera number, a path or an address. A
+    camera or a live stream never ends by itself. With ``fps``, frames above this rate of source time are left
+    out. With ``realtime``, a file plays at its own speed, and frames whose time has passed are left out;
+    otherwise its frames come as fast as they can be read. ``loop`` starts files again at their end. ``size``
+    (width, height in pixels), ``fps`` and ``fourcc``, such as ``MJPG``, are requested from a local camera. A
+    lost camera or stream is opened again, unless ``reconnect`` is False; ``on_trouble`` receives a sentence
+    about each loss.
 
     Raises BadInput when there is no such source, and SourceFailed when it cannot be opened or read.
     """
@@ -73,17 +74,17 @@ class VideoSource:
         return (frame for frame in frames if not frame.skip)
 
     async def __aiter__(self) -> AsyncIterator[Captured]:
-        # Also closes the source at its end: a cancelled read may still wait for a camera in its thread.
+        # The end of the iteration closes the source: after a cancellation, a thread may still wait for it.
         frames = iter(self)
         try:
-            # Reading waits for the source, so it must not hold up the event loop.
+            # Reading blocks until the source has a frame, so a thread does it, not the event loop.
             while (frame := await asyncio.to_thread(next, frames, None)) is not None:
                 yield frame
         finally:
             self.close()
 
     def close(self) -> None:
-        """End the iteration at its next frame. May be called from any thread."""
+        """End the iteration at its next frame. Any thread may call this."""
         self._stop.set()
 
     def __enter__(self) -> Self:

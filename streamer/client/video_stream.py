@@ -23,12 +23,12 @@ from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
 from streamer.client.video_connection import CLOCK_HZ, FrameTrack, RtpOrigin, VideoConnection, dithered
 from streamer.core.backoff import Backoff
 
-#: Number of sent frames that wait for a result: two seconds at 30 fps. Older frames end as ``unanswered``.
+#: Most sent frames that may wait for a result: two seconds at 30 fps. Older ones end as ``unanswered``.
 _MAX_SENT = 60
-#: Longest wait for results after the last frame. Results that come later were lost, or their frames were.
+#: Longest wait for results after the last frame. If a result is not there by then, it or its frame was lost.
 _LAST_RESULTS_S = 1.0
-#: Time without results after which the connection counts as lost. ICE notices a dead server only after half a
-#: minute. It is longer than a restart of the inference process.
+#: Time without results after which the client considers the connection lost. It is shorter than the half
+#: minute after which ICE notices a dead server, and longer than a restart of the inference process.
 _SILENCE_S = 8.0
 #: Time without messages after which the client asks whether the session still exists. After a restart, the
 #: new server process answers at once that it does not.
@@ -48,7 +48,7 @@ class _Sent:
 
 
 class VideoStream(FrameStream):
-    """A live stream of frames as video, to a ``/v1/webrtc`` address. Only the newest frame is sent.
+    """Sends a live stream of frames as video to a ``/v1/webrtc`` address; only the newest frame is sent.
 
     A frame that the server dropped or that was lost ends as a drop ``unanswered`` as soon as a newer frame
     has its result.
@@ -99,8 +99,8 @@ class VideoStream(FrameStream):
         """Offer a frame without waiting; return whether it was accepted.
 
         A frame is refused, and counted in `Ledger.skipped`, when there is no connection or another frame
-        waits for the encoder. Raises the same errors as `FrameStream.offer`, and BadInput when it is not an
-        image.
+        waits for the encoder. Raises the same errors as `FrameStream.offer`, and BadInput for a path and for
+        bytes that cannot be decoded.
         """
         self._check_open()
         check_input(picture)
@@ -145,7 +145,7 @@ class VideoStream(FrameStream):
         self._ledger.skipped[reason] += 1
 
     async def _next_frame(self) -> tuple[Pixels, int]:
-        """Return the waiting frame; the encoder awaits this."""
+        """Wait for a frame and return it with its time on the 90 kHz clock; the encoder awaits this."""
         await self._notifier.until(lambda: self._waiting is not None)
         assert self._waiting is not None  # noqa: S101 - the condition above
         (pixels, sent), self._waiting = self._waiting, None
@@ -154,7 +154,7 @@ class VideoStream(FrameStream):
         ledger.sent += 1
         ledger.in_flight += 1
         sent.seq, sent.sent_at = ledger.sent, time.monotonic()
-        # Real time, because the rate control of the encoder and the tracker of the server use it.
+        # Use real time, because the encoder's rate control and the server's tracker rely on it.
         self._last_pts = max(self._last_pts + 1, dithered(int(sent.sent_at * CLOCK_HZ)))
         self._sent[self._last_pts] = sent
         while len(self._sent) > _MAX_SENT:
@@ -271,7 +271,7 @@ class VideoStream(FrameStream):
             await connection.close()
 
     async def _receive(self, connection: VideoConnection) -> dict[str, Any] | None:
-        """Return the next message; None when none came and no result was due. Raises ConnectionLost."""
+        """Return the next message; None if none came and no result is due. Raises ConnectionLost."""
         silent_since = time.monotonic()
         while True:
             try:
@@ -281,14 +281,14 @@ class VideoStream(FrameStream):
                 if not self._sent:
                     return None
             if await connection.is_gone():
-                # A server answered, so reconnecting at once makes sense.
+                # A server has answered, so the client can reconnect without delay.
                 raise ConnectionLost("the server no longer has this session", retry_after_s=0.0)
             if time.monotonic() - silent_since > _SILENCE_S:
                 raise ConnectionLost(f"no result for {_SILENCE_S:g} s")
 
 
 def _as_pixels(image: ImageInput) -> Pixels:
-    """Return BGR pixels. Raises BadInput."""
+    """Return BGR pixels. Raises BadInput for a path, and for bytes that are not an image."""
     if isinstance(image, bytes | bytearray | memoryview):
         return decode(bytes(image))
     if isinstance(image, str | PathLike):
