@@ -1,6 +1,7 @@
-"""The table of all routes and of who may use them. Requests to a route that is not in it are refused.
+"""Holds the table of all routes and of who may use them.
 
-`guard` applies the table; a test compares it with the router.
+`guard` applies the table, and refuses requests to a route that is not in it. A test compares the table with
+the router.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from streamer.access.identity import Scope
 
 
 class Entry(Enum):
-    """What a client needs in order to use a route."""
+    """States what a client needs in order to use a route."""
 
     #: Nothing, and any `Host` is accepted, because load balancers send arbitrary ones with their probes.
     PROBE = auto()
@@ -32,7 +33,7 @@ class Entry(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one route requires of a request."""
+    """Holds what one route requires of a request."""
 
     entry: Entry
     #: None if no key is required.
@@ -93,7 +94,7 @@ _PAGE_FOLDERS = ("/static/", "/docs/")
 
 
 def policy_of(method: str, path: str) -> Policy | None:
-    """Return the policy of a route by its method and its path in the router; None if it has none."""
+    """Return the policy of a route by its method and its path in the router; None if the route has none."""
     if method == hdrs.METH_HEAD:
         method = hdrs.METH_GET
     policy = ROUTES.get((method, path))

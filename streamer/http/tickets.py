@@ -1,7 +1,8 @@
-"""Tickets, which a browser sends in place of a key where it cannot set a header. Each opens one stream, once.
+"""Issues and redeems tickets. A browser sends a ticket in place of a key where it cannot set a header.
 
-Like the id of a session, a ticket names the process that issued it, and only that process stores it. A ticket
-that was used is therefore invalid for all processes at once, and the processes need no shared secret.
+A ticket opens one stream, once. Like the id of a session, it names the process that issued it, and only that
+process stores it. A used ticket is therefore invalid for all processes at once, and the processes need no
+shared secret.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SUBPROTOCOL_PREFIX = "ticket."
 VALID_S = 60.0
 MAX_TICKETS = 10_000
 MAX_TICKETS_OF_ONE = 100
-#: Set on a request that carried a ticket. It is used up, so a forwarded request needs another ticket.
+#: Set on a request that carried a ticket. That ticket is used up, so a forwarded request needs a new one.
 SHOWED_TICKET = web.RequestKey("showed_ticket", bool)
 
 
@@ -42,12 +43,15 @@ class TooManyTickets(Exception):
 
 
 class TicketStore:
-    """The tickets of one process. ``make_id`` makes ids that name the process and that nobody can guess."""
+    """Keeps the tickets that this process issued.
+
+    ``make_id`` returns ids that name this process and that nobody can guess.
+    """
 
     def __init__(self, make_id: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._make_id = make_id
         self._clock = clock
-        #: Identity and time of expiry by ticket, the oldest first.
+        #: Identity and time of expiry by ticket, the oldest ticket first.
         self._unused: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         self._by_name: Counter[str] = Counter()
 
@@ -90,9 +94,10 @@ class TicketStore:
 
 
 class Tickets:
-    """The tickets of all processes.
+    """Issues tickets of this process, and redeems those of all processes.
 
-    ``redeem_at_issuer`` uses a ticket up at its issuer and returns None for an invalid ticket.
+    ``redeem_at_issuer`` uses a ticket up in the process that issued it. It returns the identity as plain JSON
+    types, or None if the ticket is not valid.
     """
 
     def __init__(
@@ -109,7 +114,7 @@ class Tickets:
         answer = await self._redeem_at_issuer(ticket)
         try:
             return None if answer is None else _from_json(answer)
-        except (KeyError, TypeError, ValueError):  # the issuing process runs another release
+        except (KeyError, TypeError, ValueError):  # the issuing process may run another release
             return None
 
     def add_to(self, app: web.Application) -> None:
@@ -131,7 +136,8 @@ class Tickets:
 
         Anyone who knows a ticket could use it anyway; the answer reveals only the name of its key.
         """
-        # Another replica reaches any worker of this one, which then asks the worker that has the ticket.
+        # Another replica cannot choose which worker of this replica answers, so this worker may have to ask
+        # the one that has the ticket.
         identity = await self.redeem(request.match_info["session"])
         if identity is None:
             raise Problem.not_found("There is no such ticket here; it may have been used, or is too old.")

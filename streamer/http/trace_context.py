@@ -1,6 +1,6 @@
 """Reads the trace context of a request (W3C Trace Context, level 2), for the log and for forwarded requests.
 
-Requests without a valid `traceparent` have no trace context; the service starts no traces of its own here.
+A request without a valid `traceparent` has no trace context; this module starts no traces of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("streamer.requests")
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
-#: Version, trace id, id of the caller's span, flags; versions after 00 may append further fields.
+#: Matches version, trace id, id of the caller's span and flags; versions after 00 may append further fields.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
 #: Longer values of `tracestate` are not passed on, as section 3.3.1.5 allows.
@@ -28,7 +28,7 @@ _MAX_STATE_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """The trace to which a request belongs."""
+    """Holds the trace to which a request belongs."""
 
     #: 32 hexadecimal digits.
     trace_id: str
@@ -36,7 +36,7 @@ class TraceContext:
     parent_id: str
     #: Eight flags; the lowest one says that the caller records the trace.
     flags: int
-    #: Vendors' own values; empty if there are none.
+    #: The value of `tracestate`, which vendors define; empty if there is none.
     state: str = ""
 
     @property
@@ -55,7 +55,7 @@ class TraceContext:
         return found | {TRACESTATE: self.state} if self.state else found
 
 
-#: Trace context of the request that the current task answers; None without one.
+#: Trace context of the request that the current task answers; None if the request has none.
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
 
 
@@ -75,7 +75,7 @@ def parse_traceparent(text: str, state: str = "") -> TraceContext | None:
 
 
 def read_trace_context(request: web.BaseRequest) -> TraceContext | None:
-    """Return the trace context of a request; None without a valid one, or with several `traceparent`."""
+    """Return the trace context of a request; None if it has no valid one or several `traceparent` headers."""
     offered = request.headers.getall(TRACEPARENT, ())
     if len(offered) != 1:
         return None
@@ -83,12 +83,12 @@ def read_trace_context(request: web.BaseRequest) -> TraceContext | None:
 
 
 def current_trace_context() -> TraceContext | None:
-    """Return the trace context of the request that this task answers; None without one."""
+    """Return the trace context of the request that this task answers; None if it has none."""
     return _CURRENT.get()
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers that pass the current trace context on; empty without one."""
+    """Return the headers that pass the current trace context on; empty if there is none."""
     context = _CURRENT.get()
     return {} if context is None else context.headers()
 
@@ -108,7 +108,7 @@ class TracedRequest:
         self._tokens = _CURRENT.set(context), LOG_FIELDS.set(self._fields)
 
     def leave(self) -> None:
-        """End with the request. The next one on this connection may run in the same context."""
+        """Restore the earlier context and log fields, because the next request may run in the same task."""
         current, logged = self._tokens
         LOG_FIELDS.reset(logged)
         _CURRENT.reset(current)
@@ -133,6 +133,6 @@ class TracedRequest:
 
 
 def enter_trace(request: web.BaseRequest, request_id: str) -> TracedRequest | None:
-    """Begin to log the trace of a request; None if the request has no valid one."""
+    """Begin to log the trace of a request; return None if the request has no valid trace context."""
     context = read_trace_context(request)
     return None if context is None else TracedRequest(context, request_id)

@@ -1,4 +1,4 @@
-"""The output of ``streamer models check``: an inspection as text or as plain JSON types. Pure."""
+"""Formats an inspection as text or as plain JSON types, for ``streamer models check``; it does no I/O."""
 
 from __future__ import annotations
 

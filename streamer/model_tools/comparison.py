@@ -22,7 +22,10 @@ MATCH_IOU = 0.5
 
 @dataclass(slots=True)
 class Agreement:
-    """Counts over images; the reference's boxes are the ground truth. Without boxes, all shares are 1."""
+    """Counts how the found boxes agree with the reference's, which are the ground truth, over all images.
+
+    A share of no boxes is 1.
+    """
 
     images: int = 0
     reference: int = 0
@@ -50,7 +53,7 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Share of the found boxes that the reference has, 0..1."""
+        """Share of the found boxes that the reference also has, 0..1."""
         return len(self.ious) / self.found if self.found else 1.0
 
     @property
@@ -74,14 +77,14 @@ class Agreement:
         return float(np.max(np.abs(self.score_changes))) if self.score_changes else 0.0
 
 
-#: Rounds of a time measurement, at least and at most.
+#: Minimum and maximum number of rounds of a time measurement.
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Median seconds of one run of the smallest batch, with original and result measured alternately."""
+    """Holds the median seconds of one run of the smallest batch; the two models were timed alternately."""
 
     where: str
     original_s: float
@@ -118,7 +121,7 @@ def compare_boxes(
 
 
 def compare_speed(original: Path, result: Path, device: str, seconds: float) -> list[Speed]:
-    """Time both models on the device; on a CPU with one core and with all cores."""
+    """Time both models on the device; on a CPU, time them with one core and with all cores."""
     cores = len(os.sched_getaffinity(0))
     if device != "cpu":
         return [_timed(original, result, device, 1, seconds, device)]

@@ -13,7 +13,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 
 from streamer.model_tools.graph import Topology, float_tensors, head_of
 
-#: Operators without a float16 kernel on CUDA or the CPU, or whose numbers exceed its range.
+#: Operators that have no float16 kernel on CUDA or the CPU, or whose values exceed the range of float16.
 _FLOAT32_ONLY = frozenset(
     {
         "CumSum",
@@ -56,7 +56,7 @@ def to_float16(model: ModelProto) -> ModelProto:
 
 
 class _Conversion:
-    """The conversion of one graph, node by node in its order."""
+    """Converts one graph, node by node in the order of the graph."""
 
     def __init__(self, model: ModelProto) -> None:
         self.topology = Topology(model)
@@ -66,7 +66,7 @@ class _Conversion:
             tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
         }
         self._head = head_of(model)
-        #: Tensors that subgraphs read by name, so that they must stay float32.
+        #: Tensors that subgraphs read by name, and that must therefore stay float32.
         self.captured = set(_captured(self.topology.nodes))
         #: Tensors whose producers compute in float32: the captured ones and the outputs.
         self._fixed = self.captured | {value.name for value in model.graph.output}
@@ -115,7 +115,7 @@ class _Conversion:
 
 
 def _captured(nodes: list[NodeProto]) -> Iterator[str]:
-    """Yield the names that subgraphs read. Some are defined inside the subgraph, which does no harm."""
+    """Yield the names that subgraphs read. Some are of tensors inside the subgraph, which does no harm."""
     for node in nodes:
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs] if attribute.type in _GRAPHS else []:

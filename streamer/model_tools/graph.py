@@ -31,7 +31,7 @@ _RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 
 
 class Topology:
-    """Which node produces each tensor of a graph, and which nodes read it."""
+    """Knows which node produces each tensor of a graph, and which nodes read it."""
 
     def __init__(self, model: ModelProto) -> None:
         self.nodes: list[NodeProto] = list(model.graph.node)
@@ -78,10 +78,10 @@ def layers_of(model: ModelProto) -> list[NodeProto]:
 
 
 def head_of(model: ModelProto) -> set[str]:
-    """Return the names of the last layers and of all nodes that no further layer follows."""
+    """Return the names of the head's nodes: those that no layer follows, and so the last layers as well."""
     topology = Topology(model)
     precedes_layer: dict[str, bool] = {}
-    # In a valid graph nodes come after those that they read, so one backward pass is enough.
+    # In a valid graph, each node comes after the nodes that it reads from, so one backward pass is enough.
     for node in reversed(topology.nodes):
         readers = topology.readers_of(node)
         precedes_layer[node.name] = any(
@@ -143,7 +143,7 @@ def with_newer_opset(model: ModelProto, path: Path) -> ModelProto:
 
 
 def with_names(model: ModelProto) -> ModelProto:
-    """Give every node a unique name, in place: quantisation refers to nodes by name."""
+    """Give every node a unique name, in place, because quantisation refers to nodes by name."""
     seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in seen:
@@ -153,7 +153,7 @@ def with_names(model: ModelProto) -> ModelProto:
 
 
 def without_unused_opsets(model: ModelProto) -> ModelProto:
-    """Remove the opsets that no node uses, in place: ONNX Runtime writes all opsets that it knows."""
+    """Remove the opsets that no node uses, in place, because ONNX Runtime writes all opsets that it knows."""
     used = {_domain(node.domain) for node in model.graph.node} | {""}
     kept = [entry for entry in model.opset_import if _domain(entry.domain) in used]
     del model.opset_import[:]

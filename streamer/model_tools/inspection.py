@@ -24,7 +24,10 @@ OnProgress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one run of a batch. ``all_cores_s`` is None with a single core, or on an accelerator."""
+    """Holds the seconds of one run of a batch.
+
+    ``all_cores_s`` is None if there is a single core, or on an accelerator.
+    """
 
     batch: int
     one_core_s: float
@@ -33,7 +36,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """How the service would serve the file."""
+    """Describes how the service would serve the file."""
 
     model: ModelInfo
     graph: Graph
@@ -53,7 +56,7 @@ class ServedModel:
 
 @dataclass(slots=True, kw_only=True)
 class Inspection:
-    """What is known about one file. Either ``refusal`` or ``served`` is set."""
+    """Holds what is known about one file. Either ``refusal`` or ``served`` is set."""
 
     path: Path
     size: int | None = None
@@ -87,7 +90,7 @@ def inspect_model(
         result.size = path.stat().st_size
         result.header = read_header(path)
     except (OSError, NotOnnx):
-        pass  # the detector reports the same problem, with a fix
+        pass  # `_load` raises ModelRefused for the same problem, with a fix
     try:
         result.served = _load(path, device, batch_max, timing, report)
         result.sha256 = result.served.model.sha256
@@ -103,7 +106,7 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: On
         cores = len(os.sched_getaffinity(0))
         on_all = timing and cores > 1 and detector.model.provider == "cpu"
         steps = len(detector.buckets) * (2 if on_all else 1)
-        # The warm-up of the service itself: it runs each batch size, and may still refuse the model.
+        # This is the warm-up that the service does: it runs each batch size, and may still refuse the model.
         detector.warm_up(
             on_bucket=_progress_of_batches(
                 on_progress, "one core" if on_all else detector.model.provider, 0, steps

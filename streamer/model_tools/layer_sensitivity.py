@@ -1,7 +1,7 @@
-"""Ranks layers by how much 8 bits harm the outputs: each layer is rounded alone, and the error is measured.
+"""Ranks layers by how much 8 bits harm the outputs: it rounds one layer at a time and measures the error.
 
-One graph contains the rounding of every layer behind a switch, an additional input. So it is built and loaded
-only once.
+A single graph contains the rounding of every layer, and an additional input selects the layer that is
+rounded. The graph is therefore built and loaded only once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ Arrays = Sequence[npt.NDArray[Any]]
 
 #: Name of the additional input: the number of the layer that is rounded, -1 for none.
 SWITCH = "rounded_layer"
-#: Steps of a weight on either side of zero: `quantiser` uses 7 bits.
+#: Steps of a weight on either side of zero, because `quantiser` uses 7 bits for weights.
 _WEIGHT_STEPS = 63
-#: A large model is ranked on fewer images, so that it takes about this long at most, seconds.
+#: Time that ranking may take, in seconds. A large model is ranked on fewer images to stay within it, but on
+#: at least one.
 _BUDGET_S = 120.0
 
 
@@ -68,7 +69,7 @@ def rank_layers(
 
 
 def groups_of(layout: Layout, outputs: Arrays) -> list[npt.NDArray[np.float64]]:
-    """Return boxes and scores separately: errors in pixels and errors of scores must not be added."""
+    """Return boxes and scores separately, because errors in pixels and errors of scores must not be added."""
     arrays = [np.asarray(array, np.float64) for array in outputs]
     if layout.form is OutputForm.JOINED:
         return [arrays[0][..., :4], arrays[0][..., 4:]]
@@ -86,13 +87,16 @@ def _error(expected: Sequence[Arrays], found: Sequence[Arrays]) -> float:
     for expected_groups, found_groups in zip(expected, found, strict=True):
         for true, other in zip(expected_groups, found_groups, strict=True):
             if true.shape != other.shape:
-                return float("inf")  # the number of rows differs
+                return float("inf")  # the models return different numbers of rows
             total += float(np.mean((true - other) ** 2) / max(float(np.var(true)), 1e-12))
     return total if np.isfinite(total) else float("inf")
 
 
 def with_rounding_switch(model: ModelProto, layers: Sequence[str], ranges: Mapping[str, Range]) -> ModelProto:
-    """Return the model with the input `SWITCH`: its value i rounds input, weights and output of layer i."""
+    """Return the model with the additional input `SWITCH`.
+
+    With a value of i, input, weights and output of layer i are rounded.
+    """
     result = ModelProto()
     result.CopyFrom(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.graph.initializer}
@@ -113,7 +117,7 @@ def with_rounding_switch(model: ModelProto, layers: Sequence[str], ranges: Mappi
 
 @dataclass(slots=True)
 class _Part:
-    """Nodes, and the constants that they need."""
+    """Collects nodes, and the constants that they need."""
 
     nodes: list[NodeProto]
     constants: list[TensorProto] = field(default_factory=list)
@@ -127,7 +131,10 @@ class _Part:
         return output
 
     def rounded(self, name: str, part: Range | None, tag: str) -> str:
-        """Return the name of the tensor rounded to 8 bits; ``name`` itself if its range is unknown."""
+        """Add nodes that round tensor ``name`` to 8 bits, and return the name of their output.
+
+        Returns ``name`` itself if its range is unknown.
+        """
         if part is None:
             return name
         step, zero = scale_of(part)

@@ -1,4 +1,4 @@
-"""Inputs for measuring a model, and the session that runs it."""
+"""Prepares inputs for measuring a model, and opens the session that runs it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _LOG_FATAL = 4
 
 
 def open_session(path: Path, *, optimised: bool = True) -> onnxruntime.InferenceSession:
-    """Return a session on all cores. Unless it is ``optimised``, it can return every tensor of the graph."""
+    """Return a session on all cores. If it is not ``optimised``, it can return every tensor of the graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    # Spinning threads double the time on a machine that is busy otherwise.
+    # Spinning threads double the time on a machine that is also busy with other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _LOG_FATAL
     if not optimised:
@@ -43,9 +43,9 @@ def open_session(path: Path, *, optimised: bool = True) -> onnxruntime.Inference
 def optimise_offline(source: Path, target: Path, *, fused: bool) -> None:
     """Write the graph of ``source``, as ONNX Runtime optimises it, to ``target``.
 
-    This folds constants and removes redundant nodes. ``fused`` also merges nodes to operators that only the
-    CPU provider has. Memory layouts for the processor are left to each start, because another processor could
-    not run them. Raises ModelRefused.
+    This folds constants and removes redundant nodes. With ``fused``, it also merges nodes into operators that
+    only the CPU provider has. It does not choose memory layouts for this processor, because another processor
+    could not run them; ONNX Runtime chooses them at each start. Raises ModelRefused.
     """
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
@@ -72,10 +72,10 @@ _LIMITS = Limits(image_bytes=64 << 20, image_px=100_000_000, image_side_px=16_38
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """Image files, in natural order."""
+    """Holds the paths of image files, in natural order."""
 
     paths: tuple[Path, ...]
-    #: Files that the service would refuse, with the reason.
+    #: Names of files that cannot be read or decoded, each with the reason.
     left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class ImageFiles:
 def find_images(folder: Path, most: int) -> ImageFiles:
     """Return at most ``most`` images of a folder, evenly spread, without those that cannot be decoded.
 
-    Raises SourceFailed when the folder has no images, BadRequest when the service would refuse all of them.
+    Raises SourceFailed when the folder has no images, and BadRequest when none of them can be decoded.
     """
     found = ImageFiles(tuple(list_images(folder))).sample(most)
     good, bad = [], []
@@ -122,10 +122,10 @@ def find_images(folder: Path, most: int) -> ImageFiles:
 
 
 class FeedBuilder:
-    """Makes the inputs of one run from one frame; a fixed batch is filled with copies of the frame."""
+    """Makes the inputs of one run from one frame, and fills a fixed batch with copies of the frame."""
 
     def __init__(self, detector: Detector) -> None:
-        #: The input of the file itself: the session of the detector may take images in patches.
+        # Use the input as the model file declares it; the detector's own session may take images in patches.
         image = dataclasses.replace(detector.image, patches=(), raw_name=None)
         self._image = image
         self._batch = image.batch or 1

@@ -1,4 +1,4 @@
-"""Optimises a model: tries the variants, measures them, keeps the best, and reports."""
+"""Optimises a model, compares the result with the original, installs it, and reports."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result, and its comparison with the original."""
+    """Describes the result, and compares it with the original."""
 
     task: Task
     sha256: str
@@ -66,7 +66,7 @@ class Outcome:
     load_before_s: float
     load_after_s: float
     device: str
-    #: None without images.
+    #: None if there were no images.
     agreement: Agreement | None
     speeds: tuple[Speed, ...]
     int8: Int8Model | None
@@ -165,16 +165,16 @@ def _compare(task: Task, original: Detector, result: Detector, on_progress: OnPr
 
 
 class WorkFolder:
-    """A hidden folder beside the target for temporary models, so that the result is renamed into place.
+    """Keeps temporary models in a hidden folder beside the target, so that one can be renamed into place.
 
-    A context manager; the folder is removed at the end.
+    This is a context manager; it removes the folder at the end.
     """
 
     def __init__(self, source: Path, target: Path) -> None:
         self._target = target
         #: Fields of the original's manifest that hold for the results too; None if it has no manifest.
         self._manifest = _inherited(source)
-        #: None until entered.
+        #: None until the context is entered.
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
@@ -206,7 +206,7 @@ class WorkFolder:
         manifest = manifest_path(self._target)
         try:
             if self._manifest is None:
-                # The original has no manifest, so one at the target describes the file that is replaced.
+                # The original has no manifest, so a manifest at the target describes the replaced file.
                 manifest.unlink(missing_ok=True)
             else:
                 named = {"name": f"{self._manifest['name']}{suffix}"} if "name" in self._manifest else {}
@@ -227,7 +227,7 @@ def _inherited(source: Path) -> dict[str, Any] | None:
 
 #: A smaller gain in speed is not worth the loss of accuracy.
 _WORTHWHILE_GAIN = 1.03
-#: With fewer boxes the accuracy is uncertain, with fewer images the calibration.
+#: With fewer boxes, the accuracy is uncertain; with fewer images, the calibration is uncertain.
 _FEW_BOXES = 50
 _FEW_IMAGES = 16
 

@@ -1,9 +1,9 @@
 """Quantises a graph by the ranges of its activations.
 
 The full range wastes most of its 255 steps on a few outliers. The range with the least squared error clips
-rare strong activations, but those are the objects. Which is better depends on the model: YOLOX-nano kept 31 %
-of its boxes with the full range and 69 % with the least squared error, YOLOv9-t 100 % and 86 %. Several error
-measures are offered, and the caller tries them.
+rare strong activations, but those are caused by objects. Which range is better depends on the model:
+YOLOX-nano kept 31 % of its boxes with the full range and 69 % with the least squared error, YOLOv9-t kept
+100 % and 86 %. This module therefore offers several error measures, and the caller tries them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Floats = npt.NDArray[np.float32]
 #: Lowest and highest value; zero is always between them.
 Range = tuple[float, float]
 
-#: The mean of |error| to one of these powers is minimised. A higher power clips less; infinity gives the full
-#: range.
+#: Powers p for which the mean of |error| ** p can be minimised. A higher power clips less; infinity gives the
+#: full range.
 POWERS = (2.0, 3.0, math.inf)
 
 _BINS = 1024
-#: Values of an activation that are counted for each image, evenly spread.
+#: About how many values of an activation are counted for each image, evenly spread.
 _COUNTED = 200_000
-#: Fractions of the full range that are tried on either side of zero.
+#: Fractions of the full range that `least_error_range` tries on either side of zero.
 _SHARES = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1])
 _STEPS = 255
 
 
 class ActivationHistograms:
-    """Histograms of many tensors. Pass all images to `widen` first, then all of them to `count`."""
+    """Keeps histograms of many tensors. Pass all images to `widen` first, then all of them to `count`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._limits: dict[str, Range] = dict.fromkeys(names, (0.0, 0.0))
@@ -100,7 +100,7 @@ def scale_of(part: Range) -> tuple[float, int]:
 
 
 def _not_empty(limits: Range) -> Range:
-    """Return limits that are not equal, so that a histogram can be made between them."""
+    """Return limits that differ, because a histogram needs a range that is not empty."""
     return limits[0], max(limits[1], limits[0] + 1e-12)
 
 
@@ -120,20 +120,20 @@ _OPERATORS = (
     "Slice",
     "Split",
 )
-#: Operators of which only the first input is an activation; the others are weights, shapes and bounds.
+#: Operators whose first input is the only activation; the other inputs are weights, shapes and bounds.
 _ONE_INPUT = frozenset({"Resize", "Slice", "Split", *LAYERS})
 
 
 @dataclass(frozen=True, slots=True)
 class QuantisationPlan:
-    """Nodes that can run in 8 bits, and the activations whose ranges must be known for that."""
+    """Names the nodes that can run in 8 bits, and the activations whose ranges must be known for that."""
 
     nodes: tuple[str, ...]
     tensors: tuple[str, ...]
 
 
 def plan_of(model: ModelProto) -> QuantisationPlan:
-    """Return what can be quantised: nodes with float32 activations, except the head."""
+    """Return what can be quantised: nodes with float32 activations, except those of the head."""
     head, floats = head_of(model), float_tensors(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     nodes, tensors = [], dict[str, None]()
@@ -181,6 +181,6 @@ def quantise(
         extra_options={},
     )
     quantiser.quantize_model()
-    quantiser.model.topological_sort()  # the quantiser appends nodes that others read
+    quantiser.model.topological_sort()  # the quantiser appends nodes, although earlier nodes read them
     result: ModelProto = quantiser.model.model
     return result
